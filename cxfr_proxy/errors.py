@@ -1,0 +1,54 @@
+"""Whose fault it is.
+
+Three parties can be wrong, and each needs another answer: the operator gets a line that says where and what was
+expected, and the proxy goes on as it was; a client or a node gets an RFC 6120 stream error, and only its own session
+ends. Anything else that is raised is a defect of this program.
+"""
+
+from __future__ import annotations
+
+
+class CxfrProxyError(Exception):
+    """The root of everything this package raises on purpose."""
+
+
+class ConfigError(CxfrProxyError):
+    """The operator's input is unusable.
+
+    ``file`` is the path as the operator wrote it, ``line`` and ``column`` count from 1; each is ``None`` where the
+    fault has no such place (a command-line flag, say). ``str()`` gives ``file:line:column: message``.
+    """
+
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, column: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = file
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        return f"{place}: {self.message}" if place else self.message
+
+
+class RemoteError(CxfrProxyError):
+    """A remote party broke the protocol; carries the stream error that answers it.
+
+    ``condition`` is a defined condition of RFC 6120 section 4.9.3 (:class:`cxfr_proxy.xmpp.names.StreamCondition`).
+    ``text`` is sent to the remote, so it never holds what another party said, nor a secret.
+    """
+
+    def __init__(self, condition: str, text: str) -> None:
+        super().__init__(f"{condition}: {text}")
+        self.condition = condition
+        self.text = text
+
+
+class ClientError(RemoteError):
+    """The client's fault, answered on the client's stream."""
+
+
+class NodeError(RemoteError):
+    """The node's fault, or its absence; the client is told ``condition``."""

@@ -1,0 +1,1 @@
+"""What goes over the wire, without the wire. Sans-IO: bytes in, bytes and facts out."""

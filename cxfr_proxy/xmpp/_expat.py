@@ -1,0 +1,289 @@
+"""The framing engine on top of the standard library's expat.
+
+Expat tells where the token of the current event *starts*. That is enough for boundaries:
+
+* an end tag ends at the first ``>`` after its start (an end tag holds no other);
+* for an empty element (``<a/>``) expat, when it has handlers for both, reports start and end from one token and moves
+  the index past the token between the two calls, so the index *is* the end.
+
+The two are told apart for a top-level element without children and text: the bytes before the index are ``/>`` only in
+the second case (in ``<a></a>`` the tag before it can't end in ``/>``). Text such as ``<a>/></a>`` would fool that, hence
+the handler that notes the presence of text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from xml.parsers import expat
+from xml.parsers.expat import ExpatError, XMLParserType
+
+from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.notes import USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+
+_SPACE: Final = b" \t\r\n"
+_TAIL: Final = len(WATCHED)
+_RESTRICTED: Final = frozenset(
+    code
+    for message in (
+        expat.errors.XML_ERROR_UNDEFINED_ENTITY,
+        expat.errors.XML_ERROR_RECURSIVE_ENTITY_REF,
+        expat.errors.XML_ERROR_MISPLACED_XML_PI,
+    )
+    for code in (expat.errors.codes[message],)
+)
+
+
+class _Refused(Exception):
+    """Raised inside an expat handler to stop parsing where a rule was broken."""
+
+    def __init__(self, condition: StreamCondition, text: str) -> None:
+        super().__init__(text)
+        self.condition = condition
+        self.text = text
+
+
+class ExpatFramer:
+    """:class:`cxfr_proxy.xmpp.framing.Framer` in Python: the reference, and what runs where nothing was compiled."""
+
+    __slots__ = (
+        "_base",
+        "_childless",
+        "_data",
+        "_depth",
+        "_every",
+        "_max_depth",
+        "_name",
+        "_parser",
+        "_position",
+        "_start",
+        "_state_over",
+        "_tail",
+        "_text",
+        "_watched_at",
+        "boundary",
+        "max_element_bytes",
+        "notes",
+    )
+
+    def __init__(self, *, max_element_bytes: int | None, max_depth: int) -> None:
+        self.max_element_bytes = max_element_bytes
+        self.boundary = 0
+        self.notes: list[Note] = []
+        self._max_depth = max_depth
+        self._position = 0  # bytes of the stream read so far
+        self._base = 0  # the stream offset of _data[0]
+        self._data = b""  # what is being parsed now
+        self._tail = b""  # the end of what was parsed before: enough to recognise a watched string cut in two
+        self._depth = 0
+        self._start = 0  # of the current top-level element
+        self._name = ""
+        self._childless = False
+        self._text = False
+        self._every = False
+        self._state_over = False  # the stream has ended or failed
+        self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
+        self._parser = self._new_parser()
+
+    def _new_parser(self) -> XMLParserType:
+        parser = expat.ParserCreate("UTF-8")  # overrides what a declaration says; _on_declaration judges that
+        parser.StartElementHandler = self._on_start
+        parser.EndElementHandler = self._on_end
+        parser.CharacterDataHandler = self._on_text
+        parser.XmlDeclHandler = _on_declaration
+        parser.CommentHandler = _on_comment
+        parser.ProcessingInstructionHandler = _on_processing_instruction
+        parser.StartDoctypeDeclHandler = _on_doctype
+        if hasattr(parser, "SetReparseDeferralEnabled"):
+            parser.SetReparseDeferralEnabled(False)  # or boundaries would come late
+        return parser
+
+    # --- feeding
+
+    def scan(self, data: bytes) -> int:
+        self._every = False
+        base = self._position
+        self._parse(data)
+        return max(0, self.boundary - base)
+
+    def step(self, data: bytes) -> int:
+        self._every = True
+        offset = 0
+        while offset < len(data) and not self.notes:
+            # An element ends with a ">", so pieces that end there never reach beyond an element.
+            end = data.find(b">", offset) + 1 or len(data)
+            self._parse(data[offset:end])
+            offset = end
+        return offset
+
+    def _parse(self, data: bytes) -> None:
+        if self._state_over or not data:
+            return
+        self._base = self._position
+        self._data = data
+        self._watch(data)
+        try:
+            self._parser.Parse(data)
+        except _Refused as refused:
+            self._fail(refused.condition, refused.text)
+        except ExpatError as error:
+            if not self._state_over:  # else it is junk after the stream's end
+                self._fail(*_condition(error))
+        self._position = self._base + len(data)
+        if not self._state_over:
+            self._settle()
+        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        self._data = b""
+
+    def _settle(self) -> None:
+        """After a chunk: white space behind the last element is passed on at once, and limits apply to the rest."""
+        rest = self._cross_space()
+        if rest and not rest.startswith(b"<"):
+            self._fail(StreamCondition.BAD_FORMAT, "text between elements")
+            return
+        limit = self.max_element_bytes
+        if limit is not None and self._position - self.boundary > limit:
+            self._fail(StreamCondition.POLICY_VIOLATION, f"element longer than {limit} bytes")
+
+    def _cross_space(self) -> bytes:
+        """Move the boundary behind the white space that follows it; return what comes after that in this chunk."""
+        if self._depth != 1 or self.boundary < self._base:
+            return b""
+        rest = self._data[self.boundary - self._base :]
+        after = rest.lstrip(_SPACE)
+        self.boundary += len(rest) - len(after)
+        return after
+
+    def _watch(self, data: bytes) -> None:
+        """Remember where the watched bytes begin, also when they are cut by the edge of the chunk."""
+        if self._position > self.boundary:
+            reach = len(WATCHED) - 1
+            if WATCHED in self._tail[-reach:] + data[:reach]:
+                self._watched_at.append(self._base - 1)
+        at = data.find(WATCHED)
+        while at >= 0:
+            self._watched_at.append(self._base + at)
+            at = data.find(WATCHED, at + 1)
+
+    def _take_watched(self, end: int) -> bool:
+        """Whether watched bytes lie before ``end``, in the element that ends there."""
+        hits = self._watched_at
+        if not hits or hits[0] >= end:
+            return False
+        self._watched_at = [at for at in hits if at >= end]
+        return True
+
+    def _fail(self, condition: StreamCondition, text: str) -> None:
+        self._state_over = True
+        self._cross_space()
+        self.notes.append(Failure(self.boundary, self.boundary, condition, text))
+
+    # --- what expat sees
+
+    def _on_start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._depth > 2:
+            self._childless = False
+            if self._depth > self._max_depth:
+                raise _Refused(StreamCondition.POLICY_VIOLATION, f"more than {self._max_depth} levels deep")
+            return
+        index = self._parser.CurrentByteIndex
+        if self._depth == 1:
+            self._on_header()
+            return
+        self._cross_gap(index)
+        self._start = index
+        self._name = name
+        self._childless = True
+        self._text = False
+
+    def _on_header(self) -> None:
+        # Headers are only ever read by step(), whose pieces end where a tag does.
+        self.boundary = self._base + len(self._data)
+        self._take_watched(self.boundary)
+        self._check_size(0, self.boundary)
+        self.notes.append(Header(0, self.boundary))
+
+    def _on_text(self, text: str) -> None:
+        self._text = True
+
+    def _on_end(self, name: str) -> None:
+        self._depth -= 1
+        if self._depth > 1:
+            return
+        index = self._parser.CurrentByteIndex
+        if self._depth == 0:
+            self._on_stream_end(index)
+            return
+        end = index if self._is_empty_element(index) else self._end_of_tag(index)
+        self._check_size(self._start, end)
+        self.boundary = end
+        watched = self._take_watched(end)
+        if self._every or watched or self._name not in USUAL:
+            self.notes.append(Element(self._start, end, self._name))
+
+    def _on_stream_end(self, index: int) -> None:
+        if not self._name and self._is_before(index, b"/>"):
+            raise _Refused(StreamCondition.BAD_FORMAT, "empty stream element")
+        self._cross_gap(index)
+        start, self.boundary = self.boundary, self._end_of_tag(index)
+        self._state_over = True
+        self.notes.append(StreamEnd(start, self.boundary))
+
+    # --- arithmetic on the current chunk
+
+    def _is_empty_element(self, index: int) -> bool:
+        return self._childless and not self._text and self._is_before(index, b"/>")
+
+    def _is_before(self, index: int, two: bytes) -> bool:
+        offset = index - self._base
+        if offset >= 2:
+            return self._data[offset - 2 : offset] == two
+        return (self._tail + self._data[: max(0, offset)])[: len(self._tail) + offset][-2:] == two
+
+    def _end_of_tag(self, index: int) -> int:
+        return self._base + self._data.index(b">", max(0, index - self._base)) + 1
+
+    def _cross_gap(self, index: int) -> None:
+        """Between two top-level elements there is white space or nothing; the boundary moves behind it."""
+        if index == self.boundary:
+            return
+        # White space at the end of a chunk has moved the boundary along, so a gap that began in an earlier chunk began
+        # with something else.
+        gap = (
+            self._data[self.boundary - self._base : index - self._base]
+            if self.boundary >= self._base
+            else b"<"
+        )
+        rest = gap.lstrip(_SPACE)
+        if rest:
+            self.boundary += len(gap) - len(rest)
+            raise _Refused(StreamCondition.BAD_FORMAT, "text between elements")
+        self.boundary = index
+
+    def _check_size(self, start: int, end: int) -> None:
+        limit = self.max_element_bytes
+        if limit is not None and end - start > limit:
+            raise _Refused(StreamCondition.POLICY_VIOLATION, f"element longer than {limit} bytes")
+
+
+def _on_declaration(version: str, encoding: str | None, standalone: int) -> None:
+    if encoding is not None and encoding.upper() != "UTF-8":
+        raise _Refused(StreamCondition.UNSUPPORTED_ENCODING, "only UTF-8 is supported")
+
+
+def _on_comment(text: str) -> None:
+    raise _Refused(StreamCondition.RESTRICTED_XML, "comments are not allowed")
+
+
+def _on_processing_instruction(target: str, data: str) -> None:
+    raise _Refused(StreamCondition.RESTRICTED_XML, "processing instructions are not allowed")
+
+
+def _on_doctype(name: str, system_id: str | None, public_id: str | None, has_internal_subset: bool) -> None:
+    raise _Refused(StreamCondition.RESTRICTED_XML, "document types are not allowed")
+
+
+def _condition(error: ExpatError) -> tuple[StreamCondition, str]:
+    if error.code in _RESTRICTED:
+        return StreamCondition.RESTRICTED_XML, expat.ErrorString(error.code)
+    return StreamCondition.NOT_WELL_FORMED, expat.ErrorString(error.code)

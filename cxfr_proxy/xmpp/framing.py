@@ -1,0 +1,72 @@
+"""Where one top-level element of a stream ends and the next begins.
+
+A relay does not need to understand the stanzas it carries; it needs to know where they *end*, because only there may it
+put one of its own, and only whole elements may reach a client if a node can die in the middle of one. A framer is given
+the bytes of one stream as they come and answers with that: the offset of the last **boundary**, a position between two
+top-level elements (children of ``<stream:stream>``) of an open stream. It also keeps the rules no party may break:
+
+* RFC 6120 section 11.1, restricted XML: no comment, processing instruction, DTD, or entity beyond the five predefined;
+* UTF-8 only (section 11.6), an XML declaration only at the very start;
+* nothing but white space between top-level elements (section 11.7, keepalives);
+* limits on depth and on the size of one element, enforced while the bytes come in, before anybody buffers them.
+
+Two ways to feed it. :meth:`Framer.scan` swallows a whole chunk and is meant for streams that are under way: it makes a
+note only of what a session has to look at. :meth:`Framer.step` stops after the first note and notes *every*
+element; it is meant for openings, where each element can change what the next byte means (a restart, a change to TLS),
+and never looks one byte ahead of the element it reports.
+
+What is worth a note while scanning: a top-level element that is not one of :data:`USUAL`, one that holds the bytes of
+:data:`WATCHED` anywhere, the end of the stream, and a failure. A note says *look*; it decides nothing. Offsets in notes
+count from the stream's first byte.
+
+Engines are interchangeable and give the same answers for every input, cut at every byte.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from cxfr_proxy.xmpp._expat import ExpatFramer
+from cxfr_proxy.xmpp.notes import USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+
+__all__ = [
+    "ENGINE",
+    "USUAL",
+    "WATCHED",
+    "Element",
+    "Failure",
+    "Framer",
+    "Header",
+    "Note",
+    "StreamEnd",
+    "new_framer",
+]
+
+
+class Framer(Protocol):
+    """What both engines are. One framer reads one XML document: after a stream restart, make a new one."""
+
+    max_element_bytes: int | None
+    """The longest a top-level element or the stream's header may be; ``None``: no limit. May be changed any time."""
+    boundary: int
+    """Offset of the last boundary, from the stream's first byte; 0 until the header is complete."""
+    notes: list[Note]
+    """What wants a look, in order. The caller clears it before feeding on."""
+
+    def scan(self, data: bytes) -> int:
+        """Read all of ``data``; return the offset in it of the last boundary, 0 if there is none past its start.
+
+        Only for streams whose header is complete. Raises nothing: faults are notes.
+        """
+
+    def step(self, data: bytes) -> int:
+        """Read ``data`` up to the end of the first thing to note, or all of it; return how many bytes were read."""
+
+
+ENGINE: Final = "expat"
+"""The engine that :func:`new_framer` uses."""
+
+
+def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
+    """A framer for the start of a stream. ``max_depth`` counts the stream element itself as 1."""
+    return ExpatFramer(max_element_bytes=max_element_bytes, max_depth=max_depth)

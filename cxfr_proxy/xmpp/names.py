@@ -1,0 +1,78 @@
+"""The namespaces and error conditions of the specifications, each written down once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+STREAM: Final = "http://etherx.jabber.org/streams"
+"""RFC 6120 4.8.1: the namespace of ``<stream/>``, ``<features/>`` and ``<error/>``."""
+CLIENT: Final = "jabber:client"
+STREAM_ERRORS: Final = "urn:ietf:params:xml:ns:xmpp-streams"
+STANZA_ERRORS: Final = "urn:ietf:params:xml:ns:xmpp-stanzas"
+TLS: Final = "urn:ietf:params:xml:ns:xmpp-tls"
+SASL: Final = "urn:ietf:params:xml:ns:xmpp-sasl"
+BIND: Final = "urn:ietf:params:xml:ns:xmpp-bind"
+SESSION: Final = "urn:ietf:params:xml:ns:xmpp-session"
+"""RFC 3921 session establishment, optional since RFC 6121."""
+SASL2: Final = "urn:xmpp:sasl:2"
+"""XEP-0388."""
+BIND2: Final = "urn:xmpp:bind:0"
+"""XEP-0386."""
+FAST: Final = "urn:xmpp:fast:0"
+"""XEP-0484."""
+SM: Final = "urn:xmpp:sm:3"
+"""XEP-0198."""
+SM2: Final = "urn:xmpp:sm:2"
+CXFR: Final = "urn:xmpp:cxfr"
+"""XEP-0051."""
+DISCO_INFO: Final = "http://jabber.org/protocol/disco#info"
+PING: Final = "urn:xmpp:ping"
+IQ_AUTH: Final = "jabber:iq:auth"
+"""XEP-0078, before SASL."""
+COMPRESS: Final = "http://jabber.org/features/compress"
+"""XEP-0138, the stream feature; its elements live in ``http://jabber.org/protocol/compress``."""
+BIDI: Final = "urn:xmpp:features:bidi"
+"""XEP-0288."""
+CHANNEL_BINDING: Final = "urn:xmpp:sasl-cb:0"
+"""XEP-0440."""
+LIMITS: Final = "urn:xmpp:stream-limits:0"
+"""XEP-0478."""
+
+
+class StreamCondition(StrEnum):
+    """Defined stream-error conditions, RFC 6120 section 4.9.3."""
+
+    BAD_FORMAT = "bad-format"
+    BAD_NAMESPACE_PREFIX = "bad-namespace-prefix"
+    CONFLICT = "conflict"
+    CONNECTION_TIMEOUT = "connection-timeout"
+    HOST_GONE = "host-gone"
+    HOST_UNKNOWN = "host-unknown"
+    IMPROPER_ADDRESSING = "improper-addressing"
+    INTERNAL_SERVER_ERROR = "internal-server-error"
+    INVALID_FROM = "invalid-from"
+    INVALID_NAMESPACE = "invalid-namespace"
+    INVALID_XML = "invalid-xml"
+    NOT_AUTHORIZED = "not-authorized"
+    NOT_WELL_FORMED = "not-well-formed"
+    POLICY_VIOLATION = "policy-violation"
+    REMOTE_CONNECTION_FAILED = "remote-connection-failed"
+    RESET = "reset"
+    RESOURCE_CONSTRAINT = "resource-constraint"
+    RESTRICTED_XML = "restricted-xml"
+    SEE_OTHER_HOST = "see-other-host"
+    SYSTEM_SHUTDOWN = "system-shutdown"
+    UNDEFINED_CONDITION = "undefined-condition"
+    UNSUPPORTED_ENCODING = "unsupported-encoding"
+    UNSUPPORTED_FEATURE = "unsupported-feature"
+    UNSUPPORTED_STANZA_TYPE = "unsupported-stanza-type"
+    UNSUPPORTED_VERSION = "unsupported-version"
+
+
+class StanzaCondition(StrEnum):
+    """The defined stanza-error conditions (RFC 6120 section 8.3.3) that this proxy itself answers with."""
+
+    NOT_ALLOWED = "not-allowed"
+    RECIPIENT_UNAVAILABLE = "recipient-unavailable"
+    SERVICE_UNAVAILABLE = "service-unavailable"

@@ -1,0 +1,57 @@
+"""What a framer can say about a stream, and which things it says it about. See :mod:`cxfr_proxy.xmpp.framing`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.xmpp import names
+
+USUAL: Final = frozenset(("message", "presence", "iq", "a", "r"))
+"""Raw tag names that pass unnoticed: the stanzas, and XEP-0198's ``<a/>`` and ``<r/>``. A prefixed spelling of one of
+them is unusual, and looked at."""
+
+WATCHED: Final = names.CXFR.encode()
+"""The one string watched for. The ids of the IQs that this proxy injects begin with it too, so it finds the answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The stream's opening tag, with the XML declaration if there was one."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A complete top-level element; ``name`` is its tag as written, prefix included."""
+
+    start: int
+    end: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The stream's closing tag. What follows it is ignored."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The stream can't be read past the boundary ``start`` (= ``end``): what comes next is at fault.
+
+    ``condition`` is a stream-error condition (RFC 6120 section 4.9.3), ``text`` says what was wrong, in words that
+    quote nothing of the input.
+    """
+
+    start: int
+    end: int
+    condition: str
+    text: str
+
+
+Note = Header | Element | StreamEnd | Failure

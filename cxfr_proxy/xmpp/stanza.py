@@ -1,0 +1,135 @@
+"""One element at a time, with lxml: read it, and write the few that the proxy says itself.
+
+Elements are cut out of a stream by :mod:`cxfr_proxy.xmpp.framing` and parsed here only when something about them has
+to be known. A piece of a stream may use prefixes that the stream's header declares, so parsing takes that header along.
+
+The parser resolves no entities, loads no DTD and touches no network (RFC 6120 section 11.1); framing has refused all of
+these before, this is the second lock on the door.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from xml.sax.saxutils import escape, quoteattr
+
+from lxml import etree
+
+from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
+
+Element = etree._Element
+
+_PARSER: Final = etree.XMLParser(
+    resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False
+)
+
+STREAM_END: Final = b"</stream:stream>"
+
+
+class MalformedElement(ValueError):
+    """The bytes are not one element that is namespace-well-formed inside the given stream."""
+
+
+def parse(element: bytes, header: bytes = b"") -> Element:
+    """Parse one complete element.
+
+    ``header`` is the stream's opening tag as received, declaration included, whose namespace declarations the element
+    may use; empty where the element stands on its own.
+
+    Raises :class:`MalformedElement`.
+    """
+    try:
+        if not header:
+            return etree.fromstring(element, _PARSER)
+        root = etree.fromstring(header + element + b"</" + tag_name(header) + b">", _PARSER)
+    except (etree.XMLSyntaxError, ValueError) as exc:
+        raise MalformedElement(str(exc)) from exc
+    if len(root) != 1:
+        raise MalformedElement(f"expected one element, found {len(root)}")
+    return root[0]
+
+
+def tag_name(header: bytes) -> bytes:
+    """The qualified name of a stream's opening tag, which its closing tag has to repeat."""
+    start = header.index(b"<", header.find(b"?>") + 1)
+    name = header[start + 1 :].split(None, 1)[0]
+    return name.rstrip(b">/")
+
+
+def serialize(element: Element) -> bytes:
+    """The element as bytes, with every namespace declaration it needs to stand alone, without its tail."""
+    return etree.tostring(element, encoding="UTF-8", xml_declaration=False, with_tail=False)
+
+
+def qualified(namespace: str, local: str) -> str:
+    """lxml's spelling of a qualified name."""
+    return f"{{{namespace}}}{local}"
+
+
+def child(element: Element, namespace: str, local: str) -> Element | None:
+    """The first child of that name, or ``None``."""
+    return element.find(qualified(namespace, local))
+
+
+def stream_header(
+    *, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None
+) -> bytes:
+    """An opening tag of a ``jabber:client`` stream, RFC 6120 section 4.7. ``None`` leaves an attribute out."""
+    attributes = "".join(
+        f" {name}={quoteattr(value)}"
+        for name, value in (("from", from_), ("to", to), ("id", stream_id), ("xml:lang", lang))
+        if value is not None
+    )
+    return (
+        "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
+        f"xmlns:stream='http://etherx.jabber.org/streams' version='1.0'{attributes}>"
+    ).encode()
+
+
+def stream_error(
+    condition: str, text: str | None = None, *, content: str | None = None, prefix: str = "stream"
+) -> bytes:
+    """A stream error without the closing tag that has to follow it, RFC 6120 section 4.9.
+
+    ``content`` is the condition element's own text: the address in ``see-other-host``. ``prefix`` is the stream
+    namespace's in the header that was sent.
+    """
+    body = f">{escape(content)}</{condition}>" if content else "/>"
+    note = (
+        f"<text xmlns='{names.STREAM_ERRORS}' xml:lang='en'>{escape(text)}</text>" if text is not None else ""
+    )
+    return f"<{prefix}:error><{condition} xmlns='{names.STREAM_ERRORS}'{body}{note}</{prefix}:error>".encode()
+
+
+def stream_condition(error: Element) -> str:
+    """The defined condition in a parsed ``<stream:error/>``; ``undefined-condition`` where it names none."""
+    for part in error:
+        name = etree.QName(part)
+        if name.namespace == names.STREAM_ERRORS and name.localname != "text":
+            return name.localname
+    return StreamCondition.UNDEFINED_CONDITION
+
+
+def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, text: str) -> bytes | None:
+    """The stanza error that tells a sender its stanza went nowhere, RFC 6120 section 8.3.
+
+    ``None`` where no answer may be given: to an answer (``result``, ``error``), and to presence, which nobody waits on.
+    The reply comes from whom the stanza was for, or from nobody (the server, to the client) where it named none.
+    """
+    kind = etree.QName(stanza).localname
+    stanza_type = stanza.get("type")
+    if kind == "iq":
+        if stanza_type not in ("get", "set"):
+            return None
+    elif kind != "message" or stanza_type == "error":
+        return None
+    attributes = "".join(
+        f" {name}={quoteattr(value)}"
+        for name, value in (("id", stanza.get("id")), ("from", stanza.get("to")), ("to", stanza.get("from")))
+        if value is not None
+    )
+    return (
+        f"<{kind} xmlns='{names.CLIENT}' type='error'{attributes}><error type='{error_type}'>"
+        f"<{condition} xmlns='{names.STANZA_ERRORS}'/>"
+        f"<text xmlns='{names.STANZA_ERRORS}' xml:lang='en'>{escape(text)}</text></error></{kind}>"
+    ).encode()

@@ -1,0 +1,383 @@
+"""Framing: every vector whole, byte by byte, at every cut, and with junk behind it; then against what was built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from cxfr_proxy.xmpp.framing import Element, Failure, Framer, Header, Note, StreamEnd, new_framer
+
+HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+END = b"</stream:stream>"
+
+
+@dataclass
+class Outcome:
+    notes: list[Note]
+    boundary: int
+
+    def failure(self) -> Failure | None:
+        return next((note for note in self.notes if isinstance(note, Failure)), None)
+
+
+def framer(limit: int | None = None, depth: int = 64) -> Framer:
+    return new_framer(max_element_bytes=limit, max_depth=depth)
+
+
+def read_header(reader: Framer, header: bytes = HEADER) -> None:
+    assert reader.step(header) == len(header)
+    assert reader.notes == [Header(0, len(header))]
+    reader.notes.clear()
+
+
+def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int = 64) -> Outcome:
+    """What scanning ``body``, cut into pieces of the given sizes (the last repeats), says, offsets from the body."""
+    reader = framer(None, depth)
+    read_header(reader)
+    reader.max_element_bytes = limit
+    at, turn = 0, 0
+    while at < len(body):
+        size = sizes[min(turn, len(sizes) - 1)]
+        reader.scan(body[at : at + size])
+        at, turn = at + size, turn + 1
+    return Outcome([_shift(note) for note in reader.notes], reader.boundary - len(HEADER))
+
+
+def _shift(note: Note) -> Note:
+    start, end = note.start - len(HEADER), note.end - len(HEADER)
+    match note:
+        case Element(name=name):
+            return Element(start, end, name)
+        case Failure(condition=condition, text=text):
+            return Failure(start, end, condition, text)
+        case StreamEnd():
+            return StreamEnd(start, end)
+        case Header():
+            return Header(start, end)
+
+
+# body, boundary behind its last complete element, tags noted
+WHOLE = {
+    "nothing": (b"", 0, []),
+    "one stanza": (b"<message><body>hi</body></message>", 34, []),
+    "empty stanza": (b"<presence/>", 11, []),
+    "empty, with attributes": (b"<presence a=\"/\" b='>' />", 24, []),
+    "empty pair": (b"<iq></iq>", 9, []),
+    "pair after a slash": (b"<iq a='/'></iq>", 15, []),
+    "text that looks like the end of an empty tag": (b"<iq>/></iq>", 11, []),
+    "such text, in CDATA": (b"<iq><![CDATA[/>]]></iq>", 23, []),
+    "space in the end tag": (b"<iq></iq \n>", 11, []),
+    "child of the same name": (b"<iq><iq/></iq><iq><iq></iq></iq>", 32, []),
+    "keepalive": (b" \n \n", 4, []),
+    "keepalive between": (b" <iq/> \n<iq/> ", 14, []),
+    "unfinished": (b"<iq/><message><body>", 5, []),
+    "unfinished tag": (b"<iq/> <mess", 6, []),
+    "unfinished end tag": (b"<iq></i", 0, []),
+    "acks": (b"<a xmlns='urn:xmpp:sm:3' h='1'/><r xmlns='urn:xmpp:sm:3'/>", 58, []),
+    "unusual": (b"<iq/><enabled xmlns='urn:xmpp:sm:3'/>", 37, ["enabled"]),
+    "unusual with children": (b"<stream:error><reset/></stream:error>", 37, ["stream:error"]),
+    "prefixed stanza": (b"<x:iq xmlns:x='jabber:client'/><iq/>", 36, ["x:iq"]),
+    "watched namespace": (b"<iq><query xmlns='urn:xmpp:cxfr'/></iq><iq/>", 44, ["iq"]),
+    "watched text": (b"<message><body>urn:xmpp:cxfr</body></message>", 45, ["message"]),
+    "watched twice": (b"<iq a='urn:xmpp:cxfrurn:xmpp:cxfr'/><iq/><iq b='urn:xmpp:cxfr'/>", 64, ["iq", "iq"]),
+    "predefined entities": (b"<message><body>&lt;&amp;&gt;&quot;&apos;&#x41;</body></message>", 63, []),
+    "not ASCII": ("<message><body>żółć 🙂</body></message>".encode(), 45, []),
+}
+
+
+@pytest.mark.parametrize("body", [pytest.param(value, id=key) for key, value in WHOLE.items()])
+def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
+    data, boundary, noted = body
+    whole = scan(data, [len(data) or 1])
+    assert whole.boundary == boundary
+    assert [note.name for note in whole.notes if isinstance(note, Element)] == noted
+    assert len(whole.notes) == len(noted)
+    for note in whole.notes:
+        etree.fromstring(
+            HEADER + data[note.start : note.end] + END
+        )  # the offsets cut out exactly one element
+    assert scan(data, [1]) == whole
+    for cut in range(1, len(data)):
+        assert scan(data, [cut, len(data)]) == whole, f"cut at {cut}"
+        assert scan(data, [cut, 1]) == whole, f"cut at {cut}, then bytewise"
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"<iq/>", b"\xff", b"<!--", b"</x>", b" " * 100])
+@pytest.mark.parametrize("body", [b"", b"<iq/>", b"<iq></iq> "])
+def test_stream_end_ignores_what_follows(body: bytes, junk: bytes) -> None:
+    data = body + END + junk
+    expected = Outcome([StreamEnd(len(body), len(body) + len(END))], len(body) + len(END))
+    assert scan(data, [len(data)]) == expected
+    assert scan(data, [1]) == expected
+
+
+# body that fails, boundary before the fault, condition
+FAULTS = {
+    "comment": (b"<iq/><!-- x -->", 5, "restricted-xml"),
+    "comment inside": (b"<iq/><iq><!----></iq>", 5, "restricted-xml"),
+    "processing instruction": (b"<iq/><?php x?>", 5, "restricted-xml"),
+    "declaration again": (b"<iq/><?xml version='1.0'?>", 5, "restricted-xml"),
+    "entity": (b"<iq>&nbsp;</iq>", 0, "restricted-xml"),
+    "entity in an attribute": (b"<iq a='&x;'/>", 0, "restricted-xml"),
+    "DTD": (b"<iq/><!DOCTYPE x>", 5, "not-well-formed"),  # XML itself has no place for it here
+    "mismatch": (b"<iq/><a></b>", 5, "not-well-formed"),
+    "not UTF-8": (b"<iq/><iq>\xff\xfe</iq>", 5, "not-well-formed"),
+    "overlong": (b"<iq>\xc0\x80</iq>", 0, "not-well-formed"),
+    "NUL": (b"<iq/>\x00", 5, None),
+    "text": (b"<iq/> hello <iq/>", 6, "bad-format"),
+    "text at the end": (b"<iq/> hello", 6, "bad-format"),
+    "character reference between": (b"<iq/>&#32;<iq/>", 5, "bad-format"),
+    "CDATA between": (b"<iq/><![CDATA[]]><iq/>", 5, "bad-format"),
+    "closing twice": (b"<iq></iq></iq>", 9, "not-well-formed"),
+    "same attribute twice": (b"<iq a='1' a='2'/>", 0, "not-well-formed"),
+    "less-than in an attribute": (b"<iq a='<'/>", 0, "not-well-formed"),
+}
+
+
+@pytest.mark.parametrize("body", [pytest.param(value, id=key) for key, value in FAULTS.items()])
+def test_faults_at_every_cut(body: tuple[bytes, int, str | None]) -> None:
+    data, boundary, condition = body
+    for sizes in [[len(data)], [1], *([cut, len(data)] for cut in range(1, len(data)))]:
+        outcome = scan(data, sizes)
+        failure = outcome.failure()
+        assert failure is not None, sizes
+        assert failure.start == outcome.boundary == boundary, sizes
+        if condition is not None:
+            assert failure.condition == condition, sizes
+        assert failure is outcome.notes[-1]
+
+
+def test_nothing_is_read_after_a_failure() -> None:
+    reader = framer()
+    read_header(reader)
+    reader.scan(b"<iq/><!---->")
+    (failure,) = reader.notes
+    assert reader.scan(b"<iq/><iq/>") == 0
+    assert reader.notes == [failure]
+
+
+@pytest.mark.parametrize("sizes", [[100_000], [1000], [7]])
+def test_an_endless_tag_meets_the_limit_before_it_is_buffered(sizes: list[int]) -> None:
+    outcome = scan(b"<iq/><iq a='" + b"x" * 5000, sizes, limit=1000)
+    failure = outcome.failure()
+    assert failure is not None
+    assert (failure.condition, failure.start) == ("policy-violation", 5)
+
+
+@pytest.mark.parametrize(("length", "fails"), [(100, False), (101, True)])
+def test_element_size_limit_is_exact(length: int, fails: bool) -> None:
+    element = b"<iq>" + b"x" * (length - 9) + b"</iq>"
+    assert len(element) == length
+    for size in (1, 10, 1000):
+        assert (scan(element * 3, [size], limit=100).failure() is not None) == fails
+
+
+@pytest.mark.parametrize(("depth", "fails"), [(63, False), (64, True), (10_000, True)])
+def test_depth_limit(depth: int, fails: bool) -> None:
+    body = b"<a>" * depth + b"</a>" * depth
+    failure = scan(body, [4096], depth=64).failure()
+    assert (failure is not None) == fails
+    if failure is not None:
+        assert failure.condition == "policy-violation"
+
+
+def test_the_header_may_not_be_endless() -> None:
+    reader = framer(limit=100)
+    reader.step(b"<stream:stream " + b"a" * 200)
+    (failure,) = reader.notes
+    assert isinstance(failure, Failure)
+    assert failure.condition == "policy-violation"
+
+
+@pytest.mark.parametrize(
+    ("header", "condition"),
+    [
+        (b"<?xml version='1.0' encoding='latin1'?><stream:stream>", "unsupported-encoding"),
+        (b"<!DOCTYPE x [<!ENTITY a 'b'>]><stream:stream>", "restricted-xml"),
+        (b"<!-- x --><stream:stream>", "restricted-xml"),
+        (b"GET / HTTP/1.1\r\n\r\n>", "not-well-formed"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03>", "not-well-formed"),
+        (b"\x00\x00\x00\x00>", "not-well-formed"),
+    ],
+)
+def test_bad_headers(header: bytes, condition: str) -> None:
+    reader = framer()
+    reader.step(header)
+    failure = reader.notes[0]
+    assert isinstance(failure, Failure)
+    assert failure.condition == condition
+
+
+def test_empty_stream_element_is_refused() -> None:
+    reader = framer()
+    reader.step(b"<stream:stream/>")
+    assert isinstance(reader.notes[-1], Failure)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_step_notes_every_element_and_reads_no_further(size: int) -> None:
+    data = HEADER + b"<auth>AA==</auth> <iq><bind/></iq><r/>" + END
+    reader = framer()
+    pending, seen, at = data, [], 0
+    while pending:
+        used = reader.step(pending[:size])
+        pending, at = pending[used:], at + used
+        if reader.notes:
+            (note,) = reader.notes
+            assert note.end == at, "not a byte beyond the element"
+            seen.append(data[note.start : note.end])
+            reader.notes.clear()
+    assert seen == [HEADER, b"<auth>AA==</auth>", b"<iq><bind/></iq>", b"<r/>", END]
+
+
+# --- against what was built: random elements, known boundaries, random cuts
+
+_names = st.sampled_from(["message", "presence", "iq", "a", "r", "enabled", "x", "ns:y"])
+_texts = st.text(alphabet=st.sampled_from("ab/>'\"]urn:xmpcf é🙂\n"), max_size=12)
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;").replace("]]>", "]]&gt;")
+
+
+def _element(name: str, attributes: list[str], content: list[str], empty: bool) -> str:
+    written = "".join(f' a{number}="{_escape(value)}"' for number, value in enumerate(attributes))
+    if empty:
+        return f"<{name}{written}/>"
+    return f"<{name}{written}>{''.join(content)}</{name}>"
+
+
+_leaf = st.builds(
+    _element, _names, st.lists(_texts, max_size=2), st.lists(_texts.map(_escape), max_size=2), st.booleans()
+)
+_tree = st.recursive(
+    _leaf,
+    lambda inner: st.builds(
+        _element,
+        _names,
+        st.lists(_texts, max_size=2),
+        st.lists(inner | _texts.map(_escape), max_size=3),
+        st.just(False),
+    ),
+    max_leaves=6,
+)
+_space = st.sampled_from(["", "", " ", "\n", " \t\r\n"])
+
+
+@given(st.lists(st.tuples(_tree, _space), max_size=5), st.lists(st.integers(1, 40), min_size=1, max_size=8))
+@settings(max_examples=300)
+def test_boundaries_of_built_streams(parts: list[tuple[str, str]], sizes: list[int]) -> None:
+    reader = framer()
+    read_header(reader)
+    body = "".join(element + space for element, space in parts).encode()
+    positions, at = {0}, 0  # every boundary there is
+    for element, space in parts:
+        at += len(element.encode())
+        positions.add(at)
+        positions.update(range(at, at + len(space) + 1))
+        at += len(space)
+    fed, turn = 0, 0
+    while fed < len(body):
+        size = sizes[turn % len(sizes)]
+        reader.scan(body[fed : fed + size])
+        fed, turn = min(len(body), fed + size), turn + 1
+        expected = max(position for position in positions if position <= fed)
+        assert reader.boundary - len(HEADER) == expected
+    for note in reader.notes:
+        assert isinstance(note, Element)
+        cut = body[note.start - len(HEADER) : note.end - len(HEADER)]
+        assert note.name not in ("message", "presence", "iq", "a", "r") or b"urn:xmpp:cxfr" in cut
+    assert len(reader.notes) == sum(
+        element[1:].split(" ")[0].split(">")[0].rstrip("/") not in ("message", "presence", "iq", "a", "r")
+        or "urn:xmpp:cxfr" in element
+        for element, _ in parts
+    )
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(1, 30), min_size=1, max_size=4))
+@settings(max_examples=500)
+def test_judges_hostile_bytes_as_lxml_does_however_cut(body: bytes, sizes: list[int]) -> None:
+    _compare_with_lxml(body, sizes)
+
+
+_hostile = st.lists(
+    st.sampled_from(
+        [
+            b"<iq>",
+            b"</iq>",
+            b"<iq/>",
+            b"<a b='",
+            b"'",
+            b'"',
+            b">",
+            b"/>",
+            b"<",
+            b"&amp;",
+            b"&#x0;",
+            b"&x;",
+            b" ",
+            b"\n",
+        ]
+        + [
+            b"<![CDATA[",
+            b"]]>",
+            b"</",
+            b"\xc3",
+            b"\xa9",
+            b"x",
+            b"<!--",
+            b"-->",
+            b"<?",
+            b"?>",
+            b"xmlns='u'",
+            b"urn:xmpp:cxfr",
+        ]
+        + [END]
+    ),
+    max_size=14,
+).map(b"".join)
+
+
+@given(_hostile, st.lists(st.integers(1, 30), min_size=1, max_size=4))
+@settings(max_examples=1500)
+def test_judges_hostile_tokens_as_lxml_does_however_cut(body: bytes, sizes: list[int]) -> None:
+    _compare_with_lxml(body, sizes)
+
+
+def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
+    whole, cut = scan(body, [len(body) or 1]), scan(body, sizes)
+    assert cut.boundary == whole.boundary
+    assert [n for n in cut.notes if not isinstance(n, Failure)] == [
+        n for n in whole.notes if not isinstance(n, Failure)
+    ]
+    assert (cut.failure() is None) == (whole.failure() is None)
+    # The independent judge: what lies before the boundary is a well-formed stream without restricted XML.
+    stream = HEADER + body[: whole.boundary]
+    if not any(isinstance(note, StreamEnd) for note in whole.notes):
+        stream += END
+    root = etree.fromstring(stream, etree.XMLParser(resolve_entities=False))
+    assert all(isinstance(node.tag, str) for node in root.iter())
+    if whole.failure() is None and not whole.notes and whole.boundary == len(body):
+        return
+    if whole.failure() is not None:
+        # And a failure is one: no continuation makes the whole body a stream of elements and white space.
+        assert not _is_clean_stream(HEADER + body + END)
+
+
+def _is_clean_stream(stream: bytes) -> bool:
+    try:
+        root = etree.fromstring(stream, etree.XMLParser(resolve_entities=False))
+    except etree.XMLSyntaxError:
+        return False
+    if (
+        any(not isinstance(node.tag, str) for node in root.iter())
+        or b"<![CDATA[" in stream
+        or b"&#" in stream
+    ):
+        return False
+    texts = [root.text or "", *(node.tail or "" for node in root)]
+    return not any(text.strip(" \t\r\n") for text in texts)
