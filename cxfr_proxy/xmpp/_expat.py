@@ -222,9 +222,9 @@ class ExpatFramer:
             self.notes.append(Element(self._start, end, self._name))
 
     def _on_stream_end(self, index: int) -> None:
+        self._cross_gap(index)
         if not self._name and self._is_before(index, b"/>"):
             raise _Refused(StreamCondition.BAD_FORMAT, "empty stream element")
-        self._cross_gap(index)
         start, self.boundary = self.boundary, self._end_of_tag(index)
         self._state_over = True
         self.notes.append(StreamEnd(start, self.boundary))
@@ -249,11 +249,7 @@ class ExpatFramer:
             return
         # White space at the end of a chunk has moved the boundary along, so a gap that began in an earlier chunk began
         # with something else.
-        gap = (
-            self._data[self.boundary - self._base : index - self._base]
-            if self.boundary >= self._base
-            else b"<"
-        )
+        gap = self._data[self.boundary - self._base : index - self._base] if self.boundary >= self._base else b"<"
         rest = gap.lstrip(_SPACE)
         if rest:
             self.boundary += len(gap) - len(rest)

@@ -71,9 +71,7 @@ def child(element: Element, namespace: str, local: str) -> Element | None:
     return element.find(qualified(namespace, local))
 
 
-def stream_header(
-    *, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None
-) -> bytes:
+def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None) -> bytes:
     """An opening tag of a ``jabber:client`` stream, RFC 6120 section 4.7. ``None`` leaves an attribute out."""
     attributes = "".join(
         f" {name}={quoteattr(value)}"
@@ -95,9 +93,7 @@ def stream_error(
     namespace's in the header that was sent.
     """
     body = f">{escape(content)}</{condition}>" if content else "/>"
-    note = (
-        f"<text xmlns='{names.STREAM_ERRORS}' xml:lang='en'>{escape(text)}</text>" if text is not None else ""
-    )
+    note = f"<text xmlns='{names.STREAM_ERRORS}' xml:lang='en'>{escape(text)}</text>" if text is not None else ""
     return f"<{prefix}:error><{condition} xmlns='{names.STREAM_ERRORS}'{body}{note}</{prefix}:error>".encode()
 
 
