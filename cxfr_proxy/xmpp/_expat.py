@@ -6,9 +6,9 @@ Expat tells where the token of the current event *starts*. That is enough for bo
 * for an empty element (``<a/>``) expat, when it has handlers for both, reports start and end from one token and moves
   the index past the token between the two calls, so the index *is* the end.
 
-The two are told apart for a top-level element without children and text: the bytes before the index are ``/>`` only in
-the second case (in ``<a></a>`` the tag before it can't end in ``/>``). Text such as ``<a>/></a>`` would fool that, hence
-the handler that notes the presence of text.
+The two are told apart for a top-level element without children and text: the bytes before the index are ``/>`` only
+in the second case (in ``<a></a>`` the tag before it can't end in ``/>``). Text such as ``<a>/></a>`` would fool that,
+hence the handler that notes the presence of text.
 """
 
 from __future__ import annotations

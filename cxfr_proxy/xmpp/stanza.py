@@ -9,6 +9,7 @@ these before, this is the second lock on the door.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
@@ -19,9 +20,14 @@ from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 
 Element = etree._Element
 
-_PARSER: Final = etree.XMLParser(
+PARSER: Final = etree.XMLParser(
     resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False
 )
+
+_RESTRICTED: Final = (etree.Comment, etree.ProcessingInstruction, etree.Entity)
+
+# Byte-order mark and declaration are looked for at the start only: an attribute may hold "?>" as well.
+_OPENING_TAG: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml\s.*?\?>\s*)?<([^\s<>/?!]+)", re.DOTALL)
 
 STREAM_END: Final = b"</stream:stream>"
 
@@ -40,20 +46,39 @@ def parse(element: bytes, header: bytes = b"") -> Element:
     """
     try:
         if not header:
-            return etree.fromstring(element, _PARSER)
-        root = etree.fromstring(header + element + b"</" + tag_name(header) + b">", _PARSER)
+            root = etree.fromstring(element, PARSER)
+        else:
+            root = etree.fromstring(header + element + b"</" + tag_name(header) + b">", PARSER)
     except (etree.XMLSyntaxError, ValueError) as exc:
         raise MalformedElement(str(exc)) from exc
+    _refuse_restricted(root)
+    if not header:
+        return root
     if len(root) != 1:
         raise MalformedElement(f"expected one element, found {len(root)}")
+    if (root.text or "").strip(" \t\r\n") or (root[0].tail or "").strip(" \t\r\n"):
+        raise MalformedElement("expected one element, found text beside it")
     return root[0]
 
 
+def _refuse_restricted(root: Element) -> None:
+    """RFC 6120 section 11.1. A DTD above all: whatever the parser's flags, its entities are expanded in attributes."""
+    if root.getroottree().docinfo.doctype:
+        raise MalformedElement("expected no document type declaration")
+    beside = (root.getprevious(), root.getnext())
+    if any(node is not None for node in beside) or next(root.iter(*_RESTRICTED), None) is not None:
+        raise MalformedElement("expected no comment, processing instruction or entity")
+
+
 def tag_name(header: bytes) -> bytes:
-    """The qualified name of a stream's opening tag, which its closing tag has to repeat."""
-    start = header.index(b"<", header.find(b"?>") + 1)
-    name = header[start + 1 :].split(None, 1)[0]
-    return name.rstrip(b">/")
+    """The qualified name of a stream's opening tag, which its closing tag has to repeat.
+
+    Raises :class:`ValueError` where there is none.
+    """
+    found = _OPENING_TAG.match(header)
+    if found is None:
+        raise ValueError("expected the opening tag of a stream")
+    return found[1]
 
 
 def serialize(element: Element) -> bytes:
@@ -99,10 +124,10 @@ def stream_error(
 
 def stream_condition(error: Element) -> str:
     """The defined condition in a parsed ``<stream:error/>``; ``undefined-condition`` where it names none."""
-    for part in error:
-        name = etree.QName(part)
-        if name.namespace == names.STREAM_ERRORS and name.localname != "text":
-            return name.localname
+    for part in error.iterchildren(qualified(names.STREAM_ERRORS, "*")):
+        local = etree.QName(part).localname
+        if local != "text":
+            return local
     return StreamCondition.UNDEFINED_CONDITION
 
 

@@ -1,0 +1,12 @@
+"""Which nodes there are, and who belongs where.
+
+========= ==========================================================================================
+nodes     the grammar of ``nodes.txt``, and the live list: what the operator wants x what checks see
+placement the order in which the nodes suit one user: a pure function
+plan      who has to move, and where to: a snapshot in, moves out
+pace      how fast: a token bucket
+sources   where the list comes from, and when it has changed; the one place here that touches the world
+========= ==========================================================================================
+
+Sans-IO, but ``sources``: time comes in as an argument, and nothing here knows what an XMPP stanza is.
+"""

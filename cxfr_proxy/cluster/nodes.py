@@ -1,0 +1,602 @@
+"""The nodes: how an operator writes them down, and the live list made of it.
+
+The file holds one node a line, ``name address [key=value ...]``, blank lines and ``#`` comments between::
+
+    # name   address            options
+    node1    10.0.0.11:5222     public=node1.example.org weight=2
+    node2    10.0.0.12:5223     tls=direct ca=/etc/ssl/nodes.pem send-proxy=v2 public=[2001:db8::12]:5222
+    node3    unix:/run/xmpp/c2s state=drain
+
+Rules of the grammar: words are separated by white space and hold none; a ``#`` starts a comment only where a
+word could start, and inside a word it is an error rather than a guess; an option stands once; an option that
+would have no effect is an error. All errors of a file are reported together, so that one look is enough to
+mend it.
+
+Rules of the live list: two axes that never mix, what the operator wants (:class:`Wish`) and what checks see
+(:class:`Health`). A node whose line is gone stays, ``removed``, for as long as sessions live on it.
+
+Read it in this order: the values, the options' table, the reader, the live list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from cxfr_proxy.errors import ConfigError
+
+# --- the values ----------------------------------------------------------------------------------------------
+
+
+class Wish(StrEnum):
+    """What the operator wants of a node."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    """Takes nobody new; the sessions it has are to leave."""
+    MAINT = "maint"
+    """As ``drain``, and being down is no surprise."""
+
+
+class Health(StrEnum):
+    """What checks see. A node nobody has checked yet counts as up."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class NodeTls(StrEnum):
+    """How the proxy secures the stream to a node."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    DIRECT = "direct"
+
+
+class ProxyHeader(StrEnum):
+    """The PROXY protocol's version that tells a node the client's address."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the proxy dials: ``host`` is a name or an IP address without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """Where the proxy dials on its own machine."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """Where a client is sent. ``port`` is ``None`` where the client shall use its default."""
+
+    host: str
+    port: int | None
+
+    def __str__(self) -> str:
+        return _bracketed(self.host) if self.port is None else f"{_bracketed(self.host)}:{self.port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """One node as its source describes it."""
+
+    name: str
+    address: Address | UnixAddress
+    public: PublicAddress | None = None
+    """``None``: the client is told to reconnect to the domain, and comes back here."""
+    weight: int = 1
+    """Its share of users against the other nodes', 0 to 256; 0 takes no new users and keeps those it has."""
+    tls: NodeTls = NodeTls.NONE
+    ca: str | None = None
+    """Path of the certificates the node's is verified against; ``None`` means the system's."""
+    verify_name: str | None = None
+    """The name the node's certificate has to bear; ``None`` leaves the choice to who dials."""
+    send_proxy: ProxyHeader | None = None
+    """``None``: no PROXY header."""
+    wish: Wish = Wish.READY
+
+
+class NodesFileError(ConfigError):
+    """A list that cannot be used. ``errors`` are all of its faults in file order; ``str()`` has one a line."""
+
+    def __init__(self, errors: Iterable[ConfigError]) -> None:
+        self.errors: tuple[ConfigError, ...] = tuple(errors)
+        first = self.errors[0]
+        super().__init__(first.message, file=first.file, line=first.line, column=first.column)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
+
+
+# --- words, and what can stand in them -----------------------------------------------------------------------
+
+MAX_WEIGHT: Final = 256
+"""HAProxy's, so that numbers can be carried over."""
+XMPP_PORT: Final = 5222
+"""RFC 6120 section 14.7, ``xmpp-client``."""
+XMPPS_PORT: Final = 5223
+"""The usual port of direct TLS; XEP-0368 leaves it to DNS, which this file stands in for."""
+MAX_UNIX_PATH_BYTES: Final = 107
+"""``sun_path`` holds 108 with its closing NUL, unix(7)."""
+_SHOWN_CHARACTERS: Final = 60
+"""A longer word is cut in messages: the column says where it is."""
+
+_WORD: Final = re.compile(r"\S+")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""RFC 1123 section 2.1, and the underscore that container networks put into host names."""
+_NUMBER: Final = re.compile(r"[0-9]{1,5}")
+
+_ADDRESSES: Final = "host:port, [ipv6]:port or unix:/path"
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A piece of a line that knows where it stands, so that whoever finds it wrong can say so."""
+
+    text: str
+    file: str
+    line: int
+    column: int
+
+    def part(self, start: int, end: int | None = None) -> _Word:
+        return _Word(self.text[start:end], self.file, self.line, self.column + start)
+
+    def fault(self, message: str) -> ConfigError:
+        return ConfigError(message, file=self.file, line=self.line, column=self.column)
+
+    def expected(self, what: str) -> ConfigError:
+        shown = self.text if len(self.text) <= _SHOWN_CHARACTERS else self.text[:_SHOWN_CHARACTERS] + "..."
+        return self.fault(f"expected {what}, found {repr(shown) if shown else 'nothing'}")
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append to a message; empty where nothing comes near."""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choice(kind: type[_Choice], word: _Word) -> _Choice:
+    try:
+        return kind(word.text)
+    except ValueError:
+        fault = word.expected(_one_of(kind))
+        raise word.fault(fault.message + _did_you_mean(word.text, kind)) from None
+
+
+def _one_of(kind: type[StrEnum]) -> str:
+    *others, last = kind
+    return f"{', '.join(others)} or {last}"
+
+
+def _number(word: _Word, low: int, high: int, what: str) -> int:
+    if not _NUMBER.fullmatch(word.text) or not low <= int(word.text) <= high:
+        raise word.expected(f"{what} from {low} to {high}")
+    return int(word.text)
+
+
+def _path(word: _Word) -> str:
+    """An absolute path: a daemon's working directory is nothing an operator should have to know."""
+    if not word.text.startswith("/") or not word.text.isprintable():
+        raise word.expected("an absolute path")
+    return word.text
+
+
+def _ipv6(word: _Word, *, zone: bool) -> str:
+    """``zone``: whether ``%eth0`` may follow; it means something on this machine only."""
+    try:
+        address = ipaddress.IPv6Address(word.text)
+    except ValueError:
+        raise word.expected("an IPv6 address") from None
+    if address.scope_id is not None and not zone:
+        raise word.expected("an IPv6 address without a zone")
+    return str(address)
+
+
+def _host(word: _Word) -> str:
+    """A host name or an IPv4 address. A last label of digits is never a name (RFC 1123 section 2.1)."""
+    text = word.text
+    if not text.isascii():
+        raise word.expected("a host name in ASCII (an international one in its xn-- form)")
+    labels = text.split(".")
+    if labels[-1].isdigit():
+        try:
+            return str(ipaddress.IPv4Address(text))
+        except ValueError:
+            raise word.expected("an IPv4 address or a host name") from None
+    if len(text) > 253 or not all(map(_LABEL.fullmatch, labels)):
+        raise word.expected("a host name or an IP address")
+    return text
+
+
+def _host_or_ip(word: _Word) -> str:
+    return _ipv6(word, zone=False) if ":" in word.text else _host(word)
+
+
+def _host_port(word: _Word, *, zone: bool) -> tuple[str, int | None]:
+    """``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``; the port is ``None`` where none is written."""
+    text = word.text
+    if "://" in text:
+        raise word.expected("host:port without a scheme before it")
+    if text.startswith("["):
+        end = text.find("]")
+        if end < 0:
+            raise word.expected("']' after the IPv6 address that '[' begins")
+        host, rest = _ipv6(word.part(1, end), zone=zone), word.part(end + 1)
+        if rest.text and not rest.text.startswith(":"):
+            raise rest.expected("':port' or nothing after ']'")
+    else:
+        end = text.find(":")
+        rest = word.part(end if end >= 0 else len(text))
+        if ":" in rest.text[1:]:
+            raise word.expected("host:port, or an IPv6 address in brackets as in [2001:db8::1]:5222")
+        host = _host(word.part(0, end if end >= 0 else None))
+    return host, _number(rest.part(1), 1, 65535, "a port") if rest.text else None
+
+
+# --- the options ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A row of the options' table. ``expects`` says how a value looks, for messages and documentation; ``read``
+    makes of a spec the same spec with the option set.
+    """
+
+    expects: str
+    read: Callable[[NodeSpec, _Word], NodeSpec]
+    needs_tls: bool = False
+
+
+OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
+    {
+        "public": Option(
+            "host, host:port or [ipv6]:port",
+            lambda spec, value: replace(spec, public=PublicAddress(*_host_port(value, zone=False))),
+        ),
+        "weight": Option(
+            f"a whole number from 0 to {MAX_WEIGHT}",
+            lambda spec, value: replace(spec, weight=_number(value, 0, MAX_WEIGHT, "a whole number")),
+        ),
+        "tls": Option(_one_of(NodeTls), lambda spec, value: replace(spec, tls=_choice(NodeTls, value))),
+        "ca": Option("an absolute path", lambda spec, value: replace(spec, ca=_path(value)), needs_tls=True),
+        "verify-name": Option(
+            "a host name or an IP address",
+            lambda spec, value: replace(spec, verify_name=_host_or_ip(value)),
+            needs_tls=True,
+        ),
+        "send-proxy": Option(
+            _one_of(ProxyHeader),
+            lambda spec, value: replace(spec, send_proxy=_choice(ProxyHeader, value)),
+        ),
+        "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),
+    }
+)
+"""Every option of a node's line, by the name it has there."""
+
+# --- the reader ----------------------------------------------------------------------------------------------
+
+
+def parse_nodes(text: str, file: str) -> tuple[NodeSpec, ...]:
+    """Read a whole list; ``file`` is its path for the messages.
+
+    Raises :class:`NodesFileError` with every fault found; a list without nodes is one.
+    """
+    specs: list[NodeSpec] = []
+    faults: list[ConfigError] = []
+    names: dict[str, _Word] = {}
+    # Not splitlines(): it also splits where no editor counts a line. White space takes care of a "\r".
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        words = _words(line, file, number)
+        if words:
+            spec, found = _read_node(words, names)
+            specs.append(spec)
+            faults += sorted(found, key=lambda fault: fault.column or 0)
+    if not specs:
+        faults.append(ConfigError("expected a node ('name address [key=value ...]'), found none", file=file))
+    if faults:
+        raise NodesFileError(faults)
+    return tuple(specs)
+
+
+def _words(line: str, file: str, number: int) -> list[_Word]:
+    words = [_Word(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
+    comment = next((i for i, word in enumerate(words) if word.text.startswith("#")), None)
+    return words[:comment]
+
+
+_NO_ADDRESS: Final = UnixAddress("/")
+"""Holds the place while the options are read, which decide about the default port; and where there is none."""
+
+
+def _read_node(words: list[_Word], names: dict[str, _Word]) -> tuple[NodeSpec, list[ConfigError]]:
+    """The line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
+    for word in words:
+        if "#" in word.text:
+            # A path cut short, or a comment taken for a value: both would go unnoticed.
+            fault = word.part(word.text.index("#")).fault("expected white space before the '#' of a comment")
+            return NodeSpec("", _NO_ADDRESS), [fault]
+    name, *rest = words
+    faults = _name_faults(name, names)
+    address = rest.pop(0) if rest and not _is_option(rest[0]) else None
+    spec, found = _read_options(NodeSpec(name.text, _NO_ADDRESS), rest)
+    faults += found
+    if address is None:
+        missing = rest[0] if rest else name.part(len(name.text))
+        faults.append(missing.expected(f"an address ({_ADDRESSES}) after the name"))
+    else:
+        try:
+            spec = replace(spec, address=_read_address(address, spec.tls))
+        except ConfigError as exc:
+            faults.append(exc)
+    return spec, faults
+
+
+def _is_option(word: _Word) -> bool:
+    return "=" in word.text and not word.text.startswith("unix:")
+
+
+def _name_faults(name: _Word, names: dict[str, _Word]) -> list[ConfigError]:
+    if not _NAME.fullmatch(name.text):
+        # Not "-" or "." first: names are arguments of commands and parts of URLs.
+        return [name.expected("a name (letters, digits, '.', '_', '-'; a letter or digit first)")]
+    first = names.setdefault(name.text, name)
+    if first is name:
+        return []
+    return [name.fault(f"expected another name, found '{name.text}' again (first on line {first.line})")]
+
+
+def _read_options(spec: NodeSpec, words: list[_Word]) -> tuple[NodeSpec, list[ConfigError]]:
+    faults: list[ConfigError] = []
+    seen: dict[str, _Word] = {}
+    for word in words:
+        try:
+            spec = _read_option(spec, word, seen)
+        except ConfigError as fault:
+            faults.append(fault)
+        seen.setdefault(word.text.partition("=")[0], word)
+    # With a tls= that is wrong itself, nobody knows what was meant: one message is enough.
+    if spec.tls is NodeTls.NONE and ("tls" not in seen or seen["tls"].text == "tls=none"):
+        faults.extend(
+            word.fault(f"{key}= has no effect without TLS: expected tls=starttls or tls=direct as well")
+            for key, word in seen.items()
+            if key in OPTIONS and OPTIONS[key].needs_tls
+        )
+    return spec, faults
+
+
+def _read_option(spec: NodeSpec, word: _Word, seen: Collection[str]) -> NodeSpec:
+    key, equals, text = word.text.partition("=")
+    option = OPTIONS.get(key)
+    if option is None:
+        hint = _did_you_mean(key, OPTIONS) or f" (known: {', '.join(OPTIONS)})"
+        raise word.fault(word.expected("an option (key=value)").message + hint)
+    if key in seen:
+        raise word.fault(f"expected {key}= once, found it again")
+    value = word.part(len(key) + len(equals))
+    if not text:
+        raise value.expected(f"{option.expects} after '{key}='")
+    return option.read(spec, value)
+
+
+def _read_address(word: _Word, tls: NodeTls) -> Address | UnixAddress:
+    if word.text.startswith("unix:"):
+        path = _path(word.part(len("unix:")))
+        if len(path.encode()) > MAX_UNIX_PATH_BYTES:
+            raise word.part(len("unix:")).expected(f"a socket's path of at most {MAX_UNIX_PATH_BYTES} bytes")
+        return UnixAddress(path)
+    host, port = _host_port(word, zone=True)
+    if port is None:
+        port = XMPPS_PORT if tls is NodeTls.DIRECT else XMPP_PORT
+    return Address(host, port)
+
+
+# --- the live list -------------------------------------------------------------------------------------------
+
+
+class UnknownNode(ConfigError):
+    """A name that no node bears."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = list(known)
+        super().__init__(
+            f"no node '{name}'{_did_you_mean(name, names)}; known: {', '.join(names) if names else 'none'}"
+        )
+        self.name = name
+
+
+class Node:
+    """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`."""
+
+    __slots__ = ("health", "removed", "spec", "wish")
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        self.wish = spec.wish
+        self.health = Health.UP
+        self.removed = False
+        """Its line is gone; it is kept while sessions live on it."""
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.wish}, {self.health}{', removed' if self.removed else ''}>"
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its sessions have to leave."""
+        return self.removed or self.wish is not Wish.READY
+
+    @property
+    def accepts_new(self) -> bool:
+        """Whether the operator lets users be placed here, be it up or down."""
+        return not self.leaving and self.spec.weight > 0
+
+    @property
+    def usable(self) -> bool:
+        return self.accepts_new and self.health is Health.UP
+
+    def set_wish(self, wish: Wish) -> None:
+        """The operator's order at run time: holds until the node's ``state=`` is changed in its source."""
+        self.wish = wish
+
+    def read(self, spec: NodeSpec) -> None:
+        """Take over a new reading of the line; a node that is back after removal starts from what it says."""
+        if self.removed or spec.wish is not self.spec.wish:
+            self.wish = spec.wish
+        if spec.address != self.spec.address:
+            self.health = Health.UP  # what was seen at the old address says nothing about the new one
+        self.spec = spec
+        self.removed = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new list changed, by names; a node may stand in several. False where nothing did."""
+
+    added: tuple[str, ...] = ()
+    """New, or back after removal."""
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Another address or other options, ``state=`` included."""
+    emptied: tuple[str, ...] = ()
+    """Became drain, maint or removed: their sessions have to leave now."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed or self.emptied)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """One row of ``show nodes``, as far as the list itself knows."""
+
+    name: str
+    address: str
+    public: str | None
+    weight: int
+    tls: NodeTls
+    wish: Wish
+    health: Health
+    removed: bool
+    accepts_new: bool
+    usable: bool
+
+
+class Cluster:
+    """The live list, in the order of the source; removed nodes at the end."""
+
+    def __init__(self, specs: Iterable[NodeSpec] = ()) -> None:
+        self._nodes: dict[str, Node] = {}
+        self.apply(specs)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(tuple(self._nodes.values()))
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._nodes
+
+    def get(self, name: str) -> Node:
+        """The node of that name, removed ones included. Raises :class:`UnknownNode`."""
+        try:
+            return self._nodes[name]
+        except KeyError:
+            raise UnknownNode(name, self._nodes) from None
+
+    def apply(self, specs: Iterable[NodeSpec]) -> Changes:
+        """Make the list be ``specs``. Raises :class:`ValueError`, and changes nothing, for a name twice."""
+        specs = tuple(specs)
+        listed = {spec.name: spec for spec in specs}
+        if len(listed) != len(specs):
+            raise ValueError("a name is there twice")
+        before = {name: (node.removed, node.wish) for name, node in self._nodes.items()}
+        added = tuple(name for name in listed if name not in before or before[name][0])
+        removed = tuple(name for name, (gone, _) in before.items() if name not in listed and not gone)
+        changed = tuple(n for n, spec in listed.items() if n not in added and spec != self._nodes[n].spec)
+        self._take_over(listed)
+        emptied = tuple(
+            node.name
+            for node in self
+            if node.name in before and node.leaving and (node.removed, node.wish) != before[node.name]
+        )
+        return Changes(added=added, removed=removed, changed=changed, emptied=emptied)
+
+    def _take_over(self, listed: Mapping[str, NodeSpec]) -> None:
+        old, self._nodes = self._nodes, {}
+        for name, spec in listed.items():
+            node = old.pop(name, None)
+            if node is None:
+                node = Node(spec)
+            else:
+                node.read(spec)
+            self._nodes[name] = node
+        for node in old.values():
+            node.removed = True
+            self._nodes[node.name] = node
+
+    def forget(self, name: str) -> None:
+        """Drop a removed node that has become empty.
+
+        Raises :class:`UnknownNode`, and :class:`ValueError` where the node is still listed.
+        """
+        if not self.get(name).removed:
+            raise ValueError(f"node '{name}' is still listed")
+        del self._nodes[name]
+
+    def candidates(self, exclude: Collection[str] = ()) -> list[Node]:
+        """The nodes a user may be placed on, in the source's order.
+
+        Where none of them is up, those that are down but would be welcome: better to try than to refuse.
+        """
+        welcome = [node for node in self if node.accepts_new and node.name not in exclude]
+        return [node for node in welcome if node.usable] or welcome
+
+    def statistics(self) -> list[NodeStatistics]:
+        return [
+            NodeStatistics(
+                name=node.name,
+                address=str(node.spec.address),
+                public=None if node.spec.public is None else str(node.spec.public),
+                weight=node.spec.weight,
+                tls=node.spec.tls,
+                wish=node.wish,
+                health=node.health,
+                removed=node.removed,
+                accepts_new=node.accepts_new,
+                usable=node.usable,
+            )
+            for node in self
+        ]

@@ -1,0 +1,60 @@
+"""Which node for this user: a pure function of who asks and who is there.
+
+A user with a name has a home: weighted rendezvous hashing. Every pair of user and node draws a number that is
+the same everywhere and for ever, and the best draw wins. A node that goes takes only its own draws away, so
+only its users move; one that comes wins some users from each of the others, and nobody moves between those.
+No state, no ring, nothing that proxies would have to agree on but the list of names and weights.
+
+The draw is the logarithmic one. With ``h`` uniform in (0, 1), ``-ln(h) / weight`` is exponentially
+distributed with the rate ``weight``, and of independent exponentials the one of rate ``w`` is the smallest
+with probability ``w / sum of all w``: exactly the share a weight stands for.
+
+Who has no name (yet) has no home, and goes where there are the fewest sessions per weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from cxfr_proxy.cluster.nodes import Node
+
+_DRAW_BITS: Final = 52
+"""One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
+
+
+def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:
+    """The candidates, best first.
+
+    ``user`` is a bare JID in any case, ``None`` where nobody knows it; ``sessions`` counts by node name, a
+    missing name is 0, and matters only for ``None``. A node of weight 0 comes last: nobody is placed there
+    who has a choice.
+    """
+    if user is None:
+        return sorted(candidates, key=lambda node: _load(node, sessions.get(node.name, 0)))
+    key = _home_key(user)
+    # By name where draws are equal, so that the order of the list never decides about a home.
+    return sorted(candidates, key=lambda node: (_draw(key, node), node.name))
+
+
+def _load(node: Node, sessions: int) -> float:
+    return sessions / node.spec.weight if node.spec.weight else math.inf
+
+
+def _home_key(user: str) -> bytes:
+    """One key for all spellings of an account: servers fold case and Unicode forms (RFC 7622 section 3.3)."""
+    if not user.isascii():
+        user = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user).lower())
+    return user.lower().encode("utf-8", "surrogatepass")
+
+
+def _draw(key: bytes, node: Node) -> float:
+    """Smaller is better. NUL separates: it can be in neither part, so no two pairs share their bytes."""
+    if not node.spec.weight:
+        return math.inf
+    digest = hashlib.blake2b(key + b"\0" + node.name.encode(), digest_size=8).digest()
+    uniform = ((int.from_bytes(digest, "big") >> (64 - _DRAW_BITS)) + 0.5) / (1 << _DRAW_BITS)
+    return -math.log(uniform) / node.spec.weight

@@ -1,0 +1,181 @@
+"""What a session tells its relay to do (verbs), and what it tells whoever listens (nouns).
+
+A session decides and never acts. The relay carries out :data:`Command` in order; a :class:`Report` passes through it to
+the registry and the log. Nothing here can block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from cxfr_proxy.session.ladder import Order, Rung
+
+
+class Side(IntEnum):
+    """Which of a session's two legs. An index as well: legs are kept in pairs."""
+
+    CLIENT = 0
+    NODE = 1
+
+    @property
+    def other(self) -> Side:
+        return Side.NODE if self is Side.CLIENT else Side.CLIENT
+
+
+# --- commands
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write ``data`` to that side, behind all that was sent before."""
+
+    side: Side
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndOutput:
+    """Half-close that side once all that was sent is out. ``quietly``: without TLS's close_notify, a bare FIN.
+
+    The other direction is read on until its end, so that no reset destroys what is still under way.
+    """
+
+    side: Side
+    quietly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close both sockets, once what was sent is out, or ``at_once``. The session's last command."""
+
+    at_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """Give the client's socket back for STARTTLS, dropping what was received and not read; close the node's.
+
+    The session's last command: a new one begins behind the handshake.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the registry."""
+
+    event: Event
+
+
+Command = Send | EndOutput | Close | Upgrade | Report
+
+
+# --- events
+
+
+class Outcome(StrEnum):
+    """How asking a client by one rung ended."""
+
+    MOVED = "moved"
+    """The client closed its stream, or was closed as the rung has it."""
+    REFUSED = "refused"
+    SILENT = "silent"
+    """No answer before the deadline."""
+    STAYED = "stayed"
+    """It answered ``result`` and did not leave before the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTo:
+    """The stream has a resource; ``full_jid`` is ``None`` after a resumption this proxy had not seen begin."""
+
+    full_jid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """XEP-0198 is on and the session can be resumed by this id."""
+
+    stream_management_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """The session's node is gone and its client is still here: it wants to be transferred."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A client was asked to move, by that rung."""
+
+    rung: Rung
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Asking by that rung ended with the client still here; the next rung follows."""
+
+    rung: Rung
+    order: Order
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """A transfer is over. ``tried`` are the rungs in order, each with its outcome; the last one moved the client."""
+
+    order: Order
+    tried: tuple[tuple[Rung, Outcome], ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """A connection transfer that did not come from this proxy was kept from the client and answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something an operator should know about the node."""
+
+    text: str
+
+
+class Reason(StrEnum):
+    """Why a session ended, or its node was lost."""
+
+    CLIENT_CLOSED = "client-closed"
+    CLIENT_LOST = "client-lost"
+    CLIENT_FAULT = "client-fault"
+    NODE_CLOSED = "node-closed"
+    NODE_SHUTDOWN = "node-shutdown"
+    """Its own stream error said so: system-shutdown, reset, see-other-host."""
+    NODE_LOST = "node-lost"
+    """Its connection ended without a word."""
+    NODE_FAULT = "node-fault"
+    TRANSFERRED = "transferred"
+    TIMED_OUT = "timed-out"
+    STALLED = "stalled"
+    STARTTLS = "starttls"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over.
+
+    ``late``: stanzas of the client's that came after its stream had been closed, so that they could be neither
+    forwarded nor answered (they crossed the closing on the wire; the client saw its stream end without an answer).
+    ``undelivered``: bytes from the node that found no client any more.
+    """
+
+    reason: Reason
+    condition: str | None
+    late: int
+    undelivered: int
+
+
+Event = BoundTo | Resumable | NodeLost | Asked | Answered | Transferred | Forged | Warned | Ended

@@ -1,0 +1,75 @@
+"""Which way to tell this client to move, now.
+
+A ladder of rungs, tried in order; each has a deadline, and the next one follows. What a client is known to do decides
+where it starts. See "Transfers" in docs/architecture.md for what was measured of real clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cxfr_proxy.xmpp.connection_transfer import Server
+
+
+class Rung(StrEnum):
+    """One way to tell a client."""
+
+    CXFR = "cxfr"
+    """The connection-transfer IQ, XEP-0051. The session stays up while the client prepares to move."""
+    CUT = "cut"
+    """Both legs are cut without a word: what brings XEP-0198 clients back fastest, asking to resume."""
+    SEE_OTHER_HOST = "see-other-host"
+    """The stream error of RFC 6120 section 4.9.3.19."""
+    RESET = "reset"
+    """The stream error of RFC 6120 section 4.9.3.16: reconnect as you did."""
+
+
+class Trigger(StrEnum):
+    """What a transfer is for."""
+
+    DRAIN = "drain"
+    NODE_SHUTDOWN = "node-shutdown"
+    NODE_LOST = "node-lost"
+    PROXY_STOP = "proxy-stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A session is to move.
+
+    ``target`` is the node it goes to; ``None`` where it is only to reconnect. ``server`` is the address told to the
+    client; ``None``: its domain, "simply reconnect". ``may_redirect``: it may be sent to another host by stream error.
+    """
+
+    trigger: Trigger
+    target: str | None = None
+    server: Server | None = None
+    may_redirect: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What decides about a client's rungs. ``knows_cxfr``: ``None`` where nothing is known."""
+
+    tls: bool
+    stream_management: bool
+    full_jid_known: bool
+    knows_cxfr: bool | None
+
+
+def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unknown: bool) -> Rung:
+    """The rung to try after ``tried``. :attr:`Rung.RESET` can always be; it ends the stream, so nothing follows it."""
+    if traits.stream_management:
+        return Rung.CUT
+    if (
+        Rung.CXFR not in tried
+        and traits.full_jid_known
+        and (traits.knows_cxfr or (traits.knows_cxfr is None and try_unknown))
+    ):
+        return Rung.CXFR
+    # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
+    if Rung.SEE_OTHER_HOST not in tried and order.server is not None and order.may_redirect and traits.tls:
+        return Rung.SEE_OTHER_HOST
+    return Rung.RESET

@@ -1,0 +1,226 @@
+"""Which stream features pass when TLS ends at the proxy: a table.
+
+A node's ``<stream:features/>`` describes the connection between proxy and node; the client has another one. What
+depends on the connection itself (its encryption, its compression, its TLS secrets, its certificate) is therefore taken
+out, and what depends on the account or the stream passes. :data:`STRIPPED` and :data:`REFUSED_MECHANISMS` say which
+and why. **Everything they don't name passes untouched**, known or not: a feature invented tomorrow should work through
+this proxy tomorrow.
+
+Edit as little as possible. A client may verify what it was shown: XEP-0474 hashes the list of mechanisms, XEP-0440
+clients give up where binding mechanisms and binding types don't match, so these two go together or stay together. The
+best rewriting is none, with a listener on the node that advertises the final list itself; :func:`warnings` tells the
+operator so. ``rewrite`` returns whether it changed anything so that the caller can forward the node's very bytes when
+it did not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import copy
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from lxml import etree
+
+from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.stanza import Element, qualified
+
+_MECHANISMS: Final = qualified(names.SASL, "mechanisms")
+_AUTHENTICATION: Final = qualified(names.SASL2, "authentication")
+_INLINE: Final = qualified(names.SASL2, "inline")
+_FAST: Final = qualified(names.FAST, "fast")
+_ENABLED: Final = (qualified(names.SM, "enabled"), qualified(names.SM2, "enabled"))
+_IQ_AUTH_FEATURE: Final = "{http://jabber.org/features/iq-auth}auth"
+"""XEP-0078's stream feature, another way to log in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stripped:
+    """A feature that is taken out: its qualified name (``*`` is any local name), and why."""
+
+    name: str
+    reason: str
+
+
+STRIPPED: Final = (
+    Stripped(qualified(names.TLS, "starttls"), "TLS is the proxy's to offer; the node's would run inside it"),
+    Stripped(qualified(names.COMPRESS, "compression"), "a compressed stream has no elements to inject between"),
+    Stripped(qualified(names.BIDI, "bidi"), "for server-to-server streams, which this proxy does not carry"),
+    Stripped(
+        qualified(names.CHANNEL_BINDING, "*"),
+        "the node's TLS secrets are not the client's; without -PLUS mechanisms the types would make clients abort",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedMechanism:
+    """A kind of SASL mechanism that cannot work here: a pattern for its whole name, and why."""
+
+    pattern: re.Pattern[str]
+    reason: str
+
+
+REFUSED_MECHANISMS: Final = (
+    RefusedMechanism(re.compile(r".+-PLUS"), "binds to a TLS channel, and client and node share none"),
+    RefusedMechanism(re.compile(r"HT-.+-(EXPR|UNIQ|ENDP)"), "XEP-0484 token bound to a TLS channel, likewise"),
+    RefusedMechanism(re.compile(r"EXTERNAL"), "the node would see the proxy's certificate, not the client's"),
+    RefusedMechanism(
+        re.compile(r"GSSAPI|GSS-SPNEGO|KERBEROS_V4"),
+        "may put a security layer round the stream, which would make it opaque",
+    ),
+    RefusedMechanism(re.compile(r"GS2-.+"), "Kerberos tickets are for one host's name, which the client cannot know"),
+    RefusedMechanism(re.compile(r"DIGEST-MD5"), "may put a security layer round the stream; and obsolete (RFC 6331)"),
+)
+
+
+def refusal(mechanism: str) -> str | None:
+    """Why a SASL mechanism is not offered through the proxy; ``None`` where it is."""
+    # Mechanism names are upper case (RFC 4422 section 3.1); a client that compares loosely gets no loophole.
+    name = mechanism.strip().upper()
+    return next((row.reason for row in REFUSED_MECHANISMS if row.pattern.fullmatch(name)), None)
+
+
+def rewrite(features: Element, *, offer_starttls: bool = False) -> bool:
+    """Edit a parsed ``<stream:features/>`` in place; whether anything changed.
+
+    ``offer_starttls`` puts an optional ``<starttls/>`` of the proxy's own in front.
+
+    No mechanism may be left, where the node offered only what cannot work. An empty list is no list (the schema of RFC
+    6120 wants one mechanism at least), so it goes, and with it all that hangs on it: SASL2's inline features, FAST.
+    **But not the last one.** Features without any way to log in read as "negotiation is complete" (RFC 6120 section
+    4.3.2): clients then go on, unauthenticated, and wait for something that never comes, while an empty
+    ``<mechanisms/>`` makes them say "no mechanism in common" and stop. So a client that has no other way is shown the
+    empty list, and :func:`warnings` tells the operator.
+    """
+    before_login = any(features.find(name) is not None for name in (_MECHANISMS, _AUTHENTICATION))
+    changed = _strip(features)
+    for mechanisms in features.findall(_MECHANISMS):
+        changed |= _strip_mechanisms(mechanisms)
+    for authentication in features.findall(_AUTHENTICATION):
+        changed |= _rewrite_authentication(authentication)
+    if changed:
+        _drop_empty_lists(features)
+        if before_login and not offers_login(features):
+            etree.SubElement(features, _MECHANISMS, nsmap={None: names.SASL})
+    if offer_starttls:
+        features.insert(0, etree.Element(qualified(names.TLS, "starttls"), nsmap={None: names.TLS}))
+    return changed or offer_starttls
+
+
+def _strip(parent: Element) -> bool:
+    found = [element for row in STRIPPED for element in parent.findall(row.name)]
+    for element in found:
+        parent.remove(element)
+    return bool(found)
+
+
+def _strip_mechanisms(parent: Element) -> bool:
+    """Take the refused ones out of any list whose entries are ``<mechanism/>`` in the list's own namespace."""
+    found = [element for element in _mechanisms(parent) if refusal(element.text or "")]
+    for element in found:
+        parent.remove(element)
+    return bool(found)
+
+
+def _rewrite_authentication(authentication: Element) -> bool:
+    changed = _strip_mechanisms(authentication) | _strip(authentication)
+    for inline in authentication.findall(_INLINE):
+        changed |= _strip(inline)
+        for fast in inline.findall(_FAST):
+            changed |= _rewrite_fast(inline, fast)
+    return changed
+
+
+def _rewrite_fast(inline: Element, fast: Element) -> bool:
+    changed = _strip_mechanisms(fast)
+    if "tls-0rtt" in fast.attrib:
+        # The proxy takes no early data: it could be replayed against it (XEP-0484 section 4.3).
+        del fast.attrib["tls-0rtt"]
+        changed = True
+    if changed and not _mechanisms(fast):
+        # A client that reads <fast/> asks for a token; there is no mechanism left to use one with.
+        inline.remove(fast)
+    return changed
+
+
+def _drop_empty_lists(features: Element) -> None:
+    for offer in (*features.findall(_MECHANISMS), *features.findall(_AUTHENTICATION)):
+        if not _mechanisms(offer):
+            features.remove(offer)
+
+
+def _mechanisms(parent: Element) -> list[Element]:
+    return parent.findall(qualified(etree.QName(parent).namespace or "", "mechanism"))
+
+
+def offers_login(features: Element) -> bool:
+    """Whether a client finds a mechanism (SASL, SASL2) or XEP-0078 there."""
+    offers = (*features.findall(_MECHANISMS), *features.findall(_AUTHENTICATION))
+    return any(_mechanisms(offer) for offer in offers) or features.find(_IQ_AUTH_FEATURE) is not None
+
+
+def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[str, ...]:
+    """What an operator should know about a node's features, as the node sent them, *before* :func:`rewrite`.
+
+    ``downgrade_protection``: the node was seen to send XEP-0474's hash (:func:`has_downgrade_protection`). It shows in
+    no feature, only in a SCRAM challenge, so whoever reads that has to say.
+    """
+    if not offers_login(features):
+        return ()
+    edited = copy.deepcopy(features)
+    rewrite(edited)
+    before, after = _offered(features), _offered(edited)
+    found = []
+    if not offers_login(edited):
+        found.append(
+            "no login is left: of " + ", ".join(sorted(before)) + " none can work where TLS ends at the proxy; "
+            "enable SCRAM or PLAIN on the node's listener"
+        )
+    elif any(name.startswith("SCRAM-") and name.endswith("-PLUS") for name in before):
+        # RFC 5802 section 6: the client saw no -PLUS and says "y"; the server did offer one, so somebody cut it out.
+        found.append(
+            "the node offers SCRAM with channel binding: clients that could bind are told otherwise by the proxy, "
+            "say so, and the node must then refuse them; turn the -PLUS mechanisms off on the node's listener"
+        )
+    if downgrade_protection and (before != after or _binding_types(features)):
+        found.append(
+            "the node protects its mechanism list against editing (XEP-0474), and the proxy had to edit it: clients "
+            "that check will refuse to log in; let the node's listener advertise the final list itself"
+        )
+    return tuple(found)
+
+
+def _offered(features: Element) -> frozenset[str]:
+    offers = (*features.findall(_MECHANISMS), *features.findall(_AUTHENTICATION))
+    return frozenset((entry.text or "").strip().upper() for offer in offers for entry in _mechanisms(offer))
+
+
+def _binding_types(features: Element) -> bool:
+    return features.find(qualified(names.CHANNEL_BINDING, "*")) is not None
+
+
+def has_downgrade_protection(challenge: Element) -> bool:
+    """Whether a SASL or SASL2 ``<challenge/>`` is a SCRAM server-first message with the hash of XEP-0474 (``h=``)."""
+    try:
+        message = base64.b64decode("".join((challenge.text or "").split()), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    attributes = message.split(b",")
+    return attributes[0].startswith(b"r=") and any(part.startswith(b"h=") for part in attributes)
+
+
+def strip_location(enabled: Element) -> bool:
+    """Remove the address that would lead a client around the proxy when it resumes; whether there was one.
+
+    Takes XEP-0198's ``<enabled location='…'/>``, or an element that holds it (SASL2's ``<success/>``, where it stands
+    in Bind 2's ``<bound/>``).
+    """
+    changed = False
+    for element in enabled.iter(*_ENABLED):
+        if "location" in element.attrib:
+            del element.attrib["location"]
+            changed = True
+    return changed

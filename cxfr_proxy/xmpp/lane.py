@@ -1,0 +1,158 @@
+"""One direction of a session: what may go out now, and what is held back until it is whole.
+
+A lane owns the framer of one incoming stream and the bytes behind its last boundary. Only complete elements leave it,
+so that a party that dies in the middle of one leaves the other's stream whole, and so that behind everything that was sent
+there is a boundary where something may be injected. The exception: an element longer than ``max_held_bytes`` is *cut
+through*, passed on as it comes; until it ends there is no boundary and :attr:`Lane.cutting` is true.
+
+A lane is read in one of two ways:
+
+* scanning, for the hot path: :meth:`Lane.scan` turns a chunk into what may go out. If the framer had something to note,
+  :meth:`Lane.pieces` splits that output at what was noted.
+* stepwise, while each element counts: :meth:`Lane.feed`, then :meth:`Lane.next` until it answers ``None``. Nothing is
+  read beyond the element returned, so the reader may change its mind after each: restart the stream, hold, or go over
+  to scanning with :meth:`Lane.take_unread`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cxfr_proxy.xmpp.framing import Framer, Note, new_framer
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a stream in order, with what was noted about them.
+
+    ``note`` is ``None`` for what passes unnoticed: while scanning any number of whole usual elements, while stepping
+    white space. ``whole`` is false where the beginning of a noted element was cut through before.
+    """
+
+    note: Note | None
+    data: bytes
+    whole: bool = True
+
+
+class Lane:
+    """See the module. ``max_held_bytes`` ``None``: nothing is cut through, the framer's own limit is the bound."""
+
+    __slots__ = ("_framer", "_held", "_max_depth", "_max_element_bytes", "_released", "_unread", "cutting", "max_held")
+
+    def __init__(
+        self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None, unread: bytes = b""
+    ) -> None:
+        self._max_depth = max_depth
+        self._max_element_bytes = max_element_bytes
+        self.max_held = max_held_bytes
+        self._unread = unread
+        self.restart()
+
+    def restart(self) -> None:
+        """What is read next is a new stream (RFC 6120 section 4.3.3); what was fed and not yet read belongs to it."""
+        self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
+        self._held: bytes | bytearray = b""
+        self._released = 0
+        self.cutting = False
+
+    def limit_elements(self, max_bytes: int | None) -> None:
+        """From here on elements may be this long; ``None``: any length."""
+        self._max_element_bytes = max_bytes
+        self._framer.max_element_bytes = max_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of an unfinished element is kept here, and how much was fed but not read."""
+        return len(self._held) + len(self._unread)
+
+    # --- scanning
+
+    def scan(self, data: bytes) -> bytes:
+        """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`."""
+        boundary = self._framer.scan(data)
+        if self.cutting:
+            ready = self._scan_cutting(data, boundary)
+        elif boundary == len(data):
+            ready = bytes(self._held) + data if self._held else data
+            self._held = b""
+        elif boundary:
+            ready = bytes(self._held) + data[:boundary]
+            self._held = data[boundary:]
+        else:
+            ready = self._hold(data)
+        self._released += len(ready)
+        return ready
+
+    def _hold(self, data: bytes) -> bytes:
+        if self._held:
+            # A growing array: an element that trickles in must not be copied once a chunk.
+            if isinstance(self._held, bytes):
+                self._held = bytearray(self._held)
+            self._held += data
+        else:
+            self._held = data
+        if self.max_held is None or len(self._held) <= self.max_held:
+            return b""
+        ready, self._held = bytes(self._held), b""
+        self.cutting = True
+        return ready
+
+    def _scan_cutting(self, data: bytes, boundary: int) -> bytes:
+        if not boundary:
+            return data
+        self.cutting = False
+        self._held = data[boundary:]
+        return data[:boundary]
+
+    @property
+    def noted(self) -> bool:
+        """Whether the last scan met something to look at."""
+        return bool(self._framer.notes)
+
+    def pieces(self, ready: bytes) -> Iterator[Piece]:
+        """Split what the last :meth:`scan` returned at what it noted."""
+        base = at = self._released - len(ready)
+        notes, self._framer.notes = self._framer.notes, []
+        for note in notes:
+            start = max(note.start, base)
+            if start > at:
+                yield Piece(None, ready[at - base : start - base])
+            yield Piece(note, ready[start - base : note.end - base], whole=note.start >= base)
+            at = max(at, note.end)
+        if at < self._released:
+            yield Piece(None, ready[at - base :])
+
+    # --- stepwise
+
+    def feed(self, data: bytes) -> None:
+        """Bytes for :meth:`next` to read."""
+        self._unread = self._unread + data if self._unread else data
+
+    def next(self) -> Piece | None:
+        """The next element, end, failure, or white space; ``None`` when more bytes are needed for one."""
+        framer = self._framer
+        if not framer.notes:
+            used = framer.step(self._unread)
+            self._held = bytes(self._held) + self._unread[:used]
+            self._unread = self._unread[used:]
+        if not framer.notes:
+            return self._release(framer.boundary, None)
+        note = framer.notes[0]
+        if note.start > self._released:
+            return self._release(note.start, None)  # white space before it
+        del framer.notes[0]
+        return self._release(note.end, note)
+
+    def _release(self, end: int, note: Note | None) -> Piece | None:
+        size = end - self._released
+        if not size and note is None:
+            return None
+        data, self._held = bytes(self._held[:size]), self._held[size:]
+        self._released = end
+        return Piece(note, data)
+
+    def take_unread(self) -> bytes:
+        """What was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""
+        unread, self._unread = self._unread, b""
+        return unread

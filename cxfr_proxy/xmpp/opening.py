@@ -1,0 +1,368 @@
+"""From a client's first byte to its full JID.
+
+Two readers, one after the other. :class:`ClientOpening` is the proxy's own part: the client's header is answered by the
+proxy itself as long as TLS has to come first. Then a node is dialled, both streams run, and :class:`Negotiation`
+watches the elements go by, SASL, SASL2, bind, resumption, changing only what has to change because TLS ends here.
+
+Clients pipeline: header, ``<auth/>`` and more may come in one segment. So nothing is read beyond the element at hand,
+and after a SASL element of the client the rest waits until the node has answered, because the answer decides whether
+the next byte begins a new stream (RFC 6120 section 4.3.3).
+
+Nothing of these elements is ever logged: passwords are among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+from lxml import etree
+
+from cxfr_proxy.errors import ClientError, RemoteError
+from cxfr_proxy.xmpp import features, names, stanza
+from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.stanza import Element
+
+_COMPRESSION: Final = "http://jabber.org/protocol/compress"
+_STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
+_STREAM: Final = stanza.qualified(names.STREAM, "stream")
+
+STARTTLS_FEATURES: Final = (
+    f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>".encode()
+)
+PROCEED: Final = f"<proceed xmlns='{names.TLS}'/>".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHeader:
+    """An opening tag as received. ``raw`` holds its bytes, declaration included; absent attributes are ``None``."""
+
+    raw: bytes
+    to: str | None
+    from_: str | None
+    id: str | None
+    lang: str | None
+    version: str | None
+    prefix: str
+
+    @property
+    def end(self) -> bytes:
+        """The closing tag that ends this stream."""
+        return f"</{self.prefix}:stream>".encode()
+
+
+def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
+    """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
+    raw = raw.lstrip()
+    try:
+        root = etree.fromstring(raw + b"</" + stanza.tag_name(raw) + b">", stanza.PARSER)
+    except (etree.XMLSyntaxError, ValueError) as exc:
+        raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "the stream header uses an undeclared prefix") from exc
+    name = etree.QName(root)
+    if name.namespace != names.STREAM:
+        raise fault(StreamCondition.INVALID_NAMESPACE, f"the stream's namespace is {names.STREAM}")
+    if name.localname != "stream":
+        raise fault(StreamCondition.BAD_FORMAT, "a stream begins with <stream>")
+    if root.prefix is None or root.nsmap.get(None) != names.CLIENT:
+        raise fault(StreamCondition.INVALID_NAMESPACE, f"the default namespace is {names.CLIENT}")
+    return StreamHeader(
+        raw=raw,
+        to=root.get("to"),
+        from_=root.get("from"),
+        id=root.get("id"),
+        lang=root.get("{http://www.w3.org/XML/1998/namespace}lang"),
+        version=root.get("version"),
+        prefix=root.prefix,
+    )
+
+
+# --- the proxy's own part
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send this to the client."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Drop every byte the client has sent so far, send :data:`PROCEED`, shake hands, and begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane."""
+
+    header: StreamHeader
+
+
+Step = Reply | StartTls | Opened
+
+
+class ClientOpening:
+    """The client's stream as long as the proxy answers it alone.
+
+    ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, lower case; empty: any.
+    ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable.
+    """
+
+    def __init__(self, lane: Lane, *, tls_first: bool, domains: Collection[str], stream_id: str) -> None:
+        self._lane = lane
+        self._tls_first = tls_first
+        self._domains = domains
+        self._stream_id = stream_id
+        self._header: StreamHeader | None = None
+        self._answered = False
+
+    def receive(self, data: bytes) -> list[Step]:
+        """Read on; the last step returned may be :class:`StartTls` or :class:`Opened`, which end this opening.
+
+        Raises :class:`ClientError`; :meth:`refuse` says what to send then.
+        """
+        self._lane.feed(data)
+        steps: list[Step] = []
+        while (piece := self._lane.next()) is not None:
+            match piece.note:
+                case None:
+                    continue
+                case Failure(condition=condition, text=text):
+                    raise ClientError(condition, text)
+                case StreamEnd():
+                    raise ClientError(StreamCondition.UNDEFINED_CONDITION, "the stream ended before it had begun")
+                case Header():
+                    steps.append(self._on_header(piece.data))
+                case _:
+                    steps.append(self._on_element(piece.data))
+            if not isinstance(steps[-1], Reply):
+                break
+        return steps
+
+    def _on_header(self, raw: bytes) -> Step:
+        header = read_header(raw, ClientError)
+        self._header = header
+        if header.version is None or header.version.split(".")[0] in ("", "0"):
+            raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
+        if not header.to:
+            raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
+        if self._domains and header.to.lower() not in self._domains:
+            raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
+        if not self._tls_first:
+            return Opened(header)
+        return Reply(self._answer_header() + STARTTLS_FEATURES)
+
+    def _on_element(self, data: bytes) -> Step:
+        header = self._header
+        assert header is not None
+        if _parse(data, header, ClientError).tag == _STARTTLS:
+            return StartTls()
+        raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
+
+    def _answer_header(self) -> bytes:
+        self._answered = True
+        header = self._header
+        return stanza.stream_header(
+            to=header.from_ if header else None,
+            from_=header.to if header else None,
+            stream_id=self._stream_id,
+            lang="en",
+        )
+
+    def refuse(self, error: RemoteError) -> bytes:
+        """The last bytes for a client that is not let in: a header if it had none, the error, the end."""
+        header = b"" if self._answered else self._answer_header()
+        return header + stanza.stream_error(error.condition, error.text) + stanza.STREAM_END
+
+
+# --- between client and node
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The stream has a resource. ``full_jid`` is ``None`` after a resumption this proxy had not seen begin."""
+
+    full_jid: str | None
+
+
+@dataclass(slots=True)
+class Passage:
+    """What becomes of one element."""
+
+    forward: bytes = b""
+    """To the other side; empty: swallowed."""
+    answer: bytes = b""
+    """Back to the side it came from."""
+    hold_client: bool | None = None
+    """True: read nothing more from the client until a passage says False. ``None``: as before."""
+    restart: bool = False
+    """Both streams begin anew behind this element."""
+    bound: Bound | None = None
+    start_tls: bool = False
+    """The client asks for the STARTTLS that was offered."""
+    ends: StreamCondition | str | None = None
+    """The element is a stream error with this condition: nothing follows but the stream's end."""
+
+
+class Negotiation:
+    """Watches client and node agree, and goes on watching what concerns the stream itself once they have.
+
+    ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``jid_of_resumable``: the full JID
+    known for an XEP-0198 id, or ``None``.
+    """
+
+    __slots__ = (
+        "_iq_auth",
+        "_jid_of_resumable",
+        "_offer_starttls",
+        "_previous_id",
+        "full_jid",
+        "stream_management",
+        "stream_management_id",
+        "warnings",
+    )
+
+    def __init__(
+        self, *, offer_starttls: bool = False, jid_of_resumable: Callable[[str], str | None] = lambda _: None
+    ) -> None:
+        self._offer_starttls = offer_starttls
+        self._jid_of_resumable = jid_of_resumable
+        self._previous_id: str | None = None  # of the resumption asked for
+        self._iq_auth: tuple[str | None, str] | None = None  # id and JID of an XEP-0078 login
+        self.full_jid: str | None = None
+        self.stream_management = False
+        """XEP-0198 is on."""
+        self.stream_management_id: str | None = None
+        """What the client would resume with; ``None`` where resumption is not possible."""
+        self.warnings: tuple[str, ...] = ()
+        """What an operator should know about the node's features."""
+
+    # --- client to node
+
+    def from_client(self, data: bytes, header: StreamHeader) -> Passage:
+        """One element of the client's. Raises :class:`ClientError`."""
+        element = _parse(data, header, ClientError)
+        name = etree.QName(element)
+        match name.namespace, name.localname:
+            case names.SASL, "auth":
+                return self._on_auth(data, element, _SASL_REFUSAL)
+            case names.SASL2, "authenticate":
+                resume = element.find(stanza.qualified(names.SM, "resume"))
+                self._previous_id = resume.get("previd") if resume is not None else None
+                return self._on_auth(data, element, _SASL2_REFUSAL)
+            case names.SASL | names.SASL2, _:
+                return Passage(forward=data, hold_client=True)
+            case names.TLS, "starttls":
+                if not self._offer_starttls:
+                    raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS was not offered")
+                return Passage(start_tls=True)
+            case names.SM, "resume":
+                self._previous_id = element.get("previd")
+            case namespace, "compress" if namespace == _COMPRESSION:
+                return Passage(answer=_COMPRESSION_REFUSAL)
+            case names.CLIENT, "iq":
+                self._watch_iq_auth(element)
+        return Passage(forward=data)
+
+    def _on_auth(self, data: bytes, element: Element, refusal: bytes) -> Passage:
+        # A mechanism that was stripped must not be reached by asking for it all the same: EXTERNAL, say, would ask the
+        # node to judge the proxy's certificate as if it were the client's.
+        if features.refusal(element.get("mechanism", "")) is not None:
+            return Passage(answer=refusal)
+        return Passage(forward=data, hold_client=True)
+
+    def _watch_iq_auth(self, iq: Element) -> None:
+        query = stanza.child(iq, names.IQ_AUTH, "query")
+        if query is None or iq.get("type") != "set":
+            return
+        user = query.findtext(stanza.qualified(names.IQ_AUTH, "username"))
+        resource = query.findtext(stanza.qualified(names.IQ_AUTH, "resource"))
+        if user and resource:
+            self._iq_auth = (iq.get("id"), f"{user}@%s/{resource}")
+
+    # --- node to client
+
+    def from_node(self, data: bytes, header: StreamHeader, domain: str) -> Passage:
+        """One element of the node's that is not an ordinary stanza of a bound stream.
+
+        ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
+        """
+        element = stanza.parse(data, header.raw)
+        name = etree.QName(element)
+        match name.namespace, name.localname:
+            case names.STREAM, "features":
+                return self._on_features(data, element)
+            case names.STREAM, "error":
+                return Passage(forward=data, ends=stanza.stream_condition(element))
+            case names.SASL, "success":
+                return Passage(forward=data, hold_client=False, restart=True)
+            case names.SASL2, "success":
+                return self._on_sasl2_success(data, element)
+            case names.SASL | names.SASL2, _:
+                return Passage(forward=data, hold_client=False)
+            case names.SM | names.SM2, "enabled":
+                self._enable(element)
+                return Passage(forward=stanza.serialize(element) if features.strip_location(element) else data)
+            case names.SM | names.SM2, "resumed":
+                return Passage(forward=data, bound=self._resume(element))
+            case names.CLIENT, "iq" if self.full_jid is None:
+                return Passage(forward=data, bound=self._bound_by(element, domain))
+        return Passage(forward=data)
+
+    def _on_features(self, data: bytes, element: Element) -> Passage:
+        self.warnings = features.warnings(element)
+        if features.rewrite(element, offer_starttls=self._offer_starttls):
+            data = stanza.serialize(element)
+        return Passage(forward=data)
+
+    def _on_sasl2_success(self, data: bytes, element: Element) -> Passage:
+        passage = Passage(forward=data, hold_client=False)
+        jid = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))
+        enabled = element.find(f".//{stanza.qualified(names.SM, 'enabled')}")
+        resumed = stanza.child(element, names.SM, "resumed")
+        if jid is not None and "/" in jid:
+            self.full_jid = jid
+            passage.bound = Bound(jid)
+        if enabled is not None:
+            self._enable(enabled)
+            if features.strip_location(element):
+                passage.forward = stanza.serialize(element)
+        if resumed is not None:
+            passage.bound = self._resume(resumed)
+        return passage
+
+    def _enable(self, enabled: Element) -> None:
+        self.stream_management = True
+        self.stream_management_id = enabled.get("id")
+
+    def _resume(self, resumed: Element) -> Bound:
+        self.stream_management = True
+        self.stream_management_id = resumed.get("previd") or self._previous_id
+        if self.full_jid is None and self.stream_management_id is not None:
+            self.full_jid = self._jid_of_resumable(self.stream_management_id)
+        return Bound(self.full_jid)
+
+    def _bound_by(self, iq: Element, domain: str) -> Bound | None:
+        if iq.get("type") != "result":
+            return None
+        bind = stanza.child(iq, names.BIND, "bind")
+        if bind is not None:
+            self.full_jid = bind.findtext(stanza.qualified(names.BIND, "jid"))
+        elif self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
+            self.full_jid = self._iq_auth[1] % domain
+        return Bound(self.full_jid) if self.full_jid else None
+
+
+_SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()
+_SASL2_REFUSAL: Final = f"<failure xmlns='{names.SASL2}'><invalid-mechanism xmlns='{names.SASL}'/></failure>".encode()
+_COMPRESSION_REFUSAL: Final = f"<failure xmlns='{_COMPRESSION}'><setup-failed/></failure>".encode()
+
+
+def _parse(data: bytes, header: StreamHeader, fault: type[RemoteError]) -> Element:
+    try:
+        return stanza.parse(data, header.raw)
+    except stanza.MalformedElement as exc:
+        raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "an element uses an undeclared prefix") from exc

@@ -1,0 +1,130 @@
+"""Placement: homes that stay, shares that follow weights."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxfr_proxy.cluster.nodes import Address, Node, NodeSpec
+from cxfr_proxy.cluster.placement import rank
+
+USERS = [f"user{number}@example.org" for number in range(2000)]
+
+
+def nodes(weights: Mapping[str, int]) -> list[Node]:
+    return [Node(NodeSpec(name, Address("h", 5222), weight=weight)) for name, weight in weights.items()]
+
+
+def order(user: str | None, weights: Mapping[str, int], sessions: Mapping[str, int] | None = None) -> list[str]:
+    return [node.name for node in rank(user, nodes(weights), sessions or {})]
+
+
+weights_of_nodes = st.dictionaries(
+    st.text("abcdefgh123", min_size=1, max_size=4), st.integers(1, 256), min_size=2, max_size=6
+)
+users = st.text(min_size=1, max_size=12)
+
+
+@given(users, weights_of_nodes, st.data())
+def test_without_a_node_the_order_of_the_others_stays(user: str, weights: dict[str, int], data: st.DataObject) -> None:
+    """Read both ways: removing a node moves only its users, and adding one moves users only to it."""
+    gone = data.draw(st.sampled_from(sorted(weights)))
+    full = order(user, weights)
+    less = order(user, {name: weight for name, weight in weights.items() if name != gone})
+    assert sorted(full) == sorted(weights)
+    assert less == [name for name in full if name != gone]
+
+
+@given(users, weights_of_nodes, st.data())
+def test_a_heavier_node_only_gains(user: str, weights: dict[str, int], data: st.DataObject) -> None:
+    grown = data.draw(st.sampled_from(sorted(weights)))
+    before = order(user, weights)
+    after = order(user, {**weights, grown: weights[grown] + 1})
+    assert after.index(grown) <= before.index(grown)
+    assert [name for name in after if name != grown] == [name for name in before if name != grown]
+
+
+@given(users, weights_of_nodes, st.randoms(use_true_random=False), st.integers(0, 9))
+def test_neither_the_list_s_order_nor_the_load_matters_to_a_home(
+    user: str, weights: dict[str, int], dice: random.Random, load: int
+) -> None:
+    shuffled = list(weights.items())
+    dice.shuffle(shuffled)
+    assert order(user, dict(shuffled), {shuffled[0][0]: load}) == order(user, weights)
+
+
+def test_shares_follow_weights() -> None:
+    weights = {"a": 1, "b": 2, "c": 5}
+    homes = Counter(order(user, weights)[0] for user in USERS)
+    for name, weight in weights.items():
+        assert abs(homes[name] / len(USERS) - weight / 8) < 0.04  # more than 3.5 standard deviations
+
+
+def test_the_users_of_a_lost_node_spread_by_weight() -> None:
+    weights = {"a": 1, "b": 3, "gone": 4}
+    second = Counter(ranked[1] for user in USERS if (ranked := order(user, weights))[0] == "gone")
+    assert abs(second["b"] / second.total() - 0.75) < 0.06
+
+
+KNOWN = {
+    "juliet@example.org": ["node3", "node1", "node2"],
+    "rosaline@example.org": ["node1", "node3", "node2"],
+    "paris@example.org": ["node2", "node3", "node1"],
+}
+
+
+def test_known_answers() -> None:
+    """A change here moves the users of every running cluster at its next upgrade."""
+    for user, expected in KNOWN.items():
+        assert order(user, {"node1": 1, "node2": 1, "node3": 2}) == expected
+
+
+def test_another_process_with_another_hash_seed_agrees() -> None:
+    program = (
+        "from cxfr_proxy.cluster.nodes import *\nfrom cxfr_proxy.cluster.placement import rank\n"
+        "nodes = [Node(NodeSpec(n, Address('h', 1))) for n in ('a', 'b', 'c', 'd')]\n"
+        "print(*(rank(f'user{i}@example.org', nodes, {})[0].name for i in range(50)))\n"
+    )
+    answers = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert answers == [order(user, {"a": 1, "b": 1, "c": 1, "d": 1})[0] for user in USERS[:50]]
+
+
+def test_one_home_for_all_spellings_of_a_user() -> None:
+    weights = {f"n{number}": 1 for number in range(50)}
+    for spellings in (
+        ("juliet@example.org", "Juliet@EXAMPLE.org"),
+        ("jos\u00e9@example.org", "jose\u0301@example.org", "JOS\u00c9@example.org", "JOSE\u0301@example.org"),
+    ):
+        assert len({tuple(order(user, weights)) for user in spellings}) == 1
+
+
+def test_a_node_of_weight_0_is_the_last_choice() -> None:
+    assert {order(user, {"a": 0, "b": 1})[0] for user in USERS[:50]} == {"b"}
+    assert order(None, {"a": 0, "b": 1}, {"b": 99}) == ["b", "a"]
+    assert order("u@h", {"a": 0}) == ["a"]
+
+
+def test_without_a_name_the_least_sessions_per_weight_win_and_ties_keep_their_order() -> None:
+    assert order(None, {"b": 1, "a": 1}) == ["b", "a"]
+    assert order(None, {"b": 1, "a": 1}, {"b": 1}) == ["a", "b"]
+    assert order(None, {"a": 1, "b": 4}, {"a": 2, "b": 7}) == ["b", "a"]
+    assert order(None, {"a": 1, "b": 4}, {"a": 2, "b": 8}) == ["a", "b"]
+    assert order(None, {"a": 1, "b": 4}, {"a": 2, "b": 9}) == ["a", "b"]
+
+
+def test_nobody_there() -> None:
+    assert rank("u@h", [], {}) == []
+    assert rank(None, [], {}) == []

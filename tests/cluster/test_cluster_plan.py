@@ -1,0 +1,108 @@
+"""Plans of a drain."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxfr_proxy.cluster.nodes import Address, Cluster, Health, NodeSpec, UnknownNode, Wish
+from cxfr_proxy.cluster.placement import rank
+from cxfr_proxy.cluster.plan import Move, Placed, plan_drain
+
+
+def cluster_of(**weights: int) -> Cluster:
+    return Cluster(NodeSpec(name, Address("h", 5222), weight=weight) for name, weight in weights.items())
+
+
+def test_longest_idle_first_and_only_the_node_s_own_sessions() -> None:
+    snapshot = [
+        Placed(1, None, "a", 5.0),
+        Placed(2, None, "b", 99.0),
+        Placed(3, None, "a", 50.0),
+        Placed(5, None, "a", 7.0),
+        Placed(4, None, "a", 7.0),
+    ]
+    plan = plan_drain(iter(snapshot), "a", cluster_of(a=1, b=1))
+    assert plan == [Move(3, "a", "b"), Move(4, "a", "b"), Move(5, "a", "b"), Move(1, "a", "b")]
+
+
+def test_nameless_sessions_fill_up_what_is_there_by_weight() -> None:
+    snapshot = [Placed(number, None, "a", 0.0) for number in range(8)]
+    snapshot += [Placed(number, None, "b", 0.0) for number in range(10, 14)]
+    plan = plan_drain(snapshot, "a", cluster_of(a=1, b=1, c=3))
+    # 12 sessions on weights 1 and 3 are 3 and 9; the 4 on b stay, so c gets all 8.
+    assert Counter(move.target for move in plan) == {"c": 8}
+    plan = plan_drain(snapshot[:8], "a", cluster_of(a=1, b=1, c=3))
+    assert Counter(move.target for move in plan) == {"b": 2, "c": 6}
+
+
+def test_moves_of_users_with_a_home_count_as_load_for_those_without() -> None:
+    cluster = cluster_of(a=1, b=1, c=1)
+    snapshot = [Placed(number, f"user{number}@h", "a", 100.0) for number in range(20)]
+    snapshot += [Placed(100 + number, None, "a", 1.0) for number in range(20)]
+    targets = Counter(move.target for move in plan_drain(snapshot, "a", cluster))
+    assert targets == {"b": 20, "c": 20}
+
+
+def test_users_go_to_their_next_home() -> None:
+    cluster = cluster_of(a=1, b=1, c=1, d=1)
+    others = cluster.candidates(exclude=("a",))
+    snapshot = [Placed(number, f"user{number}@h", "a", 0.0) for number in range(50)]
+    for session, move in zip(snapshot, plan_drain(snapshot, "a", cluster), strict=True):
+        assert move == Move(session.session_id, "a", rank(session.user, others, {})[0].name)
+    assert len({move.target for move in plan_drain(snapshot, "a", cluster)}) == 3
+
+
+def test_nobody_there_to_take_them() -> None:
+    cluster = cluster_of(a=1, b=0)
+    assert plan_drain([Placed(1, "u@h", "a", 0.0), Placed(2, None, "a", 0.0)], "a", cluster) == [
+        Move(1, "a", None),
+        Move(2, "a", None),
+    ]
+
+
+def test_a_node_that_is_down_is_better_than_none() -> None:
+    cluster = cluster_of(a=1, b=1)
+    cluster.get("b").health = Health.DOWN
+    assert plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster) == [Move(1, "a", "b")]
+
+
+def test_a_removed_node_is_drained_and_an_unknown_one_is_an_error() -> None:
+    cluster = cluster_of(a=1, b=1)
+    cluster.apply([cluster.get("b").spec])
+    assert plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster) == [Move(1, "a", "b")]
+    with pytest.raises(UnknownNode):
+        plan_drain([], "x", cluster)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Placed,
+            session_id=st.integers(0, 10_000),
+            user=st.none() | st.sampled_from(["u@h", "v@h", "w@h"]),
+            node=st.sampled_from("abc"),
+            idle_seconds=st.floats(0, 100),
+        ),
+        unique_by=lambda session: session.session_id,
+    ),
+    st.sampled_from(Wish),
+)
+def test_every_session_of_the_node_moves_once_to_another_that_takes_it(snapshot: list[Placed], wish: Wish) -> None:
+    cluster = cluster_of(a=1, b=1, c=1)
+    cluster.get("c").set_wish(wish)
+    plan = plan_drain(snapshot, "a", cluster)
+    assert Counter(move.session_id for move in plan) == Counter(s.session_id for s in snapshot if s.node == "a")
+    assert {move.target for move in plan} <= ({"b", "c"} if wish is Wish.READY else {"b"})
+    idle = {session.session_id: session.idle_seconds for session in snapshot}
+    order = [idle[move.session_id] for move in plan]
+    assert order == sorted(order, reverse=True)
+    homes: dict[str, set[str | None]] = {}
+    users = {session.session_id: session.user for session in snapshot}
+    for move in plan:
+        if (user := users[move.session_id]) is not None:
+            homes.setdefault(user, set()).add(move.target)
+    assert all(len(targets) == 1 for targets in homes.values())
