@@ -108,10 +108,11 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A client was asked to move, by that rung."""
+    """A client was asked to move, by that rung; ``first``: the first one of its transfer."""
 
     rung: Rung
     order: Order
+    first: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,12 +41,14 @@ class Order:
 
     ``target`` is the node it goes to; ``None`` where it is only to reconnect. ``server`` is the address told to the
     client; ``None``: its domain, "simply reconnect". ``may_redirect``: it may be sent to another host by stream error.
+    ``hurried``: there is no time to ask, only to tell.
     """
 
     trigger: Trigger
     target: str | None = None
     server: Server | None = None
     may_redirect: bool = True
+    hurried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,8 @@ def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unkn
     """The rung to try after ``tried``. :attr:`Rung.RESET` can always be; it ends the stream, so nothing follows it."""
     if traits.stream_management:
         return Rung.CUT
-    if (
-        Rung.CXFR not in tried
-        and traits.full_jid_known
-        and (traits.knows_cxfr or (traits.knows_cxfr is None and try_unknown))
-    ):
+    may_know = traits.knows_cxfr if traits.knows_cxfr is not None else try_unknown
+    if Rung.CXFR not in tried and may_know and traits.full_jid_known and not order.hurried:
         return Rung.CXFR
     # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
     if Rung.SEE_OTHER_HOST not in tried and order.server is not None and order.may_redirect and traits.tls:

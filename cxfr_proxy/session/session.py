@@ -273,12 +273,19 @@ class Session:
         return self._take()
 
     def transfer(self, order: Order, now: float) -> list[Command]:
-        """Move this client. Only a bound session that is not being moved already can be; others ignore it."""
+        """Move this client.
+
+        Only a bound session can be moved; others ignore the order. One that is being asked already is asked no more if
+        the order is ``hurried``: the next rung follows at once.
+        """
         self._now = now
         if self.state is State.BOUND:
             self._transfer = _Transfer(order, now)
             self._move(State.TRANSFERRING)
             self._climb()
+        elif order.hurried and self._transfer is not None and self._transfer.rung is Rung.CXFR:
+            self._transfer.order = order
+            self._next_rung(Outcome.SILENT)
         return self._take()
 
     def stop(self, now: float) -> list[Command]:
@@ -470,19 +477,17 @@ class Session:
     # --- from the node
 
     def _read_node(self, data: bytes) -> None:
-        if not self._node_in:
-            return
         if self.state is State.NEGOTIATING:
             self._down.feed(data)
-            while self._node_in and self.state is State.NEGOTIATING:
+            while self.wants(Side.NODE) and self.fast[Side.NODE] is None:
                 piece = self._down.next()
                 if piece is None:
                     return
                 self._on_node_piece(piece)
             data = self._down.take_unread()
-        if self._node_in:
+        if self.wants(Side.NODE):
             self._scan(Side.NODE, self._down, data)
-        self._settle_down()
+            self._settle_down()
 
     def _settle_down(self) -> None:
         """After a chunk from the node: is there a boundary for an IQ that waits for one?"""
@@ -700,7 +705,7 @@ class Session:
             transfer.tried.append((Rung.CXFR, Outcome.REFUSED))
             self._climb()
             return
-        self._report(Asked(transfer.rung, transfer.order))
+        self._report(Asked(transfer.rung, transfer.order, first=not tried))
         match transfer.rung:
             case Rung.CUT:
                 self._cut()

@@ -1,0 +1,210 @@
+"""THE table of what an operator can say to a running proxy.
+
+A command is a row: its name, its arguments, whether it changes anything, and the function that carries it
+out. The command line's parser, its help and the control socket's checks are drawn from :data:`COMMANDS`, so a
+new command is one row and one function.
+
+A function gets :class:`Operations` (what the running proxy can do), its checked arguments and ``report``, a
+channel for progress; what it returns is the answer. Whoever waits may go away at any moment: that cancels the
+waiting and nothing else, which holds because ``Operations`` starts things without waiting for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+from cxfr_proxy import kinds
+from cxfr_proxy.admin.rows import Answer, DrainProgress, Message, NodeRow, SessionRow, TransferRow
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.kinds import Kind
+
+__all__ = ["COMMANDS", "Answer", "Argument", "Command", "Operations", "Report", "command_named", "execute"]
+
+
+class Operations(Protocol):
+    """What the running proxy can do for its operator."""
+
+    def drain(self, node: str, *, deadline: float | None, rate: float | None) -> None:
+        """Start moving everybody off ``node``, and place nobody there; returns at once.
+
+        ``deadline`` in seconds from now, ``None`` for none; ``rate`` in transfers per second, ``None`` for
+        the setting. Again for the same node: the drain goes on, with the new deadline and rate. Raises
+        :class:`ConfigError` for an unknown node.
+        """
+
+    def undrain(self, node: str) -> None:
+        """Stop a drain and place clients on ``node`` again. Nothing if it isn't drained. Raises like
+        :meth:`drain`."""
+
+    def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
+        """Progress about five times a second, and once more on the end; then it stops by itself.
+
+        Raises :class:`ConfigError` for an unknown node, or one that isn't drained. Closing it ends the
+        waiting only.
+        """
+
+    def nodes(self) -> list[NodeRow]:
+        """All nodes in the list's order."""
+
+    def sessions(self) -> list[SessionRow]:
+        """All sessions, oldest first."""
+
+    def transfers(self) -> list[TransferRow]:
+        """Running and recent transfers, newest last."""
+
+    def reload(self) -> str:
+        """Read nodes and certificates again; what was done, in one sentence.
+
+        Raises :class:`ConfigError`, and then nothing has changed.
+        """
+
+
+Report = Callable[[DrainProgress], Awaitable[None]]
+"""Tell whoever waits how far it is; may block, and may raise when nobody waits any more."""
+
+Arguments = Mapping[str, Any]  # each value is what its Argument's kind gives; the commands below cast
+Run = Callable[[Operations, Arguments, Report], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument. ``kind`` is ``None`` for a switch, which is there or not; ``positional`` ones are
+    required."""
+
+    name: str
+    help: str
+    kind: Kind[Any] | None = None
+    positional: bool = False
+    choices: tuple[str, ...] = ()
+    """Empty: whatever ``kind`` takes."""
+
+    def read(self, value: object) -> object:
+        """The argument's value from text or JSON; ``None`` where an option wasn't given. Raises
+        ConfigError."""
+        if self.kind is None:
+            if value is None or isinstance(value, bool):
+                return bool(value)
+            raise ConfigError(f"{self.name}: expected true or false, found {value!r:.80}")
+        if value is None:
+            if self.positional:
+                raise ConfigError(f"{self.name}: expected {self._expected()}, found nothing")
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ConfigError(f"{self.name}: expected {self._expected()}, found {value!r:.80}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{self.name}: expected {self._expected()}, found {value!r:.80}")
+        try:
+            return self.kind.parse(str(value))
+        except ConfigError as exc:
+            raise ConfigError(f"{self.name}: {exc.message}") from exc
+
+    def _expected(self) -> str:
+        if self.choices:
+            return " or ".join(self.choices)
+        return self.kind.expected if self.kind is not None else "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing to say. ``mutates`` is false where asking changes nothing."""
+
+    name: str
+    help: str
+    arguments: tuple[Argument, ...]
+    mutates: bool
+    run: Run
+
+    def read_arguments(self, given: Mapping[str, object]) -> Arguments:
+        """All arguments by name, checked. Raises :class:`ConfigError` for one that is wrong, missing or
+        unknown."""
+        known = {argument.name for argument in self.arguments}
+        for name in given:
+            if name not in known:
+                raise ConfigError(f"{self.name}: unknown argument {name!r:.80}")
+        try:
+            return {each.name: each.read(given.get(each.name)) for each in self.arguments}
+        except ConfigError as exc:
+            raise ConfigError(f"{self.name}: {exc.message}") from exc
+
+
+async def _drain(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    node = cast("str", arguments["node"])
+    operations.drain(node, deadline=arguments["deadline"], rate=arguments["rate"])
+    if not arguments["wait"]:
+        return Message(f"{node} is being drained")
+    last: DrainProgress | None = None
+    async with aclosing(operations.wait_drained(node)) as rows:
+        async for last in rows:
+            await report(last)
+    if last is None:
+        raise ConfigError(f"the drain of {node} ended before it could be watched")
+    return last
+
+
+async def _undrain(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    node = cast("str", arguments["node"])
+    operations.undrain(node)
+    return Message(f"{node} takes clients again")
+
+
+async def _show(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    return _VIEWS[arguments["what"]](operations)
+
+
+async def _reload(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    return Message(operations.reload())
+
+
+_VIEWS: Final[Mapping[str, Callable[[Operations], Answer]]] = {
+    "nodes": lambda operations: operations.nodes(),
+    "sessions": lambda operations: operations.sessions(),
+    "transfers": lambda operations: operations.transfers(),
+}
+
+_NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", kinds.TEXT.read), positional=True)
+
+COMMANDS: Final = (
+    Command(
+        "drain",
+        "move all clients off a node, and place no new ones there",
+        (
+            _NODE,
+            Argument("wait", "show progress until the node is empty, or the deadline has passed"),
+            Argument("deadline", "give up on the clients that are left after this time", kinds.seconds(zero=False)),
+            Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
+        ),
+        mutates=True,
+        run=_drain,
+    ),
+    Command("undrain", "stop a drain and let the node take clients again", (_NODE,), mutates=True, run=_undrain),
+    Command(
+        "show",
+        "show what the proxy knows",
+        (Argument("what", "what to show", kinds.TEXT, positional=True, choices=tuple(_VIEWS)),),
+        mutates=False,
+        run=_show,
+    ),
+    Command("reload", "read the nodes and certificates again", (), mutates=True, run=_reload),
+)
+
+
+def command_named(name: str) -> Command:
+    """Raises :class:`ConfigError` for a name that isn't in the table."""
+    for command in COMMANDS:
+        if command.name == name:
+            return command
+    known = ", ".join(command.name for command in COMMANDS)
+    raise ConfigError(f"unknown command {name!r:.80}; known are {known}")
+
+
+async def execute(operations: Operations, name: str, given: Mapping[str, object], report: Report) -> Answer:
+    """Carry out one command with arguments as they came. Raises :class:`ConfigError` for the operator's
+    mistakes.
+
+    On cancel: what was started goes on, only the waiting ends.
+    """
+    command = command_named(name)
+    return await command.run(operations, command.read_arguments(given), report)

@@ -1,0 +1,91 @@
+"""What the proxy tells its operator: flat rows, the same for people's tables and for JSON.
+
+A row is made for one answer and thrown away. Its JSON form is ``dataclasses.asdict``: field names are an
+interface for programs, so they are added to and not renamed. Strings that came from outside (JIDs, resources,
+reasons) are as they came: who shows them to a terminal cleans them (:mod:`cxfr_proxy.cli_tables`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DrainProgress:
+    """How far a drain has come. ``asked`` counts clients told to move, each once; ``moved``, ``refused``,
+    ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node."""
+
+    node: str
+    total: int
+    asked: int
+    moved: int
+    refused: int
+    silent: int
+    failed: int
+    left: int
+    finished: bool
+    """Nothing more will be tried: the node is empty (``left`` is 0), or the deadline has passed."""
+    waiting_reason: str | None
+    """Why nothing moves at the moment; ``None`` while it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node. ``wish`` is what the operator wants, ``health`` what checks see."""
+
+    name: str
+    address: str
+    public: str | None
+    """Where its clients are sent; ``None``: to the domain, which leads back to a proxy."""
+    wish: str
+    health: str
+    weight: int
+    sessions: int
+    moved_away: int
+    connect_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One client. ``jid`` is ``None`` until a resource is bound, ``node`` until one was chosen."""
+
+    id: int
+    jid: str | None
+    node: str | None
+    state: str
+    tls: str | None
+    """Protocol version; ``None`` for a plain connection."""
+    stream_management: bool
+    client_address: str
+    age_seconds: float
+    idle_seconds: float
+    transfer: str | None
+    """The rung that is being tried; ``None`` while the session isn't being moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """One transfer, running or recent. ``seconds_ago`` counts from its start."""
+
+    session: int
+    jid: str
+    source: str
+    target: str | None
+    """``None``: whichever node placement chooses when the client is back."""
+    rung: str
+    outcome: str | None
+    """``None`` while it runs."""
+    seconds_ago: float
+    duration_seconds: float
+    """Until now, while it runs."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The answer of a command that has no rows."""
+
+    message: str
+
+
+Answer = DrainProgress | Message | list[NodeRow] | list[SessionRow] | list[TransferRow]

@@ -1,0 +1,344 @@
+"""The command line: ``cxfr-proxy [SETTINGS]`` serves, ``cxfr-proxy COMMAND`` speaks to a proxy that serves.
+
+Nothing is listed twice: flags come from the table of settings, commands and their arguments from the table of
+commands. Exit codes tell the outcome to scripts:
+
+===== ==================================================================================
+0     done; for ``drain --wait``: the node is empty; for ``check``: no faults
+1     ``drain --wait``: not empty at the deadline; ``check``: the nodes file has faults
+2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
+130   interrupted; a drain that was started goes on
+141   nobody reads the output any more; a drain that was started goes on
+===== ==================================================================================
+
+What a command needs is imported when it runs: ``show`` doesn't load a TLS library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn, TextIO
+
+import trio
+
+from cxfr_proxy import __version__, cli_tables, events, kinds
+from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
+from cxfr_proxy.config import SETTINGS, Config, find_control
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.process import control
+from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
+
+OK: Final = 0
+NOT_EMPTY: Final = 1
+FAULTS: Final = 1
+MISTAKE: Final = 2
+INTERRUPTED: Final = 130
+"""What shells give a program that SIGINT ended."""
+UNREAD: Final = 141
+"""The same for SIGPIPE."""
+
+_USAGE: Final = "cxfr-proxy --backends FILE --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
+_EPILOG: Final = (
+    "cxfr-proxy COMMAND --help tells more about a command; docs/configuration.md gives the reason for each default."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A mistake is one line, not a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (try: {self.prog} --help)")
+
+
+class _Version(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        from cxfr_proxy.xmpp.framing import ENGINE
+
+        print(f"cxfr-proxy {__version__} (framer: {ENGINE})")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; every setting's value stays text, for :meth:`Config.from_sources` to read."""
+    parser = _Parser(
+        prog="cxfr-proxy",
+        usage=_USAGE,
+        description="Front proxy for XMPP clients. Empties a server by telling each client where to go (XEP-0051).",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=None)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    _add_config(parser)
+    for group in Group:
+        heading = parser.add_argument_group(group.value)
+        for setting in SETTINGS:
+            if setting.row.group is group:
+                _add_setting(heading, setting)
+    # Without a metavar, usage would list every name in braces.
+    commands = parser.add_subparsers(title="Commands", metavar="COMMAND", prog="cxfr-proxy")
+    for command in COMMANDS:
+        _add_command(commands, command)
+    _add_check(commands)
+    _add_demo(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # argparse gives this type no public name
+_Heading = argparse._ActionsContainer
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: a flag before the command must not be undone by the same flag's default after it.
+    parser.add_argument(
+        "--config", metavar="FILE", default=argparse.SUPPRESS, help="TOML file with settings; flags win over it"
+    )
+
+
+def _add_setting(parser: _Heading, setting: Setting) -> None:
+    repeated = "; may be repeated" if setting.row.repeatable else ""
+    text = f"{setting.row.help} (default: {setting.default}{repeated})"
+    parser.add_argument(
+        f"--{setting.name}",
+        metavar=setting.row.kind.metavar,
+        action="append" if setting.row.repeatable else "store",
+        default=argparse.SUPPRESS,
+        help=text.replace("%", "%%"),
+    )
+
+
+def _setting_named(name: str) -> Setting:
+    return next(setting for setting in SETTINGS if setting.name == name)
+
+
+def _add_command(commands: _Commands[_Parser], command: Command) -> None:
+    parser = commands.add_parser(
+        command.name, help=command.help, description=command.help.capitalize() + ".", allow_abbrev=False
+    )
+    parser.set_defaults(command=command)
+    for argument in command.arguments:
+        _add_argument(parser, argument)
+    parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    _add_config(parser)
+    _add_setting(parser, _setting_named("control"))
+
+
+def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    if argument.kind is None:
+        parser.add_argument(f"--{argument.name}", action="store_true", help=argument.help)
+    elif argument.positional:
+        metavar = None if argument.choices else argument.kind.metavar
+        choices = argument.choices or None
+        parser.add_argument(argument.name, metavar=metavar, choices=choices, help=argument.help)
+    else:
+        parser.add_argument(f"--{argument.name}", metavar=argument.kind.metavar, help=argument.help)
+
+
+def _add_check(commands: _Commands[_Parser]) -> None:
+    text = "check the settings and the nodes file, and show every fault"
+    parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    parser.set_defaults(command="check")
+    _add_config(parser)
+    _add_setting(parser, _setting_named("backends"))
+
+
+def _add_demo(commands: _Commands[_Parser]) -> None:
+    text = "run a small cluster with clients on this machine, and drain a node of it"
+    parser = commands.add_parser("demo", help=text, description=text.capitalize() + ".", allow_abbrev=False)
+    parser.set_defaults(command="demo")
+    parser.add_argument("--clients", default="200", metavar="N", help="clients (default: %(default)s)")
+    parser.add_argument(
+        "--seed", default="1", metavar="N", help="what decides the clients' random choices (default: %(default)s)"
+    )
+
+
+def _check_flags(argv: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for a flag that nothing has.
+
+    argparse would take the word after a mistyped flag for the command, and complain about that one.
+    """
+    known = {"--help", "--version", "--config", "--json", "--clients", "--seed"}
+    known |= {f"--{setting.name}" for setting in SETTINGS}
+    known |= {f"--{argument.name}" for command in COMMANDS for argument in command.arguments}
+    for word in argv:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag not in known:
+            nearest = difflib.get_close_matches(flag, known, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else " (try: cxfr-proxy --help)"
+            raise ConfigError(f"unknown flag {flag}{hint}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; ``None`` takes the process's arguments. Returns the exit code, but argparse exits for
+    --help."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a JID need not fit the terminal's encoding
+    try:
+        words = sys.argv[1:] if argv is None else argv
+        _check_flags(words)
+        return _run(build_parser().parse_args(words))
+    except ConfigError as exc:
+        for line in str(exc).splitlines():
+            print(f"cxfr-proxy: {cli_tables.clean(line)}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has seen enough (`| head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+
+
+def _run(namespace: argparse.Namespace) -> int:
+    flags: dict[str, object] = vars(namespace)
+    command = flags["command"]
+    if command == "demo":
+        return _demo(str(flags["clients"]), str(flags["seed"]))
+    path = flags.get("config")
+    file = read_settings_file(path, SETTINGS) if isinstance(path, str) else None
+    config = Config.from_sources(flags, file)
+    if isinstance(command, Command):
+        return _speak(command, flags, _control(config, flags, file))
+    return _check(config) if command == "check" else _serve(config)
+
+
+def _demo(clients: str, seed: str) -> int:
+    counts = []
+    for label, text, minimum in (("--clients", clients, 1), ("--seed", seed, 0)):
+        try:
+            counts.append(kinds.whole(minimum=minimum).parse(text))
+        except ConfigError as exc:
+            raise ConfigError(f"{label}: {exc.message}") from exc
+    from cxfr_proxy.demo import DemoOptions
+    from cxfr_proxy.demo import main as demo
+
+    return demo(DemoOptions(clients=counts[0], seed=counts[1]))
+
+
+def _serve(config: Config) -> int:
+    config.check_serving()
+    from cxfr_proxy.process.server import run
+
+    events.configure(config.log_format, config.log_level, sys.stderr)
+    return run(config)
+
+
+def _check(config: Config) -> int:
+    if config.backends is None:
+        raise ConfigError("--backends FILE is needed: it is what to check")
+    from cxfr_proxy.cluster.nodes import NodesFileError
+    from cxfr_proxy.cluster.sources.file import NodesFile
+
+    try:
+        nodes = NodesFile(config.backends).load()
+    except NodesFileError as exc:
+        for error in exc.errors:
+            print(cli_tables.clean(str(error)))
+        return FAULTS
+    except ConfigError as exc:
+        print(cli_tables.clean(str(exc)))
+        return FAULTS
+    print(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults")
+    return OK
+
+
+def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:
+    """Where the proxy was told to listen, or else wherever one is found."""
+    told = "control" in flags or (file is not None and "control" in file.values)
+    return config.control if told else find_control()
+
+
+def _speak(command: Command, flags: Mapping[str, object], path: Path) -> int:
+    """Send a command to the running proxy and show its answers."""
+    given = {each.name: flags[each.name] for each in command.arguments if flags[each.name] is not None}
+    command.read_arguments(given)  # a mistake needs no proxy to be told
+    watched = bool(given.get("wait"))
+    screen = _Screen(sys.stdout, as_json=bool(flags["json"]))
+    view = cli_tables.VIEWS.get(str(given.get("what")))
+    try:
+        result = trio.run(_converse, path, command.name, given, screen)
+    except KeyboardInterrupt:
+        screen.end_line()
+        if watched:
+            print(
+                f"cxfr-proxy: no longer watching; the drain of {given['node']} goes on "
+                f"(show nodes tells how far it is, undrain {given['node']} stops it)",
+                file=sys.stderr,
+            )
+        return INTERRUPTED
+    except ConfigError:
+        screen.end_line()
+        raise
+    screen.result(result, view)
+    if not watched:
+        return OK
+    return OK if isinstance(result, dict) and result.get("left") == 0 else NOT_EMPTY
+
+
+async def _converse(path: Path, command: str, given: Mapping[str, object], screen: _Screen) -> object:
+    async with aclosing(control.call(path, command, given)) as answers:
+        async for answer in answers:
+            if isinstance(answer, control.Result):
+                return answer.value
+            screen.progress(answer.value)
+    raise AssertionError("call() ends with a result or an error")
+
+
+@dataclass(slots=True)
+class _Screen:
+    """Where answers go. On a terminal progress is one line that is drawn again; elsewhere it is a line each
+    time it changes, or a JSON value a line."""
+
+    stream: TextIO
+    as_json: bool
+    _last: str = ""
+    _open_line: bool = False
+
+    def progress(self, row: object) -> None:
+        if self.as_json:
+            self._print(json.dumps({"progress": row}))
+        elif isinstance(row, dict):
+            if self.stream.isatty():
+                bar = cli_tables.progress_bar(row, shutil.get_terminal_size().columns - 1)
+                self.stream.write(f"\r{bar}\x1b[K")
+                self.stream.flush()
+                self._open_line = True
+            elif (line := cli_tables.progress_line(row)) != self._last:
+                self._last = line
+                self._print(line)
+
+    def result(self, value: object, view: Sequence[cli_tables.Column] | None) -> None:
+        self.end_line()
+        if self.as_json:
+            self._print(json.dumps(value))
+        elif view is not None and isinstance(value, list):
+            self._print(cli_tables.table(view, [row for row in value if isinstance(row, dict)]))
+        elif isinstance(value, dict) and "left" in value:
+            self._print(cli_tables.drain_outcome(value))
+        elif isinstance(value, dict):
+            self._print(cli_tables.clean(str(value.get("message"))))
+
+    def end_line(self) -> None:
+        """Leave the line that was being drawn, so that what follows starts on its own."""
+        if self._open_line:
+            self._print("")
+            self._open_line = False
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.stream, flush=True)

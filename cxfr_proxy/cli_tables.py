@@ -1,0 +1,143 @@
+"""What people see: aligned tables, a drain's progress, its outcome in a sentence.
+
+Everything here takes the decoded JSON that the control socket answers, and returns text; nothing prints. A
+field that an older proxy doesn't send shows as ``-``. JIDs, addresses and reasons were written by strangers,
+so :func:`clean` takes away whatever could move a terminal's cursor or colour it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+RowJson = Mapping[str, object]
+
+
+def clean(text: str) -> str:
+    """``text`` on one line, with every character that doesn't print replaced by U+FFFD."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _plain(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return clean(str(value))
+
+
+def duration(value: object) -> str:
+    """Seconds as people say them: ``0.4s``, ``42s``, ``3m10s``, ``5h02m``, ``2d03h``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-"
+    if value < 10:
+        return f"{value:.1f}s"
+    whole = int(value)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its title, the row's field, and how a value is written. ``right`` aligns it as a number."""
+
+    title: str
+    field: str
+    show: Callable[[object], str] = _plain
+    right: bool = False
+
+
+VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
+    "nodes": (
+        Column("NODE", "name"),
+        Column("ADDRESS", "address"),
+        Column("PUBLIC", "public"),
+        Column("WISH", "wish"),
+        Column("HEALTH", "health"),
+        Column("WEIGHT", "weight", right=True),
+        Column("SESSIONS", "sessions", right=True),
+        Column("MOVED", "moved_away", right=True),
+        Column("UNREACHED", "connect_failures", right=True),
+    ),
+    "sessions": (
+        Column("ID", "id", right=True),
+        Column("JID", "jid"),
+        Column("NODE", "node"),
+        Column("STATE", "state"),
+        Column("TLS", "tls"),
+        Column("SM", "stream_management"),
+        Column("CLIENT", "client_address"),
+        Column("AGE", "age_seconds", duration, right=True),
+        Column("IDLE", "idle_seconds", duration, right=True),
+        Column("TRANSFER", "transfer"),
+    ),
+    "transfers": (
+        Column("SESSION", "session", right=True),
+        Column("JID", "jid"),
+        Column("FROM", "source"),
+        Column("TO", "target"),
+        Column("RUNG", "rung"),
+        Column("OUTCOME", "outcome", lambda value: "running" if value is None else _plain(value)),
+        Column("AGO", "seconds_ago", duration, right=True),
+        Column("TOOK", "duration_seconds", duration, right=True),
+        Column("REASON", "reason"),
+    ),
+}
+"""What ``show`` can show, by the name it is asked for."""
+
+
+def table(columns: Sequence[Column], rows: Sequence[RowJson]) -> str:
+    """Titles and rows in aligned columns, two spaces between them, without a last newline."""
+    cells = [[column.title for column in columns]]
+    cells += [[column.show(row.get(column.field)) for column in columns] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    return "\n".join(_aligned(columns, widths, line) for line in cells)
+
+
+def _aligned(columns: Sequence[Column], widths: Sequence[int], line: Sequence[str]) -> str:
+    parts = zip(columns, widths, line, strict=True)
+    padded = [cell.rjust(width) if column.right else cell.ljust(width) for column, width, cell in parts]
+    return "  ".join(padded).rstrip()
+
+
+_COUNTS: Final = ("asked", "moved", "refused", "silent", "failed", "left")
+
+
+def _number(row: RowJson, field: str) -> int:
+    value = row.get(field)
+    return value if isinstance(value, int) else 0
+
+
+def progress_line(row: RowJson) -> str:
+    """How far a drain is, as a line of a log."""
+    counts = ", ".join(f"{_number(row, name)} {name}" for name in _COUNTS)
+    reason = row.get("waiting_reason")
+    waiting = f" ({_plain(reason)})" if reason else ""
+    return f"{_plain(row.get('node'))}: {counts} of {_number(row, 'total')}{waiting}"
+
+
+def progress_bar(row: RowJson, columns: int) -> str:
+    """How far a drain is, in at most ``columns`` characters; the bar takes what the counts leave, if that is
+    enough."""
+    total, left = _number(row, "total"), _number(row, "left")
+    done = 1.0 if total == 0 else min(1.0, max(0.0, 1 - left / total))
+    line = progress_line(row)
+    width = min(40, columns - len(line) - 3)
+    if width < 8:
+        return line[:columns]
+    filled = int(done * width)
+    return f"[{'#' * filled}{'.' * (width - filled)}] {line}"
+
+
+def drain_outcome(row: RowJson) -> str:
+    """How a drain ended, in a sentence."""
+    node, left = _plain(row.get("node")), _number(row, "left")
+    if left:
+        return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left at the deadline"
+    return f"{node} is empty: {_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"

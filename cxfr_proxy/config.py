@@ -1,0 +1,370 @@
+"""Every setting, with its default and the reason for it: one table.
+
+The table *is* the three dataclasses below: a field is a row. Its name with dashes is the flag
+(``--transfer-rate``) and the key in the settings file (``transfer-rate = 100``); its :class:`Row` says how
+the value is written, what it does and why the default is what it is (:mod:`cxfr_proxy.settings`). ``--help``,
+``docs/configuration.md`` and the checks are drawn from it, so a setting that isn't here doesn't exist, and
+one that is here is documented.
+
+A flag wins over the file, and the file over the default; a repeatable flag replaces the file's whole list.
+All here is pure, but for the default of ``control``, which depends on the environment and the user
+(:func:`default_control`).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, cast
+
+from cxfr_proxy import kinds
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import LogFormat, LogLevel
+from cxfr_proxy.kinds import Kind, ListenAddress
+from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
+
+__all__ = [
+    "SETTINGS",
+    "Config",
+    "CxfrUnknown",
+    "KeyPair",
+    "Limits",
+    "ListenAddress",
+    "StartTls",
+    "Timeouts",
+    "default_control",
+    "find_control",
+]
+
+# ruff: noqa: RUF009 - the calls in the dataclasses make fields, as dataclasses.field() does
+
+
+class StartTls(StrEnum):
+    """What a client on a plain connection may do before TLS."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    OFF = "off"
+
+
+class CxfrUnknown(StrEnum):
+    """Whether clients of which nothing is known are asked by XEP-0051 first."""
+
+    TRY = "try"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """One certificate chain and its private key; the same file where one file holds both."""
+
+    certificate: Path
+    key: Path
+
+
+def control_places(environ: Mapping[str, str], uid: int, temporary: Path) -> list[Path]:
+    """Where a proxy's control socket may be, the place for a new one first.
+
+    A proxy takes the first. A command looks at them all, in this order: an operator's login has another
+    environment than the service has. ``temporary`` is the directory for temporary files, of which only a
+    directory of the user's own is used.
+    """
+    if explicit := environ.get("CXFR_PROXY_CONTROL"):
+        return [Path(explicit)]
+    places = []
+    if runtime := environ.get("RUNTIME_DIRECTORY"):  # systemd.exec(5): a colon-separated list
+        places.append(Path(runtime.split(":", 1)[0]) / "control.sock")
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        places.append(Path(runtime) / "cxfr-proxy.sock")
+    if uid != 0:
+        places.append(temporary / f"cxfr-proxy-{uid}" / "control.sock")
+    return [*places, Path("/run/cxfr-proxy.sock"), Path("/run/cxfr-proxy/control.sock")]
+
+
+def default_control() -> Path:
+    """The control socket of a proxy that was told of none."""
+    return control_places(os.environ, os.geteuid(), Path(tempfile.gettempdir()))[0]
+
+
+def find_control() -> Path:
+    """The control socket that a command should try: the first there is, or the default place where there is
+    none.
+
+    A directory under the temporary one counts only if it is the user's own: anybody could have made it.
+    """
+    uid = os.geteuid()
+    places = control_places(os.environ, uid, Path(tempfile.gettempdir()))
+    for place in places:
+        try:
+            place.lstat()
+            if place.parent.name != f"cxfr-proxy-{uid}" or place.parent.lstat().st_uid == uid:
+                return place
+        except OSError:
+            continue
+    return places[0]
+
+
+def _control_field() -> Path:
+    row = Row(
+        Group.OPERATING,
+        kinds.PATH,
+        "unix socket that listens for this program's commands (drain, show, reload, …)",
+        "The places where a system service, a user's service and a test run may write, and where only root "
+        "or the user who runs the proxy can speak to it.",
+        repeatable=False,
+        default="$CXFR_PROXY_CONTROL, else $RUNTIME_DIRECTORY/control.sock, else $XDG_RUNTIME_DIR/cxfr-proxy.sock, "
+        "else /run/cxfr-proxy.sock for root, else a private directory for temporary files",
+    )
+    value: Path = field(default_factory=default_control, metadata={"row": row})
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long the proxy waits, in seconds."""
+
+    cxfr_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        10.0,
+        "how long a client may take to answer the connection-transfer request before it is moved another way",
+        "A client that knows the request answers within a round trip, also on a slow mobile link; some "
+        "clients never answer anything they don't know, and a drain waits this long for each of them.",
+    )
+    see_other_host_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        5.0,
+        "how long a client may take to leave after a stream error, see-other-host among them, before it is cut",
+        "RFC 6120 section 4.4 lets each side wait for the other's closing tag; one that hasn't sent it "
+        "after a few round trips won't.",
+    )
+    node_connect_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        5.0,
+        "how long a node may take to accept a connection before another one is tried",
+        "Nodes are near; five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
+    )
+    node_close_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        5.0,
+        "how long a node may take to send what it still has, and its closing tag, once its stream was closed",
+        "What arrives in this time is still delivered to the client, so it is long; but the client waits "
+        "for it without a session.",
+    )
+    tls_handshake_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        10.0,
+        "how long a TLS handshake may take",
+        "Two round trips and a signature; ten seconds allow for lost packets, and bound what a silent "
+        "connection costs.",
+    )
+    negotiation_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        60.0,
+        "how long a client may take from its stream header to a bound resource",
+        "People may be asked for a password in the middle of it; connections that never log in are what a "
+        "flood is made of.",
+    )
+    write_stall_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        30.0,
+        "how long a side that doesn't read may hold up the bytes for it before its session ends",
+        "A phone that changes networks is back, or gone, well before; until then the other side is not read either.",
+    )
+    hard_stop_after: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=True),
+        30.0,
+        "how long a stopping proxy moves its clients away before it cuts those that are left; 0 cuts at once",
+        "Service managers kill what hasn't stopped by itself; systemd does after 90 seconds.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client or node may cost."""
+
+    max_element_negotiating: int = setting(
+        Group.SIZES,
+        kinds.size(minimum=1024),
+        8192,
+        "longest element before a resource is bound",
+        "Nobody is known yet, so as little as possible is kept for them; the largest elements of a login, "
+        "SASL messages, stay far below.",
+    )
+    max_element_up: int = setting(
+        Group.SIZES,
+        kinds.size(minimum=10_000),
+        262_144,
+        "longest element from a client",
+        "What servers themselves accept from clients by default. RFC 6120 section 13.12 forbids less than 10000 bytes.",
+    )
+    max_element_down: int = setting(
+        Group.SIZES,
+        kinds.size(minimum=10_000),
+        1_048_576,
+        "longest element from a node that is held back until it is complete; a longer one is passed on in pieces",
+        "Only whole elements leave a client's stream intact when a node dies; large rosters and archives "
+        "fit. This much memory may be held for each session.",
+    )
+    max_depth: int = setting(
+        Group.SIZES,
+        kinds.whole(minimum=8),
+        64,
+        "deepest nesting of elements",
+        "A forwarded, encrypted, archived message nests about 10 deep; parsers that recurse fail at some hundreds.",
+    )
+    connections_per_address: int | None = setting(
+        Group.SIZES,
+        kinds.MAXIMUM,
+        1000,
+        "most connections from one client address at a time; none (or 0) for no limit",
+        "An office or a mobile carrier may have hundreds of users behind one address; a thousand idle ones "
+        "cost under 20 MB. Set none where another proxy in front hides the clients' addresses.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one proxy. ``None`` is explained where it may stand."""
+
+    backends: Path | None = setting(
+        Group.SERVING,
+        cast("Kind[Path | None]", kinds.PATH),
+        None,
+        "file that names the nodes, one a line",
+        "There is no sensible guess. `check` reads the file and says what is wrong with it.",
+        shown="none: required to serve",
+    )
+    """``None`` in every command that doesn't serve."""
+    listen: tuple[ListenAddress, ...] = repeatable(
+        Group.SERVING,
+        kinds.LISTEN,
+        (ListenAddress(None, 5222),),
+        "where clients connect; a host of * (or none) is every address, an IPv6 address stands in brackets",
+        "5222 is the port that is registered for XMPP clients (RFC 6120 section 14.7).",
+    )
+    domain: tuple[str, ...] = repeatable(
+        Group.SERVING,
+        kinds.DOMAIN,
+        (),
+        "domain that is served; clients that ask for another one are refused",
+        "The nodes know their domains and refuse others themselves.",
+        shown="any: what the client asks for is passed on to the node",
+    )
+    certificate: tuple[Path, ...] = repeatable(
+        Group.SERVING,
+        kinds.PATH,
+        (),
+        "PEM file with a certificate chain, and its key if no --key goes with it",
+        "No certificate can be made up that clients would accept.",
+        shown="none: required unless starttls is off",
+    )
+    key: tuple[Path, ...] = repeatable(
+        Group.SERVING,
+        kinds.PATH,
+        (),
+        "PEM file with the private key of the certificate that stands at the same place in the order",
+        "Many tools write both into one file.",
+        shown="the certificate's file",
+    )
+    starttls: StartTls = setting(
+        Group.SERVING,
+        kinds.one_of(StartTls),
+        StartTls.REQUIRED,
+        "whether clients must, may or cannot encrypt by STARTTLS",
+        "A client that isn't made to encrypt can be kept from it by anybody in between (RFC 7590 section 3.1).",
+    )
+    transfer_rate: float = setting(
+        Group.MOVING,
+        kinds.RATE,
+        100.0,
+        "clients told to move per second, over all drains",
+        "Each of them logs in again within seconds, and a login is the most expensive thing a node does. "
+        "10,000 clients move in 100 seconds.",
+    )
+    cxfr_unknown: CxfrUnknown = setting(
+        Group.MOVING,
+        kinds.one_of(CxfrUnknown),
+        CxfrUnknown.TRY,
+        "ask clients of which nothing is known by connection transfer (XEP-0051) first, or skip to the next way",
+        "A client that doesn't know the request answers with an error and loses nothing; one that does "
+        "moves without a gap.",
+    )
+    redirect_window: float = setting(
+        Group.MOVING,
+        kinds.seconds(zero=True),
+        60.0,
+        "within this time nobody is redirected to another host twice",
+        "Two proxies that disagree would send a client to and fro; clients give up after 2 to 5 redirects in a row.",
+    )
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    control: Path = _control_field()
+    log_format: LogFormat = setting(
+        Group.OPERATING,
+        kinds.one_of(LogFormat),
+        LogFormat.TEXT,
+        "how the log's lines are written",
+        "A person reads it first; a log collector is told to.",
+    )
+    log_level: LogLevel = setting(
+        Group.OPERATING,
+        kinds.one_of(LogLevel),
+        LogLevel.INFO,
+        "least severe events that are logged",
+        "One line for each session that comes, moves and goes; debug adds what leads there.",
+    )
+
+    @classmethod
+    def from_sources(cls, flags: Mapping[str, object], file: SettingsFile | None = None) -> Config:
+        """Settings from parsed flags (``vars()`` of a namespace) and a settings file.
+
+        ``flags`` maps attribute names to text, or to a list of texts for a repeatable setting; what is
+        missing or ``None`` was not given, and names that are no setting's are passed over. Raises
+        :class:`ConfigError`.
+        """
+        given: dict[str, dict[str, Any]] = {"": {}, "timeouts": {}, "limits": {}}
+        for row in SETTINGS:
+            value = flags.get(row.attribute)
+            if value is not None:
+                given[row.section][row.attribute] = row.read(value, f"--{row.name}")
+            elif file is not None and row.name in file.values:
+                given[row.section][row.attribute] = file.read(row)
+        config = cls(timeouts=Timeouts(**given["timeouts"]), limits=Limits(**given["limits"]), **given[""])
+        if len(config.key) > len(config.certificate):
+            raise ConfigError(
+                f"--key: expected at most one for each --certificate, found {len(config.key)} keys "
+                f"for {len(config.certificate)} certificates"
+            )
+        return config
+
+    @property
+    def key_pairs(self) -> tuple[KeyPair, ...]:
+        """The certificates in the order given, each with its key."""
+        keys = self.key + self.certificate[len(self.key) :]
+        return tuple(map(KeyPair, self.certificate, keys))
+
+    def check_serving(self) -> None:
+        """Raises :class:`ConfigError` if what serving needs is missing; files are not opened."""
+        if self.backends is None:
+            raise ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
+        if not self.listen:
+            raise ConfigError("listen: expected at least one ADDRESS:PORT")
+        if not self.certificate and self.starttls is not StartTls.OFF:
+            raise ConfigError(
+                f"--certificate FILE is needed: starttls is {self.starttls} (--starttls off serves without encryption)"
+            )
+
+
+SETTINGS: Final = settings_of({"": Config, "timeouts": Timeouts, "limits": Limits})

@@ -1,0 +1,190 @@
+"""How an operator writes a value, and how the proxy writes it back.
+
+A :class:`Kind` is a row's column, not a row: settings (:mod:`cxfr_proxy.config`) and the arguments of
+commands (:mod:`cxfr_proxy.admin.commands`) share them, so that a time is written the same way on a flag, in
+the settings file and in a request on the control socket. All three arrive here as text; what a refusal says
+is made here as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from cxfr_proxy.errors import ConfigError
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """One way to write a value.
+
+    ``expected`` completes "expected …" in an error; ``metavar`` stands for the value in ``--help``; ``read``
+    raises ``ValueError`` for what it can't use; ``show`` gives text that ``read`` takes back to the same
+    value.
+    """
+
+    expected: str
+    metavar: str
+    read: Callable[[str], T]
+    show: Callable[[T], str] = str
+
+    def parse(self, text: str) -> T:
+        """Raises :class:`ConfigError`, without a place: the caller knows where the text stood."""
+        try:
+            return self.read(text)
+        except ValueError as exc:
+            raise ConfigError(f"expected {self.expected}, found {text!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen. ``host`` is an IP address without brackets, or a name; ``None`` means every address of
+    the machine, IPv4 and IPv6. ``port`` 0 lets the system choose one."""
+
+    host: str | None
+    port: int
+
+    def __str__(self) -> str:
+        host = "*" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+
+
+def read_listen_address(text: str) -> ListenAddress:
+    """``ADDRESS:PORT``. Raises ``ValueError``."""
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(text)
+    host = match["v6"] or match["host"] or None
+    if match["v6"]:
+        host = str(IPv6Address(match["v6"]))
+    elif host and not re.search("[A-Za-z]", host):
+        host = str(IPv4Address(host))
+    return ListenAddress(host, int(match["port"]))
+
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z/]*)")
+
+
+def _quantity(text: str, units: Mapping[str, float]) -> float:
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None or match[2] not in units:
+        raise ValueError(text)
+    value = float(match[1]) * units[match[2]]
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+_SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES: Final = {"": 1.0, "B": 1.0, "KiB": 1024.0, "MiB": 1048576.0}
+
+
+def seconds(*, zero: bool) -> Kind[float]:
+    """A duration; ``zero`` says whether 0 means something."""
+
+    def read(text: str) -> float:
+        value = _quantity(text, _SECONDS)
+        if value == 0 and not zero:
+            raise ValueError(text)
+        return value
+
+    least = "" if zero else " above 0"
+    return Kind(f"a time{least} like 10, 10s, 500ms, 2m or 1h", "TIME", read, lambda value: f"{value:g}s")
+
+
+def size(*, minimum: int) -> Kind[int]:
+    """A number of bytes, never below ``minimum``."""
+
+    def read(text: str) -> int:
+        value = _quantity(text, _BYTES)
+        if value < minimum or value != int(value):
+            raise ValueError(text)
+        return int(value)
+
+    def show(value: int) -> str:
+        if value % 1048576 == 0:
+            return f"{value // 1048576}MiB"
+        return f"{value // 1024}KiB" if value % 1024 == 0 else str(value)
+
+    return Kind(f"a size of at least {minimum} bytes like 262144, 256KiB or 1MiB", "SIZE", read, show)
+
+
+def whole(*, minimum: int, metavar: str = "N") -> Kind[int]:
+    """A whole number."""
+
+    def read(text: str) -> int:
+        if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < minimum:
+            raise ValueError(text)
+        return int(text)
+
+    return Kind(f"a whole number of at least {minimum}", metavar, read)
+
+
+def _read_maximum(text: str) -> int | None:
+    if text == "none":
+        return None
+    if re.fullmatch("[0-9]{1,9}", text) is None:
+        raise ValueError(text)
+    return int(text) or None
+
+
+def _read_rate(text: str) -> float:
+    value = _quantity(text, {"": 1.0, "/s": 1.0})
+    if value == 0:
+        raise ValueError(text)
+    return value
+
+
+def _read_path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(text)
+    return Path(text)
+
+
+def _read_domain(text: str) -> str:
+    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant."""
+    domain = text.removesuffix(".").lower()
+    if not domain or not domain.isprintable() or re.search(r"[\s/@<>\"'&]", domain):
+        raise ValueError(text)
+    return domain
+
+
+def _read_text(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
+def one_of(enum: type[E]) -> Kind[E]:
+    """One of an enumeration's values."""
+    names = [member.value for member in enum]
+    return Kind(" or ".join(names), "{" + ",".join(names) + "}", enum)
+
+
+PATH: Final = Kind("a file's path", "FILE", _read_path)
+LISTEN: Final = Kind(
+    "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
+    "ADDRESS:PORT",
+    read_listen_address,
+)
+DOMAIN: Final = Kind("a domain like example.org", "DOMAIN", _read_domain)
+RATE: Final = Kind("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
+MAXIMUM: Final = Kind(
+    "a whole number, or none (0 is the same) for no limit",
+    "N",
+    _read_maximum,
+    lambda value: "none" if value is None else str(value),
+)
+TEXT: Final = Kind("a word", "TEXT", _read_text)

@@ -1,0 +1,103 @@
+"""One connection before the pump has it: a non-blocking socket, plain or TLS, read and written by a trio task.
+
+TLS runs directly on the socket (``ssl.SSLSocket``), not through memory buffers: the socket is later handed to the pump,
+which drives it without trio, and a second copy of every byte is what would make TLS slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+RECEIVE_BYTES: Final = 16_384
+"""As much as one TLS record holds (RFC 8446 section 5.1)."""
+
+
+class Endpoint:
+    """Owns ``sock``, which must be non-blocking; :meth:`close` closes it, unless the pump has taken it over.
+
+    Every method that waits may be cancelled; after a cancelled :meth:`send_all` or :meth:`start_tls` the connection is
+    in an unknown state and is good for closing only. ``OSError`` (``ssl.SSLError`` is one) means it is broken.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    @classmethod
+    def from_stream(cls, stream: trio.SocketStream) -> Endpoint:
+        """Take the socket over from trio, for raw use."""
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            # Without it each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return cls(sock)
+
+    @property
+    def is_tls(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    async def peek(self) -> bytes:
+        """The first byte, left unread; empty at the end of the stream. Plain sockets only."""
+        while True:
+            try:
+                return self.sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock)
+
+    async def receive_some(self) -> bytes:
+        """Some bytes; empty at the end of the stream."""
+        return await _retry(lambda: self.sock.recv(RECEIVE_BYTES), self.sock, trio.lowlevel.wait_readable)
+
+    async def send_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            sent = await _retry(partial(self.sock.send, view), self.sock, trio.lowlevel.wait_writable)
+            view = view[sent:]
+
+    def discard_received(self) -> None:
+        """Throw away what has arrived and was not read. Plain sockets only.
+
+        What a client sends behind ``<starttls/>`` may have been written by anybody on the way (RFC 6120 section
+        5.4.3.3).
+        """
+        with contextlib.suppress(BlockingIOError):
+            while self.sock.recv(RECEIVE_BYTES):
+                pass
+
+    async def start_tls(
+        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+    ) -> None:
+        """Shake hands; :attr:`sock` is a TLS socket afterwards. Raises ``ssl.SSLError`` and other ``OSError``."""
+        wrapped = context.wrap_socket(
+            self.sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        self.sock = wrapped
+        await _retry(wrapped.do_handshake, wrapped, trio.lowlevel.wait_readable)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+async def _retry(
+    operation: Callable[[], T], sock: socket.socket, wait: Callable[[socket.socket], Awaitable[None]]
+) -> T:
+    """Try until it does not block. ``wait`` is for a plain socket; TLS says itself what it waits for."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    while True:
+        try:
+            return operation()
+        except BlockingIOError:
+            await wait(sock)
+        except ssl.SSLWantReadError:
+            await trio.lowlevel.wait_readable(sock)
+        except ssl.SSLWantWriteError:
+            await trio.lowlevel.wait_writable(sock)

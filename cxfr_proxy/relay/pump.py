@@ -1,0 +1,399 @@
+"""The relay loop: one trio task that carries the bytes of every session.
+
+What costs in a relay on top of trio is not Python and not the parser, it is a task switch and a wait per read. So the
+sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
+then serves every socket that is ready without waiting for anything: receive into one shared buffer, scan, send the same
+bytes. A session's own trio task is parked meanwhile; it owns the session's life and its timer
+(:meth:`Relayed.finished`).
+
+The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
+through the lane alone; else the session is asked, and its commands are carried out.
+
+Rules:
+
+* *Back-pressure.* What a socket does not take at once is kept with its leg, and the other leg is not read until it is
+  out. So a session holds at most one buffer, one held element and what was injected for each direction.
+* *Fairness.* One wake-up serves at most :data:`MAX_EVENTS` sockets and reads at most :data:`READS_PER_TURN` buffers
+  from each; then other tasks get their turn.
+* *TLS.* Decrypted bytes can wait inside the TLS socket where epoll does not see them. A leg is read until it is empty;
+  if its turn is over before, or it may not be read now, it is remembered and served again.
+* *A fault ends one session.* An exception from one session's handling closes that session and is logged.
+
+Nothing in here awaits but :meth:`Pump.run`, so whatever else calls in finds every session between two events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from cxfr_proxy.events import emit
+from cxfr_proxy.relay.endpoint import Endpoint
+from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
+from cxfr_proxy.session.ladder import Order
+from cxfr_proxy.session.session import Session
+
+BUFFER_BYTES: Final = 65_536
+"""The shared receive buffer. Larger reads save nothing: a loopback or LAN read seldom returns more."""
+READS_PER_TURN: Final = 4
+"""Of a TLS leg, which gives one record of at most 16 KiB a read."""
+MAX_EVENTS: Final = 256
+"""Sockets served before other tasks run: some 5 ms of work when all are busy."""
+
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+
+_log = logging.getLogger(__name__)
+
+
+class Leg:
+    """One socket of a session, and the bytes it has not taken yet."""
+
+    __slots__ = ("eof", "fd", "interest", "is_tls", "output_ends", "owner", "side", "sock", "stuck_since", "unsent")
+
+    def __init__(self, owner: Relayed, side: Side, sock: socket.socket) -> None:
+        self.owner = owner
+        self.side = side
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.is_tls = isinstance(sock, ssl.SSLSocket)
+        self.interest = 0  # what epoll was told; 0: not registered
+        self.unsent = b""
+        self.stuck_since: float | None = None  # since when unsent has not become less
+        self.output_ends: EndOutput | None = None  # to be done when unsent is out
+        self.eof = False
+
+
+class Relayed:
+    """A session in the pump. Made by :meth:`Pump.relay`; ``observer`` is told each event of the session."""
+
+    __slots__ = (
+        "_observer",
+        "_parked",
+        "_pump",
+        "_scope",
+        "client_address",
+        "closing",
+        "id",
+        "last_active",
+        "legs",
+        "opened",
+        "session",
+        "upgrade",
+    )
+
+    def __init__(
+        self,
+        pump: Pump,
+        session: Session,
+        session_id: int,
+        client_address: str,
+        observer: Callable[[Relayed, Event], None],
+    ) -> None:
+        self.id = session_id
+        self.session = session
+        self.client_address = client_address
+        self.opened = self.last_active = trio.current_time()
+        self.legs: tuple[Leg, Leg]
+        self.closing = False
+        """The session is over; what is left to do is to get the last bytes out."""
+        self.upgrade: socket.socket | None = None
+        """The client's socket, given back for STARTTLS."""
+        self._pump = pump
+        self._observer = observer
+        self._parked = trio.Event()
+        self._scope: trio.CancelScope | None = None
+
+    def report(self, event: Event) -> None:
+        self._observer(self, event)
+
+    def transfer(self, order: Order) -> None:
+        """Move this client; ignored where it can't be moved now."""
+        self._pump.carry_out(self, self.session.transfer(order, trio.current_time()))
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._pump.carry_out(self, self.session.stop(trio.current_time()))
+
+    async def finished(self) -> None:
+        """Park until the session is over and its sockets are closed or given back.
+
+        The session's timer runs in here. Cancelling it stops the session at once.
+        """
+        try:
+            while not self._parked.is_set():
+                with trio.CancelScope() as self._scope:
+                    self.wind()
+                    await self._parked.wait()
+                if self._scope.cancelled_caught:
+                    self._pump.expire(self)
+        finally:
+            self._scope = None
+            self._pump.discard(self)
+
+    def wind(self) -> None:
+        """Set the timer by what is due first: the session's deadline, or a leg that is stuck."""
+        if self._scope is None:
+            return
+        due = self.session.deadline
+        for leg in self.legs:
+            if leg.stuck_since is not None:
+                stuck = leg.stuck_since + self._pump.write_stall_timeout
+                due = stuck if due is None else min(due, stuck)
+        self._scope.deadline = math.inf if due is None else due
+
+    def done(self) -> None:
+        self._parked.set()
+
+
+class Pump:
+    """See the module. ``write_stall_timeout`` in seconds: how long a leg may take no byte of what waits for it."""
+
+    def __init__(self, *, write_stall_timeout: float) -> None:
+        self.write_stall_timeout = write_stall_timeout
+        self._epoll = select.epoll()
+        self._legs: dict[int, Leg] = {}
+        self._again: dict[Leg, None] = {}  # TLS legs with bytes that epoll does not see, in order
+        self._turning = False
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._waker, _IN)
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._now = 0.0
+
+    async def run(self) -> None:
+        """Serve until cancelled. The sessions are closed by their own tasks."""
+        try:
+            while True:
+                if self._again:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._now = trio.current_time()
+                self._turn()
+        finally:
+            self._epoll.close()
+            os.close(self._waker)
+
+    def _turn(self) -> None:
+        self._turning = True
+        again, self._again = self._again, {}
+        for leg in again:
+            self._serve(leg, _IN)
+        for fd, events in self._epoll.poll(0, MAX_EVENTS):
+            ready = self._legs.get(fd)
+            if ready is not None:
+                self._serve(ready, events)
+            elif fd == self._waker:
+                os.eventfd_read(fd)
+        self._turning = False
+
+    def _serve_again(self, leg: Leg) -> None:
+        """Read this TLS leg in the next turn, even if epoll has nothing to say about it."""
+        self._again[leg] = None
+        if not self._turning:
+            os.eventfd_write(self._waker, 1)
+
+    # --- sessions come and go
+
+    def relay(
+        self,
+        session: Session,
+        client: Endpoint,
+        node: Endpoint,
+        *,
+        session_id: int,
+        client_address: str,
+        observer: Callable[[Relayed, Event], None],
+    ) -> Relayed:
+        """Take both sockets over and start the session. The caller awaits :meth:`Relayed.finished` next."""
+        relayed = Relayed(self, session, session_id, client_address, observer)
+        relayed.legs = (Leg(relayed, Side.CLIENT, client.sock), Leg(relayed, Side.NODE, node.sock))
+        for leg in relayed.legs:
+            self._legs[leg.fd] = leg
+        self.carry_out(relayed, session.start(trio.current_time()))
+        return relayed
+
+    def discard(self, relayed: Relayed) -> None:
+        """Close what is still open of a session, whatever state it is in."""
+        if not relayed.closing:
+            relayed.stop()
+        for leg in relayed.legs:
+            self._drop(leg)
+
+    def expire(self, relayed: Relayed) -> None:
+        """The timer has run out: of the session, or of a leg that takes no bytes."""
+        now = trio.current_time()
+        for leg in relayed.legs:
+            if leg.stuck_since is not None and now >= leg.stuck_since + self.write_stall_timeout:
+                if relayed.closing:
+                    self._drop(leg)
+                else:
+                    self.carry_out(relayed, relayed.session.stalled(leg.side, now))
+        if relayed.closing:
+            self._close(relayed, at_once=False)
+        else:
+            self.carry_out(relayed, relayed.session.tick(now))
+
+    # --- serving a leg
+
+    def _serve(self, leg: Leg, events: int) -> None:
+        try:
+            if leg.unsent and events & ~_IN:
+                self._flush(leg)
+                self._settle(leg.owner)
+            if leg.interest & _IN and events & ~_OUT:
+                self._read(leg)
+        except Exception as exc:
+            emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=leg.owner.id)
+            self._close(leg.owner, at_once=True)
+
+    def _read(self, leg: Leg) -> None:
+        for _ in range(READS_PER_TURN):
+            try:
+                size = leg.sock.recv_into(self._buffer)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError:
+                size = 0  # a broken connection is an ended one
+            if not size:
+                leg.eof = True
+                self.carry_out(leg.owner, leg.owner.session.eof(leg.side, self._now))
+                return
+            self._pass_on(leg, bytes(self._view[:size]))
+            if not leg.interest & _IN or not leg.is_tls or not leg.sock.pending():  # type: ignore[attr-defined]
+                return
+        self._serve_again(leg)
+
+    def _pass_on(self, leg: Leg, data: bytes) -> None:
+        owner, side = leg.owner, leg.side
+        owner.last_active = self._now
+        session = owner.session
+        lane = session.fast[side]
+        if lane is None:
+            self.carry_out(owner, session.receive(side, data, self._now))
+            return
+        ready = lane.scan(data)
+        if lane.noted:
+            self.carry_out(owner, session.noted(side, ready, self._now))
+        elif ready:
+            other = owner.legs[1 - side]
+            self._send(other, ready)
+            if other.unsent:
+                self._settle(owner)
+
+    def _send(self, leg: Leg, data: bytes) -> None:
+        if leg.unsent:
+            leg.unsent += data
+            return
+        try:
+            sent = leg.sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            sent = 0
+        except OSError:
+            return  # it is gone: reading from it will say so, after what it has sent before
+        if sent < len(data):
+            leg.unsent = data[sent:]
+            leg.stuck_since = self._now
+
+    def _flush(self, leg: Leg) -> None:
+        data, since = leg.unsent, leg.stuck_since
+        leg.unsent, leg.stuck_since = b"", None
+        self._send(leg, data)
+        if len(leg.unsent) == len(data):
+            leg.stuck_since = since
+
+    # --- carrying out
+
+    def carry_out(self, relayed: Relayed, commands: Iterable[Command]) -> None:
+        """Do what the session says, in order, and set sockets and timer accordingly."""
+        self._now = trio.current_time()
+        for command in commands:
+            match command:
+                case Send(side, data):
+                    self._send(relayed.legs[side], data)
+                case Report(event):
+                    relayed.report(event)
+                case EndOutput(side):
+                    relayed.legs[side].output_ends = command
+                case Close(at_once):
+                    self._close(relayed, at_once=at_once)
+                case Upgrade():
+                    self._give_back(relayed)
+        self._settle(relayed)
+
+    def _settle(self, relayed: Relayed) -> None:
+        """Bring epoll and the timer in line with what each leg wants now."""
+        for leg in relayed.legs:
+            if leg.fd < 0:
+                continue
+            if leg.output_ends is not None and not leg.unsent:
+                self._end_output(leg)
+            interest = _OUT if leg.unsent else 0
+            if not (leg.eof or relayed.closing or relayed.legs[1 - leg.side].unsent):
+                interest |= _IN if relayed.session.wants(leg.side) else 0
+            self._register(leg, interest)
+        if relayed.closing:
+            self._close(relayed, at_once=False)
+        relayed.wind()
+
+    def _register(self, leg: Leg, interest: int) -> None:
+        if interest == leg.interest:
+            return
+        if not interest:
+            self._epoll.unregister(leg.fd)  # or a hang-up would be reported for ever
+        elif leg.interest:
+            self._epoll.modify(leg.fd, interest)
+        else:
+            self._epoll.register(leg.fd, interest)
+        leg.interest = interest
+        if interest & _IN and leg.is_tls and leg.sock.pending():  # type: ignore[attr-defined]
+            self._serve_again(leg)
+
+    def _end_output(self, leg: Leg) -> None:
+        ends, leg.output_ends = leg.output_ends, None
+        with contextlib.suppress(OSError, ValueError):
+            if leg.is_tls and ends is not None and not ends.quietly:
+                leg.sock.unwrap()  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):
+            # The plain socket's own shutdown: an SSLSocket's would give up decrypting what still comes in.
+            socket.socket.shutdown(leg.sock, socket.SHUT_WR)
+
+    def _close(self, relayed: Relayed, *, at_once: bool) -> None:
+        relayed.closing = True
+        for leg in relayed.legs:
+            if at_once or not leg.unsent:
+                self._drop(leg)
+        if all(leg.fd < 0 for leg in relayed.legs):
+            relayed.done()
+
+    def _give_back(self, relayed: Relayed) -> None:
+        client = relayed.legs[Side.CLIENT]
+        self._forget(client)
+        relayed.upgrade = client.sock
+        relayed.closing = True
+
+    def _drop(self, leg: Leg) -> None:
+        if leg.fd >= 0:
+            if leg.output_ends is not None and not leg.unsent:
+                self._end_output(leg)
+            self._forget(leg)
+            leg.sock.close()
+
+    def _forget(self, leg: Leg) -> None:
+        if leg.interest:
+            self._epoll.unregister(leg.fd)
+        leg.interest = 0
+        leg.unsent, leg.stuck_since = b"", None
+        self._again.pop(leg, None)
+        del self._legs[leg.fd]
+        leg.fd = -1

@@ -1,0 +1,180 @@
+"""TLS contexts: the server's by the name the client asks for (SNI), the nodes', and a development certificate.
+
+A certificate is chosen by the names in it. The first one serves clients that send no name, or one that none has.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cxfr_proxy.cluster.nodes import Address, NodeSpec
+from cxfr_proxy.config import KeyPair
+from cxfr_proxy.errors import ConfigError
+
+ALPN: Final = ["xmpp-client"]
+"""XEP-0368. A client that offers something else, or nothing, is served all the same."""
+
+
+class ServerCertificates:
+    """The contexts for clients, replaceable while connections run: :attr:`context` is asked for each handshake."""
+
+    def __init__(self, key_pairs: Sequence[KeyPair], *, domains: Sequence[str] = ()) -> None:
+        self.self_signed = not key_pairs
+        self._key_pairs = tuple(key_pairs)
+        self._domains = tuple(domains)
+        self.context = self._load()
+
+    def reload(self) -> None:
+        """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was."""
+        if not self.self_signed:
+            self.context = self._load()
+
+    def _load(self) -> ssl.SSLContext:
+        if not self._key_pairs:
+            return _development_context(self._domains or ("localhost",))
+        loaded = [_load_pair(pair) for pair in self._key_pairs]
+        first = loaded[0].context
+        by_name: dict[str, ssl.SSLContext] = {}
+        for certificate in loaded:
+            for name in certificate.names:
+                by_name.setdefault(name, certificate.context)
+        first.sni_callback = _chooser(by_name)  # type: ignore[assignment]
+        return first
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    context: ssl.SSLContext
+    names: tuple[str, ...]
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    # A TLS 1.3 server sends two session tickets with each handshake; one is enough to resume with.
+    context.num_tickets = 1
+    return context
+
+
+def _load_pair(pair: KeyPair) -> _Loaded:
+    context = _server_context()
+    try:
+        data = pair.certificate.read_bytes()
+        context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
+        names = _names(x509.load_pem_x509_certificate(data))
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        raise ConfigError(f"expected a certificate and its key in PEM form: {_why(exc)}", file=str(pair.certificate)) from exc
+    return _Loaded(context, names)
+
+
+def _no_password() -> str:
+    raise ValueError("the key is protected by a password; expected one that isn't")
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return exc.reason or "not readable as PEM"
+    return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
+
+
+class _chooser:  # noqa: N801 - used as a function
+    """OpenSSL's callback for the name a client asks for."""
+
+    def __init__(self, by_name: dict[str, ssl.SSLContext]) -> None:
+        self._by_name = by_name
+
+    def __call__(self, sock: ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        if name is None:
+            return
+        name = name.lower()
+        wildcard = "*." + name.partition(".")[2]
+        chosen = self._by_name.get(name) or self._by_name.get(wildcard)
+        if chosen is not None:
+            sock.context = chosen
+
+
+def _development_context(domains: Iterable[str]) -> ssl.SSLContext:
+    """A context with a fresh self-signed certificate. The key never touches a disk."""
+    context = _server_context()
+    descriptor = os.memfd_create("cxfr-proxy-development-certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, development_certificate(tuple(domains)))
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context
+
+
+def development_certificate(domains: Sequence[str]) -> bytes:
+    """A self-signed certificate for these names and its key, in PEM form. Good for 30 days, and for trying things."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cxfr-proxy development certificate")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([_general_name(domain) for domain in domains]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _general_name(domain: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(domain))
+    except ValueError:
+        return x509.DNSName(domain.encode("idna").decode() if not domain.isascii() else domain)
+
+
+# --- towards nodes
+
+
+def node_context(spec: NodeSpec) -> ssl.SSLContext:
+    """How a node's certificate is verified: against ``ca=``, else the system's. Raises :class:`ConfigError`."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    if spec.ca is not None:
+        try:
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=spec.ca)
+        except OSError as exc:
+            raise ConfigError(f"node '{spec.name}': expected CA certificates in PEM form: {_why(exc)}", file=spec.ca) from exc
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(ALPN)
+    return context
+
+
+def node_name(spec: NodeSpec, domain: str) -> str:
+    """The name a node's certificate has to bear: ``verify-name=``, or the domain the client asks for (RFC 6120 13.7.1.2)."""
+    return spec.verify_name or domain
+
+
+__all__ = ["ALPN", "Address", "ServerCertificates", "development_certificate", "node_context", "node_name"]

@@ -1,0 +1,205 @@
+"""Carries out moves at their pace.
+
+Whoever wants a session moved puts it in the queue; the mover's one task takes a token for each and gives the session
+its order when its turn comes. The target is chosen then, not when the session was queued: minutes may lie between.
+
+Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
+on the same bucket, since what the pace protects is the node that the clients log in to next.
+
+A session queued for a drain stays where it is if no other node can take it; it is looked at again when something about
+the nodes changes (:meth:`Mover.look_again`). One whose node is gone can't stay: it is told to reconnect, and finds what
+there is then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from cxfr_proxy.cluster import placement
+from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.pace import TokenBucket
+from cxfr_proxy.cluster.plan import plan_drain
+from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.registry import Registry, Relayed, user_of
+from cxfr_proxy.xmpp.connection_transfer import Server
+
+
+@dataclass(slots=True)
+class Drain:
+    """A drain under way. Counts are the node's since the drain began; ``deadline`` is the clock's, ``None``: none."""
+
+    node: str
+    total: int
+    asked_before: int
+    moved_before: int
+    refused_before: int
+    silent_before: int
+    deadline: float | None
+    hurried: bool = False
+    waiting_reason: str | None = None
+
+
+class Mover:
+    """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        registry: Registry,
+        *,
+        transfer_rate: float,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._cluster = cluster
+        self._registry = registry
+        self._clock = clock
+        self._usual_rate = transfer_rate
+        # Half a second's worth at once: enough not to be late, too little to be a storm.
+        self._bucket = TokenBucket(transfer_rate, burst=max(1.0, transfer_rate / 2))
+        self._lost: deque[tuple[int, Trigger]] = deque()
+        self._leaving: deque[int] = deque()
+        self._queued: set[int] = set()
+        self._work = trio.Event()
+        self.drains: dict[str, Drain] = {}
+
+    # --- what others want
+
+    def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
+        """The session's node is gone: move it before those that can wait."""
+        self._lost.append((session_id, trigger))
+        self._work.set()
+
+    def enqueue_leaving(self, session_id: int) -> None:
+        """The session sits on a node that is being emptied."""
+        if session_id not in self._queued:
+            self._queued.add(session_id)
+            self._leaving.append(session_id)
+            self._work.set()
+
+    def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
+        """Empty a node, or look again at one that is being emptied.
+
+        ``deadline`` in seconds from now, after which the rest is closed without being asked; ``rate`` replaces the
+        usual one until this drain is over. Raises :class:`~cxfr_proxy.cluster.nodes.UnknownNode`.
+        """
+        now = self._clock()
+        moves = plan_drain(self._registry.snapshot(now), node, self._cluster)
+        drain = self.drains.get(node)
+        if drain is None:
+            counts = self._registry.of_node(node)
+            drain = self.drains[node] = Drain(
+                node, len(moves), counts.asked, counts.moved, counts.refused, counts.silent, None
+            )
+        if deadline is not None:
+            drain.deadline = now + deadline
+        if rate is not None:
+            self._bucket.set_rate(rate, now)
+        drain.waiting_reason = None
+        for move in moves:
+            self.enqueue_leaving(move.session_id)
+
+    def undrain(self, node: str) -> None:
+        """Leave the rest where they are. Clients that were asked already may still go."""
+        self.drains.pop(node, None)
+        self._restore_rate()
+
+    def look_again(self) -> None:
+        """Something about the nodes has changed: those that had nowhere to go may have now."""
+        for node in list(self.drains):
+            self.drain(node)
+
+    def left(self, node: str) -> int:
+        """Sessions still on it."""
+        return self._registry.of_node(node).sessions
+
+    def _restore_rate(self) -> None:
+        if not self.drains:
+            self._bucket.set_rate(self._usual_rate, self._clock())
+
+    # --- the one task
+
+    async def run(self) -> None:
+        """Move until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_deadlines)
+            while True:
+                relayed, trigger = await self._next()
+                await self._wait_for_token()
+                self._move(relayed, trigger)
+
+    async def _next(self) -> tuple[Relayed, Trigger]:
+        """The next session that is still there and still to be moved."""
+        while True:
+            while self._lost:
+                session_id, trigger = self._lost.popleft()
+                relayed = self._registry.get(session_id)
+                if relayed is not None:
+                    return relayed, trigger
+            while self._leaving:
+                session_id = self._leaving.popleft()
+                self._queued.discard(session_id)
+                relayed = self._registry.get(session_id)
+                if relayed is not None and self._is_leaving(relayed):
+                    return relayed, Trigger.DRAIN
+            self._work = trio.Event()
+            await self._work.wait()
+
+    def _is_leaving(self, relayed: Relayed) -> bool:
+        return self._node_of(relayed).leaving and not relayed.session.node_lost and relayed.session.rung is None
+
+    def _node_of(self, relayed: Relayed) -> Node:
+        return self._cluster.get(relayed.session.node)
+
+    async def _wait_for_token(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while (delay := self._bucket.delay(self._clock())) > 0:
+            await trio.sleep(min(0.2, delay))  # the rate may be raised meanwhile
+        self._bucket.take(self._clock())
+
+    def _move(self, relayed: Relayed, trigger: Trigger) -> None:
+        order = self.order_for(relayed, trigger)
+        if order.target is None and trigger is Trigger.DRAIN:
+            drain = self.drains.get(relayed.session.node)
+            if drain is not None:
+                drain.waiting_reason = "no other node is ready to take its clients"
+            return
+        relayed.transfer(order)
+
+    def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:
+        """Where that session goes, and what its client may be told."""
+        session = relayed.session
+        user = user_of(session)
+        candidates = self._cluster.candidates(exclude=(session.node,))
+        if trigger is Trigger.DRAIN:
+            candidates = [node for node in candidates if node.usable]  # nobody is moved onto a node that is down
+        ranked = placement.rank(user, candidates, self._registry.sessions_by_node())
+        if not ranked:
+            return Order(trigger, hurried=hurried)
+        target = ranked[0].spec
+        return Order(
+            trigger,
+            target=target.name,
+            server=Server(target.public.host, target.public.port) if target.public is not None else None,
+            may_redirect=not self._registry.redirected_lately(user, self._clock()),
+            hurried=hurried,
+        )
+
+    # --- drains end
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await trio.sleep(0.1)
+            now = self._clock()
+            for drain in list(self.drains.values()):
+                if drain.deadline is not None and now >= drain.deadline and not drain.hurried:
+                    drain.hurried = True
+                    self._hurry(drain.node)
+
+    def _hurry(self, node: str) -> None:
+        for relayed in self._registry:
+            if relayed.session.node == node:
+                relayed.transfer(self.order_for(relayed, Trigger.DRAIN, hurried=True))

@@ -1,0 +1,198 @@
+"""The live sessions, and what has become of those that were: counts, recent transfers, who may resume as whom.
+
+Bookkeeping only. :meth:`Registry.note` takes each event a session reports; everything else answers questions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from cxfr_proxy.cluster.plan import Placed
+from cxfr_proxy.session.commands import (
+    Answered,
+    Asked,
+    Ended,
+    Event,
+    Forged,
+    Outcome,
+    Reason,
+    Resumable,
+    Transferred,
+)
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.xmpp import jid
+
+_V = TypeVar("_V")
+
+RECENT_TRANSFERS: Final = 1000
+"""As many as ``show transfers`` lists: the last ten seconds at the default rate."""
+REMEMBERED: Final = 100_000
+"""Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 20 MB when full."""
+
+
+class Relayed(Protocol):
+    """A live session as its relay offers it. Times are the relay's clock, in seconds."""
+
+    id: int
+    session: Session
+    client_address: str
+    opened: float
+    last_active: float
+
+    def transfer(self, order: Order) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRecord:
+    """A transfer that is over. ``ended`` is the relay's clock."""
+
+    session: int
+    full_jid: str | None
+    source: str
+    target: str | None
+    trigger: Trigger
+    tried: tuple[tuple[Rung, Outcome], ...]
+    ended: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class NodeCounts:
+    """What happened to the sessions of one node; only ever grows, but ``sessions``."""
+
+    sessions: int = 0
+    asked: int = 0
+    moved: int = 0
+    refused: int = 0
+    silent: int = 0
+    connect_failures: int = 0
+
+
+class Registry:
+    """``redirect_window`` in seconds: how long a redirect is remembered against the next one."""
+
+    def __init__(self, *, redirect_window: float) -> None:
+        self._live: dict[int, Relayed] = {}
+        self._redirect_window = redirect_window
+        self._redirected: OrderedDict[str, float] = OrderedDict()
+        self._resumable: OrderedDict[str, str] = OrderedDict()
+        self._addresses: Counter[str] = Counter()
+        self._next_id = 0
+        self.nodes: dict[str, NodeCounts] = {}
+        self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
+        self.ended: Counter[Reason] = Counter()
+        self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
+        self.forged = 0
+        self.late = 0
+        """Stanzas that came after their stream was closed; see :class:`~cxfr_proxy.session.commands.Ended`."""
+
+    # --- coming and going
+
+    def new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def add(self, relayed: Relayed) -> None:
+        self._live[relayed.id] = relayed
+        self.of_node(relayed.session.node).sessions += 1
+
+    def remove(self, relayed: Relayed) -> None:
+        if self._live.pop(relayed.id, None) is not None:
+            self.of_node(relayed.session.node).sessions -= 1
+
+    def get(self, session_id: int) -> Relayed | None:
+        return self._live.get(session_id)
+
+    def __iter__(self) -> Iterator[Relayed]:
+        return iter(list(self._live.values()))
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def of_node(self, name: str) -> NodeCounts:
+        return self.nodes.setdefault(name, NodeCounts())
+
+    def sessions_by_node(self) -> dict[str, int]:
+        return {name: counts.sessions for name, counts in self.nodes.items()}
+
+    def snapshot(self, now: float) -> list[Placed]:
+        """All sessions, for a plan."""
+        return [
+            Placed(relayed.id, user_of(relayed.session), relayed.session.node, now - relayed.last_active)
+            for relayed in self._live.values()
+        ]
+
+    # --- connections, bound or not
+
+    def connected(self, address: str, limit: int | None) -> bool:
+        """Count a connection from that address; False, uncounted, where it would be more than ``limit``."""
+        if limit is not None and self._addresses[address] >= limit:
+            return False
+        self._addresses[address] += 1
+        return True
+
+    def disconnected(self, address: str) -> None:
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+
+    # --- memory
+
+    def jid_of_resumable(self, stream_management_id: str) -> str | None:
+        """The full JID of the session that can be resumed by that id, if it was seen here."""
+        return self._resumable.get(stream_management_id)
+
+    def redirected_lately(self, user: str | None, now: float) -> bool:
+        at = self._redirected.get(user) if user is not None else None
+        return at is not None and now - at < self._redirect_window
+
+    # --- events
+
+    def note(self, relayed: Relayed, event: Event, now: float) -> None:
+        """Count what happened to a session."""
+        session = relayed.session
+        counts = self.of_node(session.node)
+        match event:
+            case Asked(rung, _, first):
+                counts.asked += first
+                user = user_of(session)
+                if rung is Rung.SEE_OTHER_HOST and user is not None:
+                    _remember(self._redirected, user, now)
+            case Answered(rung, _, outcome):
+                self.transfers[rung, outcome] += 1
+                counts.refused += outcome is Outcome.REFUSED
+                counts.silent += outcome is not Outcome.REFUSED
+            case Transferred(order, tried, seconds):
+                self.transfers[tried[-1]] += 1
+                counts.moved += 1
+                self.recent.append(
+                    TransferRecord(
+                        relayed.id, session.full_jid, session.node, order.target, order.trigger, tried, now, seconds
+                    )
+                )
+            case Resumable(stream_management_id):
+                if session.full_jid is not None:
+                    _remember(self._resumable, stream_management_id, session.full_jid)
+            case Forged():
+                self.forged += 1
+            case Ended(reason, _, late, _):
+                self.ended[reason] += 1
+                self.late += late
+            case _:
+                pass
+
+
+def user_of(session: Session) -> str | None:
+    """The bare JID, once it is known for certain."""
+    return jid.bare(session.full_jid) if session.full_jid is not None else None
+
+
+def _remember(memory: OrderedDict[str, _V], key: str, value: _V) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > REMEMBERED:
+        memory.popitem(last=False)

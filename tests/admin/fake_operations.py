@@ -1,0 +1,118 @@
+"""A proxy without sessions: it does what :class:`Operations` promises, to two nodes, as fast as it is
+asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from cxfr_proxy.admin.commands import Operations, execute
+from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.process.control import serve_control
+
+START = DrainProgress("node1", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason="the rate allows no more now")
+
+
+@dataclass
+class FakeOperations:
+    """``script`` is what a wait reports; after it, a wait that isn't ``finished`` goes on for ever."""
+
+    script: tuple[DrainProgress, ...] = (
+        START,
+        START,
+        replace(START, asked=2, moved=1, refused=1, left=1, waiting_reason=None),
+        replace(START, asked=3, moved=2, refused=1, left=0, finished=True, waiting_reason=None),
+    )
+    interrupt: bool = False
+    """Send this process the Ctrl-C of an operator once the script is through."""
+    draining: set[str] = field(default_factory=set)
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    waits_ended: list[str] = field(default_factory=list)
+    waiting: trio.Event = field(default_factory=trio.Event)
+    wait_ended: trio.Event = field(default_factory=trio.Event)
+    jid: str = "juliet@example.org/balcony"
+    sessions_count: int = 1
+
+    def _check(self, node: str) -> None:
+        if node not in ("node1", "node2"):
+            raise ConfigError(f"unknown node {node!r}; known are node1, node2")
+
+    def drain(self, node: str, *, deadline: float | None, rate: float | None) -> None:
+        self._check(node)
+        self.draining.add(node)
+        self.calls.append(("drain", node, deadline, rate))
+
+    def undrain(self, node: str) -> None:
+        self._check(node)
+        self.draining.discard(node)
+        self.calls.append(("undrain", node))
+
+    async def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
+        self._check(node)
+        try:
+            for row in self.script:
+                yield row
+                await trio.lowlevel.checkpoint()
+            self.waiting.set()
+            if self.interrupt:
+                os.kill(os.getpid(), signal.SIGINT)
+            if not self.script[-1].finished:
+                await trio.sleep_forever()
+        finally:
+            self.waits_ended.append(node)
+            self.wait_ended.set()
+
+    def nodes(self) -> list[NodeRow]:
+        return [
+            NodeRow("node1", "10.0.0.11:5222", "node1.example.org", "drain", "up", 1, 12, 3, 0),
+            NodeRow("node2", "10.0.0.12:5222", None, "ready", "down", 20, 1234, 0, 17),
+        ]
+
+    def sessions(self) -> list[SessionRow]:
+        row = SessionRow(1, self.jid, "node1", "bound", "TLSv1.3", True, "192.0.2.1:40000", 3721.0, 0.25, None)
+        return [replace(row, id=number) for number in range(1, self.sessions_count + 1)]
+
+    def transfers(self) -> list[TransferRow]:
+        return [TransferRow(1, self.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain")]
+
+    def reload(self) -> str:
+        raise ConfigError("expected a host", file="nodes.txt", line=3, column=7)
+
+
+def as_operations(fake: FakeOperations) -> Operations:
+    """For mypy: the fake keeps the promise."""
+    return fake
+
+
+@contextmanager
+def proxy_in_thread(path: Path, fake: FakeOperations) -> Iterator[None]:
+    """Serve ``fake`` on ``path`` from another thread, for tests of the command line, which has a trio of its
+    own."""
+    ready = threading.Event()
+    stop: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_control, path, partial(execute, as_operations(fake)))
+            stop.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        if stop:
+            token, scope = stop[0]
+            token.run_sync_soon(scope.cancel)
+        thread.join(10)

@@ -1,0 +1,206 @@
+"""The command line against a proxy that serves its control socket: what people and programs get to see."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_operations import START, FakeOperations, proxy_in_thread
+
+from cxfr_proxy.cli import main
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control.sock"
+
+
+def run(path: Path, *argv: str, fake: FakeOperations | None = None) -> int:
+    with proxy_in_thread(path, fake or FakeOperations()):
+        return main([*argv, "--control", str(path)])
+
+
+def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "nodes") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "NODE   ADDRESS         PUBLIC             WISH   HEALTH  WEIGHT  SESSIONS  MOVED  UNREACHED",
+        "node1  10.0.0.11:5222  node1.example.org  drain  up           1        12      3          0",
+        "node2  10.0.0.12:5222  -                  ready  down        20      1234      0         17",
+    ]
+
+
+def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(path, "show", "sessions")
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == [
+        "1",
+        "juliet@example.org/balcony",
+        "node1",
+        "bound",
+        "TLSv1.3",
+        "yes",
+        "192.0.2.1:40000",
+        "1h02m",
+        "0.2s",
+        "-",
+    ]
+    run(path, "show", "transfers")
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["1", "juliet@example.org/balcony", "node1", "-", "cxfr", "running", "2.0s", "2.0s", "drain"]
+
+
+def test_a_resource_cannot_write_on_the_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "juliet@example.org/\x1b[2J\n2 romeo\u202e\ud800"
+    run(path, "show", "sessions", fake=FakeOperations(jid=hostile))
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 2
+    assert out.replace("\n", "").isprintable()
+
+
+def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "nodes", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[1] == {
+        "name": "node2",
+        "address": "10.0.0.12:5222",
+        "public": None,
+        "wish": "ready",
+        "health": "down",
+        "weight": 20,
+        "sessions": 1234,
+        "moved_away": 0,
+        "connect_failures": 17,
+    }
+
+
+def test_drain_and_undrain(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations()
+    assert run(path, "drain", "node1", "--deadline", "90s", "--rate", "5", fake=fake) == 0
+    assert fake.calls == [("drain", "node1", 90.0, 5.0)]
+    assert run(path, "undrain", "node1", fake=fake) == 0
+    assert capsys.readouterr().out == "node1 is being drained\nnode1 takes clients again\n"
+
+
+def test_drain_wait_writes_a_line_for_each_change(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "drain", "node1", "--wait") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "node1: 0 asked, 0 moved, 0 refused, 0 silent, 0 failed, 3 left of 3 (the rate allows no more now)",
+        "node1: 2 asked, 1 moved, 1 refused, 0 silent, 0 failed, 1 left of 3",
+        "node1: 3 asked, 2 moved, 1 refused, 0 silent, 0 failed, 0 left of 3",
+        "node1 is empty: 2 of 3 sessions moved when asked",
+    ]
+
+
+def test_drain_wait_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "drain", "node1", "--wait", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(line) for line in lines[:-1]] == [{"progress"}] * 4
+    assert lines[-1]["left"] == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_drain_wait_draws_one_line_on_a_terminal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run(path, "drain", "node1", "--wait") == 0
+    drawn, sentence, end = terminal.getvalue().split("\n")
+    frames = drawn.split("\r")[1:]
+    assert len(frames) == 4
+    assert all(frame.endswith("\x1b[K") and len(frame) < 120 + 3 for frame in frames)
+    assert frames[0].startswith("[.....")
+    assert "[####" in frames[-1]
+    assert "." not in frames[-1]
+    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked"
+    assert end == ""
+
+
+def test_drain_wait_on_a_narrow_terminal_stays_on_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run(path, "drain", "node1", "--wait") == 0
+    frames = terminal.getvalue().split("\n")[0].split("\r")[1:]
+    assert all(len(frame.removesuffix("\x1b[K")) < 40 for frame in frames)
+
+
+def test_not_empty_at_the_deadline(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations(script=(START, replace(START, asked=3, silent=3, finished=True)))
+    assert run(path, "drain", "node1", "--wait", fake=fake) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "node1 is not empty: 3 of 3 sessions are left at the deadline"
+
+
+def test_interrupting_leaves_the_drain(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations(script=(START,), interrupt=True)
+    with proxy_in_thread(path, fake):
+        assert main(["drain", "node1", "--wait", "--control", str(path)]) == 130
+    assert fake.draining == {"node1"}
+    assert "the drain of node1 goes on" in capsys.readouterr().err
+
+
+class Unread(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def __init__(self, devnull: int) -> None:
+        super().__init__()
+        self._devnull = devnull
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def fileno(self) -> int:
+        return self._devnull
+
+
+def test_a_reader_that_leaves_does_not_make_the_node_empty(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeOperations(script=(START,))
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", Unread(out.fileno()))
+        assert run(path, "drain", "node1", "--wait", fake=fake) == 141
+    assert fake.draining == {"node1"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["drain", "node9"], "cxfr-proxy: unknown node 'node9'; known are node1, node2\n"),
+        (["drain", "node9", "--wait"], "cxfr-proxy: unknown node 'node9'; known are node1, node2\n"),
+        (["reload"], "cxfr-proxy: nodes.txt:3:7: expected a host\n"),
+    ],
+)
+def test_mistakes_are_one_line(path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    assert run(path, *argv) == 2
+    assert capsys.readouterr() == ("", message)
+
+
+def test_no_proxy(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "nodes", "--control", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("cxfr-proxy: no proxy runs here: ")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert main(["--control", str(path), "show", "nodes"]) == 2
+    assert capsys.readouterr().err.startswith("cxfr-proxy: no proxy answers on ")
+
+
+def test_the_socket_is_found_where_the_environment_says(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f"control = '{path}'")
+    with proxy_in_thread(path, FakeOperations()):
+        assert main(["--config", str(settings), "show", "nodes"]) == 0
+        assert main(["show", "nodes", "--config", str(settings)]) == 0
+        monkeypatch.setenv("CXFR_PROXY_CONTROL", str(path))
+        assert main(["show", "nodes"]) == 0

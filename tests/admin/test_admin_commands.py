@@ -1,0 +1,84 @@
+"""The table of commands: arguments are checked once, for every way they come in."""
+
+from __future__ import annotations
+
+import pytest
+from fake_operations import FakeOperations
+
+from cxfr_proxy.admin.commands import COMMANDS, command_named, execute
+from cxfr_proxy.admin.rows import DrainProgress, Message, NodeRow
+from cxfr_proxy.errors import ConfigError
+
+
+async def _ignore(row: DrainProgress) -> None:
+    pass
+
+
+async def test_drain_starts_and_returns() -> None:
+    fake = FakeOperations()
+    answer = await execute(fake, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
+    assert answer == Message("node1 is being drained")
+    assert fake.calls == [("drain", "node1", 120.0, 5.0)]
+    assert fake.waits_ended == []
+
+
+async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
+    fake = FakeOperations()
+    seen: list[DrainProgress] = []
+
+    async def report(row: DrainProgress) -> None:
+        seen.append(row)
+
+    answer = await execute(fake, "drain", {"node": "node1", "wait": True}, report)
+    assert tuple(seen) == fake.script
+    assert answer == fake.script[-1]
+    assert fake.calls == [("drain", "node1", None, None)]
+
+
+async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
+    fake = FakeOperations()
+
+    async def report(row: DrainProgress) -> None:
+        raise OSError("nobody there")
+
+    with pytest.raises(OSError, match="nobody there"):
+        await execute(fake, "drain", {"node": "node1", "wait": True}, report)
+    assert fake.waits_ended == ["node1"]
+    assert fake.draining == {"node1"}
+
+
+async def test_undrain_and_show() -> None:
+    fake = FakeOperations(draining={"node1"})
+    await execute(fake, "undrain", {"node": "node1"}, _ignore)
+    assert fake.draining == set()
+    rows = await execute(fake, "show", {"what": "nodes"}, _ignore)
+    assert isinstance(rows, list)
+    assert isinstance(rows[0], NodeRow)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("dance", {}, "unknown command 'dance'; known are drain, undrain, show, reload"),
+        ("drain", {}, "drain: node: expected a node's name, found nothing"),
+        ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
+        ("drain", {"node": ["node1"]}, "drain: node: expected a node's name, found ['node1']"),
+        ("drain", {"node": True}, "drain: node: expected a node's name, found True"),
+        ("drain", {"node": "node9"}, "unknown node 'node9'; known are node1, node2"),
+        ("drain", {"node": "node1", "wait": "yes"}, "drain: wait: expected true or false, found 'yes'"),
+        ("drain", {"node": "node1", "rate": 0}, "drain: rate: expected a number per second above 0, found '0'"),
+        ("drain", {"node": "node1", "rate": float("inf")}, "drain: rate: expected a number per second above 0"),
+        ("drain", {"node": "node1", "speed": 1}, "drain: unknown argument 'speed'"),
+        ("show", {"what": "weather"}, "show: what: expected nodes or sessions or transfers, found 'weather'"),
+        ("reload", {}, "nodes.txt:3:7: expected a host"),
+    ],
+)
+async def test_mistakes(name: str, given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await execute(FakeOperations(), name, given, _ignore)
+    assert str(caught.value).startswith(message)
+
+
+def test_only_asking_changes_nothing() -> None:
+    assert {command.name for command in COMMANDS if not command.mutates} == {"show"}
+    assert command_named("drain").mutates

@@ -1,0 +1,332 @@
+"""The control socket: real unix sockets, a fake proxy behind them."""
+
+from __future__ import annotations
+
+# ruff: noqa: ASYNC240 - looking at a file of a temporary directory takes microseconds
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from fake_operations import START, FakeOperations
+
+from cxfr_proxy.admin.commands import execute
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.process import control
+from cxfr_proxy.process.control import Handler, Progress, Result, Send, call, serve_control
+
+
+@asynccontextmanager
+async def serving(
+    path: Path, fake: FakeOperations | None = None, handler: Handler | None = None
+) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, path, handler or partial(execute, fake or FakeOperations()))
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def answers(path: Path, command: str, **arguments: object) -> list[Progress | Result]:
+    async with aclosing(call(path, command, arguments)) as stream:
+        return [answer async for answer in stream]
+
+
+async def raw(path: Path, request: bytes, *, half_close: bool = False) -> list[dict[str, object]]:
+    """Everything the server says to these bytes, until it closes."""
+    async with await trio.open_unix_socket(str(path)) as stream:
+        try:
+            await stream.send_all(request)
+            if half_close:
+                await stream.send_eof()
+        except trio.BrokenResourceError:
+            pass
+        received = b""
+        try:
+            while data := await stream.receive_some():
+                received += data
+        except trio.BrokenResourceError:
+            pass
+    return [json.loads(line) for line in received.splitlines()]
+
+
+async def refusal(path: Path) -> str:
+    """What a proxy that cannot have ``path`` is told."""
+    with trio.fail_after(5), pytest.raises(ConfigError) as caught:
+        await serve_control(path, partial(execute, FakeOperations()))
+    return str(caught.value)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control.sock"
+
+
+async def test_progress_then_result(path: Path) -> None:
+    fake = FakeOperations()
+    async with serving(path, fake):
+        got = await answers(path, "drain", node="node1", wait=True)
+    assert [type(answer) for answer in got] == [Progress] * 4 + [Result]
+    last = got[-1].value
+    assert isinstance(last, dict)
+    assert (last["left"], last["finished"], last["waiting_reason"]) == (0, True, None)
+    assert fake.calls == [("drain", "node1", None, None)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 101, 250])
+async def test_long_lists_arrive_whole(path: Path, count: int) -> None:
+    async with serving(path, FakeOperations(sessions_count=count)):
+        (result,) = await answers(path, "show", what="sessions")
+    assert isinstance(result.value, list)
+    assert [row["id"] for row in result.value] == list(range(1, count + 1))
+
+
+async def test_the_operators_mistake_is_said_to_the_operator(path: Path) -> None:
+    async with serving(path):
+        with pytest.raises(ConfigError, match=r"unknown node 'node9'; known are node1, node2"):
+            await answers(path, "drain", node="node9")
+        with pytest.raises(ConfigError, match=r"nodes.txt:3:7: expected a host"):
+            await answers(path, "reload")
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+async def test_mode_is_0600_and_umask_is_put_back(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        async with serving(path):
+            assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+            assert stat.S_IMODE(Path(f"{path}.lock").lstat().st_mode) == 0o600
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+async def test_makes_a_private_directory(tmp_path: Path) -> None:
+    path = tmp_path / "own" / "control.sock"
+    async with serving(path):
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_refuses_a_directory_where_all_may_write(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    assert "everybody may write" in await refusal(tmp_path / "open" / "control.sock")
+
+
+async def test_a_second_proxy_is_refused_and_the_first_stays(path: Path) -> None:
+    async with serving(path):
+        assert "another proxy runs with the control socket" in await refusal(path)
+        assert len(await answers(path, "show", what="nodes")) == 1
+
+
+async def test_the_lock_tells_also_when_the_socket_is_gone(path: Path) -> None:
+    async with serving(path):
+        path.unlink()
+        assert "another proxy runs with the control socket" in await refusal(path)
+
+
+async def test_a_socket_that_answers_is_never_removed(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:  # it holds no lock: another program, or an older proxy
+        other.bind(str(path))
+        other.listen()
+        assert "another proxy runs" in await refusal(path)
+        assert path.exists()
+
+
+async def test_a_stale_socket_is_replaced(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert path.exists()
+    async with serving(path):
+        assert len(await answers(path, "show", what="nodes")) == 1
+
+
+async def test_a_file_in_its_place_is_left_alone(path: Path) -> None:
+    path.write_text("precious")
+    assert "isn't a socket" in await refusal(path)
+    assert path.read_text() == "precious"
+
+
+async def test_removes_only_its_own_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        async with serving(path):
+            path.rename(path.with_name("moved"))  # keeps the inode in use, so that the next one has another number
+            other.bind(str(path))
+        assert path.exists()
+
+
+async def test_no_room_for_the_path(tmp_path: Path) -> None:
+    assert "too long" in await refusal(tmp_path / ("x" * 120))
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\n",
+        b"hello\n",
+        b"\xff\xfe\x00\n",
+        b"[]\n",
+        b"null\n",
+        b'"show"\n',
+        b"{}\n",
+        b'{"command": 5}\n',
+        b'{"command": "show", "arguments": []}\n',
+        b'{"command": "show", "arguments": {"what": {"a": 1}}}\n',
+        b'{"command": "sh\\ud800ow"}\n',
+        b'{"command": "' + b"x" * 10_000 + b'"}\n',
+        b"[" * 60_000 + b"\n",
+        b"9" * 60_000 + b"\n",
+        b"x" * 70_000 + b"\n",
+        b"x" * 1_000_000,
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+async def test_garbage_is_answered_and_kills_nothing(path: Path, request_bytes: bytes) -> None:
+    async with serving(path):
+        (answer,) = await raw(path, request_bytes)
+        assert set(answer) == {"error"}
+        assert len(json.dumps(answer)) < 1000
+        assert len(await answers(path, "show", what="nodes")) == 1
+
+
+@pytest.mark.parametrize("said", [b"", b'{"command"'])
+async def test_leaving_early_kills_nothing(path: Path, said: bytes) -> None:
+    async with serving(path):
+        async with await trio.open_unix_socket(str(path)) as stream:
+            if said:
+                await stream.send_all(said)
+        assert len(await answers(path, "show", what="nodes")) == 1
+
+
+async def test_a_request_without_its_newline_at_the_end_of_input(path: Path) -> None:
+    async with serving(path):
+        (answer,) = await raw(path, b'{"command": "show", "arguments": {"what": "nodes"}}', half_close=True)
+    assert "result" in answer
+
+
+async def test_half_closing_is_not_leaving(path: Path) -> None:
+    async with serving(path):
+        got = await raw(path, b'{"command": "drain", "arguments": {"node": "node1", "wait": true}}\n', half_close=True)
+    assert [set(answer) for answer in got] == [{"progress"}] * 4 + [{"result"}]
+
+
+async def test_leaving_ends_the_wait_and_not_the_drain(path: Path) -> None:
+    fake = FakeOperations(script=(START,))
+    async with serving(path, fake):
+        async with aclosing(call(path, "drain", {"node": "node1", "wait": True})) as stream:
+            assert isinstance(await anext(stream), Progress)
+            await fake.waiting.wait()
+            assert fake.waits_ended == []
+        with trio.fail_after(5):
+            await fake.wait_ended.wait()
+        assert fake.draining == {"node1"}
+        assert len(await answers(path, "show", what="nodes")) == 1
+
+
+async def test_many_at_once(path: Path) -> None:
+    fake = FakeOperations(script=(START,))
+    results: list[int] = []
+
+    async def ask() -> None:
+        results.append(len(await answers(path, "show", what="nodes")))
+
+    async with serving(path, fake), trio.open_nursery() as waiters:
+        for _ in range(20):
+            waiters.start_soon(answers_until_cancelled, path)
+        await fake.waiting.wait()
+        async with trio.open_nursery() as askers:
+            for _ in range(50):
+                askers.start_soon(ask)
+        waiters.cancel_scope.cancel()
+    assert results == [1] * 50
+
+
+async def answers_until_cancelled(path: Path) -> None:
+    await answers(path, "drain", node="node1", wait=True)
+
+
+async def test_a_defect_is_logged_and_answered(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(command: str, arguments: Mapping[str, object], send: Send) -> object:
+        raise ZeroDivisionError("a secret of the program")
+
+    async with serving(path, handler=broken):
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="its log says why") as caught:
+                await answers(path, "anything")
+            assert "secret" not in str(caught.value)
+    assert [record.msg for record in caplog.records] == ["control-defect"] * 2
+
+
+async def test_an_answer_without_a_json_form_is_a_defect(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(command: str, arguments: Mapping[str, object], send: Send) -> object:
+        return object()
+
+    async with serving(path, handler=broken):
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="closed without an answer"):
+                await answers(path, "anything")
+    assert len(caplog.records) == 2
+
+
+async def test_a_silent_client_is_not_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_SECONDS", 0.0)
+    async with serving(path):
+        (answer,) = await raw(path, b"")
+    assert answer == {"error": {"message": "no complete request within 0 seconds"}}
+
+
+async def test_nobody_there(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no proxy runs here: .* doesn't exist"):
+        await answers(path, "reload")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with pytest.raises(ConfigError, match="no proxy answers on"):
+        await answers(path, "reload")
+
+
+async def test_not_allowed(path: Path) -> None:
+    async with serving(path):
+        path.chmod(0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)  # root may open every socket
+        try:
+            with pytest.raises(ConfigError, match="not allowed to use"):
+                await answers(path, "reload")
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"", "closed without an answer"),
+        (b'{"result": 1', "closed without an answer"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "no proxy of this version"),
+        (b'{"outcome": 1}\n', "no proxy of this version"),
+        (b'{"error": "no"}\n', "no proxy of this version"),
+        (b'{"error": {"message": "no"}}\n', "^no$"),
+    ],
+)
+async def test_what_answers_is_no_proxy(path: Path, said: bytes, message: str) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            if said:
+                await stream.send_all(said)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        listening.setblocking(False)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, serve, [listener])
+            with pytest.raises(ConfigError, match=message):
+                await answers(path, "reload")
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,176 @@
+"""The command line without a running proxy: parsing, help, check, and handing over to what serves."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cxfr_proxy import __version__, cli_tables, events
+from cxfr_proxy.admin.commands import COMMANDS
+from cxfr_proxy.cli import main
+from cxfr_proxy.config import SETTINGS, Config
+
+
+def test_help_shows_every_setting_with_its_default_and_every_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    words = " ".join(text.split())
+    for setting in SETTINGS:
+        start = f" --{setting.name} {setting.row.kind.metavar} {setting.row.help} (default: {setting.default}"
+        assert start in words
+    for name in [*(command.name for command in COMMANDS), "check", "demo"]:
+        assert f"\n    {name} " in text
+
+
+@pytest.mark.parametrize("name", [*(command.name for command in COMMANDS), "check", "demo"])
+def test_help_of_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: cxfr-proxy {name} ")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from cxfr_proxy.xmpp.framing import ENGINE
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"cxfr-proxy {__version__} (framer: {ENGINE})\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        ([], "--backends FILE is needed"),
+        (["--backends", "n"], "--certificate FILE is needed"),
+        (["--back", "n"], "unknown flag --back; did you mean --backends?"),
+        (["--zzz=1", "show", "nodes"], "unknown flag --zzz (try: cxfr-proxy --help)"),
+        (["show", "nodes", "--wait"], "unrecognized arguments: --wait"),
+        (["--listen", "5222"], "--listen: expected ADDRESS:PORT with an IPv6 address in brackets"),
+        (["--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["drain"], "NODE"),
+        (["drain", "n", "--deadline", "soon"], "drain: deadline: expected a time above 0 like"),
+        (["show", "weather"], "invalid choice: 'weather'"),
+        (["check"], "--backends FILE is needed"),
+        (["check", "--backends", "\x1b[2J\n"], "�"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    argv: list[str], part: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(argv)
+    out, err = capsys.readouterr()
+    if argv[0:1] == ["check"] and len(argv) > 1:
+        assert code == 1
+        err = f"cxfr-proxy: {out}"
+    else:
+        assert code == 2
+        assert out == ""
+    assert part in err
+    assert err.startswith("cxfr-proxy: ")
+    assert err.count("\n") == 1
+
+
+def fake_module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:
+    module = ModuleType(name)
+    vars(module).update(attributes)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served: list[Config] = []
+    logs: list[tuple[object, ...]] = []
+
+    def run(config: Config) -> int:
+        served.append(config)
+        return 7
+
+    fake_module(monkeypatch, "cxfr_proxy.process.server", run=run)
+    monkeypatch.setattr(events, "configure", lambda *given: logs.append(given))
+    settings = tmp_path / "proxy.toml"
+    settings.write_text('starttls = "off"\nmax-depth = 32\nlog-format = "json"')
+    assert main(["--config", str(settings), "--backends", "nodes.txt", "--listen", ":1", "--listen", ":2"]) == 7
+    (config,) = served
+    assert config.backends == Path("nodes.txt")
+    assert config.limits.max_depth == 32
+    assert [address.port for address in config.listen] == [1, 2]
+    assert logs == [(events.LogFormat.JSON, events.LogLevel.INFO, sys.stderr)]
+
+
+@dataclass
+class FakeDemoOptions:
+    clients: int
+    seed: int
+
+
+def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[FakeDemoOptions] = []
+
+    def demo(options: FakeDemoOptions) -> int:
+        given.append(options)
+        return 3
+
+    fake_module(monkeypatch, "cxfr_proxy.demo", main=demo, DemoOptions=FakeDemoOptions)
+    assert main(["demo"]) == 3
+    assert main(["demo", "--clients", "5", "--seed", "0"]) == 3
+    assert given == [FakeDemoOptions(200, 1), FakeDemoOptions(5, 0)]
+    assert main(["demo", "--clients", "0"]) == 2
+    assert capsys.readouterr().err == "cxfr-proxy: --clients: expected a whole number of at least 1, found '0'\n"
+
+
+def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("node1 10.0.0.11:5222\nnode2 10.0.0.12:5222\n")
+    assert main(["check", "--backends", str(nodes)]) == 0
+    assert main(["--backends", str(nodes), "check"]) == 0
+    assert capsys.readouterr().out == f"{nodes}: 2 nodes, no faults\n" * 2
+    nodes.write_text("node1 10.0.0.11:5222 weight=-1\nnode2\nnode3 10.0.0.13:5222 color=red\n")
+    assert main(["check", "--backends", str(nodes)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[1] for line in lines] == ["1", "2", "3"]
+    assert all(line.startswith(f"{nodes}:") and line.split(":")[2].isdigit() for line in lines)
+
+
+def test_check_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--backends", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0, "0.0s"),
+        (9.94, "9.9s"),
+        (10, "10s"),
+        (59.9, "59s"),
+        (60, "1m00s"),
+        (3599, "59m59s"),
+        (3600, "1h00m"),
+        (86_399, "23h59m"),
+        (86_400, "1d00h"),
+        (None, "-"),
+        ("x", "-"),
+    ],
+)
+def test_durations(value: object, shown: str) -> None:
+    assert cli_tables.duration(value) == shown
+
+
+def test_an_empty_table_has_its_titles() -> None:
+    assert cli_tables.table(cli_tables.VIEWS["sessions"], []).startswith("ID  JID  NODE")
+
+
+def test_a_row_of_another_version_shows_dashes() -> None:
+    assert cli_tables.table(cli_tables.VIEWS["nodes"], [{"name": "n"}]).splitlines()[1].split() == ["n", *"--------"]

@@ -1,0 +1,135 @@
+"""One event is one line, whatever a stranger wrote into it."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cxfr_proxy.events import MAX_VALUE_CHARS, LogFormat, LogLevel, configure, emit, quoted
+
+LOGGER = logging.getLogger("cxfr_proxy.test")
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root, package = logging.getLogger(), logging.getLogger("cxfr_proxy")
+    before = root.handlers[:], root.level, package.level
+    yield
+    root.handlers[:], root.level, package.level = before
+
+
+def log(log_format: LogFormat, level: LogLevel = LogLevel.INFO) -> io.StringIO:
+    stream = io.StringIO()
+    configure(log_format, level, stream)
+    return stream
+
+
+def test_text() -> None:
+    stream = log(LogFormat.TEXT)
+    emit(LOGGER, "transfer", session=7, rung="cxfr", moved=True, seconds=0.25, target=None, text="two words")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO transfer "
+        r'session=7 rung=cxfr moved=yes seconds=0\.25 text="two words"\n',
+        stream.getvalue(),
+    )
+
+
+def test_json() -> None:
+    stream = log(LogFormat.JSON)
+    emit(LOGGER, "transfer", level=logging.WARNING, session=7, target=None, moved=True, text="é\n")
+    line = json.loads(stream.getvalue())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "WARNING",
+        "logger": "cxfr_proxy.test",
+        "event": "transfer",
+        "fields": {"session": 7, "target": None, "moved": True, "text": "é\n"},
+    }
+
+
+HOSTILE = [
+    "\n2026-01-01T00:00:00.000Z INFO transfer session=1 outcome=moved",
+    '" outcome="moved',
+    "a outcome=moved",
+    "a\\",
+    "\r\x1b[2J\x00\x7f\x85\u2028\u202e\ud800\U000e0001",
+    "",
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_nobody_forges_a_line(log_format: LogFormat, value: str) -> None:
+    stream = log(log_format)
+    emit(LOGGER, "refused", reason=value, end=1)
+    assert stream.getvalue().isprintable() is False  # because of the one newline at the end
+    assert stream.getvalue()[:-1].isprintable()
+    assert stream.getvalue().encode().endswith(b"\n")
+
+
+def unquoted(token: str) -> str:
+    """An independent reader of quoted tokens: a token in quotes is a Python literal without its own
+    quotes."""
+    if not token.startswith('"'):
+        return token
+    value = ast.literal_eval(token)
+    assert isinstance(value, str)
+    return value
+
+
+@given(st.text())
+@example(HOSTILE[4])
+def test_quoting_is_one_token_and_loses_nothing(value: str) -> None:
+    token = quoted(value)
+    assert token.isprintable()
+    assert re.fullmatch(r'[^\s"=\\]+|"(?:[^"\\]|\\.)*"', token)
+    assert unquoted(token) == value
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_long_values_are_cut(log_format: LogFormat) -> None:
+    stream = log(log_format)
+    emit(LOGGER, "refused", reason="x" * 1_000_000)
+    assert MAX_VALUE_CHARS < len(stream.getvalue()) < MAX_VALUE_CHARS + 200
+
+
+def test_a_traceback_is_a_field() -> None:
+    stream = log(LogFormat.TEXT)
+    try:
+        raise KeyError("a\nb")
+    except KeyError as exc:
+        emit(LOGGER, "defect", level=logging.ERROR, exc_info=exc, session=3)
+    assert stream.getvalue().count("\n") == 1
+    assert 'ERROR defect session=3 exception="Traceback' in stream.getvalue()
+
+
+def test_other_libraries_cannot_make_events() -> None:
+    stream = log(LogFormat.TEXT)
+    logging.getLogger("other").warning("transfer session=%s", "1\n2")
+    assert stream.getvalue().count("\n") == 1
+    assert ' WARNING log source=other message="transfer session=1\\n2"' in stream.getvalue()
+
+
+def test_levels() -> None:
+    stream = log(LogFormat.TEXT, LogLevel.DEBUG)
+    emit(LOGGER, "detail", level=logging.DEBUG)
+    logging.getLogger("other").info("a password")
+    assert stream.getvalue().endswith(" DEBUG detail\n")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_configuring_again_replaces() -> None:
+    first = log(LogFormat.TEXT)
+    second = log(LogFormat.TEXT, LogLevel.ERROR)
+    emit(LOGGER, "one", level=logging.ERROR)
+    emit(LOGGER, "two")
+    assert first.getvalue() == ""
+    assert second.getvalue().count("\n") == 1
