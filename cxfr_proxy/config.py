@@ -267,8 +267,8 @@ class Config:
         kinds.PATH,
         (),
         "PEM file with a certificate chain, and its key if no --key goes with it",
-        "No certificate can be made up that clients would accept.",
-        shown="none: required unless starttls is off",
+        "No certificate can be made up that clients would accept; one to try things with can.",
+        shown="none: a self-signed one for the domains, made anew at each start",
     )
     key: tuple[Path, ...] = repeatable(
         Group.SERVING,
@@ -361,10 +361,6 @@ class Config:
             raise ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
         if not self.listen:
             raise ConfigError("listen: expected at least one ADDRESS:PORT")
-        if not self.certificate and self.starttls is not StartTls.OFF:
-            raise ConfigError(
-                f"--certificate FILE is needed: starttls is {self.starttls} (--starttls off serves without encryption)"
-            )
 
 
 SETTINGS: Final = settings_of({"": Config, "timeouts": Timeouts, "limits": Limits})

@@ -1,4 +1,4 @@
-"""The PROXY protocol's header, which tells a node the client's address (the HAProxy project's specification, 1 and 2)."""
+"""The PROXY protocol's header, versions 1 and 2 of the HAProxy project's specification: whose connection this is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def header(version: ProxyHeader, client: Peer | None, proxy: Peer | None) -> byt
     return _v2(addresses)
 
 
-_Addresses = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int, ipaddress.IPv4Address | ipaddress.IPv6Address, int]
+_Addresses = tuple[
+    ipaddress.IPv4Address | ipaddress.IPv6Address, int, ipaddress.IPv4Address | ipaddress.IPv6Address, int
+]
 
 
 def _same_family(client: Peer | None, proxy: Peer | None) -> _Addresses | None:

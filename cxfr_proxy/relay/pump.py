@@ -4,7 +4,7 @@ What costs in a relay on top of trio is not Python and not the parser, it is a t
 sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
 then serves every socket that is ready without waiting for anything: receive into one shared buffer, scan, send the same
 bytes. A session's own trio task is parked meanwhile; it owns the session's life and its timer
-(:meth:`Relayed.finished`).
+(:meth:`Relayed.run`).
 
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
 through the lane alone; else the session is asked, and its commands are carried out.
@@ -37,7 +37,6 @@ from typing import Final
 import trio
 
 from cxfr_proxy.events import emit
-from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
@@ -113,6 +112,12 @@ class Relayed:
         self._parked = trio.Event()
         self._scope: trio.CancelScope | None = None
 
+    @property
+    def tls_version(self) -> str | None:
+        """Of the client's connection, as ``TLSv1.3``; ``None`` where it is plain."""
+        sock = self.legs[Side.CLIENT].sock
+        return sock.version() if isinstance(sock, ssl.SSLSocket) else None
+
     def report(self, event: Event) -> None:
         self._observer(self, event)
 
@@ -124,12 +129,13 @@ class Relayed:
         """End it at once."""
         self._pump.carry_out(self, self.session.stop(trio.current_time()))
 
-    async def finished(self) -> None:
-        """Park until the session is over and its sockets are closed or given back.
+    async def run(self) -> None:
+        """Start the session, and park until it is over and its sockets are closed or given back.
 
         The session's timer runs in here. Cancelling it stops the session at once.
         """
         try:
+            self._pump.carry_out(self, self.session.start(trio.current_time()))
             while not self._parked.is_set():
                 with trio.CancelScope() as self._scope:
                     self.wind()
@@ -208,19 +214,18 @@ class Pump:
     def relay(
         self,
         session: Session,
-        client: Endpoint,
-        node: Endpoint,
+        client: socket.socket,
+        node: socket.socket,
         *,
         session_id: int,
         client_address: str,
         observer: Callable[[Relayed, Event], None],
     ) -> Relayed:
-        """Take both sockets over and start the session. The caller awaits :meth:`Relayed.finished` next."""
+        """Take both sockets over. The caller awaits :meth:`Relayed.run` next, and nothing else."""
         relayed = Relayed(self, session, session_id, client_address, observer)
-        relayed.legs = (Leg(relayed, Side.CLIENT, client.sock), Leg(relayed, Side.NODE, node.sock))
+        relayed.legs = (Leg(relayed, Side.CLIENT, client), Leg(relayed, Side.NODE, node))
         for leg in relayed.legs:
             self._legs[leg.fd] = leg
-        self.carry_out(relayed, session.start(trio.current_time()))
         return relayed
 
     def discard(self, relayed: Relayed) -> None:

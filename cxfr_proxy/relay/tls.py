@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cxfr_proxy.cluster.nodes import Address, NodeSpec
+from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config import KeyPair
 from cxfr_proxy.errors import ConfigError
 
@@ -49,7 +49,7 @@ class ServerCertificates:
         for certificate in loaded:
             for name in certificate.names:
                 by_name.setdefault(name, certificate.context)
-        first.sni_callback = _chooser(by_name)  # type: ignore[assignment]
+        first.sni_callback = _ByServerName(by_name)  # type: ignore[assignment]
         return first
 
 
@@ -75,7 +75,9 @@ def _load_pair(pair: KeyPair) -> _Loaded:
         context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
         names = _names(x509.load_pem_x509_certificate(data))
     except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-        raise ConfigError(f"expected a certificate and its key in PEM form: {_why(exc)}", file=str(pair.certificate)) from exc
+        raise ConfigError(
+            f"expected a certificate and its key in PEM form: {_why(exc)}", file=str(pair.certificate)
+        ) from exc
     return _Loaded(context, names)
 
 
@@ -97,7 +99,7 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
 
 
-class _chooser:  # noqa: N801 - used as a function
+class _ByServerName:
     """OpenSSL's callback for the name a client asks for."""
 
     def __init__(self, by_name: dict[str, ssl.SSLContext]) -> None:
@@ -159,22 +161,17 @@ def _general_name(domain: str) -> x509.GeneralName:
 
 def node_context(spec: NodeSpec) -> ssl.SSLContext:
     """How a node's certificate is verified: against ``ca=``, else the system's. Raises :class:`ConfigError`."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=spec.ca)
+    except OSError as exc:
+        raise ConfigError(
+            f"node '{spec.name}': expected CA certificates in PEM form: {_why(exc)}", file=spec.ca
+        ) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
-    if spec.ca is not None:
-        try:
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=spec.ca)
-        except OSError as exc:
-            raise ConfigError(f"node '{spec.name}': expected CA certificates in PEM form: {_why(exc)}", file=spec.ca) from exc
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(ALPN)
     return context
 
 
 def node_name(spec: NodeSpec, domain: str) -> str:
-    """The name a node's certificate has to bear: ``verify-name=``, or the domain the client asks for (RFC 6120 13.7.1.2)."""
+    """The name a node's certificate has to bear: ``verify-name=``, or the client's domain (RFC 6120 13.7.2.1)."""
     return spec.verify_name or domain
-
-
-__all__ = ["ALPN", "Address", "ServerCertificates", "development_certificate", "node_context", "node_name"]

@@ -40,7 +40,10 @@ class Drain:
     silent_before: int
     deadline: float | None
     hurried: bool = False
+    done: bool = False
+    """The node was seen empty."""
     waiting_reason: str | None = None
+    """Why nobody is being moved; ``None`` while there is no reason not to."""
 
 
 class Mover:
@@ -64,6 +67,7 @@ class Mover:
         self._leaving: deque[int] = deque()
         self._queued: set[int] = set()
         self._work = trio.Event()
+        self._rate_changed = trio.Event()
         self.drains: dict[str, Drain] = {}
 
     # --- what others want
@@ -97,7 +101,7 @@ class Mover:
         if deadline is not None:
             drain.deadline = now + deadline
         if rate is not None:
-            self._bucket.set_rate(rate, now)
+            self._set_rate(rate)
         drain.waiting_reason = None
         for move in moves:
             self.enqueue_leaving(move.session_id)
@@ -106,6 +110,11 @@ class Mover:
         """Leave the rest where they are. Clients that were asked already may still go."""
         self.drains.pop(node, None)
         self._restore_rate()
+
+    def _restore_rate(self) -> None:
+        """A rate that was asked for with a drain is over when all drains are."""
+        if all(drain.done for drain in self.drains.values()):
+            self._set_rate(self._usual_rate)
 
     def look_again(self) -> None:
         """Something about the nodes has changed: those that had nowhere to go may have now."""
@@ -116,9 +125,10 @@ class Mover:
         """Sessions still on it."""
         return self._registry.of_node(node).sessions
 
-    def _restore_rate(self) -> None:
-        if not self.drains:
-            self._bucket.set_rate(self._usual_rate, self._clock())
+    def _set_rate(self, rate: float) -> None:
+        self._bucket.set_rate(rate, self._clock())
+        self._rate_changed.set()
+        self._rate_changed = trio.Event()
 
     # --- the one task
 
@@ -156,9 +166,9 @@ class Mover:
 
     async def _wait_for_token(self) -> None:
         await trio.lowlevel.checkpoint()
-        while (delay := self._bucket.delay(self._clock())) > 0:
-            await trio.sleep(min(0.2, delay))  # the rate may be raised meanwhile
-        self._bucket.take(self._clock())
+        while not self._bucket.take(self._clock()):
+            with trio.move_on_after(self._bucket.delay(self._clock())):
+                await self._rate_changed.wait()
 
     def _move(self, relayed: Relayed, trigger: Trigger) -> None:
         order = self.order_for(relayed, trigger)
@@ -195,6 +205,9 @@ class Mover:
             await trio.sleep(0.1)
             now = self._clock()
             for drain in list(self.drains.values()):
+                if not drain.done and not self.left(drain.node):
+                    drain.done = True
+                    self._restore_rate()
                 if drain.deadline is not None and now >= drain.deadline and not drain.hurried:
                     drain.hurried = True
                     self._hurry(drain.node)

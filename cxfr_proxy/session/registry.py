@@ -43,6 +43,9 @@ class Relayed(Protocol):
     opened: float
     last_active: float
 
+    @property
+    def tls_version(self) -> str | None: ...
+
     def transfer(self, order: Order) -> None: ...
 
 

@@ -1,9 +1,9 @@
 """One direction of a session: what may go out now, and what is held back until it is whole.
 
-A lane owns the framer of one incoming stream and the bytes behind its last boundary. Only complete elements leave it,
-so that a party that dies in the middle of one leaves the other's stream whole, and so that behind everything that was sent
-there is a boundary where something may be injected. The exception: an element longer than ``max_held_bytes`` is *cut
-through*, passed on as it comes; until it ends there is no boundary and :attr:`Lane.cutting` is true.
+A lane owns the framer of one incoming stream and the bytes behind its last boundary. Only complete elements leave it.
+So a party that dies in the middle of one leaves the other's stream whole, and behind everything that was sent there is
+a boundary where something may be injected. The exception: an element longer than ``max_held_bytes`` is *cut through*,
+passed on as it comes; until it ends there is no boundary and :attr:`Lane.cutting` is true.
 
 A lane is read in one of two ways:
 
@@ -40,13 +40,11 @@ class Lane:
 
     __slots__ = ("_framer", "_held", "_max_depth", "_max_element_bytes", "_released", "_unread", "cutting", "max_held")
 
-    def __init__(
-        self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None, unread: bytes = b""
-    ) -> None:
+    def __init__(self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None) -> None:
         self._max_depth = max_depth
         self._max_element_bytes = max_element_bytes
         self.max_held = max_held_bytes
-        self._unread = unread
+        self._unread = b""
         self.restart()
 
     def restart(self) -> None:

@@ -90,7 +90,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class StartTls:
+class BeginTls:
     """Drop every byte the client has sent so far, send :data:`PROCEED`, shake hands, and begin anew."""
 
 
@@ -101,7 +101,7 @@ class Opened:
     header: StreamHeader
 
 
-Step = Reply | StartTls | Opened
+Step = Reply | BeginTls | Opened
 
 
 class ClientOpening:
@@ -120,7 +120,7 @@ class ClientOpening:
         self._answered = False
 
     def receive(self, data: bytes) -> list[Step]:
-        """Read on; the last step returned may be :class:`StartTls` or :class:`Opened`, which end this opening.
+        """Read on; the last step returned may be :class:`BeginTls` or :class:`Opened`, which end this opening.
 
         Raises :class:`ClientError`; :meth:`refuse` says what to send then.
         """
@@ -159,7 +159,7 @@ class ClientOpening:
         header = self._header
         assert header is not None
         if _parse(data, header, ClientError).tag == _STARTTLS:
-            return StartTls()
+            return BeginTls()
         raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
 
     def _answer_header(self) -> bytes:

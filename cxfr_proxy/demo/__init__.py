@@ -1,0 +1,48 @@
+"""A small XMPP world to watch the proxy in, behind ``cxfr-proxy demo``; the tests live in the same world.
+
+=============== ====================================================================================
+account         the books: which numbered message was lost, which came twice, and why that is certain
+wire            XML in, bytes out, with a parser that is not the proxy's
+proxy_header    the PROXY protocol, as a node reads it
+cluster         who is online where; XEP-0198 sessions between two streams
+stream, node    the XMPP server
+habits, client  six kinds of XMPP client
+certificate     for one domain and one day
+screen          what is shown
+scenario        the story: log in, drain, judge
+=============== ====================================================================================
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import trio
+
+from cxfr_proxy.demo.scenario import DemoOptions, ProxyOpener, open_proxy, play
+from cxfr_proxy.demo.screen import Screen
+
+__all__ = ["DemoOptions", "main"]
+
+
+def main(options: DemoOptions, opener: ProxyOpener = open_proxy) -> int:
+    """Run the demo on standard output.
+
+    0: the node was emptied, no message was lost and none came twice. 1: otherwise. 130: interrupted.
+    """
+    _allow_descriptors()
+    screen = Screen(sys.stdout, live=options.live)
+    try:
+        outcome = trio.run(play, options, screen, opener)
+    except KeyboardInterrupt:
+        return 130
+    screen.conclude(outcome)
+    return 0 if outcome.good else 1
+
+
+def _allow_descriptors() -> None:
+    """Client, proxy twice and node: four sockets a client, all in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,182 @@
+"""Message-loss accounting: which numbered message was lost, and which came twice.
+
+**Up.** A client numbers its messages and sends them to ``echo.<domain>``, which sends each back. The rule that makes
+loss decidable rests on the order in which a stream is closed:
+
+1. The node answers every message it has taken in before it sends its ``</stream:stream>``.
+2. The proxy forwards all of that to the client before its own stream error or ``</stream:stream>``.
+3. So when a client has read the end of its stream, a number that was neither echoed nor answered with an error was
+   *certainly not delivered*: it was still on its way up. The client sends it again on its next stream, and so it does
+   with one that was answered by an error of type ``wait``. Both are counted as *resent*, and neither as lost.
+
+With XEP-0198 the protocol's own counters say what has to be sent again; the rule above applies only after a new bind.
+
+A number is **lost** if it was never echoed when all is over, and came **twice** if it was echoed more than once or
+taken in more than once by the nodes together. The rule is honest about a stream that is cut without any ending and
+cannot be resumed: whether the last messages had arrived is then unknowable, the client sends them again, and what had
+arrived counts as *twice*.
+
+**Down.** Nodes number what they push by themselves, per session. What the node's socket took on a session, and the
+client never saw, is lost; what the client saw more than once came twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+_BODY: Final = re.compile(r"([^\s#]+) #([0-9]{1,12})")
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """One numbered message. ``origin`` is a client's bare JID (up) or a node session's key (down)."""
+
+    origin: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.origin} #{self.number}"
+
+    @classmethod
+    def parse(cls, body: str | None) -> Numbered | None:
+        """The number in a message body, or ``None`` if it is a body of another kind."""
+        match = _BODY.fullmatch(body or "")
+        return cls(match[1], int(match[2])) if match else None
+
+
+@dataclass(slots=True)
+class SessionRecord:
+    """What a node saw of one session, from bind to its last stream.
+
+    ``received`` holds every numbered message taken in, in order, repetitions included; ``written`` those the node
+    pushed by itself and its socket took. ``replies`` maps the ids of IQ answers to their types.
+    """
+
+    full_jid: str
+    key: str
+    nodes: list[str]
+    received: list[Numbered] = field(default_factory=list)
+    written: set[int] = field(default_factory=set)
+    replies: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def bare_jid(self) -> str:
+        return self.full_jid.partition("/")[0]
+
+
+class ClientAccount:
+    """One client's side of the books, across all its streams."""
+
+    def __init__(self, bare_jid: str) -> None:
+        self.origin = bare_jid
+        self.sent = 0
+        """Numbers given out so far: 1 to this."""
+        self.resent = 0
+        self.in_flight: set[int] = set()
+        """Sent on the present stream, no answer yet."""
+        self.due_again: set[int] = set()
+        self.echoes: Counter[int] = Counter()
+        self.refused: set[int] = set()
+        """Answered by an error that says: do not try again."""
+        self.pushed: Counter[Numbered] = Counter()
+
+    def number(self) -> Numbered:
+        """A new number, in flight from now on."""
+        self.sent += 1
+        self.in_flight.add(self.sent)
+        return Numbered(self.origin, self.sent)
+
+    def again(self) -> list[Numbered]:
+        """Everything that has to be sent again, in flight from now on."""
+        due = sorted(self.due_again)
+        self.due_again.clear()
+        self.in_flight.update(due)
+        self.resent += len(due)
+        return [Numbered(self.origin, number) for number in due]
+
+    def saw(self, numbered: Numbered) -> None:
+        """A numbered message arrived: an echo of this client's own, or one that a node pushed."""
+        if numbered.origin != self.origin:
+            self.pushed[numbered] += 1
+            return
+        self.echoes[numbered.number] += 1
+        self.in_flight.discard(numbered.number)
+        self.due_again.discard(numbered.number)
+
+    def bounced(self, number: int, *, wait: bool) -> None:
+        """A message of this client's came back as an error; ``wait`` is the error's type."""
+        self.in_flight.discard(number)
+        if wait:
+            self.due_again.add(number)
+        else:
+            self.refused.add(number)
+
+    def stream_lost(self) -> None:
+        """The stream has ended for good (not to be resumed), and all that came on it has been read."""
+        self.due_again |= self.in_flight
+        self.in_flight.clear()
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is on its way or waits to be sent again."""
+        return not self.in_flight and not self.due_again
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Messages, counted; ``sent`` without the repetitions, which are ``resent``."""
+
+    sent: int = 0
+    received: int = 0
+    resent: int = 0
+    refused: int = 0
+    lost: int = 0
+    twice: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.sent + other.sent,
+            self.received + other.received,
+            self.resent + other.resent,
+            self.refused + other.refused,
+            self.lost + other.lost,
+            self.twice + other.twice,
+        )
+
+
+def judge(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
+    """One client's traffic, up and down together; ``records`` are those of all nodes, of all clients or of this one."""
+    own = [record for record in records if record.bare_jid == account.origin]
+    return judge_up(account, own) + judge_down(account, own)
+
+
+def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
+    """What the client sent, against the echoes it saw and what the nodes took in."""
+    taken_in = Counter(
+        numbered.number for record in records for numbered in record.received if numbered.origin == account.origin
+    )
+    twice = {number for counts in (taken_in, account.echoes) for number, n in counts.items() if n > 1}
+    answered = account.echoes.keys() | account.refused
+    return Tally(
+        sent=account.sent,
+        received=len(account.echoes),
+        resent=account.resent,
+        refused=len(account.refused),
+        lost=account.sent - len(answered),
+        twice=len(twice),
+    )
+
+
+def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
+    """What the nodes pushed, against what the client saw."""
+    written = {Numbered(record.key, number) for record in records for number in record.written}
+    return Tally(
+        sent=len(written),
+        received=len(account.pushed),
+        lost=len(written - account.pushed.keys()),
+        twice=sum(1 for n in account.pushed.values() if n > 1),
+    )

@@ -1,0 +1,128 @@
+"""What kinds of client there are, and what each does when it is told to move: the table :data:`HABITS`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.xmpp import names
+
+
+class Kind(StrEnum):
+    """What a client does when it is told to move."""
+
+    CXFR = "cxfr"
+    """Knows XEP-0051: says yes, finishes, closes, goes there."""
+    CXFR_SILENT = "cxfr-silent"
+    """Knows XEP-0051, but closes and goes without an answer, as the one client in wide use does."""
+    SEE_OTHER_HOST = "see-other-host"
+    """Refuses the IQ, and follows the stream error."""
+    PLAIN = "plain"
+    """Refuses the IQ, and comes back to the address it has always used."""
+    MUTE = "mute"
+    """Like ``PLAIN``, but never answers an IQ that it does not know."""
+    STREAM_MANAGEMENT = "stream-management"
+    """Like ``PLAIN``, with XEP-0198: resumes after a bare FIN."""
+
+
+class Rung(StrEnum):
+    """How a client was made to move, as it looked from its side."""
+
+    CXFR = "cxfr"
+    SEE_OTHER_HOST = "see-other-host"
+    RESET = "reset"
+    """Any other stream error, or ``</stream:stream>`` without one."""
+    CUT = "cut"
+    """The bytes just ended."""
+
+
+class Security(StrEnum):
+    NONE = "none"
+    STARTTLS = "starttls"
+    DIRECT_TLS = "direct-tls"
+
+
+class Life(StrEnum):
+    """What a client is doing at present."""
+
+    AWAY = "away"
+    CONNECTING = "connecting"
+    BOUND = "bound"
+    MOVING = "moving"
+    """It has been told to go and is finishing."""
+    GONE = "gone"
+    """For good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """``None`` for ``answer`` is silence."""
+
+    knows_cxfr: bool = False
+    answers: bool = True
+    follows_redirect: bool = False
+    resumes: bool = False
+
+
+HABITS: Final = {
+    Kind.CXFR: Habits(knows_cxfr=True),
+    Kind.CXFR_SILENT: Habits(knows_cxfr=True, answers=False),
+    Kind.SEE_OTHER_HOST: Habits(follows_redirect=True),
+    Kind.PLAIN: Habits(),
+    Kind.MUTE: Habits(answers=False),
+    Kind.STREAM_MANAGEMENT: Habits(resumes=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect, and how."""
+
+    address: Address
+    security: Security
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """A numbered message every ``interval_seconds``. ``peer`` is ``None`` for the echo service.
+
+    Another :class:`DemoClient` as ``peer`` echoes too, but only while it is online: what comes back as an error counts
+    as *refused*, and what was on its way to it when its stream ended is lost.
+    """
+
+    interval_seconds: float
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A stream that ended, and what came after it: ``seconds`` from the end to the next bind or resumption."""
+
+    rung: Rung
+    where: Address
+    seconds: float
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a stream ended. ``target`` is ``None`` where nobody said where to go."""
+
+    rung: Rung
+    target: Target | None = None
+
+
+def caps_hash(kind: Kind) -> str:
+    """The XEP-0115 verification string (section 5.1) of a kind's disco#info."""
+    text = f"client/pc//{kind}<" + "".join(f"{var}<" for var in sorted(features(kind)))
+    return base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()
+
+
+def features(kind: Kind) -> list[str]:
+    """The disco#info features of a kind."""
+    own = [names.CXFR] if HABITS[kind].knows_cxfr else []
+    return [names.DISCO_INFO, names.PING, *own]

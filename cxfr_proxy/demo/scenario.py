@@ -1,0 +1,345 @@
+"""The story that ``cxfr-proxy demo`` tells: a node is emptied under its clients, and nothing is lost.
+
+Two nodes share their session state. Clients of every kind log in through the proxy, a third of them with numbered
+messages running both ways; ``node1`` is drained; when everybody is online elsewhere the traffic settles, all log out,
+and the books are judged (:mod:`cxfr_proxy.demo.account`).
+
+The story knows the proxy only as :class:`DemoProxy`. :func:`open_proxy` is the adapter to the real one; the tests put a
+stand-in there.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from cxfr_proxy.config import Config, Limits, ListenAddress
+from cxfr_proxy.demo.account import Tally, judge
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.client import DemoClient
+from cxfr_proxy.demo.cluster import DemoCluster
+from cxfr_proxy.demo.habits import Kind, Life, Rung, Security, Traffic
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot
+from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.session.commands import Outcome as TransferOutcome
+
+DOMAIN: Final = "localhost"
+SHARES: Final = {
+    Kind.CXFR: 25,
+    Kind.CXFR_SILENT: 10,
+    Kind.SEE_OTHER_HOST: 20,
+    Kind.PLAIN: 15,
+    Kind.MUTE: 10,
+    Kind.STREAM_MANAGEMENT: 20,
+}
+"""Of a hundred clients. Kinder than the world, where hardly any knows XEP-0051: the demo is to show every rung."""
+TALKATIVE_EVERY: Final = 3
+"""One client in so many has traffic."""
+INTERVAL_SECONDS: Final = 0.25
+"""Between two messages of a talkative client, each way: enough that every drain catches some in flight, and about 500 a
+second in all, which a laptop carries with both ends, the nodes and the proxy in one process."""
+LOGIN_SECONDS: Final = 20.0
+DRAIN_SECONDS: Final = 30.0
+SETTLE_SECONDS: Final = 5.0
+LEAVE_SECONDS: Final = 5.0
+AHEAD_SECONDS: Final = 1.0
+"""Traffic before and after the drain."""
+POLL_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """``seed`` decides who is talkative and how long everybody waits; ``live`` is ``None`` for: if on a terminal."""
+
+    clients: int = 200
+    seed: int = 1
+    live: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the proxy says a drain is: sessions that it still carries to the node, of how many at the start."""
+
+    left: int
+    total: int
+
+
+class DemoProxy(Protocol):
+    """What the story needs of a proxy."""
+
+    @property
+    def address(self) -> Address:
+        """Takes STARTTLS and direct TLS."""
+
+    async def drain(self, node: str) -> None:
+        """Begin to empty a node; may return at once, or when it is done."""
+
+    def progress(self) -> Progress:
+        """Of the drain."""
+
+    def transfers(self) -> Mapping[Rung, int]:
+        """Transfers that worked, by the rung that did it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a proxy has to be started with. ``directory`` is there for its files, and vanishes afterwards."""
+
+    domain: str
+    nodes: Sequence[DemoNode]
+    certificate: DemoCertificate
+    directory: Path
+    seed: int
+
+
+ProxyOpener = Callable[[Setting], AbstractAsyncContextManager[DemoProxy]]
+
+
+@asynccontextmanager
+async def open_proxy(setting: Setting) -> AsyncIterator[DemoProxy]:
+    """The real proxy, in this process, on a free port of the loopback interface."""
+    nodes_file = setting.directory / "nodes.txt"
+    lines = [f"{node.name} {node.address} public={node.public_address}\n" for node in setting.nodes]
+    nodes_file.write_text("".join(lines))
+    config = Config(
+        backends=nodes_file,
+        listen=(ListenAddress("127.0.0.1", 0),),
+        domain=(setting.domain,),
+        certificate=(setting.certificate.certificate,),
+        key=(setting.certificate.key,),
+        control=setting.directory / "control.sock",
+        limits=Limits(connections_per_address=None),
+    )
+    proxy = Proxy(config)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.run)
+        yield _InProcess(proxy)
+        nursery.cancel_scope.cancel()
+
+
+class _InProcess:
+    """:class:`DemoProxy` by a :class:`Proxy`."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        host, port = proxy.addresses[0]
+        self.address = Address(host, port)
+        self._total = 0
+
+    async def drain(self, node: str) -> None:
+        self._total = len(self._proxy.registry)
+        self._drained = node
+        self._proxy.operations.drain(node)
+
+    def progress(self) -> Progress:
+        return Progress(self._proxy.registry.of_node(self._drained).sessions, self._total)
+
+    def transfers(self) -> Mapping[Rung, int]:
+        counts: Counter[Rung] = Counter()
+        for (rung, outcome), count in self._proxy.registry.transfers.items():
+            if outcome is TransferOutcome.MOVED:
+                counts[Rung(rung.value)] += count
+        return counts
+
+
+async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_proxy) -> Outcome:
+    """Tell the whole story on the screen."""
+    with tempfile.TemporaryDirectory(prefix="cxfr-proxy-demo-") as name:
+        directory = Path(name)
+        certificate = make_certificate(directory, DOMAIN)
+        cluster = DemoCluster(DOMAIN, shared=True)
+        context = certificate.server_context()
+        nodes = [
+            DemoNode(node, DOMAIN, cluster=cluster, public_tls=context, asks_capabilities=True)
+            for node in ("node1", "node2")
+        ]
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                await nursery.start(node.serve)
+            async with opener(Setting(DOMAIN, nodes, certificate, directory, options.seed)) as proxy:
+                story = Story(options, screen, cluster, nodes, proxy, certificate)
+                outcome = await story.tell()
+            nursery.cancel_scope.cancel()
+    return outcome
+
+
+class Story:
+    """One run, from the first login to the verdict."""
+
+    def __init__(
+        self,
+        options: DemoOptions,
+        screen: Screen,
+        cluster: DemoCluster,
+        nodes: Sequence[DemoNode],
+        proxy: DemoProxy,
+        certificate: DemoCertificate,
+    ) -> None:
+        self._screen = screen
+        self._cluster = cluster
+        self._nodes = nodes
+        self._proxy = proxy
+        self._drained = nodes[0].name
+        self._phase = "logging in"
+        self._started = trio.current_time()
+        self._recent: list[str] = []
+        self._shown: Counter[str] = Counter()
+        self.clients = cast_of(options, proxy.address, certificate)
+
+    async def tell(self) -> Outcome:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            for client in self.clients:
+                nursery.start_soon(client.run)
+                if client.traffic is not None:
+                    self._cluster.push_intervals[client.bare_jid] = INTERVAL_SECONDS
+            await self._until(self._all_online, LOGIN_SECONDS)
+            self._phase = "everybody is online"
+            await trio.sleep(AHEAD_SECONDS)
+            self._phase = f"draining {self._drained}"
+            seconds, left, away = await self._drain(nursery)
+            self._phase = "letting traffic settle"
+            await trio.sleep(AHEAD_SECONDS)
+            await self._settle()
+            self._phase = "done"
+            self._look()
+            nursery.cancel_scope.cancel()
+        return Outcome(
+            self._drained,
+            seconds,
+            left,
+            away,
+            self._kinds(judged=True),
+            self._proxy.transfers(),
+            [f"{client.bare_jid}: {fault}" for client in self.clients for fault in client.faults],
+        )
+
+    async def _drain(self, nursery: trio.Nursery) -> tuple[float, int, int]:
+        """Seconds it took, sessions left behind, clients nowhere."""
+        begun = trio.current_time()
+        nursery.start_soon(self._proxy.drain, self._drained)
+        await trio.lowlevel.checkpoint()
+        await self._until(self._emptied, DRAIN_SECONDS)
+        online = sum(client.life is Life.BOUND for client in self.clients)
+        return (
+            trio.current_time() - begun,
+            len(self._cluster.on_node(self._drained)),
+            len(self.clients) - online,
+        )
+
+    async def _settle(self) -> None:
+        """Stop all traffic, wait for what is under way, log everybody out."""
+        for client in self.clients:
+            client.quiet()
+        self._cluster.push_intervals.clear()
+        await self._until(lambda: all(client.account.settled for client in self.clients), SETTLE_SECONDS)
+        for client in self.clients:
+            client.leave()
+        await self._until(lambda: all(client.life is Life.GONE for client in self.clients), LEAVE_SECONDS)
+
+    def _all_online(self) -> bool:
+        return all(client.life is Life.BOUND for client in self.clients)
+
+    def _emptied(self) -> bool:
+        return not self._cluster.on_node(self._drained) and not self._proxy.progress().left and self._all_online()
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait for it, but no longer than that: what is missing then shows in the outcome."""
+        with trio.move_on_after(seconds):
+            while not condition():  # noqa: ASYNC110 - looks at hundreds of clients, a few times a second
+                await trio.sleep(POLL_SECONDS)
+
+    # ---- looking ----
+
+    async def _watch(self) -> None:
+        while True:
+            self._look()
+            await trio.sleep(self._screen.refresh_seconds)
+
+    def _look(self) -> None:
+        self._note_moves()
+        accounts = [client.account for client in self.clients]
+        self._screen.show(
+            Snapshot(
+                seconds=trio.current_time() - self._started,
+                phase=self._phase,
+                clients=len(self.clients),
+                nodes={node.name: len(node.sessions) for node in self._nodes},
+                kinds=self._kinds(judged=False),
+                sent=sum(account.sent for account in accounts),
+                answered=sum(len(account.echoes) for account in accounts),
+                under_way=sum(len(account.in_flight) + len(account.due_again) for account in accounts),
+                recent=self._recent,
+            )
+        )
+
+    def _note_moves(self) -> None:
+        for client in self.clients:
+            for move in client.moves[self._shown[client.bare_jid] :]:
+                self._shown[client.bare_jid] += 1
+                how = "resumed" if move.resumed else "logged in"
+                self._recent.append(
+                    f"{client.bare_jid} ({client.kind}): {move.rung}, {how} at {move.where} after {move.seconds:.2f} s"
+                )
+        del self._recent[:-20]
+
+    def _kinds(self, *, judged: bool) -> list[KindRow]:
+        records = self._cluster.records
+        by_user: dict[str, list[int]] = {}
+        for index, record in enumerate(records if judged else ()):
+            by_user.setdefault(record.bare_jid, []).append(index)
+        rows = []
+        for kind in SHARES:
+            own = [client for client in self.clients if client.kind is kind]
+            tallies = [
+                judge(client.account, [records[index] for index in by_user.get(client.bare_jid, ())])
+                for client in (own if judged else ())
+            ]
+            rows.append(
+                KindRow(
+                    kind,
+                    clients=len(own),
+                    under_way=sum(client.life not in (Life.BOUND, Life.GONE) for client in own),
+                    moved=Counter(move.rung for client in own for move in client.moves),
+                    tally=sum(tallies, Tally()),
+                )
+            )
+        return rows
+
+
+def cast_of(options: DemoOptions, address: Address, certificate: DemoCertificate) -> list[DemoClient]:
+    """The clients, in random order, so that every kind is found on every node."""
+    rng = random.Random(options.seed)
+    kinds = kinds_of(options.clients)
+    rng.shuffle(kinds)
+    context = certificate.client_context()
+    return [
+        DemoClient(
+            f"user{number}@{DOMAIN}",
+            kind,
+            address,
+            rng=random.Random(rng.getrandbits(64)),
+            security=Security.STARTTLS if number % 2 else Security.DIRECT_TLS,
+            tls=context,
+            traffic=Traffic(INTERVAL_SECONDS) if number % TALKATIVE_EVERY == 0 else None,
+        )
+        for number, kind in enumerate(kinds)
+    ]
+
+
+def kinds_of(count: int) -> list[Kind]:
+    """So many kinds, in the proportion of :data:`SHARES`, none missing if there are enough clients."""
+    kinds = [kind for kind, share in SHARES.items() for _ in range(max(1, count * share // 100))]
+    while len(kinds) < count:
+        kinds.append(Kind.CXFR)
+    return kinds[:count]

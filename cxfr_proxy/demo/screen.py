@@ -1,0 +1,211 @@
+"""What the demo shows: a picture redrawn in place on a terminal, a line per half second elsewhere, a table at the end.
+
+Everything that decides what is shown is a pure function of a :class:`Snapshot` or an :class:`Outcome`; only
+:class:`Screen` writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TextIO
+
+from cxfr_proxy.demo.account import Tally
+from cxfr_proxy.demo.habits import Kind, Rung
+
+BAR_WIDTH: Final = 40
+RECENT: Final = 5
+"""Lines of moves that stay on the screen."""
+TERMINAL_REFRESH_SECONDS: Final = 0.1
+LINE_REFRESH_SECONDS: Final = 0.5
+
+_BOLD, _DIM, _GREEN, _RED, _YELLOW = "1", "2", "32", "31", "33"
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """Clients of one kind: how many there are, how many are between two streams, and by which rung how many moved."""
+
+    kind: Kind
+    clients: int
+    under_way: int
+    moved: Mapping[Rung, int]
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The demo at one moment. ``nodes`` maps names to sessions; ``recent`` are the latest moves, newest last."""
+
+    seconds: float
+    phase: str
+    clients: int
+    nodes: Mapping[str, int]
+    kinds: Sequence[KindRow]
+    sent: int
+    answered: int
+    under_way: int
+    recent: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended. ``left`` counts sessions still on the drained node; ``faults`` are clients' complaints."""
+
+    drained: str
+    seconds: float
+    """From the order to drain until everybody was online elsewhere."""
+    left: int
+    away: int
+    """Clients that were nowhere when time was up."""
+    kinds: Sequence[KindRow]
+    reported: Mapping[Rung, int] = field(default_factory=dict)
+    """Transfers by rung as the proxy counted them."""
+    faults: Sequence[str] = ()
+
+    @property
+    def total(self) -> Tally:
+        return sum((row.tally for row in self.kinds), Tally())
+
+    @property
+    def good(self) -> bool:
+        """Nobody left, nobody lost, and every message came exactly once."""
+        total = self.total
+        return not (self.left or self.away or total.lost or total.twice)
+
+
+def paint(text: str, code: str, *, colour: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if colour and text else text
+
+
+def frame(snapshot: Snapshot, *, colour: bool) -> list[str]:
+    """The whole picture, line by line."""
+    lines = [
+        paint("cxfr-proxy demo", _BOLD, colour=colour) + f"   {snapshot.seconds:5.1f} s   {snapshot.phase}",
+        "",
+    ]
+    for node, count in snapshot.nodes.items():
+        filled = round(BAR_WIDTH * count / max(1, snapshot.clients))
+        bar = paint("█" * filled, _GREEN, colour=colour) + paint("░" * (BAR_WIDTH - filled), _DIM, colour=colour)
+        lines.append(f"  {node}  {bar} {count:4} sessions")
+    lines.append("")
+    lines += _rows(
+        [["client", "clients", "under way", *(f"by {rung}" for rung in Rung)]]
+        + [
+            [row.kind, row.clients, row.under_way, *(row.moved.get(rung, 0) for rung in Rung)] for row in snapshot.kinds
+        ],
+        colour=colour,
+    )
+    lines += [
+        "",
+        f"  numbered messages: {snapshot.sent} sent, {snapshot.answered} answered, {snapshot.under_way} under way",
+        "",
+    ]
+    recent = list(snapshot.recent[-RECENT:])
+    return lines + [paint(f"  {text}", _DIM, colour=colour) for text in recent + [""] * (RECENT - len(recent))]
+
+
+def line(snapshot: Snapshot) -> str:
+    """The same in one line, for a log or a pipe."""
+    nodes = "  ".join(f"{node} {count:3}" for node, count in snapshot.nodes.items())
+    moved = sum((Counter(row.moved) for row in snapshot.kinds), Counter[Rung]())
+    how = ", ".join(f"{rung} {moved[rung]}" for rung in Rung if moved[rung]) or "nobody yet"
+    return (
+        f"{snapshot.seconds:5.1f} s  {snapshot.phase:<24} {nodes}  moved: {how}  "
+        f"messages: {snapshot.sent} sent, {snapshot.under_way} under way"
+    )
+
+
+def table(outcome: Outcome, *, colour: bool) -> list[str]:
+    """The result: a row for each kind of client, their sum, and the verdict in words."""
+    head = ["client", "clients", *(f"by {rung}" for rung in Rung), "sent", "received", "resent", "lost", "twice"]
+    body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
+    moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[Rung]())
+    total = _result_row("all", sum(row.clients for row in outcome.kinds), moved, outcome.total)
+    reported = ", ".join(f"{rung} {count}" for rung, count in outcome.reported.items() if count)
+    return [
+        "",
+        *_rows([head, *body, total], colour=colour),
+        "",
+        *([f"  transfers as the proxy counted them: {reported}"] if reported else []),
+        *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
+        "  " + verdict(outcome, colour=colour),
+    ]
+
+
+def verdict(outcome: Outcome, *, colour: bool) -> str:
+    """One line for whoever reads only one."""
+    total = outcome.total
+    if outcome.good:
+        good = f"{outcome.drained} emptied in {outcome.seconds:.1f} s: 0 lost, 0 twice, of {total.sent} messages"
+        return paint(good, _GREEN, colour=colour)
+    what = [
+        (outcome.left, f"{outcome.left} sessions left on {outcome.drained}"),
+        (outcome.away, f"{outcome.away} clients not online"),
+        (total.lost, f"{total.lost} messages lost"),
+        (total.twice, f"{total.twice} messages came twice"),
+    ]
+    return paint("FAILED: " + ", ".join(text for count, text in what if count), _RED, colour=colour)
+
+
+def _result_row(name: str, clients: int, moved: Mapping[Rung, int], tally: Tally) -> list[object]:
+    return [
+        name,
+        clients,
+        *(moved.get(rung, 0) for rung in Rung),
+        tally.sent,
+        tally.received,
+        tally.resent,
+        tally.lost,
+        tally.twice,
+    ]
+
+
+def _rows(rows: Sequence[Sequence[object]], *, colour: bool) -> list[str]:
+    """Columns set in line, the first to the left and the rest to the right; a zero is a dot, to keep the eye free."""
+    texts = [["·" if cell == 0 else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
+    lines = [
+        "  "
+        + "  ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in texts
+    ]
+    return [paint(lines[0], _BOLD, colour=colour), *lines[1:]]
+
+
+class Screen:
+    """Where the demo is shown. ``live`` is ``None`` for: redraw in place if ``out`` is a terminal that can."""
+
+    def __init__(self, out: TextIO, *, live: bool | None = None) -> None:
+        self._out = out
+        self.live = out.isatty() and os.environ.get("TERM") != "dumb" if live is None else live
+        self._colour = self.live and "NO_COLOR" not in os.environ
+        self._height = 0
+
+    @property
+    def refresh_seconds(self) -> float:
+        return TERMINAL_REFRESH_SECONDS if self.live else LINE_REFRESH_SECONDS
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw over the last picture, or add a line."""
+        if not self.live:
+            self._write(line(snapshot) + "\n")
+            return
+        lines = frame(snapshot, colour=self._colour)
+        up = f"\x1b[{self._height}F" if self._height else ""
+        self._height = len(lines)
+        self._write(up + "".join(f"{text}\x1b[K\n" for text in lines))
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Add the table below."""
+        self._height = 0
+        self._write("\n".join(table(outcome, colour=self._colour)) + "\n")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()

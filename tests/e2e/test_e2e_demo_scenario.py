@@ -1,0 +1,203 @@
+"""The demo's story without the proxy: a splice carries the bytes, and the node is told to play the proxy's part."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from cxfr_proxy import demo
+from cxfr_proxy.demo.account import Tally
+from cxfr_proxy.demo.habits import Kind, Rung
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.scenario import SHARES, DemoOptions, Progress, Setting, kinds_of, play
+from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot, frame, line, table
+from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.xmpp.names import StreamCondition
+
+CXFR_DEADLINE_SECONDS = 0.5
+
+
+class StandIn:
+    """Connections go to the public address of ``here``; a drain tells node1's sessions to move, as a proxy would."""
+
+    def __init__(self, nodes: list[DemoNode], address: Address) -> None:
+        self.address = address
+        self.nodes = nodes
+        self.here = nodes[0]
+
+    async def drain(self, node: str) -> None:
+        source, self.here = self.nodes
+        assert source.name == node
+        for session in source.sessions:
+            source.deliver(
+                session.full_jid,
+                f"<iq type='set' id='go' from='localhost' to='{session.full_jid}'><query xmlns='urn:xmpp:cxfr'>"
+                f"<domain>localhost</domain><server>{self.here.public_address}</server></query></iq>".encode(),
+            )
+        await trio.sleep(CXFR_DEADLINE_SECONDS)
+        for session in source.sessions:
+            if session.leg is None:
+                continue
+            if session.counters is not None:
+                await source.cut(session.full_jid)
+            elif "go" not in session.record.replies or session.record.replies["go"] == "error":
+                source.end(session.full_jid, StreamCondition.SEE_OTHER_HOST, str(self.here.public_address))
+
+    def progress(self) -> Progress:
+        return Progress(len(self.nodes[0].sessions), 0)
+
+    def transfers(self) -> Counter[Rung]:
+        return Counter()
+
+    async def splice(self, client: trio.SocketStream) -> None:
+        assert self.here.public_address is not None
+        async with (
+            client,
+            await trio.open_tcp_stream(*self.here.public_address) as node,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._carry, client, node, nursery.cancel_scope)
+            nursery.start_soon(self._carry, node, client, nursery.cancel_scope)
+
+    async def _carry(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+        try:
+            async for data in source:
+                await sink.send_all(data)
+            await sink.send_eof()
+        except trio.BrokenResourceError:
+            scope.cancel()
+
+
+@asynccontextmanager
+async def stand_in(setting: Setting) -> AsyncIterator[StandIn]:
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        proxy = StandIn(list(setting.nodes), Address(*listeners[0].socket.getsockname()))
+        nursery.start_soon(trio.serve_listeners, proxy.splice, listeners)
+        yield proxy
+        nursery.cancel_scope.cancel()
+
+
+async def do_nothing(proxy: StandIn, node: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxfr_proxy.demo.scenario.AHEAD_SECONDS", 0.3)
+    monkeypatch.setattr("cxfr_proxy.demo.scenario.INTERVAL_SECONDS", 0.05)
+
+
+async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
+    out = io.StringIO()
+    with trio.fail_after(20):
+        outcome = await play(DemoOptions(clients=30), Screen(out), stand_in)
+    assert outcome.faults == []
+    assert outcome.good, outcome
+    assert outcome.total.sent > 50
+    rungs = {row.kind: row.moved for row in outcome.kinds}
+    assert rungs == {
+        kind: {rung: kinds_of(30).count(kind)}
+        for kind, rung in {
+            Kind.CXFR: Rung.CXFR,
+            Kind.CXFR_SILENT: Rung.CXFR,
+            Kind.SEE_OTHER_HOST: Rung.SEE_OTHER_HOST,
+            Kind.PLAIN: Rung.SEE_OTHER_HOST,
+            Kind.MUTE: Rung.SEE_OTHER_HOST,
+            Kind.STREAM_MANAGEMENT: Rung.CUT,
+        }.items()
+    }
+    assert "draining node1" in out.getvalue()
+
+
+async def test_a_node_that_is_not_emptied_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cxfr_proxy.demo.scenario.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(StandIn, "drain", do_nothing)
+    with trio.fail_after(20):
+        outcome = await play(DemoOptions(clients=6), Screen(io.StringIO()), stand_in)
+    assert (outcome.left, outcome.good) == (6, False)
+
+
+def test_main_tells_the_outcome(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(DemoOptions(clients=6), stand_in) == 0
+    assert "node1 emptied in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 100, 201])
+def test_kinds(count: int) -> None:
+    kinds = kinds_of(count)
+    assert len(kinds) == count
+    assert count < len(SHARES) or set(kinds) == set(SHARES)
+
+
+# ---- the screen ----
+
+ROWS = [
+    KindRow(Kind.CXFR, 2, 1, {Rung.CXFR: 1}, Tally(10, 10, 1, 0, 0, 0)),
+    KindRow(Kind.MUTE, 1, 0, {Rung.SEE_OTHER_HOST: 1}, Tally(5, 4, 0, 0, 0, 0)),
+]
+SNAPSHOT = Snapshot(1.25, "draining node1", 3, {"node1": 1, "node2": 2}, ROWS, 15, 14, 1, [f"m{n}" for n in range(9)])
+
+
+def test_frame_keeps_its_height_and_its_columns() -> None:
+    lines = frame(SNAPSHOT, colour=False)
+    assert len(lines) == len(frame(Snapshot(0, "x", 3, SNAPSHOT.nodes, ROWS, 0, 0, 0), colour=False))
+    columns = [text for text in lines if text.startswith(("  client", "  cxfr", "  mute"))]
+    assert len(columns) == 3
+    assert len({len(text) for text in columns}) == 1
+    assert lines[-1].strip() == "m8"
+    assert "m3" not in "".join(lines)
+
+
+def test_line() -> None:
+    assert "moved: cxfr 1, see-other-host 1" in line(SNAPSHOT)
+
+
+@pytest.mark.parametrize(
+    ("left", "away", "tally", "words"),
+    [
+        (0, 0, Tally(), "node1 emptied in 2.0 s: 0 lost, 0 twice, of 15 messages"),
+        (3, 0, Tally(), "FAILED: 3 sessions left on node1"),
+        (0, 1, Tally(), "FAILED: 1 clients not online"),
+        (0, 0, Tally(lost=1), "FAILED: 1 messages lost"),
+        (0, 0, Tally(twice=2), "FAILED: 2 messages came twice"),
+    ],
+)
+def test_table_and_verdict(left: int, away: int, tally: Tally, words: str) -> None:
+    rows = [*ROWS, KindRow(Kind.PLAIN, 0, 0, {}, tally)]
+    outcome = Outcome("node1", 2.0, left, away, rows)
+    lines = table(outcome, colour=False)
+    assert lines[-1].strip() == words
+    assert outcome.good == words.startswith("node1")
+    assert len({len(text) for text in lines[1:6]}) == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_redrawn_in_place_and_a_pipe_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, pipe = Terminal(), io.StringIO()
+    for out in (terminal, pipe):
+        screen = Screen(out)
+        screen.show(SNAPSHOT)
+        screen.show(SNAPSHOT)
+    height = len(frame(SNAPSHOT, colour=False))
+    assert terminal.getvalue().count(f"\x1b[{height}F") == 1
+    assert pipe.getvalue().count("\n") == 2
+    assert "\x1b" not in pipe.getvalue()
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    Screen(terminal).show(SNAPSHOT)
+    assert "\x1b[1m" not in terminal.getvalue()
