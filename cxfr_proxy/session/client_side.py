@@ -1,0 +1,180 @@
+"""What the client's stream brings.
+
+In use, it passes unseen. While it is negotiated, while a transfer runs and once the node is gone it is read element by
+element: an answer to our own IQ is kept from the node, which never saw the question, and a stanza for which there is no
+node any more gets an error of type ``wait``: it never vanishes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cxfr_proxy.errors import ClientError, RemoteError
+from cxfr_proxy.session.commands import Outcome, Reason, Side, Upgrade
+from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.session.moving import Moving
+from cxfr_proxy.session.state import State
+from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.lane import Piece
+from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
+from cxfr_proxy.xmpp.opening import Passage, read_header
+
+_NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
+_STANZAS: Final = (b"<message", b"<presence", b"<iq")
+
+
+class ClientSide(Moving):
+    """A session that hears its client."""
+
+    __slots__ = ()
+
+    def _read_client(self) -> None:
+        while not (self._client_over or self._hold_client or self.state is State.CLOSED):
+            if self.fast[Side.CLIENT] is not None:
+                self._scan_client(self._up.take_unread())
+                return
+            piece = self._up.next()
+            if piece is None:
+                return
+            self._on_client_piece(piece)
+
+    def _scan_client(self, data: bytes) -> None:
+        if data:
+            for piece in self._up.pieces(self._up.scan(data)):
+                self._on_client_piece(piece)
+
+    def _on_client_piece(self, piece: Piece) -> None:
+        match piece.note:
+            case None:
+                self._pass_up(piece.data)
+            case Header():
+                self._on_client_header(piece.data)
+            case StreamEnd():
+                self._on_client_end()
+            case Failure(condition=condition, text=text):
+                self._on_client_fault(ClientError(condition, text))
+            case Element(name=name):
+                self._on_client_element(name, piece.data)
+
+    def _on_client_header(self, raw: bytes) -> None:
+        try:
+            header = read_header(raw, ClientError)
+            if (header.to or "").lower() != self._domain.lower():
+                raise ClientError(StreamCondition.HOST_UNKNOWN, "the domain changed at the stream's restart")
+        except ClientError as error:
+            self._on_client_fault(error)
+            return
+        self._header_to_node = header
+        self._pass_up(header.raw)
+
+    def _on_client_element(self, name: str, data: bytes) -> None:
+        if not self._client_out:
+            # With XEP-0198 it was not acknowledged, and the client knows.
+            self._late += data.startswith(_STANZAS) and not self.stream_management
+            return
+        if self.state is State.BOUND or self.state is State.TRANSFERRING:
+            if name in USUAL:
+                self._on_client_stanza(data)
+                return
+            if not self._node_out:
+                return
+        elif self.state is not State.NEGOTIATING:
+            self._answer_undelivered(data)
+            return
+        try:
+            passage = self._negotiation.from_client(data, self._header_to_node)
+        except ClientError as error:
+            self._on_client_fault(error)
+            return
+        if self.state is not State.NEGOTIATING:
+            # After bind nothing is negotiated that could begin a new stream.
+            passage.hold_client, passage.start_tls = None, False
+        self._pass_client(passage)
+
+    def _pass_client(self, passage: Passage) -> None:
+        if passage.start_tls:
+            self._reason = Reason.STARTTLS
+            self._end_node_stream(cleanly=True)
+            self._end(Upgrade())
+            return
+        self._pass_up(passage.forward)
+        self._send(Side.CLIENT, passage.answer)
+        if passage.hold_client:
+            self._hold_client = True
+            self._choose_reading()
+
+    def _on_client_stanza(self, data: bytes) -> None:
+        """A stanza that is looked at: it holds the watched bytes, or a transfer runs, or the node is gone."""
+        if WATCHED in data and self._is_answer(data):
+            return
+        if self._node_out:
+            self._send(Side.NODE, data)
+        else:
+            self._answer_undelivered(data)
+
+    def _is_answer(self, data: bytes) -> bool:
+        """Whether it answers one of our own IQs, which the node never saw, and so it must not see the answer."""
+        try:
+            element = stanza.parse(data, self._header_to_node.raw)
+        except stanza.MalformedElement:
+            return False
+        if connection_transfer.mentions_support(element):
+            self._knows_cxfr = True
+            return False
+        answer = connection_transfer.answer(element)
+        if answer is None:
+            return False
+        transfer = self._transfer
+        if transfer is not None and transfer.rung is Rung.CXFR and answer.id == transfer.iq_id:
+            if answer.accepted:
+                self._knows_cxfr = True
+                transfer.accepted = True
+                self.deadline = self._now + self._policy.timeouts.cxfr_timeout
+            else:
+                self._knows_cxfr = False
+                self._next_rung(Outcome.REFUSED)
+        return True
+
+    def _answer_undelivered(self, data: bytes) -> None:
+        try:
+            element = stanza.parse(data, self._header_to_node.raw)
+        except stanza.MalformedElement:
+            return
+        reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
+        if reply is not None:
+            self._send(Side.CLIENT, reply)
+
+    def _on_client_end(self) -> None:
+        """``</stream:stream>`` from the client: it has said its last word, and may still get the node's."""
+        self._reason = Reason.CLIENT_CLOSED
+        self._client_over = True
+        self._settle_transfer(Outcome.MOVED)
+        if self._client_out:
+            self._close_node_first(self._last_words())
+        self._finish_if_over()
+
+    def _on_client_eof(self) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._client_in = False
+        self._settle_transfer(Outcome.MOVED)
+        if self._client_out:
+            # It is gone, so nothing can be said to it any more.
+            if not self._client_over:
+                self._reason = Reason.CLIENT_LOST
+            self._end_client_output()
+        if self._node_out:
+            # With XEP-0198 the node keeps a cut session for resumption; without, or after a transfer, nobody comes back
+            # for it.
+            self._end_node_stream(cleanly=not self.stream_management)
+            self._end_node_output()
+        self._move(State.CLOSING)
+        self._await_others(self._policy.timeouts.node_close_timeout)
+
+    def _on_client_fault(self, error: RemoteError) -> None:
+        """The client's stream can't go on: the error, the end, and a clean end for the node."""
+        self._reason, self._condition = Reason.CLIENT_FAULT, error.condition
+        self._client_over = True
+        self._settle_transfer(Outcome.MOVED)
+        self._end_client(self._last_words(stanza.stream_error(error.condition, error.text)))

@@ -1,0 +1,264 @@
+"""What every layer of a session stands on: who may still speak, what is sent, and how it all ends.
+
+Order of closing, so that nothing is lost down: the node's stream first, everything that it still sends goes to the
+client, and only then the client's farewell. What the client sends in between is answered with a stanza error of type
+``wait`` (:mod:`.client_side`). A client that sees its stream end hence knows: what was neither acted upon nor answered
+did not arrive.
+"""
+
+from __future__ import annotations
+
+from cxfr_proxy.session.commands import (
+    Close,
+    Command,
+    Ended,
+    EndOutput,
+    Event,
+    Outcome,
+    Reason,
+    Report,
+    Send,
+    Side,
+    Transferred,
+    Upgrade,
+)
+from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.opening import Negotiation, StreamHeader
+
+
+class SessionCore:
+    """See the module. ``domain`` is the one the client's header names; ``unread`` of ``up`` is what it sent already."""
+
+    __slots__ = (
+        "_client_in",
+        "_client_out",
+        "_client_over",
+        "_condition",
+        "_domain",
+        "_down",
+        "_ended",
+        "_farewell",
+        "_header_due",
+        "_header_to_client",
+        "_header_to_node",
+        "_hold_client",
+        "_iq_due",
+        "_knows_cxfr",
+        "_late",
+        "_negotiation",
+        "_node_in",
+        "_node_out",
+        "_now",
+        "_out",
+        "_policy",
+        "_reason",
+        "_tls",
+        "_transfer",
+        "_undelivered",
+        "_up",
+        "deadline",
+        "fast",
+        "node",
+        "state",
+    )
+
+    def __init__(
+        self, header: StreamHeader, up: Lane, policy: Policy, *, node: str, tls: bool, offer_starttls: bool = False
+    ) -> None:
+        limits = policy.limits
+        self.state = State.NEGOTIATING
+        self.node = node
+        self.deadline: float | None = None
+        """When to call :meth:`tick`; ``None``: no need to."""
+        self.fast: list[Lane | None] = [None, None]
+        """By :class:`Side`: the lane that may be scanned without asking."""
+        self._policy = policy
+        self._tls = tls
+        self._domain = header.to or ""
+        self._up = up
+        self._down = Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
+        self._negotiation = Negotiation(offer_starttls=offer_starttls, jid_of_resumable=policy.jid_of_resumable)
+        self._header_to_node = header  # the client's
+        self._header_to_client: StreamHeader | None = None  # the node's
+        self._header_due = True  # the client's current stream has not got its header yet
+        self._hold_client = False
+        # In: its connection may still bring something. Out: its stream may still be written to.
+        self._client_in = self._client_out = self._node_in = self._node_out = True
+        self._client_over = False  # its stream has ended or failed: what else it sends is dropped
+        self._transfer: Transfer | None = None
+        self._iq_due: bytes | None = None  # waits for a boundary, behind an element that is being cut through
+        self._farewell: bytes | None = None  # the client's last bytes, once the node has nothing more for it
+        self._knows_cxfr: bool | None = None
+        self._reason = Reason.STOPPED
+        self._condition: str | None = None
+        self._ended = False
+        self._late = 0
+        self._undelivered = 0
+        self._out: list[Command] = []
+        self._now = 0.0
+
+    # --- what others ask
+
+    @property
+    def full_jid(self) -> str | None:
+        """Known from bind on; ``None`` for a resumed session that began elsewhere."""
+        return self._negotiation.full_jid
+
+    @property
+    def domain(self) -> str:
+        """The domain the client asked for."""
+        return self._domain
+
+    @property
+    def tls(self) -> bool:
+        return self._tls
+
+    @property
+    def stream_management(self) -> bool:
+        return self._negotiation.stream_management
+
+    @property
+    def rung(self) -> Rung | None:
+        """The rung being tried; ``None`` when no transfer runs."""
+        return self._transfer.rung if self._transfer is not None else None
+
+    @property
+    def node_lost(self) -> bool:
+        """The node's stream is over although the client's is not."""
+        return not self._node_out
+
+    def wants(self, side: Side) -> bool:
+        """Whether bytes from that side should be read now."""
+        if side is Side.CLIENT:
+            return self._client_in and not self._hold_client
+        return self._node_in
+
+    # --- small tools
+
+    def _take(self) -> list[Command]:
+        out, self._out = self._out, []
+        return out
+
+    def _send(self, side: Side, data: bytes) -> None:
+        if data:
+            self._out.append(Send(side, data))
+
+    def _report(self, event: Event) -> None:
+        self._out.append(Report(event))
+
+    def _move(self, state: State) -> None:
+        if state is self.state:
+            return
+        if state not in MOVES[self.state]:
+            raise AssertionError(f"no way from {self.state} to {state}")
+        self.state = state
+        self._choose_reading()
+
+    def _choose_reading(self) -> None:
+        """Which directions need no attention now."""
+        bound = self.state is State.BOUND
+        self.fast[Side.CLIENT] = self._up if bound and self._node_out and not self._hold_client else None
+        moving = self.state is State.TRANSFERRING and self._client_out and self._iq_due is None
+        self.fast[Side.NODE] = self._down if (bound or moving) and self._node_in else None
+
+    def _pass_up(self, data: bytes) -> None:
+        if self._node_out:
+            self._send(Side.NODE, data)
+
+    def _pass_down(self, data: bytes) -> None:
+        if self._client_out:
+            self._send(Side.CLIENT, data)
+        else:
+            self._undelivered += len(data)
+
+    # --- the closing
+
+    def _last_words(self, error: bytes = b"") -> bytes:
+        """An error, if there is one, and the end of the client's stream, behind a header if it has got none."""
+        if self._header_due or self._header_to_client is None:
+            header = stanza.stream_header(
+                to=self._header_to_node.from_, from_=self._domain, stream_id=self._policy.token(), lang="en"
+            )
+            return header + error + stanza.STREAM_END
+        return error + self._header_to_client.end
+
+    def _close_node_first(self, farewell: bytes) -> None:
+        """End the node's stream, pass on what it still sends, then say farewell to the client."""
+        self._farewell = farewell
+        if self._node_out:
+            self._end_node_stream(cleanly=True)
+        if self.state is not State.TRANSFERRING:
+            self._move(State.CLOSING)
+        self._choose_reading()
+        if self._node_in:
+            self.deadline = self._now + self._policy.timeouts.node_close_timeout
+        else:
+            self._say_farewell()
+
+    def _say_farewell(self) -> None:
+        farewell, self._farewell = self._farewell, None
+        assert farewell is not None
+        self._end_client(b"" if self._down.cutting else farewell)
+
+    def _end_client(self, last: bytes) -> None:
+        """Write the client's last bytes, and wait until it has left."""
+        if self._node_out:
+            self._end_node_stream(cleanly=True)
+        self._end_node_output()
+        if self._client_out:
+            self._send(Side.CLIENT, last)
+            self._end_client_output()
+        self._move(State.CLOSING)
+        self._await_others(self._policy.timeouts.see_other_host_timeout)
+
+    def _end_client_output(self) -> None:
+        self._client_out = False
+        self._farewell = None
+        self._out.append(EndOutput(Side.CLIENT))
+
+    def _end_node_stream(self, *, cleanly: bool) -> None:
+        if self._node_out and cleanly:
+            self._send(Side.NODE, self._header_to_node.end)
+        self._node_out = False
+
+    def _end_node_output(self) -> None:
+        self._node_out = False
+        self._out.append(EndOutput(Side.NODE))
+
+    def _await_others(self, seconds: float) -> None:
+        self.deadline = self._now + seconds
+        self._hold_client = False
+        self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        # A client that broke its stream may still be sending: closing now would make a reset of it, and the error that
+        # is on its way might never be read.
+        client_done = not self._client_in or (self._client_over and self._reason is not Reason.CLIENT_FAULT)
+        if self.state is State.CLOSING and client_done and not (self._client_out or self._node_in):
+            self._end(Close())
+
+    def _settle_transfer(self, outcome: Outcome) -> None:
+        """The client has left, or is being left: the transfer, if there is one, is over."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            self._reason = Reason.TRANSFERRED
+            transfer.tried.append((transfer.rung, outcome))
+            self._report(Transferred(transfer.order, tuple(transfer.tried), self._now - transfer.started))
+
+    def _give_up(self, reason: Reason) -> None:
+        if self.state is not State.CLOSED:
+            self._reason = reason
+            self._settle_transfer(Outcome.MOVED)
+            self._end(Close(at_once=True))
+
+    def _end(self, last: Close | Upgrade) -> None:
+        self.deadline = None
+        self._client_in = self._client_out = self._node_in = self._node_out = False
+        self._move(State.CLOSED)
+        if not self._ended:
+            self._ended = True
+            self._report(Ended(self._reason, self._condition, self._late, self._undelivered))
+        self._out.append(last)

@@ -1,0 +1,81 @@
+"""The ladder, climbed: one rung after the other until the client has left."""
+
+from __future__ import annotations
+
+from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Outcome, Side
+from cxfr_proxy.session.core import SessionCore
+from cxfr_proxy.session.ladder import Rung, Traits, next_rung
+from cxfr_proxy.session.state import State, Transfer
+from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
+from cxfr_proxy.xmpp.names import StreamCondition
+
+
+class Moving(SessionCore):
+    """A session that can be told to move."""
+
+    __slots__ = ()
+
+    def _climb(self) -> None:
+        transfer = self._transfer
+        assert transfer is not None
+        traits = Traits(self._tls, self.stream_management, self.full_jid is not None, self._knows_cxfr)
+        tried = [rung for rung, _ in transfer.tried]
+        transfer.rung = next_rung(traits, transfer.order, tried, try_unknown=self._policy.try_unknown)
+        if transfer.rung is Rung.CXFR and not self._ask(transfer):
+            transfer.tried.append((Rung.CXFR, Outcome.REFUSED))
+            self._climb()
+            return
+        self._report(Asked(transfer.rung, transfer.order, first=not tried))
+        match transfer.rung:
+            case Rung.CUT:
+                self._cut()
+            case Rung.SEE_OTHER_HOST:
+                error = stanza.stream_error(StreamCondition.SEE_OTHER_HOST, content=str(transfer.order.server))
+                self._close_node_first(self._last_words(error))
+            case Rung.RESET:
+                error = stanza.stream_error(StreamCondition.RESET, "reconnect")
+                self._close_node_first(self._last_words(error))
+
+    def _ask(self, transfer: Transfer) -> bool:
+        """Send the IQ; False where the names at hand can't be written in one."""
+        jid = self.full_jid
+        assert jid is not None
+        transfer.iq_id = connection_transfer.new_id(self._policy.token())
+        server = transfer.order.server if self._tls else None
+        try:
+            request = ConnectionTransfer(
+                transfer.iq_id, self._domain, jid, self._domain, server or Server.parse(self._domain)
+            )
+            self._iq_due = request.to_bytes()
+        except ValueError:
+            return False
+        self.deadline = self._now + self._policy.timeouts.cxfr_timeout
+        self._settle_down()
+        self._choose_reading()
+        return True
+
+    def _settle_down(self) -> None:
+        """After a chunk from the node: is there a boundary for an IQ that waits for one?"""
+        if self._iq_due is not None and not self._down.cutting and self._client_out:
+            iq, self._iq_due = self._iq_due, None
+            self._send(Side.CLIENT, iq)
+            self._choose_reading()
+
+    def _next_rung(self, outcome: Outcome) -> None:
+        transfer = self._transfer
+        assert transfer is not None
+        transfer.tried.append((transfer.rung, outcome))
+        self._report(Answered(transfer.rung, transfer.order, outcome))
+        self._iq_due = None
+        self._climb()
+
+    def _cut(self) -> None:
+        """Both legs end without a word: with XEP-0198 each side can take up where it was cut."""
+        self._settle_transfer(Outcome.MOVED)
+        if self._client_out:
+            self._client_out = False
+            self._out.append(EndOutput(Side.CLIENT, quietly=True))
+        self._end_node_output()
+        self._move(State.CLOSING)
+        self._await_others(self._policy.timeouts.see_other_host_timeout)

@@ -1,0 +1,235 @@
+"""What the node's stream brings, and what it means when the node goes.
+
+A node that says it is going away (``system-shutdown``, ``reset``, ``see-other-host``), or that dies without a word, is
+not the client's end: its words are held back, and the client is told to move instead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cxfr_proxy.errors import NodeError
+from cxfr_proxy.session.client_side import ClientSide
+from cxfr_proxy.session.commands import (
+    BoundTo,
+    Forged,
+    NodeLost,
+    Outcome,
+    Reason,
+    Resumable,
+    Side,
+    Warned,
+)
+from cxfr_proxy.session.state import State
+from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.lane import Piece
+from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
+from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
+
+_GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
+"""Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
+
+
+class NodeSide(ClientSide):
+    """A session that hears its node."""
+
+    __slots__ = ()
+
+    def _read_node(self, data: bytes) -> None:
+        if self.state is State.NEGOTIATING:
+            self._down.feed(data)
+            while self.wants(Side.NODE) and self.fast[Side.NODE] is None:
+                piece = self._down.next()
+                if piece is None:
+                    return
+                self._on_node_piece(piece)
+            data = self._down.take_unread()
+        if self.wants(Side.NODE):
+            self._scan_node(data)
+            self._settle_down()
+
+    def _scan_node(self, data: bytes) -> None:
+        if data:
+            for piece in self._down.pieces(self._down.scan(data)):
+                self._on_node_piece(piece)
+
+    def _on_node_piece(self, piece: Piece) -> None:
+        if not self._node_in:
+            return  # the end of a stream that has said it is over
+        match piece.note:
+            case None:
+                self._pass_down(piece.data)
+            case Header():
+                self._on_node_header(piece.data)
+            case StreamEnd():
+                self._on_node_end(Reason.NODE_CLOSED)
+            case Failure(condition=condition, text=text):
+                self._on_node_fault(NodeError(condition, text))
+            case Element(name=name):
+                self._on_node_element(name, piece)
+
+    def _on_node_header(self, raw: bytes) -> None:
+        try:
+            self._header_to_client = read_header(raw, NodeError)
+        except NodeError as error:
+            self._on_node_fault(error)
+            return
+        if self._client_out:
+            self._header_due = False
+        self._pass_down(self._header_to_client.raw)
+
+    def _on_node_element(self, name: str, piece: Piece) -> None:
+        header = self._header_to_client
+        assert header is not None, "a framer reports the header first"
+        if not piece.whole:
+            self._on_cut_through(name, piece.data)
+            return
+        if self.state is not State.NEGOTIATING and name in USUAL:
+            self._on_watched_stanza(piece.data, header)
+            return
+        try:
+            passage = self._negotiation.from_node(piece.data, header, self._domain)
+        except stanza.MalformedElement:
+            self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
+            return
+        self._pass_node(passage)
+
+    def _on_cut_through(self, name: str, data: bytes) -> None:
+        """The end of an element too long to be held back, with something about it that wanted a look: too late."""
+        if name in USUAL and WATCHED in data:
+            # It could be a forged transfer stretched beyond the limit. It is not finished yet, so the client can't have
+            # acted on it, and it never will be.
+            self._report(Forged())
+            self._give_up(Reason.NODE_FAULT)
+            return
+        self._pass_down(data)
+
+    def _on_watched_stanza(self, data: bytes, header: StreamHeader) -> None:
+        """A stanza with the watched bytes: only this proxy may tell its clients to move."""
+        try:
+            element = stanza.parse(data, header.raw)
+        except stanza.MalformedElement:
+            self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
+            return
+        if not connection_transfer.is_transfer(element):
+            self._pass_down(data)
+            return
+        self._report(Forged())
+        reply = stanza.error_reply(
+            element, StanzaCondition.NOT_ALLOWED, "cancel", "only the server may move a connection"
+        )
+        if reply is not None and self._node_out:
+            self._send(Side.NODE, reply)
+
+    def _pass_node(self, passage: Passage) -> None:
+        if passage.ends is not None:
+            self._on_node_error(passage.ends, passage.forward)
+            return
+        self._pass_down(passage.forward)
+        negotiating = self.state is State.NEGOTIATING
+        if passage.restart and negotiating:
+            self._up.restart()
+            self._down.restart()
+            self._header_due = True
+        if passage.bound is not None and negotiating:
+            self._on_bound(passage.bound)
+        self._note_stream_management()
+        for warning in self._negotiation.warnings:
+            self._report(Warned(warning))
+        self._negotiation.warnings = ()
+        if passage.hold_client is False and self._hold_client:
+            self._hold_client = False
+            self._choose_reading()
+            self._read_client()
+
+    def _note_stream_management(self) -> None:
+        resumable = self._negotiation.stream_management_id
+        if resumable is not None and not self._ended:
+            self._negotiation.stream_management_id = None
+            self._report(Resumable(resumable))
+
+    def _on_bound(self, bound: Bound) -> None:
+        limits = self._policy.limits
+        self.deadline = None
+        self._up.limit_elements(limits.max_element_up)
+        self._down.limit_elements(None)
+        self._down.max_held = limits.max_element_down
+        self._move(State.BOUND)
+        self._report(BoundTo(bound.full_jid))
+
+    def _on_node_error(self, condition: str, data: bytes) -> None:
+        if condition in _GOING_AWAY and self.state is not State.NEGOTIATING:
+            # Held back; what follows is the end of the node's stream, said or unsaid.
+            self._node_in = False
+            if self._farewell is not None:
+                self._say_farewell()
+            elif self.state is not State.CLOSING:
+                self._lose_node(Reason.NODE_SHUTDOWN)
+            return
+        if condition == StreamCondition.SEE_OTHER_HOST:
+            # Before bind nothing can be moved, and the address would lead around the proxy.
+            data = stanza.stream_error(StreamCondition.RESET, "reconnect")
+        self._node_in = False
+        self._reason, self._condition = Reason.NODE_CLOSED, condition
+        self._settle_transfer(Outcome.MOVED)
+        self._end_client(self._last_words(data))
+
+    def _on_node_end(self, reason: Reason) -> None:
+        """The node's stream is over, by ``</stream:stream>``."""
+        self._node_in = False
+        if self._farewell is not None:
+            self._say_farewell()
+        elif self.state is State.TRANSFERRING:
+            self._lose_node(reason)
+        elif self.state is not State.CLOSING:
+            self._reason = reason
+            self._close_node_first(self._last_words())
+        self._finish_if_over()
+
+    def _on_node_eof(self) -> None:
+        if self.state is State.CLOSED:
+            return
+        if not self._node_in:
+            self._finish_if_over()
+            return
+        self._node_in = False
+        if self._farewell is not None:
+            self._say_farewell()
+        elif self.state is State.NEGOTIATING:
+            self._on_client_unserved()
+        elif self.state is not State.CLOSING:
+            self._lose_node(Reason.NODE_LOST)
+        self._finish_if_over()
+
+    def _on_client_unserved(self) -> None:
+        """The node went away before there was a session worth moving."""
+        self._reason, self._condition = Reason.NODE_LOST, StreamCondition.REMOTE_CONNECTION_FAILED
+        error = stanza.stream_error(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again")
+        self._end_client(self._last_words(error))
+
+    def _on_node_fault(self, error: NodeError) -> None:
+        """The node's bytes can't be followed any further; what came before them is whole."""
+        self._node_in = False
+        self._condition = error.condition
+        self._report(Warned(f"the node broke its stream: {error}"))
+        if self._farewell is not None:
+            self._say_farewell()
+        elif self.state is State.NEGOTIATING:
+            self._on_client_unserved()
+        elif self._down.cutting:
+            self._give_up(Reason.NODE_FAULT)  # the client's stream is broken as well
+        elif self.state is not State.CLOSING:
+            self._lose_node(Reason.NODE_FAULT)
+
+    def _lose_node(self, reason: Reason) -> None:
+        """The client is still here: tell it to move, or go on telling it."""
+        self._reason = reason
+        if self._down.cutting:
+            self._give_up(reason)  # in the middle of an element nothing can be said any more
+            return
+        self._end_node_stream(cleanly=reason is not Reason.NODE_LOST)
+        self._end_node_output()
+        self._choose_reading()
+        if self.state is State.BOUND:
+            self._report(NodeLost(reason))

@@ -1,0 +1,57 @@
+"""The states of a session, and what it carries along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from cxfr_proxy.config import Limits, Timeouts
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Order, Rung
+
+
+class State(Enum):
+    NEGOTIATING = "negotiating"
+    """Client and node agree on authentication and a resource."""
+    BOUND = "bound"
+    """The stream is in use."""
+    TRANSFERRING = "transferring"
+    """The client was told to move, or will be as soon as its node's stream is closed."""
+    CLOSING = "closing"
+    """One of the streams is ended; the rest is waiting for the other parties to end theirs."""
+    CLOSED = "closed"
+
+
+MOVES: Final[dict[State, frozenset[State]]] = {
+    State.NEGOTIATING: frozenset((State.BOUND, State.CLOSING, State.CLOSED)),
+    State.BOUND: frozenset((State.TRANSFERRING, State.CLOSING, State.CLOSED)),
+    State.TRANSFERRING: frozenset((State.CLOSING, State.CLOSED)),
+    State.CLOSING: frozenset((State.CLOSED,)),
+    State.CLOSED: frozenset(),
+}
+"""Every move a session can make. Anything else is a defect, and raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator decided, as far as a session needs it. ``token`` makes unguessable text."""
+
+    timeouts: Timeouts
+    limits: Limits
+    try_unknown: bool
+    token: Callable[[], str]
+    jid_of_resumable: Callable[[str], str | None]
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A transfer under way. Times are the relay's clock, in seconds."""
+
+    order: Order
+    started: float
+    rung: Rung = Rung.RESET
+    iq_id: str = ""
+    accepted: bool = False
+    tried: list[tuple[Rung, Outcome]] = field(default_factory=list)
