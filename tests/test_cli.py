@@ -52,7 +52,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "part"),
     [
         ([], "--backends FILE is needed"),
-        (["--backends", "n"], "--certificate FILE is needed"),
         (["--back", "n"], "unknown flag --back; did you mean --backends?"),
         (["--zzz=1", "show", "nodes"], "unknown flag --zzz (try: cxfr-proxy --help)"),
         (["show", "nodes", "--wait"], "unrecognized arguments: --wait"),

@@ -1,0 +1,37 @@
+# Two commands do all there is to set up: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/cxfr-proxy demo
+
+# Everything that has to hold: formatting, lint, types, tests. Tests against real servers skip, with a reason, where a
+# server is not installed; CXFR_REQUIRE_REAL=1 makes that a failure.
+test: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# The settings' reference is drawn from the table in cxfr_proxy/config.py; a test holds the two together.
+docs: $(VENV)/.installed
+	$(BIN)/python -c 'from cxfr_proxy import config, settings; print(end=settings.render_markdown(config.SETTINGS))' \
+		> docs/configuration.md
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
