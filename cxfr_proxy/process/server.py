@@ -24,7 +24,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.operations import ProxyOperations
-from cxfr_proxy.relay.check import probe_down_nodes
+from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
 from cxfr_proxy.relay.pump import Pump, Relayed
@@ -35,7 +35,10 @@ from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry
 
-_TRIGGERS: Final = {Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN}
+_TRIGGERS: Final = {
+    Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
+    Reason.NODE_REDIRECTED: Trigger.NODE_REDIRECTED,
+}
 """Why a session's node was lost, as the reason of its transfer; all else is a loss without a word."""
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class Proxy:
         self._registry = Registry(redirect_window=config.redirect_window)
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
+        self._checks = Checks(self._cluster, self._dialer, self._on_node_up)
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
         self._mover = Mover(self._cluster, self._registry, transfer_rate=config.transfer_rate)
         self._server = ClientServer(
@@ -64,6 +68,7 @@ class Proxy:
             registry=self._registry,
             pump=self._pump,
             dialer=self._dialer,
+            checks=self._checks,
             certificates=self._certificates,
             observer=self._observe,
         )
@@ -87,7 +92,7 @@ class Proxy:
             services.start_soon(self._pump.run)
             services.start_soon(self._mover.run)
             services.start_soon(self._watch_nodes)
-            services.start_soon(probe_down_nodes, self._cluster, self._dialer, self._on_node_up)
+            services.start_soon(self._checks.run)
             await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
             self._announce()
             task_status.started()
@@ -186,7 +191,6 @@ class Proxy:
         self._try("nodes-file", self._reload_nodes)
 
     def _on_node_up(self, node: Node) -> None:
-        emit(_log, "node-up", node=node.name)
         self._mover.look_again()
 
     # --- what sessions report
@@ -199,6 +203,9 @@ class Proxy:
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
                 self._place_right(relayed)
             case NodeLost(reason):
+                if reason is Reason.NODE_SHUTDOWN:
+                    node = self._cluster.get(session.node)
+                    self._checks.said_it_was_going(node, sessions=self._mover.left(node.name))
                 trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
                 self._mover.enqueue_lost(relayed.id, trigger)
             case Transferred(order, tried, seconds):

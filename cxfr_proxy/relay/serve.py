@@ -17,10 +17,11 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster, Health, Node
+from cxfr_proxy.cluster.nodes import Cluster, Node
 from cxfr_proxy.config import Config, CxfrUnknown, StartTls
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
+from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.proxy_protocol import Peer
@@ -53,6 +54,7 @@ class ClientServer:
         registry: Registry,
         pump: Pump,
         dialer: Dialer,
+        checks: Checks,
         certificates: ServerCertificates,
         observer: Callable[[Relayed, Event], None],
     ) -> None:
@@ -61,6 +63,7 @@ class ClientServer:
         self._registry = registry
         self._pump = pump
         self._dialer = dialer
+        self._checks = checks
         self._certificates = certificates
         self._observer = observer
         self._domains = frozenset(domain.lower() for domain in config.domain)
@@ -126,9 +129,7 @@ class ClientServer:
                 endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
             except NodeError as exc:
                 self._registry.of_node(node.name).connect_failures += 1
-                if node.health is Health.UP:
-                    node.health = Health.DOWN
-                    emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=exc.text)
+                self._checks.connect_failed(node, exc.text)
                 continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")

@@ -31,6 +31,7 @@ class Trigger(StrEnum):
 
     DRAIN = "drain"
     NODE_SHUTDOWN = "node-shutdown"
+    NODE_REDIRECTED = "node-redirected"
     NODE_LOST = "node-lost"
     PROXY_STOP = "proxy-stop"
 

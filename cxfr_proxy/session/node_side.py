@@ -165,7 +165,8 @@ class NodeSide(ClientSide):
             if self._farewell is not None:
                 self._say_farewell()
             elif self.state is not State.CLOSING:
-                self._lose_node(Reason.NODE_SHUTDOWN)
+                redirected = condition == StreamCondition.SEE_OTHER_HOST
+                self._lose_node(Reason.NODE_REDIRECTED if redirected else Reason.NODE_SHUTDOWN)
             return
         if condition == StreamCondition.SEE_OTHER_HOST:
             # Before bind nothing can be moved, and the address would lead around the proxy.

@@ -1,0 +1,116 @@
+"""The shape of the package, read from its sources: which way imports run, where IO is, how long files are."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import cxfr_proxy
+from cxfr_proxy.config import SETTINGS
+
+PACKAGE: Final = Path(cxfr_proxy.__file__).parent
+SOURCES: Final = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+ORDER: Final = (
+    ("errors", "events"),
+    ("xmpp", "cluster"),
+    ("kinds", "settings", "config"),
+    ("session",),
+    ("relay", "admin"),
+    ("process",),
+    ("demo",),
+    ("cli", "cli_tables", "__main__"),
+)
+"""Rooms from the bottom up; each may import its own row and those before it."""
+STRANGERS: Final = ({"xmpp", "cluster"}, {"relay", "admin"})
+"""Of one row, and still none knows the other."""
+
+WITHOUT_IO: Final = ("xmpp", "cluster", "session")
+WITH_IO: Final = ("cxfr_proxy.cluster.sources", "cxfr_proxy.session.mover")
+"""The exceptions inside them."""
+IO: Final = frozenset(
+    ("trio", "socket", "ssl", "time", "random", "logging", "os", "pathlib", "asyncio", "cxfr_proxy.events")
+)
+
+MAX_LINES: Final = 600
+LONGER: Final = {
+    "cxfr_proxy.session.session": "one state table: cut in two, no half could be read without the other",
+    "cxfr_proxy.cluster.nodes": "a grammar and the list it makes, two lines too long to be worth a cut",
+}
+
+
+def room_of(module: str) -> str:
+    """``xmpp`` for ``cxfr_proxy.xmpp.lane``; empty for the package itself, which only has the version."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that is imported, anywhere in the file."""
+    is_package = SOURCES[module].name == "__init__.py"
+    for node in ast.walk(ast.parse(SOURCES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".")
+            start = ".".join(parts[: len(parts) - node.level + is_package]) + "." if node.level else ""
+            base = f"{start}{node.module or ''}".rstrip(".")
+            # "from package import module" imports the module; "from module import name" does not.
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield inner if inner in SOURCES else base
+
+
+def imported_rooms(module: str) -> set[str]:
+    own = {name for name in imports(module) if name.split(".")[0] == "cxfr_proxy"}
+    return {room_of(name) for name in own} - {""}
+
+
+ROW: Final = {room: row for row, rooms in enumerate(ORDER) for room in rooms}
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room_of(module) for module in SOURCES} - {""} == set(ROW)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_run_one_way(module: str) -> None:
+    room = room_of(module)
+    back = {other for other in imported_rooms(module) if room and ROW[other] > ROW[room]}
+    assert not back, f"{module} imports what stands above it"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_strangers_stay_strangers(module: str) -> None:
+    for rooms in STRANGERS:
+        if room_of(module) in rooms:
+            assert not imported_rooms(module) & (rooms - {room_of(module)})
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if room_of(module) in WITHOUT_IO])
+def test_no_io_where_there_is_none(module: str) -> None:
+    found = {name for name in imports(module) if name in IO or name.split(".")[0] in IO}
+    if module.startswith(WITH_IO):
+        assert found, f"{module} has no IO: it is no exception any more"
+    else:
+        assert not found
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_files_are_short(module: str) -> None:
+    lines = SOURCES[module].read_text("utf-8").count("\n")
+    if module in LONGER:
+        assert lines > MAX_LINES, f"{module} is no exception any more"
+    else:
+        assert lines <= MAX_LINES
+
+
+def test_every_setting_is_documented() -> None:
+    page = (PACKAGE.parent / "docs" / "configuration.md").read_text("utf-8")
+    assert [each.name for each in SETTINGS if f"`{each.name}`" not in page] == []
