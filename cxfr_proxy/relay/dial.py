@@ -10,7 +10,7 @@ from lxml import etree
 
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
-from cxfr_proxy.errors import NodeError
+from cxfr_proxy.errors import ConfigError, NodeError
 from cxfr_proxy.relay import proxy_protocol
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.proxy_protocol import Peer
@@ -58,7 +58,8 @@ class Dialer:
         except BaseException as exc:
             if endpoint is not None:
                 endpoint.close()
-            if isinstance(exc, OSError | trio.TooSlowError | ValueError):
+            # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
+            if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
                 raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             raise
         return endpoint
@@ -123,8 +124,17 @@ def _why(exc: BaseException) -> str:
             return f"the node's certificate was not accepted: {exc.verify_message}"
         case ssl.SSLError():
             return f"TLS with the node failed: {exc.reason or 'unknown reason'}"
+        case ConfigError():
+            return str(exc)
         case OSError():
-            cause = exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
-            return f"no connection to the node: {cause.strerror or cause}"
+            return f"no connection to the node: {_first_cause(exc).strerror or 'unknown reason'}"
         case _:
             return "the node's stream could not be read"
+
+
+def _first_cause(exc: OSError) -> OSError:
+    """What trio's own ``OSError`` came from, which names the address: one error, or a group where a name has several."""
+    cause: BaseException | None = exc.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause if isinstance(cause, OSError) else exc

@@ -76,7 +76,13 @@ class Endpoint:
     async def start_tls(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
     ) -> None:
-        """Shake hands; :attr:`sock` is a TLS socket afterwards. Raises ``ssl.SSLError`` and other ``OSError``."""
+        """Shake hands; :attr:`sock` is a TLS socket afterwards.
+
+        Raises ``ssl.SSLError`` and other ``OSError``, and ``ValueError`` for a ``server_hostname`` that can't be one.
+        """
+        if server_hostname is not None:
+            # Judged here, because SSLSocket judges it when the connection is its own already, and would leave it open.
+            server_hostname = server_hostname.encode("idna").decode("ascii")
         wrapped = context.wrap_socket(
             self.sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
         )

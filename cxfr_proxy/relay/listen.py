@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import trio
@@ -20,7 +21,8 @@ def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
     listeners: list[trio.SocketListener] = []
     try:
         for address in addresses:
-            listeners += [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in _bind(address)]
+            for sock in _bind(address):
+                listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
     except BaseException:
         for listener in listeners:
             listener.socket.close()
@@ -28,16 +30,27 @@ def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
     return listeners
 
 
-def _bind(address: ListenAddress) -> list[socket.socket]:
+def _bind(address: ListenAddress) -> Iterator[socket.socket]:
+    """One socket after the other, so that whoever takes them has all there are when one fails."""
     try:
-        if address.host is None:
-            if socket.has_dualstack_ipv6():
-                return [_server(("", address.port), socket.AF_INET6, dualstack_ipv6=True)]
-            return [_server(("", address.port), socket.AF_INET)]
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [_server(sockaddr[:2], family) for family, _, _, _, sockaddr in dict.fromkeys(found)]
-    except OSError as exc:
-        raise ConfigError(f"cannot listen on {address}: {exc.strerror or exc}") from exc
+        if address.host is not None:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, sockaddr in dict.fromkeys(found):
+                yield _server(sockaddr, family)
+        elif socket.has_dualstack_ipv6():
+            yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            yield _server(("", address.port), socket.AF_INET)
+    except (OSError, UnicodeError) as exc:  # UnicodeError: no name can look like that
+        raise ConfigError(f"cannot listen on {address}: {_why(exc)}") from exc
+
+
+def _why(exc: OSError | UnicodeError) -> str:
+    if isinstance(exc, UnicodeError):
+        return "not a host's name"
+    if isinstance(exc, socket.gaierror) or exc.errno is None:
+        return exc.strerror or str(exc)
+    return os.strerror(exc.errno)  # its own text repeats the address
 
 
 def _server(address: tuple[object, ...], family: int, *, dualstack_ipv6: bool = False) -> socket.socket:

@@ -107,9 +107,11 @@ async def test_tls_both_ways(certificate: Path) -> None:
         endpoint = Endpoint.from_stream(stream)
         await endpoint.start_tls(server_context(certificate), server_side=True)
         assert endpoint.is_tls
-        while received := await endpoint.receive_some():
-            await endpoint.send_all(received)
-        endpoint.close()
+        try:
+            while received := await endpoint.receive_some():
+                await endpoint.send_all(received)
+        finally:
+            endpoint.close()
 
     async with peer(serve) as port:
         endpoint = Endpoint.from_stream(await trio.open_tcp_stream("127.0.0.1", port))

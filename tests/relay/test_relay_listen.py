@@ -1,0 +1,98 @@
+"""Where clients come in."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+from relay_tools import no_leak
+
+from cxfr_proxy.config import ListenAddress
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.relay.listen import bind
+
+
+@contextmanager
+def bound(*addresses: ListenAddress) -> Iterator[list[trio.SocketListener]]:
+    listeners = bind(addresses)
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+
+
+async def reach(listener: trio.SocketListener, host: str) -> str:
+    """Connect; the client's address as the listener sees it."""
+    port = listener.socket.getsockname()[1]
+    async with await trio.open_tcp_stream(host, port), await listener.accept() as accepted:
+        return str(accepted.socket.getpeername()[0])
+
+
+async def test_every_address_takes_both_families() -> None:
+    with bound(ListenAddress(None, 0)) as (listener,):
+        assert await reach(listener, "127.0.0.1") == "::ffff:127.0.0.1"
+        assert await reach(listener, "::1") == "::1"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_one_address(host: str) -> None:
+    with bound(ListenAddress(host, 0)) as (listener,):
+        assert await reach(listener, host) == host
+
+
+async def test_several() -> None:
+    with bound(ListenAddress("127.0.0.1", 0), ListenAddress("::1", 0)) as (four, six):
+        assert await reach(four, "127.0.0.1") == "127.0.0.1"
+        assert await reach(six, "::1") == "::1"
+
+
+async def test_a_name() -> None:
+    with bound(ListenAddress("localhost", 0)) as listeners:
+        assert len(listeners) == len({each.socket.family for each in listeners})
+        assert await reach(listeners[0], listeners[0].socket.getsockname()[0])
+
+
+@pytest.mark.parametrize("taken_host", ["127.0.0.1", "::1"])
+async def test_all_or_nothing(taken_host: str) -> None:
+    """``localhost`` names both families, so either may be the second of the two."""
+    family = socket.AF_INET6 if ":" in taken_host else socket.AF_INET
+    with no_leak(), socket.create_server((taken_host, 0), family=family) as taken:
+        address = ListenAddress("localhost", taken.getsockname()[1])
+        with no_leak(), pytest.raises(ConfigError) as caught:
+            bind([ListenAddress("127.0.0.1", 0), address])
+        assert str(caught.value) == f"cannot listen on {address}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (ListenAddress("192.0.2.1", 5222), "cannot listen on 192.0.2.1:5222: Cannot assign requested address"),
+        (ListenAddress("host.invalid", 5222), "cannot listen on host.invalid:5222: "),
+        (ListenAddress("a" * 64, 5222), f"cannot listen on {'a' * 64}:5222: "),
+        (ListenAddress("a..b", 5222), "cannot listen on a..b:5222: "),
+        (ListenAddress("fe80::1%nosuchif", 5222), "cannot listen on [fe80::1%nosuchif]:5222: "),
+    ],
+)
+async def test_impossible(address: ListenAddress, message: str) -> None:
+    with no_leak(), pytest.raises(ConfigError) as caught:
+        bind([address])
+    assert str(caught.value).startswith(message)
+    assert "while attempting" not in str(caught.value)
+
+
+async def test_a_restart_does_not_wait_for_old_connections() -> None:
+    """The port of a connection in TIME_WAIT can be bound again."""
+    with bound(ListenAddress("127.0.0.1", 0)) as (listener,):
+        port = listener.socket.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        with socket.socket(fileno=listener.socket.detach()) as raw:
+            raw.setblocking(True)
+            accepted, _ = raw.accept()
+            accepted.close()  # closes first, so the waiting is on this side
+        client.close()
+    with bound(ListenAddress("127.0.0.1", port)):
+        pass

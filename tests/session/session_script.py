@@ -1,0 +1,368 @@
+"""A session on a stage: the test says what client and node do, the script says what each of them got.
+
+A script drives a :class:`Session` as the relay does (a direction that is ``fast`` is scanned here, the rest is handed
+over), keeps a transcript, and watches at every step what must never happen, whatever the test is about:
+
+* nothing is sent to a side whose output has ended, nor behind the end of its stream;
+* what the client has got is, at every moment, well-formed up to a boundary between two elements. lxml is the judge, and
+  sees the client's bytes only. It looks away while an element longer than ``max_held`` is being cut through
+  (``cut_through=True``);
+* the last command is the last.
+
+A failing expectation shows the transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, NoReturn, TypeVar
+
+from lxml import etree
+
+from cxfr_proxy.config import Limits, Timeouts
+from cxfr_proxy.errors import ClientError
+from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
+from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.session import MOVES, Policy, Session, State
+from cxfr_proxy.xmpp.connection_transfer import Server
+from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.opening import read_header
+
+E = TypeVar("E")
+
+DOMAIN: Final = "example.org"
+JID: Final = "juliet@example.org/balcony"
+CLIENT_HEADER: Final = (
+    "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' "
+    "to='example.org' version='1.0'>"
+)
+NODE_HEADER: Final = (
+    "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' "
+    "from='example.org' id='n1' version='1.0'>"
+)
+END: Final = "</stream:stream>"
+AUTH: Final = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>"
+SUCCESS: Final = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
+FEATURES: Final = (
+    "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>"
+    "</stream:features>"
+)
+BIND_FEATURES: Final = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
+BIND: Final = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
+BIND_RESULT: Final = (
+    f"<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{JID}</jid></bind></iq>"
+)
+ENABLE: Final = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"
+ENABLED: Final = "<enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true'/>"
+HELLO: Final = "<message to='romeo@example.org' id='m'><body>hello</body></message>"
+NEWS: Final = "<message from='romeo@example.org'><body>news</body></message>"
+PING: Final = "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
+
+ELSEWHERE: Final = Order(Trigger.DRAIN, target="node2", server=Server("node2.example.org", 5222))
+HURRIED: Final = replace(ELSEWHERE, hurried=True)
+
+
+def waited(kind: str, attributes: str) -> str:
+    """The answer to a stanza that could not be delivered any more."""
+    return (
+        f"<{kind} xmlns='jabber:client' type='error'{attributes}><error type='wait'>"
+        "<recipient-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>"
+        "<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' xml:lang='en'>"
+        f"not delivered: the connection is being moved, try again</text></error></{kind}>"
+    )
+
+
+HELLO_WAITED: Final = waited("message", ' id="m" from="romeo@example.org"')
+PING_WAITED: Final = waited("iq", ' id="p" from="example.org"')
+
+
+def stream_error(condition: str, content: str = "", text: str | None = None) -> str:
+    ns = "xmlns='urn:ietf:params:xml:ns:xmpp-streams'"
+    body = f"<{condition} {ns}>{content}</{condition}>" if content else f"<{condition} {ns}/>"
+    return f"<stream:error>{body}{f'<text {ns} xml:lang={chr(39)}en{chr(39)}>{text}</text>' if text else ''}</stream:error>"
+
+
+RESET: Final = stream_error("reset", text="reconnect")
+SEE_OTHER_HOST: Final = stream_error("see-other-host", "node2.example.org:5222")
+
+
+def iq(number: int = 1, server: str = "node2.example.org:5222") -> str:
+    """The request as this script's session writes it; its tokens are numbered."""
+    return (
+        f"<iq xmlns='jabber:client' type='set' id='urn:xmpp:cxfr:t{number}' from='example.org' to='{JID}'>"
+        f"<query xmlns='urn:xmpp:cxfr'><domain>example.org</domain><server>{server}</server></query></iq>"
+    )
+
+
+def answer(kind: str = "result", number: int = 1, *, to: str = "example.org", payload: str = "") -> str:
+    return f"<iq type='{kind}' id='urn:xmpp:cxfr:t{number}' to='{to}'>{payload}</iq>"
+
+
+class Script:
+    """One performance. ``now`` starts at 100 seconds. Not started sessions are started by the constructor."""
+
+    def __init__(
+        self,
+        *,
+        header: str = CLIENT_HEADER,
+        behind: str = "",
+        tls: bool = True,
+        offer_starttls: bool = False,
+        try_unknown: bool = True,
+        max_element_down: int = 10_000,
+        cut_through: bool = False,
+        resumable: dict[str, str] | None = None,
+    ) -> None:
+        self.timeouts = Timeouts()
+        self.now = 100.0
+        self.events: list[Event] = []
+        self.commands: list[Command] = []
+        self.moves: list[tuple[State, State]] = []
+        self.sent: dict[Side, bytes] = {Side.CLIENT: b"", Side.NODE: b""}
+        self._seen = {Side.CLIENT: 0, Side.NODE: 0}
+        self._seen_events = 0
+        self._documents = [b""]  # what the client got, a document for each of its streams
+        self._ended: set[Side] = set()
+        self._over = self._client_gone = False
+        self._cut_through = cut_through
+        self._transcript: list[str] = []
+        self._tokens = 0
+        policy = Policy(
+            timeouts=self.timeouts,
+            limits=Limits(max_element_down=max_element_down),
+            try_unknown=try_unknown,
+            token=self._token,
+            jid_of_resumable=(resumable or {}).get,
+        )
+        lane = Lane(max_element_bytes=8192, max_depth=64)
+        lane.feed((header + behind).encode())
+        piece = lane.next()
+        assert piece is not None
+        self.session = Session(read_header(piece.data, ClientError), lane, policy, node="node1", tls=tls, offer_starttls=offer_starttls)
+        self._do("the client opens", lambda: self.session.start(self.now))
+
+    def _token(self) -> str:
+        self._tokens += 1
+        return f"t{self._tokens}"
+
+    # --- what happens
+
+    def client(self, *parts: str) -> Script:
+        """The client sends this, in one chunk."""
+        return self.arrive(Side.CLIENT, "".join(parts).encode())
+
+    def node(self, *parts: str) -> Script:
+        return self.arrive(Side.NODE, "".join(parts).encode())
+
+    def arrive(self, side: Side, data: bytes) -> Script:
+        """A chunk is read from that side, as the relay does it; a side that is not wanted now is a fault of the test."""
+        if not self.session.wants(side):
+            self.fail(f"nothing is read from the {side.name.lower()} now")
+        self._note(f"{side.name.lower()} sends", data)
+        lane = self.session.fast[side]
+        if lane is None:
+            return self._do("", lambda: self.session.receive(side, data, self.now))
+        ready = lane.scan(data)
+        if lane.noted:
+            return self._do("noted", lambda: self.session.noted(side, ready, self.now))
+        self._deliver(side.other, ready)
+        return self
+
+    def client_ends(self) -> Script:
+        """The client's connection ends."""
+        self._client_gone = True
+        return self._do("client: end of file", lambda: self.session.eof(Side.CLIENT, self.now))
+
+    def node_ends(self) -> Script:
+        return self._do("node: end of file", lambda: self.session.eof(Side.NODE, self.now))
+
+    def order(self, order: Order = ELSEWHERE) -> Script:
+        return self._do(f"order: {order}", lambda: self.session.transfer(order, self.now))
+
+    def wait(self, seconds: float) -> Script:
+        self.now += seconds
+        return self._do(f"{seconds} seconds pass", lambda: self.session.tick(self.now))
+
+    def tick(self) -> Script:
+        """The deadline comes; there has to be one."""
+        due = self.session.deadline
+        if due is None:
+            self.fail("there is no deadline")
+        return self.wait(max(0.0, due - self.now))
+
+    def stop(self) -> Script:
+        return self._do("stop", lambda: self.session.stop(self.now))
+
+    def stall(self, side: Side) -> Script:
+        return self._do(f"{side.name} stalls", lambda: self.session.stalled(side, self.now))
+
+    # --- short ways to a scene
+
+    def bind(self, *, stream_management: bool = False) -> Script:
+        """All of the opening, up to a bound stream in use; nothing of it is left to be expected."""
+        self.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER)
+        self.node(NODE_HEADER, BIND_FEATURES).client(BIND).node(BIND_RESULT)
+        if stream_management:
+            self.client(ENABLE).node(ENABLED)
+        return self.forget()
+
+    def forget(self) -> Script:
+        """What was sent and reported up to here is not looked at any more."""
+        self._seen = {side: len(data) for side, data in self.sent.items()}
+        self._seen_events = len(self.events)
+        return self
+
+    # --- what is expected
+
+    def client_gets(self, *parts: str) -> Script:
+        """The client has got exactly this since the last time."""
+        return self._gets(Side.CLIENT, parts)
+
+    def node_gets(self, *parts: str) -> Script:
+        return self._gets(Side.NODE, parts)
+
+    def nobody_gets_anything(self) -> Script:
+        return self.client_gets().node_gets()
+
+    def is_in(self, state: State) -> Script:
+        if self.session.state is not state:
+            self.fail(f"expected {state}, found {self.session.state}")
+        return self
+
+    def reports(self, *events: Event) -> Script:
+        """Exactly these since the last time."""
+        found = self.events[self._seen_events :]
+        self._seen_events = len(self.events)
+        if found != list(events):
+            self.fail(f"expected events {list(events)}, found {found}")
+        return self
+
+    def reported(self, kind: type[E]) -> E:
+        """The only event of that kind so far."""
+        found = [event for event in self.events if isinstance(event, kind)]
+        if len(found) != 1:
+            self.fail(f"expected one {kind.__name__}, found {found}")
+        return found[0]
+
+    def output_ended(self, *sides: Side) -> Script:
+        if self._ended != set(sides):
+            self.fail(f"expected output ended to {sides}, found {self._ended}")
+        return self
+
+    def is_over(self, last: type[Close] | type[Upgrade] = Close, *, at_once: bool = False) -> Script:
+        expected = Upgrade() if last is Upgrade else Close(at_once)
+        if self.session.state is not State.CLOSED or self.commands[-1] != expected:
+            self.fail(f"expected {expected}, found {self.session.state} {self.commands[-1:]}")
+        return self
+
+    def is_not_over(self) -> Script:
+        if self.session.state is State.CLOSED:
+            self.fail("expected it not to be over")
+        return self
+
+    def expect(self, condition: bool, what: str) -> Script:
+        if not condition:
+            self.fail(f"expected {what}")
+        return self
+
+    def fail(self, why: str) -> NoReturn:
+        raise AssertionError("\n".join([why, "", *self._transcript]))
+
+    def _gets(self, side: Side, parts: Sequence[str]) -> Script:
+        expected = "".join(parts).encode()
+        found = self.sent[side][self._seen[side] :]
+        self._seen[side] = len(self.sent[side])
+        if found != expected:
+            self.fail(f"{side.name.lower()} gets\n  expected {expected!r}\n  found    {found!r}")
+        return self
+
+    # --- behind the stage
+
+    def _note(self, who: str, what: object = "") -> None:
+        line = f"{self.now:8.2f} {self.session.state.name:12} {who} {what}".rstrip()
+        self._transcript.append(line if len(line) <= 220 else f"{line[:140]} ... {line[-70:]}")
+
+    def _do(self, what: str, act: Callable[[], list[Command]]) -> Script:
+        if what:
+            self._note(what)
+        before = self.session.state if hasattr(self, "session") else State.NEGOTIATING
+        try:
+            commands = act()
+        except Exception as exc:
+            self._note("RAISES", repr(exc))
+            self.fail(f"raised {exc!r}")
+        after = self.session.state
+        if after is not before:
+            self.moves.append((before, after))
+        for command in commands:
+            self._carry_out(command)
+        return self
+
+    def _carry_out(self, command: Command) -> None:
+        if self._over:
+            self.fail(f"a command behind the last one: {command}")
+        self.commands.append(command)
+        match command:
+            case Send(side, data):
+                self._deliver(side, data)
+            case Report(event):
+                self._note("           reports", event)
+                self.events.append(event)
+            case EndOutput(side):
+                self._note("           ends output:", command)
+                self._ended.add(side)
+                if side is Side.CLIENT and not (command.quietly or self._cut_through):
+                    self._check_farewell()
+            case Close() | Upgrade():
+                self._note("          ", command)
+                self._over = True
+
+    def _deliver(self, side: Side, data: bytes) -> None:
+        if not data:
+            return
+        self._note(f"           {side.name.lower()} gets", data)
+        if side in self._ended:
+            self.fail(f"sent to the {side.name.lower()} behind the end of its output: {data!r}")
+        self.sent[side] += data
+        if side is Side.CLIENT:
+            self._documents[-1] += data
+            if not self._cut_through:
+                self._check_document()
+        elif self._node_stream_ended(data):
+            self.fail(f"sent to the node behind the end of its stream: {data!r}")
+
+    def _node_stream_ended(self, last: bytes) -> bool:
+        return b"</stream:stream>" in self.sent[Side.NODE][: -len(last)]
+
+    def _check_document(self) -> None:
+        """What the client got is whole elements, in an open stream or one that was ended once."""
+        data = self._documents[-1].strip()
+        root = self._parse(data if data.endswith(b":stream>") and b"</" in data else data + b"</stream:stream>")
+        if any((text or "").strip() for text in (root.text, *(element.tail for element in root))):
+            self.fail(f"text between elements\n  {data!r}")
+        if len(root) and root[-1].tag == "{urn:ietf:params:xml:ns:xmpp-sasl}success":
+            self._documents.append(b"")
+
+    def _check_farewell(self) -> None:
+        data = self._documents[-1].strip()
+        if not self._client_gone and not data.endswith(b"</stream:stream>"):
+            self.fail("the client's output was ended, but not its stream")
+
+    def _parse(self, data: bytes) -> etree._Element:
+        try:
+            return etree.fromstring(data)
+        except etree.XMLSyntaxError as exc:
+            self.fail(f"the client can't read what it got: {exc}\n  {data!r}")
+
+
+def legal(moves: Sequence[tuple[State, State]]) -> bool:
+    """A step may make several moves; each pair seen has to be a path through the table."""
+    return all(after in _reachable(before) for before, after in moves)
+
+
+def _reachable(state: State) -> set[State]:
+    found = set(MOVES[state])
+    for _ in State:
+        found |= {further for near in found for further in MOVES[near]}
+    return found

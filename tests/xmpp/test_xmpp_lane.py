@@ -1,0 +1,268 @@
+"""Lanes: what leaves them, in whatever pieces the bytes come and however they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxfr_proxy.xmpp.lane import Lane, Piece
+from cxfr_proxy.xmpp.notes import Element, Failure, Header, StreamEnd
+
+HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+END = b"</stream:stream>"
+LONG = b"<iq><query>" + b"x" * 100 + b"</query></iq>"
+STREAM = [
+    b"<message><body>hi</body></message>",
+    b" \n",
+    b"<presence/>",
+    b"<foo xmlns='urn:x'><message/></foo>",
+    b"<iq type='set'><query xmlns='urn:xmpp:cxfr'/></iq>",
+    b"<iq/>",
+    b" ",
+    b"<message><body>\xe2\x82\xac</body></message>",
+]
+BODY = b"".join(STREAM)
+NOTED = [STREAM[3], STREAM[4]]
+
+
+def opened(max_held: int | None = None, limit: int | None = None) -> Lane:
+    lane = Lane(max_element_bytes=None, max_depth=64, max_held_bytes=max_held)
+    lane.feed(HEADER)
+    piece = lane.next()
+    assert piece is not None
+    assert (piece.note, piece.data) == (Header(0, len(HEADER)), HEADER)
+    assert lane.next() is None
+    lane.limit_elements(limit)
+    return lane
+
+
+def scanned(lane: Lane, *chunks: bytes) -> list[Piece]:
+    return [piece for chunk in chunks for piece in lane.pieces(lane.scan(chunk))]
+
+
+def stepped(lane: Lane, *chunks: bytes) -> list[Piece]:
+    pieces: list[Piece] = []
+    for chunk in chunks:
+        lane.feed(chunk)
+        while (piece := lane.next()) is not None:
+            pieces.append(piece)
+    return pieces
+
+
+def data(pieces: list[Piece]) -> bytes:
+    return b"".join(piece.data for piece in pieces)
+
+
+def noted(pieces: list[Piece]) -> list[bytes]:
+    return [piece.data for piece in pieces if piece.note is not None]
+
+
+def cuts(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return ((body[:at], body[at:]) for at in range(len(body) + 1))
+
+
+def bytewise(body: bytes) -> list[bytes]:
+    return [body[at : at + 1] for at in range(len(body))]
+
+
+# --- held tails
+
+
+def test_a_tail_is_held_until_it_is_whole() -> None:
+    lane = opened()
+    assert lane.scan(b"<presence/><message><bo") == b"<presence/>"
+    assert lane.held_bytes == len(b"<message><bo")
+    assert lane.scan(b"dy>a</body>") == b""
+    assert lane.scan(b"</message> <iq") == b"<message><body>a</body></message> "
+    assert lane.held_bytes == 3
+
+
+@pytest.mark.parametrize("read", [scanned, stepped])
+def test_every_cut_gives_the_same(read: object) -> None:
+    assert callable(read)
+    for chunks in [*cuts(BODY), tuple(bytewise(BODY))]:
+        pieces = read(opened(), *chunks)
+        assert data(pieces) == BODY
+        assert all(piece.whole for piece in pieces)
+        assert noted(pieces) == (NOTED if read is scanned else [part for part in STREAM if part.strip()])
+
+
+def test_only_whole_elements_leave_at_every_cut() -> None:
+    ends = {len(b"".join(STREAM[:count])) for count in range(len(STREAM) + 1)} | {35}  # within the two spaces
+    lane, out = opened(), 0
+    for byte in bytewise(BODY):
+        out += len(data(scanned(lane, byte)))
+        assert out in ends
+    assert out == len(BODY)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(BODY)), st.booleans()), max_size=12))
+def test_switching_between_the_ways_anywhere_loses_nothing(switches: list[tuple[int, bool]]) -> None:
+    lane = opened()
+    marks = [(0, False), *sorted(switches), (len(BODY), False)]
+    pieces: list[Piece] = []
+    for (start, stepwise), (end, _) in pairwise(marks):
+        pieces += (stepped if stepwise else scanned)(lane, BODY[start:end])
+    assert data(pieces) == BODY
+    assert lane.held_bytes == 0
+    seen = noted(pieces)
+    assert [part for part in seen if part in NOTED] == NOTED
+
+
+def test_stepping_stops_at_each_element_and_the_rest_can_be_taken() -> None:
+    lane = opened()
+    lane.feed(b"<iq/><presence/><message>")
+    piece = lane.next()
+    assert piece is not None
+    assert piece.data == b"<iq/>"
+    assert lane.take_unread() == b"<presence/><message>"
+    assert lane.next() is None
+
+
+# --- white space, ends, failures
+
+
+def test_white_space_passes_at_once() -> None:
+    lane = opened()
+    assert lane.scan(b" ") == b" "
+    assert lane.scan(b"\n\t") == b"\n\t"
+    assert stepped(lane, b" ") == [Piece(None, b" ")]
+
+
+def test_white_space_inside_an_element_is_held() -> None:
+    lane = opened()
+    assert lane.scan(b"<message> ") == b""
+    assert lane.scan(b"  ") == b""
+
+
+@pytest.mark.parametrize("read", [scanned, stepped])
+def test_the_end_and_nothing_behind_it(read: object) -> None:
+    assert callable(read)
+    for chunks in cuts(b"<iq/> " + END + b"junk<"):
+        pieces = [piece for piece in read(opened(), *chunks) if piece.note is not None or piece.data]
+        ends = [piece for piece in pieces if isinstance(piece.note, StreamEnd)]
+        assert [piece.data for piece in ends] == [END]
+        before = pieces[: pieces.index(ends[0])]
+        assert data(before) == b"<iq/> "
+
+
+@pytest.mark.parametrize("read", [scanned, stepped])
+def test_what_comes_before_a_failure_passes_and_the_rest_does_not(read: object) -> None:
+    assert callable(read)
+    for chunks in [*cuts(b"<iq/><message></oops>"), tuple(bytewise(b"<iq/><message></oops>"))]:
+        pieces = read(opened(), *chunks)
+        assert data(pieces) == b"<iq/>"
+        assert [type(piece.note) for piece in pieces if piece.note is not None][-1] is Failure
+        assert not pieces[-1].data
+
+
+def test_a_limit_set_later_counts() -> None:
+    lane = opened(limit=20)
+    assert isinstance(scanned(lane, b"<message>" + b"x" * 20)[-1].note, Failure)
+    lane = opened(limit=20)
+    lane.limit_elements(None)
+    assert data(scanned(lane, LONG)) == LONG
+
+
+# --- cutting through
+
+
+def test_a_long_element_is_cut_through_and_has_no_boundary_inside() -> None:
+    lane = opened(max_held=50)
+    assert lane.scan(b"<iq/>" + LONG[:40]) == b"<iq/>"
+    assert not lane.cutting
+    assert lane.scan(LONG[40:60]) == LONG[:60]
+    assert lane.cutting
+    assert lane.held_bytes == 0
+    assert lane.scan(LONG[60:70]) == LONG[60:70]
+    assert lane.cutting
+    assert lane.scan(LONG[70:] + b"<presence/><mess") == LONG[70:] + b"<presence/>"
+    assert not lane.cutting
+    assert lane.held_bytes == len(b"<mess")
+
+
+def test_cutting_through_passes_every_byte_at_every_cut() -> None:
+    body = STREAM[0] + LONG + STREAM[4] + LONG + b" "
+    for chunks in [*cuts(body), tuple(bytewise(body))]:
+        lane = opened(max_held=40)
+        pieces = scanned(lane, *chunks)
+        assert data(pieces) == body
+        assert not lane.cutting
+
+
+def test_a_noted_element_that_was_cut_through_is_not_whole() -> None:
+    lane = opened(max_held=20)
+    forged = b"<iq type='set'><query xmlns='urn:xmpp:cxfr'><domain/></query></iq>"
+    assert not scanned(lane, forged[:50])[0].whole or lane.cutting
+    pieces = scanned(lane, forged[50:] + b"<iq/>")
+    assert [(piece.data, piece.whole) for piece in pieces] == [(forged[50:], False), (b"<iq/>", True)]
+    assert pieces[0].note == Element(len(HEADER), len(HEADER) + len(forged), "iq")
+
+
+def test_a_failure_while_cutting_through_carries_no_bytes() -> None:
+    lane = opened(max_held=20)
+    scanned(lane, b"<iq/>" + LONG[:40])
+    assert lane.cutting
+    pieces = scanned(lane, b"more</oops>and more")
+    assert isinstance(pieces[0].note, Failure)
+    assert not pieces[0].data
+    assert lane.cutting
+
+
+def test_stepping_waits_for_the_end_of_what_is_being_cut_through() -> None:
+    lane = opened(max_held=20)
+    out = data(scanned(lane, LONG[:40]))
+    assert lane.cutting
+    pieces = stepped(lane, *bytewise(LONG[40:] + b"<presence/>"))
+    assert out + data(pieces) == LONG + b"<presence/>"
+    assert [piece.whole for piece in pieces] == [False, True]
+    assert not lane.cutting
+
+
+# --- restart
+
+
+def test_a_restart_begins_a_new_stream_with_what_was_not_read() -> None:
+    lane = Lane(max_element_bytes=8192, max_depth=64)
+    lane.feed(HEADER + b"<auth/>" + HEADER + b"<iq/>")
+    assert [piece.data for piece in (lane.next(), lane.next()) if piece is not None] == [HEADER, b"<auth/>"]
+    lane.restart()
+    pieces = stepped(lane, b"")
+    assert [piece.data for piece in pieces] == [HEADER, b"<iq/>"]
+    assert pieces[0].note == Header(0, len(HEADER))
+
+
+def test_a_restart_forgets_half_an_element() -> None:
+    lane = opened()
+    scanned(lane, b"<iq/><mess")
+    lane.restart()
+    assert lane.held_bytes == 0
+    assert data(stepped(lane, HEADER, b"<iq/>")) == HEADER + b"<iq/>"
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_white_space_of_the_old_stream_does_not_spoil_the_new_one(cut: bool) -> None:
+    # A client that ends its elements with a newline sends one behind <auth/>, while nothing is read from it.
+    lane = opened()
+    lane.feed(b"<auth/>" if cut else b"<auth/>\n")
+    assert lane.next() is not None
+    lane.restart()
+    pieces = stepped(lane, *([b"\n", b" ", HEADER] if cut else [HEADER]))
+    assert [(type(piece.note), piece.data) for piece in pieces] == [(Header, HEADER)]
+
+
+def test_a_restart_keeps_the_limits() -> None:
+    lane = opened(limit=150)
+    lane.restart()
+    assert data(stepped(lane, HEADER)) == HEADER
+    assert isinstance(stepped(lane, b"<message>" + b"x" * 150)[-1].note, Failure)
+
+
+def test_a_header_that_trickles_in() -> None:
+    lane = Lane(max_element_bytes=8192, max_depth=64)
+    pieces = stepped(lane, *bytewise(HEADER + b"<iq/>"))
+    assert [piece.data for piece in pieces] == [HEADER, b"<iq/>"]
