@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.config import Config, Limits, ListenAddress
+from cxfr_proxy.config import Config, Limits, ListenAddress, Timeouts
 from cxfr_proxy.demo.account import Tally, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
@@ -54,6 +54,8 @@ SETTLE_SECONDS: Final = 5.0
 LEAVE_SECONDS: Final = 5.0
 AHEAD_SECONDS: Final = 1.0
 """Traffic before and after the drain."""
+CXFR_SECONDS: Final = 3.0
+"""How long a mute client is given for its answer. Less than the default: nobody wants to watch ten seconds of it."""
 POLL_SECONDS: Final = 0.02
 
 
@@ -119,6 +121,7 @@ async def open_proxy(setting: Setting) -> AsyncIterator[DemoProxy]:
         key=(setting.certificate.key,),
         control=setting.directory / "control.sock",
         limits=Limits(connections_per_address=None),
+        timeouts=Timeouts(cxfr_timeout=CXFR_SECONDS),
     )
     proxy = Proxy(config)
     async with trio.open_nursery() as nursery:

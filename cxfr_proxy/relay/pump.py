@@ -32,6 +32,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import trio
@@ -123,11 +124,11 @@ class Relayed:
 
     def transfer(self, order: Order) -> None:
         """Move this client; ignored where it can't be moved now."""
-        self._pump.carry_out(self, self.session.transfer(order, trio.current_time()))
+        self._pump.drive(self, partial(self.session.transfer, order))
 
     def stop(self) -> None:
         """End it at once."""
-        self._pump.carry_out(self, self.session.stop(trio.current_time()))
+        self._pump.drive(self, self.session.stop)
 
     async def run(self) -> None:
         """Start the session, and park until it is over and its sockets are closed or given back.
@@ -135,7 +136,7 @@ class Relayed:
         The session's timer runs in here. Cancelling it stops the session at once.
         """
         try:
-            self._pump.carry_out(self, self.session.start(trio.current_time()))
+            self._pump.drive(self, self.session.start)
             while not self._parked.is_set():
                 with trio.CancelScope() as self._scope:
                     self.wind()
@@ -243,11 +244,11 @@ class Pump:
                 if relayed.closing:
                     self._drop(leg)
                 else:
-                    self.carry_out(relayed, relayed.session.stalled(leg.side, now))
+                    self.drive(relayed, partial(relayed.session.stalled, leg.side))
         if relayed.closing:
             self._close(relayed, at_once=False)
         else:
-            self.carry_out(relayed, relayed.session.tick(now))
+            self.drive(relayed, relayed.session.tick)
 
     # --- serving a leg
 
@@ -259,8 +260,7 @@ class Pump:
             if leg.interest & _IN and events & ~_OUT:
                 self._read(leg)
         except Exception as exc:
-            emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=leg.owner.id)
-            self._close(leg.owner, at_once=True)
+            self._fail(leg.owner, exc)
 
     def _read(self, leg: Leg) -> None:
         for _ in range(READS_PER_TURN):
@@ -272,7 +272,7 @@ class Pump:
                 size = 0  # a broken connection is an ended one
             if not size:
                 leg.eof = True
-                self.carry_out(leg.owner, leg.owner.session.eof(leg.side, self._now))
+                self.drive(leg.owner, partial(leg.owner.session.eof, leg.side))
                 return
             self._pass_on(leg, bytes(self._view[:size]))
             if not leg.interest & _IN or not leg.is_tls or not leg.sock.pending():  # type: ignore[attr-defined]
@@ -285,11 +285,11 @@ class Pump:
         session = owner.session
         lane = session.fast[side]
         if lane is None:
-            self.carry_out(owner, session.receive(side, data, self._now))
+            self.drive(owner, partial(session.receive, side, data))
             return
         ready = lane.scan(data)
         if lane.noted:
-            self.carry_out(owner, session.noted(side, ready, self._now))
+            self.drive(owner, partial(session.noted, side, ready))
         elif ready:
             other = owner.legs[1 - side]
             self._send(other, ready)
@@ -319,22 +319,32 @@ class Pump:
 
     # --- carrying out
 
-    def carry_out(self, relayed: Relayed, commands: Iterable[Command]) -> None:
-        """Do what the session says, in order, and set sockets and timer accordingly."""
+    def drive(self, relayed: Relayed, decide: Callable[[float], Iterable[Command]]) -> None:
+        """Let the session decide, told the time, and do what it says in order. A fault in it ends this session alone."""
         self._now = trio.current_time()
-        for command in commands:
-            match command:
-                case Send(side, data):
-                    self._send(relayed.legs[side], data)
-                case Report(event):
-                    relayed.report(event)
-                case EndOutput(side):
-                    relayed.legs[side].output_ends = command
-                case Close(at_once):
-                    self._close(relayed, at_once=at_once)
-                case Upgrade():
-                    self._give_back(relayed)
-        self._settle(relayed)
+        try:
+            for command in decide(self._now):
+                self._carry_out(relayed, command)
+            self._settle(relayed)
+        except Exception as exc:
+            self._fail(relayed, exc)
+
+    def _carry_out(self, relayed: Relayed, command: Command) -> None:
+        match command:
+            case Send(side, data):
+                self._send(relayed.legs[side], data)
+            case Report(event):
+                relayed.report(event)
+            case EndOutput(side):
+                relayed.legs[side].output_ends = command
+            case Close(at_once):
+                self._close(relayed, at_once=at_once)
+            case Upgrade():
+                self._give_back(relayed)
+
+    def _fail(self, relayed: Relayed, exc: Exception) -> None:
+        emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
+        self._close(relayed, at_once=True)
 
     def _settle(self, relayed: Relayed) -> None:
         """Bring epoll and the timer in line with what each leg wants now."""
