@@ -99,7 +99,8 @@ class ProxyOperations:
 
     def transfers(self) -> list[TransferRow]:
         now = trio.current_time()
-        return [_transfer_row(record, now) for record in self._registry.recent]
+        ended = [_transfer_row(record, now) for record in self._registry.recent]
+        return ended + [row for relayed in self._registry if (row := _running_row(relayed, now)) is not None]
 
     def reload(self) -> str:
         return self._reloader()
@@ -118,6 +119,23 @@ def _session_row(relayed: Relayed, now: float) -> SessionRow:
         age_seconds=now - relayed.opened,
         idle_seconds=now - relayed.last_active,
         transfer=str(session.rung) if session.rung is not None else None,
+    )
+
+
+def _running_row(relayed: Relayed, now: float) -> TransferRow | None:
+    transfer = relayed.session.transfer_under_way
+    if transfer is None:
+        return None
+    return TransferRow(
+        session=relayed.id,
+        jid=relayed.session.full_jid or "",
+        source=relayed.session.node,
+        target=transfer.order.target,
+        rung=str(transfer.rung),
+        outcome=None,
+        seconds_ago=now - transfer.started,
+        duration_seconds=now - transfer.started,
+        reason=str(transfer.order.trigger),
     )
 
 

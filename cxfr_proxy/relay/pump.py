@@ -320,7 +320,7 @@ class Pump:
     # --- carrying out
 
     def drive(self, relayed: Relayed, decide: Callable[[float], Iterable[Command]]) -> None:
-        """Let the session decide, told the time, and do what it says in order. A fault in it ends this session alone."""
+        """Let the session decide, told the time, and do what it says. A fault in it ends this session alone."""
         self._now = trio.current_time()
         try:
             for command in decide(self._now):

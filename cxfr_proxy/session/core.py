@@ -80,7 +80,9 @@ class SessionCore:
         self._domain = header.to or ""
         self._up = up
         self._down = Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
-        self._negotiation = Negotiation(offer_starttls=offer_starttls, jid_of_resumable=policy.jid_of_resumable)
+        self._negotiation = Negotiation(
+            offer_starttls=offer_starttls, max_bytes=limits.max_element_up, jid_of_resumable=policy.jid_of_resumable
+        )
         self._header_to_node = header  # the client's
         self._header_to_client: StreamHeader | None = None  # the node's
         self._header_due = True  # the client's current stream has not got its header yet
@@ -124,6 +126,11 @@ class SessionCore:
     def rung(self) -> Rung | None:
         """The rung being tried; ``None`` when no transfer runs."""
         return self._transfer.rung if self._transfer is not None else None
+
+    @property
+    def transfer_under_way(self) -> Transfer | None:
+        """To look at; ``None`` when no transfer runs."""
+        return self._transfer
 
     @property
     def node_lost(self) -> bool:

@@ -83,10 +83,12 @@ def refusal(mechanism: str) -> str | None:
     return next((row.reason for row in REFUSED_MECHANISMS if row.pattern.fullmatch(name)), None)
 
 
-def rewrite(features: Element, *, offer_starttls: bool = False) -> bool:
+def rewrite(features: Element, *, offer_starttls: bool = False, max_bytes: int | None = None) -> bool:
     """Edit a parsed ``<stream:features/>`` in place; whether anything changed.
 
-    ``offer_starttls`` puts an optional ``<starttls/>`` of the proxy's own in front.
+    ``offer_starttls`` puts an optional ``<starttls/>`` of the proxy's own in front. ``max_bytes`` is the longest
+    element that the proxy takes from a client: limits that a node announces (XEP-0478) are lowered to it; ``None``: they
+    stand.
 
     No mechanism may be left, where the node offered only what cannot work. An empty list is no list (the schema of RFC
     6120 wants one mechanism at least), so it goes, and with it all that hangs on it: SASL2's inline features, FAST.
@@ -96,7 +98,7 @@ def rewrite(features: Element, *, offer_starttls: bool = False) -> bool:
     empty list, and :func:`warnings` tells the operator.
     """
     before_login = any(features.find(name) is not None for name in (_MECHANISMS, _AUTHENTICATION))
-    changed = _strip(features)
+    changed = _strip(features) | _lower_limits(features, max_bytes)
     for mechanisms in features.findall(_MECHANISMS):
         changed |= _strip_mechanisms(mechanisms)
     for authentication in features.findall(_AUTHENTICATION):
@@ -115,6 +117,20 @@ def _strip(parent: Element) -> bool:
     for element in found:
         parent.remove(element)
     return bool(found)
+
+
+def _lower_limits(features: Element, max_bytes: int | None) -> bool:
+    limits = features.find(qualified(names.LIMITS, "limits"))
+    if limits is None or max_bytes is None:
+        return False
+    announced = limits.find(qualified(names.LIMITS, "max-bytes"))
+    if announced is None:
+        announced = etree.SubElement(limits, qualified(names.LIMITS, "max-bytes"))
+    text = (announced.text or "").strip()
+    if text.isdecimal() and int(text) <= max_bytes:
+        return False
+    announced.text = str(max_bytes)
+    return True
 
 
 def _strip_mechanisms(parent: Element) -> bool:

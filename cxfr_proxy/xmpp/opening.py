@@ -210,13 +210,15 @@ class Passage:
 class Negotiation:
     """Watches client and node agree, and goes on watching what concerns the stream itself once they have.
 
-    ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``jid_of_resumable``: the full JID
-    known for an XEP-0198 id, or ``None``.
+    ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``max_bytes``: the longest element
+    taken from the client, ``None`` for any. ``jid_of_resumable``: the full JID known for an XEP-0198 id, or ``None``.
     """
 
     __slots__ = (
+        "_features",
         "_iq_auth",
         "_jid_of_resumable",
+        "_max_bytes",
         "_offer_starttls",
         "_previous_id",
         "full_jid",
@@ -226,12 +228,18 @@ class Negotiation:
     )
 
     def __init__(
-        self, *, offer_starttls: bool = False, jid_of_resumable: Callable[[str], str | None] = lambda _: None
+        self,
+        *,
+        offer_starttls: bool = False,
+        max_bytes: int | None = None,
+        jid_of_resumable: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._offer_starttls = offer_starttls
         self._jid_of_resumable = jid_of_resumable
+        self._max_bytes = max_bytes
+        self._features = b""  # of the node's, as they were before the proxy changed them
         self._previous_id: str | None = None  # of the resumption asked for
-        self._iq_auth: tuple[str | None, str] | None = None  # id and JID of an XEP-0078 login
+        self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
         self.full_jid: str | None = None
         self.stream_management = False
         """XEP-0198 is on."""
@@ -281,7 +289,7 @@ class Negotiation:
         user = query.findtext(stanza.qualified(names.IQ_AUTH, "username"))
         resource = query.findtext(stanza.qualified(names.IQ_AUTH, "resource"))
         if user and resource:
-            self._iq_auth = (iq.get("id"), f"{user}@%s/{resource}")
+            self._iq_auth = (iq.get("id"), user, resource)
 
     # --- node to client
 
@@ -301,7 +309,10 @@ class Negotiation:
                 return Passage(forward=data, hold_client=False, restart=True)
             case names.SASL2, "success":
                 return self._on_sasl2_success(data, element)
-            case names.SASL | names.SASL2, _:
+            case names.SASL | names.SASL2, local:
+                if local == "challenge" and self._features and features.has_downgrade_protection(element):
+                    offered = stanza.parse(self._features, header.raw)
+                    self.warnings = features.warnings(offered, downgrade_protection=True)
                 return Passage(forward=data, hold_client=False)
             case names.SM | names.SM2, "enabled":
                 self._enable(element)
@@ -314,7 +325,8 @@ class Negotiation:
 
     def _on_features(self, data: bytes, element: Element) -> Passage:
         self.warnings = features.warnings(element)
-        if features.rewrite(element, offer_starttls=self._offer_starttls):
+        if features.rewrite(element, offer_starttls=self._offer_starttls, max_bytes=self._max_bytes):
+            self._features = data
             data = stanza.serialize(element)
         return Passage(forward=data)
 
@@ -352,7 +364,8 @@ class Negotiation:
         if bind is not None:
             self.full_jid = bind.findtext(stanza.qualified(names.BIND, "jid"))
         elif self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
-            self.full_jid = self._iq_auth[1] % domain
+            _, user, resource = self._iq_auth
+            self.full_jid = f"{user}@{domain}/{resource}"
         return Bound(self.full_jid) if self.full_jid else None
 
 

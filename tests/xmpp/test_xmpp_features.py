@@ -278,3 +278,27 @@ def test_the_way_round_the_proxy_is_removed(version: str, around: str) -> None:
 )
 def test_other_locations_stay(other: str) -> None:
     assert not features.strip_location(stanza.parse(other.encode()))
+
+
+class TestLimits:
+    """XEP-0478: of two announcements the smaller one holds."""
+
+    @pytest.mark.parametrize(
+        ("announced", "shown"),
+        [
+            ("<max-bytes>300000</max-bytes>", "262144"),
+            ("<max-bytes>10000</max-bytes>", "10000"),
+            ("<max-bytes>262144</max-bytes>", "262144"),
+            ("<idle-seconds>60</idle-seconds>", "262144"),
+            ("<max-bytes>lots</max-bytes>", "262144"),
+        ],
+    )
+    def test_the_smaller_one_is_shown(self, announced: str, shown: str) -> None:
+        element = read(f"<limits xmlns='{names.LIMITS}'>{announced}</limits>")
+        before = etree.tostring(element)
+        changed = features.rewrite(element, max_bytes=262_144)
+        assert element.findtext(f".//{{{names.LIMITS}}}max-bytes") == shown
+        assert changed == (etree.tostring(element) != before)
+
+    def test_none_are_made_up(self) -> None:
+        assert not features.rewrite(read(""), max_bytes=262_144)
