@@ -124,10 +124,9 @@ class ExpatFramer:
         try:
             self._parser.Parse(data)
         except _Refused as refused:
-            self._fail(refused.condition, refused.text)
+            self._fail_unless_over(refused.condition, refused.text)
         except ExpatError as error:
-            if not self._state_over:  # else it is junk after the stream's end
-                self._fail(*_condition(error))
+            self._fail_unless_over(*_condition(error))
         self._position = self._base + len(data)
         if not self._state_over:
             self._settle()
@@ -171,6 +170,11 @@ class ExpatFramer:
             return False
         self._watched_at = [at for at in hits if at >= end]
         return True
+
+    def _fail_unless_over(self, condition: StreamCondition, text: str) -> None:
+        """What expat says about junk behind the stream's end is of no interest."""
+        if not self._state_over:
+            self._fail(condition, text)
 
     def _fail(self, condition: StreamCondition, text: str) -> None:
         self._state_over = True

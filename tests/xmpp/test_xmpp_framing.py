@@ -104,7 +104,7 @@ def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
         assert scan(data, [cut, 1]) == whole, f"cut at {cut}, then bytewise"
 
 
-@pytest.mark.parametrize("junk", [b"", b"junk", b"<iq/>", b"\xff", b"<!--", b"</x>", b" " * 100])
+@pytest.mark.parametrize("junk", [b"", b"junk", b"<iq/>", b"\xff", b"<!-- x -->", b"<?x?>", b"</x>", b" " * 100])
 @pytest.mark.parametrize("body", [b"", b"<iq/>", b"<iq></iq> "])
 def test_stream_end_ignores_what_follows(body: bytes, junk: bytes) -> None:
     data = body + END + junk
