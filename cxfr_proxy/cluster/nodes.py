@@ -263,6 +263,16 @@ def _host_port(word: _Word, *, zone: bool) -> tuple[str, int | None]:
     return host, _number(rest.part(1), 1, 65535, "a port") if rest.text else None
 
 
+def _public(word: _Word) -> PublicAddress:
+    """What clients are told has to be what all of them take for a name: its last part begins with a letter (RFC 1123
+    section 2.1)."""
+    host, port = _host_port(word, zone=False)
+    last = host.rpartition(".")[2]
+    if ":" not in host and not last.isdigit() and not last[:1].isalpha():
+        raise word.expected("a public name whose last part begins with a letter")
+    return PublicAddress(host, port)
+
+
 # --- the options ---------------------------------------------------------------------------------------------
 
 
@@ -281,7 +291,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
     {
         "public": Option(
             "host, host:port or [ipv6]:port",
-            lambda spec, value: replace(spec, public=PublicAddress(*_host_port(value, zone=False))),
+            lambda spec, value: replace(spec, public=_public(value)),
         ),
         "weight": Option(
             f"a whole number from 0 to {MAX_WEIGHT}",

@@ -10,7 +10,7 @@ import logging
 import resource
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Final
 
@@ -88,6 +88,10 @@ class Proxy:
         """
         listeners = bind(self._config.listen)
         self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
+        with closing(self._pump):
+            await self._run_tasks(listeners, task_status)
+
+    async def _run_tasks(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as services:
             services.start_soon(self._pump.run)
             services.start_soon(self._mover.run)
@@ -203,7 +207,7 @@ class Proxy:
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
                 self._place_right(relayed)
             case NodeLost(reason):
-                if reason is Reason.NODE_SHUTDOWN:
+                if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
                     node = self._cluster.get(session.node)
                     self._checks.said_it_was_going(node, sessions=self._mover.left(node.name))
                 trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
@@ -224,7 +228,7 @@ class Proxy:
                     tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
                     seconds=round(seconds, 3),
                 )
-            case Ended(reason, condition, late, _):
+            case Ended(reason, condition, late, undelivered):
                 emit(
                     _log,
                     "session-end",
@@ -234,6 +238,7 @@ class Proxy:
                     reason=str(reason),
                     condition=condition,
                     late=late or None,
+                    undelivered=undelivered or None,
                 )
                 trio.lowlevel.current_trio_token().run_sync_soon(self._forget_empty_nodes, idempotent=True)
             case Forged():
@@ -246,9 +251,15 @@ class Proxy:
     def _place_right(self, relayed: Relayed) -> None:
         """A session that becomes bound while its node is being emptied, or the proxy is, has to move on."""
         if self._stopping:
-            relayed.transfer(Order(Trigger.PROXY_STOP))
-        elif self._cluster.get(relayed.session.node).leaving:
+            # Not now: the session is in the middle of what it reports.
+            order = Order(Trigger.PROXY_STOP)
+            trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, order)
+        elif self._is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
+
+    def _is_leaving(self, name: str) -> bool:
+        """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""
+        return name not in self._cluster or self._cluster.get(name).leaving
 
     def _warn_once(self, node: str, text: str) -> None:
         if (node, text) not in self._warned and len(self._warned) < 1000:

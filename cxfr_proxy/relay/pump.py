@@ -44,6 +44,12 @@ from cxfr_proxy.session.session import Session
 
 BUFFER_BYTES: Final = 65_536
 """The shared receive buffer. Larger reads save nothing: a loopback or LAN read seldom returns more."""
+CLIENT_BYTES: Final = 16_384
+"""As much is read from a client at once. Each element of it may want a look, and the shortest has four bytes."""
+STEPWISE_BYTES: Final = 4_096
+"""As much is read at once while each element is looked at."""
+MAX_UNSENT: Final = 65_536
+"""A side for which more than this waits is not read any more: it may ask for answers that it doesn't take."""
 READS_PER_TURN: Final = 4
 """Of a TLS leg, which gives one record of at most 16 KiB a read."""
 MAX_EVENTS: Final = 256
@@ -67,9 +73,9 @@ class Leg:
         self.fd = sock.fileno()
         self.is_tls = isinstance(sock, ssl.SSLSocket)
         self.interest = 0  # what epoll was told; 0: not registered
-        self.unsent = b""
+        self.unsent = bytearray()
         self.stuck_since: float | None = None  # since when unsent has not become less
-        self.output_ends: EndOutput | None = None  # to be done when unsent is out
+        self.output_ends = False  # half-close it when unsent is out
         self.eof = False
 
 
@@ -151,7 +157,7 @@ class Relayed:
         """Set the timer by what is due first: the session's deadline, or a leg that is stuck."""
         if self._scope is None:
             return
-        due = self.session.deadline
+        due = self.session.due(backlogged=bool(self.legs[Side.CLIENT].unsent))
         for leg in self.legs:
             if leg.stuck_since is not None:
                 stuck = leg.stuck_since + self._pump.write_stall_timeout
@@ -178,18 +184,19 @@ class Pump:
         self._now = 0.0
 
     async def run(self) -> None:
-        """Serve until cancelled. The sessions are closed by their own tasks."""
-        try:
-            while True:
-                if self._again:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._now = trio.current_time()
-                self._turn()
-        finally:
-            self._epoll.close()
-            os.close(self._waker)
+        """Serve until cancelled. The sessions are closed by their own tasks, and then the pump by :meth:`close`."""
+        while True:
+            if self._again:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._now = trio.current_time()
+            self._turn()
+
+    def close(self) -> None:
+        """Release what the pump itself holds; not before its sessions are over."""
+        self._epoll.close()
+        os.close(self._waker)
 
     def _turn(self) -> None:
         self._turning = True
@@ -247,7 +254,9 @@ class Pump:
                     self.drive(relayed, partial(relayed.session.stalled, leg.side))
         if relayed.closing:
             self._close(relayed, at_once=False)
-        else:
+            return
+        due = relayed.session.due(backlogged=bool(relayed.legs[Side.CLIENT].unsent))
+        if due is not None and now >= due:
             self.drive(relayed, relayed.session.tick)
 
     # --- serving a leg
@@ -265,7 +274,7 @@ class Pump:
     def _read(self, leg: Leg) -> None:
         for _ in range(READS_PER_TURN):
             try:
-                size = leg.sock.recv_into(self._buffer)
+                size = leg.sock.recv_into(self._buffer, self._read_size(leg))
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError:
@@ -278,6 +287,11 @@ class Pump:
             if not leg.interest & _IN or not leg.is_tls or not leg.sock.pending():  # type: ignore[attr-defined]
                 return
         self._serve_again(leg)
+
+    def _read_size(self, leg: Leg) -> int:
+        if leg.owner.session.fast[leg.side] is None:
+            return STEPWISE_BYTES
+        return CLIENT_BYTES if leg.side is Side.CLIENT else BUFFER_BYTES
 
     def _pass_on(self, leg: Leg, data: bytes) -> None:
         owner, side = leg.owner, leg.side
@@ -307,15 +321,20 @@ class Pump:
         except OSError:
             return  # it is gone: reading from it will say so, after what it has sent before
         if sent < len(data):
-            leg.unsent = data[sent:]
+            leg.unsent += memoryview(data)[sent:]
             leg.stuck_since = self._now
 
     def _flush(self, leg: Leg) -> None:
-        data, since = leg.unsent, leg.stuck_since
-        leg.unsent, leg.stuck_since = b"", None
-        self._send(leg, data)
-        if len(leg.unsent) == len(data):
-            leg.stuck_since = since
+        try:
+            sent = leg.sock.send(leg.unsent)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError:
+            sent = len(leg.unsent)  # it is gone, as in _send
+        del leg.unsent[:sent]
+        leg.stuck_since = self._now if leg.unsent else None
+        if not leg.unsent:
+            leg.owner.session.caught_up(leg.side, self._now)
 
     # --- carrying out
 
@@ -336,7 +355,7 @@ class Pump:
             case Report(event):
                 relayed.report(event)
             case EndOutput(side):
-                relayed.legs[side].output_ends = command
+                relayed.legs[side].output_ends = True
             case Close(at_once):
                 self._close(relayed, at_once=at_once)
             case Upgrade():
@@ -344,6 +363,10 @@ class Pump:
 
     def _fail(self, relayed: Relayed, exc: Exception) -> None:
         emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
+        with contextlib.suppress(Exception):  # it may fail again
+            for command in relayed.session.stop(self._now):
+                if isinstance(command, Report):
+                    relayed.report(command.event)
         self._close(relayed, at_once=True)
 
     def _settle(self, relayed: Relayed) -> None:
@@ -351,10 +374,11 @@ class Pump:
         for leg in relayed.legs:
             if leg.fd < 0:
                 continue
-            if leg.output_ends is not None and not leg.unsent:
+            if leg.output_ends and not leg.unsent:
                 self._end_output(leg)
             interest = _OUT if leg.unsent else 0
-            if not (leg.eof or relayed.closing or relayed.legs[1 - leg.side].unsent):
+            blocked = relayed.legs[1 - leg.side].unsent or len(leg.unsent) > MAX_UNSENT
+            if not (leg.eof or relayed.closing or blocked):
                 interest |= _IN if relayed.session.wants(leg.side) else 0
             self._register(leg, interest)
         if relayed.closing:
@@ -375,12 +399,10 @@ class Pump:
             self._serve_again(leg)
 
     def _end_output(self, leg: Leg) -> None:
-        ends, leg.output_ends = leg.output_ends, None
-        with contextlib.suppress(OSError, ValueError):
-            if leg.is_tls and ends is not None and not ends.quietly:
-                leg.sock.unwrap()  # type: ignore[attr-defined]
+        leg.output_ends = False
         with contextlib.suppress(OSError):
-            # The plain socket's own shutdown: an SSLSocket's would give up decrypting what still comes in.
+            # The plain socket's own shutdown: an SSLSocket's would give up decrypting what still comes in, and so would
+            # its unwrap(). So no close_notify, of which nothing depends: a stream says itself where it ends.
             socket.socket.shutdown(leg.sock, socket.SHUT_WR)
 
     def _close(self, relayed: Relayed, *, at_once: bool) -> None:
@@ -399,7 +421,9 @@ class Pump:
 
     def _drop(self, leg: Leg) -> None:
         if leg.fd >= 0:
-            if leg.output_ends is not None and not leg.unsent:
+            if leg.unsent:
+                emit(_log, "bytes-dropped", session=leg.owner.id, side=leg.side.name.lower(), bytes=len(leg.unsent))
+            elif leg.output_ends:
                 self._end_output(leg)
             self._forget(leg)
             leg.sock.close()
@@ -408,7 +432,8 @@ class Pump:
         if leg.interest:
             self._epoll.unregister(leg.fd)
         leg.interest = 0
-        leg.unsent, leg.stuck_since = b"", None
+        leg.unsent.clear()
+        leg.stuck_since = None
         self._again.pop(leg, None)
         del self._legs[leg.fd]
         leg.fd = -1

@@ -77,8 +77,9 @@ class ClientServer:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection until it is closed. Raises nothing but ``Cancelled``."""
-        endpoint = Endpoint.from_stream(stream)
+        endpoint = None
         try:
+            endpoint = Endpoint.from_stream(stream)
             client, proxy = _peer(endpoint.sock.getpeername), _peer(endpoint.sock.getsockname)
             address = client[0] if client is not None else "local"
             if not self._registry.connected(address, self._config.limits.connections_per_address):
@@ -93,7 +94,8 @@ class ClientServer:
         except Exception as exc:
             emit(_log, "connection-fault", level=logging.ERROR, exc_info=exc)
         finally:
-            endpoint.close()
+            if endpoint is not None:
+                endpoint.close()
 
     # --- what a connection needs
 

@@ -159,10 +159,12 @@ class ClientSide(Moving):
             return
         self._client_in = False
         self._settle_transfer(Outcome.MOVED)
+        if self._client_over:
+            self._finish_if_over()  # it had said its last word, and may still be reading
+            return
         if self._client_out:
             # It is gone, so nothing can be said to it any more.
-            if not self._client_over:
-                self._reason = Reason.CLIENT_LOST
+            self._reason = Reason.CLIENT_LOST
             self._end_client_output()
         if self._node_out:
             # With XEP-0198 the node keeps a cut session for resumption; without, or after a transfer, nobody comes back

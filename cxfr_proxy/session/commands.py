@@ -36,13 +36,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class EndOutput:
-    """Half-close that side once all that was sent is out. ``quietly``: without TLS's close_notify, a bare FIN.
+    """Half-close that side once all that was sent is out.
 
     The other direction is read on until its end, so that no reset destroys what is still under way.
     """
 
     side: Side
-    quietly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ did not arrive.
 
 from __future__ import annotations
 
+from typing import Final
+
 from cxfr_proxy.session.commands import (
     Close,
     Command,
@@ -28,6 +30,9 @@ from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import Negotiation, StreamHeader
 
+_ANY_DEPTH: Final = 2**31 - 1
+"""From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""
+
 
 class SessionCore:
     """See the module. ``domain`` is the one the client's header names; ``unread`` of ``up`` is what it sent already."""
@@ -36,6 +41,8 @@ class SessionCore:
         "_client_in",
         "_client_out",
         "_client_over",
+        "_closing_since",
+        "_closing_wait",
         "_condition",
         "_domain",
         "_down",
@@ -79,7 +86,7 @@ class SessionCore:
         self._tls = tls
         self._domain = header.to or ""
         self._up = up
-        self._down = Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
+        self._down = Lane(max_element_bytes=limits.max_element_down, max_depth=_ANY_DEPTH)
         self._negotiation = Negotiation(
             offer_starttls=offer_starttls, max_bytes=limits.max_element_up, jid_of_resumable=policy.jid_of_resumable
         )
@@ -93,6 +100,8 @@ class SessionCore:
         self._transfer: Transfer | None = None
         self._iq_due: bytes | None = None  # waits for a boundary, behind an element that is being cut through
         self._farewell: bytes | None = None  # the client's last bytes, once the node has nothing more for it
+        self._closing_since: float | None = None  # the first stream's end
+        self._closing_wait = 0.0  # seconds of what is waited for now
         self._knows_cxfr: bool | None = None
         self._reason = Reason.STOPPED
         self._condition: str | None = None
@@ -201,7 +210,7 @@ class SessionCore:
             self._move(State.CLOSING)
         self._choose_reading()
         if self._node_in:
-            self.deadline = self._now + self._policy.timeouts.node_close_timeout
+            self._wait_to_close(self._policy.timeouts.node_close_timeout)
         else:
             self._say_farewell()
 
@@ -235,8 +244,14 @@ class SessionCore:
         self._node_out = False
         self._out.append(EndOutput(Side.NODE))
 
-    def _await_others(self, seconds: float) -> None:
+    def _wait_to_close(self, seconds: float) -> None:
+        if self._closing_since is None:
+            self._closing_since = self._now
+        self._closing_wait = seconds
         self.deadline = self._now + seconds
+
+    def _await_others(self, seconds: float) -> None:
+        self._wait_to_close(seconds)
         self._hold_client = False
         self._finish_if_over()
 

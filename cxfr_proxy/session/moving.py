@@ -75,7 +75,7 @@ class Moving(SessionCore):
         self._settle_transfer(Outcome.MOVED)
         if self._client_out:
             self._client_out = False
-            self._out.append(EndOutput(Side.CLIENT, quietly=True))
+            self._out.append(EndOutput(Side.CLIENT))
         self._end_node_output()
         self._move(State.CLOSING)
         self._await_others(self._policy.timeouts.see_other_host_timeout)

@@ -22,7 +22,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
@@ -91,15 +91,18 @@ class NodeSide(ClientSide):
         try:
             passage = self._negotiation.from_node(piece.data, header, self._domain)
         except stanza.MalformedElement:
-            self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
+            if self.state is State.NEGOTIATING:
+                self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
+            else:
+                self._report(Warned("it sent an element that can't be read, which was dropped"))
             return
         self._pass_node(passage)
 
     def _on_cut_through(self, name: str, data: bytes) -> None:
         """The end of an element too long to be held back, with something about it that wanted a look: too late."""
-        if name in USUAL and WATCHED in data:
-            # It could be a forged transfer stretched beyond the limit. It is not finished yet, so the client can't have
-            # acted on it, and it never will be.
+        if name in USUAL:
+            # It holds the watched bytes: it could be a forged transfer stretched beyond the limit. The client hasn't
+            # got its end yet, so it can't have acted on it, and it never will.
             self._report(Forged())
             self._give_up(Reason.NODE_FAULT)
             return
@@ -110,7 +113,8 @@ class NodeSide(ClientSide):
         try:
             element = stanza.parse(data, header.raw)
         except stanza.MalformedElement:
-            self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
+            # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
+            self._report(Forged())
             return
         if not connection_transfer.is_transfer(element):
             self._pass_down(data)

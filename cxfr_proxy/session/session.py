@@ -97,6 +97,21 @@ class Session(NodeSide):
             self._on_deadline()
         return self._take()
 
+    def due(self, *, backlogged: bool) -> float | None:
+        """When to call :meth:`tick`; ``None``: no need to. ``backlogged``: the client has not taken all that was sent.
+
+        While a stream is being closed, a client that reads slowly is waited for: nobody can answer what it has not read
+        yet. But not without end.
+        """
+        if backlogged and self._closing_since is not None:
+            return self._closing_since + 2 * self._policy.timeouts.write_stall_timeout
+        return self.deadline
+
+    def caught_up(self, side: Side, now: float) -> None:
+        """That side has taken all that was sent to it: what it is waited for while closing begins now."""
+        if side is Side.CLIENT and self._closing_since is not None and self.deadline is not None:
+            self.deadline = now + self._closing_wait
+
     def transfer(self, order: Order, now: float) -> list[Command]:
         """Move this client.
 

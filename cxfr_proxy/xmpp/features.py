@@ -87,8 +87,8 @@ def rewrite(features: Element, *, offer_starttls: bool = False, max_bytes: int |
     """Edit a parsed ``<stream:features/>`` in place; whether anything changed.
 
     ``offer_starttls`` puts an optional ``<starttls/>`` of the proxy's own in front. ``max_bytes`` is the longest
-    element that the proxy takes from a client: limits that a node announces (XEP-0478) are lowered to it; ``None``: they
-    stand.
+    element that the proxy takes from a client: limits that a node announces (XEP-0478) are lowered to it; ``None``:
+    they stand.
 
     No mechanism may be left, where the node offered only what cannot work. An empty list is no list (the schema of RFC
     6120 wants one mechanism at least), so it goes, and with it all that hangs on it: SASL2's inline features, FAST.
