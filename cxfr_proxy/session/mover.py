@@ -1,7 +1,8 @@
 """Carries out moves at their pace.
 
-Whoever wants a session moved puts it in the queue; the mover's one task takes a token for each and gives the session
-its order when its turn comes. The target is chosen then, not when the session was queued: minutes may lie between.
+Whoever wants a session moved puts it in the queue; the mover's one task waits until there is a token, and only then
+looks who is first, whether that one is still to be moved, and where to: minutes may have gone by since it was queued.
+Who turns out to stay takes no token, so nobody waits for it.
 
 Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
 on the same bucket, since what the pace protects is the node that the clients log in to next.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 import trio
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.nodes import Cluster
 from cxfr_proxy.cluster.pace import TokenBucket
 from cxfr_proxy.cluster.plan import plan_drain
 from cxfr_proxy.session.ladder import Order, Trigger
@@ -137,47 +138,52 @@ class Mover:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_deadlines)
             while True:
-                relayed, trigger = await self._next()
+                await self._wait_for_work()
                 await self._wait_for_token()
-                self._move(relayed, trigger)
+                if self._move_first():
+                    self._bucket.take(self._clock())
 
-    async def _next(self) -> tuple[Relayed, Trigger]:
-        """The next session that is still there and still to be moved."""
-        while True:
-            while self._lost:
-                session_id, trigger = self._lost.popleft()
-                relayed = self._registry.get(session_id)
-                if relayed is not None:
-                    return relayed, trigger
-            while self._leaving:
-                session_id = self._leaving.popleft()
-                self._queued.discard(session_id)
-                relayed = self._registry.get(session_id)
-                if relayed is not None and self._is_leaving(relayed):
-                    return relayed, Trigger.DRAIN
+    async def _wait_for_work(self) -> None:
+        while not self._lost and not self._leaving:
             self._work = trio.Event()
             await self._work.wait()
 
-    def _is_leaving(self, relayed: Relayed) -> bool:
-        return self._node_of(relayed).leaving and not relayed.session.node_lost and relayed.session.rung is None
-
-    def _node_of(self, relayed: Relayed) -> Node:
-        return self._cluster.get(relayed.session.node)
-
     async def _wait_for_token(self) -> None:
         await trio.lowlevel.checkpoint()
-        while not self._bucket.take(self._clock()):
-            with trio.move_on_after(self._bucket.delay(self._clock())):
+        while delay := self._bucket.delay(self._clock()):
+            with trio.move_on_after(delay):
                 await self._rate_changed.wait()
 
-    def _move(self, relayed: Relayed, trigger: Trigger) -> None:
-        order = self.order_for(relayed, trigger)
-        if order.target is None and trigger is Trigger.DRAIN:
-            drain = self.drains.get(relayed.session.node)
+    def _move_first(self) -> bool:
+        """Take the first session out of the queues; whether it was given an order."""
+        if self._lost:
+            session_id, trigger = self._lost.popleft()
+            relayed = self._registry.get(session_id)
+            if relayed is None or relayed.session.rung is not None:
+                return False
+            relayed.transfer(self.order_for(relayed, trigger))
+            return True
+        session_id = self._leaving.popleft()
+        self._queued.discard(session_id)
+        relayed = self._registry.get(session_id)
+        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
+
+    def _is_leaving(self, relayed: Relayed) -> bool:
+        session = relayed.session
+        # A node that is not listed any more was forgotten when it was empty: this one was dialled before.
+        leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
+        return leaving and not session.node_lost and session.rung is None
+
+    def _move_leaving(self, relayed: Relayed) -> bool:
+        drain = self.drains.get(relayed.session.node)
+        # One that was bound behind the deadline has no more time than the others.
+        order = self.order_for(relayed, Trigger.DRAIN, hurried=drain is not None and drain.hurried)
+        if order.target is None and not order.hurried:
             if drain is not None:
                 drain.waiting_reason = "no other node is ready to take its clients"
-            return
+            return False
         relayed.transfer(order)
+        return True
 
     def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:
         """Where that session goes, and what its client may be told."""

@@ -11,15 +11,22 @@ A lane is read in one of two ways:
   :meth:`Lane.pieces` splits that output at what was noted.
 * stepwise, while each element counts: :meth:`Lane.feed`, then :meth:`Lane.next` until it answers ``None``. Nothing is
   read beyond the element returned, so the reader may change its mind after each: restart the stream, hold, or go over
-  to scanning with :meth:`Lane.take_unread`.
+  to scanning with :meth:`Lane.take_unread`. Nothing is cut through, and of an element that was being cut through the
+  rest comes in one piece.
+
+One may go over from each way to the other anywhere. White space in front of a stream's header is dropped: it belongs to
+the stream before, from a client that ends its lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from cxfr_proxy.xmpp.framing import Framer, Note, new_framer
+from cxfr_proxy.xmpp.framing import Failure, Framer, Note, new_framer
+
+_SPACE: Final = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,17 @@ class Piece:
 class Lane:
     """See the module. ``max_held_bytes`` ``None``: nothing is cut through, the framer's own limit is the bound."""
 
-    __slots__ = ("_framer", "_held", "_max_depth", "_max_element_bytes", "_released", "_unread", "cutting", "max_held")
+    __slots__ = (
+        "_begun",
+        "_framer",
+        "_held",
+        "_max_depth",
+        "_max_element_bytes",
+        "_released",
+        "_unread",
+        "cutting",
+        "max_held",
+    )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None) -> None:
         self._max_depth = max_depth
@@ -53,6 +70,8 @@ class Lane:
         self._held: bytes | bytearray = b""
         self._released = 0
         self.cutting = False
+        unread, self._unread, self._begun = self._unread, b"", False
+        self.feed(unread)
 
     def limit_elements(self, max_bytes: int | None) -> None:
         """From here on elements may be this long; ``None``: any length."""
@@ -71,14 +90,14 @@ class Lane:
         boundary = self._framer.scan(data)
         if self.cutting:
             ready = self._scan_cutting(data, boundary)
+        elif not boundary:
+            ready = self._hold(data)
         elif boundary == len(data):
             ready = bytes(self._held) + data if self._held else data
             self._held = b""
-        elif boundary:
+        else:
             ready = bytes(self._held) + data[:boundary]
             self._held = data[boundary:]
-        else:
-            ready = self._hold(data)
         self._released += len(ready)
         return ready
 
@@ -97,11 +116,13 @@ class Lane:
         return ready
 
     def _scan_cutting(self, data: bytes, boundary: int) -> bytes:
+        # Nothing is held then, unless it was read stepwise in between.
+        held, self._held = bytes(self._held), b""
         if not boundary:
-            return data
+            return held + data
         self.cutting = False
         self._held = data[boundary:]
-        return data[:boundary]
+        return held + data[:boundary]
 
     @property
     def noted(self) -> bool:
@@ -116,8 +137,12 @@ class Lane:
             start = max(note.start, base)
             if start > at:
                 yield Piece(None, ready[at - base : start - base])
-            yield Piece(note, ready[start - base : note.end - base], whole=note.start >= base)
-            at = max(at, note.end)
+            # A failure inside an element that is cut through lies behind what has gone out.
+            end = max(note.end, start)
+            yield Piece(note, ready[start - base : end - base], whole=note.start >= base)
+            if isinstance(note, Failure):
+                return  # what comes next is at fault
+            at = end
         if at < self._released:
             yield Piece(None, ready[at - base :])
 
@@ -125,6 +150,9 @@ class Lane:
 
     def feed(self, data: bytes) -> None:
         """Bytes for :meth:`next` to read."""
+        if not self._begun:
+            data = data.lstrip(_SPACE)
+            self._begun = bool(data)
         self._unread = self._unread + data if self._unread else data
 
     def next(self) -> Piece | None:
@@ -144,11 +172,15 @@ class Lane:
 
     def _release(self, end: int, note: Note | None) -> Piece | None:
         size = end - self._released
-        if not size and note is None:
-            return None
+        if size > 0:
+            self.cutting = False
+        elif note is None:
+            return None  # nothing yet, or the rest of what is being cut through
+        size = max(size, 0)
         data, self._held = bytes(self._held[:size]), self._held[size:]
-        self._released = end
-        return Piece(note, data)
+        whole = note is None or note.start >= self._released
+        self._released += size
+        return Piece(note, data, whole)
 
     def take_unread(self) -> bytes:
         """What was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""

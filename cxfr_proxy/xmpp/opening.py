@@ -267,7 +267,7 @@ class Negotiation:
                 if not self._offer_starttls:
                     raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS was not offered")
                 return Passage(start_tls=True)
-            case names.SM, "resume":
+            case names.SM | names.SM2, "resume":
                 self._previous_id = element.get("previd")
             case namespace, "compress" if namespace == _COMPRESSION:
                 return Passage(answer=_COMPRESSION_REFUSAL)

@@ -14,6 +14,7 @@ A failing expectation shows the transcript.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, NoReturn, TypeVar
@@ -22,8 +23,8 @@ from lxml import etree
 
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
-from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Transferred, Upgrade
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
 from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.lane import Lane
@@ -59,6 +60,8 @@ HELLO: Final = "<message to='romeo@example.org' id='m'><body>hello</body></messa
 NEWS: Final = "<message from='romeo@example.org'><body>news</body></message>"
 PING: Final = "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
 
+_OPENING_TAG: Final = re.compile(rb"<([a-z]+:stream)[ >]")
+
 ELSEWHERE: Final = Order(Trigger.DRAIN, target="node2", server=Server("node2.example.org", 5222))
 HURRIED: Final = replace(ELSEWHERE, hurried=True)
 
@@ -80,7 +83,8 @@ PING_WAITED: Final = waited("iq", ' id="p" from="example.org"')
 def stream_error(condition: str, content: str = "", text: str | None = None) -> str:
     ns = "xmlns='urn:ietf:params:xml:ns:xmpp-streams'"
     body = f"<{condition} {ns}>{content}</{condition}>" if content else f"<{condition} {ns}/>"
-    return f"<stream:error>{body}{f'<text {ns} xml:lang={chr(39)}en{chr(39)}>{text}</text>' if text else ''}</stream:error>"
+    note = f"<text {ns} xml:lang='en'>{text}</text>" if text else ""
+    return f"<stream:error>{body}{note}</stream:error>"
 
 
 RESET: Final = stream_error("reset", text="reconnect")
@@ -139,7 +143,9 @@ class Script:
         lane.feed((header + behind).encode())
         piece = lane.next()
         assert piece is not None
-        self.session = Session(read_header(piece.data, ClientError), lane, policy, node="node1", tls=tls, offer_starttls=offer_starttls)
+        self.session = Session(
+            read_header(piece.data, ClientError), lane, policy, node="node1", tls=tls, offer_starttls=offer_starttls
+        )
         self._do("the client opens", lambda: self.session.start(self.now))
 
     def _token(self) -> str:
@@ -156,7 +162,7 @@ class Script:
         return self.arrive(Side.NODE, "".join(parts).encode())
 
     def arrive(self, side: Side, data: bytes) -> Script:
-        """A chunk is read from that side, as the relay does it; a side that is not wanted now is a fault of the test."""
+        """A chunk is read from that side, as the relay does it; the side has to be wanted now."""
         if not self.session.wants(side):
             self.fail(f"nothing is read from the {side.name.lower()} now")
         self._note(f"{side.name.lower()} sends", data)
@@ -199,10 +205,11 @@ class Script:
 
     # --- short ways to a scene
 
-    def bind(self, *, stream_management: bool = False) -> Script:
+    def bind(self, *, stream_management: bool = False, jid: str = JID) -> Script:
         """All of the opening, up to a bound stream in use; nothing of it is left to be expected."""
         self.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER)
-        self.node(NODE_HEADER, BIND_FEATURES).client(BIND).node(BIND_RESULT)
+        self.node(NODE_HEADER, BIND_FEATURES).client(BIND)
+        self.node(BIND_RESULT.replace(JID, jid))
         if stream_management:
             self.client(ENABLE).node(ENABLED)
         return self.forget()
@@ -312,7 +319,7 @@ class Script:
             case EndOutput(side):
                 self._note("           ends output:", command)
                 self._ended.add(side)
-                if side is Side.CLIENT and not (command.quietly or self._cut_through):
+                if side is Side.CLIENT and not (self._cut or self._cut_through):
                     self._check_farewell()
             case Close() | Upgrade():
                 self._note("          ", command)
@@ -338,15 +345,24 @@ class Script:
     def _check_document(self) -> None:
         """What the client got is whole elements, in an open stream or one that was ended once."""
         data = self._documents[-1].strip()
-        root = self._parse(data if data.endswith(b":stream>") and b"</" in data else data + b"</stream:stream>")
+        opening = _OPENING_TAG.search(data)
+        if opening is None:
+            self.fail(f"the client's stream does not begin with a header: {data!r}")
+        end = b"</" + opening[1] + b">"
+        root = self._parse(data if data.endswith(end) else data + end)
         if any((text or "").strip() for text in (root.text, *(element.tail for element in root))):
             self.fail(f"text between elements\n  {data!r}")
         if len(root) and root[-1].tag == "{urn:ietf:params:xml:ns:xmpp-sasl}success":
             self._documents.append(b"")
 
+    @property
+    def _cut(self) -> bool:
+        """The last rung was the one that ends both legs without a word."""
+        return any(isinstance(event, Transferred) and event.tried[-1][0] is Rung.CUT for event in self.events)
+
     def _check_farewell(self) -> None:
         data = self._documents[-1].strip()
-        if not self._client_gone and not data.endswith(b"</stream:stream>"):
+        if not self._client_gone and not data.endswith(b":stream>"):
             self.fail("the client's output was ended, but not its stream")
 
     def _parse(self, data: bytes) -> etree._Element:

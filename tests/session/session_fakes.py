@@ -1,0 +1,41 @@
+"""Sessions that only remember what they were told, for whoever keeps or moves sessions."""
+
+from __future__ import annotations
+
+from session_script import CLIENT_HEADER, JID, Script
+
+from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.session.session import Session
+
+
+class FakeRelayed:
+    """A live session as the registry and the mover see one; bound, unless ``jid`` is ``None``.
+
+    The session is a real one, as ``jid``'s. Orders are remembered, and given to the session only if ``obeys``.
+    """
+
+    def __init__(self, number: int, node: str, *, jid: str | None = JID, obeys: bool = True, idle: float = 0.0) -> None:
+        self.id = number
+        self.script = Script(header=CLIENT_HEADER)
+        if jid is not None:
+            self.script.bind(jid=jid)
+        self.session: Session = self.script.session
+        self.session.node = node
+        self.client_address = "192.0.2.1"
+        self.opened = 0.0
+        self.last_active = -idle
+        self.orders: list[Order] = []
+        self._obeys = obeys
+
+    @property
+    def tls_version(self) -> str | None:
+        return "TLSv1.3"
+
+    @property
+    def rung(self) -> Rung | None:
+        return self.session.rung
+
+    def transfer(self, order: Order) -> None:
+        self.orders.append(order)
+        if self._obeys:
+            self.script.order(order)

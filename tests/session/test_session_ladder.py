@@ -1,0 +1,61 @@
+"""The ladder as a table: what is known about a client, what was tried, what comes next."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from cxfr_proxy.session.ladder import Order, Rung, Traits, Trigger, next_rung
+from cxfr_proxy.xmpp.connection_transfer import Server
+
+SERVER = Server("node2.example.org")
+TLS = Traits(tls=True, stream_management=False, full_jid_known=True, knows_cxfr=None)
+PLAIN = Traits(tls=False, stream_management=False, full_jid_known=True, knows_cxfr=None)
+MANAGED = Traits(tls=True, stream_management=True, full_jid_known=True, knows_cxfr=True)
+KNOWS = Traits(tls=True, stream_management=False, full_jid_known=True, knows_cxfr=True)
+REFUSES = Traits(tls=True, stream_management=False, full_jid_known=True, knows_cxfr=False)
+NAMELESS = Traits(tls=True, stream_management=False, full_jid_known=False, knows_cxfr=True)
+ORDER = Order(Trigger.DRAIN, "node2", SERVER)
+HURRIED = Order(Trigger.DRAIN, "node2", SERVER, hurried=True)
+NO_ADDRESS = Order(Trigger.DRAIN, "node2")
+NO_REDIRECT = Order(Trigger.DRAIN, "node2", SERVER, may_redirect=False)
+C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
+
+
+@pytest.mark.parametrize(
+    ("traits", "order", "try_unknown", "rungs"),
+    [
+        (TLS, ORDER, True, [C, S, R]),
+        (TLS, ORDER, False, [S, R]),
+        (TLS, NO_ADDRESS, True, [C, R]),
+        (TLS, NO_REDIRECT, True, [C, R]),
+        (TLS, HURRIED, True, [S, R]),
+        (PLAIN, ORDER, True, [C, R]),
+        (PLAIN, HURRIED, True, [R]),
+        (KNOWS, ORDER, False, [C, S, R]),
+        (REFUSES, ORDER, True, [S, R]),
+        (REFUSES, NO_ADDRESS, True, [R]),
+        (NAMELESS, ORDER, True, [S, R]),
+        (MANAGED, ORDER, True, [Rung.CUT]),
+        (MANAGED, HURRIED, True, [Rung.CUT]),
+    ],
+)
+def test_the_rungs_in_order(traits: Traits, order: Order, try_unknown: bool, rungs: list[Rung]) -> None:
+    tried: list[Rung] = []
+    for expected in rungs:
+        assert next_rung(traits, order, tried, try_unknown=try_unknown) is expected
+        tried.append(expected)
+
+
+def test_there_is_always_a_rung_and_none_but_the_last_comes_twice() -> None:
+    flags = [True, False]
+    for tls, managed, known, may, hurried, try_unknown in itertools.product(flags, repeat=6):
+        for knows, server in itertools.product([True, False, None], [SERVER, None]):
+            traits = Traits(tls=tls, stream_management=managed, full_jid_known=known, knows_cxfr=knows)
+            order = Order(Trigger.DRAIN, "n", server, may_redirect=may, hurried=hurried)
+            tried: list[Rung] = []
+            while (rung := next_rung(traits, order, tried, try_unknown=try_unknown)) not in (R, Rung.CUT):
+                assert rung not in tried
+                assert tls or rung is not S
+                tried.append(rung)

@@ -1,0 +1,166 @@
+"""The registry: counts, and what is remembered."""
+
+from __future__ import annotations
+
+import pytest
+from session_fakes import FakeRelayed
+from session_script import ELSEWHERE, HURRIED, JID
+
+from cxfr_proxy.session import registry as registry_module
+from cxfr_proxy.session.commands import (
+    Answered,
+    Asked,
+    BoundTo,
+    Ended,
+    Event,
+    Forged,
+    Outcome,
+    Reason,
+    Resumable,
+    Transferred,
+    Warned,
+)
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts, Registry, TransferRecord, user_of
+
+USER = "juliet@example.org"
+
+
+def registry() -> Registry:
+    return Registry(redirect_window=60.0)
+
+
+def test_coming_and_going() -> None:
+    subject = registry()
+    one, two = FakeRelayed(subject.new_id(), "a"), FakeRelayed(subject.new_id(), "b")
+    assert (one.id, two.id) == (1, 2)
+    subject.add(one)
+    subject.add(two)
+    assert subject.sessions_by_node() == {"a": 1, "b": 1}
+    assert list(subject) == [one, two]
+    assert len(subject) == 2
+    assert subject.get(1) is one
+    subject.remove(one)
+    subject.remove(one)
+    assert subject.sessions_by_node() == {"a": 0, "b": 1}
+    assert subject.get(1) is None
+
+
+def test_sessions_may_leave_while_somebody_looks_at_them() -> None:
+    subject = registry()
+    for number in range(3):
+        subject.add(FakeRelayed(number, "a"))
+    for relayed in subject:
+        subject.remove(relayed)
+    assert len(subject) == 0
+
+
+def test_a_snapshot_for_a_plan() -> None:
+    subject = registry()
+    subject.add(FakeRelayed(7, "a", idle=5.0))
+    subject.add(FakeRelayed(8, "a", jid=None))
+    seven, eight = subject.snapshot(10.0)
+    assert (seven.session_id, seven.user, seven.node, seven.idle_seconds) == (7, USER, "a", 15.0)
+    assert eight.user is None
+
+
+def test_addresses_are_counted_up_to_their_limit() -> None:
+    subject = registry()
+    assert [subject.connected("a", 2) for _ in range(3)] == [True, True, False]
+    assert subject.connected("b", 2)
+    subject.disconnected("a")
+    assert subject.connected("a", 2)
+    assert not subject.connected("a", 2)
+    for _ in range(2):
+        subject.disconnected("a")
+    assert [subject.connected("a", 2) for _ in range(3)] == [True, True, False]
+    assert all(subject.connected("c", None) for _ in range(100))
+
+
+def test_a_transfer_is_counted_rung_by_rung() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    tried = (
+        (Rung.CXFR, Outcome.REFUSED),
+        (Rung.SEE_OTHER_HOST, Outcome.MOVED),
+    )
+    events: list[Event] = [
+        BoundTo(JID),
+        Asked(Rung.CXFR, ELSEWHERE, first=True),
+        Answered(Rung.CXFR, ELSEWHERE, Outcome.REFUSED),
+        Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Transferred(ELSEWHERE, tried, 1.5),
+        Warned("about nothing"),
+    ]
+    for event in events:
+        subject.note(relayed, event, 20.0)
+    assert subject.of_node("a") == NodeCounts(asked=1, moved=1, refused=1)
+    assert subject.transfers == {tried[0]: 1, tried[1]: 1}
+    assert list(subject.recent) == [TransferRecord(1, JID, "a", "node2", Trigger.DRAIN, tried, 20.0, 1.5)]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SILENT, Outcome.STAYED])
+def test_who_does_not_leave_is_counted_as_silent(outcome: Outcome) -> None:
+    subject = registry()
+    subject.note(FakeRelayed(1, "a"), Answered(Rung.CXFR, ELSEWHERE, outcome), 0.0)
+    assert (subject.of_node("a").silent, subject.of_node("a").refused) == (1, 0)
+    assert subject.transfers == {(Rung.CXFR, outcome): 1}
+
+
+def test_the_counts_of_a_real_transfer() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    relayed.script.order().order(HURRIED).node("</stream:stream>").client_ends()
+    for event in relayed.script.events:
+        subject.note(relayed, event, 0.0)
+    assert subject.of_node("a") == NodeCounts(asked=1, moved=1, silent=1)
+    assert subject.ended == {Reason.TRANSFERRED: 1}
+    assert subject.redirected_lately(USER, 1.0)
+
+
+def test_only_the_last_transfers_are_kept() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    for number in range(RECENT_TRANSFERS + 5):
+        subject.note(relayed, Transferred(ELSEWHERE, ((Rung.RESET, Outcome.MOVED),), 0.0), float(number))
+    assert len(subject.recent) == RECENT_TRANSFERS
+    assert subject.recent[-1].ended == RECENT_TRANSFERS + 4
+
+
+def test_ends_forgeries_and_late_stanzas() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    subject.note(relayed, Forged(), 0.0)
+    subject.note(relayed, Ended(Reason.CLIENT_LOST, None, 3, 100), 0.0)
+    subject.note(relayed, Ended(Reason.CLIENT_LOST, None, 1, 0), 0.0)
+    assert (subject.forged, subject.late, subject.ended) == (1, 4, {Reason.CLIENT_LOST: 2})
+
+
+def test_a_redirect_is_remembered_as_long_as_its_window() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    subject.note(relayed, Asked(Rung.CXFR, ELSEWHERE, first=True), 0.0)
+    assert not subject.redirected_lately(USER, 0.0)
+    subject.note(relayed, Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=True), 0.0)
+    assert subject.redirected_lately(USER, 59.9)
+    assert not subject.redirected_lately(USER, 60.0)
+    assert not subject.redirected_lately("romeo@example.org", 1.0)
+    assert not subject.redirected_lately(None, 1.0)
+    subject.note(relayed, Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=True), 50.0)
+    assert subject.redirected_lately(USER, 100.0)
+
+
+def test_who_can_resume_as_whom() -> None:
+    subject = registry()
+    subject.note(FakeRelayed(1, "a"), Resumable("sm1"), 0.0)
+    subject.note(FakeRelayed(2, "a", jid=None), Resumable("sm2"), 0.0)
+    assert subject.jid_of_resumable("sm1") == JID
+    assert subject.jid_of_resumable("sm2") is None
+
+
+def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "REMEMBERED", 3)
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    for sm_id in ("1", "2", "3", "1", "4"):
+        subject.note(relayed, Resumable(sm_id), 0.0)
+    assert [subject.jid_of_resumable(sm_id) is not None for sm_id in "1234"] == [True, False, True, True]
+
+
+def test_the_user_is_known_once_it_is_certain() -> None:
+    assert user_of(FakeRelayed(1, "a", jid=None).session) is None
+    assert user_of(FakeRelayed(1, "a").session) == USER
