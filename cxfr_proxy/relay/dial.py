@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from typing import Final
 
@@ -127,14 +129,17 @@ def _why(exc: BaseException) -> str:
         case ConfigError():
             return str(exc)
         case OSError():
-            return f"no connection to the node: {_first_cause(exc).strerror or 'unknown reason'}"
+            return f"no connection to the node: {_reason(exc)}"
         case _:
             return "the node's stream could not be read"
 
 
-def _first_cause(exc: OSError) -> OSError:
-    """What trio's own ``OSError`` came from, which names the address: one error, or a group where a name has several."""
+def _reason(exc: OSError) -> str:
+    """The bare reason. trio's own ``OSError`` and its text name the address; behind it are the cause, or several."""
     cause: BaseException | None = exc.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    return cause if isinstance(cause, OSError) else exc
+    first = cause if isinstance(cause, OSError) else exc
+    if isinstance(first, socket.gaierror) or first.errno is None:
+        return first.strerror or "unknown reason"
+    return os.strerror(first.errno)

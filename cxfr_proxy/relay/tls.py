@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -69,26 +70,44 @@ def _server_context() -> ssl.SSLContext:
 
 
 def _load_pair(pair: KeyPair) -> _Loaded:
+    """Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
+    try:
+        names = _names(x509.load_pem_x509_certificate(_read(pair.certificate)))
+    except ValueError as exc:
+        raise ConfigError("expected a certificate in PEM form", file=str(pair.certificate)) from exc
     context = _server_context()
     try:
-        data = pair.certificate.read_bytes()
+        if b" PRIVATE KEY-----" not in _read(pair.key):
+            raise ValueError("expected a private key in PEM form")
         context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
-        names = _names(x509.load_pem_x509_certificate(data))
-    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-        raise ConfigError(
-            f"expected a certificate and its key in PEM form: {_why(exc)}", file=str(pair.certificate)
-        ) from exc
+    except (ssl.SSLError, ValueError) as exc:
+        raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
     return _Loaded(context, names)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from exc
 
 
 def _no_password() -> str:
     raise ValueError("the key is protected by a password; expected one that isn't")
 
 
-def _why(exc: Exception) -> str:
+def _why_no_pair(exc: ssl.SSLError | ValueError) -> str:
+    if not isinstance(exc, ssl.SSLError):
+        return str(exc)
+    if exc.reason == "KEY_VALUES_MISMATCH":
+        return "the key does not belong to the certificate"
+    return f"expected a private key and its certificate in PEM form: {_why(exc)}"
+
+
+def _why(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLError):
         return exc.reason or "not readable as PEM"
-    return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
+    return exc.strerror or str(exc)
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -153,7 +172,11 @@ def _general_name(domain: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(domain))
     except ValueError:
-        return x509.DNSName(domain.encode("idna").decode() if not domain.isascii() else domain)
+        pass
+    try:
+        return x509.DNSName(domain if domain.isascii() else domain.encode("idna").decode())
+    except UnicodeError as exc:
+        raise ConfigError(f"expected a domain that a certificate can name, found {domain!r}") from exc
 
 
 # --- towards nodes

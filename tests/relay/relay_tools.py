@@ -24,7 +24,7 @@ async def until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < end, "what was waited for did not happen"
-        await trio.testing.wait_all_tasks_blocked(0.001)
+        await trio.lowlevel.checkpoint()  # not wait_all_tasks_blocked(): something may go on all the time
 
 
 async def settled() -> None:
@@ -41,7 +41,8 @@ def no_leak() -> Iterator[None]:
     """Fails where the block leaves a descriptor open."""
     before = open_descriptors()
     yield
-    assert open_descriptors() == before, "a descriptor stayed open"
+    # Fewer, where garbage of an earlier test was collected meanwhile.
+    assert open_descriptors() <= before, "a descriptor stayed open"
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from relay_tools import no_leak, open_descriptors, peer, server_context, until, write_pem
+from relay_tools import no_leak, open_descriptors, peer, pem, server_context, until, write_pem
 
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
@@ -182,15 +182,11 @@ async def test_another_authority(dialer: Dialer, certificate: Path, tmp_path: Pa
     other = write_pem(tmp_path, "other.example")
     async with peer(serve) as port:
         with pytest.raises(NodeError, match="certificate was not accepted"):
-            await dialer.dial(
-                node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY
-            )
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
         # The file is read once, until the dialer is told that it may have changed.
-        other.write_bytes(certificate.read_bytes())
+        other.write_bytes(pem("localhost"))
         with pytest.raises(NodeError, match="certificate was not accepted"):
-            await dialer.dial(
-                node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY
-            )
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
         dialer.forget()
         spec = node(port, NodeTls.DIRECT, ca=str(other))
         (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
@@ -204,9 +200,7 @@ async def test_unusable_ca_file(dialer: Dialer, tmp_path: Path, content: bytes |
         path.write_bytes(content)
     async with peer(listen_only) as port:
         with pytest.raises(NodeError, match="CA certificates"):
-            await dialer.dial(
-                node(port, NodeTls.DIRECT, ca=str(path)), "localhost", client=CLIENT, proxy=PROXY
-            )
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(path)), "localhost", client=CLIENT, proxy=PROXY)
 
 
 async def test_nobody_listens(dialer: Dialer) -> None:
@@ -223,7 +217,7 @@ async def test_a_name_that_does_not_exist(dialer: Dialer) -> None:
     assert text.startswith("no connection to the node: ")
 
 
-STEPS = {
+STEPS: dict[str, list[tuple[bytes, ...]]] = {
     "the node closed the connection": [(), (HEADER,), (b"<stream:stre",)],
     "the node does not offer STARTTLS": [
         (HEADER + b"<stream:features/>",),
@@ -245,7 +239,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize(("text", "replies"), [(text, replies) for text, all_ in STEPS.items() for replies in all_])
+@pytest.mark.parametrize(("text", "replies"), [(text, replies) for text, each in STEPS.items() for replies in each])
 async def test_a_node_that_fails_at_a_step_of_starttls(
     dialer: Dialer, certificate: Path, text: str, replies: tuple[bytes, ...]
 ) -> None:

@@ -178,5 +178,3 @@ async def test_a_cancelled_scope_does_nothing() -> None:
     endpoint.close()
     assert there.recv(10) == b""
     there.close()
-
-

@@ -57,7 +57,7 @@ def test_exact_bytes() -> None:
     client, proxy = ("192.168.0.1", 56324), ("192.168.0.11", 443)
     assert header(ProxyHeader.V1, client, proxy) == b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
     assert header(ProxyHeader.V2, client, proxy) == bytes.fromhex(
-        "0d0a0d0a000d0a515549540a" "21" "11" "000c" "c0a80001" "c0a8000b" "dc04" "01bb"
+        "0d0a0d0a000d0a515549540a2111000cc0a80001c0a8000bdc0401bb"
     )
     longest = header(ProxyHeader.V1, ("ffff:" * 7 + "ffff", 65535), ("ffff:" * 7 + "ffff", 65535))
     assert len(longest) <= 107, "the specification's longest line"
