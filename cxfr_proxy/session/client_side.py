@@ -11,6 +11,7 @@ from typing import Final
 
 from cxfr_proxy.errors import ClientError, RemoteError
 from cxfr_proxy.session.commands import Outcome, Reason, Side, Upgrade
+from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
@@ -30,13 +31,18 @@ class ClientSide(Moving):
     __slots__ = ()
 
     def _read_client(self) -> None:
+        """Read what was fed: while negotiating step by step, for a restart may come; later, all there is."""
         while not (self._client_over or self._hold_client or self.state is State.CLOSED):
-            if self.fast[Side.CLIENT] is not None:
+            if self.state is not State.NEGOTIATING and self._up.opened:
                 self._scan_client(self._up.take_unread())
                 return
+            if self._header_may_repeat and self._up.skip(self._header_to_node.raw):
+                continue
             piece = self._up.next()
             if piece is None:
                 return
+            if piece.note is not None:
+                self._header_may_repeat = False
             self._on_client_piece(piece)
 
     def _scan_client(self, data: bytes) -> None:
@@ -116,7 +122,7 @@ class ClientSide(Moving):
     def _is_answer(self, data: bytes) -> bool:
         """Whether it answers one of our own IQs, which the node never saw, and so it must not see the answer."""
         try:
-            element = stanza.parse(data, self._header_to_node.raw)
+            element = stanza.parse(data, self._header_to_node.context)
         except stanza.MalformedElement:
             return False
         if connection_transfer.mentions_support(element):
@@ -128,17 +134,18 @@ class ClientSide(Moving):
         transfer = self._transfer
         if transfer is not None and transfer.rung is Rung.CXFR and answer.id == transfer.iq_id:
             if answer.accepted:
-                self._knows_cxfr = True
-                transfer.accepted = True
-                self.deadline = self._now + self._policy.timeouts.cxfr_timeout
+                if not transfer.accepted:  # saying it again gains no time
+                    self.deadline = self._now + self._policy.timeouts.cxfr_timeout
+                self._knows_cxfr = transfer.accepted = True
             else:
                 self._knows_cxfr = False
                 self._next_rung(Outcome.REFUSED)
-        return True
+        # A client that has begun to count its stanzas (XEP-0198) counts this one, so the node has to as well.
+        return not self._negotiation.counting_up
 
     def _answer_undelivered(self, data: bytes) -> None:
         try:
-            element = stanza.parse(data, self._header_to_node.raw)
+            element = stanza.parse(data, self._header_to_node.context)
         except stanza.MalformedElement:
             return
         reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
@@ -147,25 +154,26 @@ class ClientSide(Moving):
 
     def _on_client_end(self) -> None:
         """``</stream:stream>`` from the client: it has said its last word, and may still get the node's."""
-        self._reason = Reason.CLIENT_CLOSED
-        self._client_over = True
+        if self.state is not State.CLOSING:
+            self._reason = Reason.CLIENT_CLOSED
+        self._client_over = self._client_ended = True
         self._settle_transfer(Outcome.MOVED)
         if self._client_out:
-            self._close_node_first(self._last_words())
+            self._close_node_first(Farewell())
         self._finish_if_over()
 
     def _on_client_eof(self) -> None:
         if self.state is State.CLOSED:
             return
         self._client_in = False
+        if self.state is not State.CLOSING and not self._client_over:
+            self._reason = Reason.CLIENT_LOST
         self._settle_transfer(Outcome.MOVED)
         if self._client_over:
             self._finish_if_over()  # it had said its last word, and may still be reading
             return
         if self._client_out:
-            # It is gone, so nothing can be said to it any more.
-            self._reason = Reason.CLIENT_LOST
-            self._end_client_output()
+            self._end_client_output()  # it is gone, so nothing can be said to it any more
         if self._node_out:
             # With XEP-0198 the node keeps a cut session for resumption; without, or after a transfer, nobody comes back
             # for it.
@@ -179,4 +187,4 @@ class ClientSide(Moving):
         self._reason, self._condition = Reason.CLIENT_FAULT, error.condition
         self._client_over = True
         self._settle_transfer(Outcome.MOVED)
-        self._end_client(self._last_words(stanza.stream_error(error.condition, error.text)))
+        self._end_client(Farewell(error.condition, error.text))

@@ -8,6 +8,7 @@ did not arrive.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.session.commands import (
@@ -34,10 +35,31 @@ _ANY_DEPTH: Final = 2**31 - 1
 """From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""
 
 
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """What ends the client's stream: an error of the proxy's own, one of the node's as it came, or none.
+
+    ``condition`` ``None``: no error of the proxy's. ``text`` and ``content`` as in
+    :func:`cxfr_proxy.xmpp.stanza.stream_error`.
+    """
+
+    condition: str | None = None
+    text: str | None = None
+    content: str | None = None
+    verbatim: bytes = b""
+
+    def error(self, prefix: str) -> bytes:
+        """The error's bytes; empty where there is none. ``prefix``: the stream namespace's, in the client's header."""
+        if self.condition is None:
+            return self.verbatim
+        return stanza.stream_error(self.condition, self.text, content=self.content, prefix=prefix)
+
+
 class SessionCore:
     """See the module. ``domain`` is the one the client's header names; ``unread`` of ``up`` is what it sent already."""
 
     __slots__ = (
+        "_client_ended",
         "_client_in",
         "_client_out",
         "_client_over",
@@ -49,6 +71,7 @@ class SessionCore:
         "_ended",
         "_farewell",
         "_header_due",
+        "_header_may_repeat",
         "_header_to_client",
         "_header_to_node",
         "_hold_client",
@@ -56,6 +79,7 @@ class SessionCore:
         "_knows_cxfr",
         "_late",
         "_negotiation",
+        "_node_ended",
         "_node_in",
         "_node_out",
         "_now",
@@ -92,14 +116,17 @@ class SessionCore:
         )
         self._header_to_node = header  # the client's
         self._header_to_client: StreamHeader | None = None  # the node's
+        self._header_may_repeat = True  # some clients say it twice on direct TLS (QXmpp), and mean one stream
         self._header_due = True  # the client's current stream has not got its header yet
         self._hold_client = False
         # In: its connection may still bring something. Out: its stream may still be written to.
         self._client_in = self._client_out = self._node_in = self._node_out = True
+        self._client_ended = False  # it has said </stream:stream>
         self._client_over = False  # its stream has ended or failed: what else it sends is dropped
+        self._node_ended = False  # its output was told to end
         self._transfer: Transfer | None = None
         self._iq_due: bytes | None = None  # waits for a boundary, behind an element that is being cut through
-        self._farewell: bytes | None = None  # the client's last bytes, once the node has nothing more for it
+        self._farewell: Farewell | None = None  # the client's last bytes, once the node has nothing more for it
         self._closing_since: float | None = None  # the first stream's end
         self._closing_wait = 0.0  # seconds of what is waited for now
         self._knows_cxfr: bool | None = None
@@ -177,6 +204,7 @@ class SessionCore:
         """Which directions need no attention now."""
         bound = self.state is State.BOUND
         self.fast[Side.CLIENT] = self._up if bound and self._node_out and not self._hold_client else None
+        self._up.note_every(self.fast[Side.CLIENT] is None)
         moving = self.state is State.TRANSFERRING and self._client_out and self._iq_due is None
         self.fast[Side.NODE] = self._down if (bound or moving) and self._node_in else None
 
@@ -192,16 +220,16 @@ class SessionCore:
 
     # --- the closing
 
-    def _last_words(self, error: bytes = b"") -> bytes:
+    def _last_words(self, farewell: Farewell) -> bytes:
         """An error, if there is one, and the end of the client's stream, behind a header if it has got none."""
         if self._header_due or self._header_to_client is None:
             header = stanza.stream_header(
                 to=self._header_to_node.from_, from_=self._domain, stream_id=self._policy.token(), lang="en"
             )
-            return header + error + stanza.STREAM_END
-        return error + self._header_to_client.end
+            return header + farewell.error("stream") + stanza.STREAM_END
+        return farewell.error(self._header_to_client.prefix) + self._header_to_client.end
 
-    def _close_node_first(self, farewell: bytes) -> None:
+    def _close_node_first(self, farewell: Farewell) -> None:
         """End the node's stream, pass on what it still sends, then say farewell to the client."""
         self._farewell = farewell
         if self._node_out:
@@ -217,15 +245,16 @@ class SessionCore:
     def _say_farewell(self) -> None:
         farewell, self._farewell = self._farewell, None
         assert farewell is not None
-        self._end_client(b"" if self._down.cutting else farewell)
+        self._end_client(farewell)
 
-    def _end_client(self, last: bytes) -> None:
+    def _end_client(self, farewell: Farewell) -> None:
         """Write the client's last bytes, and wait until it has left."""
         if self._node_out:
             self._end_node_stream(cleanly=True)
         self._end_node_output()
         if self._client_out:
-            self._send(Side.CLIENT, last)
+            if not self._down.cutting:  # in the middle of an element nothing can be said any more
+                self._send(Side.CLIENT, self._last_words(farewell))
             self._end_client_output()
         self._move(State.CLOSING)
         self._await_others(self._policy.timeouts.see_other_host_timeout)
@@ -242,7 +271,9 @@ class SessionCore:
 
     def _end_node_output(self) -> None:
         self._node_out = False
-        self._out.append(EndOutput(Side.NODE))
+        if not self._node_ended:
+            self._node_ended = True
+            self._out.append(EndOutput(Side.NODE))
 
     def _wait_to_close(self, seconds: float) -> None:
         if self._closing_since is None:
@@ -256,9 +287,9 @@ class SessionCore:
         self._finish_if_over()
 
     def _finish_if_over(self) -> None:
-        # A client that broke its stream may still be sending: closing now would make a reset of it, and the error that
-        # is on its way might never be read.
-        client_done = not self._client_in or (self._client_over and self._reason is not Reason.CLIENT_FAULT)
+        # A client that has not ended its stream may still be sending: closing now would make a reset of it, and what is
+        # on its way to the client might never be read.
+        client_done = not self._client_in or self._client_ended
         if self.state is State.CLOSING and client_done and not (self._client_out or self._node_in):
             self._end(Close())
 

@@ -54,20 +54,27 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What decides about a client's rungs. ``knows_cxfr``: ``None`` where nothing is known."""
+    """What decides about a client's rungs.
+
+    ``stream_management``: XEP-0198 counts stanzas; ``resumable``: and the stream can be resumed. ``knows_cxfr``:
+    ``None`` where nothing is known.
+    """
 
     tls: bool
     stream_management: bool
+    resumable: bool
     full_jid_known: bool
     knows_cxfr: bool | None
 
 
 def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unknown: bool) -> Rung:
     """The rung to try after ``tried``. :attr:`Rung.RESET` can always be; it ends the stream, so nothing follows it."""
-    if traits.stream_management:
+    if traits.resumable:
         return Rung.CUT
     may_know = traits.knows_cxfr if traits.knows_cxfr is not None else try_unknown
-    if Rung.CXFR not in tried and may_know and traits.full_jid_known and not order.hurried:
+    # An injected stanza would shift XEP-0198's counters of both sides.
+    may_ask = traits.full_jid_known and not traits.stream_management and not order.hurried
+    if Rung.CXFR not in tried and may_know and may_ask:
         return Rung.CXFR
     # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
     if Rung.SEE_OTHER_HOST not in tried and order.server is not None and order.may_redirect and traits.tls:

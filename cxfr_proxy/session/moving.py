@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Outcome, Side
-from cxfr_proxy.session.core import SessionCore
+from cxfr_proxy.session.core import Farewell, SessionCore
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.state import State, Transfer
-from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp import connection_transfer
 from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -19,7 +19,13 @@ class Moving(SessionCore):
     def _climb(self) -> None:
         transfer = self._transfer
         assert transfer is not None
-        traits = Traits(self._tls, self.stream_management, self.full_jid is not None, self._knows_cxfr)
+        traits = Traits(
+            tls=self._tls,
+            stream_management=self._negotiation.counting_up,
+            resumable=self._negotiation.resumable,
+            full_jid_known=self.full_jid is not None,
+            knows_cxfr=self._knows_cxfr,
+        )
         tried = [rung for rung, _ in transfer.tried]
         transfer.rung = next_rung(traits, transfer.order, tried, try_unknown=self._policy.try_unknown)
         if transfer.rung is Rung.CXFR and not self._ask(transfer):
@@ -31,11 +37,10 @@ class Moving(SessionCore):
             case Rung.CUT:
                 self._cut()
             case Rung.SEE_OTHER_HOST:
-                error = stanza.stream_error(StreamCondition.SEE_OTHER_HOST, content=str(transfer.order.server))
-                self._close_node_first(self._last_words(error))
+                address = str(transfer.order.server)
+                self._close_node_first(Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
             case Rung.RESET:
-                error = stanza.stream_error(StreamCondition.RESET, "reconnect")
-                self._close_node_first(self._last_words(error))
+                self._close_node_first(Farewell(StreamCondition.RESET, "reconnect"))
 
     def _ask(self, transfer: Transfer) -> bool:
         """Send the IQ; False where the names at hand can't be written in one."""

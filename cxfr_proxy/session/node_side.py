@@ -20,9 +20,10 @@ from cxfr_proxy.session.commands import (
     Side,
     Warned,
 )
+from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
@@ -37,9 +38,9 @@ class NodeSide(ClientSide):
     __slots__ = ()
 
     def _read_node(self, data: bytes) -> None:
-        if self.state is State.NEGOTIATING:
+        if self._reads_stepwise():
             self._down.feed(data)
-            while self.wants(Side.NODE) and self.fast[Side.NODE] is None:
+            while self.wants(Side.NODE) and self._reads_stepwise():
                 piece = self._down.next()
                 if piece is None:
                     return
@@ -48,6 +49,9 @@ class NodeSide(ClientSide):
         if self.wants(Side.NODE):
             self._scan_node(data)
             self._settle_down()
+
+    def _reads_stepwise(self) -> bool:
+        return self.state is State.NEGOTIATING or not self._down.opened
 
     def _scan_node(self, data: bytes) -> None:
         if data:
@@ -85,9 +89,12 @@ class NodeSide(ClientSide):
         if not piece.whole:
             self._on_cut_through(name, piece.data)
             return
-        if self.state is not State.NEGOTIATING and name in USUAL:
-            self._on_watched_stanza(piece.data, header)
-            return
+        if self.state is not State.NEGOTIATING and (name in USUAL or WATCHED in piece.data):
+            if self._is_forged(piece.data, header):
+                return
+            if name in USUAL:
+                self._pass_down(piece.data)
+                return
         try:
             passage = self._negotiation.from_node(piece.data, header, self._domain)
         except stanza.MalformedElement:
@@ -108,23 +115,23 @@ class NodeSide(ClientSide):
             return
         self._pass_down(data)
 
-    def _on_watched_stanza(self, data: bytes, header: StreamHeader) -> None:
-        """A stanza with the watched bytes: only this proxy may tell its clients to move."""
+    def _is_forged(self, data: bytes, header: StreamHeader) -> bool:
+        """Whether an element with the watched bytes tells the client to move. Only this proxy may do that."""
         try:
-            element = stanza.parse(data, header.raw)
+            element = stanza.parse(data, header.context)
         except stanza.MalformedElement:
             # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
             self._report(Forged())
-            return
+            return True
         if not connection_transfer.is_transfer(element):
-            self._pass_down(data)
-            return
+            return False
         self._report(Forged())
         reply = stanza.error_reply(
             element, StanzaCondition.NOT_ALLOWED, "cancel", "only the server may move a connection"
         )
         if reply is not None and self._node_out:
             self._send(Side.NODE, reply)
+        return True
 
     def _pass_node(self, passage: Passage) -> None:
         if passage.ends is not None:
@@ -163,22 +170,21 @@ class NodeSide(ClientSide):
         self._report(BoundTo(bound.full_jid))
 
     def _on_node_error(self, condition: str, data: bytes) -> None:
-        if condition in _GOING_AWAY and self.state is not State.NEGOTIATING:
-            # Held back; what follows is the end of the node's stream, said or unsaid.
-            self._node_in = False
-            if self._farewell is not None:
-                self._say_farewell()
-            elif self.state is not State.CLOSING:
-                redirected = condition == StreamCondition.SEE_OTHER_HOST
-                self._lose_node(Reason.NODE_REDIRECTED if redirected else Reason.NODE_SHUTDOWN)
-            return
-        if condition == StreamCondition.SEE_OTHER_HOST:
-            # Before bind nothing can be moved, and the address would lead around the proxy.
-            data = stanza.stream_error(StreamCondition.RESET, "reconnect")
         self._node_in = False
-        self._reason, self._condition = Reason.NODE_CLOSED, condition
-        self._settle_transfer(Outcome.MOVED)
-        self._end_client(self._last_words(data))
+        if self._farewell is not None:
+            self._say_farewell()  # the node's own reason comes too late to matter
+        elif self.state is State.CLOSING:
+            self._finish_if_over()
+        elif condition in _GOING_AWAY and self.state is not State.NEGOTIATING:
+            # Held back; what follows is the end of the node's stream, said or unsaid.
+            redirected = condition == StreamCondition.SEE_OTHER_HOST
+            self._lose_node(Reason.NODE_REDIRECTED if redirected else Reason.NODE_SHUTDOWN)
+        else:
+            self._reason, self._condition = Reason.NODE_CLOSED, condition
+            self._settle_transfer(Outcome.MOVED)
+            # Before bind nothing can be moved, and a redirect would lead around the proxy.
+            redirect = condition == StreamCondition.SEE_OTHER_HOST
+            self._end_client(Farewell(StreamCondition.RESET, "reconnect") if redirect else Farewell(verbatim=data))
 
     def _on_node_end(self, reason: Reason) -> None:
         """The node's stream is over, by ``</stream:stream>``."""
@@ -189,7 +195,7 @@ class NodeSide(ClientSide):
             self._lose_node(reason)
         elif self.state is not State.CLOSING:
             self._reason = reason
-            self._close_node_first(self._last_words())
+            self._close_node_first(Farewell())
         self._finish_if_over()
 
     def _on_node_eof(self) -> None:
@@ -210,8 +216,7 @@ class NodeSide(ClientSide):
     def _on_client_unserved(self) -> None:
         """The node went away before there was a session worth moving."""
         self._reason, self._condition = Reason.NODE_LOST, StreamCondition.REMOTE_CONNECTION_FAILED
-        error = stanza.stream_error(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again")
-        self._end_client(self._last_words(error))
+        self._end_client(Farewell(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again"))
 
     def _on_node_fault(self, error: NodeError) -> None:
         """The node's bytes can't be followed any further; what came before them is whole."""
@@ -224,7 +229,9 @@ class NodeSide(ClientSide):
             self._on_client_unserved()
         elif self._down.cutting:
             self._give_up(Reason.NODE_FAULT)  # the client's stream is broken as well
-        elif self.state is not State.CLOSING:
+        elif self.state is State.CLOSING:
+            self._finish_if_over()
+        else:
             self._lose_node(Reason.NODE_FAULT)
 
     def _lose_node(self, reason: Reason) -> None:

@@ -18,7 +18,7 @@ from xml.parsers import expat
 from xml.parsers.expat import ExpatError, XMLParserType
 
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.notes import USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
 
 _SPACE: Final = b" \t\r\n"
 _TAIL: Final = len(WATCHED)
@@ -50,17 +50,18 @@ class ExpatFramer:
         "_childless",
         "_data",
         "_depth",
-        "_every",
         "_max_depth",
         "_name",
         "_parser",
         "_position",
         "_start",
         "_state_over",
+        "_stepping",
         "_tail",
         "_text",
         "_watched_at",
         "boundary",
+        "every",
         "max_element_bytes",
         "notes",
     )
@@ -79,7 +80,8 @@ class ExpatFramer:
         self._name = ""
         self._childless = False
         self._text = False
-        self._every = False
+        self.every = False
+        self._stepping = False
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
         self._parser = self._new_parser()
@@ -100,13 +102,13 @@ class ExpatFramer:
     # --- feeding
 
     def scan(self, data: bytes) -> int:
-        self._every = False
+        self._stepping = False
         base = self._position
         self._parse(data)
         return max(0, self.boundary - base)
 
     def step(self, data: bytes) -> int:
-        self._every = True
+        self._stepping = True
         offset = 0
         while offset < len(data) and not self.notes:
             # An element ends with a ">", so pieces that end there never reach beyond an element.
@@ -185,6 +187,8 @@ class ExpatFramer:
 
     def _on_start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
+        if len(attributes) > MAX_ATTRIBUTES:
+            raise _Refused(StreamCondition.POLICY_VIOLATION, f"more than {MAX_ATTRIBUTES} attributes")
         if self._depth > 2:
             self._childless = False
             if self._depth > self._max_depth:
@@ -222,7 +226,7 @@ class ExpatFramer:
         self._check_size(self._start, end)
         self.boundary = end
         watched = self._take_watched(end)
-        if self._every or watched or self._name not in USUAL:
+        if self.every or self._stepping or watched or self._name not in USUAL:
             self.notes.append(Element(self._start, end, self._name))
 
     def _on_stream_end(self, index: int) -> None:

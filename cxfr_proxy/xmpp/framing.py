@@ -8,7 +8,8 @@ top-level elements (children of ``<stream:stream>``) of an open stream. It also 
 * RFC 6120 section 11.1, restricted XML: no comment, processing instruction, DTD, or entity beyond the five predefined;
 * UTF-8 only (section 11.6), an XML declaration only at the very start;
 * nothing but white space between top-level elements (section 11.7, keepalives);
-* limits on depth and on the size of one element, enforced while the bytes come in, before anybody buffers them.
+* limits on depth, on the number of attributes and on the size of one element, enforced while the bytes come in, before
+  anybody buffers them.
 
 Two ways to feed it. :meth:`Framer.scan` swallows a whole chunk and is meant for streams that are under way: it makes a
 note only of what a session has to look at. :meth:`Framer.step` stops after the first note and notes *every*
@@ -19,18 +20,23 @@ What is worth a note while scanning: a top-level element that is not one of :dat
 :data:`WATCHED` anywhere, the end of the stream, and a failure. A note says *look*; it decides nothing. Offsets in notes
 count from the stream's first byte.
 
-Engines are interchangeable and give the same answers for every input, cut at every byte.
+Two engines give the same answers for every input, cut at every byte: a native one (``_scan.c``, built where there is a
+compiler) and one on expat (``_expat.py``), which also reads all headers. A fault may be noticed earlier by the one than
+by the other, never at another boundary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from cxfr_proxy.xmpp._expat import ExpatFramer
-from cxfr_proxy.xmpp.notes import USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
 
 __all__ = [
     "ENGINE",
+    "ENGINES",
+    "MAX_ATTRIBUTES",
     "USUAL",
     "WATCHED",
     "Element",
@@ -39,7 +45,9 @@ __all__ = [
     "Header",
     "Note",
     "StreamEnd",
+    "behind_header",
     "new_framer",
+    "use",
 ]
 
 
@@ -48,8 +56,13 @@ class Framer(Protocol):
 
     max_element_bytes: int | None
     """The longest a top-level element or the stream's header may be; ``None``: no limit. May be changed any time."""
-    boundary: int
-    """Offset of the last boundary, from the stream's first byte; 0 until the header is complete."""
+
+    @property
+    def boundary(self) -> int:
+        """Offset of the last boundary, from the stream's first byte; 0 until the header is complete."""
+
+    every: bool
+    """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
     notes: list[Note]
     """What wants a look, in order. The caller clears it before feeding on."""
 
@@ -63,10 +76,43 @@ class Framer(Protocol):
         """Read ``data`` up to the end of the first thing to note, or all of it; return how many bytes were read."""
 
 
-ENGINE: Final = "expat"
-"""The engine that :func:`new_framer` uses."""
+def _load_native() -> Callable[[bytes, int, int | None, int], Framer] | None:
+    try:
+        from cxfr_proxy.xmpp._scan import Scanner
+    except ImportError:
+        return None  # it was not compiled here
+    return Scanner
+
+
+_native: Final = _load_native()
+
+ENGINES: Final = ("native", "expat") if _native is not None else ("expat",)
+"""The engines there are, the fastest first."""
+ENGINE = ENGINES[0]
+"""The engine that reads streams which are under way; see :func:`use`."""
+
+
+def use(engine: str) -> None:
+    """Use that engine for streams that begin from now on. Raises ``ValueError`` where there is no such engine here."""
+    global ENGINE  # one choice for the process, made before it serves
+    if engine not in ENGINES:
+        raise ValueError(f"no framing engine '{engine}' here, only {', '.join(ENGINES)}")
+    ENGINE = engine
 
 
 def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
-    """A framer for the start of a stream. ``max_depth`` counts the stream element itself as 1."""
+    """A framer for the start of a stream. ``max_depth`` counts the stream element itself as 1.
+
+    Headers are always read by expat; :func:`behind_header` says who goes on.
+    """
     return ExpatFramer(max_element_bytes=max_element_bytes, max_depth=max_depth)
+
+
+def behind_header(framer: Framer, tag: bytes, *, max_depth: int) -> Framer:
+    """The framer for the rest of a stream whose header ``framer`` has just read, and nothing behind it.
+
+    ``tag`` is the stream's qualified name, which its closing tag has to repeat.
+    """
+    if _native is None or ENGINE != "native":
+        return framer
+    return _native(tag, framer.boundary, framer.max_element_bytes, max_depth)

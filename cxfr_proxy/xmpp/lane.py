@@ -24,7 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.xmpp.framing import Failure, Framer, Note, new_framer
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.framing import Failure, Framer, Header, Note, behind_header, new_framer
 
 _SPACE: Final = b" \t\r\n"
 
@@ -47,6 +48,7 @@ class Lane:
 
     __slots__ = (
         "_begun",
+        "_every",
         "_framer",
         "_held",
         "_max_depth",
@@ -55,6 +57,7 @@ class Lane:
         "_unread",
         "cutting",
         "max_held",
+        "opened",
     )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None) -> None:
@@ -62,6 +65,7 @@ class Lane:
         self._max_element_bytes = max_element_bytes
         self.max_held = max_held_bytes
         self._unread = b""
+        self._every = False
         self.restart()
 
     def restart(self) -> None:
@@ -69,9 +73,14 @@ class Lane:
         self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
         self._held: bytes | bytearray = b""
         self._released = 0
+        self.opened = False
         self.cutting = False
         unread, self._unread, self._begun = self._unread, b"", False
         self.feed(unread)
+
+    def note_every(self, every: bool) -> None:
+        """Whether scanning notes each element from here on, or only what wants a look."""
+        self._every = self._framer.every = every
 
     def limit_elements(self, max_bytes: int | None) -> None:
         """From here on elements may be this long; ``None``: any length."""
@@ -168,6 +177,11 @@ class Lane:
         if note.start > self._released:
             return self._release(note.start, None)  # white space before it
         del framer.notes[0]
+        if isinstance(note, Header):
+            tag = stanza.tag_name(bytes(self._held[: note.end]))
+            self._framer = behind_header(framer, tag, max_depth=self._max_depth)
+            self._framer.every = self._every
+            self.opened = True
         return self._release(note.end, note)
 
     def _release(self, end: int, note: Note | None) -> Piece | None:
@@ -181,6 +195,13 @@ class Lane:
         whole = note is None or note.start >= self._released
         self._released += size
         return Piece(note, data, whole)
+
+    def skip(self, data: bytes) -> bool:
+        """Drop ``data`` if it is what comes next; whether it was."""
+        if not self._unread.startswith(data):
+            return False
+        self._unread = self._unread[len(data) :]
+        return True
 
     def take_unread(self) -> bytes:
         """What was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""

@@ -15,6 +15,10 @@ WATCHED: Final = names.CXFR.encode()
 """The one string watched for. The ids of the IQs that this proxy injects begin with it too, so it finds the answers."""
 
 
+MAX_ATTRIBUTES: Final = 100
+"""More in one tag are refused. No stanza has a tenth of it, and finding one that is there twice costs its square."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The stream's opening tag, with the XML declaration if there was one."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
+from xml.sax.saxutils import quoteattr
 
 from lxml import etree
 
@@ -28,6 +29,8 @@ from cxfr_proxy.xmpp.stanza import Element
 
 _COMPRESSION: Final = "http://jabber.org/protocol/compress"
 _STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
+_MAX_PREFIXES: Final = 16
+"""Declared in a stream's header. Two are needed."""
 _STREAM: Final = stanza.qualified(names.STREAM, "stream")
 
 STARTTLS_FEATURES: Final = (
@@ -38,9 +41,14 @@ PROCEED: Final = f"<proceed xmlns='{names.TLS}'/>".encode()
 
 @dataclass(frozen=True, slots=True)
 class StreamHeader:
-    """An opening tag as received. ``raw`` holds its bytes, declaration included; absent attributes are ``None``."""
+    """An opening tag as received; absent attributes are ``None``.
+
+    ``raw`` holds its bytes, declaration included. ``context`` is an opening tag with its namespace declarations and
+    nothing else, to parse the stream's elements in: a header may be long, and they are many.
+    """
 
     raw: bytes
+    context: bytes
     to: str | None
     from_: str | None
     id: str | None
@@ -70,6 +78,7 @@ def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
         raise fault(StreamCondition.INVALID_NAMESPACE, f"the default namespace is {names.CLIENT}")
     return StreamHeader(
         raw=raw,
+        context=_context(root, fault),
         to=root.get("to"),
         from_=root.get("from"),
         id=root.get("id"),
@@ -77,6 +86,15 @@ def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
         version=root.get("version"),
         prefix=root.prefix,
     )
+
+
+def _context(root: Element, fault: type[RemoteError]) -> bytes:
+    if len(root.nsmap) > _MAX_PREFIXES:
+        raise fault(StreamCondition.POLICY_VIOLATION, f"more than {_MAX_PREFIXES} namespace prefixes")
+    declarations = "".join(
+        f" xmlns{':' + prefix if prefix else ''}={quoteattr(namespace)}" for prefix, namespace in root.nsmap.items()
+    )
+    return f"<{root.prefix}:stream{declarations}>".encode()
 
 
 # --- the proxy's own part
@@ -221,7 +239,9 @@ class Negotiation:
         "_max_bytes",
         "_offer_starttls",
         "_previous_id",
+        "counting_up",
         "full_jid",
+        "resumable",
         "stream_management",
         "stream_management_id",
         "warnings",
@@ -241,8 +261,12 @@ class Negotiation:
         self._previous_id: str | None = None  # of the resumption asked for
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
         self.full_jid: str | None = None
+        self.counting_up = False
+        """The client's stanzas are counted (XEP-0198 section 4): it has asked for it, or resumed."""
         self.stream_management = False
         """XEP-0198 is on."""
+        self.resumable = False
+        """And the client can resume the stream."""
         self.stream_management_id: str | None = None
         """What the client would resume with; ``None`` where resumption is not possible."""
         self.warnings: tuple[str, ...] = ()
@@ -269,6 +293,8 @@ class Negotiation:
                 return Passage(start_tls=True)
             case names.SM | names.SM2, "resume":
                 self._previous_id = element.get("previd")
+            case names.SM | names.SM2, "enable":
+                self.counting_up = True
             case namespace, "compress" if namespace == _COMPRESSION:
                 return Passage(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
@@ -285,6 +311,8 @@ class Negotiation:
     def _watch_iq_auth(self, iq: Element) -> None:
         query = stanza.child(iq, names.IQ_AUTH, "query")
         if query is None or iq.get("type") != "set":
+            if self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
+                self._iq_auth = None  # an answer would be to this one now
             return
         user = query.findtext(stanza.qualified(names.IQ_AUTH, "username"))
         resource = query.findtext(stanza.qualified(names.IQ_AUTH, "resource"))
@@ -298,7 +326,7 @@ class Negotiation:
 
         ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
         """
-        element = stanza.parse(data, header.raw)
+        element = stanza.parse(data, header.context)
         name = etree.QName(element)
         match name.namespace, name.localname:
             case names.STREAM, "features":
@@ -311,7 +339,7 @@ class Negotiation:
                 return self._on_sasl2_success(data, element)
             case names.SASL | names.SASL2, local:
                 if local == "challenge" and self._features and features.has_downgrade_protection(element):
-                    offered = stanza.parse(self._features, header.raw)
+                    offered = stanza.parse(self._features, header.context)
                     self.warnings = features.warnings(offered, downgrade_protection=True)
                 return Passage(forward=data, hold_client=False)
             case names.SM | names.SM2, "enabled":
@@ -347,24 +375,28 @@ class Negotiation:
         return passage
 
     def _enable(self, enabled: Element) -> None:
-        self.stream_management = True
+        self.stream_management = self.counting_up = True
         self.stream_management_id = enabled.get("id")
+        self.resumable = self.stream_management_id is not None and enabled.get("resume") in ("true", "1")
 
     def _resume(self, resumed: Element) -> Bound:
-        self.stream_management = True
+        self.stream_management = self.counting_up = self.resumable = True
         self.stream_management_id = resumed.get("previd") or self._previous_id
         if self.full_jid is None and self.stream_management_id is not None:
             self.full_jid = self._jid_of_resumable(self.stream_management_id)
         return Bound(self.full_jid)
 
     def _bound_by(self, iq: Element, domain: str) -> Bound | None:
+        iq_auth = self._iq_auth if self._iq_auth is not None and iq.get("id") == self._iq_auth[0] else None
+        if iq_auth is not None:
+            self._iq_auth = None  # whatever the answer is
         if iq.get("type") != "result":
             return None
         bind = stanza.child(iq, names.BIND, "bind")
         if bind is not None:
             self.full_jid = bind.findtext(stanza.qualified(names.BIND, "jid"))
-        elif self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
-            _, user, resource = self._iq_auth
+        elif iq_auth is not None:
+            _, user, resource = iq_auth
             self.full_jid = f"{user}@{domain}/{resource}"
         return Bound(self.full_jid) if self.full_jid else None
 
@@ -376,6 +408,6 @@ _COMPRESSION_REFUSAL: Final = f"<failure xmlns='{_COMPRESSION}'><setup-failed/><
 
 def _parse(data: bytes, header: StreamHeader, fault: type[RemoteError]) -> Element:
     try:
-        return stanza.parse(data, header.raw)
+        return stanza.parse(data, header.context)
     except stanza.MalformedElement as exc:
         raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "an element uses an undeclared prefix") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -10,12 +11,13 @@ from cxfr_proxy.session.ladder import Order, Rung, Traits, Trigger, next_rung
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 SERVER = Server("node2.example.org")
-TLS = Traits(tls=True, stream_management=False, full_jid_known=True, knows_cxfr=None)
-PLAIN = Traits(tls=False, stream_management=False, full_jid_known=True, knows_cxfr=None)
-MANAGED = Traits(tls=True, stream_management=True, full_jid_known=True, knows_cxfr=True)
-KNOWS = Traits(tls=True, stream_management=False, full_jid_known=True, knows_cxfr=True)
-REFUSES = Traits(tls=True, stream_management=False, full_jid_known=True, knows_cxfr=False)
-NAMELESS = Traits(tls=True, stream_management=False, full_jid_known=False, knows_cxfr=True)
+TLS = Traits(tls=True, stream_management=False, resumable=False, full_jid_known=True, knows_cxfr=None)
+PLAIN = replace(TLS, tls=False)
+COUNTED = replace(TLS, stream_management=True)
+MANAGED = replace(COUNTED, resumable=True, knows_cxfr=True)
+KNOWS = replace(TLS, knows_cxfr=True)
+REFUSES = replace(TLS, knows_cxfr=False)
+NAMELESS = replace(KNOWS, full_jid_known=False)
 ORDER = Order(Trigger.DRAIN, "node2", SERVER)
 HURRIED = Order(Trigger.DRAIN, "node2", SERVER, hurried=True)
 NO_ADDRESS = Order(Trigger.DRAIN, "node2")
@@ -37,6 +39,8 @@ C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
         (REFUSES, ORDER, True, [S, R]),
         (REFUSES, NO_ADDRESS, True, [R]),
         (NAMELESS, ORDER, True, [S, R]),
+        (COUNTED, ORDER, True, [S, R]),
+        (COUNTED, NO_ADDRESS, True, [R]),
         (MANAGED, ORDER, True, [Rung.CUT]),
         (MANAGED, HURRIED, True, [Rung.CUT]),
     ],
@@ -52,7 +56,7 @@ def test_there_is_always_a_rung_and_none_but_the_last_comes_twice() -> None:
     flags = [True, False]
     for tls, managed, known, may, hurried, try_unknown in itertools.product(flags, repeat=6):
         for knows, server in itertools.product([True, False, None], [SERVER, None]):
-            traits = Traits(tls=tls, stream_management=managed, full_jid_known=known, knows_cxfr=knows)
+            traits = Traits(tls, managed, managed and may, known, knows)
             order = Order(Trigger.DRAIN, "n", server, may_redirect=may, hurried=hurried)
             tried: list[Rung] = []
             while (rung := next_rung(traits, order, tried, try_unknown=try_unknown)) not in (R, Rung.CUT):

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from xml.parsers import expat
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from cxfr_proxy.xmpp import framing
 from cxfr_proxy.xmpp.framing import Element, Failure, Framer, Header, Note, StreamEnd, new_framer
 
 HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 END = b"</stream:stream>"
+
+
+@pytest.fixture(autouse=True, scope="module", params=framing.ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test here with every engine."""
+    usual = framing.ENGINE
+    framing.use(request.param)
+    yield request.param
+    framing.use(usual)
 
 
 @dataclass
@@ -34,10 +46,15 @@ def read_header(reader: Framer, header: bytes = HEADER) -> None:
     reader.notes.clear()
 
 
+def behind(reader: Framer, *, depth: int = 64) -> Framer:
+    """The engine under test, behind the header."""
+    read_header(reader)
+    return framing.behind_header(reader, b"stream:stream", max_depth=depth)
+
+
 def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int = 64) -> Outcome:
     """What scanning ``body``, cut into pieces of the given sizes (the last repeats), says, offsets from the body."""
-    reader = framer(None, depth)
-    read_header(reader)
+    reader = behind(framer(None, depth), depth=depth)
     reader.max_element_bytes = limit
     at, turn = 0, 0
     while at < len(body):
@@ -150,8 +167,7 @@ def test_faults_at_every_cut(body: tuple[bytes, int, str | None]) -> None:
 
 
 def test_nothing_is_read_after_a_failure() -> None:
-    reader = framer()
-    read_header(reader)
+    reader = behind(framer())
     reader.scan(b"<iq/><!---->")
     (failure,) = reader.notes
     assert reader.scan(b"<iq/><iq/>") == 0
@@ -219,8 +235,8 @@ def test_empty_stream_element_is_refused() -> None:
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_step_notes_every_element_and_reads_no_further(size: int) -> None:
     data = HEADER + b"<auth>AA==</auth> <iq><bind/></iq><r/>" + END
-    reader = framer()
-    pending, seen, at = data, [], 0
+    reader = behind(framer())
+    pending, seen, at = data[len(HEADER) :], [HEADER], len(HEADER)
     while pending:
         used = reader.step(pending[:size])
         pending, at = pending[used:], at + used
@@ -269,8 +285,7 @@ _space = st.sampled_from(["", "", " ", "\n", " \t\r\n"])
 @given(st.lists(st.tuples(_tree, _space), max_size=5), st.lists(st.integers(1, 40), min_size=1, max_size=8))
 @settings(max_examples=300)
 def test_boundaries_of_built_streams(parts: list[tuple[str, str]], sizes: list[int]) -> None:
-    reader = framer()
-    read_header(reader)
+    reader = behind(framer())
     body = "".join(element + space for element, space in parts).encode()
     positions, at = {0}, 0  # every boundary there is
     for element, space in parts:
@@ -347,6 +362,8 @@ def test_judges_hostile_tokens_as_lxml_does_however_cut(body: bytes, sizes: list
 def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
     whole, cut = scan(body, [len(body) or 1]), scan(body, sizes)
     assert cut.boundary == whole.boundary
+    if framing.ENGINE == "native":
+        _compare_with_expat(body, sizes, cut)
     assert [n for n in cut.notes if not isinstance(n, Failure)] == [
         n for n in whole.notes if not isinstance(n, Failure)
     ]
@@ -373,3 +390,46 @@ def _is_clean_stream(stream: bytes) -> bool:
         return False
     texts = [root.text or "", *(node.tail or "" for node in root)]
     return not any(text.strip(" \t\r\n") for text in texts)
+
+
+def _compare_with_expat(body: bytes, sizes: list[int], native: Outcome) -> None:
+    framing.use("expat")
+    try:
+        expat = scan(body, sizes)
+    finally:
+        framing.use("native")
+    assert native.boundary == expat.boundary
+    assert [n for n in native.notes if not isinstance(n, Failure)] == [
+        n for n in expat.notes if not isinstance(n, Failure)
+    ]
+    if expat.failure() is not None:
+        assert native.failure() is not None
+
+
+def test_which_characters_names_may_hold() -> None:
+    """The native engine's table is asked about every character of the basic plane, and some beyond."""
+    characters = [*range(0x21, 0xD800), *range(0xE000, 0x10000), 0x10000, 0xE0100, 0x10FFFF]
+    for character in characters:
+        if chr(character) in "!/>='\"<&?":
+            continue  # markup, not names
+        for name in (chr(character), f"a{chr(character)}"):
+            element = f"<{name}/>".encode()
+            assert (scan(element, [len(element)]).failure() is None) == _expat_takes(element), hex(character)
+
+
+def _expat_takes(element: bytes) -> bool:
+    parser = expat.ParserCreate("UTF-8")
+    try:
+        parser.Parse(element, True)
+    except expat.ExpatError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("count", "fails"), [(100, False), (101, True)])
+def test_attributes_are_counted(count: int, fails: bool) -> None:
+    element = "<iq" + "".join(f" a{number}='{number}'" for number in range(count)) + "/>"
+    for size in (7, 10_000):
+        failure = scan(element.encode(), [size]).failure()
+        assert (failure is not None) == fails
+        assert failure is None or failure.condition == "policy-violation"

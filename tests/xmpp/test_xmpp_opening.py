@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, NodeError
-from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import (
     STARTTLS_FEATURES,
@@ -55,7 +57,8 @@ def one(steps: list[Step], kind: type[Opened]) -> StreamHeader:
 
 def test_a_client_on_tls_is_let_through_at_once() -> None:
     header = one(opening(tls_first=False).receive(HEADER.encode()), Opened)
-    assert header == StreamHeader(HEADER.encode(), "example.org", None, None, None, "1.0", "stream")
+    context = f'<stream:stream xmlns="{names.CLIENT}" xmlns:stream="{names.STREAM}">'.encode()
+    assert header == StreamHeader(HEADER.encode(), context, "example.org", None, None, None, "1.0", "stream")
     assert header.end == b"</stream:stream>"
 
 
@@ -379,8 +382,40 @@ def test_a_login_of_old_names_the_full_jid_by_its_request(user: str) -> None:
     up(subject, "<iq type='get' id='0'><query xmlns='jabber:iq:auth'/></iq>")
     up(subject, f"<iq type='set' id='1'><query xmlns='jabber:iq:auth'>{query}</query></iq>")
     assert down(subject, "<iq type='result' id='0'/>").bound is None
-    assert down(subject, "<iq type='error' id='1'/>").bound is None
     assert down(subject, "<iq type='result' id='1'/>").bound == Bound(f"{user}@example.org/balcony")
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda subject: down(subject, "<iq type='error' id='1'/>"),  # the login failed
+        lambda subject: up(subject, "<iq type='get' id='1'><query xmlns='jabber:iq:register'/></iq>"),
+    ],
+)
+def test_a_login_of_old_is_not_confirmed_by_the_answer_to_something_else(
+    between: Callable[[Negotiation], object],
+) -> None:
+    subject = Negotiation()
+    query = "<username>admin</username><resource>r</resource><password>wrong</password>"
+    up(subject, f"<iq type='set' id='1'><query xmlns='jabber:iq:auth'>{query}</query></iq>")
+    between(subject)
+    assert down(subject, "<iq type='result' id='1'/>").bound is None
+    assert subject.full_jid is None
+
+
+def test_elements_are_parsed_in_a_short_context_however_long_the_header_is() -> None:
+    attributes = "".join(f" a{number}=''" for number in range(90))
+    header = HEADER.replace("<stream:stream", f"<stream:stream{attributes} xmlns:x='urn:x'")
+    (opened,) = opening(tls_first=False).receive(header.encode())
+    assert isinstance(opened, Opened)
+    assert len(opened.header.context) < 120
+    assert stanza.parse(b"<x:y/>", opened.header.context).tag == "{urn:x}y"
+
+
+def test_prefixes_without_end() -> None:
+    prefixes = "".join(f" xmlns:p{number}='urn:p'" for number in range(40))
+    with pytest.raises(ClientError, match="policy-violation"):
+        opening(tls_first=False).receive(HEADER.replace("<stream:stream", f"<stream:stream{prefixes}").encode())
 
 
 # --- what the node says about the stream

@@ -1,0 +1,13 @@
+from cxfr_proxy.xmpp.notes import Note
+
+MAX_ATTRIBUTES: int
+
+class Scanner:
+    max_element_bytes: int | None
+    every: bool
+    notes: list[Note]
+    @property
+    def boundary(self) -> int: ...
+    def __new__(cls, tag: bytes, offset: int, max_element_bytes: int | None, max_depth: int) -> Scanner: ...
+    def scan(self, data: bytes, /) -> int: ...
+    def step(self, data: bytes, /) -> int: ...
