@@ -10,7 +10,7 @@ import logging
 import resource
 import signal
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Final
 
@@ -88,7 +88,10 @@ class Proxy:
         """
         listeners = bind(self._config.listen)
         self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
-        with closing(self._pump):
+        with ExitStack() as held:
+            held.callback(self._pump.close)
+            for listener in listeners:
+                held.callback(listener.socket.close)
             await self._run_tasks(listeners, task_status)
 
     async def _run_tasks(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
@@ -103,6 +106,7 @@ class Proxy:
             async with trio.open_nursery() as clients:
                 with self._listening:
                     await trio.serve_listeners(self._server.serve, listeners, handler_nursery=clients)
+                self._server.open_no_more()
                 clients.cancel_scope.deadline = trio.current_time() + self._config.timeouts.hard_stop_after
                 await self._move_everybody()
             emit(_log, "stopped", cut=clients.cancel_scope.cancelled_caught)

@@ -52,6 +52,8 @@ MAX_UNSENT: Final = 65_536
 """A side for which more than this waits is not read any more: it may ask for answers that it doesn't take."""
 READS_PER_TURN: Final = 4
 """Of a TLS leg, which gives one record of at most 16 KiB a read."""
+RECORD_BYTES: Final = 16_384
+"""As much as one TLS record holds (RFC 8446 section 5.1)."""
 MAX_EVENTS: Final = 256
 """Sockets served before other tasks run: some 5 ms of work when all are busy."""
 
@@ -315,22 +317,40 @@ class Pump:
             leg.unsent += data
             return
         try:
-            sent = leg.sock.send(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            sent = 0
+            sent = self._write(leg, data)
         except OSError:
             return  # it is gone: reading from it will say so, after what it has sent before
         if sent < len(data):
             leg.unsent += memoryview(data)[sent:]
             leg.stuck_since = self._now
 
+    def _write(self, leg: Leg, data: bytes | bytearray) -> int:
+        """How much of it the socket took. OpenSSL takes all or nothing, so it is given no more than a record holds."""
+        if not leg.is_tls or len(data) <= RECORD_BYTES:
+            return self._write_some(leg, data)
+        taken = 0
+        with memoryview(data) as view:
+            while taken < len(data):
+                piece = view[taken : taken + RECORD_BYTES]
+                sent = self._write_some(leg, piece)
+                taken += sent
+                if sent < len(piece):
+                    break
+        return taken
+
+    def _write_some(self, leg: Leg, data: bytes | bytearray | memoryview) -> int:
+        try:
+            return leg.sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+
     def _flush(self, leg: Leg) -> None:
         try:
-            sent = leg.sock.send(leg.unsent)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            sent = self._write(leg, leg.unsent)
         except OSError:
             sent = len(leg.unsent)  # it is gone, as in _send
+        if not sent:
+            return
         del leg.unsent[:sent]
         leg.stuck_since = self._now if leg.unsent else None
         if not leg.unsent:

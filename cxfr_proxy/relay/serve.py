@@ -11,7 +11,7 @@ import logging
 import secrets
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
@@ -66,6 +66,7 @@ class ClientServer:
         self._checks = checks
         self._certificates = certificates
         self._observer = observer
+        self._openings: set[trio.CancelScope] = set()
         self._domains = frozenset(domain.lower() for domain in config.domain)
         self._policy = Policy(
             timeouts=config.timeouts,
@@ -111,6 +112,21 @@ class ClientServer:
     def tls_context(self) -> ssl.SSLContext:
         """For the next handshake; certificates may be replaced at any time."""
         return self._certificates.context
+
+    @contextlib.contextmanager
+    def opening(self, seconds: float) -> Iterator[trio.CancelScope]:
+        """A connection without a session yet: for so long, or until :meth:`open_no_more`."""
+        with trio.move_on_after(seconds) as scope:
+            self._openings.add(scope)
+            try:
+                yield scope
+            finally:
+                self._openings.discard(scope)
+
+    def open_no_more(self) -> None:
+        """End all connections that have no session yet."""
+        for scope in self._openings:
+            scope.cancel()
 
     @property
     def handshake_timeout(self) -> float:
@@ -195,7 +211,7 @@ class _Connection:
 
     async def _sniff(self) -> bool:
         """Which protocol begins here; False where nothing does."""
-        with trio.move_on_after(self._server.handshake_timeout):
+        with self._server.opening(self._server.handshake_timeout):
             first = await self._endpoint.peek()
             if first == _TLS_HANDSHAKE:
                 return await self._start_tls()
@@ -207,7 +223,7 @@ class _Connection:
 
         Raises :class:`ClientError`.
         """
-        with trio.move_on_after(self._server.negotiation_timeout):
+        with self._server.opening(self._server.negotiation_timeout) as scope:
             while data := await self._endpoint.receive_some():
                 for step in self._opening.receive(data):
                     match step:
@@ -219,6 +235,8 @@ class _Connection:
                             if not await self._proceed():
                                 return None
             return None
+        if scope.cancel_called and trio.current_time() < scope.deadline:
+            raise ClientError(StreamCondition.SYSTEM_SHUTDOWN, "the proxy is stopping")
         raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
 
     async def _proceed(self) -> bool:

@@ -21,6 +21,8 @@ from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
 
 _SPACE: Final = b" \t\r\n"
+_RENEW_BYTES: Final = 262_144
+"""A parser is used for about as many bytes. Names were seen to cost 24 times their own size in memory."""
 _TAIL: Final = len(WATCHED)
 _RESTRICTED: Final = frozenset(
     code
@@ -54,9 +56,12 @@ class ExpatFramer:
         "_name",
         "_parser",
         "_position",
+        "_renewed",
+        "_shift",
         "_start",
         "_state_over",
         "_stepping",
+        "_tag",
         "_tail",
         "_text",
         "_watched_at",
@@ -84,10 +89,17 @@ class ExpatFramer:
         self._stepping = False
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
+        self._tag = ""  # of the stream
+        self._shift = 0  # what expat's offsets are short of the stream's
+        self._renewed = 0
         self._parser = self._new_parser()
 
-    def _new_parser(self) -> XMLParserType:
-        parser = expat.ParserCreate("UTF-8")  # overrides what a declaration says; _on_declaration judges that
+    def _new_parser(self, opening: bytes = b"") -> XMLParserType:
+        """A parser at its document's beginning, or inside the element that ``opening`` opens."""
+        # The encoding overrides what a declaration says; _on_declaration judges that.
+        parser = expat.ParserCreate("UTF-8")
+        if opening:
+            parser.Parse(opening)
         parser.StartElementHandler = self._on_start
         parser.EndElementHandler = self._on_end
         parser.CharacterDataHandler = self._on_text
@@ -98,6 +110,18 @@ class ExpatFramer:
         if hasattr(parser, "SetReparseDeferralEnabled"):
             parser.SetReparseDeferralEnabled(False)  # or boundaries would come late
         return parser
+
+    def _renew_parser(self) -> None:
+        """Expat keeps every name it has ever seen, so a stream full of new ones would make it grow for ever."""
+        opening = f"<{self._tag}>".encode()
+        self._parser = self._new_parser(opening)
+        self._shift = self._position - len(opening)
+        self._renewed = self._position
+
+    @property
+    def _index(self) -> int:
+        """Where in the stream expat's current event begins."""
+        return self._parser.CurrentByteIndex + self._shift
 
     # --- feeding
 
@@ -120,6 +144,8 @@ class ExpatFramer:
     def _parse(self, data: bytes) -> None:
         if self._state_over or not data:
             return
+        if self._position - self._renewed > _RENEW_BYTES and self._position == self.boundary:
+            self._renew_parser()
         self._base = self._position
         self._data = data
         self._watch(data)
@@ -194,8 +220,9 @@ class ExpatFramer:
             if self._depth > self._max_depth:
                 raise _Refused(StreamCondition.POLICY_VIOLATION, f"more than {self._max_depth} levels deep")
             return
-        index = self._parser.CurrentByteIndex
+        index = self._index
         if self._depth == 1:
+            self._tag = name
             self._on_header()
             return
         self._cross_gap(index)
@@ -218,7 +245,7 @@ class ExpatFramer:
         self._depth -= 1
         if self._depth > 1:
             return
-        index = self._parser.CurrentByteIndex
+        index = self._index
         if self._depth == 0:
             self._on_stream_end(index)
             return

@@ -425,19 +425,6 @@ async def test_a_node_that_redirects_a_client(tmp_path: Path, certificate: DemoC
         assert not [fault for fault in client.faults if "192.0.2.1" in fault]
 
 
-@pytest.mark.xfail(strict=True, reason="nobody probes a node that is up: relay/check.py")
-async def test_a_node_whose_listener_refuses_while_its_sessions_live(
-    tmp_path: Path, certificate: DemoCertificate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What real servers do first when they stop: time to move everybody before it says so."""
-    monkeypatch.setattr("e2e_proxy.PATIENCE_SECONDS", 6)
-    async with world(tmp_path, certificate) as it:
-        clients = await it.clients(*EVERY_KIND, *EVERY_KIND)
-        assert all(it.sessions().values())
-        await it.nodes[0].stop(Stop.REFUSE)
-        await until(lambda: it.sessions()["node2"] == len(clients) and all_bound(clients))
-
-
 async def test_a_node_that_is_down_is_skipped_and_comes_back(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate) as it:
         file = it.proxy.nodes

@@ -383,10 +383,6 @@ async def test_a_slow_client_is_not_a_stalled_one(is_fast: bool, mock_clock: tri
             assert session.called == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="SSL_write takes all or nothing: Pump._send has to give it pieces, or progress isn't seen",
-)
 async def test_a_slow_client_over_tls_is_not_a_stalled_one(
     certificate: Path, mock_clock: trio.testing.MockClock
 ) -> None:

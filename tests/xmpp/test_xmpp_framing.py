@@ -433,3 +433,19 @@ def test_attributes_are_counted(count: int, fails: bool) -> None:
         failure = scan(element.encode(), [size]).failure()
         assert (failure is not None) == fails
         assert failure is None or failure.condition == "policy-violation"
+
+
+def test_long_streams_are_read_to_their_end() -> None:
+    """The engine on expat takes a new parser every quarter of a megabyte."""
+    reader = behind(framer())
+    body = b"".join(b"<iq id='%d'><x%d>/></x%d></iq> " % (n, n, n) for n in range(20_000)) + b"<other/>" + END
+    fed = 0
+    for size in (1, 17, 4096, 65_536) * 20:
+        boundary = reader.scan(body[fed : fed + size])
+        assert boundary <= size
+        fed += size
+    reader.scan(body[fed:])
+    element, end = reader.notes
+    assert (element.start, element.end) == (len(HEADER + body) - len(END) - 8, len(HEADER + body) - len(END))
+    assert isinstance(end, StreamEnd)
+    assert reader.boundary == len(HEADER + body)
