@@ -67,6 +67,7 @@ class ClientServer:
         self._certificates = certificates
         self._observer = observer
         self._openings: set[trio.CancelScope] = set()
+        self.stopping = False
         self._domains = frozenset(domain.lower() for domain in config.domain)
         self._policy = Policy(
             timeouts=config.timeouts,
@@ -125,6 +126,7 @@ class ClientServer:
 
     def open_no_more(self) -> None:
         """End all connections that have no session yet."""
+        self.stopping = True
         for scope in self._openings:
             scope.cancel()
 
@@ -211,33 +213,39 @@ class _Connection:
 
     async def _sniff(self) -> bool:
         """Which protocol begins here; False where nothing does."""
+        first = b""
         with self._server.opening(self._server.handshake_timeout):
             first = await self._endpoint.peek()
-            if first == _TLS_HANDSHAKE:
-                return await self._start_tls()
-            return bool(first)
-        return False
+        if first == _TLS_HANDSHAKE:
+            return await self._start_tls()
+        return bool(first)
 
     async def _open(self) -> StreamHeader | None:
         """The client's header, behind TLS if it has to be; ``None`` where the client went away.
 
         Raises :class:`ClientError`.
         """
+        header = None
         with self._server.opening(self._server.negotiation_timeout) as scope:
-            while data := await self._endpoint.receive_some():
-                for step in self._opening.receive(data):
-                    match step:
-                        case Reply(reply):
-                            await self._endpoint.send_all(reply)
-                        case Opened(header):
-                            return header
-                        case BeginTls():
-                            if not await self._proceed():
-                                return None
-            return None
-        if scope.cancel_called and trio.current_time() < scope.deadline:
+            header = await self._read_header()
+        if not scope.cancelled_caught:
+            return header
+        if self._server.stopping:
             raise ClientError(StreamCondition.SYSTEM_SHUTDOWN, "the proxy is stopping")
         raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
+
+    async def _read_header(self) -> StreamHeader | None:
+        while data := await self._endpoint.receive_some():
+            for step in self._opening.receive(data):
+                match step:
+                    case Reply(reply):
+                        await self._endpoint.send_all(reply)
+                    case Opened(header):
+                        return header
+                    case BeginTls():
+                        if not await self._proceed():
+                            return None
+        return None
 
     async def _proceed(self) -> bool:
         """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's."""
