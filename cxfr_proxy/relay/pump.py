@@ -2,9 +2,8 @@
 
 What costs in a relay on top of trio is not Python and not the parser, it is a task switch and a wait per read. So the
 sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
-then serves every socket that is ready without waiting for anything: receive into one shared buffer, scan, send the same
-bytes. A session's own trio task is parked meanwhile; it owns the session's life and its timer
-(:meth:`Relayed.run`).
+then serves every socket that is ready without waiting for anything: receive, scan, send the same bytes. A session's own
+trio task is parked meanwhile; it owns the session's life and its timer (:meth:`Relayed.run`).
 
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
 through the lane alone; else the session is asked, and its commands are carried out.
@@ -42,8 +41,8 @@ from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 
-BUFFER_BYTES: Final = 65_536
-"""The shared receive buffer. Larger reads save nothing: a loopback or LAN read seldom returns more."""
+NODE_BYTES: Final = 65_536
+"""As much is read from a node at once. Larger reads save nothing: a loopback or LAN read seldom returns more."""
 CLIENT_BYTES: Final = 16_384
 """As much is read from a client at once. Each element of it may want a look, and the shortest has four bytes."""
 STEPWISE_BYTES: Final = 4_096
@@ -60,20 +59,44 @@ MAX_EVENTS: Final = 256
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 
+Sendable = bytes | bytearray | memoryview
+
 _log = logging.getLogger(__name__)
 
 
 class Leg:
     """One socket of a session, and the bytes it has not taken yet."""
 
-    __slots__ = ("eof", "fd", "interest", "is_tls", "output_ends", "owner", "side", "sock", "stuck_since", "unsent")
+    __slots__ = (
+        "eof",
+        "fd",
+        "interest",
+        "is_tls",
+        "most",
+        "other",
+        "output_ends",
+        "owner",
+        "receive",
+        "send",
+        "side",
+        "sock",
+        "stuck_since",
+        "unsent",
+    )
+
+    other: Leg
+    """The session's other leg."""
 
     def __init__(self, owner: Relayed, side: Side, sock: socket.socket) -> None:
         self.owner = owner
         self.side = side
         self.sock = sock
         self.fd = sock.fileno()
+        self.most = CLIENT_BYTES if side is Side.CLIENT else NODE_BYTES
         self.is_tls = isinstance(sock, ssl.SSLSocket)
+        # An SSLSocket's recv() and send() are read() and write() behind checks that cost a microsecond.
+        self.receive: Callable[[int], bytes] = sock.read if isinstance(sock, ssl.SSLSocket) else sock.recv
+        self.send: Callable[[Sendable], int] = sock.write if isinstance(sock, ssl.SSLSocket) else sock.send
         self.interest = 0  # what epoll was told; 0: not registered
         self.unsent = bytearray()
         self.stuck_since: float | None = None  # since when unsent has not become less
@@ -181,8 +204,6 @@ class Pump:
         self._turning = False
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, _IN)
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
         self._now = 0.0
 
     async def run(self) -> None:
@@ -235,6 +256,7 @@ class Pump:
         relayed = Relayed(self, session, session_id, client_address, observer)
         relayed.legs = (Leg(relayed, Side.CLIENT, client), Leg(relayed, Side.NODE, node))
         for leg in relayed.legs:
+            leg.other = relayed.legs[1 - leg.side]
             self._legs[leg.fd] = leg
         return relayed
 
@@ -274,79 +296,66 @@ class Pump:
             self._fail(leg.owner, exc)
 
     def _read(self, leg: Leg) -> None:
+        owner, side = leg.owner, leg.side
+        session = owner.session
         for _ in range(READS_PER_TURN):
+            lane = session.fast[side]
             try:
-                size = leg.sock.recv_into(self._buffer, self._read_size(leg))
+                data = leg.receive(leg.most if lane is not None else STEPWISE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError:
-                size = 0  # a broken connection is an ended one
-            if not size:
+                data = b""  # a broken connection is an ended one
+            if not data:
                 leg.eof = True
-                self.drive(leg.owner, partial(leg.owner.session.eof, leg.side))
+                self.drive(owner, partial(session.eof, side))
                 return
-            self._pass_on(leg, bytes(self._view[:size]))
-            if not leg.interest & _IN or not leg.is_tls or not leg.sock.pending():  # type: ignore[attr-defined]
+            owner.last_active = self._now
+            if lane is None:
+                self.drive(owner, partial(session.receive, side, data))
+            else:
+                ready = lane.scan(data)
+                if lane.noted:
+                    self.drive(owner, partial(session.noted, side, ready))
+                elif ready:
+                    other = leg.other
+                    self._send(other, ready)
+                    if other.unsent:
+                        self._settle(owner)
+            if not leg.is_tls or not leg.interest & _IN or not leg.sock.pending():  # type: ignore[attr-defined]
                 return
         self._serve_again(leg)
-
-    def _read_size(self, leg: Leg) -> int:
-        if leg.owner.session.fast[leg.side] is None:
-            return STEPWISE_BYTES
-        return CLIENT_BYTES if leg.side is Side.CLIENT else BUFFER_BYTES
-
-    def _pass_on(self, leg: Leg, data: bytes) -> None:
-        owner, side = leg.owner, leg.side
-        owner.last_active = self._now
-        session = owner.session
-        lane = session.fast[side]
-        if lane is None:
-            self.drive(owner, partial(session.receive, side, data))
-            return
-        ready = lane.scan(data)
-        if lane.noted:
-            self.drive(owner, partial(session.noted, side, ready))
-        elif ready:
-            other = owner.legs[1 - side]
-            self._send(other, ready)
-            if other.unsent:
-                self._settle(owner)
 
     def _send(self, leg: Leg, data: bytes) -> None:
         if leg.unsent:
             leg.unsent += data
             return
         try:
-            sent = self._write(leg, data)
+            sent = leg.send(data) if len(data) <= RECORD_BYTES or not leg.is_tls else self._send_records(leg, data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            sent = 0
         except OSError:
             return  # it is gone: reading from it will say so, after what it has sent before
         if sent < len(data):
             leg.unsent += memoryview(data)[sent:]
             leg.stuck_since = self._now
 
-    def _write(self, leg: Leg, data: bytes | bytearray) -> int:
-        """How much of it the socket took. OpenSSL takes all or nothing, so it is given no more than a record holds."""
-        if not leg.is_tls or len(data) <= RECORD_BYTES:
-            return self._write_some(leg, data)
+    def _send_records(self, leg: Leg, data: bytes | bytearray) -> int:
+        """How much of it a TLS socket took. OpenSSL takes all or nothing, so it gets no more than a record holds."""
         taken = 0
-        with memoryview(data) as view:
+        with (
+            memoryview(data) as view,
+            contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError),
+        ):
             while taken < len(data):
-                piece = view[taken : taken + RECORD_BYTES]
-                sent = self._write_some(leg, piece)
-                taken += sent
-                if sent < len(piece):
-                    break
+                taken += leg.send(view[taken : taken + RECORD_BYTES])
         return taken
-
-    def _write_some(self, leg: Leg, data: bytes | bytearray | memoryview) -> int:
-        try:
-            return leg.sock.send(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return 0
 
     def _flush(self, leg: Leg) -> None:
         try:
-            sent = self._write(leg, leg.unsent)
+            sent = self._send_records(leg, leg.unsent) if leg.is_tls else leg.send(leg.unsent)
+        except BlockingIOError:
+            return
         except OSError:
             sent = len(leg.unsent)  # it is gone, as in _send
         if not sent:
@@ -397,7 +406,7 @@ class Pump:
             if leg.output_ends and not leg.unsent:
                 self._end_output(leg)
             interest = _OUT if leg.unsent else 0
-            blocked = relayed.legs[1 - leg.side].unsent or len(leg.unsent) > MAX_UNSENT
+            blocked = leg.other.unsent or len(leg.unsent) > MAX_UNSENT
             if not (leg.eof or relayed.closing or blocked):
                 interest |= _IN if relayed.session.wants(leg.side) else 0
             self._register(leg, interest)

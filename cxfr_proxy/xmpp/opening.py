@@ -13,6 +13,7 @@ Nothing of these elements is ever logged: passwords are among them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -330,7 +331,7 @@ class Negotiation:
         name = etree.QName(element)
         match name.namespace, name.localname:
             case names.STREAM, "features":
-                return self._on_features(data, element)
+                return self._on_features(data, header)
             case names.STREAM, "error":
                 return Passage(forward=data, ends=stanza.stream_condition(element))
             case names.SASL, "success":
@@ -351,12 +352,12 @@ class Negotiation:
                 return Passage(forward=data, bound=self._bound_by(element, domain))
         return Passage(forward=data)
 
-    def _on_features(self, data: bytes, element: Element) -> Passage:
-        self.warnings = features.warnings(element)
-        if features.rewrite(element, offer_starttls=self._offer_starttls, max_bytes=self._max_bytes):
+    def _on_features(self, data: bytes, header: StreamHeader) -> Passage:
+        rewritten = _rewrite_features(data, header.context, self._offer_starttls, self._max_bytes)
+        self.warnings = rewritten.warnings
+        if rewritten.data != data:
             self._features = data
-            data = stanza.serialize(element)
-        return Passage(forward=data)
+        return Passage(forward=rewritten.data)
 
     def _on_sasl2_success(self, data: bytes, element: Element) -> Passage:
         passage = Passage(forward=data, hold_client=False)
@@ -399,6 +400,22 @@ class Negotiation:
             _, user, resource = iq_auth
             self.full_jid = f"{user}@{domain}/{resource}"
         return Bound(self.full_jid) if self.full_jid else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewritten:
+    data: bytes
+    warnings: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None) -> _Rewritten:
+    """Nodes send the same few features to everybody, so what becomes of them is remembered."""
+    element = stanza.parse(data, context)
+    warnings = features.warnings(element)
+    if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes):
+        data = stanza.serialize(element)
+    return _Rewritten(data, warnings)
 
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()

@@ -22,7 +22,7 @@ import trio
 import trio.testing
 from relay_tools import client_context, no_leak, server_context, settled, shake_hands, tcp_pair, until, write_pem
 
-from cxfr_proxy.relay.pump import BUFFER_BYTES, Pump, Relayed
+from cxfr_proxy.relay.pump import NODE_BYTES, Pump, Relayed
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
@@ -340,10 +340,10 @@ async def test_a_client_that_does_not_read_stops_its_node(is_fast: bool) -> None
             relayed = it.session(session, *pair.inner, buffer_bytes=4096)
             sent = await flood(pair.node)
             client = relayed.legs[Side.CLIENT]
-            assert 0 < len(client.unsent) <= BUFFER_BYTES
+            assert 0 < len(client.unsent) <= NODE_BYTES
             pair.node.shutdown(socket.SHUT_WR)
             await settled()
-            assert 0 < len(client.unsent) <= BUFFER_BYTES
+            assert 0 < len(client.unsent) <= NODE_BYTES
             # The other direction goes on.
             await write(pair.client, b"up")
             assert await read(pair.node, 2) == b"up"
@@ -468,7 +468,7 @@ async def test_tls_with_a_node_that_does_not_read(certificate: Path, is_fast: bo
     async with world() as it, tls_pair(certificate) as pair:
         relayed = it.session(Passing(is_fast), *pair.inner, buffer_bytes=4096)
         sent = await flood(pair.client)
-        assert 0 < len(relayed.legs[Side.NODE].unsent) <= BUFFER_BYTES
+        assert 0 < len(relayed.legs[Side.NODE].unsent) <= NODE_BYTES
         assert await read(pair.node, sent) == b"x" * sent
 
 
