@@ -173,7 +173,9 @@ COMMANDS: Final = (
         (
             _NODE,
             Argument("wait", "show progress until the node is empty, or the deadline has passed"),
-            Argument("deadline", "give up on the clients that are left after this time", kinds.seconds(zero=False)),
+            Argument(
+                "deadline", "after this time, close the clients that are left without asking", kinds.seconds(zero=False)
+            ),
             Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
         ),
         mutates=True,

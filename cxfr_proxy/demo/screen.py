@@ -16,6 +16,7 @@ from cxfr_proxy.demo.account import Tally
 from cxfr_proxy.demo.habits import Kind, Rung
 
 BAR_WIDTH: Final = 40
+WIDTH: Final = 80
 RECENT: Final = 5
 """Lines of moves that stay on the screen."""
 TERMINAL_REFRESH_SECONDS: Final = 0.1
@@ -76,6 +77,10 @@ class Outcome:
         return not (self.left or self.away or total.lost or total.twice)
 
 
+_RUNGS: Final = [str(rung).removesuffix("-host") for rung in Rung]
+"""Headings: how many moved by each. Everything fits into 80 columns."""
+
+
 def paint(text: str, code: str, *, colour: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colour and text else text
 
@@ -92,7 +97,7 @@ def frame(snapshot: Snapshot, *, colour: bool) -> list[str]:
         lines.append(f"  {node}  {bar} {count:4} sessions")
     lines.append("")
     lines += _rows(
-        [["client", "clients", "under way", *(f"by {rung}" for rung in Rung)]]
+        [["client", "count", "moving", *_RUNGS]]
         + [
             [row.kind, row.clients, row.under_way, *(row.moved.get(rung, 0) for rung in Rung)] for row in snapshot.kinds
         ],
@@ -103,7 +108,7 @@ def frame(snapshot: Snapshot, *, colour: bool) -> list[str]:
         f"  numbered messages: {snapshot.sent} sent, {snapshot.answered} answered, {snapshot.under_way} under way",
         "",
     ]
-    recent = list(snapshot.recent[-RECENT:])
+    recent = [text[: WIDTH - 2] for text in snapshot.recent[-RECENT:]]
     return lines + [paint(f"  {text}", _DIM, colour=colour) for text in recent + [""] * (RECENT - len(recent))]
 
 
@@ -120,7 +125,7 @@ def line(snapshot: Snapshot) -> str:
 
 def table(outcome: Outcome, *, colour: bool) -> list[str]:
     """The result: a row for each kind of client, their sum, and the verdict in words."""
-    head = ["client", "clients", *(f"by {rung}" for rung in Rung), "sent", "received", "resent", "lost", "twice"]
+    head = ["client", "count", *_RUNGS, "sent", "back", "again", "lost", "twice"]
     body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
     moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[Rung]())
     total = _result_row("all", sum(row.clients for row in outcome.kinds), moved, outcome.total)
@@ -128,6 +133,9 @@ def table(outcome: Outcome, *, colour: bool) -> list[str]:
     return [
         "",
         *_rows([head, *body, total], colour=colour),
+        "",
+        "  count: clients of this kind; cxfr to cut: how many moved by that way; back: messages",
+        "  answered; again: sent once more, the first having certainly not arrived",
         "",
         *([f"  transfers as the proxy counted them: {reported}"] if reported else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
@@ -169,7 +177,7 @@ def _rows(rows: Sequence[Sequence[object]], *, colour: bool) -> list[str]:
     widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
     lines = [
         "  "
-        + "  ".join(
+        + " ".join(
             text.ljust(width) if column == 0 else text.rjust(width)
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         )

@@ -31,16 +31,18 @@ class ProxyOperations:
         self._registry = registry
         self._mover = mover
         self._reloader = reloader
-        # A client that is closed at the deadline may take that long to be gone.
+        # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
 
     def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
         self._cluster.get(node).set_wish(Wish.DRAIN)
         self._mover.drain(node, deadline=deadline, rate=rate)
-        emit(_log, "drain", node=node, sessions=self._mover.left(node), deadline=deadline, rate=rate)
 
     def undrain(self, node: str) -> None:
-        self._cluster.get(node).set_wish(Wish.READY)
+        listed = self._cluster.get(node)
+        if listed.removed:
+            raise ConfigError(f"node '{node}' is no longer in the nodes file; put its line back first")
+        listed.set_wish(Wish.READY)
         self._mover.undrain(node)
         self._mover.look_again()
         emit(_log, "undrain", node=node, sessions=self._mover.left(node))
@@ -70,7 +72,7 @@ class ProxyOperations:
             moved=moved,
             refused=counts.refused - drain.refused_before,
             silent=counts.silent - drain.silent_before,
-            failed=0,
+            failed=counts.failed - drain.failed_before,
             left=left,
             finished=not left or overdue or undrained,
             waiting_reason="the drain was called off" if undrained else drain.waiting_reason,

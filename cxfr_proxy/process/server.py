@@ -32,7 +32,7 @@ from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.commands import BoundTo, Ended, Event, Forged, NodeLost, Reason, Transferred, Warned
 from cxfr_proxy.session.ladder import Order, Trigger
-from cxfr_proxy.session.mover import Mover
+from cxfr_proxy.session.mover import Drain, Mover
 from cxfr_proxy.session.registry import Registry
 
 _TRIGGERS: Final = {
@@ -55,13 +55,16 @@ class Proxy:
         assert config.backends is not None
         self._config = config
         self._file = NodesFile(config.backends)
-        self._cluster = Cluster(self._file.load())
+        specs = self._file.load()
+        self._cluster = Cluster(specs)
         self._registry = Registry(redirect_window=config.redirect_window)
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
-        self._checks = Checks(self._cluster, self._dialer, self._on_node_up)
+        self._dialer.check_files(specs)
+        domain = config.domain[0] if config.domain else None
+        self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=domain)
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
-        self._mover = Mover(self._cluster, self._registry, transfer_rate=config.transfer_rate)
+        self._mover = Mover(self._cluster, self._registry, transfer_rate=config.transfer_rate, report=self._on_drain)
         self._server = ClientServer(
             config,
             cluster=self._cluster,
@@ -71,6 +74,7 @@ class Proxy:
             checks=self._checks,
             certificates=self._certificates,
             observer=self._observe,
+            on_gone=self._forget_empty_nodes,
         )
         self._listening = trio.CancelScope()
         self._stopping = False
@@ -109,7 +113,7 @@ class Proxy:
                 self._server.open_no_more()
                 clients.cancel_scope.deadline = trio.current_time() + self._config.timeouts.hard_stop_after
                 await self._move_everybody()
-            emit(_log, "stopped", cut=clients.cancel_scope.cancelled_caught)
+            emit(_log, "stopped", cut=clients.cancel_scope.cancelled_caught, sessions=len(self._registry))
             services.cancel_scope.cancel()
 
     def _announce(self) -> None:
@@ -120,6 +124,8 @@ class Proxy:
                 level=logging.WARNING,
                 reason="no --certificate: clients see a self-signed one that is made anew at each start",
             )
+        for problem in self._certificates.problems:
+            emit(_log, "certificate", level=logging.WARNING, reason=problem)
         for host, port in self.addresses:
             emit(_log, "listening", address=host, port=port, nodes=len(self._cluster))
 
@@ -157,8 +163,12 @@ class Proxy:
                 emit(_log, "reload-failed", level=logging.ERROR, what=what, error=str(error))
 
     def _reload_nodes(self) -> Changes:
-        changes = self._cluster.apply(self._file.load())
+        specs = self._file.load()
         self._dialer.forget()
+        self._dialer.check_files(specs)
+        changes = self._cluster.apply(specs)
+        for name in changes.added:
+            self._checks.expect(self._cluster.get(name))
         if changes:
             emit(
                 _log,
@@ -186,6 +196,7 @@ class Proxy:
         """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""
         self._certificates.reload()
         changes = self._reload_nodes()
+        emit(_log, "reloaded", nodes=len(self._cluster))
         parts = [
             f"{len(names)} {word}"
             for names, word in ((changes.added, "added"), (changes.removed, "removed"), (changes.changed, "changed"))
@@ -197,6 +208,19 @@ class Proxy:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
         self._try("certificates", self._certificates.reload)
         self._try("nodes-file", self._reload_nodes)
+        emit(_log, "reloaded", nodes=len(self._cluster))
+
+    def _on_drain(self, what: str, drain: Drain) -> None:
+        counts = self._registry.of_node(drain.node)
+        emit(
+            _log,
+            what,
+            level=logging.WARNING if drain.waiting_reason is not None else logging.INFO,
+            node=drain.node,
+            sessions=counts.sessions,
+            moved=counts.moved - drain.moved_before,
+            reason=drain.waiting_reason,
+        )
 
     def _on_node_up(self, node: Node) -> None:
         self._mover.look_again()
@@ -244,7 +268,6 @@ class Proxy:
                     late=late or None,
                     undelivered=undelivered or None,
                 )
-                trio.lowlevel.current_trio_token().run_sync_soon(self._forget_empty_nodes, idempotent=True)
             case Forged():
                 emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)
             case Warned(text):

@@ -4,13 +4,16 @@
 * A node that says to its sessions that it is going away is down as well, although it may go on accepting connections
   for a while (measured: ejabberd does while it stops). One session's word is not enough, unless it is the only one
   there: a stream error can be meant for one client.
-* What is down is probed until it accepts a connection again, one that said it was going not before
-  :data:`GOING_SECONDS` have passed.
+* Every node is probed every :data:`INTERVAL_SECONDS`, the way a session would be connected: with its PROXY header, and
+  with TLS as far as the name in its certificate is known. One that was up is down after :data:`FALL` failures in a row,
+  one that was down is up after one success; one that said it was going is not asked before :data:`GOING_SECONDS` have
+  passed. A node that is new at a reload is down until it has answered: nobody is moved onto a typing error.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +26,8 @@ from cxfr_proxy.relay.dial import Dialer
 
 INTERVAL_SECONDS: Final = 2.0
 """HAProxy's ``inter``."""
+FALL: Final = 2
+"""Failures in a row: one may be a lost packet or a full backlog."""
 GOING_SECONDS: Final = 5.0
 """A node that stops is gone by then, or it was a restart so quick that nobody minds."""
 _TOGETHER_SECONDS: Final = 2.0
@@ -42,15 +47,26 @@ class _Going:
 class Checks:
     """Keeps the nodes' health. ``on_up`` is called when a node can be used again."""
 
-    def __init__(self, cluster: Cluster, dialer: Dialer, on_up: Callable[[Node], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, dialer: Dialer, on_up: Callable[[Node], None], *, domain: str | None = None
+    ) -> None:
         self._cluster = cluster
         self._dialer = dialer
         self._on_up = on_up
+        self._domain = domain  # one that is served, to check certificates against; None: wait for a client to name one
         self._going: dict[str, _Going] = {}
+        self._failures: Counter[str] = Counter()
+        self._now_please = trio.Event()
 
-    def connect_failed(self, node: Node, reason: str) -> None:
-        """A session could not be connected to it."""
+    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
+        """A session for that domain could not be connected to it."""
+        self._domain = self._domain or domain
         self._mark_down(node, reason)
+
+    def expect(self, node: Node) -> None:
+        """A node that has just appeared: not to be used before it was seen, which is tried at once."""
+        node.health = Health.DOWN
+        self._now_please.set()
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         """One of its ``sessions`` (this one included) was told so by a stream error."""
@@ -69,15 +85,30 @@ class Checks:
             emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
 
     async def run(self) -> None:
-        """Probe what is down until cancelled."""
+        """Probe until cancelled."""
         while True:
-            await trio.sleep(INTERVAL_SECONDS)
-            for node in self._cluster:
-                if node.health is Health.DOWN and not self._is_going(node) and await self._dialer.probe(node.spec):
-                    node.health = Health.UP
-                    self._going.pop(node.name, None)
-                    emit(_log, "node-up", node=node.name)
-                    self._on_up(node)
+            self._now_please = trio.Event()
+            async with trio.open_nursery() as probes:
+                for node in self._cluster:
+                    if not self._is_going(node):
+                        probes.start_soon(self._probe, node)
+            with trio.move_on_after(INTERVAL_SECONDS):
+                await self._now_please.wait()
+
+    async def _probe(self, node: Node) -> None:
+        fault = await self._dialer.probe(node.spec, self._domain)
+        if fault is not None:
+            self._failures[node.name] += 1
+            if self._failures[node.name] >= FALL:
+                self._mark_down(node, fault)
+            return
+        del self._failures[node.name]
+        # Sessions may have been told meanwhile that it is going: their word counts more.
+        if node.health is Health.DOWN and not self._is_going(node):
+            node.health = Health.UP
+            self._going.pop(node.name, None)
+            emit(_log, "node-up", node=node.name)
+            self._on_up(node)
 
     def _is_going(self, node: Node) -> bool:
         going = self._going.get(node.name)

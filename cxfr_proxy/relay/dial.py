@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -66,16 +68,26 @@ class Dialer:
             raise
         return endpoint
 
-    async def probe(self, spec: NodeSpec) -> bool:
-        """Whether the node accepts a connection in time."""
-        with trio.move_on_after(self._timeouts.node_connect_timeout):
-            try:
-                endpoint = await _connect(spec)
-            except OSError:
-                return False
-            endpoint.close()
-            return True
-        return False
+    async def probe(self, spec: NodeSpec, domain: str | None) -> str | None:
+        """Connect as for a session and hang up; why that failed, ``None`` where it worked.
+
+        ``domain`` ``None``: no client has named one yet; then TLS is tried only where ``verify-name=`` is known.
+        """
+        name = spec.verify_name or domain
+        if name is None:
+            spec = replace(spec, tls=NodeTls.NONE)
+        try:
+            endpoint = await self.dial(spec, name or "", client=None, proxy=None)
+        except NodeError as exc:
+            return exc.text
+        endpoint.close()
+        return None
+
+    def check_files(self, specs: Iterable[NodeSpec]) -> None:
+        """Read the files with CA certificates that the nodes name. Raises :class:`ConfigError`."""
+        for spec in specs:
+            if spec.tls is not NodeTls.NONE:
+                self._context(spec)
 
     def _context(self, spec: NodeSpec) -> ssl.SSLContext:
         context = self._contexts.get(spec.ca)

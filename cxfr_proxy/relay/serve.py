@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class ClientServer:
-    """Serves clients' connections. ``observer`` is told each event of each session."""
+    """Serves clients' connections. ``observer`` is told each event of a session, ``on_gone`` when one was removed."""
 
     def __init__(
         self,
@@ -57,7 +57,9 @@ class ClientServer:
         checks: Checks,
         certificates: ServerCertificates,
         observer: Callable[[Relayed, Event], None],
+        on_gone: Callable[[], None],
     ) -> None:
+        self._on_gone = on_gone
         self._config = config
         self._cluster = cluster
         self._registry = registry
@@ -149,7 +151,7 @@ class ClientServer:
                 endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
             except NodeError as exc:
                 self._registry.of_node(node.name).connect_failures += 1
-                self._checks.connect_failed(node, exc.text)
+                self._checks.connect_failed(node, header.to or "", exc.text)
                 continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
@@ -179,6 +181,7 @@ class ClientServer:
             await relayed.run()
         finally:
             self._registry.remove(relayed)
+            self._on_gone()
         return relayed
 
 
@@ -208,7 +211,11 @@ class _Connection:
                     return
                 await self._proceed()
         except RemoteError as error:
-            emit(_log, "client-refused", client=self._address, condition=error.condition, reason=error.text)
+            # That no node can be reached is not the client's doing, and the operator's to know.
+            level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
+            emit(
+                _log, "client-refused", level=level, client=self._address, condition=error.condition, reason=error.text
+            )
             await self._refuse(self._opening.refuse(error))
 
     async def _sniff(self) -> bool:

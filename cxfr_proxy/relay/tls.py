@@ -34,6 +34,8 @@ class ServerCertificates:
         self.self_signed = not key_pairs
         self._key_pairs = tuple(key_pairs)
         self._domains = tuple(domains)
+        self.problems: tuple[str, ...] = ()
+        """What clients will object to in the certificates."""
         self.context = self._load()
 
     def reload(self) -> None:
@@ -42,12 +44,14 @@ class ServerCertificates:
             self.context = self._load()
 
     def _load(self) -> ssl.SSLContext:
+        self.problems = ()
         if not self._key_pairs:
             return _development_context(self._domains or ("localhost",))
         loaded = [_load_pair(pair) for pair in self._key_pairs]
         first = loaded[0].context
         by_name: dict[str, ssl.SSLContext] = {}
         for certificate in loaded:
+            self.problems += certificate.problems
             for name in certificate.names:
                 by_name.setdefault(name, certificate.context)
         first.sni_callback = _ByServerName(by_name)  # type: ignore[assignment]
@@ -58,6 +62,7 @@ class ServerCertificates:
 class _Loaded:
     context: ssl.SSLContext
     names: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 def _server_context() -> ssl.SSLContext:
@@ -72,7 +77,8 @@ def _server_context() -> ssl.SSLContext:
 def _load_pair(pair: KeyPair) -> _Loaded:
     """Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
     try:
-        names = _names(x509.load_pem_x509_certificate(_read(pair.certificate)))
+        certificate = x509.load_pem_x509_certificate(_read(pair.certificate))
+        names = _names(certificate)
     except ValueError as exc:
         raise ConfigError("expected a certificate in PEM form", file=str(pair.certificate)) from exc
     context = _server_context()
@@ -82,7 +88,8 @@ def _load_pair(pair: KeyPair) -> _Loaded:
         context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
     except (ssl.SSLError, ValueError) as exc:
         raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
-    return _Loaded(context, names)
+    expired = certificate.not_valid_after_utc < datetime.datetime.now(datetime.UTC)
+    return _Loaded(context, names, (f"{pair.certificate} has expired",) if expired else ())
 
 
 def _read(path: Path) -> bytes:
@@ -188,7 +195,8 @@ def node_context(spec: NodeSpec) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=spec.ca)
     except OSError as exc:
         raise ConfigError(
-            f"node '{spec.name}': expected CA certificates in PEM form: {_why(exc)}", file=spec.ca
+            f"ca= of node '{spec.name}': expected a readable file of CA certificates in PEM form: {_why(exc)}",
+            file=spec.ca,
         ) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)

@@ -80,6 +80,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     SILENT = "silent"
     """No answer before the deadline."""
+    CUT_OFF = "cut-off"
+    """Its session ended before it had a chance: the proxy was stopped, or the connection stalled."""
     STAYED = "stayed"
     """It answered ``result`` and did not leave before the deadline."""
 

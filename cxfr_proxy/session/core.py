@@ -304,7 +304,8 @@ class SessionCore:
     def _give_up(self, reason: Reason) -> None:
         if self.state is not State.CLOSED:
             self._reason = reason
-            self._settle_transfer(Outcome.MOVED)
+            left = self.state is State.CLOSING  # it was told all there was to tell
+            self._settle_transfer(Outcome.MOVED if left else Outcome.CUT_OFF)
             self._end(Close(at_once=True))
 
     def _end(self, last: Close | Upgrade) -> None:

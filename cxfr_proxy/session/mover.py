@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -26,7 +27,11 @@ from cxfr_proxy.cluster.pace import TokenBucket
 from cxfr_proxy.cluster.plan import plan_drain
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.registry import Registry, Relayed, user_of
+from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp.connection_transfer import Server
+
+LOGIN_SECONDS: Final = 10.0
+"""How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
 
 
 @dataclass(slots=True)
@@ -39,6 +44,7 @@ class Drain:
     moved_before: int
     refused_before: int
     silent_before: int
+    failed_before: int
     deadline: float | None
     hurried: bool = False
     done: bool = False
@@ -48,7 +54,11 @@ class Drain:
 
 
 class Mover:
-    """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's."""
+    """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's.
+
+    ``report`` is told what becomes of a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients), and
+    ``drain-ends`` when the node is empty.
+    """
 
     def __init__(
         self,
@@ -57,7 +67,9 @@ class Mover:
         *,
         transfer_rate: float,
         clock: Callable[[], float] = trio.current_time,
+        report: Callable[[str, Drain], None] = lambda what, drain: None,
     ) -> None:
+        self._report = report
         self._cluster = cluster
         self._registry = registry
         self._clock = clock
@@ -97,8 +109,9 @@ class Mover:
         if drain is None:
             counts = self._registry.of_node(node)
             drain = self.drains[node] = Drain(
-                node, len(moves), counts.asked, counts.moved, counts.refused, counts.silent, None
+                node, len(moves), counts.asked, counts.moved, counts.refused, counts.silent, counts.failed, None
             )
+            self._report("drain-begins", drain)
         if deadline is not None:
             drain.deadline = now + deadline
         if rate is not None:
@@ -178,9 +191,10 @@ class Mover:
         drain = self.drains.get(relayed.session.node)
         # One that was bound behind the deadline has no more time than the others.
         order = self.order_for(relayed, Trigger.DRAIN, hurried=drain is not None and drain.hurried)
-        if order.target is None and not order.hurried:
-            if drain is not None:
+        if order.target is None:
+            if drain is not None and drain.waiting_reason is None:
                 drain.waiting_reason = "no other node is ready to take its clients"
+                self._report("drain-waits", drain)
             return False
         relayed.transfer(order)
         return True
@@ -213,7 +227,11 @@ class Mover:
             for drain in list(self.drains.values()):
                 if not drain.done and not self.left(drain.node):
                     drain.done = True
+                    drain.waiting_reason = None
                     self._restore_rate()
+                    self._report("drain-ends", drain)
+                elif not drain.done:
+                    self._stop_logins(drain.node, now)
                 if drain.deadline is not None and now >= drain.deadline and not drain.hurried:
                     drain.hurried = True
                     self._hurry(drain.node)
@@ -221,4 +239,14 @@ class Mover:
     def _hurry(self, node: str) -> None:
         for relayed in self._registry:
             if relayed.session.node == node:
-                relayed.transfer(self.order_for(relayed, Trigger.DRAIN, hurried=True))
+                order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
+                if order.target is not None:  # else they are better off where they are
+                    relayed.transfer(order)
+
+    def _stop_logins(self, node: str, now: float) -> None:
+        """Who has not logged in by now has no session to lose, and would keep the node from being empty."""
+        for relayed in self._registry:
+            session = relayed.session
+            negotiating = session.state is State.NEGOTIATING
+            if session.node == node and negotiating and now - relayed.opened > LOGIN_SECONDS:
+                relayed.stop()

@@ -32,6 +32,13 @@ _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
 
 
+_HINTS: Final[dict[str, str]] = {
+    StreamCondition.NOT_WELL_FORMED: ": does its listener know the PROXY header that send-proxy= sends?",
+    StreamCondition.HOST_UNKNOWN: ": is the client's domain one of its domains?",
+}
+"""What an operator may have to look at when a node ends a login so."""
+
+
 class NodeSide(ClientSide):
     """A session that hears its node."""
 
@@ -135,7 +142,8 @@ class NodeSide(ClientSide):
 
     def _pass_node(self, passage: Passage) -> None:
         if passage.ends is not None:
-            self._on_node_error(passage.ends, passage.forward)
+            self._report_warnings()
+            self._on_node_error(passage.ends, passage.forward, passage.ends_text)
             return
         self._pass_down(passage.forward)
         negotiating = self.state is State.NEGOTIATING
@@ -146,13 +154,16 @@ class NodeSide(ClientSide):
         if passage.bound is not None and negotiating:
             self._on_bound(passage.bound)
         self._note_stream_management()
-        for warning in self._negotiation.warnings:
-            self._report(Warned(warning))
-        self._negotiation.warnings = ()
+        self._report_warnings()
         if passage.hold_client is False and self._hold_client:
             self._hold_client = False
             self._choose_reading()
             self._read_client()
+
+    def _report_warnings(self) -> None:
+        for warning in self._negotiation.warnings:
+            self._report(Warned(warning))
+        self._negotiation.warnings = ()
 
     def _note_stream_management(self) -> None:
         resumable = self._negotiation.stream_management_id
@@ -169,7 +180,7 @@ class NodeSide(ClientSide):
         self._move(State.BOUND)
         self._report(BoundTo(bound.full_jid))
 
-    def _on_node_error(self, condition: str, data: bytes) -> None:
+    def _on_node_error(self, condition: str, data: bytes, text: str | None) -> None:
         self._node_in = False
         if self._farewell is not None:
             self._say_farewell()  # the node's own reason comes too late to matter
@@ -181,10 +192,19 @@ class NodeSide(ClientSide):
             self._lose_node(Reason.NODE_REDIRECTED if redirected else Reason.NODE_SHUTDOWN)
         else:
             self._reason, self._condition = Reason.NODE_CLOSED, condition
+            if self.state is State.NEGOTIATING and data:
+                said = f" ({text})" if text else ""
+                hint = _HINTS.get(condition, "")
+                self._report(Warned(f"it ended a login by the stream error {condition}{said}{hint}"))
             self._settle_transfer(Outcome.MOVED)
             # Before bind nothing can be moved, and a redirect would lead around the proxy.
-            redirect = condition == StreamCondition.SEE_OTHER_HOST
-            self._end_client(Farewell(StreamCondition.RESET, "reconnect") if redirect else Farewell(verbatim=data))
+            if condition == StreamCondition.SEE_OTHER_HOST:
+                farewell = Farewell(StreamCondition.RESET, "reconnect")
+            elif data:
+                farewell = Farewell(verbatim=data)
+            else:
+                farewell = Farewell(condition, "the server can't be used at the moment")
+            self._end_client(farewell)
 
     def _on_node_end(self, reason: Reason) -> None:
         """The node's stream is over, by ``</stream:stream>``."""
@@ -215,6 +235,8 @@ class NodeSide(ClientSide):
 
     def _on_client_unserved(self) -> None:
         """The node went away before there was a session worth moving."""
+        if self._header_to_client is None:
+            self._report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
         self._reason, self._condition = Reason.NODE_LOST, StreamCondition.REMOTE_CONNECTION_FAILED
         self._end_client(Farewell(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again"))
 

@@ -48,6 +48,8 @@ class Relayed(Protocol):
 
     def transfer(self, order: Order) -> None: ...
 
+    def stop(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class TransferRecord:
@@ -72,6 +74,7 @@ class NodeCounts:
     moved: int = 0
     refused: int = 0
     silent: int = 0
+    failed: int = 0
     connect_failures: int = 0
 
 
@@ -171,7 +174,8 @@ class Registry:
                 counts.silent += outcome is not Outcome.REFUSED
             case Transferred(order, tried, seconds):
                 self.transfers[tried[-1]] += 1
-                counts.moved += 1
+                counts.moved += tried[-1][1] is Outcome.MOVED
+                counts.failed += tried[-1][1] is not Outcome.MOVED
                 self.recent.append(
                     TransferRecord(
                         relayed.id, session.full_jid, session.node, order.target, order.trigger, tried, now, seconds

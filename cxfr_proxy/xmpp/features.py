@@ -184,6 +184,11 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
     ``downgrade_protection``: the node was seen to send XEP-0474's hash (:func:`has_downgrade_protection`). It shows in
     no feature, only in a SCRAM challenge, so whoever reads that has to say.
     """
+    if needs_tls(features):
+        return (
+            "it wants TLS before anything else: say tls=starttls on its line, or let its listener for the proxy do "
+            "without (Prosody: c2s_require_encryption = false; ejabberd: starttls_required: false)",
+        )
     if not offers_login(features):
         return ()
     edited = copy.deepcopy(features)
@@ -207,6 +212,12 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
             "that check will refuse to log in; let the node's listener advertise the final list itself"
         )
     return tuple(found)
+
+
+def needs_tls(features: Element) -> bool:
+    """Whether nothing is offered but TLS, which has to come first (RFC 6120 section 5.3.1)."""
+    starttls = features.find(qualified(names.TLS, "starttls"))
+    return starttls is not None and len(features) == 1
 
 
 def _offered(features: Element) -> frozenset[str]:

@@ -222,8 +222,10 @@ class Passage:
     bound: Bound | None = None
     start_tls: bool = False
     """The client asks for the STARTTLS that was offered."""
+    ends_text: str | None = None
+    """What the node says about it, for the operator."""
     ends: StreamCondition | str | None = None
-    """The element is a stream error with this condition: nothing follows but the stream's end."""
+    """The node's stream is over by an error with this condition, which is in ``forward``; empty: by one of ours."""
 
 
 class Negotiation:
@@ -333,7 +335,8 @@ class Negotiation:
             case names.STREAM, "features":
                 return self._on_features(data, header)
             case names.STREAM, "error":
-                return Passage(forward=data, ends=stanza.stream_condition(element))
+                text = element.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
+                return Passage(forward=data, ends=stanza.stream_condition(element), ends_text=text)
             case names.SASL, "success":
                 return Passage(forward=data, hold_client=False, restart=True)
             case names.SASL2, "success":
@@ -357,6 +360,9 @@ class Negotiation:
         self.warnings = rewritten.warnings
         if rewritten.data != data:
             self._features = data
+        if rewritten.unusable and not self._offer_starttls:
+            # Without its STARTTLS nothing would be left, and the client would wait for ever.
+            return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
         return Passage(forward=rewritten.data)
 
     def _on_sasl2_success(self, data: bytes, element: Element) -> Passage:
@@ -406,16 +412,18 @@ class Negotiation:
 class _Rewritten:
     data: bytes
     warnings: tuple[str, ...]
+    unusable: bool
+    """The node offers nothing that works here."""
 
 
 @functools.lru_cache(maxsize=256)
 def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None) -> _Rewritten:
     """Nodes send the same few features to everybody, so what becomes of them is remembered."""
     element = stanza.parse(data, context)
-    warnings = features.warnings(element)
+    warnings, unusable = features.warnings(element), features.needs_tls(element)
     if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes):
         data = stanza.serialize(element)
-    return _Rewritten(data, warnings)
+    return _Rewritten(data, warnings, unusable)
 
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()

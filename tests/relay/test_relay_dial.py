@@ -308,6 +308,6 @@ async def test_cancelled(dialer: Dialer, certificate: Path, tls: NodeTls) -> Non
 async def test_probe(dialer: Dialer, autojump_clock: trio.testing.MockClock) -> None:
     autojump_clock.autojump_threshold = 0.05
     async with peer(listen_only) as port:
-        assert await dialer.probe(node(port))
+        assert await dialer.probe(node(port), None) is None
     with no_leak():
-        assert not await dialer.probe(node(port))
+        assert await dialer.probe(node(port), None) is not None

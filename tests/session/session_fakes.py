@@ -35,6 +35,9 @@ class FakeRelayed:
     def rung(self) -> Rung | None:
         return self.session.rung
 
+    def stop(self) -> None:
+        self.stopped = True
+
     def transfer(self, order: Order) -> None:
         self.orders.append(order)
         if self._obeys:

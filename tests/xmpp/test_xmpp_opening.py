@@ -451,7 +451,15 @@ def test_features_that_leave_no_login_are_told_to_the_operator() -> None:
 )
 def test_a_stream_error_says_how_the_stream_ends(inner: str, condition: str) -> None:
     error = f"<stream:error>{inner}</stream:error>"
-    assert down(Negotiation(), error) == Passage(forward=error.encode(), ends=condition)
+    text = "a" if "<text" in inner else None
+    assert down(Negotiation(), error) == Passage(forward=error.encode(), ends=condition, ends_text=text)
+
+
+def test_features_that_offer_nothing_but_tls_end_the_login() -> None:
+    subject = Negotiation()
+    passage = down(subject, f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>")
+    assert (passage.forward, passage.ends) == (b"", "remote-connection-failed")
+    assert "tls=starttls" in subject.warnings[0]
 
 
 def test_elements_nobody_knows_pass_both_ways() -> None:
