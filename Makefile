@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test bench lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cxfr-proxy demo
@@ -16,6 +16,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Every table beside HAProxy and nginx, as far as they are installed: half an hour on an idle machine. See bench/README.md.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench all
 
 # The settings' reference is drawn from the table in cxfr_proxy/config.py; a test holds the two together.
 docs: $(VENV)/.installed
@@ -31,6 +35,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed
 
 clean:

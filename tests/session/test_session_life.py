@@ -36,12 +36,15 @@ from cxfr_proxy.session.commands import (
     EndOutput,
     Forged,
     NodeLost,
+    Outcome,
     Reason,
     Resumable,
     Side,
+    Transferred,
     Upgrade,
     Warned,
 )
+from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.session import MOVES, State
 
 SASL2 = "xmlns='urn:xmpp:sasl:2'"
@@ -470,3 +473,49 @@ def test_a_session_that_is_over_does_nothing_any_more() -> None:
         assert not s.session.eof(side, s.now)
     s.order(ELSEWHERE).wait(1000).stop().nobody_gets_anything().reports()
     s.expect(s.session.deadline is None, "no deadline").expect(iq() not in str(s.sent), "no request")
+
+
+# --- what a review found
+
+
+def test_a_client_that_ends_its_stream_and_half_closes_gets_the_node_s_last_words() -> None:
+    s = Script().bind().client("<iq type='get' id='1'/>", END).client_ends().forget()
+    s.node("<iq type='result' id='1'/>", END).client_gets("<iq type='result' id='1'/>", END).node_ends().is_over()
+    assert s.reported(Ended).undelivered == 0
+
+
+def test_a_slow_reader_is_waited_for_while_its_stream_is_closed() -> None:
+    s = Script().bind().node(END).node_ends()
+    session = s.session
+    begun = session.deadline
+    assert begun is not None
+    assert session.due(backlogged=False) == begun
+    late = session.due(backlogged=True)
+    assert late is not None
+    assert late > begun + 30, "but not for ever"
+    session.caught_up(Side.CLIENT, begun + 20)
+    assert session.deadline == begun + 20 + 5, "what the client is given begins when it has read"
+
+
+def test_deadlines_are_not_moved_while_nothing_is_being_closed() -> None:
+    s = Script().bind().order()
+    before = s.session.deadline
+    s.session.caught_up(Side.CLIENT, 1e6)
+    assert s.session.deadline == before == s.session.due(backlogged=True)
+
+
+@pytest.mark.parametrize("deep", [65, 200])
+def test_a_stranger_s_deep_stanza_does_not_end_the_stream_of_its_victim(deep: int) -> None:
+    stanza = f"<message>{'<x>' * deep}{'</x>' * deep}</message>"
+    Script().bind().node(stanza).client_gets(stanza).is_in(State.BOUND)
+
+
+def test_a_watched_stanza_that_can_not_be_read_is_kept_back_alone() -> None:
+    stanza = f"<message>{'<x>' * 300}urn:xmpp:cxfr{'</x>' * 300}</message>"
+    s = Script().bind().node(stanza, "<message/>").client_gets("<message/>").is_in(State.BOUND)
+    s.reports(Forged())
+
+
+def test_a_session_that_is_stopped_while_asked_was_cut_off() -> None:
+    s = Script().bind().order().stop().is_over(at_once=True)
+    assert s.reported(Transferred).tried == ((Rung.CXFR, Outcome.CUT_OFF),)

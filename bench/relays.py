@@ -1,0 +1,201 @@
+"""The proxy and what it is compared with: each a process on the relay's core in front of a node of its own.
+
+All are given what an operator would give them to carry XMPP, and nothing that only a bench would like: HAProxy and
+nginx run with one thread or worker, in TCP mode, with the same certificate; their defaults are left alone but for time
+limits and the number of connections. Who listens with TLS speaks plain TCP to the node, as the proxy does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from bench import machine, programs
+from bench.programs import HOST, PYTHON, Certificate, Folder, Missing, Program
+
+_STREAM_MODULES: Final = (
+    Path("/usr/lib/nginx/modules/ngx_stream_module.so"),
+    Path("/usr/share/nginx/modules/ngx_stream_module.so"),
+    Path("/usr/lib64/nginx/modules/ngx_stream_module.so"),
+)
+_SPARE_DESCRIPTORS: Final = 200
+"""What a program opens beside its sessions, with room."""
+
+
+class Kind(StrEnum):
+    """``DIRECT`` is no relay: the load speaks to the node itself, plain."""
+
+    DIRECT = "direct"
+    BARE = "bare"
+    HAPROXY = "haproxy"
+    NGINX = "nginx"
+    PROXY = "proxy"
+
+    @property
+    def speaks_tls(self) -> bool:
+        return self in (Kind.HAPROXY, Kind.NGINX, Kind.PROXY)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """``engine`` and ``options`` are for the proxy; ``certificate`` is there if ``tls`` is true."""
+
+    tls: bool
+    folder: Folder
+    cores: machine.Cores
+    certificate: Certificate | None = None
+    engine: str = "native"
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A running one. ``port`` is the clients'; ``program`` is ``None`` where there is no relay in between."""
+
+    kind: Kind
+    name: str
+    port: int
+    program: Program | None
+    nodes: list[Program] = field(default_factory=list)
+
+    def pids(self) -> list[int]:
+        """Of the relay with all its children."""
+        return self.program.family() if self.program is not None else []
+
+
+def max_sessions() -> int:
+    """How many fit into one relay process: two descriptors each."""
+    return (machine.descriptor_limit() - _SPARE_DESCRIPTORS) // 2
+
+
+@contextlib.contextmanager
+def node(setup: Setup, port: int) -> Iterator[Program]:
+    """A cheap node. Raises :class:`Missing`."""
+    command: list[str | Path] = [programs.compiled("node"), HOST, str(port)]
+    with programs.started("node", command, setup.folder, core=setup.cores.node) as program:
+        program.read_line()
+        yield program
+
+
+@contextlib.contextmanager
+def relay(kind: Kind, setup: Setup) -> Iterator[Relay]:
+    """A relay in front of a node of its own. Raises :class:`Missing` where this machine has none."""
+    node_port = programs.free_port()
+    with node(setup, node_port) as behind:
+        if kind is Kind.DIRECT:
+            yield Relay(kind, kind.value, node_port, None, [behind])
+            return
+        port = programs.free_port()
+        command = _COMMANDS[kind](setup, port, node_port)
+        with programs.started(kind.value, command, setup.folder, core=setup.cores.relay) as program:
+            programs.wait_for("listening", program, lambda: programs.accepts(port))
+            yield Relay(kind, _name(kind, setup), port, program, [behind])
+
+
+def _name(kind: Kind, setup: Setup) -> str:
+    return f"proxy, {setup.engine}" if kind is Kind.PROXY and setup.engine != "native" else kind.value
+
+
+# --- how each is started
+
+
+def _bare(setup: Setup, port: int, node_port: int) -> list[str | Path]:
+    return [programs.compiled("relay"), HOST, str(port), HOST, str(node_port)]
+
+
+def _haproxy(setup: Setup, port: int, node_port: int) -> list[str | Path]:
+    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise Missing("HAProxy is not installed (Debian: haproxy)")
+    secure = f" ssl crt {setup.certificate.both}" if setup.certificate is not None else ""
+    # As root it would raise its limit to what maxconn needs, and fails where the system forbids that: so both are told.
+    text = f"""\
+global
+  nbthread 1
+  maxconn {max_sessions()}
+  fd-hard-limit {machine.descriptor_limit()}
+defaults
+  mode tcp
+  maxconn {max_sessions()}
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+listen clients
+  bind {HOST}:{port}{secure}
+  server node {HOST}:{node_port}
+"""
+    return [program, "-db", "-f", setup.folder.write(f"haproxy-{port}.cfg", text)]
+
+
+def _nginx(setup: Setup, port: int, node_port: int) -> list[str | Path]:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise Missing("nginx is not installed (Debian: nginx-light, libnginx-mod-stream)")
+    secure = certificate = ""
+    if setup.certificate is not None:
+        secure = " ssl"
+        certificate = (
+            f"ssl_certificate {setup.certificate.certificate}; ssl_certificate_key {setup.certificate.key};"
+            " ssl_protocols TLSv1.2 TLSv1.3;"
+        )
+    text = f"""\
+{_load_stream_module(program)}
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile {machine.descriptor_limit()};
+pid {setup.folder.path}/nginx-{port}.pid;
+error_log stderr;
+events {{ worker_connections {machine.descriptor_limit() - _SPARE_DESCRIPTORS // 2}; }}
+stream {{
+  server {{
+    listen {HOST}:{port}{secure} backlog=4096;
+    {certificate}
+    proxy_timeout 1h;
+    proxy_pass {HOST}:{node_port};
+  }}
+}}
+"""
+    return [program, "-c", setup.folder.write(f"nginx-{port}.conf", text)]
+
+
+def _load_stream_module(program: str) -> str:
+    """The line that loads TCP proxying, empty where it is built in. Raises :class:`Missing`."""
+    built = subprocess.run([program, "-V"], capture_output=True, text=True, check=False).stderr
+    if re.search(r"--with-stream(\s|$)", built):
+        return ""
+    for path in _STREAM_MODULES:
+        if path.exists():
+            return f"load_module {path};"
+    raise Missing("nginx is here, but not its stream module (Debian: libnginx-mod-stream)")
+
+
+def _proxy(setup: Setup, port: int, node_port: int) -> list[str | Path]:
+    nodes = setup.folder.write(f"nodes-{port}.txt", f"a {HOST}:{node_port}\n")
+    return proxy_command(setup, port, nodes, setup.folder.path / f"control-{port}")
+
+
+def proxy_command(setup: Setup, port: int, nodes: Path, control: Path) -> list[str | Path]:
+    """The proxy as an operator runs it; only its limit on connections from one address is lifted."""
+    command: list[str | Path] = [PYTHON, "-m", "bench.serve_proxy", setup.engine]
+    command += ["--backends", nodes, "--listen", f"{HOST}:{port}", "--control", control]
+    command += ["--connections-per-address", "none"]
+    if setup.certificate is not None:
+        command += ["--certificate", setup.certificate.certificate, "--key", setup.certificate.key]
+    else:
+        command += ["--starttls", "off"]
+    return [*command, *setup.options]
+
+
+_COMMANDS: Final[dict[Kind, Callable[[Setup, int, int], list[str | Path]]]] = {
+    Kind.BARE: _bare,
+    Kind.HAPROXY: _haproxy,
+    Kind.NGINX: _nginx,
+    Kind.PROXY: _proxy,
+}
