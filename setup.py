@@ -9,7 +9,7 @@ setup(
             sources=["cxfr_proxy/xmpp/_scan.c"],
             depends=["cxfr_proxy/xmpp/_names.h"],
             py_limited_api=True,
-            extra_compile_args=["-O2", "-Wall", "-Wextra"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,  # without a compiler the engine in Python runs
         )
     ],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 import pytest
@@ -13,6 +17,9 @@ from lxml import etree
 
 from cxfr_proxy.xmpp import framing
 from cxfr_proxy.xmpp.framing import Element, Failure, Framer, Header, Note, StreamEnd, new_framer
+
+if TYPE_CHECKING:
+    from cxfr_proxy.xmpp._scan import Scanner
 
 HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 END = b"</stream:stream>"
@@ -449,3 +456,159 @@ def test_long_streams_are_read_to_their_end() -> None:
     assert (element.start, element.end) == (len(HEADER + body) - len(END) - 8, len(HEADER + body) - len(END))
     assert isinstance(end, StreamEnd)
     assert reader.boundary == len(HEADER + body)
+
+
+# --- runs that are longer than what is looked at in one go; the watched bytes at every place of them
+
+LONG = {
+    "text": (b"<message><body>", b"</body></message>"),
+    "value": (b"<message a='", b"'/>"),
+    "CDATA": (b"<message><![CDATA[", b"]]></message>"),
+    "attribute's name": (b"<message n", b"='1'/>"),
+    "child's name": (b"<message><n", b"/></message>"),
+}
+
+
+@pytest.mark.parametrize("around", [pytest.param(value, id=key) for key, value in LONG.items()])
+def test_watched_bytes_are_found_wherever_they_lie(around: tuple[bytes, bytes]) -> None:
+    before, behind_it = around
+    for filled in range(150):
+        for watched, noted in ((b"urn:xmpp:cxfr", 1), (b"urn:xmpp:xcfr", 0), (b"u" * 12 + b"r", 0)):
+            for left, right in (b"ur", b"zz"):  # what may be its beginning and end, and what may not
+                run = bytes([left]) * filled + watched + bytes([right]) * (150 - filled)
+                body = before + run + behind_it + b"<iq/>"
+                for sizes in ([len(body)], [len(before) + filled + 6, 500]):
+                    outcome = scan(body, sizes)
+                    assert len(outcome.notes) == noted, (run, sizes)
+                    assert outcome.boundary == len(body), (run, sizes)
+
+
+@pytest.mark.parametrize("around", [pytest.param(value, id=key) for key, value in LONG.items()])
+@pytest.mark.parametrize("odd", [b"<", b"\x00", b"\x1f", b"\xff", b"&"])
+def test_what_no_run_may_hold_is_found_wherever_it_lies(around: tuple[bytes, bytes], odd: bytes) -> None:
+    before, behind_it = around
+    for filled in range(150):
+        body = before + b"a" * filled + odd + b"a" * (150 - filled) + behind_it + b"<iq/>"
+        allowed = b"CDATA" in before and odd in (b"<", b"&")
+        assert (scan(body, [len(body)]).failure() is None) == allowed, body
+
+
+def test_a_chunk_of_many_elements_is_read_stepwise_in_linear_time() -> None:
+    """Each step reads the element it reports and no more; the rest of the chunk is not looked through again."""
+
+    def seconds(count: int) -> float:
+        reader, chunk = behind(framer()), b"<a/>" * count
+        best = float("inf")
+        for _ in range(5):
+            began = time.perf_counter()
+            for _ in range(1000):
+                reader.step(chunk)
+                reader.notes.clear()
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    assert seconds(200_000) < 20 * seconds(1_000)
+
+
+# --- the native engine and a caller that does what it should not
+
+
+@pytest.fixture
+def scanner(engine: str) -> Scanner:
+    if engine != "native":
+        pytest.skip("of the native engine only")
+    from cxfr_proxy.xmpp._scan import Scanner
+
+    return Scanner(b"stream:stream", 0, None, 64)
+
+
+def test_without_a_list_for_notes_nothing_is_read_on(scanner: Scanner) -> None:
+    del scanner.notes
+    with pytest.raises(TypeError):
+        scanner.scan(b"<iq/><other/>")
+    scanner.notes = []
+    assert scanner.scan(b"<iq/><other/>") == 0
+    assert scanner.notes == []
+    assert scanner.boundary == 0
+    scanner.notes = ()  # type: ignore[assignment]
+    assert scanner.scan(b"<other/>") == 0
+
+
+def test_a_scanner_is_not_entered_twice(scanner: Scanner) -> None:
+    """Making a note runs Python code, and so whatever that runs in turn: profilers, finalizers, signal handlers."""
+    refused: list[RuntimeError] = []
+
+    def enter(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_name == "__init__":
+            try:
+                scanner.scan(b"<iq>")
+            except RuntimeError as error:
+                refused.append(error)
+
+    usual = sys.getprofile()
+    sys.setprofile(enter)
+    try:
+        assert scanner.scan(b"<other/><iq/>") == 13
+    finally:
+        sys.setprofile(usual)
+    assert len(refused) == 1
+    assert scanner.notes == [Element(0, 8, "other")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (b"", 0, None, 64),
+        (b"s", -1, None, 64),
+        (b"s", 1 << 63, None, 64),
+        (b"s", 0, -1, 64),
+        (b"s", 0, 1 << 63, 64),
+        (b"s", 0, None, 0),
+        (b"s", 0, None, 2**31),
+    ],
+)
+def test_numbers_out_of_range_are_refused(scanner: Scanner, arguments: tuple[bytes, int, int | None, int]) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        type(scanner)(*arguments)
+
+
+def test_the_greatest_depth_is_a_depth(scanner: Scanner) -> None:
+    deep = type(scanner)(b"s", 0, None, 2**31 - 1)
+    assert deep.scan(b"<iq>" * 1000 + b"</iq>" * 1000) == 9000
+    assert deep.notes == []
+
+
+def test_offsets_beyond_32_bits(scanner: Scanner) -> None:
+    high = type(scanner)(b"s", (1 << 62) + 1, 100, 64)
+    assert high.scan(b"<other/>") == 8
+    assert high.notes == [Element((1 << 62) + 1, (1 << 62) + 9, "other")]
+    assert high.boundary == (1 << 62) + 9
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 63, 64, 65, 254, 255, 256, 5000])
+def test_names_of_every_size(size: int) -> None:
+    name = b"n" * size
+    for inner in (b"<iq>", b""):
+        element = b"<" + name + b">" + inner + inner.replace(b"<", b"</") + b"</" + name + b">"
+        for sizes in ([len(element)], [3], [size + 1, 5000]):
+            assert scan(element, sizes).boundary == len(element)
+            assert scan(element[:-2] + b"x>", sizes).failure() is not None
+            assert scan(element[:-1] + b"n>", sizes).failure() is not None
+
+
+def test_an_idle_stream_keeps_little(scanner: Scanner) -> None:
+    """At a boundary nothing is left of a long name, nor of an element that was deep."""
+    tracemalloc = pytest.importorskip("tracemalloc")
+    assert sys.getsizeof(scanner) + sys.getsizeof(scanner.notes) <= 400
+    deep = b"<nnnnnnnn>" * 50 + b"</nnnnnnnn>" * 50
+    long = b"<iq " + b"a" * 100_000 + b" = ''><" + b"n" * 100_000 + b" /></iq>"
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for body in (deep, long):
+            scanner.scan(b"<iq>" + body + b"</iq>")
+        assert tracemalloc.get_traced_memory()[0] - before < 500
+        assert tracemalloc.get_traced_memory()[1] - before > 200_000  # it did need that
+        assert scanner.notes == []
+    finally:
+        tracemalloc.stop()

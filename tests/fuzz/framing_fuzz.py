@@ -1,0 +1,289 @@
+"""A fuzzer for one property: the native framing engine, the one on expat, and lxml agree, however the input is cut.
+
+Run it from the checkout's root; the same seed and number of inputs give the same inputs again::
+
+    python tests/fuzz/framing_fuzz.py --seconds 300 --seed 1
+
+It builds ``_scan.c`` anew, with address and undefined-behaviour sanitizers and a hook at every branch (``coverage.c``),
+into a temporary directory, and starts itself again with that engine. Inputs that reach a branch, or reach one another
+number of times, join the corpus; the next ones are mutations of those. The first fault of memory ends the run with the
+sanitizer's report. ``--tests`` runs the framing tests with that engine instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+SCANNER: Final = "cxfr_proxy.xmpp._scan"
+SANITIZE: Final = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+
+
+def compiler() -> str | None:
+    """A C compiler with what is needed here (gcc has it), or ``None``."""
+    return shutil.which("gcc")
+
+
+def build(directory: Path, flags: Iterable[str] = ()) -> Path:
+    """``_scan.c`` with sanitizers and branch hooks. Raises ``CalledProcessError`` with the compiler's words."""
+    source, target, hook = ROOT / "cxfr_proxy/xmpp/_scan.c", directory / "_scan.so", directory / "coverage.o"
+    common = [compiler() or "gcc", "-g", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*common, "-c", str(ROOT / "tests/fuzz/coverage.c"), "-o", str(hook)], check=True)
+    include = f"-I{sysconfig.get_paths()['include']}"
+    traced = [*common, *SANITIZE, "-fsanitize-coverage=trace-pc", *flags]
+    subprocess.run([*traced, "-shared", include, str(source), str(hook), "-o", str(target)], check=True)
+    return target
+
+
+def sanitized(extension: Path, arguments: Iterable[str]) -> int:
+    """Run this file again in an interpreter that can load a sanitized engine; its exit status."""
+    libraries = [
+        subprocess.run(
+            [compiler() or "gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = os.environ | {
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",  # the interpreter leaks on purpose
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",  # or the sanitizer doesn't see where objects end
+    }
+    command = [sys.executable, str(Path(__file__)), "--extension", str(extension), *arguments]
+    return subprocess.run(command, env=environment, cwd=ROOT).returncode
+
+
+def load(extension: Path) -> None:
+    """Make the engine in that file the one that is imported from here on."""
+    spec = importlib.util.spec_from_file_location(SCANNER, extension)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {extension}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[SCANNER] = module
+    spec.loader.exec_module(module)
+
+
+# --- inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Bytes behind a stream's header, cut into pieces of these sizes in turn."""
+
+    body: bytes
+    sizes: tuple[int, ...]
+    limit: int | None = None  # bytes of an element
+    stepwise: bool = False
+
+
+END: Final = b"</s:s>"
+TOKENS: Final = (
+    *(b"<iq>|</iq>|<iq/>|<message>|</message>|<a b='|<x:y |</x:y>|<\xc3\xa9/>|<a>|</a>|</|<|>|/>|'|\"".split(b"|")),
+    *(b"&amp;|&lt;|&#65;|&#x41|&#x0;|&#xD800;|&#x110000;|&x;|&nbsp;|&|#|;|=|a|b|x|:|1|-|_|.|/|]|]]|]]>".split(b"|")),
+    *(
+        b"<![CDATA[|<!--|-->|<!|<?|?>|<?xml version='1.0'?>|<!DOCTYPE a>|xmlns='u'| a='1'| b=\"2\" | a = '1'".split(
+            b"|"
+        )
+    ),
+    *(b" |\n|\t|\r|\0|\x01|\x7f|\xc3|\xa9|\xc0\x80|\xe2\x82\xac|\xed\xa0\x80|\xef\xbf\xbe|\xcc\x80".split(b"|")),
+    *(b"\xf0\x9f\x99\x82|\xf4\x90\x80\x80|\xc3\xa9|urn:xmpp:cxfr|urn:xmpp:|cxfr|<urn:xmpp:cxfr/>".split(b"|")),
+    b"".join(b" a%d='%d'" % (n, n) for n in range(9)),
+    b"".join(b" b%d='%d'" % (n, n) for n in range(98)),
+    b"hello world, hello relay; " * 6,
+    b"<b>" * 9,
+    b"<" + b"n" * 300 + b">",
+    b"</" + b"n" * 300 + b">",
+    b"u" * 70 + b"r" * 20,
+    END,
+)
+SEEDS: Final = (
+    b"<message to='a@b/c' id=\"1'2\"><body>hi &amp; ho, \xc3\xa9</body><x xmlns='urn:xmpp:cxfr'/></message> <iq/>",
+    b"<iq><![CDATA[]]x]]]></iq>\n<r xmlns='urn:xmpp:sm:3'/><other a = 'b' >&#x20;]]</other >" + END + b"junk",
+    b"<iq><a><b><c/></b></a></iq><!-- no -->",
+    b"<message><body>" + b"long " * 40 + b"urn:xmpp:cxfr" + b" text" * 20 + b"</body></message>",
+)
+
+
+def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
+    """A new body: one of the corpus with parts put in, cut out, doubled or changed, or spliced with another."""
+    body = bytearray(chance.choice(corpus)) if chance.random() < 0.8 else bytearray()
+    for _ in range(chance.choice((1, 1, 2, 3, 6, 12))):
+        at = chance.randrange(len(body) + 1)
+        end = min(len(body), at + chance.choice((1, 2, 5, 30)))
+        match chance.randrange(8):
+            case 0 if body:
+                body[chance.randrange(len(body))] = chance.randrange(256)
+            case 1:
+                del body[at:end]
+            case 2:
+                body[at:at] = body[at:end]
+            case 3:
+                other = chance.choice(corpus)
+                body[at:] = other[chance.randrange(len(other) + 1) :]
+            case 4:
+                body += chance.choice(TOKENS)
+            case _:
+                body[at:at] = chance.choice(TOKENS)
+    if chance.random() < 0.2:
+        body[:0], body[len(body) :] = b"<iq>", b"</iq><message/>"
+    return bytes(body[:2000])
+
+
+def new_case(chance: random.Random, corpus: list[bytes]) -> Case:
+    sizes = tuple(chance.choice((chance.randint(1, 8), chance.randint(1, 300))) for _ in range(chance.randint(1, 4)))
+    limit = chance.choice((None, None, None, 20, 60, 400))
+    return Case(mutate(chance, corpus), sizes, limit, chance.random() < 0.3)
+
+
+# --- the property
+
+
+class Judge:
+    """Imports the package when it is made: by then the engine under test is in place."""
+
+    def __init__(self) -> None:
+        from lxml import etree
+
+        from cxfr_proxy.xmpp import framing
+        from cxfr_proxy.xmpp._expat import ExpatFramer
+        from cxfr_proxy.xmpp._scan import Scanner
+
+        self._header = b"<s:s xmlns='jabber:client' xmlns:s='u'>"
+        self._framing, self._expat, self._native, self._etree = framing, ExpatFramer, Scanner, etree
+
+    def difference(self, case: Case) -> str | None:
+        """What the engines, or one cut and another, or lxml do not agree on; ``None``: they agree."""
+        native, expat = self._read(case, native=True), self._read(case, native=False)
+        if native[:2] != expat[:2] or (expat[2] and not native[2]):
+            return f"native {native}, expat {expat}"
+        for sizes in ((1,), (len(case.body) or 1,)):
+            again = self._read(Case(case.body, sizes, case.limit, case.stepwise), native=True)
+            if again[:2] != native[:2] or bool(again[2]) != bool(native[2]):
+                return f"native {native}, cut into {sizes} {again}"
+        return self._difference_from_lxml(case, *native)
+
+    def _read(self, case: Case, *, native: bool) -> tuple[int, list[tuple[int, int, str]], str]:
+        """The last boundary, what was noted, and the condition of the failure, "" if there was none."""
+        base = len(self._header)
+        if native:
+            reader: object = self._native(b"s:s", base, case.limit, 8)
+        else:
+            reader = self._expat(max_element_bytes=None, max_depth=8)
+            reader.step(self._header)
+            reader.notes.clear()
+            reader.max_element_bytes = case.limit
+        assert isinstance(reader, (self._native, self._expat))
+        at, turn = 0, 0
+        while at < len(case.body) and not any(not isinstance(n, self._framing.Element) for n in reader.notes):
+            piece = case.body[at : at + case.sizes[turn % len(case.sizes)]]
+            at, turn = at + len(piece), turn + 1
+            while piece and case.stepwise:
+                kept, reader.notes = reader.notes, []
+                piece = piece[reader.step(piece) :]
+                reader.notes = kept + reader.notes
+                if kept != reader.notes and not isinstance(reader.notes[-1], self._framing.Element):
+                    break
+            if not case.stepwise:
+                reader.scan(piece)
+        noted, condition = [], ""
+        for note in reader.notes:
+            if isinstance(note, self._framing.Failure):
+                condition = note.condition
+            else:
+                name = note.name if isinstance(note, self._framing.Element) else ""
+                noted.append((note.start - base, note.end - base, name))
+        return reader.boundary - base, noted, condition
+
+    def _difference_from_lxml(
+        self, case: Case, boundary: int, noted: list[tuple[int, int, str]], condition: str
+    ) -> str | None:
+        ended = any(name == "" for _, _, name in noted)
+        read = self._tree(case.body[:boundary] + (b"" if ended else END))
+        if read is None or any(not isinstance(node.tag, str) for node in read.iter()):
+            return f"lxml does not take what lies before {boundary}"
+        hidden = b"<![CDATA[" in case.body or b"&#" in case.body  # as text, in lxml's eyes
+        if not condition or condition == "policy-violation" or hidden or not case.body.isascii():
+            return None  # names beyond ASCII: lxml goes by XML's fifth edition
+        # What failed is not, after all, a stream of elements and white space.
+        whole = self._tree(case.body + END)
+        if whole is None or any(not isinstance(node.tag, str) for node in whole.iter()):
+            return None
+        texts = [whole.text or "", *(node.tail or "" for node in whole)]
+        return None if any(text.strip(" \t\r\n") for text in texts) else f"lxml takes what failed: {condition}"
+
+    def _tree(self, stream: bytes):  # type: ignore[no-untyped-def]  # lxml's stubs name its trees by private names
+        """The stream without namespaces, of which lxml wants more than XML does: "_" may stand wherever ":" may."""
+        plain = (b"<s:s>" + stream).replace(b":", b"_").replace(b"xmlns", b"xml_s")
+        try:
+            return self._etree.fromstring(plain, self._etree.XMLParser(resolve_entities=False))
+        except self._etree.XMLSyntaxError:
+            return None
+
+
+# --- running
+
+
+def fuzz(*, seed: int, inputs: int | None, seconds: float, gained: Callable[[], int]) -> int:
+    """Judge inputs until there were so many or the time is over; how many differences were found."""
+    chance, judge = random.Random(seed), Judge()
+    corpus = list(SEEDS)
+    began, tried, differences = time.monotonic(), 0, 0
+    while (inputs is None or tried < inputs) and time.monotonic() - began < seconds:
+        case = new_case(chance, corpus)
+        tried += 1
+        found = judge.difference(case)
+        if gained() and len(case.body) < 1200:
+            corpus.append(case.body)
+        if found is not None:
+            differences += 1
+            print(f"DIFFERENCE {case}\n  {found}", flush=True)
+        if differences == 10:
+            break
+    print(f"seed {seed}: {tried} inputs, {differences} differences, corpus of {len(corpus)}")
+    return differences
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="at most so long (default: 60)")
+    parser.add_argument("--inputs", type=int, help="so many inputs, if the time is enough (default: any number)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tests", action="store_true", help="run the framing tests instead")
+    parser.add_argument("--flags", default="", help="for the compiler, such as --flags=-DPLAIN_C")
+    parser.add_argument("--extension", type=Path, help="a built engine: don't build one, and run in this process")
+    options = parser.parse_args()
+    if options.extension is None:
+        if compiler() is None:
+            parser.error("needs gcc")
+        with tempfile.TemporaryDirectory() as directory:
+            extension = build(Path(directory), shlex.split(options.flags))
+            return sanitized(extension, sys.argv[1:])
+    sys.path.insert(0, str(ROOT))
+    load(options.extension)
+    if options.tests:
+        import pytest
+
+        # Not the one that asks about 130,000 names: they take one path, slowly.
+        chosen = ["tests/xmpp/test_xmpp_framing.py", "-k", "native and not which_characters"]
+        return pytest.main(["-q", "-p", "no:cacheprovider", *chosen])
+    gained = ctypes.CDLL(str(options.extension)).coverage_gained
+    return 1 if fuzz(seed=options.seed, inputs=options.inputs, seconds=options.seconds, gained=gained) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
