@@ -88,6 +88,14 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("TOOK", "duration_seconds", duration, right=True),
         Column("REASON", "reason"),
     ),
+    "workers": (
+        Column("WORKER", "number", right=True),
+        Column("PID", "pid", right=True),
+        Column("STATE", "state"),
+        Column("SESSIONS", "sessions", right=True),
+        Column("CONNECTIONS", "connections", right=True),
+        Column("DEATHS", "deaths", right=True),
+    ),
 }
 """What ``show`` can show, by the name it is asked for."""
 

@@ -123,6 +123,25 @@ def _control_field() -> Path:
     return value
 
 
+def default_workers() -> int:
+    """As many as there are cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _workers_field() -> int:
+    row = Row(
+        Group.SERVING,
+        kinds.whole(minimum=1),
+        "processes that serve clients; with 1 everything is done in one process",
+        "One process uses one core. Each has its own sessions and can be lost without the others; what the operator "
+        "sees and orders, the transfer rate among it, is the proxy's.",
+        repeatable=False,
+        default="the number of cores",
+    )
+    value: int = field(default_factory=default_workers, metadata={"row": row})
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long the proxy waits, in seconds."""
@@ -285,6 +304,7 @@ class Config:
         "whether clients must, may or cannot encrypt by STARTTLS",
         "A client that isn't made to encrypt can be kept from it by anybody in between (RFC 7590 section 3.1).",
     )
+    workers: int = _workers_field()
     transfer_rate: float = setting(
         Group.MOVING,
         kinds.RATE,

@@ -54,6 +54,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "certificate": ("a.pem", (Path("a.pem"),)),
     "key": ("a.key", (Path("a.key"),)),
     "starttls": ("off", StartTls.OFF),
+    "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
     "redirect-window": ("0", 0.0),

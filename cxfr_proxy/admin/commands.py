@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from cxfr_proxy import kinds
-from cxfr_proxy.admin.rows import Answer, DrainProgress, Message, NodeRow, SessionRow, TransferRow
+from cxfr_proxy.admin.rows import Answer, DrainProgress, Message, NodeRow, SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.kinds import Kind
 
@@ -46,16 +46,19 @@ class Operations(Protocol):
         waiting only.
         """
 
-    def nodes(self) -> list[NodeRow]:
+    async def nodes(self) -> list[NodeRow]:
         """All nodes in the list's order."""
 
-    def sessions(self) -> list[SessionRow]:
+    async def sessions(self) -> list[SessionRow]:
         """All sessions, oldest first."""
 
-    def transfers(self) -> list[TransferRow]:
+    async def transfers(self) -> list[TransferRow]:
         """Running and recent transfers, newest last."""
 
-    def reload(self) -> str:
+    async def workers(self) -> list[WorkerRow]:
+        """The processes that serve clients, by number."""
+
+    async def reload(self) -> str:
         """Read nodes and certificates again; what was done, in one sentence.
 
         Raises :class:`ConfigError`, and then nothing has changed.
@@ -151,17 +154,18 @@ async def _undrain(operations: Operations, arguments: Arguments, report: Report)
 
 
 async def _show(operations: Operations, arguments: Arguments, report: Report) -> Answer:
-    return _VIEWS[arguments["what"]](operations)
+    return await _VIEWS[arguments["what"]](operations)
 
 
 async def _reload(operations: Operations, arguments: Arguments, report: Report) -> Answer:
-    return Message(operations.reload())
+    return Message(await operations.reload())
 
 
-_VIEWS: Final[Mapping[str, Callable[[Operations], Answer]]] = {
+_VIEWS: Final[Mapping[str, Callable[[Operations], Awaitable[Answer]]]] = {
     "nodes": lambda operations: operations.nodes(),
     "sessions": lambda operations: operations.sessions(),
     "transfers": lambda operations: operations.transfers(),
+    "workers": lambda operations: operations.workers(),
 }
 
 _NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", kinds.TEXT.read), positional=True)

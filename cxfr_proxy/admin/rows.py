@@ -82,10 +82,27 @@ class TransferRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One process that serves clients."""
+
+    number: int
+    """From 1 on; a worker that is replaced leaves its number to the next."""
+    pid: int | None
+    """``None`` while there is none."""
+    state: str
+    """``up``, ``starting``, ``waiting`` (its last ones died at once; the next one comes later) or ``stopping``."""
+    sessions: int
+    connections: int
+    """Bound or not."""
+    deaths: int
+    """How many workers of this number died."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """The answer of a command that has no rows."""
 
     message: str
 
 
-Answer = DrainProgress | Message | list[NodeRow] | list[SessionRow] | list[TransferRow]
+Answer = DrainProgress | Message | list[NodeRow] | list[SessionRow] | list[TransferRow] | list[WorkerRow]

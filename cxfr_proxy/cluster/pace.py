@@ -52,6 +52,11 @@ class TokenBucket:
         self._at = max(self._at, now)
         return True
 
+    def put_back(self, now: float) -> None:
+        """A token that was taken was of no use: as if it had stayed in the bucket."""
+        self._missing = max(0.0, self._missing_at(now) - 1.0)
+        self._at = max(self._at, now)
+
     def set_rate(self, rate: float, now: float) -> None:
         """Fill at another rate from now on; what is in the bucket stays."""
         rate = _checked(rate)

@@ -3,56 +3,79 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow
+from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.nodes import Cluster, Node, Wish
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.session.mover import Drain, Mover
-from cxfr_proxy.session.registry import Registry, Relayed, TransferRecord
+from cxfr_proxy.process.nodelist import Drainer
+from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 
 _PROGRESS_SECONDS: Final = 0.2
 
 _log = logging.getLogger(__name__)
 
 
+class Sessions(Protocol):
+    """Where the sessions are: in this process, or in workers."""
+
+    def of_node(self, name: str) -> NodeCounts:
+        """What is known of it here."""
+
+    async def refresh(self) -> None:
+        """Let :meth:`of_node` know what there is now."""
+
+    async def session_rows(self) -> list[SessionRow]: ...
+
+    async def transfer_rows(self) -> list[TransferRow]: ...
+
+    def worker_rows(self) -> list[WorkerRow]: ...
+
+
 class ProxyOperations:
     """``reloader`` reads nodes and certificates again and says in a sentence what has changed."""
 
     def __init__(
-        self, cluster: Cluster, registry: Registry, mover: Mover, timeouts: Timeouts, reloader: Callable[[], str]
+        self,
+        cluster: Cluster,
+        sessions: Sessions,
+        drainer: Drainer,
+        timeouts: Timeouts,
+        reloader: Callable[[], Awaitable[str]],
     ) -> None:
         self._cluster = cluster
-        self._registry = registry
-        self._mover = mover
+        self._sessions = sessions
+        self._drainer = drainer
         self._reloader = reloader
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
 
     def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
         self._cluster.get(node).set_wish(Wish.DRAIN)
-        self._mover.drain(node, deadline=deadline, rate=rate)
+        self._drainer.drain(node, deadline=deadline, rate=rate)
 
     def undrain(self, node: str) -> None:
         listed = self._cluster.get(node)
         if listed.removed:
             raise ConfigError(f"node '{node}' is no longer in the nodes file; put its line back first")
         listed.set_wish(Wish.READY)
-        self._mover.undrain(node)
-        self._mover.look_again()
-        emit(_log, "undrain", node=node, sessions=self._mover.left(node))
+        self._drainer.undrain(node)
+        self._drainer.look_again()
+        emit(_log, "undrain", node=node, sessions=self._drainer.left(node))
 
     async def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         self._cluster.get(node)
-        drain = self._mover.drains.get(node)
+        drain = self._drainer.drains.get(node)
         if drain is None:
             raise ConfigError(f"node '{node}' is not being drained")
         while True:
+            await self._sessions.refresh()
             progress = self._progress(drain)
             yield progress
             if progress.finished:
@@ -60,11 +83,11 @@ class ProxyOperations:
             await trio.sleep(_PROGRESS_SECONDS)
 
     def _progress(self, drain: Drain) -> DrainProgress:
-        counts = self._registry.of_node(drain.node)
+        counts = self._sessions.of_node(drain.node)
         moved = counts.moved - drain.moved_before
-        left = self._mover.left(drain.node)
+        left = self._drainer.left(drain.node)
         overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
-        undrained = self._mover.drains.get(drain.node) is not drain
+        undrained = self._drainer.drains.get(drain.node) is not drain
         return DrainProgress(
             node=drain.node,
             total=max(drain.total, moved + left),
@@ -78,11 +101,12 @@ class ProxyOperations:
             waiting_reason="the drain was called off" if undrained else drain.waiting_reason,
         )
 
-    def nodes(self) -> list[NodeRow]:
+    async def nodes(self) -> list[NodeRow]:
+        await self._sessions.refresh()
         return [self._node_row(node) for node in self._cluster]
 
     def _node_row(self, node: Node) -> NodeRow:
-        counts = self._registry.of_node(node.name)
+        counts = self._sessions.of_node(node.name)
         return NodeRow(
             name=node.name,
             address=str(node.spec.address),
@@ -95,17 +119,29 @@ class ProxyOperations:
             connect_failures=counts.connect_failures,
         )
 
-    def sessions(self) -> list[SessionRow]:
-        now = trio.current_time()
-        return [_session_row(relayed, now) for relayed in self._registry]
+    async def sessions(self) -> list[SessionRow]:
+        return await self._sessions.session_rows()
 
-    def transfers(self) -> list[TransferRow]:
-        now = trio.current_time()
-        ended = [_transfer_row(record, now) for record in self._registry.recent]
-        return ended + [row for relayed in self._registry if (row := _running_row(relayed, now)) is not None]
+    async def transfers(self) -> list[TransferRow]:
+        return await self._sessions.transfer_rows()
 
-    def reload(self) -> str:
-        return self._reloader()
+    async def workers(self) -> list[WorkerRow]:
+        await self._sessions.refresh()
+        return self._sessions.worker_rows()
+
+    async def reload(self) -> str:
+        return await self._reloader()
+
+
+def session_rows(registry: Registry, now: float) -> list[SessionRow]:
+    """All of this process's sessions, oldest first."""
+    return [_session_row(relayed, now) for relayed in registry]
+
+
+def transfer_rows(registry: Registry, now: float) -> tuple[list[TransferRow], list[TransferRow]]:
+    """This process's transfers: those that are over, in the order they ended, and those that run."""
+    ended = [_transfer_row(record, now) for record in registry.recent]
+    return ended, [row for relayed in registry if (row := _running_row(relayed, now)) is not None]
 
 
 def _session_row(relayed: Relayed, now: float) -> SessionRow:

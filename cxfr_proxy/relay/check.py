@@ -16,7 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -44,15 +44,32 @@ class _Going:
     sessions: int
 
 
+class Informed(Protocol):
+    """Who wants to know what sessions learn about their nodes."""
+
+    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
+        """A session for that domain could not be connected to it."""
+
+    def said_it_was_going(self, node: Node, *, sessions: int) -> None:
+        """One of its ``sessions`` (this one included) was told so by a stream error."""
+
+
 class Checks:
-    """Keeps the nodes' health. ``on_up`` is called when a node can be used again."""
+    """Keeps the nodes' health. ``on_up`` is called when a node can be used again, ``on_down`` when one can't."""
 
     def __init__(
-        self, cluster: Cluster, dialer: Dialer, on_up: Callable[[Node], None], *, domain: str | None = None
+        self,
+        cluster: Cluster,
+        dialer: Dialer,
+        on_up: Callable[[Node], None],
+        on_down: Callable[[Node], None] | None = None,
+        *,
+        domain: str | None = None,
     ) -> None:
         self._cluster = cluster
         self._dialer = dialer
         self._on_up = on_up
+        self._on_down = on_down
         self._domain = domain  # one that is served, to check certificates against; None: wait for a client to name one
         self._going: dict[str, _Going] = {}
         self._failures: Counter[str] = Counter()
@@ -83,6 +100,8 @@ class Checks:
         if node.health is Health.UP:
             node.health = Health.DOWN
             emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
+            if self._on_down is not None:
+                self._on_down(node)
 
     async def run(self) -> None:
         """Probe until cancelled."""

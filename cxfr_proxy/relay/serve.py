@@ -21,7 +21,7 @@ from cxfr_proxy.cluster.nodes import Cluster, Node
 from cxfr_proxy.config import Config, CxfrUnknown, StartTls
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
-from cxfr_proxy.relay.check import Checks
+from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.proxy_protocol import Peer
@@ -54,7 +54,7 @@ class ClientServer:
         registry: Registry,
         pump: Pump,
         dialer: Dialer,
-        checks: Checks,
+        checks: Informed,
         certificates: ServerCertificates,
         observer: Callable[[Relayed, Event], None],
         on_gone: Callable[[], None],

@@ -9,7 +9,7 @@ import datetime
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,10 +30,14 @@ ALPN: Final = ["xmpp-client"]
 class ServerCertificates:
     """The contexts for clients, replaceable while connections run: :attr:`context` is asked for each handshake."""
 
-    def __init__(self, key_pairs: Sequence[KeyPair], *, domains: Sequence[str] = ()) -> None:
+    def __init__(
+        self, key_pairs: Sequence[KeyPair], *, domains: Sequence[str] = (), development: bytes | None = None
+    ) -> None:
+        """``development``: the self-signed certificate to use where there is no other; ``None``: a fresh one."""
         self.self_signed = not key_pairs
         self._key_pairs = tuple(key_pairs)
         self._domains = tuple(domains)
+        self._development = development
         self.problems: tuple[str, ...] = ()
         """What clients will object to in the certificates."""
         self.context = self._load()
@@ -46,7 +50,7 @@ class ServerCertificates:
     def _load(self) -> ssl.SSLContext:
         self.problems = ()
         if not self._key_pairs:
-            return _development_context(self._domains or ("localhost",))
+            return _development_context(self._development or development_certificate(self._domains or ("localhost",)))
         loaded = [_load_pair(pair) for pair in self._key_pairs]
         first = loaded[0].context
         by_name: dict[str, ssl.SSLContext] = {}
@@ -141,12 +145,12 @@ class _ByServerName:
             sock.context = chosen
 
 
-def _development_context(domains: Iterable[str]) -> ssl.SSLContext:
-    """A context with a fresh self-signed certificate. The key never touches a disk."""
+def _development_context(certificate: bytes) -> ssl.SSLContext:
+    """A context with that certificate and key. They never touch a disk."""
     context = _server_context()
     descriptor = os.memfd_create("cxfr-proxy-development-certificate", os.MFD_CLOEXEC)
     try:
-        os.write(descriptor, development_certificate(tuple(domains)))
+        os.write(descriptor, certificate)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)

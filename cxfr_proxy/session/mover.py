@@ -16,16 +16,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.nodes import Cluster
-from cxfr_proxy.cluster.pace import TokenBucket
 from cxfr_proxy.cluster.plan import plan_drain
 from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
 from cxfr_proxy.session.registry import Registry, Relayed, user_of
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp.connection_transfer import Server
@@ -34,31 +33,9 @@ LOGIN_SECONDS: Final = 10.0
 """How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
 
 
-@dataclass(slots=True)
-class Drain:
-    """A drain under way. Counts are the node's since the drain began; ``deadline`` is the clock's, ``None``: none."""
-
-    node: str
-    total: int
-    asked_before: int
-    moved_before: int
-    refused_before: int
-    silent_before: int
-    failed_before: int
-    deadline: float | None
-    hurried: bool = False
-    done: bool = False
-    """The node was seen empty."""
-    waiting_reason: str | None = None
-    """Why nobody is being moved; ``None`` while there is no reason not to."""
-
-
 class Mover:
-    """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's.
-
-    ``report`` is told what becomes of a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients), and
-    ``drain-ends`` when the node is empty.
-    """
+    """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's; ``pace`` is a bucket of the
+    mover's own unless one is given; ``report`` as for :class:`~.mover_drains.Drains`."""
 
     def __init__(
         self,
@@ -67,35 +44,49 @@ class Mover:
         *,
         transfer_rate: float,
         clock: Callable[[], float] = trio.current_time,
-        report: Callable[[str, Drain], None] = lambda what, drain: None,
+        pace: Pace | None = None,
+        report: Callable[[str, Drain], None] | None = None,
     ) -> None:
-        self._report = report
         self._cluster = cluster
         self._registry = registry
         self._clock = clock
-        self._usual_rate = transfer_rate
-        # Half a second's worth at once: enough not to be late, too little to be a storm.
-        self._bucket = TokenBucket(transfer_rate, burst=max(1.0, transfer_rate / 2))
+        self._pace = pace if pace is not None else OwnPace(transfer_rate, clock)
+        self._drains = Drains(
+            self._pace,
+            transfer_rate,
+            counts_of=registry.of_node,
+            hurry=self._close_the_rest,
+            look_after=self._stop_logins,
+            report=report,
+            clock=clock,
+        )
         self._lost: deque[tuple[int, Trigger]] = deque()
         self._leaving: deque[int] = deque()
         self._queued: set[int] = set()
         self._work = trio.Event()
-        self._rate_changed = trio.Event()
-        self.drains: dict[str, Drain] = {}
+
+    @property
+    def drains(self) -> dict[str, Drain]:
+        """By node."""
+        return self._drains.by_node
 
     # --- what others want
 
     def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
         """The session's node is gone: move it before those that can wait."""
         self._lost.append((session_id, trigger))
-        self._work.set()
+        self._wake()
 
     def enqueue_leaving(self, session_id: int) -> None:
         """The session sits on a node that is being emptied."""
         if session_id not in self._queued:
             self._queued.add(session_id)
             self._leaving.append(session_id)
-            self._work.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        self._work.set()
+        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving))
 
     def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
         """Empty a node, or look again at one that is being emptied.
@@ -103,32 +94,21 @@ class Mover:
         ``deadline`` in seconds from now, after which the rest is closed without being asked; ``rate`` replaces the
         usual one until this drain is over. Raises :class:`~cxfr_proxy.cluster.nodes.UnknownNode`.
         """
-        now = self._clock()
-        moves = plan_drain(self._registry.snapshot(now), node, self._cluster)
-        drain = self.drains.get(node)
-        if drain is None:
-            counts = self._registry.of_node(node)
-            drain = self.drains[node] = Drain(
-                node, len(moves), counts.asked, counts.moved, counts.refused, counts.silent, counts.failed, None
-            )
-            self._report("drain-begins", drain)
-        if deadline is not None:
-            drain.deadline = now + deadline
-        if rate is not None:
-            self._set_rate(rate)
-        drain.waiting_reason = None
+        moves = plan_drain(self._registry.snapshot(self._clock()), node, self._cluster)
+        self._drains.begin(node, deadline=deadline, rate=rate)
         for move in moves:
             self.enqueue_leaving(move.session_id)
 
     def undrain(self, node: str) -> None:
         """Leave the rest where they are. Clients that were asked already may still go."""
-        self.drains.pop(node, None)
-        self._restore_rate()
+        self._drains.end(node)
 
-    def _restore_rate(self) -> None:
-        """A rate that was asked for with a drain is over when all drains are."""
-        if all(drain.done for drain in self.drains.values()):
-            self._set_rate(self._usual_rate)
+    def hurry(self, node: str) -> None:
+        """Close what is left on a node that is being drained, as at its deadline. Nothing the second time."""
+        drain = self.drains.get(node)
+        if drain is not None and not drain.hurried:
+            drain.hurried = True
+            self._close_the_rest(node)
 
     def look_again(self) -> None:
         """Something about the nodes has changed: those that had nowhere to go may have now."""
@@ -139,33 +119,23 @@ class Mover:
         """Sessions still on it."""
         return self._registry.of_node(node).sessions
 
-    def _set_rate(self, rate: float) -> None:
-        self._bucket.set_rate(rate, self._clock())
-        self._rate_changed.set()
-        self._rate_changed = trio.Event()
-
     # --- the one task
 
     async def run(self) -> None:
         """Move until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_deadlines)
+            nursery.start_soon(self._drains.watch)
             while True:
                 await self._wait_for_work()
-                await self._wait_for_token()
+                await self._pace.wait()
                 if self._move_first():
-                    self._bucket.take(self._clock())
+                    self._pace.spend()
 
     async def _wait_for_work(self) -> None:
         while not self._lost and not self._leaving:
+            self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
-
-    async def _wait_for_token(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while delay := self._bucket.delay(self._clock()):
-            with trio.move_on_after(delay):
-                await self._rate_changed.wait()
 
     def _move_first(self) -> bool:
         """Take the first session out of the queues; whether it was given an order."""
@@ -192,9 +162,8 @@ class Mover:
         # One that was bound behind the deadline has no more time than the others.
         order = self.order_for(relayed, Trigger.DRAIN, hurried=drain is not None and drain.hurried)
         if order.target is None:
-            if drain is not None and drain.waiting_reason is None:
-                drain.waiting_reason = "no other node is ready to take its clients"
-                self._report("drain-waits", drain)
+            if drain is not None:
+                self._drains.waits(drain, "no other node is ready to take its clients")
             return False
         relayed.transfer(order)
         return True
@@ -220,31 +189,16 @@ class Mover:
 
     # --- drains end
 
-    async def _watch_deadlines(self) -> None:
-        while True:
-            await trio.sleep(0.1)
-            now = self._clock()
-            for drain in list(self.drains.values()):
-                if not drain.done and not self.left(drain.node):
-                    drain.done = True
-                    drain.waiting_reason = None
-                    self._restore_rate()
-                    self._report("drain-ends", drain)
-                elif not drain.done:
-                    self._stop_logins(drain.node, now)
-                if drain.deadline is not None and now >= drain.deadline and not drain.hurried:
-                    drain.hurried = True
-                    self._hurry(drain.node)
-
-    def _hurry(self, node: str) -> None:
+    def _close_the_rest(self, node: str) -> None:
         for relayed in self._registry:
             if relayed.session.node == node:
                 order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
                 if order.target is not None:  # else they are better off where they are
                     relayed.transfer(order)
 
-    def _stop_logins(self, node: str, now: float) -> None:
+    def _stop_logins(self, node: str) -> None:
         """Who has not logged in by now has no session to lose, and would keep the node from being empty."""
+        now = self._clock()
         for relayed in self._registry:
             session = relayed.session
             negotiating = session.state is State.NEGOTIATING

@@ -6,7 +6,7 @@ Bookkeeping only. :meth:`Registry.note` takes each event a session reports; ever
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -79,15 +79,26 @@ class NodeCounts:
 
 
 class Registry:
-    """``redirect_window`` in seconds: how long a redirect is remembered against the next one."""
+    """``redirect_window`` in seconds: how long a redirect is remembered against the next one.
 
-    def __init__(self, *, redirect_window: float) -> None:
+    Where several processes serve, each has a registry of its own. Their ids begin at ``first_id`` and are ``id_step``
+    apart, and ``sessions_elsewhere`` and ``addresses_elsewhere`` are what the others were last known to have.
+    """
+
+    def __init__(self, *, redirect_window: float, first_id: int = 1, id_step: int = 1) -> None:
         self._live: dict[int, Relayed] = {}
         self._redirect_window = redirect_window
         self._redirected: OrderedDict[str, float] = OrderedDict()
         self._resumable: OrderedDict[str, str] = OrderedDict()
         self._addresses: Counter[str] = Counter()
-        self._next_id = 0
+        self.connections = 0
+        """Bound or not."""
+        self.last_id = first_id - id_step
+        self._id_step = id_step
+        self.changed: Callable[[], object] = _nothing
+        """Called when sessions and connections come and go."""
+        self.sessions_elsewhere: dict[str, int] = {}
+        self.addresses_elsewhere: dict[str, int] = {}
         self.nodes: dict[str, NodeCounts] = {}
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
         self.ended: Counter[Reason] = Counter()
@@ -99,16 +110,18 @@ class Registry:
     # --- coming and going
 
     def new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
+        self.last_id += self._id_step
+        return self.last_id
 
     def add(self, relayed: Relayed) -> None:
         self._live[relayed.id] = relayed
         self.of_node(relayed.session.node).sessions += 1
+        self.changed()
 
     def remove(self, relayed: Relayed) -> None:
         if self._live.pop(relayed.id, None) is not None:
             self.of_node(relayed.session.node).sessions -= 1
+            self.changed()
 
     def get(self, session_id: int) -> Relayed | None:
         return self._live.get(session_id)
@@ -123,7 +136,10 @@ class Registry:
         return self.nodes.setdefault(name, NodeCounts())
 
     def sessions_by_node(self) -> dict[str, int]:
-        return {name: counts.sessions for name, counts in self.nodes.items()}
+        """In all processes, as far as is known here."""
+        total = Counter(self.sessions_elsewhere)
+        total.update({name: counts.sessions for name, counts in self.nodes.items()})
+        return total
 
     def snapshot(self, now: float) -> list[Placed]:
         """All sessions, for a plan."""
@@ -136,17 +152,34 @@ class Registry:
 
     def connected(self, address: str, limit: int | None) -> bool:
         """Count a connection from that address; False, uncounted, where it would be more than ``limit``."""
-        if limit is not None and self._addresses[address] >= limit:
+        others = self.addresses_elsewhere.get(address, 0)
+        if limit is not None and self._addresses[address] + others >= limit:
             return False
         self._addresses[address] += 1
+        self.connections += 1
+        self.changed()
         return True
 
     def disconnected(self, address: str) -> None:
         self._addresses[address] -= 1
+        self.connections -= 1
         if not self._addresses[address]:
             del self._addresses[address]
+        self.changed()
+
+    def busy_addresses(self, least: int) -> dict[str, int]:
+        """The addresses with at least so many connections here."""
+        return {address: count for address, count in self._addresses.items() if count >= least}
 
     # --- memory
+
+    def remember_redirected(self, user: str, now: float) -> None:
+        """That user (a bare JID) was sent to another address just now."""
+        _remember(self._redirected, user, now)
+
+    def remember_resumable(self, stream_management_id: str, full_jid: str) -> None:
+        """The session can be resumed by that id."""
+        _remember(self._resumable, stream_management_id, full_jid)
 
     def jid_of_resumable(self, stream_management_id: str) -> str | None:
         """The full JID of the session that can be resumed by that id, if it was seen here."""
@@ -167,7 +200,7 @@ class Registry:
                 counts.asked += first
                 user = user_of(session)
                 if rung is Rung.SEE_OTHER_HOST and user is not None:
-                    _remember(self._redirected, user, now)
+                    self.remember_redirected(user, now)
             case Answered(rung, _, outcome):
                 self.transfers[rung, outcome] += 1
                 counts.refused += outcome is Outcome.REFUSED
@@ -183,7 +216,7 @@ class Registry:
                 )
             case Resumable(stream_management_id):
                 if session.full_jid is not None:
-                    _remember(self._resumable, stream_management_id, session.full_jid)
+                    self.remember_resumable(stream_management_id, session.full_jid)
             case Forged():
                 self.forged += 1
             case Ended(reason, _, late, _):
@@ -191,6 +224,10 @@ class Registry:
                 self.late += late
             case _:
                 pass
+
+
+def _nothing() -> None:
+    pass
 
 
 def user_of(session: Session) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from cxfr_proxy.admin.commands import Operations, execute
-from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow
+from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.control import serve_control
 
@@ -71,20 +71,23 @@ class FakeOperations:
             self.waits_ended.append(node)
             self.wait_ended.set()
 
-    def nodes(self) -> list[NodeRow]:
+    async def nodes(self) -> list[NodeRow]:
         return [
             NodeRow("node1", "10.0.0.11:5222", "node1.example.org", "drain", "up", 1, 12, 3, 0),
             NodeRow("node2", "10.0.0.12:5222", None, "ready", "down", 20, 1234, 0, 17),
         ]
 
-    def sessions(self) -> list[SessionRow]:
+    async def sessions(self) -> list[SessionRow]:
         row = SessionRow(1, self.jid, "node1", "bound", "TLSv1.3", True, "192.0.2.1:40000", 3721.0, 0.25, None)
         return [replace(row, id=number) for number in range(1, self.sessions_count + 1)]
 
-    def transfers(self) -> list[TransferRow]:
+    async def transfers(self) -> list[TransferRow]:
         return [TransferRow(1, self.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain")]
 
-    def reload(self) -> str:
+    async def workers(self) -> list[WorkerRow]:
+        return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 1)]
+
+    async def reload(self) -> str:
         raise ConfigError("expected a host", file="nodes.txt", line=3, column=7)
 
 

@@ -1,0 +1,44 @@
+"""What is said of the proxy as a whole, however many processes it has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from cxfr_proxy.events import emit
+from cxfr_proxy.relay.tls import ServerCertificates
+from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.session.registry import NodeCounts
+
+_log = logging.getLogger(__name__)
+
+
+def announce(
+    certificates: ServerCertificates, addresses: Iterable[tuple[str, int]], *, nodes: int, sessions: int
+) -> None:
+    """Say at start what an operator has to know. ``sessions`` is how many fit."""
+    if certificates.self_signed:
+        emit(
+            _log,
+            "development-certificate",
+            level=logging.WARNING,
+            reason="no --certificate: clients see a self-signed one that is made anew at each start",
+        )
+    for problem in certificates.problems:
+        emit(_log, "certificate", level=logging.WARNING, reason=problem)
+    emit(_log, "capacity", sessions=sessions, reason="descriptors the system allows (ulimit -n), two a session")
+    for host, port in addresses:
+        emit(_log, "listening", address=host, port=port, nodes=nodes)
+
+
+def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
+    """``what``: as :class:`~cxfr_proxy.session.mover_drains.Drains` reports it; ``counts`` are the node's by now."""
+    emit(
+        _log,
+        what,
+        level=logging.WARNING if drain.waiting_reason is not None else logging.INFO,
+        node=drain.node,
+        sessions=counts.sessions,
+        moved=counts.moved - drain.moved_before,
+        reason=drain.waiting_reason,
+    )

@@ -1,0 +1,328 @@
+"""What the supervisor and its workers tell each other, and how it is written: a line of JSON each.
+
+A message is a dataclass; on the wire it is ``{"Grant": {"tokens": 1}}``. What may stand in a field is what its type
+says, and a line is read against these types: unknown messages, missing and additional fields and values of another
+type are a :class:`BadMessage`. Both ends are of one version, for a worker is started from the supervisor's own code;
+where that isn't so (the program was replaced on disk while it ran), :class:`Hello` says it.
+
+Counts are totals since the worker began, never differences: a message can be left out when a newer one follows.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Union, cast
+
+from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
+from cxfr_proxy.config import Config
+from cxfr_proxy.session.registry import NodeCounts
+
+VERSION: Final = 1
+"""Of this language. To be raised with every change."""
+
+
+class BadMessage(Exception):
+    """The line is no message of this version."""
+
+
+# --- from the supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as the supervisor has it. ``hurried``: its drain's deadline has passed."""
+
+    spec: NodeSpec
+    wish: Wish
+    health: Health
+    removed: bool
+    hurried: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """All of them. Also an order: the sessions of those that are leaving are to be moved."""
+
+    nodes: tuple[NodeState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The first thing a worker hears. Its session ids are ``first_id``, ``first_id + workers`` and so on, so that no
+    two workers give the same; ``development_certificate`` is PEM, ``None`` where there are real ones."""
+
+    version: int
+    config: Config
+    nodes: Nodes
+    number: int
+    workers: int
+    first_id: int
+    development_certificate: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The worker may move so many sessions more."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What the other workers have: sessions by node, connections by client address (where there are many)."""
+
+    sessions: dict[str, int]
+    addresses: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadCertificates:
+    """Read certificates, and the nodes' CA files, again."""
+
+    request: int
+
+
+class Listing(StrEnum):
+    """What a worker can be asked for."""
+
+    COUNTS = "counts"
+    SESSIONS = "sessions"
+    TRANSFERS = "transfers"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Answered by :class:`Report` where it is about counts, and always by :class:`Answer`."""
+
+    request: int
+    what: Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Accept nobody any more, move everybody, and end."""
+
+
+# --- from a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """It serves."""
+
+    version: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """How many sessions wait for being moved, those without a node first, and how many tokens have come so far."""
+
+    lost: int
+    leaving: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Tokens nobody needed: who was to be moved has left, or can't be moved now."""
+
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCounts:
+    """``waiting``: by node, why its drain does not go on. ``refused``: connections turned away or left waiting."""
+
+    sessions: int = 0
+    connections: int = 0
+    last_id: int = 0
+    nodes: dict[str, NodeCounts] | None = None
+    waiting: dict[str, str] | None = None
+    addresses: dict[str, int] | None = None
+    ended: dict[str, int] | None = None
+    forged: int = 0
+    late: int = 0
+    full: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    counts: WorkerCounts
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """A connection to it, for that domain, failed."""
+
+    node: str
+    domain: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGoing:
+    """One of its sessions was told that it is going away."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Rows, some at a time; ``last`` closes the answer."""
+
+    request: int
+    sessions: tuple[SessionRow, ...]
+    transfers: tuple[TransferRow, ...]
+    last: bool
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Everybody has gone; ``cut``: not all by themselves."""
+
+    cut: bool
+
+
+# --- both ways: what one worker saw of a user that another may meet
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """``user`` (bare JID) was sent to another address just now."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """The session of that full JID can be resumed (XEP-0198) by that id."""
+
+    stream_management_id: str
+    full_jid: str
+
+
+Message = (
+    Setup
+    | Nodes
+    | Grant
+    | Elsewhere
+    | ReloadCertificates
+    | Ask
+    | Stop
+    | Hello
+    | Want
+    | PutBack
+    | Report
+    | NodeDown
+    | NodeGoing
+    | Answer
+    | Stopped
+    | Redirected
+    | Resumable
+)
+
+KINDS: Final[Mapping[str, type]] = {kind.__name__: kind for kind in typing.get_args(Message)}
+
+
+# --- the codec
+
+
+def encode(message: Message) -> bytes:
+    """One line, its end included."""
+    return json.dumps({type(message).__name__: _plain(message)}, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """Raises :class:`BadMessage`."""
+    try:
+        value: object = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise BadMessage(f"no JSON: {line[:80]!r}") from exc
+    if not isinstance(value, dict) or len(value) != 1:
+        raise BadMessage(f"no message: {line[:80]!r}")
+    ((name, body),) = value.items()
+    if name not in KINDS:
+        raise BadMessage(f"no message is called {name!r:.40}")
+    return cast("Message", _read(KINDS[name], body, name))
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {name: _plain(getattr(value, name)) for name in _hints(cast("type", type(value)))}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value  # numbers, text, None; a StrEnum is text
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:  # Any: whatever an annotation can be
+    hints = typing.get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}
+
+
+def _read(kind: Any, value: object, where: str) -> object:
+    """``value`` as a ``kind``. The kinds are those of this module's dataclasses, and of what they hold."""
+    if kind in (int, float, str, bool, types.NoneType):
+        return _read_scalar(kind, value, where)
+    origin = typing.get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _read_union(typing.get_args(kind), value, where)
+    if origin is tuple and isinstance(value, list):
+        item = typing.get_args(kind)[0]
+        return tuple(_read(item, each, where) for each in value)
+    if origin is dict and isinstance(value, dict):
+        item = typing.get_args(kind)[1]
+        return {key: _read(item, each, f"{where}[]") for key, each in value.items()}
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _read_dataclass(cast("type", kind), value, where)
+    if isinstance(kind, type) and isinstance(value, str) and issubclass(kind, StrEnum | Path):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    raise _unfit(kind, value, where)
+
+
+def _read_scalar(kind: type, value: object, where: str) -> object:
+    if kind is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise _unfit(kind, value, where) from None
+    if type(value) is not kind:
+        raise _unfit(kind, value, where)
+    return value
+
+
+def _read_union(kinds: tuple[Any, ...], value: object, where: str) -> object:
+    for kind in kinds:
+        try:
+            return _read(kind, value, where)
+        except BadMessage:
+            continue
+    raise _unfit(kinds, value, where)
+
+
+def _read_dataclass(kind: type, value: dict[str, object], where: str) -> object:
+    hints = _hints(kind)
+    if value.keys() != hints.keys():
+        raise _unfit(kind, value, where)
+    return kind(**{name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+
+
+def _unfit(kind: object, value: object, where: str) -> BadMessage:
+    return BadMessage(f"{where}: expected {kind}, found {repr(value)[:80]}")

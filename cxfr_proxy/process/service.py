@@ -1,0 +1,198 @@
+"""What serves clients: the same in a proxy of one process and in each worker.
+
+Data travels one way through it: accept -> sniff -> TLS -> opening -> place -> dial -> pump. An order travels the other
+way: command, node list or a node's own end -> mover -> session -> IQ -> answer -> one log line and one counter.
+
+Who runs it owns the list of nodes, says what is to be drained, and is told every event.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import trio
+
+from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.config import Config
+from cxfr_proxy.events import emit
+from cxfr_proxy.relay.check import Informed
+from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.pump import Pump, Relayed
+from cxfr_proxy.relay.room import Room, RoomyListener, sessions_that_fit
+from cxfr_proxy.relay.serve import ClientServer
+from cxfr_proxy.relay.tls import ServerCertificates
+from cxfr_proxy.session.commands import BoundTo, Ended, Event, Forged, NodeLost, Reason, Transferred, Warned
+from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.mover import Mover
+from cxfr_proxy.session.registry import Registry
+
+_TRIGGERS: Final = {
+    Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
+    Reason.NODE_REDIRECTED: Trigger.NODE_REDIRECTED,
+}
+"""Why a session's node was lost, as the reason of its transfer; all else is a loss without a word."""
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """``share`` of the proxy's clients is served here: 1 of a single process, 1/N of N workers. ``observer`` is told
+    each event after it has been acted upon, ``on_gone`` when a session was removed."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        cluster: Cluster,
+        registry: Registry,
+        mover: Mover,
+        dialer: Dialer,
+        checks: Informed,
+        certificates: ServerCertificates,
+        observer: Callable[[Relayed, Event], None] = lambda relayed, event: None,
+        on_gone: Callable[[], None] = lambda: None,
+        share: float = 1.0,
+    ) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._registry = registry
+        self._mover = mover
+        self._checks = checks
+        self._observer = observer
+        self._transfer_rate = config.transfer_rate * share
+        self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
+        self._server = ClientServer(
+            config,
+            cluster=cluster,
+            registry=registry,
+            pump=self._pump,
+            dialer=dialer,
+            checks=checks,
+            certificates=certificates,
+            observer=self._observe,
+            on_gone=on_gone,
+        )
+        self.room = Room(sessions_that_fit())
+        self._listening = trio.CancelScope()
+        self._warned: set[tuple[str, str]] = set()
+        self.stopping = False
+
+    async def run(
+        self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> bool:
+        """Serve until :meth:`stop` has moved everybody, or until cancelled; whether some had to be cut.
+
+        The listeners are closed when it ends.
+        """
+        with ExitStack() as held:
+            held.callback(self._pump.close)
+            for listener in listeners:
+                held.callback(listener.socket.close)
+            async with trio.open_nursery() as services:
+                services.start_soon(self._pump.run)
+                services.start_soon(self._mover.run)
+                task_status.started()
+                async with trio.open_nursery() as clients:
+                    roomy = [RoomyListener(listener, self.room) for listener in listeners]
+                    with self._listening:
+                        await trio.serve_listeners(self._serve, roomy, handler_nursery=clients)
+                    self._server.open_no_more()
+                    clients.cancel_scope.deadline = trio.current_time() + self._config.timeouts.hard_stop_after
+                    await self._move_everybody()
+                services.cancel_scope.cancel()
+        return clients.cancel_scope.cancelled_caught
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            await self._server.serve(stream)
+        finally:
+            self.room.leave()
+
+    def stop(self) -> None:
+        """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
+        self.stopping = True
+        self._listening.cancel()
+
+    async def _move_everybody(self) -> None:
+        """Tell each client to reconnect, in a third of the time there is: the rest is for going through with it."""
+        sessions = list(self._registry)
+        available = self._config.timeouts.hard_stop_after / 3
+        pause = min(1.0 / self._transfer_rate, available / (len(sessions) or 1))
+        for relayed in sessions:
+            relayed.transfer(Order(Trigger.PROXY_STOP))
+            await trio.sleep(pause)
+
+    # --- what sessions report
+
+    def _observe(self, relayed: Relayed, event: Event) -> None:
+        self._registry.note(relayed, event, trio.current_time())
+        self._act(relayed, event)
+        self._observer(relayed, event)
+
+    def _act(self, relayed: Relayed, event: Event) -> None:
+        session = relayed.session
+        match event:
+            case BoundTo(full_jid):
+                emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
+                self._place_right(relayed)
+            case NodeLost(reason):
+                if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
+                    node = self._cluster.get(session.node)
+                    self._checks.said_it_was_going(node, sessions=self._mover.left(node.name))
+                trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
+                self._mover.enqueue_lost(relayed.id, trigger)
+            case Transferred(order, tried, seconds):
+                rung, outcome = tried[-1]
+                emit(
+                    _log,
+                    "transfer",
+                    session=relayed.id,
+                    jid=session.full_jid,
+                    source=session.node,
+                    target=order.target,
+                    server=str(order.server) if order.server is not None else None,
+                    trigger=str(order.trigger),
+                    rung=str(rung),
+                    outcome=str(outcome),
+                    tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
+                    seconds=round(seconds, 3),
+                )
+            case Ended(reason, condition, late, undelivered):
+                emit(
+                    _log,
+                    "session-end",
+                    session=relayed.id,
+                    jid=session.full_jid,
+                    node=session.node,
+                    reason=str(reason),
+                    condition=condition,
+                    late=late or None,
+                    undelivered=undelivered or None,
+                )
+            case Forged():
+                emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)
+            case Warned(text):
+                self._warn_once(session.node, text)
+            case _:
+                pass
+
+    def _place_right(self, relayed: Relayed) -> None:
+        """A session that becomes bound while its node is being emptied, or the proxy is, has to move on."""
+        if self.stopping:
+            # Not now: the session is in the middle of what it reports.
+            order = Order(Trigger.PROXY_STOP)
+            trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, order)
+        elif self._is_leaving(relayed.session.node):
+            self._mover.enqueue_leaving(relayed.id)
+
+    def _is_leaving(self, name: str) -> bool:
+        """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""
+        return name not in self._cluster or self._cluster.get(name).leaving
+
+    def _warn_once(self, node: str, text: str) -> None:
+        if (node, text) not in self._warned and len(self._warned) < 1000:
+            self._warned.add((node, text))
+            emit(_log, "node-warning", level=logging.WARNING, node=node, reason=text)

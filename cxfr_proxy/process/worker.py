@@ -1,0 +1,400 @@
+"""One process that serves clients for a supervisor.
+
+It is a fresh interpreter that inherits its listening sockets and one end of a :class:`~.channel.Channel`; all else it
+is told over that, settings and nodes included. It decides nothing that is the whole proxy's: nodes, health, drains and
+pace are the supervisor's, and what its sessions learn about nodes it reports.
+
+Signals of an operator are the supervisor's too, and ignored here (service managers send them to every process). A
+worker whose supervisor is gone moves its clients as it would at a stop, and ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from cxfr_proxy import events
+from cxfr_proxy.cluster.nodes import Cluster, Health, Node
+from cxfr_proxy.config import Config
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.process import collector
+from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    BadMessage,
+    Elsewhere,
+    Grant,
+    Hello,
+    Listing,
+    Message,
+    NodeDown,
+    NodeGoing,
+    Nodes,
+    PutBack,
+    Redirected,
+    ReloadCertificates,
+    Report,
+    Resumable,
+    Setup,
+    Stop,
+    Stopped,
+    Want,
+    WorkerCounts,
+)
+from cxfr_proxy.process.operations import session_rows, transfer_rows
+from cxfr_proxy.process.service import Service
+from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.pump import Relayed
+from cxfr_proxy.relay.tls import ServerCertificates
+from cxfr_proxy.session import commands
+from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.session.mover import Mover
+from cxfr_proxy.session.registry import Registry, user_of
+
+ROWS_AT_A_TIME: Final = 100
+"""Rows made between two checkpoints: about a millisecond, in which no session is served."""
+_REPORT_SECONDS: Final = 0.005
+"""Between two reports at least; the first one behind a pause is sent at once."""
+_REPORT_SHARE: Final = 0.02
+"""Of the time, for making reports: those of many nodes and addresses are sent less often."""
+_WORDS_SECONDS: Final = 1.0
+"""For the last words, at the end."""
+
+_log = logging.getLogger(__name__)
+
+
+class GrantedPace:
+    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.session.mover_drains.Pace`."""
+
+    def __init__(self, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
+        self._post = post
+        self._changed = changed
+        self._tokens = 0
+        self._received = 0
+        self._lost = self._leaving = 0
+        self._resting = True
+        self._granted = trio.Event()
+
+    def grant(self, tokens: int) -> None:
+        self._tokens += tokens
+        self._received += tokens
+        self._granted.set()
+        if self._resting:
+            self.rest()
+
+    async def wait(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._tokens:
+            self._granted = trio.Event()
+            await self._granted.wait()
+
+    def spend(self) -> None:
+        self._tokens -= 1
+
+    def rest(self) -> None:
+        self._resting = True
+        self._lost = self._leaving = 0
+        self._changed()  # why a drain waits is known now
+        if self._tokens:
+            self._post(PutBack(self._tokens))
+            self._tokens = 0
+        self._tell()
+
+    def queued(self, *, lost: int, leaving: int) -> None:
+        self._lost, self._leaving = lost, leaving
+        self._resting = False
+        # A drain queues thousands at a time: they are told of once.
+        trio.lowlevel.current_trio_token().run_sync_soon(self._tell, idempotent=True)
+
+    def _tell(self) -> None:
+        self._post(Want(self._lost, self._leaving, self._received))
+
+    def set_rate(self, rate: float) -> None:
+        pass  # the supervisor's
+
+
+class _Told:
+    """What sessions learn about their nodes, passed on. A node that can't be reached is avoided here at once."""
+
+    def __init__(self, post: Callable[[Message], None]) -> None:
+        self._post = post
+
+    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
+        node.health = Health.DOWN
+        self._post(NodeDown(node.name, domain, reason))
+
+    def said_it_was_going(self, node: Node, *, sessions: int) -> None:
+        self._post(NodeGoing(node.name))
+
+
+def mirror(cluster: Cluster, told: Nodes) -> None:
+    """Make ``cluster`` what the supervisor says."""
+    cluster.apply(state.spec for state in told.nodes if not state.removed)
+    for state in told.nodes:
+        if state.spec.name in cluster:
+            node = cluster.get(state.spec.name)
+            node.set_wish(state.wish)
+            node.health = state.health
+    known = {state.spec.name for state in told.nodes}
+    for node in cluster:
+        if node.name not in known:
+            cluster.forget(node.name)
+
+
+class _Parts:
+    """Everything that needs settings, made when they are known. Raises :class:`ConfigError`."""
+
+    def __init__(self, setup: Setup, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
+        config = setup.config
+        pem = setup.development_certificate
+        self.config = config
+        self.workers = setup.workers
+        self.cluster = Cluster()
+        self.registry = Registry(redirect_window=config.redirect_window, first_id=setup.first_id, id_step=setup.workers)
+        self.registry.changed = changed
+        self.pace = GrantedPace(post, changed)
+        self.dialer = Dialer(config.timeouts, config.limits)
+        self.certificates = ServerCertificates(
+            config.key_pairs, domains=config.domain, development=pem.encode() if pem is not None else None
+        )
+        self.mover = Mover(self.cluster, self.registry, transfer_rate=config.transfer_rate, pace=self.pace)
+        self.service = Service(
+            config,
+            cluster=self.cluster,
+            registry=self.registry,
+            mover=self.mover,
+            dialer=self.dialer,
+            checks=_Told(post),
+            certificates=self.certificates,
+            observer=self._observe,
+            share=1.0 / setup.workers,
+        )
+        self._post = post
+        self._changed = changed
+
+    def _observe(self, relayed: Relayed, event: commands.Event) -> None:
+        """Tell what other workers may need: its client may come back to one of them."""
+        match event:
+            case commands.Asked(rung, _, _) if rung is Rung.SEE_OTHER_HOST:
+                user = user_of(relayed.session)
+                if user is not None:
+                    self._post(Redirected(user))
+            case commands.Resumable(stream_management_id) if relayed.session.full_jid is not None:
+                self._post(Resumable(stream_management_id, relayed.session.full_jid))
+        self._changed()
+
+    def counts(self) -> WorkerCounts:
+        registry, limit = self.registry, self.config.limits.connections_per_address
+        return WorkerCounts(
+            sessions=len(registry),
+            connections=registry.connections,
+            last_id=registry.last_id,
+            nodes=registry.nodes,
+            waiting={
+                name: drain.waiting_reason
+                for name, drain in self.mover.drains.items()
+                if drain.waiting_reason is not None
+            },
+            # What is too little to matter for the limit is not worth the words.
+            addresses=registry.busy_addresses(max(1, limit // (4 * self.workers))) if limit is not None else {},
+            ended={str(reason): count for reason, count in registry.ended.items()},
+            forged=registry.forged,
+            late=registry.late,
+            full=self.service.room.waited,
+        )
+
+    def follow(self, told: Nodes) -> None:
+        """The nodes are these now; those that are leaving are to be emptied."""
+        mirror(self.cluster, told)
+        for node in self.cluster:
+            if not node.leaving:
+                self.mover.undrain(node.name)
+        for node in self.cluster:
+            if node.leaving:
+                self.mover.drain(node.name)
+        for name in [name for name in self.mover.drains if name not in self.cluster]:
+            self.mover.undrain(name)
+        for state in told.nodes:
+            if state.hurried:
+                self.mover.hurry(state.spec.name)
+
+
+class Worker:
+    """``stream`` leads to the supervisor. ``configured`` is called with the settings before anything is done."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, listeners: Sequence[trio.SocketListener], configured: Callable[[Config], None]
+    ) -> None:
+        self._channel = Channel(stream, self._receive)
+        self._listeners = listeners
+        self._configured = configured
+        self._parts: _Parts | None = None
+        self._ready = trio.Event()
+        self._dirty = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._fault: ConfigError | None = None
+
+    async def run(self) -> None:
+        """Until the supervisor says stop, or is gone, and everybody was moved. Raises :class:`ConfigError`."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._listen)
+            await self._ready.wait()
+            if self._parts is not None:
+                self._nursery.start_soon(self._report)
+                self._nursery.start_soon(self._serve, self._parts)
+        if self._fault is not None:
+            raise self._fault
+
+    async def _serve(self, parts: _Parts) -> None:
+        assert self._nursery is not None
+        collector.settle()
+        self._channel.post(Hello(VERSION, os.getpid()))
+        cut = await parts.service.run(self._listeners)
+        self._post_report(parts)
+        self._channel.post(Stopped(cut))
+        with trio.move_on_after(_WORDS_SECONDS):
+            await self._channel.flush()
+        self._nursery.cancel_scope.cancel()
+
+    async def _listen(self) -> None:
+        try:
+            await self._channel.run()
+        except BadMessage as exc:
+            emit(_log, "channel-fault", level=logging.ERROR, reason=str(exc))
+        except ConfigError as exc:
+            self._fault = exc
+        self._ready.set()
+        if self._parts is not None and not self._parts.service.stopping:
+            emit(_log, "supervisor-gone", level=logging.ERROR, sessions=len(self._parts.registry))
+            self._parts.service.stop()
+
+    # --- what the supervisor says
+
+    def _receive(self, message: Message) -> None:
+        if isinstance(message, Setup):
+            self._set_up(message)
+            return
+        parts = self._parts
+        if parts is None:
+            raise BadMessage(f"{type(message).__name__} before the settings")
+        match message:
+            case Nodes():
+                parts.follow(message)
+            case Grant(tokens):
+                parts.pace.grant(tokens)
+            case Elsewhere(sessions, addresses):
+                parts.registry.sessions_elsewhere = sessions
+                parts.registry.addresses_elsewhere = addresses
+            case Redirected(user):
+                parts.registry.remember_redirected(user, trio.current_time())
+            case Resumable(stream_management_id, full_jid):
+                parts.registry.remember_resumable(stream_management_id, full_jid)
+            case ReloadCertificates(request):
+                self._reload(parts, request)
+            case Ask(request, what):
+                self._answer(parts, request, what)
+            case Stop():
+                parts.service.stop()
+            case _:
+                raise BadMessage(f"{type(message).__name__} is a worker's to say")
+
+    def _set_up(self, setup: Setup) -> None:
+        if self._parts is not None or setup.version != VERSION:
+            raise BadMessage(f"settings of version {setup.version}, or for the second time")
+        self._configured(setup.config)
+        parts = _Parts(setup, self._channel.post, self._change)
+        parts.follow(setup.nodes)
+        self._parts = parts
+        self._ready.set()
+
+    def _reload(self, parts: _Parts, request: int) -> None:
+        error = None
+        parts.dialer.forget()
+        try:
+            parts.certificates.reload()
+        except ConfigError as exc:
+            error = str(exc)
+            emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=error)
+        self._channel.post(Answer(request, (), (), last=True, error=error))
+
+    def _answer(self, parts: _Parts, request: int, what: Listing) -> None:
+        if what is Listing.COUNTS:
+            self._post_report(parts)
+            self._channel.post(Answer(request, (), (), last=True, error=None))
+        else:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._answer_rows, parts, request, what)
+
+    async def _answer_rows(self, parts: _Parts, request: int, what: Listing) -> None:
+        now = trio.current_time()
+        if what is Listing.SESSIONS:
+            rows = session_rows(parts.registry, now)
+            for at in range(0, len(rows), ROWS_AT_A_TIME):
+                self._channel.post(Answer(request, tuple(rows[at : at + ROWS_AT_A_TIME]), (), last=False, error=None))
+                await trio.lowlevel.checkpoint()
+        else:
+            ended, running = transfer_rows(parts.registry, now)
+            moves = ended + running
+            for at in range(0, len(moves), ROWS_AT_A_TIME):
+                self._channel.post(Answer(request, (), tuple(moves[at : at + ROWS_AT_A_TIME]), last=False, error=None))
+                await trio.lowlevel.checkpoint()
+        self._channel.post(Answer(request, (), (), last=True, error=None))
+
+    # --- what there is to report
+
+    def _change(self) -> None:
+        self._dirty.set()
+
+    async def _report(self) -> None:
+        assert self._parts is not None
+        while True:
+            await self._dirty.wait()
+            self._dirty = trio.Event()
+            began = trio.current_time()
+            self._post_report(self._parts)
+            await trio.sleep(max(_REPORT_SECONDS, (trio.current_time() - began) / _REPORT_SHARE))
+
+    def _post_report(self, parts: _Parts) -> None:
+        self._channel.post(Report(parts.counts()))
+
+
+def main() -> None:
+    """``worker CHANNEL_DESCRIPTOR LISTENING_DESCRIPTOR ...``"""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    channel, *listening = map(int, sys.argv[1:])
+    sys.exit(trio.run(_main, channel, listening))
+
+
+async def _main(channel: int, listening: Sequence[int]) -> int:
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(_inherited(channel)))
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(_inherited(each))) for each in listening]
+    try:
+        await Worker(stream, listeners, _configure).run()
+    except ConfigError as exc:
+        emit(_log, "worker-fault", level=logging.ERROR, reason=str(exc))
+        return 2
+    return 0
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    return socket.socket(fileno=descriptor)
+
+
+def _configure(config: Config) -> None:
+    events.configure(config.log_format, config.log_level, sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How many connections fit: the kernel gives a process so many descriptors, and a session takes two.
+
+Beyond that nobody is accepted: connections wait in the kernel's queue, and are refused by it once that is full, which
+is cleaner than to accept what can't be served. It is said once each time it begins, and once when it is over for good:
+not before :data:`_ENOUGH` of the room is free again, or a full proxy would write a line for each client that leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from cxfr_proxy.events import emit
+
+DESCRIPTORS_A_SESSION: Final = 2
+"""The client's socket and the node's."""
+RESERVE: Final = 128
+"""Descriptors for all else that may be open at a time: probes, control connections, files that are read again."""
+_ENOUGH: Final = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+def raise_descriptor_limit() -> None:
+    """Use what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def sessions_that_fit(limit: int | None = None) -> int:
+    """In this process as it is now. ``limit`` is of descriptors, ``None``: the process's own."""
+    if limit is None:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    free = limit - len(os.listdir("/proc/self/fd")) - RESERVE
+    return max(1, free // DESCRIPTORS_A_SESSION)
+
+
+class Room:
+    """``connections`` is how many there may be."""
+
+    def __init__(self, connections: int) -> None:
+        self.connections = connections
+        self.taken = 0
+        self.waited = 0
+        """How often a connection could not be accepted at once."""
+        self._left = trio.Event()
+        self._said = False
+
+    async def wait(self) -> None:
+        """Return when one more fits."""
+        if self.taken >= self.connections:
+            self.waited += 1
+            self._say()
+        while self.taken >= self.connections:
+            await self._left.wait()
+
+    def enter(self) -> None:
+        self.taken += 1
+
+    def leave(self) -> None:
+        self.taken -= 1
+        self._left.set()
+        self._left = trio.Event()
+        if self._said and self.taken <= self.connections * (1 - _ENOUGH):
+            self._said = False
+            emit(_log, "room-again", connections=self.taken)
+
+    def _say(self) -> None:
+        if not self._said:
+            self._said = True
+            emit(
+                _log,
+                "full",
+                level=logging.WARNING,
+                connections=self.taken,
+                reason="no descriptors for more (RLIMIT_NOFILE); new clients wait until others leave",
+            )
+
+
+class RoomyListener(trio.abc.Listener[trio.SocketStream]):
+    """A listener that accepts only what there is room for. Whoever gets the stream calls :meth:`Room.leave`."""
+
+    def __init__(self, listener: trio.SocketListener, room: Room) -> None:
+        self._listener = listener
+        self._room = room
+
+    async def accept(self) -> trio.SocketStream:
+        await self._room.wait()
+        stream = await self._listener.accept()
+        self._room.enter()
+        return stream
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()

@@ -1,0 +1,188 @@
+"""The drains under way, and at which pace sessions are moved: what a mover needs besides sessions.
+
+Apart from the mover because where several processes serve, one of them keeps the drains and the pace for all, and the
+others move the sessions that they have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from cxfr_proxy.cluster.pace import TokenBucket
+from cxfr_proxy.session.registry import NodeCounts
+
+_DEADLINES_SECONDS = 0.1
+"""Between two looks at what has come to its end."""
+
+
+@dataclass(slots=True)
+class Drain:
+    """A drain under way. Counts are the node's since the drain began; ``deadline`` is the clock's, ``None``: none."""
+
+    node: str
+    total: int
+    asked_before: int
+    moved_before: int
+    refused_before: int
+    silent_before: int
+    failed_before: int
+    deadline: float | None
+    hurried: bool = False
+    done: bool = False
+    """The node was seen empty."""
+    waiting_reason: str | None = None
+    """Why nobody is being moved; ``None`` while there is no reason not to."""
+
+
+class Pace(Protocol):
+    """Where a mover gets its tokens from: one for each session that it gives an order."""
+
+    async def wait(self) -> None:
+        """Return when a token is at hand; it stays until it is spent."""
+
+    def spend(self) -> None:
+        """Use the token."""
+
+    def rest(self) -> None:
+        """Nobody is to be moved now: tokens at hand are of no use."""
+
+    def queued(self, *, lost: int, leaving: int) -> None:
+        """How many wait for being moved, without and with a node; called whenever there are more."""
+
+    def set_rate(self, rate: float) -> None:
+        """In sessions a second, from now on."""
+
+
+class OwnPace:
+    """One token bucket: of the mover's own, where it is the only one. ``rate`` in clients a second."""
+
+    def __init__(self, rate: float, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
+        # Half a second's worth at once: enough not to be late, too little to be a storm.
+        self._bucket = TokenBucket(rate, burst=max(1.0, rate / 2))
+        self._rate_changed = trio.Event()
+
+    async def wait(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while delay := self._bucket.delay(self._clock()):
+            with trio.move_on_after(delay):
+                await self._rate_changed.wait()
+
+    def spend(self) -> None:
+        self._bucket.take(self._clock())
+
+    def put_back(self) -> None:
+        """One that was spent was of no use."""
+        self._bucket.put_back(self._clock())
+        self._wake()
+
+    def rest(self) -> None:
+        pass
+
+    def queued(self, *, lost: int, leaving: int) -> None:
+        pass
+
+    def set_rate(self, rate: float) -> None:
+        self._bucket.set_rate(rate, self._clock())
+        self._wake()
+
+    def _wake(self) -> None:
+        self._rate_changed.set()
+        self._rate_changed = trio.Event()
+
+
+class Drains:
+    """The drains by node.
+
+    ``counts_of`` gives a node's counts as they stand; ``hurry`` is called with the name of a node whose deadline has
+    come, ``look_after`` again and again with that of each that is not empty yet. ``report`` is told what becomes of a
+    drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients), and ``drain-ends`` when it is empty.
+    """
+
+    def __init__(
+        self,
+        pace: Pace,
+        usual_rate: float,
+        *,
+        counts_of: Callable[[str], NodeCounts],
+        hurry: Callable[[str], None],
+        look_after: Callable[[str], None] | None = None,
+        report: Callable[[str, Drain], None] | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._pace = pace
+        self._usual_rate = usual_rate
+        self._counts_of = counts_of
+        self._hurry = hurry
+        self._look_after = look_after
+        self._report = report
+        self._clock = clock
+        self.by_node: dict[str, Drain] = {}
+
+    def begin(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> Drain:
+        """A drain of that node, the one that runs if there is one; arguments as for :meth:`Mover.drain`."""
+        drain = self.by_node.get(node)
+        if drain is None:
+            counts = self._counts_of(node)
+            drain = self.by_node[node] = Drain(
+                node,
+                counts.sessions,
+                counts.asked,
+                counts.moved,
+                counts.refused,
+                counts.silent,
+                counts.failed,
+                None,
+            )
+            self._tell("drain-begins", drain)
+        if deadline is not None:
+            drain.deadline = self._clock() + deadline
+        if rate is not None:
+            self._pace.set_rate(rate)
+        drain.waiting_reason = None
+        return drain
+
+    def end(self, node: str) -> None:
+        self.by_node.pop(node, None)
+        self._restore_rate()
+
+    def waits(self, drain: Drain, reason: str | None) -> None:
+        """Nobody is being moved, and why; ``None``: somebody is."""
+        news = reason is not None and drain.waiting_reason is None
+        drain.waiting_reason = reason
+        if news:
+            self._tell("drain-waits", drain)
+
+    def _tell(self, what: str, drain: Drain) -> None:
+        if self._report is not None:
+            self._report(what, drain)
+
+    def _restore_rate(self) -> None:
+        """A rate that was asked for with a drain is over when all drains are."""
+        if all(drain.done for drain in self.by_node.values()):
+            self._pace.set_rate(self._usual_rate)
+
+    async def watch(self) -> None:
+        """See drains end and deadlines come, until cancelled."""
+        while True:
+            await trio.sleep(_DEADLINES_SECONDS)
+            now = self._clock()
+            for drain in list(self.by_node.values()):
+                if not drain.done:
+                    self._see(drain)
+                if drain.deadline is not None and now >= drain.deadline and not drain.hurried:
+                    drain.hurried = True
+                    self._hurry(drain.node)
+
+    def _see(self, drain: Drain) -> None:
+        if not self._counts_of(drain.node).sessions:
+            drain.done = True
+            drain.waiting_reason = None
+            self._restore_rate()
+            self._tell("drain-ends", drain)
+        elif self._look_after is not None:
+            self._look_after(drain.node)

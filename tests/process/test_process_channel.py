@@ -1,0 +1,257 @@
+"""Messages between supervisor and worker: what is written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import memory_stream_pair
+
+from cxfr_proxy.admin.rows import SessionRow
+from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.config import Config
+from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.process.channel import Channel, Lines
+from cxfr_proxy.process.messages import (
+    KINDS,
+    VERSION,
+    Answer,
+    Ask,
+    BadMessage,
+    Elsewhere,
+    Grant,
+    Hello,
+    Listing,
+    Message,
+    NodeDown,
+    NodeGoing,
+    Nodes,
+    NodeState,
+    PutBack,
+    Redirected,
+    ReloadCertificates,
+    Report,
+    Resumable,
+    Setup,
+    Stop,
+    Stopped,
+    Want,
+    WorkerCounts,
+    decode,
+    encode,
+)
+from cxfr_proxy.session.registry import NodeCounts
+
+NODES = """
+node1 10.0.0.11:5222 public=node1.example.org weight=2 state=drain
+node2 [2001:db8::2]:5223 tls=direct ca=/etc/ca.pem verify-name=x.example send-proxy=v2 public=y.example:5222
+node3 unix:/run/c2s
+"""
+CONFIG = Config(
+    backends=Path("nodes.txt"), listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)), domain=("example.org",)
+)
+
+ints = st.integers(min_value=-(2**53), max_value=2**53)
+texts = st.text(max_size=40)
+counted = st.dictionaries(texts, ints, max_size=4)
+states = st.lists(
+    st.builds(
+        NodeState,
+        st.sampled_from(parse_nodes(NODES, "nodes.txt")),
+        st.sampled_from(Wish),
+        st.sampled_from(Health),
+        st.booleans(),
+        hurried=st.booleans(),
+    )
+).map(tuple)
+nodes = st.builds(Nodes, states)
+rows = st.builds(
+    SessionRow,
+    ints,
+    st.none() | texts,
+    st.none() | texts,
+    texts,
+    st.none() | texts,
+    st.booleans(),
+    texts,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.none() | texts,
+)
+counts = st.builds(
+    WorkerCounts,
+    sessions=ints,
+    nodes=st.none() | st.dictionaries(texts, st.builds(NodeCounts, ints, ints, ints, ints, ints, ints), max_size=3),
+    waiting=st.none() | st.dictionaries(texts, texts, max_size=3),
+    addresses=st.none() | counted,
+)
+messages: st.SearchStrategy[Message] = st.one_of(
+    nodes,
+    st.builds(Setup, ints, st.just(CONFIG), nodes, ints, ints, ints, st.none() | texts),
+    st.builds(Grant, ints),
+    st.builds(Elsewhere, counted, counted),
+    st.builds(ReloadCertificates, ints),
+    st.builds(Ask, ints, st.sampled_from(Listing)),
+    st.just(Stop()),
+    st.builds(Hello, ints, ints),
+    st.builds(Want, ints, ints, ints),
+    st.builds(PutBack, ints),
+    st.builds(Report, counts),
+    st.builds(NodeDown, texts, texts),
+    st.builds(NodeGoing, texts),
+    st.builds(Answer, ints, st.lists(rows, max_size=3).map(tuple), st.just(()), st.booleans(), st.none() | texts),
+    st.builds(Stopped, st.booleans()),
+    st.builds(Redirected, texts),
+    st.builds(Resumable, texts, texts),
+)
+
+
+@given(messages)
+def test_what_is_written_is_read(message: Message) -> None:
+    line = encode(message)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert decode(line) == message
+
+
+def test_every_message_is_tried() -> None:
+    tried = {name for name in KINDS if f"{name}" in str(messages)}
+    assert tried == set(KINDS)
+
+
+@given(st.lists(messages, max_size=5), st.lists(st.integers(min_value=1, max_value=60)))
+def test_wherever_it_is_cut(given_messages: list[Message], cuts: list[int]) -> None:
+    data = b"".join(map(encode, given_messages))
+    lines, read = Lines(), []
+    for cut in cuts:
+        read += lines.feed(data[:cut])
+        data = data[cut:]
+    read += lines.feed(data)
+    assert read == given_messages
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes(data: bytes) -> None:
+    """Never anything but messages and :class:`BadMessage`."""
+    try:
+        decode(data)
+    except BadMessage:
+        pass
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | texts | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(messages, json_values, st.randoms(use_true_random=False))
+def test_a_value_of_another_type_is_refused_or_fits(message: Message, value: object, random: object) -> None:
+    """One field replaced by anything: either refused, or what is read is written the same again."""
+    ((name, body),) = json.loads(encode(message)).items()
+    if not body:
+        return
+    field = random.choice(sorted(body))  # type: ignore[attr-defined]
+    body[field] = value
+    line = json.dumps({name: body}).encode()
+    try:
+        read = decode(line)
+    except BadMessage:
+        return
+    again = json.loads(encode(read))
+    assert json.dumps(again) == json.dumps(json.loads(line)) or isinstance(value, int | float)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"Stop": {}, "Stop2": {}}',
+        b'{"Stop": {"extra": 1}}',
+        b'{"Grant": {}}',
+        b'{"Grant": {"tokens": "1"}}',
+        b'{"Grant": {"tokens": true}}',
+        b'{"Grant": {"tokens": 1.0}}',
+        b'{"Nonsense": {}}',
+        b'{"Hello": null}',
+        b'{"Ask": {"request": 1, "what": "passwords"}}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_message(line: bytes) -> None:
+    with pytest.raises(BadMessage):
+        decode(line)
+
+
+@pytest.mark.parametrize("data", [b"x" * 101, b"x" * 101 + b"\n"])
+def test_a_line_without_end_is_not_kept(data: bytes) -> None:
+    with pytest.raises(BadMessage):
+        Lines(max_bytes=100).feed(data)
+
+
+async def test_a_channel() -> None:
+    """Both ways, in order, and the end of one is the end of the other."""
+    ours, theirs = memory_stream_pair()
+    heard: list[Message] = []
+    answered: list[Message] = []
+
+    def echo(message: Message) -> None:
+        heard.append(message)
+        there.post(message)
+
+    here, there = Channel(ours, answered.append), Channel(theirs, echo)
+    said = [Grant(number) for number in range(100)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(there.run)
+        async with trio.open_nursery() as first:
+            first.start_soon(here.run)
+            for message in said:
+                here.post(message)
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel_scope.cancel()
+    assert heard == answered == said
+    assert here.broken
+    assert there.broken
+    there.post(Stop())  # and nothing happens
+
+
+async def test_a_channel_that_hears_nonsense() -> None:
+    ours, theirs = memory_stream_pair()
+    channel = Channel(ours, lambda message: None)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def listen() -> None:
+            with pytest.raises(BadMessage):
+                await channel.run()
+
+        await theirs.send_all(b"nonsense\n")
+    assert channel.broken
+
+
+async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What piles up is bounded: the channel breaks."""
+    monkeypatch.setattr("cxfr_proxy.process.channel.MAX_UNSENT_BYTES", 1000)
+    ours, _ = memory_stream_pair()
+    channel = Channel(ours, lambda message: None)
+    for _ in range(100):
+        channel.post(Redirected("romeo@example.org"))
+    assert channel.broken
+    with trio.fail_after(1):
+        await channel.run()
+
+
+def test_settings_arrive_as_they_are() -> None:
+    config = replace(CONFIG, limits=replace(CONFIG.limits, connections_per_address=None), workers=3)
+    setup = Setup(VERSION, config, Nodes(()), 1, 3, 1, None)
+    read = decode(encode(setup))
+    assert isinstance(read, Setup)
+    assert read.config == config
