@@ -179,10 +179,10 @@ def run(config: Config) -> int:
     try:
         return trio.run(_serve, config)
     except BaseExceptionGroup as group:
-        raise _only(group) from group
+        raise only(group) from group
 
 
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one fault of the operator's in a group that nurseries made; the group itself where there is another."""
     config_errors, rest = group.split(ConfigError)
     if config_errors is None or rest is not None:

@@ -69,7 +69,11 @@ async def test_undrain_and_show() -> None:
         ("drain", {"node": "node1", "rate": 0}, "drain: rate: expected a number per second above 0, found '0'"),
         ("drain", {"node": "node1", "rate": float("inf")}, "drain: rate: expected a number per second above 0"),
         ("drain", {"node": "node1", "speed": 1}, "drain: unknown argument 'speed'"),
-        ("show", {"what": "weather"}, "show: what: expected nodes or sessions or transfers, found 'weather'"),
+        (
+            "show",
+            {"what": "weather"},
+            "show: what: expected nodes or sessions or transfers or workers, found 'weather'",
+        ),
         ("reload", {}, "nodes.txt:3:7: expected a host"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -138,10 +139,8 @@ def test_wherever_it_is_cut(given_messages: list[Message], cuts: list[int]) -> N
 @given(st.binary(max_size=200))
 def test_hostile_bytes(data: bytes) -> None:
     """Never anything but messages and :class:`BadMessage`."""
-    try:
+    with contextlib.suppress(BadMessage):
         decode(data)
-    except BadMessage:
-        pass
 
 
 json_values = st.recursive(

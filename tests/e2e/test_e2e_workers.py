@@ -1,0 +1,276 @@
+"""The real command with two workers, in front of demo nodes: what one of them does, and what all do together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import e2e_proxy
+import pytest
+import trio
+from e2e_proxy import Command, Raw, Row, command, connect, nodes_file, running, until
+
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.node import DemoNode
+
+PING = b"<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+
+
+@dataclass
+class World:
+    proxy: Command
+    nodes: list[DemoNode]
+    certificate: DemoCertificate
+    nursery: trio.Nursery
+
+    async def log_in(self, count: int, prefix: str = "user") -> list[Raw]:
+        raws: list[Raw] = []
+
+        async def one(number: int) -> None:
+            raw = await connect(self.proxy.address, self.certificate.client_context())
+            await raw.log_in(f"{prefix}{number}")
+            raws.append(raw)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(one, number)
+        return raws
+
+    async def workers(self) -> dict[int, Row]:
+        return {row["number"]: row for row in await self.proxy.show("workers")}
+
+    async def pings(self, raw: Raw) -> bool:
+        """Whether its session is alive."""
+        try:
+            await raw.send(PING)
+            return (await raw.element()).get("id") == "p"
+        except (trio.BrokenResourceError, AssertionError):
+            return False
+
+
+@asynccontextmanager
+async def world(tmp_path: Path, certificate: DemoCertificate, *options: str) -> AsyncIterator[World]:
+    nodes = [DemoNode("node1"), DemoNode("node2")]
+    async with running(*nodes) as nursery:
+        file = nodes_file(tmp_path, nodes)
+        given = ("--certificate", str(certificate.certificate), "--key", str(certificate.key), "--workers", "2")
+        fast = ("--cxfr-timeout", "300ms", "--node-close-timeout", "1s")
+        async with command(nursery, tmp_path, file, *given, *fast, *options) as proxy:
+            yield World(proxy, nodes, certificate, nursery)
+
+
+def number_of(row: Row) -> int:
+    """Which worker has the session: ids are dealt out in turn."""
+    return (int(row["id"]) - 1) % 2 + 1
+
+
+async def test_both_workers_serve_and_everything_is_shown(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate) as it:
+        raws = await it.log_in(40)
+        workers = await it.workers()
+        assert sorted(workers) == [1, 2]
+        assert all(row["sessions"] > 0 and row["state"] == "up" for row in workers.values()), workers
+        assert sum(row["sessions"] for row in workers.values()) == 40
+        rows = await it.proxy.show("sessions")
+        assert {row["jid"] for row in rows} == {f"user{number}@localhost/r" for number in range(40)}
+        assert len({row["id"] for row in rows}) == 40
+        ages = [row["age_seconds"] for row in rows]
+        assert ages == sorted(ages, reverse=True)
+        nodes = await it.proxy.show("nodes")
+        assert sum(row["sessions"] for row in nodes) == 40
+        pids = {row["pid"] for row in workers.values()}
+        assert it.proxy.process.pid not in pids
+        assert len(pids) == 2
+        capacity = await it.proxy.event("capacity")
+        assert capacity[0]["sessions"] > 2
+        for raw in raws:
+            assert await it.pings(raw)
+
+
+async def test_a_drain_holds_the_proxys_rate(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Twenty a second in all, half a second's worth at once: not twice that because there are two workers."""
+    async with world(tmp_path, certificate, "--transfer-rate", "20") as it:
+        await it.log_in(80)
+        before = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}
+        node = max(before, key=lambda name: before[name])
+        assert before[node] >= 40
+        both = {number_of(row) for row in await it.proxy.show("sessions") if row["node"] == node}
+        assert both == {1, 2}
+        done = await it.proxy.say("drain", node, "--wait")
+        assert done.code == 0, done.output
+        after = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}
+        assert after[node] == 0
+        rows = await it.proxy.show("transfers")
+        assert len(rows) == before[node]
+        assert {row["source"] for row in rows} == {node}
+        times = sorted(-row["seconds_ago"] for row in rows)
+        for index, start in enumerate(times):
+            # In every window that begins with a transfer: the bucket's burst and what flows in, one for rounding.
+            for end_index in range(index, len(times)):
+                window = times[end_index] - start
+                assert end_index - index + 1 <= 10 + 20 * (window + 0.1) + 1
+        took = times[-1] - times[0]
+        expected = (before[node] - 10) / 20
+        assert expected * 0.9 <= took <= expected * 1.1 + 0.3
+
+
+async def test_a_drains_deadline_and_calling_it_off(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, "--transfer-rate", "1", "--cxfr-timeout", "30s") as it:
+        await it.log_in(20)
+        before = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}
+        node = max(before, key=lambda name: before[name])
+        assert (await it.proxy.say("drain", node)).code == 0
+        assert (await it.proxy.say("undrain", node)).code == 0
+        left = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}[node]
+        assert left >= before[node] - 2
+        done = await it.proxy.say("drain", node, "--wait", "--deadline", "1s")
+        assert done.code == 0, done.output
+
+
+async def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate) as it:
+        await it.log_in(30)
+        rows = await it.proxy.show("sessions")
+        raws = {str(number): raw for number, raw in enumerate(Raw.all)}
+        workers = await it.workers()
+        lost = {row["jid"] for row in rows if number_of(row) == 1}
+        kept = {row["jid"] for row in rows if number_of(row) == 2}
+        assert lost
+        assert kept
+        assert (len(lost), len(kept)) == (workers[1]["sessions"], workers[2]["sessions"])
+        os.kill(workers[1]["pid"], signal.SIGKILL)
+        await it.proxy.event("worker-died")
+        await it.proxy.event("worker-up", 3)
+        died = parsed(it.proxy.log, "worker-died")
+        again = parsed(it.proxy.log, "worker-up", 3)
+        assert (again - died).total_seconds() < 1.0
+        assert it.proxy.events("worker-died")[0]["sessions"] == len(lost)
+        now = await it.proxy.show("sessions")
+        assert {row["jid"] for row in now} == kept, "the other's sessions, and no more"
+        alive = 0
+        for raw in raws.values():
+            alive += await it.pings(raw)
+        assert alive == len(kept)
+        more = await it.log_in(30, "later")
+        for raw in more:
+            assert await it.pings(raw)
+        after = await it.workers()
+        assert after[1]["pid"] != workers[1]["pid"]
+        assert after[1]["deaths"] == 1
+        assert after[1]["sessions"] > 0
+        assert after[2]["pid"] == workers[2]["pid"]
+        ids = [row["id"] for row in await it.proxy.show("sessions")]
+        assert len(ids) == len(set(ids))
+        assert not set(ids) & {row["id"] for row in rows if number_of(row) == 1}, "no id is used twice"
+
+
+def parsed(log: list[Row], event: str, count: int = 1) -> datetime:
+    times = [line["time"] for line in log if line.get("event") == event]
+    return datetime.fromisoformat(times[count - 1])
+
+
+async def test_a_replacement_knows_what_is_being_drained(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, "--transfer-rate", "1000") as it:
+        assert (await it.proxy.say("drain", "node1", "--wait")).code == 0
+        os.kill((await it.workers())[1]["pid"], signal.SIGKILL)
+        await it.proxy.event("worker-up", 3)
+        await it.log_in(20)
+        nodes = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}
+        assert nodes == {"node1": 0, "node2": 20}
+
+
+async def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """They move their clients, as at a stop, and leave nobody behind."""
+    async with world(tmp_path, certificate, "--transfer-rate", "1000") as it:
+        raws = await it.log_in(10)
+        pids = [row["pid"] for row in (await it.workers()).values()]
+        it.proxy.process.send_signal(signal.SIGKILL)
+        await until(lambda: len(it.proxy.events("transfer")) == len(raws), "all are moved")
+        assert {each["trigger"] for each in it.proxy.events("transfer")} == {"proxy-stop"}
+        await until(lambda: not any(map(exists, pids)), "workers end")
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A child of nobody that waits for being reaped has ended.
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+async def test_signals_of_a_service_manager_reach_workers_too(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate) as it:
+        raws = await it.log_in(4)
+        for row in (await it.workers()).values():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(row["pid"], number)
+        for raw in raws:
+            assert await it.pings(raw)
+        it.proxy.process.send_signal(signal.SIGTERM)
+        for raw in raws:
+            await raw.close()
+        assert await it.proxy.ended() == 0
+        assert it.proxy.events("stopped")[0]["cut"] is False
+        assert not it.proxy.events("worker-died")
+
+
+async def test_one_self_signed_certificate_for_all(tmp_path: Path) -> None:
+    node = DemoNode("node1")
+    async with (
+        running(node) as nursery,
+        command(nursery, tmp_path, nodes_file(tmp_path, [node]), "--workers", "2") as proxy,
+    ):
+        seen = set()
+        for _ in range(12):
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            stream = trio.SSLStream(await trio.open_tcp_stream(*proxy.address), context)
+            await stream.do_handshake()
+            seen.add(stream.getpeercert(binary_form=True))
+            await trio.aclose_forcefully(stream)
+        assert len(seen) == 1
+
+
+FEW_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+os.execv(sys.executable, [sys.executable, "-m", "cxfr_proxy", *sys.argv[1:]])
+"""
+
+
+async def test_room_runs_out_and_comes_back(
+    tmp_path: Path, certificate: DemoCertificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few descriptors: it says how many fit, and once that they are there; others wait, and get their turn."""
+    monkeypatch.setattr(e2e_proxy, "COMMAND", (sys.executable, "-c", FEW_DESCRIPTORS))
+    async with world(tmp_path, certificate, "--workers", "1") as it:
+        fitting = (await it.proxy.event("capacity"))[0]["sessions"]
+        assert 3 <= fitting <= 16
+        raws = await it.log_in(fitting)
+        waiting = [await trio.open_tcp_stream(*it.proxy.address) for _ in range(3)]
+        assert (await it.proxy.event("full"))[0]["connections"] == fitting
+        for raw in raws:
+            assert await it.pings(raw), "who is in is served"
+        assert len(await it.proxy.show("sessions")) == fitting, "and so is the operator"
+        assert len(it.proxy.events("full")) == 1, "said once, however many wait"
+        for stream in waiting:
+            await stream.aclose()
+        for raw in raws[:2]:
+            await raw.close()
+        await it.proxy.event("room-again")
+        late = await it.log_in(1, "late")
+        assert await it.pings(late[0])

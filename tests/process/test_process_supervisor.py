@@ -1,0 +1,379 @@
+"""The supervisor in front of workers that say what the test lets them say, over memory streams; time is trio's mock
+clock. And the worker's own side of the pace."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from cxfr_proxy.cluster.nodes import Cluster, Health, Wish, parse_nodes
+from cxfr_proxy.config import Config, Timeouts
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.fleet import Grants, Slot
+from cxfr_proxy.process.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    Elsewhere,
+    Grant,
+    Hello,
+    Listing,
+    Message,
+    NodeDown,
+    Nodes,
+    NodeState,
+    PutBack,
+    Redirected,
+    Report,
+    Setup,
+    Stop,
+    Stopped,
+    Want,
+    WorkerCounts,
+)
+from cxfr_proxy.process.server import only
+from cxfr_proxy.process.supervisor import Supervisor
+from cxfr_proxy.process.worker import GrantedPace, mirror
+from cxfr_proxy.relay.room import Room
+from cxfr_proxy.session.mover_drains import OwnPace
+from cxfr_proxy.session.registry import NodeCounts
+
+
+class FakeWorker:
+    """Keeps what it hears. Greets by itself; reports what ``counts`` says when asked."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.pid = 1000 + len(house.all)
+        self.stream, theirs = memory_stream_pair()
+        self.channel = Channel(theirs, self._hear)
+        self.heard: list[tuple[float, Message]] = []
+        self.counts = WorkerCounts()
+        self._ended = trio.Event()
+        self._code = 0
+
+    def of(self, kind: type) -> list[Message]:
+        return [message for _, message in self.heard if isinstance(message, kind)]
+
+    @property
+    def setup(self) -> Setup:
+        (setup,) = self.of(Setup)
+        assert isinstance(setup, Setup)
+        return setup
+
+    @property
+    def nodes(self) -> dict[str, NodeState]:
+        """As it was told last."""
+        told = [message.nodes if isinstance(message, Setup) else message for _, message in self.heard]
+        last = [message for message in told if isinstance(message, Nodes)][-1]
+        return {state.spec.name: state for state in last.nodes}
+
+    def _hear(self, message: Message) -> None:
+        self.heard.append((trio.current_time(), message))
+        match message:
+            case Setup() if self.house.greet:
+                self.channel.post(Hello(VERSION, self.pid))
+            case Ask(request, what):
+                if what is Listing.COUNTS:
+                    self.channel.post(Report(self.counts))
+                self.channel.post(Answer(request, (), (), last=True, error=None))
+            case Stop():
+                self.house.nursery.start_soon(self._leave)
+
+    async def _leave(self) -> None:
+        self.channel.post(Stopped(False))
+        await self.channel.flush()
+        self.die(0)
+
+    def report(self, **nodes: NodeCounts) -> None:
+        self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes)
+        self.channel.post(Report(self.counts))
+
+    def die(self, code: int = -9) -> None:
+        if not self._ended.is_set():
+            self._code = code
+            self._ended.set()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.channel.run)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+
+    # --- as a process
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return self._code
+
+    def kill(self) -> None:
+        self.die()
+
+
+class House:
+    def __init__(self, tmp_path: Path, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.all: list[FakeWorker] = []
+        self.launched: list[float] = []
+        self.greet = True
+        self.nodes = tmp_path / "nodes.txt"
+        self.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\n")
+        config = Config(
+            backends=self.nodes,
+            listen=(ListenAddress("127.0.0.1", 0),),
+            control=tmp_path / "c.sock",
+            workers=2,
+            transfer_rate=10.0,
+            timeouts=Timeouts(hard_stop_after=3.0),
+        )
+        self.supervisor = Supervisor(config, self.launch)
+
+    async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
+        worker = FakeWorker(self)
+        self.all.append(worker)
+        self.launched.append(trio.current_time())
+        self.nursery.start_soon(worker.run)
+        await trio.lowlevel.checkpoint()
+        return worker
+
+    @property
+    def workers(self) -> dict[int, FakeWorker]:
+        """Those that are there, by number."""
+        return {worker.setup.number: worker for worker in self.all if not worker._ended.is_set()}
+
+
+@asynccontextmanager
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery)
+        await nursery.start(it.supervisor.run)
+        yield it
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        first, second = it.workers[1], it.workers[2]
+        assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
+        assert first.setup.development_certificate == second.setup.development_certificate
+        it.supervisor.operations.drain("node1")
+        first.channel.post(NodeDown("node2", "connection refused"))
+        first.channel.post(Redirected("romeo@example.org"))
+        await trio.sleep(1)
+        for worker in (first, second):
+            assert worker.nodes["node1"].wish is Wish.DRAIN
+            assert worker.nodes["node2"].health is Health.DOWN
+        assert second.of(Redirected) == [Redirected("romeo@example.org")]
+        assert not first.of(Redirected)
+        first.report(node1=NodeCounts(sessions=3))
+        await trio.sleep(1)
+        assert second.of(Elsewhere)[-1] == Elsewhere({"node1": 3}, {})
+        assert first.of(Elsewhere)[-1] == Elsewhere({}, {})
+
+
+async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Totals never go back; its sessions are gone, and counted; the next one is there at once and knows everything."""
+    async with house(tmp_path) as it:
+        it.workers[1].report(node1=NodeCounts(sessions=3, asked=5, moved=4))
+        it.workers[2].report(node1=NodeCounts(sessions=2, asked=1, moved=1))
+        it.supervisor.operations.drain("node2")
+        await trio.sleep(5)
+        assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=5, asked=6, moved=5)
+        died = trio.current_time()
+        it.workers[1].die()
+        await trio.sleep(0.01)
+        assert it.launched[-1] - died < 0.01
+        assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=2, asked=6, moved=5)
+        assert it.supervisor.fleet.ended["worker-died"] == 3
+        assert len(it.all) == 3
+        new = it.workers[1]
+        assert new.nodes["node2"].wish is Wish.DRAIN
+        assert new.setup.first_id > 10_000
+        assert [row.deaths for row in await it.supervisor.operations.workers()] == [1, 0]
+
+
+async def test_workers_that_die_at_once_come_back_slower_and_slower(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        it.launched.clear()
+        for _ in range(9):
+            it.workers[1].die()
+            before = len(it.launched)
+            while len(it.launched) == before:
+                await trio.sleep(0.05)
+            await trio.sleep(0.01)
+        pauses = [later - earlier for earlier, later in zip(it.launched, it.launched[1:], strict=False)]
+        assert pauses == sorted(pauses)
+        assert 8 < pauses[-1] < 11
+        await trio.sleep(5)  # it lives: the next death is no habit
+        died = trio.current_time()
+        it.workers[1].die()
+        await trio.sleep(0.01)
+        assert it.launched[-1] - died < 0.01
+
+
+async def test_no_worker_begins(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery)
+        it.greet = False
+        raised: list[BaseException] = []
+
+        @nursery.start_soon
+        async def run() -> None:
+            try:
+                await it.supervisor.run()
+            except BaseExceptionGroup as group:
+                raised.append(only(group))
+
+        await trio.sleep(1)
+        it.all[0].die(2)
+        await trio.sleep(1)
+        assert [(type(exc), "exit code 2" in str(exc)) for exc in raised] == [(ConfigError, True)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_stopping(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery)
+        done = trio.Event()
+
+        @nursery.start_soon
+        async def run() -> None:
+            await it.supervisor.run()
+            done.set()
+
+        await trio.sleep(1)
+        it.supervisor.stop()
+        with trio.fail_after(1):
+            await done.wait()
+        assert len(it.all) == 2, "nobody is replaced"
+        assert all(worker.of(Stop) for worker in it.all)
+
+
+async def test_a_worker_that_does_not_stop_is_killed(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stay(worker: FakeWorker) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(FakeWorker, "_leave", stay)
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery)
+        nursery.start_soon(it.supervisor.run)
+        await trio.sleep(1)
+        it.supervisor.stop()
+        await trio.sleep(20)
+        assert not it.workers
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_talks_nonsense_is_replaced(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        before = it.workers[2]
+        before.channel.post(Stop())  # not a worker's to say
+        await trio.sleep(1)
+        assert it.workers[2] is not before
+
+
+# --- pace
+
+
+async def test_one_bucket_for_all(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Two workers with a hundred sessions each: half a second's worth at once, then ten a second, fairly."""
+    async with house(tmp_path) as it:
+        start = trio.current_time()
+        for worker in it.workers.values():
+            worker.channel.post(Want(0, 100, 0))
+        await trio.sleep(9.95)
+        times = sorted(at - start for worker in it.all for at, message in worker.heard if isinstance(message, Grant))
+        assert len(times) == 5 + 99
+        for index, at in enumerate(times):
+            assert at == pytest.approx(max(0.0, (index - 4) / 10), abs=0.02)
+        each = [len(worker.of(Grant)) for worker in it.all]
+        assert abs(each[0] - each[1]) <= 1
+
+
+async def test_who_has_no_node_goes_first(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        it.workers[1].channel.post(Want(0, 1000, 0))
+        await trio.sleep(1)
+        it.workers[2].channel.post(Want(20, 0, 0))
+        await wait_all_tasks_blocked()
+        before = len(it.workers[1].of(Grant))
+        await trio.sleep(1.9)
+        assert len(it.workers[1].of(Grant)) == before
+        assert len(it.workers[2].of(Grant)) in (18, 19, 20)
+
+
+async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None:
+    slots = [Slot(1, 1)]
+    grants = Grants(slots, OwnPace(1.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(grants.run)
+        grants.wanted(slots[0], Want(0, 1, 0))
+        await wait_all_tasks_blocked()
+        assert slots[0].granted == 1
+        grants.put_back(1)
+        grants.wanted(slots[0], Want(0, 1, 1))
+        await wait_all_tasks_blocked()
+        assert slots[0].granted == 2, "at once: the bucket is as full as before"
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_workers_side_of_the_pace() -> None:
+    said: list[Message] = []
+    pace = GrantedPace(said.append, lambda: None)
+    pace.queued(lost=0, leaving=1)
+    pace.queued(lost=1, leaving=2)
+    await wait_all_tasks_blocked()
+    assert said == [Want(1, 2, 0)], "many in one word"
+    pace.grant(3)
+    await pace.wait()
+    pace.spend()
+    await pace.wait()
+    pace.rest()
+    assert said[1:] == [PutBack(2), Want(0, 0, 3)]
+    pace.grant(1)  # it was under way
+    assert said[3:] == [PutBack(1), Want(0, 0, 4)]
+
+
+def test_a_worker_mirrors_the_list() -> None:
+    specs = parse_nodes("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3", "nodes.txt")
+    cluster = Cluster(specs)
+    told = [NodeState(spec, Wish.READY, Health.UP, removed=False, hurried=False) for spec in specs]
+    mirror(cluster, Nodes((NodeState(specs[0], Wish.MAINT, Health.DOWN, removed=False, hurried=False), told[1])))
+    assert [(node.name, node.wish, node.health) for node in cluster] == [
+        ("a", Wish.MAINT, Health.DOWN),
+        ("b", Wish.READY, Health.UP),
+    ]
+    mirror(cluster, Nodes((told[0], NodeState(specs[1], Wish.READY, Health.UP, removed=True, hurried=False))))
+    assert [(node.name, node.removed, node.leaving) for node in cluster] == [("a", False, False), ("b", True, True)]
+
+
+# --- room
+
+
+async def test_room(autojump_clock: MockClock) -> None:
+    room = Room(2)
+    entered: list[float] = []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def accept() -> None:
+            for _ in range(3):
+                await room.wait()
+                room.enter()
+                entered.append(trio.current_time())
+
+        await wait_all_tasks_blocked()
+        assert (len(entered), room.waited) == (2, 1)
+        room.leave()
+        await wait_all_tasks_blocked()
+        assert (len(entered), room.taken) == (3, 2)
