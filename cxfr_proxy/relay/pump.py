@@ -266,6 +266,8 @@ class Pump:
             relayed.stop()
         for leg in relayed.legs:
             self._drop(leg)
+            if hasattr(leg, "owner"):
+                del leg.owner  # a circle, which only the collector could free
 
     def expire(self, relayed: Relayed) -> None:
         """The timer has run out: of the session, or of a leg that takes no bytes."""

@@ -100,9 +100,6 @@ class ExpatFramer:
         parser = expat.ParserCreate("UTF-8")
         if opening:
             parser.Parse(opening)
-        parser.StartElementHandler = self._on_start
-        parser.EndElementHandler = self._on_end
-        parser.CharacterDataHandler = self._on_text
         parser.XmlDeclHandler = _on_declaration
         parser.CommentHandler = _on_comment
         parser.ProcessingInstructionHandler = _on_processing_instruction
@@ -149,12 +146,19 @@ class ExpatFramer:
         self._base = self._position
         self._data = data
         self._watch(data)
+        parser = self._parser
+        # For the time of this call only: else parser and framer would hold each other for ever.
+        parser.StartElementHandler = self._on_start
+        parser.EndElementHandler = self._on_end
+        parser.CharacterDataHandler = self._on_text
         try:
-            self._parser.Parse(data)
+            parser.Parse(data)
         except _Refused as refused:
             self._fail_unless_over(refused.condition, refused.text)
         except ExpatError as error:
             self._fail_unless_over(*_condition(error))
+        finally:
+            parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
         self._position = self._base + len(data)
         if not self._state_over:
             self._settle()

@@ -274,3 +274,44 @@ async def test_room_runs_out_and_comes_back(
         await it.proxy.event("room-again")
         late = await it.log_in(1, "late")
         assert await it.pings(late[0])
+
+
+COUNTING_GARBAGE = """
+import gc, signal, sys
+from cxfr_proxy.process import collector
+
+def count(*_):
+    print("garbage", gc.collect(), file=sys.stderr, flush=True)
+
+def settle():
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+signal.signal(signal.SIGUSR1, count)
+collector.settle = settle
+from cxfr_proxy.cli import main
+sys.exit(main())
+"""
+
+
+async def test_a_session_that_is_over_leaves_nothing_for_the_collector(
+    tmp_path: Path, certificate: DemoCertificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds has to be freed by reference counts: nobody looks for it later."""
+    monkeypatch.setattr(e2e_proxy, "COMMAND", (sys.executable, "-c", COUNTING_GARBAGE))
+    async with world(tmp_path, certificate, "--workers", "1") as it:
+        for _ in range(2):
+            raws = await it.log_in(25)
+            for number, raw in enumerate(raws):
+                if number % 2:
+                    await raw.send("</stream:stream>")
+                await raw.close()
+        await it.proxy.event("session-end", 50)
+        await trio.sleep(0.1)  # the last tasks end behind their last word
+        it.proxy.process.send_signal(signal.SIGUSR1)
+        await until(lambda: any("raw" in line for line in it.proxy.log))
+        counted = [line for line in it.proxy.log if "raw" in line]
+        it.proxy.log = [line for line in it.proxy.log if "raw" not in line]
+        left = int(counted[0]["raw"].split()[1])
+        assert left < 50, "less than an object a session"
