@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -254,10 +255,10 @@ class Supervisor:
         while True:
             await self._reported.wait()
             self._reported = trio.Event()
-            began = trio.current_time()
+            began = time.thread_time()
             for slot in self.fleet:
                 slot.post(Elsewhere(*self.fleet.elsewhere(slot)))
-            await trio.sleep(max(_ELSEWHERE_SECONDS, (trio.current_time() - began) / _ELSEWHERE_SHARE))
+            await trio.sleep(max(_ELSEWHERE_SECONDS, (time.thread_time() - began) / _ELSEWHERE_SHARE))
 
     # --- keeping a worker
 

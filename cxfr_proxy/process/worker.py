@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -360,9 +361,9 @@ class Worker:
         while True:
             await self._dirty.wait()
             self._dirty = trio.Event()
-            began = trio.current_time()
+            began = time.thread_time()
             self._post_report(self._parts)
-            await trio.sleep(max(_REPORT_SECONDS, (trio.current_time() - began) / _REPORT_SHARE))
+            await trio.sleep(max(_REPORT_SECONDS, (time.thread_time() - began) / _REPORT_SHARE))
 
     def _post_report(self, parts: _Parts) -> None:
         self._channel.post(Report(parts.counts()))
