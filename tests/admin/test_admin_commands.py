@@ -72,7 +72,7 @@ async def test_undrain_and_show() -> None:
         (
             "show",
             {"what": "weather"},
-            "what: expected nodes or sessions or transfers or workers, found 'weather'",
+            "show: what: expected nodes or sessions or transfers or workers, found 'weather'",
         ),
         ("reload", {}, "nodes.txt:3:7: expected a host"),
     ],
