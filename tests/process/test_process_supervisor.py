@@ -165,7 +165,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
         assert first.setup.development_certificate == second.setup.development_certificate
         it.supervisor.operations.drain("node1")
-        first.channel.post(NodeDown("node2", "connection refused"))
+        first.channel.post(NodeDown("node2", "example.org", "connection refused"))
         first.channel.post(Redirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
