@@ -267,7 +267,7 @@ class Pump:
         for leg in relayed.legs:
             self._drop(leg)
             if hasattr(leg, "owner"):
-                del leg.owner  # a circle, which only the collector could free
+                del leg.owner, leg.other  # circles, which only the collector could free
 
     def expire(self, relayed: Relayed) -> None:
         """The timer has run out: of the session, or of a leg that takes no bytes."""
