@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-# Every table beside HAProxy and nginx, as far as they are installed: half an hour on an idle machine. See bench/README.md.
+# Every table and plot beside HAProxy and nginx, as far as they are installed: a quarter of an hour. See bench/README.md.
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench all
 

@@ -16,7 +16,11 @@ programs     start, stop and pin a process; compile ``native/*.c``; a certificat
 relays       the proxy and its peers, each started in front of a node
 load         the C load generator's orders and answers
 crowd        clients that can be moved: numbered messages, what was lost, what came twice (a process of its own)
-report       median and spread, ratios, tables, JSON, plots
-framing …    one file a bench, each with ``run(options) -> Report``
+fleet        the operator's command in front of two nodes, with crowds
+spread       one figure over several rounds: median, ends, ratios
+pace         how exactly a drain's rate was held
+report       tables, goals, JSON
+plots        bars and lines, where there is matplotlib
+benches/     one file a bench, each with ``run(options) -> Report``
 ============ =========================================================================================================
 """

@@ -1,7 +1,8 @@
-"""Clients that can be moved, thousands in one process: ``python -m bench.crowd PORT SOURCES TLS REFUSING``.
+"""Clients that can be moved, thousands in one process: ``python -m bench.crowd PORT FIRST SOURCES TLS REFUSING``.
 
-Each speaks enough XMPP to log in, send numbered messages to a node that echoes them, and obey or refuse a
-connection-transfer request (XEP-0051). REFUSING is the share of clients, 0 to 1, that have never heard of it.
+They come from SOURCES loopback addresses, the first of which is 127.0.0.FIRST. Each speaks enough XMPP to log in, send
+numbered messages to a node that echoes them, and obey or refuse a connection-transfer request (XEP-0051). REFUSING is
+the share of clients, 0 to 1, that have never heard of it.
 
 What is counted, for every message sent:
 
@@ -104,9 +105,9 @@ class Counts:
 class Crowd:
     """See the module."""
 
-    def __init__(self, port: int, sources: int, tls: bool, refusing: float) -> None:
+    def __init__(self, port: int, first: int, sources: int, tls: bool, refusing: float) -> None:
         self._target = (HOST, port)
-        self._sources = sources
+        self._sources = [f"127.0.0.{number}" for number in range(first, first + sources)]
         self._refusing = refusing
         self._tls = _client_context() if tls else None
         self._epoll = select.epoll()
@@ -117,10 +118,13 @@ class Crowd:
         self._opening = 0
         self._talk: list[tuple[float, int]] = []  # when which client says something next
         self._interval = 0.0
-        self._counts = Counts()
+        self.counts = Counts()
         self._answer_when: Callable[[], bool] | None = None
         self._answer_limit = 0.0
         self._input = b""
+
+    def close(self) -> None:
+        self._epoll.close()
 
     # --- orders
 
@@ -146,8 +150,8 @@ class Crowd:
             self._talk = []
             self._answer_when = self._quiet
         elif "reset" in order:
-            self._counts = Counts()
-            self._counts.sent = sum(len(client.outstanding) for client in self._clients)
+            self.counts = Counts()
+            self.counts.sent = sum(len(client.outstanding) for client in self._clients)
 
     def _begin_to_talk(self, count: int, interval: float) -> None:
         now = time.monotonic()
@@ -163,14 +167,13 @@ class Crowd:
         if self._answer_when is None or not (self._answer_when() or time.monotonic() > self._answer_limit):
             return
         self._answer_when = None
-        counts = self._counts
+        counts = self.counts
         print(
             json.dumps(
                 {
                     "sessions": sum(client.stage is Stage.BOUND for client in self._clients),
                     "clients": len(self._clients),
                     "outstanding": sum(len(client.outstanding) for client in self._clients),
-                    "cpu": time.process_time(),
                     **vars(counts),
                 }
             ),
@@ -222,7 +225,7 @@ class Crowd:
             if client.stage is Stage.BOUND:  # else it has nobody to say it to, and knows
                 client.number += 1
                 client.outstanding[client.number] = now
-                self._counts.sent += 1
+                self.counts.sent += 1
                 self._send(client, _MESSAGE % client.number)
 
     # --- one client
@@ -232,7 +235,7 @@ class Crowd:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((f"127.0.0.{1 + client.index % self._sources}", 0))
+        sock.bind((self._sources[client.index % len(self._sources)], 0))
         sock.connect_ex(self._target)
         client.sock, client.rest, client.stage = sock, b"", Stage.CONNECTING
         self._by_fd[sock.fileno()] = client
@@ -277,7 +280,7 @@ class Crowd:
             client.rest += data
             if client.stage in _LOGIN:
                 self._log_in(client)
-            if client.stage >= Stage.BOUND and not self._read_tags(client):
+            if client.stage >= Stage.BOUND and not self.read_tags(client):
                 return
             if self._tls is None:
                 return
@@ -293,10 +296,10 @@ class Crowd:
             return
         self._opening -= 1
         if client.asked_at is not None:
-            self._counts.gaps.append(time.monotonic() - client.asked_at)
+            self.counts.gaps.append(time.monotonic() - client.asked_at)
             client.asked_at = None
 
-    def _read_tags(self, client: Client) -> bool:
+    def read_tags(self, client: Client) -> bool:
         """Look at every tag that is here in full; False when the connection is over."""
         last = client.rest.rfind(b"<")
         whole = len(client.rest) if client.rest.find(b">", max(last, 0)) >= 0 else max(last, 0)
@@ -321,19 +324,19 @@ class Crowd:
         number = int(found[1][1:]) if found is not None else 0
         sent_at = client.outstanding.pop(number, None)
         if sent_at is None:
-            self._counts.twice += 1
+            self.counts.twice += 1
         elif b"error" in attributes:
-            self._counts.returned += 1
+            self.counts.returned += 1
         else:
-            self._counts.echoed += 1
-            self._counts.latencies.append(time.monotonic() - sent_at)
+            self.counts.echoed += 1
+            self.counts.latencies.append(time.monotonic() - sent_at)
 
     def _on_iq(self, client: Client, attributes: bytes) -> None:
         found = _ID.search(attributes)
         if found is None or not found[1].startswith(_CXFR) or client.stage is not Stage.BOUND:
             return
         now = time.monotonic()
-        self._counts.asked.append(now)
+        self.counts.asked.append(now)
         client.asked_at = now
         if client.refuses:
             self._send(client, _REFUSAL % found[1])
@@ -351,18 +354,18 @@ class Crowd:
         was = client.stage
         self._by_fd.pop(client.sock.fileno(), None)
         client.sock.close()
-        self._counts.lost += len(client.outstanding)
+        self.counts.lost += len(client.outstanding)
         client.outstanding.clear()
         if was < Stage.BOUND:
             self._opening -= 1
-            self._counts.failed += 1
+            self.counts.failed += 1
             client.stage = Stage.GONE
             return
         if client.asked_at is None:
-            self._counts.failed += 1  # nobody had told it to go
+            self.counts.failed += 1  # nobody had told it to go
             client.asked_at = time.monotonic()
         else:
-            self._counts.moved += 1
+            self.counts.moved += 1
         self._connect(client)
 
 
@@ -379,10 +382,10 @@ def _client_context() -> ssl.SSLContext:
 
 
 def main() -> None:
-    port, sources, tls, refusing = sys.argv[1:]
+    port, first, sources, tls, refusing = sys.argv[1:]
     machine.raise_descriptor_limit()
     gc.disable()  # its pauses would be taken for the proxy's
-    crowd = Crowd(int(port), int(sources), tls == "1", float(refusing))
+    crowd = Crowd(int(port), int(first), int(sources), tls == "1", float(refusing))
     print("ready", flush=True)
     crowd.serve()
 

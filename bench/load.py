@@ -17,11 +17,15 @@ STANZA_BYTES: Final = 333
 """A chat message of some 200 characters with a receipt request."""
 SOURCES: Final = 16
 """Loopback addresses that clients come from: one has some 28,000 ports."""
+USED_UP: Final = 0.92
+"""From this share of its core on a process is taken to be the bottleneck."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One answer. Times in seconds unless named otherwise; CPU of the relay's, the node's and the load's processes."""
+    """One answer. Times in seconds; CPU of the relay's, the node's and the load's processes. ``tickets`` are those
+    of TLS sessions that came meanwhile.
+    """
 
     count: int
     seconds: float
@@ -32,6 +36,7 @@ class Measured:
     p99: float
     slowest: float
     unanswered: int
+    tickets: int
 
     @property
     def rate(self) -> float:
@@ -50,6 +55,13 @@ class Measured:
     def load_busy(self, *, shared: bool) -> float:
         """Of the load's core; the node's work counts where it is there too."""
         return (self.load_cpu + (self.node_cpu if shared else 0.0)) / self.seconds
+
+
+def bottleneck(relay_busy: float, load_busy: float) -> str:
+    """Whose core was used up, by the shares of both."""
+    if relay_busy >= USED_UP:
+        return "both" if load_busy >= USED_UP else "relay"
+    return "load" if load_busy >= USED_UP else "nobody"
 
 
 class Load:
@@ -95,6 +107,7 @@ class Load:
             p99=answer["p99"] / 1e9,
             slowest=answer["max"] / 1e9,
             unanswered=answer["unanswered"],
+            tickets=answer["tickets"],
         )
 
 
@@ -104,6 +117,6 @@ def load(relay: Relay, setup: Setup) -> Iterator[Load]:
     tls = setup.tls and relay.kind.speaks_tls
     words = [HOST, str(relay.port), str(SOURCES), str(int(tls)), str(STANZA_BYTES)]
     command: list[str | Path] = [programs.compiled("load"), *words]
-    with programs.started("load", command, setup.folder, core=setup.cores.load) as program:
+    with programs.started("load", command, setup.folder, cores={setup.cores.load}) as program:
         program.read_line()
         yield Load(program, relay)

@@ -6,16 +6,19 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core what runs on. ``load`` and ``node`` share one where there are only two."""
+    """Which core what runs on. ``load`` and ``node`` share one where there are only two.
 
-    relay: int
+    ``relay`` is one core, or one for each worker; where there are too few for that, the workers may use all.
+    """
+
+    relay: tuple[int, ...]
     load: int
     node: int
 
@@ -24,18 +27,22 @@ class Cores:
         return self.load == self.node
 
     def __str__(self) -> str:
-        if self.relay == self.load:
-            return f"everything on core {self.relay}: the only one, so ratios are worth little"
+        if self.relay == (self.load,):
+            return f"everything on core {self.load}: the only one, so ratios are worth little"
+        relay = f"relay on core {' and '.join(map(str, self.relay))}"
         if self.shared:
-            return f"relay on core {self.relay}, load and node together on core {self.load}"
-        return f"relay on core {self.relay}, load on core {self.load}, node on core {self.node}"
+            return f"{relay}; load and node together on core {self.load}"
+        return f"{relay}; load on core {self.load}; node on core {self.node}"
 
 
-def cores() -> Cores:
-    """Of those this process may use."""
-    usable = sorted(os.sched_getaffinity(0))
-    load = usable[1] if len(usable) > 1 else usable[0]
-    return Cores(usable[0], load, usable[2] if len(usable) > 2 else load)
+def cores(workers: int = 1, usable: Collection[int] | None = None) -> Cores:
+    """Of those that are ``usable``; ``None``: that this process may use."""
+    all_of_them = sorted(os.sched_getaffinity(0) if usable is None else usable)
+    count = len(all_of_them)
+    load = min(workers, max(count - 2, 1), count - 1)
+    node = min(load + 1, count - 1)
+    alone = workers == 1 or load >= workers
+    return Cores(tuple(all_of_them[:workers] if alone else all_of_them), all_of_them[load], all_of_them[node])
 
 
 def descriptor_limit() -> int:
@@ -78,17 +85,37 @@ def _parent(entry: Path) -> int | None:
         return None  # it has ended meanwhile
 
 
-def memory_kib(pids: Iterable[int]) -> tuple[float, float]:
-    """Resident and proportional set size of these processes together, in KiB."""
-    rss = pss = 0.0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
-            name, _, value = line.partition(":")
-            if name == "Rss":
-                rss += int(value.split()[0])
-            elif name == "Pss":
-                pss += int(value.split()[0])
-    return rss, pss
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Proportional (PSS) and resident (RSS) set size in KiB. PSS shares out the pages that processes have in common."""
+
+    pss: float = 0.0
+    rss: float = 0.0
+
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(self.pss + other.pss, self.rss + other.rss)
+
+    def __sub__(self, other: Memory) -> Memory:
+        return Memory(self.pss - other.pss, self.rss - other.rss)
+
+    def __truediv__(self, count: int) -> Memory:
+        return Memory(self.pss / count, self.rss / count)
+
+
+def memory(pids: Iterable[int]) -> Memory:
+    """Of these processes together. What the kernel holds for them, socket buffers above all, is in neither figure."""
+    return sum((_memory_of(Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")) for pid in pids), Memory())
+
+
+def _memory_of(rollup: str) -> Memory:
+    sizes = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in rollup.splitlines()[1:])}
+    return Memory(float(sizes["Pss"]), float(sizes["Rss"]))
+
+
+def local_ports() -> range:
+    """Those the kernel gives to outgoing connections: at most so many from one address to one address and port."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split())
+    return range(low, high + 1)
 
 
 def busy_share(seconds: float = 1.0) -> float:

@@ -7,18 +7,19 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bench import machine, programs
+from bench import machine, programs, relays
 from bench.load import Load, load
 from bench.programs import Folder, Missing
 from bench.relays import Kind, Setup, relay
+from bench.report import Report
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """``engine`` is the proxy's framing engine; ``proxy_options`` go to the proxy as they are.
 
-    ``rounds``, ``seconds`` and ``sessions`` ``None``: as many, and as long, as the bench itself finds right.
-    ``workers`` is given to the proxy if it is not 1; ``tls`` is for the benches with moving clients.
+    ``rounds``, ``seconds``, ``sessions``, ``workers`` and ``rate`` ``None``: what the bench itself finds right.
+    ``rate``, in clients a second, and ``tls`` are for the benches with moving clients.
     """
 
     quick: bool = False
@@ -27,7 +28,8 @@ class Options:
     rounds: int | None = None
     seconds: float | None = None
     sessions: int | None = None
-    workers: int = 1
+    workers: int | None = None
+    rate: float | None = None
     tls: bool = False
 
     def rounds_or(self, usual: int, quick: int) -> int:
@@ -37,18 +39,24 @@ class Options:
         return self.seconds or (quick if self.quick else usual)
 
 
+def new_report(name: str, options: Options) -> Report:
+    """With what a reader has to know of machine and programs."""
+    return Report(name, options.quick, machine.describe() | relays.describe(options.engine))
+
+
 @contextlib.contextmanager
-def new_setup(options: Options, *, tls: bool) -> Iterator[Setup]:
-    """A temporary folder, a certificate if there is TLS, and the cores."""
-    workers = ("--workers", str(options.workers)) if options.workers > 1 else ()
+def new_setup(options: Options, *, tls: bool, workers: int = 1) -> Iterator[Setup]:
+    """A temporary folder, a certificate if there is TLS, and the cores. ``workers``: if none were asked for."""
+    workers = options.workers or workers
     with contextlib.closing(Folder()) as folder:
         yield Setup(
             tls=tls,
             folder=folder,
-            cores=machine.cores(),
+            cores=machine.cores(workers),
             certificate=programs.new_certificate(folder) if tls else None,
             engine=options.engine,
-            options=(*options.proxy_options, *workers),
+            workers=workers,
+            options=options.proxy_options,
         )
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -109,8 +109,15 @@ class Program:
 
 
 @contextlib.contextmanager
-def started(name: str, command: Sequence[str | Path], folder: Folder, *, core: int | None) -> Iterator[Program]:
-    """Run ``command`` on ``core`` (``None``: on any) until the block ends."""
+def started(
+    name: str,
+    command: Sequence[str | Path],
+    folder: Folder,
+    *,
+    cores: Collection[int],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
+    """Run ``command`` on these cores until the block ends. ``environment`` is added to this process's own."""
     said = folder.path / f"{name}.{time.monotonic_ns()}.stderr"
     with said.open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(
@@ -120,8 +127,9 @@ def started(name: str, command: Sequence[str | Path], folder: Folder, *, core: i
             stderr=stderr,
             text=True,
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
             # Nothing else runs in this process, so there is no lock that a fork could leave held.
-            preexec_fn=partial(os.sched_setaffinity, 0, {core}) if core is not None else None,
+            preexec_fn=partial(os.sched_setaffinity, 0, cores),
         )
     program = Program(name, process, said)
     try:
@@ -160,9 +168,9 @@ def accepts(port: int) -> bool:
 
 def free_port() -> int:
     """A port nobody listens on now, below those that outgoing connections are given."""
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    below = machine.local_ports().start
     for _ in range(1000):
-        port = 10_000 + int.from_bytes(os.urandom(2)) % max(1, min(low, 65_536) - 10_000)
+        port = 10_000 + int.from_bytes(os.urandom(2)) % max(1, below - 10_000)
         with contextlib.suppress(OSError), socket.socket() as sock:
             sock.bind((HOST, port))
             return port

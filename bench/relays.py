@@ -1,30 +1,45 @@
 """The proxy and what it is compared with: each a process on the relay's core in front of a node of its own.
 
 All are given what an operator would give them to carry XMPP, and nothing that only a bench would like: HAProxy and
-nginx run with one thread or worker, in TCP mode, with the same certificate; their defaults are left alone but for time
-limits and the number of connections. Who listens with TLS speaks plain TCP to the node, as the proxy does.
+nginx run with one thread or worker, in TCP mode; their defaults are left alone but for time limits and the number of
+connections. Who listens with TLS speaks plain TCP to the node, as the proxy does. They have one certificate, and read
+one configuration of OpenSSL: the same cipher, the same group, one session ticket after each handshake.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
+import ssl
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from bench import machine, programs
-from bench.programs import HOST, PYTHON, Certificate, Folder, Missing, Program
+from bench.programs import HOST, PYTHON, Certificate, Failed, Folder, Missing, Program
 
 _STREAM_MODULES: Final = (
     Path("/usr/lib/nginx/modules/ngx_stream_module.so"),
     Path("/usr/share/nginx/modules/ngx_stream_module.so"),
     Path("/usr/lib64/nginx/modules/ngx_stream_module.so"),
 )
+_OPENSSL: Final = """\
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = tls
+[tls]
+Ciphersuites = TLS_AES_256_GCM_SHA384
+Groups = X25519
+NumTickets = 1
+"""
+"""What every relay's OpenSSL begins with. The proxy sends one ticket anyhow; the others would send two."""
 _SPARE_DESCRIPTORS: Final = 200
 """What a program opens beside its sessions, with room."""
 
@@ -45,13 +60,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """``engine`` and ``options`` are for the proxy; ``certificate`` is there if ``tls`` is true."""
+    """``engine``, ``workers`` and ``options`` are for the proxy; ``certificate`` is there if ``tls`` is true."""
 
     tls: bool
     folder: Folder
     cores: machine.Cores
     certificate: Certificate | None = None
     engine: str = "native"
+    workers: int = 1
     options: Sequence[str] = ()
 
 
@@ -75,11 +91,38 @@ def max_sessions() -> int:
     return (machine.descriptor_limit() - _SPARE_DESCRIPTORS) // 2
 
 
+def describe(engine: str) -> dict[str, str]:
+    """Versions; a program that is not here is not in it.
+
+    Raises :class:`~bench.programs.Failed` if the proxy does not take that engine.
+    """
+    framer = _said([PYTHON, "-m", "cxfr_proxy", "--version"], {"CXFR_ENGINE": engine})
+    if ("native" in framer) != (engine == "native"):
+        raise Failed(f"the proxy was asked for the engine '{engine}', and says: {framer}")
+    about = {"proxy": framer, "openssl": ssl.OPENSSL_VERSION}
+    if (haproxy := _program("haproxy")) is not None:
+        about["haproxy"] = _said([haproxy, "-v"])
+    if (nginx := _program("nginx")) is not None:
+        about["nginx"] = _said([nginx, "-v"])
+    return about
+
+
+def _said(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """The first line of its stdout or stderr."""
+    environment = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=programs.ROOT, env=environment)
+    return (done.stdout + done.stderr).strip().partition("\n")[0]
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
 @contextlib.contextmanager
 def node(setup: Setup, port: int) -> Iterator[Program]:
-    """A cheap node. Raises :class:`Missing`."""
+    """A process of a cheap node; several may share the port. Raises :class:`Missing`."""
     command: list[str | Path] = [programs.compiled("node"), HOST, str(port)]
-    with programs.started("node", command, setup.folder, core=setup.cores.node) as program:
+    with programs.started("node", command, setup.folder, cores={setup.cores.node}) as program:
         program.read_line()
         yield program
 
@@ -93,10 +136,20 @@ def relay(kind: Kind, setup: Setup) -> Iterator[Relay]:
             yield Relay(kind, kind.value, node_port, None, [behind])
             return
         port = programs.free_port()
-        command = _COMMANDS[kind](setup, port, node_port)
-        with programs.started(kind.value, command, setup.folder, core=setup.cores.relay) as program:
+        with started(kind.value, command(kind, setup, port, node_port), setup) as program:
             programs.wait_for("listening", program, lambda: programs.accepts(port))
             yield Relay(kind, _name(kind, setup), port, program, [behind])
+
+
+@contextlib.contextmanager
+def started(name: str, command: Sequence[str | Path], setup: Setup) -> Iterator[Program]:
+    """A relay's program, with what all relays are given."""
+    environment = {"CXFR_ENGINE": setup.engine}
+    if setup.tls:
+        environment["OPENSSL_CONF"] = str(setup.folder.write("openssl.cnf", _OPENSSL))
+    cores = setup.cores.relay
+    with programs.started(name, command, setup.folder, cores=cores, environment=environment) as program:
+        yield program
 
 
 def _name(kind: Kind, setup: Setup) -> str:
@@ -106,12 +159,17 @@ def _name(kind: Kind, setup: Setup) -> str:
 # --- how each is started
 
 
+def command(kind: Kind, setup: Setup, port: int, node_port: int) -> list[str | Path]:
+    """That starts a relay. Raises :class:`Missing` where this machine has none."""
+    return _COMMANDS[kind](setup, port, node_port)
+
+
 def _bare(setup: Setup, port: int, node_port: int) -> list[str | Path]:
     return [programs.compiled("relay"), HOST, str(port), HOST, str(node_port)]
 
 
 def _haproxy(setup: Setup, port: int, node_port: int) -> list[str | Path]:
-    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    program = _program("haproxy")
     if program is None:
         raise Missing("HAProxy is not installed (Debian: haproxy)")
     secure = f" ssl crt {setup.certificate.both}" if setup.certificate is not None else ""
@@ -135,7 +193,7 @@ listen clients
 
 
 def _nginx(setup: Setup, port: int, node_port: int) -> list[str | Path]:
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    program = _program("nginx")
     if program is None:
         raise Missing("nginx is not installed (Debian: nginx-light, libnginx-mod-stream)")
     secure = certificate = ""
@@ -183,7 +241,7 @@ def _proxy(setup: Setup, port: int, node_port: int) -> list[str | Path]:
 
 def proxy_command(setup: Setup, port: int, nodes: Path, control: Path) -> list[str | Path]:
     """The proxy as an operator runs it; only its limit on connections from one address is lifted."""
-    command: list[str | Path] = [PYTHON, "-m", "bench.serve_proxy", setup.engine]
+    command: list[str | Path] = [PYTHON, "-m", "cxfr_proxy", "--workers", str(setup.workers)]
     command += ["--backends", nodes, "--listen", f"{HOST}:{port}", "--control", control]
     command += ["--connections-per-address", "none"]
     if setup.certificate is not None:

@@ -1,44 +1,18 @@
-"""What a bench found: rows of values from several rounds; as a table, as JSON, as a plot."""
+"""What a bench found: values of several rounds; tables of them, goals they meet or miss, plots; all of it as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
-import statistics
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from bench.plots import Plot, draw
+from bench.spread import Spread
 
 RESULTS: Final = Path(__file__).parent / "results"
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """One figure, measured in several rounds."""
-
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
-        return cls(tuple(values))
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    def over(self, other: Spread) -> float:
-        """The median of the rounds' own ratios: what slowed one round down slowed both."""
-        return statistics.median(mine / theirs for mine, theirs in zip(self.values, other.values, strict=True))
-
-    def show(self, scale: float = 1.0, digits: int = 1) -> str:
-        """``median (min-max)``, or the one value there is."""
-        low, middle, high = (
-            f"{value * scale:,.{digits}f}" for value in (min(self.values), self.median, max(self.values))
-        )
-        return middle if len(self.values) == 1 else f"{middle} ({low}-{high})"
 
 
 @dataclass(slots=True)
@@ -77,74 +51,98 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join([first, *rest]) + " |"
 
 
-@dataclass(slots=True)
-class Bars:
-    """A plot: groups of bars, a bar for each series. ``None`` where a series has nothing in a group."""
+# --- goals
 
-    name: str
-    title: str
-    unit: str
-    groups: Sequence[str]
-    series: dict[str, list[Spread | None]]
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the proxy has to reach: at most ``limit``, or at least. The median counts.
+
+    ``found`` ``None``: nothing to measure it by on this machine, or in this run.
+    """
+
+    what: str
+    limit: float
+    found: Spread | None
+    unit: str = ""
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool | None:
+        """``None``: not measured."""
+        if self.found is None:
+            return None
+        return self.found.median >= self.limit if self.at_least else self.found.median <= self.limit
+
+    def cells(self) -> list[str]:
+        sign = ">=" if self.at_least else "<="
+        found = self.found.show(digits=_digits(self.limit)) if self.found is not None else ""
+        return [self.what, f"{sign} {self.limit:,g}{self.unit}", found, _HOLDS[self.holds]]
+
+    def to_json(self) -> dict[str, object]:
+        values = self.found.values if self.found is not None else None
+        return {**dataclasses.asdict(self), "found": values, "holds": self.holds}
+
+
+_HOLDS: Final = {True: "yes", False: "NO", None: "not measured"}
+
+
+def _digits(limit: float) -> int:
+    """As many as a reader needs to see on which side of the limit a figure is; a limit of 0 is for counts."""
+    return 0 if limit >= 100 or not limit else 1 if limit >= 10 else 2
+
+
+def goals_table(title: str, goals: Iterable[Goal]) -> Table:
+    """One row a goal."""
+    table = Table(title, columns("goal | limit | found: median (min-max) | holds"))
+    for goal in goals:
+        table.rows.append(goal.cells())
+    counts = [sum(row[-1] == word for row in table.rows) for word in _HOLDS.values()]
+    table.notes.append("{} hold, {} do not, {} were not measured".format(*counts))
+    return table
+
+
+# --- the whole
 
 
 @dataclass(slots=True)
 class Report:
-    """``data`` is what goes into the JSON file, beside the tables: every round's figures."""
+    """``data`` is what goes into the JSON file, beside tables and goals: every round's figures."""
 
     name: str
     quick: bool
     about: dict[str, str]
     tables: list[Table] = field(default_factory=list)
-    plots: list[Bars] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
     data: list[dict[str, object]] = field(default_factory=list)
 
     def __str__(self) -> str:
         kind = " (quick: for finding bugs, not for quoting)" if self.quick else ""
         about = "; ".join(f"{name}: {value}" for name, value in self.about.items())
-        return f"## {self.name}{kind}\n\n{about}\n\n" + "\n".join(map(str, self.tables))
+        goals = [goals_table(f"{self.name.capitalize()}: goals", self.goals)] if self.goals else []
+        return f"## {self.name}{kind}\n\n{about}\n\n" + "\n".join(map(str, [*self.tables, *goals]))
 
     def to_json(self) -> dict[str, object]:
-        tables = [dataclasses.asdict(table) for table in self.tables]
-        return {"name": self.name, "quick": self.quick, "about": self.about, "tables": tables, "data": self.data}
+        return {
+            "name": self.name,
+            "quick": self.quick,
+            "about": self.about,
+            "goals": [goal.to_json() for goal in self.goals],
+            "tables": [dataclasses.asdict(table) for table in self.tables],
+            "data": self.data,
+        }
 
-    def save(self) -> list[Path]:
-        """JSON and plots into :data:`RESULTS`; the files written."""
-        RESULTS.mkdir(exist_ok=True)
+    def save(self, folder: Path) -> list[Path]:
+        """Tables, JSON and plots into ``folder``; the files written. No plots where matplotlib is missing."""
+        folder.mkdir(exist_ok=True)
         stem = f"{self.name}-quick" if self.quick else self.name
-        path = RESULTS / f"{stem}.json"
-        path.write_text(json.dumps(self.to_json()) + "\n", "utf-8")
-        written = [path]
-        for bars in self.plots:
-            target = RESULTS / f"{stem}-{bars.name}.svg"
-            if draw(bars, target):
-                written.append(target)
-        return written
+        texts = {folder / f"{stem}.md": str(self), folder / f"{stem}.json": json.dumps(self.to_json())}
+        for path, text in texts.items():
+            path.write_text(text.rstrip("\n") + "\n", "utf-8")
+        targets = {folder / f"{stem}-{plot.name}.png": plot for plot in self.plots}
+        return [*texts, *(target for target, plot in targets.items() if draw(plot, target, note=self._caption()))]
 
-
-def draw(bars: Bars, target: Path) -> bool:
-    """False where matplotlib is missing: tables and JSON are complete without it."""
-    try:
-        matplotlib: Any = importlib.import_module("matplotlib")  # Any: an optional library
-        matplotlib.use("Agg")
-        pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    except ImportError:
-        print("no plot: matplotlib is not installed (the extra 'bench' has it)", file=sys.stderr)
-        return False
-    figure, axes = pyplot.subplots(figsize=(max(5.0, 1.6 * len(bars.groups) + 2), 4))
-    width = 0.8 / len(bars.series)
-    for index, (label, spreads) in enumerate(bars.series.items()):
-        there = [(at, spread) for at, spread in enumerate(spreads) if spread is not None]
-        middles = [spread.median for _, spread in there]
-        below = [spread.median - min(spread.values) for _, spread in there]
-        above = [max(spread.values) - spread.median for _, spread in there]
-        places = [at + (index - (len(bars.series) - 1) / 2) * width for at, _ in there]
-        axes.bar(places, middles, width, yerr=[below, above], capsize=2, label=label)
-    axes.set_xticks(range(len(bars.groups)), bars.groups)
-    axes.set_ylabel(bars.unit)
-    axes.set_title(bars.title)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(target)
-    pyplot.close(figure)
-    return True
+    def _caption(self) -> str:
+        quick = "a quick run, not for quoting; " if self.quick else ""
+        return f"{quick}{self.about.get('cpu', '')}, {self.about.get('cores', '?')} cores, {self.about.get('when', '')}"

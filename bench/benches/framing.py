@@ -12,9 +12,11 @@ from typing import Final
 
 from lxml import etree
 
-from bench import machine
-from bench.options import Options, tell
-from bench.report import Bars, Report, Spread, Table
+from bench import machine, programs
+from bench.options import Options, new_report, tell
+from bench.plots import Bars, Plot
+from bench.report import Goal, Report, Table
+from bench.spread import Spread, ratio
 from bench.traffic import HEADER, TRAFFIC, Traffic
 from cxfr_proxy.xmpp import framing, stanza
 from cxfr_proxy.xmpp.framing import Header
@@ -23,15 +25,19 @@ _CUTS: Final = {"a stanza a read": None, "16 KiB a read": 16_384, "64 bytes a re
 _MAX_ELEMENT: Final = 1 << 20
 _MAX_DEPTH: Final = 64
 _LXML: Final = "lxml pull"
+_NATIVE: Final = "native"
+_GOAL: Final = 25.0
 
 Reader = Callable[[Sequence[bytes]], None]
 
 
 def run(options: Options) -> Report:
-    seconds = options.seconds_or(0.4, 0.05)
+    seconds = options.seconds_or(0.15, 0.05)
     rounds = options.rounds_or(7, 3)
-    report = Report("framing", options.quick, machine.describe())
+    report = new_report("framing", options)
+    report.about["lxml"] = f"{etree.__version__}, libxml2 {'.'.join(map(str, etree.LIBXML_VERSION))}"
     engines = [*framing.ENGINES, _LXML]
+    panels = {cut: Bars(cut, "MB/s", logarithmic=True, digits=0) for cut in _CUTS}
     table = Table(
         "Framing: ns per stanza, MB/s, and how many times as long as the first engine",
         ["traffic", "cut", *(f"{engine} ns" for engine in engines), *(f"{engine} MB/s" for engine in engines)]
@@ -40,34 +46,32 @@ def run(options: Options) -> Report:
     for traffic in TRAFFIC:
         for cut, size in _CUTS.items():
             tell(f"framing: {traffic.name}, {cut}")
-            times = _measure(engines, traffic, size, rounds, seconds)
+            with programs.on_core(machine.cores().relay[0]):
+                times = _measure(engines, traffic, size, rounds, seconds)
             stanzas, total = len(traffic.stanzas), sum(map(len, traffic.stanzas))
             table.rows.append(
                 [traffic.name, cut]
                 + [times[engine].show(1e9 / stanzas, 0) for engine in engines]
                 + [f"{total / times[engine].median / 1e6:,.0f}" for engine in engines]
-                + [f"{times[engine].over(times[engines[0]]):.1f}" for engine in engines[1:]]
+                + [f"{found.median:.1f}" for e in engines[1:] if (found := ratio(times[e], times[engines[0]]))]
             )
+            found = ratio(times[_LXML], times.get(_NATIVE))
+            report.goals.append(Goal(f"{traffic.name}, {cut}: lxml pull / native", _GOAL, found, " x", at_least=True))
             report.data.append(
                 {"traffic": traffic.name, "cut": cut, "stanzas": stanzas, "bytes": total}
                 | {engine: list(spread.values) for engine, spread in times.items()}
             )
-            if size is None:
-                _add_bars(report, traffic, engines, times)
+            panels[cut].add_group(traffic.name, {e: _mb_per_second(total, times[e]) for e in engines})
     table.notes.append("the Lane around a framer (what is held back, what goes out) is not in these figures")
-    if "native" not in engines:
+    if _NATIVE not in engines:
         table.notes.append("no native engine was built here")
     report.tables.append(table)
+    report.plots.append(Plot("speed", "Framing: how fast the ends of stanzas are found", [*panels.values()], across=3))
     return report
 
 
-def _add_bars(report: Report, traffic: Traffic, engines: Sequence[str], times: dict[str, Spread]) -> None:
-    if not report.plots:
-        report.plots.append(Bars("stanza", "Framing, a stanza a read", "µs per stanza", [], {e: [] for e in engines}))
-    bars = report.plots[0]
-    bars.groups = [*bars.groups, traffic.name]
-    for engine in engines:
-        bars.series[engine].append(Spread.of(value * 1e6 / len(traffic.stanzas) for value in times[engine].values))
+def _mb_per_second(total: int, times: Spread) -> Spread:
+    return Spread.of(total / value / 1e6 for value in times.values)
 
 
 def _measure(

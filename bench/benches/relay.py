@@ -7,91 +7,30 @@ open all the time; in each round each has its turn.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
 from typing import Final
 
-from bench import machine
-from bench.load import STANZA_BYTES, Load, Measured
-from bench.options import Options, loads, new_setup, tell
-from bench.relays import Kind, Setup, max_sessions
-from bench.report import Bars, Report, Spread, Table, columns
+from bench.load import STANZA_BYTES, Load, Measured, bottleneck
+from bench.options import Options, loads, new_report, new_setup, tell
+from bench.plots import Bars, Plot
+from bench.relays import Kind, max_sessions
+from bench.report import Goal, Report, Table, columns
+from bench.spread import Spread, ratio
 
 _SESSIONS: Final = (100, 1_000, 5_000)
 _QUICK_SESSIONS: Final = (100, 1_000)
+_MANY: Final = 5_000
+"""From here on rounds are fewer: they take longer to begin, and differ less."""
 _IN_FLIGHT: Final = (1, 8)
 _KINDS: Final = (Kind.PROXY, Kind.HAPROXY, Kind.NGINX, Kind.BARE, Kind.DIRECT)
+_LATENCIES: Final = ("p50", "p99")
+_WARM_SECONDS: Final = 0.2
+_P99_LIMIT: Final = 1.5
 _PEERS: Final = (Kind.HAPROXY, Kind.NGINX, Kind.BARE)
-_BUSY: Final = 0.92
-"""From this share of its core on a process is taken to be the bottleneck."""
-
-
-@dataclass(slots=True)
-class _Figures:
-    """Of one relay in one setting, a value a round."""
-
-    rounds: list[Measured] = field(default_factory=list)
-
-    @property
-    def cpu(self) -> Spread:
-        return Spread.of(measured.cpu_each for measured in self.rounds)
-
-    @property
-    def rate(self) -> Spread:
-        return Spread.of(measured.rate for measured in self.rounds)
-
-
-def run(options: Options) -> Report:
-    report = Report("relay", options.quick, machine.describe())
-    for tls in (False, True):
-        _run_one(options, tls, report)
-    return report
-
-
-def _run_one(options: Options, tls: bool, report: Report) -> None:
-    word = "TLS" if tls else "plain"
-    missing: list[str] = []
-    cpu_table = Table(
-        f"Relay, {word}: CPU per round trip of {STANZA_BYTES} bytes, and round trips per second", _COLUMNS
-    )
-    latency_table = Table(f"Relay, {word}: latency at half load", _LATENCY_COLUMNS)
-    bars = Bars(f"cpu-{word}", f"Relay, {word}: CPU per round trip", "µs", [], {})
-    with contextlib.ExitStack() as stack:
-        setup = stack.enter_context(new_setup(options, tls=tls))
-        running = stack.enter_context(loads(_KINDS, setup, missing))
-        opened = 0
-        for sessions in _sizes(options):
-            tell(f"relay, {word}: {sessions} sessions")
-            for load in running:
-                load.open(sessions - opened)
-            opened = sessions
-            for in_flight in _IN_FLIGHT:
-                figures = _take_turns(running, options, in_flight)
-                _add_rows(cpu_table, bars, figures, sessions, in_flight, setup)
-                report.data += _data(word, sessions, in_flight, figures)
-                if in_flight == 1:
-                    rate = min(figures[load.relay.name].rate.median for load in running if load.relay.pids()) / 2
-                    _add_latency(latency_table, report, running, options, sessions, rate, word)
-    cpu_table.notes += [str(setup.cores), *_NOTES, *missing]
-    latency_table.notes += list(_LATENCY_NOTES)
-    report.tables += [cpu_table, latency_table]
-    report.plots.append(bars)
-
-
-def _sizes(options: Options) -> list[int]:
-    return [min(size, max_sessions()) for size in (_QUICK_SESSIONS if options.quick else _SESSIONS)]
-
-
-def _take_turns(running: Sequence[Load], options: Options, in_flight: int) -> dict[str, _Figures]:
-    figures = {load.relay.name: _Figures() for load in running}
-    for _ in range(options.rounds_or(7, 2)):
-        for load in running:
-            measured = load.run(warm=0.3, seconds=options.seconds_or(2.0, 0.7), in_flight=in_flight)
-            figures[load.relay.name].rounds.append(measured)
-    return figures
-
-
-# --- the tables
 
 _COLUMNS: Final = columns(
     f"relay | sessions | in flight | CPU µs per round trip | {' | '.join(f'/ {peer}' for peer in _PEERS)} |"
@@ -101,115 +40,189 @@ _NOTES: Final = (
     "'direct' has no relay, and no TLS: the most this load and this node can do together",
     "a ratio is the median of the rounds' own ratios; below 1 the relay of the row needs less CPU",
     "8 in flight: what arrives together is answered together, so reads hold several stanzas",
-    "bottleneck 'others': neither core was used up by the bench, so other processes of the machine were in the way",
+    "bottleneck 'nobody': neither core was used up, so somebody else's processes, or waking up, were in the way",
     "bottleneck 'load': round trips/s are the load's, and the relay's CPU is that of a relay with pauses",
 )
 _LATENCY_COLUMNS: Final = columns(
     "relay | sessions | rate/s | p50 µs | p99 µs | added p50 µs | added p99 µs | added p99 / haproxy | max µs |"
-    " unanswered"
+    " unanswered | CPU µs per round trip | / haproxy | load's core"
 )
 _LATENCY_NOTES: Final = (
     "half load: half the round trips/s of the slowest relay here with one in flight, the same for all",
-    "latency counts from when a stanza was due; 'added' is what the relay has above 'direct'",
+    "latency counts from when a stanza was due; 'added' is what the relay has above 'direct', round by round",
+    "all relays do the same work here, at the same rate, so CPU per round trip is that of relays with pauses",
 )
 
-
-def _add_rows(
-    table: Table, bars: Bars, figures: dict[str, _Figures], sessions: int, in_flight: int, setup: Setup
-) -> None:
-    for name, mine in figures.items():
-        is_relay = name != Kind.DIRECT
-        ratios = [
-            f"{mine.cpu.over(figures[peer].cpu):.2f}" if is_relay and peer in figures and peer != name else ""
-            for peer in _PEERS
-        ]
-        relay_busy = Spread.of(measured.relay_busy for measured in mine.rounds).median
-        load_busy = Spread.of(measured.load_busy(shared=setup.cores.shared) for measured in mine.rounds).median
-        table.add(
-            name,
-            f"{sessions:,}",
-            in_flight,
-            mine.cpu.show(1e6) if is_relay else None,
-            *ratios,
-            mine.rate.show(1, 0),
-            f"{relay_busy:.0%}" if is_relay else None,
-            f"{load_busy:.0%}",
-            _bottleneck(relay_busy, load_busy),
-        )
-        if is_relay:
-            bars.series.setdefault(name, []).append(Spread.of(value * 1e6 for value in mine.cpu.values))
-    bars.groups = [*bars.groups, f"{sessions:,}\n{in_flight} in flight"]
+Rounds = dict[str, list[Measured]]
+"""By relay, a value a round."""
 
 
-def _bottleneck(relay_busy: float, load_busy: float) -> str:
-    if relay_busy >= _BUSY:
-        return "both" if load_busy >= _BUSY else "relay"
-    return "load" if load_busy >= _BUSY else "others"
+@dataclass(frozen=True, slots=True)
+class _Case:
+    tls: bool
+    sessions: int
+    in_flight: int
+
+    @property
+    def word(self) -> str:
+        return "TLS" if self.tls else "plain"
+
+    def goals(self, cpu: dict[str, Spread]) -> list[Goal]:
+        """What CPU per round trip has to be here, beside whom. Limits that name no number of sessions hold for each."""
+        where = f"{self.word}, {self.sessions:,} sessions, {self.in_flight} in flight: CPU per round trip"
+        limits = {Kind.HAPROXY: self._haproxy_limit()}
+        if not self.tls and self.in_flight == 1:
+            limits[Kind.BARE] = 1.3
+        mine = cpu.get(Kind.PROXY)
+        return [Goal(f"{where} / {peer}", limit, ratio(mine, cpu.get(peer)), " x") for peer, limit in limits.items()]
+
+    def _haproxy_limit(self) -> float:
+        if self.in_flight > 1:
+            return 1.15
+        if self.tls:
+            return 1.1
+        return 1.15 if self.sessions <= 100 else 1.0
 
 
-def _add_latency(
-    table: Table,
-    report: Report,
-    running: Sequence[Load],
-    options: Options,
-    sessions: int,
-    rate: float,
-    word: str,
-) -> None:
-    figures: dict[str, list[Measured]] = {load.relay.name: [] for load in running}
-    for _ in range(options.rounds_or(5, 2)):
+def run(options: Options) -> Report:
+    report = new_report("relay", options)
+    cpu = Plot("cpu", "Relay: CPU for a round trip of one stanza", [])
+    latency = Plot("latency", "Relay: latency added at half load, the same rate for all", [])
+    for tls in (False, True):
+        half = _Half(tls, options, report)
+        half.measure()
+        report.tables += [half.cpu, half.latency]
+        cpu.panels = [*cpu.panels, *half.cpu_bars.values()]
+        latency.panels = [*latency.panels, *half.latency_bars.values()]
+    report.plots += [cpu, latency]
+    return report
+
+
+@dataclass(slots=True)
+class _Half:
+    """All that is measured plain, or with TLS."""
+
+    tls: bool
+    options: Options
+    report: Report
+    cpu: Table = field(init=False)
+    latency: Table = field(init=False)
+    cpu_bars: dict[int, Bars] = field(init=False)
+    latency_bars: dict[str, Bars] = field(init=False)
+
+    def __post_init__(self) -> None:
+        word = "TLS" if self.tls else "plain"
+        title = f"Relay, {word}: CPU per round trip of {STANZA_BYTES} bytes, and round trips per second"
+        self.cpu = Table(title, _COLUMNS)
+        self.latency = Table(f"Relay, {word}: latency at half load", _LATENCY_COLUMNS)
+        self.cpu_bars = {count: Bars(f"{word}, {count} in flight", "µs of CPU") for count in _IN_FLIGHT}
+        self.latency_bars = {which: Bars(f"{word}, {which}", "µs added", digits=0) for which in _LATENCIES}
+
+    def measure(self) -> None:
+        missing: list[str] = []
+        with contextlib.ExitStack() as stack:
+            setup = stack.enter_context(new_setup(self.options, tls=self.tls))
+            running = stack.enter_context(loads(_KINDS, setup, missing))
+            opened = 0
+            for size in _QUICK_SESSIONS if self.options.quick else _SESSIONS:
+                sessions = min(size, max_sessions())
+                tell(f"relay, {'TLS' if self.tls else 'plain'}: {sessions} sessions")
+                for load in running:
+                    load.open(sessions - opened)
+                opened = sessions
+                self._measure_sessions(running, sessions, shared=setup.cores.shared)
+        self.cpu.notes += [str(setup.cores), *_NOTES, *missing]
+        self.latency.notes += list(_LATENCY_NOTES)
+
+    def _measure_sessions(self, running: Sequence[Load], sessions: int, *, shared: bool) -> None:
+        count, seconds = self.options.rounds_or(3 if sessions >= _MANY else 5, 2), self.options.seconds_or(0.8, 0.4)
+        slowest = 0.0
+        for in_flight in _IN_FLIGHT:
+            run = partial(Load.run, warm=_WARM_SECONDS, seconds=seconds, in_flight=in_flight)
+            rounds = _take_turns(running, count, run)
+            self._add_cpu(_Case(self.tls, sessions, in_flight), rounds, shared=shared)
+            if in_flight == 1:
+                slowest = min(rate.median for name, rate in _spreads(rounds, "rate").items() if name != Kind.DIRECT)
+        pace = partial(Load.pace, warm=_WARM_SECONDS, seconds=seconds, rate=slowest / 2)
+        self._add_latency(_Case(self.tls, sessions, 1), _take_turns(running, count, pace), slowest / 2, shared=shared)
+
+    def _add_cpu(self, case: _Case, rounds: Rounds, *, shared: bool) -> None:
+        cpu, rate = _spreads(rounds, "cpu_each", 1e6), _spreads(rounds, "rate")
+        del cpu[Kind.DIRECT]
+        for name, measured in rounds.items():
+            load_busy, relay_busy = _load_busy(measured, shared=shared), median(m.relay_busy for m in measured)
+            self.cpu.add(
+                *(name, f"{case.sessions:,}", case.in_flight, cpu[name].show() if name in cpu else None),
+                *(_ratio_cell(name, cpu, peer) for peer in _PEERS),
+                rate[name].show(1, 0),
+                *(f"{relay_busy:.0%}" if name in cpu else None, f"{load_busy:.0%}"),
+                bottleneck(relay_busy, load_busy),
+            )
+        goals = case.goals(cpu)
+        theirs = cpu.get(Kind.HAPROXY)
+        limit = goals[0].limit * theirs.median if theirs is not None else None
+        self.cpu_bars[case.in_flight].add_group(f"{case.sessions:,} sessions", dict(cpu), limit)
+        self.report.goals += goals
+        self.report.data += _data("run", case, rounds)
+
+    def _add_latency(self, case: _Case, rounds: Rounds, rate: float, *, shared: bool) -> None:
+        times = {which: _spreads(rounds, which, 1e6) for which in _LATENCIES}
+        cpu = _spreads(rounds, "cpu_each", 1e6)
+        del cpu[Kind.DIRECT]
+        added = {which: {name: of[name].minus(of[Kind.DIRECT]) for name in cpu} for which, of in times.items()}
+        for name, measured in rounds.items():
+            self.latency.add(
+                *(name, f"{case.sessions:,}", f"{rate:,.0f}"),
+                *(of[name].show(1, 0) for of in times.values()),
+                *(of[name].show(1, 0) if name in of else None for of in added.values()),
+                f"{found:.2f}" if name != Kind.HAPROXY and (found := _added_ratio(added["p99"], name)) else None,
+                f"{max(m.slowest for m in measured) * 1e6:,.0f}",
+                sum(m.unanswered for m in measured),
+                cpu[name].show() if name in cpu else None,
+                _ratio_cell(name, cpu, Kind.HAPROXY),
+                f"{_load_busy(measured, shared=shared):.0%}",
+            )
+        what = f"{case.word}, {case.sessions:,} sessions: added p99 at half load / haproxy"
+        found = _added_ratio(added["p99"], Kind.PROXY)
+        self.report.goals.append(Goal(what, _P99_LIMIT, Spread.of([found]) if found is not None else None, " x"))
+        self.report.data += _data("pace", case, rounds)
+        theirs = added["p99"].get(Kind.HAPROXY)
+        limits = {"p50": None, "p99": _P99_LIMIT * theirs.median if theirs is not None else None}
+        for which, bars in self.latency_bars.items():
+            bars.add_group(f"{case.sessions:,} sessions", dict(added[which]), limits[which])
+
+
+def _take_turns(running: Sequence[Load], count: int, measure: Callable[[Load], Measured]) -> Rounds:
+    rounds: Rounds = {load.relay.name: [] for load in running}
+    for _ in range(count):
         for load in running:
-            measured = load.pace(warm=0.3, seconds=options.seconds_or(3.0, 1.0), rate=rate)
-            figures[load.relay.name].append(measured)
-    direct = figures.get(Kind.DIRECT)
-    added: dict[str, Spread] = {}
-    for name, rounds in figures.items():
-        p50, p99 = (Spread.of(getattr(measured, which) for measured in rounds) for which in ("p50", "p99"))
-        cells = ["", "", ""]
-        if direct is not None and name != Kind.DIRECT:
-            added[name] = _minus(p99, [measured.p99 for measured in direct])
-            cells = [_minus(p50, [measured.p50 for measured in direct]).show(1e6, 0), added[name].show(1e6, 0), ""]
-        slowest = max(measured.slowest for measured in rounds)
-        unanswered = sum(measured.unanswered for measured in rounds)
-        times = p50.show(1e6, 0), p99.show(1e6, 0), *cells, f"{slowest * 1e6:,.0f}"
-        table.add(name, f"{sessions:,}", f"{rate:,.0f}", *times, unanswered)
-    if Kind.HAPROXY in added and added[Kind.HAPROXY].median > 0:
-        for row in table.rows[-len(figures) :]:
-            if row[0] in added and row[0] != Kind.HAPROXY:
-                row[7] = f"{added[row[0]].median / added[Kind.HAPROXY].median:.2f}"
-    report.data += [
-        {
-            "traffic": word,
-            "sessions": sessions,
-            "rate": rate,
-            "relay": name,
-            "p50": m.p50,
-            "p99": m.p99,
-            "max": m.slowest,
-        }
-        for name, rounds in figures.items()
-        for m in rounds
-    ]
+            rounds[load.relay.name].append(measure(load))
+    return rounds
 
 
-def _minus(spread: Spread, base: Sequence[float]) -> Spread:
-    return Spread.of(mine - theirs for mine, theirs in zip(spread.values, base, strict=True))
+def _spreads(rounds: Rounds, which: str, scale: float = 1.0) -> dict[str, Spread]:
+    """One of the figures of :class:`Measured`, for each relay."""
+    return {name: Spread.of(getattr(m, which) * scale for m in measured) for name, measured in rounds.items()}
 
 
-def _data(word: str, sessions: int, in_flight: int, figures: dict[str, _Figures]) -> list[dict[str, object]]:
+def _load_busy(measured: Sequence[Measured], *, shared: bool) -> float:
+    return median(m.load_busy(shared=shared) for m in measured)
+
+
+def _ratio_cell(name: str, spreads: dict[str, Spread], peer: Kind) -> str | None:
+    found = ratio(spreads.get(name), spreads.get(peer)) if name != peer else None
+    return f"{found.median:.2f}" if found is not None else None
+
+
+def _added_ratio(added: dict[str, Spread], name: str) -> float | None:
+    """Of the medians, for differences of two tails vary much from round to round. ``None``: nothing to divide by."""
+    mine, theirs = added.get(name), added.get(Kind.HAPROXY)
+    return mine.median / theirs.median if mine is not None and theirs is not None and theirs.median > 0 else None
+
+
+def _data(what: str, case: _Case, rounds: Rounds) -> list[dict[str, object]]:
     return [
-        {
-            "traffic": word,
-            "sessions": sessions,
-            "in_flight": in_flight,
-            "relay": name,
-            "cpu_us": measured.cpu_each * 1e6,
-            "rate": measured.rate,
-            "relay_cpu": measured.relay_cpu,
-            "load_cpu": measured.load_cpu,
-            "node_cpu": measured.node_cpu,
-            "seconds": measured.seconds,
-        }
-        for name, mine in figures.items()
-        for measured in mine.rounds
+        {"what": what, **dataclasses.asdict(case), "relay": name, **dataclasses.asdict(measured)}
+        for name, all_of_them in rounds.items()
+        for measured in all_of_them
     ]

@@ -81,6 +81,7 @@ static inline int listen_on(const char *host, int port) {
     struct sockaddr_in address = address_of(host, port);
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one); /* one process has too few descriptors for all */
     if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 4096)) die("listen");
     return fd;
 }
