@@ -8,6 +8,7 @@ on the other side, an end is passed on, two ends are the end.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import socket
 import ssl
@@ -107,6 +108,7 @@ class World:
         self.pump = pump
         self.nursery = nursery
         self.running = 0
+        self._ids = itertools.count(1)
 
     def session(
         self, session: Passing, client: socket.socket, node: socket.socket, *, buffer_bytes: int | None = None
@@ -118,19 +120,18 @@ class World:
             cast("Session", session),
             client,
             node,
-            session_id=1,
+            session_id=next(self._ids),
             client_address="127.0.0.1",
             observer=lambda relayed, event: None,
+            on_over=self._over,
         )
-        self.nursery.start_soon(self._run, relayed)
+        self.running += 1
+        relayed.start()
+        self.nursery.start_soon(self.pump.keep)
         return relayed
 
-    async def _run(self, relayed: Relayed) -> None:
-        self.running += 1
-        try:
-            await relayed.run()
-        finally:
-            self.running -= 1
+    def _over(self, relayed: Relayed) -> None:
+        self.running -= 1
 
 
 @asynccontextmanager
