@@ -36,7 +36,10 @@ class Endpoint:
     @classmethod
     def from_stream(cls, stream: trio.SocketStream) -> Endpoint:
         """Take the socket over from trio, for raw use."""
-        sock = socket.socket(fileno=stream.socket.detach())
+        return cls.from_socket(socket.socket(fileno=stream.socket.detach()))
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> Endpoint:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             # Without it each restart of a stream waits for a delayed acknowledgement: 40 ms a step.

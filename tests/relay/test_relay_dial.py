@@ -42,11 +42,11 @@ def node(port: int, tls: NodeTls = NodeTls.NONE, **options: object) -> NodeSpec:
 
 
 def says(*replies: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:
-    """A node that answers each thing it reads with the next of these, then closes."""
+    """A node that answers each thing it reads with the next of these, then closes; without any, when it has read."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
-            for reply in replies:
+            for reply in replies or (b"",):
                 await stream.receive_some()
                 await stream.send_all(reply)
 
