@@ -26,7 +26,7 @@ from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.operations import ProxyOperations
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
-from cxfr_proxy.relay.listen import bind
+from cxfr_proxy.relay.listen import accept, bind
 from cxfr_proxy.relay.pump import Pump, Relayed
 from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates
@@ -109,7 +109,7 @@ class Proxy:
             task_status.started()
             async with trio.open_nursery() as clients:
                 with self._listening:
-                    await trio.serve_listeners(self._server.serve, listeners, handler_nursery=clients)
+                    await accept(listeners, self._server.serve, clients)
                 self._server.open_no_more()
                 clients.cancel_scope.deadline = trio.current_time() + self._config.timeouts.hard_stop_after
                 await self._move_everybody()

@@ -1,19 +1,44 @@
-"""Where clients come in."""
+"""Where clients come in: bind, and accept."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
 
 import trio
 
 from cxfr_proxy.config import ListenAddress
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
 
 BACKLOG: Final = 1024
 """Connections that wait for being accepted: what comes back within a second of a node's death."""
+_ACCEPTED_TOGETHER: Final = 32
+"""Connections taken before those that are open get their turn."""
+_NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""What passes once others have closed."""
+_GONE: Final = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    )
+)
+"""What concerns the one connection alone, accept(2)."""
+_NO_ROOM_SECONDS: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+Serve = Callable[[socket.socket, Any], Awaitable[None]]
+"""Takes over an accepted socket, and its far end's address in the form of its family."""
 
 
 def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
@@ -51,6 +76,42 @@ def _why(exc: OSError | UnicodeError) -> str:
     if isinstance(exc, socket.gaierror) or exc.errno is None:
         return exc.strerror or str(exc)
     return os.strerror(exc.errno)  # its own text repeats the address
+
+
+async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery) -> None:
+    """Start ``serve`` in the nursery for each connection, until cancelled; then the listeners are closed."""
+    async with trio.open_nursery() as accepting:
+        for listener in listeners:
+            accepting.start_soon(_accept_from, listener, serve, nursery)
+
+
+async def _accept_from(listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery) -> None:
+    async with listener:
+        # Not by the listener itself: it wraps each socket twice, only for it to be unwrapped again.
+        with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
+            sock.setblocking(False)
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                if not _accept_some(sock, serve, nursery):
+                    await trio.sleep(_NO_ROOM_SECONDS)
+
+
+def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery) -> bool:
+    """Take what waits; False where there is no room for more."""
+    for _ in range(_ACCEPTED_TOGETHER):
+        try:
+            accepted, address = sock.accept()
+        except BlockingIOError:
+            break
+        except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                emit(_log, "accept-failed", level=logging.ERROR, error=os.strerror(exc.errno))
+                return False
+            if exc.errno not in _GONE:
+                raise
+            continue
+        nursery.start_soon(serve, accepted, address)
+    return True
 
 
 def _server(address: tuple[object, ...], family: int, *, dualstack_ipv6: bool = False) -> socket.socket:

@@ -8,7 +8,6 @@ come back.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import secrets
@@ -84,29 +83,28 @@ class ClientServer:
             jid_of_resumable=registry.jid_of_resumable,
         )
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection until it is closed or has a session. Raises nothing but ``Cancelled``.
+    async def serve(self, sock: socket.socket, address: object) -> None:
+        """One accepted connection until it is closed or has a session. Raises nothing but ``Cancelled``.
 
         One of the calls stays until no session is left, and ends them all when it is cancelled.
         """
         try:
-            await self._serve(Endpoint.from_stream(stream))
+            await self._serve(Endpoint.from_socket(sock), _peer(address))
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
         except Exception as exc:
             emit(_log, "connection-fault", level=logging.ERROR, exc_info=exc)
         await self._pump.keep()
 
-    async def _serve(self, endpoint: Endpoint) -> None:
+    async def _serve(self, endpoint: Endpoint, client: Peer | None) -> None:
         counted = None
         try:
-            client, proxy = _peer(endpoint.sock.getpeername), _peer(endpoint.sock.getsockname)
             address = client[0] if client is not None else "local"
             if not self._registry.connected(address, self._config.limits.connections_per_address):
                 emit(_log, "client-refused", level=logging.WARNING, client=address, reason="connections-per-address")
                 return
             counted = address
-            await _Connection(self, endpoint, client, proxy).run()
+            await _Connection(self, endpoint, client).run()
         finally:
             if endpoint.owned:
                 endpoint.close()
@@ -219,11 +217,10 @@ class ClientServer:
 class _Connection:
     """One accepted connection: a stream, or several where STARTTLS begins it anew."""
 
-    def __init__(self, server: ClientServer, endpoint: Endpoint, client: Peer | None, proxy: Peer | None) -> None:
+    def __init__(self, server: ClientServer, endpoint: Endpoint, client: Peer | None) -> None:
         self._server = server
         self._endpoint = endpoint
         self._client = client
-        self._proxy = proxy
         self._lane: Lane
         self._opening: ClientOpening | None = None  # None: there is no stream yet that could be answered
         self._limit: trio.CancelScope
@@ -326,7 +323,7 @@ class _Connection:
 
     async def _relay(self, header: StreamHeader) -> bool:
         """Begin a session; whether the connection has come back from it, for STARTTLS."""
-        node, node_end = await self._server.reach_node(header, self._client, self._proxy)
+        node, node_end = await self._server.reach_node(header, self._client, _peer(self._endpoint.sock.getsockname()))
         relay = partial(self._server.relay, header, self._lane, node, self._endpoint, node_end, self._address)
         if not self._server.offers_starttls(self._endpoint):
             relay()
@@ -349,12 +346,8 @@ class _Connection:
                 pass
 
 
-def _peer(name: Callable[[], object]) -> Peer | None:
-    with contextlib.suppress(OSError):
-        address = name()
-        if isinstance(address, tuple):
-            return str(address[0]), int(address[1])
-    return None
+def _peer(address: object) -> Peer | None:
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
 
 
 def _hinted_user(header: StreamHeader) -> str | None:
