@@ -66,10 +66,10 @@ class Dialer:
         """
         endpoint: Endpoint | None = None
         try:
-            with trio.fail_after(self._timeouts.node_connect_timeout):
-                endpoint = await self._connect(spec.address, resolve=resolve)
-                if spec.send_proxy is not None:
-                    await endpoint.send_all(proxy_protocol.header(spec.send_proxy, client, proxy))
+            endpoint = await self._connect(spec.address, resolve=resolve)
+            if spec.send_proxy is not None:
+                # The first bytes: a new socket takes them at once.
+                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, client, proxy))
             if spec.tls is not NodeTls.NONE:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
@@ -114,17 +114,18 @@ class Dialer:
         return context
 
     async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> Endpoint:
-        if isinstance(address, UnixAddress):
-            return await _connect_to((socket.AF_UNIX, address.path))
+        seconds = self._timeouts.node_connect_timeout
         literal = _literal(address)
         if literal is not None:
-            return await _connect_to(literal)
+            return await _connect_to(literal, seconds)
+        assert isinstance(address, Address), "only these can be names"
         known = self._answered.get(address)
         if known is not None and not resolve:
             with contextlib.suppress(OSError):
-                return await _connect_to(known)
+                return await _connect_to(known, seconds)
         self._answered.pop(address, None)
-        endpoint = Endpoint.from_stream(await trio.open_tcp_stream(address.host, address.port))
+        with trio.fail_after(seconds):
+            endpoint = Endpoint.from_stream(await trio.open_tcp_stream(address.host, address.port))
         self._answered[address] = (endpoint.sock.family, endpoint.sock.getpeername())
         return endpoint
 
@@ -158,8 +159,10 @@ class Dialer:
 
 
 @functools.lru_cache(maxsize=1024)
-def _literal(address: Address) -> _SocketAddress | None:
-    """An IP address; ``None`` for a name."""
+def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
+    """An IP address or a path; ``None`` for a name."""
+    if isinstance(address, UnixAddress):
+        return socket.AF_UNIX, address.path
     for family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
             socket.inet_pton(family, address.host)
@@ -167,7 +170,7 @@ def _literal(address: Address) -> _SocketAddress | None:
     return None
 
 
-async def _connect_to(address: _SocketAddress) -> Endpoint:
+async def _connect_to(address: _SocketAddress, seconds: float) -> Endpoint:
     await trio.lowlevel.checkpoint_if_cancelled()
     family, name = address
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -177,7 +180,8 @@ async def _connect_to(address: _SocketAddress) -> Endpoint:
         if error == errno.EINPROGRESS:
             error = sock.connect_ex(name)  # one on this machine has answered by now
         if error == errno.EALREADY:
-            await trio.lowlevel.wait_writable(sock)
+            with trio.fail_after(seconds):
+                await trio.lowlevel.wait_writable(sock)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.EISCONN):
             raise OSError(error, os.strerror(error))
