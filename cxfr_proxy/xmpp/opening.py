@@ -66,6 +66,16 @@ class StreamHeader:
         """The closing tag that ends this stream."""
         return f"</{self.prefix}:stream>".encode()
 
+    @property
+    def in_use(self) -> StreamHeader:
+        """What matters of it once the stream is bound: its form. One object for all streams of the same."""
+        return _form(self.context, self.prefix)
+
+
+@functools.lru_cache(maxsize=64)
+def _form(context: bytes, prefix: str) -> StreamHeader:
+    return StreamHeader(b"", context, to=None, from_=None, id=None, lang=None, version=None, prefix=prefix)
+
 
 def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
     """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
@@ -382,7 +392,7 @@ class Negotiation:
     def _on_features(self, data: bytes, rewritten: _Rewritten) -> Passage:
         self.warnings = rewritten.warnings
         if rewritten.data != data:
-            self._features = data
+            self._features = rewritten.original
         if rewritten.unusable and not self._offer_starttls:
             # Without its STARTTLS nothing would be left, and the client would wait for ever.
             return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
@@ -433,6 +443,8 @@ class Negotiation:
 
 @dataclass(frozen=True, slots=True)
 class _Rewritten:
+    original: bytes
+    """The same object for all who got the same."""
     data: bytes
     warnings: tuple[str, ...]
     unusable: bool
@@ -445,13 +457,13 @@ def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_byt
 
     ``None`` where it is some other element of that name.
     """
-    element = stanza.parse(data, context)
+    original, element = data, stanza.parse(data, context)
     if element.tag != _STREAM_FEATURES:
         return None
     warnings, unusable = features.warnings(element), features.needs_tls(element)
     if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes):
         data = stanza.serialize(element)
-    return _Rewritten(data, warnings, unusable)
+    return _Rewritten(original, data, warnings, unusable)
 
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()
