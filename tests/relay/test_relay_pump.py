@@ -574,6 +574,45 @@ async def test_cancelled(state: State, first: str) -> None:
                 sock.close()
 
 
+async def test_one_task_keeps_all_sessions() -> None:
+    """The first call stays until none is left, whoever came while it waited; the others return at once."""
+    async with world() as it:
+        with plain_pair() as one, plain_pair() as two:
+            first, _ = it.session(Passing(), *one.inner), it.session(Passing(), *two.inner)
+            await settled()
+            with trio.fail_after(10):
+                await it.pump.keep()
+            assert len(it.nursery.child_tasks) == 1
+            first.stop()
+            await settled()
+            assert len(it.nursery.child_tasks) == 1
+            for relayed in list(it.pump._sessions.values()):
+                relayed.stop()
+            await until(lambda: not it.nursery.child_tasks)
+        with plain_pair() as three:
+            it.session(Passing(), *three.inner)
+            await settled()
+            assert len(it.nursery.child_tasks) == 1, "the next one keeps again"
+    assert not it.running
+
+
+async def test_who_hears_of_the_end_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the pump goes on."""
+
+    def fail(relayed: Relayed) -> None:
+        raise RuntimeError("at the end")
+
+    async with world() as it:
+        with plain_pair() as one, plain_pair() as two:
+            relayed = it.session(Passing(), *one.inner)
+            relayed._on_over = fail
+            relayed.stop()
+            it.session(Passing(), *two.inner)
+            await write(two.client, b"x")
+            assert await read(two.node, 1) == b"x"
+    assert [record.msg for record in caplog.records] == ["session-fault"]
+
+
 # --- many
 
 
