@@ -335,6 +335,8 @@ class _Connection:
         finally:
             if relayed.upgrade is not None:
                 self._endpoint.take_back()
+            elif not settled.is_set():
+                relayed.stop()  # cancelled, and perhaps nobody keeps it yet
         return self._endpoint.owned
 
     async def _refuse(self, last_bytes: bytes) -> None:
