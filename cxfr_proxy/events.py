@@ -14,8 +14,10 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TextIO
@@ -27,6 +29,8 @@ MAX_VALUE_CHARS: Final = 1000
 MAX_TRACEBACK_CHARS: Final = 20_000
 """Tracebacks are this program's own words, and their end is what counts: about 200 frames."""
 
+_PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
+"""Printable ASCII without space, quote, equals sign and backslash: nearly every value."""
 _RECORD_ATTRIBUTE: Final = "cxfr_proxy_fields"
 
 
@@ -58,7 +62,11 @@ def emit(
     """Log one event. A field that is ``None`` is left out of text and ``null`` in JSON; ``exc_info`` adds a
     traceback."""
     if logger.isEnabledFor(level):
-        logger.log(level, event, exc_info=exc_info, extra={_RECORD_ATTRIBUTE: fields})
+        # By hand: Logger.log() would look for the line that has called it, which is never written.
+        exception = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
+        record = logging.LogRecord(logger.name, level, "", 0, event, None, exception)
+        setattr(record, _RECORD_ATTRIBUTE, fields)
+        logger.handle(record)
 
 
 def quoted(value: str) -> str:
@@ -68,6 +76,8 @@ def quoted(value: str) -> str:
     ``str.isprintable`` is false for line and paragraph separators, for control and format characters
     (terminal escapes, text direction) and for lone surrogates, which no stream could encode.
     """
+    if _PLAIN.fullmatch(value):
+        return value
     if value and value.isprintable() and not any(char in ' "=\\' for char in value):
         return value
     return '"' + "".join(_escaped(char) for char in value) + '"'
@@ -97,6 +107,11 @@ def _text_value(value: Value) -> str:
     return quoted(str(value))
 
 
+@functools.lru_cache(maxsize=2)
+def _second(timestamp: int) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 class _EventFormatter(logging.Formatter):
     def event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
         """The event's name and fields; a record that :func:`emit` didn't make is the event ``log``."""
@@ -112,8 +127,8 @@ class _EventFormatter(logging.Formatter):
     @staticmethod
     def time_of(record: logging.LogRecord) -> str:
         """UTC, milliseconds: ``2026-01-31T12:00:00.000Z``."""
-        at = datetime.fromtimestamp(record.created, UTC)
-        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        milliseconds = int(record.created * 1000)
+        return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
 class TextFormatter(_EventFormatter):

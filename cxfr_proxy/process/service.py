@@ -20,8 +20,9 @@ from cxfr_proxy.config import Config
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.listen import accept
 from cxfr_proxy.relay.pump import Pump, Relayed
-from cxfr_proxy.relay.room import Room, RoomyListener, sessions_that_fit
+from cxfr_proxy.relay.room import Room, sessions_that_fit
 from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.commands import BoundTo, Ended, Event, Forged, NodeLost, Reason, Transferred, Warned
@@ -63,6 +64,7 @@ class Service:
         self._checks = checks
         self._observer = observer
         self._transfer_rate = config.transfer_rate * share
+        self.room = Room(sessions_that_fit())
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
         self._server = ClientServer(
             config,
@@ -74,8 +76,8 @@ class Service:
             certificates=certificates,
             observer=self._observe,
             on_gone=on_gone,
+            on_closed=self.room.leave,
         )
-        self.room = Room(sessions_that_fit())
         self._listening = trio.CancelScope()
         self._warned: set[tuple[str, str]] = set()
         self.stopping = False
@@ -96,20 +98,13 @@ class Service:
                 services.start_soon(self._mover.run)
                 task_status.started()
                 async with trio.open_nursery() as clients:
-                    roomy = [RoomyListener(listener, self.room) for listener in listeners]
                     with self._listening:
-                        await trio.serve_listeners(self._serve, roomy, handler_nursery=clients)
+                        await accept(listeners, self._server.serve, clients, self.room)
                     self._server.open_no_more()
                     clients.cancel_scope.deadline = trio.current_time() + self._config.timeouts.hard_stop_after
                     await self._move_everybody()
                 services.cancel_scope.cancel()
         return clients.cancel_scope.cancelled_caught
-
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        try:
-            await self._server.serve(stream)
-        finally:
-            self.room.leave()
 
     def stop(self) -> None:
         """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""

@@ -1,18 +1,26 @@
-"""Reaching a node: connect, say whose connection it is, and put TLS on it as its line in the nodes file says."""
+"""Reaching a node: connect, say whose connection it is, and put TLS on it as its line in the nodes file says.
+
+Resolving a name, and trying its addresses side by side (RFC 8305), costs as much as the rest of a login. So it is done
+for health checks, every other second, and a session is connected to the address that answered last; only where that
+fails, or none is known yet, the session goes the long way itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import os
 import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import trio
 from lxml import etree
 
-from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, UnixAddress
+from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, NodeError
 from cxfr_proxy.relay import proxy_protocol
@@ -24,38 +32,48 @@ from cxfr_proxy.xmpp.framing import Element, Header
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 
+_SocketAddress = tuple[int, Any]
+"""An address family, and an address in the form that sockets of this family take."""
 _STARTTLS: Final = f"<starttls xmlns='{names.TLS}'/>".encode()
 
 
 class Dialer:
-    """Connects to nodes. TLS contexts are made once per set of CA certificates; :meth:`forget` reads them anew."""
+    """Connects to nodes. TLS contexts are made once per set of CA certificates; :meth:`forget` reads them anew.
+
+    What names were found to stand for is forgotten as well.
+    """
 
     def __init__(self, timeouts: Timeouts, limits: Limits) -> None:
         self._timeouts = timeouts
         self._limits = limits
         self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
 
     def forget(self) -> None:
-        """The files with CA certificates may have changed."""
+        """The files with CA certificates may have changed, or the nodes."""
         self._contexts.clear()
+        self._answered.clear()
 
-    async def dial(self, spec: NodeSpec, domain: str, *, client: Peer | None, proxy: Peer | None) -> Endpoint:
+    async def dial(
+        self, spec: NodeSpec, domain: str, *, client: Peer | None, proxy: Peer | None, resolve: bool = False
+    ) -> Endpoint:
         """A connection to the node on which the client's stream can begin.
 
-        ``client`` and ``proxy`` are the ends of the client's connection, ``None`` where they have no IP address. Raises
-        :class:`NodeError` where the node can't be reached in time, or doesn't do what its line says; its text names no
-        address. Nothing stays open when cancelled.
+        ``client`` and ``proxy`` are the ends of the client's connection, ``None`` where they have no IP address.
+        ``resolve``: look the node's name up, whatever is remembered of it. Raises :class:`NodeError` where the node
+        can't be reached in time, or doesn't do what its line says; its text names no address. Nothing stays open when
+        cancelled.
         """
         endpoint: Endpoint | None = None
         try:
-            with trio.fail_after(self._timeouts.node_connect_timeout):
-                endpoint = await _connect(spec)
-                if spec.send_proxy is not None:
-                    await endpoint.send_all(proxy_protocol.header(spec.send_proxy, client, proxy))
-            with trio.fail_after(self._timeouts.tls_handshake_timeout):
-                if spec.tls is NodeTls.STARTTLS:
-                    await self._ask_for_tls(endpoint, domain)
-                if spec.tls is not NodeTls.NONE:
+            endpoint = await self._connect(spec.address, resolve=resolve)
+            if spec.send_proxy is not None:
+                # The first bytes: a new socket takes them at once.
+                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, client, proxy))
+            if spec.tls is not NodeTls.NONE:
+                with trio.fail_after(self._timeouts.tls_handshake_timeout):
+                    if spec.tls is NodeTls.STARTTLS:
+                        await self._ask_for_tls(endpoint, domain)
                     await endpoint.start_tls(
                         self._context(spec), server_side=False, server_hostname=node_name(spec, domain)
                     )
@@ -77,7 +95,7 @@ class Dialer:
         if name is None:
             spec = replace(spec, tls=NodeTls.NONE)
         try:
-            endpoint = await self.dial(spec, name or "", client=None, proxy=None)
+            endpoint = await self.dial(spec, name or "", client=None, proxy=None, resolve=True)
         except NodeError as exc:
             return exc.text
         endpoint.close()
@@ -94,6 +112,22 @@ class Dialer:
         if context is None:
             context = self._contexts[spec.ca] = node_context(spec)
         return context
+
+    async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> Endpoint:
+        seconds = self._timeouts.node_connect_timeout
+        literal = _literal(address)
+        if literal is not None:
+            return await _connect_to(literal, seconds)
+        assert isinstance(address, Address), "only these can be names"
+        known = self._answered.get(address)
+        if known is not None and not resolve:
+            with contextlib.suppress(OSError):
+                return await _connect_to(known, seconds)
+        self._answered.pop(address, None)
+        with trio.fail_after(seconds):
+            endpoint = Endpoint.from_stream(await trio.open_tcp_stream(address.host, address.port))
+        self._answered[address] = (endpoint.sock.family, endpoint.sock.getpeername())
+        return endpoint
 
     async def _ask_for_tls(self, endpoint: Endpoint, domain: str) -> None:
         """STARTTLS as a client does it, RFC 6120 section 5.4, with a stream of the proxy's own."""
@@ -124,10 +158,37 @@ class Dialer:
                 raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the node's stream ended before STARTTLS")
 
 
-async def _connect(spec: NodeSpec) -> Endpoint:
-    if isinstance(spec.address, UnixAddress):
-        return Endpoint.from_stream(await trio.open_unix_socket(spec.address.path))
-    return Endpoint.from_stream(await trio.open_tcp_stream(spec.address.host, spec.address.port))
+@functools.lru_cache(maxsize=1024)
+def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
+    """An IP address or a path; ``None`` for a name."""
+    if isinstance(address, UnixAddress):
+        return socket.AF_UNIX, address.path
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, address.host)
+            return family, (address.host, address.port)
+    return None
+
+
+async def _connect_to(address: _SocketAddress, seconds: float) -> Endpoint:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    family, name = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        endpoint = Endpoint.from_socket(sock)
+        error = sock.connect_ex(name)
+        if error == errno.EINPROGRESS:
+            error = sock.connect_ex(name)  # one on this machine has answered by now
+        if error == errno.EALREADY:
+            with trio.fail_after(seconds):
+                await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error not in (0, errno.EISCONN):
+            raise OSError(error, os.strerror(error))
+    except BaseException:
+        sock.close()
+        raise
+    return endpoint
 
 
 def _why(exc: BaseException) -> str:

@@ -22,7 +22,7 @@ RECEIVE_BYTES: Final = 16_384
 
 
 class Endpoint:
-    """Owns ``sock``, which must be non-blocking; :meth:`close` closes it, unless the pump has taken it over.
+    """Owns ``sock``, which must be non-blocking, until :meth:`give_away`.
 
     Every method that waits may be cancelled; after a cancelled :meth:`send_all` or :meth:`start_tls` the connection is
     in an unknown state and is good for closing only. ``OSError`` (``ssl.SSLError`` is one) means it is broken.
@@ -30,11 +30,16 @@ class Endpoint:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.owned = True
+        """Closing it is this object's task, and not the pump's."""
 
     @classmethod
     def from_stream(cls, stream: trio.SocketStream) -> Endpoint:
         """Take the socket over from trio, for raw use."""
-        sock = socket.socket(fileno=stream.socket.detach())
+        return cls.from_socket(socket.socket(fileno=stream.socket.detach()))
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> Endpoint:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             # Without it each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
@@ -89,8 +94,18 @@ class Endpoint:
         self.sock = wrapped
         await _retry(wrapped.do_handshake, wrapped, trio.lowlevel.wait_readable)
 
+    def give_away(self) -> socket.socket:
+        """The socket, for somebody else to close."""
+        self.owned = False
+        return self.sock
+
+    def take_back(self) -> None:
+        """The other one has no use for it any more."""
+        self.owned = True
+
     def close(self) -> None:
-        self.sock.close()
+        if self.owned:
+            self.sock.close()
 
 
 async def _retry(

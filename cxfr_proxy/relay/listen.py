@@ -1,19 +1,45 @@
-"""Where clients come in."""
+"""Where clients come in: bind, and accept."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
 
 import trio
 
 from cxfr_proxy.config import ListenAddress
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.relay.room import Room
 
 BACKLOG: Final = 1024
 """Connections that wait for being accepted: what comes back within a second of a node's death."""
+_ACCEPTED_TOGETHER: Final = 32
+"""Connections taken before those that are open get their turn."""
+_NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""What passes once others have closed."""
+_GONE: Final = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    )
+)
+"""What concerns the one connection alone, accept(2)."""
+_NO_ROOM_SECONDS: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+Serve = Callable[[socket.socket, Any], Awaitable[None]]
+"""Takes over an accepted socket, and its far end's address in the form of its family."""
 
 
 def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
@@ -78,6 +104,45 @@ def _why(exc: OSError | UnicodeError) -> str:
     if isinstance(exc, socket.gaierror) or exc.errno is None:
         return exc.strerror or str(exc)
     return os.strerror(exc.errno)  # its own text repeats the address
+
+
+async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+    """Start ``serve`` in the nursery for each connection there is room for, until cancelled; then the listeners are
+    closed. Each connection has entered the room; whoever closes it calls :meth:`Room.leave`."""
+    async with trio.open_nursery() as accepting:
+        for listener in listeners:
+            accepting.start_soon(_accept_from, listener, serve, nursery, room)
+
+
+async def _accept_from(listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+    async with listener:
+        # Not by the listener itself: it wraps each socket twice, only for it to be unwrapped again.
+        with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
+            sock.setblocking(False)
+            while True:
+                await room.wait()
+                await trio.lowlevel.wait_readable(sock)
+                if not _accept_some(sock, serve, nursery, room):
+                    await trio.sleep(_NO_ROOM_SECONDS)
+
+
+def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> bool:
+    """Take what waits and fits; False where the system has no room for more."""
+    for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
+        try:
+            accepted, address = sock.accept()
+        except BlockingIOError:
+            break
+        except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                emit(_log, "accept-failed", level=logging.ERROR, error=os.strerror(exc.errno))
+                return False
+            if exc.errno not in _GONE:
+                raise
+            continue
+        room.enter()
+        nursery.start_soon(serve, accepted, address)
+    return True
 
 
 def _server(

@@ -2,8 +2,9 @@
 
 What costs in a relay on top of trio is not Python and not the parser, it is a task switch and a wait per read. So the
 sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
-then serves every socket that is ready without waiting for anything: receive, scan, send the same bytes. A session's own
-trio task is parked meanwhile; it owns the session's life and its timer (:meth:`Relayed.run`).
+then serves every socket that is ready without waiting for anything: receive, scan, send the same bytes. A session has
+no task of its own: parked, it would take more memory than all the rest of it. One task keeps the sessions' lives, so
+that who cancels it ends them all (:meth:`Pump.keep`), and one their deadlines (:mod:`.timers`).
 
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
 through the lane alone; else the session is asked, and its commands are carried out.
@@ -18,7 +19,8 @@ Rules:
   if its turn is over before, or it may not be read now, it is remembered and served again.
 * *A fault ends one session.* An exception from one session's handling closes that session and is logged.
 
-Nothing in here awaits but :meth:`Pump.run`, so whatever else calls in finds every session between two events.
+Nothing in here awaits but :meth:`Pump.run` and :meth:`Pump.keep`, so whatever else calls in finds every session between
+two events.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
@@ -105,13 +108,16 @@ class Leg:
 
 
 class Relayed:
-    """A session in the pump. Made by :meth:`Pump.relay`; ``observer`` is told each event of the session."""
+    """A session in the pump. Made by :meth:`Pump.relay`.
+
+    ``observer`` is told each event of the session, and ``on_over`` when its sockets are closed or given back.
+    """
 
     __slots__ = (
         "_observer",
-        "_parked",
+        "_on_over",
         "_pump",
-        "_scope",
+        "alarm",
         "client_address",
         "closing",
         "id",
@@ -129,6 +135,7 @@ class Relayed:
         session_id: int,
         client_address: str,
         observer: Callable[[Relayed, Event], None],
+        on_over: Callable[[Relayed], None],
     ) -> None:
         self.id = session_id
         self.session = session
@@ -139,10 +146,11 @@ class Relayed:
         """The session is over; what is left to do is to get the last bytes out."""
         self.upgrade: socket.socket | None = None
         """The client's socket, given back for STARTTLS."""
+        self.alarm = math.inf
+        """When the pump's timers ring for it next."""
         self._pump = pump
         self._observer = observer
-        self._parked = trio.Event()
-        self._scope: trio.CancelScope | None = None
+        self._on_over = on_over
 
     @property
     def tls_version(self) -> str | None:
@@ -161,36 +169,23 @@ class Relayed:
         """End it at once."""
         self._pump.drive(self, self.session.stop)
 
-    async def run(self) -> None:
-        """Start the session, and park until it is over and its sockets are closed or given back.
-
-        The session's timer runs in here. Cancelling it stops the session at once.
-        """
-        try:
-            self._pump.drive(self, self.session.start)
-            while not self._parked.is_set():
-                with trio.CancelScope() as self._scope:
-                    self.wind()
-                    await self._parked.wait()
-                if self._scope.cancelled_caught:
-                    self._pump.expire(self)
-        finally:
-            self._scope = None
-            self._pump.discard(self)
+    def start(self) -> None:
+        """Begin. From here on the pump does all, until the session is over."""
+        self._pump.drive(self, self.session.start)
 
     def wind(self) -> None:
         """Set the timer by what is due first: the session's deadline, or a leg that is stuck."""
-        if self._scope is None:
-            return
         due = self.session.due(backlogged=bool(self.legs[Side.CLIENT].unsent))
         for leg in self.legs:
             if leg.stuck_since is not None:
                 stuck = leg.stuck_since + self._pump.write_stall_timeout
                 due = stuck if due is None else min(due, stuck)
-        self._scope.deadline = math.inf if due is None else due
+        if due is not None and due < self.alarm:
+            self.alarm = due
+            self._pump.timers.set(due, self.id)
 
-    def done(self) -> None:
-        self._parked.set()
+    def over(self) -> None:
+        self._on_over(self)
 
 
 class Pump:
@@ -199,15 +194,39 @@ class Pump:
     def __init__(self, *, write_stall_timeout: float) -> None:
         self.write_stall_timeout = write_stall_timeout
         self._epoll = select.epoll()
+        self._sessions: dict[int, Relayed] = {}
         self._legs: dict[int, Leg] = {}
         self._again: dict[Leg, None] = {}  # TLS legs with bytes that epoll does not see, in order
         self._turning = False
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, _IN)
         self._now = 0.0
+        self.timers = Timers(self._ring)
+        self._nobody_left: trio.Event | None = None  # somebody waits for it
 
     async def run(self) -> None:
-        """Serve until cancelled. The sessions are closed by their own tasks, and then the pump by :meth:`close`."""
+        """Serve until cancelled. The sessions end with :meth:`keep`, and then comes :meth:`close`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.timers.run)
+            await self._run()
+
+    async def keep(self) -> None:
+        """Wait until no session is left, and when cancelled, end those there are.
+
+        One task does so for all: where there is one, this returns at once.
+        """
+        if self._nobody_left is not None:
+            return
+        try:
+            while self._sessions:
+                self._nobody_left = trio.Event()
+                await self._nobody_left.wait()
+        finally:
+            self._nobody_left = None
+            for relayed in list(self._sessions.values()):
+                self.discard(relayed)
+
+    async def _run(self) -> None:
         while True:
             if self._again:
                 await trio.lowlevel.checkpoint()
@@ -251,9 +270,14 @@ class Pump:
         session_id: int,
         client_address: str,
         observer: Callable[[Relayed, Event], None],
+        on_over: Callable[[Relayed], None],
     ) -> Relayed:
-        """Take both sockets over. The caller awaits :meth:`Relayed.run` next, and nothing else."""
-        relayed = Relayed(self, session, session_id, client_address, observer)
+        """Take both sockets over. The caller calls :meth:`Relayed.start`, and awaits :meth:`keep` next.
+
+        ``session_id`` is no other session's.
+        """
+        relayed = Relayed(self, session, session_id, client_address, observer, on_over)
+        self._sessions[session_id] = relayed
         relayed.legs = (Leg(relayed, Side.CLIENT, client), Leg(relayed, Side.NODE, node))
         for leg in relayed.legs:
             leg.other = relayed.legs[1 - leg.side]
@@ -264,12 +288,16 @@ class Pump:
         """Close what is still open of a session, whatever state it is in."""
         if not relayed.closing:
             relayed.stop()
-        for leg in relayed.legs:
-            self._drop(leg)
-            if hasattr(leg, "owner"):
-                del leg.owner, leg.other  # circles, which only the collector could free
+        self._close(relayed, at_once=True)
 
-    def expire(self, relayed: Relayed) -> None:
+    def _ring(self, when: float, session_id: int) -> None:
+        relayed = self._sessions.get(session_id)
+        if relayed is not None and relayed.alarm == when:
+            relayed.alarm = math.inf
+            self._expire(relayed)
+            relayed.wind()
+
+    def _expire(self, relayed: Relayed) -> None:
         """The timer has run out: of the session, or of a leg that takes no bytes."""
         now = trio.current_time()
         for leg in relayed.legs:
@@ -288,14 +316,15 @@ class Pump:
     # --- serving a leg
 
     def _serve(self, leg: Leg, events: int) -> None:
+        owner = leg.owner
         try:
             if leg.unsent and events & ~_IN:
                 self._flush(leg)
-                self._settle(leg.owner)
+                self._settle(owner)
             if leg.interest & _IN and events & ~_OUT:
                 self._read(leg)
         except Exception as exc:
-            self._fail(leg.owner, exc)
+            self._fail(owner, exc)
 
     def _read(self, leg: Leg) -> None:
         owner, side = leg.owner, leg.side
@@ -441,8 +470,18 @@ class Pump:
         for leg in relayed.legs:
             if at_once or not leg.unsent:
                 self._drop(leg)
-        if all(leg.fd < 0 for leg in relayed.legs):
-            relayed.done()
+        if all(leg.fd < 0 for leg in relayed.legs) and self._sessions.pop(relayed.id, None) is not None:
+            self._on_over(relayed)
+
+    def _on_over(self, relayed: Relayed) -> None:
+        if self._nobody_left is not None and not self._sessions:
+            self._nobody_left.set()
+        for leg in relayed.legs:
+            del leg.owner, leg.other  # circles, which only the collector could free
+        try:
+            relayed.over()
+        except Exception as exc:
+            emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
 
     def _give_back(self, relayed: Relayed) -> None:
         client = relayed.legs[Side.CLIENT]

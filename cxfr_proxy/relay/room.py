@@ -53,6 +53,10 @@ class Room:
         self._left = trio.Event()
         self._said = False
 
+    @property
+    def free(self) -> int:
+        return self.connections - self.taken
+
     async def wait(self) -> None:
         """Return when one more fits."""
         if self.taken >= self.connections:
@@ -82,20 +86,3 @@ class Room:
                 connections=self.taken,
                 reason="no descriptors for more (RLIMIT_NOFILE); new clients wait until others leave",
             )
-
-
-class RoomyListener(trio.abc.Listener[trio.SocketStream]):
-    """A listener that accepts only what there is room for. Whoever gets the stream calls :meth:`Room.leave`."""
-
-    def __init__(self, listener: trio.SocketListener, room: Room) -> None:
-        self._listener = listener
-        self._room = room
-
-    async def accept(self) -> trio.SocketStream:
-        await self._room.wait()
-        stream = await self._listener.accept()
-        self._room.enter()
-        return stream
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()

@@ -1,17 +1,20 @@
-"""One client connection, from accept to close: sniff, TLS, opening, place, dial, and then the pump.
+"""One client connection until the pump has it: sniff, TLS, opening, place, dial.
 
 Carries out and decides nothing about streams; that is :mod:`cxfr_proxy.xmpp.opening` before there is a node, and the
-session afterwards.
+session afterwards. A connection has a task of its own as long as it opens. With the session it goes over to the pump,
+and the task ends; where STARTTLS is on offer it stays until the client has logged in without, for the connection may
+come back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -27,7 +30,7 @@ from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.proxy_protocol import Peer
 from cxfr_proxy.relay.pump import Pump, Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.session.commands import Event
+from cxfr_proxy.session.commands import BoundTo, Ended, Event
 from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.xmpp import jid
@@ -44,7 +47,8 @@ _log = logging.getLogger(__name__)
 
 
 class ClientServer:
-    """Serves clients' connections. ``observer`` is told each event of a session, ``on_gone`` when one was removed."""
+    """Serves clients' connections. ``observer`` is told each event of a session, ``on_gone`` when one was removed,
+    ``on_closed`` when a connection is, with or without one."""
 
     def __init__(
         self,
@@ -58,8 +62,8 @@ class ClientServer:
         certificates: ServerCertificates,
         observer: Callable[[Relayed, Event], None],
         on_gone: Callable[[], None],
+        on_closed: Callable[[], None],
     ) -> None:
-        self._on_gone = on_gone
         self._config = config
         self._cluster = cluster
         self._registry = registry
@@ -68,6 +72,9 @@ class ClientServer:
         self._checks = checks
         self._certificates = certificates
         self._observer = observer
+        self._on_gone = on_gone
+        self._on_closed = on_closed
+        self._on_over = self._end  # one object for all sessions
         self._openings: set[trio.CancelScope] = set()
         self.stopping = False
         self._domains = frozenset(domain.lower() for domain in config.domain)
@@ -79,27 +86,35 @@ class ClientServer:
             jid_of_resumable=registry.jid_of_resumable,
         )
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection until it is closed. Raises nothing but ``Cancelled``."""
-        endpoint = None
+    async def serve(self, sock: socket.socket, address: object) -> None:
+        """One accepted connection until it is closed or has a session. Raises nothing but ``Cancelled``.
+
+        One of the calls stays until no session is left, and ends them all when it is cancelled.
+        """
         try:
-            endpoint = Endpoint.from_stream(stream)
-            client, proxy = _peer(endpoint.sock.getpeername), _peer(endpoint.sock.getsockname)
-            address = client[0] if client is not None else "local"
-            if not self._registry.connected(address, self._config.limits.connections_per_address):
-                emit(_log, "client-refused", level=logging.WARNING, client=address, reason="connections-per-address")
-                return
-            try:
-                await _Connection(self, endpoint, client, proxy).run()
-            finally:
-                self._registry.disconnected(address)
+            await self._serve(sock, _peer(address))
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
         except Exception as exc:
             emit(_log, "connection-fault", level=logging.ERROR, exc_info=exc)
+        await self._pump.keep()
+
+    async def _serve(self, sock: socket.socket, client: Peer | None) -> None:
+        endpoint = counted = None
+        try:
+            endpoint = Endpoint.from_socket(sock)
+            address = client[0] if client is not None else "local"
+            if not self._registry.connected(address, self._config.limits.connections_per_address):
+                emit(_log, "client-refused", level=logging.WARNING, client=address, reason="connections-per-address")
+                return
+            counted = address
+            await _Connection(self, endpoint, client).run()
         finally:
-            if endpoint is not None:
-                endpoint.close()
+            if endpoint is None or endpoint.owned:
+                (endpoint if endpoint is not None else sock).close()
+                if counted is not None:
+                    self._registry.disconnected(counted)
+                self._on_closed()
 
     # --- what a connection needs
 
@@ -116,15 +131,14 @@ class ClientServer:
         """For the next handshake; certificates may be replaced at any time."""
         return self._certificates.context
 
-    @contextlib.contextmanager
-    def opening(self, seconds: float) -> Iterator[trio.CancelScope]:
-        """A connection without a session yet: for so long, or until :meth:`open_no_more`."""
-        with trio.move_on_after(seconds) as scope:
-            self._openings.add(scope)
-            try:
-                yield scope
-            finally:
-                self._openings.discard(scope)
+    def begin_opening(self) -> trio.CancelScope:
+        """A scope for a connection without a session yet: :meth:`open_no_more` cancels it."""
+        scope = trio.CancelScope()
+        self._openings.add(scope)
+        return scope
+
+    def end_opening(self, scope: trio.CancelScope) -> None:
+        self._openings.discard(scope)
 
     def open_no_more(self) -> None:
         """End all connections that have no session yet."""
@@ -156,45 +170,66 @@ class ClientServer:
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
 
-    async def relay(
-        self, header: StreamHeader, lane: Lane, node: Node, client: Endpoint, node_end: Endpoint, address: str
+    def offers_starttls(self, client: Endpoint) -> bool:
+        return self._config.starttls is StartTls.OPTIONAL and not client.is_tls
+
+    def relay(
+        self,
+        header: StreamHeader,
+        lane: Lane,
+        node: Node,
+        client: Endpoint,
+        node_end: Endpoint,
+        address: str,
+        on_event: Callable[[Event], None] | None = None,
     ) -> Relayed:
-        """A session, from its first byte to the node until it is over; it is registered for as long."""
+        """Begin a session. It takes over both ends and the count of its address, and is registered until it is over."""
         session = Session(
             header,
             lane,
             self._policy,
             node=node.name,
             tls=client.is_tls,
-            offer_starttls=self._config.starttls is StartTls.OPTIONAL and not client.is_tls,
+            offer_starttls=self.offers_starttls(client),
         )
         relayed = self._pump.relay(
             session,
-            client.sock,
-            node_end.sock,
+            client.give_away(),
+            node_end.give_away(),
             session_id=self._registry.new_id(),
             client_address=address,
-            observer=self._observer,
+            observer=self._observer if on_event is None else self._observe_too(on_event),
+            on_over=self._on_over,
         )
         self._registry.add(relayed)
-        try:
-            await relayed.run()
-        finally:
-            self._registry.remove(relayed)
-            self._on_gone()
+        relayed.start()
         return relayed
+
+    def _observe_too(self, on_event: Callable[[Event], None]) -> Callable[[Relayed, Event], None]:
+        def observe(relayed: Relayed, event: Event) -> None:
+            self._observer(relayed, event)
+            on_event(event)
+
+        return observe
+
+    def _end(self, relayed: Relayed) -> None:
+        self._registry.remove(relayed)
+        if relayed.upgrade is None:  # else it is still connected
+            self._registry.disconnected(relayed.client_address)
+            self._on_closed()
+        self._on_gone()
 
 
 class _Connection:
     """One accepted connection: a stream, or several where STARTTLS begins it anew."""
 
-    def __init__(self, server: ClientServer, endpoint: Endpoint, client: Peer | None, proxy: Peer | None) -> None:
+    def __init__(self, server: ClientServer, endpoint: Endpoint, client: Peer | None) -> None:
         self._server = server
         self._endpoint = endpoint
         self._client = client
-        self._proxy = proxy
-        self._lane = server.new_lane()
-        self._opening = server.new_opening(self._lane, tls=False)
+        self._lane: Lane
+        self._opening: ClientOpening | None = None  # None: there is no stream yet that could be answered
+        self._limit: trio.CancelScope
 
     @property
     def _address(self) -> str:
@@ -202,46 +237,60 @@ class _Connection:
 
     async def run(self) -> None:
         try:
-            if not await self._sniff():
-                return
-            while (header := await self._open()) is not None:
-                node, node_end = await self._server.reach_node(header, self._client, self._proxy)
-                relayed = await self._server.relay(header, self._lane, node, self._endpoint, node_end, self._address)
-                if relayed.upgrade is None:
+            header = await self._open(self._sniff)
+            while header is not None:
+                if not await self._relay(header):
                     return
-                await self._proceed()
+                header = await self._open(self._proceed)
         except RemoteError as error:
             # That no node can be reached is not the client's doing, and the operator's to know.
             level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
             emit(
                 _log, "client-refused", level=level, client=self._address, condition=error.condition, reason=error.text
             )
-            await self._refuse(self._opening.refuse(error))
+            if self._opening is not None:
+                await self._refuse(self._opening.refuse(error))
 
-    async def _sniff(self) -> bool:
-        """Which protocol begins here; False where nothing does."""
-        first = b""
-        with self._server.opening(self._server.handshake_timeout):
-            first = await self._endpoint.peek()
-        if first == _TLS_HANDSHAKE:
-            return await self._start_tls()
-        return bool(first)
-
-    async def _open(self) -> StreamHeader | None:
+    async def _open(self, begin: Callable[[], Awaitable[bool]]) -> StreamHeader | None:
         """The client's header, behind TLS if it has to be; ``None`` where the client went away.
 
-        Raises :class:`ClientError`.
+        ``begin`` comes first, and says whether there is anything to read. Raises :class:`ClientError`.
         """
+        server = self._server
         header = None
-        with self._server.opening(self._server.negotiation_timeout) as scope:
-            header = await self._read_header()
+        scope = self._limit = server.begin_opening()
+        try:
+            with scope:
+                if await begin():
+                    scope.deadline = trio.current_time() + server.negotiation_timeout
+                    header = await self._read_header()
+        finally:
+            server.end_opening(scope)
         if not scope.cancelled_caught:
             return header
-        if self._server.stopping:
+        if self._opening is None:
+            if self._endpoint.is_tls:
+                self._tls_failed("took too long")
+            return None
+        if server.stopping:
             raise ClientError(StreamCondition.SYSTEM_SHUTDOWN, "the proxy is stopping")
         raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
 
+    async def _sniff(self) -> bool:
+        """Which protocol begins here; False where nothing does."""
+        self._limit.deadline = trio.current_time() + self._server.handshake_timeout
+        first = await self._endpoint.peek()
+        if first == _TLS_HANDSHAKE:
+            return await self._start_tls()
+        self._expect_stream()
+        return bool(first)
+
+    def _expect_stream(self) -> None:
+        self._lane = self._server.new_lane()
+        self._opening = self._server.new_opening(self._lane, tls=self._endpoint.is_tls)
+
     async def _read_header(self) -> StreamHeader | None:
+        assert self._opening is not None
         while data := await self._endpoint.receive_some():
             for step in self._opening.receive(data):
                 match step:
@@ -250,28 +299,51 @@ class _Connection:
                     case Opened(header):
                         return header
                     case BeginTls():
-                        if not await self._proceed():
+                        latest = self._limit.deadline
+                        if not await self._proceed(latest):
                             return None
+                        self._limit.deadline = latest
         return None
 
-    async def _proceed(self) -> bool:
+    async def _proceed(self, latest: float = math.inf) -> bool:
         """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's."""
         self._endpoint.discard_received()
         await self._endpoint.send_all(PROCEED)
-        return await self._start_tls()
+        return await self._start_tls(latest)
 
-    async def _start_tls(self) -> bool:
-        """Shake hands, and expect a new stream; False where that failed."""
+    async def _start_tls(self, latest: float = math.inf) -> bool:
+        """Shake hands, until ``latest`` at most, and expect a new stream; False where that failed."""
+        self._opening = None
+        self._limit.deadline = min(latest, trio.current_time() + self._server.handshake_timeout)
         try:
-            with trio.fail_after(self._server.handshake_timeout):
-                await self._endpoint.start_tls(self._server.tls_context, server_side=True)
-        except (OSError, trio.TooSlowError) as exc:
+            await self._endpoint.start_tls(self._server.tls_context, server_side=True)
+        except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
-            emit(_log, "tls-failed", client=self._address, reason=reason or "took too long")
+            self._tls_failed(reason)
             return False
-        self._lane = self._server.new_lane()
-        self._opening = self._server.new_opening(self._lane, tls=True)
+        self._expect_stream()
         return True
+
+    def _tls_failed(self, reason: str) -> None:
+        emit(_log, "tls-failed", client=self._address, reason=reason)
+
+    async def _relay(self, header: StreamHeader) -> bool:
+        """Begin a session; whether the connection has come back from it, for STARTTLS."""
+        node, node_end = await self._server.reach_node(header, self._client, _peer(self._endpoint.sock.getsockname()))
+        relay = partial(self._server.relay, header, self._lane, node, self._endpoint, node_end, self._address)
+        if not self._server.offers_starttls(self._endpoint):
+            relay()
+            return False
+        settled = trio.Event()
+        relayed = relay(lambda event: settled.set() if isinstance(event, BoundTo | Ended) else None)
+        try:
+            await settled.wait()
+        finally:
+            if relayed.upgrade is not None:
+                self._endpoint.take_back()
+            elif not settled.is_set():
+                relayed.stop()  # cancelled, and perhaps nobody keeps it yet
+        return self._endpoint.owned
 
     async def _refuse(self, last_bytes: bytes) -> None:
         """Say why, and wait until the client has closed: a reset would take the words back."""
@@ -282,12 +354,8 @@ class _Connection:
                 pass
 
 
-def _peer(name: Callable[[], object]) -> Peer | None:
-    with contextlib.suppress(OSError):
-        address = name()
-        if isinstance(address, tuple):
-            return str(address[0]), int(address[1])
-    return None
+def _peer(address: object) -> Peer | None:
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
 
 
 def _hinted_user(header: StreamHeader) -> str | None:

@@ -58,7 +58,8 @@ class ServerCertificates:
             self.problems += certificate.problems
             for name in certificate.names:
                 by_name.setdefault(name, certificate.context)
-        first.sni_callback = _ByServerName(by_name)  # type: ignore[assignment]
+        if len(loaded) > 1:  # else there is nothing to choose, at each handshake
+            first.sni_callback = _ByServerName(by_name)  # type: ignore[assignment]
         return first
 
 
@@ -141,7 +142,7 @@ class _ByServerName:
         name = name.lower()
         wildcard = "*." + name.partition(".")[2]
         chosen = self._by_name.get(name) or self._by_name.get(wildcard)
-        if chosen is not None:
+        if chosen is not None and chosen is not context:
             sock.context = chosen
 
 

@@ -199,7 +199,7 @@ class Mover:
     def _stop_logins(self, node: str) -> None:
         """Who has not logged in by now has no session to lose, and would keep the node from being empty."""
         now = self._clock()
-        for relayed in self._registry:
+        for relayed in self._registry.logging_in():
             session = relayed.session
             negotiating = session.state is State.NEGOTIATING
             if session.node == node and negotiating and now - relayed.opened > LOGIN_SECONDS:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Final
+
 from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Outcome, Side
 from cxfr_proxy.session.core import Farewell, SessionCore
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
@@ -9,6 +12,9 @@ from cxfr_proxy.session.state import State, Transfer
 from cxfr_proxy.xmpp import connection_transfer
 from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
 from cxfr_proxy.xmpp.names import StreamCondition
+
+_server: Final = functools.lru_cache(maxsize=256)(Server.parse)
+"""Clients are many and domains few."""
 
 
 class Moving(SessionCore):
@@ -50,7 +56,7 @@ class Moving(SessionCore):
         server = transfer.order.server if self._tls else None
         try:
             request = ConnectionTransfer(
-                transfer.iq_id, self._domain, jid, self._domain, server or Server.parse(self._domain)
+                transfer.iq_id, self._domain, jid, self._domain, server or _server(self._domain)
             )
             self._iq_due = request.to_bytes()
         except ValueError:

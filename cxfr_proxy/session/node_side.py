@@ -177,6 +177,9 @@ class NodeSide(ClientSide):
         self._up.limit_elements(limits.max_element_up)
         self._down.limit_elements(None)
         self._down.max_held = limits.max_element_down
+        self._header_to_node = self._header_to_node.in_use
+        if self._header_to_client is not None:
+            self._header_to_client = self._header_to_client.in_use
         self._move(State.BOUND)
         self._report(BoundTo(bound.full_jid))
 

@@ -14,6 +14,7 @@ from cxfr_proxy.cluster.plan import Placed
 from cxfr_proxy.session.commands import (
     Answered,
     Asked,
+    BoundTo,
     Ended,
     Event,
     Forged,
@@ -87,6 +88,7 @@ class Registry:
 
     def __init__(self, *, redirect_window: float, first_id: int = 1, id_step: int = 1) -> None:
         self._live: dict[int, Relayed] = {}
+        self._logging_in: dict[int, Relayed] = {}
         self._redirect_window = redirect_window
         self._redirected: OrderedDict[str, float] = OrderedDict()
         self._resumable: OrderedDict[str, str] = OrderedDict()
@@ -114,11 +116,12 @@ class Registry:
         return self.last_id
 
     def add(self, relayed: Relayed) -> None:
-        self._live[relayed.id] = relayed
+        self._live[relayed.id] = self._logging_in[relayed.id] = relayed
         self.of_node(relayed.session.node).sessions += 1
         self.changed()
 
     def remove(self, relayed: Relayed) -> None:
+        self._logging_in.pop(relayed.id, None)
         if self._live.pop(relayed.id, None) is not None:
             self.of_node(relayed.session.node).sessions -= 1
             self.changed()
@@ -128,6 +131,10 @@ class Registry:
 
     def __iter__(self) -> Iterator[Relayed]:
         return iter(list(self._live.values()))
+
+    def logging_in(self) -> list[Relayed]:
+        """Those that have not reported a resource yet."""
+        return list(self._logging_in.values())
 
     def __len__(self) -> int:
         return len(self._live)
@@ -196,6 +203,8 @@ class Registry:
         session = relayed.session
         counts = self.of_node(session.node)
         match event:
+            case BoundTo():
+                self._logging_in.pop(relayed.id, None)
             case Asked(rung, _, first):
                 counts.asked += first
                 user = user_of(session)

@@ -19,6 +19,7 @@ from xml.parsers.expat import ExpatError, XMLParserType
 
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.usual_header import glance
 
 _SPACE: Final = b" \t\r\n"
 _RENEW_BYTES: Final = 262_144
@@ -92,7 +93,7 @@ class ExpatFramer:
         self._tag = ""  # of the stream
         self._shift = 0  # what expat's offsets are short of the stream's
         self._renewed = 0
-        self._parser = self._new_parser()
+        self._parser: XMLParserType | None = None  # made when something comes that needs one
 
     def _new_parser(self, opening: bytes = b"") -> XMLParserType:
         """A parser at its document's beginning, or inside the element that ``opening`` opens."""
@@ -108,16 +109,21 @@ class ExpatFramer:
             parser.SetReparseDeferralEnabled(False)  # or boundaries would come late
         return parser
 
-    def _renew_parser(self) -> None:
+    def _renew_parser(self) -> XMLParserType:
         """Expat keeps every name it has ever seen, so a stream full of new ones would make it grow for ever."""
+        if not self._tag:
+            self._parser = self._new_parser()
+            return self._parser
         opening = f"<{self._tag}>".encode()
         self._parser = self._new_parser(opening)
         self._shift = self._position - len(opening)
         self._renewed = self._position
+        return self._parser
 
     @property
     def _index(self) -> int:
         """Where in the stream expat's current event begins."""
+        assert self._parser is not None
         return self._parser.CurrentByteIndex + self._shift
 
     # --- feeding
@@ -130,6 +136,8 @@ class ExpatFramer:
 
     def step(self, data: bytes) -> int:
         self._stepping = True
+        if not self._position and self._glance(data):
+            return self._position
         offset = 0
         while offset < len(data) and not self.notes:
             # An element ends with a ">", so pieces that end there never reach beyond an element.
@@ -138,15 +146,27 @@ class ExpatFramer:
             offset = end
         return offset
 
+    def _glance(self, data: bytes) -> bool:
+        """Whether a usual header begins here; then it is read."""
+        end = glance(data)
+        if not end or (self.max_element_bytes is not None and end > self.max_element_bytes):
+            return False
+        self._tag, self._depth = "stream:stream", 1
+        self._position = self.boundary = end
+        self._tail = data[:end][-_TAIL:]
+        self.notes.append(Header(0, end))
+        return True
+
     def _parse(self, data: bytes) -> None:
         if self._state_over or not data:
             return
-        if self._position - self._renewed > _RENEW_BYTES and self._position == self.boundary:
-            self._renew_parser()
+        parser = self._parser
+        old = self._position - self._renewed > _RENEW_BYTES and self._position == self.boundary
+        if parser is None or old:
+            parser = self._renew_parser()
         self._base = self._position
         self._data = data
         self._watch(data)
-        parser = self._parser
         # For the time of this call only: else parser and framer would hold each other for ever.
         parser.StartElementHandler = self._on_start
         parser.EndElementHandler = self._on_end

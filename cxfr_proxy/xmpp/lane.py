@@ -168,9 +168,12 @@ class Lane:
         """The next element, end, failure, or white space; ``None`` when more bytes are needed for one."""
         framer = self._framer
         if not framer.notes:
-            used = framer.step(self._unread)
-            self._held = bytes(self._held) + self._unread[:used]
-            self._unread = self._unread[used:]
+            unread = self._unread
+            if not unread:
+                return None
+            used = framer.step(unread)
+            self._held = bytes(self._held) + unread[:used] if self._held else unread[:used]
+            self._unread = unread[used:]
         if not framer.notes:
             return self._release(framer.boundary, None)
         note = framer.notes[0]

@@ -14,6 +14,7 @@ Nothing of these elements is ever logged: passwords are among them.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -22,7 +23,7 @@ from xml.sax.saxutils import quoteattr
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.xmpp import features, names, stanza
+from cxfr_proxy.xmpp import features, names, stanza, usual_header
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -33,6 +34,9 @@ _STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
 _MAX_PREFIXES: Final = 16
 """Declared in a stream's header. Two are needed."""
 _STREAM: Final = stanza.qualified(names.STREAM, "stream")
+_STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
+_FEATURES: Final = re.compile(rb"<(?:[^\s<>/:]+:)?features[\s/>]")
+"""What they can begin with, and little else does."""
 
 STARTTLS_FEATURES: Final = (
     f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>".encode()
@@ -62,10 +66,40 @@ class StreamHeader:
         """The closing tag that ends this stream."""
         return f"</{self.prefix}:stream>".encode()
 
+    @property
+    def in_use(self) -> StreamHeader:
+        """What matters of it once the stream is bound: its form. One object for all streams of the same."""
+        return _form(self.context, self.prefix)
+
+
+@functools.lru_cache(maxsize=64)
+def _form(context: bytes, prefix: str) -> StreamHeader:
+    return StreamHeader(b"", context, to=None, from_=None, id=None, lang=None, version=None, prefix=prefix)
+
 
 def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
     """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
     raw = raw.lstrip()
+    return _usual_header(raw) or _read_any_header(raw, fault)
+
+
+def _usual_header(raw: bytes) -> StreamHeader | None:
+    attributes = usual_header.attributes(raw) if len(raw) <= usual_header.MAX_BYTES else None
+    if attributes is None:
+        return None
+    return StreamHeader(
+        raw=raw,
+        context=usual_header.CONTEXT,
+        to=attributes.get("to"),
+        from_=attributes.get("from"),
+        id=attributes.get("id"),
+        lang=attributes.get("xml:lang"),
+        version=attributes.get("version"),
+        prefix="stream",
+    )
+
+
+def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
     try:
         root = etree.fromstring(raw + b"</" + stanza.tag_name(raw) + b">", stanza.PARSER)
     except (etree.XMLSyntaxError, ValueError) as exc:
@@ -280,8 +314,7 @@ class Negotiation:
     def from_client(self, data: bytes, header: StreamHeader) -> Passage:
         """One element of the client's. Raises :class:`ClientError`."""
         element = _parse(data, header, ClientError)
-        name = etree.QName(element)
-        match name.namespace, name.localname:
+        match stanza.name_of(element):
             case names.SASL, "auth":
                 return self._on_auth(data, element, _SASL_REFUSAL)
             case names.SASL2, "authenticate":
@@ -329,11 +362,12 @@ class Negotiation:
 
         ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
         """
+        if _FEATURES.match(data):
+            rewritten = _rewrite_features(data, header.context, self._offer_starttls, self._max_bytes)
+            if rewritten is not None:
+                return self._on_features(data, rewritten)
         element = stanza.parse(data, header.context)
-        name = etree.QName(element)
-        match name.namespace, name.localname:
-            case names.STREAM, "features":
-                return self._on_features(data, header)
+        match stanza.name_of(element):
             case names.STREAM, "error":
                 text = element.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
                 return Passage(forward=data, ends=stanza.stream_condition(element), ends_text=text)
@@ -355,11 +389,10 @@ class Negotiation:
                 return Passage(forward=data, bound=self._bound_by(element, domain))
         return Passage(forward=data)
 
-    def _on_features(self, data: bytes, header: StreamHeader) -> Passage:
-        rewritten = _rewrite_features(data, header.context, self._offer_starttls, self._max_bytes)
+    def _on_features(self, data: bytes, rewritten: _Rewritten) -> Passage:
         self.warnings = rewritten.warnings
         if rewritten.data != data:
-            self._features = data
+            self._features = rewritten.original
         if rewritten.unusable and not self._offer_starttls:
             # Without its STARTTLS nothing would be left, and the client would wait for ever.
             return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
@@ -410,6 +443,8 @@ class Negotiation:
 
 @dataclass(frozen=True, slots=True)
 class _Rewritten:
+    original: bytes
+    """The same object for all who got the same."""
     data: bytes
     warnings: tuple[str, ...]
     unusable: bool
@@ -417,13 +452,18 @@ class _Rewritten:
 
 
 @functools.lru_cache(maxsize=256)
-def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None) -> _Rewritten:
-    """Nodes send the same few features to everybody, so what becomes of them is remembered."""
-    element = stanza.parse(data, context)
+def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None) -> _Rewritten | None:
+    """Nodes send the same few features to everybody, so what becomes of them is remembered.
+
+    ``None`` where it is some other element of that name.
+    """
+    original, element = data, stanza.parse(data, context)
+    if element.tag != _STREAM_FEATURES:
+        return None
     warnings, unusable = features.warnings(element), features.needs_tls(element)
     if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes):
         data = stanza.serialize(element)
-    return _Rewritten(data, warnings, unusable)
+    return _Rewritten(original, data, warnings, unusable)
 
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()

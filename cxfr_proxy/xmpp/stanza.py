@@ -9,6 +9,7 @@ these before, this is the second lock on the door.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
@@ -45,13 +46,13 @@ def parse(element: bytes, header: bytes = b"") -> Element:
     Raises :class:`MalformedElement`.
     """
     try:
-        if not header:
-            root = etree.fromstring(element, PARSER)
-        else:
-            root = etree.fromstring(header + element + b"</" + tag_name(header) + b">", PARSER)
+        document = header + element + _closing_tag(header) if header else element
+        root = etree.fromstring(document, PARSER)
     except (etree.XMLSyntaxError, ValueError) as exc:
         raise MalformedElement(str(exc)) from exc
-    _refuse_restricted(root)
+    # What is restricted begins so, or with an "&" that lxml has not resolved; it isn't looked for where it can't be.
+    if not header or b"<!" in document or b"<?" in document or b"&" in document:
+        _refuse_restricted(root)
     if not header:
         return root
     if len(root) != 1:
@@ -79,6 +80,17 @@ def tag_name(header: bytes) -> bytes:
     if found is None:
         raise ValueError("expected the opening tag of a stream")
     return found[1]
+
+
+@functools.lru_cache(maxsize=64)
+def _closing_tag(header: bytes) -> bytes:
+    return b"</" + tag_name(header) + b">"
+
+
+def name_of(element: Element) -> tuple[str | None, str]:
+    """Its namespace and local name."""
+    namespace, _, local = str(element.tag).rpartition("}")
+    return namespace[1:] or None, local
 
 
 def serialize(element: Element) -> bytes:

@@ -110,6 +110,24 @@ async def test_every_kind_of_client_on_one_port(tmp_path: Path, certificate: Dem
 
 
 @pytest.mark.parametrize("starttls", ["optional", "off"])
+async def test_a_login_under_way_ends_with_the_proxy(
+    tmp_path: Path, certificate: DemoCertificate, starttls: str
+) -> None:
+    """Whoever owns its session then: the connection's task, as long as STARTTLS is on offer, or the pump.
+
+    In one process: workers are killed by the second signal.
+    """
+    async with world(tmp_path, certificate, "--starttls", starttls, "--workers", "1") as it:
+        raw = await it.raw(tls=False)
+        await raw.open()
+        for _ in range(2):
+            it.proxy.process.send_signal(signal.SIGTERM)
+            await it.proxy.event("stopping")
+        assert await it.proxy.ended() == 0
+        assert (await it.proxy.event("session-end"))[0]["reason"] == "stopped"
+
+
+@pytest.mark.parametrize("starttls", ["optional", "off"])
 async def test_without_tls(tmp_path: Path, certificate: DemoCertificate, starttls: str) -> None:
     async with world(tmp_path, certificate, "--starttls", starttls) as it:
         plain = await it.raw(tls=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -42,11 +43,11 @@ def node(port: int, tls: NodeTls = NodeTls.NONE, **options: object) -> NodeSpec:
 
 
 def says(*replies: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:
-    """A node that answers each thing it reads with the next of these, then closes."""
+    """A node that answers each thing it reads with the next of these, then closes; without any, when it has read."""
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
-            for reply in replies:
+            for reply in replies or (b"",):
                 await stream.receive_some()
                 await stream.send_all(reply)
 
@@ -311,3 +312,57 @@ async def test_probe(dialer: Dialer, autojump_clock: trio.testing.MockClock) -> 
         assert await dialer.probe(node(port), None) is None
     with no_leak():
         assert await dialer.probe(node(port), None) is not None
+
+
+# --- names
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that were looked up."""
+    names: list[str] = []
+    real = trio.open_tcp_stream
+
+    async def open_tcp_stream(host: str, port: int) -> trio.SocketStream:
+        names.append(host)
+        return await real(host, port)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    return names
+
+
+async def connect(dialer: Dialer, spec: NodeSpec) -> None:
+    (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+
+
+async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: Dialer, resolved: list[str]) -> None:
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("localhost", port))
+        await connect(dialer, spec)
+        await connect(dialer, spec)
+        assert resolved == ["localhost"]
+        assert await dialer.probe(spec, None) is None
+        assert resolved == ["localhost"] * 2
+        await connect(dialer, spec)
+        assert len(resolved) == 2
+        dialer.forget()
+        await connect(dialer, spec)
+        assert len(resolved) == 3
+        await connect(dialer, node(port))
+        assert len(resolved) == 3, "an address is no name"
+
+
+async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, resolved: list[str]) -> None:
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("localhost", port))
+        await connect(dialer, spec)
+    assert "Connection refused" in await refused(dialer, spec)
+    assert len(resolved) == 2
+    async with peer(listen_only) as other:  # the name leads elsewhere now
+        moved = NodeSpec("n", Address("localhost", other))
+        assert isinstance(moved.address, Address)
+        dialer._answered[moved.address] = (socket.AF_INET, ("127.0.0.1", port))
+        await connect(dialer, moved)
+        assert len(resolved) == 3
+        await connect(dialer, moved)
+        assert len(resolved) == 3

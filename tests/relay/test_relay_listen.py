@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import trio
-from relay_tools import no_leak
+import trio.testing
+from relay_tools import no_leak, until
 
 from cxfr_proxy.config import ListenAddress
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.relay.listen import bind
+from cxfr_proxy.relay import listen
+from cxfr_proxy.relay.listen import accept, bind
+from cxfr_proxy.relay.room import Room
 
 
 @contextmanager
@@ -103,3 +108,65 @@ async def test_a_restart_does_not_wait_for_old_connections() -> None:
         client.close()
     with bound(ListenAddress("127.0.0.1", port)):
         pass
+
+
+# --- accepting
+
+
+async def test_every_connection_is_served_until_it_is_cancelled() -> None:
+    """From all listeners, more than are taken at once; afterwards the ports are closed, and what was accepted lives."""
+    served: list[tuple[socket.socket, Any]] = []
+
+    async def serve(sock: socket.socket, address: Any) -> None:
+        served.append((sock, address))
+
+    with no_leak():
+        async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
+            listeners = bind([ListenAddress("127.0.0.1", 0), ListenAddress("::1", 0)])
+            ports = [listener.socket.getsockname()[1] for listener in listeners]
+            nursery.start_soon(accept, listeners, serve, clients, Room(100))
+            theirs = [socket.create_connection(("::1" if six else "127.0.0.1", ports[six])) for six in [0, 1] * 40]
+            await until(lambda: len(served) == len(theirs))
+            nursery.cancel_scope.cancel()
+        assert {address[0] for _, address in served} == {"127.0.0.1", "::1"}
+        assert {sock.getpeername()[:2] for sock, _ in served} == {sock.getsockname()[:2] for sock in theirs}
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", ports[0]))
+        for sock in [*theirs, *(sock for sock, _ in served)]:
+            sock.close()
+
+
+class FakeSocket:
+    """Answers to ``accept`` with these, and then that nobody waits."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+
+    def accept(self) -> object:
+        answer = self.answers.pop(0) if self.answers else BlockingIOError()
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("fault", "room", "served"),
+    [(errno.EMFILE, False, ["one"]), (errno.ENFILE, False, ["one"]), (errno.ECONNABORTED, True, ["one", "two"])],
+)
+async def test_what_goes_wrong_with_one_connection(fault: int, room: bool, served: list[str]) -> None:
+    done: list[str] = []
+
+    async def serve(sock: Any, address: Any) -> None:
+        done.append(sock)
+
+    fake: Any = FakeSocket(("one", ()), OSError(fault, ""), ("two", ()))
+    async with trio.open_nursery() as nursery:
+        assert listen._accept_some(fake, serve, nursery, Room(10)) is room
+    assert sorted(done) == served
+
+
+async def test_a_fault_of_the_listener_is_not_passed_over() -> None:
+    fake: Any = FakeSocket(OSError(errno.EINVAL, ""))
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(OSError, match=str(errno.EINVAL)):
+            listen._accept_some(fake, trio.testing.wait_all_tasks_blocked, nursery, Room(10))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ on the other side, an end is passed on, two ends are the end.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import socket
 import ssl
@@ -107,6 +108,7 @@ class World:
         self.pump = pump
         self.nursery = nursery
         self.running = 0
+        self._ids = itertools.count(1)
 
     def session(
         self, session: Passing, client: socket.socket, node: socket.socket, *, buffer_bytes: int | None = None
@@ -118,19 +120,18 @@ class World:
             cast("Session", session),
             client,
             node,
-            session_id=1,
+            session_id=next(self._ids),
             client_address="127.0.0.1",
             observer=lambda relayed, event: None,
+            on_over=self._over,
         )
-        self.nursery.start_soon(self._run, relayed)
+        self.running += 1
+        relayed.start()
+        self.nursery.start_soon(self.pump.keep)
         return relayed
 
-    async def _run(self, relayed: Relayed) -> None:
-        self.running += 1
-        try:
-            await relayed.run()
-        finally:
-            self.running -= 1
+    def _over(self, relayed: Relayed) -> None:
+        self.running -= 1
 
 
 @asynccontextmanager
@@ -571,6 +572,45 @@ async def test_cancelled(state: State, first: str) -> None:
         finally:
             for sock in pair.inner:
                 sock.close()
+
+
+async def test_one_task_keeps_all_sessions() -> None:
+    """The first call stays until none is left, whoever came while it waited; the others return at once."""
+    async with world() as it:
+        with plain_pair() as one, plain_pair() as two:
+            first, _ = it.session(Passing(), *one.inner), it.session(Passing(), *two.inner)
+            await settled()
+            with trio.fail_after(10):
+                await it.pump.keep()
+            assert len(it.nursery.child_tasks) == 1
+            first.stop()
+            await settled()
+            assert len(it.nursery.child_tasks) == 1
+            for relayed in list(it.pump._sessions.values()):
+                relayed.stop()
+            await until(lambda: not it.nursery.child_tasks)
+        with plain_pair() as three:
+            it.session(Passing(), *three.inner)
+            await settled()
+            assert len(it.nursery.child_tasks) == 1, "the next one keeps again"
+    assert not it.running
+
+
+async def test_who_hears_of_the_end_may_fail(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the pump goes on."""
+
+    def fail(relayed: Relayed) -> None:
+        raise RuntimeError("at the end")
+
+    async with world() as it:
+        with plain_pair() as one, plain_pair() as two:
+            relayed = it.session(Passing(), *one.inner)
+            relayed._on_over = fail
+            relayed.stop()
+            it.session(Passing(), *two.inner)
+            await write(two.client, b"x")
+            assert await read(two.node, 1) == b"x"
+    assert [record.msg for record in caplog.records] == ["session-fault"]
 
 
 # --- many

@@ -46,6 +46,18 @@ def test_coming_and_going() -> None:
     assert subject.get(1) is None
 
 
+def test_who_is_still_logging_in() -> None:
+    subject = registry()
+    one, two = FakeRelayed(subject.new_id(), "a"), FakeRelayed(subject.new_id(), "a")
+    subject.add(one)
+    subject.add(two)
+    assert subject.logging_in() == [one, two]
+    subject.note(one, BoundTo(JID), 0.0)
+    assert subject.logging_in() == [two]
+    subject.remove(two)
+    assert subject.logging_in() == []
+
+
 def test_sessions_may_leave_while_somebody_looks_at_them() -> None:
     subject = registry()
     for number in range(3):

@@ -1,0 +1,42 @@
+"""Many deadlines and one sleeping task.
+
+A deadline of a session is set, moved and dropped far more often than it is reached. So nothing is ever taken out of the
+heap before its time: what comes up too early, or for a session that is gone, is for the listener to ignore.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+_RINGS_TOGETHER: Final = 64
+"""Alarms before other tasks run: a few milliseconds of work."""
+
+
+class Timers:
+    """Calls ``ring`` with an alarm's time and key once its time has come. Times are trio's clock, in seconds."""
+
+    def __init__(self, ring: Callable[[float, int], None]) -> None:
+        self._ring = ring
+        self._heap: list[tuple[float, int]] = []
+        self._sleep = trio.CancelScope()
+
+    def set(self, when: float, key: int) -> None:
+        """Ring for ``key`` at ``when``, besides all that was set for it before."""
+        heapq.heappush(self._heap, (when, key))
+        if when < self._sleep.deadline:
+            self._sleep.deadline = when
+
+    async def run(self) -> None:
+        """Ring until cancelled."""
+        while True:
+            for _ in range(_RINGS_TOGETHER):
+                if not self._heap or self._heap[0][0] > trio.current_time():
+                    break
+                self._ring(*heapq.heappop(self._heap))
+            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._sleep:
+                await trio.sleep_forever()
