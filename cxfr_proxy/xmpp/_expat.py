@@ -55,7 +55,6 @@ class ExpatFramer:
         "_max_depth",
         "_name",
         "_parser",
-        "_position",
         "_renewed",
         "_shift",
         "_start",
@@ -69,14 +68,14 @@ class ExpatFramer:
         "every",
         "max_element_bytes",
         "notes",
+        "position",
     )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int) -> None:
         self.max_element_bytes = max_element_bytes
-        self.boundary = 0
+        self.boundary = self.position = 0
         self.notes: list[Note] = []
         self._max_depth = max_depth
-        self._position = 0  # bytes of the stream read so far
         self._base = 0  # the stream offset of _data[0]
         self._data = b""  # what is being parsed now
         self._tail = b""  # the end of what was parsed before: enough to recognise a watched string cut in two
@@ -115,8 +114,8 @@ class ExpatFramer:
         """Expat keeps every name it has ever seen, so a stream full of new ones would make it grow for ever."""
         opening = f"<{self._tag}>".encode()
         self._parser = self._new_parser(opening)
-        self._shift = self._position - len(opening)
-        self._renewed = self._position
+        self._shift = self.position - len(opening)
+        self._renewed = self.position
 
     @property
     def _index(self) -> int:
@@ -127,7 +126,7 @@ class ExpatFramer:
 
     def scan(self, data: bytes) -> int:
         self._stepping = False
-        base = self._position
+        base = self.position
         self._parse(data)
         return max(0, self.boundary - base)
 
@@ -142,11 +141,14 @@ class ExpatFramer:
         return offset
 
     def _parse(self, data: bytes) -> None:
-        if self._state_over or not data:
+        if self._state_over:
+            self.position += len(data)
             return
-        if self._position - self._renewed > _RENEW_BYTES and self._position == self.boundary:
+        if not data:
+            return
+        if self.position - self._renewed > _RENEW_BYTES and self.position == self.boundary:
             self._renew_parser()
-        self._base = self._position
+        self._base = self.position
         self._data = data
         self._watch(data)
         try:
@@ -155,7 +157,7 @@ class ExpatFramer:
             self._fail_unless_over(refused.condition, refused.text)
         except ExpatError as error:
             self._fail_unless_over(*_condition(error))
-        self._position = self._base + len(data)
+        self.position = self._base + len(data)
         if not self._state_over:
             self._settle()
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
@@ -168,7 +170,7 @@ class ExpatFramer:
             self._fail(StreamCondition.BAD_FORMAT, "text between elements")
             return
         limit = self.max_element_bytes
-        if limit is not None and self._position - self.boundary > limit:
+        if limit is not None and self.position - self.boundary > limit:
             self._fail(StreamCondition.POLICY_VIOLATION, f"element longer than {limit} bytes")
 
     def _cross_space(self) -> bytes:
@@ -182,7 +184,7 @@ class ExpatFramer:
 
     def _watch(self, data: bytes) -> None:
         """Remember where the watched bytes begin, also when they are cut by the edge of the chunk."""
-        if self._position > self.boundary:
+        if self.position > self.boundary:
             reach = len(WATCHED) - 1
             if WATCHED in self._tail[-reach:] + data[:reach]:
                 self._watched_at.append(self._base - 1)

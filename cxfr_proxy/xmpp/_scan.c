@@ -34,6 +34,7 @@
 #endif
 
 #include "_names.h"
+#include "_scan.h"
 
 typedef unsigned char byte;
 typedef uint64_t offset; /* counts from the stream's first byte */
@@ -91,7 +92,8 @@ typedef struct {
     byte state, outer, quote;
     char every; /* note each element */
     byte stepping;
-    byte stop;           /* something was noted while stepping: leave the loop */
+    byte noted;          /* something was, in this chunk */
+    byte stop;           /* the same while stepping: leave the loop */
     byte busy;           /* a chunk is being read */
     byte watched;        /* the watched bytes were seen in the current element */
     byte character_left; /* continuation bytes still to come */
@@ -353,6 +355,7 @@ static int note(Scanner *self, PyObject *made)
 {
     if (made == NULL)
         return -1;
+    self->noted = 1;
     self->stop = self->stepping;
     int failed = -1;
     if (self->notes == NULL || !PyList_Check(self->notes)) /* the caller may have put there what it likes */
@@ -1183,19 +1186,18 @@ static int settle(Scanner *self)
     return 0;
 }
 
-/* Feed `data`; how many bytes were read, -1 with an exception set. */
-static Py_ssize_t feed(Scanner *self, PyObject *data, int stepping)
+/* Feed `size` bytes, behind which lies a NUL; how many were read, -1 with an exception set. */
+static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, int stepping)
 {
-    char *bytes;
-    Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0)
-        return -1;
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "a chunk is being read");
         return -1;
     }
-    if (self->state == OVER)
+    self->noted = 0;
+    if (self->state == OVER) {
+        self->position += (offset)size;
         return size;
+    }
     const offset boundary = self->boundary;
     self->data = (const byte *)bytes;
     self->end = self->data + size;
@@ -1221,22 +1223,51 @@ static Py_ssize_t feed(Scanner *self, PyObject *data, int stepping)
     return size;
 }
 
+/* As feed, while scanning; how many bytes lie before the last boundary. */
+static Py_ssize_t feed_chunk(Scanner *self, const char *bytes, Py_ssize_t size)
+{
+    const offset base = self->position;
+    if (feed(self, bytes, size, 0) < 0)
+        return -1;
+    return self->boundary > base ? (Py_ssize_t)(self->boundary - base) : 0;
+}
+
+/* --- to C */
+
+static int at_boundary(PyObject *object)
+{
+    const Scanner *self = (const Scanner *)object;
+    return self->position == self->boundary;
+}
+
+static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, int *noted)
+{
+    Scanner *self = (Scanner *)object;
+    Py_ssize_t ready = feed_chunk(self, bytes, size);
+    *noted = self->noted;
+    return ready;
+}
+
+static scanner_api api = {NULL, at_boundary, scan_chunk};
+
 /* --- to Python */
 
 static PyObject *scan(PyObject *object, PyObject *data)
 {
-    Scanner *self = (Scanner *)object;
-    offset base = self->position;
-    if (feed(self, data, 0) < 0)
+    char *bytes;
+    Py_ssize_t size, ready;
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || (ready = feed_chunk((Scanner *)object, bytes, size)) < 0)
         return NULL;
-    offset ready = self->boundary > base ? self->boundary - base : 0;
-    return ready <= LONG_MAX ? PyLong_FromLong((long)ready) : PyLong_FromUnsignedLongLong(ready);
+    return PyLong_FromSsize_t(ready);
 }
 
 static PyObject *step(PyObject *object, PyObject *data)
 {
-    Py_ssize_t used = feed((Scanner *)object, data, 1);
-    return used < 0 ? NULL : PyLong_FromSsize_t(used);
+    char *bytes;
+    Py_ssize_t size, used;
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || (used = feed((Scanner *)object, bytes, size, 1)) < 0)
+        return NULL;
+    return PyLong_FromSsize_t(used);
 }
 
 static PyObject *get_limit(PyObject *object, void *closure)
@@ -1275,6 +1306,12 @@ static PyObject *get_boundary(PyObject *object, void *closure)
 {
     (void)closure;
     return PyLong_FromUnsignedLongLong(((Scanner *)object)->boundary);
+}
+
+static PyObject *get_position(PyObject *object, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(((Scanner *)object)->position);
 }
 
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -1338,6 +1375,7 @@ static PyMemberDef members[] = {
 static PyGetSetDef properties[] = {
     {"max_element_bytes", get_limit, set_limit, "The longest element; None: no limit.", NULL},
     {"boundary", get_boundary, NULL, "Offset of the last boundary, from the stream's first byte.", NULL},
+    {"position", get_position, NULL, "Offset of the next byte.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -1382,10 +1420,12 @@ PyMODINIT_FUNC PyInit__scan(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    PyObject *type = PyType_FromSpec(&spec);
-    if (type == NULL || PyModule_AddObjectRef(module, "Scanner", type) < 0 ||
+    PyObject *type = PyType_FromSpec(&spec), *capsule = PyCapsule_New(&api, SCANNER_API, NULL);
+    if (type == NULL || capsule == NULL || PyModule_AddObjectRef(module, "Scanner", type) < 0 ||
+        PyModule_AddObjectRef(module, "api", capsule) < 0 ||
         PyModule_AddIntConstant(module, "MAX_ATTRIBUTES", MAX_ATTRIBUTES) < 0)
         Py_CLEAR(module);
-    Py_XDECREF(type);
+    Py_XDECREF(capsule);
+    api.type = (PyTypeObject *)type; /* for ever: the capsule may outlive the module */
     return module;
 }

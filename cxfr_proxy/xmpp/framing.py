@@ -61,6 +61,10 @@ class Framer(Protocol):
     def boundary(self) -> int:
         """Offset of the last boundary, from the stream's first byte; 0 until the header is complete."""
 
+    @property
+    def position(self) -> int:
+        """Offset of the next byte to read: all before it was read, or came when the stream was over."""
+
     every: bool
     """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
     notes: list[Note]

@@ -53,7 +53,6 @@ class Lane:
         "_held",
         "_max_depth",
         "_max_element_bytes",
-        "_released",
         "_unread",
         "cutting",
         "max_held",
@@ -72,7 +71,6 @@ class Lane:
         """What is read next is a new stream (RFC 6120 section 4.3.3); what was fed and not yet read belongs to it."""
         self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
         self._held: bytes | bytearray = b""
-        self._released = 0
         self.opened = False
         self.cutting = False
         unread, self._unread, self._begun = self._unread, b"", False
@@ -92,23 +90,34 @@ class Lane:
         """How much of an unfinished element is kept here, and how much was fed but not read."""
         return len(self._held) + len(self._unread)
 
+    @property
+    def _released(self) -> int:
+        """The stream offset of what has not gone out yet."""
+        return self._framer.position - len(self._held)
+
     # --- scanning
+
+    @property
+    def framer(self) -> Framer:
+        """What reads the stream now. Who lets it scan a chunk by itself passes that chunk to :meth:`scanned`, or sends
+        it on; the latter only from a boundary to a boundary, with nothing noted."""
+        return self._framer
 
     def scan(self, data: bytes) -> bytes:
         """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`."""
-        boundary = self._framer.scan(data)
+        return self.scanned(data, self._framer.scan(data))
+
+    def scanned(self, data: bytes, boundary: int) -> bytes:
+        """What :meth:`scan` answers, when the framer has answered ``boundary``."""
+        held = self._held
+        if boundary == len(data) and not (held or self.cutting):
+            return data
         if self.cutting:
-            ready = self._scan_cutting(data, boundary)
-        elif not boundary:
-            ready = self._hold(data)
-        elif boundary == len(data):
-            ready = bytes(self._held) + data if self._held else data
-            self._held = b""
-        else:
-            ready = bytes(self._held) + data[:boundary]
-            self._held = data[boundary:]
-        self._released += len(ready)
-        return ready
+            return self._scan_cutting(data, boundary)
+        if not boundary:
+            return self._hold(data)
+        self._held = data[boundary:]
+        return bytes(held) + data[:boundary]
 
     def _hold(self, data: bytes) -> bytes:
         if self._held:
@@ -185,16 +194,15 @@ class Lane:
         return self._release(note.end, note)
 
     def _release(self, end: int, note: Note | None) -> Piece | None:
-        size = end - self._released
+        released = self._released
+        size = end - released
         if size > 0:
             self.cutting = False
         elif note is None:
             return None  # nothing yet, or the rest of what is being cut through
         size = max(size, 0)
         data, self._held = bytes(self._held[:size]), self._held[size:]
-        whole = note is None or note.start >= self._released
-        self._released += size
-        return Piece(note, data, whole)
+        return Piece(note, data, whole=note is None or note.start >= released)
 
     def skip(self, data: bytes) -> bool:
         """Drop ``data`` if it is what comes next; whether it was."""
