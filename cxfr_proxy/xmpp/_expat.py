@@ -66,6 +66,7 @@ class ExpatFramer:
         "_watched_at",
         "boundary",
         "every",
+        "held",
         "max_element_bytes",
         "notes",
         "position",
@@ -75,6 +76,7 @@ class ExpatFramer:
         self.max_element_bytes = max_element_bytes
         self.boundary = self.position = 0
         self.notes: list[Note] = []
+        self.held: bytes | bytearray = b""
         self._max_depth = max_depth
         self._base = 0  # the stream offset of _data[0]
         self._data = b""  # what is being parsed now

@@ -84,6 +84,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *notes;
+    PyObject *held; /* the lane's: it is not looked at while bytes are read */
     long long max_element; /* -1: no limit */
     offset position;       /* of the chunk being read; between two, of the next byte */
     offset boundary;
@@ -1234,10 +1235,23 @@ static Py_ssize_t feed_chunk(Scanner *self, const char *bytes, Py_ssize_t size)
 
 /* --- to C */
 
-static int at_boundary(PyObject *object)
+static PyObject *all_held(PyObject *object)
 {
     const Scanner *self = (const Scanner *)object;
-    return self->position == self->boundary;
+    if (self->held == NULL || !PyBytes_Check(self->held))
+        return NULL;
+    return self->position - self->boundary == (offset)PyBytes_Size(self->held) ? self->held : NULL;
+}
+
+static int hold(PyObject *object, const char *bytes, Py_ssize_t size)
+{
+    Scanner *self = (Scanner *)object;
+    PyObject *old = self->held, *new = PyBytes_FromStringAndSize(bytes, size);
+    if (new == NULL)
+        return -1;
+    self->held = new;
+    Py_XDECREF(old);
+    return 0;
 }
 
 static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, int *noted)
@@ -1248,7 +1262,7 @@ static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t siz
     return ready;
 }
 
-static scanner_api api = {NULL, at_boundary, scan_chunk};
+static scanner_api api = {NULL, all_held, scan_chunk, hold};
 
 /* --- to Python */
 
@@ -1339,7 +1353,8 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->names.bytes = self->names.few = self->few_names;
     self->names.room = self->names.few_room = sizeof self->few_names;
     self->notes = PyList_New(0);
-    if (self->notes == NULL || set_limit((PyObject *)self, limit, NULL) < 0 ||
+    self->held = PyBytes_FromStringAndSize(NULL, 0);
+    if (self->notes == NULL || self->held == NULL || set_limit((PyObject *)self, limit, NULL) < 0 ||
         append(&self->names, tag, (size_t)tag_size) < 0 || name_ended(self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -1355,6 +1370,7 @@ static void drop(PyObject *object)
         PyMem_Free(self->names.bytes);
     PyMem_Free(self->attributes.bytes);
     Py_XDECREF(self->notes);
+    Py_XDECREF(self->held);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -1369,6 +1385,7 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Note each top-level element while scanning."},
     {"notes", T_OBJECT_EX, offsetof(Scanner, notes), 0, "What wants a look, in order; the caller replaces or clears it."},
+    {"held", T_OBJECT_EX, offsetof(Scanner, held), 0, "Bytes before `position` that its lane keeps."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -1390,7 +1407,7 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-/* Not a type for the cyclic collector: its list holds notes only, which hold nothing that leads back. */
+/* Not a type for the cyclic collector: its list holds notes only, and these and bytes lead nowhere. */
 static PyType_Spec spec = {"cxfr_proxy.xmpp._scan.Scanner", sizeof(Scanner), 0, Py_TPFLAGS_DEFAULT, slots};
 
 static struct PyModuleDef definition = {
