@@ -37,6 +37,7 @@ class OpenLane:
     """A lane without framing."""
 
     noted = False
+    scanner = None
 
     def scan(self, data: bytes) -> bytes:
         return data
