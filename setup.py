@@ -1,4 +1,4 @@
-"""The native framing engine. Everything else about the package is in pyproject.toml."""
+"""The native engines. Everything else about the package is in pyproject.toml."""
 
 from setuptools import Extension, setup
 
@@ -7,11 +7,19 @@ setup(
         Extension(
             "cxfr_proxy.xmpp._scan",
             sources=["cxfr_proxy/xmpp/_scan.c"],
-            depends=["cxfr_proxy/xmpp/_names.h"],
+            depends=["cxfr_proxy/xmpp/_names.h", "cxfr_proxy/xmpp/_scan.h"],
             py_limited_api=True,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,  # without a compiler the engine in Python runs
-        )
+        ),
+        Extension(
+            "cxfr_proxy.relay._turn",
+            sources=["cxfr_proxy/relay/_turn.c"],
+            depends=["cxfr_proxy/xmpp/_scan.h"],
+            py_limited_api=True,
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+            optional=True,  # the same
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

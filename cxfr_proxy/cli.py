@@ -68,9 +68,10 @@ class _Version(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> NoReturn:
-        from cxfr_proxy.xmpp.framing import ENGINE
+        from cxfr_proxy.relay import engine
+        from cxfr_proxy.xmpp import framing
 
-        print(f"cxfr-proxy {__version__} (framer: {ENGINE})")
+        print(f"cxfr-proxy {__version__} (framer: {framing.ENGINE}, relay: {engine.ENGINE})")
         parser.exit()
 
 
@@ -192,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         _check_flags(words)
+        _choose_engine()
         return _run(build_parser().parse_args(words))
     except ConfigError as exc:
         for line in str(exc).splitlines():
@@ -203,6 +205,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has seen enough (`| head`); Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
+
+
+def _choose_engine() -> None:
+    """What the environment says about it. It says so to few, and the others needn't wait for the import."""
+    if os.environ.get("CXFR_ENGINE"):
+        from cxfr_proxy.relay import engine
+
+        engine.use_from_environment()
 
 
 def _run(namespace: argparse.Namespace) -> int:

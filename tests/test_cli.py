@@ -40,12 +40,13 @@ def test_help_of_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    from cxfr_proxy.xmpp.framing import ENGINE
+    from cxfr_proxy.relay import engine
+    from cxfr_proxy.xmpp import framing
 
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"cxfr-proxy {__version__} (framer: {ENGINE})\n"
+    assert capsys.readouterr().out == (f"cxfr-proxy {__version__} (framer: {framing.ENGINE}, relay: {engine.ENGINE})\n")
 
 
 @pytest.mark.parametrize(

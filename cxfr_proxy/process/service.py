@@ -21,7 +21,8 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import accept
-from cxfr_proxy.relay.pump import Pump, Relayed
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.room import Room, sessions_that_fit
 from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates

@@ -55,7 +55,7 @@ from cxfr_proxy.process.messages import (
 from cxfr_proxy.process.operations import session_rows, transfer_rows
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.relay.dial import Dialer
-from cxfr_proxy.relay.pump import Relayed
+from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.ladder import Rung

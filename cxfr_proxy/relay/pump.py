@@ -9,6 +9,10 @@ that who cancels it ends them all (:meth:`Pump.keep`), and one their deadlines (
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
 through the lane alone; else the session is asked, and its commands are carried out.
 
+Where it was compiled, a *switchboard* (``_turn.c``) does the first by itself: the pump connects each leg on which there
+is nothing to decide, and disconnects it before that changes (:meth:`Pump._settle`). What it cannot just pass on, it
+hands over. This file can do all of it alone; tests hold the two together.
+
 Rules:
 
 * *Back-pressure.* What a socket does not take at once is kept with its leg, and the other leg is not read until it is
@@ -34,20 +38,21 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.relayed import Leg, Relayed
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
-from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.xmpp.lane import Lane
 
-NODE_BYTES: Final = 65_536
-"""As much is read from a node at once. Larger reads save nothing: a loopback or LAN read seldom returns more."""
-CLIENT_BYTES: Final = 16_384
-"""As much is read from a client at once. Each element of it may want a look, and the shortest has four bytes."""
+if TYPE_CHECKING:
+    from cxfr_proxy.relay._turn import Switchboard
+
 STEPWISE_BYTES: Final = 4_096
 """As much is read at once while each element is looked at."""
 MAX_UNSENT: Final = 65_536
@@ -62,130 +67,7 @@ MAX_EVENTS: Final = 256
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 
-Sendable = bytes | bytearray | memoryview
-
 _log = logging.getLogger(__name__)
-
-
-class Leg:
-    """One socket of a session, and the bytes it has not taken yet."""
-
-    __slots__ = (
-        "eof",
-        "fd",
-        "interest",
-        "is_tls",
-        "most",
-        "other",
-        "output_ends",
-        "owner",
-        "receive",
-        "send",
-        "side",
-        "sock",
-        "stuck_since",
-        "unsent",
-    )
-
-    other: Leg
-    """The session's other leg."""
-
-    def __init__(self, owner: Relayed, side: Side, sock: socket.socket) -> None:
-        self.owner = owner
-        self.side = side
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.most = CLIENT_BYTES if side is Side.CLIENT else NODE_BYTES
-        self.is_tls = isinstance(sock, ssl.SSLSocket)
-        # An SSLSocket's recv() and send() are read() and write() behind checks that cost a microsecond.
-        self.receive: Callable[[int], bytes] = sock.read if isinstance(sock, ssl.SSLSocket) else sock.recv
-        self.send: Callable[[Sendable], int] = sock.write if isinstance(sock, ssl.SSLSocket) else sock.send
-        self.interest = 0  # what epoll was told; 0: not registered
-        self.unsent = bytearray()
-        self.stuck_since: float | None = None  # since when unsent has not become less
-        self.output_ends = False  # half-close it when unsent is out
-        self.eof = False
-
-
-class Relayed:
-    """A session in the pump. Made by :meth:`Pump.relay`.
-
-    ``observer`` is told each event of the session, and ``on_over`` when its sockets are closed or given back.
-    """
-
-    __slots__ = (
-        "_observer",
-        "_on_over",
-        "_pump",
-        "alarm",
-        "client_address",
-        "closing",
-        "id",
-        "last_active",
-        "legs",
-        "opened",
-        "session",
-        "upgrade",
-    )
-
-    def __init__(
-        self,
-        pump: Pump,
-        session: Session,
-        session_id: int,
-        client_address: str,
-        observer: Callable[[Relayed, Event], None],
-        on_over: Callable[[Relayed], None],
-    ) -> None:
-        self.id = session_id
-        self.session = session
-        self.client_address = client_address
-        self.opened = self.last_active = trio.current_time()
-        self.legs: tuple[Leg, Leg]
-        self.closing = False
-        """The session is over; what is left to do is to get the last bytes out."""
-        self.upgrade: socket.socket | None = None
-        """The client's socket, given back for STARTTLS."""
-        self.alarm = math.inf
-        """When the pump's timers ring for it next."""
-        self._pump = pump
-        self._observer = observer
-        self._on_over = on_over
-
-    @property
-    def tls_version(self) -> str | None:
-        """Of the client's connection, as ``TLSv1.3``; ``None`` where it is plain."""
-        sock = self.legs[Side.CLIENT].sock
-        return sock.version() if isinstance(sock, ssl.SSLSocket) else None
-
-    def report(self, event: Event) -> None:
-        self._observer(self, event)
-
-    def transfer(self, order: Order) -> None:
-        """Move this client; ignored where it can't be moved now."""
-        self._pump.drive(self, partial(self.session.transfer, order))
-
-    def stop(self) -> None:
-        """End it at once."""
-        self._pump.drive(self, self.session.stop)
-
-    def start(self) -> None:
-        """Begin. From here on the pump does all, until the session is over."""
-        self._pump.drive(self, self.session.start)
-
-    def wind(self) -> None:
-        """Set the timer by what is due first: the session's deadline, or a leg that is stuck."""
-        due = self.session.due(backlogged=bool(self.legs[Side.CLIENT].unsent))
-        for leg in self.legs:
-            if leg.stuck_since is not None:
-                stuck = leg.stuck_since + self._pump.write_stall_timeout
-                due = stuck if due is None else min(due, stuck)
-        if due is not None and due < self.alarm:
-            self.alarm = due
-            self._pump.timers.set(due, self.id)
-
-    def over(self) -> None:
-        self._on_over(self)
 
 
 class Pump:
@@ -194,6 +76,7 @@ class Pump:
     def __init__(self, *, write_stall_timeout: float) -> None:
         self.write_stall_timeout = write_stall_timeout
         self._epoll = select.epoll()
+        self._board = engine.new_switchboard(self._epoll)
         self._sessions: dict[int, Relayed] = {}
         self._legs: dict[int, Leg] = {}
         self._again: dict[Leg, None] = {}  # TLS legs with bytes that epoll does not see, in order
@@ -232,7 +115,6 @@ class Pump:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._now = trio.current_time()
             self._turn()
 
     def close(self) -> None:
@@ -242,16 +124,64 @@ class Pump:
 
     def _turn(self) -> None:
         self._turning = True
+        self._now = trio.current_time()
         again, self._again = self._again, {}
         for leg in again:
             self._serve(leg, _IN)
-        for fd, events in self._epoll.poll(0, MAX_EVENTS):
-            ready = self._legs.get(fd)
-            if ready is not None:
-                self._serve(ready, events)
-            elif fd == self._waker:
-                os.eventfd_read(fd)
+        if self._board is None:
+            self._serve_all()
+        else:
+            self._serve_all_natively(self._board)
         self._turning = False
+
+    def _serve_all(self) -> None:
+        # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
+        left = MAX_EVENTS
+        while left > 0 and (ready := self._epoll.poll(0, left)):
+            left -= len(ready)
+            for fd, events in ready:
+                self._on_ready(fd, events)
+
+    def _serve_all_natively(self, board: Switchboard) -> None:
+        """The same; what passes without a question is not heard of here."""
+        try:
+            board.turn(self._now, self._on_ready, self._on_ended, self._on_scanned, self._on_unsent)
+        except Exception as exc:
+            if board.serving not in self._legs:
+                raise
+            self._fail(self._legs[board.serving].owner, exc)
+
+    def _on_ready(self, fd: int, events: int) -> None:
+        leg = self._legs.get(fd)
+        if leg is not None:
+            self._serve(leg, events)
+        elif fd == self._waker:
+            os.eventfd_read(fd)
+
+    def _on_ended(self, fd: int) -> None:
+        """The switchboard has met the end of what comes in there."""
+        self._end_input(self._legs[fd])
+
+    def _on_scanned(self, fd: int, data: bytes, boundary: int) -> None:
+        """The switchboard has read and scanned this, and it is not to be sent as it is."""
+        leg = self._legs[fd]
+        owner = leg.owner
+        try:
+            lane = owner.session.fast[leg.side]
+            assert lane is not None
+            self._pass_on(leg, lane, lane.scanned(data, boundary))
+        except Exception as exc:
+            self._fail(owner, exc)
+
+    def _on_unsent(self, fd: int, data: bytes) -> None:
+        """The switchboard could not send what has come from there."""
+        leg = self._legs[fd].other
+        owner = leg.owner
+        try:
+            self._send(leg, data)
+            self._settle(owner)
+        except Exception as exc:
+            self._fail(owner, exc)
 
     def _serve_again(self, leg: Leg) -> None:
         """Read this TLS leg in the next turn, even if epoll has nothing to say about it."""
@@ -318,7 +248,8 @@ class Pump:
     def _serve(self, leg: Leg, events: int) -> None:
         owner = leg.owner
         try:
-            if leg.unsent and events & ~_IN:
+            if events & ~_IN and (leg.unsent or leg.owes):
+                leg.owes = False
                 self._flush(leg)
                 self._settle(owner)
             if leg.interest & _IN and events & ~_OUT:
@@ -327,66 +258,87 @@ class Pump:
             self._fail(owner, exc)
 
     def _read(self, leg: Leg) -> None:
-        owner, side = leg.owner, leg.side
+        owner, side, tls = leg.owner, leg.side, leg.tls
         session = owner.session
         for _ in range(READS_PER_TURN):
             lane = session.fast[side]
             try:
-                data = leg.receive(leg.most if lane is not None else STEPWISE_BYTES)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                most = leg.most if lane is not None else STEPWISE_BYTES
+                data = leg.sock.recv(most) if tls is None else tls.read(most)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return
+            except ssl.SSLWantWriteError:
+                leg.owes = True
+                if leg.stuck_since is None:
+                    leg.stuck_since = self._now
+                self._settle(owner)
                 return
             except OSError:
                 data = b""  # a broken connection is an ended one
             if not data:
-                leg.eof = True
-                self.drive(owner, partial(session.eof, side))
+                self._end_input(leg)
                 return
-            owner.last_active = self._now
+            owner.heard = self._now
             if lane is None:
                 self.drive(owner, partial(session.receive, side, data))
             else:
-                ready = lane.scan(data)
-                if lane.noted:
-                    self.drive(owner, partial(session.noted, side, ready))
-                elif ready:
-                    other = leg.other
-                    self._send(other, ready)
-                    if other.unsent:
-                        self._settle(owner)
-            if not leg.is_tls or not leg.interest & _IN or not leg.sock.pending():  # type: ignore[attr-defined]
+                self._pass_on(leg, lane, lane.scan(data))
+            if tls is None or not leg.interest & _IN or not tls.pending():
                 return
         self._serve_again(leg)
+
+    def _end_input(self, leg: Leg) -> None:
+        leg.eof = True
+        self.drive(leg.owner, partial(leg.owner.session.eof, leg.side))
+
+    def _pass_on(self, leg: Leg, lane: Lane, ready: bytes) -> None:
+        """What the lane has let out of what this leg has brought."""
+        owner, other = leg.owner, leg.other
+        if lane.noted:
+            self.drive(owner, partial(owner.session.noted, leg.side, ready))
+        elif ready:
+            self._send(other, ready)
+            if other.unsent:
+                self._settle(owner)
 
     def _send(self, leg: Leg, data: bytes) -> None:
         if leg.unsent:
             leg.unsent += data
             return
         try:
-            sent = leg.send(data) if len(data) <= RECORD_BYTES or not leg.is_tls else self._send_records(leg, data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            sent = 0
+            sent = self._write(leg, data)
         except OSError:
             return  # it is gone: reading from it will say so, after what it has sent before
         if sent < len(data):
             leg.unsent += memoryview(data)[sent:]
             leg.stuck_since = self._now
 
-    def _send_records(self, leg: Leg, data: bytes | bytearray) -> int:
-        """How much of it a TLS socket took. OpenSSL takes all or nothing, so it gets no more than a record holds."""
+    def _write(self, leg: Leg, data: bytes | bytearray) -> int:
+        """How much of it the socket has taken; an ``OSError`` says that it is gone."""
+        tls = leg.tls
+        try:
+            if tls is None:
+                return leg.sock.send(data)
+            if len(data) <= RECORD_BYTES:
+                return tls.write(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+        # OpenSSL takes all or nothing, so it gets no more at once than a record holds.
         taken = 0
         with (
             memoryview(data) as view,
-            contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError),
+            contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError),
         ):
             while taken < len(data):
-                taken += leg.send(view[taken : taken + RECORD_BYTES])
+                taken += tls.write(view[taken : taken + RECORD_BYTES])
         return taken
 
     def _flush(self, leg: Leg) -> None:
-        try:
-            sent = self._send_records(leg, leg.unsent) if leg.is_tls else leg.send(leg.unsent)
-        except BlockingIOError:
+        if not leg.unsent:
+            leg.stuck_since = None
             return
+        try:
+            sent = self._write(leg, leg.unsent)
         except OSError:
             sent = len(leg.unsent)  # it is gone, as in _send
         if not sent:
@@ -436,11 +388,12 @@ class Pump:
                 continue
             if leg.output_ends and not leg.unsent:
                 self._end_output(leg)
-            interest = _OUT if leg.unsent else 0
-            blocked = leg.other.unsent or len(leg.unsent) > MAX_UNSENT
+            interest = _OUT if leg.unsent or leg.owes else 0
+            blocked = leg.owes or leg.other.unsent or len(leg.unsent) > MAX_UNSENT
             if not (leg.eof or relayed.closing or blocked):
                 interest |= _IN if relayed.session.wants(leg.side) else 0
             self._register(leg, interest)
+            self._connect(leg)
         if relayed.closing:
             self._close(relayed, at_once=False)
         relayed.wind()
@@ -455,8 +408,37 @@ class Pump:
         else:
             self._epoll.register(leg.fd, interest)
         leg.interest = interest
-        if interest & _IN and leg.is_tls and leg.sock.pending():  # type: ignore[attr-defined]
+        if interest & _IN and leg.tls is not None and leg.tls.pending():
             self._serve_again(leg)
+
+    def _connect(self, leg: Leg) -> None:
+        """Bring the switchboard in line: what may be read, and passes without a question, it passes on by itself."""
+        if self._board is None:
+            return
+        other = leg.other
+        lane = leg.owner.session.fast[leg.side] if leg.interest & _IN else None
+        scanner = lane.scanner if lane is not None else None
+        if scanner is leg.connected:
+            return
+        if scanner is not None:
+            receive = leg.tls.read if leg.tls is not None else None
+            send = other.tls.write if other.tls is not None else None
+            # A TLS socket gives one record at a time, and there is room for it: nothing is left inside.
+            self._board.connect(leg.fd, other.fd, scanner, max(leg.most, RECORD_BYTES), receive, send)
+            leg.connected = scanner
+        else:
+            self._disconnect(leg)
+
+    def _disconnect(self, leg: Leg) -> None:
+        if self._board is not None and leg.connected is not None:
+            leg.owner.heard = max(leg.owner.heard, self._board.disconnect(leg.fd))
+            leg.connected = None
+
+    def last_heard(self, relayed: Relayed) -> float:
+        """When bytes came last, from either side."""
+        if self._board is None:
+            return relayed.heard
+        return max(relayed.heard, *(self._board.heard(leg.fd) for leg in relayed.legs))
 
     def _end_output(self, leg: Leg) -> None:
         leg.output_ends = False
@@ -476,8 +458,6 @@ class Pump:
     def _on_over(self, relayed: Relayed) -> None:
         if self._nobody_left is not None and not self._sessions:
             self._nobody_left.set()
-        for leg in relayed.legs:
-            del leg.owner, leg.other  # circles, which only the collector could free
         try:
             relayed.over()
         except Exception as exc:
@@ -501,6 +481,8 @@ class Pump:
     def _forget(self, leg: Leg) -> None:
         if leg.interest:
             self._epoll.unregister(leg.fd)
+        for each in (leg, leg.other):
+            self._disconnect(each)  # both: another socket will get this one's number, and none of these bytes
         leg.interest = 0
         leg.unsent.clear()
         leg.stuck_since = None

@@ -28,7 +28,8 @@ from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.proxy_protocol import Peer
-from cxfr_proxy.relay.pump import Pump, Relayed
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.commands import BoundTo, Ended, Event
 from cxfr_proxy.session.registry import Registry

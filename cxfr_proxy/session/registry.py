@@ -42,7 +42,9 @@ class Relayed(Protocol):
     session: Session
     client_address: str
     opened: float
-    last_active: float
+
+    @property
+    def last_active(self) -> float: ...
 
     @property
     def tls_version(self) -> str | None: ...

@@ -56,7 +56,6 @@ class ExpatFramer:
         "_max_depth",
         "_name",
         "_parser",
-        "_position",
         "_renewed",
         "_shift",
         "_start",
@@ -68,16 +67,18 @@ class ExpatFramer:
         "_watched_at",
         "boundary",
         "every",
+        "held",
         "max_element_bytes",
         "notes",
+        "position",
     )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int) -> None:
         self.max_element_bytes = max_element_bytes
-        self.boundary = 0
+        self.boundary = self.position = 0
         self.notes: list[Note] = []
+        self.held: bytes | bytearray = b""
         self._max_depth = max_depth
-        self._position = 0  # bytes of the stream read so far
         self._base = 0  # the stream offset of _data[0]
         self._data = b""  # what is being parsed now
         self._tail = b""  # the end of what was parsed before: enough to recognise a watched string cut in two
@@ -116,8 +117,8 @@ class ExpatFramer:
             return self._parser
         opening = f"<{self._tag}>".encode()
         self._parser = self._new_parser(opening)
-        self._shift = self._position - len(opening)
-        self._renewed = self._position
+        self._shift = self.position - len(opening)
+        self._renewed = self.position
         return self._parser
 
     @property
@@ -130,14 +131,14 @@ class ExpatFramer:
 
     def scan(self, data: bytes) -> int:
         self._stepping = False
-        base = self._position
+        base = self.position
         self._parse(data)
         return max(0, self.boundary - base)
 
     def step(self, data: bytes) -> int:
         self._stepping = True
-        if not self._position and self._glance(data):
-            return self._position
+        if not self.position and self._glance(data):
+            return self.position
         offset = 0
         while offset < len(data) and not self.notes:
             # An element ends with a ">", so pieces that end there never reach beyond an element.
@@ -152,19 +153,22 @@ class ExpatFramer:
         if not end or (self.max_element_bytes is not None and end > self.max_element_bytes):
             return False
         self._tag, self._depth = "stream:stream", 1
-        self._position = self.boundary = end
+        self.position = self.boundary = end
         self._tail = data[:end][-_TAIL:]
         self.notes.append(Header(0, end))
         return True
 
     def _parse(self, data: bytes) -> None:
-        if self._state_over or not data:
+        if self._state_over:
+            self.position += len(data)
+            return
+        if not data:
             return
         parser = self._parser
-        old = self._position - self._renewed > _RENEW_BYTES and self._position == self.boundary
+        old = self.position - self._renewed > _RENEW_BYTES and self.position == self.boundary
         if parser is None or old:
             parser = self._renew_parser()
-        self._base = self._position
+        self._base = self.position
         self._data = data
         self._watch(data)
         # For the time of this call only: else parser and framer would hold each other for ever.
@@ -179,7 +183,7 @@ class ExpatFramer:
             self._fail_unless_over(*_condition(error))
         finally:
             parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
-        self._position = self._base + len(data)
+        self.position = self._base + len(data)
         if not self._state_over:
             self._settle()
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
@@ -192,7 +196,7 @@ class ExpatFramer:
             self._fail(StreamCondition.BAD_FORMAT, "text between elements")
             return
         limit = self.max_element_bytes
-        if limit is not None and self._position - self.boundary > limit:
+        if limit is not None and self.position - self.boundary > limit:
             self._fail(StreamCondition.POLICY_VIOLATION, f"element longer than {limit} bytes")
 
     def _cross_space(self) -> bytes:
@@ -206,7 +210,7 @@ class ExpatFramer:
 
     def _watch(self, data: bytes) -> None:
         """Remember where the watched bytes begin, also when they are cut by the edge of the chunk."""
-        if self._position > self.boundary:
+        if self.position > self.boundary:
             reach = len(WATCHED) - 1
             if WATCHED in self._tail[-reach:] + data[:reach]:
                 self._watched_at.append(self._base - 1)

@@ -34,6 +34,7 @@
 #endif
 
 #include "_names.h"
+#include "_scan.h"
 
 typedef unsigned char byte;
 typedef uint64_t offset; /* counts from the stream's first byte */
@@ -83,6 +84,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *notes;
+    PyObject *held; /* the lane's: it is not looked at while bytes are read */
     long long max_element; /* -1: no limit */
     offset position;       /* of the chunk being read; between two, of the next byte */
     offset boundary;
@@ -91,7 +93,8 @@ typedef struct {
     byte state, outer, quote;
     char every; /* note each element */
     byte stepping;
-    byte stop;           /* something was noted while stepping: leave the loop */
+    byte noted;          /* something was, in this chunk */
+    byte stop;           /* the same while stepping: leave the loop */
     byte busy;           /* a chunk is being read */
     byte watched;        /* the watched bytes were seen in the current element */
     byte character_left; /* continuation bytes still to come */
@@ -353,6 +356,7 @@ static int note(Scanner *self, PyObject *made)
 {
     if (made == NULL)
         return -1;
+    self->noted = 1;
     self->stop = self->stepping;
     int failed = -1;
     if (self->notes == NULL || !PyList_Check(self->notes)) /* the caller may have put there what it likes */
@@ -1183,19 +1187,18 @@ static int settle(Scanner *self)
     return 0;
 }
 
-/* Feed `data`; how many bytes were read, -1 with an exception set. */
-static Py_ssize_t feed(Scanner *self, PyObject *data, int stepping)
+/* Feed `size` bytes, behind which lies a NUL; how many were read, -1 with an exception set. */
+static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, int stepping)
 {
-    char *bytes;
-    Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0)
-        return -1;
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "a chunk is being read");
         return -1;
     }
-    if (self->state == OVER)
+    self->noted = 0;
+    if (self->state == OVER) {
+        self->position += (offset)size;
         return size;
+    }
     const offset boundary = self->boundary;
     self->data = (const byte *)bytes;
     self->end = self->data + size;
@@ -1221,22 +1224,64 @@ static Py_ssize_t feed(Scanner *self, PyObject *data, int stepping)
     return size;
 }
 
+/* As feed, while scanning; how many bytes lie before the last boundary. */
+static Py_ssize_t feed_chunk(Scanner *self, const char *bytes, Py_ssize_t size)
+{
+    const offset base = self->position;
+    if (feed(self, bytes, size, 0) < 0)
+        return -1;
+    return self->boundary > base ? (Py_ssize_t)(self->boundary - base) : 0;
+}
+
+/* --- to C */
+
+static PyObject *all_held(PyObject *object)
+{
+    const Scanner *self = (const Scanner *)object;
+    if (self->held == NULL || !PyBytes_Check(self->held))
+        return NULL;
+    return self->position - self->boundary == (offset)PyBytes_Size(self->held) ? self->held : NULL;
+}
+
+static int hold(PyObject *object, const char *bytes, Py_ssize_t size)
+{
+    Scanner *self = (Scanner *)object;
+    PyObject *old = self->held, *new = PyBytes_FromStringAndSize(bytes, size);
+    if (new == NULL)
+        return -1;
+    self->held = new;
+    Py_XDECREF(old);
+    return 0;
+}
+
+static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, int *noted)
+{
+    Scanner *self = (Scanner *)object;
+    Py_ssize_t ready = feed_chunk(self, bytes, size);
+    *noted = self->noted;
+    return ready;
+}
+
+static scanner_api api = {NULL, all_held, scan_chunk, hold};
+
 /* --- to Python */
 
 static PyObject *scan(PyObject *object, PyObject *data)
 {
-    Scanner *self = (Scanner *)object;
-    offset base = self->position;
-    if (feed(self, data, 0) < 0)
+    char *bytes;
+    Py_ssize_t size, ready;
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || (ready = feed_chunk((Scanner *)object, bytes, size)) < 0)
         return NULL;
-    offset ready = self->boundary > base ? self->boundary - base : 0;
-    return ready <= LONG_MAX ? PyLong_FromLong((long)ready) : PyLong_FromUnsignedLongLong(ready);
+    return PyLong_FromSsize_t(ready);
 }
 
 static PyObject *step(PyObject *object, PyObject *data)
 {
-    Py_ssize_t used = feed((Scanner *)object, data, 1);
-    return used < 0 ? NULL : PyLong_FromSsize_t(used);
+    char *bytes;
+    Py_ssize_t size, used;
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || (used = feed((Scanner *)object, bytes, size, 1)) < 0)
+        return NULL;
+    return PyLong_FromSsize_t(used);
 }
 
 static PyObject *get_limit(PyObject *object, void *closure)
@@ -1277,6 +1322,12 @@ static PyObject *get_boundary(PyObject *object, void *closure)
     return PyLong_FromUnsignedLongLong(((Scanner *)object)->boundary);
 }
 
+static PyObject *get_position(PyObject *object, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(((Scanner *)object)->position);
+}
+
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"tag", "offset", "max_element_bytes", "max_depth", NULL};
@@ -1302,7 +1353,8 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->names.bytes = self->names.few = self->few_names;
     self->names.room = self->names.few_room = sizeof self->few_names;
     self->notes = PyList_New(0);
-    if (self->notes == NULL || set_limit((PyObject *)self, limit, NULL) < 0 ||
+    self->held = PyBytes_FromStringAndSize(NULL, 0);
+    if (self->notes == NULL || self->held == NULL || set_limit((PyObject *)self, limit, NULL) < 0 ||
         append(&self->names, tag, (size_t)tag_size) < 0 || name_ended(self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -1318,6 +1370,7 @@ static void drop(PyObject *object)
         PyMem_Free(self->names.bytes);
     PyMem_Free(self->attributes.bytes);
     Py_XDECREF(self->notes);
+    Py_XDECREF(self->held);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -1332,12 +1385,14 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Note each top-level element while scanning."},
     {"notes", T_OBJECT_EX, offsetof(Scanner, notes), 0, "What wants a look, in order; the caller replaces or clears it."},
+    {"held", T_OBJECT_EX, offsetof(Scanner, held), 0, "Bytes before `position` that its lane keeps."},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef properties[] = {
     {"max_element_bytes", get_limit, set_limit, "The longest element; None: no limit.", NULL},
     {"boundary", get_boundary, NULL, "Offset of the last boundary, from the stream's first byte.", NULL},
+    {"position", get_position, NULL, "Offset of the next byte.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -1352,7 +1407,7 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-/* Not a type for the cyclic collector: its list holds notes only, which hold nothing that leads back. */
+/* Not a type for the cyclic collector: its list holds notes only, and these and bytes lead nowhere. */
 static PyType_Spec spec = {"cxfr_proxy.xmpp._scan.Scanner", sizeof(Scanner), 0, Py_TPFLAGS_DEFAULT, slots};
 
 static struct PyModuleDef definition = {
@@ -1382,10 +1437,12 @@ PyMODINIT_FUNC PyInit__scan(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    PyObject *type = PyType_FromSpec(&spec);
-    if (type == NULL || PyModule_AddObjectRef(module, "Scanner", type) < 0 ||
+    PyObject *type = PyType_FromSpec(&spec), *capsule = PyCapsule_New(&api, SCANNER_API, NULL);
+    if (type == NULL || capsule == NULL || PyModule_AddObjectRef(module, "Scanner", type) < 0 ||
+        PyModule_AddObjectRef(module, "api", capsule) < 0 ||
         PyModule_AddIntConstant(module, "MAX_ATTRIBUTES", MAX_ATTRIBUTES) < 0)
         Py_CLEAR(module);
-    Py_XDECREF(type);
+    Py_XDECREF(capsule);
+    api.type = (PyTypeObject *)type; /* for ever: the capsule may outlive the module */
     return module;
 }

@@ -2,12 +2,17 @@ from cxfr_proxy.xmpp.notes import Note
 
 MAX_ATTRIBUTES: int
 
+api: object  # a capsule; see _scan.h
+
 class Scanner:
     max_element_bytes: int | None
     every: bool
     notes: list[Note]
+    held: bytes | bytearray
     @property
     def boundary(self) -> int: ...
+    @property
+    def position(self) -> int: ...
     def __new__(cls, tag: bytes, offset: int, max_element_bytes: int | None, max_depth: int) -> Scanner: ...
     def scan(self, data: bytes, /) -> int: ...
     def step(self, data: bytes, /) -> int: ...

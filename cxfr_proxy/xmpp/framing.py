@@ -27,11 +27,13 @@ by the other, never at another boundary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cxfr_proxy.xmpp._expat import ExpatFramer
 from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+
+if TYPE_CHECKING:
+    from cxfr_proxy.xmpp._scan import Scanner
 
 __all__ = [
     "ENGINE",
@@ -46,6 +48,7 @@ __all__ = [
     "Note",
     "StreamEnd",
     "behind_header",
+    "is_native",
     "new_framer",
     "use",
 ]
@@ -61,10 +64,17 @@ class Framer(Protocol):
     def boundary(self) -> int:
         """Offset of the last boundary, from the stream's first byte; 0 until the header is complete."""
 
+    @property
+    def position(self) -> int:
+        """Offset of the next byte to read: all before it was read, or came when the stream was over."""
+
     every: bool
     """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
     notes: list[Note]
     """What wants a look, in order. The caller clears it before feeding on."""
+    held: bytes | bytearray
+    """The last bytes before :attr:`position`, as many as its lane keeps. The lane's own: the framer doesn't look at it.
+    It lies here for those who feed the native engine from C, and so find both."""
 
     def scan(self, data: bytes) -> int:
         """Read all of ``data``; return the offset in it of the last boundary, 0 if there is none past its start.
@@ -76,7 +86,7 @@ class Framer(Protocol):
         """Read ``data`` up to the end of the first thing to note, or all of it; return how many bytes were read."""
 
 
-def _load_native() -> Callable[[bytes, int, int | None, int], Framer] | None:
+def _load_native() -> type[Scanner] | None:
     try:
         from cxfr_proxy.xmpp._scan import Scanner
     except ImportError:
@@ -106,6 +116,11 @@ def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
     Headers are always read by expat; :func:`behind_header` says who goes on.
     """
     return ExpatFramer(max_element_bytes=max_element_bytes, max_depth=max_depth)
+
+
+def is_native(framer: Framer) -> bool:
+    """Whether C code may feed it."""
+    return _native is not None and isinstance(framer, _native)
 
 
 def behind_header(framer: Framer, tag: bytes, *, max_depth: int) -> Framer:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.framing import Failure, Framer, Header, Note, behind_header, new_framer
+from cxfr_proxy.xmpp.framing import Failure, Framer, Header, Note, behind_header, is_native, new_framer
 
 _SPACE: Final = b" \t\r\n"
 
@@ -50,12 +50,9 @@ class Lane:
         "_begun",
         "_every",
         "_framer",
-        "_held",
         "_max_depth",
         "_max_element_bytes",
-        "_released",
         "_unread",
-        "cutting",
         "max_held",
         "opened",
     )
@@ -71,10 +68,7 @@ class Lane:
     def restart(self) -> None:
         """What is read next is a new stream (RFC 6120 section 4.3.3); what was fed and not yet read belongs to it."""
         self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
-        self._held: bytes | bytearray = b""
-        self._released = 0
         self.opened = False
-        self.cutting = False
         unread, self._unread, self._begun = self._unread, b"", False
         self.feed(unread)
 
@@ -90,48 +84,57 @@ class Lane:
     @property
     def held_bytes(self) -> int:
         """How much of an unfinished element is kept here, and how much was fed but not read."""
-        return len(self._held) + len(self._unread)
+        return len(self._framer.held) + len(self._unread)
+
+    @property
+    def _released(self) -> int:
+        """The stream offset of what has not gone out yet."""
+        return self._framer.position - len(self._framer.held)
+
+    @property
+    def cutting(self) -> bool:
+        """Whether a part of an element that has not ended has gone out."""
+        return self._released > self._framer.boundary
 
     # --- scanning
 
+    @property
+    def scanner(self) -> Framer | None:
+        """What reads the stream now, if that is the native engine and it has noted nothing; ``None`` if not.
+
+        Who feeds it from C, instead of calling :meth:`scan`, passes the chunk to :meth:`scanned`, or does the same.
+        """
+        return self._framer if is_native(self._framer) and not self._framer.notes else None
+
     def scan(self, data: bytes) -> bytes:
         """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`."""
-        boundary = self._framer.scan(data)
-        if self.cutting:
-            ready = self._scan_cutting(data, boundary)
-        elif not boundary:
-            ready = self._hold(data)
-        elif boundary == len(data):
-            ready = bytes(self._held) + data if self._held else data
-            self._held = b""
-        else:
-            ready = bytes(self._held) + data[:boundary]
-            self._held = data[boundary:]
-        self._released += len(ready)
-        return ready
+        return self.scanned(data, self._framer.scan(data))
+
+    def scanned(self, data: bytes, boundary: int) -> bytes:
+        """What :meth:`scan` answers, when the framer has answered ``boundary``."""
+        framer = self._framer
+        if boundary:
+            held, framer.held = framer.held, data[boundary:]
+            return bytes(held) + data[:boundary] if held else data[:boundary]
+        if self._released - len(data) > framer.boundary:
+            # It is being cut through. Nothing is held then, unless it was read stepwise in between.
+            held, framer.held = framer.held, b""
+            return bytes(held) + data
+        return self._hold(data)
 
     def _hold(self, data: bytes) -> bytes:
-        if self._held:
-            # A growing array: an element that trickles in must not be copied once a chunk.
-            if isinstance(self._held, bytes):
-                self._held = bytearray(self._held)
-            self._held += data
+        framer = self._framer
+        if not framer.held:
+            framer.held = data
         else:
-            self._held = data
-        if self.max_held is None or len(self._held) <= self.max_held:
+            # A growing array: an element that trickles in must not be copied once a chunk.
+            if isinstance(framer.held, bytes):
+                framer.held = bytearray(framer.held)
+            framer.held += data
+        if self.max_held is None or len(framer.held) <= self.max_held:
             return b""
-        ready, self._held = bytes(self._held), b""
-        self.cutting = True
+        ready, framer.held = bytes(framer.held), b""
         return ready
-
-    def _scan_cutting(self, data: bytes, boundary: int) -> bytes:
-        # Nothing is held then, unless it was read stepwise in between.
-        held, self._held = bytes(self._held), b""
-        if not boundary:
-            return held + data
-        self.cutting = False
-        self._held = data[boundary:]
-        return held + data[:boundary]
 
     @property
     def noted(self) -> bool:
@@ -172,7 +175,7 @@ class Lane:
             if not unread:
                 return None
             used = framer.step(unread)
-            self._held = bytes(self._held) + unread[:used] if self._held else unread[:used]
+            framer.held = bytes(framer.held) + unread[:used] if framer.held else unread[:used]
             self._unread = unread[used:]
         if not framer.notes:
             return self._release(framer.boundary, None)
@@ -181,23 +184,24 @@ class Lane:
             return self._release(note.start, None)  # white space before it
         del framer.notes[0]
         if isinstance(note, Header):
-            tag = stanza.tag_name(bytes(self._held[: note.end]))
-            self._framer = behind_header(framer, tag, max_depth=self._max_depth)
-            self._framer.every = self._every
-            self.opened = True
+            self._go_behind_header(note)
         return self._release(note.end, note)
 
+    def _go_behind_header(self, header: Header) -> None:
+        before = self._framer
+        tag = stanza.tag_name(bytes(before.held[: header.end]))
+        self._framer = behind_header(before, tag, max_depth=self._max_depth)
+        self._framer.every = self._every
+        self._framer.held = before.held
+        self.opened = True
+
     def _release(self, end: int, note: Note | None) -> Piece | None:
-        size = end - self._released
-        if size > 0:
-            self.cutting = False
-        elif note is None:
+        released = self._released
+        if end <= released and note is None:
             return None  # nothing yet, or the rest of what is being cut through
-        size = max(size, 0)
-        data, self._held = bytes(self._held[:size]), self._held[size:]
-        whole = note is None or note.start >= self._released
-        self._released += size
-        return Piece(note, data, whole)
+        held, size = self._framer.held, max(0, end - released)
+        self._framer.held = held[size:]
+        return Piece(note, bytes(held[:size]), whole=note is None or note.start >= released)
 
     def skip(self, data: bytes) -> bool:
         """Drop ``data`` if it is what comes next; whether it was."""

@@ -39,19 +39,19 @@ def compiler() -> str | None:
     return shutil.which("gcc")
 
 
-def build(directory: Path, flags: Iterable[str] = ()) -> Path:
-    """``_scan.c`` with sanitizers and branch hooks. Raises ``CalledProcessError`` with the compiler's words."""
-    source, target, hook = ROOT / "cxfr_proxy/xmpp/_scan.c", directory / "_scan.so", directory / "coverage.o"
+def build(directory: Path, flags: Iterable[str] = (), *, source: str = "cxfr_proxy/xmpp/_scan.c") -> Path:
+    """An engine with sanitizers and branch hooks. Raises ``CalledProcessError`` with the compiler's words."""
+    target, hook = directory / Path(source).with_suffix(".so").name, directory / "coverage.o"
     common = [compiler() or "gcc", "-g", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([*common, "-c", str(ROOT / "tests/fuzz/coverage.c"), "-o", str(hook)], check=True)
     include = f"-I{sysconfig.get_paths()['include']}"
     traced = [*common, *SANITIZE, "-fsanitize-coverage=trace-pc", *flags]
-    subprocess.run([*traced, "-shared", include, str(source), str(hook), "-o", str(target)], check=True)
+    subprocess.run([*traced, "-shared", include, str(ROOT / source), str(hook), "-o", str(target)], check=True)
     return target
 
 
-def sanitized(extension: Path, arguments: Iterable[str]) -> int:
-    """Run this file again in an interpreter that can load a sanitized engine; its exit status."""
+def sanitized(script: str, arguments: Iterable[str]) -> int:
+    """Run a file in an interpreter that can load a sanitized engine; its exit status."""
     libraries = [
         subprocess.run(
             [compiler() or "gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True
@@ -64,17 +64,16 @@ def sanitized(extension: Path, arguments: Iterable[str]) -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",  # or the sanitizer doesn't see where objects end
     }
-    command = [sys.executable, str(Path(__file__)), "--extension", str(extension), *arguments]
-    return subprocess.run(command, env=environment, cwd=ROOT).returncode
+    return subprocess.run([sys.executable, script, *arguments], env=environment, cwd=ROOT).returncode
 
 
-def load(extension: Path) -> None:
+def load(extension: Path, name: str = SCANNER) -> None:
     """Make the engine in that file the one that is imported from here on."""
-    spec = importlib.util.spec_from_file_location(SCANNER, extension)
+    spec = importlib.util.spec_from_file_location(name, extension)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {extension}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[SCANNER] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
 
 
@@ -272,7 +271,7 @@ def main() -> int:
             parser.error("needs gcc")
         with tempfile.TemporaryDirectory() as directory:
             extension = build(Path(directory), shlex.split(options.flags))
-            return sanitized(extension, sys.argv[1:])
+            return sanitized(__file__, ["--extension", str(extension), *sys.argv[1:]])
     sys.path.insert(0, str(ROOT))
     load(options.extension)
     if options.tests:

@@ -1,6 +1,6 @@
-"""The native engine, built with sanitizers, through the framing tests and some thousand inputs of the fuzzer.
+"""The native engines, built with sanitizers, through their tests and some thousand inputs of their fuzzers.
 
-``framing_fuzz.py`` beside this file is what runs; a long run is started by hand.
+``framing_fuzz.py`` and ``relay_fuzz.py`` beside this file are what runs; a long run is started by hand.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import pytest
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 
-FUZZER = Path(__file__).with_name("framing_fuzz.py")
-
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("fuzzer", "arguments"),
     [
-        pytest.param(["--tests"], id="framing tests"),
-        pytest.param(["--inputs", "4000", "--seed", "1"], id="fuzz"),
-        pytest.param(["--inputs", "2000", "--seed", "2", "--flags=-DPLAIN_C"], id="fuzz, no vectors"),
+        pytest.param("framing_fuzz.py", ["--tests"], id="framing tests"),
+        pytest.param("framing_fuzz.py", ["--inputs", "4000", "--seed", "1"], id="framing"),
+        pytest.param("framing_fuzz.py", ["--inputs", "2000", "--seed", "2", "--flags=-DPLAIN_C"], id="no vectors"),
+        pytest.param("relay_fuzz.py", ["--tests"], id="relay tests"),
+        pytest.param("relay_fuzz.py", ["--stories", "3000", "--seed", "1"], id="relay"),
     ],
 )
-def test_no_fault_and_no_difference(arguments: list[str]) -> None:
+def test_no_fault_and_no_difference(fuzzer: str, arguments: list[str]) -> None:
+    script = str(Path(__file__).with_name(fuzzer))
     run = subprocess.run(
-        [sys.executable, str(FUZZER), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if "cannot find" in run.stdout and "asan" in run.stdout:
         pytest.skip("the compiler has no sanitizers here")

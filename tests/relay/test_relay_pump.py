@@ -23,7 +23,8 @@ import trio
 import trio.testing
 from relay_tools import client_context, no_leak, server_context, settled, shake_hands, tcp_pair, until, write_pem
 
-from cxfr_proxy.relay.pump import NODE_BYTES, Pump, Relayed
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.relay.relayed import NODE_BYTES, Relayed
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
@@ -38,6 +39,7 @@ class OpenLane:
     """A lane without framing."""
 
     noted = False
+    scanner = None
 
     def scan(self, data: bytes) -> bytes:
         return data

@@ -1,0 +1,25 @@
+from collections.abc import Callable
+
+from cxfr_proxy.xmpp.framing import Framer
+
+Receive = Callable[[int, bytearray], object]  # a number; typeshed has it otherwise
+Send = Callable[[bytes], int]
+
+class Switchboard:
+    @property
+    def serving(self) -> int: ...
+    def __new__(cls, epoll: int, not_now: tuple[type[OSError], ...], /) -> Switchboard: ...
+    def connect(
+        self, fd: int, to: int, scanner: Framer, most: int, receive: Receive | None, send: Send | None, /
+    ) -> None: ...
+    def disconnect(self, fd: int, /) -> float: ...
+    def heard(self, fd: int, /) -> float: ...
+    def turn(
+        self,
+        now: float,
+        ready: Callable[[int, int], None],
+        ended: Callable[[int], None],
+        scanned: Callable[[int, bytes, int], None],
+        unsent: Callable[[int, bytes], None],
+        /,
+    ) -> None: ...

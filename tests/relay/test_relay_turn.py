@@ -1,0 +1,258 @@
+"""The relay loop in C: that it does what the one in Python does, that it does it itself, and what it refuses."""
+
+from __future__ import annotations
+
+import logging
+import random
+import select
+import socket
+import ssl
+from pathlib import Path
+from typing import cast
+
+import pytest
+import relay_twins
+from relay_tools import client_context, no_leak, server_context, tcp_pair, write_pem
+from relay_twins import HEADER, STANZAS, Step, Story, Told, difference, random_story
+
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.relay import engine
+from cxfr_proxy.session.commands import Side
+from cxfr_proxy.xmpp import framing
+from cxfr_proxy.xmpp.lane import Lane
+
+pytestmark = pytest.mark.skipif("native" not in engine.ENGINES, reason="the relay loop was not compiled here")
+
+CLIENT, NODE = Side
+MESSAGE = STANZAS[0]
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+@pytest.fixture(autouse=True)
+def native() -> None:
+    if engine.ENGINE != "native" or framing.ENGINE != "native":
+        pytest.skip("another engine was chosen")
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> Contexts:
+    certificate = write_pem(tmp_path, "example.org")
+    return client_context(certificate), server_context(certificate)
+
+
+# --- the same as in Python
+
+
+@pytest.mark.parametrize("first", range(0, 1000, 100))
+async def test_random_stories(first: int, contexts: Contexts, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)  # stories have faults in them
+    with no_leak():
+        assert relay_twins.compare(range(first, first + 100), contexts) == []
+
+
+def test_stories_are_told_again_alike() -> None:
+    assert random_story(random.Random(1)) == random_story(random.Random(1))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_more_than_a_record(tls: bool, contexts: Contexts) -> None:
+    much = MESSAGE * 150
+    steps = [Step("write", NODE, much[:40_000]), Step("write", NODE, much[40_000:]), Step("read", CLIENT, size=9)]
+    story = Story(steps, tls=tls, buffer=150_000)
+    assert difference(story, contexts) is None
+    seen, _ = relay_twins.tell(story, "native", contexts)
+    assert seen.received[CLIENT] == much
+
+
+# --- by itself
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_is_usual_does_not_reach_the_pump(tls: bool, contexts: Contexts) -> None:
+    """Whole stanzas, and such as come in two pieces."""
+    told = Told(Story((), tls=tls), contexts)
+    asked: list[object] = []
+    told.pump._on_ready = asked.append  # type: ignore[method-assign, assignment]
+    told.pump._on_scanned = asked.append  # type: ignore[method-assign, assignment]
+    for side in Side:
+        told.tell(Step("write", side, MESSAGE + b"<presence/><me"))
+        told.tell(Step("write", side, b"ssage/>\n<iq"))
+    assert asked == []
+    assert {lane.held_bytes for lane in told.session.lanes} == {3}
+    told.pump.discard(told.relayed)
+    seen = told.finish()
+    assert seen.received == dict.fromkeys(Side, MESSAGE + b"<presence/><message/>\n")
+
+
+async def test_when_bytes_came_last() -> None:
+    told = Told(Story(()))
+    told.relayed.heard = 0.0
+    assert told.relayed.last_active == 0.0
+    told.tell(Step("write", NODE, MESSAGE))
+    first = told.relayed.last_active
+    assert 0.0 < first <= told.pump._now
+    told.tell(Step("write", NODE, b"<slow/>"))  # from here on it is the pump that reads
+    told.tell(Step("write", NODE, MESSAGE))
+    assert told.relayed.last_active > first
+    told.finish()
+    assert told.relayed.last_active > first
+
+
+async def test_a_reset_ends_the_input() -> None:
+    """TCP says it once, and says "end" when it is asked again."""
+    client = tcp_pair()
+    told = Told(Story(()), client=client)
+    client[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # on, no time
+    told.tell(Step("go", CLIENT))
+    assert told.seen.told == [("eof", CLIENT)]
+    told.finish()
+
+
+class Owing:
+    """A TLS socket that was asked to change its keys, and has to answer before it reads on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.reads = 0
+        self.write, self._sock = sock.send, sock
+
+    def read(self, size: int) -> bytes:
+        self.reads += 1
+        if self.reads < 3:
+            raise ssl.SSLWantWriteError
+        return self._sock.recv(size)
+
+    def pending(self) -> int:
+        return 0
+
+
+async def test_a_tls_leg_that_must_write_before_it_reads() -> None:
+    """Else epoll would speak of the bytes that came for it again and again."""
+    told = Told(Story(()))
+    told.tell(Step("write", CLIENT, b"<slow/>"))
+    while not told.relayed.legs[CLIENT].unsent:
+        told.tell(Step("write", NODE, MESSAGE))
+    client = told.relayed.legs[CLIENT]
+    owing = Owing(client.sock)
+    client.tls = cast("ssl.SSLSocket", owing)
+    for _ in range(3):
+        told.tell(Step("write", CLIENT, MESSAGE))
+    assert owing.reads == 1
+    assert client.interest == select.EPOLLOUT
+    assert client.stuck_since is not None
+    seen = told.finish()
+    assert owing.reads >= 3
+    assert seen.received[NODE] == b"<slow/>" + MESSAGE * 3
+    assert client.stuck_since is None
+
+
+# --- faults
+
+
+async def test_a_fault_of_the_scanner_ends_its_session_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    told = Told(Story(()))
+    scanner = told.session.lanes[NODE].scanner
+    assert scanner is not None
+    scanner.notes = None  # type: ignore[assignment]
+    told.tell(Step("write", NODE, b"<other/>"))
+    assert told.seen.told == [("stop",)]
+    assert told.relayed.closing
+    told.finish()
+
+
+async def test_a_fault_of_nobody_is_raised() -> None:
+    told = Told(Story(()))
+    board = told.pump._board
+    assert board is not None
+    assert board.serving == -1
+    told.pump._epoll.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        told.pump._turn()
+    for sock in (*told.far, *(leg.sock for leg in told.relayed.legs)):
+        sock.close()
+
+
+def scanner() -> framing.Framer:
+    lane = Lane(max_element_bytes=None, max_depth=8)
+    lane.feed(HEADER)
+    while lane.next() is not None:
+        pass
+    assert lane.scanner is not None
+    return lane.scanner
+
+
+def test_what_a_switchboard_refuses() -> None:
+    from cxfr_proxy.relay._turn import Switchboard
+
+    board = Switchboard(0, ())
+    for fd, to, most in ((-1, 1, 1), (1, -1, 1), (1, 1, 0), (1, 1, 65_537), (2**30, 1, 1)):
+        with pytest.raises(ValueError, match="expected two descriptors"):
+            board.connect(fd, to, scanner(), most, None, None)
+    with pytest.raises(TypeError):
+        board.connect(1, 1, object(), 1, None, None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Switchboard(0, OSError)  # type: ignore[arg-type]
+    for unknown in (-5, 0, 7, 2**40):
+        assert board.disconnect(unknown) == board.heard(unknown) == 0.0
+    board.connect(1000, 1, scanner(), 1, None, None)
+    board.connect(1000, 2, scanner(), 2, None, None)
+    assert board.disconnect(1000) == 0.0
+
+
+def test_a_turn_in_a_turn() -> None:
+    from cxfr_proxy.relay._turn import Switchboard
+
+    here, there = socket.socketpair()
+    with here, there, select.epoll() as epoll:
+        board = Switchboard(epoll.fileno(), ())
+        epoll.register(here)
+
+        def again(*_: object) -> None:
+            board.turn(0.0, again, again, again, again)
+
+        with pytest.raises(RuntimeError, match="a turn in a turn"):
+            board.turn(0.0, again, again, again, again)
+        assert board.serving == here.fileno()
+
+
+def test_a_tls_socket_that_lies() -> None:
+    """It moves more than it was asked to, or answers with no number: nothing is read that isn't there."""
+    from cxfr_proxy.relay._turn import Switchboard
+
+    here, there = socket.socketpair()
+
+    def unused(*_: object) -> None:
+        raise AssertionError
+
+    with here, there, select.epoll() as epoll:
+        board = Switchboard(epoll.fileno(), ())
+        epoll.register(here, select.EPOLLOUT | select.EPOLLIN)
+        there.send(b"x")
+        epoll.modify(here, select.EPOLLIN)
+        answers: list[object] = [11, -2, 10**30, "ten"]
+        for _ in range(len(answers)):
+            board.connect(here.fileno(), here.fileno(), scanner(), 10, lambda most, buffer: answers.pop(), None)
+            with pytest.raises((ValueError, TypeError, OverflowError)):
+                board.turn(0.0, unused, unused, unused, unused)
+
+
+# --- which one runs
+
+
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = engine.ENGINE, framing.ENGINE
+    try:
+        monkeypatch.setenv("CXFR_ENGINE", "python")
+        engine.use_from_environment()
+        assert (engine.ENGINE, framing.ENGINE) == ("python", "expat")
+        with select.epoll() as epoll:
+            assert engine.new_switchboard(epoll) is None
+        monkeypatch.setenv("CXFR_ENGINE", "native")
+        engine.use_from_environment()
+        assert (engine.ENGINE, framing.ENGINE) == ("native", "native")
+        monkeypatch.setenv("CXFR_ENGINE", "steam")
+        with pytest.raises(ConfigError, match="CXFR_ENGINE: no relay engine 'steam' here, only native, python"):
+            engine.use_from_environment()
+    finally:
+        engine.use(before[0])
+        framing.use(before[1])
