@@ -17,7 +17,8 @@ from cxfr_proxy.config import Config, Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process.channel import Channel
-from cxfr_proxy.process.fleet import Grants, Slot
+from cxfr_proxy.process.fleet import Grants
+from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import (
     VERSION,
     Answer,
@@ -313,17 +314,19 @@ async def test_who_has_no_node_goes_first(tmp_path: Path, autojump_clock: MockCl
 
 
 async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None:
-    slots = [Slot(1, 1)]
-    grants = Grants(slots, OwnPace(1.0))
+    link = Link(1, lambda link, message: None, 1.0)
+    grants = Grants([link], OwnPace(1.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(grants.run)
-        grants.wanted(slots[0], Want(0, 1, 0))
+        link.want = Want(0, 1, 0)
+        grants.wanted()
         await wait_all_tasks_blocked()
-        assert slots[0].granted == 1
+        assert link.granted == 1
         grants.put_back(1)
-        grants.wanted(slots[0], Want(0, 1, 1))
+        link.want = Want(0, 1, 1)
+        grants.wanted()
         await wait_all_tasks_blocked()
-        assert slots[0].granted == 2, "at once: the bucket is as full as before"
+        assert link.granted == 2, "at once: the bucket is as full as before"
         nursery.cancel_scope.cancel()
 
 
