@@ -18,6 +18,7 @@ import trio
 from cxfr_proxy.cluster.nodes import Cluster
 from cxfr_proxy.config import Config
 from cxfr_proxy.events import emit
+from cxfr_proxy.process import collector
 from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.pump import Pump, Relayed
@@ -75,6 +76,7 @@ class Service:
             observer=self._observe,
             on_gone=on_gone,
         )
+        self._collector = collector.Turns()
         self.room = Room(sessions_that_fit())
         self._listening = trio.CancelScope()
         self._warned: set[tuple[str, str]] = set()
@@ -109,6 +111,7 @@ class Service:
         return clients.cancel_scope.cancelled_caught
 
     async def _serve(self, stream: trio.SocketStream) -> None:
+        self._collector.session_comes()
         try:
             await self._server.serve(stream)
         finally:
