@@ -31,7 +31,8 @@ async def settled(tmp_path: Path) -> AsyncIterator[House]:
 
 async def last(it: House) -> RestartProgress:
     """How it ended."""
-    rows = [row async for row in it.supervisor.operations.wait_restarted()]
+    with trio.fail_after(300):
+        rows = [row async for row in it.supervisor.operations.wait_restarted()]
     return rows[-1]
 
 
