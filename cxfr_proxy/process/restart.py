@@ -1,4 +1,4 @@
-"""Replacing all workers, one by one: what a new version of the program, or a worker grown fat, needs.
+"""Replacing all workers, one by one: for a fix in what workers do, or memory to be had back.
 
 The next worker is not touched before the last one has gone, so there is one worker more than usual at any time, and the
 clients that move share the proxy's transfer rate with nobody but drains. The first new worker that does not come up

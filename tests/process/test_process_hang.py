@@ -23,8 +23,9 @@ async def test_one_that_hangs_is_killed_and_replaced(
         await trio.sleep(100)
         first.hangs = True
         began = trio.current_time()
-        while len(it.all) == 2:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
-            await trio.sleep(0.1)
+        with trio.move_on_after(2 * SILENCE_SECONDS):
+            while len(it.all) == 2:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
+                await trio.sleep(0.1)
         turn = SILENCE_SECONDS / SILENCE_TURNS
         assert SILENCE_SECONDS - turn - 0.1 < trio.current_time() - began < SILENCE_SECONDS + turn
         await trio.sleep(1)
@@ -75,7 +76,8 @@ async def test_one_that_hangs_while_it_stops(tmp_path: Path, autojump_clock: Moc
         it.all[0].hangs = True
         it.supervisor.stop()
         began = trio.current_time()
-        while it.all[0].alive:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
-            await trio.sleep(0.1)
+        with trio.move_on_after(20):
+            while it.all[0].alive:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
+                await trio.sleep(0.1)
         assert trio.current_time() - began < 9
         assert len(it.all) == 2

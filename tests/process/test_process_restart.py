@@ -231,8 +231,9 @@ async def test_one_that_does_not_leave_is_killed(tmp_path: Path, autojump_clock:
         it.leave = False
         began = trio.current_time()
         it.supervisor.operations.restart_workers()
-        while it.all[0].alive:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
-            await trio.sleep(0.1)
+        with trio.move_on_after(20):
+            while it.all[0].alive:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
+                await trio.sleep(0.1)
         assert 7.9 < trio.current_time() - began < 8.2
         assert (await last(it)).left == 0
         assert len(it.all) == 4
@@ -265,21 +266,40 @@ async def test_who_began_meanwhile_is_not_replaced_again(tmp_path: Path, autojum
         assert not it.all[3].of(Leave)
 
 
+async def make_it_wait(it: House) -> None:
+    """Let workers of the first slot die at once until the next one comes only seconds later."""
+    for _ in range(8):
+        it.workers[1].die()
+        before = len(it.all)
+        while len(it.all) == before:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
+            await trio.sleep(0.05)
+        await trio.sleep(0.01)
+    it.workers[1].die()
+    await trio.sleep(1)
+    assert (await states(it))[0] == (1, None, "waiting")
+
+
 async def test_a_slot_whose_workers_die_at_once_gets_one_now(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        for _ in range(8):
-            it.workers[1].die()
-            before = len(it.all)
-            while len(it.all) == before:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
-                await trio.sleep(0.05)
-            await trio.sleep(0.01)
-        it.workers[1].die()
-        await trio.sleep(1)
-        assert (await states(it))[0] == (1, None, "waiting")
+        await make_it_wait(it)
         it.supervisor.operations.restart_workers()
         await trio.sleep(0.01)
         assert (await states(it))[0][2] == "up"
         assert (await last(it)).left == 0
+
+
+async def test_a_slot_whose_workers_still_die_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One attempt out of turn, and then pauses as before."""
+    async with house(tmp_path) as it:
+        await make_it_wait(it)
+        it.greet = False
+        attempts = len(it.all)
+        it.supervisor.operations.restart_workers()
+        await trio.sleep(0.01)
+        it.all[-1].die(2)
+        assert (await last(it)).failure == "the new worker 1 ended before it served, with exit code 2"
+        await trio.sleep(5)
+        assert len(it.all) == attempts + 1
 
 
 async def test_not_while_the_proxy_stops(
