@@ -4,11 +4,11 @@ Nothing is listed twice: flags come from the table of settings, commands and the
 commands. Exit codes tell the outcome to scripts:
 
 ===== ==================================================================================
-0     done; for ``drain --wait``: the node is empty; for ``check``: no faults
-1     ``drain --wait``: not empty at the deadline; ``check``: the nodes file has faults
+0     done; for ``--wait``: the node is empty, all workers are replaced; for ``check``: no faults
+1     ``--wait``: not empty at the deadline, not all replaced; ``check``: the nodes file has faults
 2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
-130   interrupted; a drain that was started goes on
-141   nobody reads the output any more; a drain that was started goes on
+130   interrupted; what was started goes on
+141   nobody reads the output any more; what was started goes on
 ===== ==================================================================================
 
 What a command needs is imported when it runs: ``show`` doesn't load a TLS library.
@@ -39,7 +39,7 @@ from cxfr_proxy.process import control
 from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
 
 OK: Final = 0
-NOT_EMPTY: Final = 1
+UNFINISHED: Final = 1
 FAULTS: Final = 1
 MISTAKE: Final = 2
 INTERRUPTED: Final = 130
@@ -286,11 +286,7 @@ def _speak(command: Command, flags: Mapping[str, object], path: Path) -> int:
     except KeyboardInterrupt:
         screen.end_line()
         if watched:
-            print(
-                f"cxfr-proxy: no longer watching; the drain of {given['node']} goes on "
-                f"(show nodes tells how far it is, undrain {given['node']} stops it)",
-                file=sys.stderr,
-            )
+            print(f"cxfr-proxy: no longer watching; {command.goes_on.format(**given)}", file=sys.stderr)
         return INTERRUPTED
     except ConfigError:
         screen.end_line()
@@ -298,7 +294,7 @@ def _speak(command: Command, flags: Mapping[str, object], path: Path) -> int:
     screen.result(result, view)
     if not watched:
         return OK
-    return OK if isinstance(result, dict) and result.get("left") == 0 else NOT_EMPTY
+    return OK if isinstance(result, dict) and result.get("left") == 0 else UNFINISHED
 
 
 async def _converse(path: Path, command: str, given: Mapping[str, object], screen: _Screen) -> object:
@@ -340,7 +336,7 @@ class _Screen:
         elif view is not None and isinstance(value, list):
             self._print(cli_tables.table(view, [row for row in value if isinstance(row, dict)]))
         elif isinstance(value, dict) and "left" in value:
-            self._print(cli_tables.drain_outcome(value))
+            self._print(cli_tables.outcome(value))
         elif isinstance(value, dict):
             self._print(cli_tables.clean(str(value.get("message"))))
 

@@ -95,6 +95,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("SESSIONS", "sessions", right=True),
         Column("CONNECTIONS", "connections", right=True),
         Column("DEATHS", "deaths", right=True),
+        Column("HUNG", "hung", right=True),
     ),
 }
 """What ``show`` can show, by the name it is asked for."""
@@ -123,7 +124,10 @@ def _number(row: RowJson, field: str) -> int:
 
 
 def progress_line(row: RowJson) -> str:
-    """How far a drain is, as a line of a log."""
+    """How far a drain, or the replacing of workers, is, as a line of a log."""
+    if "replaced" in row:
+        replaced, total = _number(row, "replaced"), _number(row, "total")
+        return f"workers: {replaced} of {total} replaced, {_number(row, 'sessions')} sessions leaving"
     counts = ", ".join(f"{_number(row, name)} {name}" for name in _COUNTS)
     reason = row.get("waiting_reason")
     waiting = f" ({_plain(reason)})" if reason else ""
@@ -131,7 +135,7 @@ def progress_line(row: RowJson) -> str:
 
 
 def progress_bar(row: RowJson, columns: int) -> str:
-    """How far a drain is, in at most ``columns`` characters; the bar takes what the counts leave, if that is
+    """As :func:`progress_line`, in at most ``columns`` characters; the bar takes what the counts leave, if that is
     enough."""
     total, left = _number(row, "total"), _number(row, "left")
     done = 1.0 if total == 0 else min(1.0, max(0.0, 1 - left / total))
@@ -143,9 +147,18 @@ def progress_bar(row: RowJson, columns: int) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}] {line}"
 
 
-def drain_outcome(row: RowJson) -> str:
-    """How a drain ended, in a sentence."""
+def outcome(row: RowJson) -> str:
+    """How a drain, or the replacing of workers, ended, in a sentence."""
+    if "replaced" in row:
+        return _restart_outcome(row)
     node, left = _plain(row.get("node")), _number(row, "left")
     if left:
         return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left at the deadline"
     return f"{node} is empty: {_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"
+
+
+def _restart_outcome(row: RowJson) -> str:
+    replaced, total, cut = _number(row, "replaced"), _number(row, "total"), _number(row, "cut")
+    reason = f": {_plain(row.get('failure'))}" if _number(row, "left") else ""
+    out_of_time = f"; {cut} had clients left at the end of hard-stop-after, and cut them" if cut else ""
+    return f"{replaced} of {total} workers are replaced{reason}{out_of_time}"

@@ -204,7 +204,8 @@ class Timeouts:
         Group.TIMES,
         kinds.seconds(zero=True),
         30.0,
-        "how long a stopping proxy moves its clients away before it cuts those that are left; 0 cuts at once",
+        "how long a stopping proxy, or a worker that is replaced, moves its clients away before it cuts those that are "
+        "left; 0 cuts at once",
         "Service managers kill what hasn't stopped by itself; systemd does after 90 seconds.",
     )
 

@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from cxfr_proxy import kinds
-from cxfr_proxy.admin.rows import Answer, DrainProgress, Message, NodeRow, SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import (
+    Answer,
+    DrainProgress,
+    Message,
+    NodeRow,
+    Progress,
+    RestartProgress,
+    SessionRow,
+    TransferRow,
+    WorkerRow,
+)
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.kinds import Kind
 
@@ -56,7 +66,7 @@ class Operations(Protocol):
         """Running and recent transfers, newest last."""
 
     async def workers(self) -> list[WorkerRow]:
-        """The processes that serve clients, by number."""
+        """The processes that serve clients, by number; both of a number while one takes over from the other."""
 
     async def reload(self) -> str:
         """Read nodes and certificates again; what was done, in one sentence.
@@ -64,8 +74,20 @@ class Operations(Protocol):
         Raises :class:`ConfigError`, and then nothing has changed.
         """
 
+    def restart_workers(self) -> None:
+        """Start replacing all workers, one by one; returns at once. Again while it goes on: nothing new.
 
-Report = Callable[[DrainProgress], Awaitable[None]]
+        Raises :class:`ConfigError` where there are no workers, or the proxy is stopping.
+        """
+
+    def wait_restarted(self) -> AsyncGenerator[RestartProgress, None]:
+        """Progress about five times a second, and once more on the end; then it stops by itself.
+
+        Raises :class:`ConfigError` where workers were never being replaced. Closing it ends the waiting only.
+        """
+
+
+Report = Callable[[Progress], Awaitable[None]]
 """Tell whoever waits how far it is; may block, and may raise when nobody waits any more."""
 
 Arguments = Mapping[str, Any]  # each value is what its Argument's kind gives; the commands below cast
@@ -119,6 +141,8 @@ class Command:
     arguments: tuple[Argument, ...]
     mutates: bool
     run: Run
+    goes_on: str = ""
+    """Where it can be waited for: what to say to somebody who stops waiting. Arguments stand in it as ``{node}``."""
 
     def read_arguments(self, given: Mapping[str, object]) -> Arguments:
         """All arguments by name, checked. Raises :class:`ConfigError` for one that is wrong, missing or
@@ -153,6 +177,19 @@ async def _undrain(operations: Operations, arguments: Arguments, report: Report)
     return Message(f"{node} takes clients again")
 
 
+async def _restart_workers(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    operations.restart_workers()
+    if not arguments["wait"]:
+        return Message("the workers are being replaced")
+    last: RestartProgress | None = None
+    async with aclosing(operations.wait_restarted()) as rows:
+        async for last in rows:
+            await report(last)
+    if last is None:
+        raise ConfigError("the workers were replaced before it could be watched")
+    return last
+
+
 async def _show(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     return await _VIEWS[arguments["what"]](operations)
 
@@ -184,6 +221,7 @@ COMMANDS: Final = (
         ),
         mutates=True,
         run=_drain,
+        goes_on="the drain of {node} goes on (show nodes tells how far it is, undrain {node} stops it)",
     ),
     Command("undrain", "stop a drain and let the node take clients again", (_NODE,), mutates=True, run=_undrain),
     Command(
@@ -194,6 +232,14 @@ COMMANDS: Final = (
         run=_show,
     ),
     Command("reload", "read the nodes and certificates again", (), mutates=True, run=_reload),
+    Command(
+        "restart-workers",
+        "replace all workers, one by one: the new one serves before the old one moves its clients away and ends",
+        (Argument("wait", "show progress until all are replaced, or one could not be"),),
+        mutates=True,
+        run=_restart_workers,
+        goes_on="the workers go on being replaced (show workers tells how far it is)",
+    ),
 )
 
 

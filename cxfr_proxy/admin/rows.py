@@ -30,6 +30,26 @@ class DrainProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartProgress:
+    """How far the replacing of workers has come. ``replaced`` are those whose successor serves and who are gone,
+    ``left`` those that are not, out of ``total``; ``sessions`` are still with workers that leave."""
+
+    total: int
+    replaced: int
+    left: int
+    sessions: int
+    cut: int
+    """Workers that had clients left at the end of their time, and cut them."""
+    finished: bool
+    """Nothing more will be done: all are replaced (``left`` is 0), or one could not be."""
+    failure: str | None
+    """Why it ended before all were; ``None`` otherwise."""
+
+
+Progress = DrainProgress | RestartProgress
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRow:
     """One node. ``wish`` is what the operator wants, ``health`` what checks see."""
 
@@ -86,16 +106,19 @@ class WorkerRow:
     """One process that serves clients."""
 
     number: int
-    """From 1 on; a worker that is replaced leaves its number to the next."""
+    """From 1 on; a worker that is replaced leaves its number to the next. Two have it while one leaves."""
     pid: int | None
     """``None`` while there is none."""
     state: str
-    """``up``, ``starting``, ``waiting`` (its last ones died at once; the next one comes later) or ``stopping``."""
+    """``up``, ``starting``, ``leaving`` (another one has taken over), ``waiting`` (its last ones died at once; the next
+    one comes later) or ``stopping``."""
     sessions: int
     connections: int
     """Bound or not."""
     deaths: int
     """How many workers of this number died."""
+    hung: int = 0
+    """How many of them were killed because they did nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +128,4 @@ class Message:
     message: str
 
 
-Answer = DrainProgress | Message | list[NodeRow] | list[SessionRow] | list[TransferRow] | list[WorkerRow]
+Answer = Progress | Message | list[NodeRow] | list[SessionRow] | list[TransferRow] | list[WorkerRow]

@@ -1,181 +1,140 @@
-"""The workers as the supervisor sees them: one slot each, what it reported, and sums over all.
+"""All workers as the supervisor sees them: a slot for each core's worth, who is in it, and sums over all.
 
-A slot stays when its worker dies; what that one had counted is added to the past, so that totals never go back.
+A slot has one worker; two while one is being replaced, and none while its workers die at once. What a worker had
+counted is added to the past when it is gone, so that totals never go back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
-from cxfr_proxy.process.channel import Channel
-from cxfr_proxy.process.messages import (
-    Answer,
-    Ask,
-    Grant,
-    Listing,
-    Message,
-    Nodes,
-    ReloadCertificates,
-    Want,
-    WorkerCounts,
-)
+from cxfr_proxy.process.link import Link, Request
+from cxfr_proxy.process.messages import Grant, Listing, ReloadCertificates, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts
 
-ANSWER_SECONDS: Final = 10.0
-"""For a worker to answer; one that takes longer is left out of what an operator is shown."""
-ID_MARGIN: Final = 10_000
-"""Ids a replacement leaves out for each worker, for sessions of its predecessor that were not reported any more."""
-
-
-class State(StrEnum):
-    """Of a slot."""
-
-    STARTING = "starting"
-    UP = "up"
-    WAITING = "waiting"
-    """Its workers die at once: the next one comes later."""
-    STOPPING = "stopping"
-    GONE = "gone"
+ID_MARGIN: Final = 100_000
+"""Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
+still takes until the new one is up."""
 
 
 @dataclass(eq=False, slots=True)
-class _Request:
-    sessions: list[SessionRow] = field(default_factory=list)
-    transfers: list[TransferRow] = field(default_factory=list)
-    error: str | None = None
-    answered: trio.Event = field(default_factory=trio.Event)
+class Replacement:
+    """What a slot is asked for: a worker that has begun after ``asked`` (trio's clock)."""
+
+    asked: float
+    settled: bool = False
+    old: Link | None = None
+    """Who leaves for it; ``None`` where nobody had to."""
+    failure: str | None = None
+    """Why there is no new one; the old one stays."""
 
 
 class Slot:
     """The place of one worker. ``number`` from 1 on."""
 
-    def __init__(self, number: int, first_id: int) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.state = State.STARTING
+        self.links: list[Link] = []
+        """Who is in it, oldest first."""
         self.deaths = 0
-        self.next_first_id = first_id
-        self.pid: int | None = None
-        self.channel: Channel | None = None
-        self.counts = WorkerCounts()
-        self.want = Want(0, 0, 0)
-        self.granted = 0
-        self.sent_nodes: Nodes | None = None
-        self._requests: dict[int, _Request] = {}
-        self._last_request = 0
+        self.hung = 0
+        self.vacant = "waiting"
+        """What is said of it while nobody is in it."""
+        self.replacement: Replacement | None = None
+        self._last_id: int | None = None
+        self._lot = trio.lowlevel.ParkingLot()
 
-    def post(self, message: Message) -> None:
-        if self.channel is not None:
-            self.channel.post(message)
+    def next_first_id(self, workers: int) -> int:
+        """Of the sessions of its next worker."""
+        if self._last_id is None:
+            self._last_id = self.number
+        else:
+            self._last_id = max([self._last_id, *(link.counts.last_id for link in self.links)]) + workers * ID_MARGIN
+        return self._last_id
 
-    def post_nodes(self, nodes: Nodes) -> None:
-        """Unless it knows."""
-        if self.channel is not None and nodes != self.sent_nodes:
-            self.sent_nodes = nodes
-            self.channel.post(nodes)
+    def replace(self, asked: float) -> Replacement:
+        """Have a worker in it that is new; see :meth:`~.keeper.Keeper.keep`."""
+        self.replacement = Replacement(asked)
+        self.changed()
+        return self.replacement
 
-    async def ask(self, what: Listing | None) -> _Request:
-        """Ask for a list; ``None``: to read certificates again. Empty where nobody answers."""
-        request = _Request()
-        if self.state not in (State.UP, State.STOPPING):
-            await trio.lowlevel.checkpoint()
-            return request
-        self._last_request += 1
-        number = self._last_request
-        self._requests[number] = request
-        self.post(Ask(number, what) if what is not None else ReloadCertificates(number))
-        with trio.move_on_after(ANSWER_SECONDS):
-            await request.answered.wait()
-        self._requests.pop(number, None)
-        return request
+    def settle(self, failure: str | None = None) -> None:
+        """What was asked for is done, or can't be done."""
+        assert self.replacement is not None
+        self.replacement.settled = True
+        self.replacement.failure = failure
+        self.replacement = None
+        self.changed()
 
-    def answer(self, answer: Answer) -> None:
-        request = self._requests.get(answer.request)
-        if request is not None:
-            request.sessions += answer.sessions
-            request.transfers += answer.transfers
-            request.error = request.error or answer.error
-            if answer.last:
-                request.answered.set()
+    def note_last_id(self, counts: WorkerCounts) -> None:
+        self._last_id = max(self._last_id or 0, counts.last_id)
 
-    def vacate(self, workers: int) -> None:
-        """The worker is gone: nothing it was asked will be answered."""
-        for request in self._requests.values():
-            request.answered.set()
-        self._requests.clear()
-        self.next_first_id = max(self.next_first_id, self.counts.last_id) + workers * ID_MARGIN
-        self.channel = self.pid = self.sent_nodes = None
-        self.counts = WorkerCounts()
-        self.want = Want(0, 0, 0)
-        self.granted = 0
+    def changed(self) -> None:
+        """Let who waits look again."""
+        self._lot.unpark_all()
 
-    # --- pace
-
-    @property
-    def wanted(self) -> tuple[int, int]:
-        """Tokens it still needs: for sessions whose node is gone, and for all."""
-        under_way = self.granted - self.want.received
-        lost = max(0, self.want.lost - under_way)
-        return lost, max(0, self.want.lost + self.want.leaving - under_way)
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; it is looked at after each :meth:`changed`."""
+        while not condition():
+            await self._lot.park()
 
 
 class Fleet:
-    """All slots; :class:`~.operations.Sessions` for the operator."""
+    """All slots; iterating gives the workers. :class:`~.operations.Sessions` for the operator."""
 
     def __init__(self, workers: int) -> None:
-        self.slots = [Slot(number, number) for number in range(1, workers + 1)]
+        self.slots = [Slot(number) for number in range(1, workers + 1)]
         self._past: dict[str, NodeCounts] = {}
         self.ended: Counter[str] = Counter()
         """How sessions ended whose worker is gone, by reason; ``worker-died`` are those it took along."""
 
-    def __iter__(self) -> Iterator[Slot]:
-        return iter(self.slots)
-
-    def __len__(self) -> int:
-        return len(self.slots)
+    def __iter__(self) -> Iterator[Link]:
+        return iter([link for slot in self.slots for link in slot.links])
 
     @property
     def sessions(self) -> int:
-        return sum(slot.counts.sessions for slot in self.slots)
+        return sum(link.counts.sessions for link in self)
 
     def of_node(self, name: str) -> NodeCounts:
         total = NodeCounts()
         _add(total, self._past.get(name))
-        for slot in self.slots:
-            _add(total, (slot.counts.nodes or {}).get(name))
+        for link in self:
+            _add(total, (link.counts.nodes or {}).get(name))
         return total
 
-    def bury(self, slot: Slot, *, died: bool) -> None:
-        """Its worker is gone, and its sessions with it."""
-        for name, counts in (slot.counts.nodes or {}).items():
+    def bury(self, slot: Slot, link: Link) -> None:
+        """It is gone, and its sessions with it."""
+        slot.links.remove(link)
+        slot.note_last_id(link.counts)
+        for name, counts in (link.counts.nodes or {}).items():
             counts.sessions = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
-        self.ended.update(slot.counts.ended or {})
-        if died:
+        self.ended.update(link.counts.ended or {})
+        slot.hung += link.hung
+        if link.died:
             slot.deaths += 1
-            self.ended["worker-died"] += slot.counts.sessions
-        slot.vacate(len(self.slots))
+            self.ended["worker-died"] += link.counts.sessions
 
-    def elsewhere(self, than: Slot) -> tuple[dict[str, int], dict[str, int]]:
+    def elsewhere(self, than: Link) -> tuple[dict[str, int], dict[str, int]]:
         """What the others have: sessions by node, connections by address."""
         sessions: Counter[str] = Counter()
         addresses: Counter[str] = Counter()
-        for slot in self.slots:
-            if slot is not than:
-                sessions.update({name: counts.sessions for name, counts in (slot.counts.nodes or {}).items()})
-                addresses.update(slot.counts.addresses or {})
+        for link in self:
+            if link is not than:
+                sessions.update({name: counts.sessions for name, counts in (link.counts.nodes or {}).items()})
+                addresses.update(link.counts.addresses or {})
         return dict(sessions), dict(addresses)
 
     def waiting_reason(self, node: str) -> str | None:
         """Why the drain of that node does not go on in some worker."""
-        reasons = [(slot.counts.waiting or {}).get(node) for slot in self.slots]
+        reasons = [(link.counts.waiting or {}).get(node) for link in self]
         return next((reason for reason in reasons if reason is not None), None)
 
     # --- for the operator
@@ -194,37 +153,38 @@ class Fleet:
         return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]
 
     def worker_rows(self) -> list[WorkerRow]:
-        return [
-            WorkerRow(
-                number=slot.number,
-                pid=slot.pid,
-                state=str(slot.state),
-                sessions=slot.counts.sessions,
-                connections=slot.counts.connections,
-                deaths=slot.deaths,
-            )
-            for slot in self.slots
-        ]
+        """By number, who leaves before who has come for him."""
+        return [row for slot in self.slots for row in _worker_rows(slot)]
 
     def tell_to_reload(self) -> None:
         """Certificates, without waiting; errors are logged by the workers."""
-        for slot in self.slots:
-            slot.post(ReloadCertificates(0))
+        for link in self:
+            link.post(ReloadCertificates(0))
 
     async def reload_certificates(self) -> list[str]:
         """Errors, if there were some."""
         return [answer.error for answer in await self._ask(None) if answer.error is not None]
 
-    async def _ask(self, what: Listing | None) -> list[_Request]:
-        answers: list[_Request] = []
+    async def _ask(self, what: Listing | None) -> list[Request]:
+        answers: list[Request] = []
 
-        async def ask(slot: Slot) -> None:
-            answers.append(await slot.ask(what))
+        async def ask(link: Link) -> None:
+            answers.append(await link.ask(what))
 
         async with trio.open_nursery() as asking:
-            for slot in self.slots:
-                asking.start_soon(ask, slot)
+            for link in self:
+                asking.start_soon(ask, link)
         return answers
+
+
+def _worker_rows(slot: Slot) -> Iterator[WorkerRow]:
+    if not slot.links:
+        yield WorkerRow(slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung)
+    for link in slot.links:
+        counts = link.counts
+        yield WorkerRow(
+            slot.number, link.pid, str(link.state), counts.sessions, counts.connections, slot.deaths, slot.hung
+        )
 
 
 def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
@@ -242,13 +202,13 @@ class Grants:
     """The proxy's one token bucket, and who gets the next token: workers with sessions whose node is gone before
     others, and the one with the most to move first, so that all are done at the same time."""
 
-    def __init__(self, slots: Iterable[Slot], pace: OwnPace) -> None:
-        self._slots = tuple(slots)
+    def __init__(self, links: Iterable[Link], pace: OwnPace) -> None:
+        self._links = links
         self._pace = pace
         self._work = trio.Event()
 
-    def wanted(self, slot: Slot, want: Want) -> None:
-        slot.want = want
+    def wanted(self) -> None:
+        """A worker has said what it wants."""
         self._work.set()
 
     def put_back(self, tokens: int) -> None:
@@ -262,12 +222,12 @@ class Grants:
                 self._work = trio.Event()
                 await self._work.wait()
             await self._pace.wait()
-            slot = self.next()  # it may have changed while there was no token
-            if slot is not None:
+            link = self.next()  # it may have changed while there was no token
+            if link is not None:
                 self._pace.spend()
-                slot.granted += 1
-                slot.post(Grant(1))
+                link.granted += 1
+                link.post(Grant(1))
 
-    def next(self) -> Slot | None:
-        slot = max(self._slots, key=lambda slot: slot.wanted)
-        return slot if any(slot.wanted) else None
+    def next(self) -> Link | None:
+        link = max(self._links, key=lambda link: link.wanted, default=None)
+        return link if link is not None and any(link.wanted) else None

@@ -25,7 +25,7 @@ from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.registry import NodeCounts
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of this language. To be raised with every change."""
 
 
@@ -107,8 +107,22 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Another worker has taken over: accept nobody any more, move everybody at the proxy's pace, and end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
-    """Accept nobody any more, move everybody, and end."""
+    """The proxy stops: accept nobody any more, move everybody, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
+    ``resumable``: full JIDs by the id of their session (XEP-0198)."""
+
+    redirected: dict[str, float]
+    resumable: dict[str, str]
 
 
 # --- from a worker
@@ -218,7 +232,9 @@ Message = (
     | Elsewhere
     | ReloadCertificates
     | Ask
+    | Leave
     | Stop
+    | Remembered
     | Hello
     | Want
     | PutBack

@@ -8,12 +8,13 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import DrainProgress, NodeRow, RestartProgress, SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.nodes import Cluster, Node, Wish
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.nodelist import Drainer
+from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 
@@ -38,8 +39,12 @@ class Sessions(Protocol):
     def worker_rows(self) -> list[WorkerRow]: ...
 
 
+ONE_PROCESS: Final = "with --workers 1 everything is one process, which has no worker to replace"
+
+
 class ProxyOperations:
-    """``reloader`` reads nodes and certificates again and says in a sentence what has changed."""
+    """``reloader`` reads nodes and certificates again and says in a sentence what has changed; ``restarts`` is ``None``
+    where there are no workers."""
 
     def __init__(
         self,
@@ -48,11 +53,13 @@ class ProxyOperations:
         drainer: Drainer,
         timeouts: Timeouts,
         reloader: Callable[[], Awaitable[str]],
+        restarts: Restarts | None = None,
     ) -> None:
         self._cluster = cluster
         self._sessions = sessions
         self._drainer = drainer
         self._reloader = reloader
+        self._restarts = restarts
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
 
@@ -131,6 +138,23 @@ class ProxyOperations:
 
     async def reload(self) -> str:
         return await self._reloader()
+
+    def restart_workers(self) -> None:
+        if self._restarts is None:
+            raise ConfigError(ONE_PROCESS)
+        self._restarts.begin()
+
+    async def wait_restarted(self) -> AsyncGenerator[RestartProgress, None]:
+        restart = self._restarts.last if self._restarts is not None else None
+        if restart is None:
+            raise ConfigError("the workers are not being replaced")
+        while True:
+            await self._sessions.refresh()
+            progress = restart.progress()
+            yield progress
+            if progress.finished:
+                return
+            await trio.sleep(_PROGRESS_SECONDS)
 
 
 def session_rows(registry: Registry, now: float) -> list[SessionRow]:

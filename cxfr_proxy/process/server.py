@@ -25,7 +25,7 @@ from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import announce, say_of_drain
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.nodelist import NodeList, attempt
-from cxfr_proxy.process.operations import ProxyOperations, session_rows, transfer_rows
+from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, session_rows, transfer_rows
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.check import Checks
@@ -118,6 +118,10 @@ class Proxy:
         attempt("certificates", self._certificates.reload)
         attempt("nodes-file", self._nodes.reload_as_asked)
 
+    def restart_on_signal(self) -> None:
+        """Of SIGUSR2, which replaces workers: there are none."""
+        emit(_log, "restart-refused", level=logging.WARNING, reason=ONE_PROCESS)
+
     def _on_node_up(self, node: Node) -> None:
         self._mover.look_again()
 
@@ -172,6 +176,8 @@ class Stoppable(Protocol):
 
     def reload_on_signal(self) -> None: ...
 
+    def restart_on_signal(self) -> None: ...
+
 
 def run(config: Config) -> int:
     """Serve until a signal ends it; the exit code. Raises :class:`ConfigError` where it can't begin."""
@@ -196,7 +202,7 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _serve(config: Config) -> int:
     proxy: Stoppable = Proxy(config) if config.workers == 1 else Supervisor(config)
     collector.settle()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, proxy, signals, nursery.cancel_scope)
             await proxy.run()
@@ -205,11 +211,13 @@ async def _serve(config: Config) -> int:
 
 
 async def _obey(proxy: Stoppable, signals: object, everything: trio.CancelScope) -> None:
-    """TERM and INT: leave in good order; the second time, at once. HUP: read the files again."""
+    """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: new workers."""
     asked_to_stop = False
     async for number in signals:  # type: ignore[attr-defined]
         if number == signal.SIGHUP:
             proxy.reload_on_signal()
+        elif number == signal.SIGUSR2:
+            proxy.restart_on_signal()
         elif asked_to_stop:
             emit(_log, "stopped", cut=True)
             everything.cancel()

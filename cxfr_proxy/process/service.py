@@ -9,6 +9,7 @@ Who runs it owns the list of nodes, says what is to be drained, and is told ever
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
@@ -18,6 +19,7 @@ import trio
 from cxfr_proxy.cluster.nodes import Cluster
 from cxfr_proxy.config import Config
 from cxfr_proxy.events import emit
+from cxfr_proxy.process import collector
 from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import accept
@@ -79,16 +81,20 @@ class Service:
             on_gone=on_gone,
             on_closed=self.room.leave,
         )
+        self._collector = collector.Turns()
         self._listening = trio.CancelScope()
         self._warned: set[tuple[str, str]] = set()
+        self._no_time = trio.Event()
+        self._parting = Order(Trigger.PROXY_STOP)
+        self.leaving = False
         self.stopping = False
 
     async def run(
         self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> bool:
-        """Serve until :meth:`stop` has moved everybody, or until cancelled; whether some had to be cut.
+        """Serve until :meth:`stop` or :meth:`leave` has moved everybody, or until cancelled.
 
-        The listeners are closed when it ends.
+        Whether some had to be cut. The listeners are closed when it ends.
         """
         with ExitStack() as held:
             held.callback(self._pump.close)
@@ -100,25 +106,47 @@ class Service:
                 task_status.started()
                 async with trio.open_nursery() as clients:
                     with self._listening:
-                        await accept(listeners, self._server.serve, clients, self.room)
-                    self._server.open_no_more()
-                    clients.cancel_scope.deadline = trio.current_time() + self._config.timeouts.hard_stop_after
-                    await self._move_everybody()
+                        await accept(listeners, self._serve, clients, self.room)
+                    deadline = trio.current_time() + self._config.timeouts.hard_stop_after
+                    clients.cancel_scope.deadline = deadline
+                    services.start_soon(self._send_off, deadline)
                 services.cancel_scope.cancel()
         return clients.cancel_scope.cancelled_caught
+
+    async def _serve(self, sock: socket.socket, address: object) -> None:
+        self._collector.session_comes()
+        await self._server.serve(sock, address)
 
     def stop(self) -> None:
         """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
         self.stopping = True
+        self._no_time.set()
         self._listening.cancel()
 
-    async def _move_everybody(self) -> None:
+    def leave(self) -> None:
+        """As :meth:`stop`, where another process goes on accepting: at the mover's pace as long as there is time, and
+        who is about to log in may do so."""
+        self.leaving = True
+        self._listening.cancel()
+
+    async def _send_off(self, deadline: float) -> None:
+        if self.leaving and not self.stopping:
+            self._mover.leave(Trigger.WORKER_RESTART)
+            with trio.move_on_at(deadline - self._config.timeouts.hard_stop_after / 3):
+                await self._no_time.wait()
+            if not self.stopping:
+                self.stopping = True
+                self._parting = Order(Trigger.WORKER_RESTART, hurried=True)
+        self._server.open_no_more()
+        await self._move_everybody(deadline)
+
+    async def _move_everybody(self, deadline: float) -> None:
         """Tell each client to reconnect, in a third of the time there is: the rest is for going through with it."""
         sessions = list(self._registry)
-        available = self._config.timeouts.hard_stop_after / 3
-        pause = min(1.0 / self._transfer_rate, available / (len(sessions) or 1))
+        available = (deadline - trio.current_time()) / 3
+        pause = max(0.0, min(1.0 / self._transfer_rate, available / (len(sessions) or 1)))
         for relayed in sessions:
-            relayed.transfer(Order(Trigger.PROXY_STOP))
+            relayed.transfer(self._parting)
             await trio.sleep(pause)
 
     # --- what sessions report
@@ -179,9 +207,8 @@ class Service:
         """A session that becomes bound while its node is being emptied, or the proxy is, has to move on."""
         if self.stopping:
             # Not now: the session is in the middle of what it reports.
-            order = Order(Trigger.PROXY_STOP)
-            trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, order)
-        elif self._is_leaving(relayed.session.node):
+            trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)
+        elif self.leaving or self._is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
 
     def _is_leaving(self, name: str) -> bool:

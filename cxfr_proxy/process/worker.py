@@ -36,6 +36,7 @@ from cxfr_proxy.process.messages import (
     Elsewhere,
     Grant,
     Hello,
+    Leave,
     Listing,
     Message,
     NodeDown,
@@ -44,6 +45,7 @@ from cxfr_proxy.process.messages import (
     PutBack,
     Redirected,
     ReloadCertificates,
+    Remembered,
     Report,
     Resumable,
     Setup,
@@ -214,6 +216,14 @@ class _Parts:
             full=self.service.room.waited,
         )
 
+    def remember(self, told: Remembered) -> None:
+        """What others saw before this worker began."""
+        now = trio.current_time()
+        for user, seconds_ago in told.redirected.items():
+            self.registry.remember_redirected(user, now - seconds_ago)
+        for stream_management_id, full_jid in told.resumable.items():
+            self.registry.remember_resumable(stream_management_id, full_jid)
+
     def follow(self, told: Nodes) -> None:
         """The nodes are these now; those that are leaving are to be emptied."""
         mirror(self.cluster, told)
@@ -296,6 +306,8 @@ class Worker:
             case Elsewhere(sessions, addresses):
                 parts.registry.sessions_elsewhere = sessions
                 parts.registry.addresses_elsewhere = addresses
+            case Remembered():
+                parts.remember(message)
             case Redirected(user):
                 parts.registry.remember_redirected(user, trio.current_time())
             case Resumable(stream_management_id, full_jid):
@@ -304,6 +316,8 @@ class Worker:
                 self._reload(parts, request)
             case Ask(request, what):
                 self._answer(parts, request, what)
+            case Leave():
+                parts.service.leave()
             case Stop():
                 parts.service.stop()
             case _:
@@ -371,7 +385,7 @@ class Worker:
 
 def main() -> None:
     """``worker CHANNEL_DESCRIPTOR LISTENING_DESCRIPTOR ...``"""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     channel, *listening = map(int, sys.argv[1:])
     sys.exit(trio.run(_main, channel, listening))

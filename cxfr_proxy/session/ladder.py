@@ -34,6 +34,7 @@ class Trigger(StrEnum):
     NODE_REDIRECTED = "node-redirected"
     NODE_LOST = "node-lost"
     PROXY_STOP = "proxy-stop"
+    WORKER_RESTART = "worker-restart"
 
 
 @dataclass(frozen=True, slots=True)

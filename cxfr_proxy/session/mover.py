@@ -63,6 +63,7 @@ class Mover:
         self._lost: deque[tuple[int, Trigger]] = deque()
         self._leaving: deque[int] = deque()
         self._queued: set[int] = set()
+        self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
 
     @property
@@ -78,7 +79,7 @@ class Mover:
         self._wake()
 
     def enqueue_leaving(self, session_id: int) -> None:
-        """The session sits on a node that is being emptied."""
+        """The session sits on a node that is being emptied, or everybody leaves."""
         if session_id not in self._queued:
             self._queued.add(session_id)
             self._leaving.append(session_id)
@@ -102,6 +103,12 @@ class Mover:
     def undrain(self, node: str) -> None:
         """Leave the rest where they are. Clients that were asked already may still go."""
         self._drains.end(node)
+
+    def leave(self, trigger: Trigger) -> None:
+        """All sessions of this process are to reconnect, longest idle first; placement finds a node for them then."""
+        self._everybody = trigger
+        for relayed in sorted(self._registry, key=lambda relayed: relayed.last_active):
+            self.enqueue_leaving(relayed.id)
 
     def hurry(self, node: str) -> None:
         """Close what is left on a node that is being drained, as at its deadline. Nothing the second time."""
@@ -155,9 +162,12 @@ class Mover:
         session = relayed.session
         # A node that is not listed any more was forgotten when it was empty: this one was dialled before.
         leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
-        return leaving and not session.node_lost and session.rung is None
+        return (leaving or self._everybody is not None) and not session.node_lost and session.rung is None
 
     def _move_leaving(self, relayed: Relayed) -> bool:
+        if self._everybody is not None:
+            relayed.transfer(Order(self._everybody))
+            return True
         drain = self.drains.get(relayed.session.node)
         # One that was bound behind the deadline has no more time than the others.
         order = self.order_for(relayed, Trigger.DRAIN, hurried=drain is not None and drain.hurried)

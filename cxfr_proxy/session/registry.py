@@ -183,8 +183,8 @@ class Registry:
     # --- memory
 
     def remember_redirected(self, user: str, now: float) -> None:
-        """That user (a bare JID) was sent to another address just now."""
-        _remember(self._redirected, user, now)
+        """That user (a bare JID) was sent to another address at that time; the last time counts."""
+        _remember(self._redirected, user, max(now, self._redirected.get(user, now)))
 
     def remember_resumable(self, stream_management_id: str, full_jid: str) -> None:
         """The session can be resumed by that id."""

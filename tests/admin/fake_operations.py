@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from cxfr_proxy.admin.commands import Operations, execute
-from cxfr_proxy.admin.rows import DrainProgress, NodeRow, SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import DrainProgress, NodeRow, RestartProgress, SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.control import serve_control
 
@@ -31,6 +31,11 @@ class FakeOperations:
         START,
         replace(START, asked=2, moved=1, refused=1, left=1, waiting_reason=None),
         replace(START, asked=3, moved=2, refused=1, left=0, finished=True, waiting_reason=None),
+    )
+    restart: tuple[RestartProgress, ...] = (
+        RestartProgress(2, 0, 2, 0, 0, finished=False, failure=None),
+        RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None),
+        RestartProgress(2, 2, 0, 0, 0, finished=True, failure=None),
     )
     interrupt: bool = False
     """Send this process the Ctrl-C of an operator once the script is through."""
@@ -85,7 +90,18 @@ class FakeOperations:
         return [TransferRow(1, self.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain")]
 
     async def workers(self) -> list[WorkerRow]:
-        return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 1)]
+        return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 2, 1)]
+
+    def restart_workers(self) -> None:
+        self.calls.append(("restart-workers",))
+
+    async def wait_restarted(self) -> AsyncGenerator[RestartProgress, None]:
+        for row in self.restart:
+            yield row
+            await trio.lowlevel.checkpoint()
+        if self.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            await trio.sleep_forever()
 
     async def reload(self) -> str:
         raise ConfigError("expected a host", file="nodes.txt", line=3, column=7)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fake_operations import START, FakeOperations, proxy_in_thread
 
+from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.cli import main
 
 
@@ -146,6 +147,43 @@ def test_interrupting_leaves_the_drain(path: Path, capsys: pytest.CaptureFixture
         assert main(["drain", "node1", "--wait", "--control", str(path)]) == 130
     assert fake.draining == {"node1"}
     assert "the drain of node1 goes on" in capsys.readouterr().err
+
+
+def test_restart_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "restart-workers") == 0
+    assert run(path, "restart-workers", "--wait") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "the workers are being replaced",
+        "workers: 0 of 2 replaced, 0 sessions leaving",
+        "workers: 1 of 2 replaced, 40 sessions leaving",
+        "workers: 2 of 2 replaced, 0 sessions leaving",
+        "2 of 2 workers are replaced",
+    ]
+
+
+def test_workers_that_could_not_be_replaced(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    last = RestartProgress(3, 1, 2, 0, 1, finished=True, failure="the new worker 2 is ill")
+    assert run(path, "restart-workers", "--wait", fake=FakeOperations(restart=(last,))) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "1 of 3 workers are replaced: the new worker 2 is ill; "
+        "1 had clients left at the end of hard-stop-after, and cut them"
+    )
+
+
+def test_interrupting_leaves_the_restart(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations(interrupt=True)
+    with proxy_in_thread(path, fake):
+        assert main(["restart-workers", "--wait", "--control", str(path)]) == 130
+    assert "the workers go on being replaced" in capsys.readouterr().err
+
+
+def test_show_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "workers") == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["WORKER", "PID", "STATE", "SESSIONS", "CONNECTIONS", "DEATHS", "HUNG"],
+        ["1", "4711", "up", "12", "15", "0", "0"],
+        ["2", "-", "starting", "0", "0", "2", "1"],
+    ]
 
 
 class Unread(io.StringIO):

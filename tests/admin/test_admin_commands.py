@@ -6,11 +6,11 @@ import pytest
 from fake_operations import FakeOperations
 
 from cxfr_proxy.admin.commands import COMMANDS, command_named, execute
-from cxfr_proxy.admin.rows import DrainProgress, Message, NodeRow
+from cxfr_proxy.admin.rows import Message, NodeRow, Progress, RestartProgress
 from cxfr_proxy.errors import ConfigError
 
 
-async def _ignore(row: DrainProgress) -> None:
+async def _ignore(row: Progress) -> None:
     pass
 
 
@@ -24,9 +24,9 @@ async def test_drain_starts_and_returns() -> None:
 
 async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
     fake = FakeOperations()
-    seen: list[DrainProgress] = []
+    seen: list[Progress] = []
 
-    async def report(row: DrainProgress) -> None:
+    async def report(row: Progress) -> None:
         seen.append(row)
 
     answer = await execute(fake, "drain", {"node": "node1", "wait": True}, report)
@@ -38,13 +38,28 @@ async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
 async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
     fake = FakeOperations()
 
-    async def report(row: DrainProgress) -> None:
+    async def report(row: Progress) -> None:
         raise OSError("nobody there")
 
     with pytest.raises(OSError, match="nobody there"):
         await execute(fake, "drain", {"node": "node1", "wait": True}, report)
     assert fake.waits_ended == ["node1"]
     assert fake.draining == {"node1"}
+
+
+async def test_restart_workers() -> None:
+    fake = FakeOperations()
+    assert await execute(fake, "restart-workers", {}, _ignore) == Message("the workers are being replaced")
+    seen: list[Progress] = []
+
+    async def report(row: Progress) -> None:
+        seen.append(row)
+
+    answer = await execute(fake, "restart-workers", {"wait": True}, report)
+    assert isinstance(answer, RestartProgress)
+    assert tuple(seen) == fake.restart
+    assert answer == fake.restart[-1]
+    assert fake.calls == [("restart-workers",)] * 2
 
 
 async def test_undrain_and_show() -> None:
@@ -59,7 +74,7 @@ async def test_undrain_and_show() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("dance", {}, "unknown command 'dance'; known are drain, undrain, show, reload"),
+        ("dance", {}, "unknown command 'dance'; known are drain, undrain, show, reload, restart-workers"),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
         ("drain", {"node": ["node1"]}, "drain: node: expected a node's name, found ['node1']"),

@@ -3,160 +3,34 @@ clock. And the worker's own side of the pace."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from fake_workers import FakeWorker, House, house
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.nodes import Cluster, Health, Wish, parse_nodes
-from cxfr_proxy.config import Config, Timeouts
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.kinds import ListenAddress
-from cxfr_proxy.process.channel import Channel
-from cxfr_proxy.process.fleet import Grants, Slot
+from cxfr_proxy.process.fleet import Grants
+from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import (
-    VERSION,
-    Answer,
-    Ask,
     Elsewhere,
     Grant,
-    Hello,
-    Listing,
     Message,
     NodeDown,
     Nodes,
     NodeState,
     PutBack,
     Redirected,
-    Report,
-    Setup,
     Stop,
-    Stopped,
     Want,
-    WorkerCounts,
 )
 from cxfr_proxy.process.server import only
-from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.process.worker import GrantedPace, mirror
 from cxfr_proxy.relay.room import Room
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import NodeCounts
-
-
-class FakeWorker:
-    """Keeps what it hears. Greets by itself; reports what ``counts`` says when asked."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.pid = 1000 + len(house.all)
-        self.stream, theirs = memory_stream_pair()
-        self.channel = Channel(theirs, self._hear)
-        self.heard: list[tuple[float, Message]] = []
-        self.counts = WorkerCounts()
-        self._ended = trio.Event()
-        self._code = 0
-
-    def of(self, kind: type) -> list[Message]:
-        return [message for _, message in self.heard if isinstance(message, kind)]
-
-    @property
-    def setup(self) -> Setup:
-        (setup,) = self.of(Setup)
-        assert isinstance(setup, Setup)
-        return setup
-
-    @property
-    def nodes(self) -> dict[str, NodeState]:
-        """As it was told last."""
-        told = [message.nodes if isinstance(message, Setup) else message for _, message in self.heard]
-        last = [message for message in told if isinstance(message, Nodes)][-1]
-        return {state.spec.name: state for state in last.nodes}
-
-    def _hear(self, message: Message) -> None:
-        self.heard.append((trio.current_time(), message))
-        match message:
-            case Setup() if self.house.greet:
-                self.channel.post(Hello(VERSION, self.pid))
-            case Ask(request, what):
-                if what is Listing.COUNTS:
-                    self.channel.post(Report(self.counts))
-                self.channel.post(Answer(request, (), (), last=True, error=None))
-            case Stop():
-                self.house.nursery.start_soon(self._leave)
-
-    async def _leave(self) -> None:
-        self.channel.post(Stopped(False))
-        await self.channel.flush()
-        self.die(0)
-
-    def report(self, **nodes: NodeCounts) -> None:
-        self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes)
-        self.channel.post(Report(self.counts))
-
-    def die(self, code: int = -9) -> None:
-        if not self._ended.is_set():
-            self._code = code
-            self._ended.set()
-
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.channel.run)
-            await self._ended.wait()
-            nursery.cancel_scope.cancel()
-
-    # --- as a process
-
-    async def wait(self) -> int:
-        await self._ended.wait()
-        return self._code
-
-    def kill(self) -> None:
-        self.die()
-
-
-class House:
-    def __init__(self, tmp_path: Path, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
-        self.all: list[FakeWorker] = []
-        self.launched: list[float] = []
-        self.greet = True
-        self.nodes = tmp_path / "nodes.txt"
-        self.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\n")
-        config = Config(
-            backends=self.nodes,
-            listen=(ListenAddress("127.0.0.1", 0),),
-            control=tmp_path / "c.sock",
-            workers=2,
-            transfer_rate=10.0,
-            timeouts=Timeouts(hard_stop_after=3.0),
-        )
-        self.supervisor = Supervisor(config, self.launch)
-
-    async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
-        worker = FakeWorker(self)
-        self.all.append(worker)
-        self.launched.append(trio.current_time())
-        self.nursery.start_soon(worker.run)
-        await trio.lowlevel.checkpoint()
-        return worker
-
-    @property
-    def workers(self) -> dict[int, FakeWorker]:
-        """Those that are there, by number."""
-        return {worker.setup.number: worker for worker in self.all if not worker._ended.is_set()}
-
-
-@asynccontextmanager
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery)
-        await nursery.start(it.supervisor.run)
-        yield it
-        nursery.cancel_scope.cancel()
 
 
 async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -260,10 +134,10 @@ async def test_stopping(tmp_path: Path, autojump_clock: MockClock) -> None:
 async def test_a_worker_that_does_not_stop_is_killed(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def stay(worker: FakeWorker) -> None:
+    async def stay(worker: FakeWorker, cut: bool) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(FakeWorker, "_leave", stay)
+    monkeypatch.setattr(FakeWorker, "_end", stay)
     async with trio.open_nursery() as nursery:
         it = House(tmp_path, nursery)
         nursery.start_soon(it.supervisor.run)
@@ -313,17 +187,19 @@ async def test_who_has_no_node_goes_first(tmp_path: Path, autojump_clock: MockCl
 
 
 async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None:
-    slots = [Slot(1, 1)]
-    grants = Grants(slots, OwnPace(1.0))
+    link = Link(1, lambda link, message: None, 1.0)
+    grants = Grants([link], OwnPace(1.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(grants.run)
-        grants.wanted(slots[0], Want(0, 1, 0))
+        link.want = Want(0, 1, 0)
+        grants.wanted()
         await wait_all_tasks_blocked()
-        assert slots[0].granted == 1
+        assert link.granted == 1
         grants.put_back(1)
-        grants.wanted(slots[0], Want(0, 1, 1))
+        link.want = Want(0, 1, 1)
+        grants.wanted()
         await wait_all_tasks_blocked()
-        assert slots[0].granted == 2, "at once: the bucket is as full as before"
+        assert link.granted == 2, "at once: the bucket is as full as before"
         nursery.cancel_scope.cancel()
 
 

@@ -377,3 +377,33 @@ async def test_a_drain_of_nothing_and_of_nobody(autojump_clock: MockClock) -> No
         assert house.mover.drains["a"].done
         with pytest.raises(UnknownNode):
             house.mover.drain("nobody")
+
+
+# --- everybody
+
+
+async def test_everybody_leaves(autojump_clock: MockClock) -> None:
+    """Whatever node they are on, at the usual pace, longest idle first; with no word of where to go."""
+    async with working(House()) as house:
+        for node in ("a", "b", "a"):
+            house.populate(node, 5)
+        house.mover.leave(Trigger.WORKER_RESTART)
+        await trio.sleep(5)
+        assert house.times == [0.0] * 5 + [round(0.1 * n, 6) for n in range(1, 11)]
+        assert house.moved == list(range(1, 16))
+        assert {order for _, _, order in house.orders} == {Order(Trigger.WORKER_RESTART)}
+        (late,) = house.populate("b", 1)
+        house.mover.enqueue_leaving(late.id)
+        await trio.sleep(5)
+        assert house.moved[-1] == late.id
+
+
+async def test_everybody_leaves_also_where_a_drain_has_to_wait(autojump_clock: MockClock) -> None:
+    async with working(House("a 10.0.0.1")) as house:
+        house.populate("a", 3)
+        house.empty("a")
+        await trio.sleep(5)
+        assert not house.orders
+        house.mover.leave(Trigger.WORKER_RESTART)
+        await trio.sleep(5)
+        assert house.moved == [1, 2, 3]

@@ -1,0 +1,53 @@
+"""Drains that workers carry out: the supervisor keeps them, and their sum over all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.process.announce import say_of_drain
+from cxfr_proxy.process.fleet import Fleet
+from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace
+
+
+class FleetDrainer:
+    """A :class:`~.nodelist.Drainer`. ``changed`` lets the workers know."""
+
+    def __init__(self, cluster: Cluster, fleet: Fleet, pace: OwnPace, rate: float, changed: Callable[[], None]) -> None:
+        self._cluster = cluster
+        self._fleet = fleet
+        self._changed = changed
+        self._drains = Drains(pace, rate, counts_of=fleet.of_node, hurry=self._hurry, report=self._report)
+
+    @property
+    def drains(self) -> dict[str, Drain]:
+        return self._drains.by_node
+
+    def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
+        self._cluster.get(node)
+        self._drains.begin(node, deadline=deadline, rate=rate)
+        self._changed()
+
+    def undrain(self, node: str) -> None:
+        self._drains.end(node)
+        self._changed()
+
+    def look_again(self) -> None:
+        self._changed()
+
+    def left(self, node: str) -> int:
+        return self._fleet.of_node(node).sessions
+
+    def waits(self, drain: Drain, reason: str | None) -> None:
+        """What workers say of it."""
+        self._drains.waits(drain, reason)
+
+    def _hurry(self, node: str) -> None:
+        self._changed()
+
+    def _report(self, what: str, drain: Drain) -> None:
+        say_of_drain(what, drain, self._fleet.of_node(drain.node))
+
+    async def watch(self) -> None:
+        """As :meth:`~cxfr_proxy.session.mover_drains.Drains.watch`."""
+        await self._drains.watch()

@@ -1,0 +1,193 @@
+"""Keeping a worker in each slot, and putting a new one in the place of one that serves.
+
+One task a slot decides everything about it, so that there is one answer to each question:
+
+* A worker that ends is replaced at once, or, if it lived less than a second, with a pause that doubles.
+* A worker that is to be replaced stays until the new one serves, and then leaves. Both have the same listening sockets
+  meanwhile, so there is always somebody to accept, and what one leaves in the kernel's queue is the other's.
+* A new one that does not come up changes nothing. If the old one ends before the new one is up, the new one is its
+  replacement.
+* When the proxy stops, nobody is replaced any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Final
+
+import trio
+
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.process.fleet import Fleet, Slot
+from cxfr_proxy.process.launch import Launched
+from cxfr_proxy.process.link import Link
+from cxfr_proxy.process.messages import Hello, Message, Setup, Stop
+
+PATIENCE_SECONDS: Final = 5.0
+"""Beyond ``hard-stop-after``, for a worker to end, before it is killed."""
+_SHORT_LIFE_SECONDS: Final = 1.0
+"""A worker that dies sooner will probably do so again."""
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """``launch`` starts a process with the slot's sockets; ``first_words`` are what its worker is told at the start;
+    ``hear`` is told each message, ``buried`` when a worker is gone."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        hard_stop_after: float,
+        *,
+        launch: Callable[[Slot], Awaitable[Launched]],
+        first_words: Callable[[Slot], tuple[Setup, Iterable[Message]]],
+        hear: Callable[[Link, Message], None],
+        buried: Callable[[Link], None],
+    ) -> None:
+        self._fleet = fleet
+        self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
+        self._launch = launch
+        self._first_words = first_words
+        self._hear = hear
+        self._buried = buried
+        self._nursery: trio.Nursery | None = None
+        self._stop = trio.Event()
+        self.cut = False
+        """Not all clients left by themselves when the proxy stopped."""
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Let all move their clients and end, and replace nobody any more; :meth:`run` returns when they are gone."""
+        self._stop.set()
+        for link in self._fleet:
+            link.post(Stop())
+        for slot in self._fleet.slots:
+            slot.changed()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Have workers until :meth:`stop`; ``started`` when all serve. Cancelling kills them.
+
+        Raises :class:`ConfigError`, in a group, if one of the first does not begin to serve.
+        """
+        async with trio.open_nursery() as self._nursery:
+            async with trio.open_nursery() as starting:
+                for slot in self._fleet.slots:
+                    starting.start_soon(self._nursery.start, self._keep, slot)
+            task_status.started()
+            await self._stop.wait()
+            self._nursery.cancel_scope.deadline = trio.current_time() + self._parting_seconds
+        self.cut |= self._nursery.cancel_scope.cancelled_caught
+
+    async def _keep(self, slot: Slot, *, task_status: trio.TaskStatus[None]) -> None:
+        link = await self._start(slot)
+        if not link.greeted and not self.stopping:
+            raise ConfigError(f"{_not_up(link)}; the log may say why")
+        task_status.started()
+        pause = 0.0
+        while await self._wait_for_news(slot, link):
+            if not link.gone:
+                link = await self._replace(slot, link)
+                continue
+            lived = trio.current_time() - link.began
+            pause = 0.0 if link.greeted and lived > _SHORT_LIFE_SECONDS else _longer(pause)
+            if not await self._pause(slot, pause):
+                break
+            link = await self._start(slot)
+            if slot.replacement is not None and not link.greeted:
+                slot.settle(f"the new {_not_up(link)}")
+        slot.vacant = "gone"
+
+    async def _wait_for_news(self, slot: Slot, link: Link) -> bool:
+        """Until that worker is gone, or is to be replaced; False when the proxy stops."""
+        await slot.until(lambda: self.stopping or link.gone or slot.replacement is not None)
+        return not self.stopping
+
+    async def _pause(self, slot: Slot, seconds: float) -> bool:
+        """Before the next worker, unless one is asked for; False when the proxy stops."""
+        with trio.move_on_after(seconds):
+            await slot.until(lambda: self.stopping or slot.replacement is not None)
+        return not self.stopping
+
+    async def _replace(self, slot: Slot, link: Link) -> Link:
+        """Who is in the slot afterwards."""
+        order = slot.replacement
+        assert order is not None
+        if link.began >= order.asked:
+            slot.settle()  # the one that was asked to be replaced has ended meanwhile
+            return link
+        new = await self._start(slot)
+        if not new.greeted:
+            slot.settle(f"the new {_not_up(new)}; the old one stays")
+            return link
+        order.old = link
+        link.leave()
+        slot.settle()
+        return new
+
+    # --- one worker
+
+    async def _start(self, slot: Slot) -> Link:
+        """A new worker, once it serves or has ended."""
+        assert self._nursery is not None
+        link = Link(slot.number, partial(self._heard, slot), self._parting_seconds)
+        self._nursery.start_soon(self._live, slot, link)
+        slot.links.append(link)
+        await slot.until(lambda: link.greeted or link.gone)
+        return link
+
+    async def _live(self, slot: Slot, link: Link) -> None:
+        try:
+            worker = await self._launch(slot)
+        except OSError as exc:
+            emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))
+        else:
+            await link.live(worker, *self._first_words(slot))
+        link.gone = True
+        self._fleet.bury(slot, link)
+        self._say_how_it_ended(link)
+        self._buried(link)
+        slot.changed()
+
+    def _heard(self, slot: Slot, link: Link, message: Message) -> None:
+        if isinstance(message, Hello):
+            emit(_log, "worker-up", worker=link.number, pid=link.pid)
+            if self.stopping:
+                link.post(Stop())
+            slot.changed()
+        self._hear(link, message)
+
+    def _say_how_it_ended(self, link: Link) -> None:
+        sessions = link.counts.sessions
+        if link.died:
+            self.cut |= self.stopping and bool(sessions)
+            emit(
+                _log,
+                "worker-died",
+                level=logging.ERROR,
+                worker=link.number,
+                pid=link.pid,
+                code=link.code,
+                sessions=sessions,
+            )
+        elif self.stopping:
+            self.cut |= link.cut
+        else:
+            emit(_log, "worker-left", worker=link.number, pid=link.pid, cut=link.cut)
+
+
+def _longer(pause: float) -> float:
+    return min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
+
+
+def _not_up(link: Link) -> str:
+    how = f"ended before it served, with exit code {link.code}" if link.code is not None else "could not be started"
+    return f"worker {link.number} {how}"

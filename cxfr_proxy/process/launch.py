@@ -1,0 +1,73 @@
+"""Starting a worker's process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+
+class Launched(Protocol):
+    """A worker's process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stream(self) -> trio.abc.Stream:
+        """Its end of the channel is the other one."""
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+
+    def kill(self) -> None:
+        """At once; nothing if it has ended."""
+
+
+Launch = Callable[[Sequence[socket.socket]], Awaitable[Launched]]
+"""With the listening sockets that it inherits. Raises :class:`OSError`."""
+
+
+class _Process:
+    def __init__(self, process: trio.Process, stream: trio.SocketStream) -> None:
+        self._process = process
+        self.stream = stream
+        self.pid = process.pid
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGKILL)
+
+
+_PROGRAM: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from cxfr_proxy.process.worker import main; main()"
+)
+"""The worker finds the modules where this process did, and nothing in the directory it happens to be in."""
+
+
+async def launch(listening: Sequence[socket.socket]) -> Launched:
+    """A fresh interpreter, in a process group of its own: what a terminal sends is for the supervisor."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            inherited = [theirs.fileno(), *(sock.fileno() for sock in listening)]
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), *map(str, inherited)],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    ours.setblocking(False)
+    return _Process(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))

@@ -1,0 +1,236 @@
+"""One worker as the supervisor sees it: its process, its end of the channel, and what it has said of itself.
+
+::
+
+    STARTING -> UP -> LEAVING -> STOPPING          (and from each to its end)
+
+A worker is UP when it has greeted, LEAVING when it was told that another one has taken over, STOPPING when it has said
+that everybody is gone.
+
+Alive is who is heard from. Every so often a worker is asked for its counts, which it answers as soon as it reads the
+question; one from which nothing comes for :data:`SILENCE_SECONDS` serves nobody either, and is killed. That time is
+counted in turns of waiting and not read from a clock: where this process itself was held up (stopped, or the machine
+slept), the workers are not to blame. Before the greeting nothing counts, so a worker that never comes up is killed too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import trio
+
+from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.events import emit
+from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.launch import Launched
+from cxfr_proxy.process.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    BadMessage,
+    Hello,
+    Leave,
+    Listing,
+    Message,
+    Nodes,
+    ReloadCertificates,
+    Report,
+    Setup,
+    Stopped,
+    Want,
+    WorkerCounts,
+)
+
+SILENCE_SECONDS: Final = 30.0
+"""A healthy worker has not been kept from answering for so long even on a machine that swaps."""
+SILENCE_TURNS: Final = 6
+ANSWER_SECONDS: Final = 10.0
+"""For a worker to answer; one that takes longer is left out of what an operator is shown."""
+_NOBODY: Final = 0
+"""The number of a request whose answer nobody waits for."""
+
+_log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    UP = "up"
+    LEAVING = "leaving"
+    STOPPING = "stopping"
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """What was asked, as far as it is answered."""
+
+    sessions: list[SessionRow] = field(default_factory=list)
+    transfers: list[TransferRow] = field(default_factory=list)
+    error: str | None = None
+    answered: trio.Event = field(default_factory=trio.Event)
+
+
+class Link:
+    """``number`` is its slot's. ``hear`` is told each message, after it was noted here. ``parting_seconds``: how long
+    it may take to end once it was told to leave."""
+
+    def __init__(self, number: int, hear: Callable[[Link, Message], None], parting_seconds: float) -> None:
+        self.number = number
+        self.state = State.STARTING
+        self.began = trio.current_time()
+        self.pid: int | None = None
+        self.greeted = False
+        """It has served; so it stays when it is over."""
+        self.gone = False
+        self.hung = False
+        self.cut = False
+        """It said that it had to cut clients at its end."""
+        self.code: int | None = None
+        """Its exit code, once it is gone; ``None`` where it could not even be started."""
+        self.counts = WorkerCounts()
+        self.want = Want(0, 0, 0)
+        self.granted = 0
+        self._hear = hear
+        self._parting_seconds = parting_seconds
+        self._channel: Channel | None = None
+        self._life = trio.CancelScope()
+        self._silent_turns = 0
+        self._sent_nodes: Nodes | None = None
+        self._requests: dict[int, Request] = {}
+        self._last_request = _NOBODY
+
+    @property
+    def died(self) -> bool:
+        """It is gone, and not because it was told to."""
+        return self.gone and (self.state is not State.STOPPING or self.code != 0)
+
+    # --- its life
+
+    async def live(self, worker: Launched, setup: Setup, behind: Iterable[Message]) -> None:
+        """Until it has ended. It is told ``setup`` first, then ``behind``. Cancelling kills it."""
+        self.pid = worker.pid
+        self._channel = Channel(worker.stream, self._receive)
+        self._channel.post(setup)
+        self._sent_nodes = setup.nodes
+        try:
+            with self._life:
+                await self._talk(worker, self._channel, behind)
+                self._end_within(self._parting_seconds)  # who has nobody to talk to leaves by itself
+                await worker.wait()
+        finally:
+            worker.kill()
+            with trio.CancelScope(shield=True):  # SIGKILL cannot be refused
+                self.code = await worker.wait()
+            self._leave_unanswered()
+
+    async def _talk(self, worker: Launched, channel: Channel, behind: Iterable[Message]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            nursery.start_soon(self._say, channel, behind)
+            try:
+                await channel.run()
+            except BadMessage as exc:
+                emit(_log, "channel-fault", level=logging.ERROR, worker=self.number, reason=str(exc))
+                worker.kill()
+            nursery.cancel_scope.cancel()
+
+    @staticmethod
+    async def _say(channel: Channel, messages: Iterable[Message]) -> None:
+        """One at a time: all of them may be more than the channel holds."""
+        for message in messages:
+            channel.post(message)
+            await channel.flush()
+
+    async def _watch(self) -> None:
+        while self._silent_turns < SILENCE_TURNS:
+            self._silent_turns += 1
+            self.post(Ask(_NOBODY, Listing.COUNTS))
+            await trio.sleep(SILENCE_SECONDS / SILENCE_TURNS)
+        self.hung = True
+        emit(_log, "worker-hung", level=logging.ERROR, worker=self.number, pid=self.pid, seconds=SILENCE_SECONDS)
+        self._life.cancel()
+
+    def leave(self) -> None:
+        """Another one has taken over: let this one move its clients and end."""
+        if self.state is State.UP:
+            self.state = State.LEAVING
+            self.post(Leave())
+            self._end_within(self._parting_seconds)
+
+    def _end_within(self, seconds: float) -> None:
+        self._life.deadline = min(self._life.deadline, trio.current_time() + seconds)
+
+    # --- what it is told, and says
+
+    def post(self, message: Message) -> None:
+        if self._channel is not None:
+            self._channel.post(message)
+
+    def post_nodes(self, nodes: Nodes) -> None:
+        """Unless it knows."""
+        if self._channel is not None and nodes != self._sent_nodes:
+            self._sent_nodes = nodes
+            self._channel.post(nodes)
+
+    def _receive(self, message: Message) -> None:
+        match message:
+            case Hello(version):
+                if version != VERSION or self.state is not State.STARTING:
+                    raise BadMessage(f"a worker of version {version}, in state {self.state}")
+                self.state = State.UP
+                self.greeted = True
+            case Report(counts):
+                self.counts = counts
+            case Want():
+                self.want = message
+            case Answer():
+                self._note_answer(message)
+            case Stopped(cut):
+                self.state = State.STOPPING
+                self.cut = cut
+            case _:
+                pass
+        if self.greeted:
+            self._silent_turns = 0
+        self._hear(self, message)
+
+    async def ask(self, what: Listing | None) -> Request:
+        """Ask for a list; ``None``: to read certificates again. Empty where nobody answers."""
+        request = Request()
+        if self.gone or self.state is State.STARTING:
+            await trio.lowlevel.checkpoint()
+            return request
+        self._last_request += 1
+        number = self._last_request
+        self._requests[number] = request
+        self.post(Ask(number, what) if what is not None else ReloadCertificates(number))
+        with trio.move_on_after(ANSWER_SECONDS):
+            await request.answered.wait()
+        self._requests.pop(number, None)
+        return request
+
+    def _note_answer(self, answer: Answer) -> None:
+        request = self._requests.get(answer.request)
+        if request is not None:
+            request.sessions += answer.sessions
+            request.transfers += answer.transfers
+            request.error = request.error or answer.error
+            if answer.last:
+                request.answered.set()
+
+    def _leave_unanswered(self) -> None:
+        for request in self._requests.values():
+            request.answered.set()
+        self._requests.clear()
+
+    # --- pace
+
+    @property
+    def wanted(self) -> tuple[int, int]:
+        """Tokens it still needs: for sessions whose node is gone, and for all."""
+        under_way = self.granted - self.want.received
+        lost = max(0, self.want.lost - under_way)
+        return lost, max(0, self.want.lost + self.want.leaving - under_way)

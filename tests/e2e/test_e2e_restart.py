@@ -1,0 +1,261 @@
+"""The real command with two workers that are replaced while it serves, or that hang."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import e2e_proxy
+import pytest
+import trio
+from e2e_proxy import DOMAIN, all_bound, connect, until
+from e2e_workers import World, world
+
+from cxfr_proxy.demo.account import Tally, judge
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.client import DemoClient
+from cxfr_proxy.demo.habits import Kind, Security, Traffic
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+
+
+def restart(it: World) -> None:
+    it.proxy.process.send_signal(signal.SIGUSR2)
+
+
+async def pids(it: World) -> set[int]:
+    return {row["pid"] for row in await it.proxy.show("workers")}
+
+
+async def talkative(it: World, kinds: Iterable[Kind]) -> list[DemoClient]:
+    """A client of each kind, bound, that says something numbered twenty times a second."""
+    clients = [
+        DemoClient(
+            f"talker{number}@{DOMAIN}",
+            kind,
+            it.proxy.address,
+            rng=random.Random(number),
+            security=list(Security)[1 + number % 2],
+            tls=it.certificate.client_context(),
+            back_off_seconds=0.05,
+            traffic=Traffic(0.05),
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    async with trio.open_nursery() as starting:
+        for client in clients:
+            starting.start_soon(it.nursery.start, client.run)
+    return clients
+
+
+async def balance(it: World, clients: list[DemoClient]) -> Tally:
+    """Stop the traffic, wait for what is under way, and do the sums."""
+    for client in clients:
+        client.quiet()
+    await until(lambda: all(client.account.settled for client in clients), "all is answered")
+    records = it.nodes[0].cluster.records
+    return sum((judge(client.account, records) for client in clients), Tally())
+
+
+async def come_and_go(it: World, came: list[str]) -> None:
+    """Log in, see that it works, leave, and again."""
+    number = 0
+    while True:
+        number += 1
+        raw = await connect(it.proxy.address, it.certificate.client_context())
+        came.append(await raw.log_in(f"comer{number}"))
+        await raw.close()
+        await trio.sleep(0.02)  # a stream of comers, not a flood: the new workers need a core to start on
+
+
+async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, "--transfer-rate", "20") as it:
+        clients = await talkative(it, [*Kind] * 3)
+        before = await pids(it)
+        came: list[str] = []
+        async with trio.open_nursery() as comers:
+            comers.start_soon(come_and_go, it, came)
+            comers.start_soon(come_and_go, it, came)
+            restart(it)
+            ends = await it.proxy.event("restart-ends")
+            at_the_end = len(came)
+            await until(lambda: len(came) > at_the_end + 5)
+            comers.cancel_scope.cancel()
+        assert (ends[0]["replaced"], ends[0]["reason"]) == (2, None)
+        assert at_the_end > 10
+        assert not before & await pids(it)
+        await until(lambda: all_bound(clients))
+        tally = await balance(it, clients)
+        assert (tally.lost, tally.twice) == (0, 0)
+        assert tally.sent > 100
+        transfers = it.proxy.events("transfer")
+        assert {each["trigger"] for each in transfers} == {"worker-restart"}
+        assert {client.full_jid for client in clients} <= {each["jid"] for each in transfers}, "each was told"
+        assert {each["rung"] for each in transfers} >= {"cxfr", "reset", "cut"}
+        assert not it.proxy.events("worker-died")
+        assert [each["cut"] for each in it.proxy.events("worker-left")] == [False, False]
+        assert not [fault for client in clients for fault in client.faults]
+
+
+async def test_both_generations_are_shown_and_the_last_are_told_in_time(
+    tmp_path: Path, certificate: DemoCertificate
+) -> None:
+    """Clients that never answer keep a worker for two thirds of its time; then they are told in a hurry, not cut."""
+    async with world(tmp_path, certificate, "--cxfr-timeout", "60s", "--hard-stop-after", "6s") as it:
+        raws = await it.log_in(10)
+        before = await pids(it)
+        restart(it)
+        await it.proxy.event("worker-up", 3)
+        rows = await it.proxy.show("workers")
+        assert [(row["number"], row["state"]) for row in rows] == [(1, "leaving"), (1, "up"), (2, "up")]
+        assert {row["pid"] for row in rows} > before
+        assert len(await it.proxy.show("sessions")) == 10
+
+        async def read_to_the_end(raw: e2e_proxy.Raw) -> None:
+            assert "urn:xmpp:cxfr" in await raw.xml()
+            assert await raw.error() == "reset"
+
+        async with trio.open_nursery() as reading:
+            for raw in raws:
+                reading.start_soon(read_to_the_end, raw)
+        await it.proxy.event("restart-ends")
+        assert [each["cut"] for each in it.proxy.events("worker-left")] == [False, False]
+
+
+async def test_who_is_about_to_log_in_may_do_so(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """A connection that a worker has accepted is served by it to the end of the login, and then told to come again."""
+    async with world(tmp_path, certificate, "--cxfr-timeout", "60s") as it:
+        early = [await connect(it.proxy.address, it.certificate.client_context()) for _ in range(8)]
+        restart(it)
+        await it.proxy.event("worker-up", 3)
+
+        async def log_in_and_leave(raw: e2e_proxy.Raw, user: str) -> None:
+            await raw.log_in(user)
+            assert "urn:xmpp:cxfr" in await raw.xml()
+            await raw.send("</stream:stream>")
+            await raw.close()
+
+        async with trio.open_nursery() as logging_in:
+            for number, raw in enumerate(early):
+                logging_in.start_soon(log_in_and_leave, raw, f"early{number}")
+        assert (await it.proxy.event("restart-ends"))[0]["replaced"] == 2
+        assert not it.proxy.events("client-refused")
+
+
+async def test_a_drain_goes_on(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, "--transfer-rate", "5") as it:
+        clients = await talkative(it, [*Kind] * 5)
+        done: list[e2e_proxy.Finished] = []
+        async with trio.open_nursery() as draining:
+
+            @draining.start_soon
+            async def drain() -> None:
+                done.append(await it.proxy.say("drain", "node1", "--wait"))
+
+            await it.proxy.event("drain-begins")
+            restart(it)
+            await it.proxy.event("restart-ends")
+        assert done[0].code == 0, done[0].output
+        await until(lambda: all_bound(clients))
+        nodes = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}
+        assert nodes == {"node1": 0, "node2": len(clients)}
+        assert len(it.proxy.events("drain-ends")) == 1
+        tally = await balance(it, clients)
+        assert (tally.lost, tally.twice) == (0, 0)
+
+
+async def test_the_command_and_its_outcome(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """A certificate that has become bad: the new worker does not come up, and the old ones serve on."""
+    async with world(tmp_path, certificate) as it:
+        raws = await it.log_in(6)
+        before = await pids(it)
+        good = certificate.certificate.read_bytes()
+        certificate.certificate.write_text("no certificate")
+        try:
+            done = await it.proxy.say("restart-workers", "--wait")
+        finally:
+            certificate.certificate.write_bytes(good)
+        assert done.code == 1, done.output
+        assert "0 of 2 workers are replaced: the new worker 1 ended before it served" in done.output
+        assert "worker-fault" in {line.get("event") for line in it.proxy.log}, "which says why"
+        assert await pids(it) == before
+        for raw in raws:
+            assert await it.pings(raw)
+            await raw.close()
+        done = await it.proxy.say("restart-workers", "--wait")
+        assert (done.code, done.output.splitlines()[-1]) == (0, "2 of 2 workers are replaced")
+        assert not before & await pids(it)
+        assert (await it.proxy.say("restart-workers")).output == "the workers are being replaced\n"
+        await it.proxy.event("restart-ends", 3)
+
+
+async def test_a_stop_in_the_middle(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """TERM has the last word, and a second one as well."""
+    async with world(tmp_path, certificate, "--cxfr-timeout", "60s", "--hard-stop-after", "60s") as it:
+        await it.log_in(10)
+        restart(it)
+        await it.proxy.event("worker-up", 3)
+        everybody = await pids(it)
+        assert len(everybody) == 3
+        it.proxy.process.send_signal(signal.SIGTERM)
+        await it.proxy.event("stopping")
+        restart(it)
+        refused = await it.proxy.event("restart-refused")
+        assert refused[0]["reason"] == "the proxy is stopping"
+        it.proxy.process.send_signal(signal.SIGTERM)
+        assert await it.proxy.ended() == 0
+        for pid in everybody:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+async def test_one_process_is_not_replaced(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, "--workers", "1") as it:
+        (raw,) = await it.log_in(1)
+        restart(it)
+        assert "--workers 1" in (await it.proxy.event("restart-refused"))[0]["reason"]
+        done = await it.proxy.say("restart-workers", "--wait")
+        assert (done.code, done.output) == (
+            2,
+            "cxfr-proxy: with --workers 1 everything is one process, which has no worker to replace\n",
+        )
+        assert await it.pings(raw)
+
+
+IMPATIENT = """
+import sys
+from cxfr_proxy.process import link
+link.SILENCE_SECONDS = 4.0
+from cxfr_proxy.cli import main
+sys.exit(main())
+"""
+
+
+async def test_a_worker_that_hangs(
+    tmp_path: Path, certificate: DemoCertificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(e2e_proxy, "COMMAND", (sys.executable, "-c", IMPATIENT))
+    async with world(tmp_path, certificate) as it:
+        await it.log_in(20)
+        workers = await it.workers()
+        rows = await it.proxy.show("sessions")
+        kept = [it.raws[row["jid"]] for row in rows if row["id"] % 2 == 0]
+        os.kill(workers[1]["pid"], signal.SIGSTOP)
+        await it.proxy.event("worker-hung")
+        await it.proxy.event("worker-up", 3)
+        assert it.proxy.events("worker-hung")[0]["worker"] == 1
+        after = await it.workers()
+        assert (after[1]["deaths"], after[1]["hung"], after[1]["state"]) == (1, 1, "up")
+        assert (after[2]["deaths"], after[2]["hung"], after[2]["pid"]) == (0, 0, workers[2]["pid"])
+        assert len(kept) == workers[2]["sessions"]
+        for raw in kept:
+            assert await it.pings(raw)
+        for raw in await it.log_in(10, "later"):
+            assert await it.pings(raw)

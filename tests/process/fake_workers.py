@@ -1,0 +1,168 @@
+"""Workers that say what a test lets them say, over memory streams, and a supervisor that takes them for processes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from trio.testing import memory_stream_pair
+
+from cxfr_proxy.config import Config, Timeouts
+from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    Hello,
+    Leave,
+    Listing,
+    Message,
+    Nodes,
+    NodeState,
+    Report,
+    Setup,
+    Stop,
+    Stopped,
+    WorkerCounts,
+)
+from cxfr_proxy.process.supervisor import Supervisor
+from cxfr_proxy.session.registry import NodeCounts
+
+
+class FakeWorker:
+    """Keeps what it hears. Greets, leaves and stops by itself where the house lets it; reports what ``counts`` says
+    when asked, unless it hangs."""
+
+    def __init__(self, house: House, listening: Sequence[socket.socket]) -> None:
+        self.house = house
+        self.listening = list(listening)
+        self.hangs = False
+        self.pid = 1000 + len(house.all)
+        self.stream, theirs = memory_stream_pair()
+        self.channel = Channel(theirs, self._hear)
+        self.heard: list[tuple[float, Message]] = []
+        self.counts = WorkerCounts()
+        self._ended = trio.Event()
+        self._code = 0
+
+    def of(self, kind: type) -> list[Message]:
+        return [message for _, message in self.heard if isinstance(message, kind)]
+
+    @property
+    def setup(self) -> Setup:
+        (setup,) = self.of(Setup)
+        assert isinstance(setup, Setup)
+        return setup
+
+    @property
+    def nodes(self) -> dict[str, NodeState]:
+        """As it was told last."""
+        told = [message.nodes if isinstance(message, Setup) else message for _, message in self.heard]
+        last = [message for message in told if isinstance(message, Nodes)][-1]
+        return {state.spec.name: state for state in last.nodes}
+
+    def _hear(self, message: Message) -> None:
+        self.heard.append((trio.current_time(), message))
+        if self.hangs:
+            return
+        match message:
+            case Setup() if self.house.greet:
+                self.greet()
+            case Ask(request, what):
+                if what is Listing.COUNTS:
+                    self.channel.post(Report(self.counts))
+                self.channel.post(Answer(request, (), (), last=True, error=None))
+            case Stop():
+                self.end()
+            case Leave() if self.house.leave:
+                self.end()
+
+    def greet(self) -> None:
+        self.channel.post(Hello(VERSION, self.pid))
+
+    def end(self, *, cut: bool = False) -> None:
+        """In good order."""
+        self.house.nursery.start_soon(self._end, cut)
+
+    async def _end(self, cut: bool) -> None:
+        self.channel.post(Stopped(cut))
+        await self.channel.flush()
+        self.die(0)
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.is_set()
+
+    def report(self, **nodes: NodeCounts) -> None:
+        self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes)
+        self.channel.post(Report(self.counts))
+
+    def die(self, code: int = -9) -> None:
+        if not self._ended.is_set():
+            self._code = code
+            self._ended.set()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.channel.run)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+
+    # --- as a process
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return self._code
+
+    def kill(self) -> None:
+        self.die()
+
+
+class House:
+    def __init__(self, tmp_path: Path, nursery: trio.Nursery) -> None:
+        self.nursery = nursery
+        self.all: list[FakeWorker] = []
+        self.launched: list[float] = []
+        self.greet = True
+        self.leave = True
+        self.refuse: OSError | None = None
+        self.nodes = tmp_path / "nodes.txt"
+        self.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\n")
+        self.config = Config(
+            backends=self.nodes,
+            listen=(ListenAddress("127.0.0.1", 0),),
+            control=tmp_path / "c.sock",
+            workers=2,
+            transfer_rate=10.0,
+            timeouts=Timeouts(hard_stop_after=3.0),
+        )
+        self.supervisor = Supervisor(self.config, self.launch)
+
+    async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
+        if self.refuse is not None:
+            raise self.refuse
+        worker = FakeWorker(self, listening)
+        self.all.append(worker)
+        self.launched.append(trio.current_time())
+        self.nursery.start_soon(worker.run)
+        await trio.lowlevel.checkpoint()
+        return worker
+
+    @property
+    def workers(self) -> dict[int, FakeWorker]:
+        """Those that are there, the newest by number."""
+        return {worker.setup.number: worker for worker in self.all if worker.alive}
+
+
+@asynccontextmanager
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery)
+        await nursery.start(it.supervisor.run)
+        it.all.sort(key=lambda worker: worker.setup.number)  # they start in any order
+        yield it
+        nursery.cancel_scope.cancel()
