@@ -37,7 +37,6 @@ class Condition(StrEnum):
     NOT_ALLOWED = "not-allowed"
     BAD_REQUEST = "bad-request"
     NOT_ACCEPTABLE = "not-acceptable"
-    POLICY_VIOLATION = "policy-violation"
     RESOURCE_CONSTRAINT = "resource-constraint"
     UNEXPECTED_REQUEST = "unexpected-request"
 
@@ -51,7 +50,6 @@ _TYPES: Final = {
     Condition.NOT_ALLOWED: "cancel",
     Condition.BAD_REQUEST: "modify",
     Condition.NOT_ACCEPTABLE: "modify",
-    Condition.POLICY_VIOLATION: "modify",
     Condition.RESOURCE_CONSTRAINT: "wait",
     Condition.UNEXPECTED_REQUEST: "wait",
 }
@@ -107,7 +105,7 @@ def judge(request: Element, situation: Situation) -> Move | Refusal:
         return Refusal(Condition.NOT_ACCEPTABLE, "this client does not log in to that domain")
     server = None if _same(str(transfer.server), transfer.domain) else transfer.server
     if not situation.tls and (server is not None or not _same(transfer.domain, own)):
-        return Refusal(Condition.POLICY_VIOLATION, "without TLS a client can't be sent elsewhere")
+        return Refusal(Condition.NOT_ACCEPTABLE, "without TLS a client can't be sent elsewhere")
     if situation.moves >= situation.max_moves:
         return Refusal(Condition.RESOURCE_CONSTRAINT, f"moved {situation.moves} times in a row")
     return Move(transfer.id, transfer.domain, server)

@@ -33,6 +33,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, ClassVar, Final  # Any: a stanza or client of slixmpp
 from xml.etree import ElementTree
@@ -48,6 +49,8 @@ from cxfr_proxy.xmpp import names, stanza
 
 _DEFAULT_PORT: Final = 5222
 """RFC 6120 section 3.2.2."""
+_TLS_EITHER_WAY: Final = {"enable_direct_tls": True, "enable_starttls": True, "enable_plaintext": False}
+"""A request does not say how the server named begins TLS, so both ways are tried; without TLS it was not accepted."""
 
 
 class Query(ElementBase):  # type: ignore[misc]  # the library may not be installed where types are checked
@@ -91,6 +94,15 @@ class _Phase(Enum):
     TRAVELLING = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class _Home:
+    """How the application had set the library up. ``address`` is ``None`` where DNS says it."""
+
+    address: tuple[str, int] | None
+    domain: str
+    ways: dict[str, bool]
+
+
 class XEP_0051(BasePlugin):  # type: ignore[misc]
     """XEP-0051: Connection Transfer. See the module; ``default_config`` is what ``register_plugin`` takes."""
 
@@ -114,7 +126,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._phase = _Phase.PREPARING
         self._moves = 0
         self._arrived_at = 0.0
-        self._home: tuple[tuple[str, int] | None, str] | None = None
+        self._home: _Home | None = None
         self._task: asyncio.Task[None] | None = None
         register_stanza_plugin(Iq, Query)
         self.xmpp.register_handler(Callback(self.description, StanzaPath("iq@type=set/cxfr"), self._on_request))
@@ -215,8 +227,9 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._arrived_at = asyncio.get_running_loop().time()
         departure, self._departure = self._departure, None
         if departure is not None:
-            self.xmpp.custom_address = self._home[0] if self._home is not None else None
-            self._home = None
+            home = self._point_home()
+            if home is not None and home.domain != self.xmpp.default_domain:
+                self.xmpp.custom_address = None  # an address of the domain that was left
             self.xmpp.event("cxfr_moved", departure)
 
     def _on_unreachable(self, _: object) -> None:
@@ -226,7 +239,9 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
 
     def _fail(self) -> None:
         departure, self._departure = self._departure, None
-        self._point_home()
+        home = self._point_home()
+        if home is not None:
+            self._log_in_to(home.domain)
         self.xmpp.event("cxfr_failed", departure)
         self._task = asyncio.ensure_future(self._go_home())
 
@@ -240,16 +255,23 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
 
     def _point_to(self, move: Move) -> None:
         if self._home is None:
-            self._home = (self.xmpp.custom_address, self.xmpp.boundjid.domain)
+            ways = {way: getattr(self.xmpp, way) for way in _TLS_EITHER_WAY}
+            self._home = _Home(self.xmpp.custom_address, self.xmpp.boundjid.domain, ways)
         if move.server is not None:
             self.xmpp.custom_address = (move.server.host, move.server.port or _DEFAULT_PORT)
+            self._allow(_TLS_EITHER_WAY)
         self._log_in_to(move.domain)
 
-    def _point_home(self) -> None:
-        if self._home is not None:
-            self.xmpp.custom_address, domain = self._home
-            self._home = None
-            self._log_in_to(domain)
+    def _point_home(self) -> _Home | None:
+        home, self._home = self._home, None
+        if home is not None:
+            self.xmpp.custom_address = home.address
+            self._allow(home.ways)
+        return home
+
+    def _allow(self, ways: dict[str, bool]) -> None:
+        for way, allowed in ways.items():
+            setattr(self.xmpp, way, allowed)
 
     def _log_in_to(self, domain: str) -> None:
         """The stream's ``to``, the account's domain, and the name that the certificate has to have."""

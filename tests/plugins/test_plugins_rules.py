@@ -125,7 +125,7 @@ def test_without_tls_only_reconnects(domain: str, server: str, follows: bool) ->
         assert verdict == Move("t1", "example.org", None)
     else:
         assert isinstance(verdict, Refusal)
-        assert verdict.condition is Condition.POLICY_VIOLATION
+        assert verdict.condition is Condition.NOT_ACCEPTABLE
 
 
 def test_at_most_five_moves_in_a_row() -> None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 import trio
@@ -93,7 +93,7 @@ async def start(
 class Background(Protocol):
     """A task that says when it has started, and then runs until it is cancelled."""
 
-    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+    async def __call__(self, *, task_status: trio.TaskStatus[Any]) -> None: ...
 
 
 @asynccontextmanager
