@@ -68,6 +68,7 @@ class JsClient:
         self.events: list[Event] = []
         self._process = process
         self._log = log
+        self._ended = False
 
     def of(self, event: str) -> list[Event]:
         return [each for each in self.events if each["event"] == event]
@@ -75,10 +76,12 @@ class JsClient:
     async def wait(self, event: str, count: int = 1, *, seconds: float = 15.0) -> Event:
         """The event of that name, the ``count``\\ th."""
         try:
-            await programs.wait_until(lambda: len(self.of(event)) >= count, seconds, f"{count} x {event}")
-        except AssertionError as exc:
-            raise AssertionError(f"{exc}\n{self.events}\n{programs.tail(self._log)}") from exc
-        return self.of(event)[count - 1]
+            await programs.wait_until(
+                lambda: len(self.of(event)) >= count or self._ended, seconds, f"{count} x {event}"
+            )
+            return self.of(event)[count - 1]
+        except (AssertionError, IndexError) as exc:
+            raise AssertionError(f"{exc}: {event}\n{self.events}\n{programs.tail(self._log)}") from exc
 
     async def _listen(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -87,6 +90,7 @@ class JsClient:
         async for data in self._process.stdout:
             *lines, pending = (pending + data).split(b"\n")
             self.events += [json.loads(line) for line in lines if line.startswith(b"{")]
+        self._ended = True
 
 
 @asynccontextmanager

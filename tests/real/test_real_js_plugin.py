@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.plugins.rules import Move, Situation, judge
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
+from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError, mentions_support
 from real.certs import Authority
 from real.js import MODULE, Js, JsClient, install, open_js
 from real.programs import DOMAIN, HOST, Need, background, require, wait_until
@@ -72,11 +72,11 @@ def twin() -> Iterator[Twin]:
         yield Twin(process)
 
 
-PIECES: Final = [
-    *"a node2 example.org xn--a a_b - . : :: [ ] % @ / 1 10.0.0.1 255 256 01 0 65535 65536 5222 0x7f 1e3".split(),
-    *"2001:db8 fe80 ::1 [::1] [::ffff:1.2.3.4] [1:2:3:4:5:6:7:8] \u00fc \u0663 \u3002".split(),
-    *("x" * 63, "x" * 64, " ", "\t", "\n", "\u00a0"),
-]
+WORDS: Final = """
+    a node2 example.org xn--a a_b - . : :: [ ] % @ / 1 10.0.0.1 255 256 01 0 65535 65536 5222 0x7f 1e3
+    2001:db8 fe80 ::1 [::1] [::ffff:1.2.3.4] [1:2:3:4:5:6:7:8] \u00fc \u0663 \u3002
+"""
+PIECES: Final = [*WORDS.split(), "x" * 63, "x" * 64, " ", "\t", "\n", "\u00a0"]
 SERVERS: Final = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=6).map("".join),
     st.ip_addresses(v=6).map(lambda ip: f"[{ip.exploded}]:5222"),
@@ -167,22 +167,31 @@ class Site:
 
 @asynccontextmanager
 async def open_site(
-    tmp_path: Path, logs: Path, folder: Path, authority: Authority, scheme: str, certified: str
+    tmp_path: Path,
+    logs: Path,
+    folder: Path,
+    authority: Authority,
+    scheme: str,
+    certified: str,
+    *,
+    starttls_only: bool = False,
 ) -> AsyncIterator[Site]:
-    """``certified``: the name in the nodes' certificates. What proxy and node say to each other is in plaintext."""
+    """``certified``: the name in the nodes' certificates. ``starttls_only``: clients are sent to no direct TLS."""
     with trio.fail_after(60):
         async with AsyncExitStack() as stack:
             context = tls_context(authority, certified)
             # Stream management off: a client that has it is cut, not asked.
             nodes = [
-                DemoNode(name, DOMAIN, public_tls=context, sasl2=False, stream_management=False)
+                DemoNode(name, DOMAIN, public_tls=context, starttls=context, sasl2=False, stream_management=False)
                 for name in ("node1", "node2")
             ]
             lines = []
             for node in nodes:
                 await stack.enter_async_context(background(node.serve))
                 assert node.public_address is not None
-                lines.append(f"{node.name} {node.address} public={node.public_address}")
+                public = node.address if starttls_only else node.public_address
+                tls = f"tls=starttls ca={authority.file} verify-name={certified}"
+                lines.append(f"{node.name} {node.address} public={public} {tls}")
             proxy = await stack.enter_async_context(open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST)))
             client = await stack.enter_async_context(
                 open_js(
@@ -225,20 +234,15 @@ async def test_xmppjs_goes_to_no_other_certificate(
         assert session["node"] == there.name, "it is back, by way of the proxy"
 
 
-async def test_xmppjs_announces_support_and_refuses_forgeries(
+async def test_xmppjs_finds_out_how_a_node_begins_tls(
     tmp_path: Path, logs: Path, folder: Path, authority: Authority
 ) -> None:
-    async with open_site(tmp_path, logs, folder, authority, "xmpp", DOMAIN) as site:
-        await site.client.wait("online")
-        (node,) = [node for node in site.nodes if node.sessions]
-        record = node.records[0]
-        # The proxy passes this on unread, and keeps the other from the client.
-        node.push(
-            JID,
-            f"<iq type='get' id='disco' from='{DOMAIN}' to='{JID}'><query xmlns='{names.DISCO_INFO}'/></iq>".encode(),
-        )
-        await wait_until(lambda: "disco" in record.replies, 5.0, "an answer")
-        assert record.replies["disco"] == "result"
+    """It came by direct TLS, and is sent to a port where only STARTTLS is spoken."""
+    async with open_site(tmp_path, logs, folder, authority, "xmpps", DOMAIN, starttls_only=True) as site:
+        there = await site.drain()
+        await site.client.wait("moved")
+        assert [session.full_jid for session in there.sessions] == [JID]
+        assert await site.proxy.show("sessions") == []
 
 
 # -- strophe.js and stanza.js (and xmpp.js) over WebSocket -----------------------------------------------------------
@@ -375,6 +379,20 @@ async def test_over_websocket_refuses(library: Js, logs: Path, folder: Path, aut
         assert await stage.refused("::1") == "bad-request"
         assert not stage.second.paths
         assert not stage.client.of("requested")
+
+
+@pytest.mark.parametrize("library", [Js.XMPPJS, Js.STANZA])
+async def test_support_is_announced(library: Js, logs: Path, folder: Path, authority: Authority) -> None:
+    """Strophe has no service discovery of its own."""
+    async with open_stage(library, logs, folder, authority) as stage:
+        await stage.first.sessions[JID].send_message(
+            f"<iq xmlns='{names.CLIENT}' type='get' id='disco' from='{DOMAIN}' to='{JID}'>"
+            f"<query xmlns='{names.DISCO_INFO}'/></iq>"
+        )
+        await wait_until(lambda: stage.first.answer("disco") is not None, 5.0, "an answer")
+        answer = stage.first.answer("disco")
+        assert answer is not None
+        assert mentions_support(answer)
 
 
 @pytest.mark.parametrize("library", [Js.STROPHE, Js.STANZA])

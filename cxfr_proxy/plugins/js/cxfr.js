@@ -471,17 +471,20 @@ export function forStrophe(connection, options = {}) {
 
 const elements = (node) => Array.from(node.childNodes).filter((each) => each.nodeType === 1);
 
+/** An answer as strophe's own builder would make it: its serializer writes attributes, and no namespaces but those. */
 function reply(iq, type, refused = null) {
-  const document = iq.ownerDocument;
-  const answer = document.createElementNS(CLIENT, "iq");
-  const from = iq.getAttribute("from");
-  const attributes = { type, id: iq.getAttribute("id"), ...(from === null ? {} : { to: from }) };
-  for (const [name, value] of Object.entries(attributes)) answer.setAttribute(name, value);
-  if (refused === null) return answer;
-  const error = answer.appendChild(document.createElementNS(CLIENT, "error"));
-  error.setAttribute("type", refused.type);
-  error.appendChild(document.createElementNS(STANZAS, refused.condition));
-  error.appendChild(document.createElementNS(STANZAS, "text")).textContent = refused.text;
+  const make = (parent, name, attributes) => {
+    const element = iq.ownerDocument.createElement(name);
+    Object.entries(attributes).forEach(([key, value]) => value !== null && element.setAttribute(key, value));
+    return parent?.appendChild(element) ?? element;
+  };
+  const addresses = { type, id: iq.getAttribute("id"), to: iq.getAttribute("from") };
+  const answer = make(null, "iq", { xmlns: CLIENT, ...addresses });
+  if (refused !== null) {
+    const error = make(answer, "error", { type: refused.type });
+    make(error, refused.condition, { xmlns: STANZAS });
+    make(error, "text", { xmlns: STANZAS }).textContent = refused.text;
+  }
   return answer;
 }
 
