@@ -25,7 +25,7 @@ With stream management (XEP-0198) the old session is not resumed: a closed strea
 acknowledged, and what was not is in :attr:`Departure.unacknowledged`.
 
 If the connection is lost, or the application closes it, before the client has left by itself, the plugin only points:
-whoever reconnects (without giving an address) arrives at the server named.
+the library's ``reconnect()`` then leads to the server named, and ``connect()`` to wherever the application says.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._moves = 0
         self._arrived_at = 0.0
         self._home: _Home | None = None
+        self._there: tuple[str, int] | None = None
         self._task: asyncio.Task[None] | None = None
         register_stanza_plugin(Iq, Query)
         self.xmpp.register_handler(Callback(self.description, StanzaPath("iq@type=set/cxfr"), self._on_request))
@@ -167,7 +168,8 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         if verdict.id:
             reply.send()
         self._moves += 1
-        self._departure, self._phase = Departure(verdict), _Phase.PREPARING
+        self._departure = Departure(verdict)
+        self._phase = _Phase.PREPARING
         self._task = asyncio.ensure_future(self._leave(self._departure))
 
     def _judge(self, iq: Any) -> Move | Refusal:
@@ -227,10 +229,11 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._arrived_at = asyncio.get_running_loop().time()
         departure, self._departure = self._departure, None
         if departure is not None:
+            there = self.xmpp.custom_address == self._there
             home = self._point_home()
             if home is not None and home.domain != self.xmpp.default_domain:
-                self.xmpp.custom_address = None  # an address of the domain that was left
-            self.xmpp.event("cxfr_moved", departure)
+                self.xmpp.custom_address = None  # it was an address of the domain that was left
+            self.xmpp.event("cxfr_moved" if there else "cxfr_failed", departure)
 
     def _on_unreachable(self, _: object) -> None:
         """The library has tried everything, and would wait before it tries again."""
@@ -260,13 +263,15 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         if move.server is not None:
             self.xmpp.custom_address = (move.server.host, move.server.port or _DEFAULT_PORT)
             self._allow(_TLS_EITHER_WAY)
+        self._there = self.xmpp.custom_address
         self._log_in_to(move.domain)
 
     def _point_home(self) -> _Home | None:
         home, self._home = self._home, None
         if home is not None:
-            self.xmpp.custom_address = home.address
             self._allow(home.ways)
+            if self.xmpp.custom_address == self._there:  # else the application has chosen another
+                self.xmpp.custom_address = home.address
         return home
 
     def _allow(self, ways: dict[str, bool]) -> None:

@@ -257,6 +257,18 @@ async def test_a_connection_that_is_lost_too_early_leads_there_too(logs: Path, a
         assert stage.second.sessions
 
 
+async def test_the_application_has_the_last_word(logs: Path, authority: Authority) -> None:
+    """The connection is lost before the client has left, and the application connects to an address of its choice."""
+    async with open_stage(logs, authority, delay=3600) as stage:
+        stage.ask(stage.first, stage.there)
+        await stage.step("requested")
+        await stage.first.cut(JID)
+        await stage.step("failed")
+        assert stage.first.sessions
+        stage.ask(stage.first, DOMAIN, id="t2")
+        assert (await stage.answer("t2")).type == "result"
+
+
 async def test_support_is_announced(logs: Path, authority: Authority) -> None:
     async with open_stage(logs, authority) as stage:
         stage.first.push(

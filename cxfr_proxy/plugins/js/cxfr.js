@@ -305,11 +305,13 @@ export function forXmppJs(client, options = {}) {
       const home = client.options.domain;
       client.options.domain = move.domain;
       // Node checks the certificate against `servername`; the library would have it checked against the address.
-      client.socketParameters = (service) => ({
-        ...Object.getPrototypeOf(client).socketParameters.call(client, service),
-        servername: move.domain,
-      });
-      if (!tcp(client.options.service) || move.server === null) delete client.socketParameters;
+      const { socketParameters } = client;
+      if (move.server !== null && tcp(client.options.service)) {
+        client.socketParameters = (service) => ({
+          ...socketParameters.call(client, service),
+          servername: move.domain,
+        });
+      }
       try {
         await inTurn(services(move), async (service) => {
           try {
@@ -400,7 +402,7 @@ const ENDS = [Status.CONNFAIL, Status.AUTHFAIL, Status.DISCONNECTED, Status.CONN
  */
 export function forStrophe(connection, options = {}) {
   const connect = connection.connect;
-  let login = null; // the arguments behind the JID and the password
+  let login = []; // the arguments behind the JID and the password
   let waiting = null;
 
   const library = {
