@@ -131,6 +131,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._task: asyncio.Task[None] | None = None
         register_stanza_plugin(Iq, Query)
         self.xmpp.register_handler(Callback(self.description, StanzaPath("iq@type=set/cxfr"), self._on_request))
+        self.xmpp.add_filter("out_sync", self._login_needs_tls)
         for event, handler in self._handlers().items():
             self.xmpp.add_event_handler(event, handler)
 
@@ -138,6 +139,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         if self._task is not None:
             self._task.cancel()
         self.xmpp.remove_handler(self.description)
+        self.xmpp.del_filter("out_sync", self._login_needs_tls)
         for event, handler in self._handlers().items():
             self.xmpp.del_event_handler(event, handler)
         self.xmpp.plugin["xep_0030"].del_feature(feature=names.CXFR)
@@ -178,7 +180,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
             self._moves = 0
         situation = Situation(
             jid=self.xmpp.boundjid.full,
-            tls=self.xmpp.transport.get_extra_info("ssl_object") is not None,
+            tls=self._has_tls(),
             moves=self._moves,
             max_moves=self.max_moves,
             domains=self.domains,
@@ -188,6 +190,10 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         if isinstance(verdict, Move) and self._departure is not None:
             return Refusal(Condition.UNEXPECTED_REQUEST, "on the way already")
         return verdict
+
+    def _has_tls(self) -> bool:
+        transport = self.xmpp.transport
+        return transport is not None and transport.get_extra_info("ssl_object") is not None
 
     # -- the move
 
@@ -239,6 +245,20 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         """The library has tried everything, and would wait before it tries again."""
         if self._departure is not None and self._phase is _Phase.TRAVELLING:
             self._fail()
+
+    def _login_needs_tls(self, outgoing: Any) -> Any:
+        """Hold back the password at a server named that offers no TLS, whatever the application allows at home."""
+        departure = self._departure
+        if (
+            departure is not None
+            and departure.move.server is not None
+            and self._phase is _Phase.TRAVELLING
+            and outgoing.tag_name() == f"{{{names.SASL}}}auth"
+            and not self._has_tls()
+        ):
+            self.xmpp.abort()
+            return None
+        return outgoing
 
     def _fail(self) -> None:
         departure, self._departure = self._departure, None

@@ -28,7 +28,9 @@ from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError, men
 from real.certs import Authority
 from real.js import MODULE, Js, JsClient, install, open_js
 from real.programs import DOMAIN, HOST, Need, background, require, wait_until
+from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
+from real.tap import open_tap
 from real.websocket_node import WebSocketNode, open_websocket_node
 
 pytestmark = pytest.mark.real
@@ -175,8 +177,11 @@ async def open_site(
     certified: str,
     *,
     starttls_only: bool = False,
+    elsewhere: str | None = None,
 ) -> AsyncIterator[Site]:
-    """``certified``: the name in the nodes' certificates. ``starttls_only``: clients are sent to no direct TLS."""
+    """``certified``: the name in the nodes' certificates. ``starttls_only``: clients are sent to no direct TLS.
+    ``elsewhere``: they are sent to this address.
+    """
     with trio.fail_after(60):
         async with AsyncExitStack() as stack:
             context = tls_context(authority, certified)
@@ -191,7 +196,7 @@ async def open_site(
                 assert node.public_address is not None
                 public = node.address if starttls_only else node.public_address
                 tls = f"tls=starttls ca={authority.file} verify-name={certified}"
-                lines.append(f"{node.name} {node.address} public={public} {tls}")
+                lines.append(f"{node.name} {node.address} public={elsewhere or public} {tls}")
             proxy = await stack.enter_async_context(open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST)))
             client = await stack.enter_async_context(
                 open_js(
@@ -243,6 +248,23 @@ async def test_xmppjs_finds_out_how_a_node_begins_tls(
         await site.client.wait("moved")
         assert [session.full_jid for session in there.sessions] == [JID]
         assert await site.proxy.show("sessions") == []
+
+
+async def test_xmppjs_does_not_log_in_without_tls(
+    tmp_path: Path, logs: Path, folder: Path, authority: Authority
+) -> None:
+    """At a server that would take a SCRAM login in plaintext, which the library would do."""
+    require(Need.PROSODY)
+    async with (
+        ProsodyNode(tmp_path / "prosody", users=[USER]) as prosody,
+        open_tap(prosody.port) as tap,
+        open_site(tmp_path, logs, folder, authority, "xmpp", DOMAIN, elsewhere=tap.address) as site,
+    ):
+        await site.drain()
+        await site.client.wait("failed")
+        await site.client.wait("online", 2)
+        assert any(b"SCRAM-SHA-1" in connection.down for connection in tap.connections)
+        assert not any(connection.read_up().elements for connection in tap.connections)
 
 
 # -- strophe.js and stanza.js (and xmpp.js) over WebSocket -----------------------------------------------------------
@@ -322,6 +344,8 @@ async def test_over_websocket_answers_closes_and_goes_there(
         assert list(stage.second.sessions) == [JID]
         assert stage.second.paths == stage.first.paths, "path and query are kept"
         assert len(stage.client.of("online")) == 2
+        # Strophe's application hears of the new session, not of the old one's end.
+        assert not {6, 7} & {each["status"] for each in stage.client.of("status")}
 
 
 @every_library

@@ -198,6 +198,18 @@ async def test_a_wrong_certificate_is_refused(tls: Tls, logs: Path, authority: A
         assert [session.full_jid for session in stage.first.sessions] == [JID]
 
 
+async def test_no_login_without_tls(logs: Path, authority: Authority) -> None:
+    """Although the application here allows passwords in plaintext."""
+    async with open_stage(logs, authority) as stage:
+        stage.ask(stage.first, str(stage.second.address))
+        await stage.step("failed")
+        await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
+        assert stage.first.sessions
+        (connection,) = [c for c in (await stage.connections())[1:-1] if c.down]
+        assert connection.read_down().elements, "it was offered a login"
+        assert not connection.read_up().elements
+
+
 async def test_back_home_where_nobody_listens(logs: Path, authority: Authority) -> None:
     async with open_stage(logs, authority) as stage:
         stage.ask(stage.first, f"{HOST}:{free_port()}")

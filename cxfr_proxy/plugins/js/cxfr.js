@@ -288,7 +288,22 @@ export function forXmppJs(client, options = {}) {
     await client.connect(service);
     await client.open({ domain, lang: client.options.lang });
     await mover.arriving(online);
-    if (!client.isSecure()) throw new Error("the server named offers no TLS");
+  };
+
+  /** What is different at a server that was named; the function returned ends it. */
+  const beCareful = (domain) => {
+    const { send, socketParameters } = client;
+    // Node checks the certificate against `servername`; the library would have it checked against the address.
+    client.socketParameters = (service) => {
+      const parameters = socketParameters.call(client, service);
+      return tcp(service) ? { ...parameters, servername: domain } : parameters;
+    };
+    client.send = async (element, ...rest) => {
+      const login = element.name === "auth" || element.name === "authenticate";
+      if (login && !client.isSecure()) throw new Error("the server named offers no TLS");
+      return send.call(client, element, ...rest);
+    };
+    return () => Object.assign(client, { send, socketParameters });
   };
 
   const library = {
@@ -304,14 +319,7 @@ export function forXmppJs(client, options = {}) {
     async arrive(move) {
       const home = client.options.domain;
       client.options.domain = move.domain;
-      // Node checks the certificate against `servername`; the library would have it checked against the address.
-      const { socketParameters } = client;
-      if (move.server !== null && tcp(client.options.service)) {
-        client.socketParameters = (service) => ({
-          ...socketParameters.call(client, service),
-          servername: move.domain,
-        });
-      }
+      const careless = move.server === null ? null : beCareful(move.domain);
       try {
         await inTurn(services(move), async (service) => {
           try {
@@ -326,7 +334,7 @@ export function forXmppJs(client, options = {}) {
         client.options.domain = home;
         throw error;
       } finally {
-        delete client.socketParameters;
+        careless?.();
       }
     },
 
