@@ -119,6 +119,8 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         "patience_seconds": 8.0,
         # How long to wait for the last acknowledgements, and then for the server's end of the stream.
         "close_seconds": 2.0,
+        # How long the server named may take until a session has started.
+        "connect_seconds": 15.0,
     }
 
     def plugin_init(self) -> None:
@@ -230,6 +232,15 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
             self._fail()
             return
         self._phase = _Phase.TRAVELLING
+        asyncio.get_running_loop().call_later(self.connect_seconds, self._on_late, self._departure)
+
+    def _on_late(self, departure: Departure) -> None:
+        if self._departure is not departure:
+            return
+        if self.xmpp.is_connected():
+            self.xmpp.abort()  # and "disconnected" follows
+        else:
+            self._fail()
 
     def _on_session(self, _: object) -> None:
         self._arrived_at = asyncio.get_running_loop().time()

@@ -30,7 +30,7 @@ from real.js import MODULE, Js, JsClient, install, open_js
 from real.programs import DOMAIN, HOST, Need, background, require, wait_until
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
-from real.tap import open_tap
+from real.tap import open_silence, open_tap
 from real.websocket_node import WebSocketNode, open_websocket_node
 
 pytestmark = pytest.mark.real
@@ -304,14 +304,15 @@ async def open_stage(
     *,
     tls: bool = True,
     certified: str = HOST,
+    serves: str = DOMAIN,
     delay: float = 0.0,
     **options: object,
 ) -> AsyncIterator[Stage]:
-    """``certified``: the name in the second node's certificate."""
+    """``certified``: the name in the second node's certificate; ``serves``: its domain."""
     with trio.fail_after(60):
         async with (
             open_websocket_node(tls_context(authority, HOST) if tls else None) as first,
-            open_websocket_node(tls_context(authority, certified) if tls else None) as second,
+            open_websocket_node(tls_context(authority, certified) if tls else None, serves) as second,
             open_js(
                 library,
                 folder,
@@ -378,6 +379,20 @@ async def test_over_websocket_home_where_the_certificate_is_wrong(
 
 
 @every_library
+async def test_over_websocket_home_from_where_nobody_answers(
+    library: Js, logs: Path, folder: Path, authority: Authority
+) -> None:
+    async with open_silence() as port, open_stage(library, logs, folder, authority, connectSeconds=0.5) as stage:
+        await stage.first.ask(JID, f"{HOST}:{port}")
+        await stage.client.wait("failed")
+        await stage.client.wait("online", 2)
+        assert list(stage.first.sessions) == [JID]
+        await stage.first.ask(JID, stage.there, id="t2")
+        await stage.client.wait("moved")
+        assert list(stage.second.sessions) == [JID]
+
+
+@every_library
 async def test_over_websocket_round_and_round_and_home(
     library: Js, logs: Path, folder: Path, authority: Authority
 ) -> None:
@@ -391,6 +406,21 @@ async def test_over_websocket_round_and_round_and_home(
         await stage.client.wait("moved", 2)
         assert list(stage.first.sessions) == [JID]
         assert await stage.refused(stage.there) == "resource-constraint"
+
+
+@every_library
+async def test_over_websocket_to_a_domain_that_the_application_allows(
+    library: Js, logs: Path, folder: Path, authority: Authority
+) -> None:
+    async with open_stage(library, logs, folder, authority, serves="other.test", domains=["other.test"]) as stage:
+        await stage.first.ask(JID, f"{HOST}:1", domain="other.test")
+        await stage.client.wait("failed")
+        await stage.client.wait("online", 2)
+        assert list(stage.first.sessions) == [JID], "as whom it was before"
+        await stage.first.ask(JID, stage.there, domain="other.test", id="t2")
+        await stage.client.wait("moved")
+        assert list(stage.second.sessions) == [f"{USER}@other.test/r"]
+        assert stage.client.of("online")[-1]["jid"] == f"{USER}@other.test/r"
 
 
 @every_library

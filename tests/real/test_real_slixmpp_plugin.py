@@ -24,7 +24,7 @@ from real.clients.fleet import Event, Fleet, Library, Tls, open_fleet
 from real.programs import DOMAIN, HOST, Need, background, free_port, require, wait_until
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
-from real.tap import Tap, open_tap
+from real.tap import Tap, open_silence, open_tap
 from real.wire import Element, Recording, Transcript
 
 pytestmark = pytest.mark.real
@@ -213,6 +213,15 @@ async def test_no_login_without_tls(logs: Path, authority: Authority) -> None:
 async def test_back_home_where_nobody_listens(logs: Path, authority: Authority) -> None:
     async with open_stage(logs, authority) as stage:
         stage.ask(stage.first, f"{HOST}:{free_port()}")
+        await stage.step("failed")
+        await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
+        assert stage.first.sessions
+
+
+@pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.DIRECT])
+async def test_back_home_from_where_nobody_answers(tls: Tls, logs: Path, authority: Authority) -> None:
+    async with open_silence() as port, open_stage(logs, authority, tls=tls, connect_seconds=0.5) as stage:
+        stage.ask(stage.first, f"{HOST}:{port}")
         await stage.step("failed")
         await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
         assert stage.first.sessions

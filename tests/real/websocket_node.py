@@ -120,7 +120,7 @@ class _Session:
 
 
 @asynccontextmanager
-async def open_websocket_node(context: ssl.SSLContext | None) -> AsyncIterator[WebSocketNode]:
-    node = WebSocketNode(context)
+async def open_websocket_node(context: ssl.SSLContext | None, domain: str = DOMAIN) -> AsyncIterator[WebSocketNode]:
+    node = WebSocketNode(context, domain)
     async with background(node.run):
         yield node

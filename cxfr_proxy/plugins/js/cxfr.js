@@ -282,12 +282,10 @@ export function forXmppJs(client, options = {}) {
     return schemes.map((scheme) => `${scheme}://${formatServer({ ...server, port: server.port ?? 5222 })}`);
   };
 
-  const connect = async (service, domain) => {
+  const connect = (service, domain) => {
     const online = firstOf(client, ["online"], ["disconnect", "error"]);
-    online.catch(() => {}); // it is awaited below, unless connecting fails first
-    await client.connect(service);
-    await client.open({ domain, lang: client.options.lang });
-    await mover.arriving(online);
+    const begun = client.connect(service).then(() => client.open({ domain, lang: client.options.lang }));
+    return mover.arriving(Promise.all([begun, online]));
   };
 
   /** What is different at a server that was named; the function returned ends it. */
@@ -317,8 +315,10 @@ export function forXmppJs(client, options = {}) {
     },
 
     async arrive(move) {
+      const { jid } = client;
       const home = client.options.domain;
       client.options.domain = move.domain;
+      client._jid(atDomain(String(jid), move.domain)); // the stream's `from`
       const careless = move.server === null ? null : beCareful(move.domain);
       try {
         await inTurn(services(move), async (service) => {
@@ -332,6 +332,7 @@ export function forXmppJs(client, options = {}) {
         reconnect.start();
       } catch (error) {
         client.options.domain = home;
+        client._jid(String(jid));
         throw error;
       } finally {
         careless?.();
@@ -423,27 +424,31 @@ export function forStrophe(connection, options = {}) {
       const left = waiting.promise.catch(() => {});
       connection.disconnect("connection transfer");
       await left;
+      waiting = null;
       await turn(); // strophe tells before it has finished
+      connection.reset();
     },
 
     async arrive({ domain, server }) {
-      const home = connection.service;
+      const { jid, service } = connection;
       waiting = settleable();
-      if (server !== null) connection.service = mover.options.url(server, home);
-      connection.reset();
-      connection.connect(atDomain(connection.jid, domain), connection.pass, ...login);
+      if (server !== null) connection.service = mover.options.url(server, service);
+      connection.connect(atDomain(jid, domain), connection.pass, ...login);
+      // Node's "ws" throws what nobody listens to, and strophe stops listening before it closes a socket.
+      connection._proto?.socket?.addEventListener?.("error", () => {});
       try {
         await mover.arriving(waiting.promise);
+      } catch (error) {
+        connection.jid = jid;
+        throw error;
       } finally {
         waiting = null;
-        connection.service = home; // a WebSocket reads it only when it connects
+        connection.service = service; // a WebSocket reads it only when it connects
       }
     },
 
     async goHome() {
-      connection.disconnect();
-      await turn();
-      connection.reset();
+      await library.leave(); // what is left of the attempt
       connection.connect(connection.jid, connection.pass, ...login);
     },
   };
@@ -529,27 +534,27 @@ export function forStanza(client, options = {}) {
     },
 
     async arrive({ domain, server }) {
-      const { transports, server: home } = client.config;
+      const { transports, ...home } = client.config;
       if (server !== null) {
         const there = mover.options.url(server, library.current);
         const kind = /^ws/.test(there) ? "websocket" : "bosh";
         client.config.transports = { websocket: false, bosh: false, [kind]: there };
       }
-      client.config.server = domain;
+      Object.assign(client.config, { server: domain, jid: atDomain(client.config.jid, domain) });
       const started = firstOf(client, ["session:started"], ["disconnected", "auth:failed"]);
       try {
         await mover.arriving(Promise.all([client.connect(), started]));
       } catch (error) {
-        client.config.server = home;
+        Object.assign(client.config, { server: home.server, jid: home.jid });
         throw error;
       } finally {
         client.config.transports = transports;
       }
     },
 
-    goHome() {
-      clearTimeout(client.reconnectTimer); // the library's own attempt would come later
-      return client.connect();
+    async goHome() {
+      await library.leave(); // what is left of the attempt, and the library's own plan to repeat it
+      await client.connect();
     },
   };
   const mover = new Mover(library, options);
