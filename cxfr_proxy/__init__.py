@@ -6,6 +6,7 @@ The map of the package; each room opens with its own theory:
 errors     whose fault it is: :class:`ConfigError`, :class:`ClientError`, :class:`NodeError`
 xmpp       what goes over the wire: framing, stanzas, stream opening, XEP-0051. Sans-IO
 cluster    which nodes there are, and who belongs where. Sans-IO, but ``sources``
+plugins    for clients: the other end of XEP-0051; nothing here uses it
 config     every setting, with its default and the reason for it: one table
 session    one client, from header to last byte: a state table. Sans-IO, but ``mover``
 relay      sockets: listening, TLS, dialling, and the pump that carries the bytes

@@ -21,6 +21,7 @@ SOURCES: Final = {
 ORDER: Final = (
     ("errors", "events"),
     ("xmpp", "cluster"),
+    ("plugins",),
     ("kinds", "settings", "config"),
     ("session",),
     ("relay", "admin"),
@@ -31,6 +32,9 @@ ORDER: Final = (
 """Rooms from the bottom up; each may import its own row and those before it."""
 STRANGERS: Final = ({"xmpp", "cluster"}, {"relay", "admin"})
 """Of one row, and still none knows the other."""
+
+PLUGINS_MAY_IMPORT: Final = {"errors", "xmpp", "plugins"}
+"""The plugins run in other people's programs, so they take little along; and the proxy is none of those programs."""
 
 WITHOUT_IO: Final = ("xmpp", "cluster", "session")
 WITH_IO: Final = ("cxfr_proxy.cluster.sources", "cxfr_proxy.session.mover")
@@ -90,6 +94,14 @@ def test_strangers_stay_strangers(module: str) -> None:
     for rooms in STRANGERS:
         if room_of(module) in rooms:
             assert not imported_rooms(module) & (rooms - {room_of(module)})
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_plugins_stand_apart(module: str) -> None:
+    if room_of(module) == "plugins":
+        assert imported_rooms(module) <= PLUGINS_MAY_IMPORT
+    else:
+        assert "plugins" not in imported_rooms(module)
 
 
 def io_of(module: str) -> set[str]:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import pytest
 import trio
@@ -36,19 +36,24 @@ class Need(StrEnum):
     EJABBERD = "ejabberdctl"
     SLIXMPP = "slixmpp"
     AIOXMPP = "aioxmpp"
+    NODE = "node"
+    NPM = "npm"
 
 
 def require(*needs: Need) -> None:
-    """Skip the test where something is missing; fail it instead where CXFR_REQUIRE_REAL=1 (continuous integration)."""
+    """Skip the test where something is not installed; see :func:`missing`."""
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-    missing = [
+    absent = [
         need.value
         for need in needs
         if shutil.which(need.value, path=path) is None and importlib.util.find_spec(need.value) is None
     ]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(missing)}"
+    if absent:
+        missing(f"not installed: {', '.join(absent)}")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test; fail it instead where CXFR_REQUIRE_REAL=1 (continuous integration)."""
     if os.environ.get("CXFR_REQUIRE_REAL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -93,7 +98,7 @@ async def start(
 class Background(Protocol):
     """A task that says when it has started, and then runs until it is cancelled."""
 
-    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+    async def __call__(self, *, task_status: trio.TaskStatus[Any]) -> None: ...
 
 
 @asynccontextmanager

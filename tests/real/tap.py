@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
@@ -123,3 +124,23 @@ async def open_tap(node_port: int, *, node_host: str = HOST) -> AsyncIterator[Ta
     tap = Tap(node_port, node_host=node_host)
     async with background(tap.run):
         yield tap
+
+
+@asynccontextmanager
+async def open_silence() -> AsyncIterator[int]:
+    """The port of a server that accepts and never says a word."""
+
+    async def hold(stream: trio.SocketStream) -> None:
+        async with stream:
+            while await stream.receive_some():
+                pass
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(partial(trio.serve_tcp, hold, 0, host=HOST))
+            ports.append(listener.socket.getsockname()[1])
+            task_status.started()
+
+    ports: list[int] = []
+    async with background(serve):
+        yield ports[0]

@@ -6,7 +6,8 @@
 Commands, all with ``"do"``::
 
     connect       users [[name, resource]...], domain, password, host, port,
-                  tls ("starttls" | "direct" | "none"), ca (path, or null: verify nothing), stream_management
+                  tls ("starttls" | "direct" | "none"), ca (path, or null: verify nothing), stream_management,
+                  transfer (null, or an object: the XEP-0051 plugin's configuration; slixmpp only)
     send          plan [[name, [recipient JID...]]...], rate (a second and sender), tag,
                   count (each; null: until stopped)
     stop_sending
@@ -20,6 +21,7 @@ Events, all with ``"event"``, ``"user"``, ``"at"`` (monotonic seconds)::
     message       from, id, body
     sent          to, id: handed to the library (what reached the wire is in "wire")
     error         id, from, condition: an error stanza
+    transfer      step ("requested" | "moved" | "failed"), server, unacknowledged: the XEP-0051 plugin's events
     sending_done  (user null) all of a plan with a count was sent
     wire          (user null) connections {user: [{opened, closed, up [[at, latin-1 text]...], down}]}
 """

@@ -47,7 +47,11 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Where and how one client connects. ``ca`` is ``None`` where certificates are not verified."""
+    """Where and how one client connects.
+
+    ``ca`` is ``None`` where certificates are not verified. ``transfer`` configures the XEP-0051 plugin, for slixmpp;
+    ``None``: it is not loaded. In it ``delay`` is how many seconds the application takes before it can leave.
+    """
 
     user: str
     resource: str
@@ -58,6 +62,7 @@ class Login:
     tls: str
     ca: str | None
     stream_management: bool
+    transfer: dict[str, Any] | None = None
 
     @property
     def jid(self) -> str:

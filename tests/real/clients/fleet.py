@@ -57,8 +57,9 @@ class Fleet:
         stream_management: bool = False,
         resource: str = "r",
         domain: str = DOMAIN,
+        transfer: Mapping[str, object] | None = None,
     ) -> None:
-        """Connect these users, and wait until all are bound."""
+        """Connect these users, and wait until all are bound. ``transfer``: as in ``driver.Login``."""
         names = list(users)
         await self._say(
             do="connect",
@@ -70,6 +71,7 @@ class Fleet:
             tls=tls,
             ca=None if ca is None else str(ca),
             stream_management=stream_management,
+            transfer=transfer,
         )
         await self.wait_connected(names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
 import sys
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import slixmpp
 
+import cxfr_proxy.plugins.slixmpp
 from real.clients.driver import Client, Connection, Driver, Login, emit
 
 _RECONNECT_SECONDS: Final = 0.3
@@ -34,11 +36,34 @@ class _Recording(slixmpp.ClientXMPP):  # type: ignore[misc]  # no type hints for
             self.ca_certs = login.ca
         if login.stream_management:
             self.register_plugin("xep_0198")
+        if login.transfer is not None:
+            self._load_transfer(**login.transfer)
         self.add_event_handler("session_start", self._on_start)
         self.add_event_handler("session_resumed", lambda _: owner.came_up(str(self.boundjid), resumed=True))
         self.add_event_handler("disconnected", self._on_disconnected)
         self.add_event_handler("message", self._on_message)
         self.add_event_handler("message_error", self._on_error)
+
+    def _load_transfer(self, delay: float = 0.0, **config: object) -> None:
+        self.register_plugin(cxfr_proxy.plugins.slixmpp.XEP_0051.name, config)
+        self._delay = delay
+        self.add_event_handler("cxfr_requested", self._on_request)
+        for step in ("requested", "moved", "failed"):
+            self.add_event_handler(f"cxfr_{step}", functools.partial(self._on_transfer, step))
+
+    def _on_request(self, departure: cxfr_proxy.plugins.slixmpp.Departure) -> None:
+        if self._delay:
+            departure.wait_for(asyncio.sleep(self._delay))
+
+    def _on_transfer(self, step: str, departure: cxfr_proxy.plugins.slixmpp.Departure) -> None:
+        server = departure.move.server
+        emit(
+            "transfer",
+            self.owner.login.user,
+            step=step,
+            server=None if server is None else str(server),
+            unacknowledged=len(departure.unacknowledged),
+        )
 
     def connection_made(self, transport: Any, send_event: bool = True) -> None:
         if send_event:  # after STARTTLS the library calls this for itself, without the event

@@ -1,0 +1,65 @@
+// One client of one library with cxfr.js. Its only argument is JSON: module (URL of cxfr.js), library, service, domain,
+// username, password, resource, options (for the adapter), delay (milliseconds before the application can leave).
+// One JSON object a line on stdout: {event, ...}.
+
+import { webcrypto } from "node:crypto";
+
+globalThis.crypto ??= webcrypto; // Node 18
+
+const config = JSON.parse(process.argv[2]);
+const { forStanza, forStrophe, forXmppJs } = await import(config.module);
+const jid = `${config.username}@${config.domain}/${config.resource}`;
+
+const say = (event, facts = {}) => process.stdout.write(`${JSON.stringify({ event, ...facts })}\n`);
+
+const options = {
+  ...config.options,
+  onRequest: (move) => {
+    say("requested", { move });
+    return new Promise((resolve) => setTimeout(resolve, config.delay));
+  },
+  onMoved: (move) => say("moved", { move }),
+  onFailed: (move, error) => say("failed", { move, reason: String(error) }),
+};
+
+const libraries = {
+  async xmppjs() {
+    const { client, xml } = await import("@xmpp/client");
+    globalThis.WebSocket ??= (await import("ws")).default; // before Node 22
+    const { service, domain, resource, username, password } = config;
+    const entity = client({ service, domain, resource, username, password });
+    forXmppJs(entity, options);
+    entity.on("error", (error) => say("error", { reason: String(error) }));
+    entity.on("online", (address) => {
+      say("online", { jid: String(address) });
+      entity.send(xml("presence"));
+    });
+    await entity.start();
+  },
+
+  async strophe() {
+    const { Strophe, $pres } = await import("strophe.js");
+    const connection = new Strophe.Connection(config.service);
+    forStrophe(connection, options);
+    connection.connect(jid, config.password, (status) => {
+      say("status", { status });
+      if (status !== Strophe.Status.CONNECTED) return;
+      say("online", { jid: connection.jid });
+      connection.send($pres());
+    });
+  },
+
+  async stanza() {
+    const { createClient } = await import("stanza");
+    const transports = { websocket: config.service, bosh: false };
+    const client = createClient({ jid, resource: config.resource, password: config.password, transports });
+    forStanza(client, options);
+    client.on("session:started", () => {
+      say("online", { jid: client.jid });
+      client.sendPresence();
+    });
+    client.connect();
+  },
+};
+
+await libraries[config.library]();
