@@ -76,6 +76,7 @@ class NodeCounts:
     silent: int = 0
     failed: int = 0
     connect_failures: int = 0
+    forged: int = 0
 
 
 class Registry:
@@ -219,6 +220,7 @@ class Registry:
                     self.remember_resumable(stream_management_id, session.full_jid)
             case Forged():
                 self.forged += 1
+                counts.forged += 1
             case Ended(reason, _, late, _):
                 self.ended[reason] += 1
                 self.late += late

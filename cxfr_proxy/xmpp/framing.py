@@ -31,7 +31,17 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from cxfr_proxy.xmpp._expat import ExpatFramer
-from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import (
+    MAX_ATTRIBUTES,
+    USUAL,
+    WATCHED,
+    Element,
+    Failure,
+    Header,
+    Note,
+    StreamEnd,
+    may_be_watched,
+)
 
 __all__ = [
     "ENGINE",
@@ -46,6 +56,7 @@ __all__ = [
     "Note",
     "StreamEnd",
     "behind_header",
+    "may_be_watched",
     "new_framer",
     "use",
 ]
