@@ -179,6 +179,22 @@ def test_another_mechanism_does_not_end_what_was_begun() -> None:
     assert b"<abort" in up(subject, response(ROMEO)).forward
 
 
+def test_each_mechanism_that_was_begun_is_asked() -> None:
+    subject = Negotiation()
+    up(subject, auth("", "SCRAM-SHA-1"))
+    up(subject, auth(""))
+    romeo_of_a_strange_name = response(encoded("c=romeo\0juliet\0secret"))
+    assert b"<abort" in up(subject, romeo_of_a_strange_name).forward
+
+
+def test_what_has_failed_is_over() -> None:
+    subject = Negotiation()
+    up(subject, auth(""))
+    down(subject, f"<failure xmlns='{names.SASL}'><not-authorized/></failure>")
+    up(subject, auth("", "X-STEPS"))
+    assert up(subject, response("cA==")).forward == response("cA==").encode()
+
+
 def test_one_that_was_refused_has_not_begun() -> None:
     subject = Negotiation()
     assert b"<invalid-authzid" in up(subject, auth(ROMEO)).answer
