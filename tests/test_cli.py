@@ -147,13 +147,10 @@ def test_check_knows_where_clients_may_be_sent(tmp_path: Path, capsys: pytest.Ca
     nodes.write_text("node1 10.0.0.11 public=node1.example.org\nnode2 10.0.0.12 public=evil.example\n")
     settings.write_text("redirect-targets = ['*.example.org']\n")
     for given in (["--redirect-targets", "*.example.org"], ["--config", str(settings)]):
-        assert main(["check", "--backends", str(nodes), *given]) == 1
+        assert main([*given, "--backends", str(nodes), "check"]) == 1
         assert capsys.readouterr().out.startswith(f"{nodes}:2:24: expected a host that redirect-targets allows")
-    assert main(["check", "--backends", str(nodes), *given, "--redirect-targets", "evil.example"]) == 1
-    assert (
-        main(["check", "--backends", str(nodes), "--redirect-targets", "*.example.org", "--redirect-targets=*.example"])
-        == 0
-    )
+    both = ["--redirect-targets", "*.example.org", "--redirect-targets", "evil.example"]
+    assert main([*both, "--backends", str(nodes), "check"]) == 0
 
 
 def test_check_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

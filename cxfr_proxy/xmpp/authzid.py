@@ -61,7 +61,7 @@ class AuthzidWatch:
     __slots__ = ("_readers",)
 
     def __init__(self) -> None:
-        self._readers: list[_Reader] = []  # of the mechanisms that were begun and not ended
+        self._readers: tuple[_Reader, ...] = ()  # of the mechanisms that were begun and not ended
 
     def begun(self, element: Element, domain: str) -> SaslFault | None:
         """``<auth/>`` or ``<authenticate/>``: what is wrong with it, if anything is; what is wrong has not begun."""
@@ -71,13 +71,13 @@ class AuthzidWatch:
             return None
         try:
             if etree.QName(element).namespace == names.SASL2:
-                _check(_initial_response(element), [reader], domain)
+                _check(_initial_response(element), (reader,), domain)
             else:
-                _check(element, [reader], domain)
+                _check(element, (reader,), domain)
         except _Fault as found:
             return found.fault
         if reader not in self._readers:
-            self._readers.append(reader)
+            self._readers += (reader,)
         return None
 
     def answered(self, response: Element, domain: str) -> SaslFault | None:
@@ -90,7 +90,7 @@ class AuthzidWatch:
 
     def ended(self) -> None:
         """The node has said that it failed. After a success there is nothing more to watch."""
-        self._readers.clear()
+        self._readers = ()
 
 
 def _initial_response(authenticate: Element) -> Element | None:
@@ -100,7 +100,7 @@ def _initial_response(authenticate: Element) -> Element | None:
     return found[0] if found else None
 
 
-def _check(holder: Element | None, readers: list[_Reader], domain: str) -> None:
+def _check(holder: Element | None, readers: tuple[_Reader, ...], domain: str) -> None:
     if holder is None or not readers:
         return
     if len(holder):
