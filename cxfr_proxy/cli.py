@@ -256,7 +256,7 @@ def _check(config: Config) -> int:
     from cxfr_proxy.cluster.sources.file import NodesFile
 
     try:
-        nodes = NodesFile(config.backends).load()
+        nodes = NodesFile(config.backends, targets=config.redirection).load()
     except NodesFileError as exc:
         for error in exc.errors:
             print(cli_tables.clean(str(error)))

@@ -64,6 +64,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("SESSIONS", "sessions", right=True),
         Column("MOVED", "moved_away", right=True),
         Column("UNREACHED", "connect_failures", right=True),
+        Column("FORGED", "forged", right=True),
     ),
     "sessions": (
         Column("ID", "id", right=True),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from cxfr_proxy import kinds
+from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.kinds import Kind, ListenAddress
@@ -34,8 +35,10 @@ __all__ = [
     "KeyPair",
     "Limits",
     "ListenAddress",
+    "SaslAuthzid",
     "StartTls",
     "Timeouts",
+    "TrustNodeRedirects",
     "default_control",
     "find_control",
 ]
@@ -49,6 +52,20 @@ class StartTls(StrEnum):
     REQUIRED = "required"
     OPTIONAL = "optional"
     OFF = "off"
+
+
+class SaslAuthzid(StrEnum):
+    """Who a client may ask to be logged in as."""
+
+    SAME = "same"
+    ALLOW = "allow"
+
+
+class TrustNodeRedirects(StrEnum):
+    """Whether a node may send its clients to another host."""
+
+    NO = "no"
+    YES = "yes"
 
 
 class CxfrUnknown(StrEnum):
@@ -305,6 +322,13 @@ class Config:
         "whether clients must, may or cannot encrypt by STARTTLS",
         "A client that isn't made to encrypt can be kept from it by anybody in between (RFC 7590 section 3.1).",
     )
+    sasl_authzid: SaslAuthzid = setting(
+        Group.SERVING,
+        kinds.one_of(SaslAuthzid),
+        SaslAuthzid.SAME,
+        "whether a client may name somebody else as whom to log in (the authzid of PLAIN, X-OAUTH2 and SCRAM)",
+        "Hardly anybody needs it, and some servers let everybody do it: ejabberd before 26.07 does for PLAIN.",
+    )
     workers: int = _workers_field()
     transfer_rate: float = setting(
         Group.MOVING,
@@ -328,6 +352,21 @@ class Config:
         60.0,
         "within this time nobody is redirected to another host twice",
         "Two proxies that disagree would send a client to and fro; clients give up after 2 to 5 redirects in a row.",
+    )
+    redirect_targets: tuple[HostPattern, ...] = repeatable(
+        Group.MOVING,
+        kinds.HOST_PATTERN,
+        (),
+        "host that clients may be sent to, *.example.org for all below it; a public= that is none of these is an error",
+        "The nodes file says where clients are sent, and may be written by a program or another team than this.",
+        shown="any",
+    )
+    trust_node_redirects: TrustNodeRedirects = setting(
+        Group.MOVING,
+        kinds.one_of(TrustNodeRedirects),
+        TrustNodeRedirects.NO,
+        "pass a node's see-other-host on to its client, over TLS and within redirect-targets; else it is replaced",
+        "A node's redirect leads around the proxy, and one that was broken into could lead anywhere.",
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
@@ -375,6 +414,11 @@ class Config:
         """The certificates in the order given, each with its key."""
         keys = self.key + self.certificate[len(self.key) :]
         return tuple(map(KeyPair, self.certificate, keys))
+
+    @property
+    def redirection(self) -> RedirectTargets:
+        """To which hosts clients may be sent."""
+        return RedirectTargets(self.redirect_targets)
 
     def check_serving(self) -> None:
         """Raises :class:`ConfigError` if what serving needs is missing; files are not opened."""

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.errors import ConfigError
 
 T = TypeVar("T")
@@ -180,6 +181,11 @@ LISTEN: Final = Kind(
     read_listen_address,
 )
 DOMAIN: Final = Kind("a domain like example.org", "DOMAIN", _read_domain)
+HOST_PATTERN: Final = Kind(
+    "a host like xmpp1.example.org or [2001:db8::1], or *.example.org for all names below it",
+    "HOST",
+    HostPattern.parse,
+)
 RATE: Final = Kind("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
 MAXIMUM: Final = Kind(
     "a whole number, or none (0 is the same) for no limit",

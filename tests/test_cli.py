@@ -143,6 +143,17 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line.startswith(f"{nodes}:") and line.split(":")[2].isdigit() for line in lines)
 
 
+def test_check_knows_where_clients_may_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, settings = tmp_path / "nodes.txt", tmp_path / "settings.toml"
+    nodes.write_text("node1 10.0.0.11 public=node1.example.org\nnode2 10.0.0.12 public=evil.example\n")
+    settings.write_text("redirect-targets = ['*.example.org']\n")
+    for given in (["--redirect-targets", "*.example.org"], ["--config", str(settings)]):
+        assert main([*given, "--backends", str(nodes), "check"]) == 1
+        assert capsys.readouterr().out.startswith(f"{nodes}:2:24: expected a host that redirect-targets allows")
+    both = ["--redirect-targets", "*.example.org", "--redirect-targets", "evil.example"]
+    assert main([*both, "--backends", str(nodes), "check"]) == 0
+
+
 def test_check_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--backends", str(tmp_path / "none")]) == 1
     assert "none" in capsys.readouterr().out
@@ -173,4 +184,4 @@ def test_an_empty_table_has_its_titles() -> None:
 
 
 def test_a_row_of_another_version_shows_dashes() -> None:
-    assert cli_tables.table(cli_tables.VIEWS["nodes"], [{"name": "n"}]).splitlines()[1].split() == ["n", *"--------"]
+    assert cli_tables.table(cli_tables.VIEWS["nodes"], [{"name": "n"}]).splitlines()[1].split() == ["n", *"---------"]

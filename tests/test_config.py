@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import (
     SETTINGS,
     Config,
@@ -15,8 +16,10 @@ from cxfr_proxy.config import (
     KeyPair,
     Limits,
     ListenAddress,
+    SaslAuthzid,
     StartTls,
     Timeouts,
+    TrustNodeRedirects,
     control_places,
     find_control,
 )
@@ -57,6 +60,9 @@ OTHER: dict[str, tuple[str, object]] = {
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
+    "sasl-authzid": ("allow", SaslAuthzid.ALLOW),
+    "redirect-targets": ("*.Example.org.", (HostPattern("*.example.org"),)),
+    "trust-node-redirects": ("yes", TrustNodeRedirects.YES),
     "redirect-window": ("0", 0.0),
     "cxfr-timeout": ("1m", 60.0),
     "see-other-host-timeout": ("500ms", 0.5),

@@ -63,6 +63,8 @@ class NodeRow:
     sessions: int
     moved_away: int
     connect_failures: int
+    forged: int
+    """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
 
 
 @dataclass(frozen=True, slots=True)

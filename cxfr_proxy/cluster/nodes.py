@@ -29,6 +29,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
 # --- the values ----------------------------------------------------------------------------------------------
@@ -316,8 +317,8 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
 # --- the reader ----------------------------------------------------------------------------------------------
 
 
-def parse_nodes(text: str, file: str) -> tuple[NodeSpec, ...]:
-    """Read a whole list; ``file`` is its path for the messages.
+def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tuple[NodeSpec, ...]:
+    """Read a whole list; ``file`` is its path for the messages, ``targets`` what may be a public address.
 
     Raises :class:`NodesFileError` with every fault found; a list without nodes is one.
     """
@@ -329,6 +330,7 @@ def parse_nodes(text: str, file: str) -> tuple[NodeSpec, ...]:
         words = _words(line, file, number)
         if words:
             spec, found = _read_node(words, names)
+            found += _target_faults(spec, words, targets)
             specs.append(spec)
             faults += sorted(found, key=lambda fault: fault.column or 0)
     if not specs:
@@ -383,6 +385,13 @@ def _name_faults(name: _Word, names: dict[str, _Word]) -> list[ConfigError]:
     if first is name:
         return []
     return [name.fault(f"expected another name, found '{name.text}' again (first on line {first.line})")]
+
+
+def _target_faults(spec: NodeSpec, words: list[_Word], targets: RedirectTargets) -> list[ConfigError]:
+    if spec.public is None or targets.allow(spec.public.host):
+        return []
+    word = next(word for word in words if word.text.startswith("public="))
+    return [word.part(len("public=")).expected(f"a host that redirect-targets allows ({targets})")]
 
 
 def _read_options(spec: NodeSpec, words: list[_Word]) -> tuple[NodeSpec, list[ConfigError]]:

@@ -196,6 +196,7 @@ def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
         total.silent += counts.silent
         total.failed += counts.failed
         total.connect_failures += counts.connect_failures
+        total.forged += counts.forged
 
 
 class Grants:

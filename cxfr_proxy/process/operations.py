@@ -124,6 +124,7 @@ class ProxyOperations:
             sessions=counts.sessions,
             moved_away=counts.moved,
             connect_failures=counts.connect_failures,
+            forged=counts.forged,
         )
 
     async def sessions(self) -> list[SessionRow]:

@@ -50,7 +50,7 @@ class Proxy:
         config.check_serving()
         assert config.backends is not None
         self._config = config
-        file = NodesFile(config.backends)
+        file = NodesFile(config.backends, targets=config.redirection)
         specs = file.load()
         self._cluster = Cluster(specs)
         self.registry = Registry(redirect_window=config.redirect_window)

@@ -90,7 +90,7 @@ class Supervisor:
         assert config.backends is not None
         self._config = config
         self._launch = launcher
-        file = NodesFile(config.backends)
+        file = NodesFile(config.backends, targets=config.redirection)
         specs = file.load()
         self._cluster = Cluster(specs)
         self._development = (

@@ -21,7 +21,7 @@ import trio
 
 from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.nodes import Cluster, Node
-from cxfr_proxy.config import Config, CxfrUnknown, StartTls
+from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.check import Informed
@@ -85,6 +85,9 @@ class ClientServer:
             try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
             token=_token,
             jid_of_resumable=registry.jid_of_resumable,
+            trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
+            redirect_targets=config.redirection,
+            check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
         )
 
     async def serve(self, sock: socket.socket, address: object) -> None:

@@ -16,7 +16,7 @@ from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import Passage, read_header
@@ -105,14 +105,18 @@ class ClientSide(Moving):
             self._end(Upgrade())
             return
         self._pass_up(passage.forward)
-        self._send(Side.CLIENT, passage.answer)
+        if passage.answer and self._features_due:
+            # It asked before it was told anything; an answer in front of the header would be none.
+            self._answer_due, passage.hold_client = passage.answer, True
+        else:
+            self._send(Side.CLIENT, passage.answer)
         if passage.hold_client:
             self._hold_client = True
             self._choose_reading()
 
     def _on_client_stanza(self, data: bytes) -> None:
         """A stanza that is looked at: it holds the watched bytes, or a transfer runs, or the node is gone."""
-        if WATCHED in data and self._is_answer(data):
+        if may_be_watched(data) and self._is_answer(data):
             return
         if self._node_out:
             self._send(Side.NODE, data)
@@ -128,11 +132,12 @@ class ClientSide(Moving):
         if connection_transfer.mentions_support(element):
             self._knows_cxfr = True
             return False
-        answer = connection_transfer.answer(element)
-        if answer is None:
+        answer, transfer = connection_transfer.answer(element), self._transfer
+        if answer is None or transfer is None or answer.id != transfer.iq_id:
             return False
-        transfer = self._transfer
-        if transfer is not None and transfer.rung is Rung.CXFR and answer.id == transfer.iq_id:
+        if not connection_transfer.fits(element, self._domain, self.full_jid):
+            return False
+        if transfer.rung is Rung.CXFR:
             if answer.accepted:
                 if not transfer.accepted:  # saying it again gains no time
                     self.deadline = self._now + self._policy.timeouts.cxfr_timeout

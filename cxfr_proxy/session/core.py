@@ -59,6 +59,7 @@ class SessionCore:
     """See the module. ``domain`` is the one the client's header names; ``unread`` of ``up`` is what it sent already."""
 
     __slots__ = (
+        "_answer_due",
         "_client_ended",
         "_client_in",
         "_client_out",
@@ -70,6 +71,7 @@ class SessionCore:
         "_down",
         "_ended",
         "_farewell",
+        "_features_due",
         "_header_due",
         "_header_may_repeat",
         "_header_to_client",
@@ -112,12 +114,17 @@ class SessionCore:
         self._up = up
         self._down = Lane(max_element_bytes=limits.max_element_down, max_depth=_ANY_DEPTH)
         self._negotiation = Negotiation(
-            offer_starttls=offer_starttls, max_bytes=limits.max_element_up, jid_of_resumable=policy.jid_of_resumable
+            offer_starttls=offer_starttls,
+            max_bytes=limits.max_element_up,
+            check_authzid=policy.check_authzid,
+            jid_of_resumable=policy.jid_of_resumable,
         )
         self._header_to_node = header  # the client's
         self._header_to_client: StreamHeader | None = None  # the node's
         self._header_may_repeat = True  # some clients say it twice on direct TLS (QXmpp), and mean one stream
         self._header_due = True  # the client's current stream has not got its header yet
+        self._features_due = True  # nor has it got the node's features
+        self._answer_due = b""  # to what it asked for before it knew them
         self._hold_client = False
         # In: its connection may still bring something. Out: its stream may still be written to.
         self._client_in = self._client_out = self._node_in = self._node_out = True

@@ -1,7 +1,8 @@
 """What the node's stream brings, and what it means when the node goes.
 
 A node that says it is going away (``system-shutdown``, ``reset``, ``see-other-host``), or that dies without a word, is
-not the client's end: its words are held back, and the client is told to move instead.
+not the client's end: its words are held back, and the client is told to move instead. Only where the operator trusts
+nodes to redirect does the client hear of ``see-other-host``, and only over TLS and of addresses that are allowed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
+from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
@@ -31,6 +33,8 @@ from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
 
+
+_ONLY_THE_SERVER: Final = "only the server may move a connection"
 
 _HINTS: Final[dict[str, str]] = {
     StreamCondition.NOT_WELL_FORMED: ": does its listener know the PROXY header that send-proxy= sends?",
@@ -94,14 +98,13 @@ class NodeSide(ClientSide):
         header = self._header_to_client
         assert header is not None, "a framer reports the header first"
         if not piece.whole:
-            self._on_cut_through(name, piece.data)
+            self._on_cut_through(name, piece.data, header)
             return
-        if self.state is not State.NEGOTIATING and (name in USUAL or WATCHED in piece.data):
-            if self._is_forged(piece.data, header):
-                return
-            if name in USUAL:
-                self._pass_down(piece.data)
-                return
+        if _is_iq(name) and may_be_watched(piece.data) and self._is_forged(piece.data, header):
+            return
+        if self.state is not State.NEGOTIATING and name in USUAL:
+            self._pass_down(piece.data)
+            return
         try:
             passage = self._negotiation.from_node(piece.data, header, self._domain)
         except stanza.MalformedElement:
@@ -112,15 +115,20 @@ class NodeSide(ClientSide):
             return
         self._pass_node(passage)
 
-    def _on_cut_through(self, name: str, data: bytes) -> None:
+    def _on_cut_through(self, name: str, data: bytes, header: StreamHeader) -> None:
         """The end of an element too long to be held back, with something about it that wanted a look: too late."""
-        if name in USUAL:
-            # It holds the watched bytes: it could be a forged transfer stretched beyond the limit. The client hasn't
-            # got its end yet, so it can't have acted on it, and it never will.
-            self._report(Forged())
-            self._give_up(Reason.NODE_FAULT)
+        if name in ("message", "presence"):
+            self._pass_down(data)  # they may say what they like
             return
-        self._pass_down(data)
+        begun = stanza.start_tag(self._down.cut_head, header.context)
+        if name == "iq" and begun is not None and not connection_transfer.is_request(begun):
+            self._pass_down(data)
+            return
+        # It could be a forged transfer, or a redirect, stretched beyond the limit. The client hasn't got its end yet,
+        # so it can't have acted on it, and it never will.
+        if _is_iq(name):
+            self._report(Forged())
+        self._give_up(Reason.NODE_FAULT)
 
     def _is_forged(self, data: bytes, header: StreamHeader) -> bool:
         """Whether an element with the watched bytes tells the client to move. Only this proxy may do that."""
@@ -128,29 +136,36 @@ class NodeSide(ClientSide):
             element = stanza.parse(data, header.context)
         except stanza.MalformedElement:
             # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
-            self._report(Forged())
+            self._swallow(None)
             return True
         if not connection_transfer.is_transfer(element):
             return False
-        self._report(Forged())
-        reply = stanza.error_reply(
-            element, StanzaCondition.NOT_ALLOWED, "cancel", "only the server may move a connection"
-        )
-        if reply is not None and self._node_out:
-            self._send(Side.NODE, reply)
+        self._swallow(element)
         return True
+
+    def _swallow(self, forged: stanza.Element | None) -> None:
+        """Keep that stanza from the client and answer its sender; ``None``: it can't be read, so nobody is answered."""
+        self._report(Forged())
+        if forged is None or not self._node_out:
+            return
+        reply = stanza.error_reply(forged, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
+        if reply is not None:
+            self._send(Side.NODE, reply)
 
     def _pass_node(self, passage: Passage) -> None:
         if passage.ends is not None:
             self._report_warnings()
-            self._on_node_error(passage.ends, passage.forward, passage.ends_text)
+            self._on_node_error(passage.ends, passage)
             return
         self._pass_down(passage.forward)
+        if self._features_due:
+            self._features_due = False
+            self._give_answer_due(passage)
         negotiating = self.state is State.NEGOTIATING
         if passage.restart and negotiating:
             self._up.restart()
             self._down.restart()
-            self._header_due = True
+            self._header_due = self._features_due = True
         if passage.bound is not None and negotiating:
             self._on_bound(passage.bound)
         self._note_stream_management()
@@ -159,6 +174,12 @@ class NodeSide(ClientSide):
             self._hold_client = False
             self._choose_reading()
             self._read_client()
+
+    def _give_answer_due(self, passage: Passage) -> None:
+        answer, self._answer_due = self._answer_due, b""
+        if answer:
+            self._pass_down(answer)
+            passage.hold_client = False
 
     def _report_warnings(self) -> None:
         for warning in self._negotiation.warnings:
@@ -183,31 +204,46 @@ class NodeSide(ClientSide):
         self._move(State.BOUND)
         self._report(BoundTo(bound.full_jid))
 
-    def _on_node_error(self, condition: str, data: bytes, text: str | None) -> None:
+    def _on_node_error(self, condition: str, error: Passage) -> None:
         self._node_in = False
+        redirect = self._trusted_redirect(error.redirect)
         if self._farewell is not None:
             self._say_farewell()  # the node's own reason comes too late to matter
         elif self.state is State.CLOSING:
             self._finish_if_over()
+        elif redirect is not None:
+            self._reason = Reason.NODE_REDIRECTED
+            self._settle_transfer(Outcome.MOVED)
+            self._end_client(Farewell(StreamCondition.SEE_OTHER_HOST, content=str(redirect)))
         elif condition in _GOING_AWAY and self.state is not State.NEGOTIATING:
             # Held back; what follows is the end of the node's stream, said or unsaid.
             redirected = condition == StreamCondition.SEE_OTHER_HOST
             self._lose_node(Reason.NODE_REDIRECTED if redirected else Reason.NODE_SHUTDOWN)
         else:
             self._reason, self._condition = Reason.NODE_CLOSED, condition
-            if self.state is State.NEGOTIATING and data:
-                said = f" ({text})" if text else ""
+            if self.state is State.NEGOTIATING and error.forward:
+                said = f" ({error.ends_text})" if error.ends_text else ""
                 hint = _HINTS.get(condition, "")
                 self._report(Warned(f"it ended a login by the stream error {condition}{said}{hint}"))
             self._settle_transfer(Outcome.MOVED)
             # Before bind nothing can be moved, and a redirect would lead around the proxy.
             if condition == StreamCondition.SEE_OTHER_HOST:
                 farewell = Farewell(StreamCondition.RESET, "reconnect")
-            elif data:
-                farewell = Farewell(verbatim=data)
+            elif error.forward:
+                farewell = Farewell(verbatim=error.forward)
             else:
                 farewell = Farewell(condition, "the server can't be used at the moment")
             self._end_client(farewell)
+
+    def _trusted_redirect(self, address: str | None) -> Server | None:
+        """Where the node sends the client, if it is believed and may; the proxy says it in words of its own."""
+        if address is None or not (self._policy.trust_node_redirects and self._tls):
+            return None
+        try:
+            server = Server.parse(address)
+        except TransferSyntaxError:
+            return None
+        return server if self._policy.redirect_targets.allow(server.host) else None
 
     def _on_node_end(self, reason: Reason) -> None:
         """The node's stream is over, by ``</stream:stream>``."""
@@ -270,3 +306,8 @@ class NodeSide(ClientSide):
         self._choose_reading()
         if self.state is State.BOUND:
             self._report(NodeLost(reason))
+
+
+def _is_iq(name: str) -> bool:
+    """Whether a tag, as written, is an IQ's, whatever its prefix."""
+    return name.rpartition(":")[2] == "iq"

@@ -79,6 +79,7 @@ class NodeCounts:
     silent: int = 0
     failed: int = 0
     connect_failures: int = 0
+    forged: int = 0
 
 
 class Registry:
@@ -230,6 +231,7 @@ class Registry:
                     self.remember_resumable(stream_management_id, session.full_jid)
             case Forged():
                 self.forged += 1
+                counts.forged += 1
             case Ended(reason, _, late, _):
                 self.ended[reason] += 1
                 self.late += late

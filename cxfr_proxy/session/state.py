@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung
@@ -43,6 +44,9 @@ class Policy:
     try_unknown: bool
     token: Callable[[], str]
     jid_of_resumable: Callable[[str], str | None]
+    trust_node_redirects: bool = False
+    redirect_targets: RedirectTargets = ANYWHERE
+    check_authzid: bool = True
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ hence the handler that notes the presence of text.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 from xml.parsers import expat
 from xml.parsers.expat import ExpatError, XMLParserType
@@ -25,6 +26,7 @@ _SPACE: Final = b" \t\r\n"
 _RENEW_BYTES: Final = 262_144
 """A parser is used for about as many bytes. Names were seen to cost 24 times their own size in memory."""
 _TAIL: Final = len(WATCHED)
+_WATCHED_TEXT: Final = WATCHED.decode()
 _RESTRICTED: Final = frozenset(
     code
     for message in (
@@ -58,6 +60,7 @@ class ExpatFramer:
         "_parser",
         "_renewed",
         "_shift",
+        "_spelt",
         "_start",
         "_state_over",
         "_stepping",
@@ -91,6 +94,7 @@ class ExpatFramer:
         self._stepping = False
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
+        self._spelt = False  # a value in the current element says the watched bytes, perhaps by references
         self._tag = ""  # of the stream
         self._shift = 0  # what expat's offsets are short of the stream's
         self._renewed = 0
@@ -221,10 +225,11 @@ class ExpatFramer:
 
     def _take_watched(self, end: int) -> bool:
         """Whether watched bytes lie before ``end``, in the element that ends there."""
+        spelt, self._spelt = self._spelt, False
         hits = self._watched_at
         if not hits or hits[0] >= end:
-            return False
-        self._watched_at = [at for at in hits if at >= end]
+            return spelt
+        del hits[: bisect_left(hits, end)]
         return True
 
     def _fail_unless_over(self, condition: StreamCondition, text: str) -> None:
@@ -243,6 +248,8 @@ class ExpatFramer:
         self._depth += 1
         if len(attributes) > MAX_ATTRIBUTES:
             raise _Refused(StreamCondition.POLICY_VIOLATION, f"more than {MAX_ATTRIBUTES} attributes")
+        if attributes and _WATCHED_TEXT in "\0".join(attributes.values()):
+            self._spelt = True
         if self._depth > 2:
             self._childless = False
             if self._depth > self._max_depth:

@@ -10,7 +10,7 @@
 
    The watched bytes are bytes that names are made of. So wherever they are, they lie within one run of plain text, one
    value or one name, and looking through the runs that are long enough finds them; `tail` is for those that a cut went
-   through.
+   through. A value may also say them by references (`urn:xmpp&#58;cxfr`): `spell` follows values that are not read at once.
 
    What is called while a chunk is read may run Python code: the making of a note. It finds the scanner busy. An exception
    from it, or for lack of memory, ends the stream: where it struck, nothing can be read on.
@@ -97,6 +97,7 @@ typedef struct {
     byte stop;           /* the same while stepping: leave the loop */
     byte busy;           /* a chunk is being read */
     byte watched;        /* the watched bytes were seen in the current element */
+    byte spelt;          /* how many of them stand at the end of what the current value has said so far */
     byte character_left; /* continuation bytes still to come */
     byte first_of_name;  /* the character of several bytes begins a name */
     byte progress;
@@ -431,6 +432,22 @@ static inline void watch(Scanner *self, const byte *from, const byte *end)
         self->watched = (byte)find_watched(from, end, self->end);
 }
 
+/* More of a value that is read in pieces: does it say the watched bytes, references counted as what they stand for? What
+   lies within a piece is `watch`'s to find, so only its beginning and its end are looked at. The first of the watched
+   bytes does not come again among them: after a mismatch nothing but that one can have begun. */
+static void spell(Scanner *self, const byte *p, const byte *end)
+{
+    for (; p < end; p++) {
+        if (self->spelt == 0 && end - p > WATCHED_LAST)
+            p = end - WATCHED_LAST;
+        self->spelt = (byte)(*p == WATCHED[self->spelt] ? self->spelt + 1 : *p == WATCHED[0]);
+        if (self->spelt == WATCHED_SIZE) {
+            self->watched = 1;
+            self->spelt = 0;
+        }
+    }
+}
+
 /* At the beginning of a chunk: those that the cut before it went through. */
 static void watch_seam(Scanner *self)
 {
@@ -658,6 +675,7 @@ static int entity_ended(Scanner *self)
     for (int i = 0; i < COUNT(known); i++)
         if (strlen(known[i]) == self->entity_size && memcmp(known[i], self->entity, self->entity_size) == 0) {
             self->state = self->outer;
+            self->spelt = 0;
             return 0;
         }
     return fail(self, "restricted-xml", "entities are not allowed");
@@ -668,6 +686,10 @@ static int number_ended(Scanner *self)
     if (!is_character(self->character))
         return malformed(self, "reference to no character");
     self->state = self->outer;
+    if (self->outer == VALUE) {
+        byte c = (byte)(self->character < 0x80 ? self->character : 0);
+        spell(self, &c, &c + 1);
+    }
     return 0;
 }
 
@@ -1027,6 +1049,7 @@ static const byte *run(Scanner *self, const byte *p)
             p++;
             if (c == '"' || c == '\'') {
                 self->quote = c;
+                self->spelt = 0;
                 self->state = VALUE;
             } else if (!IS(c, SPACE_BYTE))
                 TRY(malformed(self, "expected a quoted value"));
@@ -1036,8 +1059,11 @@ static const byte *run(Scanner *self, const byte *p)
             const byte *from = p;
             p = skip_value(p, end, self->quote);
             watch(self, from, p);
+            spell(self, from, p);
             if (p == end)
                 continue;
+            if (*p != '&')
+                self->spelt = 0;
             if (*p == self->quote)
                 self->state = AFTER_VALUE;
             else if (*p == '&')

@@ -9,11 +9,12 @@ so these are ours, and this module is where they are written down:
   leaves out), each with an optional port. A server equal to the domain means "simply reconnect".
 * The *stanza* goes from the user's domain to the full JID, in ``jabber:client``, with an id, as RFC 6120 section 8
   wants it. The listings have no id and a bare JID; ``parse(..., strict=False)`` is for them.
-* The *reply* is the IQ result or error that any IQ gets. It is recognised by its id alone: clients leave out ``to``,
-  or send the payload back, and many answer with an error because they never heard of this protocol.
+* The *reply* is the IQ result or error that any IQ gets. It is recognised by its id, never by what is in it: clients
+  send the payload back, and many answer with an error because they never heard of this protocol.
 * *Support* is announced as the disco#info feature ``urn:xmpp:cxfr``.
 * *Forgery*: a request that comes from anybody but the proxy would let a stranger send a user where he likes.
-  :func:`is_transfer` finds it, and errs on the side of finding.
+  :func:`is_transfer` finds it, and errs on the side of finding. An answer can be forged as well, by somebody who made
+  the client answer *him*: besides the id, :func:`fits` looks at who it is from and for.
 
 Why the id begins with the namespace: the framer, which does not parse, watches for one byte string,
 ``urn:xmpp:cxfr``. Every request holds it in its ``xmlns``, every announcement of support in its ``var``; an answer need
@@ -42,6 +43,7 @@ from cxfr_proxy.xmpp.stanza import Element, child, qualified
 ID_PREFIX: Final = f"{names.CXFR}:"
 """What the id of every injected IQ begins with; see the theory above."""
 
+_ANY_OF_OURS: Final = qualified(names.CXFR, "*")
 _XML_SPACE: Final = " \t\r\n"
 _MAX_NAME: Final = 253
 """Characters of a whole name: RFC 1035's 255 octets on the wire, less the first length and the root label."""
@@ -363,6 +365,17 @@ def _condition(stanza: Element) -> str | None:
     return None
 
 
+def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:
+    """Whether a client's answer is addressed as one to the proxy, which asks in the name of ``domain``.
+
+    Some clients leave out ``to`` (strophe.js), most leave out ``from``. What is for somebody else answers somebody
+    else's question, whatever id that had.
+    """
+    sender = stanza.get("from", "").lower()
+    mine = full_jid.lower() if full_jid is not None else ""
+    return stanza.get("to", domain).lower() == domain.lower() and sender in ("", mine, mine.partition("/")[0])
+
+
 def mentions_support(stanza: Element) -> bool:
     """Whether a client's disco#info result (XEP-0030) lists ``urn:xmpp:cxfr``."""
     if not _is_iq(stanza) or stanza.get("type") != "result":
@@ -377,15 +390,17 @@ def mentions_support(stanza: Element) -> bool:
 def is_transfer(stanza: Element) -> bool:
     """Whether a client could take this stanza for a request to move.
 
-    The answer to "must this never reach a client unless the proxy wrote it", so wider than what :meth:`parse` reads:
-    any number of children, any payload inside the query, a type that is missing or unknown (a client that asks only
-    "is it not an answer?" would obey it).
+    The answer to "must this never reach a client unless the proxy wrote it", so wider than what :meth:`parse` reads: a
+    type that is missing or unknown (a client that asks only "is it not an answer?" would obey it), and any element of
+    the namespace at any depth (some go by the namespace alone, others search all descendants). Results and errors are
+    no requests, and messages no IQs, whatever they carry.
     """
-    return (
-        _is_iq(stanza)
-        and stanza.get("type") not in ("result", "error")
-        and child(stanza, names.CXFR, "query") is not None
-    )
+    return _is_iq(stanza) and is_request(stanza) and next(stanza.iterdescendants(_ANY_OF_OURS), None) is not None
+
+
+def is_request(iq: Element) -> bool:
+    """Whether an ``<iq/>`` asks for something, going by its type alone: it is not an answer."""
+    return iq.get("type") not in ("result", "error")
 
 
 def _is_iq(stanza: Element) -> bool:

@@ -17,8 +17,8 @@ element; it is meant for openings, where each element can change what the next b
 and never looks one byte ahead of the element it reports.
 
 What is worth a note while scanning: a top-level element that is not one of :data:`USUAL`, one that holds the bytes of
-:data:`WATCHED` anywhere, the end of the stream, and a failure. A note says *look*; it decides nothing. Offsets in notes
-count from the stream's first byte.
+:data:`WATCHED` anywhere or an attribute that says them by character references (``urn:xmpp&#58;cxfr``), the end of the
+stream, and a failure. A note says *look*; it decides nothing. Offsets in notes count from the stream's first byte.
 
 Two engines give the same answers for every input, cut at every byte: a native one (``_scan.c``, built where there is a
 compiler) and one on expat (``_expat.py``), which also reads all headers. A fault may be noticed earlier by the one than
@@ -30,7 +30,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cxfr_proxy.xmpp._expat import ExpatFramer
-from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import (
+    MAX_ATTRIBUTES,
+    USUAL,
+    WATCHED,
+    Element,
+    Failure,
+    Header,
+    Note,
+    StreamEnd,
+    may_be_watched,
+)
 
 if TYPE_CHECKING:
     from cxfr_proxy.xmpp._scan import Scanner
@@ -49,6 +59,7 @@ __all__ = [
     "StreamEnd",
     "behind_header",
     "is_native",
+    "may_be_watched",
     "new_framer",
     "use",
 ]

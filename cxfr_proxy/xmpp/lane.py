@@ -3,7 +3,8 @@
 A lane owns the framer of one incoming stream and the bytes behind its last boundary. Only complete elements leave it.
 So a party that dies in the middle of one leaves the other's stream whole, and behind everything that was sent there is
 a boundary where something may be injected. The exception: an element longer than ``max_held_bytes`` is *cut through*,
-passed on as it comes; until it ends there is no boundary and :attr:`Lane.cutting` is true.
+passed on as it comes; until it ends there is no boundary and :attr:`Lane.cutting` is true. How it began is kept in
+:attr:`Lane.cut_head`.
 
 A lane is read in one of two ways:
 
@@ -28,6 +29,8 @@ from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing import Failure, Framer, Header, Note, behind_header, is_native, new_framer
 
 _SPACE: Final = b" \t\r\n"
+_HEAD_BYTES: Final = 8192
+"""A start tag holds addresses of at most 3071 bytes each, an id and some words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Lane:
         "_max_depth",
         "_max_element_bytes",
         "_unread",
+        "cut_head",
         "max_held",
         "opened",
     )
@@ -63,6 +67,7 @@ class Lane:
         self.max_held = max_held_bytes
         self._unread = b""
         self._every = False
+        self.cut_head = b""
         self.restart()
 
     def restart(self) -> None:
@@ -134,6 +139,7 @@ class Lane:
         if self.max_held is None or len(framer.held) <= self.max_held:
             return b""
         ready, framer.held = bytes(framer.held), b""
+        self.cut_head = ready[:_HEAD_BYTES]
         return ready
 
     @property

@@ -23,7 +23,7 @@ from xml.sax.saxutils import quoteattr
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.xmpp import features, names, stanza, usual_header
+from cxfr_proxy.xmpp import authzid, features, names, stanza, usual_header
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -124,6 +124,9 @@ def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
 
 
 def _context(root: Element, fault: type[RemoteError]) -> bytes:
+    if any(names.CXFR in namespace for namespace in root.nsmap.values()):
+        # Its elements would bear a prefix, and nothing that is watched for.
+        raise fault(StreamCondition.POLICY_VIOLATION, "no prefix of the stream may stand for connection transfers")
     if len(root.nsmap) > _MAX_PREFIXES:
         raise fault(StreamCondition.POLICY_VIOLATION, f"more than {_MAX_PREFIXES} namespace prefixes")
     declarations = "".join(
@@ -260,22 +263,27 @@ class Passage:
     """What the node says about it, for the operator."""
     ends: StreamCondition | str | None = None
     """The node's stream is over by an error with this condition, which is in ``forward``; empty: by one of ours."""
+    redirect: str | None = None
+    """Where that error sends the client, as the node wrote it."""
 
 
 class Negotiation:
     """Watches client and node agree, and goes on watching what concerns the stream itself once they have.
 
     ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``max_bytes``: the longest element
-    taken from the client, ``None`` for any. ``jid_of_resumable``: the full JID known for an XEP-0198 id, or ``None``.
+    taken from the client, ``None`` for any. ``check_authzid``: nobody logs in as somebody else (:mod:`.authzid`).
+    ``jid_of_resumable``: the full JID known for an XEP-0198 id, or ``None``.
     """
 
     __slots__ = (
+        "_authzid",
         "_features",
         "_iq_auth",
         "_jid_of_resumable",
         "_max_bytes",
         "_offer_starttls",
         "_previous_id",
+        "_refusal",
         "counting_up",
         "full_jid",
         "resumable",
@@ -289,11 +297,14 @@ class Negotiation:
         *,
         offer_starttls: bool = False,
         max_bytes: int | None = None,
+        check_authzid: bool = True,
         jid_of_resumable: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._offer_starttls = offer_starttls
         self._jid_of_resumable = jid_of_resumable
         self._max_bytes = max_bytes
+        self._authzid = authzid.AuthzidWatch() if check_authzid else None
+        self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
         self._previous_id: str | None = None  # of the resumption asked for
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
@@ -316,11 +327,16 @@ class Negotiation:
         element = _parse(data, header, ClientError)
         match stanza.name_of(element):
             case names.SASL, "auth":
-                return self._on_auth(data, element, _SASL_REFUSAL)
+                return self._on_auth(data, element, header, _SASL_REFUSAL)
             case names.SASL2, "authenticate":
                 resume = element.find(stanza.qualified(names.SM, "resume"))
                 self._previous_id = resume.get("previd") if resume is not None else None
-                return self._on_auth(data, element, _SASL2_REFUSAL)
+                return self._on_auth(data, element, header, _SASL2_REFUSAL)
+            case names.SASL | names.SASL2 as namespace, "response" if self._authzid is not None:
+                fault = self._authzid.answered(element, header.to or "")
+                if fault is not None:
+                    self._refusal, data = fault.failure(namespace), authzid.abort(namespace)
+                return Passage(forward=data, hold_client=True)
             case names.SASL | names.SASL2, _:
                 return Passage(forward=data, hold_client=True)
             case names.TLS, "starttls":
@@ -337,11 +353,15 @@ class Negotiation:
                 self._watch_iq_auth(element)
         return Passage(forward=data)
 
-    def _on_auth(self, data: bytes, element: Element, refusal: bytes) -> Passage:
+    def _on_auth(self, data: bytes, element: Element, header: StreamHeader, refusal: bytes) -> Passage:
         # A mechanism that was stripped must not be reached by asking for it all the same: EXTERNAL, say, would ask the
         # node to judge the proxy's certificate as if it were the client's.
         if features.refusal(element.get("mechanism", "")) is not None:
             return Passage(answer=refusal)
+        if self._authzid is not None:
+            fault = self._authzid.begun(element, header.to or "")
+            if fault is not None:
+                return Passage(answer=fault.failure(etree.QName(element).namespace or ""))
         return Passage(forward=data, hold_client=True)
 
     def _watch_iq_auth(self, iq: Element) -> None:
@@ -368,13 +388,17 @@ class Negotiation:
                 return self._on_features(data, rewritten)
         element = stanza.parse(data, header.context)
         match stanza.name_of(element):
-            case names.STREAM, "error":
-                text = element.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
-                return Passage(forward=data, ends=stanza.stream_condition(element), ends_text=text)
+            case _, "error":  # whatever its namespace: there are clients that go by its name
+                return _stream_error(data, element)
             case names.SASL, "success":
                 return Passage(forward=data, hold_client=False, restart=True)
             case names.SASL2, "success":
                 return self._on_sasl2_success(data, element)
+            case names.SASL | names.SASL2, "failure":
+                if self._authzid is not None:
+                    self._authzid.ended()
+                refusal, self._refusal = self._refusal, b""
+                return Passage(forward=refusal or data, hold_client=False)
             case names.SASL | names.SASL2, local:
                 if local == "challenge" and self._features and features.has_downgrade_protection(element):
                     offered = stanza.parse(self._features, header.context)
@@ -464,6 +488,17 @@ def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_byt
     if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes):
         data = stanza.serialize(element)
     return _Rewritten(original, data, warnings, unusable)
+
+
+def _stream_error(data: bytes, error: Element) -> Passage:
+    """One that redirects does so wherever in it, and beside whatever else, it says so."""
+    text = error.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
+    redirect = next(error.iterdescendants("{*}" + StreamCondition.SEE_OTHER_HOST), None)
+    if redirect is not None:
+        return Passage(forward=data, ends=StreamCondition.SEE_OTHER_HOST, ends_text=text, redirect=redirect.text)
+    if etree.QName(error).namespace != names.STREAM:
+        return Passage(forward=data)
+    return Passage(forward=data, ends=stanza.stream_condition(error), ends_text=text)
 
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()

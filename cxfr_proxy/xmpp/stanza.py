@@ -62,6 +62,20 @@ def parse(element: bytes, header: bytes = b"") -> Element:
     return root[0]
 
 
+def start_tag(element: bytes, header: bytes) -> Element | None:
+    """An element's name and attributes from its first bytes; ``None`` where they do not reach to the tag's end.
+
+    ``header`` as for :func:`parse`.
+    """
+    parser = etree.XMLPullParser(events=("start",), resolve_entities=False, no_network=True)
+    try:
+        parser.feed(header + element)
+        begun = [found for _, found in parser.read_events()]
+    except etree.XMLSyntaxError:
+        return None
+    return begun[1] if len(begun) > 1 else None
+
+
 def _refuse_restricted(root: Element) -> None:
     """RFC 6120 section 11.1. A DTD above all: whatever the parser's flags, its entities are expanded in attributes."""
     if root.getroottree().docinfo.doctype:

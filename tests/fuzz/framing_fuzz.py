@@ -101,6 +101,8 @@ TOKENS: Final = (
     ),
     *(b" |\n|\t|\r|\0|\x01|\x7f|\xc3|\xa9|\xc0\x80|\xe2\x82\xac|\xed\xa0\x80|\xef\xbf\xbe|\xcc\x80".split(b"|")),
     *(b"\xf0\x9f\x99\x82|\xf4\x90\x80\x80|\xc3\xa9|urn:xmpp:cxfr|urn:xmpp:|cxfr|<urn:xmpp:cxfr/>".split(b"|")),
+    *(b"&#58;|&#x3a;|&#117;|&#x72;|&#00114;|urn:xmpp&#58;cxfr|&#x75;rn:xmpp:cxf|cxf&#114;|urn:xmp|p:cxfr".split(b"|")),
+    *(b" xmlns='urn:xmpp&#58;cxfr'| a='urn:xmpp:|&#x75;&#114;&#x6e;:xmpp:cxfr|ur|n:x".split(b"|")),
     b"".join(b" a%d='%d'" % (n, n) for n in range(9)),
     b"".join(b" b%d='%d'" % (n, n) for n in range(98)),
     b"hello world, hello relay; " * 6,
@@ -114,6 +116,7 @@ SEEDS: Final = (
     b"<message to='a@b/c' id=\"1'2\"><body>hi &amp; ho, \xc3\xa9</body><x xmlns='urn:xmpp:cxfr'/></message> <iq/>",
     b"<iq><![CDATA[]]x]]]></iq>\n<r xmlns='urn:xmpp:sm:3'/><other a = 'b' >&#x20;]]</other >" + END + b"junk",
     b"<iq><a><b><c/></b></a></iq><!-- no -->",
+    b"<iq><query xmlns='urn:xmpp&#58;cxfr'/></iq><iq a=\"&#x75;rn:xmpp:cx&#102;r, \xc3\xa9\"/>",
     b"<message><body>" + b"long " * 40 + b"urn:xmpp:cxfr" + b" text" * 20 + b"</body></message>",
 )
 
@@ -215,6 +218,10 @@ class Judge:
         read = self._tree(case.body[:boundary] + (b"" if ended else END))
         if read is None or any(not isinstance(node.tag, str) for node in read.iter()):
             return f"lxml does not take what lies before {boundary}"
+        # Values that say the watched bytes, however they spell them: nothing that holds one passes unnoticed.
+        said = [any("urn_xmpp_cxfr" in v.replace(":", "_") for e in top.iter() for v in e.values()) for top in read]
+        if sum(said) > len(noted):
+            return f"{sum(said)} elements say the watched bytes, {len(noted)} were noted"
         hidden = b"<![CDATA[" in case.body or b"&#" in case.body  # as text, in lxml's eyes
         if not condition or condition == "policy-violation" or hidden or not case.body.isascii():
             return None  # names beyond ASCII: lxml goes by XML's fifth edition

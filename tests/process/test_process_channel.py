@@ -15,6 +15,7 @@ from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import SessionRow
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import Config
 from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process.channel import Channel, Lines
@@ -56,7 +57,10 @@ node2 [2001:db8::2]:5223 tls=direct ca=/etc/ca.pem verify-name=x.example send-pr
 node3 unix:/run/c2s
 """
 CONFIG = Config(
-    backends=Path("nodes.txt"), listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)), domain=("example.org",)
+    backends=Path("nodes.txt"),
+    listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)),
+    domain=("example.org",),
+    redirect_targets=(HostPattern("*.example.org"), HostPattern("2001:db8::1")),
 )
 
 ints = st.integers(min_value=-(2**53), max_value=2**53)

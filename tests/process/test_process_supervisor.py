@@ -57,15 +57,15 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
     """Totals never go back; its sessions are gone, and counted; the next one is there at once and knows everything."""
     async with house(tmp_path) as it:
         it.workers[1].report(node1=NodeCounts(sessions=3, asked=5, moved=4))
-        it.workers[2].report(node1=NodeCounts(sessions=2, asked=1, moved=1))
+        it.workers[2].report(node1=NodeCounts(sessions=2, asked=1, moved=1, forged=1))
         it.supervisor.operations.drain("node2")
         await trio.sleep(5)
-        assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=5, asked=6, moved=5)
+        assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=5, asked=6, moved=5, forged=1)
         died = trio.current_time()
         it.workers[1].die()
         await trio.sleep(0.01)
         assert it.launched[-1] - died < 0.01
-        assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=2, asked=6, moved=5)
+        assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=2, asked=6, moved=5, forged=1)
         assert it.supervisor.fleet.ended["worker-died"] == 3
         assert len(it.all) == 3
         new = it.workers[1]

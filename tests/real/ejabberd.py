@@ -68,7 +68,8 @@ class EjabberdNode:
         (folder / "ejabberd.yml").write_text(_CONFIG.format(domain=domain, port=self.port, host=self.host), "utf-8")
 
     async def start(self) -> None:
-        """Start and wait until it accepts; after a stop it finds its cluster again by itself."""
+        """Start and wait until it is up; after a stop it finds its cluster again by itself."""
+        before = self._times_started()
         self.process = await programs.start(
             [
                 *_erl(self.erlang_name),
@@ -79,6 +80,11 @@ class EjabberdNode:
             cwd=self.folder,
         )
         await programs.wait_accepting(self.host, self.port, self.process, self._output, self.log)
+        # It accepts before it has tables for its users.
+        await programs.wait_until(lambda: self._times_started() > before, 20.0, "ejabberd says that it is started")
+
+    def _times_started(self) -> int:
+        return self.log.read_text("utf-8").count("is started in the node") if self.log.exists() else 0
 
     async def control(self, *command: str) -> str:
         """Give a command as ``ejabberdctl --no-timeout`` does; what it printed. Raises ``AssertionError``."""
@@ -115,9 +121,9 @@ class EjabberdNode:
 
 
 class EjabberdCluster:
-    """``async with EjabberdCluster(folder, users=...) as cluster``: two joined nodes in ``cluster.nodes``."""
+    """``async with EjabberdCluster(folder, users=...) as cluster``: so many joined nodes in ``cluster.nodes``."""
 
-    def __init__(self, folder: Path, *, users: Iterable[str], domain: str = DOMAIN) -> None:
+    def __init__(self, folder: Path, *, users: Iterable[str], domain: str = DOMAIN, size: int = 2) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.users = list(users)
@@ -131,7 +137,7 @@ class EjabberdCluster:
             "HOME": str(folder),
         }
         self._env = env
-        self.nodes = [EjabberdNode(folder / name, name, env, domain) for name in ("n1", "n2")]
+        self.nodes = [EjabberdNode(folder / name, name, env, domain) for name in ("n1", "n2")[:size]]
 
     async def __aenter__(self) -> Self:
         try:
@@ -153,10 +159,11 @@ class EjabberdCluster:
         async with trio.open_nursery() as nursery:
             for node in self.nodes:
                 nursery.start_soon(node.start)
-        first, second = self.nodes
-        await second.control("join_cluster", first.erlang_name)
-        listed = await first.control("list_cluster")
-        assert second.erlang_name in listed, listed
+        first, *others = self.nodes
+        for other in others:
+            await other.control("join_cluster", first.erlang_name)
+            listed = await first.control("list_cluster")
+            assert other.erlang_name in listed, listed
         await first.register(self.users)
         for node in self.nodes:  # joining restarted the second one's listener
             assert node.process is not None

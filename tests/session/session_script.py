@@ -21,6 +21,7 @@ from typing import Final, NoReturn, TypeVar
 
 from lxml import etree
 
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Transferred, Upgrade
@@ -117,6 +118,9 @@ class Script:
         max_element_down: int = 10_000,
         cut_through: bool = False,
         resumable: dict[str, str] | None = None,
+        trust_node_redirects: bool = False,
+        redirect_targets: RedirectTargets = ANYWHERE,
+        check_authzid: bool = True,
     ) -> None:
         self.timeouts = Timeouts()
         self.now = 100.0
@@ -138,6 +142,9 @@ class Script:
             try_unknown=try_unknown,
             token=self._token,
             jid_of_resumable=(resumable or {}).get,
+            trust_node_redirects=trust_node_redirects,
+            redirect_targets=redirect_targets,
+            check_authzid=check_authzid,
         )
         lane = Lane(max_element_bytes=8192, max_depth=64)
         lane.feed((header + behind).encode())

@@ -141,6 +141,7 @@ def test_ends_forgeries_and_late_stanzas() -> None:
     subject.note(relayed, Forged(), 0.0)
     subject.note(relayed, Ended(Reason.CLIENT_LOST, None, 3, 100), 0.0)
     subject.note(relayed, Ended(Reason.CLIENT_LOST, None, 1, 0), 0.0)
+    assert subject.of_node(relayed.session.node).forged == 1
     assert (subject.forged, subject.late, subject.ended) == (1, 4, {Reason.CLIENT_LOST: 2})
 
 

@@ -15,6 +15,7 @@ from session_script import (
     HELLO,
     HELLO_WAITED,
     HURRIED,
+    JID,
     NEWS,
     NODE_HEADER,
     PING,
@@ -95,7 +96,10 @@ def test_the_client_says_nothing_and_stays() -> None:
 
 REFUSALS = [
     answer("error", payload="<error type='cancel'><service-unavailable xmlns='x'/></error>"),
-    answer("error", to="somebody@else.org"),
+    answer("error", to="Example.ORG"),
+    answer("error").replace("<iq ", f"<iq from='{JID}' "),
+    answer("error").replace("<iq ", "<iq from='Juliet@Example.org' "),
+    answer("error").replace("urn:xmpp:cxfr", "urn:xmpp&#58;cxfr"),
     answer("error").replace(" to='example.org'", ""),
     answer("error", payload="<query xmlns='urn:xmpp:cxfr'><domain>a</domain></query><error type='wait'/>"),
     answer("error").replace("<iq ", '<iq  xmlns="jabber:client"\n').replace("'", '"'),
@@ -111,7 +115,7 @@ def test_any_error_with_that_id_means_no(refusal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [answer(), answer(to="x@y.org"), answer(payload="<query xmlns='urn:xmpp:cxfr'><domain/></query>")]
+    "result", [answer(), answer(to="EXAMPLE.org"), answer(payload="<query xmlns='urn:xmpp:cxfr'><domain/></query>")]
 )
 def test_any_result_with_that_id_means_yes(result: str) -> None:
     s = Script().bind().order().forget().client(result).nobody_gets_anything().tick()
@@ -123,9 +127,24 @@ def test_answers_that_answer_nothing() -> None:
     asking = "<iq type='get' id='urn:xmpp:cxfr:t1' to='example.org'><query xmlns='urn:xmpp:cxfr'/></iq>"
     talk = "<message><body>urn:xmpp:cxfr:t1</body></message>"
     s = Script().bind().order().forget().client(other, asking, talk).node_gets(other, asking, talk)
-    # Another of ours, one that was never asked, is ours to swallow; and it is no answer to this.
-    s.client(answer("error", 7)).node_gets().is_in(State.TRANSFERRING)
+    # With an id that was never asked, or for somebody else, or in another's name: it is no answer to this.
+    strange = (
+        answer("error", 7),
+        answer("error", to="mallory@example.org/x"),
+        answer("error", to="example.org/x"),
+        answer("error", to="example.org."),
+        answer("error", to=JID),
+        answer("error").replace("<iq ", "<iq from='mallory@example.org/x' "),
+        answer("error").replace("<iq ", f"<iq from='{JID}2' "),
+        answer("error").replace("<iq ", "<message ").replace("</iq>", "</message>"),
+    )
+    for each in strange:
+        s.client(each).node_gets(each).is_in(State.TRANSFERRING)
     s.expect(s.session.rung is Rung.CXFR, "still the same rung")
+
+
+def test_an_answer_to_nothing_is_the_node_s() -> None:
+    Script().bind().client(answer(), answer("error")).node_gets(answer(), answer("error"))
 
 
 def test_an_answer_between_other_stanzas_at_every_cut() -> None:

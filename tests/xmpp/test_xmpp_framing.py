@@ -128,6 +128,28 @@ def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
         assert scan(data, [cut, 1]) == whole, f"cut at {cut}, then bytewise"
 
 
+# The same for values that spell the watched bytes with references, or almost: body, tags noted
+SPELT = {
+    "by a decimal reference": (b"<iq><q xmlns='urn:xmpp&#58;cxfr'/></iq>", ["iq"]),
+    "by a hexadecimal one": (b"<iq><q xmlns='urn:xmpp:&#x63;xfr'/></iq><iq/>", ["iq"]),
+    "by its first": (b'<iq><c:q xmlns:c="&#0117;rn:xmpp:cxfr"/></iq>', ["iq"]),
+    "by its last": (b"<iq><q xmlns = 'uurn:xmpp:cxf&#x00072;' /></iq>", ["iq"]),
+    "by references alone": (b"<iq a='" + b"".join(b"&#%d;" % c for c in framing.WATCHED) + b"'/><iq/>", ["iq"]),
+    "behind a beginning of it": (b"<iq a='urn:xmpurn:xmpp&#58;cxfr, a long text'/><iq/>", ["iq"]),
+    "almost: one too many": (b"<iq a='urn:xmpp&#58;&#58;cxfr&#9;rn:xmpp:cxfr'/>", []),
+    "almost: in two values": (b"<iq a='urn:xmpp&#58;' b='cxfr'/>", []),
+    "almost: around an entity": (b"<iq a='urn:xmpp&#58;c&amp;xfr'/>", []),
+    "almost: around what is not ASCII": ("<iq a='urn:xmpp&#58;cxfłr'/>".encode(), []),
+    "almost: around a space": (b"<iq a='urn:xmpp&#58;cx fr'/>", []),
+    "in a text": (b"<message><body>urn:xmpp&#58;cxfr</body></message>", []),
+}
+
+
+@pytest.mark.parametrize("body", [pytest.param(value, id=key) for key, value in SPELT.items()])
+def test_values_are_watched_at_every_cut(body: tuple[bytes, list[str]]) -> None:
+    test_boundaries_at_every_cut((body[0], len(body[0]), body[1]))
+
+
 @pytest.mark.parametrize("junk", [b"", b"junk", b"<iq/>", b"\xff", b"<!-- x -->", b"<?x?>", b"</x>", b" " * 100])
 @pytest.mark.parametrize("body", [b"", b"<iq/>", b"<iq></iq> "])
 def test_stream_end_ignores_what_follows(body: bytes, junk: bytes) -> None:
@@ -318,6 +340,32 @@ def test_boundaries_of_built_streams(parts: list[tuple[str, str]], sizes: list[i
     )
 
 
+_WATCHED = "urn:xmpp:cxfr"
+_spellings = (
+    st.sampled_from([_WATCHED, "", "u", "urn:xmp", "p:cxfr", "cxf", "é", "\n", "&", "long " * 6])
+    .flatmap(lambda part: st.tuples(*(st.tuples(st.just(c), st.sampled_from("tttdh")) for c in part)))
+    .map(lambda part: [(c, how) for c, how in part])
+)
+
+
+def _spell(character: str, how: str) -> str:
+    return {"t": _escape(character), "d": f"&#{ord(character)};", "h": f"&#x{ord(character):03x};"}[how]
+
+
+@given(st.lists(_spellings, max_size=6), st.lists(st.integers(1, 40), min_size=1, max_size=4))
+@settings(max_examples=500)
+def test_a_value_is_watched_for_what_it_says_however_it_is_spelt(
+    parts: list[list[tuple[str, str]]], sizes: list[int]
+) -> None:
+    spelt = "".join(_spell(*each) for part in parts for each in part)
+    said = "".join(character for part in parts for character, _ in part)
+    element = f'<iq><q x="{spelt}"/></iq>'.encode()
+    outcome = scan(b"<iq/>" + element + b"<iq/>", sizes)
+    expected = [Element(5, 5 + len(element), "iq")] if _WATCHED in said else []
+    assert outcome.notes == expected
+    assert outcome.boundary == len(element) + 10
+
+
 @given(st.binary(max_size=60), st.lists(st.integers(1, 30), min_size=1, max_size=4))
 @settings(max_examples=500)
 def test_judges_hostile_bytes_as_lxml_does_however_cut(body: bytes, sizes: list[int]) -> None:
@@ -353,6 +401,9 @@ _hostile = st.lists(
             b"?>",
             b"xmlns='u'",
             b"urn:xmpp:cxfr",
+            b"urn:xmpp&#58;cxfr",
+            b"&#x75;rn:xmpp:",
+            b"cxf&#114;",
             END,
         ]
     ),

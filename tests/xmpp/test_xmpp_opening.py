@@ -221,7 +221,7 @@ def down(subject: Negotiation, element: str) -> Passage:
 @pytest.mark.parametrize(
     "element",
     [
-        f"<auth {SASL} mechanism='SCRAM-SHA-1'>biws</auth>",
+        f"<auth {SASL} mechanism='SCRAM-SHA-1'>biwsbj1hLHI9Yg==</auth>",
         f"<response {SASL}>Yz1i</response>",
         f"<abort {SASL}/>",
         f"<authenticate {SASL2} mechanism='PLAIN'><initial-response>AGEAYg==</initial-response></authenticate>",

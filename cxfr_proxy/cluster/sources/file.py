@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import trio
 
 from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 4 << 20
@@ -31,10 +32,14 @@ class _Version(NamedTuple):
 
 
 class NodesFile:
-    """``path`` as the operator wrote it, also in messages; ``poll_seconds`` between two looks at it."""
+    """``path`` as the operator wrote it, also in messages; ``poll_seconds`` between two looks at it. ``targets``: what
+    may be a public address."""
 
-    def __init__(self, path: str | os.PathLike[str], poll_seconds: float = 1.0) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], poll_seconds: float = 1.0, *, targets: RedirectTargets = ANYWHERE
+    ) -> None:
         self.path = os.fspath(path)
+        self.targets = targets
         self.poll_seconds = poll_seconds
         self._loaded: _Version | None = None
 
@@ -44,7 +49,7 @@ class NodesFile:
         Raises :class:`NodesFileError` for what is in it, and :class:`ConfigError` where it cannot be read.
         Either way this version has been seen: :meth:`wait_changed` waits for another one.
         """
-        return parse_nodes(self._decode(self._read()), self.path)
+        return parse_nodes(self._decode(self._read()), self.path, self.targets)
 
     async def wait_changed(self) -> None:
         """Return when the file is another than the one last loaded, or none was, and has come to rest.

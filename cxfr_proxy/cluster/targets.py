@@ -1,0 +1,66 @@
+"""To which hosts clients may be sent: what an operator allows as ``public=``, and in what a trusted node says.
+
+A pattern is a host name, ``*.`` and a name for all names below that, or an IP address (IPv6 with or without brackets).
+Ports don't matter: whoever has the host has all of them. No patterns: any host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_NAME: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """In its canonical spelling: lower case, IPv6 as RFC 5952 has it, without brackets."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> HostPattern:
+        """Raises ``ValueError``."""
+        if ":" in text:
+            return cls(_ipv6(text[1:-1] if text.startswith("[") and text.endswith("]") else text))
+        host = text.removesuffix(".").lower()
+        if not _NAME.fullmatch(host) or len(host) > 253:
+            raise ValueError(text)
+        if host.rpartition(".")[2].isdigit():
+            ipaddress.IPv4Address(host)
+        return cls(host)
+
+    def __str__(self) -> str:
+        return f"[{self.text}]" if ":" in self.text else self.text
+
+    def matches(self, host: str) -> bool:
+        """``host``: a canonical one, without brackets."""
+        return host == self.text or (self.text.startswith("*.") and host.endswith(self.text[1:]))
+
+
+def _ipv6(text: str) -> str:
+    address = ipaddress.IPv6Address(text)
+    if address.scope_id is not None:
+        raise ValueError(text)
+    return address.compressed
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectTargets:
+    """See the module."""
+
+    patterns: tuple[HostPattern, ...] = ()
+
+    def allow(self, host: str) -> bool:
+        """Whether clients may be sent there; an IPv6 address comes without brackets."""
+        canonical = _ipv6(host) if ":" in host else host.removesuffix(".").lower()
+        return not self.patterns or any(pattern.matches(canonical) for pattern in self.patterns)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.patterns)) or "any host"
+
+
+ANYWHERE: Final = RedirectTargets()
+"""Any host."""
