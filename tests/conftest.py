@@ -1,5 +1,35 @@
-"""Which engines the tests run with: ``CXFR_ENGINE=python pytest`` for those that need no compiler."""
+"""Which engines the tests run with.
+
+``CXFR_ENGINE=python pytest`` runs all of them with those that need no compiler. Modules marked with
+``usefixtures("engines")`` run twice at once: with the engines in C and a worker a core, as operators do, and with those
+in Python and in one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
 
 from cxfr_proxy.relay import engine
+from cxfr_proxy.xmpp import framing
 
 engine.use_from_environment()
+
+
+@pytest.fixture(params=["native", "python"])
+def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What this process and the commands that it starts use."""
+    wanted: str = request.param
+    if wanted not in engine.ENGINES:
+        reason = "the engines in C were not compiled"
+        if os.environ.get("CXFR_REQUIRE_REAL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    before = engine.ENGINE, framing.ENGINE
+    monkeypatch.setenv("CXFR_ENGINE", wanted)
+    engine.use_from_environment()
+    yield wanted
+    engine.use(before[0])
+    framing.use(before[1])

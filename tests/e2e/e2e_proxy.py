@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import random
 import signal
 import ssl
@@ -291,7 +292,9 @@ async def command(nursery: trio.Nursery, directory: Path, nodes: Path, *options:
         [
             *COMMAND,
             *("--backends", str(nodes), "--listen", "127.0.0.1:0", "--control", str(control)),
-            *("--log-format", "json", "--see-other-host-timeout", "1s", *options),
+            *("--log-format", "json", "--see-other-host-timeout", "1s"),
+            *(("--workers", "1") if os.environ.get("CXFR_ENGINE") == "python" else ()),
+            *options,
         ],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

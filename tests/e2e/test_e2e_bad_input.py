@@ -24,6 +24,8 @@ from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element
 
+pytestmark = pytest.mark.usefixtures("engines")
+
 
 @dataclass
 class World:

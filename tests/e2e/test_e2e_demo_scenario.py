@@ -19,6 +19,8 @@ from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot, frame, li
 from cxfr_proxy.demo.wire import Address
 from cxfr_proxy.xmpp.names import StreamCondition
 
+pytestmark = pytest.mark.usefixtures("engines")
+
 CXFR_DEADLINE_SECONDS = 0.5
 
 

@@ -18,6 +18,8 @@ from e2e_workers import World, number_of, world
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode
 
+pytestmark = pytest.mark.usefixtures("engines")
+
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
