@@ -89,13 +89,13 @@ class Dialer:
     async def probe(self, spec: NodeSpec, domain: str | None) -> str | None:
         """Connect as for a session and hang up; why that failed, ``None`` where it worked.
 
-        ``domain`` ``None``: no client has named one yet; then TLS is tried only where ``verify-name=`` is known.
+        ``domain`` ``None``: no client has named one yet. STARTTLS needs one for its stream, and TLS of both kinds a
+        name to check, which ``verify-name=`` may be; without, it is not tried.
         """
-        name = spec.verify_name or domain
-        if name is None:
+        if domain is None and (spec.tls is NodeTls.STARTTLS or spec.verify_name is None):
             spec = replace(spec, tls=NodeTls.NONE)
         try:
-            endpoint = await self.dial(spec, name or "", client=None, proxy=None, resolve=True)
+            endpoint = await self.dial(spec, domain or "", client=None, proxy=None, resolve=True)
         except NodeError as exc:
             return exc.text
         endpoint.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -60,12 +61,12 @@ def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list
     """Sockets for so many processes, a list for each, between which the kernel spreads connections (SO_REUSEPORT).
 
     Raises :class:`ConfigError`. An address that another program has is refused as in :func:`bind`, although the kernel
-    would share it with that one too if it is the same user's: so it is bound alone first, for a moment.
+    would share it with that one too if it is the same user's: so it is bound alone first, for a moment, in which nobody
+    can connect who would be cut off.
     """
-    alone = bind(addresses)
-    places = [(each.socket.family, each.socket.getsockname(), _is_dualstack(each.socket)) for each in alone]
-    for listener in alone:
-        listener.socket.close()
+    with contextlib.ExitStack() as closing:
+        alone = [closing.enter_context(sock) for address in addresses for sock in _bind(address, listening=False)]
+        places = [(each.family, each.getsockname(), _is_dualstack(each)) for each in alone]
     shared: list[list[socket.socket]] = []
     try:
         for _ in range(processes):
@@ -79,21 +80,21 @@ def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list
     return shared
 
 
-def _is_dualstack(sock: trio.socket.SocketType) -> bool:
+def _is_dualstack(sock: socket.socket) -> bool:
     return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
-def _bind(address: ListenAddress) -> Iterator[socket.socket]:
+def _bind(address: ListenAddress, *, listening: bool = True) -> Iterator[socket.socket]:
     """One socket after the other, so that whoever takes them has all there are when one fails."""
     try:
         if address.host is not None:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             for family, _, _, _, sockaddr in dict.fromkeys(found):
-                yield _server(sockaddr, family)
+                yield _server(sockaddr, family, listening=listening)
         elif socket.has_dualstack_ipv6():
-            yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True)
+            yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True, listening=listening)
         else:
-            yield _server(("", address.port), socket.AF_INET)
+            yield _server(("", address.port), socket.AF_INET, listening=listening)
     except (OSError, UnicodeError) as exc:  # UnicodeError: no name can look like that
         raise ConfigError(f"cannot listen on {address}: {_why(exc)}") from exc
 
@@ -146,10 +147,26 @@ def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room:
 
 
 def _server(
-    address: tuple[object, ...], family: int, *, dualstack_ipv6: bool = False, shared: bool = False
+    address: tuple[object, ...],
+    family: int,
+    *,
+    dualstack_ipv6: bool = False,
+    shared: bool = False,
+    listening: bool = True,
 ) -> socket.socket:
-    sock = socket.create_server(
-        address, family=family, backlog=BACKLOG, dualstack_ipv6=dualstack_ipv6, reuse_port=shared
-    )
+    # As socket.create_server() does it, which always listens.
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dualstack_ipv6)
+        sock.bind(address)
+        if listening:
+            sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
     sock.setblocking(False)
     return sock

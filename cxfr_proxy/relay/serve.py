@@ -166,7 +166,8 @@ class ClientServer:
         ranked = placement.rank(_hinted_user(header), self._cluster.candidates(), self._registry.sessions_by_node())
         for node in ranked:
             try:
-                endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
+                with self._registry.expecting(node.name):
+                    endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
             except NodeError as exc:
                 self._registry.of_node(node.name).connect_failures += 1
                 self._checks.connect_failed(node, header.to or "", exc.text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -105,6 +106,7 @@ class Registry:
         self.sessions_elsewhere: dict[str, int] = {}
         self.addresses_elsewhere: dict[str, int] = {}
         self.nodes: dict[str, NodeCounts] = {}
+        self._expected: Counter[str] = Counter()
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
         self.ended: Counter[Reason] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
@@ -146,10 +148,19 @@ class Registry:
         return self.nodes.setdefault(name, NodeCounts())
 
     def sessions_by_node(self) -> dict[str, int]:
-        """In all processes, as far as is known here."""
-        total = Counter(self.sessions_elsewhere)
+        """In all processes, as far as is known here; with those that are about to begin."""
+        total = self._expected + Counter(self.sessions_elsewhere)
         total.update({name: counts.sessions for name, counts in self.nodes.items()})
         return total
+
+    @contextmanager
+    def expecting(self, node: str) -> Iterator[None]:
+        """A session is about to begin there: a burst of logins must not all take the node that was empty before."""
+        self._expected[node] += 1
+        try:
+            yield
+        finally:
+            self._expected[node] -= 1
 
     def snapshot(self, now: float) -> list[Placed]:
         """All sessions, for a plan."""

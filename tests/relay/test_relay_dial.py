@@ -314,6 +314,24 @@ async def test_probe(dialer: Dialer, autojump_clock: trio.testing.MockClock) -> 
         assert await dialer.probe(node(port), None) is not None
 
 
+@pytest.mark.parametrize("domain", ["localhost", None])
+async def test_a_probe_asks_for_a_domain_that_is_served(dialer: Dialer, certificate: Path, domain: str | None) -> None:
+    """Not for the name in the node's certificate, which may be none; without any, it only connects."""
+    asked: list[bytes] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked.append(bytes(await stream.receive_some()))
+
+    async with peer(serve) as port:
+        spec = node(port, NodeTls.STARTTLS, ca=str(certificate), verify_name="node1.internal")
+        fault = await dialer.probe(spec, domain)
+        await until(lambda: asked)
+    assert (fault is None) is (domain is None)
+    assert (b'to="localhost"' in asked[0]) is (domain is not None)
+    assert b"node1.internal" not in asked[0]
+
+
 # --- names
 
 

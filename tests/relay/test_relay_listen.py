@@ -55,6 +55,25 @@ async def test_several() -> None:
         assert await reach(six, "::1") == "::1"
 
 
+def test_shared_sockets_are_tried_alone_without_listening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connected in that moment would be cut off."""
+    listened: list[int] = []
+
+    class Listening(socket.socket):
+        def listen(self, backlog: int = 0, /) -> None:
+            listened.append(self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+            super().listen(backlog)
+
+    monkeypatch.setattr(socket, "socket", Listening)
+    sockets = listen.bind_shared([ListenAddress("127.0.0.1", 0)], 3)
+    assert listened == [1, 1, 1]
+    (port,) = {each.getsockname()[1] for (each,) in sockets}
+    with pytest.raises(ConfigError, match="Address already in use"):
+        listen.bind_shared([ListenAddress("127.0.0.1", port)], 2)
+    for (each,) in sockets:
+        each.close()
+
+
 async def test_a_name() -> None:
     with bound(ListenAddress("localhost", 0)) as listeners:
         assert len(listeners) == len({each.socket.family for each in listeners})

@@ -46,6 +46,16 @@ def test_coming_and_going() -> None:
     assert subject.get(1) is None
 
 
+def test_who_is_about_to_begin_counts_for_placement() -> None:
+    """Else a burst of logins would all take the node that was empty when the first of them came."""
+    subject = registry()
+    subject.add(FakeRelayed(subject.new_id(), "a"))
+    with subject.expecting("b"), subject.expecting("a"):
+        assert subject.sessions_by_node() == {"a": 2, "b": 1}
+        assert subject.of_node("b").sessions == 0
+    assert subject.sessions_by_node().get("b", 0) == 0
+
+
 def test_who_is_still_logging_in() -> None:
     subject = registry()
     one, two = FakeRelayed(subject.new_id(), "a"), FakeRelayed(subject.new_id(), "a")
