@@ -18,7 +18,7 @@ from xml.parsers import expat
 from xml.parsers.expat import ExpatError, XMLParserType
 
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, STANZAS, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
 
 _SPACE: Final = b" \t\r\n"
 _RENEW_BYTES: Final = 262_144
@@ -65,16 +65,20 @@ class ExpatFramer:
         "_tail",
         "_text",
         "_watched_at",
+        "ack",
         "boundary",
         "every",
         "max_element_bytes",
         "notes",
+        "stanzas",
     )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int) -> None:
         self.max_element_bytes = max_element_bytes
         self.boundary = 0
         self.notes: list[Note] = []
+        self.stanzas = 0
+        self.ack: bytes | None = None
         self._max_depth = max_depth
         self._position = 0  # bytes of the stream read so far
         self._base = 0  # the stream offset of _data[0]
@@ -253,8 +257,12 @@ class ExpatFramer:
         self._check_size(self._start, end)
         self.boundary = end
         watched = self._take_watched(end)
+        self.stanzas += self._name.rpartition(":")[2] in STANZAS
+        if self._name == "a":
+            # What began in an earlier chunk, or in an earlier piece of one that is stepped through, is not at hand.
+            self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
         if self.every or self._stepping or watched or self._name not in USUAL:
-            self.notes.append(Element(self._start, end, self._name))
+            self.notes.append(Element(self._start, end, self._name, self.stanzas))
 
     def _on_stream_end(self, index: int) -> None:
         self._cross_gap(index)

@@ -83,6 +83,8 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *notes;
+    PyObject *ack; /* the last <a/>; NULL: there was none */
+    unsigned long long stanzas;
     long long max_element; /* -1: no limit */
     offset position;       /* of the chunk being read; between two, of the next byte */
     offset boundary;
@@ -379,20 +381,39 @@ static int too_long(Scanner *self)
     return fail(self, "policy-violation", text);
 }
 
-static int is_usual(const byte *name, size_t size)
+enum kind { UNUSUAL, ACK, REQUEST, STANZA };
+
+static enum kind kind_of(const byte *name, size_t size)
 {
     switch (size) {
     case 1:
-        return *name == 'a' || *name == 'r';
+        return *name == 'a' ? ACK : *name == 'r' ? REQUEST : UNUSUAL;
     case 2:
-        return memcmp(name, "iq", 2) == 0;
+        return memcmp(name, "iq", 2) == 0 ? STANZA : UNUSUAL;
     case 7:
-        return memcmp(name, "message", 7) == 0;
+        return memcmp(name, "message", 7) == 0 ? STANZA : UNUSUAL;
     case 8:
-        return memcmp(name, "presence", 8) == 0;
+        return memcmp(name, "presence", 8) == 0 ? STANZA : UNUSUAL;
     default:
-        return 0;
+        return UNUSUAL;
     }
+}
+
+/* Of a name that is unusual: whether it is a stanza's behind a prefix. */
+static int is_prefixed_stanza(const byte *name, size_t size)
+{
+    const byte *colon = memchr(name, ':', size);
+    return colon != NULL && kind_of(colon + 1, size - (size_t)(colon + 1 - name)) == STANZA;
+}
+
+/* An <a/> ends at `p`. */
+static int keep_ack(Scanner *self, const byte *p)
+{
+    const byte *from = self->start >= self->position ? self->data + (self->start - self->position) : p;
+    PyObject *ack = PyBytes_FromStringAndSize((const char *)from, p - from);
+    Py_XDECREF(self->ack);
+    self->ack = ack;
+    return ack == NULL ? -1 : 0;
 }
 
 /* --- watched bytes */
@@ -533,10 +554,14 @@ static inline int element_ended(Scanner *self, const byte *p)
     self->boundary = end;
     int watched = self->watched;
     self->watched = 0;
-    if (!(self->every || self->stepping || watched) && is_usual(name, size))
+    enum kind kind = kind_of(name, size);
+    self->stanzas += kind == STANZA || (kind == UNUSUAL && is_prefixed_stanza(name, size));
+    if (kind == ACK && keep_ack(self, p) < 0)
+        return -1;
+    if (!(self->every || self->stepping || watched) && kind != UNUSUAL)
         return 0;
     unsigned long long from = self->start, to = end;
-    return note(self, PyObject_CallFunction(element_type, "KKs#", from, to, name, (Py_ssize_t)size));
+    return note(self, PyObject_CallFunction(element_type, "KKs#K", from, to, name, (Py_ssize_t)size, self->stanzas));
 }
 
 static int stream_ended(Scanner *self, const byte *p)
@@ -1318,6 +1343,7 @@ static void drop(PyObject *object)
         PyMem_Free(self->names.bytes);
     PyMem_Free(self->attributes.bytes);
     Py_XDECREF(self->notes);
+    Py_XDECREF(self->ack);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -1332,6 +1358,8 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Note each top-level element while scanning."},
     {"notes", T_OBJECT_EX, offsetof(Scanner, notes), 0, "What wants a look, in order; the caller replaces or clears it."},
+    {"stanzas", T_ULONGLONG, offsetof(Scanner, stanzas), READONLY, "Complete top-level elements that are stanzas."},
+    {"ack", T_OBJECT, offsetof(Scanner, ack), READONLY, "The last <a/>, empty if it came in pieces; None: none."},
     {NULL, 0, 0, 0, NULL},
 };
 

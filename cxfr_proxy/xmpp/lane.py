@@ -88,6 +88,16 @@ class Lane:
         self._framer.max_element_bytes = max_bytes
 
     @property
+    def stanzas(self) -> int:
+        """How many of the stream's complete elements were stanzas; see :class:`~cxfr_proxy.xmpp.notes.Element`."""
+        return self._framer.stanzas
+
+    @property
+    def ack(self) -> bytes | None:
+        """See :attr:`cxfr_proxy.xmpp.framing.Framer.ack`."""
+        return self._framer.ack
+
+    @property
     def held_bytes(self) -> int:
         """How much of an unfinished element is kept here, and how much was fed but not read."""
         return len(self._held) + len(self._unread)

@@ -38,6 +38,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 class Outcome:
     notes: list[Note]
     boundary: int
+    stanzas: int = 0
 
     def failure(self) -> Failure | None:
         return next((note for note in self.notes if isinstance(note, Failure)), None)
@@ -68,20 +69,35 @@ def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int 
         size = sizes[min(turn, len(sizes) - 1)]
         reader.scan(body[at : at + size])
         at, turn = at + size, turn + 1
-    return Outcome([_shift(note) for note in reader.notes], reader.boundary - len(HEADER))
+    return Outcome([_shift(note) for note in reader.notes], reader.boundary - len(HEADER), reader.stanzas)
 
 
 def _shift(note: Note) -> Note:
     start, end = note.start - len(HEADER), note.end - len(HEADER)
     match note:
-        case Element(name=name):
-            return Element(start, end, name)
+        case Element(name=name, stanzas=stanzas):
+            return Element(start, end, name, stanzas)
         case Failure(condition=condition, text=text):
             return Failure(start, end, condition, text)
         case StreamEnd():
             return StreamEnd(start, end)
         case Header():
             return Header(start, end)
+
+
+def test_the_last_ack_is_kept_if_it_came_in_one_chunk() -> None:
+    reader = behind(framer())
+    reader.scan(b"<iq/><abc/>")
+    assert reader.ack is None
+    for first, second in ((b"<a h='1'/>", b"<a h='2'></a>"), (b"<a h='3'/>", b"<a xmlns='urn:xmpp:sm:3' h='4'/>")):
+        reader.scan(b"<iq><a/></iq>" + first + b"<message/>" + second + b"<r/><iq><a/></iq>")
+        assert reader.ack == second
+    reader.scan(b"<iq/><a h=")
+    assert reader.ack == second
+    reader.scan(b"'5'/>")
+    assert reader.ack == b""
+    reader.scan(b"<a h='6'/>")
+    assert reader.ack == b"<a h='6'/>"
 
 
 # body, boundary behind its last complete element, tags noted
@@ -113,6 +129,12 @@ WHOLE = {
 }
 
 
+def stanzas_of(body: bytes) -> int:
+    """As lxml counts them."""
+    names = [etree.QName(element).localname for element in etree.fromstring(HEADER + body + END)]
+    return sum(name in framing.STANZAS for name in names)
+
+
 @pytest.mark.parametrize("body", [pytest.param(value, id=key) for key, value in WHOLE.items()])
 def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
     data, boundary, noted = body
@@ -120,7 +142,10 @@ def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
     assert whole.boundary == boundary
     assert [note.name for note in whole.notes if isinstance(note, Element)] == noted
     assert len(whole.notes) == len(noted)
+    assert whole.stanzas == stanzas_of(data[:boundary])
     for note in whole.notes:
+        assert isinstance(note, Element)
+        assert note.stanzas == stanzas_of(data[: note.end])
         etree.fromstring(HEADER + data[note.start : note.end] + END)  # the offsets cut out exactly one element
     assert scan(data, [1]) == whole
     for cut in range(1, len(data)):
@@ -132,7 +157,7 @@ def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
 @pytest.mark.parametrize("body", [b"", b"<iq/>", b"<iq></iq> "])
 def test_stream_end_ignores_what_follows(body: bytes, junk: bytes) -> None:
     data = body + END + junk
-    expected = Outcome([StreamEnd(len(body), len(body) + len(END))], len(body) + len(END))
+    expected = Outcome([StreamEnd(len(body), len(body) + len(END))], len(body) + len(END), stanzas_of(body))
     assert scan(data, [len(data)]) == expected
     assert scan(data, [1]) == expected
 
