@@ -66,10 +66,14 @@ class Framer(Protocol):
     """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
     notes: list[Note]
     """What wants a look, in order. The caller clears it before feeding on."""
-    stanzas: int
-    """How many of the complete top-level elements are :data:`STANZAS`, with or without a prefix."""
-    ack: bytes | None
-    """The last complete ``<a/>`` of XEP-0198; ``None``: there was none; empty: it came in more than one chunk."""
+
+    @property
+    def stanzas(self) -> int:
+        """How many of the complete top-level elements are :data:`STANZAS`, with or without a prefix."""
+
+    @property
+    def ack(self) -> bytes | None:
+        """The last complete ``<a/>`` of XEP-0198; ``None``: there was none; empty: it came in more than one chunk."""
 
     def scan(self, data: bytes) -> int:
         """Read all of ``data``; return the offset in it of the last boundary, 0 if there is none past its start.

@@ -85,19 +85,27 @@ def _shift(note: Note) -> Note:
             return Header(start, end)
 
 
-def test_the_last_ack_is_kept_if_it_came_in_one_chunk() -> None:
+ACK = b"<a xmlns='urn:xmpp:sm:3' h='4'/>"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "ack"),
+    [
+        ([b"<iq/><abc/><r/><x:a/>"], None),
+        ([b"<iq><a/></iq>" + ACK + b"<message><a/></message>"], ACK),
+        ([b"<a h='1'/>" + ACK, b"<iq/>", b"<r/>"], ACK),
+        ([b"<a h='1'></a>"], b"<a h='1'></a>"),
+        ([b" <a h='1' /> <a"], b"<a h='1' />"),
+        ([ACK[:9], ACK[9:]], b""),
+        ([b"<a h='1'/>" + ACK[:-1], b">"], b""),
+        ([ACK[:9], ACK[9:] + ACK, b"<iq"], ACK),
+    ],
+)
+def test_the_last_ack_is_kept_if_it_came_in_one_chunk(chunks: list[bytes], ack: bytes | None) -> None:
     reader = behind(framer())
-    reader.scan(b"<iq/><abc/>")
-    assert reader.ack is None
-    for first, second in ((b"<a h='1'/>", b"<a h='2'></a>"), (b"<a h='3'/>", b"<a xmlns='urn:xmpp:sm:3' h='4'/>")):
-        reader.scan(b"<iq><a/></iq>" + first + b"<message/>" + second + b"<r/><iq><a/></iq>")
-        assert reader.ack == second
-    reader.scan(b"<iq/><a h=")
-    assert reader.ack == second
-    reader.scan(b"'5'/>")
-    assert reader.ack == b""
-    reader.scan(b"<a h='6'/>")
-    assert reader.ack == b"<a h='6'/>"
+    for chunk in chunks:
+        reader.scan(chunk)
+    assert reader.ack == ack
 
 
 # body, boundary behind its last complete element, tags noted
