@@ -18,7 +18,7 @@ import trio
 
 from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.nodes import Cluster, Node
-from cxfr_proxy.config import Config, CxfrUnknown, StartTls
+from cxfr_proxy.config import Config, CxfrUnknown, SmAfterTransfer, StartTls
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.check import Checks
@@ -76,7 +76,8 @@ class ClientServer:
             limits=config.limits,
             try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
             token=_token,
-            jid_of_resumable=registry.jid_of_resumable,
+            resumption=registry.resumption,
+            wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
         )
 
     async def serve(self, stream: trio.SocketStream) -> None:

@@ -6,10 +6,11 @@ the registry and the log. Nothing here can block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.xmpp.stream_management import Counters
 
 
 class Side(IntEnum):
@@ -95,9 +96,14 @@ class BoundTo:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """XEP-0198 is on and the session can be resumed by this id."""
+    """XEP-0198 is on and the client can resume the session by this id.
+
+    ``node_id`` is the node's id for it. ``counters`` stay the session's own, and are kept up.
+    """
 
     stream_management_id: str
+    node_id: str
+    counters: Counters | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

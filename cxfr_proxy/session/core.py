@@ -40,13 +40,14 @@ class Farewell:
     """What ends the client's stream: an error of the proxy's own, one of the node's as it came, or none.
 
     ``condition`` ``None``: no error of the proxy's. ``text`` and ``content`` as in
-    :func:`cxfr_proxy.xmpp.stanza.stream_error`.
+    :func:`cxfr_proxy.xmpp.stanza.stream_error`. ``silent``: not even the stream's end is said.
     """
 
     condition: str | None = None
     text: str | None = None
     content: str | None = None
     verbatim: bytes = b""
+    silent: bool = False
 
     def error(self, prefix: str) -> bytes:
         """The error's bytes; empty where there is none. ``prefix``: the stream namespace's, in the client's header."""
@@ -112,7 +113,10 @@ class SessionCore:
         self._up = up
         self._down = Lane(max_element_bytes=limits.max_element_down, max_depth=_ANY_DEPTH)
         self._negotiation = Negotiation(
-            offer_starttls=offer_starttls, max_bytes=limits.max_element_up, jid_of_resumable=policy.jid_of_resumable
+            offer_starttls=offer_starttls,
+            max_bytes=limits.max_element_up,
+            resumption=policy.resumption,
+            new_id=policy.token if policy.wrap_resumable_ids else None,
         )
         self._header_to_node = header  # the client's
         self._header_to_client: StreamHeader | None = None  # the node's
@@ -156,7 +160,14 @@ class SessionCore:
 
     @property
     def stream_management(self) -> bool:
-        return self._negotiation.stream_management
+        """XEP-0198 is on."""
+        return self._negotiation.management.on
+
+    @property
+    def resumable_id(self) -> str | None:
+        """What the client can resume its stream with; ``None`` where it can't."""
+        management = self._negotiation.management
+        return management.id if management.resumable else None
 
     @property
     def rung(self) -> Rung | None:
@@ -253,7 +264,7 @@ class SessionCore:
             self._end_node_stream(cleanly=True)
         self._end_node_output()
         if self._client_out:
-            if not self._down.cutting:  # in the middle of an element nothing can be said any more
+            if not (self._down.cutting or farewell.silent):  # in the middle of an element nothing can be said any more
                 self._send(Side.CLIENT, self._last_words(farewell))
             self._end_client_output()
         self._move(State.CLOSING)

@@ -77,8 +77,8 @@ class NodeSide(ClientSide):
                 self._on_node_end(Reason.NODE_CLOSED)
             case Failure(condition=condition, text=text):
                 self._on_node_fault(NodeError(condition, text))
-            case Element(name=name):
-                self._on_node_element(name, piece)
+            case Element(name=name, stanzas=position):
+                self._on_node_element(name, piece, position)
 
     def _on_node_header(self, raw: bytes) -> None:
         try:
@@ -90,20 +90,21 @@ class NodeSide(ClientSide):
             self._header_due = False
         self._pass_down(self._header_to_client.raw)
 
-    def _on_node_element(self, name: str, piece: Piece) -> None:
+    def _on_node_element(self, name: str, piece: Piece, position: int) -> None:
         header = self._header_to_client
         assert header is not None, "a framer reports the header first"
         if not piece.whole:
             self._on_cut_through(name, piece.data)
             return
-        if self.state is not State.NEGOTIATING and (name in USUAL or WATCHED in piece.data):
-            if self._is_forged(piece.data, header):
+        if self.state is not State.NEGOTIATING:
+            if WATCHED in piece.data and self._is_forged(piece.data, header):
+                self._swallow_down(position)
                 return
-            if name in USUAL:
+            if name in USUAL and name != "a":
                 self._pass_down(piece.data)
                 return
         try:
-            passage = self._negotiation.from_node(piece.data, header, self._domain)
+            passage = self._negotiation.from_node(piece.data, header, self._domain, position)
         except stanza.MalformedElement:
             if self.state is State.NEGOTIATING:
                 self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
@@ -137,7 +138,7 @@ class NodeSide(ClientSide):
             element, StanzaCondition.NOT_ALLOWED, "cancel", "only the server may move a connection"
         )
         if reply is not None and self._node_out:
-            self._send(Side.NODE, reply)
+            self._inject_up(reply)
         return True
 
     def _pass_node(self, passage: Passage) -> None:
@@ -153,7 +154,8 @@ class NodeSide(ClientSide):
             self._header_due = True
         if passage.bound is not None and negotiating:
             self._on_bound(passage.bound)
-        self._note_stream_management()
+        if passage.resumable:
+            self._on_resumable()
         self._report_warnings()
         if passage.hold_client is False and self._hold_client:
             self._hold_client = False
@@ -165,11 +167,11 @@ class NodeSide(ClientSide):
             self._report(Warned(warning))
         self._negotiation.warnings = ()
 
-    def _note_stream_management(self) -> None:
-        resumable = self._negotiation.stream_management_id
-        if resumable is not None and not self._ended:
-            self._negotiation.stream_management_id = None
-            self._report(Resumable(resumable))
+    def _on_resumable(self) -> None:
+        self._choose_reading()
+        management = self._negotiation.management
+        if management.id is not None and management.node_id is not None and not self._ended:
+            self._report(Resumable(management.id, management.node_id, management.counters))
 
     def _on_bound(self, bound: Bound) -> None:
         limits = self._policy.limits

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from cxfr_proxy.cluster.plan import Placed
@@ -25,6 +25,7 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 _V = TypeVar("_V")
 
@@ -85,7 +86,7 @@ class Registry:
         self._live: dict[int, Relayed] = {}
         self._redirect_window = redirect_window
         self._redirected: OrderedDict[str, float] = OrderedDict()
-        self._resumable: OrderedDict[str, str] = OrderedDict()
+        self._resumable: OrderedDict[str, Resumption] = OrderedDict()
         self._addresses: Counter[str] = Counter()
         self._next_id = 0
         self.nodes: dict[str, NodeCounts] = {}
@@ -148,9 +149,14 @@ class Registry:
 
     # --- memory
 
-    def jid_of_resumable(self, stream_management_id: str) -> str | None:
-        """The full JID of the session that can be resumed by that id, if it was seen here."""
+    def resumption(self, stream_management_id: str) -> Resumption | None:
+        """What is known of the session that a client can resume by that id (XEP-0198), if it was seen here."""
         return self._resumable.get(stream_management_id)
+
+    def node_of_resumable(self, stream_management_id: str) -> str | None:
+        """The node that holds that session, or held it last."""
+        known = self._resumable.get(stream_management_id)
+        return known.node if known is not None else None
 
     def redirected_lately(self, user: str | None, now: float) -> bool:
         at = self._redirected.get(user) if user is not None else None
@@ -181,16 +187,23 @@ class Registry:
                         relayed.id, session.full_jid, session.node, order.target, order.trigger, tried, now, seconds
                     )
                 )
-            case Resumable(stream_management_id):
-                if session.full_jid is not None:
-                    _remember(self._resumable, stream_management_id, session.full_jid)
+            case Resumable(stream_management_id, node_id, counters):
+                known = Resumption(session.full_jid, session.node, node_id, counters)
+                _remember(self._resumable, stream_management_id, known)
             case Forged():
                 self.forged += 1
             case Ended(reason, _, late, _):
                 self.ended[reason] += 1
                 self.late += late
+                self._forget_equal_counts(session.resumable_id)
             case _:
                 pass
+
+    def _forget_equal_counts(self, stream_management_id: str | None) -> None:
+        """Where client and node count alike, as nearly all do, nothing of it has to be kept."""
+        known = self._resumable.get(stream_management_id) if stream_management_id is not None else None
+        if stream_management_id is not None and known is not None and known.counters and not known.counters.shifted:
+            self._resumable[stream_management_id] = replace(known, counters=None)
 
 
 def user_of(session: Session) -> str | None:

@@ -66,6 +66,7 @@ class ExpatFramer:
         "_text",
         "_watched_at",
         "ack",
+        "acks",
         "boundary",
         "every",
         "max_element_bytes",
@@ -89,7 +90,7 @@ class ExpatFramer:
         self._name = ""
         self._childless = False
         self._text = False
-        self.every = False
+        self.every = self.acks = False
         self._stepping = False
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
@@ -258,10 +259,11 @@ class ExpatFramer:
         self.boundary = end
         watched = self._take_watched(end)
         self.stanzas += self._name.rpartition(":")[2] in STANZAS
-        if self._name == "a":
+        is_ack = self._name == "a"
+        if is_ack:
             # What began in an earlier chunk, or in an earlier piece of one that is stepped through, is not at hand.
             self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
-        if self.every or self._stepping or watched or self._name not in USUAL:
+        if self.every or self._stepping or watched or self._name not in USUAL or (is_ack and self.acks):
             self.notes.append(Element(self._start, end, self._name, self.stanzas))
 
     def _on_stream_end(self, index: int) -> None:

@@ -92,6 +92,7 @@ typedef struct {
     const byte *data, *end; /* the chunk being read */
     byte state, outer, quote;
     char every; /* note each element */
+    char acks;  /* note each <a/> */
     byte stepping;
     byte stop;           /* something was noted while stepping: leave the loop */
     byte busy;           /* a chunk is being read */
@@ -558,7 +559,7 @@ static inline int element_ended(Scanner *self, const byte *p)
     self->stanzas += kind == STANZA || (kind == UNUSUAL && is_prefixed_stanza(name, size));
     if (kind == ACK && keep_ack(self, p) < 0)
         return -1;
-    if (!(self->every || self->stepping || watched) && kind != UNUSUAL)
+    if (!(self->every || self->stepping || watched) && (kind == ACK ? !self->acks : kind != UNUSUAL))
         return 0;
     unsigned long long from = self->start, to = end;
     return note(self, PyObject_CallFunction(element_type, "KKs#K", from, to, name, (Py_ssize_t)size, self->stanzas));
@@ -1357,6 +1358,7 @@ static PyMethodDef methods[] = {
 
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Note each top-level element while scanning."},
+    {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Note each <a/> while scanning."},
     {"notes", T_OBJECT_EX, offsetof(Scanner, notes), 0, "What wants a look, in order; the caller replaces or clears it."},
     {"stanzas", T_ULONGLONG, offsetof(Scanner, stanzas), READONLY, "Complete top-level elements that are stanzas."},
     {"ack", T_OBJECT, offsetof(Scanner, ack), READONLY, "The last <a/>, empty if it came in pieces; None: none."},

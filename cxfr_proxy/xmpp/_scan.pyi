@@ -5,6 +5,7 @@ MAX_ATTRIBUTES: int
 class Scanner:
     max_element_bytes: int | None
     every: bool
+    acks: bool
     notes: list[Note]
     @property
     def boundary(self) -> int: ...

@@ -64,6 +64,8 @@ class Framer(Protocol):
 
     every: bool
     """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
+    acks: bool
+    """Whether :meth:`scan` notes each ``<a/>`` of XEP-0198 as well."""
     notes: list[Note]
     """What wants a look, in order. The caller clears it before feeding on."""
 

@@ -47,6 +47,7 @@ class Lane:
     """See the module. ``max_held_bytes`` ``None``: nothing is cut through, the framer's own limit is the bound."""
 
     __slots__ = (
+        "_acks",
         "_begun",
         "_every",
         "_framer",
@@ -65,7 +66,7 @@ class Lane:
         self._max_element_bytes = max_element_bytes
         self.max_held = max_held_bytes
         self._unread = b""
-        self._every = False
+        self._every = self._acks = False
         self.restart()
 
     def restart(self) -> None:
@@ -81,6 +82,10 @@ class Lane:
     def note_every(self, every: bool) -> None:
         """Whether scanning notes each element from here on, or only what wants a look."""
         self._every = self._framer.every = every
+
+    def note_acks(self, acks: bool) -> None:
+        """Whether scanning notes each ``<a/>`` (XEP-0198) from here on."""
+        self._acks = self._framer.acks = acks
 
     def limit_elements(self, max_bytes: int | None) -> None:
         """From here on elements may be this long; ``None``: any length."""
@@ -190,7 +195,7 @@ class Lane:
         if isinstance(note, Header):
             tag = stanza.tag_name(bytes(self._held[: note.end]))
             self._framer = behind_header(framer, tag, max_depth=self._max_depth)
-            self._framer.every = self._every
+            self._framer.every, self._framer.acks = self._every, self._acks
             self.opened = True
         return self._release(note.end, note)
 

@@ -138,6 +138,7 @@ class StreamManagement:
         "_new_id",
         "_up",
         "counters",
+        "full_jid",
         "id",
         "namespace",
         "node_id",
@@ -152,6 +153,8 @@ class StreamManagement:
         self._asked: _Asked | None = None
         self._up: Flow | None = None  # begins with <enable/>, before anybody knows whether it will count
         self._first_h = 0  # the node's, where this stream's counting began
+        self.full_jid: str | None = None
+        """Of the session that was resumed, if it is known."""
         self.counters: Counters | None = None
         """``None`` while it is not on."""
         self.resumable = False
@@ -264,6 +267,7 @@ class StreamManagement:
         self.resumable = True
         self.id = asked.client_id
         self.node_id = asked.known.node_id if asked.known is not None else asked.client_id
+        self.full_jid = asked.known.full_jid if asked.known is not None else None
         changed = _translate(resumed, counters.up)
         if self.id != self.node_id:
             resumed.set("previd", self.id)

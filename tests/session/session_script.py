@@ -23,12 +23,13 @@ from lxml import etree
 
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Transferred, Upgrade
+from cxfr_proxy.session.commands import Asked, Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
 from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import read_header
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 E = TypeVar("E")
 
@@ -116,7 +117,8 @@ class Script:
         try_unknown: bool = True,
         max_element_down: int = 10_000,
         cut_through: bool = False,
-        resumable: dict[str, str] | None = None,
+        resumable: dict[str, Resumption] | None = None,
+        wrap: bool = False,
     ) -> None:
         self.timeouts = Timeouts()
         self.now = 100.0
@@ -137,7 +139,8 @@ class Script:
             limits=Limits(max_element_down=max_element_down),
             try_unknown=try_unknown,
             token=self._token,
-            jid_of_resumable=(resumable or {}).get,
+            resumption=(resumable or {}).get,
+            wrap_resumable_ids=wrap,
         )
         lane = Lane(max_element_bytes=8192, max_depth=64)
         lane.feed((header + behind).encode())
@@ -358,7 +361,7 @@ class Script:
     @property
     def _cut(self) -> bool:
         """The last rung was the one that ends both legs without a word."""
-        return any(isinstance(event, Transferred) and event.tried[-1][0] is Rung.CUT for event in self.events)
+        return any(isinstance(event, Asked) and event.rung is Rung.CUT for event in self.events)
 
     def _check_farewell(self) -> None:
         data = self._documents[-1].strip()

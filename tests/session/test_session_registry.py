@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from session_fakes import FakeRelayed
-from session_script import ELSEWHERE, HURRIED, JID
+from session_script import ELSEWHERE, ENABLE, ENABLED, HURRIED, JID
 
 from cxfr_proxy.session import registry as registry_module
 from cxfr_proxy.session.commands import (
@@ -22,8 +22,10 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts, Registry, TransferRecord, user_of
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 USER = "juliet@example.org"
+ENDED = Ended(Reason.CLIENT_LOST, None, 0, 0)
 
 
 def registry() -> Registry:
@@ -147,18 +149,41 @@ def test_a_redirect_is_remembered_as_long_as_its_window() -> None:
 
 def test_who_can_resume_as_whom() -> None:
     subject = registry()
-    subject.note(FakeRelayed(1, "a"), Resumable("sm1"), 0.0)
-    subject.note(FakeRelayed(2, "a", jid=None), Resumable("sm2"), 0.0)
-    assert subject.jid_of_resumable("sm1") == JID
-    assert subject.jid_of_resumable("sm2") is None
+    subject.note(FakeRelayed(1, "a"), Resumable("sm1", "n1"), 0.0)
+    subject.note(FakeRelayed(2, "b", jid=None), Resumable("sm2", "sm2"), 0.0)
+    assert subject.resumption("sm1") == Resumption(JID, "a", "n1")
+    assert subject.resumption("sm2") == Resumption(None, "b", "sm2")
+    assert subject.resumption("sm3") is None
+    assert [subject.node_of_resumable(sm_id) for sm_id in ("sm1", "sm2", "sm3")] == ["a", "b", None]
+
+
+def test_counts_are_kept_of_those_only_that_differ() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    relayed.script.client(ENABLE).node(ENABLED)
+    resumable = relayed.script.reported(Resumable)
+    subject.note(relayed, resumable, 0.0)
+    known = subject.resumption("sm1")
+    assert known is not None
+    assert known.counters is resumable.counters
+    subject.note(relayed, ENDED, 0.0)
+    known = subject.resumption("sm1")
+    assert known is not None
+    assert known.counters is None
+    subject.note(relayed, resumable, 0.0)
+    assert resumable.counters is not None
+    resumable.counters.down.injected(0)
+    subject.note(relayed, ENDED, 0.0)
+    known = subject.resumption("sm1")
+    assert known is not None
+    assert known.counters is resumable.counters
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "REMEMBERED", 3)
     subject, relayed = registry(), FakeRelayed(1, "a")
     for sm_id in ("1", "2", "3", "1", "4"):
-        subject.note(relayed, Resumable(sm_id), 0.0)
-    assert [subject.jid_of_resumable(sm_id) is not None for sm_id in "1234"] == [True, False, True, True]
+        subject.note(relayed, Resumable(sm_id, sm_id), 0.0)
+    assert [subject.resumption(sm_id) is not None for sm_id in "1234"] == [True, False, True, True]
 
 
 def test_the_user_is_known_once_it_is_certain() -> None:
