@@ -62,7 +62,7 @@ class ProxyOperations:
     def _progress(self, drain: Drain) -> DrainProgress:
         counts = self._registry.of_node(drain.node)
         moved = counts.moved - drain.moved_before
-        left = self._mover.left(drain.node)
+        left, awaited = self._mover.left(drain.node), self._mover.awaited(drain.node)
         overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
         undrained = self._mover.drains.get(drain.node) is not drain
         return DrainProgress(
@@ -74,7 +74,7 @@ class ProxyOperations:
             silent=counts.silent - drain.silent_before,
             failed=counts.failed - drain.failed_before,
             left=left,
-            finished=not left or overdue or undrained,
+            finished=not (left or awaited) or overdue or undrained,
             waiting_reason="the drain was called off" if undrained else drain.waiting_reason,
         )
 

@@ -86,7 +86,7 @@ class ClientServer:
         try:
             endpoint = Endpoint.from_stream(stream)
             client, proxy = _peer(endpoint.sock.getpeername), _peer(endpoint.sock.getsockname)
-            address = client[0] if client is not None else "local"
+            address = _address(client)
             if not self._registry.connected(address, self._config.limits.connections_per_address):
                 emit(_log, "client-refused", level=logging.WARNING, client=address, reason="connections-per-address")
                 return
@@ -146,7 +146,11 @@ class ClientServer:
 
         Raises :class:`NodeError`, for the client, if there is none.
         """
-        ranked = placement.rank(_hinted_user(header), self._cluster.candidates(), self._registry.sessions_by_node())
+        user = _hinted_user(header)
+        ranked = placement.rank(user, self._cluster.candidates(), self._registry.sessions_by_node())
+        holder = self._registry.holder(user, _address(client), trio.current_time())
+        if holder is not None and holder in self._cluster:
+            ranked = placement.rank_to_resume(ranked, self._cluster.get(holder))
         for node in ranked:
             try:
                 endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
@@ -199,7 +203,7 @@ class _Connection:
 
     @property
     def _address(self) -> str:
-        return self._client[0] if self._client is not None else "local"
+        return _address(self._client)
 
     async def run(self) -> None:
         try:
@@ -289,6 +293,10 @@ def _peer(name: Callable[[], object]) -> Peer | None:
         if isinstance(address, tuple):
             return str(address[0]), int(address[1])
     return None
+
+
+def _address(peer: Peer | None) -> str:
+    return peer[0] if peer is not None else "local"
 
 
 def _hinted_user(header: StreamHeader) -> str | None:

@@ -46,15 +46,9 @@ class Acknowledged(SessionCore):
         self._down.note_acks(shifted)
         self._up.note_acks(shifted)
 
-    @property
-    def _can_be_resumed(self) -> bool:
-        """Whether the client may take this stream up again elsewhere, and finds its counts to be right there."""
-        management = self._negotiation.management
-        return management.resumable and (not management.shifted or management.id != management.node_id)
-
     def _give_up(self, reason: Reason) -> None:
         if self._node_out and self._negotiation.management.shifted:
-            self._end_node_stream(cleanly=not self._can_be_resumed)
+            self._end_node_stream(cleanly=not self.can_be_resumed)
         super()._give_up(reason)
 
     def _close_node_first(self, farewell: Farewell) -> None:

@@ -175,7 +175,7 @@ class ClientSide(Moving):
             self._end_client_output()  # it is gone, so nothing can be said to it any more
         if self._node_out:
             # With XEP-0198 the node keeps a cut session for resumption; without, nobody comes back for it.
-            self._end_node_stream(cleanly=not self._can_be_resumed)
+            self._end_node_stream(cleanly=not self.can_be_resumed)
             self._end_node_output()
         self._move(State.CLOSING)
         self._await_others(self._policy.timeouts.node_close_timeout)

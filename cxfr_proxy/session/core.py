@@ -170,6 +170,12 @@ class SessionCore:
         return management.id if management.resumable else None
 
     @property
+    def can_be_resumed(self) -> bool:
+        """Whether the client may take this stream up again elsewhere, and finds its counts to be right there."""
+        management = self._negotiation.management
+        return management.resumable and (not management.shifted or management.id != management.node_id)
+
+    @property
     def rung(self) -> Rung | None:
         """The rung being tried; ``None`` when no transfer runs."""
         return self._transfer.rung if self._transfer is not None else None

@@ -22,7 +22,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.cluster.nodes import Cluster, Resume
 from cxfr_proxy.cluster.pace import TokenBucket
 from cxfr_proxy.cluster.plan import plan_drain
 from cxfr_proxy.session.ladder import Order, Trigger
@@ -139,6 +139,10 @@ class Mover:
         """Sessions still on it."""
         return self._registry.of_node(node).sessions
 
+    def awaited(self, node: str) -> int:
+        """Clients that were cut from it and may still come for their sessions, which other nodes fetch from it."""
+        return self._registry.awaited(node, self._clock())
+
     def _set_rate(self, rate: float) -> None:
         self._bucket.set_rate(rate, self._clock())
         self._rate_changed.set()
@@ -207,6 +211,9 @@ class Mover:
         if trigger is Trigger.DRAIN:
             candidates = [node for node in candidates if node.usable]  # nobody is moved onto a node that is down
         ranked = placement.rank(user, candidates, self._registry.sessions_by_node())
+        source = self._cluster.get(session.node) if session.node in self._cluster else None
+        if source is not None:
+            ranked = [node for node in placement.rank_to_resume(ranked, source) if node is not source]
         if not ranked:
             return Order(trigger, hurried=hurried)
         target = ranked[0].spec
@@ -216,6 +223,7 @@ class Mover:
             server=Server(target.public.host, target.public.port) if target.public is not None else None,
             may_redirect=not self._registry.redirected_lately(user, self._clock()),
             hurried=hurried,
+            resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
         )
 
     # --- drains end
@@ -225,7 +233,7 @@ class Mover:
             await trio.sleep(0.1)
             now = self._clock()
             for drain in list(self.drains.values()):
-                if not drain.done and not self.left(drain.node):
+                if not drain.done and not self.left(drain.node) and not self.awaited(drain.node):
                     drain.done = True
                     drain.waiting_reason = None
                     self._restore_rate()

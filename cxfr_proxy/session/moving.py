@@ -81,7 +81,7 @@ class Moving(Acknowledged):
         wait for nothing, and the client's attempt to resume fails in good order.
         """
         transfer = self._transfer
-        if self._node_out and not (self._can_be_resumed and transfer is not None and transfer.order.resumes):
+        if self._node_out and not (self.can_be_resumed and transfer is not None and transfer.order.resumes):
             self._close_node_first(Farewell(silent=True))
             return
         self._settle_transfer(Outcome.MOVED)

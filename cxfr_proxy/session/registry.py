@@ -32,7 +32,14 @@ _V = TypeVar("_V")
 RECENT_TRANSFERS: Final = 1000
 """As many as ``show transfers`` lists: the last ten seconds at the default rate."""
 REMEMBERED: Final = 100_000
-"""Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 20 MB when full."""
+"""Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 30 MB when full."""
+RESUMABLE_SECONDS: Final = 600.0
+"""How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
+AWAITED_SECONDS: Final = 12.0
+"""How long a client that was cut is waited for: the slowest seen to resume took 9.5 s to come back."""
+AWAITED_PER_ADDRESS: Final = 64
+_LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
+"""A client whose session ended so may come back for it."""
 
 
 class Relayed(Protocol):
@@ -87,6 +94,9 @@ class Registry:
         self._redirect_window = redirect_window
         self._redirected: OrderedDict[str, float] = OrderedDict()
         self._resumable: OrderedDict[str, Resumption] = OrderedDict()
+        self._lost_users: OrderedDict[str, tuple[str, float]] = OrderedDict()  # node, and until when
+        self._lost_addresses: OrderedDict[str, deque[tuple[str, float]]] = OrderedDict()
+        self._awaited: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by resumable id
         self._addresses: Counter[str] = Counter()
         self._next_id = 0
         self.nodes: dict[str, NodeCounts] = {}
@@ -158,6 +168,29 @@ class Registry:
         known = self._resumable.get(stream_management_id)
         return known.node if known is not None else None
 
+    def holder(self, user: str | None, address: str, now: float) -> str | None:
+        """The node that may hold the session which a client that connects now wants to resume.
+
+        What it wants is not known yet: who was lost lately, as that user or from that address, is the best guess. By
+        address each of the lost is guessed once, so that many behind one address don't all follow a few.
+        """
+        if user is not None:
+            node, until = self._lost_users.get(user, (None, 0.0))
+            return node if now < until else None
+        lost = self._lost_addresses.get(address)
+        if lost is None:
+            return None
+        node, until = lost.pop()
+        if not lost or now >= until:  # the others were lost earlier
+            del self._lost_addresses[address]
+        return node if now < until else None
+
+    def awaited(self, node: str, now: float) -> int:
+        """How many were cut from that node that are to resume elsewhere, and may still come."""
+        while self._awaited and next(iter(self._awaited.values()))[1] <= now:
+            self._awaited.popitem(last=False)
+        return sum(source == node for source, _ in self._awaited.values())
+
     def redirected_lately(self, user: str | None, now: float) -> bool:
         at = self._redirected.get(user) if user is not None else None
         return at is not None and now - at < self._redirect_window
@@ -179,6 +212,8 @@ class Registry:
                 counts.refused += outcome is Outcome.REFUSED
                 counts.silent += outcome is not Outcome.REFUSED
             case Transferred(order, tried, seconds):
+                if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
+                    self._await_resumption(session, now + AWAITED_SECONDS)
                 self.transfers[tried[-1]] += 1
                 counts.moved += tried[-1][1] is Outcome.MOVED
                 counts.failed += tried[-1][1] is not Outcome.MOVED
@@ -190,14 +225,31 @@ class Registry:
             case Resumable(stream_management_id, node_id, counters):
                 known = Resumption(session.full_jid, session.node, node_id, counters)
                 _remember(self._resumable, stream_management_id, known)
+                self._awaited.pop(stream_management_id, None)
             case Forged():
                 self.forged += 1
             case Ended(reason, _, late, _):
                 self.ended[reason] += 1
                 self.late += late
                 self._forget_equal_counts(session.resumable_id)
+                if reason in _LEAVES_RESUMABLE and session.can_be_resumed:
+                    self._remember_lost(relayed, now + RESUMABLE_SECONDS)
             case _:
                 pass
+
+    def _await_resumption(self, session: Session, until: float) -> None:
+        if session.resumable_id is not None and session.can_be_resumed:
+            _remember(self._awaited, session.resumable_id, (session.node, until))
+
+    def _remember_lost(self, relayed: Relayed, until: float) -> None:
+        lost = (relayed.session.node, until)
+        user = user_of(relayed.session)
+        if user is not None:
+            _remember(self._lost_users, user, lost)
+        address = relayed.client_address
+        at_address = self._lost_addresses.get(address) or deque(maxlen=AWAITED_PER_ADDRESS)
+        at_address.append(lost)
+        _remember(self._lost_addresses, address, at_address)
 
     def _forget_equal_counts(self, stream_management_id: str | None) -> None:
         """Where client and node count alike, as nearly all do, nothing of it has to be kept."""

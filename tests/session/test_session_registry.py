@@ -21,7 +21,14 @@ from cxfr_proxy.session.commands import (
     Warned,
 )
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts, Registry, TransferRecord, user_of
+from cxfr_proxy.session.registry import (
+    RECENT_TRANSFERS,
+    RESUMABLE_SECONDS,
+    NodeCounts,
+    Registry,
+    TransferRecord,
+    user_of,
+)
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 USER = "juliet@example.org"
@@ -189,3 +196,44 @@ def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyP
 def test_the_user_is_known_once_it_is_certain() -> None:
     assert user_of(FakeRelayed(1, "a", jid=None).session) is None
     assert user_of(FakeRelayed(1, "a").session) == USER
+
+
+# --- who is lost, and comes back
+
+
+def lost(
+    subject: Registry, number: int, node: str, *, reason: Reason = Reason.CLIENT_LOST, resumes: bool = True
+) -> None:
+    relayed = FakeRelayed(number, node, jid=f"user{number}@example.org/home")
+    if resumes:
+        relayed.script.client(ENABLE).node(ENABLED)
+    subject.note(relayed, Ended(reason, None, 0, 0), 0.0)
+
+
+def test_who_was_lost_is_looked_for_on_its_node() -> None:
+    subject = registry()
+    lost(subject, 1, "a")
+    lost(subject, 2, "b")
+    assert subject.holder("user1@example.org", "198.51.100.7", 1.0) == "a"
+    assert subject.holder("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS) is None
+    assert subject.holder("user3@example.org", "192.0.2.1", 1.0) is None
+
+
+def test_without_a_name_the_address_is_a_guess_once_for_each_who_was_lost_there() -> None:
+    subject = registry()
+    for number, node in enumerate("aab"):
+        lost(subject, number, node)
+    assert [subject.holder(None, "192.0.2.1", 1.0) for _ in range(4)] == ["b", "a", "a", None]
+    assert subject.holder(None, "198.51.100.7", 1.0) is None
+    lost(subject, 4, "a")
+    assert subject.holder(None, "192.0.2.1", RESUMABLE_SECONDS) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "resumes"), [(Reason.CLIENT_CLOSED, True), (Reason.NODE_LOST, True), (Reason.CLIENT_LOST, False)]
+)
+def test_who_left_for_good_is_not_looked_for(reason: Reason, resumes: bool) -> None:
+    subject = registry()
+    lost(subject, 1, "a", reason=reason, resumes=resumes)
+    assert subject.holder("user1@example.org", "192.0.2.1", 1.0) is None
+    assert subject.holder(None, "192.0.2.1", 1.0) is None
