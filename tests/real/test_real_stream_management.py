@@ -1,4 +1,4 @@
-"""XEP-0198 through the proxy, between real clients and a real ejabberd cluster, whose nodes share their sessions."""
+"""XEP-0198 through the proxy, between real clients and real nodes: an ejabberd cluster, which shares its sessions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from real.certs import Authority
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
 from real.ejabberd import EjabberdCluster
 from real.programs import DOMAIN, HOST, PASSWORD, Need, require, wait_until
+from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.raw import RawClient, open_raw
 
@@ -347,3 +348,39 @@ async def test_a_client_that_was_lost_is_led_back_to_its_node(tmp_path: Path, au
                 assert await again.resume(juliet)
                 assert await _node_of(proxy, jid) == home
                 await again.acknowledge()
+
+
+async def test_what_a_node_did_not_acknowledge_before_it_died_is_not_acknowledged(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """In front of Prosody, killed while its client is asked: the counts were right up to then, and stay at that."""
+    require(Need.PROSODY)
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            prosody = await stack.enter_async_context(
+                ProsodyNode(tmp_path / "prosody", users=["juliet"], stream_management=True)
+            )
+            lines = [f"{name} {HOST}:{prosody.port}" for name in ("node1", "node2")]
+            proxy = await stack.enter_async_context(open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST)))
+            client = await stack.enter_async_context(open_raw(proxy.port))
+            jid = await client.login("juliet")
+            juliet = Counting(client)
+            await juliet.enable()
+            await client.send(_SUPPORT)
+            await client.send(_message(jid, "one"))
+            await client.read_until(rb"<body>one</body></message>")
+            await juliet.acknowledge()
+            await proxy.drain(await _node_of(proxy, jid), wait=False)
+            asked = await client.read_until(rb"<iq [^>]*id='([^']+)'[^>]*><query xmlns='urn:xmpp:cxfr'>.*?</iq>")
+            await client.send(f"<iq type='result' id='{asked[1].decode()}' to='{DOMAIN}'/>{_message(jid, 'two')}")
+            await client.read_until(rb"<body>two</body></message>")
+            await juliet.acknowledge()
+            acknowledged = juliet.up
+            await prosody.kill()
+            await client.send(_message(jid, "three"))
+            for _ in range(2):
+                await trio.sleep(0.3)
+                client.received = b""
+                await client.send(f"<r xmlns='{_SM}'/>")
+                ack = await client.read_until(rb"<a [^>]*?h=['\"]([0-9]+)['\"][^>]*>")
+                assert int(ack[1]) == acknowledged == juliet.up - 1
