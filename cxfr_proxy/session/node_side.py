@@ -23,7 +23,7 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.framing import USUAL, WATCHED, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing import STANZAS, USUAL, WATCHED, Element, Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
@@ -110,6 +110,8 @@ class NodeSide(ClientSide):
                 self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
             else:
                 self._report(Warned("it sent an element that can't be read, which was dropped"))
+                if name.rpartition(":")[2] in STANZAS:
+                    self._swallow_down(position)
             return
         self._pass_node(passage)
 

@@ -169,6 +169,11 @@ def test_a_forged_transfer_shifts_both_counts_while_nobody_moves() -> None:
     s.node(NEWS, a(0), a(1), NEWS, a(2)).client_gets(NEWS, a(0), edited(0), NEWS, edited(1)).is_in(State.BOUND)
 
 
+def test_a_stanza_that_cannot_be_read_is_counted_as_what_it_is() -> None:
+    s = Script().bind(stream_management=True).node("<x:message/>", "<x:other/>", NEWS).client_gets(NEWS)
+    s.client(a(0), a(1)).node_gets(edited(1), edited(2))
+
+
 def test_others_are_not_looked_at_because_of_it() -> None:
     s = Script(cut_through=True).bind(stream_management=True).node(FORGED).forget()
     long = f"<message from='a@b'><body>{'x' * 20_000}</body></message>"
