@@ -215,7 +215,7 @@ def test_a_noted_element_that_was_cut_through_is_not_whole() -> None:
     assert not scanned(lane, forged[:50])[0].whole or lane.cutting
     pieces = scanned(lane, forged[50:] + b"<iq/>")
     assert [(piece.data, piece.whole) for piece in pieces] == [(forged[50:], False), (b"<iq/>", True)]
-    assert pieces[0].note == Element(len(HEADER), len(HEADER) + len(forged), "iq")
+    assert pieces[0].note == Element(len(HEADER), len(HEADER) + len(forged), "iq", stanzas=1)
 
 
 def test_a_failure_while_cutting_through_carries_no_bytes() -> None:
