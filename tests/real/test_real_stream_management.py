@@ -228,14 +228,33 @@ async def _node_of(proxy: ProxyProcess, jid: str) -> str:
     return next(str(row["node"]) for row in await proxy.show("sessions") if row["jid"] == jid)
 
 
+async def _worker_of(proxy: ProxyProcess, jid: str | None) -> int:
+    """Who of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in turn."""
+    (number,) = [row["id"] for row in await proxy.show("sessions") if row["jid"] == jid]
+    return int(number) % 2
+
+
+async def _authenticated_elsewhere(proxy: ProxyProcess, user: str, not_at: int, stack: AsyncExitStack) -> Counting:
+    """A client at the other worker: the kernel deals them out, so it may take some."""
+    while True:
+        async with AsyncExitStack() as attempt:
+            counting = Counting(await attempt.enter_async_context(open_raw(proxy.port)))
+            await counting.authenticate(user)
+            if await _worker_of(proxy, None) != not_at:
+                stack.push_async_exit(attempt.pop_all())
+                return counting
+        await trio.sleep(0.2)
+
+
 @asynccontextmanager
 async def _open_pair(
-    folder: Path, authority: Authority, *, mode: str
+    folder: Path, authority: Authority, *, mode: str, workers: int = 1
 ) -> AsyncIterator[tuple[EjabberdCluster, ProxyProcess]]:
     async with EjabberdCluster(folder / "cluster", users=["juliet", "romeo"]) as cluster:
         lines = [f"node{n} {HOST}:{node.port} resume=shared" for n, node in enumerate(cluster.nodes, start=1)]
         certificate = authority.issue(DOMAIN, HOST)
-        async with open_proxy(folder, lines, certificate, options=["--sm-after-transfer", mode]) as proxy:
+        options = ["--sm-after-transfer", mode, "--workers", str(workers)]
+        async with open_proxy(folder, lines, certificate, options=options) as proxy:
             yield cluster, proxy
 
 
@@ -243,15 +262,18 @@ def _message(to: str, body: str) -> str:
     return f"<message to='{to}' type='chat' id='{body}'><body>{body}</body></message>"
 
 
-@pytest.mark.parametrize("mode", ["end", "wrap"])
+@pytest.mark.parametrize(("mode", "workers"), [("end", 1), ("wrap", 1), ("wrap", 2)])
 async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
-    mode: str, tmp_path: Path, authority: Authority
+    mode: str, workers: int, tmp_path: Path, authority: Authority
 ) -> None:
     """A client that knows XEP-0051 is asked, answers, and is lost. By default its session is over, and it learns so;
-    with ids of the proxy's own it resumes on the other node, and what came for it meanwhile is there."""
+    with ids of the proxy's own it resumes on the other node, and what came for it meanwhile is there. With two workers
+    it comes back to the other one."""
     require(Need.EJABBERD)
     with trio.fail_after(90):
-        async with _open_pair(tmp_path, authority, mode=mode) as (_, proxy), open_raw(proxy.port) as romeo:
+        async with AsyncExitStack() as stack:
+            _, proxy = await stack.enter_async_context(_open_pair(tmp_path, authority, mode=mode, workers=workers))
+            romeo = await stack.enter_async_context(open_raw(proxy.port))
             await romeo.login("romeo")
             async with open_raw(proxy.port) as client:
                 jid = await client.login("juliet")
@@ -261,7 +283,7 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
                 await client.send(_message(jid, "one"))
                 await client.read_until(rb"<body>one</body></message>")
                 await juliet.acknowledge()
-                node = await _node_of(proxy, jid)
+                node, worker = await _node_of(proxy, jid), await _worker_of(proxy, jid)
                 await proxy.drain(node, wait=False)
                 asked = await client.read_until(rb"<iq [^>]*id='([^']+)'[^>]*><query xmlns='urn:xmpp:cxfr'>.*?</iq>")
                 await juliet.acknowledge()
@@ -271,9 +293,13 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
                     await juliet.acknowledge()
             await wait_until(lambda: bool(proxy.events("transfer")), 5.0, "the transfer's end")
             await romeo.send(_message(jid, "meanwhile"))
-            async with open_raw(proxy.port) as client:
-                again = Counting(client)
-                await again.authenticate("juliet")
+            async with AsyncExitStack() as later:
+                if workers == 1:
+                    again = Counting(await later.enter_async_context(open_raw(proxy.port)))
+                    await again.authenticate("juliet")
+                else:
+                    again = await _authenticated_elsewhere(proxy, "juliet", worker, later)
+                client = again.client
                 granted = await again.resume(juliet)
                 assert granted == (mode == "wrap")
                 if granted:
@@ -348,6 +374,33 @@ async def test_a_client_that_was_lost_is_led_back_to_its_node(tmp_path: Path, au
                 assert await again.resume(juliet)
                 assert await _node_of(proxy, jid) == home
                 await again.acknowledge()
+
+
+async def test_new_workers_take_up_the_sessions_of_old_ones(tmp_path: Path, authority: Authority) -> None:
+    """Replacing the workers cuts everybody; each is led to its node, which would resume nobody of the other's."""
+    require(Need.EJABBERD)
+    with trio.fail_after(90):
+        async with _open_pair(tmp_path, authority, mode="wrap", workers=2) as (_, proxy):
+            homes: dict[str, str] = {}
+            clients: list[Counting] = []
+            async with AsyncExitStack() as stack:
+                for user in ("juliet", "romeo"):
+                    client = await stack.enter_async_context(open_raw(proxy.port))
+                    jid = await client.login(user)
+                    clients.append(Counting(client))
+                    await clients[-1].enable()
+                    homes[jid] = await _node_of(proxy, jid)
+                done = await proxy.command("restart-workers", "--wait")
+                assert done.code == 0, done.output
+                for counting in clients:
+                    await counting.client.read_to_end()
+            for user, old, (jid, home) in zip(("juliet", "romeo"), clients, homes.items(), strict=True):
+                async with open_raw(proxy.port) as client:
+                    again = Counting(client)
+                    await again.authenticate(user)
+                    assert await again.resume(old)
+                    assert home == await _node_of(proxy, jid)
+                    await again.acknowledge()
 
 
 async def test_what_a_node_did_not_acknowledge_before_it_died_is_not_acknowledged(

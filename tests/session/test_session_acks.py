@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+from forged import FORGERIES
 from honest_counters import SM, Party
 from lxml import etree
 from session_script import (
@@ -161,12 +162,33 @@ def test_without_counting_stanzas_are_answered_as_ever() -> None:
 # --- forged ones
 
 
-def test_a_forged_transfer_shifts_both_counts_while_nobody_moves() -> None:
-    s = Script().bind(stream_management=True).node(NEWS, FORGED, NEWS).client_gets(NEWS, NEWS)
+@pytest.mark.parametrize("forged", [FORGED, *FORGERIES.values()], ids=["with a sender", *FORGERIES])
+def test_a_forged_transfer_shifts_both_counts_while_nobody_moves(forged: str) -> None:
+    forged = forged.format(to=JID, host="evil.example", id="f")
+    s = Script().bind(stream_management=True).node(NEWS, forged, NEWS).client_gets(NEWS, NEWS)
     reply = s.sent[Side.NODE].rpartition(b"<iq")[2]
     s.expect(b"not-allowed" in reply, "the refusal").forget()
     s.client(HELLO, a(0), a(1), HELLO, a(2)).node_gets(HELLO, a(0), edited(2), HELLO, edited(3))
     s.node(NEWS, a(0), a(1), NEWS, a(2)).client_gets(NEWS, a(0), edited(0), NEWS, edited(1)).is_in(State.BOUND)
+
+
+def test_one_that_cannot_be_read_shifts_only_what_the_client_counts() -> None:
+    unreadable = "<iq type='set' id='f'><x:query y='urn:xmpp:cxfr'/></iq>"
+    s = Script().bind(stream_management=True).node(unreadable, NEWS).client_gets(NEWS).forget()
+    s.client(HELLO, a(1)).node_gets(HELLO, edited(2)).node(a(1)).client_gets(a(1))
+
+
+def test_a_forged_transfer_between_the_requests_to_count_and_their_answers() -> None:
+    """The node, which counts the client's already, has one more of them; its own it does not count yet."""
+    s = Script().bind().client(ENABLE).node(FORGED, ENABLED).forget()
+    s.client(HELLO).node_gets(HELLO).node(NEWS, a(1), a(2)).client_gets(NEWS, edited(0), edited(1))
+    s.client(a(1)).node_gets(a(1))
+
+
+def test_an_answer_to_somebody_else_is_the_nodes_and_counted_by_both() -> None:
+    s = knowing().order().forget().client(answer(number=9)).node_gets(answer(number=9))
+    s.client(answer("result", to="somebody@example.org")).node_gets(answer("result", to="somebody@example.org"))
+    s.node(a(3)).client_gets(a(3))
 
 
 def test_a_stanza_that_cannot_be_read_is_counted_as_what_it_is() -> None:
