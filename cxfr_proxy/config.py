@@ -36,6 +36,7 @@ __all__ = [
     "Limits",
     "ListenAddress",
     "SaslAuthzid",
+    "SmAfterTransfer",
     "StartTls",
     "Timeouts",
     "TrustNodeRedirects",
@@ -73,6 +74,13 @@ class CxfrUnknown(StrEnum):
 
     TRY = "try"
     SKIP = "skip"
+
+
+class SmAfterTransfer(StrEnum):
+    """What becomes of a stream with XEP-0198 into which the proxy has put a stanza, when its client leaves."""
+
+    END = "end"
+    WRAP = "wrap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +353,15 @@ class Config:
         "ask clients of which nothing is known by connection transfer (XEP-0051) first, or skip to the next way",
         "A client that doesn't know the request answers with an error and loses nothing; one that does "
         "moves without a gap.",
+    )
+    sm_after_transfer: SmAfterTransfer = setting(
+        Group.MOVING,
+        kinds.one_of(SmAfterTransfer),
+        SmAfterTransfer.END,
+        "what becomes of a stream with XEP-0198 that was asked by connection transfer, once its client leaves: end it "
+        "on the node; or wrap, which gives all clients ids by which they can resume through this proxy only",
+        "The node has counted fewer stanzas than the client, and might believe a wrong count, and lose one, if the "
+        "client resumed it by another way. With wrap nobody can resume what was begun before the proxy was restarted.",
     )
     redirect_window: float = setting(
         Group.MOVING,

@@ -60,6 +60,15 @@ class NodeTls(StrEnum):
     DIRECT = "direct"
 
 
+class Resume(StrEnum):
+    """Where a session of a node's can be resumed (XEP-0198)."""
+
+    OWN = "own"
+    """On this node only."""
+    SHARED = "shared"
+    """On every node that says so: they fetch each other's sessions, as the nodes of an ejabberd cluster do."""
+
+
 class ProxyHeader(StrEnum):
     """The PROXY protocol's version that tells a node the client's address."""
 
@@ -120,6 +129,7 @@ class NodeSpec:
     """The name the node's certificate has to bear; ``None`` leaves the choice to who dials."""
     send_proxy: ProxyHeader | None = None
     """``None``: no PROXY header."""
+    resume: Resume = Resume.OWN
     wish: Wish = Wish.READY
 
 
@@ -309,6 +319,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             _one_of(ProxyHeader),
             lambda spec, value: replace(spec, send_proxy=_choice(ProxyHeader, value)),
         ),
+        "resume": Option(_one_of(Resume), lambda spec, value: replace(spec, resume=_choice(Resume, value))),
         "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),
     }
 )

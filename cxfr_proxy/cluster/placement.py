@@ -20,7 +20,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cxfr_proxy.cluster.nodes import Node
+from cxfr_proxy.cluster.nodes import Health, Node, Resume
 
 _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
@@ -38,6 +38,19 @@ def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, in
     key = _home_key(user)
     # By name where draws are equal, so that the order of the list never decides about a home.
     return sorted(candidates, key=lambda node: (_draw(key, node), node.name))
+
+
+def rank_to_resume(ranked: Sequence[Node], holder: Node) -> list[Node]:
+    """The ranked candidates for a client whose session ``holder`` has, or had (XEP-0198): best first.
+
+    The holder as long as it is up and keeps its sessions, wherever its user belongs; else one that shares sessions with
+    it, if there is any.
+    """
+    if not holder.leaving and holder.health is Health.UP:
+        return [holder, *(node for node in ranked if node is not holder)]
+    if holder.spec.resume is Resume.SHARED:
+        return sorted(ranked, key=lambda node: node.spec.resume is not Resume.SHARED)
+    return list(ranked)
 
 
 def _load(node: Node, sessions: int) -> float:

@@ -17,7 +17,9 @@ class FleetDrainer:
         self._cluster = cluster
         self._fleet = fleet
         self._changed = changed
-        self._drains = Drains(pace, rate, counts_of=fleet.of_node, hurry=self._hurry, report=self._report)
+        self._drains = Drains(
+            pace, rate, counts_of=fleet.of_node, awaited=fleet.awaited, hurry=self._hurry, report=self._report
+        )
 
     @property
     def drains(self) -> dict[str, Drain]:
@@ -37,6 +39,9 @@ class FleetDrainer:
 
     def left(self, node: str) -> int:
         return self._fleet.of_node(node).sessions
+
+    def awaited(self, node: str) -> int:
+        return self._fleet.awaited(node)
 
     def waits(self, drain: Drain, reason: str | None) -> None:
         """What workers say of it."""

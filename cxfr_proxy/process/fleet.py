@@ -109,6 +109,10 @@ class Fleet:
             _add(total, (link.counts.nodes or {}).get(name))
         return total
 
+    def awaited(self, node: str) -> int:
+        """As :meth:`~cxfr_proxy.session.mover.Mover.awaited`, of all workers."""
+        return sum((link.counts.awaited or {}).get(node, 0) for link in self)
+
     def bury(self, slot: Slot, link: Link) -> None:
         """It is gone, and its sessions with it."""
         slot.links.remove(link)

@@ -1,55 +1,70 @@
 """What workers tell each other about users, kept for those that start later.
 
-A worker hears as it happens whom the others redirected and what can be resumed by which id. One that starts later is
-told what still matters, in pieces: all of it may be more than one line can hold.
+A worker hears as it happens whom the others redirected, what can be resumed by which id, and which clients were lost
+that may come back for their sessions. One that starts later is told what still matters, in pieces: all of it may be
+more than one line can hold.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, TypeVar
 
-from cxfr_proxy.process.messages import Redirected, Remembered, Resumable
-from cxfr_proxy.session.registry import REMEMBERED
+from cxfr_proxy.process.messages import Lost, Redirected, Remembered, Resumable
+from cxfr_proxy.session.registry import REMEMBERED, RESUMABLE_SECONDS
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 _T = TypeVar("_T")
 
-PIECE: Final = 500
-"""Entries a message. A JID has at most 3,071 bytes, so a line stays far below its limit."""
+PIECE: Final = 100
+"""Entries a message. A JID has at most 3,071 bytes, and counts that differ some 14 for each stanza that made them so
+and is not acknowledged: a line stays far below its limit."""
 
 
 class Memory:
-    """``redirect_window`` as the registry's, in seconds; ``limit`` for each of the two kinds, the oldest go first."""
+    """``redirect_window`` as the registry's, in seconds; ``limit`` for each of the three kinds, the oldest go first."""
 
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
         self._redirect_window = redirect_window
         self._limit = limit
         self._redirected: OrderedDict[str, float] = OrderedDict()
-        self._resumable: OrderedDict[str, str] = OrderedDict()
+        self._resumable: OrderedDict[str, Resumption] = OrderedDict()
+        self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
 
-    def note(self, message: Redirected | Resumable, now: float) -> None:
+    def note(self, message: Redirected | Resumable | Lost, now: float) -> None:
         """A worker has just said it."""
         match message:
             case Redirected(user):
                 self._redirected[user] = now
                 self._redirected.move_to_end(user)
                 self._forget(now)
-            case Resumable(stream_management_id, full_jid):
-                self._resumable[stream_management_id] = full_jid
+            case Resumable(stream_management_id, resumption):
+                self._resumable[stream_management_id] = resumption
                 self._resumable.move_to_end(stream_management_id)
                 if len(self._resumable) > self._limit:
                     self._resumable.popitem(last=False)
+            case Lost():
+                self._lost.append((message, now))
+                self._forget(now)
 
     def pieces(self, now: float) -> list[Remembered]:
         """Everything that matters at this time, oldest first."""
         self._forget(now)
         redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
         resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
-        return [*(Remembered(each, {}) for each in redirected), *(Remembered({}, each) for each in resumable)]
+        lost = [tuple(replace(each, seconds_ago=now - at) for each, at in piece) for piece in _cut(list(self._lost))]
+        return [
+            *(Remembered(each, {}, ()) for each in redirected),
+            *(Remembered({}, each, ()) for each in resumable),
+            *(Remembered({}, {}, each) for each in lost),
+        ]
 
     def _forget(self, now: float) -> None:
-        """Redirects that are too many, or out of the window."""
+        """Redirects that are too many, or out of the window; clients whose sessions are looked for no more."""
+        while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
+            self._lost.popleft()
         while self._redirected:
             user, at = next(iter(self._redirected.items()))
             if len(self._redirected) <= self._limit and now - at < self._redirect_window:

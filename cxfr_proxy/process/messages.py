@@ -24,8 +24,9 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of this language. To be raised with every change."""
 
 
@@ -119,10 +120,11 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
-    ``resumable``: full JIDs by the id of their session (XEP-0198)."""
+    ``resumable``: by the id that the client has."""
 
     redirected: dict[str, float]
-    resumable: dict[str, str]
+    resumable: dict[str, Resumption]
+    lost: tuple[Lost, ...]
 
 
 # --- from a worker
@@ -154,12 +156,14 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCounts:
-    """``waiting``: by node, why its drain does not go on. ``refused``: connections turned away or left waiting."""
+    """``awaited``: by node, who was cut from it and may still come for its session. ``waiting``: by node, why its drain
+    does not go on. ``full``: connections left waiting."""
 
     sessions: int = 0
     connections: int = 0
     last_id: int = 0
     nodes: dict[str, NodeCounts] | None = None
+    awaited: dict[str, int] | None = None
     waiting: dict[str, str] | None = None
     addresses: dict[str, int] | None = None
     ended: dict[str, int] | None = None
@@ -219,10 +223,20 @@ class Redirected:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """The session of that full JID can be resumed (XEP-0198) by that id."""
+    """A client can resume its session (XEP-0198) by that id, or its counts have shifted since that was said."""
 
     stream_management_id: str
-    full_jid: str
+    resumption: Resumption
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A client that can resume its session on that node was lost. ``user`` is a bare JID, where it is known."""
+
+    user: str | None
+    address: str
+    node: str
+    seconds_ago: float = 0.0
 
 
 Message = (
@@ -245,6 +259,7 @@ Message = (
     | Stopped
     | Redirected
     | Resumable
+    | Lost
 )
 
 KINDS: Final[Mapping[str, type]] = {kind.__name__: kind for kind in typing.get_args(Message)}

@@ -31,6 +31,8 @@ class Drainer(Protocol):
 
     def left(self, node: str) -> int: ...
 
+    def awaited(self, node: str) -> int: ...
+
 
 class NodeList:
     """``changed`` is called after each reading, when the list is as it should be."""
@@ -84,9 +86,9 @@ class NodeList:
         return changes
 
     def forget_empty(self) -> None:
-        """Drop the nodes whose line is gone and that nobody is on any more."""
+        """Drop the nodes whose line is gone, and that nobody is on or will be fetched from any more."""
         for node in self._cluster:
-            if node.removed and not self._drainer.left(node.name):
+            if node.removed and not self._drainer.left(node.name) and not self._drainer.awaited(node.name):
                 self._cluster.forget(node.name)
                 self._drainer.undrain(node.name)
 

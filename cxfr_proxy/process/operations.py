@@ -92,7 +92,7 @@ class ProxyOperations:
     def _progress(self, drain: Drain) -> DrainProgress:
         counts = self._sessions.of_node(drain.node)
         moved = counts.moved - drain.moved_before
-        left = self._drainer.left(drain.node)
+        left, awaited = self._drainer.left(drain.node), self._drainer.awaited(drain.node)
         overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
         undrained = self._drainer.drains.get(drain.node) is not drain
         return DrainProgress(
@@ -104,7 +104,7 @@ class ProxyOperations:
             silent=counts.silent - drain.silent_before,
             failed=counts.failed - drain.failed_before,
             left=left,
-            finished=not left or overdue or undrained,
+            finished=not (left or awaited) or overdue or undrained,
             waiting_reason="the drain was called off" if undrained else drain.waiting_reason,
         )
 

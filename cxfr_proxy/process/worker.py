@@ -11,6 +11,7 @@ worker whose supervisor is gone moves its clients as it would at a stop, and end
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -38,6 +39,7 @@ from cxfr_proxy.process.messages import (
     Hello,
     Leave,
     Listing,
+    Lost,
     Message,
     NodeDown,
     NodeGoing,
@@ -62,7 +64,8 @@ from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import Registry, user_of
+from cxfr_proxy.session.registry import Registry, may_come_back, user_of
+from cxfr_proxy.xmpp.stream_management import Counters
 
 ROWS_AT_A_TIME: Final = 100
 """Rows made between two checkpoints: about a millisecond, in which no session is served."""
@@ -70,6 +73,8 @@ _REPORT_SECONDS: Final = 0.005
 """Between two reports at least; the first one behind a pause is sent at once."""
 _REPORT_SHARE: Final = 0.02
 """Of the time, for making reports: those of many nodes and addresses are sent less often."""
+_AWAITING_SECONDS: Final = 0.1
+"""Between two reports while clients are awaited."""
 _WORDS_SECONDS: Final = 1.0
 """For the last words, at the end."""
 
@@ -184,6 +189,7 @@ class _Parts:
         )
         self._post = post
         self._changed = changed
+        self._shifted: dict[str, Counters] = {}  # not told yet, by resumable id
 
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them."""
@@ -192,9 +198,27 @@ class _Parts:
                 user = user_of(relayed.session)
                 if user is not None:
                     self._post(Redirected(user))
-            case commands.Resumable(stream_management_id) if relayed.session.full_jid is not None:
-                self._post(Resumable(stream_management_id, relayed.session.full_jid))
+            case commands.Resumable(stream_management_id):
+                self._tell_resumable(stream_management_id)
+            case commands.Shifted(counters):
+                if relayed.session.resumable_id is not None:
+                    self._shifted[relayed.session.resumable_id] = counters
+            case commands.Ended(reason) if may_come_back(relayed.session, reason):
+                self._post(Lost(user_of(relayed.session), relayed.client_address, relayed.session.node))
         self._changed()
+
+    def _tell_resumable(self, stream_management_id: str) -> None:
+        known = self.registry.resumption(stream_management_id)
+        if known is not None:
+            self._post(Resumable(stream_management_id, known.without_equal_counts()))
+
+    def tell_shifted(self) -> None:
+        """Whose counts have changed. A stream that was resumed by another one meanwhile has no say any more."""
+        shifted, self._shifted = self._shifted, {}
+        for stream_management_id, counters in shifted.items():
+            known = self.registry.resumption(stream_management_id)
+            if known is not None and known.counters is counters:
+                self._tell_resumable(stream_management_id)
 
     def counts(self) -> WorkerCounts:
         registry, limit = self.registry, self.config.limits.connections_per_address
@@ -203,6 +227,7 @@ class _Parts:
             connections=registry.connections,
             last_id=registry.last_id,
             nodes=registry.nodes,
+            awaited=registry.awaited(trio.current_time()),
             waiting={
                 name: drain.waiting_reason
                 for name, drain in self.mover.drains.items()
@@ -221,8 +246,14 @@ class _Parts:
         now = trio.current_time()
         for user, seconds_ago in told.redirected.items():
             self.registry.remember_redirected(user, now - seconds_ago)
-        for stream_management_id, full_jid in told.resumable.items():
-            self.registry.remember_resumable(stream_management_id, full_jid)
+        for stream_management_id, resumption in told.resumable.items():
+            self.registry.remember_resumable(stream_management_id, resumption)
+        for lost in told.lost:
+            self.remember_lost(lost)
+
+    def remember_lost(self, lost: Lost) -> None:
+        at = trio.current_time() - lost.seconds_ago
+        self.registry.remember_lost(lost.user, lost.address, lost.node, at)
 
     def follow(self, told: Nodes) -> None:
         """The nodes are these now; those that are leaving are to be emptied."""
@@ -310,8 +341,10 @@ class Worker:
                 parts.remember(message)
             case Redirected(user):
                 parts.registry.remember_redirected(user, trio.current_time())
-            case Resumable(stream_management_id, full_jid):
-                parts.registry.remember_resumable(stream_management_id, full_jid)
+            case Resumable(stream_management_id, resumption):
+                parts.registry.remember_resumable(stream_management_id, resumption)
+            case Lost():
+                parts.remember_lost(message)
             case ReloadCertificates(request):
                 self._reload(parts, request)
             case Ask(request, what):
@@ -372,14 +405,18 @@ class Worker:
 
     async def _report(self) -> None:
         assert self._parts is not None
+        registry = self._parts.registry
         while True:
-            await self._dirty.wait()
+            awaits = registry.awaited(trio.current_time())
+            with trio.move_on_after(_AWAITING_SECONDS if awaits else math.inf):  # time alone ends waiting
+                await self._dirty.wait()
             self._dirty = trio.Event()
             began = time.thread_time()
             self._post_report(self._parts)
             await trio.sleep(max(_REPORT_SECONDS, (time.thread_time() - began) / _REPORT_SHARE))
 
     def _post_report(self, parts: _Parts) -> None:
+        parts.tell_shifted()
         self._channel.post(Report(parts.counts()))
 
 

@@ -21,7 +21,7 @@ import trio
 
 from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.nodes import Cluster, Node
-from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, StartTls, TrustNodeRedirects
+from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.check import Informed
@@ -84,7 +84,8 @@ class ClientServer:
             limits=config.limits,
             try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
             token=_token,
-            jid_of_resumable=registry.jid_of_resumable,
+            resumption=registry.resumption,
+            wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
             trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
             redirect_targets=config.redirection,
             check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
@@ -107,7 +108,7 @@ class ClientServer:
         endpoint = counted = None
         try:
             endpoint = Endpoint.from_socket(sock)
-            address = client[0] if client is not None else "local"
+            address = _address(client)
             if not self._registry.connected(address, self._config.limits.connections_per_address):
                 emit(_log, "client-refused", level=logging.WARNING, client=address, reason="connections-per-address")
                 return
@@ -163,7 +164,11 @@ class ClientServer:
 
         Raises :class:`NodeError`, for the client, if there is none.
         """
-        ranked = placement.rank(_hinted_user(header), self._cluster.candidates(), self._registry.sessions_by_node())
+        user = _hinted_user(header)
+        ranked = placement.rank(user, self._cluster.candidates(), self._registry.sessions_by_node())
+        holder = self._registry.holder(user, _address(client), trio.current_time())
+        if holder is not None and holder in self._cluster:
+            ranked = placement.rank_to_resume(ranked, self._cluster.get(holder))
         for node in ranked:
             try:
                 with self._registry.expecting(node.name):
@@ -238,7 +243,7 @@ class _Connection:
 
     @property
     def _address(self) -> str:
-        return self._client[0] if self._client is not None else "local"
+        return _address(self._client)
 
     async def run(self) -> None:
         try:
@@ -361,6 +366,10 @@ class _Connection:
 
 def _peer(address: object) -> Peer | None:
     return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+
+def _address(peer: Peer | None) -> str:
+    return peer[0] if peer is not None else "local"
 
 
 def _hinted_user(header: StreamHeader) -> str | None:

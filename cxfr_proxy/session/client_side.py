@@ -2,7 +2,7 @@
 
 In use, it passes unseen. While it is negotiated, while a transfer runs and once the node is gone it is read element by
 element: an answer to our own IQ is kept from the node, which never saw the question, and a stanza for which there is no
-node any more gets an error of type ``wait``: it never vanishes.
+node any more gets an error of type ``wait``, or stays unacknowledged (XEP-0198): it never vanishes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class ClientSide(Moving):
                 self._on_client_end()
             case Failure(condition=condition, text=text):
                 self._on_client_fault(ClientError(condition, text))
-            case Element(name=name):
-                self._on_client_element(name, piece.data)
+            case Element(name=name, stanzas=position):
+                self._on_client_element(name, piece.data, position)
 
     def _on_client_header(self, raw: bytes) -> None:
         try:
@@ -74,22 +74,17 @@ class ClientSide(Moving):
         self._header_to_node = header
         self._pass_up(header.raw)
 
-    def _on_client_element(self, name: str, data: bytes) -> None:
+    def _on_client_element(self, name: str, data: bytes, position: int) -> None:
         if not self._client_out:
             # With XEP-0198 it was not acknowledged, and the client knows.
             self._late += data.startswith(_STANZAS) and not self.stream_management
             return
-        if self.state is State.BOUND or self.state is State.TRANSFERRING:
-            if name in USUAL:
-                self._on_client_stanza(data)
-                return
-            if not self._node_out:
-                return
-        elif self.state is not State.NEGOTIATING:
-            self._answer_undelivered(data)
+        usual = name in USUAL and name != "a"
+        if self.state is not State.NEGOTIATING and (usual or not self._node_out):
+            self._on_client_stanza(name, data, position)
             return
         try:
-            passage = self._negotiation.from_client(data, self._header_to_node)
+            passage = self._negotiation.from_client(data, self._header_to_node, position)
         except ClientError as error:
             self._on_client_fault(error)
             return
@@ -114,16 +109,18 @@ class ClientSide(Moving):
             self._hold_client = True
             self._choose_reading()
 
-    def _on_client_stanza(self, data: bytes) -> None:
+    def _on_client_stanza(self, name: str, data: bytes, position: int) -> None:
         """A stanza that is looked at: it holds the watched bytes, or a transfer runs, or the node is gone."""
-        if may_be_watched(data) and self._is_answer(data):
+        if may_be_watched(data) and self._take_answer(data, position):
             return
         if self._node_out:
             self._send(Side.NODE, data)
-        else:
+        elif not self.stream_management:
             self._answer_undelivered(data)
+        elif name == "r":
+            self._say_last_ack()
 
-    def _is_answer(self, data: bytes) -> bool:
+    def _take_answer(self, data: bytes, position: int) -> bool:
         """Whether it answers one of our own IQs, which the node never saw, and so it must not see the answer."""
         try:
             element = stanza.parse(data, self._header_to_node.context)
@@ -137,6 +134,7 @@ class ClientSide(Moving):
             return False
         if not connection_transfer.fits(element, self._domain, self.full_jid):
             return False
+        self._swallow_up(position)
         if transfer.rung is Rung.CXFR:
             if answer.accepted:
                 if not transfer.accepted:  # saying it again gains no time
@@ -145,8 +143,7 @@ class ClientSide(Moving):
             else:
                 self._knows_cxfr = False
                 self._next_rung(Outcome.REFUSED)
-        # A client that has begun to count its stanzas (XEP-0198) counts this one, so the node has to as well.
-        return not self._negotiation.counting_up
+        return True
 
     def _answer_undelivered(self, data: bytes) -> None:
         try:
@@ -154,7 +151,9 @@ class ClientSide(Moving):
         except stanza.MalformedElement:
             return
         reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
-        if reply is not None:
+        if self._down.cutting:
+            self._late += 1  # in the middle of an element nothing can be said
+        elif reply is not None:
             self._send(Side.CLIENT, reply)
 
     def _on_client_end(self) -> None:
@@ -180,9 +179,8 @@ class ClientSide(Moving):
         if self._client_out:
             self._end_client_output()  # it is gone, so nothing can be said to it any more
         if self._node_out:
-            # With XEP-0198 the node keeps a cut session for resumption; without, or after a transfer, nobody comes back
-            # for it.
-            self._end_node_stream(cleanly=not self.stream_management)
+            # With XEP-0198 the node keeps a cut session for resumption; without, nobody comes back for it.
+            self._end_node_stream(cleanly=not self.can_be_resumed)
             self._end_node_output()
         self._move(State.CLOSING)
         self._await_others(self._policy.timeouts.node_close_timeout)

@@ -6,10 +6,11 @@ the registry and the log. Nothing here can block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.xmpp.stream_management import Counters
 
 
 class Side(IntEnum):
@@ -94,10 +95,22 @@ class BoundTo:
 
 
 @dataclass(frozen=True, slots=True)
+class Shifted:
+    """The counts of a stream that can be resumed (:class:`Resumable`) have come to differ, or differ more."""
+
+    counters: Counters = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Resumable:
-    """XEP-0198 is on and the session can be resumed by this id."""
+    """XEP-0198 is on and the client can resume the session by this id.
+
+    ``node_id`` is the node's id for it. ``counters`` stay the session's own, and are kept up.
+    """
 
     stream_management_id: str
+    node_id: str
+    counters: Counters | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +195,4 @@ class Ended:
     undelivered: int
 
 
-Event = BoundTo | Resumable | NodeLost | Asked | Answered | Transferred | Forged | Warned | Ended
+Event = BoundTo | Resumable | Shifted | NodeLost | Asked | Answered | Transferred | Forged | Warned | Ended

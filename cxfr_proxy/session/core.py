@@ -40,13 +40,14 @@ class Farewell:
     """What ends the client's stream: an error of the proxy's own, one of the node's as it came, or none.
 
     ``condition`` ``None``: no error of the proxy's. ``text`` and ``content`` as in
-    :func:`cxfr_proxy.xmpp.stanza.stream_error`.
+    :func:`cxfr_proxy.xmpp.stanza.stream_error`. ``silent``: not even the stream's end is said.
     """
 
     condition: str | None = None
     text: str | None = None
     content: str | None = None
     verbatim: bytes = b""
+    silent: bool = False
 
     def error(self, prefix: str) -> bytes:
         """The error's bytes; empty where there is none. ``prefix``: the stream namespace's, in the client's header."""
@@ -117,7 +118,8 @@ class SessionCore:
             offer_starttls=offer_starttls,
             max_bytes=limits.max_element_up,
             check_authzid=policy.check_authzid,
-            jid_of_resumable=policy.jid_of_resumable,
+            resumption=policy.resumption,
+            new_id=policy.token if policy.wrap_resumable_ids else None,
         )
         self._header_to_node = header  # the client's
         self._header_to_client: StreamHeader | None = None  # the node's
@@ -163,7 +165,20 @@ class SessionCore:
 
     @property
     def stream_management(self) -> bool:
-        return self._negotiation.stream_management
+        """XEP-0198 is on."""
+        return self._negotiation.management.on
+
+    @property
+    def resumable_id(self) -> str | None:
+        """What the client can resume its stream with; ``None`` where it can't."""
+        management = self._negotiation.management
+        return management.id if management.resumable else None
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether the client may take this stream up again elsewhere, and finds its counts to be right there."""
+        management = self._negotiation.management
+        return management.resumable and (not management.shifted or management.id != management.node_id)
 
     @property
     def rung(self) -> Rung | None:
@@ -260,7 +275,7 @@ class SessionCore:
             self._end_node_stream(cleanly=True)
         self._end_node_output()
         if self._client_out:
-            if not self._down.cutting:  # in the middle of an element nothing can be said any more
+            if not (self._down.cutting or farewell.silent):  # in the middle of an element nothing can be said any more
                 self._send(Side.CLIENT, self._last_words(farewell))
             self._end_client_output()
         self._move(State.CLOSING)

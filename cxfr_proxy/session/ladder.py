@@ -43,7 +43,8 @@ class Order:
 
     ``target`` is the node it goes to; ``None`` where it is only to reconnect. ``server`` is the address told to the
     client; ``None``: its domain, "simply reconnect". ``may_redirect``: it may be sent to another host by stream error.
-    ``hurried``: there is no time to ask, only to tell.
+    ``hurried``: there is no time to ask, only to tell. ``resumes``: a stream that is cut (XEP-0198) can be resumed
+    where the client goes.
     """
 
     trigger: Trigger
@@ -51,18 +52,17 @@ class Order:
     server: Server | None = None
     may_redirect: bool = True
     hurried: bool = False
+    resumes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What decides about a client's rungs.
 
-    ``stream_management``: XEP-0198 counts stanzas; ``resumable``: and the stream can be resumed. ``knows_cxfr``:
-    ``None`` where nothing is known.
+    ``resumable``: by XEP-0198. ``knows_cxfr``: ``None`` where nothing is known.
     """
 
     tls: bool
-    stream_management: bool
     resumable: bool
     full_jid_known: bool
     knows_cxfr: bool | None
@@ -70,13 +70,13 @@ class Traits:
 
 def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unknown: bool) -> Rung:
     """The rung to try after ``tried``. :attr:`Rung.RESET` can always be; it ends the stream, so nothing follows it."""
-    if traits.resumable:
-        return Rung.CUT
-    may_know = traits.knows_cxfr if traits.knows_cxfr is not None else try_unknown
-    # An injected stanza would shift XEP-0198's counters of both sides.
-    may_ask = traits.full_jid_known and not traits.stream_management and not order.hurried
+    # A guess that is wrong costs a client that can resume its stream more than a cut does.
+    may_know = traits.knows_cxfr if traits.knows_cxfr is not None else try_unknown and not traits.resumable
+    may_ask = traits.full_jid_known and not order.hurried
     if Rung.CXFR not in tried and may_know and may_ask:
         return Rung.CXFR
+    if traits.resumable:
+        return Rung.CUT
     # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
     if Rung.SEE_OTHER_HOST not in tried and order.server is not None and order.may_redirect and traits.tls:
         return Rung.SEE_OTHER_HOST

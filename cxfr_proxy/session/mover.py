@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.cluster.nodes import Cluster, Resume
 from cxfr_proxy.cluster.plan import plan_drain
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
@@ -55,6 +55,7 @@ class Mover:
             self._pace,
             transfer_rate,
             counts_of=registry.of_node,
+            awaited=self.awaited,
             hurry=self._close_the_rest,
             look_after=self._stop_logins,
             report=report,
@@ -126,6 +127,10 @@ class Mover:
         """Sessions still on it."""
         return self._registry.of_node(node).sessions
 
+    def awaited(self, node: str) -> int:
+        """Clients that were cut from it and may still come for their sessions, which other nodes fetch from it."""
+        return self._registry.awaited(self._clock())[node]
+
     # --- the one task
 
     async def run(self) -> None:
@@ -186,6 +191,9 @@ class Mover:
         if trigger is Trigger.DRAIN:
             candidates = [node for node in candidates if node.usable]  # nobody is moved onto a node that is down
         ranked = placement.rank(user, candidates, self._registry.sessions_by_node())
+        source = self._cluster.get(session.node) if session.node in self._cluster else None
+        if source is not None:
+            ranked = [node for node in placement.rank_to_resume(ranked, source) if node is not source]
         if not ranked:
             return Order(trigger, hurried=hurried)
         target = ranked[0].spec
@@ -195,6 +203,7 @@ class Mover:
             server=Server(target.public.host, target.public.port) if target.public is not None else None,
             may_redirect=not self._registry.redirected_lately(user, self._clock()),
             hurried=hurried,
+            resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
         )
 
     # --- drains end

@@ -33,7 +33,7 @@ class Drain:
     deadline: float | None
     hurried: bool = False
     done: bool = False
-    """The node was seen empty."""
+    """The node was seen empty, and nobody awaited."""
     waiting_reason: str | None = None
     """Why nobody is being moved; ``None`` while there is no reason not to."""
 
@@ -98,9 +98,10 @@ class OwnPace:
 class Drains:
     """The drains by node.
 
-    ``counts_of`` gives a node's counts as they stand; ``hurry`` is called with the name of a node whose deadline has
-    come, ``look_after`` again and again with that of each that is not empty yet. ``report`` is told what becomes of a
-    drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients), and ``drain-ends`` when it is empty.
+    ``counts_of`` gives a node's counts as they stand, ``awaited`` how many of those that were cut from it may still
+    come for their sessions. ``hurry`` is called with the name of a node whose deadline has come, ``look_after`` again
+    and again with that of each that is not empty yet. ``report`` is told what becomes of a drain: ``drain-begins``,
+    ``drain-waits`` (for a node to take its clients), and ``drain-ends`` when it is empty.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Drains:
         usual_rate: float,
         *,
         counts_of: Callable[[str], NodeCounts],
+        awaited: Callable[[str], int],
         hurry: Callable[[str], None],
         look_after: Callable[[str], None] | None = None,
         report: Callable[[str, Drain], None] | None = None,
@@ -117,6 +119,7 @@ class Drains:
         self._pace = pace
         self._usual_rate = usual_rate
         self._counts_of = counts_of
+        self._awaited = awaited
         self._hurry = hurry
         self._look_after = look_after
         self._report = report
@@ -179,7 +182,7 @@ class Drains:
                     self._hurry(drain.node)
 
     def _see(self, drain: Drain) -> None:
-        if not self._counts_of(drain.node).sessions:
+        if not self._counts_of(drain.node).sessions and not self._awaited(drain.node):
             drain.done = True
             drain.waiting_reason = None
             self._restore_rate()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cxfr_proxy.session.acks import Acknowledged
 from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Outcome, Side
-from cxfr_proxy.session.core import Farewell, SessionCore
+from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.state import State, Transfer
 from cxfr_proxy.xmpp import connection_transfer
@@ -17,7 +18,7 @@ _server: Final = functools.lru_cache(maxsize=256)(Server.parse)
 """Clients are many and domains few."""
 
 
-class Moving(SessionCore):
+class Moving(Acknowledged):
     """A session that can be told to move."""
 
     __slots__ = ()
@@ -27,8 +28,7 @@ class Moving(SessionCore):
         assert transfer is not None
         traits = Traits(
             tls=self._tls,
-            stream_management=self._negotiation.counting_up,
-            resumable=self._negotiation.resumable,
+            resumable=self._negotiation.management.resumable,
             full_jid_known=self.full_jid is not None,
             knows_cxfr=self._knows_cxfr,
         )
@@ -70,8 +70,7 @@ class Moving(SessionCore):
         """After a chunk from the node: is there a boundary for an IQ that waits for one?"""
         if self._iq_due is not None and not self._down.cutting and self._client_out:
             iq, self._iq_due = self._iq_due, None
-            self._send(Side.CLIENT, iq)
-            self._choose_reading()
+            self._inject_down(iq)
 
     def _next_rung(self, outcome: Outcome) -> None:
         transfer = self._transfer
@@ -82,7 +81,15 @@ class Moving(SessionCore):
         self._climb()
 
     def _cut(self) -> None:
-        """Both legs end without a word: with XEP-0198 each side can take up where it was cut."""
+        """Both legs end without a word: with XEP-0198 each side can take up where it was cut.
+
+        Where the client goes to nobody could, or not rightly, so the node's stream is ended: what waits in it does not
+        wait for nothing, and the client's attempt to resume fails in good order.
+        """
+        transfer = self._transfer
+        if self._node_out and not (self.can_be_resumed and transfer is not None and transfer.order.resumes):
+            self._close_node_first(Farewell(silent=True))
+            return
         self._settle_transfer(Outcome.MOVED)
         if self._client_out:
             self._client_out = False

@@ -25,7 +25,7 @@ from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
-from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.framing import STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
@@ -81,8 +81,8 @@ class NodeSide(ClientSide):
                 self._on_node_end(Reason.NODE_CLOSED)
             case Failure(condition=condition, text=text):
                 self._on_node_fault(NodeError(condition, text))
-            case Element(name=name):
-                self._on_node_element(name, piece)
+            case Element(name=name, stanzas=position):
+                self._on_node_element(name, piece, position)
 
     def _on_node_header(self, raw: bytes) -> None:
         try:
@@ -94,24 +94,26 @@ class NodeSide(ClientSide):
             self._header_due = False
         self._pass_down(self._header_to_client.raw)
 
-    def _on_node_element(self, name: str, piece: Piece) -> None:
+    def _on_node_element(self, name: str, piece: Piece, position: int) -> None:
         header = self._header_to_client
         assert header is not None, "a framer reports the header first"
         if not piece.whole:
             self._on_cut_through(name, piece.data, header)
             return
-        if _is_iq(name) and may_be_watched(piece.data) and self._is_forged(piece.data, header):
+        if _is_iq(name) and may_be_watched(piece.data) and self._is_forged(piece.data, header, position):
             return
-        if self.state is not State.NEGOTIATING and name in USUAL:
+        if self.state is not State.NEGOTIATING and name in USUAL and name != "a":
             self._pass_down(piece.data)
             return
         try:
-            passage = self._negotiation.from_node(piece.data, header, self._domain)
+            passage = self._negotiation.from_node(piece.data, header, self._domain, position)
         except stanza.MalformedElement:
             if self.state is State.NEGOTIATING:
                 self._on_node_fault(NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
             else:
                 self._report(Warned("it sent an element that can't be read, which was dropped"))
+                if name.rpartition(":")[2] in STANZAS:
+                    self._swallow_down(position)
             return
         self._pass_node(passage)
 
@@ -130,27 +132,28 @@ class NodeSide(ClientSide):
             self._report(Forged())
         self._give_up(Reason.NODE_FAULT)
 
-    def _is_forged(self, data: bytes, header: StreamHeader) -> bool:
+    def _is_forged(self, data: bytes, header: StreamHeader, position: int) -> bool:
         """Whether an element with the watched bytes tells the client to move. Only this proxy may do that."""
         try:
             element = stanza.parse(data, header.context)
         except stanza.MalformedElement:
             # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
-            self._swallow(None)
+            self._swallow(None, position)
             return True
         if not connection_transfer.is_transfer(element):
             return False
-        self._swallow(element)
+        self._swallow(element, position)
         return True
 
-    def _swallow(self, forged: stanza.Element | None) -> None:
+    def _swallow(self, forged: stanza.Element | None, position: int) -> None:
         """Keep that stanza from the client and answer its sender; ``None``: it can't be read, so nobody is answered."""
         self._report(Forged())
+        self._swallow_down(position)
         if forged is None or not self._node_out:
             return
         reply = stanza.error_reply(forged, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
         if reply is not None:
-            self._send(Side.NODE, reply)
+            self._inject_up(reply)
 
     def _pass_node(self, passage: Passage) -> None:
         if passage.ends is not None:
@@ -168,7 +171,8 @@ class NodeSide(ClientSide):
             self._header_due = self._features_due = True
         if passage.bound is not None and negotiating:
             self._on_bound(passage.bound)
-        self._note_stream_management()
+        if passage.resumable:
+            self._on_resumable()
         self._report_warnings()
         if passage.hold_client is False and self._hold_client:
             self._hold_client = False
@@ -186,11 +190,11 @@ class NodeSide(ClientSide):
             self._report(Warned(warning))
         self._negotiation.warnings = ()
 
-    def _note_stream_management(self) -> None:
-        resumable = self._negotiation.stream_management_id
-        if resumable is not None and not self._ended:
-            self._negotiation.stream_management_id = None
-            self._report(Resumable(resumable))
+    def _on_resumable(self) -> None:
+        self._choose_reading()
+        management = self._negotiation.management
+        if management.id is not None and management.node_id is not None and not self._ended:
+            self._report(Resumable(management.id, management.node_id, management.counters))
 
     def _on_bound(self, bound: Bound) -> None:
         limits = self._policy.limits

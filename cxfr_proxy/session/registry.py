@@ -27,13 +27,21 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 _V = TypeVar("_V")
 
 RECENT_TRANSFERS: Final = 1000
 """As many as ``show transfers`` lists: the last ten seconds at the default rate."""
 REMEMBERED: Final = 100_000
-"""Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 20 MB when full."""
+"""Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 30 MB when full."""
+RESUMABLE_SECONDS: Final = 600.0
+"""How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
+AWAITED_SECONDS: Final = 12.0
+"""How long a client that was cut is waited for: the slowest seen to resume took 9.5 s to come back."""
+AWAITED_PER_ADDRESS: Final = 64
+_LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
+"""A client whose session ended so may come back for it."""
 
 
 class Relayed(Protocol):
@@ -95,7 +103,10 @@ class Registry:
         self._logging_in: dict[int, Relayed] = {}
         self._redirect_window = redirect_window
         self._redirected: OrderedDict[str, float] = OrderedDict()
-        self._resumable: OrderedDict[str, str] = OrderedDict()
+        self._resumable: OrderedDict[str, Resumption] = OrderedDict()
+        self._lost_users: OrderedDict[str, tuple[str, float]] = OrderedDict()  # node, and until when
+        self._lost_addresses: OrderedDict[str, deque[tuple[str, float]]] = OrderedDict()
+        self._awaited: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by resumable id
         self._addresses: Counter[str] = Counter()
         self.connections = 0
         """Bound or not."""
@@ -198,13 +209,51 @@ class Registry:
         """That user (a bare JID) was sent to another address at that time; the last time counts."""
         _remember(self._redirected, user, max(now, self._redirected.get(user, now)))
 
-    def remember_resumable(self, stream_management_id: str, full_jid: str) -> None:
-        """The session can be resumed by that id."""
-        _remember(self._resumable, stream_management_id, full_jid)
+    def remember_resumable(self, stream_management_id: str, resumption: Resumption) -> None:
+        """A client has a session that it can resume by that id. If it was cut, it has come for it."""
+        _remember(self._resumable, stream_management_id, resumption)
+        self._awaited.pop(stream_management_id, None)
 
-    def jid_of_resumable(self, stream_management_id: str) -> str | None:
-        """The full JID of the session that can be resumed by that id, if it was seen here."""
+    def remember_lost(self, user: str | None, address: str, node: str, now: float) -> None:
+        """A client that can resume its session on that node was lost at that time, which is the latest so far."""
+        lost = (node, now + RESUMABLE_SECONDS)
+        if user is not None:
+            _remember(self._lost_users, user, lost)
+        at_address = self._lost_addresses.get(address) or deque(maxlen=AWAITED_PER_ADDRESS)
+        at_address.append(lost)
+        _remember(self._lost_addresses, address, at_address)
+
+    def resumption(self, stream_management_id: str) -> Resumption | None:
+        """What is known of the session that a client can resume by that id (XEP-0198), if it was seen here."""
         return self._resumable.get(stream_management_id)
+
+    def node_of_resumable(self, stream_management_id: str) -> str | None:
+        """The node that holds that session, or held it last."""
+        known = self._resumable.get(stream_management_id)
+        return known.node if known is not None else None
+
+    def holder(self, user: str | None, address: str, now: float) -> str | None:
+        """The node that may hold the session which a client that connects now wants to resume.
+
+        What it wants is not known yet: who was lost lately, as that user or from that address, is the best guess. By
+        address each of the lost is guessed once, so that many behind one address don't all follow a few.
+        """
+        if user is not None:
+            node, until = self._lost_users.get(user, (None, 0.0))
+            return node if now < until else None
+        lost = self._lost_addresses.get(address)
+        if lost is None:
+            return None
+        node, until = lost.pop()
+        if not lost or now >= until:  # the others were lost earlier
+            del self._lost_addresses[address]
+        return node if now < until else None
+
+    def awaited(self, now: float) -> Counter[str]:
+        """How many were cut from each node that are to resume elsewhere, and may still come."""
+        while self._awaited and next(iter(self._awaited.values()))[1] <= now:
+            self._awaited.popitem(last=False)
+        return Counter(source for source, _ in self._awaited.values())
 
     def redirected_lately(self, user: str | None, now: float) -> bool:
         at = self._redirected.get(user) if user is not None else None
@@ -229,6 +278,8 @@ class Registry:
                 counts.refused += outcome is Outcome.REFUSED
                 counts.silent += outcome is not Outcome.REFUSED
             case Transferred(order, tried, seconds):
+                if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
+                    self._await_resumption(session, now + AWAITED_SECONDS)
                 self.transfers[tried[-1]] += 1
                 counts.moved += tried[-1][1] is Outcome.MOVED
                 counts.failed += tried[-1][1] is not Outcome.MOVED
@@ -237,21 +288,39 @@ class Registry:
                         relayed.id, session.full_jid, session.node, order.target, order.trigger, tried, now, seconds
                     )
                 )
-            case Resumable(stream_management_id):
-                if session.full_jid is not None:
-                    self.remember_resumable(stream_management_id, session.full_jid)
+            case Resumable(stream_management_id, node_id, counters):
+                self.remember_resumable(
+                    stream_management_id, Resumption(session.full_jid, session.node, node_id, counters)
+                )
             case Forged():
                 self.forged += 1
                 counts.forged += 1
             case Ended(reason, _, late, _):
                 self.ended[reason] += 1
                 self.late += late
+                self._keep_counts(session.resumable_id)
+                if may_come_back(session, reason):
+                    self.remember_lost(user_of(session), relayed.client_address, session.node, now)
             case _:
                 pass
+
+    def _await_resumption(self, session: Session, until: float) -> None:
+        if session.resumable_id is not None and session.can_be_resumed:
+            _remember(self._awaited, session.resumable_id, (session.node, until))
+
+    def _keep_counts(self, stream_management_id: str | None) -> None:
+        known = self._resumable.get(stream_management_id) if stream_management_id is not None else None
+        if stream_management_id is not None and known is not None:
+            self._resumable[stream_management_id] = known.without_equal_counts()
 
 
 def _nothing() -> None:
     pass
+
+
+def may_come_back(session: Session, reason: Reason) -> bool:
+    """Whether the client of a session that ended so may want to resume it."""
+    return reason in _LEAVES_RESUMABLE and session.can_be_resumed
 
 
 def user_of(session: Session) -> str | None:

@@ -9,6 +9,7 @@ One object in layers, each in a file, each standing on the ones before it:
 ============ =========================================================================================================
 state        the table of states and moves, what the operator decided, a transfer under way
 core         who may still speak; sending; how everything ends
+acks         what is acknowledged where the proxy adds and takes
 moving       the ladder, climbed
 client_side  what the client's stream brings
 node_side    what the node's stream brings

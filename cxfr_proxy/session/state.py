@@ -11,6 +11,7 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 
 class State(Enum):
@@ -37,13 +38,18 @@ MOVES: Final[dict[State, frozenset[State]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decided, as far as a session needs it. ``token`` makes unguessable text."""
+    """What the operator decided, as far as a session needs it.
+
+    ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
+    the id that its client has. ``wrap_resumable_ids``: clients get ids of the proxy's own.
+    """
 
     timeouts: Timeouts
     limits: Limits
     try_unknown: bool
     token: Callable[[], str]
-    jid_of_resumable: Callable[[str], str | None]
+    resumption: Callable[[str], Resumption | None]
+    wrap_resumable_ids: bool = False
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE
     check_authzid: bool = True

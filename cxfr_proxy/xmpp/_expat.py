@@ -19,7 +19,7 @@ from xml.parsers import expat
 from xml.parsers.expat import ExpatError, XMLParserType
 
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, STANZAS, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
 from cxfr_proxy.xmpp.usual_header import glance
 
 _SPACE: Final = b" \t\r\n"
@@ -68,12 +68,15 @@ class ExpatFramer:
         "_tail",
         "_text",
         "_watched_at",
+        "ack",
+        "acks",
         "boundary",
         "every",
         "held",
         "max_element_bytes",
         "notes",
         "position",
+        "stanzas",
     )
 
     def __init__(self, *, max_element_bytes: int | None, max_depth: int) -> None:
@@ -81,6 +84,8 @@ class ExpatFramer:
         self.boundary = self.position = 0
         self.notes: list[Note] = []
         self.held: bytes | bytearray = b""
+        self.stanzas = 0
+        self.ack: bytes | None = None
         self._max_depth = max_depth
         self._base = 0  # the stream offset of _data[0]
         self._data = b""  # what is being parsed now
@@ -90,7 +95,7 @@ class ExpatFramer:
         self._name = ""
         self._childless = False
         self._text = False
-        self.every = False
+        self.every = self.acks = False
         self._stepping = False
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
@@ -288,8 +293,13 @@ class ExpatFramer:
         self._check_size(self._start, end)
         self.boundary = end
         watched = self._take_watched(end)
-        if self.every or self._stepping or watched or self._name not in USUAL:
-            self.notes.append(Element(self._start, end, self._name))
+        self.stanzas += self._name.rpartition(":")[2] in STANZAS
+        is_ack = self._name == "a"
+        if is_ack:
+            # What began in an earlier chunk, or in an earlier piece of one that is stepped through, is not at hand.
+            self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
+        if self.every or self._stepping or watched or self._name not in USUAL or (is_ack and self.acks):
+            self.notes.append(Element(self._start, end, self._name, self.stanzas))
 
     def _on_stream_end(self, index: int) -> None:
         self._cross_gap(index)

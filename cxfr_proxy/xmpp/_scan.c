@@ -85,6 +85,8 @@ typedef struct {
     PyObject_HEAD
     PyObject *notes;
     PyObject *held; /* the lane's: it is not looked at while bytes are read */
+    PyObject *ack; /* the last <a/>; NULL: there was none */
+    unsigned long long stanzas;
     long long max_element; /* -1: no limit */
     offset position;       /* of the chunk being read; between two, of the next byte */
     offset boundary;
@@ -92,6 +94,7 @@ typedef struct {
     const byte *data, *end; /* the chunk being read */
     byte state, outer, quote;
     char every; /* note each element */
+    char acks;  /* note each <a/> */
     byte stepping;
     byte noted;          /* something was, in this chunk */
     byte stop;           /* the same while stepping: leave the loop */
@@ -384,20 +387,39 @@ static int too_long(Scanner *self)
     return fail(self, "policy-violation", text);
 }
 
-static int is_usual(const byte *name, size_t size)
+enum kind { UNUSUAL, ACK, REQUEST, STANZA };
+
+static enum kind kind_of(const byte *name, size_t size)
 {
     switch (size) {
     case 1:
-        return *name == 'a' || *name == 'r';
+        return *name == 'a' ? ACK : *name == 'r' ? REQUEST : UNUSUAL;
     case 2:
-        return memcmp(name, "iq", 2) == 0;
+        return memcmp(name, "iq", 2) == 0 ? STANZA : UNUSUAL;
     case 7:
-        return memcmp(name, "message", 7) == 0;
+        return memcmp(name, "message", 7) == 0 ? STANZA : UNUSUAL;
     case 8:
-        return memcmp(name, "presence", 8) == 0;
+        return memcmp(name, "presence", 8) == 0 ? STANZA : UNUSUAL;
     default:
-        return 0;
+        return UNUSUAL;
     }
+}
+
+/* Of a name that is unusual: whether it is a stanza's behind a prefix. */
+static int is_prefixed_stanza(const byte *name, size_t size)
+{
+    const byte *colon = memchr(name, ':', size);
+    return colon != NULL && kind_of(colon + 1, size - (size_t)(colon + 1 - name)) == STANZA;
+}
+
+/* An <a/> ends at `p`. */
+static int keep_ack(Scanner *self, const byte *p)
+{
+    const byte *from = self->start >= self->position ? self->data + (self->start - self->position) : p;
+    PyObject *ack = PyBytes_FromStringAndSize((const char *)from, p - from);
+    Py_XDECREF(self->ack);
+    self->ack = ack;
+    return ack == NULL ? -1 : 0;
 }
 
 /* --- watched bytes */
@@ -554,10 +576,14 @@ static inline int element_ended(Scanner *self, const byte *p)
     self->boundary = end;
     int watched = self->watched;
     self->watched = 0;
-    if (!(self->every || self->stepping || watched) && is_usual(name, size))
+    enum kind kind = kind_of(name, size);
+    self->stanzas += kind == STANZA || (kind == UNUSUAL && is_prefixed_stanza(name, size));
+    if (kind == ACK && keep_ack(self, p) < 0)
+        return -1;
+    if (!(self->every || self->stepping || watched) && (kind == ACK ? !self->acks : kind != UNUSUAL))
         return 0;
     unsigned long long from = self->start, to = end;
-    return note(self, PyObject_CallFunction(element_type, "KKs#", from, to, name, (Py_ssize_t)size));
+    return note(self, PyObject_CallFunction(element_type, "KKs#K", from, to, name, (Py_ssize_t)size, self->stanzas));
 }
 
 static int stream_ended(Scanner *self, const byte *p)
@@ -1397,6 +1423,7 @@ static void drop(PyObject *object)
     PyMem_Free(self->attributes.bytes);
     Py_XDECREF(self->notes);
     Py_XDECREF(self->held);
+    Py_XDECREF(self->ack);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -1410,8 +1437,11 @@ static PyMethodDef methods[] = {
 
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Note each top-level element while scanning."},
+    {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Note each <a/> while scanning."},
     {"notes", T_OBJECT_EX, offsetof(Scanner, notes), 0, "What wants a look, in order; the caller replaces or clears it."},
     {"held", T_OBJECT_EX, offsetof(Scanner, held), 0, "Bytes before `position` that its lane keeps."},
+    {"stanzas", T_ULONGLONG, offsetof(Scanner, stanzas), READONLY, "Complete top-level elements that are stanzas."},
+    {"ack", T_OBJECT, offsetof(Scanner, ack), READONLY, "The last <a/>, empty if it came in pieces; None: none."},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cxfr_proxy.xmpp._expat import ExpatFramer
 from cxfr_proxy.xmpp.notes import (
     MAX_ATTRIBUTES,
+    STANZAS,
     USUAL,
     WATCHED,
     Element,
@@ -49,6 +50,7 @@ __all__ = [
     "ENGINE",
     "ENGINES",
     "MAX_ATTRIBUTES",
+    "STANZAS",
     "USUAL",
     "WATCHED",
     "Element",
@@ -81,11 +83,21 @@ class Framer(Protocol):
 
     every: bool
     """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
+    acks: bool
+    """Whether :meth:`scan` notes each ``<a/>`` of XEP-0198 as well."""
     notes: list[Note]
     """What wants a look, in order. The caller clears it before feeding on."""
     held: bytes | bytearray
     """The last bytes before :attr:`position`, as many as its lane keeps. The lane's own: the framer doesn't look at it.
     It lies here for those who feed the native engine from C, and so find both."""
+
+    @property
+    def stanzas(self) -> int:
+        """How many of the complete top-level elements are :data:`STANZAS`, with or without a prefix."""
+
+    @property
+    def ack(self) -> bytes | None:
+        """The last complete ``<a/>`` of XEP-0198; ``None``: there was none; empty: it came in more than one chunk."""
 
     def scan(self, data: bytes) -> int:
         """Read all of ``data``; return the offset in it of the last boundary, 0 if there is none past its start.

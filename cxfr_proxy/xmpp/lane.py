@@ -50,6 +50,7 @@ class Lane:
     """See the module. ``max_held_bytes`` ``None``: nothing is cut through, the framer's own limit is the bound."""
 
     __slots__ = (
+        "_acks",
         "_begun",
         "_every",
         "_framer",
@@ -66,7 +67,7 @@ class Lane:
         self._max_element_bytes = max_element_bytes
         self.max_held = max_held_bytes
         self._unread = b""
-        self._every = False
+        self._every = self._acks = False
         self.cut_head = b""
         self.restart()
 
@@ -81,10 +82,24 @@ class Lane:
         """Whether scanning notes each element from here on, or only what wants a look."""
         self._every = self._framer.every = every
 
+    def note_acks(self, acks: bool) -> None:
+        """Whether scanning notes each ``<a/>`` (XEP-0198) from here on."""
+        self._acks = self._framer.acks = acks
+
     def limit_elements(self, max_bytes: int | None) -> None:
         """From here on elements may be this long; ``None``: any length."""
         self._max_element_bytes = max_bytes
         self._framer.max_element_bytes = max_bytes
+
+    @property
+    def stanzas(self) -> int:
+        """How many of the stream's complete elements were stanzas; see :class:`~cxfr_proxy.xmpp.notes.Element`."""
+        return self._framer.stanzas
+
+    @property
+    def ack(self) -> bytes | None:
+        """See :attr:`cxfr_proxy.xmpp.framing.Framer.ack`."""
+        return self._framer.ack
 
     @property
     def held_bytes(self) -> int:
@@ -197,7 +212,7 @@ class Lane:
         before = self._framer
         tag = stanza.tag_name(bytes(before.held[: header.end]))
         self._framer = behind_header(before, tag, max_depth=self._max_depth)
-        self._framer.every = self._every
+        self._framer.every, self._framer.acks = self._every, self._acks
         self._framer.held = before.held
         self.opened = True
 

@@ -7,7 +7,9 @@ from typing import Final
 
 from cxfr_proxy.xmpp import names
 
-USUAL: Final = frozenset(("message", "presence", "iq", "a", "r"))
+STANZAS: Final = frozenset(("message", "presence", "iq"))
+"""What XEP-0198 counts, RFC 6120 section 8, by local name."""
+USUAL: Final = STANZAS | {"a", "r"}
 """Raw tag names that pass unnoticed: the stanzas, and XEP-0198's ``<a/>`` and ``<r/>``. A prefixed spelling of one of
 them is unusual, and looked at."""
 
@@ -37,11 +39,15 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """A complete top-level element; ``name`` is its tag as written, prefix included."""
+    """A complete top-level element; ``name`` is its tag as written, prefix included.
+
+    ``stanzas``: how many of the stream's elements were stanzas, this one included.
+    """
 
     start: int
     end: int
     name: str
+    stanzas: int = 0
 
 
 @dataclass(frozen=True, slots=True)

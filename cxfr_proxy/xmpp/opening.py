@@ -28,6 +28,7 @@ from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.stanza import Element
+from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
 
 _COMPRESSION: Final = "http://jabber.org/protocol/compress"
 _STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
@@ -261,6 +262,8 @@ class Passage:
     """The client asks for the STARTTLS that was offered."""
     ends_text: str | None = None
     """What the node says about it, for the operator."""
+    resumable: bool = False
+    """From here on the client can resume the stream."""
     ends: StreamCondition | str | None = None
     """The node's stream is over by an error with this condition, which is in ``forward``; empty: by one of ours."""
     redirect: str | None = None
@@ -272,23 +275,20 @@ class Negotiation:
 
     ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``max_bytes``: the longest element
     taken from the client, ``None`` for any. ``check_authzid``: nobody logs in as somebody else (:mod:`.authzid`).
-    ``jid_of_resumable``: the full JID known for an XEP-0198 id, or ``None``.
+    ``resumption`` and ``new_id`` are :class:`~cxfr_proxy.xmpp.stream_management.StreamManagement`'s.
+
+    In :meth:`from_client` and :meth:`from_node`, ``position`` is how many stanzas that side's stream has held so far.
     """
 
     __slots__ = (
         "_authzid",
         "_features",
         "_iq_auth",
-        "_jid_of_resumable",
         "_max_bytes",
         "_offer_starttls",
-        "_previous_id",
         "_refusal",
-        "counting_up",
         "full_jid",
-        "resumable",
-        "stream_management",
-        "stream_management_id",
+        "management",
         "warnings",
     )
 
@@ -298,39 +298,32 @@ class Negotiation:
         offer_starttls: bool = False,
         max_bytes: int | None = None,
         check_authzid: bool = True,
-        jid_of_resumable: Callable[[str], str | None] = lambda _: None,
+        resumption: Callable[[str], Resumption | None] = lambda _: None,
+        new_id: Callable[[], str] | None = None,
     ) -> None:
         self._offer_starttls = offer_starttls
-        self._jid_of_resumable = jid_of_resumable
         self._max_bytes = max_bytes
         self._authzid = authzid.AuthzidWatch() if check_authzid else None
         self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
-        self._previous_id: str | None = None  # of the resumption asked for
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
         self.full_jid: str | None = None
-        self.counting_up = False
-        """The client's stanzas are counted (XEP-0198 section 4): it has asked for it, or resumed."""
-        self.stream_management = False
-        """XEP-0198 is on."""
-        self.resumable = False
-        """And the client can resume the stream."""
-        self.stream_management_id: str | None = None
-        """What the client would resume with; ``None`` where resumption is not possible."""
+        self.management = StreamManagement(resumption, new_id)
+        """XEP-0198, on or off."""
         self.warnings: tuple[str, ...] = ()
         """What an operator should know about the node's features."""
 
     # --- client to node
 
-    def from_client(self, data: bytes, header: StreamHeader) -> Passage:
+    def from_client(self, data: bytes, header: StreamHeader, position: int = 0) -> Passage:
         """One element of the client's. Raises :class:`ClientError`."""
         element = _parse(data, header, ClientError)
         match stanza.name_of(element):
             case names.SASL, "auth":
                 return self._on_auth(data, element, header, _SASL_REFUSAL)
             case names.SASL2, "authenticate":
-                resume = element.find(stanza.qualified(names.SM, "resume"))
-                self._previous_id = resume.get("previd") if resume is not None else None
+                if self.management.from_client(element, position):
+                    data = stanza.serialize(element)
                 return self._on_auth(data, element, header, _SASL2_REFUSAL)
             case names.SASL | names.SASL2 as namespace, "response" if self._authzid is not None:
                 fault = self._authzid.answered(element, header.to or "")
@@ -343,10 +336,9 @@ class Negotiation:
                 if not self._offer_starttls:
                     raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS was not offered")
                 return Passage(start_tls=True)
-            case names.SM | names.SM2, "resume":
-                self._previous_id = element.get("previd")
-            case names.SM | names.SM2, "enable":
-                self.counting_up = True
+            case names.SM | names.SM2, _:
+                if self.management.from_client(element, position):
+                    data = stanza.serialize(element)
             case namespace, "compress" if namespace == _COMPRESSION:
                 return Passage(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
@@ -377,7 +369,7 @@ class Negotiation:
 
     # --- node to client
 
-    def from_node(self, data: bytes, header: StreamHeader, domain: str) -> Passage:
+    def from_node(self, data: bytes, header: StreamHeader, domain: str, position: int = 0) -> Passage:
         """One element of the node's that is not an ordinary stanza of a bound stream.
 
         ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
@@ -393,7 +385,7 @@ class Negotiation:
             case names.SASL, "success":
                 return Passage(forward=data, hold_client=False, restart=True)
             case names.SASL2, "success":
-                return self._on_sasl2_success(data, element)
+                return self._on_sasl2_success(data, element, position)
             case names.SASL | names.SASL2, "failure":
                 if self._authzid is not None:
                     self._authzid.ended()
@@ -404,11 +396,11 @@ class Negotiation:
                     offered = stanza.parse(self._features, header.context)
                     self.warnings = features.warnings(offered, downgrade_protection=True)
                 return Passage(forward=data, hold_client=False)
-            case names.SM | names.SM2, "enabled":
-                self._enable(element)
-                return Passage(forward=stanza.serialize(element) if features.strip_location(element) else data)
-            case names.SM | names.SM2, "resumed":
-                return Passage(forward=data, bound=self._resume(element))
+            case names.SM | names.SM2, local:
+                passage = self._on_stream_management(data, element, position)
+                if local == "resumed":
+                    passage.bound = self._resumed()
+                return passage
             case names.CLIENT, "iq" if self.full_jid is None:
                 return Passage(forward=data, bound=self._bound_by(element, domain))
         return Passage(forward=data)
@@ -422,32 +414,28 @@ class Negotiation:
             return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
         return Passage(forward=rewritten.data)
 
-    def _on_sasl2_success(self, data: bytes, element: Element) -> Passage:
-        passage = Passage(forward=data, hold_client=False)
+    def _on_sasl2_success(self, data: bytes, element: Element, position: int) -> Passage:
+        passage = self._on_stream_management(data, element, position)
+        passage.hold_client = False
         jid = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))
-        enabled = element.find(f".//{stanza.qualified(names.SM, 'enabled')}")
-        resumed = stanza.child(element, names.SM, "resumed")
         if jid is not None and "/" in jid:
             self.full_jid = jid
             passage.bound = Bound(jid)
-        if enabled is not None:
-            self._enable(enabled)
-            if features.strip_location(element):
-                passage.forward = stanza.serialize(element)
-        if resumed is not None:
-            passage.bound = self._resume(resumed)
+        if stanza.child(element, names.SM, "resumed") is not None:
+            passage.bound = self._resumed()
         return passage
 
-    def _enable(self, enabled: Element) -> None:
-        self.stream_management = self.counting_up = True
-        self.stream_management_id = enabled.get("id")
-        self.resumable = self.stream_management_id is not None and enabled.get("resume") in ("true", "1")
+    def _on_stream_management(self, data: bytes, element: Element, position: int) -> Passage:
+        before = self.management.id
+        edited = self.management.from_node(element, position) | features.strip_location(element)
+        return Passage(
+            forward=stanza.serialize(element) if edited else data,
+            resumable=self.management.resumable and self.management.id != before,
+        )
 
-    def _resume(self, resumed: Element) -> Bound:
-        self.stream_management = self.counting_up = self.resumable = True
-        self.stream_management_id = resumed.get("previd") or self._previous_id
-        if self.full_jid is None and self.stream_management_id is not None:
-            self.full_jid = self._jid_of_resumable(self.stream_management_id)
+    def _resumed(self) -> Bound:
+        if self.full_jid is None:
+            self.full_jid = self.management.full_jid
         return Bound(self.full_jid)
 
     def _bound_by(self, iq: Element, domain: str) -> Bound | None:

@@ -14,6 +14,7 @@ from cxfr_proxy.cluster.nodes import (
     NodeTls,
     ProxyHeader,
     PublicAddress,
+    Resume,
     UnixAddress,
     Wish,
     parse_nodes,
@@ -99,7 +100,7 @@ def test_a_public_address_is_shown_as_written(written: str, public: PublicAddres
 
 def test_every_option_with_its_other_values() -> None:
     (spec,) = parse_nodes(
-        "a h weight=0 tls=starttls ca=/c.pem verify-name=x.example send-proxy=v1 state=maint", "n.txt"
+        "a h weight=0 tls=starttls ca=/c.pem verify-name=x.example send-proxy=v1 resume=shared state=maint", "n.txt"
     )
     assert spec == NodeSpec(
         "a",
@@ -109,6 +110,7 @@ def test_every_option_with_its_other_values() -> None:
         ca="/c.pem",
         verify_name="x.example",
         send_proxy=ProxyHeader.V1,
+        resume=Resume.SHARED,
         wish=Wish.MAINT,
     )
     assert parse_nodes("a h weight=256 tls=none state=ready", "n.txt")[0].weight == 256
@@ -180,12 +182,13 @@ FAULTS: list[tuple[str, list[str]]] = [
         "a h 10.0.0.2",
         [
             "1:5: expected an option (key=value), found '10.0.0.2' "
-            "(known: public, weight, tls, ca, verify-name, send-proxy, state)"
+            "(known: public, weight, tls, ca, verify-name, send-proxy, resume, state)"
         ],
     ),
     ("a h tls=yes", ["1:9: expected none, starttls or direct, found 'yes'"]),
     ("a h tls=start-tls", ["1:9: expected none, starttls or direct, found 'start-tls' (did you mean 'starttls'?)"]),
     ("a h state=DRAIN", ["1:11: expected ready, drain or maint, found 'DRAIN' (did you mean 'drain'?)"]),
+    ("a h resume=share", ["1:12: expected own or shared, found 'share' (did you mean 'shared'?)"]),
     ("a h send-proxy=2", ["1:16: expected v1 or v2, found '2' (did you mean 'v2'?)"]),
     ("a h public=unix:/x", ["1:17: expected a port from 1 to 65535, found '/x'"]),
     # options without effect
@@ -206,7 +209,7 @@ FAULTS: list[tuple[str, list[str]]] = [
             "1:5: expected a port from 1 to 65535, found '0'",
             "1:14: expected a whole number from 0 to 256, found 'x'",
             "1:16: expected an option (key=value), found 'bogus=1' "
-            "(known: public, weight, tls, ca, verify-name, send-proxy, state)",
+            "(known: public, weight, tls, ca, verify-name, send-proxy, resume, state)",
             "1:30: expected ready, drain or maint, found 'y'",
             "2:2: expected an address (host:port, [ipv6]:port or unix:/path) after the name, found nothing",
         ],
@@ -276,6 +279,7 @@ _specs = st.builds(
     ca=st.none() | st.just("/c.pem"),
     verify_name=st.none() | _hosts,
     send_proxy=st.none() | st.sampled_from(ProxyHeader),
+    resume=st.sampled_from(Resume),
     wish=st.sampled_from(Wish),
 )
 
@@ -288,6 +292,7 @@ def _written(spec: NodeSpec) -> str:
         "weight": spec.weight,
         "send-proxy": spec.send_proxy,
         "verify-name": spec.verify_name,
+        "resume": spec.resume,
         "tls": spec.tls,
     }
     tail = " ".join(f"{key}={value}" for key, value in options.items() if value is not None)

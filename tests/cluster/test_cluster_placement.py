@@ -9,11 +9,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.cluster.nodes import Address, Node, NodeSpec
-from cxfr_proxy.cluster.placement import rank
+from cxfr_proxy.cluster.nodes import Address, Cluster, Health, Node, NodeSpec, Wish, parse_nodes
+from cxfr_proxy.cluster.placement import rank, rank_to_resume
 
 USERS = [f"user{number}@example.org" for number in range(2000)]
 
@@ -128,3 +129,31 @@ def test_without_a_name_the_least_sessions_per_weight_win_and_ties_keep_their_or
 def test_nobody_there() -> None:
     assert rank("u@h", [], {}) == []
     assert rank(None, [], {}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("", "dabc"),
+        ("weight=0", "dabc"),
+        ("down", "acb"),
+        ("drain", "acb"),
+        ("removed", "acb"),
+        ("drain alone", "abc"),
+    ],
+)
+def test_who_comes_to_resume_goes_where_the_session_is(change: str, expected: str) -> None:
+    """``d`` holds it; ``a`` and ``c`` share sessions with it."""
+    own = "" if change.endswith("alone") else "resume=shared"
+    weight = change if change.startswith("weight") else ""
+    listed = parse_nodes(f"a h resume=shared\nb h\nc h resume=shared\nd h {own} {weight}", "n.txt")
+    cluster = Cluster(listed)
+    holder = cluster.get("d")
+    if change.startswith("drain"):
+        holder.set_wish(Wish.DRAIN)
+    elif change == "down":
+        holder.health = Health.DOWN
+    elif change == "removed":
+        cluster.apply(listed[:3])
+    ranked = sorted(cluster.candidates(), key=lambda node: node.name)
+    assert "".join(node.name for node in rank_to_resume(ranked, holder)) == expected

@@ -97,8 +97,8 @@ class FakeWorker:
     def alive(self) -> bool:
         return not self._ended.is_set()
 
-    def report(self, **nodes: NodeCounts) -> None:
-        self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes)
+    def report(self, *, awaited: dict[str, int] | None = None, **nodes: NodeCounts) -> None:
+        self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes, awaited=awaited)
         self.channel.post(Report(self.counts))
 
     def die(self, code: int = -9) -> None:

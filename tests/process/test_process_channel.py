@@ -30,6 +30,7 @@ from cxfr_proxy.process.messages import (
     Hello,
     Leave,
     Listing,
+    Lost,
     Message,
     NodeDown,
     NodeGoing,
@@ -50,6 +51,7 @@ from cxfr_proxy.process.messages import (
     encode,
 )
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 NODES = """
 node1 10.0.0.11:5222 public=node1.example.org weight=2 state=drain
@@ -95,8 +97,12 @@ counts = st.builds(
     sessions=ints,
     nodes=st.none() | st.dictionaries(texts, st.builds(NodeCounts, ints, ints, ints, ints, ints, ints), max_size=3),
     waiting=st.none() | st.dictionaries(texts, texts, max_size=3),
+    awaited=st.none() | counted,
     addresses=st.none() | counted,
 )
+flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
+resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
+lost = st.builds(Lost, st.none() | texts, texts, texts, st.floats(min_value=0, allow_infinity=False))
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(Setup, ints, st.just(CONFIG), nodes, ints, ints, ints, st.none() | texts),
@@ -109,7 +115,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Remembered,
         st.dictionaries(texts, st.floats(min_value=0, allow_infinity=False), max_size=3),
-        st.dictionaries(texts, texts, max_size=3),
+        st.dictionaries(texts, resumptions, max_size=3),
+        st.lists(lost, max_size=3).map(tuple),
     ),
     st.builds(Hello, ints, ints),
     st.builds(Want, ints, ints, ints),
@@ -120,7 +127,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Answer, ints, st.lists(rows, max_size=3).map(tuple), st.just(()), st.booleans(), st.none() | texts),
     st.builds(Stopped, st.booleans()),
     st.builds(Redirected, texts),
-    st.builds(Resumable, texts, texts),
+    st.builds(Resumable, texts, resumptions),
+    lost,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,16 @@ from trio.testing import MockClock
 
 from cxfr_proxy.process.channel import MAX_LINE_BYTES
 from cxfr_proxy.process.memory import PIECE, Memory
-from cxfr_proxy.process.messages import Redirected, Remembered, Resumable, encode
-from cxfr_proxy.session.registry import Registry
+from cxfr_proxy.process.messages import Lost, Redirected, Remembered, Resumable, encode
+from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry
+from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
+
+
+def resumption(full_jid: str, counters: Counters | None = None) -> Resumption:
+    return Resumption(full_jid, "node1", "theirs", counters)
+
+
+SHIFTED = Counters(up=Flow(3), down=Flow(0, settled=-1, lead=-2, steps=((7, -1),)))
 
 
 async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -22,15 +31,21 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
         first.channel.post(Redirected("long-ago@example.org"))
         await trio.sleep(50)
         first.channel.post(Redirected("romeo@example.org"))
-        second.channel.post(Resumable("sm-1", "romeo@example.org/orchard"))
+        second.channel.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED)))
+        second.channel.post(Lost("romeo@example.org", "192.0.2.1", "node1"))
         await trio.sleep(20)
         first.die()
         await trio.sleep(1)
         told = it.workers[1].of(Remembered)
         assert [message.resumable for message in told if isinstance(message, Remembered)] == [
             {},
-            {"sm-1": "romeo@example.org/orchard"},
+            {"sm-1": resumption("romeo@example.org/orchard", SHIFTED)},
+            {},
         ]
+        assert isinstance(told[2], Remembered)
+        (lost,) = told[2].lost
+        assert lost.seconds_ago == pytest.approx(20, abs=0.1)
+        assert replace(lost, seconds_ago=0.0) == Lost("romeo@example.org", "192.0.2.1", "node1")
         assert isinstance(told[0], Remembered)
         assert told[0].redirected == {"romeo@example.org": pytest.approx(20, abs=0.1)}
 
@@ -39,20 +54,24 @@ def test_the_oldest_are_forgotten() -> None:
     memory = Memory(60.0, limit=3)
     for number in range(5):
         memory.note(Redirected(f"user{number}"), float(number))
-        memory.note(Resumable(f"sm{number}", f"user{number}/r"), float(number))
+        memory.note(Resumable(f"sm{number}", resumption(f"user{number}/r")), float(number))
+        memory.note(Lost(f"user{number}", "192.0.2.1", "node1"), float(number))
     memory.note(Redirected("user2"), 50.0)
     assert memory.pieces(60.0) == [
-        Remembered({"user3": 57.0, "user4": 56.0, "user2": 10.0}, {}),
-        Remembered({}, {"sm2": "user2/r", "sm3": "user3/r", "sm4": "user4/r"}),
+        Remembered({"user3": 57.0, "user4": 56.0, "user2": 10.0}, {}, ()),
+        Remembered({}, {f"sm{number}": resumption(f"user{number}/r") for number in (2, 3, 4)}, ()),
+        Remembered({}, {}, tuple(Lost(f"user{number}", "192.0.2.1", "node1", 60.0 - number) for number in (2, 3, 4))),
     ]
-    assert memory.pieces(80.0)[0] == Remembered({"user2": 30.0}, {})
+    assert memory.pieces(80.0)[0] == Remembered({"user2": 30.0}, {}, ())
+    assert [each.user for each in memory.pieces(RESUMABLE_SECONDS + 3.0)[-1].lost] == ["user4"]
 
 
 def test_as_many_pieces_as_fit_into_lines() -> None:
     memory = Memory(60.0)
     longest = "\N{PILE OF POO}" * 767  # of 3071 bytes; JSON writes twelve characters for each
+    unacknowledged = Counters(Flow(0), Flow(0, steps=((1_000_000_000, -1),) * 5000))
     for number in range(2 * PIECE + 1):
-        memory.note(Resumable(f"sm{number}", f"{number}{longest}"), 0.0)
+        memory.note(Resumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged)), 0.0)
     pieces = memory.pieces(0.0)
     assert [len(piece.resumable) for piece in pieces] == [PIECE, PIECE, 1]
     assert max(len(encode(piece)) for piece in pieces) < MAX_LINE_BYTES

@@ -3,6 +3,7 @@ clock. And the worker's own side of the pace."""
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import (
     Elsewhere,
     Grant,
+    Lost,
     Message,
     NodeDown,
     Nodes,
     NodeState,
     PutBack,
     Redirected,
+    Resumable,
     Stop,
     Want,
 )
@@ -31,6 +34,7 @@ from cxfr_proxy.process.worker import GrantedPace, mirror
 from cxfr_proxy.relay.room import Room
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 
 async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -72,6 +76,50 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
         assert new.nodes["node2"].wish is Wish.DRAIN
         assert new.setup.first_id > 10_000
         assert [row.deaths for row in await it.supervisor.operations.workers()] == [1, 0]
+
+
+async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        first, second = it.workers[1], it.workers[2]
+        said: list[Message] = [
+            Resumable("ours", Resumption("romeo@example.org/r", "node1", "theirs")),
+            Lost("romeo@example.org", "192.0.2.1", "node1"),
+        ]
+        for message in said:
+            first.channel.post(message)
+        await trio.sleep(1)
+        assert second.of(Resumable) + second.of(Lost) == said
+        assert not first.of(Resumable) + first.of(Lost)
+
+
+async def drained(it: House, node: str) -> bool:
+    async with aclosing(it.supervisor.operations.wait_drained(node)) as progress:
+        return (await anext(progress)).finished
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_drain_ends_when_no_worker_waits_for_anybody(
+    removed: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Nor is a node forgotten before, whose line is gone."""
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        it.workers[1].report(node1=NodeCounts(sessions=1))
+        await trio.sleep(1)
+        if removed:
+            it.nodes.write_text("node2 10.0.0.2\n")
+            await it.supervisor.reload()
+        else:
+            operations.drain("node1")
+        it.workers[1].report(node1=NodeCounts(moved=1), awaited={"node1": 1})
+        await trio.sleep(1)
+        assert not await drained(it, "node1")
+        it.workers[1].report(node1=NodeCounts(moved=1), awaited={})
+        await trio.sleep(1)
+        if removed:
+            assert [row.name for row in await operations.nodes()] == ["node2"]
+        else:
+            assert await drained(it, "node1")
 
 
 async def test_workers_that_die_at_once_come_back_slower_and_slower(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -148,6 +148,9 @@ class Jumpy:
                 self.held.add(side.other)
             case "free":
                 self.held.clear()
+            case "heed":
+                for lane in self.lanes:
+                    lane.note_acks(True)
             case "end":
                 self._out.append(EndOutput(side.other))
             case "close" | "cut":
@@ -156,7 +159,7 @@ class Jumpy:
                 raise RuntimeError("as wished")
 
 
-ORDERS: Final = ("slow", "quick", "slower", "quicker", "echo", "hold", "free", "end", "close", "cut", "fault")
+ORDERS: Final = ("slow", "quick", "slower", "quicker", "echo", "hold", "free", "heed", "end", "close", "cut", "fault")
 
 
 class Told:
@@ -225,6 +228,7 @@ class Told:
             moved = sum(self._read(side, 65_536) for side in Side if self.far[side].fileno() >= 0)
             self.pump._turn()
             idle = 0 if moved else idle + 1
+        self.seen.told += [("counted", lane.stanzas, lane.ack) for lane in self.session.lanes]
         self.pump.discard(self.relayed)
         self.pump.close()
         for far in self.far:
@@ -279,6 +283,7 @@ STANZAS: Final = (
     b"<iq type='get' id='1'><query xmlns='jabber:iq:roster'/></iq>",
     b"<iq><x>" + b"y" * 5000 + b"</x></iq>",
     b"<r xmlns='urn:xmpp:sm:3'/>",
+    b"<a xmlns='urn:xmpp:sm:3' h='1'/>",
     b"<message><body>urn:xmpp:cxfr</body></message>",
     b" ",
     b"\n",

@@ -24,12 +24,13 @@ from lxml import etree
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Transferred, Upgrade
+from cxfr_proxy.session.commands import Asked, Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
 from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import read_header
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 E = TypeVar("E")
 
@@ -117,7 +118,8 @@ class Script:
         try_unknown: bool = True,
         max_element_down: int = 10_000,
         cut_through: bool = False,
-        resumable: dict[str, str] | None = None,
+        resumable: dict[str, Resumption] | None = None,
+        wrap: bool = False,
         trust_node_redirects: bool = False,
         redirect_targets: RedirectTargets = ANYWHERE,
         check_authzid: bool = True,
@@ -141,7 +143,8 @@ class Script:
             limits=Limits(max_element_down=max_element_down),
             try_unknown=try_unknown,
             token=self._token,
-            jid_of_resumable=(resumable or {}).get,
+            resumption=(resumable or {}).get,
+            wrap_resumable_ids=wrap,
             trust_node_redirects=trust_node_redirects,
             redirect_targets=redirect_targets,
             check_authzid=check_authzid,
@@ -365,7 +368,7 @@ class Script:
     @property
     def _cut(self) -> bool:
         """The last rung was the one that ends both legs without a word."""
-        return any(isinstance(event, Transferred) and event.tried[-1][0] is Rung.CUT for event in self.events)
+        return any(isinstance(event, Asked) and event.rung is Rung.CUT for event in self.events)
 
     def _check_farewell(self) -> None:
         data = self._documents[-1].strip()

@@ -46,6 +46,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.session import MOVES, State
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 SASL2 = "xmlns='urn:xmpp:sasl:2'"
 STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
@@ -75,7 +76,7 @@ def test_the_usual_opening() -> None:
     s.node(BIND_RESULT).client_gets(BIND_RESULT).is_in(State.BOUND)
     s.reports(BoundTo(JID))
     s.expect(s.session.full_jid == JID, "the JID").expect(s.session.deadline is None, "no deadline")
-    s.client(ENABLE).node(ENABLED).client_gets(ENABLED).reports(Resumable("sm1"))
+    s.client(ENABLE).node(ENABLED).client_gets(ENABLED).reports(Resumable("sm1", "sm1"))
 
 
 UP = [AUTH, CLIENT_HEADER, BIND, HELLO]
@@ -133,11 +134,11 @@ def test_sasl2_with_bind2_binds_at_once_and_its_features_follow() -> None:
     )
     success = (
         f"<success {SASL2}><authorization-identifier>{JID}</authorization-identifier>"
-        "<bound xmlns='urn:xmpp:bind:0'><enabled xmlns='urn:xmpp:sm:3' id='sm1'/></bound></success>"
+        "<bound xmlns='urn:xmpp:bind:0'><enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true'/></bound></success>"
     )
     features = f"<stream:features>{STARTTLS}<ver xmlns='urn:xmpp:features:rosterver'/></stream:features>"
     s = Script(behind=authenticate + HELLO).node_gets(CLIENT_HEADER, authenticate)
-    s.node(NODE_HEADER, success, features, NEWS).is_in(State.BOUND).reports(BoundTo(JID), Resumable("sm1"))
+    s.node(NODE_HEADER, success, features, NEWS).is_in(State.BOUND).reports(BoundTo(JID), Resumable("sm1", "sm1"))
     s.node_gets(HELLO)
     got = s.sent[Side.CLIENT].decode()
     s.expect(got.startswith(NODE_HEADER + success), "success").expect(got.endswith(NEWS), "news")
@@ -146,11 +147,16 @@ def test_sasl2_with_bind2_binds_at_once_and_its_features_follow() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_resumption(known: bool) -> None:
-    s = Script(resumable={"sm1": JID} if known else {}).node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS)
+    s = (
+        Script(resumable={"sm1": Resumption(JID, "node1", "sm1")} if known else {})
+        .node(NODE_HEADER, FEATURES)
+        .client(AUTH)
+        .node(SUCCESS)
+    )
     s.client(CLIENT_HEADER).node(NODE_HEADER, BIND_FEATURES).forget()
     resume, resumed = (f"<{name} xmlns='urn:xmpp:sm:3' h='1' previd='sm1'/>" for name in ("resume", "resumed"))
     s.client(resume).node_gets(resume).node(resumed, NEWS).client_gets(resumed, NEWS).is_in(State.BOUND)
-    s.reports(BoundTo(JID if known else None), Resumable("sm1"))
+    s.reports(BoundTo(JID if known else None), Resumable("sm1", "sm1"))
     s.expect(s.session.stream_management, "stream management")
 
 

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from session_fakes import FakeRelayed
+from session_script import ENABLE, ENABLED
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import Cluster, Health, UnknownNode, Wish, parse_nodes
-from cxfr_proxy.session.commands import Asked
+from cxfr_proxy.session.commands import Asked, Outcome, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import Registry
+from cxfr_proxy.session.registry import AWAITED_SECONDS, Registry
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 
@@ -200,7 +201,7 @@ async def test_what_a_client_is_told(autojump_clock: MockClock) -> None:
         [session] = house.populate("a", 1)
         house.empty("a")
         await trio.sleep(1)
-    assert house.orders[0][2] == Order(Trigger.DRAIN, "b", Server("b.example.org", 5223))
+    assert house.orders[0][2] == Order(Trigger.DRAIN, "b", Server("b.example.org", 5223), resumes=False)
     assert session.session.rung is Rung.CXFR
 
 
@@ -209,7 +210,7 @@ async def test_a_node_without_a_public_address_is_not_told(autojump_clock: MockC
         house.populate("a", 1)
         house.empty("a")
         await trio.sleep(1)
-    assert house.orders[0][2] == Order(Trigger.DRAIN, "b", None)
+    assert house.orders[0][2] == Order(Trigger.DRAIN, "b", None, resumes=False)
 
 
 async def test_a_user_redirected_lately_may_not_be_redirected_again(autojump_clock: MockClock) -> None:
@@ -407,3 +408,42 @@ async def test_everybody_leaves_also_where_a_drain_has_to_wait(autojump_clock: M
         house.mover.leave(Trigger.WORKER_RESTART)
         await trio.sleep(5)
         assert house.moved == [1, 2, 3]
+
+
+# --- sessions that go along
+
+
+SHARED = "a h resume=shared\nb h\nc h resume=shared weight=1"
+
+
+@pytest.mark.parametrize(("nodes", "resumes"), [(SHARED, True), (SHARED.replace("c h resume=shared", "c h"), False)])
+async def test_who_can_resume_is_sent_where_it_can(nodes: str, resumes: bool, autojump_clock: MockClock) -> None:
+    async with working(House(nodes)) as house:
+        house.populate("a", 12)
+        house.empty("a")
+        await trio.sleep(10)
+    assert {order.resumes for _, _, order in house.orders} == {resumes}
+    assert {order.target for _, _, order in house.orders} == ({"c"} if resumes else {"b", "c"})
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_drain_ends_when_those_who_were_cut_have_their_sessions(comes: bool, autojump_clock: MockClock) -> None:
+    async with working(House(SHARED)) as house:
+        (session,) = house.populate("a", 1, stays=True)
+        session.script.client(ENABLE).node(ENABLED)
+        house.empty("a")
+        await trio.sleep(1)
+        (order,) = [order for _, _, order in house.orders]
+        tried = ((Rung.CUT, Outcome.MOVED),)
+        house.registry.note(session, Transferred(order, tried, 0.0), trio.current_time())
+        house.registry.remove(session)
+        await trio.sleep(5)
+        assert not house.mover.drains["a"].done
+        assert (house.mover.left("a"), house.mover.awaited("a"), house.mover.awaited("b")) == (0, 1, 0)
+        if comes:
+            house.registry.note(HouseSession(house, 9, "c"), Resumable("sm1", "sm1"), trio.current_time())
+            assert house.mover.awaited("a") == 0
+            await trio.sleep(0.2)
+        else:
+            await trio.sleep(AWAITED_SECONDS - 4.8)
+        assert house.mover.drains["a"].done

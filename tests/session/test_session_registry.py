@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from session_fakes import FakeRelayed
-from session_script import ELSEWHERE, HURRIED, JID
+from session_script import ELSEWHERE, ENABLE, ENABLED, HURRIED, JID
 
 from cxfr_proxy.session import registry as registry_module
 from cxfr_proxy.session.commands import (
@@ -21,9 +21,18 @@ from cxfr_proxy.session.commands import (
     Warned,
 )
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts, Registry, TransferRecord, user_of
+from cxfr_proxy.session.registry import (
+    RECENT_TRANSFERS,
+    RESUMABLE_SECONDS,
+    NodeCounts,
+    Registry,
+    TransferRecord,
+    user_of,
+)
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 USER = "juliet@example.org"
+ENDED = Ended(Reason.CLIENT_LOST, None, 0, 0)
 
 
 def registry() -> Registry:
@@ -170,20 +179,84 @@ def test_a_redirect_is_remembered_as_long_as_its_window() -> None:
 
 def test_who_can_resume_as_whom() -> None:
     subject = registry()
-    subject.note(FakeRelayed(1, "a"), Resumable("sm1"), 0.0)
-    subject.note(FakeRelayed(2, "a", jid=None), Resumable("sm2"), 0.0)
-    assert subject.jid_of_resumable("sm1") == JID
-    assert subject.jid_of_resumable("sm2") is None
+    subject.note(FakeRelayed(1, "a"), Resumable("sm1", "n1"), 0.0)
+    subject.note(FakeRelayed(2, "b", jid=None), Resumable("sm2", "sm2"), 0.0)
+    assert subject.resumption("sm1") == Resumption(JID, "a", "n1")
+    assert subject.resumption("sm2") == Resumption(None, "b", "sm2")
+    assert subject.resumption("sm3") is None
+    assert [subject.node_of_resumable(sm_id) for sm_id in ("sm1", "sm2", "sm3")] == ["a", "b", None]
+
+
+def test_counts_are_kept_of_those_only_that_differ() -> None:
+    subject, relayed = registry(), FakeRelayed(1, "a")
+    relayed.script.client(ENABLE).node(ENABLED)
+    resumable = relayed.script.reported(Resumable)
+    subject.note(relayed, resumable, 0.0)
+    known = subject.resumption("sm1")
+    assert known is not None
+    assert known.counters is resumable.counters
+    subject.note(relayed, ENDED, 0.0)
+    known = subject.resumption("sm1")
+    assert known is not None
+    assert known.counters is None
+    subject.note(relayed, resumable, 0.0)
+    assert resumable.counters is not None
+    resumable.counters.down.injected(0)
+    subject.note(relayed, ENDED, 0.0)
+    known = subject.resumption("sm1")
+    assert known is not None
+    assert known.counters is resumable.counters
 
 
 def test_memory_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_module, "REMEMBERED", 3)
     subject, relayed = registry(), FakeRelayed(1, "a")
     for sm_id in ("1", "2", "3", "1", "4"):
-        subject.note(relayed, Resumable(sm_id), 0.0)
-    assert [subject.jid_of_resumable(sm_id) is not None for sm_id in "1234"] == [True, False, True, True]
+        subject.note(relayed, Resumable(sm_id, sm_id), 0.0)
+    assert [subject.resumption(sm_id) is not None for sm_id in "1234"] == [True, False, True, True]
 
 
 def test_the_user_is_known_once_it_is_certain() -> None:
     assert user_of(FakeRelayed(1, "a", jid=None).session) is None
     assert user_of(FakeRelayed(1, "a").session) == USER
+
+
+# --- who is lost, and comes back
+
+
+def lost(
+    subject: Registry, number: int, node: str, *, reason: Reason = Reason.CLIENT_LOST, resumes: bool = True
+) -> None:
+    relayed = FakeRelayed(number, node, jid=f"user{number}@example.org/home")
+    if resumes:
+        relayed.script.client(ENABLE).node(ENABLED)
+    subject.note(relayed, Ended(reason, None, 0, 0), 0.0)
+
+
+def test_who_was_lost_is_looked_for_on_its_node() -> None:
+    subject = registry()
+    lost(subject, 1, "a")
+    lost(subject, 2, "b")
+    assert subject.holder("user1@example.org", "198.51.100.7", 1.0) == "a"
+    assert subject.holder("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS) is None
+    assert subject.holder("user3@example.org", "192.0.2.1", 1.0) is None
+
+
+def test_without_a_name_the_address_is_a_guess_once_for_each_who_was_lost_there() -> None:
+    subject = registry()
+    for number, node in enumerate("aab"):
+        lost(subject, number, node)
+    assert [subject.holder(None, "192.0.2.1", 1.0) for _ in range(4)] == ["b", "a", "a", None]
+    assert subject.holder(None, "198.51.100.7", 1.0) is None
+    lost(subject, 4, "a")
+    assert subject.holder(None, "192.0.2.1", RESUMABLE_SECONDS) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "resumes"), [(Reason.CLIENT_CLOSED, True), (Reason.NODE_LOST, True), (Reason.CLIENT_LOST, False)]
+)
+def test_who_left_for_good_is_not_looked_for(reason: Reason, resumes: bool) -> None:
+    subject = registry()
+    lost(subject, 1, "a", reason=reason, resumes=resumes)
+    assert subject.holder("user1@example.org", "192.0.2.1", 1.0) is None
+    assert subject.holder(None, "192.0.2.1", 1.0) is None

@@ -311,15 +311,11 @@ def test_stream_management_that_comes_on_while_asked() -> None:
     assert rungs(s) == [(Rung.CXFR, Outcome.SILENT), (Rung.CUT, Outcome.MOVED)]
 
 
-def test_an_answer_that_the_client_counts_is_counted_by_the_node() -> None:
-    s = Script().bind().order().client("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").forget().client(answer())
-    s.node_gets(answer())
-
-
-def test_stream_management_without_resumption_is_neither_asked_nor_cut() -> None:
+def test_stream_management_without_resumption_is_asked_and_not_cut() -> None:
     enabled = "<enabled xmlns='urn:xmpp:sm:3'/>"
-    s = Script().bind().client("<enable xmlns='urn:xmpp:sm:3'/>").node(enabled).forget().order()
-    s.node_gets(END).node(NEWS, END).client_gets(NEWS, SEE_OTHER_HOST, END)
+    s = Script().bind().client("<enable xmlns='urn:xmpp:sm:3'/>").node(enabled).forget().order().client_gets(iq())
+    s.client(answer("error")).node_gets("<r xmlns='urn:xmpp:sm:3'/>", END)
+    s.node(NEWS, END).client_gets(NEWS, SEE_OTHER_HOST, END)
 
 
 # --- hurry

@@ -38,6 +38,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 class Outcome:
     notes: list[Note]
     boundary: int
+    stanzas: int = 0
 
     def failure(self) -> Failure | None:
         return next((note for note in self.notes if isinstance(note, Failure)), None)
@@ -68,20 +69,43 @@ def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int 
         size = sizes[min(turn, len(sizes) - 1)]
         reader.scan(body[at : at + size])
         at, turn = at + size, turn + 1
-    return Outcome([_shift(note) for note in reader.notes], reader.boundary - len(HEADER))
+    return Outcome([_shift(note) for note in reader.notes], reader.boundary - len(HEADER), reader.stanzas)
 
 
 def _shift(note: Note) -> Note:
     start, end = note.start - len(HEADER), note.end - len(HEADER)
     match note:
-        case Element(name=name):
-            return Element(start, end, name)
+        case Element(name=name, stanzas=stanzas):
+            return Element(start, end, name, stanzas)
         case Failure(condition=condition, text=text):
             return Failure(start, end, condition, text)
         case StreamEnd():
             return StreamEnd(start, end)
         case Header():
             return Header(start, end)
+
+
+ACK = b"<a xmlns='urn:xmpp:sm:3' h='4'/>"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "ack"),
+    [
+        ([b"<iq/><abc/><r/><x:a/>"], None),
+        ([b"<iq><a/></iq>" + ACK + b"<message><a/></message>"], ACK),
+        ([b"<a h='1'/>" + ACK, b"<iq/>", b"<r/>"], ACK),
+        ([b"<a h='1'></a>"], b"<a h='1'></a>"),
+        ([b" <a h='1' /> <a"], b"<a h='1' />"),
+        ([ACK[:9], ACK[9:]], b""),
+        ([b"<a h='1'/>" + ACK[:-1], b">"], b""),
+        ([ACK[:9], ACK[9:] + ACK, b"<iq"], ACK),
+    ],
+)
+def test_the_last_ack_is_kept_if_it_came_in_one_chunk(chunks: list[bytes], ack: bytes | None) -> None:
+    reader = behind(framer())
+    for chunk in chunks:
+        reader.scan(chunk)
+    assert reader.ack == ack
 
 
 # body, boundary behind its last complete element, tags noted
@@ -113,6 +137,12 @@ WHOLE = {
 }
 
 
+def stanzas_of(body: bytes) -> int:
+    """As lxml counts them."""
+    names = [etree.QName(element).localname for element in etree.fromstring(HEADER + body + END)]
+    return sum(name in framing.STANZAS for name in names)
+
+
 @pytest.mark.parametrize("body", [pytest.param(value, id=key) for key, value in WHOLE.items()])
 def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
     data, boundary, noted = body
@@ -120,7 +150,10 @@ def test_boundaries_at_every_cut(body: tuple[bytes, int, list[str]]) -> None:
     assert whole.boundary == boundary
     assert [note.name for note in whole.notes if isinstance(note, Element)] == noted
     assert len(whole.notes) == len(noted)
+    assert whole.stanzas == stanzas_of(data[:boundary])
     for note in whole.notes:
+        assert isinstance(note, Element)
+        assert note.stanzas == stanzas_of(data[: note.end])
         etree.fromstring(HEADER + data[note.start : note.end] + END)  # the offsets cut out exactly one element
     assert scan(data, [1]) == whole
     for cut in range(1, len(data)):
@@ -154,7 +187,7 @@ def test_values_are_watched_at_every_cut(body: tuple[bytes, list[str]]) -> None:
 @pytest.mark.parametrize("body", [b"", b"<iq/>", b"<iq></iq> "])
 def test_stream_end_ignores_what_follows(body: bytes, junk: bytes) -> None:
     data = body + END + junk
-    expected = Outcome([StreamEnd(len(body), len(body) + len(END))], len(body) + len(END))
+    expected = Outcome([StreamEnd(len(body), len(body) + len(END))], len(body) + len(END), stanzas_of(body))
     assert scan(data, [len(data)]) == expected
     assert scan(data, [1]) == expected
 
@@ -361,7 +394,7 @@ def test_a_value_is_watched_for_what_it_says_however_it_is_spelt(
     said = "".join(character for part in parts for character, _ in part)
     element = f'<iq><q x="{spelt}"/></iq>'.encode()
     outcome = scan(b"<iq/>" + element + b"<iq/>", sizes)
-    expected = [Element(5, 5 + len(element), "iq")] if _WATCHED in said else []
+    expected = [Element(5, 5 + len(element), "iq", 2)] if _WATCHED in said else []
     assert outcome.notes == expected
     assert outcome.boundary == len(element) + 10
 

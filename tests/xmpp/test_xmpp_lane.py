@@ -215,7 +215,7 @@ def test_a_noted_element_that_was_cut_through_is_not_whole() -> None:
     assert not scanned(lane, forged[:50])[0].whole or lane.cutting
     pieces = scanned(lane, forged[50:] + b"<iq/>")
     assert [(piece.data, piece.whole) for piece in pieces] == [(forged[50:], False), (b"<iq/>", True)]
-    assert pieces[0].note == Element(len(HEADER), len(HEADER) + len(forged), "iq")
+    assert pieces[0].note == Element(len(HEADER), len(HEADER) + len(forged), "iq", stanzas=1)
 
 
 def test_a_failure_while_cutting_through_carries_no_bytes() -> None:
@@ -280,3 +280,15 @@ def test_a_header_that_trickles_in() -> None:
     lane = Lane(max_element_bytes=8192, max_depth=64)
     pieces = stepped(lane, *bytewise(HEADER + b"<iq/>"))
     assert [piece.data for piece in pieces] == [HEADER, b"<iq/>"]
+
+
+def test_what_is_to_be_noted_is_so_behind_the_header_as_well() -> None:
+    """Of each stream: it is said once for the lane."""
+    lane = Lane(max_element_bytes=None, max_depth=8)
+    lane.note_acks(True)
+    for _ in range(2):
+        lane.restart()
+        lane.feed(HEADER)
+        assert lane.next() is not None
+        ready = lane.scan(b"<r/><a h='1'/>")
+        assert [piece.note.name for piece in lane.pieces(ready) if isinstance(piece.note, Element)] == ["a"]

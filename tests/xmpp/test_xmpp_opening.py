@@ -23,6 +23,7 @@ from cxfr_proxy.xmpp.opening import (
     StreamHeader,
     read_header,
 )
+from cxfr_proxy.xmpp.stream_management import Resumption
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
 HEADER = f"<?xml version='1.0'?><stream:stream {NS} to='example.org' version='1.0'>"
@@ -30,6 +31,7 @@ STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 SASL = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
 SASL2 = "xmlns='urn:xmpp:sasl:2'"
 JID = "juliet@example.org/balcony"
+KNOWN = Resumption(JID, "node1", "sm1")
 
 
 def opening(*, tls_first: bool = True, domains: frozenset[str] = frozenset(), limit: int = 8192) -> ClientOpening:
@@ -295,7 +297,7 @@ def test_bind_names_the_full_jid() -> None:
     result = f"<iq type='result' id='1'><bind xmlns='{names.BIND}'><jid>{JID}</jid></bind></iq>"
     assert down(subject, result) == Passage(forward=result.encode(), bound=Bound(JID))
     assert subject.full_jid == JID
-    assert not subject.stream_management
+    assert not subject.management.on
 
 
 @pytest.mark.parametrize(
@@ -321,21 +323,21 @@ def test_sasl2_binds_inline() -> None:
     subject = Negotiation()
     passage = down(subject, BIND2 % "")
     assert passage == Passage(forward=(BIND2 % "").encode(), hold_client=False, bound=Bound(JID))
-    assert not subject.stream_management
+    assert not subject.management.on
 
 
 def test_stream_management_inside_bind2_and_its_location() -> None:
     subject = Negotiation()
     passage = down(subject, BIND2 % "<enabled xmlns='urn:xmpp:sm:3' id='sm1' location='[::1]:5222'/>")
     assert passage.bound == Bound(JID)
-    assert (subject.stream_management, subject.stream_management_id) == (True, "sm1")
+    assert (subject.management.on, subject.management.id) == (True, "sm1")
     assert b"location" not in passage.forward
     assert etree.fromstring(passage.forward).find(".//{urn:xmpp:sm:3}enabled") is not None
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_sasl2_resumes_inline(known: bool) -> None:
-    subject = Negotiation(jid_of_resumable={"sm1": JID}.get if known else lambda _: None)
+    subject = Negotiation(resumption={"sm1": KNOWN}.get if known else lambda _: None)
     resume = "<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='3'/>"
     assert up(subject, f"<authenticate {SASL2} mechanism='PLAIN'>{resume}</authenticate>").hold_client
     passage = down(
@@ -344,23 +346,23 @@ def test_sasl2_resumes_inline(known: bool) -> None:
         "<resumed xmlns='urn:xmpp:sm:3' h='2' previd='sm1'/></success>",
     )
     assert passage.bound == Bound(JID if known else None)
-    assert subject.stream_management
+    assert subject.management.on
 
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("namespace", ["urn:xmpp:sm:3", "urn:xmpp:sm:2"])
 @pytest.mark.parametrize("said", [" previd='sm1'", ""])
 def test_resumption(known: bool, namespace: str, said: str) -> None:
-    subject = Negotiation(jid_of_resumable={"sm1": JID}.get if known else lambda _: None)
+    subject = Negotiation(resumption={"sm1": KNOWN}.get if known else lambda _: None)
     resume = f"<resume xmlns='{namespace}' previd='sm1' h='3'/>"
     assert up(subject, resume).forward == resume.encode()
     passage = down(subject, f"<resumed xmlns='{namespace}' h='2'{said}/>")
     assert passage.bound == Bound(JID if known else None)
-    assert subject.stream_management_id == "sm1"
+    assert subject.management.id == "sm1"
 
 
 def test_a_resumption_that_fails_binds_nothing() -> None:
-    subject = Negotiation(jid_of_resumable={"sm1": JID}.get)
+    subject = Negotiation(resumption={"sm1": KNOWN}.get)
     up(subject, "<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='3'/>")
     assert down(subject, "<failed xmlns='urn:xmpp:sm:3'/>") == Passage(forward=b"<failed xmlns='urn:xmpp:sm:3'/>")
     assert subject.full_jid is None
@@ -370,7 +372,7 @@ def test_enabled_turns_stream_management_on_and_loses_its_location() -> None:
     subject = Negotiation()
     enabled = "<enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true'/>"
     assert down(subject, enabled).forward == enabled.encode()
-    assert (subject.stream_management, subject.stream_management_id) == (True, "sm1")
+    assert (subject.management.on, subject.management.id) == (True, "sm1")
     located = "<enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true' location='10.0.0.1'/>"
     assert dict(etree.fromstring(down(subject, located).forward).items()) == {"id": "sm1", "resume": "true"}
 

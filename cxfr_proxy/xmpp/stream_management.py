@@ -1,0 +1,323 @@
+"""XEP-0198 on a stream into which a proxy puts stanzas and out of which it takes some.
+
+Each party counts the stanzas it has handled, modulo 2**32, and says the count (``h``) in ``<a/>``, ``<resume/>``,
+``<resumed/>`` and ``<failed/>``; the other one drops what is acknowledged and sends the rest again after a resumption.
+A stanza that only one of them knows sets their counts apart, and a wrong ``h`` is worse than none: too high by one, it
+ends the stream, or is believed and a stanza is lost in silence. So every ``h`` is translated.
+
+**The rule.** One direction is a sequence of stanzas of three kinds: passed on (both count it), *injected* (only its
+receiver does), *swallowed* (only its sender does; the proxy has dealt with it). The receiver's ``h`` stands for the
+longest beginning of that sequence with ``h`` stanzas that the receiver counts, and is for the sender the number of
+those in it that the sender counts. Nothing is validated: counters are off by one in the wild, and judging them is the
+parties' own business.
+
+**Where counting begins** (XEP-0198 section 4): up, behind the client's ``<enable/>``; down, behind the node's
+``<enabled/>``; on a resumed stream where the acknowledged ends, behind ``<resume/>`` and ``<resumed/>``. The same
+inside SASL2 and Bind 2 (XEP-0388, XEP-0386), behind the element that holds them.
+
+Where in the sequence something happened is told by *positions*: how many stanzas the sender's bytes have held so far,
+as :attr:`cxfr_proxy.xmpp.framing.Framer.stanzas` counts them anyway. Hence a stream into which nothing was put, and
+that is nearly every stream at all times, is not looked at at all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lxml import etree
+
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.stanza import Element
+
+MODULUS: Final = 2**32
+"""Of all counts, XEP-0198 section 4. As with serial numbers, what is ahead by less than half of it is later."""
+NAMESPACES: Final = (names.SM, names.SM2)
+_ANY: Final = tuple(stanza.qualified(namespace, "*") for namespace in NAMESPACES)
+
+
+@dataclass(slots=True)
+class Flow:
+    """One direction of a stream, from where its stanzas are counted.
+
+    ``origin`` is the position of the last stanza that does not count: the sender's count is a position less that.
+    ``settled`` is the sender's count less the receiver's where the receiver has acknowledged, ``lead`` where the proxy
+    is, ``steps`` in between: the receiver's count from which on, and by how much.
+    """
+
+    origin: int
+    settled: int = 0
+    lead: int = 0
+    steps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the two count differently, or did where the receiver's last ``h`` was."""
+        return self.settled != 0 or self.steps != ()
+
+    def injected(self, position: int) -> None:
+        """A stanza of the proxy's own follows the sender's at ``position``."""
+        self._step(position + 1, -1)
+
+    def swallowed(self, position: int) -> None:
+        """The sender's stanza at ``position`` does not reach the receiver; what it was for is done."""
+        self._step(position - 1, +1)
+
+    def _step(self, position: int, change: int) -> None:
+        self.steps += ((position - self.origin - self.lead, change),)
+        self.lead += change
+
+    def to_sender(self, h: int) -> int:
+        """What the receiver's ``h`` is to the sender. They come in order, so what it acknowledges is settled."""
+        while self.steps and (h - self.steps[0][0]) % MODULUS < MODULUS // 2:
+            self.settled += self.steps[0][1]
+            self.steps = self.steps[1:]
+        return (h + self.settled) % MODULUS
+
+    def resume(self, h: int, position: int) -> int:
+        """On a new stream both go on behind the receiver's ``h``, which its stanza at ``position`` counts as.
+
+        What came later did not arrive. The sender sends it again, and what has to be put in or taken out, will be.
+        Returns what ``h`` is to the sender.
+        """
+        acknowledged = self.to_sender(h)
+        self.steps, self.lead = (), self.settled
+        self.origin = position - acknowledged
+        return acknowledged
+
+
+@dataclass(slots=True)
+class Counters:
+    """Both directions: ``down`` is acknowledged by the client, ``up`` by the node."""
+
+    up: Flow
+    down: Flow
+
+    @property
+    def shifted(self) -> bool:
+        return self.up.shifted or self.down.shifted
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What is known about a session that can be resumed.
+
+    ``node_id`` is what the node calls it: the client's id may be another one. ``counters`` are ``None`` where client
+    and node count alike.
+    """
+
+    full_jid: str | None
+    node: str
+    node_id: str
+    counters: Counters | None = None
+
+    def without_equal_counts(self) -> Resumption:
+        """Where client and node count alike, as nearly all do, nothing of it has to be kept."""
+        shifted = self.counters is not None and self.counters.shifted
+        return self if shifted else replace(self, counters=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The ``<resume/>`` that waits for an answer. ``h`` is the client's, ``None`` where it said no number."""
+
+    client_id: str
+    known: Resumption | None
+    h: int | None
+    position: int
+
+
+class StreamManagement:
+    """Follows what client and node say about it, and edits it where they would misunderstand each other.
+
+    ``known`` tells of sessions that began elsewhere, by the client's id for them. ``new_id`` makes ids of the proxy's
+    own that clients get instead of their node's, so that nobody else can resume by them; ``None``: they get the node's.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_first_h",
+        "_known",
+        "_new_id",
+        "_up",
+        "counters",
+        "full_jid",
+        "id",
+        "namespace",
+        "node_id",
+        "resumable",
+    )
+
+    def __init__(
+        self, known: Callable[[str], Resumption | None] = lambda _: None, new_id: Callable[[], str] | None = None
+    ) -> None:
+        self._known = known
+        self._new_id = new_id
+        self._asked: _Asked | None = None
+        self._up: Flow | None = None  # begins with <enable/>, before anybody knows whether it will count
+        self._first_h = 0  # the node's, where this stream's counting began
+        self.full_jid: str | None = None
+        """Of the session that was resumed, if it is known."""
+        self.counters: Counters | None = None
+        """``None`` while it is not on."""
+        self.resumable = False
+        self.id: str | None = None
+        """What the client would resume with; ``None`` where it can't."""
+        self.node_id: str | None = None
+        """The same for the node."""
+        self.namespace: str = names.SM
+
+    @property
+    def on(self) -> bool:
+        return self.counters is not None
+
+    @property
+    def shifted(self) -> bool:
+        return self.counters is not None and self.counters.shifted
+
+    # --- what the proxy does to the stream; nothing, where nobody counts
+
+    def injected_down(self, position: int) -> None:
+        if self.counters is not None:
+            self.counters.down.injected(position)
+
+    def swallowed_down(self, position: int) -> None:
+        if self.counters is not None:
+            self.counters.down.swallowed(position)
+
+    def injected_up(self, position: int) -> None:
+        if self._up is not None:
+            self._up.injected(position)
+
+    def swallowed_up(self, position: int) -> None:
+        if self._up is not None:
+            self._up.swallowed(position)
+
+    # --- what the parties say
+
+    def from_client(self, element: Element, position: int) -> bool:
+        """An element of XEP-0198 from the client, or one of the login that may hold some; whether it was edited.
+
+        ``position``: how many stanzas came before it.
+        """
+        if etree.QName(element).namespace not in NAMESPACES:
+            self._up = self._asked = None  # a login, perhaps another one after one that failed
+        changed = False
+        for part in element.iter(*_ANY):
+            match etree.QName(part).localname:
+                case "enable" if self.counters is None:
+                    self._up = Flow(position)
+                case "resume" if self.counters is None:
+                    changed |= self._on_resume(part, position)
+                case "a" if self.counters is not None:
+                    changed |= _translate(part, self.counters.down)
+        return changed
+
+    def from_node(self, element: Element, position: int) -> bool:
+        """The same from the node."""
+        changed = False
+        for part in element.iter(*_ANY):
+            match etree.QName(part).localname:
+                case "enabled" if self.counters is None:
+                    changed |= self._on_enabled(part, position)
+                case "resumed" if self.counters is None:
+                    changed |= self._on_resumed(part, position)
+                case "failed":
+                    changed |= self._on_failed(part)
+                case "a" if self.counters is not None:
+                    changed |= _translate(part, self.counters.up)
+        return changed
+
+    def _on_enabled(self, enabled: Element, position: int) -> bool:
+        self._begin(enabled, self._up or Flow(position), Flow(position))
+        self.id = self.node_id = enabled.get("id")
+        self.resumable = self.id is not None and enabled.get("resume") in ("true", "1")
+        if not self.resumable or self._new_id is None:
+            return False
+        self.id = self._new_id()
+        enabled.set("id", self.id)
+        return True
+
+    def _begin(self, element: Element, up: Flow, down: Flow) -> None:
+        self.namespace = etree.QName(element).namespace or self.namespace
+        self._up = up
+        self.counters = Counters(up, down)
+
+    def _on_resume(self, resume: Element, position: int) -> bool:
+        client_id = resume.get("previd", "")
+        known = copy.deepcopy(self._known(client_id))  # the old stream may still be there, and go on
+        h = _read_h(resume)
+        self._asked = _Asked(client_id, known, h, position)
+        if known is None:
+            return False
+        changed = known.node_id != client_id
+        resume.set("previd", known.node_id)
+        if known.counters is not None and h is not None:
+            changed |= _translate(resume, known.counters.down)
+        return changed
+
+    def _on_resumed(self, resumed: Element, position: int) -> bool:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            asked = _Asked(resumed.get("previd", ""), None, None, 0)
+        counters = _continued(asked.known)
+        h = _read_h(resumed)
+        self._first_h = h or 0
+        if asked.h is not None:
+            counters.down.resume(asked.h, position)
+        counters.up.resume(self._first_h, asked.position)
+        self._begin(resumed, counters.up, counters.down)
+        self.resumable = True
+        self.id = asked.client_id
+        self.node_id = asked.known.node_id if asked.known is not None else asked.client_id
+        self.full_jid = asked.known.full_jid if asked.known is not None else None
+        changed = _translate(resumed, counters.up)
+        if self.id != self.node_id:
+            resumed.set("previd", self.id)
+            changed = True
+        return changed
+
+    def _on_failed(self, failed: Element) -> bool:
+        """Of the resumption, which may say how far the node had got; of ``<enable/>``, which then counts nothing."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            return _translate(failed, _continued(asked.known).up)
+        if self.counters is None:
+            self._up = None
+        return False
+
+    def last_ack(self, ack: bytes | None, context: bytes) -> bytes | None:
+        """How far the node had got, for the client to know when the node is gone.
+
+        ``ack`` is the node's last one, in a stream opened by ``context``: ``None`` if it sent none, empty if nobody
+        knows. ``None`` is returned where there is nothing that could be said.
+        """
+        if self.counters is None or ack == b"":
+            return None
+        try:
+            h = self._first_h if ack is None else _read_h(stanza.parse(ack, context))
+        except stanza.MalformedElement:
+            h = None
+        if h is None:
+            return None
+        return f"<a xmlns='{self.namespace}' h='{self.counters.up.to_sender(h)}'/>".encode()
+
+
+def _continued(known: Resumption | None) -> Counters:
+    return known.counters if known is not None and known.counters is not None else Counters(Flow(0), Flow(0))
+
+
+def _read_h(element: Element) -> int | None:
+    text = element.get("h", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < MODULUS else None
+
+
+def _translate(element: Element, flow: Flow) -> bool:
+    h = _read_h(element)
+    translated = flow.to_sender(h) if h is not None else h
+    if translated == h:
+        return False
+    element.set("h", str(translated))
+    return True

@@ -1,0 +1,476 @@
+"""XEP-0198 through transfers: scripts by hand, then random histories of an honest client and an honest node.
+
+In a history (see :mod:`honest_counters`) they talk through one session after the other, each driven as the relay drives
+it: transfers are ordered, forged ones come along, connections break, and the client resumes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from forged import FORGERIES
+from honest_counters import SM, Party
+from lxml import etree
+from session_script import (
+    AUTH,
+    BIND_FEATURES,
+    BIND_RESULT,
+    CLIENT_HEADER,
+    ELSEWHERE,
+    ENABLE,
+    ENABLED,
+    END,
+    FEATURES,
+    HELLO,
+    HURRIED,
+    JID,
+    NEWS,
+    NODE_HEADER,
+    PING,
+    SUCCESS,
+    Script,
+    answer,
+    iq,
+)
+
+from cxfr_proxy.session.commands import Ended, NodeLost, Outcome, Reason, Resumable, Side, Transferred
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.session.session import State
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.framing import Element, StreamEnd
+from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.stream_management import Resumption
+
+R: Final = f"<r xmlns='{SM}'/>"
+SUPPORT: Final = (
+    "<iq type='result' id='d'><query xmlns='http://jabber.org/protocol/disco#info'>"
+    "<feature var='urn:xmpp:cxfr'/></query></iq>"
+)
+FORGED: Final = "<iq type='set' id='f' from='m@x'><query xmlns='urn:xmpp:cxfr'/></iq>"
+FOR_GOOD: Final = replace(ELSEWHERE, resumes=False)
+
+
+def a(h: int) -> str:
+    return f"<a xmlns='{SM}' h='{h}'/>"
+
+
+def edited(h: int) -> str:
+    """As the proxy writes it: with every declaration that it needs, and that the stream has."""
+    return f'<a xmlns="{SM}" xmlns:stream="http://etherx.jabber.org/streams" h="{h}"/>'
+
+
+def knowing(*, wrap: bool = False) -> Script:
+    """A client that can resume and is known to support the request; its first stanza has said so."""
+    s = Script(wrap=wrap).bind(stream_management=True).client(SUPPORT, R).node(a(1))
+    return s.expect(s.session.stream_management, "stream management").forget()
+
+
+# --- asked
+
+
+def test_a_client_that_is_known_to_know_is_asked_and_counts_are_translated() -> None:
+    s = knowing().node(NEWS).client_gets(NEWS).order().client_gets(iq())
+    s.client(a(1)).node_gets(a(1)).client(a(2)).node_gets(edited(1)).node(NEWS).client_gets(NEWS)
+    s.client(HELLO, answer(), HELLO, a(3)).node_gets(HELLO, HELLO, edited(2))
+    s.node(a(1), a(2), a(3)).client_gets(a(1), edited(3), edited(4))
+
+
+def test_one_who_is_not_known_to_know_is_cut() -> None:
+    s = Script().bind(stream_management=True).order().nobody_gets_anything().output_ended(Side.CLIENT, Side.NODE)
+    s.expect(s.reported(Transferred).tried == ((Rung.CUT, Outcome.MOVED),), "the cut")
+
+
+@pytest.mark.parametrize("refusal", [True, False])
+def test_one_who_does_not_go_is_cut_behind_its_last_acknowledgement(refusal: bool) -> None:
+    s = knowing().order().forget()
+    s = s.client(answer("error")) if refusal else s.tick()
+    s.node_gets(R, END).client(HELLO).nobody_gets_anything()
+    s.node(NEWS, a(1), END).client_gets(NEWS, edited(2) if refusal else a(1)).output_ended(Side.CLIENT, Side.NODE)
+    s.client_ends().is_over()
+    outcome = Outcome.REFUSED if refusal else Outcome.SILENT
+    s.expect(s.reported(Transferred).tried == ((Rung.CXFR, outcome), (Rung.CUT, Outcome.MOVED)), "both rungs")
+    s.expect(s.reported(Ended).late == 0, "nothing late: the client knows what was not acknowledged")
+
+
+def test_the_stream_ends_on_the_node_when_a_client_leaves_that_was_asked() -> None:
+    knowing().order().forget().client_ends().node_gets(END)
+
+
+def test_it_ends_there_too_when_the_proxy_gives_it_up() -> None:
+    knowing().order().forget().stop().node_gets(END).is_over(at_once=True)
+
+
+def test_it_stays_when_the_client_has_an_id_of_the_proxys_own() -> None:
+    s = Script(wrap=True).bind(stream_management=True)
+    resumable = s.reported(Resumable)
+    s.expect(resumable.node_id == "sm1", "the node's id").expect(resumable.stream_management_id == "t1", "our own")
+    s.expect(b'id="t1"' in s.sent[Side.CLIENT], "that the client has it").expect(b"sm1" not in s.sent[Side.CLIENT], "")
+    s.client(SUPPORT).order().forget().client_ends().node_gets().output_ended(Side.CLIENT, Side.NODE)
+
+
+def test_a_stream_without_a_shift_stays_and_is_given_up_as_it_is() -> None:
+    Script().bind(stream_management=True).client_ends().node_gets()
+    Script().bind(stream_management=True).stop().node_gets()
+
+
+# --- cut
+
+
+def test_where_nobody_could_resume_it_the_nodes_stream_is_ended_first() -> None:
+    s = Script().bind(stream_management=True).order(FOR_GOOD).node_gets(R, END).client_gets()
+    s.client(HELLO).nobody_gets_anything().node(NEWS, a(0), END).client_gets(NEWS, a(0))
+    s.output_ended(Side.CLIENT, Side.NODE).client_ends().is_over()
+
+
+def test_a_node_that_does_not_end_is_not_waited_for_long() -> None:
+    s = Script().bind(stream_management=True).order(FOR_GOOD).forget().tick().nobody_gets_anything()
+    s.output_ended(Side.CLIENT, Side.NODE)
+
+
+# --- the node is gone
+
+
+def test_what_a_dead_node_had_acknowledged_is_what_it_is() -> None:
+    s = Script().bind(stream_management=True).client(HELLO, HELLO, R).node(NEWS, a(1)).client(HELLO).forget()
+    s.node_ends().reports(NodeLost(Reason.NODE_LOST)).client(R).client_gets(a(1))
+    s.client(PING, R, a(1)).client_gets(a(1)).node_gets()
+    s.order(Order(Trigger.NODE_LOST)).client_gets().output_ended(Side.CLIENT, Side.NODE)
+
+
+def test_a_dead_node_that_had_acknowledged_nothing() -> None:
+    Script().bind(stream_management=True).client(HELLO).node_ends().forget().client(R).client_gets(a(0))
+
+
+def test_a_dead_node_of_a_resumed_stream_had_got_as_far_as_it_said() -> None:
+    s = resumed(Script(), h=7).node_ends().forget().client(R).client_gets(a(7))
+    s.expect(s.session.full_jid is None, "that nobody knows whose it is")
+
+
+def test_when_nobody_knows_how_far_it_got_nobody_says() -> None:
+    s = Script().bind(stream_management=True).client(HELLO).node(a(1)[:9]).node(a(1)[9:]).node_ends().forget()
+    s.client(R).client_gets()
+
+
+def test_without_counting_stanzas_are_answered_as_ever() -> None:
+    s = Script().bind().client(ENABLE).node_ends().forget().client(PING, R)
+    s.expect(b"recipient-unavailable" in s.sent[Side.CLIENT], "an answer")
+
+
+# --- forged ones
+
+
+@pytest.mark.parametrize("forged", [FORGED, *FORGERIES.values()], ids=["with a sender", *FORGERIES])
+def test_a_forged_transfer_shifts_both_counts_while_nobody_moves(forged: str) -> None:
+    forged = forged.format(to=JID, host="evil.example", id="f")
+    s = Script().bind(stream_management=True).node(NEWS, forged, NEWS).client_gets(NEWS, NEWS)
+    reply = s.sent[Side.NODE].rpartition(b"<iq")[2]
+    s.expect(b"not-allowed" in reply, "the refusal").forget()
+    s.client(HELLO, a(0), a(1), HELLO, a(2)).node_gets(HELLO, a(0), edited(2), HELLO, edited(3))
+    s.node(NEWS, a(0), a(1), NEWS, a(2)).client_gets(NEWS, a(0), edited(0), NEWS, edited(1)).is_in(State.BOUND)
+
+
+def test_one_that_cannot_be_read_shifts_only_what_the_client_counts() -> None:
+    unreadable = "<iq type='set' id='f'><x:query y='urn:xmpp:cxfr'/></iq>"
+    s = Script().bind(stream_management=True).node(unreadable, NEWS).client_gets(NEWS).forget()
+    s.client(HELLO, a(1)).node_gets(HELLO, edited(2)).node(a(1)).client_gets(a(1))
+
+
+def test_a_forged_transfer_between_the_requests_to_count_and_their_answers() -> None:
+    """The node, which counts the client's already, has one more of them; its own it does not count yet."""
+    s = Script().bind().client(ENABLE).node(FORGED, ENABLED).forget()
+    s.client(HELLO).node_gets(HELLO).node(NEWS, a(1), a(2)).client_gets(NEWS, edited(0), edited(1))
+    s.client(a(1)).node_gets(a(1))
+
+
+def test_an_answer_to_somebody_else_is_the_nodes_and_counted_by_both() -> None:
+    s = knowing().order().forget().client(answer(number=9)).node_gets(answer(number=9))
+    s.client(answer("result", to="somebody@example.org")).node_gets(answer("result", to="somebody@example.org"))
+    s.node(a(3)).client_gets(a(3))
+
+
+def test_a_stanza_that_cannot_be_read_is_counted_as_what_it_is() -> None:
+    s = Script().bind(stream_management=True).node("<x:message/>", "<x:other/>", NEWS).client_gets(NEWS)
+    s.client(a(0), a(1)).node_gets(edited(1), edited(2))
+
+
+def test_others_are_not_looked_at_because_of_it() -> None:
+    s = Script(cut_through=True).bind(stream_management=True).node(FORGED).forget()
+    long = f"<message from='a@b'><body>{'x' * 20_000}</body></message>"
+    s.node(long[:15_000]).node(long[15_000:]).client_gets(long).is_in(State.BOUND)
+
+
+# --- resuming
+
+
+def resumed(s: Script, *, h: int, previd: str = "sm1", client_h: int = 0) -> Script:
+    s.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER).node(NODE_HEADER, BIND_FEATURES)
+    s.client(f"<resume xmlns='{SM}' previd='{previd}' h='{client_h}'/>")
+    return s.node(f"<resumed xmlns='{SM}' previd='sm1' h='{h}'/>")
+
+
+def test_a_stream_with_a_shift_is_resumed_with_it_where_it_is_known() -> None:
+    old = knowing(wrap=True).node(NEWS).order().client(answer(number=2)).client_ends()
+    resumable = old.reported(Resumable)
+    known = {"t1": Resumption(JID, "node1", "sm1", resumable.counters)}
+    s = resumed(Script(resumable=known, wrap=True), h=1, previd="t1", client_h=2)
+    s.expect(b'h="1"' in s.sent[Side.NODE], "what the node counts").expect(
+        b'h="2"' in s.sent[Side.CLIENT], "the client"
+    )
+    s.expect(b'previd="sm1"' in s.sent[Side.NODE], "its id").expect(b'previd="t1"' in s.sent[Side.CLIENT], "its id")
+    s.expect(s.session.full_jid == JID, "whose it is").forget()
+    s.client(a(3)).node_gets(edited(2)).node(a(2)).client_gets(edited(3))
+
+
+# --- histories
+
+HISTORIES: Final = 1_000
+
+
+class History:
+    """One history, made by ``rng``: an honest client and an honest node, with sessions in between."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.wrap = rng.random() < 0.4
+        self.client, self.node = Party("client"), Party("node")
+        self.known: dict[str, Resumption] = {}
+        self.session_id: str | None = None
+        self.on_node = False  # the node has the session, connected or waiting
+        self.ended = 0
+        self.doubtful = False  # a client that never heard of its session can't know what it has got
+        self.resumed = 0
+        self.number = 0
+        self.knows = rng.random() < 0.7
+        self.connect()
+
+    # --- a connection
+
+    def connect(self) -> None:
+        self.script = s = Script(resumable=self.known, wrap=self.wrap)
+        s.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER).node(NODE_HEADER, BIND_FEATURES)
+        self.seen = {side: len(s.sent[side]) for side in Side}
+        self.under_way = dict.fromkeys(Side, b"")  # from the party at that side
+        self.reads = {side: reader() for side in Side}
+        self.gone = dict.fromkeys(Side, False)
+        self.client.out = self.node.out = b""
+        for party in (self.client, self.node):
+            party.counts_sent = party.counts_handled = False
+        if self.session_id is None:
+            self.doubtful = self.number > 0
+            self.bind()
+        else:
+            self.client.write(f"<resume xmlns='{SM}' previd='{self.session_id}' h='{self.client.handled}'/>")
+
+    def bind(self) -> None:
+        """A new session; what the client does not know to have arrived, it sends again."""
+        self.client.write("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+        self.client.write(ENABLE)
+        self.client.acknowledged = 0
+        self.client.counts_sent = True
+        self.client.resend()
+
+    @property
+    def in_use(self) -> bool:
+        return self.client.counts_handled and self.node.counts_sent
+
+    # --- what happens
+
+    def act(self) -> None:
+        self.number += 1
+        kinds = ("up", "down", "move", "request", "ack", "order", "forge", "tick", "lose", "know")
+        kind = self.rng.choices(kinds, (6, 6, 24, 4, 3, 1.5, 0.7, 0.5, 0.7, 4))[0]
+        session = self.script.session
+        if kind == "move":
+            self.move(self.rng.choice(list(Side)), self.rng.randrange(1, 300))
+        elif kind == "lose":
+            self.lose()
+        elif kind == "tick" and session.deadline is not None and session.state is not State.NEGOTIATING:
+            self.script.tick()
+        elif kind == "order" and self.in_use:
+            self.script.order(self.rng.choice((ELSEWHERE, ELSEWHERE, HURRIED, FOR_GOOD)))
+        elif kind in ("up", "down", "forge", "know"):
+            self.speak(kind)
+        elif kind in ("request", "ack"):
+            party = self.rng.choice((self.client, self.node))
+            if party.counts_handled:
+                party.request() if kind == "request" else party.acknowledge()
+        if self.script.session.state is State.CLOSED:
+            self.lose()
+
+    def speak(self, kind: str) -> None:
+        stanza_id = f"{kind}{self.number}"
+        if kind in ("down", "forge"):
+            if self.node.counts_sent:
+                query = "<query xmlns='urn:xmpp:cxfr'/>" if kind == "forge" else "x" * 40
+                self.node.send(stanza_id, f"<iq type='set' from='m@x' id='{stanza_id}'>{query}</iq>")
+        elif self.client.counts_sent and (kind == "up" or self.knows):
+            self.client.send(
+                stanza_id, f"<message id='{stanza_id}'>{SUPPORT if kind == 'know' else 'x' * 40}</message>"
+            )
+            if kind == "know":
+                self.client.send(f"{stanza_id}d", SUPPORT.replace("id='d'", f"id='{stanza_id}d'"))
+
+    def lose(self) -> None:
+        """The connections break. What is under way arrives in part or not at all; then the client is back."""
+        for side in self.rng.sample(list(Side), 2):
+            self.move(side, self.rng.randrange(600) if self.rng.random() < 0.7 else 0)
+        ends = [self.script.client_ends, self.script.node_ends]
+        for end in self.rng.sample(ends, 2):
+            if self.script.session.state is not State.CLOSED:
+                end()
+        self.hear(Side.NODE, everything=self.rng.random() < 0.7)
+        if not self.gone[Side.NODE] and END.encode() in self.script.sent[Side.NODE]:
+            self.hear(Side.NODE, everything=True)  # a connection does not break and arrive
+        self.remember()
+        self.connect()
+
+    def remember(self) -> None:
+        """As the registry does."""
+        for event in self.script.events:
+            if isinstance(event, Resumable):
+                self.known[event.stream_management_id] = Resumption(JID, "node1", event.node_id, event.counters)
+
+    # --- bytes move
+
+    def move(self, side: Side, size: int) -> None:
+        """The party at that side hears what has been sent to it, and some of what it says arrives at the proxy."""
+        self.hear(side, everything=False)
+        party = self.client if side is Side.CLIENT else self.node
+        self.under_way[side] += party.take()
+        data = self.under_way[side][:size]
+        if data and self.script.session.state is not State.CLOSED and self.script.session.wants(side):
+            self.under_way[side] = self.under_way[side][size:]
+            self.script.arrive(side, data)
+
+    def hear(self, side: Side, *, everything: bool) -> None:
+        sent = self.script.sent[side]
+        until = len(sent) if everything else self.rng.randint(self.seen[side], len(sent))
+        data, self.seen[side] = sent[self.seen[side] : until], until
+        lane = self.reads[side]
+        for piece in lane.pieces(lane.scan(data)) if data else ():
+            if isinstance(piece.note, StreamEnd):
+                self.gone[side] = True
+                if side is Side.NODE:
+                    self.node.write(END)
+                    self.node.counts_sent = self.node.counts_handled = False
+                    self.on_node = False
+                    self.ended += 1
+            elif isinstance(piece.note, Element) and not self.gone[side]:
+                element = stanza.parse(piece.data, reader_header())
+                self.client_hears(element) if side is Side.CLIENT else self.node_hears(element)
+
+    def node_hears(self, element: etree._Element) -> None:
+        node = self.node
+        match etree.QName(element).localname:
+            case "iq" if element.get("id") == "b":
+                node.write(BIND_RESULT)
+            case "enable":
+                # The session before this one is over, and what its client may not have got comes again.
+                node.write(ENABLED)
+                node.acknowledged = node.handled = 0
+                node.counts_sent = node.counts_handled = self.on_node = True
+                node.resend()
+            case "resume" if self.on_node:
+                assert element.get("previd") == "sm1"
+                node.on_h(element)
+                node.write(f"<resumed xmlns='{SM}' previd='sm1' h='{node.handled}'/>")
+                node.counts_sent = node.counts_handled = True
+                node.resend()
+            case "resume":
+                node.write(f"<failed xmlns='{SM}' h='{node.handled}'/>")
+            case _:
+                node.hear(element)
+
+    def client_hears(self, element: etree._Element) -> None:
+        client = self.client
+        match etree.QName(element).localname:
+            case "iq" if element.get("id") == "b":
+                pass
+            case "enabled":
+                self.session_id = element.get("id")
+                client.handled = 0
+                client.counts_handled = True
+            case "resumed":
+                assert element.get("previd") == self.session_id
+                self.resumed += 1
+                client.on_h(element)
+                client.counts_sent = client.counts_handled = True
+                client.resend()
+            case "failed":
+                client.on_h(element)
+                self.session_id = None
+                self.bind()
+            case _:
+                client.hear(element)
+                self.answer(element.get("id", ""))
+
+    def answer(self, stanza_id: str) -> None:
+        if stanza_id.startswith("urn:xmpp:cxfr") and self.rng.random() < 0.8:
+            kind = self.rng.choice(("result", "error"))
+            self.client.send(stanza_id, f"<iq type='{kind}' id='{stanza_id}' to='example.org'/>")
+
+    # --- the end
+
+    def finish(self) -> None:
+        for _ in range(20):
+            if self.settle():
+                break
+        else:
+            raise AssertionError("it does not come to rest")
+        self.client.request()
+        self.node.request()
+        assert self.settle()
+        assert not self.client.unacknowledged
+        assert not self.node.unacknowledged
+        ours = "urn:xmpp:cxfr"
+        up = [i for i in self.client.sent if not i.startswith(ours)]
+        handled = [i for i in self.node.received if not i.startswith(("forge", ours))]
+        assert (list(dict.fromkeys(handled)) if self.doubtful else handled) == up
+        down = [i for i in self.node.sent if not i.startswith("forge")]
+        arrived = [i for i in self.client.received if not i.startswith(ours)]
+        if self.ended:  # what was on its way when a stream ended for good comes again: better twice than not at all
+            arrived = list(dict.fromkeys(arrived))
+        assert arrived == down
+
+    def settle(self) -> bool:
+        """Everything arrives; whether it does so on a stream that is in use."""
+        for _ in range(8):
+            for side in Side:
+                self.move(side, 1_000_000)
+                self.hear(side, everything=True)
+        if self.in_use and self.script.session.state is State.BOUND:
+            return True
+        self.lose()
+        return False
+
+
+def reader_header() -> bytes:
+    return NODE_HEADER.partition("?>")[2].encode()
+
+
+def reader() -> Lane:
+    lane = Lane(max_element_bytes=None, max_depth=64)
+    lane.feed(reader_header())
+    assert lane.next() is not None
+    lane.note_every(True)
+    return lane
+
+
+def test_a_thousand_histories_without_a_wrong_count() -> None:
+    resumed = ended = asked = 0
+    for seed in range(HISTORIES):
+        history = History(random.Random(seed))
+        try:
+            for _ in range(history.rng.randrange(40, 250)):
+                history.act()
+            history.finish()
+        except AssertionError as exc:
+            exc.add_note(f"seed {seed}")
+            raise
+        resumed += history.resumed
+        ended += history.ended
+        asked += sum(i.startswith("urn:xmpp:cxfr") for i in history.client.received)
+    assert min(resumed, ended, asked) > HISTORIES / 4, "they were too dull to prove anything"
