@@ -1,8 +1,8 @@
-"""A proxy in front of two nodes with crowds of clients that can be moved: what ``sockets`` and ``drain`` are made of.
+"""A proxy in front of nodes with crowds of clients that can be moved: what ``sockets`` and ``drain`` are made of.
 
-All clients log in while the nodes' list names ``a`` alone; then ``b`` is added to the list, and ``a`` is drained. The
-proxy is started, and told what to do, by the command an operator has. A node is one address; as many processes listen
-there, and as many crowds come, as the descriptors of one process make necessary.
+All clients log in while the nodes' list names ``a`` alone; then ``b`` and ``c`` are added to it, and ``a`` is drained.
+The proxy is started, and told what to do, by the command an operator has. A node is one address; as many processes
+listen there, and as many crowds come, as the descriptors of one process make necessary.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def bottleneck(shares: Used, cores: int) -> str:
 
 
 class Fleet:
-    """Everything that runs. ``nodes_file`` is the proxy's, without node ``b``, whose line this is; its log is
-    ``proxy.said``.
+    """Everything that runs. ``nodes_file`` is the proxy's, without the nodes that come later, whose lines ``others``
+    are; its log is ``proxy.said``.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Fleet:
         nodes: Sequence[Program],
         nodes_file: Path,
         control: Path,
-        b: str,
+        others: str,
     ) -> None:
         self._setup = setup
         self.proxy = proxy
@@ -155,7 +155,7 @@ class Fleet:
         self._on_load_core = [*crowds, *(nodes if setup.cores.shared else ())]
         self._nodes_file = nodes_file
         self._control = control
-        self._b = b
+        self._others = others
 
     def used(self) -> Used:
         """Up to now."""
@@ -169,13 +169,13 @@ class Fleet:
             raise Failed(f"{counted.failed} logins failed, {counted.sessions} are there: {self.proxy.last_words()}")
         return counted
 
-    def add_node(self) -> None:
-        """Put ``b`` into the list, and wait until the proxy has it."""
+    def add_nodes(self) -> None:
+        """Put the others into the list, and wait until the proxy has them."""
         # Written whole and put in its place at once: the proxy must not read half of it.
         beside = self._nodes_file.with_suffix(".new")
-        beside.write_text(self._nodes_file.read_text("utf-8") + self._b, "utf-8")
+        beside.write_text(self._nodes_file.read_text("utf-8") + self._others, "utf-8")
         beside.replace(self._nodes_file)
-        programs.wait_for("node b", self.proxy, lambda: len(self.show_nodes()) == 2)
+        programs.wait_for("other nodes", self.proxy, lambda: len(self.show_nodes()) == 3)
 
     def show_nodes(self) -> dict[str, int]:
         """Sessions by node."""
@@ -213,15 +213,16 @@ def fleet(setup: Setup, sessions: int, *, refusing: float = 0.0) -> Iterator[Fle
     """For so many sessions; ``refusing`` is the share of clients that don't know connection transfer."""
     processes = processes_for(sessions)
     with contextlib.ExitStack() as stack:
-        *node_ports, port = (programs.free_port() for _ in range(3))
+        *node_ports, port = (programs.free_port() for _ in range(4))
         nodes = [stack.enter_context(relays.node(setup, node_port)) for node_port in node_ports * processes]
-        a, b = (f"{name} {HOST}:{node_port}\n" for name, node_port in zip("ab", node_ports, strict=True))
+        # Two to move to: towards one address connecting becomes slow once half of the ports are taken.
+        a, *others = (f"{name} {HOST}:{node_port}\n" for name, node_port in zip("abc", node_ports, strict=True))
         nodes_file, control = setup.folder.write("nodes.txt", a), setup.folder.path / "control"
         command = relays.proxy_command(setup, port, nodes_file, control)
         proxy = stack.enter_context(relays.started("proxy", command, setup))
         programs.wait_for("listening", proxy, lambda: programs.accepts(port))
         crowds = [stack.enter_context(_crowd(setup, port, at, refusing)) for at in range(processes)]
-        yield Fleet(setup, proxy, crowds, nodes, nodes_file, control, b)
+        yield Fleet(setup, proxy, crowds, nodes, nodes_file, control, "".join(others))
 
 
 @contextlib.contextmanager

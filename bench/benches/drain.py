@@ -72,7 +72,7 @@ def _measure(
     rate = options.rate or (_QUICK_RATE if options.quick else _RATE)
     tell(f"drain: {sessions} logins")
     running.log_in(sessions)
-    running.add_node()
+    running.add_nodes()
     running.crowds.talk(sessions, interval=_INTERVAL_SECONDS)
     time.sleep(2 * _INTERVAL_SECONDS)
     running.crowds.reset()

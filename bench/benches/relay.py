@@ -53,6 +53,9 @@ _LATENCY_NOTES: Final = (
     "all relays do the same work here, at the same rate, so CPU per round trip is that of relays with pauses",
 )
 
+_PLAIN_LIMITS: Final = {100: 1.15, 1_000: 1.0}
+"""One in flight, by sessions."""
+
 Rounds = dict[str, list[Measured]]
 """By relay, a value a round."""
 
@@ -70,18 +73,18 @@ class _Case:
     def goals(self, cpu: dict[str, Spread]) -> list[Goal]:
         """What CPU per round trip has to be here, beside whom. Limits that name no number of sessions hold for each."""
         where = f"{self.word}, {self.sessions:,} sessions, {self.in_flight} in flight: CPU per round trip"
-        limits = {Kind.HAPROXY: self._haproxy_limit()}
+        limits = {} if self.haproxy_limit is None else {Kind.HAPROXY: self.haproxy_limit}
         if not self.tls and self.in_flight == 1:
             limits[Kind.BARE] = 1.3
         mine = cpu.get(Kind.PROXY)
         return [Goal(f"{where} / {peer}", limit, ratio(mine, cpu.get(peer)), " x") for peer, limit in limits.items()]
 
-    def _haproxy_limit(self) -> float:
+    @property
+    def haproxy_limit(self) -> float | None:
+        """``None``: no goal was set here."""
         if self.in_flight > 1:
             return 1.15
-        if self.tls:
-            return 1.1
-        return 1.15 if self.sessions <= 100 else 1.0
+        return 1.1 if self.tls else _PLAIN_LIMITS.get(self.sessions)
 
 
 def run(options: Options) -> Report:
@@ -158,11 +161,10 @@ class _Half:
                 *(f"{relay_busy:.0%}" if name in cpu else None, f"{load_busy:.0%}"),
                 bottleneck(relay_busy, load_busy),
             )
-        goals = case.goals(cpu)
-        theirs = cpu.get(Kind.HAPROXY)
-        limit = goals[0].limit * theirs.median if theirs is not None else None
+        goal, theirs = case.haproxy_limit, cpu.get(Kind.HAPROXY)
+        limit = goal * theirs.median if goal is not None and theirs is not None else None
         self.cpu_bars[case.in_flight].add_group(f"{case.sessions:,} sessions", dict(cpu), limit)
-        self.report.goals += goals
+        self.report.goals += case.goals(cpu)
         self.report.data += _data("run", case, rounds)
 
     def _add_latency(self, case: _Case, rounds: Rounds, rate: float, *, shared: bool) -> None:

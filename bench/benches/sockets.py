@@ -117,7 +117,7 @@ def _hold(running: Fleet, sessions: int, options: Options, report: Report, table
 
 def _drain(running: Fleet, sessions: int, cores: Sequence[int], options: Options, report: Report, table: Table) -> None:
     rate = options.rate or _RATE
-    running.add_node()
+    running.add_nodes()
     running.crowds.reset()
     running.crowds.talk(max(1, sessions // 100), interval=0.2)
     tell(f"sockets: draining at {rate:g}/s")
