@@ -405,11 +405,13 @@ static enum kind kind_of(const byte *name, size_t size)
     }
 }
 
-/* Of a name that is unusual: whether it is a stanza's behind a prefix. */
+/* Of a name that is unusual: whether it is a stanza's behind a prefix, which is all before the last colon. */
 static int is_prefixed_stanza(const byte *name, size_t size)
 {
-    const byte *colon = memchr(name, ':', size);
-    return colon != NULL && kind_of(colon + 1, size - (size_t)(colon + 1 - name)) == STANZA;
+    size_t local = size;
+    while (local > 0 && name[local - 1] != ':')
+        local--;
+    return local > 0 && kind_of(name + local, size - local) == STANZA;
 }
 
 /* An <a/> ends at `p`. */

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
 SCANNER: Final = "cxfr_proxy.xmpp._scan"
@@ -116,6 +116,7 @@ SEEDS: Final = (
     b"<message to='a@b/c' id=\"1'2\"><body>hi &amp; ho, \xc3\xa9</body><x xmlns='urn:xmpp:cxfr'/></message> <iq/>",
     b"<iq><![CDATA[]]x]]]></iq>\n<r xmlns='urn:xmpp:sm:3'/><other a = 'b' >&#x20;]]</other >" + END + b"junk",
     b"<iq><a><b><c/></b></a></iq><!-- no -->",
+    b"<presence/><x:iq xmlns:x='u'/><a xmlns='urn:xmpp:sm:3' h='1'/><x:a/><a h='2'></a ><b/><message/>",
     b"<iq><query xmlns='urn:xmpp&#58;cxfr'/></iq><iq a=\"&#x75;rn:xmpp:cx&#102;r, \xc3\xa9\"/>",
     b"<message><body>" + b"long " * 40 + b"urn:xmpp:cxfr" + b" text" * 20 + b"</body></message>",
 )
@@ -155,6 +156,16 @@ def new_case(chance: random.Random, corpus: list[bytes]) -> Case:
 # --- the property
 
 
+class Outcome(NamedTuple):
+    """``condition`` is the failure's, "" if there was none; ``ack`` the last ``<a/>``."""
+
+    boundary: int
+    noted: list[tuple[int, int, str]]
+    stanzas: int
+    condition: str
+    ack: bytes | None
+
+
 class Judge:
     """Imports the package when it is made: by then the engine under test is in place."""
 
@@ -171,16 +182,15 @@ class Judge:
     def difference(self, case: Case) -> str | None:
         """What the engines, or one cut and another, or lxml do not agree on; ``None``: they agree."""
         native, expat = self._read(case, native=True), self._read(case, native=False)
-        if native[:2] != expat[:2] or (expat[2] and not native[2]):
+        if native[:3] != expat[:3] or native.ack != expat.ack or (expat.condition and not native.condition):
             return f"native {native}, expat {expat}"
         for sizes in ((1,), (len(case.body) or 1,)):
             again = self._read(Case(case.body, sizes, case.limit, case.stepwise), native=True)
-            if again[:2] != native[:2] or bool(again[2]) != bool(native[2]):
+            if again[:3] != native[:3] or bool(again.condition) != bool(native.condition):
                 return f"native {native}, cut into {sizes} {again}"
-        return self._difference_from_lxml(case, *native)
+        return self._difference_from_lxml(case, native.boundary, native.noted, native.condition)
 
-    def _read(self, case: Case, *, native: bool) -> tuple[int, list[tuple[int, int, str]], str]:
-        """The last boundary, what was noted, and the condition of the failure, "" if there was none."""
+    def _read(self, case: Case, *, native: bool) -> Outcome:
         base = len(self._header)
         if native:
             reader: object = self._native(b"s:s", base, case.limit, 8)
@@ -190,6 +200,7 @@ class Judge:
             reader.notes.clear()
             reader.max_element_bytes = case.limit
         assert isinstance(reader, (self._native, self._expat))
+        reader.acks = case.limit is None
         at, turn = 0, 0
         while at < len(case.body) and not any(not isinstance(n, self._framing.Element) for n in reader.notes):
             piece = case.body[at : at + case.sizes[turn % len(case.sizes)]]
@@ -209,7 +220,8 @@ class Judge:
             else:
                 name = note.name if isinstance(note, self._framing.Element) else ""
                 noted.append((note.start - base, note.end - base, name))
-        return reader.boundary - base, noted, condition
+        ack = b"" if case.stepwise and reader.ack else reader.ack  # how much of it is at hand differs then
+        return Outcome(reader.boundary - base, noted, reader.stanzas, condition, ack)
 
     def _difference_from_lxml(
         self, case: Case, boundary: int, noted: list[tuple[int, int, str]], condition: str

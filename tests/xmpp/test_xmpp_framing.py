@@ -108,6 +108,15 @@ def test_the_last_ack_is_kept_if_it_came_in_one_chunk(chunks: list[bytes], ack: 
     assert reader.ack == ack
 
 
+@pytest.mark.parametrize(
+    ("name", "stanzas"), [("iq", 1), ("x:iq", 1), ("x:y:iq", 1), ("iq:x", 0), ("xiq", 0), ("iq:", 0)]
+)
+def test_a_stanza_is_one_by_what_stands_behind_its_last_colon(name: str, stanzas: int) -> None:
+    reader = behind(framer())
+    reader.scan(f"<{name}/>".encode())
+    assert reader.stanzas == stanzas
+
+
 # body, boundary behind its last complete element, tags noted
 WHOLE = {
     "nothing": (b"", 0, []),
