@@ -140,6 +140,11 @@ class Forged:
 
 
 @dataclass(frozen=True, slots=True)
+class Awakened:
+    """A client that had said that nobody looks at it (XEP-0352) is in use again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something an operator should know about the node."""
 
@@ -182,4 +187,4 @@ class Ended:
     undelivered: int
 
 
-Event = BoundTo | Resumable | NodeLost | Asked | Answered | Transferred | Forged | Warned | Ended
+Event = BoundTo | Resumable | NodeLost | Asked | Answered | Transferred | Forged | Awakened | Warned | Ended

@@ -35,6 +35,8 @@ _MAX_PREFIXES: Final = 16
 """Declared in a stream's header. Two are needed."""
 _STREAM: Final = stanza.qualified(names.STREAM, "stream")
 _STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
+_BIND2_INACTIVE: Final = f"{stanza.qualified(names.BIND2, 'bind')}/{stanza.qualified(names.CSI, 'inactive')}"
+"""XEP-0386: a client that logs in without anybody looking says so at once."""
 _FEATURES: Final = re.compile(rb"<(?:[^\s<>/:]+:)?features[\s/>]")
 """What they can begin with, and little else does."""
 
@@ -286,6 +288,7 @@ class Negotiation:
         "_refusal",
         "counting_up",
         "full_jid",
+        "inactive",
         "resumable",
         "stream_management",
         "stream_management_id",
@@ -317,6 +320,8 @@ class Negotiation:
         """And the client can resume the stream."""
         self.stream_management_id: str | None = None
         """What the client would resume with; ``None`` where resumption is not possible."""
+        self.inactive = False
+        """The client has said that nobody looks at it (XEP-0352)."""
         self.warnings: tuple[str, ...] = ()
         """What an operator should know about the node's features."""
 
@@ -331,6 +336,7 @@ class Negotiation:
             case names.SASL2, "authenticate":
                 resume = element.find(stanza.qualified(names.SM, "resume"))
                 self._previous_id = resume.get("previd") if resume is not None else None
+                self.inactive = element.find(_BIND2_INACTIVE) is not None
                 return self._on_auth(data, element, header, _SASL2_REFUSAL)
             case names.SASL | names.SASL2 as namespace, "response" if self._authzid is not None:
                 fault = self._authzid.answered(element, header.to or "")
@@ -347,6 +353,8 @@ class Negotiation:
                 self._previous_id = element.get("previd")
             case names.SM | names.SM2, "enable":
                 self.counting_up = True
+            case names.CSI, "active" | "inactive" as state:
+                self.inactive = state == "inactive"
             case namespace, "compress" if namespace == _COMPRESSION:
                 return Passage(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
