@@ -144,7 +144,9 @@ class Drains:
         drain.schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
         drain.stage = drain.schedule.stage(now)
         drain.waiting_reason = None
-        drain.done = False
+        if drain.done:  # somebody is there again, or not: it is looked at once more
+            drain.done = False
+            self._tell("drain-begins", drain)
         if rate is not None:
             self._set_rate(rate)
         return drain

@@ -106,6 +106,7 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         operations.abort("node1")
         last = await progress(it)
         assert (last.finished, last.left, last.waiting_reason) == (True, 10, "the drain was aborted")
+        assert [told(worker)[-1][1] for worker in it.all] == ["aborted", "aborted"]
         it.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\nnode3 10.0.0.3\n")
         await it.supervisor.reload()
         it.workers[1].die()

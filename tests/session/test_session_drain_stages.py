@@ -208,6 +208,18 @@ async def test_logins_may_take_their_time_where_nobody_is_moved(autojump_clock: 
         assert looked_after
 
 
+async def test_one_that_was_over_and_begins_again_gives_its_rate_back(autojump_clock: MockClock) -> None:
+    async with working(House()) as house:
+        house.empty("a")
+        await trio.sleep(1)
+        assert house.mover.drains["a"].done
+        house.empty("a", rate=2.0)
+        assert house.mover.rate == 2.0
+        await trio.sleep(1)
+        assert house.mover.drains["a"].done
+        assert house.mover.rate == 10.0
+
+
 # --- who is told the stage
 
 
@@ -242,6 +254,6 @@ async def test_one_that_could_not_go_goes_when_the_nodes_are_told_again(autojump
         assert house.waiting_reason("a") is not None
         house.cluster.get("b").health = Health.UP
         house.mover.follow("a", Stage.ALL)
-        await trio.sleep(1)
         assert house.waiting_reason("a") is None
+        await trio.sleep(1)
     assert len(house.moved) == 1
