@@ -335,6 +335,8 @@ class _Screen:
             self._print(json.dumps(value))
         elif view is not None and isinstance(value, list):
             self._print(cli_tables.table(view, [row for row in value if isinstance(row, dict)]))
+        elif isinstance(value, dict) and "targets" in value:
+            self._print(cli_tables.plan(value))
         elif isinstance(value, dict) and "left" in value:
             self._print(cli_tables.outcome(value))
         elif isinstance(value, dict):

@@ -76,6 +76,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("CLIENT", "client_address"),
         Column("AGE", "age_seconds", duration, right=True),
         Column("IDLE", "idle_seconds", duration, right=True),
+        Column("INACTIVE", "inactive"),
         Column("TRANSFER", "transfer"),
     ),
     "transfers": (
@@ -148,13 +149,34 @@ def progress_bar(row: RowJson, columns: int) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}] {line}"
 
 
+_TARGETS: Final = (
+    Column("TO", "node", lambda value: "none" if value is None else _plain(value)),
+    Column("SESSIONS", "sessions", right=True),
+)
+
+
+def plan(row: RowJson) -> str:
+    """What a drain would come to: where to in a table, the rest in a sentence below it."""
+    targets = row.get("targets")
+    rows = [target for target in targets if isinstance(target, dict)] if isinstance(targets, list) else []
+    rate = row.get("rate")
+    pace = f"{rate:g} per second" if isinstance(rate, int | float) else "-"
+    sentence = (
+        f"{_plain(row.get('node'))}: {_number(row, 'sessions')} sessions, {_number(row, 'inactive')} of them inactive;"
+        f" at {pace} it takes about {duration(row.get('seconds'))}"
+    )
+    return f"{table(_TARGETS, rows)}\n{sentence}" if rows else sentence
+
+
 def outcome(row: RowJson) -> str:
     """How a drain, or the replacing of workers, ended, in a sentence."""
     if "replaced" in row:
         return _restart_outcome(row)
     node, left = _plain(row.get("node")), _number(row, "left")
     if left:
-        return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left at the deadline"
+        reason = row.get("waiting_reason")
+        why = f": {_plain(reason)}" if reason else " at the deadline"
+        return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left{why}"
     return f"{node} is empty: {_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, cast
 from cxfr_proxy import kinds
 from cxfr_proxy.admin.rows import (
     Answer,
+    DrainPlan,
     DrainProgress,
     Message,
     NodeRow,
@@ -37,13 +38,22 @@ __all__ = ["COMMANDS", "Answer", "Argument", "Command", "Operations", "Report", 
 class Operations(Protocol):
     """What the running proxy can do for its operator."""
 
-    def drain(self, node: str, *, deadline: float | None, rate: float | None) -> None:
-        """Start moving everybody off ``node``, and place nobody there; returns at once.
+    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None) -> None:
+        """Place nobody on ``node``, and start moving everybody off it when ``grace`` is over; returns at once.
 
-        ``deadline`` in seconds from now, ``None`` for none; ``rate`` in transfers per second, ``None`` for
-        the setting. Again for the same node: the drain goes on, with the new deadline and rate. Raises
-        :class:`ConfigError` for an unknown node.
+        ``grace`` and ``deadline`` in seconds from now, ``None`` for none; ``rate`` in transfers per second,
+        ``None`` for the setting. Again for the same node: the drain goes on, with what is given anew. Raises
+        :class:`ConfigError` for an unknown node, or a deadline within the grace.
         """
+
+    async def plan_drain(
+        self, node: str, *, grace: float | None, deadline: float | None, rate: float | None
+    ) -> DrainPlan:
+        """What :meth:`drain` would come to. Changes nothing. Raises like it."""
+
+    def abort(self, node: str) -> None:
+        """Move nobody off ``node`` any more, and still place nobody there; :meth:`drain` goes on. Raises
+        :class:`ConfigError` for an unknown node, or one that isn't drained."""
 
     def undrain(self, node: str) -> None:
         """Stop a drain and place clients on ``node`` again. Nothing if it isn't drained. Raises like
@@ -159,7 +169,12 @@ class Command:
 
 async def _drain(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     node = cast("str", arguments["node"])
-    operations.drain(node, deadline=arguments["deadline"], rate=arguments["rate"])
+    terms = {name: arguments[name] for name in ("grace", "deadline", "rate")}
+    if arguments["plan"]:
+        if arguments["wait"]:
+            raise ConfigError("drain: with plan nothing begins, so there is nothing to wait for")
+        return await operations.plan_drain(node, **terms)
+    operations.drain(node, **terms)
     if not arguments["wait"]:
         return Message(f"{node} is being drained")
     last: DrainProgress | None = None
@@ -175,6 +190,12 @@ async def _undrain(operations: Operations, arguments: Arguments, report: Report)
     node = cast("str", arguments["node"])
     operations.undrain(node)
     return Message(f"{node} takes clients again")
+
+
+async def _abort(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    node = cast("str", arguments["node"])
+    operations.abort(node)
+    return Message(f"the drain of {node} is stopped; who is there stays, and nobody new comes")
 
 
 async def _restart_workers(operations: Operations, arguments: Arguments, report: Report) -> Answer:
@@ -213,15 +234,33 @@ COMMANDS: Final = (
         "move all clients off a node, and place no new ones there",
         (
             _NODE,
+            Argument(
+                "plan", "change nothing; show how many clients there are, where they would go, and how long it takes"
+            ),
             Argument("wait", "show progress until the node is empty, or the deadline has passed"),
             Argument(
-                "deadline", "after this time, close the clients that are left without asking", kinds.seconds(zero=False)
+                "grace",
+                "place nobody there at once, but move nobody before this time: for a load balancer to notice",
+                kinds.seconds(zero=True),
+            ),
+            Argument(
+                "deadline",
+                "after this time, close the clients that are left without asking; inactive ones (XEP-0352) are not"
+                " asked in its first half",
+                kinds.seconds(zero=False),
             ),
             Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
         ),
         mutates=True,
         run=_drain,
-        goes_on="the drain of {node} goes on (show nodes tells how far it is, undrain {node} stops it)",
+        goes_on="the drain of {node} goes on (show nodes tells how far it is, abort {node} stops it)",
+    ),
+    Command(
+        "abort",
+        "stop a drain where it is: who is there stays there, and nobody new comes; drain again to go on",
+        (_NODE,),
+        mutates=True,
+        run=_abort,
     ),
     Command("undrain", "stop a drain and let the node take clients again", (_NODE,), mutates=True, run=_undrain),
     Command(

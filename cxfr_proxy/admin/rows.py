@@ -30,6 +30,29 @@ class DrainProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedTarget:
+    """How many sessions would go to a node."""
+
+    node: str | None
+    """``None``: they would stay, for no node can take them."""
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainPlan:
+    """What a drain would come to, if it began now. ``rate`` in clients per second."""
+
+    node: str
+    sessions: int
+    inactive: int
+    """Of them: their clients have said that nobody looks at them (XEP-0352)."""
+    targets: list[PlannedTarget]
+    rate: float
+    seconds: float
+    """About; from the order on until all that can be moved were asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestartProgress:
     """How far the replacing of workers has come. ``replaced`` are those whose successor serves and who are gone,
     ``left`` those that are not, out of ``total``; ``sessions`` are still with workers that leave."""
@@ -83,6 +106,8 @@ class SessionRow:
     idle_seconds: float
     transfer: str | None
     """The rung that is being tried; ``None`` while the session isn't being moved."""
+    inactive: bool = False
+    """The client has said that nobody looks at it (XEP-0352)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +155,4 @@ class Message:
     message: str
 
 
-Answer = Progress | Message | list[NodeRow] | list[SessionRow] | list[TransferRow] | list[WorkerRow]
+Answer = Progress | DrainPlan | Message | list[NodeRow] | list[SessionRow] | list[TransferRow] | list[WorkerRow]

@@ -1,28 +1,30 @@
-"""Who has to move, and where to: a snapshot in, moves out.
+"""Who has to move, in which order, and where to: a snapshot in, moves out.
 
-A plan is made at one instant and carried out over minutes, so its targets are a forecast: they show the
-operator where the load will go, and the mover asks placement again when a session's turn comes. Nothing here
+A drain is carried out over minutes, so the targets of its plan are a forecast: they show the operator where the
+load would go, and the mover asks placement when a session's turn comes. Nothing here
 waits, paces or sends.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.cluster.nodes import Cluster, Node
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One session as a snapshot shows it. ``user`` is a bare JID, ``None`` where it is not known (yet)."""
+    """One session as a snapshot shows it. ``user`` is a bare JID, ``None`` where it is not known (yet); ``inactive``:
+    its client has said that nobody looks at it."""
 
     session_id: int
     user: str | None
     node: str
     idle_seconds: float
+    inactive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +34,74 @@ class Move:
     session_id: int
     source: str
     target: str | None
+    inactive: bool = False
 
 
-def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> list[Move]:
-    """Every session of ``node``, longest idle first: who is typing right now is disturbed last.
+@dataclass(slots=True)
+class Forecast:
+    """What a plan comes to. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take."""
+
+    sessions: int = 0
+    inactive: int = 0
+    unplaced: int = 0
+    targets: dict[str, int] = field(default_factory=dict)
+
+    def add(self, move: Move) -> None:
+        self.sessions += 1
+        self.inactive += move.inactive
+        if move.target is None:
+            self.unplaced += 1
+        else:
+            self.targets[move.target] = self.targets.get(move.target, 0) + 1
+
+    def include(self, other: Forecast) -> None:
+        """That of another process, for the same node."""
+        self.sessions += other.sessions
+        self.inactive += other.inactive
+        self.unplaced += other.unplaced
+        for target, sessions in other.targets.items():
+            self.targets[target] = self.targets.get(target, 0) + sessions
+
+    def seconds(self, rate: float, *, grace: float | None = None, deadline: float | None = None) -> float:
+        """About how long it takes to ask everybody who can be moved, at ``rate`` sessions a second.
+
+        ``grace`` and ``deadline`` as in the order, in seconds from its beginning. Those that are inactive have to wait
+        for half of the deadline; at its end everybody is told at once.
+        """
+        inactive = 0 if self.unplaced else self.inactive  # no node takes some: then none takes anybody
+        active = self.sessions - self.unplaced - inactive
+        end = (grace or 0.0) + active / rate
+        if inactive:
+            end = max(end, (deadline or 0.0) / 2) + inactive / rate
+        return end if deadline is None else min(end, deadline)
+
+
+def order_of_leaving(snapshot: Iterable[Placed]) -> list[Placed]:
+    """Longest idle first, for who is typing right now is disturbed last; and behind all of them those that would have
+    to be woken."""
+    # The id breaks ties, so that one snapshot makes one order.
+    return sorted(snapshot, key=lambda session: (session.inactive, -session.idle_seconds, session.session_id))
+
+
+def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Iterator[Move]:
+    """Every session of ``node``, in the order of leaving, one at a time: there may be many, and others wait.
 
     ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could
-    take more, and so does every move that this plan has made already.
+    take more, and so does every move that this plan has made already. Nobody is moved onto a node that is down.
 
-    Raises :class:`~cxfr_proxy.cluster.nodes.UnknownNode`.
+    Raises :class:`~cxfr_proxy.cluster.nodes.UnknownNode`, at once.
     """
     cluster.get(node)
+    candidates = [other for other in cluster.candidates(exclude=(node,)) if other.usable]
     placed = list(snapshot)
-    candidates = cluster.candidates(exclude=(node,))
     sessions = Counter(session.node for session in placed)
-    moves: list[Move] = []
-    # The id breaks ties, so that one snapshot makes one plan.
-    for session in sorted(placed, key=lambda session: (-session.idle_seconds, session.session_id)):
-        if session.node != node:
-            continue
+    leaving = order_of_leaving(session for session in placed if session.node == node)
+    return _moves(leaving, candidates, sessions)
+
+
+def _moves(leaving: Iterable[Placed], candidates: Sequence[Node], sessions: Counter[str]) -> Iterator[Move]:
+    for session in leaving:
         target = next((best.name for best in placement.rank(session.user, candidates, sessions)), None)
         if target is not None:
             sessions[target] += 1
-        moves.append(Move(session.session_id, source=node, target=target))
-    return moves
+        yield Move(session.session_id, source=session.node, target=target, inactive=session.inactive)

@@ -165,6 +165,7 @@ class NodeStream:
         sm = f"<sm xmlns='{names.SM}'/>" if self.service.stream_management else ""
         if self.user is not None:
             inner = f"<bind xmlns='{names.BIND}'/><session xmlns='{names.SESSION}'><optional/></session>{sm}"
+            inner += f"<csi xmlns='{names.CSI}'/>"
         elif self.service.starttls is not None and not self.tls:
             inner = f"<starttls xmlns='{names.TLS}'><required/></starttls>"
         else:
@@ -374,6 +375,9 @@ class NodeStream:
         if self.session is not None:
             self.session.record.written.add(numbered.number)
 
+    def _csi(self, element: Element) -> None:
+        """XEP-0352: nothing is held back here that could be."""
+
     def _message(self, element: Element) -> None:
         session = self._bound_session()
         if session is None:
@@ -495,6 +499,8 @@ class NodeStream:
         qualified(names.SM, "resume"): _resume,
         qualified(names.SM, "a"): _ack,
         qualified(names.SM, "r"): _ack_request,
+        qualified(names.CSI, "active"): _csi,
+        qualified(names.CSI, "inactive"): _csi,
         MESSAGE_TAG: _message,
         PRESENCE_TAG: _presence,
         IQ_TAG: _iq,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cxfr_proxy.cluster.nodes import Cluster
 from cxfr_proxy.process.announce import say_of_drain
 from cxfr_proxy.process.fleet import Fleet
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace
 
 
@@ -18,16 +19,31 @@ class FleetDrainer:
         self._fleet = fleet
         self._changed = changed
         self._drains = Drains(
-            pace, rate, counts_of=fleet.of_node, awaited=fleet.awaited, hurry=self._hurry, report=self._report
+            pace, rate, counts_of=fleet.of_node, awaited=fleet.awaited, advanced=self._advance, report=self._report
         )
 
     @property
     def drains(self) -> dict[str, Drain]:
         return self._drains.by_node
 
-    def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
+    @property
+    def rate(self) -> float:
+        return self._drains.rate
+
+    def stage(self, node: str) -> Stage:
+        """What workers need to know of it; of no drain, that there is no reason to wait for anything."""
+        drain = self.drains.get(node)
+        return drain.stage if drain is not None else Stage.ALL
+
+    def drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
         self._cluster.get(node)
-        self._drains.begin(node, deadline=deadline, rate=rate)
+        self._drains.begin(node, grace=grace, deadline=deadline, rate=rate)
+        self._changed()
+
+    def abort(self, node: str) -> None:
+        self._drains.abort(node)
         self._changed()
 
     def undrain(self, node: str) -> None:
@@ -47,7 +63,7 @@ class FleetDrainer:
         """What workers say of it."""
         self._drains.waits(drain, reason)
 
-    def _hurry(self, node: str) -> None:
+    def _advance(self, drain: Drain) -> None:
         self._changed()
 
     def _report(self, what: str, drain: Drain) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.process.link import Link, Request
 from cxfr_proxy.process.messages import Grant, Listing, ReloadCertificates, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
@@ -137,9 +138,10 @@ class Fleet:
         return dict(sessions), dict(addresses)
 
     def waiting_reason(self, node: str) -> str | None:
-        """Why the drain of that node does not go on in some worker."""
-        reasons = [(link.counts.waiting or {}).get(node) for link in self]
-        return next((reason for reason in reasons if reason is not None), None)
+        """Why the drain of that node does not go on in any of the workers that have sessions on it."""
+        having = [link.counts for link in self if (link.counts.nodes or {}).get(node, NodeCounts()).sessions]
+        reasons = [(counts.waiting or {}).get(node) for counts in having]
+        return reasons[0] if reasons and None not in reasons else None
 
     # --- for the operator
 
@@ -156,6 +158,14 @@ class Fleet:
         ended.sort(key=lambda row: row.duration_seconds - row.seconds_ago)
         return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]
 
+    async def plan(self, node: str) -> Forecast:
+        """What a drain of that node would come to."""
+        total = Forecast()
+        for answer in await self._ask(Listing.PLAN, node):
+            if answer.plan is not None:
+                total.include(answer.plan)
+        return total
+
     def worker_rows(self) -> list[WorkerRow]:
         """By number, who leaves before who has come for him."""
         return [row for slot in self.slots for row in _worker_rows(slot)]
@@ -169,11 +179,11 @@ class Fleet:
         """Errors, if there were some."""
         return [answer.error for answer in await self._ask(None) if answer.error is not None]
 
-    async def _ask(self, what: Listing | None) -> list[Request]:
+    async def _ask(self, what: Listing | None, node: str | None = None) -> list[Request]:
         answers: list[Request] = []
 
         async def ask(link: Link) -> None:
-            answers.append(await link.ask(what))
+            answers.append(await link.ask(what, node))
 
         async with trio.open_nursery() as asking:
             for link in self:

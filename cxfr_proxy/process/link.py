@@ -24,6 +24,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.launch import Launched
@@ -69,6 +70,7 @@ class Request:
 
     sessions: list[SessionRow] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
+    plan: Forecast | None = None
     error: str | None = None
     answered: trio.Event = field(default_factory=trio.Event)
 
@@ -197,8 +199,9 @@ class Link:
             self._silent_turns = 0
         self._hear(self, message)
 
-    async def ask(self, what: Listing | None) -> Request:
-        """Ask for a list; ``None``: to read certificates again. Empty where nobody answers."""
+    async def ask(self, what: Listing | None, node: str | None = None) -> Request:
+        """Ask for a list, of ``node`` where it is about one; ``None``: to read certificates again. Empty where nobody
+        answers."""
         request = Request()
         if self.gone or self.state is State.STARTING:
             await trio.lowlevel.checkpoint()
@@ -206,7 +209,7 @@ class Link:
         self._last_request += 1
         number = self._last_request
         self._requests[number] = request
-        self.post(Ask(number, what) if what is not None else ReloadCertificates(number))
+        self.post(Ask(number, what, node) if what is not None else ReloadCertificates(number))
         with trio.move_on_after(ANSWER_SECONDS):
             await request.answered.wait()
         self._requests.pop(number, None)
@@ -217,6 +220,7 @@ class Link:
         if request is not None:
             request.sessions += answer.sessions
             request.transfers += answer.transfers
+            request.plan = request.plan or answer.plan
             request.error = request.error or answer.error
             if answer.last:
                 request.answered.set()

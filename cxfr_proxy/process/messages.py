@@ -22,7 +22,9 @@ from typing import Any, Final, Union, cast
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
+from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.config import Config
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -39,18 +41,18 @@ class BadMessage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the supervisor has it. ``hurried``: its drain's deadline has passed."""
+    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving."""
 
     spec: NodeSpec
     wish: Wish
     health: Health
     removed: bool
-    hurried: bool
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All of them. Also an order: the sessions of those that are leaving are to be moved."""
+    """All of them. Also an order: the sessions of those that are leaving are to be moved, as their stage has it."""
 
     nodes: tuple[NodeState, ...]
 
@@ -97,14 +99,18 @@ class Listing(StrEnum):
     COUNTS = "counts"
     SESSIONS = "sessions"
     TRANSFERS = "transfers"
+    PLAN = "plan"
+    """What a drain of a node would come to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Answered by :class:`Report` where it is about counts, and always by :class:`Answer`."""
+    """Answered by :class:`Report` where it is about counts, and always by :class:`Answer`. ``node``: which, where it is
+    about one."""
 
     request: int
     what: Listing
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +208,7 @@ class Answer:
     transfers: tuple[TransferRow, ...]
     last: bool
     error: str | None
+    plan: Forecast | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,34 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.admin.rows import DrainProgress, NodeRow, RestartProgress, SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import (
+    DrainPlan,
+    DrainProgress,
+    NodeRow,
+    PlannedTarget,
+    RestartProgress,
+    SessionRow,
+    TransferRow,
+    WorkerRow,
+)
 from cxfr_proxy.cluster.nodes import Cluster, Node, Wish
+from cxfr_proxy.cluster.plan import Forecast, plan_drain
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 
 _PROGRESS_SECONDS: Final = 0.2
 
 _log = logging.getLogger(__name__)
+
+
+PLANNED_AT_A_TIME: Final = 100
+"""Moves planned between two checkpoints: some milliseconds, in which no session is served."""
 
 
 class Sessions(Protocol):
@@ -35,6 +50,8 @@ class Sessions(Protocol):
     async def session_rows(self) -> list[SessionRow]: ...
 
     async def transfer_rows(self) -> list[TransferRow]: ...
+
+    async def plan(self, node: str) -> Forecast: ...
 
     def worker_rows(self) -> list[WorkerRow]: ...
 
@@ -63,9 +80,40 @@ class ProxyOperations:
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
 
-    def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
-        self._cluster.get(node).set_wish(Wish.DRAIN)
-        self._drainer.drain(node, deadline=deadline, rate=rate)
+    def drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
+        listed = self._cluster.get(node)
+        _check_times(grace, deadline)
+        listed.set_wish(Wish.DRAIN)
+        self._drainer.drain(node, grace=grace, deadline=deadline, rate=rate)
+
+    async def plan_drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> DrainPlan:
+        self._cluster.get(node)
+        _check_times(grace, deadline)
+        plan = await self._sessions.plan(node)
+        rate = rate if rate is not None else self._drainer.rate
+        targets = [
+            PlannedTarget(each.name, plan.targets[each.name]) for each in self._cluster if each.name in plan.targets
+        ]
+        if plan.unplaced:
+            targets.append(PlannedTarget(None, plan.unplaced))
+        return DrainPlan(
+            node=node,
+            sessions=plan.sessions,
+            inactive=plan.inactive,
+            targets=targets,
+            rate=rate,
+            seconds=plan.seconds(rate, grace=grace, deadline=deadline),
+        )
+
+    def abort(self, node: str) -> None:
+        self._cluster.get(node)
+        if node not in self._drainer.drains:
+            raise ConfigError(f"node '{node}' is not being drained")
+        self._drainer.abort(node)
 
     def undrain(self, node: str) -> None:
         listed = self._cluster.get(node)
@@ -95,6 +143,7 @@ class ProxyOperations:
         left, awaited = self._drainer.left(drain.node), self._drainer.awaited(drain.node)
         overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
         undrained = self._drainer.drains.get(drain.node) is not drain
+        aborted = drain.stage is Stage.ABORTED
         return DrainProgress(
             node=drain.node,
             total=max(drain.total, moved + left),
@@ -104,8 +153,8 @@ class ProxyOperations:
             silent=counts.silent - drain.silent_before,
             failed=counts.failed - drain.failed_before,
             left=left,
-            finished=not (left or awaited) or overdue or undrained,
-            waiting_reason="the drain was called off" if undrained else drain.waiting_reason,
+            finished=not (left or awaited) or overdue or undrained or aborted,
+            waiting_reason="the drain was called off" if undrained else drain.reason,
         )
 
     async def nodes(self) -> list[NodeRow]:
@@ -158,6 +207,21 @@ class ProxyOperations:
             await trio.sleep(_PROGRESS_SECONDS)
 
 
+def _check_times(grace: float | None, deadline: float | None) -> None:
+    if grace is not None and deadline is not None and grace >= deadline:
+        raise ConfigError("expected a grace that is over before the deadline: nobody would be asked otherwise")
+
+
+async def forecast(registry: Registry, cluster: Cluster, node: str) -> Forecast:
+    """What a drain of that node would come to for this process's sessions; raises as :func:`plan_drain`."""
+    total = Forecast()
+    for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster)):
+        if number % PLANNED_AT_A_TIME == 0:
+            await trio.lowlevel.checkpoint()
+        total.add(move)
+    return total
+
+
 def session_rows(registry: Registry, now: float) -> list[SessionRow]:
     """All of this process's sessions, oldest first."""
     return [_session_row(relayed, now) for relayed in registry]
@@ -182,6 +246,7 @@ def _session_row(relayed: Relayed, now: float) -> SessionRow:
         age_seconds=now - relayed.opened,
         idle_seconds=now - relayed.last_active,
         transfer=str(session.rung) if session.rung is not None else None,
+        inactive=session.inactive,
     )
 
 

@@ -17,6 +17,7 @@ import trio
 from cxfr_proxy.admin import commands
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
@@ -25,7 +26,7 @@ from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import announce, say_of_drain
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.nodelist import NodeList, attempt
-from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, session_rows, transfer_rows
+from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, forecast, session_rows, transfer_rows
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.check import Checks
@@ -72,7 +73,7 @@ class Proxy:
         )
         self.addresses: list[tuple[str, int]] = []
         self.operations = ProxyOperations(
-            self._cluster, _Here(self.registry), self._mover, config.timeouts, self.reload
+            self._cluster, _Here(self.registry, self._cluster), self._mover, config.timeouts, self.reload
         )
 
     # --- tasks
@@ -132,9 +133,9 @@ class Proxy:
 class _Here:
     """The sessions of a proxy that is one process."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, cluster: Cluster) -> None:
         self._registry = registry
-        self._since = 0.0
+        self._cluster = cluster
 
     def of_node(self, name: str) -> NodeCounts:
         return self._registry.of_node(name)
@@ -150,6 +151,10 @@ class _Here:
         await trio.lowlevel.checkpoint()
         ended, running = transfer_rows(self._registry, trio.current_time())
         return ended + running
+
+    async def plan(self, node: str) -> Forecast:
+        await trio.lowlevel.checkpoint()
+        return await forecast(self._registry, self._cluster, node)
 
     def worker_rows(self) -> list[WorkerRow]:
         return [

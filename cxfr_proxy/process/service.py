@@ -28,7 +28,7 @@ from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.room import Room, sessions_that_fit
 from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.session.commands import BoundTo, Ended, Event, Forged, NodeLost, Reason, Transferred, Warned
+from cxfr_proxy.session.commands import Awakened, BoundTo, Ended, Event, Forged, NodeLost, Reason, Transferred, Warned
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry
@@ -198,6 +198,9 @@ class Service:
                 )
             case Forged():
                 emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)
+            case Awakened():
+                if self._is_leaving(session.node):
+                    self._mover.enqueue_leaving(relayed.id)  # it may have been left out because it was not in use
             case Warned(text):
                 self._warn_once(session.node, text)
             case _:

@@ -227,7 +227,6 @@ class Supervisor:
     # --- nodes
 
     def _states(self) -> Nodes:
-        drains = self._drainer.drains
         return Nodes(
             tuple(
                 NodeState(
@@ -235,7 +234,7 @@ class Supervisor:
                     node.wish,
                     node.health,
                     node.removed,
-                    hurried=node.name in drains and drains[node.name].hurried,
+                    self._drainer.stage(node.name),
                 )
                 for node in self._cluster
             )

@@ -56,7 +56,7 @@ from cxfr_proxy.process.messages import (
     Want,
     WorkerCounts,
 )
-from cxfr_proxy.process.operations import session_rows, transfer_rows
+from cxfr_proxy.process.operations import forecast, session_rows, transfer_rows
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
@@ -261,14 +261,11 @@ class _Parts:
         for node in self.cluster:
             if not node.leaving:
                 self.mover.undrain(node.name)
-        for node in self.cluster:
-            if node.leaving:
-                self.mover.drain(node.name)
+        for state in told.nodes:
+            if state.spec.name in self.cluster and self.cluster.get(state.spec.name).leaving:
+                self.mover.follow(state.spec.name, state.stage)
         for name in [name for name in self.mover.drains if name not in self.cluster]:
             self.mover.undrain(name)
-        for state in told.nodes:
-            if state.hurried:
-                self.mover.hurry(state.spec.name)
 
 
 class Worker:
@@ -347,8 +344,8 @@ class Worker:
                 parts.remember_lost(message)
             case ReloadCertificates(request):
                 self._reload(parts, request)
-            case Ask(request, what):
-                self._answer(parts, request, what)
+            case Ask(request, what, node):
+                self._answer(parts, request, what, node)
             case Leave():
                 parts.service.leave()
             case Stop():
@@ -375,13 +372,19 @@ class Worker:
             emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=error)
         self._channel.post(Answer(request, (), (), last=True, error=error))
 
-    def _answer(self, parts: _Parts, request: int, what: Listing) -> None:
+    def _answer(self, parts: _Parts, request: int, what: Listing, node: str | None) -> None:
+        assert self._nursery is not None
         if what is Listing.COUNTS:
             self._post_report(parts)
             self._channel.post(Answer(request, (), (), last=True, error=None))
+        elif what is Listing.PLAN:
+            self._nursery.start_soon(self._answer_plan, parts, request, node or "")
         else:
-            assert self._nursery is not None
             self._nursery.start_soon(self._answer_rows, parts, request, what)
+
+    async def _answer_plan(self, parts: _Parts, request: int, node: str) -> None:
+        plan = await forecast(parts.registry, parts.cluster, node) if node in parts.cluster else None
+        self._channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
 
     async def _answer_rows(self, parts: _Parts, request: int, what: Listing) -> None:
         now = trio.current_time()

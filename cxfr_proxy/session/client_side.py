@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.session.commands import Outcome, Reason, Side, Upgrade
+from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Side, Upgrade
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
@@ -83,6 +83,7 @@ class ClientSide(Moving):
         if self.state is not State.NEGOTIATING and (usual or not self._node_out):
             self._on_client_stanza(name, data, position)
             return
+        was_inactive = self.inactive
         try:
             passage = self._negotiation.from_client(data, self._header_to_node, position)
         except ClientError as error:
@@ -92,6 +93,8 @@ class ClientSide(Moving):
             # After bind nothing is negotiated that could begin a new stream.
             passage.hold_client, passage.start_tls = None, False
         self._pass_client(passage)
+        if was_inactive and not self.inactive:
+            self._report(Awakened())
 
     def _pass_client(self, passage: Passage) -> None:
         if passage.start_tls:

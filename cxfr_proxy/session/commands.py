@@ -153,6 +153,11 @@ class Forged:
 
 
 @dataclass(frozen=True, slots=True)
+class Awakened:
+    """A client that had said that nobody looks at it (XEP-0352) is in use again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something an operator should know about the node."""
 
@@ -195,4 +200,4 @@ class Ended:
     undelivered: int
 
 
-Event = BoundTo | Resumable | Shifted | NodeLost | Asked | Answered | Transferred | Forged | Warned | Ended
+Event = BoundTo | Resumable | Shifted | NodeLost | Asked | Answered | Transferred | Forged | Awakened | Warned | Ended

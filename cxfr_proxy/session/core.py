@@ -181,6 +181,11 @@ class SessionCore:
         return management.resumable and (not management.shifted or management.id != management.node_id)
 
     @property
+    def inactive(self) -> bool:
+        """The client has said that nobody looks at it (XEP-0352)."""
+        return self._negotiation.inactive
+
+    @property
     def rung(self) -> Rung | None:
         """The rung being tried; ``None`` when no transfer runs."""
         return self._transfer.rung if self._transfer is not None else None

@@ -7,9 +7,10 @@ Who turns out to stay takes no token, so nobody waits for it.
 Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
 on the same bucket, since what the pace protects is the node that the clients log in to next.
 
-A session queued for a drain stays where it is if no other node can take it; it is looked at again when something about
-the nodes changes (:meth:`Mover.look_again`). One whose node is gone can't stay: it is told to reconnect, and finds what
-there is then.
+A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
+(:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
+next stage, and when its client becomes active. One whose node is gone can't stay: it is told to reconnect, and finds
+what there is then.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import trio
 
 from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.nodes import Cluster, Resume
-from cxfr_proxy.cluster.plan import plan_drain
+from cxfr_proxy.cluster.plan import order_of_leaving
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
 from cxfr_proxy.session.registry import Registry, Relayed, user_of
@@ -56,7 +58,7 @@ class Mover:
             transfer_rate,
             counts_of=registry.of_node,
             awaited=self.awaited,
-            hurry=self._close_the_rest,
+            advanced=self._advance,
             look_after=self._stop_logins,
             report=report,
             clock=clock,
@@ -90,38 +92,47 @@ class Mover:
         self._work.set()
         self._pace.queued(lost=len(self._lost), leaving=len(self._leaving))
 
-    def drain(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
-        """Empty a node, or look again at one that is being emptied.
+    @property
+    def rate(self) -> float:
+        """In clients a second."""
+        return self._drains.rate
 
-        ``deadline`` in seconds from now, after which the rest is closed without being asked; ``rate`` replaces the
-        usual one until this drain is over. Raises :class:`~cxfr_proxy.cluster.nodes.UnknownNode`.
+    def drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
+        """Empty a node; one that is being emptied, or was aborted, goes on.
+
+        ``grace`` and ``deadline`` in seconds from now: before the one nobody is moved, after the other the rest is
+        closed without being asked. ``rate`` replaces the usual one until this drain is over. Raises
+        :class:`~cxfr_proxy.cluster.nodes.UnknownNode`.
         """
-        moves = plan_drain(self._registry.snapshot(self._clock()), node, self._cluster)
-        self._drains.begin(node, deadline=deadline, rate=rate)
-        for move in moves:
-            self.enqueue_leaving(move.session_id)
+        self._cluster.get(node)
+        self._look_at(self._drains.begin(node, grace=grace, deadline=deadline, rate=rate))
+
+    def follow(self, node: str, stage: Stage) -> None:
+        """Empty a node as whoever keeps the drain has it."""
+        self._look_at(self._drains.follow(node, stage))
+
+    def abort(self, node: str) -> None:
+        """Stop emptying it; who is there stays there. Clients that were asked already may still go."""
+        self._drains.abort(node)
 
     def undrain(self, node: str) -> None:
         """Leave the rest where they are. Clients that were asked already may still go."""
         self._drains.end(node)
 
     def leave(self, trigger: Trigger) -> None:
-        """All sessions of this process are to reconnect, longest idle first; placement finds a node for them then."""
+        """All sessions of this process are to reconnect, whatever their drains' stage; placement finds a node for them
+        then."""
         self._everybody = trigger
-        for relayed in sorted(self._registry, key=lambda relayed: relayed.last_active):
-            self.enqueue_leaving(relayed.id)
-
-    def hurry(self, node: str) -> None:
-        """Close what is left on a node that is being drained, as at its deadline. Nothing the second time."""
-        drain = self.drains.get(node)
-        if drain is not None and not drain.hurried:
-            drain.hurried = True
-            self._close_the_rest(node)
+        for session in order_of_leaving(self._registry.snapshot(self._clock())):
+            self.enqueue_leaving(session.session_id)
 
     def look_again(self) -> None:
         """Something about the nodes has changed: those that had nowhere to go may have now."""
-        for node in list(self.drains):
-            self.drain(node)
+        for drain in self.drains.values():
+            drain.waiting_reason = None
+            self._look_at(drain)
 
     def left(self, node: str) -> int:
         """Sessions still on it."""
@@ -174,8 +185,14 @@ class Mover:
             relayed.transfer(Order(self._everybody))
             return True
         drain = self.drains.get(relayed.session.node)
+        stage = drain.stage if drain is not None else Stage.ALL
+        if not stage.moves:
+            return False
+        if drain is not None and stage is Stage.AWAKE and relayed.session.inactive:
+            self._drains.waits(drain, "those that are left are inactive, and not asked before half of the deadline")
+            return False
         # One that was bound behind the deadline has no more time than the others.
-        order = self.order_for(relayed, Trigger.DRAIN, hurried=drain is not None and drain.hurried)
+        order = self.order_for(relayed, Trigger.DRAIN, hurried=stage is Stage.REST)
         if order.target is None:
             if drain is not None:
                 self._drains.waits(drain, "no other node is ready to take its clients")
@@ -206,7 +223,20 @@ class Mover:
             resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
         )
 
-    # --- drains end
+    # --- drains go on, and end
+
+    def _look_at(self, drain: Drain) -> None:
+        """Queue whoever is still there; their turn shows who of them is moved."""
+        if drain.stage.moves:
+            there = (each for each in self._registry.snapshot(self._clock()) if each.node == drain.node)
+            for session in order_of_leaving(there):
+                self.enqueue_leaving(session.session_id)
+
+    def _advance(self, drain: Drain) -> None:
+        if drain.stage is Stage.REST:
+            self._close_the_rest(drain.node)
+        else:
+            self._look_at(drain)
 
     def _close_the_rest(self, node: str) -> None:
         for relayed in self._registry:

@@ -13,15 +13,16 @@ from typing import Protocol
 import trio
 
 from cxfr_proxy.cluster.pace import TokenBucket
+from cxfr_proxy.session.drain_stages import Schedule, Stage, standstill
 from cxfr_proxy.session.registry import NodeCounts
 
-_DEADLINES_SECONDS = 0.1
+_STAGES_SECONDS = 0.1
 """Between two looks at what has come to its end."""
 
 
 @dataclass(slots=True)
 class Drain:
-    """A drain under way. Counts are the node's since the drain began; ``deadline`` is the clock's, ``None``: none."""
+    """A drain under way. Counts are the node's since the drain began."""
 
     node: str
     total: int
@@ -30,12 +31,23 @@ class Drain:
     refused_before: int
     silent_before: int
     failed_before: int
-    deadline: float | None
-    hurried: bool = False
+    stage: Stage = Stage.ALL
+    schedule: Schedule | None = None
+    """``None``: the stage is not for the clock to say; it was aborted, or another process keeps the drain."""
     done: bool = False
     """The node was seen empty, and nobody awaited."""
     waiting_reason: str | None = None
-    """Why nobody is being moved; ``None`` while there is no reason not to."""
+    """Why nobody can be moved, as its sessions' turns have shown; ``None`` while there is no reason not to."""
+
+    @property
+    def deadline(self) -> float | None:
+        """By the clock; ``None``: none."""
+        return self.schedule.deadline if self.schedule is not None else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why nobody is being moved; ``None`` while somebody is."""
+        return standstill(self.stage) or self.waiting_reason
 
 
 class Pace(Protocol):
@@ -99,9 +111,10 @@ class Drains:
     """The drains by node.
 
     ``counts_of`` gives a node's counts as they stand, ``awaited`` how many of those that were cut from it may still
-    come for their sessions. ``hurry`` is called with the name of a node whose deadline has come, ``look_after`` again
-    and again with that of each that is not empty yet. ``report`` is told what becomes of a drain: ``drain-begins``,
-    ``drain-waits`` (for a node to take its clients), and ``drain-ends`` when it is empty.
+    come for their sessions. ``advanced`` is called with a drain that has come to another stage by itself,
+    ``look_after`` again and again with the name of each node that is not empty yet. ``report`` is told what becomes of
+    a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say), ``drain-aborted``, and
+    ``drain-ends`` when it is empty.
     """
 
     def __init__(
@@ -111,23 +124,52 @@ class Drains:
         *,
         counts_of: Callable[[str], NodeCounts],
         awaited: Callable[[str], int],
-        hurry: Callable[[str], None],
+        advanced: Callable[[Drain], None],
         look_after: Callable[[str], None] | None = None,
         report: Callable[[str, Drain], None] | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self._pace = pace
-        self._usual_rate = usual_rate
+        self._usual_rate = self.rate = usual_rate
         self._counts_of = counts_of
         self._awaited = awaited
-        self._hurry = hurry
+        self._advanced = advanced
         self._look_after = look_after
         self._report = report
         self._clock = clock
         self.by_node: dict[str, Drain] = {}
 
-    def begin(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> Drain:
+    def begin(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> Drain:
         """A drain of that node, the one that runs if there is one; arguments as for :meth:`Mover.drain`."""
+        drain, now = self._of(node), self._clock()
+        drain.schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
+        drain.stage = drain.schedule.stage(now)
+        drain.waiting_reason = None
+        if drain.done:  # somebody is there again, or not: it is looked at once more
+            drain.done = False
+            self._tell("drain-begins", drain)
+        if rate is not None:
+            self._set_rate(rate)
+        return drain
+
+    def follow(self, node: str, stage: Stage) -> Drain:
+        """A drain of that node that another process keeps, and which is there by now."""
+        drain = self._of(node)
+        drain.waiting_reason = None
+        self._enter(drain, stage)
+        return drain
+
+    def abort(self, node: str) -> None:
+        """Move nobody any more. Its deadline is void; a drain that is begun again says its own."""
+        drain = self.by_node[node]
+        drain.schedule, drain.stage = None, Stage.ABORTED
+        drain.waiting_reason = None
+        self._restore_rate()
+        self._tell("drain-aborted", drain)
+
+    def _of(self, node: str) -> Drain:
         drain = self.by_node.get(node)
         if drain is None:
             counts = self._counts_of(node)
@@ -139,15 +181,15 @@ class Drains:
                 counts.refused,
                 counts.silent,
                 counts.failed,
-                None,
             )
             self._tell("drain-begins", drain)
-        if deadline is not None:
-            drain.deadline = self._clock() + deadline
-        if rate is not None:
-            self._pace.set_rate(rate)
-        drain.waiting_reason = None
         return drain
+
+    def _enter(self, drain: Drain, stage: Stage) -> None:
+        if stage is not drain.stage:
+            drain.stage = stage
+            drain.waiting_reason = None
+            self._advanced(drain)
 
     def end(self, node: str) -> None:
         self.by_node.pop(node, None)
@@ -166,20 +208,23 @@ class Drains:
 
     def _restore_rate(self) -> None:
         """A rate that was asked for with a drain is over when all drains are."""
-        if all(drain.done for drain in self.by_node.values()):
-            self._pace.set_rate(self._usual_rate)
+        if all(drain.done or drain.stage is Stage.ABORTED for drain in self.by_node.values()):
+            self._set_rate(self._usual_rate)
+
+    def _set_rate(self, rate: float) -> None:
+        self.rate = rate
+        self._pace.set_rate(rate)
 
     async def watch(self) -> None:
-        """See drains end and deadlines come, until cancelled."""
+        """See drains end and stages come, until cancelled."""
         while True:
-            await trio.sleep(_DEADLINES_SECONDS)
+            await trio.sleep(_STAGES_SECONDS)
             now = self._clock()
             for drain in list(self.by_node.values()):
                 if not drain.done:
                     self._see(drain)
-                if drain.deadline is not None and now >= drain.deadline and not drain.hurried:
-                    drain.hurried = True
-                    self._hurry(drain.node)
+                if drain.schedule is not None:
+                    self._enter(drain, drain.schedule.stage(now))
 
     def _see(self, drain: Drain) -> None:
         if not self._counts_of(drain.node).sessions and not self._awaited(drain.node):
@@ -187,5 +232,5 @@ class Drains:
             drain.waiting_reason = None
             self._restore_rate()
             self._tell("drain-ends", drain)
-        elif self._look_after is not None:
+        elif self._look_after is not None and drain.stage.moves:
             self._look_after(drain.node)

@@ -176,7 +176,13 @@ class Registry:
     def snapshot(self, now: float) -> list[Placed]:
         """All sessions, for a plan."""
         return [
-            Placed(relayed.id, user_of(relayed.session), relayed.session.node, now - relayed.last_active)
+            Placed(
+                relayed.id,
+                user_of(relayed.session),
+                relayed.session.node,
+                now - relayed.last_active,
+                relayed.session.inactive,
+            )
             for relayed in self._live.values()
         ]
 

@@ -36,6 +36,8 @@ BIDI: Final = "urn:xmpp:features:bidi"
 """XEP-0288."""
 CHANNEL_BINDING: Final = "urn:xmpp:sasl-cb:0"
 """XEP-0440."""
+CSI: Final = "urn:xmpp:csi:0"
+"""XEP-0352."""
 LIMITS: Final = "urn:xmpp:stream-limits:0"
 """XEP-0478."""
 

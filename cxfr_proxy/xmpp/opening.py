@@ -36,6 +36,8 @@ _MAX_PREFIXES: Final = 16
 """Declared in a stream's header. Two are needed."""
 _STREAM: Final = stanza.qualified(names.STREAM, "stream")
 _STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
+_BIND2_INACTIVE: Final = f"{stanza.qualified(names.BIND2, 'bind')}/{stanza.qualified(names.CSI, 'inactive')}"
+"""XEP-0386: a client that logs in without anybody looking says so at once."""
 _FEATURES: Final = re.compile(rb"<(?:[^\s<>/:]+:)?features[\s/>]")
 """What they can begin with, and little else does."""
 
@@ -288,6 +290,7 @@ class Negotiation:
         "_offer_starttls",
         "_refusal",
         "full_jid",
+        "inactive",
         "management",
         "warnings",
     )
@@ -310,6 +313,8 @@ class Negotiation:
         self.full_jid: str | None = None
         self.management = StreamManagement(resumption, new_id)
         """XEP-0198, on or off."""
+        self.inactive = False
+        """The client has said that nobody looks at it (XEP-0352)."""
         self.warnings: tuple[str, ...] = ()
         """What an operator should know about the node's features."""
 
@@ -322,6 +327,7 @@ class Negotiation:
             case names.SASL, "auth":
                 return self._on_auth(data, element, header, _SASL_REFUSAL)
             case names.SASL2, "authenticate":
+                self.inactive = element.find(_BIND2_INACTIVE) is not None
                 if self.management.from_client(element, position):
                     data = stanza.serialize(element)
                 return self._on_auth(data, element, header, _SASL2_REFUSAL)
@@ -339,6 +345,8 @@ class Negotiation:
             case names.SM | names.SM2, _:
                 if self.management.from_client(element, position):
                     data = stanza.serialize(element)
+            case names.CSI, "active" | "inactive" as state:
+                self.inactive = state == "inactive"
             case namespace, "compress" if namespace == _COMPRESSION:
                 return Passage(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":

@@ -15,7 +15,16 @@ from pathlib import Path
 import trio
 
 from cxfr_proxy.admin.commands import Operations, execute
-from cxfr_proxy.admin.rows import DrainProgress, NodeRow, RestartProgress, SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import (
+    DrainPlan,
+    DrainProgress,
+    NodeRow,
+    PlannedTarget,
+    RestartProgress,
+    SessionRow,
+    TransferRow,
+    WorkerRow,
+)
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.control import serve_control
 
@@ -51,10 +60,22 @@ class FakeOperations:
         if node not in ("node1", "node2"):
             raise ConfigError(f"unknown node {node!r}; known are node1, node2")
 
-    def drain(self, node: str, *, deadline: float | None, rate: float | None) -> None:
+    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None) -> None:
         self._check(node)
         self.draining.add(node)
-        self.calls.append(("drain", node, deadline, rate))
+        self.calls.append(("drain", node, grace, deadline, rate))
+
+    async def plan_drain(
+        self, node: str, *, grace: float | None, deadline: float | None, rate: float | None
+    ) -> DrainPlan:
+        self._check(node)
+        self.calls.append(("plan", node, grace, deadline, rate))
+        targets = [PlannedTarget("node2", 1190), PlannedTarget(None, 10)]
+        return DrainPlan("node1", 1200, 700, targets, rate=50.0, seconds=72.5)
+
+    def abort(self, node: str) -> None:
+        self._check(node)
+        self.calls.append(("abort", node))
 
     def undrain(self, node: str) -> None:
         self._check(node)

@@ -48,6 +48,7 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
         "192.0.2.1:40000",
         "1h02m",
         "0.2s",
+        "no",
         "-",
     ]
     run(path, "show", "transfers")
@@ -83,9 +84,40 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_drain_and_undrain(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake = FakeOperations()
     assert run(path, "drain", "node1", "--deadline", "90s", "--rate", "5", fake=fake) == 0
-    assert fake.calls == [("drain", "node1", 90.0, 5.0)]
+    assert fake.calls == [("drain", "node1", None, 90.0, 5.0)]
     assert run(path, "undrain", "node1", fake=fake) == 0
     assert capsys.readouterr().out == "node1 is being drained\nnode1 takes clients again\n"
+
+
+def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations()
+    assert run(path, "drain", "node1", "--plan", "--grace", "10s", "--deadline", "2m", fake=fake) == 0
+    assert fake.calls == [("plan", "node1", 10.0, 120.0, None)]
+    assert capsys.readouterr().out.splitlines() == [
+        "TO     SESSIONS",
+        "node2      1190",
+        "none         10",
+        "node1: 1200 sessions, 700 of them inactive; at 50 per second it takes about 1m12s",
+    ]
+    assert run(path, "drain", "node1", "--plan", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "node": "node1",
+        "sessions": 1200,
+        "inactive": 700,
+        "targets": [{"node": "node2", "sessions": 1190}, {"node": None, "sessions": 10}],
+        "rate": 50.0,
+        "seconds": 72.5,
+    }
+    assert run(path, "abort", "node1", fake=fake) == 0
+    assert fake.calls[-1] == ("abort", "node1")
+    assert "the drain of node1 is stopped" in capsys.readouterr().out
+
+
+def test_an_aborted_drain_says_why_it_ended(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations(script=(START, replace(START, finished=True, waiting_reason="the drain was aborted")))
+    assert run(path, "drain", "node1", "--wait", fake=fake) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "node1 is not empty: 3 of 3 sessions are left: the drain was aborted"
 
 
 def test_drain_wait_writes_a_line_for_each_change(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +168,7 @@ def test_drain_wait_on_a_narrow_terminal_stays_on_one_line(path: Path, monkeypat
 
 
 def test_not_empty_at_the_deadline(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations(script=(START, replace(START, asked=3, silent=3, finished=True)))
+    fake = FakeOperations(script=(START, replace(START, asked=3, silent=3, finished=True, waiting_reason=None)))
     assert run(path, "drain", "node1", "--wait", fake=fake) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "node1 is not empty: 3 of 3 sessions are left at the deadline"

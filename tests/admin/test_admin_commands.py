@@ -18,7 +18,7 @@ async def test_drain_starts_and_returns() -> None:
     fake = FakeOperations()
     answer = await execute(fake, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
     assert answer == Message("node1 is being drained")
-    assert fake.calls == [("drain", "node1", 120.0, 5.0)]
+    assert fake.calls == [("drain", "node1", None, 120.0, 5.0)]
     assert fake.waits_ended == []
 
 
@@ -32,7 +32,7 @@ async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
     answer = await execute(fake, "drain", {"node": "node1", "wait": True}, report)
     assert tuple(seen) == fake.script
     assert answer == fake.script[-1]
-    assert fake.calls == [("drain", "node1", None, None)]
+    assert fake.calls == [("drain", "node1", None, None, None)]
 
 
 async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
@@ -74,7 +74,7 @@ async def test_undrain_and_show() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("dance", {}, "unknown command 'dance'; known are drain, undrain, show, reload, restart-workers"),
+        ("dance", {}, "unknown command 'dance'; known are drain, abort, undrain, show, reload, restart-workers"),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
         ("drain", {"node": ["node1"]}, "drain: node: expected a node's name, found ['node1']"),
@@ -83,6 +83,8 @@ async def test_undrain_and_show() -> None:
         ("drain", {"node": "node1", "wait": "yes"}, "drain: wait: expected true or false, found 'yes'"),
         ("drain", {"node": "node1", "rate": 0}, "drain: rate: expected a number per second above 0, found '0'"),
         ("drain", {"node": "node1", "rate": float("inf")}, "drain: rate: expected a number per second above 0"),
+        ("drain", {"node": "node1", "plan": True, "wait": True}, "drain: with plan nothing begins"),
+        ("abort", {"node": "node9"}, "unknown node 'node9'; known are node1, node2"),
         ("drain", {"node": "node1", "speed": 1}, "drain: unknown argument 'speed'"),
         (
             "show",

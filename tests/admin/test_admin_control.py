@@ -75,7 +75,7 @@ async def test_progress_then_result(path: Path) -> None:
     last = got[-1].value
     assert isinstance(last, dict)
     assert (last["left"], last["finished"], last["waiting_reason"]) == (0, True, None)
-    assert fake.calls == [("drain", "node1", None, None)]
+    assert fake.calls == [("drain", "node1", None, None, None)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 101, 250])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.nodes import Address, Cluster, Health, NodeSpec, UnknownNode, Wish
 from cxfr_proxy.cluster.placement import rank
-from cxfr_proxy.cluster.plan import Move, Placed, plan_drain
+from cxfr_proxy.cluster.plan import Forecast, Move, Placed, plan_drain
 
 
 def cluster_of(**weights: int) -> Cluster:
@@ -25,7 +25,7 @@ def test_longest_idle_first_and_only_the_node_s_own_sessions() -> None:
         Placed(5, None, "a", 7.0),
         Placed(4, None, "a", 7.0),
     ]
-    plan = plan_drain(iter(snapshot), "a", cluster_of(a=1, b=1))
+    plan = list(plan_drain(iter(snapshot), "a", cluster_of(a=1, b=1)))
     assert plan == [Move(3, "a", "b"), Move(4, "a", "b"), Move(5, "a", "b"), Move(1, "a", "b")]
 
 
@@ -58,22 +58,74 @@ def test_users_go_to_their_next_home() -> None:
 
 def test_nobody_there_to_take_them() -> None:
     cluster = cluster_of(a=1, b=0)
-    assert plan_drain([Placed(1, "u@h", "a", 0.0), Placed(2, None, "a", 0.0)], "a", cluster) == [
+    assert list(plan_drain([Placed(1, "u@h", "a", 0.0), Placed(2, None, "a", 0.0)], "a", cluster)) == [
         Move(1, "a", None),
         Move(2, "a", None),
     ]
 
 
-def test_a_node_that_is_down_is_better_than_none() -> None:
-    cluster = cluster_of(a=1, b=1)
+def test_nobody_is_moved_onto_a_node_that_is_down() -> None:
+    cluster = cluster_of(a=1, b=1, c=1)
     cluster.get("b").health = Health.DOWN
-    assert plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster) == [Move(1, "a", "b")]
+    snapshot = [Placed(number, f"user{number}@h", "a", 0.0) for number in range(8)]
+    assert {move.target for move in plan_drain(snapshot, "a", cluster)} == {"c"}
+    cluster.get("c").health = Health.DOWN
+    assert {move.target for move in plan_drain(snapshot, "a", cluster)} == {None}
+
+
+def test_the_inactive_go_last() -> None:
+    snapshot = [
+        Placed(1, None, "a", 500.0, inactive=True),
+        Placed(2, None, "a", 1.0),
+        Placed(3, None, "a", 900.0, inactive=True),
+        Placed(4, None, "a", 2.0),
+    ]
+    plan = list(plan_drain(snapshot, "a", cluster_of(a=1, b=1)))
+    assert [(move.session_id, move.inactive) for move in plan] == [(4, False), (2, False), (3, True), (1, True)]
+
+
+def test_what_a_plan_comes_to() -> None:
+    """In parts, as several processes have them, or at once."""
+    cluster = cluster_of(a=1, b=1, c=1)
+    snapshot = [Placed(number, f"user{number}@h", "a", 0.0, number % 3 == 0) for number in range(30)]
+    whole, total = Forecast(), Forecast()
+    for move in plan_drain(snapshot, "a", cluster):
+        whole.add(move)
+    for part in (snapshot[:7], snapshot[7:]):
+        forecast = Forecast()
+        for move in plan_drain(part, "a", cluster):
+            forecast.add(move)
+        total.include(forecast)
+    assert total == whole
+    assert (whole.sessions, whole.inactive, whole.unplaced, sum(whole.targets.values())) == (30, 10, 0, 30)
+    assert whole.targets.keys() == {"b", "c"}
+    nowhere = Forecast()
+    for move in plan_drain(snapshot, "a", cluster_of(a=1)):
+        nowhere.add(move)
+    assert nowhere == Forecast(sessions=30, inactive=10, unplaced=30)
+
+
+@pytest.mark.parametrize(
+    ("plan", "terms", "seconds"),
+    [
+        (Forecast(100, 40, 0, {"b": 100}), {}, 10.0),
+        (Forecast(100, 40, 0, {"b": 100}), {"grace": 5.0}, 15.0),
+        (Forecast(100, 40, 0, {"b": 100}), {"deadline": 60.0}, 34.0),  # half of it, then 40
+        (Forecast(100, 0, 0, {"b": 100}), {"deadline": 60.0}, 10.0),
+        (Forecast(100, 40, 0, {"b": 100}), {"deadline": 10.0}, 9.0 + 1.0),
+        (Forecast(100, 40, 0, {"b": 100}), {"deadline": 8.0, "grace": 3.0}, 8.0),
+        (Forecast(100, 40, 100), {"grace": 5.0}, 5.0),
+        (Forecast(), {}, 0.0),
+    ],
+)
+def test_how_long_it_takes(plan: Forecast, terms: dict[str, float], seconds: float) -> None:
+    assert plan.seconds(10.0, **terms) == pytest.approx(seconds)
 
 
 def test_a_removed_node_is_drained_and_an_unknown_one_is_an_error() -> None:
     cluster = cluster_of(a=1, b=1)
     cluster.apply([cluster.get("b").spec])
-    assert plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster) == [Move(1, "a", "b")]
+    assert list(plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster)) == [Move(1, "a", "b")]
     with pytest.raises(UnknownNode):
         plan_drain([], "x", cluster)
 
@@ -86,6 +138,7 @@ def test_a_removed_node_is_drained_and_an_unknown_one_is_an_error() -> None:
             user=st.none() | st.sampled_from(["u@h", "v@h", "w@h"]),
             node=st.sampled_from("abc"),
             idle_seconds=st.floats(0, 100),
+            inactive=st.booleans(),
         ),
         unique_by=lambda session: session.session_id,
     ),
@@ -94,12 +147,12 @@ def test_a_removed_node_is_drained_and_an_unknown_one_is_an_error() -> None:
 def test_every_session_of_the_node_moves_once_to_another_that_takes_it(snapshot: list[Placed], wish: Wish) -> None:
     cluster = cluster_of(a=1, b=1, c=1)
     cluster.get("c").set_wish(wish)
-    plan = plan_drain(snapshot, "a", cluster)
+    plan = list(plan_drain(snapshot, "a", cluster))
     assert Counter(move.session_id for move in plan) == Counter(s.session_id for s in snapshot if s.node == "a")
     assert {move.target for move in plan} <= ({"b", "c"} if wish is Wish.READY else {"b"})
-    idle = {session.session_id: session.idle_seconds for session in snapshot}
-    order = [idle[move.session_id] for move in plan]
-    assert order == sorted(order, reverse=True)
+    turns = {session.session_id: (session.inactive, -session.idle_seconds) for session in snapshot}
+    order = [turns[move.session_id] for move in plan]
+    assert order == sorted(order)
     homes: dict[str, set[str | None]] = {}
     users = {session.session_id: session.user for session in snapshot}
     for move in plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 from trio.testing import memory_stream_pair
 
+from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.config import Config, Timeouts
 from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process.channel import Channel
@@ -23,6 +24,7 @@ from cxfr_proxy.process.messages import (
     Message,
     Nodes,
     NodeState,
+    ReloadCertificates,
     Report,
     Setup,
     Stop,
@@ -46,6 +48,8 @@ class FakeWorker:
         self.channel = Channel(theirs, self._hear)
         self.heard: list[tuple[float, Message]] = []
         self.counts = WorkerCounts()
+        self.plan: Forecast | None = None
+        """What it says that a drain would come to."""
         self._ended = trio.Event()
         self._code = 0
 
@@ -75,6 +79,9 @@ class FakeWorker:
             case Ask(request, what):
                 if what is Listing.COUNTS:
                     self.channel.post(Report(self.counts))
+                plan = self.plan if what is Listing.PLAN else None
+                self.channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
+            case ReloadCertificates(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None))
             case Stop():
                 self.end()

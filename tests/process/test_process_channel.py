@@ -15,6 +15,7 @@ from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import SessionRow
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import Config
 from cxfr_proxy.kinds import ListenAddress
@@ -50,6 +51,7 @@ from cxfr_proxy.process.messages import (
     decode,
     encode,
 )
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
@@ -75,7 +77,7 @@ states = st.lists(
         st.sampled_from(Wish),
         st.sampled_from(Health),
         st.booleans(),
-        hurried=st.booleans(),
+        st.sampled_from(Stage),
     )
 ).map(tuple)
 nodes = st.builds(Nodes, states)
@@ -109,7 +111,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Grant, ints),
     st.builds(Elsewhere, counted, counted),
     st.builds(ReloadCertificates, ints),
-    st.builds(Ask, ints, st.sampled_from(Listing)),
+    st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts),
     st.just(Leave()),
     st.just(Stop()),
     st.builds(
@@ -124,7 +126,15 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Report, counts),
     st.builds(NodeDown, texts, texts),
     st.builds(NodeGoing, texts),
-    st.builds(Answer, ints, st.lists(rows, max_size=3).map(tuple), st.just(()), st.booleans(), st.none() | texts),
+    st.builds(
+        Answer,
+        ints,
+        st.lists(rows, max_size=3).map(tuple),
+        st.just(()),
+        st.booleans(),
+        st.none() | texts,
+        st.none() | st.builds(Forecast, ints, ints, ints, counted),
+    ),
     st.builds(Stopped, st.booleans()),
     st.builds(Redirected, texts),
     st.builds(Resumable, texts, resumptions),

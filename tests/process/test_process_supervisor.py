@@ -32,6 +32,7 @@ from cxfr_proxy.process.messages import (
 from cxfr_proxy.process.server import only
 from cxfr_proxy.process.worker import GrantedPace, mirror
 from cxfr_proxy.relay.room import Room
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
@@ -271,13 +272,13 @@ async def test_the_workers_side_of_the_pace() -> None:
 def test_a_worker_mirrors_the_list() -> None:
     specs = parse_nodes("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3", "nodes.txt")
     cluster = Cluster(specs)
-    told = [NodeState(spec, Wish.READY, Health.UP, removed=False, hurried=False) for spec in specs]
-    mirror(cluster, Nodes((NodeState(specs[0], Wish.MAINT, Health.DOWN, removed=False, hurried=False), told[1])))
+    told = [NodeState(spec, Wish.READY, Health.UP, removed=False, stage=Stage.ALL) for spec in specs]
+    mirror(cluster, Nodes((NodeState(specs[0], Wish.MAINT, Health.DOWN, removed=False, stage=Stage.ALL), told[1])))
     assert [(node.name, node.wish, node.health) for node in cluster] == [
         ("a", Wish.MAINT, Health.DOWN),
         ("b", Wish.READY, Health.UP),
     ]
-    mirror(cluster, Nodes((told[0], NodeState(specs[1], Wish.READY, Health.UP, removed=True, hurried=False))))
+    mirror(cluster, Nodes((told[0], NodeState(specs[1], Wish.READY, Health.UP, removed=True, stage=Stage.ALL))))
     assert [(node.name, node.removed, node.leaving) for node in cluster] == [("a", False, False), ("b", True, True)]
 
 

@@ -36,10 +36,12 @@ class House:
         self.sessions += added
         return added
 
-    def empty(self, node: str, *, deadline: float | None = None, rate: float | None = None) -> None:
+    def empty(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
         """As the operator's command does it."""
         self.cluster.get(node).set_wish(Wish.DRAIN)
-        self.mover.drain(node, deadline=deadline, rate=rate)
+        self.mover.drain(node, grace=grace, deadline=deadline, rate=rate)
 
     def waiting_reason(self, node: str) -> str | None:
         return self.mover.drains[node].waiting_reason

@@ -467,3 +467,27 @@ def test_features_that_offer_nothing_but_tls_end_the_login() -> None:
 def test_elements_nobody_knows_pass_both_ways() -> None:
     element = "<active xmlns='urn:xmpp:csi:0'/>"
     assert up(Negotiation(), element) == down(Negotiation(), element) == Passage(forward=element.encode())
+
+
+def test_a_client_says_whether_it_is_looked_at() -> None:
+    """XEP-0352; what has another namespace says nothing."""
+    subject = Negotiation()
+    for element, inactive in (
+        ("<inactive xmlns='urn:xmpp:csi:1'/>", False),
+        ("<inactive xmlns='urn:xmpp:csi:0'/>", True),
+        ("<inactive xmlns='urn:xmpp:csi:0'/>", True),
+        ("<active/>", True),
+        ("<active xmlns='urn:xmpp:csi:0'/>", False),
+    ):
+        assert up(subject, element) == Passage(forward=element.encode())
+        assert subject.inactive is inactive, element
+
+
+def test_a_client_logs_in_without_being_looked_at() -> None:
+    """XEP-0386; for each attempt anew."""
+    subject = Negotiation()
+    inactive = "<bind xmlns='urn:xmpp:bind:0'><inactive xmlns='urn:xmpp:csi:0'/></bind>"
+    up(subject, f"<authenticate {SASL2} mechanism='PLAIN'>{inactive}</authenticate>")
+    assert subject.inactive
+    up(subject, f"<authenticate {SASL2} mechanism='PLAIN'><bind xmlns='urn:xmpp:bind:0'/></authenticate>")
+    assert not subject.inactive
