@@ -1,8 +1,9 @@
 """What a client's software does when it is told to move: what was measured, what is learned, what the operator says.
 
 A client is recognised by what it says about itself anyway: the node of its entity capabilities (XEP-0115) in its first
-presence, the resource it asks for, the user agent of its login (XEP-0388). All of it is hearsay, and decides only which
-way of telling it to move is tried first: whoever lies about himself is moved less well, and nobody else is.
+presence, the resource of its JID, the user agent of its login (XEP-0388). All of it is hearsay, and decides only
+which way of telling it to move is tried first. Who lies about himself is moved less well, and so may be those whom he
+claims to be like; the operator's lists put that right.
 
 Whether a client knows the connection transfer (XEP-0051) is decided by the first of these that knows:
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.kinds import ClientMatch, Trait
@@ -30,8 +31,6 @@ SILENCES: Final = 3
 """As many clients of one software may fail to answer before the next one is not asked any more."""
 REMEMBERED: Final = 10_000
 """Capabilities hashes of which something was learned; the oldest go first. Some 2 MB when full."""
-_LONGEST: Final = 256
-"""Of what a client says about itself this many characters are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +44,13 @@ class Software:
     resource: str | None = None
     agent: str | None = None
 
-    def with_caps(self, node: str, ver: str) -> Software:
-        return replace(self, caps=f"{node[:_LONGEST]}#{ver[:_LONGEST]}")
-
-    def with_resource(self, resource: str) -> Software:
-        return replace(self, resource=resource[:_LONGEST])
-
-    def with_agent(self, agent: str) -> Software:
-        return replace(self, agent=agent[:_LONGEST])
-
 
 @dataclass(frozen=True, slots=True)
 class Habit:
     """What one software was measured to do.
 
     Recognised where the capabilities' node contains one of ``caps``, the resource begins with one of ``resources``, or
-    the agent is one of ``agents``. ``rungs`` are tried in this order instead of the usual one, those that can be.
+    the agent is one of ``agents``. ``rungs`` are tried before the usual ones, in this order, those that can be.
     """
 
     name: str
@@ -79,13 +69,12 @@ class Habit:
         )
 
 
-_REDIRECT_FIRST: Final = (Rung.SEE_OTHER_HOST, Rung.RESET)
-
 MEASURED: Final = (
-    # Follows a redirect in the middle of a session, and logs in at the other host.
-    Habit("xmpp.js", agents=("xmpp.js",), rungs=_REDIRECT_FIRST),
+    # Follows a redirect in the middle of a session, and logs in at the other host. It has no name for itself, so it can
+    # be told only where the application names it.
+    Habit("xmpp.js", agents=("xmpp.js",), rungs=(Rung.SEE_OTHER_HOST,)),
     # A cut, or any other stream error, leaves it down unless its application reconnects; a redirect brings it back.
-    Habit("slixmpp", caps=("slixmpp.com/ver/",), rungs=_REDIRECT_FIRST),
+    Habit("slixmpp", caps=("slixmpp.com/ver/",), rungs=(Rung.SEE_OTHER_HOST,)),
     # In plaintext it never notices a cut.
     Habit("aioxmpp", caps=("aioxmpp.zombofant.net",)),
     Habit("Gajim", caps=("gajim.org",), resources=("gajim.",)),
@@ -127,6 +116,17 @@ class Support:
             return learned.knows_cxfr
         habit = habit_of(software)
         return habit.knows_cxfr if habit is not None else None
+
+    def rungs(self, software: Software) -> tuple[Rung, ...]:
+        """What that software takes better than the usual rungs, best first."""
+        habit = habit_of(software)
+        return habit.rungs if habit is not None else ()
+
+    def is_news(self, caps: str, knows_cxfr: bool | None) -> bool:
+        """Whether :meth:`learn` would make a difference."""
+        learned = self._learned.get(caps)
+        known = learned.knows_cxfr if learned is not None else None
+        return known is None or (knows_cxfr is not None and knows_cxfr is not known)
 
     def learn(self, caps: str, knows_cxfr: bool | None) -> None:
         """A client with these capabilities answered that it does or doesn't know the IQ; ``None``: it was silent."""
