@@ -17,7 +17,7 @@ from cxfr_proxy.admin.rows import SessionRow
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import Config
-from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.kinds import ClientMatch, ListenAddress, Trait
 from cxfr_proxy.process.channel import Channel, Lines
 from cxfr_proxy.process.messages import (
     KINDS,
@@ -28,6 +28,7 @@ from cxfr_proxy.process.messages import (
     Elsewhere,
     Grant,
     Hello,
+    Learned,
     Leave,
     Listing,
     Lost,
@@ -62,6 +63,7 @@ CONFIG = Config(
     backends=Path("nodes.txt"),
     listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)),
     domain=("example.org",),
+    cxfr_deny=(ClientMatch(Trait.CAPS, "https://a.example#v="), ClientMatch(Trait.DOMAIN, "example.org")),
     redirect_targets=(HostPattern("*.example.org"), HostPattern("2001:db8::1")),
 )
 
@@ -117,6 +119,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.dictionaries(texts, st.floats(min_value=0, allow_infinity=False), max_size=3),
         st.dictionaries(texts, resumptions, max_size=3),
         st.lists(lost, max_size=3).map(tuple),
+        st.dictionaries(texts, st.booleans(), max_size=3),
     ),
     st.builds(Hello, ints, ints),
     st.builds(Want, ints, ints, ints),
@@ -129,6 +132,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Redirected, texts),
     st.builds(Resumable, texts, resumptions),
     lost,
+    st.builds(Learned, texts, st.none() | st.booleans()),
 )
 
 

@@ -14,6 +14,7 @@ from cxfr_proxy.session.commands import (
     Ended,
     Event,
     Forged,
+    Learned,
     Outcome,
     Reason,
     Resumable,
@@ -119,6 +120,12 @@ def test_a_transfer_is_counted_rung_by_rung() -> None:
     assert subject.of_node("a") == NodeCounts(asked=1, moved=1, refused=1)
     assert subject.transfers == {tried[0]: 1, tried[1]: 1}
     assert list(subject.recent) == [TransferRecord(1, JID, "a", "node2", Trigger.DRAIN, tried, 20.0, 1.5, BALCONY)]
+
+
+def test_what_a_session_has_shown_is_learned() -> None:
+    subject = registry()
+    subject.note(FakeRelayed(1, "a"), Learned("a.example#v", True), 0.0)
+    assert subject.support.learned() == {"a.example#v": True}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SILENT, Outcome.STAYED])
