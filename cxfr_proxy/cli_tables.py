@@ -84,6 +84,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("JID", "jid"),
         Column("FROM", "source"),
         Column("TO", "target"),
+        Column("SOFTWARE", "software"),
         Column("RUNG", "rung"),
         Column("OUTCOME", "outcome", lambda value: "running" if value is None else _plain(value)),
         Column("AGO", "seconds_ago", duration, right=True),

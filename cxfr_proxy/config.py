@@ -25,7 +25,7 @@ from cxfr_proxy import kinds
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import Kind, ListenAddress
+from cxfr_proxy.kinds import ClientMatch, Kind, ListenAddress
 from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 
 __all__ = [
@@ -362,6 +362,22 @@ class Config:
         "on the node; or wrap, which gives all clients ids by which they can resume through this proxy only",
         "The node has counted fewer stanzas than the client, and might believe a wrong count, and lose one, if the "
         "client resumed it by another way. With wrap nobody can resume what was begun before the proxy was restarted.",
+    )
+    cxfr_allow: tuple[ClientMatch, ...] = repeatable(
+        Group.MOVING,
+        kinds.CLIENTS,
+        (),
+        "clients that are known to understand connection transfer (XEP-0051), by a trait",
+        "What clients say and answer is learned while they are served; this is for those that say nothing.",
+        shown="none but those that say so",
+    )
+    cxfr_deny: tuple[ClientMatch, ...] = repeatable(
+        Group.MOVING,
+        kinds.CLIENTS,
+        (),
+        "clients never to ask by connection transfer (XEP-0051), by a trait",
+        "A client that doesn't know the request loses nothing by being asked, but the time it takes to answer.",
+        shown="none",
     )
     redirect_window: float = setting(
         Group.MOVING,

@@ -59,6 +59,30 @@ class ListenAddress:
         return f"{host}:{self.port}"
 
 
+class Trait(StrEnum):
+    """What a client can be recognised by."""
+
+    CAPS = "caps"
+    """The beginning of its capabilities, ``node#ver`` (XEP-0115)."""
+    RESOURCE = "resource"
+    """The beginning of the resource of its JID."""
+    AGENT = "agent"
+    """The software of its user agent (XEP-0388), whole."""
+    DOMAIN = "domain"
+    """The domain of its JID."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMatch:
+    """Some of the clients: those whose ``trait`` is, or begins with, ``text``."""
+
+    trait: Trait
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.trait}={self.text}"
+
+
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -162,6 +186,13 @@ def _read_domain(text: str) -> str:
     return domain
 
 
+def _read_client_match(text: str) -> ClientMatch:
+    trait, equals, rest = text.partition("=")
+    if not equals or not rest:
+        raise ValueError(text)
+    return ClientMatch(Trait(trait), _read_domain(rest) if trait == Trait.DOMAIN else rest)
+
+
 def _read_text(text: str) -> str:
     if not text:
         raise ValueError(text)
@@ -192,5 +223,10 @@ MAXIMUM: Final = Kind(
     "N",
     _read_maximum,
     lambda value: "none" if value is None else str(value),
+)
+CLIENTS: Final = Kind(
+    "caps=…, resource=…, agent=… or domain=… and what it begins with",
+    "TRAIT=TEXT",
+    _read_client_match,
 )
 TEXT: Final = Kind("a word", "TEXT", _read_text)

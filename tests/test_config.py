@@ -26,7 +26,7 @@ from cxfr_proxy.config import (
 )
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import read_listen_address
+from cxfr_proxy.kinds import ClientMatch, Trait, read_listen_address
 from cxfr_proxy.settings import Setting, parse_settings, read_settings_file, render_markdown
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -61,6 +61,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
+    "cxfr-allow": ("agent=Some Client", (ClientMatch(Trait.AGENT, "Some Client"),)),
+    "cxfr-deny": ("domain=Example.ORG.", (ClientMatch(Trait.DOMAIN, "example.org"),)),
     "sm-after-transfer": ("wrap", SmAfterTransfer.WRAP),
     "sasl-authzid": ("allow", SaslAuthzid.ALLOW),
     "redirect-targets": ("*.Example.org.", (HostPattern("*.example.org"),)),

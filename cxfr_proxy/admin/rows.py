@@ -126,6 +126,10 @@ class TransferRow:
     duration_seconds: float
     """Until now, while it runs."""
     reason: str
+    software: str = "unknown"
+    """The client's, by its name in the table of what was measured; else ``other``, or ``unknown`` if it is silent."""
+    caps: str | None = None
+    """``node#ver`` of its capabilities (XEP-0115)."""
 
 
 @dataclass(frozen=True, slots=True)

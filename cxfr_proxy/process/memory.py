@@ -1,8 +1,8 @@
-"""What workers tell each other about users, kept for those that start later.
+"""What workers tell each other about users and software, kept for those that start later.
 
-A worker hears as it happens whom the others redirected, what can be resumed by which id, and which clients were lost
-that may come back for their sessions. One that starts later is told what still matters, in pieces: all of it may be
-more than one line can hold.
+A worker hears as it happens whom the others redirected, what can be resumed by which id, which clients were lost that
+may come back for their sessions, and what was learned of software. One that starts later is told what still matters, in
+pieces: all of it may be more than one line can hold.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from cxfr_proxy.process.messages import Lost, Redirected, Remembered, Resumable
+from cxfr_proxy.process.messages import Learned, Lost, Redirected, Remembered, Resumable
 from cxfr_proxy.session.registry import REMEMBERED, RESUMABLE_SECONDS
+from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 _T = TypeVar("_T")
@@ -24,7 +25,8 @@ and is not acknowledged: a line stays far below its limit."""
 
 
 class Memory:
-    """``redirect_window`` as the registry's, in seconds; ``limit`` for each of the three kinds, the oldest go first."""
+    """``redirect_window`` as the registry's, in seconds; ``limit`` for each of the kinds that are about users, the
+    oldest go first."""
 
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
         self._redirect_window = redirect_window
@@ -32,8 +34,9 @@ class Memory:
         self._redirected: OrderedDict[str, float] = OrderedDict()
         self._resumable: OrderedDict[str, Resumption] = OrderedDict()
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
+        self._support = Support()
 
-    def note(self, message: Redirected | Resumable | Lost, now: float) -> None:
+    def note(self, message: Redirected | Resumable | Lost | Learned, now: float) -> None:
         """A worker has just said it."""
         match message:
             case Redirected(user):
@@ -48,6 +51,8 @@ class Memory:
             case Lost():
                 self._lost.append((message, now))
                 self._forget(now)
+            case Learned(caps, knows_cxfr):
+                self._support.learn(caps, knows_cxfr)
 
     def pieces(self, now: float) -> list[Remembered]:
         """Everything that matters at this time, oldest first."""
@@ -56,9 +61,10 @@ class Memory:
         resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
         lost = [tuple(replace(each, seconds_ago=now - at) for each, at in piece) for piece in _cut(list(self._lost))]
         return [
-            *(Remembered(each, {}, ()) for each in redirected),
-            *(Remembered({}, each, ()) for each in resumable),
-            *(Remembered({}, {}, each) for each in lost),
+            *(Remembered(redirected=each) for each in redirected),
+            *(Remembered(resumable=each) for each in resumable),
+            *(Remembered(lost=each) for each in lost),
+            *(Remembered(learned=dict(each)) for each in _cut(list(self._support.learned().items()))),
         ]
 
     def _forget(self, now: float) -> None:

@@ -14,7 +14,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 3
+VERSION: Final = 5
 """Of this language. To be raised with every change."""
 
 
@@ -126,11 +126,12 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
-    ``resumable``: by the id that the client has."""
+    ``resumable``: by the id that the client has; ``learned``: by capabilities, whether connection transfer is known."""
 
-    redirected: dict[str, float]
-    resumable: dict[str, Resumption]
-    lost: tuple[Lost, ...]
+    redirected: dict[str, float] = field(default_factory=dict)
+    resumable: dict[str, Resumption] = field(default_factory=dict)
+    lost: tuple[Lost, ...] = ()
+    learned: dict[str, bool] = field(default_factory=dict)
 
 
 # --- from a worker
@@ -218,7 +219,7 @@ class Stopped:
     cut: bool
 
 
-# --- both ways: what one worker saw of a user that another may meet
+# --- both ways: what one worker saw of a user, or of a software, that another may meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,15 @@ class Lost:
     seconds_ago: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Whether clients with these capabilities know the connection transfer, as one of them has shown; ``None``: it was
+    silent."""
+
+    caps: str
+    knows_cxfr: bool | None
+
+
 Message = (
     Setup
     | Nodes
@@ -267,6 +277,7 @@ Message = (
     | Redirected
     | Resumable
     | Lost
+    | Learned
 )
 
 KINDS: Final[Mapping[str, type]] = {kind.__name__: kind for kind in typing.get_args(Message)}

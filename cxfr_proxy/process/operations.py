@@ -28,6 +28,7 @@ from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
+from cxfr_proxy.session.support import name_of
 
 _PROGRESS_SECONDS: Final = 0.2
 
@@ -264,6 +265,8 @@ def _running_row(relayed: Relayed, now: float) -> TransferRow | None:
         seconds_ago=now - transfer.started,
         duration_seconds=now - transfer.started,
         reason=str(transfer.order.trigger),
+        software=name_of(relayed.session.software),
+        caps=relayed.session.software.caps,
     )
 
 
@@ -279,4 +282,6 @@ def _transfer_row(record: TransferRecord, now: float) -> TransferRow:
         seconds_ago=now - record.ended + record.seconds,
         duration_seconds=record.seconds,
         reason=str(record.trigger),
+        software=name_of(record.software),
+        caps=record.software.caps,
     )

@@ -37,6 +37,7 @@ from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry
+from cxfr_proxy.session.support import Support
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ class Proxy:
         file = NodesFile(config.backends, targets=config.redirection)
         specs = file.load()
         self._cluster = Cluster(specs)
-        self.registry = Registry(redirect_window=config.redirect_window)
+        self.registry = Registry(
+            redirect_window=config.redirect_window, support=Support(config.cxfr_allow, config.cxfr_deny)
+        )
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)

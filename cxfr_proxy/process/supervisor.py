@@ -47,6 +47,7 @@ from cxfr_proxy.process.messages import (
     BadMessage,
     Elsewhere,
     Hello,
+    Learned,
     Lost,
     Message,
     NodeDown,
@@ -204,7 +205,7 @@ class Supervisor:
                 self._checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
             case NodeDown() | NodeGoing():
                 pass  # it was forgotten meanwhile
-            case Redirected() | Resumable() | Lost():
+            case Redirected() | Resumable() | Lost() | Learned():
                 self._memory.note(message, trio.current_time())
                 for other in self.fleet:
                     if other is not link:

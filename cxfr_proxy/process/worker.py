@@ -37,6 +37,7 @@ from cxfr_proxy.process.messages import (
     Elsewhere,
     Grant,
     Hello,
+    Learned,
     Leave,
     Listing,
     Lost,
@@ -65,6 +66,7 @@ from cxfr_proxy.session import commands
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, may_come_back, user_of
+from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp.stream_management import Counters
 
 ROWS_AT_A_TIME: Final = 100
@@ -168,7 +170,12 @@ class _Parts:
         self.config = config
         self.workers = setup.workers
         self.cluster = Cluster()
-        self.registry = Registry(redirect_window=config.redirect_window, first_id=setup.first_id, id_step=setup.workers)
+        self.registry = Registry(
+            redirect_window=config.redirect_window,
+            support=Support(config.cxfr_allow, config.cxfr_deny),
+            first_id=setup.first_id,
+            id_step=setup.workers,
+        )
         self.registry.changed = changed
         self.pace = GrantedPace(post, changed)
         self.dialer = Dialer(config.timeouts, config.limits)
@@ -200,6 +207,8 @@ class _Parts:
                     self._post(Redirected(user))
             case commands.Resumable(stream_management_id):
                 self._tell_resumable(stream_management_id)
+            case commands.Learned(caps, knows_cxfr):
+                self._post(Learned(caps, knows_cxfr))
             case commands.Shifted(counters):
                 if relayed.session.resumable_id is not None:
                     self._shifted[relayed.session.resumable_id] = counters
@@ -248,6 +257,8 @@ class _Parts:
             self.registry.remember_redirected(user, now - seconds_ago)
         for stream_management_id, resumption in told.resumable.items():
             self.registry.remember_resumable(stream_management_id, resumption)
+        for caps, knows_cxfr in told.learned.items():
+            self.registry.support.learn(caps, knows_cxfr)
         for lost in told.lost:
             self.remember_lost(lost)
 
@@ -342,6 +353,8 @@ class Worker:
                 parts.registry.remember_resumable(stream_management_id, resumption)
             case Lost():
                 parts.remember_lost(message)
+            case Learned(caps, knows_cxfr):
+                parts.registry.support.learn(caps, knows_cxfr)
             case ReloadCertificates(request):
                 self._reload(parts, request)
             case Ask(request, what, node):

@@ -85,6 +85,7 @@ class ClientServer:
             try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
             token=_token,
             resumption=registry.resumption,
+            support=registry.support,
             wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
             trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
             redirect_targets=config.redirection,

@@ -7,6 +7,7 @@ node any more gets an error of type ``wait``, or stays unacknowledged (XEP-0198)
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from cxfr_proxy.errors import ClientError, RemoteError
@@ -15,7 +16,7 @@ from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
-from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
 from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
@@ -79,6 +80,8 @@ class ClientSide(Moving):
             # With XEP-0198 it was not acknowledged, and the client knows.
             self._late += data.startswith(_STANZAS) and not self.stream_management
             return
+        if self._looks_left and self.state is not State.NEGOTIATING:
+            self._get_to_know(name, data)
         usual = name in USUAL and name != "a"
         if self.state is not State.NEGOTIATING and (usual or not self._node_out):
             self._on_client_stanza(name, data, position)
@@ -95,6 +98,17 @@ class ClientSide(Moving):
         self._pass_client(passage)
         if was_inactive and not self.inactive:
             self._report(Awakened())
+
+    def _get_to_know(self, name: str, data: bytes) -> None:
+        """Look for the client's capabilities, until they are found or the time for it is over."""
+        self._looks_left -= 1
+        if name == "presence" and introduction.may_have_caps(data):
+            with suppress(stanza.MalformedElement):  # the node's to judge
+                self._caps = introduction.caps(stanza.parse(data, self._header_to_node.context))
+        if self._caps is not None:
+            self._looks_left = 0
+        if not self._looks_left:
+            self._choose_reading()
 
     def _pass_client(self, passage: Passage) -> None:
         if passage.start_tls:
@@ -131,6 +145,8 @@ class ClientSide(Moving):
             return False
         if connection_transfer.mentions_support(element):
             self._knows_cxfr = True
+            if connection_transfer.mentions_support(element, self._caps):
+                self._learn(True)
             return False
         answer, transfer = connection_transfer.answer(element), self._transfer
         if answer is None or transfer is None or answer.id != transfer.iq_id:
@@ -143,8 +159,10 @@ class ClientSide(Moving):
                 if not transfer.accepted:  # saying it again gains no time
                     self.deadline = self._now + self._policy.timeouts.cxfr_timeout
                 self._knows_cxfr = transfer.accepted = True
+                self._learn(True)
             else:
                 self._knows_cxfr = False
+                self._learn(False)
                 self._next_rung(Outcome.REFUSED)
         return True
 
@@ -164,6 +182,8 @@ class ClientSide(Moving):
         if self.state is not State.CLOSING:
             self._reason = Reason.CLIENT_CLOSED
         self._client_over = self._client_ended = True
+        if self._waits_for_answer:
+            self._learn(True)  # going is an answer as well
         self._settle_transfer(Outcome.MOVED)
         if self._client_out:
             self._close_node_first(Farewell())

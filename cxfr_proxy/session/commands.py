@@ -148,6 +148,15 @@ class Transferred:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """Whether clients with these capabilities (``node#ver``) know the connection transfer, as one of them has shown;
+    ``None``: it was silent."""
+
+    caps: str
+    knows_cxfr: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Forged:
     """A connection transfer that did not come from this proxy was kept from the client and answered."""
 
@@ -200,4 +209,17 @@ class Ended:
     undelivered: int
 
 
-Event = BoundTo | Resumable | Shifted | NodeLost | Asked | Answered | Transferred | Forged | Awakened | Warned | Ended
+Event = (
+    BoundTo
+    | Resumable
+    | Shifted
+    | NodeLost
+    | Asked
+    | Answered
+    | Transferred
+    | Learned
+    | Forged
+    | Awakened
+    | Warned
+    | Ended
+)

@@ -27,12 +27,17 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
+from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import Negotiation, StreamHeader
 
 _ANY_DEPTH: Final = 2**31 - 1
 """From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""
+
+INTRODUCTION: Final = 32
+"""Elements of a bound client that are looked at for its capabilities. Its first presence has them as a rule, behind a
+few requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class SessionCore:
 
     __slots__ = (
         "_answer_due",
+        "_caps",
         "_client_ended",
         "_client_in",
         "_client_out",
@@ -81,6 +87,7 @@ class SessionCore:
         "_iq_due",
         "_knows_cxfr",
         "_late",
+        "_looks_left",
         "_negotiation",
         "_node_ended",
         "_node_in",
@@ -138,7 +145,9 @@ class SessionCore:
         self._farewell: Farewell | None = None  # the client's last bytes, once the node has nothing more for it
         self._closing_since: float | None = None  # the first stream's end
         self._closing_wait = 0.0  # seconds of what is waited for now
-        self._knows_cxfr: bool | None = None
+        self._knows_cxfr: bool | None = None  # what it has shown itself
+        self._caps: str | None = None
+        self._looks_left = INTRODUCTION
         self._reason = Reason.STOPPED
         self._condition: str | None = None
         self._ended = False
@@ -158,6 +167,12 @@ class SessionCore:
     def domain(self) -> str:
         """The domain the client asked for."""
         return self._domain
+
+    @property
+    def software(self) -> Software:
+        """What the client has said about itself so far."""
+        resource = (self.full_jid or "").partition("/")[2]
+        return Software(self._caps, resource or None, self._negotiation.agent)
 
     @property
     def tls(self) -> bool:
@@ -231,7 +246,7 @@ class SessionCore:
         """Which directions need no attention now."""
         bound = self.state is State.BOUND
         self.fast[Side.CLIENT] = self._up if bound and self._node_out and not self._hold_client else None
-        self._up.note_every(self.fast[Side.CLIENT] is None)
+        self._up.note_every(self.fast[Side.CLIENT] is None or self._looks_left > 0)
         moving = self.state is State.TRANSFERRING and self._client_out and self._iq_due is None
         self.fast[Side.NODE] = self._down if (bound or moving) and self._node_in else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from cxfr_proxy.xmpp.connection_transfer import Server
 
@@ -59,13 +60,18 @@ class Order:
 class Traits:
     """What decides about a client's rungs.
 
-    ``resumable``: by XEP-0198. ``knows_cxfr``: ``None`` where nothing is known.
+    ``resumable``: by XEP-0198. ``knows_cxfr``: ``None`` where nothing is known. ``preferred``: the ways to
+    end its stream that its software takes better than the usual ones; ``CUT`` among them even if it can't resume.
     """
 
     tls: bool
     resumable: bool
     full_jid_known: bool
     knows_cxfr: bool | None
+    preferred: tuple[Rung, ...] = ()
+
+
+_USUAL: Final = (Rung.CUT, Rung.SEE_OTHER_HOST, Rung.RESET)
 
 
 def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unknown: bool) -> Rung:
@@ -75,9 +81,16 @@ def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unkn
     may_ask = traits.full_jid_known and not order.hurried
     if Rung.CXFR not in tried and may_know and may_ask:
         return Rung.CXFR
-    if traits.resumable:
-        return Rung.CUT
-    # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
-    if Rung.SEE_OTHER_HOST not in tried and order.server is not None and order.may_redirect and traits.tls:
-        return Rung.SEE_OTHER_HOST
-    return Rung.RESET
+    if traits.resumable and order.resumes:
+        return Rung.CUT  # nobody's habit is better than a session that goes on
+    ways = (*traits.preferred, *_USUAL)
+    return next(rung for rung in ways if rung not in tried and _can_be(rung, traits, order))
+
+
+def _can_be(rung: Rung, traits: Traits, order: Order) -> bool:
+    if rung is Rung.CUT:
+        return traits.resumable or rung in traits.preferred
+    if rung is Rung.SEE_OTHER_HOST:
+        # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
+        return order.server is not None and order.may_redirect and traits.tls
+    return True

@@ -6,7 +6,7 @@ import functools
 from typing import Final
 
 from cxfr_proxy.session.acks import Acknowledged
-from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Outcome, Side
+from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Learned, Outcome, Side
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.state import State, Transfer
@@ -26,11 +26,13 @@ class Moving(Acknowledged):
     def _climb(self) -> None:
         transfer = self._transfer
         assert transfer is not None
+        support, software = self._policy.support, self.software
         traits = Traits(
             tls=self._tls,
             resumable=self._negotiation.management.resumable,
             full_jid_known=self.full_jid is not None,
-            knows_cxfr=self._knows_cxfr,
+            knows_cxfr=support.knows_cxfr(software, self._domain, self._knows_cxfr),
+            preferred=support.rungs(software),
         )
         tried = [rung for rung, _ in transfer.tried]
         transfer.rung = next_rung(traits, transfer.order, tried, try_unknown=self._policy.try_unknown)
@@ -71,6 +73,18 @@ class Moving(Acknowledged):
         if self._iq_due is not None and not self._down.cutting and self._client_out:
             iq, self._iq_due = self._iq_due, None
             self._inject_down(iq)
+
+    @property
+    def _waits_for_answer(self) -> bool:
+        """The request is with the client, which has said nothing to it."""
+        transfer = self._transfer
+        asked = transfer is not None and transfer.rung is Rung.CXFR and self._iq_due is None
+        return asked and transfer is not None and not transfer.accepted
+
+    def _learn(self, knows_cxfr: bool | None) -> None:
+        """What this client has shown is told of all with its capabilities, where it is new."""
+        if self._caps is not None and self._policy.support.is_news(self._caps, knows_cxfr):
+            self._report(Learned(self._caps, knows_cxfr))
 
     def _next_rung(self, outcome: Outcome) -> None:
         transfer = self._transfer

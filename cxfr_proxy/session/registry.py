@@ -19,6 +19,7 @@ from cxfr_proxy.session.commands import (
     Ended,
     Event,
     Forged,
+    Learned,
     Outcome,
     Reason,
     Resumable,
@@ -26,6 +27,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -75,6 +77,7 @@ class TransferRecord:
     tried: tuple[tuple[Rung, Outcome], ...]
     ended: float
     seconds: float
+    software: Software
 
 
 @dataclass(slots=True)
@@ -92,13 +95,17 @@ class NodeCounts:
 
 
 class Registry:
-    """``redirect_window`` in seconds: how long a redirect is remembered against the next one.
+    """``redirect_window`` in seconds: how long a redirect is remembered against the next one. ``support`` is what is
+    known of software; it goes on learning.
 
     Where several processes serve, each has a registry of its own. Their ids begin at ``first_id`` and are ``id_step``
     apart, and ``sessions_elsewhere`` and ``addresses_elsewhere`` are what the others were last known to have.
     """
 
-    def __init__(self, *, redirect_window: float, first_id: int = 1, id_step: int = 1) -> None:
+    def __init__(
+        self, *, redirect_window: float, support: Support | None = None, first_id: int = 1, id_step: int = 1
+    ) -> None:
+        self.support = support if support is not None else Support()
         self._live: dict[int, Relayed] = {}
         self._logging_in: dict[int, Relayed] = {}
         self._redirect_window = redirect_window
@@ -291,13 +298,23 @@ class Registry:
                 counts.failed += tried[-1][1] is not Outcome.MOVED
                 self.recent.append(
                     TransferRecord(
-                        relayed.id, session.full_jid, session.node, order.target, order.trigger, tried, now, seconds
+                        relayed.id,
+                        session.full_jid,
+                        session.node,
+                        order.target,
+                        order.trigger,
+                        tried,
+                        now,
+                        seconds,
+                        session.software,
                     )
                 )
             case Resumable(stream_management_id, node_id, counters):
                 self.remember_resumable(
                     stream_management_id, Resumption(session.full_jid, session.node, node_id, counters)
                 )
+            case Learned(caps, knows_cxfr):
+                self.support.learn(caps, knows_cxfr)
             case Forged():
                 self.forged += 1
                 counts.forged += 1

@@ -142,6 +142,8 @@ class Session(NodeSide):
             self._on_client_fault(ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long"))
             self._reason = Reason.TIMED_OUT
         elif self.state is State.TRANSFERRING and self._transfer is not None:
+            if self._waits_for_answer:
+                self._learn(None)
             self._next_rung(Outcome.STAYED if self._transfer.accepted else Outcome.SILENT)
         elif self.state is State.CLOSING:
             self._give_up(self._reason)

@@ -11,6 +11,7 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 
@@ -41,7 +42,8 @@ class Policy:
     """What the operator decided, as far as a session needs it.
 
     ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
-    the id that its client has. ``wrap_resumable_ids``: clients get ids of the proxy's own.
+    the id that its client has; ``support``, what is known of its software. ``wrap_resumable_ids``: clients get ids of
+    the proxy's own.
     """
 
     timeouts: Timeouts
@@ -49,6 +51,7 @@ class Policy:
     try_unknown: bool
     token: Callable[[], str]
     resumption: Callable[[str], Resumption | None]
+    support: Support
     wrap_resumable_ids: bool = False
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE

@@ -376,12 +376,15 @@ def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:
     return stanza.get("to", domain).lower() == domain.lower() and sender in ("", mine, mine.partition("/")[0])
 
 
-def mentions_support(stanza: Element) -> bool:
-    """Whether a client's disco#info result (XEP-0030) lists ``urn:xmpp:cxfr``."""
+def mentions_support(stanza: Element, caps: str | None = None) -> bool:
+    """Whether a client's disco#info result (XEP-0030) lists ``urn:xmpp:cxfr``.
+
+    With ``caps`` (``node#ver``), whether it says so of all with these capabilities (XEP-0115 section 6.2).
+    """
     if not _is_iq(stanza) or stanza.get("type") != "result":
         return False
     query = child(stanza, names.DISCO_INFO, "query")
-    if query is None:
+    if query is None or (caps is not None and query.get("node") != caps):
         return False
     features = query.iterchildren(qualified(names.DISCO_INFO, "feature"))
     return any(feature.get("var") == names.CXFR for feature in features)

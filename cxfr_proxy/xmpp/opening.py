@@ -23,7 +23,7 @@ from xml.sax.saxutils import quoteattr
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.xmpp import authzid, features, names, stanza, usual_header
+from cxfr_proxy.xmpp import authzid, features, introduction, names, stanza, usual_header
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -289,6 +289,7 @@ class Negotiation:
         "_max_bytes",
         "_offer_starttls",
         "_refusal",
+        "agent",
         "full_jid",
         "inactive",
         "management",
@@ -310,6 +311,8 @@ class Negotiation:
         self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
+        self.agent: str | None = None
+        """What the client's software is, if it has said so while it logged in."""
         self.full_jid: str | None = None
         self.management = StreamManagement(resumption, new_id)
         """XEP-0198, on or off."""
@@ -328,6 +331,7 @@ class Negotiation:
                 return self._on_auth(data, element, header, _SASL_REFUSAL)
             case names.SASL2, "authenticate":
                 self.inactive = element.find(_BIND2_INACTIVE) is not None
+                self.agent = introduction.agent(element)
                 if self.management.from_client(element, position):
                     data = stanza.serialize(element)
                 return self._on_auth(data, element, header, _SASL2_REFUSAL)

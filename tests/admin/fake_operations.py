@@ -108,7 +108,7 @@ class FakeOperations:
         return [replace(row, id=number) for number in range(1, self.sessions_count + 1)]
 
     async def transfers(self) -> list[TransferRow]:
-        return [TransferRow(1, self.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain")]
+        return [TransferRow(1, self.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain", "slixmpp")]
 
     async def workers(self) -> list[WorkerRow]:
         return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 2, 1)]

@@ -53,7 +53,18 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
     ]
     run(path, "show", "transfers")
     row = capsys.readouterr().out.splitlines()[1]
-    assert row.split() == ["1", "juliet@example.org/balcony", "node1", "-", "cxfr", "running", "2.0s", "2.0s", "drain"]
+    assert row.split() == [
+        "1",
+        "juliet@example.org/balcony",
+        "node1",
+        "-",
+        "slixmpp",
+        "cxfr",
+        "running",
+        "2.0s",
+        "2.0s",
+        "drain",
+    ]
 
 
 def test_a_resource_cannot_write_on_the_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import Config
-from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.kinds import ClientMatch, ListenAddress, Trait
 from cxfr_proxy.process.channel import Channel, Lines
 from cxfr_proxy.process.messages import (
     KINDS,
@@ -29,6 +29,7 @@ from cxfr_proxy.process.messages import (
     Elsewhere,
     Grant,
     Hello,
+    Learned,
     Leave,
     Listing,
     Lost,
@@ -64,6 +65,7 @@ CONFIG = Config(
     backends=Path("nodes.txt"),
     listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)),
     domain=("example.org",),
+    cxfr_deny=(ClientMatch(Trait.CAPS, "https://a.example#v="), ClientMatch(Trait.DOMAIN, "example.org")),
     redirect_targets=(HostPattern("*.example.org"), HostPattern("2001:db8::1")),
 )
 
@@ -119,6 +121,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.dictionaries(texts, st.floats(min_value=0, allow_infinity=False), max_size=3),
         st.dictionaries(texts, resumptions, max_size=3),
         st.lists(lost, max_size=3).map(tuple),
+        st.dictionaries(texts, st.booleans(), max_size=3),
     ),
     st.builds(Hello, ints, ints),
     st.builds(Want, ints, ints, ints),
@@ -139,6 +142,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Redirected, texts),
     st.builds(Resumable, texts, resumptions),
     lost,
+    st.builds(Learned, texts, st.none() | st.booleans()),
 )
 
 

@@ -12,8 +12,10 @@ from trio.testing import MockClock
 
 from cxfr_proxy.process.channel import MAX_LINE_BYTES
 from cxfr_proxy.process.memory import PIECE, Memory
-from cxfr_proxy.process.messages import Lost, Redirected, Remembered, Resumable, encode
+from cxfr_proxy.process.messages import Learned, Lost, Redirected, Remembered, Resumable, encode
 from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry
+from cxfr_proxy.session.support import SILENCES
+from cxfr_proxy.xmpp.introduction import LONGEST
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 
@@ -50,6 +52,22 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert told[0].redirected == {"romeo@example.org": pytest.approx(20, abs=0.1)}
 
 
+async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One that starts later is told what is known; silence that was met too seldom is not."""
+    async with house(tmp_path) as it:
+        first, second = it.all
+        said = [Learned("no#1", False), Learned("yes#1", False), Learned("yes#1", True), Learned("maybe#1", None)]
+        said += [Learned("mute#1", None)] * SILENCES
+        for message in said:
+            first.channel.post(message)
+        await trio.sleep(1)
+        assert second.of(Learned) == said
+        assert not first.of(Learned)
+        second.die()
+        await trio.sleep(1)
+        assert it.workers[2].of(Remembered) == [Remembered(learned={"no#1": False, "yes#1": True, "mute#1": False})]
+
+
 def test_the_oldest_are_forgotten() -> None:
     memory = Memory(60.0, limit=3)
     for number in range(5):
@@ -72,8 +90,9 @@ def test_as_many_pieces_as_fit_into_lines() -> None:
     unacknowledged = Counters(Flow(0), Flow(0, steps=((1_000_000_000, -1),) * 5000))
     for number in range(2 * PIECE + 1):
         memory.note(Resumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged)), 0.0)
+        memory.note(Learned(f"{number}" + longest[: 2 * LONGEST], knows_cxfr=True), 0.0)
     pieces = memory.pieces(0.0)
-    assert [len(piece.resumable) for piece in pieces] == [PIECE, PIECE, 1]
+    assert [len(piece.resumable or piece.learned) for piece in pieces] == [PIECE, PIECE, 1] * 2
     assert max(len(encode(piece)) for piece in pieces) < MAX_LINE_BYTES
 
 

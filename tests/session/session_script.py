@@ -27,6 +27,7 @@ from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session.commands import Asked, Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
+from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import read_header
@@ -123,6 +124,7 @@ class Script:
         trust_node_redirects: bool = False,
         redirect_targets: RedirectTargets = ANYWHERE,
         check_authzid: bool = True,
+        support: Support | None = None,
     ) -> None:
         self.timeouts = Timeouts()
         self.now = 100.0
@@ -144,6 +146,7 @@ class Script:
             try_unknown=try_unknown,
             token=self._token,
             resumption=(resumable or {}).get,
+            support=support if support is not None else Support(),
             wrap_resumable_ids=wrap,
             trust_node_redirects=trust_node_redirects,
             redirect_targets=redirect_targets,

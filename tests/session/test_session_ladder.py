@@ -19,7 +19,11 @@ RESUMABLE_REFUSES = replace(RESUMABLE, knows_cxfr=False)
 KNOWS = replace(TLS, knows_cxfr=True)
 REFUSES = replace(TLS, knows_cxfr=False)
 NAMELESS = replace(KNOWS, full_jid_known=False)
+SLIXMPP = replace(REFUSES, preferred=(Rung.SEE_OTHER_HOST,))
+QXMPP = replace(REFUSES, preferred=(Rung.CUT,))
 ORDER = Order(Trigger.DRAIN, "node2", SERVER)
+ALONE = Order(Trigger.DRAIN, "node2", SERVER, resumes=False)
+ALONE_NO_ADDRESS = Order(Trigger.DRAIN, "node2", resumes=False)
 HURRIED = Order(Trigger.DRAIN, "node2", SERVER, hurried=True)
 NO_ADDRESS = Order(Trigger.DRAIN, "node2")
 NO_REDIRECT = Order(Trigger.DRAIN, "node2", SERVER, may_redirect=False)
@@ -44,6 +48,16 @@ C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
         (RESUMABLE_REFUSES, ORDER, True, [Rung.CUT]),
         (RESUMABLE_KNOWS, ORDER, False, [C, Rung.CUT]),
         (RESUMABLE_KNOWS, HURRIED, True, [Rung.CUT]),
+        (RESUMABLE, ALONE, True, [Rung.CUT]),
+        (SLIXMPP, ORDER, True, [S, R]),
+        (replace(SLIXMPP, resumable=True), ALONE, True, [S, Rung.CUT]),
+        (replace(SLIXMPP, resumable=True), ORDER, True, [Rung.CUT]),
+        (replace(SLIXMPP, resumable=True), ALONE_NO_ADDRESS, True, [Rung.CUT]),
+        (replace(SLIXMPP, resumable=True, tls=False), ALONE, True, [Rung.CUT]),
+        (replace(SLIXMPP, knows_cxfr=True), ORDER, True, [C, S, R]),
+        (QXMPP, ORDER, True, [Rung.CUT]),
+        (QXMPP, NO_ADDRESS, True, [Rung.CUT]),
+        (replace(QXMPP, knows_cxfr=True), ORDER, True, [C, Rung.CUT]),
     ],
 )
 def test_the_rungs_in_order(traits: Traits, order: Order, try_unknown: bool, rungs: list[Rung]) -> None:
@@ -57,10 +71,11 @@ def test_there_is_always_a_rung_and_none_but_the_last_comes_twice() -> None:
     flags = [True, False]
     for tls, managed, known, may, hurried, try_unknown in itertools.product(flags, repeat=6):
         for knows, server in itertools.product([True, False, None], [SERVER, None]):
-            traits = Traits(tls, managed, known, knows)
-            order = Order(Trigger.DRAIN, "n", server, may_redirect=may, hurried=hurried)
-            tried: list[Rung] = []
-            while (rung := next_rung(traits, order, tried, try_unknown=try_unknown)) not in (R, Rung.CUT):
-                assert rung not in tried
-                assert tls or rung is not S
-                tried.append(rung)
+            for resumes, preferred in itertools.product(flags, [(), (S,), (Rung.CUT,)]):
+                traits = Traits(tls, managed, known, knows, preferred)
+                order = Order(Trigger.DRAIN, "n", server, may_redirect=may, hurried=hurried, resumes=resumes)
+                tried: list[Rung] = []
+                while (rung := next_rung(traits, order, tried, try_unknown=try_unknown)) not in (R, Rung.CUT):
+                    assert rung not in tried
+                    assert tls or rung is not S
+                    tried.append(rung)

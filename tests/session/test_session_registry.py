@@ -14,6 +14,7 @@ from cxfr_proxy.session.commands import (
     Ended,
     Event,
     Forged,
+    Learned,
     Outcome,
     Reason,
     Resumable,
@@ -29,8 +30,10 @@ from cxfr_proxy.session.registry import (
     TransferRecord,
     user_of,
 )
+from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp.stream_management import Resumption
 
+BALCONY = Software(resource="balcony")
 USER = "juliet@example.org"
 ENDED = Ended(Reason.CLIENT_LOST, None, 0, 0)
 
@@ -126,7 +129,13 @@ def test_a_transfer_is_counted_rung_by_rung() -> None:
         subject.note(relayed, event, 20.0)
     assert subject.of_node("a") == NodeCounts(asked=1, moved=1, refused=1)
     assert subject.transfers == {tried[0]: 1, tried[1]: 1}
-    assert list(subject.recent) == [TransferRecord(1, JID, "a", "node2", Trigger.DRAIN, tried, 20.0, 1.5)]
+    assert list(subject.recent) == [TransferRecord(1, JID, "a", "node2", Trigger.DRAIN, tried, 20.0, 1.5, BALCONY)]
+
+
+def test_what_a_session_has_shown_is_learned() -> None:
+    subject = registry()
+    subject.note(FakeRelayed(1, "a"), Learned("a.example#v", True), 0.0)
+    assert subject.support.learned() == {"a.example#v": True}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SILENT, Outcome.STAYED])

@@ -1,0 +1,171 @@
+"""What a client's software does when it is told to move: what was measured, what is learned, what the operator says.
+
+A client is recognised by what it says about itself anyway: the node of its entity capabilities (XEP-0115) in its first
+presence, the resource of its JID, the user agent of its login (XEP-0388). All of it is hearsay, and decides only
+which way of telling it to move is tried first. Who lies about himself is moved less well, and so may be those whom he
+claims to be like; the operator's lists put that right.
+
+Whether a client knows the connection transfer (XEP-0051) is decided by the first of these that knows:
+
+1. the operator's lists, of whom to ask and whom not to ask;
+2. what this very session has said: an answer, or the feature in its service discovery;
+3. what others with the same capabilities hash have answered;
+4. the table of what was measured.
+
+Learned is by capabilities hash (``node#ver``), which names one version of one software with one set of features. An
+answer counts at once; silence only when it was met :data:`SILENCES` times, since a client may be silent because its
+connection is. Who leaves without having answered has understood.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.kinds import ClientMatch, Trait
+from cxfr_proxy.session.ladder import Rung
+
+SILENCES: Final = 3
+"""As many clients of one software may fail to answer before the next one is not asked any more."""
+REMEMBERED: Final = 10_000
+"""Capabilities hashes of which something was learned; the oldest go first. Some 2 MB when full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What a client has said about itself; ``None``: nothing, or not yet.
+
+    ``caps``: ``node#ver`` of XEP-0115. ``agent``: the software of a SASL2 user agent (XEP-0388 section 2.3.1).
+    """
+
+    caps: str | None = None
+    resource: str | None = None
+    agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """What one software was measured to do.
+
+    Recognised where the capabilities' node contains one of ``caps``, the resource begins with one of ``resources``, or
+    the agent is one of ``agents``. ``rungs`` are tried before the usual ones, in this order, those that can be.
+    """
+
+    name: str
+    caps: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    knows_cxfr: bool | None = False
+    rungs: tuple[Rung, ...] = ()
+
+    def fits(self, software: Software) -> bool:
+        caps, resource = software.caps or "", software.resource or ""
+        return (
+            any(part in caps for part in self.caps)
+            or any(resource.startswith(part) for part in self.resources)
+            or software.agent in self.agents
+        )
+
+
+MEASURED: Final = (
+    # Follows a redirect in the middle of a session, and logs in at the other host. It has no name for itself, so it can
+    # be told only where the application names it.
+    Habit("xmpp.js", agents=("xmpp.js",), rungs=(Rung.SEE_OTHER_HOST,)),
+    # A cut, or any other stream error, leaves it down unless its application reconnects; a redirect brings it back.
+    Habit("slixmpp", caps=("slixmpp.com/ver/",), rungs=(Rung.SEE_OTHER_HOST,)),
+    # In plaintext it never notices a cut.
+    Habit("aioxmpp", caps=("aioxmpp.zombofant.net",)),
+    Habit("Gajim", caps=("gajim.org",), resources=("gajim.",)),
+    # It never answers, so asking it costs the whole time there is for an answer.
+    Habit("Profanity", caps=("profanity-im.github.io", "www.profanity.im"), resources=("profanity.",)),
+    # Any stream error leaves it down; a cut doesn't.
+    Habit("QXmpp", caps=("github.com/qxmpp-project/qxmpp",), resources=("QXmpp",), rungs=(Rung.CUT,)),
+    Habit("mcabber", caps=("mcabber.com/caps",), resources=("mcabber",)),
+    Habit("Converse", caps=("conversejs.org",), resources=("converse.js-",)),
+)
+"""Measured with real clients behind a proxy that sent each of them each rung; see docs/connection-transfer.md."""
+
+
+@dataclass(slots=True)
+class _Learned:
+    knows_cxfr: bool | None = None
+    silences: int = 0
+
+
+class Support:
+    """What is known of software by now. ``allow`` and ``deny`` are the operator's lists; ``deny`` wins."""
+
+    def __init__(self, allow: Iterable[ClientMatch] = (), deny: Iterable[ClientMatch] = ()) -> None:
+        self._allow = tuple(allow)
+        self._deny = tuple(deny)
+        self._learned: OrderedDict[str, _Learned] = OrderedDict()
+
+    def knows_cxfr(self, software: Software, domain: str, said: bool | None) -> bool | None:
+        """Whether that client understands the IQ; ``said`` is what its session has shown, ``None`` where nothing is
+        known."""
+        if any(_is_meant(clients, software, domain) for clients in self._deny):
+            return False
+        if any(_is_meant(clients, software, domain) for clients in self._allow):
+            return True
+        if said is not None:
+            return said
+        learned = self._learned.get(software.caps or "")
+        if learned is not None and learned.knows_cxfr is not None:
+            return learned.knows_cxfr
+        habit = habit_of(software)
+        return habit.knows_cxfr if habit is not None else None
+
+    def rungs(self, software: Software) -> tuple[Rung, ...]:
+        """What that software takes better than the usual rungs, best first."""
+        habit = habit_of(software)
+        return habit.rungs if habit is not None else ()
+
+    def is_news(self, caps: str, knows_cxfr: bool | None) -> bool:
+        """Whether :meth:`learn` would make a difference."""
+        learned = self._learned.get(caps)
+        known = learned.knows_cxfr if learned is not None else None
+        return known is None or (knows_cxfr is not None and knows_cxfr is not known)
+
+    def learn(self, caps: str, knows_cxfr: bool | None) -> None:
+        """A client with these capabilities answered that it does or doesn't know the IQ; ``None``: it was silent."""
+        learned = self._learned.setdefault(caps, _Learned())
+        self._learned.move_to_end(caps)
+        if len(self._learned) > REMEMBERED:
+            self._learned.popitem(last=False)
+        if knows_cxfr is not None:
+            learned.knows_cxfr, learned.silences = knows_cxfr, 0
+            return
+        learned.silences += 1
+        if learned.knows_cxfr is None and learned.silences >= SILENCES:
+            learned.knows_cxfr = False
+
+    def learned(self) -> dict[str, bool]:
+        """By capabilities, what is known for sure, oldest first."""
+        return {caps: learned.knows_cxfr for caps, learned in self._learned.items() if learned.knows_cxfr is not None}
+
+
+def habit_of(software: Software) -> Habit | None:
+    """The row of the table that fits; ``None`` for software that was not measured."""
+    return next((habit for habit in MEASURED if habit.fits(software)), None)
+
+
+def name_of(software: Software) -> str:
+    """For people and counters, one of few: the table's name, else ``other``, or ``unknown`` if it said nothing."""
+    habit = habit_of(software)
+    if habit is not None:
+        return habit.name
+    return "other" if software.caps or software.agent else "unknown"
+
+
+def _is_meant(clients: ClientMatch, software: Software, domain: str) -> bool:
+    match clients.trait:
+        case Trait.CAPS:
+            return (software.caps or "").startswith(clients.text)
+        case Trait.RESOURCE:
+            return (software.resource or "").startswith(clients.text)
+        case Trait.AGENT:
+            return software.agent == clients.text
+        case Trait.DOMAIN:
+            return domain.lower() == clients.text

@@ -1,0 +1,34 @@
+"""What a client says about itself in passing: its capabilities (XEP-0115), its user agent (XEP-0388).
+
+Hearsay, kept short: :data:`LONGEST` characters of each name. Many clients say the same, so it is one object for all.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.stanza import Element
+
+LONGEST: Final = 256
+_CAPS: Final = names.CAPS.encode()
+
+
+def may_have_caps(data: bytes) -> bool:
+    """Whether it is worth parsing for :func:`caps`. Nobody spells the namespace in character references."""
+    return _CAPS in data
+
+
+def caps(presence: Element) -> str | None:
+    """``node#ver`` of the entity capabilities (XEP-0115 section 4); ``None`` where it says neither or only one."""
+    said = stanza.child(presence, names.CAPS, "c")
+    node, ver = (said.get("node"), said.get("ver")) if said is not None else (None, None)
+    return sys.intern(f"{node[:LONGEST]}#{ver[:LONGEST]}") if node and ver else None
+
+
+def agent(authenticate: Element) -> str | None:
+    """The software of a SASL2 user agent (XEP-0388 section 2.3.1), which clients needn't tell."""
+    said = stanza.child(authenticate, names.SASL2, "user-agent")
+    software = said.findtext(stanza.qualified(names.SASL2, "software")) if said is not None else None
+    return sys.intern(software[:LONGEST]) if software else None
