@@ -156,7 +156,9 @@ def test_who_leaves_properly_without_an_answer_has_understood() -> None:
     s.expect(s.reported(Learned) == Learned(CAPS, True), "a yes")
 
 
-@pytest.mark.parametrize("how", ["lost", "hurried", "stayed", "stopped", "closed before", "asked late"])
+@pytest.mark.parametrize(
+    "how", ["lost", "hurried", "stayed", "stopped", "closed before", "asked late", "told otherwise"]
+)
 def test_what_is_no_answer(how: str) -> None:
     s = met()
     match how:
@@ -168,6 +170,8 @@ def test_what_is_no_answer(how: str) -> None:
             s.order().client(answer()).tick()
         case "stopped":
             s.order().stop()
+        case "told otherwise":
+            s.order(HURRIED).client(END)
         case "closed before":
             s.client(END)
         case "asked late":  # there was no boundary to ask it at
