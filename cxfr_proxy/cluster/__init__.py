@@ -1,7 +1,8 @@
 """Which nodes there are, and who belongs where.
 
 ========= ==========================================================================================
-nodes     the grammar of ``nodes.txt``, and the live list: what the operator wants x what checks see
+nodes     the grammar of ``nodes.txt``
+members   the live list: what the operator wants x what checks see
 placement the order in which the nodes suit one user: a pure function
 plan      who has to move, and where to: a snapshot in, moves out
 pace      how fast: a token bucket

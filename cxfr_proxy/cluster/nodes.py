@@ -1,4 +1,4 @@
-"""The nodes: how an operator writes them down, and the live list made of it.
+"""The nodes as an operator writes them down; the live list made of it is in :mod:`.members`.
 
 The file holds one node a line, ``name address [key=value ...]``, blank lines and ``#`` comments between::
 
@@ -12,10 +12,7 @@ word could start, and inside a word it is an error rather than a guess; an optio
 would have no effect is an error. All errors of a file are reported together, so that one look is enough to
 mend it.
 
-Rules of the live list: two axes that never mix, what the operator wants (:class:`Wish`) and what checks see
-(:class:`Health`). A node whose line is gone stays, ``removed``, for as long as sessions live on it.
-
-Read it in this order: the values, the options' table, the reader, the live list.
+Read it in this order: the values, the options' table, the reader.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -187,7 +184,7 @@ class _Word:
         return self.fault(f"expected {what}, found {repr(shown) if shown else 'nothing'}")
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint to append to a message; empty where nothing comes near."""
     near = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
@@ -201,7 +198,7 @@ def _choice(kind: type[_Choice], word: _Word) -> _Choice:
         return kind(word.text)
     except ValueError:
         fault = word.expected(_one_of(kind))
-        raise word.fault(fault.message + _did_you_mean(word.text, kind)) from None
+        raise word.fault(fault.message + did_you_mean(word.text, kind)) from None
 
 
 def _one_of(kind: type[StrEnum]) -> str:
@@ -428,7 +425,7 @@ def _read_option(spec: NodeSpec, word: _Word, seen: Collection[str]) -> NodeSpec
     key, equals, text = word.text.partition("=")
     option = OPTIONS.get(key)
     if option is None:
-        hint = _did_you_mean(key, OPTIONS) or f" (known: {', '.join(OPTIONS)})"
+        hint = did_you_mean(key, OPTIONS) or f" (known: {', '.join(OPTIONS)})"
         raise word.fault(word.expected("an option (key=value)").message + hint)
     if key in seen:
         raise word.fault(f"expected {key}= once, found it again")
@@ -448,185 +445,3 @@ def _read_address(word: _Word, tls: NodeTls) -> Address | UnixAddress:
     if port is None:
         port = XMPPS_PORT if tls is NodeTls.DIRECT else XMPP_PORT
     return Address(host, port)
-
-
-# --- the live list -------------------------------------------------------------------------------------------
-
-
-class UnknownNode(ConfigError):
-    """A name that no node bears."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        names = list(known)
-        super().__init__(
-            f"no node '{name}'{_did_you_mean(name, names)}; known: {', '.join(names) if names else 'none'}"
-        )
-        self.name = name
-
-
-class Node:
-    """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`."""
-
-    __slots__ = ("health", "removed", "spec", "wish")
-
-    def __init__(self, spec: NodeSpec) -> None:
-        self.spec = spec
-        self.wish = spec.wish
-        self.health = Health.UP
-        self.removed = False
-        """Its line is gone; it is kept while sessions live on it."""
-
-    def __repr__(self) -> str:
-        return f"<Node {self.name} {self.wish}, {self.health}{', removed' if self.removed else ''}>"
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def leaving(self) -> bool:
-        """Whether its sessions have to leave."""
-        return self.removed or self.wish is not Wish.READY
-
-    @property
-    def accepts_new(self) -> bool:
-        """Whether the operator lets users be placed here, be it up or down."""
-        return not self.leaving and self.spec.weight > 0
-
-    @property
-    def usable(self) -> bool:
-        return self.accepts_new and self.health is Health.UP
-
-    def set_wish(self, wish: Wish) -> None:
-        """The operator's order at run time: holds until the node's ``state=`` is changed in its source."""
-        self.wish = wish
-
-    def read(self, spec: NodeSpec) -> None:
-        """Take over a new reading of the line; a node that is back after removal starts from what it says."""
-        if self.removed or spec.wish is not self.spec.wish:
-            self.wish = spec.wish
-        if spec.address != self.spec.address:
-            self.health = Health.UP  # what was seen at the old address says nothing about the new one
-        self.spec = spec
-        self.removed = False
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a new list changed, by names; a node may stand in several. False where nothing did."""
-
-    added: tuple[str, ...] = ()
-    """New, or back after removal."""
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    """Another address or other options, ``state=`` included."""
-    emptied: tuple[str, ...] = ()
-    """Became drain, maint or removed: their sessions have to leave now."""
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed or self.emptied)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatistics:
-    """One row of ``show nodes``, as far as the list itself knows."""
-
-    name: str
-    address: str
-    public: str | None
-    weight: int
-    tls: NodeTls
-    wish: Wish
-    health: Health
-    removed: bool
-    accepts_new: bool
-    usable: bool
-
-
-class Cluster:
-    """The live list, in the order of the source; removed nodes at the end."""
-
-    def __init__(self, specs: Iterable[NodeSpec] = ()) -> None:
-        self._nodes: dict[str, Node] = {}
-        self.apply(specs)
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(tuple(self._nodes.values()))
-
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._nodes
-
-    def get(self, name: str) -> Node:
-        """The node of that name, removed ones included. Raises :class:`UnknownNode`."""
-        try:
-            return self._nodes[name]
-        except KeyError:
-            raise UnknownNode(name, self._nodes) from None
-
-    def apply(self, specs: Iterable[NodeSpec]) -> Changes:
-        """Make the list be ``specs``. Raises :class:`ValueError`, and changes nothing, for a name twice."""
-        specs = tuple(specs)
-        listed = {spec.name: spec for spec in specs}
-        if len(listed) != len(specs):
-            raise ValueError("a name is there twice")
-        before = {name: (node.removed, node.wish) for name, node in self._nodes.items()}
-        added = tuple(name for name in listed if name not in before or before[name][0])
-        removed = tuple(name for name, (gone, _) in before.items() if name not in listed and not gone)
-        changed = tuple(n for n, spec in listed.items() if n not in added and spec != self._nodes[n].spec)
-        self._take_over(listed)
-        emptied = tuple(
-            node.name
-            for node in self
-            if node.name in before and node.leaving and (node.removed, node.wish) != before[node.name]
-        )
-        return Changes(added=added, removed=removed, changed=changed, emptied=emptied)
-
-    def _take_over(self, listed: Mapping[str, NodeSpec]) -> None:
-        old, self._nodes = self._nodes, {}
-        for name, spec in listed.items():
-            node = old.pop(name, None)
-            if node is None:
-                node = Node(spec)
-            else:
-                node.read(spec)
-            self._nodes[name] = node
-        for node in old.values():
-            node.removed = True
-            self._nodes[node.name] = node
-
-    def forget(self, name: str) -> None:
-        """Drop a removed node that has become empty.
-
-        Raises :class:`UnknownNode`, and :class:`ValueError` where the node is still listed.
-        """
-        if not self.get(name).removed:
-            raise ValueError(f"node '{name}' is still listed")
-        del self._nodes[name]
-
-    def candidates(self, exclude: Collection[str] = ()) -> list[Node]:
-        """The nodes a user may be placed on, in the source's order.
-
-        Where none of them is up, those that are down but would be welcome: better to try than to refuse.
-        """
-        welcome = [node for node in self if node.accepts_new and node.name not in exclude]
-        return [node for node in welcome if node.usable] or welcome
-
-    def statistics(self) -> list[NodeStatistics]:
-        return [
-            NodeStatistics(
-                name=node.name,
-                address=str(node.spec.address),
-                public=None if node.spec.public is None else str(node.spec.public),
-                weight=node.spec.weight,
-                tls=node.spec.tls,
-                wish=node.wish,
-                health=node.health,
-                removed=node.removed,
-                accepts_new=node.accepts_new,
-                usable=node.usable,
-            )
-            for node in self
-        ]

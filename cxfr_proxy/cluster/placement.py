@@ -20,7 +20,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cxfr_proxy.cluster.nodes import Health, Node, Resume
+from cxfr_proxy.cluster.members import Node
+from cxfr_proxy.cluster.nodes import Health, Resume
 
 _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Itera
     ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could
     take more, and so does every move that this plan has made already. Nobody is moved onto a node that is down.
 
-    Raises :class:`~cxfr_proxy.cluster.nodes.UnknownNode`, at once.
+    Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`, at once.
     """
     cluster.get(node)
     candidates = [other for other in cluster.candidates(exclude=(node,)) if other.usable]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.process.announce import say_of_drain
 from cxfr_proxy.process.fleet import Fleet
 from cxfr_proxy.session.drain_stages import Stage

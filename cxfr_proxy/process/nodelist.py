@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from cxfr_proxy.cluster.nodes import Changes, Cluster
+from cxfr_proxy.cluster.members import Changes, Cluster
 from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit

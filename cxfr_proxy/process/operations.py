@@ -18,7 +18,8 @@ from cxfr_proxy.admin.rows import (
     TransferRow,
     WorkerRow,
 )
-from cxfr_proxy.cluster.nodes import Cluster, Node, Wish
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError

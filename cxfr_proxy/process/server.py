@@ -16,7 +16,7 @@ import trio
 
 from cxfr_proxy.admin import commands
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
-from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config import Config

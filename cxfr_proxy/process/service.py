@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster.nodes import Cluster
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config import Config
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector

@@ -28,7 +28,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.admin import commands
-from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError

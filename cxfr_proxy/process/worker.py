@@ -23,7 +23,8 @@ from typing import Final
 import trio
 
 from cxfr_proxy import events
-from cxfr_proxy.cluster.nodes import Cluster, Health, Node
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit

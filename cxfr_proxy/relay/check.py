@@ -20,7 +20,8 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.cluster.nodes import Cluster, Health, Node
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.dial import Dialer
 

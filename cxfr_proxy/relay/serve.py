@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit

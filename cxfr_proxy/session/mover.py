@@ -22,7 +22,8 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.nodes import Cluster, Resume
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes import Resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
@@ -104,7 +105,7 @@ class Mover:
 
         ``grace`` and ``deadline`` in seconds from now: before the one nobody is moved, after the other the rest is
         closed without being asked. ``rate`` replaces the usual one until this drain is over. Raises
-        :class:`~cxfr_proxy.cluster.nodes.UnknownNode`.
+        :class:`~cxfr_proxy.cluster.members.UnknownNode`.
         """
         self._cluster.get(node)
         self._look_at(self._drains.begin(node, grace=grace, deadline=deadline, rate=rate))

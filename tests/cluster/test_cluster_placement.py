@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.cluster.nodes import Address, Cluster, Health, Node, NodeSpec, Wish, parse_nodes
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish, parse_nodes
 from cxfr_proxy.cluster.placement import rank, rank_to_resume
 
 USERS = [f"user{number}@example.org" for number in range(2000)]
@@ -89,7 +90,9 @@ def test_known_answers() -> None:
 
 def test_another_process_with_another_hash_seed_agrees() -> None:
     program = (
-        "from cxfr_proxy.cluster.nodes import *\nfrom cxfr_proxy.cluster.placement import rank\n"
+        "from cxfr_proxy.cluster.members import Node\n"
+        "from cxfr_proxy.cluster.nodes import *\n"
+        "from cxfr_proxy.cluster.placement import rank\n"
         "nodes = [Node(NodeSpec(n, Address('h', 1))) for n in ('a', 'b', 'c', 'd')]\n"
         "print(*(rank(f'user{i}@example.org', nodes, {})[0].name for i in range(50)))\n"
     )

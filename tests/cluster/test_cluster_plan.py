@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.cluster.nodes import Address, Cluster, Health, NodeSpec, UnknownNode, Wish
+from cxfr_proxy.cluster.members import Cluster, UnknownNode
+from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
 from cxfr_proxy.cluster.placement import rank
 from cxfr_proxy.cluster.plan import Forecast, Move, Placed, plan_drain
 

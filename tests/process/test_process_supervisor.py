@@ -11,7 +11,8 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cxfr_proxy.cluster.nodes import Cluster, Health, Wish, parse_nodes
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.fleet import Grants
 from cxfr_proxy.process.link import Link

@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cxfr_proxy.cluster.nodes import Cluster, Health, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, parse_nodes
 from cxfr_proxy.relay.check import FALL, GOING_SECONDS, INTERVAL_SECONDS, Checks
 
 

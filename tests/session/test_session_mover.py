@@ -11,7 +11,8 @@ from session_fakes import FakeRelayed
 from session_script import ENABLE, ENABLED
 from trio.testing import MockClock
 
-from cxfr_proxy.cluster.nodes import Cluster, Health, UnknownNode, Wish, parse_nodes
+from cxfr_proxy.cluster.members import Cluster, UnknownNode
+from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.session.commands import Asked, Outcome, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover import Mover

@@ -6,19 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cxfr_proxy.cluster.nodes import (
-    Address,
-    Changes,
-    Cluster,
-    Health,
-    NodeSpec,
-    NodeStatistics,
-    NodeTls,
-    PublicAddress,
-    UnixAddress,
-    UnknownNode,
-    Wish,
-)
+from cxfr_proxy.cluster.members import Changes, Cluster, UnknownNode
+from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, UnixAddress, Wish
 from cxfr_proxy.errors import ConfigError
 
 
@@ -129,7 +118,7 @@ def test_a_node_that_comes_back_revives_as_its_line_says() -> None:
     assert cluster.apply([A, B]) == Changes(added=("a",))
     assert cluster.get("a") is node
     assert node.wish is Wish.READY
-    assert not cluster.statistics()[0].removed
+    assert not cluster.get("a").removed
     assert names(cluster) == ["a", "b"]
 
 
@@ -196,23 +185,3 @@ def test_a_cluster_can_be_changed_while_it_is_walked() -> None:
     for node in cluster:
         cluster.forget(node.name)
     assert len(cluster) == 0
-
-
-def test_statistics_are_rows_in_order() -> None:
-    cluster = Cluster([replace(A, public=PublicAddress("::1", 1), weight=2), B])
-    cluster.get("a").health = Health.DOWN
-    cluster.apply([replace(A, public=PublicAddress("::1", 1), weight=2)])
-    first, second = cluster.statistics()
-    assert first == NodeStatistics(
-        name="a",
-        address="a.example:5222",
-        public="[::1]:1",
-        weight=2,
-        tls=NodeTls.NONE,
-        wish=Wish.READY,
-        health=Health.DOWN,
-        removed=False,
-        accepts_new=True,
-        usable=False,
-    )
-    assert (second.public, second.removed, second.accepts_new) == (None, True, False)
