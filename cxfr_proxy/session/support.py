@@ -85,7 +85,8 @@ MEASURED: Final = (
     Habit("mcabber", caps=("mcabber.com/caps",), resources=("mcabber",)),
     Habit("Converse", caps=("conversejs.org",), resources=("converse.js-",)),
 )
-"""Measured with real clients behind a proxy that sent each of them each rung; see docs/connection-transfer.md."""
+"""What they do was measured with real clients behind a proxy that sent each of them each rung; see
+docs/connection-transfer.md. How they name themselves is from what they publish, not from those runs."""
 
 
 @dataclass(slots=True)
