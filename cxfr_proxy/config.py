@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from cxfr_proxy import kinds
+from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, Kind, ListenAddress
+from cxfr_proxy.kinds import ClientMatch, DomainPolicy, Kind, ListenAddress
 from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 
 __all__ = [
@@ -337,6 +338,15 @@ class Config:
         "whether a client may name somebody else as whom to log in (the authzid of PLAIN, X-OAUTH2 and SCRAM)",
         "Hardly anybody needs it, and some servers let everybody do it: ejabberd before 26.07 does for PLAIN.",
     )
+    placement: tuple[DomainPolicy, ...] = repeatable(
+        Group.SERVING,
+        kinds.PLACEMENT,
+        (DomainPolicy(None, Policy.RENDEZVOUS),),
+        "by what users are placed: rendezvous gives each a node of his own, least-sessions and first-available don't; "
+        "for all domains, or for one",
+        "A user's clients meet on one node, where his roster and archive are in memory already, and a node that joins "
+        "or leaves moves only its share of users.",
+    )
     workers: int = _workers_field()
     transfer_rate: float = setting(
         Group.MOVING,
@@ -447,6 +457,13 @@ class Config:
         """The certificates in the order given, each with its key."""
         keys = self.key + self.certificate[len(self.key) :]
         return tuple(map(KeyPair, self.certificate, keys))
+
+    @property
+    def policies(self) -> Policies:
+        """By what the users of each domain are placed; of two for the same, the later one counts."""
+        by_domain = {each.domain: each.policy for each in self.placement if each.domain is not None}
+        usual = next((each.policy for each in reversed(self.placement) if each.domain is None), Policy.RENDEZVOUS)
+        return Policies(usual, by_domain)
 
     @property
     def redirection(self) -> RedirectTargets:

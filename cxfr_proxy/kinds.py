@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.errors import ConfigError
 
@@ -81,6 +82,17 @@ class ClientMatch:
 
     def __str__(self) -> str:
         return f"{self.trait}={self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPolicy:
+    """By what users are placed; ``domain`` ``None``: of all domains that have no policy of their own."""
+
+    domain: str | None
+    policy: Policy
+
+    def __str__(self) -> str:
+        return str(self.policy) if self.domain is None else f"{self.domain}={self.policy}"
 
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
@@ -193,6 +205,11 @@ def _read_client_match(text: str) -> ClientMatch:
     return ClientMatch(Trait(trait), _read_domain(rest) if trait == Trait.DOMAIN else rest)
 
 
+def _read_policy(text: str) -> DomainPolicy:
+    domain, equals, policy = text.rpartition("=")
+    return DomainPolicy(_read_domain(domain) if equals else None, Policy(policy))
+
+
 def _read_text(text: str) -> str:
     if not text:
         raise ValueError(text)
@@ -228,5 +245,10 @@ CLIENTS: Final = Kind(
     "caps=…, resource=…, agent=… or domain=… and what it begins with",
     "TRAIT=TEXT",
     _read_client_match,
+)
+PLACEMENT: Final = Kind(
+    f"{', '.join(Policy)}, or one of these for a domain like example.org={Policy.LEAST_SESSIONS}",
+    "[DOMAIN=]POLICY",
+    _read_policy,
 )
 TEXT: Final = Kind("a word", "TEXT", _read_text)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import (
     SETTINGS,
@@ -26,7 +27,7 @@ from cxfr_proxy.config import (
 )
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, Trait, read_listen_address
+from cxfr_proxy.kinds import ClientMatch, DomainPolicy, Trait, read_listen_address
 from cxfr_proxy.settings import Setting, parse_settings, read_settings_file, render_markdown
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -58,6 +59,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "certificate": ("a.pem", (Path("a.pem"),)),
     "key": ("a.key", (Path("a.key"),)),
     "starttls": ("off", StartTls.OFF),
+    "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", Policy.LEAST_SESSIONS),)),
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
@@ -300,3 +302,9 @@ def test_a_command_finds_the_socket_that_exists(tmp_path: Path, monkeypatch: pyt
     assert find_control() == tmp_path / "b" / "cxfr-proxy.sock"
     (tmp_path / "a" / "control.sock").touch()
     assert find_control() == tmp_path / "a" / "control.sock"
+
+
+def test_placement_by_domain() -> None:
+    config = from_file('placement = ["least-sessions", "a.org=rendezvous", "a.org=first-available"]')
+    assert config.policies == Policies(Policy.LEAST_SESSIONS, {"a.org": Policy.FIRST_AVAILABLE})
+    assert Config().policies == Policies()

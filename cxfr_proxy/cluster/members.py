@@ -25,7 +25,7 @@ class UnknownNode(ConfigError):
 class Node:
     """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`."""
 
-    __slots__ = ("health", "removed", "spec", "wish")
+    __slots__ = ("features", "health", "ramp", "removed", "spec", "wish")
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
@@ -33,6 +33,11 @@ class Node:
         self.health = Health.UP
         self.removed = False
         """Its line is gone; it is kept while sessions live on it."""
+        self.features: dict[str, bytes] = {}
+        """By domain: the stream features with which it last greeted a client that has not logged in, as it wrote them,
+        in the default namespaces of the usual header; none where nobody has looked."""
+        self.ramp = 1.0
+        """How much of its weight counts, 0 to 1: a node that has come back is filled slowly."""
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.wish}, {self.health}{', removed' if self.removed else ''}>"
@@ -40,6 +45,11 @@ class Node:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def weight(self) -> float:
+        """Its share of users against the other nodes', now."""
+        return self.spec.weight * self.ramp
 
     @property
     def leaving(self) -> bool:
@@ -148,10 +158,10 @@ class Cluster:
             raise ValueError(f"node '{name}' is still listed")
         del self._nodes[name]
 
-    def candidates(self, exclude: Collection[str] = ()) -> list[Node]:
-        """The nodes a user may be placed on, in the source's order.
+    def candidates(self, exclude: Collection[str] = (), *, domain: str | None = None) -> list[Node]:
+        """The nodes a user of that domain may be placed on, in the source's order; ``None``: of any domain.
 
         Where none of them is up, those that are down but would be welcome: better to try than to refuse.
         """
-        welcome = [node for node in self if node.accepts_new and node.name not in exclude]
+        welcome = [node for node in self if node.accepts_new and node.name not in exclude and node.spec.serves(domain)]
         return [node for node in welcome if node.usable] or welcome

@@ -127,7 +127,13 @@ class NodeSpec:
     send_proxy: ProxyHeader | None = None
     """``None``: no PROXY header."""
     resume: Resume = Resume.OWN
+    domain: tuple[str, ...] = ()
+    """Whose users it serves, lower case; empty: any domain's."""
     wish: Wish = Wish.READY
+
+    def serves(self, domain: str | None) -> bool:
+        """Whether users of that domain (lower case; ``None``: of some domain) may be placed on it."""
+        return domain is None or not self.domain or domain in self.domain
 
 
 class NodesFileError(ConfigError):
@@ -281,6 +287,22 @@ def _public(word: _Word) -> PublicAddress:
     return PublicAddress(host, port)
 
 
+def _domains(word: _Word) -> tuple[str, ...]:
+    """Lower case, each once. Domains of JIDs (RFC 7622 section 3.2), international ones as they are written in JIDs."""
+    domains: list[str] = []
+    start = 0
+    for text in word.text.split(","):
+        part = word.part(start, start + len(text))
+        start += len(text) + 1
+        domain = text.removesuffix(".").lower()
+        if not domain or not domain.isprintable() or re.search(r"[/@<>\"'&]", domain):
+            raise part.expected("a domain like example.org")
+        if domain in domains:
+            raise part.fault(f"expected each domain once, found {domain} again")
+        domains.append(domain)
+    return tuple(domains)
+
+
 # --- the options ---------------------------------------------------------------------------------------------
 
 
@@ -315,6 +337,10 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "send-proxy": Option(
             _one_of(ProxyHeader),
             lambda spec, value: replace(spec, send_proxy=_choice(ProxyHeader, value)),
+        ),
+        "domain": Option(
+            "a domain, or several with commas between",
+            lambda spec, value: replace(spec, domain=_domains(value)),
         ),
         "resume": Option(_one_of(Resume), lambda spec, value: replace(spec, resume=_choice(Resume, value))),
         "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),

@@ -17,14 +17,90 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
-from cxfr_proxy.cluster.members import Node
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
 
 _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
+
+
+class Policy(StrEnum):
+    """By what the users of a domain are placed."""
+
+    RENDEZVOUS = "rendezvous"
+    """Each user has a node of his own, by weighted rendezvous hashing."""
+    LEAST_SESSIONS = "least-sessions"
+    """Where there are the fewest sessions for its weight; nobody has a home."""
+    FIRST_AVAILABLE = "first-available"
+    """The first in the source's order; nobody has a home."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """``by_domain`` in lower case; all other domains have the ``usual`` one."""
+
+    usual: Policy = Policy.RENDEZVOUS
+    by_domain: Mapping[str, Policy] = field(default_factory=dict)
+
+    def of(self, domain: str) -> Policy:
+        return self.by_domain.get(domain, self.usual)
+
+
+def _nobody(user: str) -> str | None:
+    return None
+
+
+class Placement:
+    """Where users belong, as the list of nodes stands now: the one answer for logins, moves and plans.
+
+    ``assigned`` gives the node's name of a user (a bare JID) whose place is not left to the policy, ``None`` for all
+    others: it comes first as long as that node is in the list and takes users of his domain.
+    """
+
+    def __init__(
+        self, cluster: Cluster, policies: Policies | None = None, assigned: Callable[[str], str | None] = _nobody
+    ) -> None:
+        self._cluster = cluster
+        self._policies = policies if policies is not None else Policies()
+        self._assigned = assigned
+
+    def rank(
+        self,
+        user: str | None,
+        domain: str,
+        sessions: Mapping[str, int],
+        *,
+        exclude: Collection[str] = (),
+        up_only: bool = False,
+    ) -> list[Node]:
+        """The nodes that ``user`` (a bare JID; ``None``: not known) of that domain may be placed on, best first.
+
+        ``sessions`` counts by node name. ``up_only``: rather nowhere than on a node that is down.
+        """
+        domain = domain.lower()
+        candidates = self._cluster.candidates(exclude, domain=domain)
+        if up_only:
+            candidates = [node for node in candidates if node.usable]
+        match self._policies.of(domain):
+            case Policy.RENDEZVOUS:
+                ranked = rank(user, candidates, sessions)
+            case Policy.LEAST_SESSIONS:
+                ranked = rank(None, candidates, sessions)
+            case Policy.FIRST_AVAILABLE:
+                ranked = candidates
+        name = self._assigned(user) if user is not None else None
+        return sorted(ranked, key=lambda node: node.name != name) if name is not None else ranked
+
+    def home(self, user: str, domain: str) -> Node | None:
+        """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, or no node is
+        up that could be it."""
+        has_one = self._policies.of(domain.lower()) is Policy.RENDEZVOUS or self._assigned(user) is not None
+        return next(iter(self.rank(user, domain, {}, up_only=True)), None) if has_one else None
 
 
 def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:
@@ -55,7 +131,7 @@ def rank_to_resume(ranked: Sequence[Node], holder: Node) -> list[Node]:
 
 
 def _load(node: Node, sessions: int) -> float:
-    return sessions / node.spec.weight if node.spec.weight else math.inf
+    return sessions / node.weight if node.weight else math.inf
 
 
 def _home_key(user: str) -> bytes:
@@ -67,8 +143,8 @@ def _home_key(user: str) -> bytes:
 
 def _draw(key: bytes, node: Node) -> float:
     """Smaller is better. NUL separates: it can be in neither part, so no two pairs share their bytes."""
-    if not node.spec.weight:
+    if not node.weight:
         return math.inf
     digest = hashlib.blake2b(key + b"\0" + node.name.encode(), digest_size=8).digest()
     uniform = ((int.from_bytes(digest, "big") >> (64 - _DRAW_BITS)) + 0.5) / (1 << _DRAW_BITS)
-    return -math.log(uniform) / node.spec.weight
+    return -math.log(uniform) / node.weight

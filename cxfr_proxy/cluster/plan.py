@@ -8,23 +8,24 @@ waits, paces or sends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cxfr_proxy.cluster import placement
-from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """One session as a snapshot shows it. ``user`` is a bare JID, ``None`` where it is not known (yet); ``inactive``:
-    its client has said that nobody looks at it."""
+    its client has said that nobody looks at it; ``domain`` is the one it asked for."""
 
     session_id: int
     user: str | None
     node: str
     idle_seconds: float
     inactive: bool = False
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def order_of_leaving(snapshot: Iterable[Placed]) -> list[Placed]:
     return sorted(snapshot, key=lambda session: (session.inactive, -session.idle_seconds, session.session_id))
 
 
-def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Iterator[Move]:
+def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster, placement: Placement) -> Iterator[Move]:
     """Every session of ``node``, in the order of leaving, one at a time: there may be many, and others wait.
 
     ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could
@@ -92,16 +93,16 @@ def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Itera
     Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`, at once.
     """
     cluster.get(node)
-    candidates = [other for other in cluster.candidates(exclude=(node,)) if other.usable]
     placed = list(snapshot)
     sessions = Counter(session.node for session in placed)
     leaving = order_of_leaving(session for session in placed if session.node == node)
-    return _moves(leaving, candidates, sessions)
+    return _moves(leaving, node, placement, sessions)
 
 
-def _moves(leaving: Iterable[Placed], candidates: Sequence[Node], sessions: Counter[str]) -> Iterator[Move]:
+def _moves(leaving: Iterable[Placed], source: str, placement: Placement, sessions: Counter[str]) -> Iterator[Move]:
     for session in leaving:
-        target = next((best.name for best in placement.rank(session.user, candidates, sessions)), None)
+        ranked = placement.rank(session.user, session.domain, sessions, exclude=(source,), up_only=True)
+        target = ranked[0].name if ranked else None
         if target is not None:
             sessions[target] += 1
         yield Move(session.session_id, source=session.node, target=target, inactive=session.inactive)

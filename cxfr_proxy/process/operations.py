@@ -20,6 +20,7 @@ from cxfr_proxy.admin.rows import (
 )
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Wish
+from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
@@ -214,10 +215,10 @@ def _check_times(grace: float | None, deadline: float | None) -> None:
         raise ConfigError("expected a grace that is over before the deadline: nobody would be asked otherwise")
 
 
-async def forecast(registry: Registry, cluster: Cluster, node: str) -> Forecast:
+async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> Forecast:
     """What a drain of that node would come to for this process's sessions; raises as :func:`plan_drain`."""
     total = Forecast()
-    for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster)):
+    for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster, placement)):
         if number % PLANNED_AT_A_TIME == 0:
             await trio.lowlevel.checkpoint()
         total.add(move)

@@ -17,6 +17,7 @@ import trio
 from cxfr_proxy.admin import commands
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config import Config
@@ -62,12 +63,16 @@ class Proxy:
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
         self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=next(iter(config.domain), None))
-        self._mover = Mover(self._cluster, self.registry, transfer_rate=config.transfer_rate, report=self._on_drain)
+        self._placement = Placement(self._cluster, config.policies)
+        self._mover = Mover(
+            self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
+        )
         self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
         self._service = Service(
             config,
             cluster=self._cluster,
             registry=self.registry,
+            placement=self._placement,
             mover=self._mover,
             dialer=self._dialer,
             checks=self._checks,
@@ -76,7 +81,11 @@ class Proxy:
         )
         self.addresses: list[tuple[str, int]] = []
         self.operations = ProxyOperations(
-            self._cluster, _Here(self.registry, self._cluster), self._mover, config.timeouts, self.reload
+            self._cluster,
+            _Here(self.registry, self._cluster, self._placement),
+            self._mover,
+            config.timeouts,
+            self.reload,
         )
 
     # --- tasks
@@ -136,8 +145,9 @@ class Proxy:
 class _Here:
     """The sessions of a proxy that is one process."""
 
-    def __init__(self, registry: Registry, cluster: Cluster) -> None:
+    def __init__(self, registry: Registry, cluster: Cluster, placement: Placement) -> None:
         self._registry = registry
+        self._placement = placement
         self._cluster = cluster
 
     def of_node(self, name: str) -> NodeCounts:
@@ -157,7 +167,7 @@ class _Here:
 
     async def plan(self, node: str) -> Forecast:
         await trio.lowlevel.checkpoint()
-        return await forecast(self._registry, self._cluster, node)
+        return await forecast(self._registry, self._cluster, self._placement, node)
 
     def worker_rows(self) -> list[WorkerRow]:
         return [

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
@@ -52,6 +53,7 @@ class Service:
         *,
         cluster: Cluster,
         registry: Registry,
+        placement: Placement,
         mover: Mover,
         dialer: Dialer,
         checks: Informed,
@@ -73,6 +75,7 @@ class Service:
             config,
             cluster=cluster,
             registry=registry,
+            placement=placement,
             pump=self._pump,
             dialer=dialer,
             checks=checks,

@@ -25,6 +25,7 @@ import trio
 from cxfr_proxy import events
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -183,11 +184,15 @@ class _Parts:
         self.certificates = ServerCertificates(
             config.key_pairs, domains=config.domain, development=pem.encode() if pem is not None else None
         )
-        self.mover = Mover(self.cluster, self.registry, transfer_rate=config.transfer_rate, pace=self.pace)
+        self.placement = Placement(self.cluster, config.policies)
+        self.mover = Mover(
+            self.cluster, self.registry, self.placement, transfer_rate=config.transfer_rate, pace=self.pace
+        )
         self.service = Service(
             config,
             cluster=self.cluster,
             registry=self.registry,
+            placement=self.placement,
             mover=self.mover,
             dialer=self.dialer,
             checks=_Told(post),
@@ -397,7 +402,7 @@ class Worker:
             self._nursery.start_soon(self._answer_rows, parts, request, what)
 
     async def _answer_plan(self, parts: _Parts, request: int, node: str) -> None:
-        plan = await forecast(parts.registry, parts.cluster, node) if node in parts.cluster else None
+        plan = await forecast(parts.registry, parts.cluster, parts.placement, node) if node in parts.cluster else None
         self._channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
 
     async def _answer_rows(self, parts: _Parts, request: int, what: Listing) -> None:

@@ -19,8 +19,8 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
@@ -57,6 +57,7 @@ class ClientServer:
         *,
         cluster: Cluster,
         registry: Registry,
+        placement: Placement,
         pump: Pump,
         dialer: Dialer,
         checks: Informed,
@@ -68,6 +69,7 @@ class ClientServer:
         self._config = config
         self._cluster = cluster
         self._registry = registry
+        self._placement = placement
         self._pump = pump
         self._dialer = dialer
         self._checks = checks
@@ -166,10 +168,10 @@ class ClientServer:
         Raises :class:`NodeError`, for the client, if there is none.
         """
         user = _hinted_user(header)
-        ranked = placement.rank(user, self._cluster.candidates(), self._registry.sessions_by_node())
+        ranked = self._placement.rank(user, header.to or "", self._registry.sessions_by_node())
         holder = self._registry.holder(user, _address(client), trio.current_time())
         if holder is not None and holder in self._cluster:
-            ranked = placement.rank_to_resume(ranked, self._cluster.get(holder))
+            ranked = rank_to_resume(ranked, self._cluster.get(holder))
         for node in ranked:
             try:
                 with self._registry.expecting(node.name):

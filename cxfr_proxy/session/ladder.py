@@ -34,6 +34,13 @@ class Trigger(StrEnum):
     NODE_SHUTDOWN = "node-shutdown"
     NODE_REDIRECTED = "node-redirected"
     NODE_LOST = "node-lost"
+    NODE_DOWN = "node-down"
+    """Checks find its node down, and its sessions have not noticed."""
+    WRONG_NODE = "wrong-node"
+    """Its user belongs on another node."""
+    REBALANCE = "rebalance"
+    MOVE = "move"
+    """The operator moves this one user."""
     PROXY_STOP = "proxy-stop"
     WORKER_RESTART = "worker-restart"
 

@@ -21,9 +21,9 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Resume
+from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
@@ -44,6 +44,7 @@ class Mover:
         self,
         cluster: Cluster,
         registry: Registry,
+        placement: Placement,
         *,
         transfer_rate: float,
         clock: Callable[[], float] = trio.current_time,
@@ -52,6 +53,7 @@ class Mover:
     ) -> None:
         self._cluster = cluster
         self._registry = registry
+        self._placement = placement
         self._clock = clock
         self._pace = pace if pace is not None else OwnPace(transfer_rate, clock)
         self._drains = Drains(
@@ -205,13 +207,16 @@ class Mover:
         """Where that session goes, and what its client may be told."""
         session = relayed.session
         user = user_of(session)
-        candidates = self._cluster.candidates(exclude=(session.node,))
-        if trigger is Trigger.DRAIN:
-            candidates = [node for node in candidates if node.usable]  # nobody is moved onto a node that is down
-        ranked = placement.rank(user, candidates, self._registry.sessions_by_node())
+        ranked = self._placement.rank(
+            user,
+            session.domain,
+            self._registry.sessions_by_node(),
+            exclude=(session.node,),
+            up_only=trigger is Trigger.DRAIN,  # nobody is moved onto a node that is down
+        )
         source = self._cluster.get(session.node) if session.node in self._cluster else None
         if source is not None:
-            ranked = [node for node in placement.rank_to_resume(ranked, source) if node is not source]
+            ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
         if not ranked:
             return Order(trigger, hurried=hurried)
         target = ranked[0].spec

@@ -189,6 +189,7 @@ class Registry:
                 relayed.session.node,
                 now - relayed.last_active,
                 relayed.session.inactive,
+                relayed.session.domain,
             )
             for relayed in self._live.values()
         ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish, parse_nodes
-from cxfr_proxy.cluster.placement import rank, rank_to_resume
+from cxfr_proxy.cluster.placement import Placement, Policies, Policy, rank, rank_to_resume
 
 USERS = [f"user{number}@example.org" for number in range(2000)]
 
@@ -160,3 +160,57 @@ def test_who_comes_to_resume_goes_where_the_session_is(change: str, expected: st
         cluster.apply(listed[:3])
     ranked = sorted(cluster.candidates(), key=lambda node: node.name)
     assert "".join(node.name for node in rank_to_resume(ranked, holder)) == expected
+
+
+# --- by policy
+
+
+def placement(nodes: str, policies: Policies | None = None, **assigned: str) -> Placement:
+    cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
+    return Placement(cluster, policies, lambda user: assigned.get(user.partition("@")[0]))
+
+
+def ranked(placement: Placement, user: str | None, domain: str = "h", **sessions: int) -> list[str]:
+    return [node.name for node in placement.rank(user, domain, sessions)]
+
+
+def test_each_domain_has_its_policy_and_its_nodes() -> None:
+    placed = placement(
+        "a h1 domain=one\nb h2 domain=one,two\nc h3",
+        Policies(Policy.FIRST_AVAILABLE, {"two": Policy.LEAST_SESSIONS}),
+    )
+    assert ranked(placed, "u@one", "One", a=9, b=5) == ["a", "b", "c"]
+    assert ranked(placed, "u@two", "two", a=9, b=5, c=1) == ["c", "b"]
+    assert ranked(placed, "u@three", "three") == ["c"]
+    assert placed.home("u@one", "one") is None
+
+
+def test_who_was_assigned_a_node_has_it_first() -> None:
+    placed = placement("a h1\nb h2\nc h3", Policies(Policy.LEAST_SESSIONS), kim="c", lost="gone")
+    assert ranked(placed, "kim@h", a=1, b=0, c=9) == ["c", "b", "a"]
+    assert ranked(placed, "lost@h", a=1, b=0, c=9) == ["b", "a", "c"]
+    home = placed.home("kim@h", "h")
+    assert home is not None
+    assert home.name == "c"
+    assert placed.home("sam@h", "h") is None
+
+
+def test_a_home_is_up() -> None:
+    cluster = Cluster(parse_nodes("a h1\nb h2", "nodes.txt"))
+    placed = Placement(cluster)
+    first = placed.home("kim@h", "h")
+    assert first is not None
+    first.health = Health.DOWN
+    assert placed.home("kim@h", "h") not in (None, first)
+
+
+def test_a_node_that_comes_back_takes_users_as_its_ramp_grows_and_gives_none_away() -> None:
+    cluster = Cluster(parse_nodes("a h1\nb h2\nc h3", "nodes.txt"))
+    placed, users = Placement(cluster), [f"user{number}@h" for number in range(600)]
+    before: set[str] = set()
+    for ramp in (0.1, 0.3, 0.6, 1.0):
+        cluster.get("c").ramp = ramp
+        there = {user for user in users if ranked(placed, user)[0] == "c"}
+        assert before <= there
+        assert abs(len(there) / 600 - ramp / (2 + ramp)) < 0.06
+        before = there

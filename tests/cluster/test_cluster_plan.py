@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,17 @@ from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
 from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
-from cxfr_proxy.cluster.placement import rank
-from cxfr_proxy.cluster.plan import Forecast, Move, Placed, plan_drain
+from cxfr_proxy.cluster.placement import Placement, rank
+from cxfr_proxy.cluster.plan import Forecast, Move, Placed
+from cxfr_proxy.cluster.plan import plan_drain as plan_drain_of
 
 
 def cluster_of(**weights: int) -> Cluster:
     return Cluster(NodeSpec(name, Address("h", 5222), weight=weight) for name, weight in weights.items())
+
+
+def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Iterator[Move]:
+    return plan_drain_of(snapshot, node, cluster, Placement(cluster))
 
 
 def test_longest_idle_first_and_only_the_node_s_own_sessions() -> None:
