@@ -18,7 +18,7 @@ from bench.options import Options, tell
 from bench.programs import Failed, Missing
 from bench.report import RESULTS, Report, goals_table
 
-NAMES: Final = ("framing", "relay", "idle", "connect", "sockets", "drain")
+NAMES: Final = ("framing", "relay", "idle", "connect", "admission", "sockets", "drain")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

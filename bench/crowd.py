@@ -98,6 +98,7 @@ class Counts:
     def __init__(self) -> None:
         self.sent = self.echoed = self.returned = self.twice = self.lost = self.moved = self.failed = 0
         self.asked: list[float] = []
+        self.bound: list[float] = []
         self.gaps: list[float] = []  # seconds from being told to go to being bound again
         self.latencies: list[float] = []
 
@@ -295,8 +296,10 @@ class Crowd:
             client.sock.send(reply)
             return
         self._opening -= 1
+        now = time.monotonic()
+        self.counts.bound.append(now)
         if client.asked_at is not None:
-            self.counts.gaps.append(time.monotonic() - client.asked_at)
+            self.counts.gaps.append(now - client.asked_at)
             client.asked_at = None
 
     def read_tags(self, client: Client) -> bool:

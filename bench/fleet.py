@@ -49,7 +49,8 @@ def processes_for(sessions: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The crowd's answer; see :mod:`bench.crowd`. ``asked`` are instants of the monotonic clock, in seconds."""
+    """The crowd's answer; see :mod:`bench.crowd`. ``asked`` and ``bound`` are instants of the monotonic clock, in
+    seconds."""
 
     sessions: int
     clients: int
@@ -62,6 +63,7 @@ class Counted:
     moved: int
     failed: int
     asked: list[float]
+    bound: list[float]
     gaps: list[float]
     latencies: list[float]
 
@@ -162,9 +164,9 @@ class Fleet:
         load = sum(program.cpu_ns() for program in self._on_load_core)
         return Used(time.monotonic(), self.proxy.cpu_ns() / 1e9, load / 1e9)
 
-    def log_in(self, count: int) -> Counted:
+    def log_in(self, count: int, *, parallel: int = 64) -> Counted:
         """So many more clients, all bound. Raises :class:`Failed` if one is not."""
-        counted = self.crowds.open(count, parallel=64)
+        counted = self.crowds.open(count, parallel=parallel)
         if counted.failed or counted.sessions != counted.clients:
             raise Failed(f"{counted.failed} logins failed, {counted.sessions} are there: {self.proxy.last_words()}")
         return counted

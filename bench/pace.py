@@ -1,6 +1,6 @@
-"""How exactly a drain's rate was held, by when the clients were told.
+"""How exactly a rate was held, by when each client had its turn.
 
-The plan is what the proxy promises: half a second's worth may go at once, and then one every 1/rate seconds.
+The plan is what the proxy promises: so many seconds' worth may go at once, and then one every 1/rate seconds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from bench.fleet import Counted
 from bench.plots import Lines
+
+BURST_SECONDS = 0.5
+"""Of a drain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,19 @@ class Pace:
 
 
 def told_at(counted: Counted) -> list[float]:
-    """When each client was told to go, in seconds after the first one was, in order, to the tenth of a millisecond."""
-    asked = sorted(counted.asked)
-    return [round(at - asked[0], 4) for at in asked]
+    """When each client was told to go, as :func:`since_first`."""
+    return since_first(counted.asked)
 
 
-def pace_of(told: Sequence[float], rate: float) -> Pace:
-    """Against what the proxy promises: at most half a second's worth at once, and then one every 1/rate seconds."""
-    burst = _burst(rate)
+def since_first(instants: Sequence[float]) -> list[float]:
+    """In seconds after the first one, in order, to the tenth of a millisecond."""
+    ordered = sorted(instants)
+    return [round(at - ordered[0], 4) for at in ordered]
+
+
+def pace_of(told: Sequence[float], rate: float, burst_seconds: float = BURST_SECONDS) -> Pace:
+    """Against what the proxy promises."""
+    burst = _burst(rate, burst_seconds)
     off = [at - (index - burst) / rate for index, at in enumerate(told) if index >= burst]
     steady = [at for at in told if at >= 1.0]
     if len(steady) < 2 or not off:
@@ -51,8 +59,8 @@ def pace_of(told: Sequence[float], rate: float) -> Pace:
     )
 
 
-def _burst(rate: float) -> int:
-    return int(max(1.0, rate / 2))
+def _burst(rate: float, seconds: float) -> int:
+    return int(max(1.0, rate * seconds))
 
 
 def _by_second(told: Sequence[float]) -> list[int]:
@@ -67,7 +75,7 @@ def pace_panels(told: Sequence[float], rate: float) -> list[Lines]:
     """All that were told so far, and how many in each second, each beside the plan."""
     if not told:
         return []
-    end, burst = told[-1], _burst(rate)
+    end, burst = told[-1], _burst(rate, BURST_SECONDS)
     plan = [(0.0, float(burst)), (max(0.0, (len(told) - burst) / rate), float(len(told)))]
     so_far = [(at, float(index)) for index, at in enumerate(told, 1)]
     counts = _by_second(told)[:-1]

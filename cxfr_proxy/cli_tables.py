@@ -62,6 +62,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("HEALTH", "health"),
         Column("WEIGHT", "weight", right=True),
         Column("SESSIONS", "sessions", right=True),
+        Column("WAITING", "waiting", right=True),
         Column("MOVED", "moved_away", right=True),
         Column("UNREACHED", "connect_failures", right=True),
         Column("FORGED", "forged", right=True),

@@ -219,6 +219,13 @@ class Timeouts:
         "People may be asked for a password in the middle of it; connections that never log in are what a "
         "flood is made of.",
     )
+    admission_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        30.0,
+        "how long a login may wait for its turn where logins-per-second holds it back, before it is told to try again",
+        "Most clients wait half a minute or longer for an answer; behind that one waits for somebody who has left.",
+    )
     write_stall_timeout: float = setting(
         Group.TIMES,
         kinds.seconds(zero=False),
@@ -355,6 +362,15 @@ class Config:
         "clients told to move per second, over all drains",
         "Each of them logs in again within seconds, and a login is the most expensive thing a node does. "
         "10,000 clients move in 100 seconds.",
+    )
+    logins_per_second: float | None = setting(
+        Group.SERVING,
+        kinds.RATE_LIMIT,
+        None,
+        "logins per second to each node; who comes faster waits for his turn, at most admission-timeout. none for no "
+        "limit",
+        "What a node and its database can take is known to who runs them; those who come back after a node was lost "
+        "come all at once.",
     )
     cxfr_unknown: CxfrUnknown = setting(
         Group.MOVING,

@@ -184,6 +184,10 @@ def _read_rate(text: str) -> float:
     return value
 
 
+def _read_rate_limit(text: str) -> float | None:
+    return None if text in ("none", "0") else _read_rate(text)
+
+
 def _read_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError(text)
@@ -235,6 +239,12 @@ HOST_PATTERN: Final = Kind(
     HostPattern.parse,
 )
 RATE: Final = Kind("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
+RATE_LIMIT: Final = Kind(
+    "a number per second, or none (0 is the same) for no limit",
+    "N",
+    _read_rate_limit,
+    lambda value: "none" if value is None else RATE.show(value),
+)
 MAXIMUM: Final = Kind(
     "a whole number, or none (0 is the same) for no limit",
     "N",

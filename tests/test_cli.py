@@ -184,4 +184,4 @@ def test_an_empty_table_has_its_titles() -> None:
 
 
 def test_a_row_of_another_version_shows_dashes() -> None:
-    assert cli_tables.table(cli_tables.VIEWS["nodes"], [{"name": "n"}]).splitlines()[1].split() == ["n", *"---------"]
+    assert cli_tables.table(cli_tables.VIEWS["nodes"], [{"name": "n"}]).splitlines()[1].split() == ["n", *"----------"]

@@ -48,7 +48,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 60, 30, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 60, 30, 30, 30)
     assert config.limits == Limits(8192, 262144, 1048576, 64, 1000)
 
 
@@ -59,6 +59,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "certificate": ("a.pem", (Path("a.pem"),)),
     "key": ("a.key", (Path("a.key"),)),
     "starttls": ("off", StartTls.OFF),
+    "logins-per-second": ("150/s", 150.0),
+    "admission-timeout": ("1m", 60.0),
     "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", Policy.LEAST_SESSIONS),)),
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),

@@ -88,6 +88,8 @@ class NodeRow:
     connect_failures: int
     forged: int
     """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
+    waiting: int = 0
+    """Logins that wait for their turn (``logins-per-second``), or for the node to accept them."""
 
 
 @dataclass(frozen=True, slots=True)

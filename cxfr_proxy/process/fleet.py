@@ -119,7 +119,7 @@ class Fleet:
         slot.links.remove(link)
         slot.note_last_id(link.counts)
         for name, counts in (link.counts.nodes or {}).items():
-            counts.sessions = 0
+            counts.sessions = counts.expected = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
         self.ended.update(link.counts.ended or {})
         slot.hung += link.hung
@@ -204,6 +204,7 @@ def _worker_rows(slot: Slot) -> Iterator[WorkerRow]:
 def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
     if counts is not None:
         total.sessions += counts.sessions
+        total.expected += counts.expected
         total.asked += counts.asked
         total.moved += counts.moved
         total.refused += counts.refused

@@ -177,6 +177,7 @@ class ProxyOperations:
             moved_away=counts.moved,
             connect_failures=counts.connect_failures,
             forged=counts.forged,
+            waiting=counts.expected,
         )
 
     async def sessions(self) -> list[SessionRow]:

@@ -83,6 +83,7 @@ class Service:
             observer=self._observe,
             on_gone=on_gone,
             on_closed=self.room.leave,
+            share=share,
         )
         self._collector = collector.Turns()
         self._listening = trio.CancelScope()

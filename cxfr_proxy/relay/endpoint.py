@@ -7,6 +7,7 @@ which drives it without trio, and a second copy of every byte is what would make
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -57,6 +58,12 @@ class Endpoint:
                 return self.sock.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self.sock)
+
+    def has_hung_up(self) -> bool:
+        """Whether the peer will send nothing more than what has arrived."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     async def receive_some(self) -> bytes:
         """Some bytes; empty at the end of the stream."""

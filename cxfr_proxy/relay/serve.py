@@ -24,6 +24,7 @@ from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
+from cxfr_proxy.relay.admission import Admission
 from cxfr_proxy.relay.check import Informed
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.endpoint import Endpoint
@@ -48,8 +49,11 @@ _log = logging.getLogger(__name__)
 
 
 class ClientServer:
-    """Serves clients' connections. ``observer`` is told each event of a session, ``on_gone`` when one was removed,
-    ``on_closed`` when a connection is, with or without one."""
+    """Serves clients' connections, ``share`` of the proxy's.
+
+    ``observer`` is told each event of a session, ``on_gone`` when one was removed, ``on_closed`` when a connection is,
+    with or without one.
+    """
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class ClientServer:
         observer: Callable[[Relayed, Event], None],
         on_gone: Callable[[], None],
         on_closed: Callable[[], None],
+        share: float = 1.0,
     ) -> None:
         self._config = config
         self._cluster = cluster
@@ -79,6 +84,8 @@ class ClientServer:
         self._on_closed = on_closed
         self._on_over = self._end  # one object for all sessions
         self._openings: set[trio.CancelScope] = set()
+        logins = config.logins_per_second
+        self._admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
         self.stopping = False
         self._domains = frozenset(domain.lower() for domain in config.domain)
         self._policy = Policy(
@@ -162,24 +169,29 @@ class ClientServer:
     def negotiation_timeout(self) -> float:
         return self._config.timeouts.negotiation_timeout
 
-    async def reach_node(self, header: StreamHeader, client: Peer | None, proxy: Peer | None) -> tuple[Node, Endpoint]:
-        """The first node in the order of placement that can be reached.
+    async def reach_node(self, header: StreamHeader, waiting: Endpoint, client: Peer | None) -> tuple[Node, Endpoint]:
+        """The first node in the order of placement that can be reached, when it is the client's turn.
 
-        Raises :class:`NodeError`, for the client, if there is none.
+        ``waiting`` is its end. Raises :class:`NodeError`, for the client, if there is none, and ``OSError`` where the
+        client has left.
         """
-        user = _hinted_user(header)
+        user, proxy = _hinted_user(header), _peer(waiting.sock.getsockname())
         ranked = self._placement.rank(user, header.to or "", self._registry.sessions_by_node())
         holder = self._registry.holder(user, _address(client), trio.current_time())
         if holder is not None and holder in self._cluster:
             ranked = rank_to_resume(ranked, self._cluster.get(holder))
         for node in ranked:
-            try:
-                with self._registry.expecting(node.name):
+            usable = node.usable
+            with self._registry.expecting(node.name):
+                await self._admission.admit(node.name, waiting.has_hung_up)
+                if usable and not node.usable:
+                    continue  # much can happen to a node while one waits for it
+                try:
                     endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
-            except NodeError as exc:
-                self._registry.of_node(node.name).connect_failures += 1
-                self._checks.connect_failed(node, header.to or "", exc.text)
-                continue
+                except NodeError as exc:
+                    self._registry.of_node(node.name).connect_failures += 1
+                    self._checks.connect_failed(node, header.to or "", exc.text)
+                    continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
 
@@ -286,7 +298,7 @@ class _Connection:
                 self._tls_failed("took too long")
             return None
         if server.stopping:
-            raise ClientError(StreamCondition.SYSTEM_SHUTDOWN, "the proxy is stopping")
+            raise _stopping()
         raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
 
     async def _sniff(self) -> bool:
@@ -340,9 +352,21 @@ class _Connection:
     def _tls_failed(self, reason: str) -> None:
         emit(_log, "tls-failed", client=self._address, reason=reason)
 
+    async def _reach(self, header: StreamHeader) -> tuple[Node, Endpoint]:
+        """A node, and the connection to it. Raises as :meth:`ClientServer.reach_node`; ``ClientError`` if the proxy
+        stops meanwhile."""
+        server = self._server
+        scope = server.begin_opening()
+        try:
+            with scope:
+                return await server.reach_node(header, self._endpoint, self._client)
+        finally:
+            server.end_opening(scope)
+        raise _stopping()
+
     async def _relay(self, header: StreamHeader) -> bool:
         """Begin a session; whether the connection has come back from it, for STARTTLS."""
-        node, node_end = await self._server.reach_node(header, self._client, _peer(self._endpoint.sock.getsockname()))
+        node, node_end = await self._reach(header)
         relay = partial(self._server.relay, header, self._lane, node, self._endpoint, node_end, self._address)
         if not self._server.offers_starttls(self._endpoint):
             relay()
@@ -365,6 +389,10 @@ class _Connection:
             socket.socket.shutdown(self._endpoint.sock, socket.SHUT_WR)
             while await self._endpoint.receive_some():
                 pass
+
+
+def _stopping() -> ClientError:
+    return ClientError(StreamCondition.SYSTEM_SHUTDOWN, "the proxy is stopping")
 
 
 def _peer(address: object) -> Peer | None:

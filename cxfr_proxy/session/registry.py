@@ -82,9 +82,11 @@ class TransferRecord:
 
 @dataclass(slots=True)
 class NodeCounts:
-    """What happened to the sessions of one node; only ever grows, but ``sessions``."""
+    """What happened to the sessions of one node; only ever grows, but ``sessions`` and ``expected``."""
 
     sessions: int = 0
+    expected: int = 0
+    """Logins that wait for their turn, or for the node to accept them."""
     asked: int = 0
     moved: int = 0
     refused: int = 0
@@ -124,7 +126,6 @@ class Registry:
         self.sessions_elsewhere: dict[str, int] = {}
         self.addresses_elsewhere: dict[str, int] = {}
         self.nodes: dict[str, NodeCounts] = {}
-        self._expected: Counter[str] = Counter()
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
         self.ended: Counter[Reason] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
@@ -167,18 +168,18 @@ class Registry:
 
     def sessions_by_node(self) -> dict[str, int]:
         """In all processes, as far as is known here; with those that are about to begin."""
-        total = self._expected + Counter(self.sessions_elsewhere)
-        total.update({name: counts.sessions for name, counts in self.nodes.items()})
+        total = Counter(self.sessions_elsewhere)
+        total.update({name: counts.sessions + counts.expected for name, counts in self.nodes.items()})
         return total
 
     @contextmanager
     def expecting(self, node: str) -> Iterator[None]:
         """A session is about to begin there: a burst of logins must not all take the node that was empty before."""
-        self._expected[node] += 1
+        self.of_node(node).expected += 1
         try:
             yield
         finally:
-            self._expected[node] -= 1
+            self.of_node(node).expected -= 1
 
     def snapshot(self, now: float) -> list[Placed]:
         """All sessions, for a plan."""

@@ -29,9 +29,9 @@ def run(path: Path, *argv: str, fake: FakeOperations | None = None) -> int:
 def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "nodes") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "NODE   ADDRESS         PUBLIC             WISH   HEALTH  WEIGHT  SESSIONS  MOVED  UNREACHED  FORGED",
-        "node1  10.0.0.11:5222  node1.example.org  drain  up           1        12      3          0       2",
-        "node2  10.0.0.12:5222  -                  ready  down        20      1234      0         17       0",
+        "NODE   ADDRESS         PUBLIC             WISH   HEALTH  WEIGHT  SESSIONS  WAITING  MOVED  UNREACHED  FORGED",
+        "node1  10.0.0.11:5222  node1.example.org  drain  up           1        12        7      3          0       2",
+        "node2  10.0.0.12:5222  -                  ready  down        20      1234        0      0         17       0",
     ]
 
 
@@ -89,6 +89,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "moved_away": 0,
         "connect_failures": 17,
         "forged": 0,
+        "waiting": 0,
     }
 
 

@@ -107,7 +107,7 @@ def test_shares(whole: int, count: int, parts: list[int]) -> None:
 
 
 def test_what_crowds_count_is_added() -> None:
-    one = fleet.Counted(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, [1.0], [2.0], [3.0])
+    one = fleet.Counted(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, [1.0], [4.0], [2.0], [3.0])
     two = one + one
     assert (two.sessions, two.clients, two.missing, two.failed) == (2, 4, 22, 20)
     assert (two.asked, two.gaps, two.latencies) == ([1.0, 1.0], [2.0, 2.0], [3.0, 3.0])
