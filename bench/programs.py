@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import shutil
 import socket
@@ -17,12 +16,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from bench import machine
+from cxfr_proxy.relay.tls import self_signed
 
 HOST: Final = "127.0.0.1"
 ROOT: Final = Path(__file__).parent.parent
@@ -223,25 +218,7 @@ class Certificate:
 
 def new_certificate(folder: Folder) -> Certificate:
     """Self-signed, for localhost, ECDSA P-256: what most servers use today."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=7))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-        .decode()
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+    certificate, secret = (pem.decode() for pem in self_signed(("localhost",)))
     return Certificate(
         folder.write("localhost.crt", certificate),
         folder.write("localhost.key", secret),

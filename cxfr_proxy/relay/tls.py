@@ -159,7 +159,16 @@ def _development_context(certificate: bytes) -> ssl.SSLContext:
 
 
 def development_certificate(domains: Sequence[str]) -> bytes:
-    """A self-signed certificate for these names and its key, in PEM form. Good for 30 days, and for trying things."""
+    """The two of :func:`self_signed` in one text."""
+    certificate, key = self_signed(domains)
+    return key + certificate
+
+
+def self_signed(domains: Sequence[str]) -> tuple[bytes, bytes]:
+    """A certificate for these names that is its own authority, and its key, in PEM form.
+
+    Good for 30 days, and for trying things.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cxfr-proxy development certificate")])
     now = datetime.datetime.now(datetime.UTC)
@@ -175,9 +184,10 @@ def development_certificate(domains: Sequence[str]) -> bytes:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return key.private_bytes(
+    secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), secret
 
 
 def _general_name(domain: str) -> x509.GeneralName:

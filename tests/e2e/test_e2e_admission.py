@@ -12,17 +12,21 @@ from cxfr_proxy.config import Config, StartTls, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 
 
+def limited(directory: Path, node: DemoNode, *, rate: float, patience: float) -> Config:
+    return Config(
+        starttls=StartTls.OFF,
+        workers=1,
+        backends=nodes_file(directory, [node]),
+        control=directory / "c.sock",
+        logins_per_second=rate,
+        timeouts=Timeouts(admission_timeout=patience),
+    )
+
+
 async def test_a_burst_of_logins_reaches_the_node_at_its_rate(tmp_path: Path) -> None:
     node = DemoNode("a")
     async with running(node):
-        config = Config(
-            starttls=StartTls.OFF,
-            workers=1,
-            backends=nodes_file(tmp_path, [node]),
-            control=tmp_path / "c.sock",
-            logins_per_second=20.0,
-            timeouts=Timeouts(admission_timeout=60.0),
-        )
+        config = limited(tmp_path, node, rate=20.0, patience=60.0)
         async with in_process(config) as (_, address):
             bound: list[float] = []
 
@@ -43,14 +47,7 @@ async def test_a_burst_of_logins_reaches_the_node_at_its_rate(tmp_path: Path) ->
 async def test_who_can_t_be_served_in_time_is_told_and_who_left_is_not_waited_for(tmp_path: Path) -> None:
     node = DemoNode("a")
     async with running(node):
-        config = Config(
-            starttls=StartTls.OFF,
-            workers=1,
-            backends=nodes_file(tmp_path, [node]),
-            control=tmp_path / "c.sock",
-            logins_per_second=0.5,
-            timeouts=Timeouts(admission_timeout=3.0),
-        )
+        config = limited(tmp_path, node, rate=0.5, patience=3.0)
         async with in_process(config) as (proxy, address):
 
             async def queued(count: int) -> None:
