@@ -8,6 +8,7 @@ in Python and in one process.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,9 @@ from cxfr_proxy.relay import engine
 from cxfr_proxy.xmpp import framing
 
 engine.use_from_environment()
+
+# A shell has what it starts in the background ignore it, and that would be inherited by the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["native", "python"])
