@@ -18,7 +18,7 @@ from cxfr_proxy.xmpp import framing
 
 engine.use_from_environment()
 
-# A shell has what it starts in the background ignore it, and that would be inherited by the commands that tests interrupt.
+# A shell makes what it starts in the background ignore it, and commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
