@@ -28,6 +28,7 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.support import Software, Support
+from cxfr_proxy.session.tally import Tally, Totals, past_transfer
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -126,11 +127,9 @@ class Registry:
         self.nodes: dict[str, NodeCounts] = {}
         self._expected: Counter[str] = Counter()
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
-        self.ended: Counter[Reason] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
-        self.forged = 0
-        self.late = 0
-        """Stanzas that came after their stream was closed; see :class:`~cxfr_proxy.session.commands.Ended`."""
+        self.totals = Totals()
+        self.tally = Tally()
 
     # --- coming and going
 
@@ -281,6 +280,7 @@ class Registry:
         match event:
             case BoundTo():
                 self._logging_in.pop(relayed.id, None)
+                self.totals.logins += 1
             case Asked(rung, _, first):
                 counts.asked += first
                 user = user_of(session)
@@ -294,6 +294,7 @@ class Registry:
                 if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
                     self._await_resumption(session, now + AWAITED_SECONDS)
                 self.transfers[tried[-1]] += 1
+                self.tally.add(past_transfer(session, event))
                 counts.moved += tried[-1][1] is Outcome.MOVED
                 counts.failed += tried[-1][1] is not Outcome.MOVED
                 self.recent.append(
@@ -316,11 +317,10 @@ class Registry:
             case Learned(caps, knows_cxfr):
                 self.support.learn(caps, knows_cxfr)
             case Forged():
-                self.forged += 1
                 counts.forged += 1
             case Ended(reason, _, late, _):
-                self.ended[reason] += 1
-                self.late += late
+                self.totals.count_ended(reason)
+                self.totals.late += late
                 self._keep_counts(session.resumable_id)
                 if may_come_back(session, reason):
                     self.remember_lost(user_of(session), relayed.client_address, session.node, now)
