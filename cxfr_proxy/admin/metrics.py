@@ -5,8 +5,8 @@ exposition and docs/metrics.md are drawn from :data:`METRICS`; how it is written
 
 Rules:
 
-- Names begin with ``cxfr_`` and name the base unit, where there is one; counters end in ``_total``. Each of them goes on
-  over the whole life of the proxy, whichever of its workers counted.
+- Names begin with ``cxfr_`` and name the base unit, where there is one; counters end in ``_total``. Each of them goes
+  on over the whole life of the proxy, whichever of its workers counted.
 - What stands in a label is one of few, and nothing that came from a client: names of nodes, of software by the table of
   what was measured, members of enumerations, conditions of the RFC. So neither users nor their addresses are told, and
   nobody can make the monitoring grow by what he says.
@@ -27,9 +27,10 @@ from prometheus_client.registry import Collector
 
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.cluster.nodes import Health, Wish
+from cxfr_proxy.session.commands import Reason
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.state import State
-from cxfr_proxy.session.tally import BUCKETS, Durations, Tally, Totals
+from cxfr_proxy.session.tally import BUCKETS, WORKER_DIED, Durations, Tally, Totals
 
 _WISHES: Final = (*Wish, "removed")
 _WORKER_STATES: Final = ("starting", "up", "leaving", "stopping", "waiting", "gone")
@@ -100,10 +101,6 @@ def _one(value: Callable[[Snapshot], float]) -> Callable[[Snapshot], Samples]:
     return lambda snapshot: [((), value(snapshot))]
 
 
-def _by_key(values: Callable[[Snapshot], Mapping[str, int]]) -> Callable[[Snapshot], Samples]:
-    return lambda snapshot: [((key,), value) for key, value in values(snapshot).items()]
-
-
 def _nodes(value: Callable[[NodeRow], float]) -> Callable[[Snapshot], Samples]:
     return lambda snapshot: [((row.name,), value(row)) for row in snapshot.nodes]
 
@@ -154,6 +151,11 @@ def _states(snapshot: Snapshot) -> Samples:
 def _worker_states(snapshot: Snapshot) -> Samples:
     states = [row.state for row in snapshot.workers]
     return [((state,), states.count(state)) for state in _WORKER_STATES]
+
+
+def _ends(snapshot: Snapshot) -> Samples:
+    reasons = {str(reason): 0 for reason in Reason} | {WORKER_DIED: 0} | snapshot.totals.ended
+    return [((reason,), count) for reason, count in reasons.items()]
 
 
 def _transfers(snapshot: Snapshot) -> Samples:
@@ -212,7 +214,7 @@ METRICS: Final = (
         "Connections refused before they had a session, by the stream error's condition (remote-connection-failed: no "
         "node could be reached) or connections-per-address.",
         ("reason",),
-        _by_key(lambda snapshot: snapshot.totals.refused),
+        lambda snapshot: [((reason,), count) for reason, count in snapshot.totals.refused.items()],
     ),
     Metric(
         "cxfr_logins_total",
@@ -226,7 +228,7 @@ METRICS: Final = (
         _COUNTER,
         "Sessions that ended, by why; starttls: began over behind TLS, worker-died: went with their worker.",
         ("reason",),
-        _by_key(lambda snapshot: snapshot.totals.ended),
+        _ends,
     ),
     Metric(
         "cxfr_late_stanzas_total",
@@ -240,7 +242,7 @@ METRICS: Final = (
         "cxfr_transfers_total",
         _COUNTER,
         "Transfers that are over, by the node they led away from, the client's software, what they were for, the last "
-        "rung that was tried and what came of it.",
+        "rung that was tried, and what came of it.",
         ("node", "software", "trigger", "rung", "outcome"),
         _transfers,
     ),

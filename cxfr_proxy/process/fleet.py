@@ -19,14 +19,14 @@ from cxfr_proxy.process.link import ANSWER_SECONDS, Link, Request
 from cxfr_proxy.process.messages import Grant, Listing, ReloadCertificates, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts
-from cxfr_proxy.session.tally import Tally, Totals
+from cxfr_proxy.session.tally import WORKER_DIED, Tally, Totals
 
 ID_MARGIN: Final = 100_000
 """Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
 still takes until the new one is up."""
 STATES_SECONDS: Final = 2.0
-"""For workers to say in which states their sessions are. Who watches a proxy asks often, and waits ten seconds: the last
-figures of a worker that hangs are better than none."""
+"""For workers to say in which states their sessions are. Who watches a proxy waits ten seconds or so for all there is:
+the last figures of a worker that hangs are better than none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -117,7 +117,7 @@ class Fleet:
         return total
 
     def totals(self) -> Totals:
-        """Sessions that ended by ``worker-died`` are those that a worker took along."""
+        """Of all workers there were."""
         total = Totals()
         total.include(self._past_totals)
         for link in self:
@@ -139,7 +139,7 @@ class Fleet:
         slot.hung += link.hung
         if link.died:
             slot.deaths += 1
-            self._past_totals.count_ended("worker-died", link.counts.sessions)
+            self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
 
     def elsewhere(self, than: Link) -> tuple[dict[str, int], dict[str, int]]:
         """What the others have: sessions by node, connections by address."""

@@ -24,6 +24,8 @@ from cxfr_proxy.session.support import name_of
 BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds. A client that knows the request has left within a round trip or two; one that never answers takes the
 timeouts, 10 and 5 seconds by default."""
+WORKER_DIED: Final = "worker-died"
+"""Among the reasons for sessions' ends: who had them can't say it any more."""
 MAX_NODES: Final = 1000
 """Nodes that come and go under ever new names would be counted for ever; of more, those with the oldest last transfer
 are forgotten."""
