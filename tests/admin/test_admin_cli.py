@@ -89,6 +89,11 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "moved_away": 0,
         "connect_failures": 17,
         "forged": 0,
+        "asked": 0,
+        "refused": 0,
+        "silent": 0,
+        "failed": 0,
+        "usable": False,
     }
 
 

@@ -123,6 +123,7 @@ async def test_states_and_one_worker_that_does_not_answer(tmp_path: Path, autoju
         await it.supervisor.operations.nodes()  # for which they are asked for their counts alone
         it.workers[1].hangs = True
         it.workers[2].states = {"bound": 1}
+        await trio.sleep(1)  # since it was asked
         began = trio.current_time()
         seen, _ = await scrape(subject)
         assert (seen["cxfr_sessions", "bound"], seen["cxfr_sessions", "negotiating"]) == (4, 1)
