@@ -21,10 +21,11 @@ test: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench all
 
-# The settings' reference is drawn from the table in cxfr_proxy/config.py; a test holds the two together.
+# References are drawn from the tables in cxfr_proxy/config.py and admin/metrics.py; tests hold them together.
 docs: $(VENV)/.installed
 	$(BIN)/python -c 'from cxfr_proxy import config, settings; print(end=settings.render_markdown(config.SETTINGS))' \
 		> docs/configuration.md
+	$(BIN)/python -c 'from cxfr_proxy.admin import metrics; print(end=metrics.render_markdown())' > docs/metrics.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

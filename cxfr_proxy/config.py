@@ -430,6 +430,16 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     control: Path = _control_field()
+    http: ListenAddress | None = setting(
+        Group.OPERATING,
+        cast("Kind[ListenAddress | None]", kinds.LISTEN),
+        None,
+        "where /metrics, /livez and /readyz are answered by HTTP, without TLS or password: best a loopback address "
+        "like 127.0.0.1:9222",
+        "Nothing can be changed there and no client is named, but how the nodes are is nobody else's business.",
+        shown="none: no HTTP",
+    )
+    """``None``: not at all."""
     log_format: LogFormat = setting(
         Group.OPERATING,
         kinds.one_of(LogFormat),

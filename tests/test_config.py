@@ -86,6 +86,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "max-depth": ("8", 8),
     "connections-per-address": ("none", None),
     "control": ("c.sock", Path("c.sock")),
+    "http": ("[::1]:9222", ListenAddress("::1", 9222)),
     "log-format": ("json", LogFormat.JSON),
     "log-level": ("debug", LogLevel.DEBUG),
 }

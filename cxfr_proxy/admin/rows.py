@@ -88,6 +88,13 @@ class NodeRow:
     connect_failures: int
     forged: int
     """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
+    asked: int = 0
+    """Clients told to move away; the next three are how that ended on the rungs that were tried."""
+    refused: int = 0
+    silent: int = 0
+    failed: int = 0
+    usable: bool = True
+    """Clients are placed there now."""
     waiting: int = 0
     """Logins that wait for their turn (``logins-per-second``), or for the node to accept them."""
 
@@ -152,6 +159,8 @@ class WorkerRow:
     """How many workers of this number died."""
     hung: int = 0
     """How many of them were killed because they did nothing any more."""
+    replaced: int = 0
+    """How many have left for another one, as ordered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,18 @@ import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.process.link import Link, Request
+from cxfr_proxy.process.link import ANSWER_SECONDS, Link, Request
 from cxfr_proxy.process.messages import Grant, Listing, ReloadCertificates, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts
+from cxfr_proxy.session.tally import WORKER_DIED, Tally, Totals
 
 ID_MARGIN: Final = 100_000
 """Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
 still takes until the new one is up."""
+STATES_SECONDS: Final = 2.0
+"""For workers to say in which states their sessions are. Who watches a proxy waits ten seconds or so for all there is:
+the last figures of a worker that hangs are better than none."""
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +50,8 @@ class Slot:
         """Who is in it, oldest first."""
         self.deaths = 0
         self.hung = 0
+        self.replaced = 0
+        """How many were, on order."""
         self.vacant = "waiting"
         """What is said of it while nobody is in it."""
         self.replacement: Replacement | None = None
@@ -93,8 +99,8 @@ class Fleet:
     def __init__(self, workers: int) -> None:
         self.slots = [Slot(number) for number in range(1, workers + 1)]
         self._past: dict[str, NodeCounts] = {}
-        self.ended: Counter[str] = Counter()
-        """How sessions ended whose worker is gone, by reason; ``worker-died`` are those it took along."""
+        self._past_totals = Totals()
+        self.tally = Tally()
 
     def __iter__(self) -> Iterator[Link]:
         return iter([link for slot in self.slots for link in slot.links])
@@ -110,6 +116,14 @@ class Fleet:
             _add(total, (link.counts.nodes or {}).get(name))
         return total
 
+    def totals(self) -> Totals:
+        """Of all workers there were."""
+        total = Totals()
+        total.include(self._past_totals)
+        for link in self:
+            total.include(link.counts.totals)
+        return total
+
     def awaited(self, node: str) -> int:
         """As :meth:`~cxfr_proxy.session.mover.Mover.awaited`, of all workers."""
         return sum((link.counts.awaited or {}).get(node, 0) for link in self)
@@ -121,11 +135,11 @@ class Fleet:
         for name, counts in (link.counts.nodes or {}).items():
             counts.sessions = counts.expected = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
-        self.ended.update(link.counts.ended or {})
+        self._past_totals.include(link.counts.totals)
         slot.hung += link.hung
         if link.died:
             slot.deaths += 1
-            self.ended["worker-died"] += link.counts.sessions
+            self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
 
     def elsewhere(self, than: Link) -> tuple[dict[str, int], dict[str, int]]:
         """What the others have: sessions by node, connections by address."""
@@ -147,6 +161,13 @@ class Fleet:
 
     async def refresh(self) -> None:
         await self._ask(Listing.COUNTS)
+
+    async def states(self) -> dict[str, int]:
+        await self._ask(Listing.STATES, within=STATES_SECONDS)
+        total: Counter[str] = Counter()
+        for link in self:
+            total.update(link.states)
+        return total
 
     async def session_rows(self) -> list[SessionRow]:
         rows = [row for answer in await self._ask(Listing.SESSIONS) for row in answer.sessions]
@@ -179,11 +200,13 @@ class Fleet:
         """Errors, if there were some."""
         return [answer.error for answer in await self._ask(None) if answer.error is not None]
 
-    async def _ask(self, what: Listing | None, node: str | None = None) -> list[Request]:
+    async def _ask(
+        self, what: Listing | None, node: str | None = None, within: float = ANSWER_SECONDS
+    ) -> list[Request]:
         answers: list[Request] = []
 
         async def ask(link: Link) -> None:
-            answers.append(await link.ask(what, node))
+            answers.append(await link.ask(what, node, within))
 
         async with trio.open_nursery() as asking:
             for link in self:
@@ -193,11 +216,18 @@ class Fleet:
 
 def _worker_rows(slot: Slot) -> Iterator[WorkerRow]:
     if not slot.links:
-        yield WorkerRow(slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung)
+        yield WorkerRow(slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung, slot.replaced)
     for link in slot.links:
         counts = link.counts
         yield WorkerRow(
-            slot.number, link.pid, str(link.state), counts.sessions, counts.connections, slot.deaths, slot.hung
+            slot.number,
+            link.pid,
+            str(link.state),
+            counts.sessions,
+            counts.connections,
+            slot.deaths,
+            slot.hung,
+            slot.replaced,
         )
 
 

@@ -129,6 +129,7 @@ class Keeper:
             slot.settle(f"the new {_not_up(new)}; the old one stays")
             return link
         order.old = link
+        slot.replaced += 1
         link.leave()
         slot.settle()
         return new

@@ -93,6 +93,8 @@ class Link:
         self.code: int | None = None
         """Its exit code, once it is gone; ``None`` where it could not even be started."""
         self.counts = WorkerCounts()
+        self.states: dict[str, int] = {}
+        """How many of its sessions were in which state when it was asked last."""
         self.want = Want(0, 0, 0)
         self.granted = 0
         self._hear = hear
@@ -199,9 +201,9 @@ class Link:
             self._silent_turns = 0
         self._hear(self, message)
 
-    async def ask(self, what: Listing | None, node: str | None = None) -> Request:
+    async def ask(self, what: Listing | None, node: str | None = None, within: float = ANSWER_SECONDS) -> Request:
         """Ask for a list, of ``node`` where it is about one; ``None``: to read certificates again. Empty where nobody
-        answers."""
+        answers ``within`` so many seconds."""
         request = Request()
         if self.gone or self.state is State.STARTING:
             await trio.lowlevel.checkpoint()
@@ -210,7 +212,7 @@ class Link:
         number = self._last_request
         self._requests[number] = request
         self.post(Ask(number, what, node) if what is not None else ReloadCertificates(number))
-        with trio.move_on_after(ANSWER_SECONDS):
+        with trio.move_on_after(within):
             await request.answered.wait()
         self._requests.pop(number, None)
         return request
@@ -222,6 +224,7 @@ class Link:
             request.transfers += answer.transfers
             request.plan = request.plan or answer.plan
             request.error = request.error or answer.error
+            self.states = answer.states if answer.states is not None else self.states
             if answer.last:
                 request.answered.set()
 

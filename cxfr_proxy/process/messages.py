@@ -26,9 +26,10 @@ from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.tally import PastTransfer, Totals
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of this language. To be raised with every change."""
 
 
@@ -101,12 +102,14 @@ class Listing(StrEnum):
     TRANSFERS = "transfers"
     PLAN = "plan"
     """What a drain of a node would come to."""
+    STATES = "states"
+    """How many sessions are in which state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Answered by :class:`Report` where it is about counts, and always by :class:`Answer`. ``node``: which, where it is
-    about one."""
+    """Answered by :class:`Report` where it is about counts or states, and always by :class:`Answer`. ``node``: which,
+    where it is about one."""
 
     request: int
     what: Listing
@@ -164,7 +167,7 @@ class PutBack:
 @dataclass(frozen=True, slots=True)
 class WorkerCounts:
     """``awaited``: by node, who was cut from it and may still come for its session. ``waiting``: by node, why its drain
-    does not go on. ``full``: connections left waiting."""
+    does not go on."""
 
     sessions: int = 0
     connections: int = 0
@@ -173,15 +176,19 @@ class WorkerCounts:
     awaited: dict[str, int] | None = None
     waiting: dict[str, str] | None = None
     addresses: dict[str, int] | None = None
-    ended: dict[str, int] | None = None
-    forged: int = 0
-    late: int = 0
-    full: int = 0
+    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     counts: WorkerCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """One more transfer is over. Told one by one: there are too many numbers of them to tell all with each."""
+
+    transfer: PastTransfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +217,7 @@ class Answer:
     last: bool
     error: str | None
     plan: Forecast | None = None
+    states: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +278,7 @@ Message = (
     | Want
     | PutBack
     | Report
+    | Transferred
     | NodeDown
     | NodeGoing
     | Answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
@@ -31,12 +32,15 @@ from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 from cxfr_proxy.session.support import name_of
+from cxfr_proxy.session.tally import Tally, Totals
 
 _PROGRESS_SECONDS: Final = 0.2
 
 _log = logging.getLogger(__name__)
 
 
+COUNTED_AT_A_TIME: Final = 1000
+"""Sessions looked at between two checkpoints: some tenths of a millisecond."""
 PLANNED_AT_A_TIME: Final = 100
 """Moves planned between two checkpoints: some milliseconds, in which no session is served."""
 
@@ -49,6 +53,16 @@ class Sessions(Protocol):
 
     async def refresh(self) -> None:
         """Let :meth:`of_node` know what there is now."""
+
+    @property
+    def tally(self) -> Tally:
+        """All transfers there were."""
+
+    def totals(self) -> Totals:
+        """What else has happened, as far as it is known here."""
+
+    async def states(self) -> dict[str, int]:
+        """How many sessions are in which state; and :meth:`refresh`."""
 
     async def session_rows(self) -> list[SessionRow]: ...
 
@@ -162,23 +176,7 @@ class ProxyOperations:
 
     async def nodes(self) -> list[NodeRow]:
         await self._sessions.refresh()
-        return [self._node_row(node) for node in self._cluster]
-
-    def _node_row(self, node: Node) -> NodeRow:
-        counts = self._sessions.of_node(node.name)
-        return NodeRow(
-            name=node.name,
-            address=str(node.spec.address),
-            public=str(node.spec.public) if node.spec.public is not None else None,
-            wish="removed" if node.removed else str(node.wish),
-            health=str(node.health),
-            weight=node.spec.weight,
-            sessions=counts.sessions,
-            moved_away=counts.moved,
-            connect_failures=counts.connect_failures,
-            forged=counts.forged,
-            waiting=counts.expected,
-        )
+        return [node_row(node, self._sessions.of_node(node.name)) for node in self._cluster]
 
     async def sessions(self) -> list[SessionRow]:
         return await self._sessions.session_rows()
@@ -224,6 +222,37 @@ async def forecast(registry: Registry, cluster: Cluster, placement: Placement, n
             await trio.lowlevel.checkpoint()
         total.add(move)
     return total
+
+
+def node_row(node: Node, counts: NodeCounts) -> NodeRow:
+    return NodeRow(
+        name=node.name,
+        address=str(node.spec.address),
+        public=str(node.spec.public) if node.spec.public is not None else None,
+        wish="removed" if node.removed else str(node.wish),
+        health=str(node.health),
+        weight=node.spec.weight,
+        sessions=counts.sessions,
+        moved_away=counts.moved,
+        connect_failures=counts.connect_failures,
+        forged=counts.forged,
+        asked=counts.asked,
+        refused=counts.refused,
+        silent=counts.silent,
+        failed=counts.failed,
+        usable=node.usable,
+        waiting=counts.expected,
+    )
+
+
+async def session_states(registry: Registry) -> dict[str, int]:
+    """How many of this process's sessions are in which state."""
+    states: Counter[str] = Counter()
+    for number, relayed in enumerate(registry):
+        if number % COUNTED_AT_A_TIME == 0:
+            await trio.lowlevel.checkpoint()
+        states[relayed.session.state.value] += 1
+    return states
 
 
 def session_rows(registry: Registry, now: float) -> list[SessionRow]:

@@ -26,10 +26,19 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import announce, say_of_drain
 from cxfr_proxy.process.control import serve_control
+from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.nodelist import NodeList, attempt
-from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, forecast, session_rows, transfer_rows
+from cxfr_proxy.process.operations import (
+    ONE_PROCESS,
+    ProxyOperations,
+    forecast,
+    session_rows,
+    session_states,
+    transfer_rows,
+)
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.supervisor import Supervisor
+from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
@@ -39,6 +48,7 @@ from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry
 from cxfr_proxy.session.support import Support
+from cxfr_proxy.session.tally import Tally, Totals
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +90,10 @@ class Proxy:
             on_gone=self._nodes.forget_empty,
         )
         self.addresses: list[tuple[str, int]] = []
+        self._here = _Here(self.registry, self._cluster, self._placement, self._service)
         self.operations = ProxyOperations(
             self._cluster,
-            _Here(self.registry, self._cluster, self._placement),
+            self._here,
             self._mover,
             config.timeouts,
             self.reload,
@@ -103,6 +114,9 @@ class Proxy:
                 services.start_soon(self._checks.run)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
                 fitting = self._service.room.connections
+                if self._config.http is not None:
+                    figures = Figures(self._cluster, self._here, self._mover, stopping=self._is_stopping, room=fitting)
+                    await services.start(serve_http, self._config.http, figures)
                 announce(self._certificates, self.addresses, nodes=len(self._cluster), sessions=fitting)
                 task_status.started()
                 cut = await self._service.run(listeners)
@@ -117,6 +131,9 @@ class Proxy:
         if not self._service.stopping:
             emit(_log, "stopping", sessions=len(self.registry), within=self._config.timeouts.hard_stop_after)
             self._service.stop()
+
+    def _is_stopping(self) -> bool:
+        return self._service.stopping
 
     # --- the files
 
@@ -145,10 +162,21 @@ class Proxy:
 class _Here:
     """The sessions of a proxy that is one process."""
 
-    def __init__(self, registry: Registry, cluster: Cluster, placement: Placement) -> None:
+    def __init__(self, registry: Registry, cluster: Cluster, placement: Placement, service: Service) -> None:
         self._registry = registry
         self._placement = placement
         self._cluster = cluster
+        self._service = service
+
+    @property
+    def tally(self) -> Tally:
+        return self._registry.tally
+
+    def totals(self) -> Totals:
+        return self._service.totals
+
+    async def states(self) -> dict[str, int]:
+        return await session_states(self._registry)
 
     def of_node(self, name: str) -> NodeCounts:
         return self._registry.of_node(name)

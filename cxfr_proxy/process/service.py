@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -33,6 +34,7 @@ from cxfr_proxy.session.commands import Awakened, BoundTo, Ended, Event, Forged,
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry
+from cxfr_proxy.session.tally import Totals
 
 _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
@@ -120,6 +122,11 @@ class Service:
     async def _serve(self, sock: socket.socket, address: object) -> None:
         self._collector.session_comes()
         await self._server.serve(sock, address)
+
+    @property
+    def totals(self) -> Totals:
+        """What has happened here so far."""
+        return replace(self._registry.totals, waited=self.room.waited)
 
     def stop(self) -> None:
         """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""

@@ -36,6 +36,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import announce
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.drainer import FleetDrainer
+from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.fleet import Fleet, Grants, Slot
 from cxfr_proxy.process.keeper import Keeper
 from cxfr_proxy.process.launch import Launch, Launched, launch
@@ -61,11 +62,13 @@ from cxfr_proxy.process.messages import (
     Resumable,
     Setup,
     Stopped,
+    Transferred,
     Want,
 )
 from cxfr_proxy.process.nodelist import NodeList, attempt
 from cxfr_proxy.process.operations import ProxyOperations
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind_shared
@@ -115,7 +118,7 @@ class Supervisor:
             hear=self._hear,
             buried=self._buried,
         )
-        self._restarts = Restarts(self.fleet, lambda: self._keeper.stopping)
+        self._restarts = Restarts(self.fleet, self._is_stopping)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.fleet, pace)
         self._drainer = FleetDrainer(self._cluster, self.fleet, pace, config.transfer_rate, self.tell_nodes)
@@ -146,9 +149,14 @@ class Supervisor:
                 services.start_soon(self._restarts.run)
                 services.start_soon(self._tell_elsewhere)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
+                fitting = sessions_that_fit() * workers
+                if self._config.http is not None:
+                    figures = Figures(
+                        self._cluster, self.fleet, self._drainer, stopping=self._is_stopping, room=fitting
+                    )
+                    await services.start(serve_http, self._config.http, figures)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
-                    fitting = sessions_that_fit() * workers
                     announce(self._certificates, self.addresses, nodes=len(self._cluster), sessions=fitting)
                     task_status.started()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.fleet.sessions)
@@ -195,6 +203,8 @@ class Supervisor:
                     self._drainer.waits(drain, self.fleet.waiting_reason(name))
                 self._reported.set()
                 self._forget_empty()
+            case Transferred(transfer):
+                self.fleet.tally.add(transfer)
             case Want():
                 self._grants.wanted()
             case PutBack(tokens):
@@ -258,6 +268,9 @@ class Supervisor:
             emit(_log, "stopping", sessions=self.fleet.sessions, within=self._config.timeouts.hard_stop_after)
             self._close_sockets()
             self._keeper.stop()
+
+    def _is_stopping(self) -> bool:
+        return self._keeper.stopping
 
     async def reload(self) -> str:
         """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""

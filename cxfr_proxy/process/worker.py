@@ -56,10 +56,11 @@ from cxfr_proxy.process.messages import (
     Setup,
     Stop,
     Stopped,
+    Transferred,
     Want,
     WorkerCounts,
 )
-from cxfr_proxy.process.operations import forecast, session_rows, transfer_rows
+from cxfr_proxy.process.operations import forecast, session_rows, session_states, transfer_rows
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
@@ -69,6 +70,7 @@ from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, may_come_back, user_of
 from cxfr_proxy.session.support import Support
+from cxfr_proxy.session.tally import past_transfer
 from cxfr_proxy.xmpp.stream_management import Counters
 
 ROWS_AT_A_TIME: Final = 100
@@ -205,8 +207,10 @@ class _Parts:
         self._shifted: dict[str, Counters] = {}  # not told yet, by resumable id
 
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
-        """Tell what other workers may need: its client may come back to one of them."""
+        """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
         match event:
+            case commands.Transferred():
+                self._post(Transferred(past_transfer(relayed.session, event)))
             case commands.Asked(rung, _, _) if rung is Rung.SEE_OTHER_HOST:
                 user = user_of(relayed.session)
                 if user is not None:
@@ -250,10 +254,7 @@ class _Parts:
             },
             # What is too little to matter for the limit is not worth the words.
             addresses=registry.busy_addresses(max(1, limit // (4 * self.workers))) if limit is not None else {},
-            ended={str(reason): count for reason, count in registry.ended.items()},
-            forged=registry.forged,
-            late=registry.late,
-            full=self.service.room.waited,
+            totals=self.service.totals,
         )
 
     def remember(self, told: Remembered) -> None:
@@ -396,6 +397,8 @@ class Worker:
         if what is Listing.COUNTS:
             self._post_report(parts)
             self._channel.post(Answer(request, (), (), last=True, error=None))
+        elif what is Listing.STATES:
+            self._nursery.start_soon(self._answer_states, parts, request)
         elif what is Listing.PLAN:
             self._nursery.start_soon(self._answer_plan, parts, request, node or "")
         else:
@@ -404,6 +407,11 @@ class Worker:
     async def _answer_plan(self, parts: _Parts, request: int, node: str) -> None:
         plan = await forecast(parts.registry, parts.cluster, parts.placement, node) if node in parts.cluster else None
         self._channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
+
+    async def _answer_states(self, parts: _Parts, request: int) -> None:
+        states = await session_states(parts.registry)
+        self._post_report(parts)
+        self._channel.post(Answer(request, (), (), last=True, error=None, states=states))
 
     async def _answer_rows(self, parts: _Parts, request: int, what: Listing) -> None:
         now = trio.current_time()

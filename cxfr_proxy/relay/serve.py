@@ -42,6 +42,7 @@ from cxfr_proxy.xmpp.opening import PROCEED, BeginTls, ClientOpening, Opened, Re
 
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
+_TOO_MANY: Final = "connections-per-address"
 _LINGER_SECONDS: Final = 2.0
 """How long a client that is refused may take to close, so that what was sent to it is not lost in a reset."""
 
@@ -120,7 +121,8 @@ class ClientServer:
             endpoint = Endpoint.from_socket(sock)
             address = _address(client)
             if not self._registry.connected(address, self._config.limits.connections_per_address):
-                emit(_log, "client-refused", level=logging.WARNING, client=address, reason="connections-per-address")
+                self.refused(_TOO_MANY)
+                emit(_log, "client-refused", level=logging.WARNING, client=address, reason=_TOO_MANY)
                 return
             counted = address
             await _Connection(self, endpoint, client).run()
@@ -194,6 +196,10 @@ class ClientServer:
                     continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
+
+    def refused(self, reason: str) -> None:
+        """Count a connection that gets no session."""
+        self._registry.totals.count_refused(reason)
 
     def offers_starttls(self, client: Endpoint) -> bool:
         return self._config.starttls is StartTls.OPTIONAL and not client.is_tls
@@ -270,6 +276,7 @@ class _Connection:
         except RemoteError as error:
             # That no node can be reached is not the client's doing, and the operator's to know.
             level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
+            self._server.refused(error.condition)
             emit(
                 _log, "client-refused", level=level, client=self._address, condition=error.condition, reason=error.text
             )

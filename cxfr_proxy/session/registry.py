@@ -28,6 +28,7 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.support import Software, Support
+from cxfr_proxy.session.tally import Tally, Totals, past_transfer
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -85,8 +86,6 @@ class NodeCounts:
     """What happened to the sessions of one node; only ever grows, but ``sessions`` and ``expected``."""
 
     sessions: int = 0
-    expected: int = 0
-    """Logins that wait for their turn, or for the node to accept them."""
     asked: int = 0
     moved: int = 0
     refused: int = 0
@@ -94,6 +93,8 @@ class NodeCounts:
     failed: int = 0
     connect_failures: int = 0
     forged: int = 0
+    expected: int = 0
+    """Logins that wait for their turn, or for the node to accept them."""
 
 
 class Registry:
@@ -127,11 +128,9 @@ class Registry:
         self.addresses_elsewhere: dict[str, int] = {}
         self.nodes: dict[str, NodeCounts] = {}
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
-        self.ended: Counter[Reason] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
-        self.forged = 0
-        self.late = 0
-        """Stanzas that came after their stream was closed; see :class:`~cxfr_proxy.session.commands.Ended`."""
+        self.totals = Totals()
+        self.tally = Tally()
 
     # --- coming and going
 
@@ -283,6 +282,7 @@ class Registry:
         match event:
             case BoundTo():
                 self._logging_in.pop(relayed.id, None)
+                self.totals.logins += 1
             case Asked(rung, _, first):
                 counts.asked += first
                 user = user_of(session)
@@ -296,6 +296,7 @@ class Registry:
                 if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
                     self._await_resumption(session, now + AWAITED_SECONDS)
                 self.transfers[tried[-1]] += 1
+                self.tally.add(past_transfer(session, event))
                 counts.moved += tried[-1][1] is Outcome.MOVED
                 counts.failed += tried[-1][1] is not Outcome.MOVED
                 self.recent.append(
@@ -318,11 +319,10 @@ class Registry:
             case Learned(caps, knows_cxfr):
                 self.support.learn(caps, knows_cxfr)
             case Forged():
-                self.forged += 1
                 counts.forged += 1
             case Ended(reason, _, late, _):
-                self.ended[reason] += 1
-                self.late += late
+                self.totals.count_ended(reason)
+                self.totals.late += late
                 self._keep_counts(session.resumable_id)
                 if may_come_back(session, reason):
                     self.remember_lost(user_of(session), relayed.client_address, session.node, now)

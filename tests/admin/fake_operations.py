@@ -99,8 +99,10 @@ class FakeOperations:
 
     async def nodes(self) -> list[NodeRow]:
         return [
-            NodeRow("node1", "10.0.0.11:5222", "node1.example.org", "drain", "up", 1, 12, 3, 0, 2, waiting=7),
-            NodeRow("node2", "10.0.0.12:5222", None, "ready", "down", 20, 1234, 0, 17, 0),
+            NodeRow(
+                "node1", "10.0.0.11:5222", "node1.example.org", "drain", "up", 1, 12, 3, 0, 2, 5, 1, 0, 1, False, 7
+            ),
+            NodeRow("node2", "10.0.0.12:5222", None, "ready", "down", 20, 1234, 0, 17, 0, usable=False),
         ]
 
     async def sessions(self) -> list[SessionRow]:

@@ -90,6 +90,11 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "connect_failures": 17,
         "forged": 0,
         "waiting": 0,
+        "asked": 0,
+        "refused": 0,
+        "silent": 0,
+        "failed": 0,
+        "usable": False,
     }
 
 

@@ -48,6 +48,7 @@ class FakeWorker:
         self.channel = Channel(theirs, self._hear)
         self.heard: list[tuple[float, Message]] = []
         self.counts = WorkerCounts()
+        self.states: dict[str, int] = {}
         self.plan: Forecast | None = None
         """What it says that a drain would come to."""
         self._ended = trio.Event()
@@ -77,10 +78,11 @@ class FakeWorker:
             case Setup() if self.house.greet:
                 self.greet()
             case Ask(request, what):
-                if what is Listing.COUNTS:
+                if what in (Listing.COUNTS, Listing.STATES):
                     self.channel.post(Report(self.counts))
                 plan = self.plan if what is Listing.PLAN else None
-                self.channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
+                states = self.states if what is Listing.STATES else None
+                self.channel.post(Answer(request, (), (), last=True, error=None, plan=plan, states=states))
             case ReloadCertificates(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None))
             case Stop():

@@ -47,13 +47,17 @@ from cxfr_proxy.process.messages import (
     Setup,
     Stop,
     Stopped,
+    Transferred,
     Want,
     WorkerCounts,
     decode,
     encode,
 )
+from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.drain_stages import Stage
+from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.tally import Attempt, PastTransfer, Totals
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 NODES = """
@@ -64,6 +68,7 @@ node3 unix:/run/c2s
 CONFIG = Config(
     backends=Path("nodes.txt"),
     listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)),
+    http=ListenAddress("127.0.0.1", 9222),
     domain=("example.org",),
     cxfr_deny=(ClientMatch(Trait.CAPS, "https://a.example#v="), ClientMatch(Trait.DOMAIN, "example.org")),
     redirect_targets=(HostPattern("*.example.org"), HostPattern("2001:db8::1")),
@@ -103,6 +108,16 @@ counts = st.builds(
     waiting=st.none() | st.dictionaries(texts, texts, max_size=3),
     awaited=st.none() | counted,
     addresses=st.none() | counted,
+    totals=st.builds(Totals, ints, ints, ints, counted, counted),
+)
+attempts = st.builds(Attempt, st.sampled_from(Rung), st.sampled_from(Outcome))
+past_transfers = st.builds(
+    PastTransfer,
+    texts,
+    st.sampled_from(Trigger),
+    texts,
+    st.lists(attempts, min_size=1, max_size=3).map(tuple),
+    st.floats(min_value=0, allow_infinity=False),
 )
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
@@ -127,6 +142,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Want, ints, ints, ints),
     st.builds(PutBack, ints),
     st.builds(Report, counts),
+    st.builds(Transferred, past_transfers),
     st.builds(NodeDown, texts, texts),
     st.builds(NodeGoing, texts),
     st.builds(
@@ -137,6 +153,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.booleans(),
         st.none() | texts,
         st.none() | st.builds(Forecast, ints, ints, ints, counted),
+        st.none() | counted,
     ),
     st.builds(Stopped, st.booleans()),
     st.builds(Redirected, texts),

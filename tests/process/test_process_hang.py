@@ -33,7 +33,7 @@ async def test_one_that_hangs_is_killed_and_replaced(
         assert not first.alive
         rows = await it.supervisor.operations.workers()
         assert [(row.deaths, row.hung, row.state) for row in rows] == [(1, 1, "up"), (0, 0, "up")]
-        assert it.supervisor.fleet.ended["worker-died"] == 3
+        assert it.supervisor.fleet.totals().ended["worker-died"] == 3
         assert [message for message in caplog.messages if message.startswith("worker-")] == [
             "worker-hung",
             "worker-died",

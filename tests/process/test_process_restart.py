@@ -222,7 +222,7 @@ async def test_one_dies_while_it_leaves(tmp_path: Path, autojump_clock: MockCloc
         old.die()
         assert (await last(it)).left == 0
         assert [row.deaths for row in await it.supervisor.operations.workers()] == [1, 0]
-        assert it.supervisor.fleet.ended["worker-died"] == 3
+        assert it.supervisor.fleet.totals().ended["worker-died"] == 3
 
 
 async def test_one_that_does_not_leave_is_killed(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -72,7 +72,7 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
         await trio.sleep(0.01)
         assert it.launched[-1] - died < 0.01
         assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=2, asked=6, moved=5, forged=1)
-        assert it.supervisor.fleet.ended["worker-died"] == 3
+        assert it.supervisor.fleet.totals().ended["worker-died"] == 3
         assert len(it.all) == 3
         new = it.workers[1]
         assert new.nodes["node2"].wish is Wish.DRAIN

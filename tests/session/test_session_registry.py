@@ -152,7 +152,7 @@ def test_the_counts_of_a_real_transfer() -> None:
     for event in relayed.script.events:
         subject.note(relayed, event, 0.0)
     assert subject.of_node("a") == NodeCounts(asked=1, moved=1, silent=1)
-    assert subject.ended == {Reason.TRANSFERRED: 1}
+    assert subject.totals.ended == {Reason.TRANSFERRED: 1}
     assert subject.redirected_lately(USER, 1.0)
 
 
@@ -170,7 +170,7 @@ def test_ends_forgeries_and_late_stanzas() -> None:
     subject.note(relayed, Ended(Reason.CLIENT_LOST, None, 3, 100), 0.0)
     subject.note(relayed, Ended(Reason.CLIENT_LOST, None, 1, 0), 0.0)
     assert subject.of_node(relayed.session.node).forged == 1
-    assert (subject.forged, subject.late, subject.ended) == (1, 4, {Reason.CLIENT_LOST: 2})
+    assert (subject.totals.late, subject.totals.ended) == (4, {Reason.CLIENT_LOST: 2})
 
 
 def test_a_redirect_is_remembered_as_long_as_its_window() -> None:

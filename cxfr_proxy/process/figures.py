@@ -1,0 +1,85 @@
+"""The running proxy in figures: what :mod:`cxfr_proxy.admin.metrics` makes a page of, gathered from where it is known.
+
+Making it costs some milliseconds, in which a proxy of one process serves nobody. So there is one at a time, and between
+two a pause that keeps what they take to a small share of the time, however many ask.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cxfr_proxy import __version__
+from cxfr_proxy.admin.metrics import DrainFigures, Exposition, ProcessFigures, Snapshot, expose
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.process.link import State
+from cxfr_proxy.process.nodelist import Drainer
+from cxfr_proxy.process.operations import Sessions, node_row
+from cxfr_proxy.relay import engine
+from cxfr_proxy.xmpp import framing
+
+_SHARE: Final = 0.02
+"""Of the time, for making pages."""
+
+
+class Figures:
+    """A :class:`~cxfr_proxy.admin.http.Source`. ``stopping`` says whether the proxy is; ``room`` is how many
+    connections fit."""
+
+    def __init__(
+        self, cluster: Cluster, sessions: Sessions, drainer: Drainer, *, stopping: Callable[[], bool], room: int
+    ) -> None:
+        self._cluster = cluster
+        self._sessions = sessions
+        self._drainer = drainer
+        self._stopping = stopping
+        self._room = room
+        self._started = time.time()
+        self._turn = trio.Lock()
+        self._next = -float("inf")
+
+    def unready(self) -> str | None:
+        if self._stopping():
+            return "the proxy is stopping"
+        if not any(row.state == State.UP for row in self._sessions.worker_rows()):
+            return "no worker serves"
+        if not any(node.usable for node in self._cluster):
+            return "no node is ready and up"
+        return None
+
+    async def metrics(self, accept: str) -> Exposition:
+        async with self._turn:
+            await trio.sleep_until(self._next)
+            states = await self._sessions.states()
+            began = time.thread_time()
+            exposition = expose(self._snapshot(states), accept)
+            self._next = trio.current_time() + (time.thread_time() - began) / _SHARE
+            return exposition
+
+    def _snapshot(self, states: dict[str, int]) -> Snapshot:
+        drains = [
+            DrainFigures(name, drain.stage, self._drainer.left(name), waits=drain.reason is not None)
+            for name, drain in self._drainer.drains.items()
+        ]
+        return Snapshot(
+            build={"version": __version__, "framer": framing.ENGINE, "relay": engine.ENGINE},
+            nodes=[node_row(node, self._sessions.of_node(node.name)) for node in self._cluster],
+            workers=self._sessions.worker_rows(),
+            drains=drains,
+            states=states,
+            totals=self._sessions.totals(),
+            tally=self._sessions.tally,
+            room=self._room,
+            rate=self._drainer.rate,
+            process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),
+        )
+
+
+def _resident_bytes() -> int:
+    """proc(5): the second number is pages in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

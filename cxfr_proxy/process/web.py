@@ -1,0 +1,179 @@
+"""The HTTP server: sockets, limits and times around :mod:`cxfr_proxy.admin.http`. The protocol is h11's to know.
+
+Who watches a proxy needs an answer above all while it is in trouble, and whoever else can reach the port may be a part
+of that trouble. So:
+
+- A connection costs little: a request has a limit in bytes and, once it has begun, in time; no body is read; an answer
+  that is not taken in time ends the connection.
+- There are so many connections at most, and whoever comes finds a place: the one that has waited the longest without
+  asking for anything is closed for it.
+- What is no HTTP is answered with a 400 (or what h11 thinks fits better), and is the end of the connection. A defect is
+  logged, and answered with a 500 that says nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from http import HTTPStatus
+from typing import Final, NoReturn
+
+import h11
+import trio
+
+from cxfr_proxy.admin.http import Answer, Source, answer, said
+from cxfr_proxy.events import emit
+from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.relay.listen import bind
+
+MAX_HEAD_BYTES: Final = 8192
+"""What other servers take; a scrape's has some 400."""
+MAX_CONNECTIONS: Final = 32
+"""A few who watch, with a connection each; the descriptors are out of what the proxy keeps for itself."""
+REQUEST_SECONDS: Final = 10.0
+"""From its first byte, or from connecting, to a complete request."""
+IDLE_SECONDS: Final = 75.0
+"""Between two requests on a connection: a scrape a minute, the longest usual interval, can keep its own."""
+ANSWER_SECONDS: Final = 10.0
+"""For making an answer, and for taking it: as long as Prometheus waits for one."""
+_LINGER_SECONDS: Final = 1.0
+"""For who was answered in the middle of what he said to read it, before a reset destroys it."""
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_http(
+    address: ListenAddress, source: Source, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> NoReturn:
+    """Answer requests until cancelled; ``started`` once there can be some. Raises :class:`ConfigError`."""
+    listeners = bind([address])
+    for listener in listeners:
+        host, port = listener.socket.getsockname()[:2]
+        emit(_log, "http-listening", address=host, port=port)
+    task_status.started()
+    await trio.serve_listeners(HttpServer(source).serve, listeners)
+
+
+class HttpServer:
+    """All connections; :meth:`serve` is one of them."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.connections = 0
+        self._waiting: OrderedDict[_Connection, None] = OrderedDict()
+        """Those that have not asked for anything yet, or again; longest first."""
+
+    async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """Until it is closed, which is done here. Nothing but cancellation leaves here as an exception."""
+        connection = _Connection(stream)
+        async with stream:
+            if not self._make_room():
+                return
+            self.connections += 1
+            try:
+                with connection.life:
+                    await self._converse(connection)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                pass  # nobody is there to be told, or reads it
+            except Exception as exc:
+                emit(_log, "http-defect", level=logging.ERROR, exc_info=exc)
+            finally:
+                self.connections -= 1
+
+    def _make_room(self) -> bool:
+        """Whether one more may stay."""
+        if self.connections < MAX_CONNECTIONS:
+            return True
+        if not self._waiting:
+            return False
+        oldest, _ = self._waiting.popitem(last=False)
+        oldest.life.cancel()
+        return True
+
+    async def _converse(self, connection: _Connection) -> None:
+        patience = REQUEST_SECONDS
+        while True:
+            self._waiting[connection] = None
+            try:
+                request = await connection.next_request(patience)
+            finally:
+                self._waiting.pop(connection, None)
+            if request is None:
+                return
+            found = request if isinstance(request, Answer) else await self._answer(request)
+            if not await connection.say(found):
+                return
+            patience = IDLE_SECONDS
+
+    async def _answer(self, request: h11.Request) -> Answer:
+        accept = b",".join(value for name, value in request.headers if name == b"accept")
+        method, target = request.method.decode("ascii"), request.target.decode("latin-1")
+        try:
+            with trio.fail_after(ANSWER_SECONDS):
+                return await answer(self._source, method, target, accept.decode("latin-1"))
+        except trio.TooSlowError:
+            return said(HTTPStatus.SERVICE_UNAVAILABLE, "too many are asking")
+        except Exception as exc:
+            emit(_log, "http-defect", level=logging.ERROR, exc_info=exc)
+            return said(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+class _Connection:
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.life = trio.CancelScope()
+        self._stream = stream
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._head_only = False
+
+    async def next_request(self, patience: float) -> h11.Request | Answer | None:
+        """``None``: there is none more. An answer: it is none, or took too long. ``patience`` in seconds, until it
+        begins."""
+        self._head_only = False
+        begun = bool(self._http.trailing_data[0])
+        with trio.move_on_after(REQUEST_SECONDS if begun else patience) as waiting:
+            try:
+                while (event := self._http.next_event()) is h11.NEED_DATA:
+                    data = await self._stream.receive_some(MAX_HEAD_BYTES)
+                    if data and not begun:
+                        begun = True
+                        waiting.deadline = min(waiting.deadline, trio.current_time() + REQUEST_SECONDS)
+                    self._http.receive_data(bytes(data))
+                if not isinstance(event, h11.Request):
+                    return None
+                self._head_only = event.method == b"HEAD"
+                self._http.next_event()  # its end, if it has no body
+            except h11.RemoteProtocolError as exc:
+                return said(HTTPStatus(exc.error_status_hint))
+            return event
+        return said(HTTPStatus.REQUEST_TIMEOUT) if begun else None
+
+    async def say(self, what: Answer) -> bool:
+        """Whether another request may follow."""
+        last = self._http.their_state is not h11.DONE
+        headers = [
+            ("Content-Type", what.content_type),
+            ("Content-Length", str(len(what.body))),
+            ("Cache-Control", "no-store"),
+            *((("Allow", what.allow),) if what.allow is not None else ()),
+            *((("Connection", "close"),) if last else ()),
+        ]
+        sent = self._send(h11.Response(status_code=what.status, headers=headers, reason=what.status.phrase))
+        if not self._head_only:
+            sent += self._send(h11.Data(data=what.body))
+        sent += self._send(h11.EndOfMessage())
+        with trio.fail_after(ANSWER_SECONDS):
+            await self._stream.send_all(sent)
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            return True
+        await self._linger()
+        return False
+
+    def _send(self, event: h11.Event) -> bytes:
+        return self._http.send(event) or b""
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(_LINGER_SECONDS):
+            await self._stream.send_eof()
+            while await self._stream.receive_some(MAX_HEAD_BYTES):
+                pass

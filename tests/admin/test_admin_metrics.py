@@ -1,0 +1,238 @@
+"""The exposition, read back by the library's own parsers, and held against the table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import parser
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics import parser as openmetrics_parser
+
+from cxfr_proxy.admin.metrics import (
+    METRICS,
+    DrainFigures,
+    ProcessFigures,
+    Snapshot,
+    Type,
+    expose,
+    render_markdown,
+)
+from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.drain_stages import Stage
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.support import MEASURED, Software, name_of
+from cxfr_proxy.session.tally import Attempt, PastTransfer, Tally, Totals
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
+OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
+
+
+def tally() -> Tally:
+    filled = Tally()
+    refused, moved = Attempt(Rung.CXFR, Outcome.REFUSED), Attempt(Rung.RESET, Outcome.MOVED)
+    filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3))
+    filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (moved,), 99.0))
+    filled.add(PastTransfer("gone", Trigger.NODE_LOST, "other", (Attempt(Rung.CXFR, Outcome.MOVED),), 0.01))
+    return filled
+
+
+SNAPSHOT = Snapshot(
+    build={"version": "1.2.3", "framer": "native", "relay": "python"},
+    nodes=[
+        NodeRow("node1", "10.0.0.1:5222", None, "drain", "up", 2, 7, 5, 3, 1, 9, 4, 2, 6, usable=False),
+        NodeRow("node2", "10.0.0.2:5222", "b.example:5222", "ready", "down", 1, 0, 0, 8, 0),
+    ],
+    workers=[
+        WorkerRow(1, 10, "leaving", 3, 4, 2, 1, 5),
+        WorkerRow(1, 11, "up", 30, 40, 2, 1, 5),
+        WorkerRow(2, None, "waiting", 0, 0, 9),
+    ],
+    drains=[DrainFigures("node1", Stage.AWAKE, 7, waits=True)],
+    states={"bound": 5, "negotiating": 2},
+    totals=Totals(11, 12, 13, {"stalled": 14, "worker-died": 3}, {"remote-connection-failed": 15}),
+    tally=tally(),
+    room=1000,
+    rate=2.5,
+    process=ProcessFigures(1.7e9, 12.5, 1 << 20),
+)
+
+
+def families(snapshot: Snapshot = SNAPSHOT) -> dict[str, Family]:
+    """By the table's names."""
+    text = expose(snapshot).body.decode()
+    parsed = {each.name: each for each in parser.text_string_to_metric_families(text)}
+    return {name + "_total" * (each.type == "counter"): each for name, each in parsed.items()}
+
+
+def openmetrics(body: bytes) -> list[Family]:
+    """By a parser that refuses much of what the other one lets pass."""
+    return list(openmetrics_parser.text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
+
+
+def samples(name: str) -> dict[tuple[str, ...], float]:
+    labels = next(metric.labels for metric in METRICS if metric.name == name)
+    return {tuple(each.labels[label] for label in labels): each.value for each in families()[name].samples}
+
+
+def test_every_row_is_there_with_its_type_and_help() -> None:
+    found = families()
+    assert list(found) == [metric.name for metric in METRICS]
+    for metric in METRICS:
+        assert found[metric.name].type == metric.type
+        assert found[metric.name].documentation == metric.help
+        assert found[metric.name].samples, metric.name
+        for sample in found[metric.name].samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
+
+
+def test_openmetrics_is_the_same_and_valid() -> None:
+    exposition = expose(SNAPSHOT, OPENMETRICS)
+    assert exposition.content_type.startswith("application/openmetrics-text; version=1.0.0")
+    read = openmetrics(exposition.body)
+    plain = families().values()
+    assert [sample[:3] for each in read for sample in each.samples] == [
+        sample[:3] for each in plain for sample in each.samples
+    ]
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html,*/*;q=0.1", "application/openmetrics-textile", "\xff,;;,="])
+def test_who_does_not_ask_for_it_gets_plain_text(accept: str) -> None:
+    exposition = expose(SNAPSHOT, accept)
+    assert exposition.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert exposition.body == expose(SNAPSHOT).body
+
+
+def test_names_and_units() -> None:
+    names = [metric.name for metric in METRICS]
+    assert len(set(names)) == len(names)
+    for metric in METRICS:
+        assert re.fullmatch("(cxfr|process)(_[a-z]+)+", metric.name)
+        assert metric.name.endswith("_total") == (metric.type is Type.COUNTER)
+        assert metric.help.endswith(".")
+        assert not re.search("milli|minutes|kilo|percent", metric.name)
+
+
+def test_no_label_is_a_user_or_an_address() -> None:
+    """Though the snapshot has addresses of nodes."""
+    for family in families().values():
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                assert label not in ("jid", "user", "address", "client", "caps", "resource")
+                assert "@" not in value
+                assert not re.search(r"\d+\.\d+\.\d+\.\d+|b\.example", value)
+
+
+def test_whatever_a_client_says_its_software_is_one_of_few() -> None:
+    known = {habit.name for habit in MEASURED} | {"other", "unknown"}
+    said = ("romeo@example.org", "10.0.0.1", "", "gajim.org", "x" * 10_000, "a\nb", "gajim.X")
+    for caps in (None, *said):
+        for resource in (None, *said):
+            for agent in (None, *said):
+                assert name_of(Software(caps, resource, agent)) in known
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cxfr_build_info", {("1.2.3", "native", "python"): 1}),
+        ("cxfr_sessions", {("negotiating",): 2, ("bound",): 5, ("transferring",): 0, ("closing",): 0}),
+        ("cxfr_connections", {(): 44}),
+        ("cxfr_connections_max", {(): 1000}),
+        ("cxfr_connections_waited_total", {(): 13}),
+        ("cxfr_connections_refused_total", {("remote-connection-failed",): 15}),
+        ("cxfr_logins_total", {(): 11}),
+        ("cxfr_late_stanzas_total", {(): 12}),
+        (
+            "cxfr_transfers_total",
+            {
+                ("node1", "Gajim", "drain", "reset", "moved"): 2,
+                ("gone", "other", "node-lost", "cxfr", "moved"): 1,
+            },
+        ),
+        (
+            "cxfr_transfer_attempts_total",
+            {("Gajim", "cxfr", "refused"): 1, ("Gajim", "reset", "moved"): 2, ("other", "cxfr", "moved"): 1},
+        ),
+        ("cxfr_transfers_per_second_max", {(): 2.5}),
+        ("cxfr_node_usable", {("node1",): 0, ("node2",): 1}),
+        ("cxfr_node_weight", {("node1",): 2, ("node2",): 1}),
+        ("cxfr_node_sessions", {("node1",): 7, ("node2",): 0}),
+        ("cxfr_node_asked_total", {("node1",): 9, ("node2",): 0}),
+        ("cxfr_node_moved_total", {("node1",): 5, ("node2",): 0}),
+        ("cxfr_node_refused_total", {("node1",): 4, ("node2",): 0}),
+        ("cxfr_node_silent_total", {("node1",): 2, ("node2",): 0}),
+        ("cxfr_node_failed_total", {("node1",): 6, ("node2",): 0}),
+        ("cxfr_node_connect_failures_total", {("node1",): 3, ("node2",): 8}),
+        ("cxfr_node_forged_total", {("node1",): 1, ("node2",): 0}),
+        ("cxfr_drain_remaining_sessions", {("node1",): 7}),
+        ("cxfr_drain_waiting", {("node1",): 1}),
+        ("cxfr_worker_sessions", {("1",): 33, ("2",): 0}),
+        ("cxfr_worker_connections", {("1",): 44, ("2",): 0}),
+        ("cxfr_worker_deaths_total", {("1",): 2, ("2",): 9}),
+        ("cxfr_worker_hangs_total", {("1",): 1, ("2",): 0}),
+        ("cxfr_worker_replacements_total", {("1",): 5, ("2",): 0}),
+        ("process_start_time_seconds", {(): 1.7e9}),
+        ("process_cpu_seconds_total", {(): 12.5}),
+        ("process_resident_memory_bytes", {(): 1 << 20}),
+    ],
+)
+def test_where_values_come_from(name: str, expected: dict[tuple[str, ...], float]) -> None:
+    assert samples(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "ones"),
+    [
+        ("cxfr_node_wish", {("node1", "drain"), ("node2", "ready")}),
+        ("cxfr_node_health", {("node1", "up"), ("node2", "down")}),
+        ("cxfr_drain_stage", {("node1", "awake")}),
+        ("cxfr_workers", {("leaving",), ("up",), ("waiting",)}),
+    ],
+)
+def test_what_is_one_of_several(name: str, ones: set[tuple[str, ...]]) -> None:
+    found = samples(name)
+    assert {labels for labels, value in found.items() if value == 1} == ones
+    assert set(found.values()) == {0, 1}
+
+
+def test_a_wish_or_state_that_nobody_thought_of_would_be_seen() -> None:
+    removed = replace(SNAPSHOT, nodes=[replace(row, wish="removed") for row in SNAPSHOT.nodes])
+    by_node = Counter[str]()
+    for sample in families(removed)["cxfr_node_wish"].samples:
+        by_node[sample.labels["node"]] += int(sample.value)
+    assert by_node == {"node1": 1, "node2": 1}
+
+
+def test_all_ends_are_there_to_be_asked_for() -> None:
+    found = samples("cxfr_sessions_ended_total")
+    assert {reason: count for (reason,), count in found.items() if count} == {"stalled": 14, "worker-died": 3}
+    assert found[("client-lost",)] == 0
+
+
+def test_the_histogram_is_cumulative() -> None:
+    read = [
+        sample for sample in families()["cxfr_transfer_duration_seconds"].samples if sample.labels["rung"] == "reset"
+    ]
+    buckets = {sample.labels["le"]: sample.value for sample in read if sample.name.endswith("_bucket")}
+    assert (buckets["0.25"], buckets["0.5"], buckets["60.0"], buckets["+Inf"]) == (0, 1, 1, 2)
+    rest = {sample.name: sample.value for sample in read if not sample.name.endswith("_bucket")}
+    assert rest == {
+        "cxfr_transfer_duration_seconds_count": 2,
+        "cxfr_transfer_duration_seconds_sum": pytest.approx(99.3),
+    }
+
+
+def test_a_proxy_that_has_just_begun() -> None:
+    empty = replace(SNAPSHOT, nodes=[], workers=[], drains=[], states={}, totals=Totals(), tally=Tally())
+    assert families(empty)
+    assert openmetrics(expose(empty, OPENMETRICS).body)
+
+
+def test_the_document_is_drawn_from_the_table() -> None:
+    """Else: ``make docs``."""
+    assert DOCUMENT.read_text(encoding="utf-8") == render_markdown()

@@ -1,0 +1,196 @@
+"""The figures of a supervisor whose workers say what the test lets them say: what is added up, and never goes back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from fake_workers import FakeWorker, House, house
+from prometheus_client import parser
+from trio.testing import MockClock
+
+from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.process.figures import Figures
+from cxfr_proxy.process.fleet import STATES_SECONDS
+from cxfr_proxy.process.messages import Report, Transferred, WorkerCounts
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.tally import Attempt, PastTransfer, Totals
+
+Scrape = dict[tuple[str, ...], float]
+"""By name and labels' values, these in the order of the labels' names."""
+
+
+def figures(it: House) -> Figures:
+    supervisor = it.supervisor
+    return Figures(
+        supervisor._cluster, supervisor.fleet, supervisor._drainer, stopping=supervisor._is_stopping, room=100
+    )
+
+
+async def scrape(subject: Figures) -> tuple[Scrape, set[tuple[str, ...]]]:
+    """All samples, and which of them are counters."""
+    text = (await subject.metrics("")).body.decode()
+    samples: Scrape = {}
+    counters = set()
+    for family in parser.text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = (sample.name, *(sample.labels[label] for label in sorted(sample.labels)))
+            samples[key] = sample.value
+            if family.type in ("counter", "histogram"):
+                counters.add(key)
+    return samples, counters
+
+
+def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> Transferred:
+    return Transferred(PastTransfer(node, Trigger.DRAIN, "Gajim", (Attempt(Rung.CXFR, outcome),), 0.2))
+
+
+def live(worker: FakeWorker, **more: int) -> None:
+    """One more of everything has happened there."""
+    before = worker.counts
+    totals = Totals(ended={"client-lost": 1}, refused={"host-unknown": 1}, logins=1, late=1, waited=1)
+    totals.include(before.totals)
+    nodes = dict(before.nodes or {})
+    node = nodes.get("node1", NodeCounts())
+    nodes["node1"] = NodeCounts(
+        5, node.asked + 1, node.moved + 1, node.refused + 1, node.silent + 1, node.failed + 1, node.connect_failures + 1
+    )
+    worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals)
+    worker.channel.post(Report(worker.counts))
+    worker.channel.post(transfer())
+
+
+async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Workers work, die, hang and are replaced; every scrape has all counters of the last one, and none lower."""
+    async with house(tmp_path) as it:
+        subject = figures(it)
+        last: Scrape = {}
+
+        async def look() -> Scrape:
+            nonlocal last
+            await trio.sleep(0.1)
+            now, counters = await scrape(subject)
+            lower = {key for key, value in last.items() if now.get(key, -1) < value}
+            assert not lower
+            last = {key: value for key, value in now.items() if key in counters}
+            return now
+
+        for turn in range(1, 9):
+            for worker in it.workers.values():
+                live(worker)
+            seen = await look()
+            for name in ("node_asked", "node_moved", "node_refused", "node_silent", "node_connect_failures"):
+                assert seen[f"cxfr_{name}_total", "node1"] == 2 * turn
+            assert seen["cxfr_transfers_total", "node1", "moved", "cxfr", "Gajim", "drain"] == 2 * turn
+            assert seen["cxfr_transfer_duration_seconds_count", "cxfr"] == 2 * turn
+            assert seen[("cxfr_logins_total",)] == 2 * turn
+            assert seen[("cxfr_late_stanzas_total",)] == 2 * turn
+            assert seen[("cxfr_connections_waited_total",)] == 2 * turn
+            assert seen["cxfr_sessions_ended_total", "client-lost"] == 2 * turn
+            assert seen["cxfr_connections_refused_total", "host-unknown"] == 2 * turn
+            match turn % 4:
+                case 1:
+                    it.workers[1].die()
+                case 2:
+                    it.supervisor.operations.restart_workers()
+                    await trio.sleep(1)
+                case 3:
+                    it.workers[2].hangs = True
+                    await trio.sleep(40)
+            await look()
+        final = await look()
+        assert final["cxfr_sessions_ended_total", "worker-died"] == 4 * 5
+        assert final["cxfr_worker_deaths_total", "1"] == 2
+        assert final["cxfr_worker_deaths_total", "2"] == 2
+        assert final["cxfr_worker_hangs_total", "2"] == 2
+        assert final["cxfr_worker_replacements_total", "1"] == 2
+        assert final["cxfr_worker_replacements_total", "2"] == 2
+        assert final["cxfr_workers", "up"] == 2
+
+
+async def test_states_and_one_worker_that_does_not_answer(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What it said last is told, and nobody waits long for it."""
+    async with house(tmp_path) as it:
+        subject = figures(it)
+        it.workers[1].states = {"bound": 3, "negotiating": 1}
+        it.workers[2].states = {"bound": 2}
+        seen, _ = await scrape(subject)
+        assert (seen["cxfr_sessions", "bound"], seen["cxfr_sessions", "negotiating"]) == (5, 1)
+        await it.supervisor.operations.nodes()  # for which they are asked for their counts alone
+        it.workers[1].hangs = True
+        it.workers[2].states = {"bound": 1}
+        await trio.sleep(1)  # since it was asked
+        began = trio.current_time()
+        seen, _ = await scrape(subject)
+        assert (seen["cxfr_sessions", "bound"], seen["cxfr_sessions", "negotiating"]) == (4, 1)
+        assert trio.current_time() - began == pytest.approx(STATES_SECONDS)
+
+
+async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery)
+        it.greet = False
+        subject = figures(it)
+        nursery.start_soon(it.supervisor.run)
+        assert subject.unready() == "no worker serves"
+        await trio.sleep(1)
+        assert subject.unready() == "no worker serves"
+        it.all[0].greet()
+        await trio.sleep(1)
+        assert subject.unready() is None
+        it.supervisor.operations.drain("node1")
+        assert subject.unready() is None, "there is another"
+        it.supervisor._cluster.get("node2").health = Health.DOWN
+        assert subject.unready() == "no node is ready and up"
+        it.supervisor._cluster.get("node2").health = Health.UP
+        it.supervisor.stop()
+        assert subject.unready() == "the proxy is stopping"
+        nursery.cancel_scope.cancel()
+
+
+async def test_drains(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        subject = figures(it)
+        it.workers[1].report(node1=NodeCounts(sessions=3))
+        await trio.sleep(1)
+        it.supervisor.operations.drain("node1", grace=10, rate=7)
+        seen, _ = await scrape(subject)
+        assert seen["cxfr_drain_stage", "node1", "grace"] == 1
+        assert seen["cxfr_drain_waiting", "node1"] == 1
+        assert seen["cxfr_drain_remaining_sessions", "node1"] == 3
+        assert seen[("cxfr_transfers_per_second_max",)] == 7
+        assert seen["cxfr_node_usable", "node1"] == 0
+        await trio.sleep(11)
+        seen, _ = await scrape(subject)
+        assert (seen["cxfr_drain_stage", "node1", "grace"], seen["cxfr_drain_stage", "node1", "all"]) == (0, 1)
+        assert seen["cxfr_drain_waiting", "node1"] == 0
+        it.supervisor.operations.undrain("node1")
+        seen, _ = await scrape(subject)
+        assert not [key for key in seen if key[0].startswith("cxfr_drain")]
+
+
+async def test_however_many_ask_it_takes_a_small_share_of_the_time(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = iter(range(1000))
+    monkeypatch.setattr(time, "thread_time", lambda: next(spent) * 0.01)  # 10 ms from look to look
+    async with house(tmp_path) as it:
+        subject = figures(it)
+        began = trio.current_time()
+        async with trio.open_nursery() as asking:
+            for _ in range(11):
+                asking.start_soon(subject.metrics, "")
+        assert trio.current_time() - began == pytest.approx(10 * 0.01 / 0.02, rel=0.3)
+
+
+async def test_figures_of_the_process(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        seen, _ = await scrape(figures(it))
+        assert abs(seen[("process_start_time_seconds",)] - time.time()) < 60
+        assert seen[("process_resident_memory_bytes",)] > 10 << 20
+        assert 0 < seen[("process_cpu_seconds_total",)] <= time.process_time()
+        assert seen[("cxfr_connections_max",)] == 100
