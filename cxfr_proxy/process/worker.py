@@ -64,7 +64,6 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
-from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, may_come_back, user_of
 from cxfr_proxy.session.support import Support
@@ -202,7 +201,7 @@ class _Parts:
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them."""
         match event:
-            case commands.Asked(rung, _, _) if rung is Rung.SEE_OTHER_HOST:
+            case commands.Redirected():
                 user = user_of(relayed.session)
                 if user is not None:
                     self._post(Redirected(user))

@@ -158,6 +158,7 @@ class ClientSide(Moving):
             if answer.accepted:
                 if not transfer.accepted:  # saying it again gains no time
                     self.deadline = self._now + self._policy.timeouts.cxfr_timeout
+                    self._note_redirect(transfer)  # it may be there before it has left here
                 self._knows_cxfr = transfer.accepted = True
                 self._learn(True)
             else:

@@ -148,6 +148,11 @@ class Transferred:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirected:
+    """The client goes to another address, because it was told to: by whichever rung, or by a node that is trusted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
     """Whether clients with these capabilities (``node#ver``) know the connection transfer, as one of them has shown;
     ``None``: it was silent."""
@@ -217,6 +222,7 @@ Event = (
     | Asked
     | Answered
     | Transferred
+    | Redirected
     | Learned
     | Forged
     | Awakened

@@ -19,6 +19,7 @@ from cxfr_proxy.session.commands import (
     Event,
     Outcome,
     Reason,
+    Redirected,
     Report,
     Send,
     Side,
@@ -29,6 +30,7 @@ from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import Negotiation, StreamHeader
 
@@ -340,8 +342,19 @@ class SessionCore:
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
             self._reason = Reason.TRANSFERRED
+            if transfer.rung is Rung.CXFR and outcome is Outcome.MOVED and not transfer.accepted:
+                self._note_redirect(transfer)
             transfer.tried.append((transfer.rung, outcome))
             self._report(Transferred(transfer.order, tuple(transfer.tried), self._now - transfer.started))
+
+    def _address_told(self, transfer: Transfer) -> Server | None:
+        """Where the client is to go; ``None``: home. In plaintext anybody on the way could have written an address."""
+        return transfer.order.server if self._tls else None
+
+    def _note_redirect(self, transfer: Transfer) -> None:
+        """The client does as it was asked."""
+        if self._address_told(transfer) is not None:
+            self._report(Redirected())
 
     def _give_up(self, reason: Reason) -> None:
         if self.state is not State.CLOSED:

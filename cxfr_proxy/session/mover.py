@@ -23,7 +23,7 @@ import trio
 
 from cxfr_proxy.cluster import placement
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Resume
+from cxfr_proxy.cluster.nodes import NodeSpec, Resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
@@ -218,11 +218,20 @@ class Mover:
         return Order(
             trigger,
             target=target.name,
-            server=Server(target.public.host, target.public.port) if target.public is not None else None,
-            may_redirect=not self._registry.redirected_lately(user, self._clock()),
+            server=self._address(target, user),
             hurried=hurried,
             resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
         )
+
+    def _address(self, target: NodeSpec, user: str | None) -> Server | None:
+        """What that user's client is told of the node; ``None``: to come back to where it was.
+
+        There may be another proxy at that address, which knows better and sends it back. So an address is told once
+        in a while, and to those only who would be known again.
+        """
+        if target.public is None or user is None or self._registry.redirected_lately(user, self._clock()):
+            return None
+        return Server(target.public.host, target.public.port)
 
     # --- drains go on, and end
 

@@ -17,13 +17,14 @@ from cxfr_proxy.session.commands import (
     NodeLost,
     Outcome,
     Reason,
+    Redirected,
     Resumable,
     Side,
     Warned,
 )
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
-from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.framing import STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.lane import Piece
@@ -218,6 +219,7 @@ class NodeSide(ClientSide):
         elif redirect is not None:
             self._reason = Reason.NODE_REDIRECTED
             self._settle_transfer(Outcome.MOVED)
+            self._report(Redirected())
             self._end_client(Farewell(StreamCondition.SEE_OTHER_HOST, content=str(redirect)))
         elif condition in _GOING_AWAY and self.state is not State.NEGOTIATING:
             # Held back; what follows is the end of the node's stream, said or unsaid.
@@ -240,14 +242,21 @@ class NodeSide(ClientSide):
             self._end_client(farewell)
 
     def _trusted_redirect(self, address: str | None) -> Server | None:
-        """Where the node sends the client, if it is believed and may; the proxy says it in words of its own."""
-        if address is None or not (self._policy.trust_node_redirects and self._tls):
+        """Where the node sends the client, if it is believed and may; the proxy says it in words of its own.
+
+        Not twice in a while, as the proxy itself: another node may send the client back. Before there is a user nobody
+        can tell, and how often it follows is for the client to say.
+        """
+        policy, user = self._policy, jid.bare(self.full_jid) if self.full_jid is not None else None
+        if address is None or not (policy.trust_node_redirects and self._tls):
+            return None
+        if policy.redirected_lately(user, self._now):
             return None
         try:
             server = Server.parse(address)
         except TransferSyntaxError:
             return None
-        return server if self._policy.redirect_targets.allow(server.host) else None
+        return server if policy.redirect_targets.allow(server.host) else None
 
     def _on_node_end(self, reason: Reason) -> None:
         """The node's stream is over, by ``</stream:stream>``."""

@@ -22,6 +22,7 @@ from cxfr_proxy.session.commands import (
     Learned,
     Outcome,
     Reason,
+    Redirected,
     Resumable,
     Transferred,
 )
@@ -281,10 +282,11 @@ class Registry:
         match event:
             case BoundTo():
                 self._logging_in.pop(relayed.id, None)
-            case Asked(rung, _, first):
+            case Asked(_, _, first):
                 counts.asked += first
+            case Redirected():
                 user = user_of(session)
-                if rung is Rung.SEE_OTHER_HOST and user is not None:
+                if user is not None:
                     self.remember_redirected(user, now)
             case Answered(rung, _, outcome):
                 self.transfers[rung, outcome] += 1

@@ -43,7 +43,8 @@ class Policy:
 
     ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
     the id that its client has; ``support``, what is known of its software. ``wrap_resumable_ids``: clients get ids of
-    the proxy's own.
+    the proxy's own. ``redirected_lately``: whether that user (a bare JID) was sent to another address not long before
+    that time.
     """
 
     timeouts: Timeouts
@@ -55,6 +56,7 @@ class Policy:
     wrap_resumable_ids: bool = False
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE
+    redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False
     check_authzid: bool = True
 
 

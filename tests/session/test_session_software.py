@@ -23,7 +23,7 @@ from session_script import (
 )
 
 from cxfr_proxy.kinds import CLIENTS
-from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Side, Transferred
+from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
 from cxfr_proxy.session.core import INTRODUCTION
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.state import State
@@ -133,12 +133,13 @@ def test_it_is_got_to_know_while_it_is_moved() -> None:
 
 def test_an_answer_is_learned_for_all_of_the_kind() -> None:
     s = met().order().reports(ASKED)
-    s.client(answer()).reports(Learned(CAPS, True))
+    s.client(answer()).reports(Redirected(), Learned(CAPS, True))
     s = met().order().reports(ASKED)
     s.client(answer("error")).reports(
         Learned(CAPS, False),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.REFUSED),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Redirected(),
     )
 
 
@@ -148,6 +149,7 @@ def test_silence_is_told() -> None:
         Learned(CAPS, None),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.SILENT),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Redirected(),
     )
 
 
@@ -190,11 +192,12 @@ def test_a_feature_in_service_discovery_is_learned_for_these_capabilities_only()
 
 
 def test_what_is_known_is_not_told_again() -> None:
-    met(knowing(True)).client(disco(CAPS)).reports().order().client(answer()).reports(ASKED)
+    met(knowing(True)).client(disco(CAPS)).reports().order().client(answer()).reports(ASKED, Redirected())
     met(knowing(True)).order().tick().reports(
         ASKED,
         Answered(Rung.CXFR, ELSEWHERE, Outcome.SILENT),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Redirected(),
     )
 
 
