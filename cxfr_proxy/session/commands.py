@@ -140,7 +140,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """A transfer is over. ``tried`` are the rungs in order, each with its outcome; the last one moved the client."""
+    """A transfer is over. ``tried`` are the rungs in order, each with its outcome; by the last one the client has left,
+    or stays where it is since the transfer was recalled."""
 
     order: Order
     tried: tuple[tuple[Rung, Outcome], ...]

@@ -339,13 +339,18 @@ class SessionCore:
 
     def _settle_transfer(self, outcome: Outcome) -> None:
         """The client has left, or is being left: the transfer, if there is one, is over."""
-        transfer, self._transfer = self._transfer, None
+        transfer = self._transfer
         if transfer is not None:
             self._reason = Reason.TRANSFERRED
             if transfer.rung is Rung.CXFR and outcome is Outcome.MOVED and not transfer.accepted:
                 self._note_redirect(transfer)
-            transfer.tried.append((transfer.rung, outcome))
-            self._report(Transferred(transfer.order, tuple(transfer.tried), self._now - transfer.started))
+            self._end_transfer(outcome)
+
+    def _end_transfer(self, outcome: Outcome) -> None:
+        transfer, self._transfer = self._transfer, None
+        assert transfer is not None
+        transfer.tried.append((transfer.rung, outcome))
+        self._report(Transferred(transfer.order, tuple(transfer.tried), self._now - transfer.started))
 
     def _address_told(self, transfer: Transfer) -> Server | None:
         """Where the client is to go; ``None``: home. In plaintext anybody on the way could have written an address."""

@@ -115,12 +115,15 @@ class Mover:
         self._look_at(self._drains.follow(node, stage))
 
     def abort(self, node: str) -> None:
-        """Stop emptying it; who is there stays there. Clients that were asked already may still go."""
+        """Stop emptying it; who is there stays there. Clients that were asked already may still go, and if they don't,
+        they are told nothing more."""
         self._drains.abort(node)
 
     def undrain(self, node: str) -> None:
-        """Leave the rest where they are. Clients that were asked already may still go."""
-        self._drains.end(node)
+        """Leave the rest where they are, as :meth:`abort` does."""
+        if node in self.drains:
+            self._drains.end(node)
+            self._recall(node)
 
     def leave(self, trigger: Trigger) -> None:
         """All sessions of this process are to reconnect, whatever their drains' stage; placement finds a node for them
@@ -245,6 +248,8 @@ class Mover:
     def _advance(self, drain: Drain) -> None:
         if drain.stage is Stage.REST:
             self._close_the_rest(drain.node)
+        elif drain.stage is Stage.ABORTED:
+            self._recall(drain.node)
         else:
             self._look_at(drain)
 
@@ -254,6 +259,12 @@ class Mover:
                 order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
                 if order.target is not None:  # else they are better off where they are
                     relayed.transfer(order)
+
+    def _recall(self, node: str) -> None:
+        for relayed in self._registry:
+            transfer = relayed.session.transfer_under_way
+            if relayed.session.node == node and transfer is not None and transfer.order.trigger is Trigger.DRAIN:
+                relayed.recall()
 
     def _stop_logins(self, node: str) -> None:
         """Who has not logged in by now has no session to lose, and would keep the node from being empty."""

@@ -88,10 +88,19 @@ class Moving(Acknowledged):
     def _next_rung(self, outcome: Outcome) -> None:
         transfer = self._transfer
         assert transfer is not None
+        self._iq_due = None
+        if transfer.recalled:
+            self._stay(outcome)
+            return
         transfer.tried.append((transfer.rung, outcome))
         self._report(Answered(transfer.rung, transfer.order, outcome))
-        self._iq_due = None
         self._climb()
+
+    def _stay(self, outcome: Outcome) -> None:
+        """The client has not gone, and is told nothing more."""
+        self.deadline = None
+        self._move(State.BOUND)
+        self._end_transfer(outcome)
 
     def _cut(self) -> None:
         """Both legs end without a word: with XEP-0198 each side can take up where it was cut.

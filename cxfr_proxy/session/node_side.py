@@ -317,6 +317,8 @@ class NodeSide(ClientSide):
         self._end_node_stream(cleanly=reason is not Reason.NODE_LOST)
         self._end_node_output()
         self._choose_reading()
+        if self._transfer is not None:
+            self._transfer.recalled = False  # nobody can stay here
         if self.state is State.BOUND:
             self._report(NodeLost(reason))
 

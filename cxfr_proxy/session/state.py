@@ -30,7 +30,7 @@ class State(Enum):
 MOVES: Final[dict[State, frozenset[State]]] = {
     State.NEGOTIATING: frozenset((State.BOUND, State.CLOSING, State.CLOSED)),
     State.BOUND: frozenset((State.TRANSFERRING, State.CLOSING, State.CLOSED)),
-    State.TRANSFERRING: frozenset((State.CLOSING, State.CLOSED)),
+    State.TRANSFERRING: frozenset((State.BOUND, State.CLOSING, State.CLOSED)),
     State.CLOSING: frozenset((State.CLOSED,)),
     State.CLOSED: frozenset(),
 }
@@ -62,11 +62,13 @@ class Policy:
 
 @dataclass(slots=True)
 class Transfer:
-    """A transfer under way. Times are the relay's clock, in seconds."""
+    """A transfer under way. Times are the relay's clock, in seconds. ``recalled``: a client that does not go when it is
+    asked stays where it is; no further rung follows."""
 
     order: Order
     started: float
     rung: Rung = Rung.RESET
     iq_id: str = ""
     accepted: bool = False
+    recalled: bool = False
     tried: list[tuple[Rung, Outcome]] = field(default_factory=list)

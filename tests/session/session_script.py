@@ -201,6 +201,9 @@ class Script:
     def order(self, order: Order = ELSEWHERE) -> Script:
         return self._do(f"order: {order}", lambda: self.session.transfer(order, self.now))
 
+    def recall(self) -> Script:
+        return self._do("the order is recalled", lambda: self.session.recall(self.now))
+
     def wait(self, seconds: float) -> Script:
         self.now += seconds
         return self._do(f"{seconds} seconds pass", lambda: self.session.tick(self.now))

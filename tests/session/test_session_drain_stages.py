@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import trio
+from session_script import answer
 from test_session_csi import ACTIVE, INACTIVE
 from test_session_mover import House, HouseSession, working
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.session.drain_stages import Schedule, Stage
-from cxfr_proxy.session.ladder import Trigger
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.state import State
 
 
 def asleep(sessions: list[HouseSession]) -> list[int]:
@@ -189,6 +191,35 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         assert len(house.moved) == 21
         assert drain.done
     assert not any(order.hurried for _, _, order in house.orders), "its deadline went with it"
+
+
+@pytest.mark.parametrize("how", ["abort", "follow", "undrain"])
+async def test_who_was_asked_and_does_not_go_stays(how: str, autojump_clock: MockClock) -> None:
+    async with working(House()) as house:
+        [refuses, silent] = house.populate("a", 2, stays=True)
+        [lost] = house.populate("b", 1, stays=True)
+        house.cluster.get("a").set_wish(Wish.DRAIN)
+        house.mover.follow("a", Stage.ALL) if how == "follow" else house.mover.drain("a")
+        house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
+        await trio.sleep(1)
+        assert [each.rung for each in house.sessions] == [Rung.CXFR] * 3
+        match how:
+            case "abort":
+                house.mover.abort("a")
+            case "follow":
+                house.mover.follow("a", Stage.ABORTED)
+            case "undrain":
+                house.cluster.get("a").set_wish(Wish.READY)
+                house.mover.undrain("a")
+        refuses.script.client(answer("error"))
+        silent.script.tick()
+        lost.script.client(answer("error"))
+        assert [each.session.state for each in house.sessions] == [State.BOUND, State.BOUND, State.TRANSFERRING]
+        await trio.sleep(60)
+        assert len(house.orders) == 3
+        house.empty("a")
+        await trio.sleep(1)
+        assert [order.trigger for _, _, order in house.orders[3:]] == [Trigger.DRAIN] * 2, "a new drain moves them"
 
 
 async def test_logins_may_take_their_time_where_nobody_is_moved(autojump_clock: MockClock) -> None:
