@@ -4,8 +4,9 @@ Whoever wants a session moved puts it in the queue; the mover's one task waits u
 looks who is first, whether that one is still to be moved, and where to: minutes may have gone by since it was queued.
 Who turns out to stay takes no token, so nobody waits for it.
 
-Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
-on the same bucket, since what the pace protects is the node that the clients log in to next.
+Three queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Those
+whose client is not in use (XEP-0352) go last, whenever it fell asleep. All draw on the same bucket, since what the pace
+protects is the node that the clients log in to next.
 
 A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
 (:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
@@ -15,7 +16,7 @@ what there is then.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -66,7 +67,8 @@ class Mover:
         )
         self._lost: deque[tuple[int, Trigger]] = deque()
         self._leaving: deque[int] = deque()
-        self._queued: set[int] = set()
+        self._queued: set[int] = set()  # what is in it
+        self._asleep: OrderedDict[int, None] = OrderedDict()
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
 
@@ -91,7 +93,7 @@ class Mover:
 
     def _wake(self) -> None:
         self._work.set()
-        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving))
+        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving) + len(self._asleep))
 
     @property
     def rate(self) -> float:
@@ -159,7 +161,7 @@ class Mover:
                     self._pace.spend()
 
     async def _wait_for_work(self) -> None:
-        while not self._lost and not self._leaving:
+        while not (self._lost or self._leaving or self._asleep):
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
@@ -173,10 +175,20 @@ class Mover:
                 return False
             relayed.transfer(self.order_for(relayed, trigger))
             return True
+        relayed = self._first_leaving()
+        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
+
+    def _first_leaving(self) -> Relayed | None:
+        """The first of those that can wait; ``None`` if it has left, or falls behind the others since it sleeps."""
+        if not self._leaving:
+            return self._registry.get(self._asleep.popitem(last=False)[0])
         session_id = self._leaving.popleft()
         self._queued.discard(session_id)
         relayed = self._registry.get(session_id)
-        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
+        if relayed is None or not relayed.session.inactive:
+            return relayed
+        self._asleep[session_id] = None
+        return None
 
     def _is_leaving(self, relayed: Relayed) -> bool:
         session = relayed.session

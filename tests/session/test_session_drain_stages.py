@@ -109,6 +109,25 @@ async def test_without_a_deadline_they_are_only_last(autojump_clock: MockClock) 
     assert house.times[-1] == 0.2
 
 
+async def test_who_falls_asleep_in_the_queue_goes_last_and_who_wakes_up_does_not(autojump_clock: MockClock) -> None:
+    async with working(House()) as house:
+        sleepers = house.populate("a", 4)
+        asleep(sleepers)
+        others = house.populate("a", 8)
+        house.empty("a")
+        await trio.sleep(0.05)
+        assert house.moved == [5, 6, 7, 8, 9]
+        asleep(others[5:6])
+        sleepers[3].script.client(ACTIVE)
+        house.mover.look_again()
+        house.mover.look_again()
+        [late] = house.populate("a", 1)
+        house.mover.enqueue_leaving(late.id)
+        await trio.sleep(5)
+    assert house.moved[5:] == [11, 12, 4, 13, 10, 1, 2, 3]
+    assert house.times[-1] == pytest.approx(0.8), "nobody's turn is used up"
+
+
 async def test_they_sleep_for_half_of_the_deadline(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
         sleeping = asleep(house.populate("a", 6))
