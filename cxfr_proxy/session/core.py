@@ -96,7 +96,9 @@ class SessionCore:
         "_node_out",
         "_now",
         "_out",
+        "_ping_id",
         "_policy",
+        "_pongs_due",
         "_reason",
         "_tls",
         "_transfer",
@@ -147,6 +149,8 @@ class SessionCore:
         self._farewell: Farewell | None = None  # the client's last bytes, once the node has nothing more for it
         self._closing_since: float | None = None  # the first stream's end
         self._closing_wait = 0.0  # seconds of what is waited for now
+        self._ping_id = ""  # of the pings that stand for what was kept from the client; none yet
+        self._pongs_due = 0
         self._knows_cxfr: bool | None = None  # what it has shown itself
         self._caps: str | None = None
         self._looks_left = INTRODUCTION

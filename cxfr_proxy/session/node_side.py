@@ -134,27 +134,20 @@ class NodeSide(ClientSide):
         self._give_up(Reason.NODE_FAULT)
 
     def _is_forged(self, data: bytes, header: StreamHeader, position: int) -> bool:
-        """Whether an element with the watched bytes tells the client to move. Only this proxy may do that."""
+        """Whether an element with the watched bytes tells the client to move. Only this proxy may do that: it is kept
+        back, and its sender is answered."""
         try:
             element = stanza.parse(data, header.context)
         except stanza.MalformedElement:
             # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
-            self._swallow(None, position)
-            return True
-        if not connection_transfer.is_transfer(element):
-            return False
-        self._swallow(element, position)
-        return True
-
-    def _swallow(self, forged: stanza.Element | None, position: int) -> None:
-        """Keep that stanza from the client and answer its sender; ``None``: it can't be read, so nobody is answered."""
+            reply = None
+        else:
+            if not connection_transfer.is_transfer(element):
+                return False
+            reply = stanza.error_reply(element, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
         self._report(Forged())
-        self._swallow_down(position)
-        if forged is None or not self._node_out:
-            return
-        reply = stanza.error_reply(forged, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
-        if reply is not None:
-            self._inject_up(reply)
+        self._replace_down(position, reply)
+        return True
 
     def _pass_node(self, passage: Passage) -> None:
         if passage.ends is not None:

@@ -174,6 +174,11 @@ class StreamManagement:
         return self.counters is not None
 
     @property
+    def counting(self) -> bool:
+        """Whether the client's stanzas are counted, or will turn out to have been."""
+        return self._up is not None
+
+    @property
     def shifted(self) -> bool:
         return self.counters is not None and self.counters.shifted
 
