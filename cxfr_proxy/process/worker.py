@@ -36,6 +36,7 @@ from cxfr_proxy.process.messages import (
     Ask,
     BadMessage,
     Elsewhere,
+    Gone,
     Grant,
     Hello,
     Learned,
@@ -196,7 +197,7 @@ class _Parts:
         )
         self._post = post
         self._changed = changed
-        self._shifted: dict[str, Counters] = {}  # not told yet, by resumable id
+        self._shifted: dict[str, tuple[Counters, str]] = {}  # not told yet, and the client's address, by resumable id
 
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them."""
@@ -206,28 +207,35 @@ class _Parts:
                 if user is not None:
                     self._post(Redirected(user))
             case commands.Resumable(stream_management_id):
-                self._tell_resumable(stream_management_id)
+                self._tell_resumable(stream_management_id, relayed.client_address)
             case commands.Learned(caps, knows_cxfr):
                 self._post(Learned(caps, knows_cxfr))
             case commands.Shifted(counters):
                 if relayed.session.resumable_id is not None:
-                    self._shifted[relayed.session.resumable_id] = counters
-            case commands.Ended(reason) if may_come_back(relayed.session, reason):
-                self._post(Lost(user_of(relayed.session), relayed.client_address, relayed.session.node))
+                    self._shifted[relayed.session.resumable_id] = counters, relayed.client_address
+            case commands.Ended(reason):
+                self._tell_end(relayed, reason)
         self._changed()
 
-    def _tell_resumable(self, stream_management_id: str) -> None:
+    def _tell_end(self, relayed: Relayed, reason: commands.Reason) -> None:
+        session = relayed.session
+        if may_come_back(session, reason):
+            self._post(Lost(user_of(session), relayed.client_address, session.node))
+        if session.resumable_id is not None:
+            self._post(Gone(session.resumable_id))
+
+    def _tell_resumable(self, stream_management_id: str, address: str) -> None:
         known = self.registry.resumption(stream_management_id)
         if known is not None:
-            self._post(Resumable(stream_management_id, known.without_equal_counts()))
+            self._post(Resumable(stream_management_id, known.without_equal_counts(), address))
 
     def tell_shifted(self) -> None:
         """Whose counts have changed. A stream that was resumed by another one meanwhile has no say any more."""
         shifted, self._shifted = self._shifted, {}
-        for stream_management_id, counters in shifted.items():
+        for stream_management_id, (counters, address) in shifted.items():
             known = self.registry.resumption(stream_management_id)
             if known is not None and known.counters is counters:
-                self._tell_resumable(stream_management_id)
+                self._tell_resumable(stream_management_id, address)
 
     def counts(self) -> WorkerCounts:
         registry, limit = self.registry, self.config.limits.connections_per_address
