@@ -250,7 +250,8 @@ class Resumable:
     def lost(self) -> Lost | None:
         """What would be to say if its worker were killed now; ``None`` where nobody should come back for it."""
         known = self.resumption
-        if known.counters is not None and known.counters.shifted and known.node_id == self.stream_management_id:
+        even = known.counters is None or known.counters.even
+        if not even and known.node_id == self.stream_management_id:
             return None
         user = jid.bare(known.full_jid) if known.full_jid is not None else None
         return Lost(user, self.address, known.node)

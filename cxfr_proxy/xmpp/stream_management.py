@@ -99,6 +99,11 @@ class Counters:
     def shifted(self) -> bool:
         return self.up.shifted or self.down.shifted
 
+    @property
+    def even(self) -> bool:
+        """Whether the two count alike from here on: what is acknowledged next may still be from before."""
+        return self.up.lead == 0 == self.down.lead
+
 
 @dataclass(frozen=True, slots=True)
 class Resumption:

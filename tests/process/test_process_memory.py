@@ -23,6 +23,7 @@ def resumption(full_jid: str, counters: Counters | None = None) -> Resumption:
     return Resumption(full_jid, "node1", "theirs", counters)
 
 
+EVEN_AGAIN = Counters(up=Flow(3, steps=((7, -1), (8, 1))), down=Flow(0))
 SHIFTED = Counters(up=Flow(3), down=Flow(0, settled=-1, lead=-2, steps=((7, -1),)))
 
 
@@ -94,7 +95,8 @@ async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: 
     async with house(tmp_path) as it:
         first, second = it.all
         said = [mine("a", "juliet"), mine("b", None), mine("wrapped", "nurse", SHIFTED), mine("over", "tybalt")]
-        not_rightly = mine("theirs", "paris")
+        said.append(mine("theirs", "capulet", EVEN_AGAIN))
+        not_rightly = Resumable("of-node", Resumption("paris@example.org/r", "node2", "of-node"), "192.0.2.7")
         for message in (*said, not_rightly, mine("a", "juliet")):
             first.channel.post(message)
         first.channel.post(Gone("over"))
@@ -104,7 +106,10 @@ async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: 
         assert not second.of(Remembered)
         first.die()
         await trio.sleep(1)
-        lost = [Lost(user, "192.0.2.7", "node2") for user in (None, "nurse@example.org", "juliet@example.org")]
+        lost = [
+            Lost(user, "192.0.2.7", "node2")
+            for user in (None, "nurse@example.org", "capulet@example.org", "juliet@example.org")
+        ]
         assert second.of(Remembered) == [Remembered(lost=tuple(lost))]
         told = [
             each for message in it.workers[1].of(Remembered) if isinstance(message, Remembered) for each in message.lost
