@@ -123,6 +123,7 @@ def test_none_outlives_a_deadline_by_more_than_its_closing(name: str) -> None:
 
 def test_the_conflict_is_the_clients_to_know_as_it_came() -> None:
     s = ask("").client(answer()).node(NEWS, CONFLICT, END).client_gets(NEWS, CONFLICT, END).node_gets(END)
+    assert s.reported(Transferred).tried == (MOVED,), "at once: it has moved"
     s.client(END).client_ends().is_over()
 
 
