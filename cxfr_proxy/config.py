@@ -409,7 +409,7 @@ class Config:
         Group.MOVING,
         kinds.seconds(zero=True),
         60.0,
-        "within this time nobody is redirected to another host twice",
+        "within this time nobody is sent to another address twice",
         "Two proxies that disagree would send a client to and fro; clients give up after 2 to 5 redirects in a row.",
     )
     redirect_targets: tuple[HostPattern, ...] = repeatable(

@@ -44,7 +44,6 @@ class FleetDrainer:
 
     def abort(self, node: str) -> None:
         self._drains.abort(node)
-        self._changed()
 
     def undrain(self, node: str) -> None:
         self._drains.end(node)

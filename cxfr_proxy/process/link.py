@@ -33,13 +33,16 @@ from cxfr_proxy.process.messages import (
     Answer,
     Ask,
     BadMessage,
+    Gone,
     Hello,
     Leave,
     Listing,
+    Lost,
     Message,
     Nodes,
     ReloadCertificates,
     Report,
+    Resumable,
     Setup,
     Stopped,
     Want,
@@ -96,6 +99,8 @@ class Link:
         self.states: dict[str, int] = {}
         """How many of its sessions were in which state when it was asked last."""
         self.want = Want(0, 0, 0)
+        self.at_stake: dict[str, Lost] = {}
+        """By the id to resume with: which clients would be lost, and may come back, if it were killed now."""
         self.granted = 0
         self._hear = hear
         self._parting_seconds = parting_seconds
@@ -192,6 +197,12 @@ class Link:
                 self.want = message
             case Answer():
                 self._note_answer(message)
+            case Resumable(stream_management_id):
+                self.at_stake.pop(stream_management_id, None)
+                if message.lost is not None:
+                    self.at_stake[stream_management_id] = message.lost
+            case Gone(stream_management_id):
+                self.at_stake.pop(stream_management_id, None)
             case Stopped(cut):
                 self.state = State.STOPPING
                 self.cut = cut

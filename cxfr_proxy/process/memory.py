@@ -8,7 +8,7 @@ pieces: all of it may be more than one line can hold.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -37,7 +37,7 @@ class Memory:
         self._support = Support()
 
     def note(self, message: Redirected | Resumable | Lost | Learned, now: float) -> None:
-        """A worker has just said it."""
+        """A worker has just said it, or would have."""
         match message:
             case Redirected(user):
                 self._redirected[user] = now
@@ -53,6 +53,13 @@ class Memory:
                 self._forget(now)
             case Learned(caps, knows_cxfr):
                 self._support.learn(caps, knows_cxfr)
+
+    def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
+        """A worker was killed before it could say it; what the others are to be told."""
+        told = list(lost)
+        for each in told:
+            self.note(each, now)
+        return [Remembered(lost=tuple(piece)) for piece in _cut(told)]
 
     def pieces(self, now: float) -> list[Remembered]:
         """Everything that matters at this time, oldest first."""

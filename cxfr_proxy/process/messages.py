@@ -27,6 +27,7 @@ from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.session.tally import PastTransfer, Totals
+from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 VERSION: Final = 6
@@ -227,6 +228,13 @@ class Stopped:
     cut: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The session that could be resumed by that id is over; :class:`Lost` says so if its client may come back."""
+
+    stream_management_id: str
+
+
 # --- both ways: what one worker saw of a user, or of a software, that another may meet
 
 
@@ -239,10 +247,22 @@ class Redirected:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """A client can resume its session (XEP-0198) by that id, or its counts have shifted since that was said."""
+    """A client can resume its session (XEP-0198) by that id, or its counts have shifted since that was said. It is
+    connected from ``address``."""
 
     stream_management_id: str
     resumption: Resumption
+    address: str
+
+    @property
+    def lost(self) -> Lost | None:
+        """What would be to say if its worker were killed now; ``None`` where nobody should come back for it."""
+        known = self.resumption
+        even = known.counters is None or known.counters.even
+        if not even and known.node_id == self.stream_management_id:
+            return None
+        user = jid.bare(known.full_jid) if known.full_jid is not None else None
+        return Lost(user, self.address, known.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +303,7 @@ Message = (
     | NodeGoing
     | Answer
     | Stopped
+    | Gone
     | Redirected
     | Resumable
     | Lost

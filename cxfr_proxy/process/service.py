@@ -34,6 +34,7 @@ from cxfr_proxy.session.commands import Awakened, BoundTo, Ended, Event, Forged,
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry
+from cxfr_proxy.session.state import State
 from cxfr_proxy.session.tally import Totals
 
 _TRIGGERS: Final = {
@@ -195,6 +196,8 @@ class Service:
                     tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
                     seconds=round(seconds, 3),
                 )
+                if session.state is State.BOUND:  # recalled; there may be another order meanwhile
+                    self._place_right(relayed)
             case Ended(reason, condition, late, undelivered):
                 emit(
                     _log,
@@ -218,7 +221,7 @@ class Service:
                 pass
 
     def _place_right(self, relayed: Relayed) -> None:
-        """A session that becomes bound while its node is being emptied, or the proxy is, has to move on."""
+        """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on."""
         if self.stopping:
             # Not now: the session is in the middle of what it reports.
             trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)

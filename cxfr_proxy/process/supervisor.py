@@ -47,6 +47,7 @@ from cxfr_proxy.process.messages import (
     Answer,
     BadMessage,
     Elsewhere,
+    Gone,
     Hello,
     Learned,
     Lost,
@@ -220,12 +221,16 @@ class Supervisor:
                 for other in self.fleet:
                     if other is not link:
                         other.post(message)
-            case Hello() | Answer() | Stopped():
+            case Hello() | Answer() | Stopped() | Gone():
                 pass  # noted by whom they concern
             case _:
                 raise BadMessage(f"{type(message).__name__} is the supervisor's to say")
 
     def _buried(self, link: Link) -> None:
+        at_stake = link.at_stake.values() if link.died else ()
+        for piece in self._memory.note_killed(at_stake, trio.current_time()):
+            for other in self.fleet:
+                other.post(piece)
         self._reported.set()
         self._forget_empty()
 

@@ -37,6 +37,7 @@ from cxfr_proxy.process.messages import (
     Ask,
     BadMessage,
     Elsewhere,
+    Gone,
     Grant,
     Hello,
     Learned,
@@ -66,7 +67,6 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
-from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, may_come_back, user_of
 from cxfr_proxy.session.support import Support
@@ -204,40 +204,47 @@ class _Parts:
         )
         self._post = post
         self._changed = changed
-        self._shifted: dict[str, Counters] = {}  # not told yet, by resumable id
+        self._shifted: dict[str, tuple[Counters, str]] = {}  # not told yet, and the client's address, by resumable id
 
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
         match event:
             case commands.Transferred():
                 self._post(Transferred(past_transfer(relayed.session, event)))
-            case commands.Asked(rung, _, _) if rung is Rung.SEE_OTHER_HOST:
+            case commands.Redirected():
                 user = user_of(relayed.session)
                 if user is not None:
                     self._post(Redirected(user))
             case commands.Resumable(stream_management_id):
-                self._tell_resumable(stream_management_id)
+                self._tell_resumable(stream_management_id, relayed.client_address)
             case commands.Learned(caps, knows_cxfr):
                 self._post(Learned(caps, knows_cxfr))
             case commands.Shifted(counters):
                 if relayed.session.resumable_id is not None:
-                    self._shifted[relayed.session.resumable_id] = counters
-            case commands.Ended(reason) if may_come_back(relayed.session, reason):
-                self._post(Lost(user_of(relayed.session), relayed.client_address, relayed.session.node))
+                    self._shifted[relayed.session.resumable_id] = counters, relayed.client_address
+            case commands.Ended(reason):
+                self._tell_end(relayed, reason)
         self._changed()
 
-    def _tell_resumable(self, stream_management_id: str) -> None:
+    def _tell_end(self, relayed: Relayed, reason: commands.Reason) -> None:
+        session = relayed.session
+        if may_come_back(session, reason):
+            self._post(Lost(user_of(session), relayed.client_address, session.node))
+        if session.resumable_id is not None:
+            self._post(Gone(session.resumable_id))
+
+    def _tell_resumable(self, stream_management_id: str, address: str) -> None:
         known = self.registry.resumption(stream_management_id)
         if known is not None:
-            self._post(Resumable(stream_management_id, known.without_equal_counts()))
+            self._post(Resumable(stream_management_id, known.without_equal_counts(), address))
 
     def tell_shifted(self) -> None:
         """Whose counts have changed. A stream that was resumed by another one meanwhile has no say any more."""
         shifted, self._shifted = self._shifted, {}
-        for stream_management_id, counters in shifted.items():
+        for stream_management_id, (counters, address) in shifted.items():
             known = self.registry.resumption(stream_management_id)
             if known is not None and known.counters is counters:
-                self._tell_resumable(stream_management_id)
+                self._tell_resumable(stream_management_id, address)
 
     def counts(self) -> WorkerCounts:
         registry, limit = self.registry, self.config.limits.connections_per_address

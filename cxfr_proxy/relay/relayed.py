@@ -128,6 +128,10 @@ class Relayed:
         """Move this client; ignored where it can't be moved now."""
         self._pump.drive(self, partial(self.session.transfer, order))
 
+    def recall(self) -> None:
+        """Take the order back, as far as that can be done."""
+        self._pump.drive(self, self.session.recall)
+
     def stop(self) -> None:
         """End it at once."""
         self._pump.drive(self, self.session.stop)

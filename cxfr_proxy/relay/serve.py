@@ -99,6 +99,7 @@ class ClientServer:
             wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
             trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
             redirect_targets=config.redirection,
+            redirected_lately=registry.redirected_lately,
             check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
         )
 

@@ -4,6 +4,10 @@ Everything that the proxy says as a stanza of its own, and every stanza that it 
 here, so that :mod:`cxfr_proxy.xmpp.stream_management` knows of it. From then on the acknowledgements of both directions
 are looked at; a stream that was left alone, which is the rule, passes unseen.
 
+What a stranger can bring about leaves no trace in the counts: a forged transfer is not taken out but *replaced*, by a
+ping of the proxy's, and its sender is answered at once, which the client's answer to the ping makes up for. So each
+direction has as many stanzas as before.
+
 Two promises follow from the counts. What the node did not acknowledge before it went is not acknowledged by anybody,
 nor answered: the client will send it again, and once is right. And a stream whose counts differ is not left to be
 resumed by those who don't know: it is ended on the node, unless the id that the client has for it is the proxy's own.
@@ -11,8 +15,13 @@ resumed by those who don't know: it is ended on the node, unless the id that the
 
 from __future__ import annotations
 
+from xml.sax.saxutils import quoteattr
+
 from cxfr_proxy.session.commands import Reason, Shifted, Side
 from cxfr_proxy.session.core import Farewell, SessionCore
+from cxfr_proxy.session.state import State
+from cxfr_proxy.xmpp import connection_transfer, names
+from cxfr_proxy.xmpp.connection_transfer import Answer
 
 
 class Acknowledged(SessionCore):
@@ -40,6 +49,40 @@ class Acknowledged(SessionCore):
         self._negotiation.management.swallowed_up(position)
         self._note_shift()
 
+    def _replace_down(self, position: int, reply: bytes | None) -> None:
+        """The node's stanza at that position is kept from the client; ``reply``, if there is one, answers it."""
+        counted = self._negotiation.management.counting and self.state is not State.NEGOTIATING
+        if counted and self._client_out:
+            self._send(Side.CLIENT, self._ping())
+        else:
+            self._swallow_down(position)
+        if reply is not None and self._node_out:
+            # Without a reply the client's answer goes to the node, which has no use for it, but counts it.
+            self._pongs_due += counted
+            self._inject_up(reply)
+
+    def _ping(self) -> bytes:
+        """XEP-0199: what every client answers, in whatever way. All have one id; that they are ours is all we need."""
+        self._ping_id = self._ping_id or connection_transfer.new_id(self._policy.token())
+        to = f" to={quoteattr(self.full_jid)}" if self.full_jid is not None else ""
+        return (
+            f"<iq xmlns='{names.CLIENT}' type='get' id='{self._ping_id}' from={quoteattr(self._domain)}{to}>"
+            f"<ping xmlns='{names.PING}'/></iq>"
+        ).encode()
+
+    def _takes_pong(self, answer: Answer, position: int) -> bool:
+        """Whether the client's stanza at that position makes up for a reply of the proxy's."""
+        if not self._pongs_due or answer.id != self._ping_id:
+            return False
+        self._pongs_due -= 1
+        self._swallow_up(position)
+        if self._node_out and self._negotiation.management.on:
+            self._ask_for_ack()  # from then on nobody has to know that anything happened
+        return True
+
+    def _ask_for_ack(self) -> None:
+        self._send(Side.NODE, f"<r xmlns='{self._negotiation.management.namespace}'/>".encode())
+
     def _note_shift(self) -> None:
         self._choose_reading()
         management = self._negotiation.management
@@ -58,10 +101,8 @@ class Acknowledged(SessionCore):
         super()._give_up(reason)
 
     def _close_node_first(self, farewell: Farewell) -> None:
-        management = self._negotiation.management
-        if self._node_out and management.on:
-            # The answer is the last that the client hears of its stanzas.
-            self._send(Side.NODE, f"<r xmlns='{management.namespace}'/>".encode())
+        if self._node_out and self._negotiation.management.on:
+            self._ask_for_ack()  # the answer is the last that the client hears of its stanzas
         super()._close_node_first(farewell)
 
     def _say_last_ack(self) -> None:

@@ -149,15 +149,16 @@ class ClientSide(Moving):
                 self._learn(True)
             return False
         answer, transfer = connection_transfer.answer(element), self._transfer
-        if answer is None or transfer is None or answer.id != transfer.iq_id:
+        if answer is None or not connection_transfer.fits(element, self._domain, self.full_jid):
             return False
-        if not connection_transfer.fits(element, self._domain, self.full_jid):
-            return False
+        if transfer is None or answer.id != transfer.iq_id:
+            return self._takes_pong(answer, position)
         self._swallow_up(position)
         if transfer.rung is Rung.CXFR:
             if answer.accepted:
                 if not transfer.accepted:  # saying it again gains no time
                     self.deadline = self._now + self._policy.timeouts.cxfr_timeout
+                    self._note_redirect(transfer)  # it may be there before it has left here
                 self._knows_cxfr = transfer.accepted = True
                 self._learn(True)
             else:

@@ -140,11 +140,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """A transfer is over. ``tried`` are the rungs in order, each with its outcome; the last one moved the client."""
+    """A transfer is over. ``tried`` are the rungs in order, each with its outcome; by the last one the client has left,
+    or stays where it is since the transfer was recalled."""
 
     order: Order
     tried: tuple[tuple[Rung, Outcome], ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """The client goes to another address, because it was told to: by whichever rung, or by a node that is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +223,7 @@ Event = (
     | Asked
     | Answered
     | Transferred
+    | Redirected
     | Learned
     | Forged
     | Awakened

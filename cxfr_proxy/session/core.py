@@ -19,6 +19,7 @@ from cxfr_proxy.session.commands import (
     Event,
     Outcome,
     Reason,
+    Redirected,
     Report,
     Send,
     Side,
@@ -29,6 +30,7 @@ from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import Negotiation, StreamHeader
 
@@ -94,7 +96,9 @@ class SessionCore:
         "_node_out",
         "_now",
         "_out",
+        "_ping_id",
         "_policy",
+        "_pongs_due",
         "_reason",
         "_tls",
         "_transfer",
@@ -145,6 +149,8 @@ class SessionCore:
         self._farewell: Farewell | None = None  # the client's last bytes, once the node has nothing more for it
         self._closing_since: float | None = None  # the first stream's end
         self._closing_wait = 0.0  # seconds of what is waited for now
+        self._ping_id = ""  # of the pings that stand for what was kept from the client; none yet
+        self._pongs_due = 0
         self._knows_cxfr: bool | None = None  # what it has shown itself
         self._caps: str | None = None
         self._looks_left = INTRODUCTION
@@ -337,11 +343,27 @@ class SessionCore:
 
     def _settle_transfer(self, outcome: Outcome) -> None:
         """The client has left, or is being left: the transfer, if there is one, is over."""
-        transfer, self._transfer = self._transfer, None
+        transfer = self._transfer
         if transfer is not None:
             self._reason = Reason.TRANSFERRED
-            transfer.tried.append((transfer.rung, outcome))
-            self._report(Transferred(transfer.order, tuple(transfer.tried), self._now - transfer.started))
+            if transfer.rung is Rung.CXFR and outcome is Outcome.MOVED and not transfer.accepted:
+                self._note_redirect(transfer)
+            self._end_transfer(outcome)
+
+    def _end_transfer(self, outcome: Outcome) -> None:
+        transfer, self._transfer = self._transfer, None
+        assert transfer is not None
+        transfer.tried.append((transfer.rung, outcome))
+        self._report(Transferred(transfer.order, tuple(transfer.tried), self._now - transfer.started))
+
+    def _address_told(self, transfer: Transfer) -> Server | None:
+        """Where the client is to go; ``None``: home. In plaintext anybody on the way could have written an address."""
+        return transfer.order.server if self._tls else None
+
+    def _note_redirect(self, transfer: Transfer) -> None:
+        """The client does as it was asked."""
+        if self._address_told(transfer) is not None:
+            self._report(Redirected())
 
     def _give_up(self, reason: Reason) -> None:
         if self.state is not State.CLOSED:

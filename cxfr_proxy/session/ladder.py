@@ -50,15 +50,13 @@ class Order:
     """A session is to move.
 
     ``target`` is the node it goes to; ``None`` where it is only to reconnect. ``server`` is the address told to the
-    client; ``None``: its domain, "simply reconnect". ``may_redirect``: it may be sent to another host by stream error.
-    ``hurried``: there is no time to ask, only to tell. ``resumes``: a stream that is cut (XEP-0198) can be resumed
-    where the client goes.
+    client, by whichever rung; ``None``: its domain, "simply reconnect". ``hurried``: there is no time to ask, only to
+    tell. ``resumes``: a stream that is cut (XEP-0198) can be resumed where the client goes.
     """
 
     trigger: Trigger
     target: str | None = None
     server: Server | None = None
-    may_redirect: bool = True
     hurried: bool = False
     resumes: bool = True
 
@@ -99,5 +97,5 @@ def _can_be(rung: Rung, traits: Traits, order: Order) -> bool:
         return traits.resumable or rung in traits.preferred
     if rung is Rung.SEE_OTHER_HOST:
         # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
-        return order.server is not None and order.may_redirect and traits.tls
+        return order.server is not None and traits.tls
     return True

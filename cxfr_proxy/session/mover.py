@@ -4,8 +4,9 @@ Whoever wants a session moved puts it in the queue; the mover's one task waits u
 looks who is first, whether that one is still to be moved, and where to: minutes may have gone by since it was queued.
 Who turns out to stay takes no token, so nobody waits for it.
 
-Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
-on the same bucket, since what the pace protects is the node that the clients log in to next.
+Three queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Those
+whose client is not in use (XEP-0352) go last, whenever it fell asleep. All draw on the same bucket, since what the pace
+protects is the node that the clients log in to next.
 
 A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
 (:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
@@ -15,14 +16,14 @@ what there is then.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Resume
+from cxfr_proxy.cluster.nodes import NodeSpec, Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.session.drain_stages import Stage
@@ -68,7 +69,8 @@ class Mover:
         )
         self._lost: deque[tuple[int, Trigger]] = deque()
         self._leaving: deque[int] = deque()
-        self._queued: set[int] = set()
+        self._queued: set[int] = set()  # what is in it
+        self._asleep: OrderedDict[int, None] = OrderedDict()
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
 
@@ -93,7 +95,7 @@ class Mover:
 
     def _wake(self) -> None:
         self._work.set()
-        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving))
+        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving) + len(self._asleep))
 
     @property
     def rate(self) -> float:
@@ -117,12 +119,15 @@ class Mover:
         self._look_at(self._drains.follow(node, stage))
 
     def abort(self, node: str) -> None:
-        """Stop emptying it; who is there stays there. Clients that were asked already may still go."""
+        """Stop emptying it; who is there stays there. Clients that were asked already may still go, and if they don't,
+        they are told nothing more."""
         self._drains.abort(node)
 
     def undrain(self, node: str) -> None:
-        """Leave the rest where they are. Clients that were asked already may still go."""
-        self._drains.end(node)
+        """Leave the rest where they are, as :meth:`abort` does."""
+        if node in self.drains:
+            self._drains.end(node)
+            self._recall(node)
 
     def leave(self, trigger: Trigger) -> None:
         """All sessions of this process are to reconnect, whatever their drains' stage; placement finds a node for them
@@ -158,7 +163,7 @@ class Mover:
                     self._pace.spend()
 
     async def _wait_for_work(self) -> None:
-        while not self._lost and not self._leaving:
+        while not (self._lost or self._leaving or self._asleep):
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
@@ -172,10 +177,20 @@ class Mover:
                 return False
             relayed.transfer(self.order_for(relayed, trigger))
             return True
+        relayed = self._first_leaving()
+        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
+
+    def _first_leaving(self) -> Relayed | None:
+        """The first of those that can wait; ``None`` if it has left, or falls behind the others since it sleeps."""
+        if not self._leaving:
+            return self._registry.get(self._asleep.popitem(last=False)[0])
         session_id = self._leaving.popleft()
         self._queued.discard(session_id)
         relayed = self._registry.get(session_id)
-        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
+        if relayed is None or not relayed.session.inactive:
+            return relayed
+        self._asleep[session_id] = None
+        return None
 
     def _is_leaving(self, relayed: Relayed) -> bool:
         session = relayed.session
@@ -223,11 +238,20 @@ class Mover:
         return Order(
             trigger,
             target=target.name,
-            server=Server(target.public.host, target.public.port) if target.public is not None else None,
-            may_redirect=not self._registry.redirected_lately(user, self._clock()),
+            server=self._address(target, user),
             hurried=hurried,
             resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
         )
+
+    def _address(self, target: NodeSpec, user: str | None) -> Server | None:
+        """What that user's client is told of the node; ``None``: to come back to where it was.
+
+        There may be another proxy at that address, which knows better and sends it back. So an address is told once
+        in a while, and to those only who would be known again.
+        """
+        if target.public is None or user is None or self._registry.redirected_lately(user, self._clock()):
+            return None
+        return Server(target.public.host, target.public.port)
 
     # --- drains go on, and end
 
@@ -241,6 +265,8 @@ class Mover:
     def _advance(self, drain: Drain) -> None:
         if drain.stage is Stage.REST:
             self._close_the_rest(drain.node)
+        elif drain.stage is Stage.ABORTED:
+            self._recall(drain.node)
         else:
             self._look_at(drain)
 
@@ -250,6 +276,12 @@ class Mover:
                 order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
                 if order.target is not None:  # else they are better off where they are
                     relayed.transfer(order)
+
+    def _recall(self, node: str) -> None:
+        for relayed in self._registry:
+            transfer = relayed.session.transfer_under_way
+            if relayed.session.node == node and transfer is not None and transfer.order.trigger is Trigger.DRAIN:
+                relayed.recall()
 
     def _stop_logins(self, node: str) -> None:
         """Who has not logged in by now has no session to lose, and would keep the node from being empty."""

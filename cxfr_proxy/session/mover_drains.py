@@ -111,9 +111,9 @@ class Drains:
     """The drains by node.
 
     ``counts_of`` gives a node's counts as they stand, ``awaited`` how many of those that were cut from it may still
-    come for their sessions. ``advanced`` is called with a drain that has come to another stage by itself,
-    ``look_after`` again and again with the name of each node that is not empty yet. ``report`` is told what becomes of
-    a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say), ``drain-aborted``, and
+    come for their sessions. ``advanced`` is called with a drain that has come to another stage, unless it has just been
+    begun; ``look_after`` again and again with the name of each node that is not empty yet. ``report`` is told what
+    becomes of a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say), ``drain-aborted``, and
     ``drain-ends`` when it is empty.
     """
 
@@ -164,8 +164,8 @@ class Drains:
     def abort(self, node: str) -> None:
         """Move nobody any more. Its deadline is void; a drain that is begun again says its own."""
         drain = self.by_node[node]
-        drain.schedule, drain.stage = None, Stage.ABORTED
-        drain.waiting_reason = None
+        drain.schedule = None
+        self._enter(drain, Stage.ABORTED)
         self._restore_rate()
         self._tell("drain-aborted", drain)
 

@@ -6,7 +6,7 @@ import functools
 from typing import Final
 
 from cxfr_proxy.session.acks import Acknowledged
-from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Learned, Outcome, Side
+from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Learned, Outcome, Redirected, Side
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.state import State, Transfer
@@ -46,6 +46,7 @@ class Moving(Acknowledged):
                 self._cut()
             case Rung.SEE_OTHER_HOST:
                 address = str(transfer.order.server)
+                self._report(Redirected())
                 self._close_node_first(Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
             case Rung.RESET:
                 self._close_node_first(Farewell(StreamCondition.RESET, "reconnect"))
@@ -55,11 +56,9 @@ class Moving(Acknowledged):
         jid = self.full_jid
         assert jid is not None
         transfer.iq_id = connection_transfer.new_id(self._policy.token())
-        server = transfer.order.server if self._tls else None
+        server = self._address_told(transfer) or _server(self._domain)
         try:
-            request = ConnectionTransfer(
-                transfer.iq_id, self._domain, jid, self._domain, server or _server(self._domain)
-            )
+            request = ConnectionTransfer(transfer.iq_id, self._domain, jid, self._domain, server)
             self._iq_due = request.to_bytes()
         except ValueError:
             return False
@@ -89,10 +88,19 @@ class Moving(Acknowledged):
     def _next_rung(self, outcome: Outcome) -> None:
         transfer = self._transfer
         assert transfer is not None
+        self._iq_due = None
+        if transfer.recalled:
+            self._stay(outcome)
+            return
         transfer.tried.append((transfer.rung, outcome))
         self._report(Answered(transfer.rung, transfer.order, outcome))
-        self._iq_due = None
         self._climb()
+
+    def _stay(self, outcome: Outcome) -> None:
+        """The client has not gone, and is told nothing more."""
+        self.deadline = None
+        self._move(State.BOUND)
+        self._end_transfer(outcome)
 
     def _cut(self) -> None:
         """Both legs end without a word: with XEP-0198 each side can take up where it was cut.

@@ -17,13 +17,14 @@ from cxfr_proxy.session.commands import (
     NodeLost,
     Outcome,
     Reason,
+    Redirected,
     Resumable,
     Side,
     Warned,
 )
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
-from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.framing import STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.lane import Piece
@@ -133,27 +134,20 @@ class NodeSide(ClientSide):
         self._give_up(Reason.NODE_FAULT)
 
     def _is_forged(self, data: bytes, header: StreamHeader, position: int) -> bool:
-        """Whether an element with the watched bytes tells the client to move. Only this proxy may do that."""
+        """Whether an element with the watched bytes tells the client to move. Only this proxy may do that: it is kept
+        back, and its sender is answered."""
         try:
             element = stanza.parse(data, header.context)
         except stanza.MalformedElement:
             # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
-            self._swallow(None, position)
-            return True
-        if not connection_transfer.is_transfer(element):
-            return False
-        self._swallow(element, position)
-        return True
-
-    def _swallow(self, forged: stanza.Element | None, position: int) -> None:
-        """Keep that stanza from the client and answer its sender; ``None``: it can't be read, so nobody is answered."""
+            reply = None
+        else:
+            if not connection_transfer.is_transfer(element):
+                return False
+            reply = stanza.error_reply(element, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
         self._report(Forged())
-        self._swallow_down(position)
-        if forged is None or not self._node_out:
-            return
-        reply = stanza.error_reply(forged, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
-        if reply is not None:
-            self._inject_up(reply)
+        self._replace_down(position, reply)
+        return True
 
     def _pass_node(self, passage: Passage) -> None:
         if passage.ends is not None:
@@ -218,6 +212,7 @@ class NodeSide(ClientSide):
         elif redirect is not None:
             self._reason = Reason.NODE_REDIRECTED
             self._settle_transfer(Outcome.MOVED)
+            self._report(Redirected())
             self._end_client(Farewell(StreamCondition.SEE_OTHER_HOST, content=str(redirect)))
         elif condition in _GOING_AWAY and self.state is not State.NEGOTIATING:
             # Held back; what follows is the end of the node's stream, said or unsaid.
@@ -240,14 +235,21 @@ class NodeSide(ClientSide):
             self._end_client(farewell)
 
     def _trusted_redirect(self, address: str | None) -> Server | None:
-        """Where the node sends the client, if it is believed and may; the proxy says it in words of its own."""
-        if address is None or not (self._policy.trust_node_redirects and self._tls):
+        """Where the node sends the client, if it is believed and may; the proxy says it in words of its own.
+
+        Not twice in a while, as the proxy itself: another node may send the client back. Before there is a user nobody
+        can tell, and how often it follows is for the client to say.
+        """
+        policy, user = self._policy, jid.bare(self.full_jid) if self.full_jid is not None else None
+        if address is None or not (policy.trust_node_redirects and self._tls):
+            return None
+        if policy.redirected_lately(user, self._now):
             return None
         try:
             server = Server.parse(address)
         except TransferSyntaxError:
             return None
-        return server if self._policy.redirect_targets.allow(server.host) else None
+        return server if policy.redirect_targets.allow(server.host) else None
 
     def _on_node_end(self, reason: Reason) -> None:
         """The node's stream is over, by ``</stream:stream>``."""
@@ -308,6 +310,8 @@ class NodeSide(ClientSide):
         self._end_node_stream(cleanly=reason is not Reason.NODE_LOST)
         self._end_node_output()
         self._choose_reading()
+        if self._transfer is not None:
+            self._transfer.recalled = False  # nobody can stay here
         if self.state is State.BOUND:
             self._report(NodeLost(reason))
 

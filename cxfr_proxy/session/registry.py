@@ -22,6 +22,7 @@ from cxfr_proxy.session.commands import (
     Learned,
     Outcome,
     Reason,
+    Redirected,
     Resumable,
     Transferred,
 )
@@ -62,6 +63,8 @@ class Relayed(Protocol):
     def tls_version(self) -> str | None: ...
 
     def transfer(self, order: Order) -> None: ...
+
+    def recall(self) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -283,22 +286,19 @@ class Registry:
             case BoundTo():
                 self._logging_in.pop(relayed.id, None)
                 self.totals.logins += 1
-            case Asked(rung, _, first):
+            case Asked(_, _, first):
                 counts.asked += first
+            case Redirected():
                 user = user_of(session)
-                if rung is Rung.SEE_OTHER_HOST and user is not None:
+                if user is not None:
                     self.remember_redirected(user, now)
             case Answered(rung, _, outcome):
-                self.transfers[rung, outcome] += 1
-                counts.refused += outcome is Outcome.REFUSED
-                counts.silent += outcome is not Outcome.REFUSED
+                self._count(counts, rung, outcome)
             case Transferred(order, tried, seconds):
                 if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
                     self._await_resumption(session, now + AWAITED_SECONDS)
-                self.transfers[tried[-1]] += 1
                 self.tally.add(past_transfer(session, event))
-                counts.moved += tried[-1][1] is Outcome.MOVED
-                counts.failed += tried[-1][1] is not Outcome.MOVED
+                self._count(counts, *tried[-1])
                 self.recent.append(
                     TransferRecord(
                         relayed.id,
@@ -328,6 +328,13 @@ class Registry:
                     self.remember_lost(user_of(session), relayed.client_address, session.node, now)
             case _:
                 pass
+
+    def _count(self, counts: NodeCounts, rung: Rung, outcome: Outcome) -> None:
+        self.transfers[rung, outcome] += 1
+        counts.moved += outcome is Outcome.MOVED
+        counts.refused += outcome is Outcome.REFUSED
+        counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
+        counts.failed += outcome is Outcome.CUT_OFF
 
     def _await_resumption(self, session: Session, until: float) -> None:
         if session.resumable_id is not None and session.can_be_resumed:

@@ -3,6 +3,7 @@
 ::
 
     NEGOTIATING -> BOUND -> TRANSFERRING -> CLOSING -> CLOSED        (and from each to CLOSING and CLOSED)
+                     ^___________|                                   (recalled, and still there)
 
 One object in layers, each in a file, each standing on the ones before it:
 
@@ -125,8 +126,21 @@ class Session(NodeSide):
             self._move(State.TRANSFERRING)
             self._climb()
         elif order.hurried and self._transfer is not None and self._transfer.rung is Rung.CXFR:
-            self._transfer.order = order
+            self._transfer.order, self._transfer.recalled = order, False
             self._next_rung(Outcome.SILENT)
+        return self._take()
+
+    def recall(self, now: float) -> list[Command]:
+        """The order is taken back. A client that was asked may still go; one that does not stays.
+
+        Does nothing where there is more than a question: a stream whose end has begun ends.
+        """
+        self._now = now
+        transfer = self._transfer
+        if transfer is not None and transfer.rung is Rung.CXFR and self._node_out:
+            transfer.recalled = True
+            if self._iq_due is not None:
+                self._next_rung(Outcome.SILENT)  # nor has the client got the question
         return self._take()
 
     def stop(self, now: float) -> list[Command]:

@@ -30,7 +30,7 @@ class State(Enum):
 MOVES: Final[dict[State, frozenset[State]]] = {
     State.NEGOTIATING: frozenset((State.BOUND, State.CLOSING, State.CLOSED)),
     State.BOUND: frozenset((State.TRANSFERRING, State.CLOSING, State.CLOSED)),
-    State.TRANSFERRING: frozenset((State.CLOSING, State.CLOSED)),
+    State.TRANSFERRING: frozenset((State.BOUND, State.CLOSING, State.CLOSED)),
     State.CLOSING: frozenset((State.CLOSED,)),
     State.CLOSED: frozenset(),
 }
@@ -43,7 +43,8 @@ class Policy:
 
     ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
     the id that its client has; ``support``, what is known of its software. ``wrap_resumable_ids``: clients get ids of
-    the proxy's own.
+    the proxy's own. ``redirected_lately``: whether that user (a bare JID) was sent to another address not long before
+    that time.
     """
 
     timeouts: Timeouts
@@ -55,16 +56,19 @@ class Policy:
     wrap_resumable_ids: bool = False
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE
+    redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False
     check_authzid: bool = True
 
 
 @dataclass(slots=True)
 class Transfer:
-    """A transfer under way. Times are the relay's clock, in seconds."""
+    """A transfer under way. Times are the relay's clock, in seconds. ``recalled``: a client that does not go when it is
+    asked stays where it is; no further rung follows."""
 
     order: Order
     started: float
     rung: Rung = Rung.RESET
     iq_id: str = ""
     accepted: bool = False
+    recalled: bool = False
     tried: list[tuple[Rung, Outcome]] = field(default_factory=list)

@@ -14,7 +14,8 @@ Whether a client knows the connection transfer (XEP-0051) is decided by the firs
 
 Learned is by capabilities hash (``node#ver``), which names one version of one software with one set of features. An
 answer counts at once; silence only when it was met :data:`SILENCES` times, since a client may be silent because its
-connection is. Who leaves without having answered has understood.
+connection is, and :data:`SILENCES_BEHIND_YES` times in a row where somebody had said yes. Who leaves without having
+answered has understood.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from cxfr_proxy.session.ladder import Rung
 
 SILENCES: Final = 3
 """As many clients of one software may fail to answer before the next one is not asked any more."""
+SILENCES_BEHIND_YES: Final = 8
+"""As many in a row where one has answered that it knows. That may have been a lie; and if it was not, and so many
+connections have broken instead, the price is the gap."""
 REMEMBERED: Final = 10_000
 """Capabilities hashes of which something was learned; the oldest go first. Some 2 MB when full."""
 
@@ -91,6 +95,8 @@ docs/connection-transfer.md. How they name themselves is from what they publish,
 
 @dataclass(slots=True)
 class _Learned:
+    """``silences`` since the last answer."""
+
     knows_cxfr: bool | None = None
     silences: int = 0
 
@@ -125,9 +131,10 @@ class Support:
 
     def is_news(self, caps: str, knows_cxfr: bool | None) -> bool:
         """Whether :meth:`learn` would make a difference."""
-        learned = self._learned.get(caps)
-        known = learned.knows_cxfr if learned is not None else None
-        return known is None or (knows_cxfr is not None and knows_cxfr is not known)
+        learned = self._learned.get(caps, _Learned())
+        if knows_cxfr is None:
+            return learned.knows_cxfr is not False
+        return knows_cxfr is not learned.knows_cxfr or learned.silences > 0
 
     def learn(self, caps: str, knows_cxfr: bool | None) -> None:
         """A client with these capabilities answered that it does or doesn't know the IQ; ``None``: it was silent."""
@@ -139,7 +146,7 @@ class Support:
             learned.knows_cxfr, learned.silences = knows_cxfr, 0
             return
         learned.silences += 1
-        if learned.knows_cxfr is None and learned.silences >= SILENCES:
+        if learned.silences >= (SILENCES_BEHIND_YES if learned.knows_cxfr else SILENCES):
             learned.knows_cxfr = False
 
     def learned(self) -> dict[str, bool]:

@@ -99,6 +99,11 @@ class Counters:
     def shifted(self) -> bool:
         return self.up.shifted or self.down.shifted
 
+    @property
+    def even(self) -> bool:
+        """Whether the two count alike from here on: what is acknowledged next may still be from before."""
+        return self.up.lead == 0 == self.down.lead
+
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
@@ -172,6 +177,11 @@ class StreamManagement:
     @property
     def on(self) -> bool:
         return self.counters is not None
+
+    @property
+    def counting(self) -> bool:
+        """Whether the client's stanzas are counted, or will turn out to have been."""
+        return self._up is not None
 
     @property
     def shifted(self) -> bool:

@@ -27,6 +27,7 @@ from cxfr_proxy.process.messages import (
     Ask,
     BadMessage,
     Elsewhere,
+    Gone,
     Grant,
     Hello,
     Learned,
@@ -156,8 +157,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.none() | counted,
     ),
     st.builds(Stopped, st.booleans()),
+    st.builds(Gone, texts),
     st.builds(Redirected, texts),
-    st.builds(Resumable, texts, resumptions),
+    st.builds(Resumable, texts, resumptions, texts),
     lost,
     st.builds(Learned, texts, st.none() | st.booleans()),
 )

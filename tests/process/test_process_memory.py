@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.process.channel import MAX_LINE_BYTES
 from cxfr_proxy.process.memory import PIECE, Memory
-from cxfr_proxy.process.messages import Learned, Lost, Redirected, Remembered, Resumable, encode
+from cxfr_proxy.process.messages import Gone, Learned, Lost, Redirected, Remembered, Resumable, encode
 from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry
 from cxfr_proxy.session.support import SILENCES
 from cxfr_proxy.xmpp.introduction import LONGEST
@@ -23,6 +23,7 @@ def resumption(full_jid: str, counters: Counters | None = None) -> Resumption:
     return Resumption(full_jid, "node1", "theirs", counters)
 
 
+EVEN_AGAIN = Counters(up=Flow(3, steps=((7, -1), (8, 1))), down=Flow(0))
 SHIFTED = Counters(up=Flow(3), down=Flow(0, settled=-1, lead=-2, steps=((7, -1),)))
 
 
@@ -33,7 +34,7 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
         first.channel.post(Redirected("long-ago@example.org"))
         await trio.sleep(50)
         first.channel.post(Redirected("romeo@example.org"))
-        second.channel.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED)))
+        second.channel.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1"))
         second.channel.post(Lost("romeo@example.org", "192.0.2.1", "node1"))
         await trio.sleep(20)
         first.die()
@@ -72,7 +73,7 @@ def test_the_oldest_are_forgotten() -> None:
     memory = Memory(60.0, limit=3)
     for number in range(5):
         memory.note(Redirected(f"user{number}"), float(number))
-        memory.note(Resumable(f"sm{number}", resumption(f"user{number}/r")), float(number))
+        memory.note(Resumable(f"sm{number}", resumption(f"user{number}/r"), "192.0.2.1"), float(number))
         memory.note(Lost(f"user{number}", "192.0.2.1", "node1"), float(number))
     memory.note(Redirected("user2"), 50.0)
     assert memory.pieces(60.0) == [
@@ -84,12 +85,47 @@ def test_the_oldest_are_forgotten() -> None:
     assert [each.user for each in memory.pieces(RESUMABLE_SECONDS + 3.0)[-1].lost] == ["user4"]
 
 
+async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The others hear of those who can resume, as if it had said so itself; as does its replacement."""
+
+    def mine(stream_management_id: str, user: str | None, counters: Counters | None = None) -> Resumable:
+        full_jid = f"{user}@example.org/r" if user is not None else None
+        return Resumable(stream_management_id, Resumption(full_jid, "node2", "theirs", counters), "192.0.2.7")
+
+    async with house(tmp_path) as it:
+        first, second = it.all
+        said = [mine("a", "juliet"), mine("b", None), mine("wrapped", "nurse", SHIFTED), mine("over", "tybalt")]
+        said.append(mine("theirs", "capulet", EVEN_AGAIN))
+        not_rightly = Resumable("of-node", Resumption("paris@example.org/r", "node2", "of-node"), "192.0.2.7")
+        for message in (*said, not_rightly, mine("a", "juliet")):
+            first.channel.post(message)
+        first.channel.post(Gone("over"))
+        first.channel.post(replace(not_rightly, resumption=replace(not_rightly.resumption, counters=SHIFTED)))
+        second.channel.post(mine("elsewhere", "mercutio"))
+        await trio.sleep(1)
+        assert not second.of(Remembered)
+        first.die()
+        await trio.sleep(1)
+        lost = [
+            Lost(user, "192.0.2.7", "node2")
+            for user in (None, "nurse@example.org", "capulet@example.org", "juliet@example.org")
+        ]
+        assert second.of(Remembered) == [Remembered(lost=tuple(lost))]
+        told = [
+            each for message in it.workers[1].of(Remembered) if isinstance(message, Remembered) for each in message.lost
+        ]
+        assert [replace(each, seconds_ago=0.0) for each in told] == lost
+        second.end()
+        await trio.sleep(1)
+        assert len(it.workers[1].of(Remembered)) == 2, "who ends by itself has said what there was to say"
+
+
 def test_as_many_pieces_as_fit_into_lines() -> None:
     memory = Memory(60.0)
     longest = "\N{PILE OF POO}" * 767  # of 3071 bytes; JSON writes twelve characters for each
     unacknowledged = Counters(Flow(0), Flow(0, steps=((1_000_000_000, -1),) * 5000))
     for number in range(2 * PIECE + 1):
-        memory.note(Resumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged)), 0.0)
+        memory.note(Resumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged), "192.0.2.1"), 0.0)
         memory.note(Learned(f"{number}" + longest[: 2 * LONGEST], knows_cxfr=True), 0.0)
     pieces = memory.pieces(0.0)
     assert [len(piece.resumable or piece.learned) for piece in pieces] == [PIECE, PIECE, 1] * 2

@@ -84,7 +84,7 @@ async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Pat
     async with house(tmp_path) as it:
         first, second = it.workers[1], it.workers[2]
         said: list[Message] = [
-            Resumable("ours", Resumption("romeo@example.org/r", "node1", "theirs")),
+            Resumable("ours", Resumption("romeo@example.org/r", "node1", "theirs"), "192.0.2.1"),
             Lost("romeo@example.org", "192.0.2.1", "node1"),
         ]
         for message in said:

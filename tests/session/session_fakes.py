@@ -38,6 +38,9 @@ class FakeRelayed:
     def stop(self) -> None:
         self.stopped = True
 
+    def recall(self) -> None:
+        self.script.recall()
+
     def transfer(self, order: Order) -> None:
         self.orders.append(order)
         if self._obeys:

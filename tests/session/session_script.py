@@ -123,6 +123,7 @@ class Script:
         wrap: bool = False,
         trust_node_redirects: bool = False,
         redirect_targets: RedirectTargets = ANYWHERE,
+        redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False,
         check_authzid: bool = True,
         support: Support | None = None,
     ) -> None:
@@ -150,6 +151,7 @@ class Script:
             wrap_resumable_ids=wrap,
             trust_node_redirects=trust_node_redirects,
             redirect_targets=redirect_targets,
+            redirected_lately=redirected_lately,
             check_authzid=check_authzid,
         )
         lane = Lane(max_element_bytes=8192, max_depth=64)
@@ -198,6 +200,9 @@ class Script:
 
     def order(self, order: Order = ELSEWHERE) -> Script:
         return self._do(f"order: {order}", lambda: self.session.transfer(order, self.now))
+
+    def recall(self) -> Script:
+        return self._do("the order is recalled", lambda: self.session.recall(self.now))
 
     def wait(self, seconds: float) -> Script:
         self.now += seconds

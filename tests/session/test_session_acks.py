@@ -36,7 +36,17 @@ from session_script import (
     iq,
 )
 
-from cxfr_proxy.session.commands import Ended, NodeLost, Outcome, Reason, Resumable, Side, Transferred
+from cxfr_proxy.session.commands import (
+    Ended,
+    Forged,
+    NodeLost,
+    Outcome,
+    Reason,
+    Resumable,
+    Shifted,
+    Side,
+    Transferred,
+)
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp import stanza
@@ -162,27 +172,88 @@ def test_without_counting_stanzas_are_answered_as_ever() -> None:
 # --- forged ones
 
 
-@pytest.mark.parametrize("forged", [FORGED, *FORGERIES.values()], ids=["with a sender", *FORGERIES])
-def test_a_forged_transfer_shifts_both_counts_while_nobody_moves(forged: str) -> None:
-    forged = forged.format(to=JID, host="evil.example", id="f")
-    s = Script().bind(stream_management=True).node(NEWS, forged, NEWS).client_gets(NEWS, NEWS)
+def ping(to: str | None = JID) -> str:
+    """What a client gets in the place of a forged one; its id is this script's first."""
+    return (
+        "<iq xmlns='jabber:client' type='get' id='urn:xmpp:cxfr:t1' from=\"example.org\""
+        + (f' to="{to}"' if to else "")
+        + "><ping xmlns='urn:xmpp:ping'/></iq>"
+    )
+
+
+def forged_at(s: Script, forged: str = FORGED) -> Script:
+    """A forged one comes among others: the ping is in its place, and its sender is answered at once."""
+    s.node(NEWS, forged.format(to=JID, host="evil.example", id="f"), NEWS).client_gets(NEWS, ping(), NEWS)
     reply = s.sent[Side.NODE].rpartition(b"<iq")[2]
-    s.expect(b"not-allowed" in reply, "the refusal").forget()
-    s.client(HELLO, a(0), a(1), HELLO, a(2)).node_gets(HELLO, a(0), edited(2), HELLO, edited(3))
-    s.node(NEWS, a(0), a(1), NEWS, a(2)).client_gets(NEWS, a(0), edited(0), NEWS, edited(1)).is_in(State.BOUND)
+    return s.expect(b"not-allowed" in reply, "the refusal").reports(Forged(), shifted(s)).forget()
 
 
-def test_one_that_cannot_be_read_shifts_only_what_the_client_counts() -> None:
-    unreadable = "<iq type='set' id='f'><x:query y='urn:xmpp:cxfr'/></iq>"
-    s = Script().bind(stream_management=True).node(unreadable, NEWS).client_gets(NEWS).forget()
-    s.client(HELLO, a(1)).node_gets(HELLO, edited(2)).node(a(1)).client_gets(a(1))
+def shifted(s: Script) -> Shifted:
+    counters = s.session._negotiation.management.counters
+    assert counters is not None
+    return Shifted(counters)
+
+
+@pytest.mark.parametrize("pong", [answer(), answer("error"), answer().replace(" to='example.org'", "")])
+@pytest.mark.parametrize("forged", [FORGED, *FORGERIES.values()], ids=["with a sender", *FORGERIES])
+def test_a_forged_transfer_leaves_no_trace_in_the_counts(forged: str, pong: str) -> None:
+    s = forged_at(Script().bind(stream_management=True), forged)
+    s.client(HELLO, a(1), pong, HELLO, a(3)).node_gets(HELLO, a(1), R, HELLO, a(3))
+    s.node(a(1), a(2), a(3), NEWS).client_gets(edited(0), a(2), a(3), NEWS).is_in(State.BOUND)
+    s.expect(s.session.can_be_resumed, "that its stream can be resumed, by whoever gets it")
+    s.client_ends().node_gets()
+
+
+def test_a_client_that_is_lost_before_it_has_answered_leaves_no_stream_to_be_resumed() -> None:
+    forged_at(Script().bind(stream_management=True)).client_ends().node_gets(END)
+
+
+def test_a_client_that_does_not_answer_has_its_counts_translated() -> None:
+    s = forged_at(Script().bind(stream_management=True)).client(HELLO, a(3)).node_gets(HELLO, a(3))
+    s.node(a(1), a(2)).client_gets(edited(0), edited(1)).client_ends().node_gets(END)
+
+
+def test_as_many_answers_are_taken_as_there_were_replies() -> None:
+    s = Script().bind(stream_management=True).node(FORGED, FORGED).client_gets(ping(), ping()).forget()
+    s.client(answer(), answer("error"), answer()).node_gets(R, R, answer()).node(a(3)).client_gets(a(3))
+    s.expect(s.session.can_be_resumed, "equal counts")
+
+
+def test_one_that_cannot_be_answered_is_replaced_too_and_the_answer_is_the_nodes() -> None:
+    for forged in ("<iq type='set' id='f'><x:query y='urn:xmpp:cxfr'/></iq>", FORGED.replace("'set'", "'other'")):
+        s = Script().bind(stream_management=True).node(forged, NEWS).client_gets(ping(), NEWS)
+        s.client(answer(), a(2)).node_gets(answer(), a(2)).node(a(1)).client_gets(a(1))
+        s.expect(s.session.can_be_resumed, "equal counts")
+
+
+def test_a_forged_transfer_while_the_node_is_being_closed() -> None:
+    """Nobody can be answered any more; the client's answer is unacknowledged as all that it says now."""
+    s = Script().bind(stream_management=True).order(FOR_GOOD).forget()
+    s.node(FORGED).client_gets(ping()).client(answer()).nobody_gets_anything()
+
+
+def test_a_forged_transfer_and_a_real_one() -> None:
+    s = knowing().node(FORGED).order().forget()
+    s.client(answer(number=2), answer(number=1)).node_gets(R).is_in(State.TRANSFERRING)
+    s.node(a(2)).client_gets(edited(3)).client(a(2)).node_gets(edited(1))
 
 
 def test_a_forged_transfer_between_the_requests_to_count_and_their_answers() -> None:
     """The node, which counts the client's already, has one more of them; its own it does not count yet."""
-    s = Script().bind().client(ENABLE).node(FORGED, ENABLED).forget()
+    s = Script().bind().client(ENABLE).node(FORGED, ENABLED).client_gets(ping(), ENABLED).forget()
     s.client(HELLO).node_gets(HELLO).node(NEWS, a(1), a(2)).client_gets(NEWS, edited(0), edited(1))
-    s.client(a(1)).node_gets(a(1))
+    s.client(a(1), answer()).node_gets(a(1), R).node(a(3)).client_gets(a(3))
+
+
+def test_a_forged_transfer_where_nobody_counts_is_only_kept_back() -> None:
+    s = Script().bind().node(FORGED).client_gets()
+    s.client(answer()).expect(s.sent[Side.NODE].endswith(answer().encode()), "an answer to nothing is the node's")
+
+
+def test_a_forged_transfer_for_who_has_resumed_and_has_no_name() -> None:
+    s = resumed(Script(), h=7).forget().node(FORGED).client_gets(ping(None)).forget()
+    s.client(answer()).node_gets(R).node(a(8)).client_gets(a(8))
+    s.expect(s.session.can_be_resumed, "equal counts")
 
 
 def test_an_answer_to_somebody_else_is_the_nodes_and_counted_by_both() -> None:

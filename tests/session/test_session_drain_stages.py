@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import trio
+from session_script import answer
 from test_session_csi import ACTIVE, INACTIVE
 from test_session_mover import House, HouseSession, working
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.session.drain_stages import Schedule, Stage
-from cxfr_proxy.session.ladder import Trigger
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.state import State
 
 
 def asleep(sessions: list[HouseSession]) -> list[int]:
@@ -107,6 +109,25 @@ async def test_without_a_deadline_they_are_only_last(autojump_clock: MockClock) 
     assert house.times[-1] == 0.2
 
 
+async def test_who_falls_asleep_in_the_queue_goes_last_and_who_wakes_up_does_not(autojump_clock: MockClock) -> None:
+    async with working(House()) as house:
+        sleepers = house.populate("a", 4)
+        asleep(sleepers)
+        others = house.populate("a", 8)
+        house.empty("a")
+        await trio.sleep(0.05)
+        assert house.moved == [5, 6, 7, 8, 9]
+        asleep(others[5:6])
+        sleepers[3].script.client(ACTIVE)
+        house.mover.look_again()
+        house.mover.look_again()
+        [late] = house.populate("a", 1)
+        house.mover.enqueue_leaving(late.id)
+        await trio.sleep(5)
+    assert house.moved[5:] == [11, 12, 4, 13, 10, 1, 2, 3]
+    assert house.times[-1] == pytest.approx(0.8), "nobody's turn is used up"
+
+
 async def test_they_sleep_for_half_of_the_deadline(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
         sleeping = asleep(house.populate("a", 6))
@@ -189,6 +210,35 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         assert len(house.moved) == 21
         assert drain.done
     assert not any(order.hurried for _, _, order in house.orders), "its deadline went with it"
+
+
+@pytest.mark.parametrize("how", ["abort", "follow", "undrain"])
+async def test_who_was_asked_and_does_not_go_stays(how: str, autojump_clock: MockClock) -> None:
+    async with working(House()) as house:
+        [refuses, silent] = house.populate("a", 2, stays=True)
+        [lost] = house.populate("b", 1, stays=True)
+        house.cluster.get("a").set_wish(Wish.DRAIN)
+        house.mover.follow("a", Stage.ALL) if how == "follow" else house.mover.drain("a")
+        house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
+        await trio.sleep(1)
+        assert [each.rung for each in house.sessions] == [Rung.CXFR] * 3
+        match how:
+            case "abort":
+                house.mover.abort("a")
+            case "follow":
+                house.mover.follow("a", Stage.ABORTED)
+            case "undrain":
+                house.cluster.get("a").set_wish(Wish.READY)
+                house.mover.undrain("a")
+        refuses.script.client(answer("error"))
+        silent.script.tick()
+        lost.script.client(answer("error"))
+        assert [each.session.state for each in house.sessions] == [State.BOUND, State.BOUND, State.TRANSFERRING]
+        await trio.sleep(60)
+        assert len(house.orders) == 3
+        house.empty("a")
+        await trio.sleep(1)
+        assert [order.trigger for _, _, order in house.orders[3:]] == [Trigger.DRAIN] * 2, "a new drain moves them"
 
 
 async def test_logins_may_take_their_time_where_nobody_is_moved(autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 from forged import FORGERIES, NO_FORGERIES
@@ -25,7 +26,7 @@ from session_script import (
 )
 
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
-from cxfr_proxy.session.commands import BoundTo, Ended, Forged, NodeLost, Reason, Side
+from cxfr_proxy.session.commands import BoundTo, Ended, Forged, NodeLost, Reason, Redirected, Side
 from cxfr_proxy.session.state import State
 
 MALLORY = "mallory@example.org/x"
@@ -158,9 +159,11 @@ def redirect(to: str) -> str:
     return stream_error("see-other-host", to)
 
 
-def trusting(*patterns: str, tls: bool = True) -> Script:
+def trusting(
+    *patterns: str, tls: bool = True, lately: Callable[[str | None, float], bool] = lambda user, now: False
+) -> Script:
     targets = RedirectTargets(tuple(map(HostPattern.parse, patterns)))
-    return Script(tls=tls, trust_node_redirects=True, redirect_targets=targets)
+    return Script(tls=tls, trust_node_redirects=True, redirect_targets=targets, redirected_lately=lately)
 
 
 HIDDEN = [
@@ -208,6 +211,20 @@ def test_a_trusted_node_s_redirect_is_said_again(error: str) -> None:
 def test_a_trusted_node_s_redirect_while_the_client_is_asked() -> None:
     s = trusting("[2001:db8::1]").bind().order().forget().node(redirect("[2001:DB8:0::1]:5222"))
     s.client_gets(redirect("[2001:db8::1]:5222"), END)
+
+
+def test_a_trusted_node_s_redirect_is_remembered_and_not_said_twice_in_a_while() -> None:
+    s = trusting().bind().node(redirect("b.example"))
+    s.reported(Redirected)
+    asked: list[tuple[str | None, float]] = []
+
+    def lately(user: str | None, now: float) -> bool:
+        asked.append((user, now))
+        return True
+
+    s = trusting(lately=lately).bind().node(redirect("b.example"), END).client_gets()
+    s.reports(NodeLost(Reason.NODE_REDIRECTED)).is_in(State.BOUND)
+    assert asked == [("juliet@example.org", s.now)]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ ALONE = Order(Trigger.DRAIN, "node2", SERVER, resumes=False)
 ALONE_NO_ADDRESS = Order(Trigger.DRAIN, "node2", resumes=False)
 HURRIED = Order(Trigger.DRAIN, "node2", SERVER, hurried=True)
 NO_ADDRESS = Order(Trigger.DRAIN, "node2")
-NO_REDIRECT = Order(Trigger.DRAIN, "node2", SERVER, may_redirect=False)
 C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
 
 
@@ -36,7 +35,6 @@ C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
         (TLS, ORDER, True, [C, S, R]),
         (TLS, ORDER, False, [S, R]),
         (TLS, NO_ADDRESS, True, [C, R]),
-        (TLS, NO_REDIRECT, True, [C, R]),
         (TLS, HURRIED, True, [S, R]),
         (PLAIN, ORDER, True, [C, R]),
         (PLAIN, HURRIED, True, [R]),
@@ -69,11 +67,11 @@ def test_the_rungs_in_order(traits: Traits, order: Order, try_unknown: bool, run
 
 def test_there_is_always_a_rung_and_none_but_the_last_comes_twice() -> None:
     flags = [True, False]
-    for tls, managed, known, may, hurried, try_unknown in itertools.product(flags, repeat=6):
+    for tls, managed, known, hurried, try_unknown in itertools.product(flags, repeat=5):
         for knows, server in itertools.product([True, False, None], [SERVER, None]):
             for resumes, preferred in itertools.product(flags, [(), (S,), (Rung.CUT,)]):
                 traits = Traits(tls, managed, known, knows, preferred)
-                order = Order(Trigger.DRAIN, "n", server, may_redirect=may, hurried=hurried, resumes=resumes)
+                order = Order(Trigger.DRAIN, "n", server, hurried=hurried, resumes=resumes)
                 tried: list[Rung] = []
                 while (rung := next_rung(traits, order, tried, try_unknown=try_unknown)) not in (R, Rung.CUT):
                     assert rung not in tried

@@ -462,6 +462,7 @@ WAYS: dict[tuple[State, State], Callable[[], Script]] = {
     (B, T): lambda: Script().bind().order(),
     (B, CG): lambda: Script().bind().client(END),
     (B, CD): lambda: Script().bind().stop(),
+    (T, B): lambda: Script().bind().order().recall().tick(),
     (T, CG): lambda: Script().bind().order().client_ends(),
     (T, CD): lambda: Script().bind().order().stop(),
     (CG, CD): lambda: Script().bind().client(END).node(END),

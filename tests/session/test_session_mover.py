@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.session.commands import Asked, Outcome, Resumable, Transferred
+from cxfr_proxy.session.commands import Outcome, Redirected, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import AWAITED_SECONDS, Registry
@@ -217,14 +217,24 @@ async def test_a_node_without_a_public_address_is_not_told(autojump_clock: MockC
     assert house.orders[0][2] == Order(Trigger.DRAIN, "b", None, resumes=False)
 
 
-async def test_a_user_redirected_lately_may_not_be_redirected_again(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("known", [True, False])
+async def test_who_was_redirected_lately_or_would_not_be_known_again_is_told_no_address(
+    known: bool, autojump_clock: MockClock
+) -> None:
     async with working(House()) as house:
-        [session] = house.populate("a", 1)
-        now = trio.current_time()
-        house.registry.note(session, Asked(Rung.SEE_OTHER_HOST, Order(Trigger.DRAIN), first=True), now)
+        [session, _] = house.populate("a", 2, named=known)
+        if known:
+            house.registry.note(session, Redirected(), trio.current_time())
         house.empty("a")
+        await trio.sleep(61)
+        house.empty("b")
+        house.populate("b", 1)
+        house.cluster.get("a").set_wish(Wish.READY)
+        house.mover.look_again()
         await trio.sleep(1)
-    assert not house.orders[0][2].may_redirect
+    told = [order.server is not None for _, _, order in house.orders]
+    assert [order.target for _, _, order in house.orders] == ["b", "b", "a"]
+    assert told == [False, known, True]
 
 
 async def test_nobody_is_moved_onto_a_node_that_is_down(autojump_clock: MockClock) -> None:

@@ -32,7 +32,7 @@ from session_script import (
 )
 
 from cxfr_proxy.session.commands import Close, Ended, EndOutput, Send, Side, Transferred
-from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 
 UP: Final = ["message", "iq", "presence", " ", "answer", "error", "sm", "close"]
@@ -120,6 +120,7 @@ actions = st.one_of(
     st.tuples(st.just("more"), st.sampled_from(["up", "down"]), st.integers(1, 30_000)),
     st.tuples(st.just("eof"), st.sampled_from(["up", "down"]), st.just(0)),
     st.tuples(st.just("order"), st.just(""), st.integers(0, len(ORDERS) - 1)),
+    st.tuples(st.just("recall"), st.just(""), st.just(0)),
     st.tuples(st.just("tick"), st.just(""), st.integers(0, 12)),
 )
 
@@ -134,7 +135,7 @@ def test_a_session_survives_anything(opened: int, steps: list[tuple[str, str, in
         script.arrive(side, text.encode())
     if opened < len(OPENING):
         # Nobody talks of stanzas before there is a resource: what is left are ends, orders and time.
-        steps = [step for step in steps if step[0] in ("eof", "order", "tick") or step[1] == "close"]
+        steps = [step for step in steps if step[0] in ("eof", "order", "recall", "tick") or step[1] == "close"]
     for kind, what, number in steps:
         match kind:
             case "up":
@@ -147,6 +148,8 @@ def test_a_session_survives_anything(opened: int, steps: list[tuple[str, str, in
                 play.end(Side.CLIENT if what == "up" else Side.NODE)
             case "order":
                 script.order(ORDERS[number])
+            case "recall":
+                script.recall()
             case "tick":
                 script.wait(float(number))
     reached = script.session.state
@@ -160,7 +163,8 @@ def check_the_end(play: Play) -> None:
     assert script.session.state is State.CLOSED
     assert isinstance(script.commands[-1], Close)
     assert len([item for item in script.events if isinstance(item, Ended)]) == 1
-    assert len([item for item in script.events if isinstance(item, Transferred)]) <= 1
+    transfers = [item for item in script.events if isinstance(item, Transferred)]
+    assert all(item.tried[-1][0] is Rung.CXFR for item in transfers[:-1]), "only a question can be recalled"
     assert legal(script.moves)
     check_down(play)
     check_up(play)

@@ -17,6 +17,7 @@ from cxfr_proxy.session.commands import (
     Learned,
     Outcome,
     Reason,
+    Redirected,
     Resumable,
     Transferred,
     Warned,
@@ -177,12 +178,12 @@ def test_a_redirect_is_remembered_as_long_as_its_window() -> None:
     subject, relayed = registry(), FakeRelayed(1, "a")
     subject.note(relayed, Asked(Rung.CXFR, ELSEWHERE, first=True), 0.0)
     assert not subject.redirected_lately(USER, 0.0)
-    subject.note(relayed, Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=True), 0.0)
+    subject.note(relayed, Redirected(), 0.0)
     assert subject.redirected_lately(USER, 59.9)
     assert not subject.redirected_lately(USER, 60.0)
     assert not subject.redirected_lately("romeo@example.org", 1.0)
     assert not subject.redirected_lately(None, 1.0)
-    subject.note(relayed, Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=True), 50.0)
+    subject.note(relayed, Redirected(), 50.0)
     assert subject.redirected_lately(USER, 100.0)
 
 

@@ -23,11 +23,11 @@ from session_script import (
 )
 
 from cxfr_proxy.kinds import CLIENTS
-from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Side, Transferred
+from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
 from cxfr_proxy.session.core import INTRODUCTION
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.state import State
-from cxfr_proxy.session.support import SILENCES, Software, Support
+from cxfr_proxy.session.support import SILENCES, SILENCES_BEHIND_YES, Software, Support
 
 CAPS = "https://a.example#v="
 SLIXMPP = "http://slixmpp.com/ver/1.8.5#v="
@@ -133,21 +133,24 @@ def test_it_is_got_to_know_while_it_is_moved() -> None:
 
 def test_an_answer_is_learned_for_all_of_the_kind() -> None:
     s = met().order().reports(ASKED)
-    s.client(answer()).reports(Learned(CAPS, True))
+    s.client(answer()).reports(Redirected(), Learned(CAPS, True))
     s = met().order().reports(ASKED)
     s.client(answer("error")).reports(
         Learned(CAPS, False),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.REFUSED),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Redirected(),
     )
 
 
-def test_silence_is_told() -> None:
-    met().order().tick().reports(
+@pytest.mark.parametrize("knows_cxfr", [None, True])
+def test_silence_is_told(knows_cxfr: bool | None) -> None:
+    met(Support() if knows_cxfr is None else knowing(knows_cxfr)).order().tick().reports(
         ASKED,
         Learned(CAPS, None),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.SILENT),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Redirected(),
     )
 
 
@@ -190,12 +193,7 @@ def test_a_feature_in_service_discovery_is_learned_for_these_capabilities_only()
 
 
 def test_what_is_known_is_not_told_again() -> None:
-    met(knowing(True)).client(disco(CAPS)).reports().order().client(answer()).reports(ASKED)
-    met(knowing(True)).order().tick().reports(
-        ASKED,
-        Answered(Rung.CXFR, ELSEWHERE, Outcome.SILENT),
-        Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
-    )
+    met(knowing(True)).client(disco(CAPS)).reports().order().client(answer()).reports(ASKED, Redirected())
 
 
 def test_nothing_is_learned_of_who_has_not_said_what_he_is() -> None:
@@ -218,6 +216,15 @@ def test_silence_of_some_spares_the_next_the_wait() -> None:
         support.learn(learned.caps, learned.knows_cxfr)
     s = met(support).order()
     s.expect(s.session.rung is Rung.SEE_OTHER_HOST, "it not to be asked")
+
+
+def test_a_lie_does_not_make_silent_software_wait_for_ever() -> None:
+    support = knowing(True)
+    for _ in range(SILENCES_BEHIND_YES):
+        s = met(support).order().tick()
+        s.expect(s.reported(Learned).knows_cxfr is None, "the silence")
+        support.learn(CAPS, None)
+    met(support).order().client_gets()
 
 
 def test_a_client_that_can_resume_is_asked_if_its_like_know_the_request() -> None:

@@ -7,7 +7,7 @@ import pytest
 from cxfr_proxy.kinds import CLIENTS, ClientMatch, Trait
 from cxfr_proxy.session import support as support_module
 from cxfr_proxy.session.ladder import Rung
-from cxfr_proxy.session.support import MEASURED, SILENCES, Software, Support, habit_of, name_of
+from cxfr_proxy.session.support import MEASURED, SILENCES, SILENCES_BEHIND_YES, Software, Support, habit_of, name_of
 
 SENT = {
     "xmpp.js": Software(resource="x7f3", agent="xmpp.js"),
@@ -117,7 +117,7 @@ def test_the_last_answer_counts() -> None:
         subject.learn(CAPS, answer)
         assert asks(subject) is answer
         assert not subject.is_news(CAPS, answer)
-        assert not subject.is_news(CAPS, None)
+        assert subject.is_news(CAPS, None) is answer, "nobody is surprised by the silence of who says no"
     assert asks(subject, Software("https://unmeasured.example#2")) is None
 
 
@@ -131,12 +131,23 @@ def test_silence_counts_when_it_was_met_often_enough() -> None:
     assert subject.learned() == {CAPS: False}
 
 
-def test_silence_is_no_answer_where_there_was_one() -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_many_silences_in_a_row_turn_a_yes(interrupted: bool) -> None:
     subject = Support()
     subject.learn(CAPS, True)
-    for _ in range(SILENCES):
+    for _ in range(SILENCES_BEHIND_YES - 1):
         subject.learn(CAPS, None)
     assert asks(subject) is True
+    if interrupted:
+        assert subject.is_news(CAPS, True)
+        subject.learn(CAPS, True)
+        assert not subject.is_news(CAPS, True)
+    assert subject.is_news(CAPS, None)
+    subject.learn(CAPS, None)
+    assert asks(subject) is interrupted
+    assert subject.learned() == {CAPS: interrupted}
+    subject.learn(CAPS, True)
+    assert asks(subject) is True, "the next who answers puts it right"
 
 
 def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from cxfr_proxy.session.commands import (
     NodeLost,
     Outcome,
     Reason,
+    Redirected,
     Side,
     Transferred,
 )
@@ -62,7 +63,11 @@ def test_the_client_accepts_and_leaves() -> None:
     s.reports(Asked(Rung.CXFR, ELSEWHERE, first=True)).expect(s.session.rung is Rung.CXFR, "the rung")
     s.wait(2).client(HELLO, answer(), HELLO).node_gets(HELLO, HELLO).node(NEWS).client_gets(NEWS)
     s.client(END).node_gets(END).node(NEWS, END).client_gets(NEWS, END).is_over()
-    s.reports(Transferred(ELSEWHERE, ((Rung.CXFR, Outcome.MOVED),), 2.0), Ended(Reason.TRANSFERRED, None, 0, 0))
+    s.reports(
+        Redirected(),
+        Transferred(ELSEWHERE, ((Rung.CXFR, Outcome.MOVED),), 2.0),
+        Ended(Reason.TRANSFERRED, None, 0, 0),
+    )
 
 
 def test_the_client_says_nothing_and_leaves() -> None:
@@ -78,7 +83,10 @@ def test_a_client_that_leaves_without_a_word_when_asked_was_transferred() -> Non
 def test_the_client_accepts_and_stays() -> None:
     s = Script().bind().order().forget().wait(9).client(answer()).wait(9).client_gets().node_gets()
     s.wait(1).node_gets(END).reports(
-        Answered(Rung.CXFR, ELSEWHERE, Outcome.STAYED), Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False)
+        Redirected(),
+        Answered(Rung.CXFR, ELSEWHERE, Outcome.STAYED),
+        Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
+        Redirected(),
     )
     s.node(END).client_gets(SEE_OTHER_HOST, END).client_ends().is_over()
     assert rungs(s) == [(Rung.CXFR, Outcome.STAYED), (Rung.SEE_OTHER_HOST, Outcome.MOVED)]
@@ -119,7 +127,7 @@ def test_any_error_with_that_id_means_no(refusal: str) -> None:
 )
 def test_any_result_with_that_id_means_yes(result: str) -> None:
     s = Script().bind().order().forget().client(result).nobody_gets_anything().tick()
-    s.expect(s.events[-2] == Answered(Rung.CXFR, ELSEWHERE, Outcome.STAYED), "that it stayed")
+    s.expect(Answered(Rung.CXFR, ELSEWHERE, Outcome.STAYED) in s.events, "that it stayed")
 
 
 def test_answers_that_answer_nothing() -> None:
@@ -224,8 +232,30 @@ def test_where_no_address_is_known_the_domain_is_told() -> None:
     Script().bind().order(order).client_gets(iq(server="example.org")).tick().node(END).client_gets(RESET, END)
 
 
-def test_a_user_redirected_lately_is_not_redirected_again() -> None:
-    Script().bind().order(replace(HURRIED, may_redirect=False)).node(END).client_gets(RESET, END)
+@pytest.mark.parametrize("leave", ["result", "close", "lost"])
+def test_who_goes_where_it_was_asked_to_go_is_reported_once_as_redirected(leave: str) -> None:
+    s = Script().bind().order().forget()
+    s.expect(Redirected() not in s.events, "nothing while it may still refuse")
+    if leave == "result":
+        s.client(answer()).reports(Redirected()).client(answer(), END)
+    else:
+        s.client(END) if leave == "close" else s.client_ends()
+    s.node(END)
+    s.expect(s.events.count(Redirected()) == 1, "one report")
+
+
+def test_who_is_told_by_a_stream_error_is_redirected_whatever_it_does() -> None:
+    s = Script().bind().order().client(answer("error")).node(END)
+    s.expect(s.events.count(Redirected()) == 1, "one report")
+
+
+@pytest.mark.parametrize(
+    ("script", "order"),
+    [(Script(tls=False), ELSEWHERE), (Script(), replace(ELSEWHERE, server=None)), (Script(tls=False), HURRIED)],
+)
+def test_who_is_told_its_domain_is_not_redirected(script: Script, order: Order) -> None:
+    script.bind().order(order).client(answer(), END).node(END).client_ends().is_over()
+    script.expect(Redirected() not in script.events, "no report")
 
 
 # --- the order of closing

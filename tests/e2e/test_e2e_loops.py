@@ -1,0 +1,128 @@
+"""Two proxies that disagree about who a client belongs to: each sends it to the other one, again and again.
+
+Each knows its own redirects only. So a client is sent to another address at most once by each within the window, and is
+served after all that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+from e2e_proxy import Command, all_bound, command, log_in, nodes_file, running, until
+
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.client import DemoClient
+from cxfr_proxy.demo.cluster import DemoCluster
+from cxfr_proxy.demo.habits import Kind
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.xmpp.names import StreamCondition
+
+KINDS = (Kind.CXFR, Kind.CXFR_SILENT, Kind.SEE_OTHER_HOST)
+"""All that go where they are told to go."""
+ROUNDS = 6
+QUICK = ("--cxfr-timeout", "1s", "--node-close-timeout", "1s", "--transfer-rate", "1000", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+
+
+@dataclass
+class Two:
+    """Two proxies with two nodes each, and clients, at home at the first."""
+
+    proxies: list[Command]
+    nodes: list[list[DemoNode]]
+    clients: list[DemoClient]
+
+    async def point_at_each_other(self) -> None:
+        for proxy, other, nodes in zip(self.proxies, reversed(self.proxies), self.nodes, strict=True):
+            public = f"public={other.address}"
+            nodes_file(proxy.nodes.parent, nodes, **{node.name: public for node in nodes})
+            done = await proxy.say("reload")
+            assert done.code == 0, done.output
+
+    async def served(self) -> None:
+        await until(lambda: all_bound(self.clients) and sum(map(here, self.all_nodes)) == len(self.clients))
+
+    @property
+    def all_nodes(self) -> list[DemoNode]:
+        return [node for nodes in self.nodes for node in nodes]
+
+
+def here(node: DemoNode) -> int:
+    return sum(session.leg is not None for session in node.sessions)
+
+
+@asynccontextmanager
+async def two(tmp_path: Path, certificate: DemoCertificate, *options: str) -> AsyncIterator[Two]:
+    cluster = DemoCluster()
+    nodes = [[DemoNode(f"{proxy}{number}", cluster=cluster) for number in (1, 2)] for proxy in "ab"]
+    given = ("--certificate", str(certificate.certificate), "--key", str(certificate.key), *QUICK, *options)
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place in places:
+        place.mkdir()
+    async with running(*nodes[0], *nodes[1]) as nursery:
+        files = [nodes_file(place, each) for place, each in zip(places, nodes, strict=True)]
+        async with (
+            command(nursery, places[0], files[0], *given) as first,
+            command(nursery, places[1], files[1], *given) as second,
+        ):
+            it = Two([first, second], nodes, await log_in(nursery, first.address, KINDS, certificate))
+            await it.point_at_each_other()
+            yield it
+
+
+async def empty_whatever_is_in_use(it: Two) -> None:
+    """A drain of each node that serves a client, while the other one of its proxy stays."""
+    for proxy, nodes in zip(it.proxies, it.nodes, strict=True):
+        for node in nodes:
+            if here(node):
+                done = await proxy.say("drain", node.name, "--wait")
+                assert done.code == 0, done.output
+                assert (await proxy.say("undrain", node.name)).code == 0
+    await it.served()
+
+
+async def test_operators_that_disagree(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with two(tmp_path, certificate) as it:
+        for _ in range(ROUNDS):
+            await empty_whatever_is_in_use(it)
+        for proxy in it.proxies:
+            transfers = [event for event in proxy.events("transfer") if event["outcome"] == "moved"]
+            sent_away = Counter(event["jid"] for event in transfers if event.get("server") is not None)
+            assert set(sent_away.values()) == {1}, sent_away
+            assert set(sent_away) == {client.full_jid for client in it.clients}
+        assert len(it.proxies[0].events("transfer")) > 2 * len(it.clients), "it was told to move all the time"
+
+
+async def test_trusted_nodes_that_disagree(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with two(tmp_path, certificate, "--trust-node-redirects", "yes") as it:
+        for _ in range(ROUNDS):
+            for proxy, nodes in zip(reversed(it.proxies), it.nodes, strict=True):
+                for node in nodes:
+                    redirect_all(node, proxy.address)
+            await trio.sleep(0.5)
+            await it.served()
+        for proxy in it.proxies:
+            redirected = Counter(
+                event["jid"] for event in proxy.events("session-end") if event["reason"] == "node-redirected"
+            )
+            assert redirected[it.clients[2].full_jid] == 1, redirected
+            assert set(redirected.values()) == {1}, redirected
+        # What the nodes said to those that were sent away already is replaced: they come back to where they were.
+        assert {event["trigger"] for event in it.proxies[0].events("transfer")} == {"node-redirected"}
+
+
+def redirect_all(node: DemoNode, address: Address) -> None:
+    for session in node.sessions:
+        if session.leg is not None:
+            node.end(session.full_jid, StreamCondition.SEE_OTHER_HOST, str(address))
