@@ -6,7 +6,8 @@ wire            XML in, bytes out, with a parser that is not the proxy's
 proxy_header    the PROXY protocol, as a node reads it
 cluster         who is online where; XEP-0198 sessions between two streams
 stream, node    the XMPP server
-habits, client  six kinds of XMPP client
+habits, client  kinds of XMPP client, and how they live
+resumption      a client's half of XEP-0198
 certificate     for one domain and one day
 screen          what is shown
 scenario        the story: log in, drain, judge

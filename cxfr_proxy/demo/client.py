@@ -13,8 +13,6 @@ from __future__ import annotations
 import base64
 import random
 import ssl
-from collections import deque
-from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
@@ -34,6 +32,7 @@ from cxfr_proxy.demo.habits import (
     caps_hash,
     features,
 )
+from cxfr_proxy.demo.resumption import Resumption
 from cxfr_proxy.demo.wire import (
     ERROR_TAG,
     FEATURES_TAG,
@@ -73,25 +72,6 @@ class StreamLost(Exception):
 
 class LoginRefused(Exception):
     """The password is wrong: trying again would not help."""
-
-
-@dataclass(slots=True)
-class Resumption:
-    """The client's half of XEP-0198. ``unacknowledged`` pairs each stanza with its number, if it is a numbered one."""
-
-    sm_id: str | None
-    received: int
-    unacknowledged: deque[tuple[bytes, Numbered | None]]
-    acknowledged: int = 0
-
-    def acknowledge(self, h: int) -> None:
-        """Take the server's ``h``. Raises :class:`ValueError` if it counts more than was sent."""
-        newly = (h - self.acknowledged) % 2**32
-        if newly > len(self.unacknowledged):
-            raise ValueError(f"h={h}, but only {self.acknowledged + len(self.unacknowledged)} were sent")
-        for _ in range(newly):
-            self.unacknowledged.popleft()
-        self.acknowledged = h
 
 
 class DemoClient:
@@ -320,6 +300,8 @@ class DemoClient:
         connection.write(f"<resume xmlns='{names.SM}' h='{state.received}' previd={quoteattr(state.sm_id)}/>".encode())
         answer = await self._expect(connection, qualified(names.SM, "resumed"), qualified(names.SM, "failed"))
         if answer.tag == qualified(names.SM, "failed"):
+            if answer.get("h") is not None:  # what it had taken in all the same (XEP-0198 section 5)
+                self._acknowledged(answer)
             return False
         self._acknowledged(answer)
         for data, numbered in state.unacknowledged:
@@ -344,7 +326,7 @@ class DemoClient:
 
     async def _enable(self, connection: Connection) -> None:
         connection.write(f"<enable xmlns='{names.SM}' resume='true'/>".encode())
-        state = Resumption(None, 0, deque())
+        state = Resumption(None, 0)
         while state.sm_id is None:
             # Stanzas may come before the answer; they count for nobody yet.
             incoming = await connection.read()
@@ -408,9 +390,13 @@ class DemoClient:
         if self._resumption is None:
             return
         try:
-            self._resumption.acknowledge(int(element.get("h", "")))
+            acknowledged = self._resumption.acknowledge(int(element.get("h", "")))
         except ValueError as exc:
             self.faults.append(f"bad h: {exc}")
+            return
+        for numbered in acknowledged:
+            self.account.handled(numbered.number)
+        self._settle_if_done()
 
     def _stanza(self, element: Element) -> None:
         if element.tag == MESSAGE_TAG:
@@ -426,6 +412,9 @@ class DemoClient:
                 self.account.bounced(int(number), wait=error.get("type") == "wait")
         else:
             self._take_numbered(element)
+        self._settle_if_done()
+
+    def _settle_if_done(self) -> None:
         if self._quiet and not self.account.in_flight:
             self._settled.set()
 
@@ -505,8 +494,7 @@ class DemoClient:
         self._going = target
         self._quiet = True
         self._told_to_go.set()
-        if not self.account.in_flight:
-            self._settled.set()
+        self._settle_if_done()
 
     async def _finish(self) -> None:
         with trio.move_on_after(FINISH_SECONDS):
