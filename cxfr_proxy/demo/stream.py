@@ -104,8 +104,7 @@ class NodeStream:
                 nursery.cancel_scope.cancel()
         finally:
             self._over = True
-            if self.session is not None:
-                self.cluster.leg_lost(self.session, self, closed=closed)
+            self._unroute(closed=closed)
             await self.connection.close()
 
     # ---- the node's side of ending ----
@@ -120,6 +119,7 @@ class NodeStream:
             self._over = True
             self.connection.write(last)
             self._ending.set()
+            self._unroute(closed=False)
 
     async def _end_when_told(self, scope: trio.CancelScope) -> None:
         await self._ending.wait()
@@ -130,7 +130,13 @@ class NodeStream:
     async def cut(self) -> None:
         """Close the socket in the middle of everything, as a killed process does."""
         self._over = True
+        self._unroute(closed=False)
         await self.connection.close()
+
+    def _unroute(self, *, closed: bool) -> None:
+        """What comes for the session from now on has to wait, or go back: here it would vanish."""
+        if self.session is not None:
+            self.cluster.leg_lost(self.session, self, closed=closed)
 
     # ---- reading ----
 
@@ -144,6 +150,7 @@ class NodeStream:
                 continue  # we have said our last word, and only wait for the client's FIN
             if isinstance(incoming, StreamEnd):
                 self._over = True
+                self._unroute(closed=True)
                 self.connection.write(STREAM_END)
                 return True
             if isinstance(incoming, Malformed):

@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.demo.account import Numbered, Tally
+from cxfr_proxy.demo.account import Numbered, Tally, out_of_order
 from cxfr_proxy.demo.habits import Kind, Life, Security
 from cxfr_proxy.demo.wire import Address
 from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
@@ -80,7 +80,7 @@ def users(each: int = EACH) -> list[str]:
 
 
 def _users_of(kind: Kind, each: int) -> list[str]:
-    return [f"{kind.value.replace('+', '-')}{number}" for number in range(1, each + 1)]
+    return [f"{kind.name.replace('_', '').lower()}{number}" for number in range(1, each + 1)]
 
 
 @dataclass
@@ -227,7 +227,10 @@ class Run:
             flows.append(("down", contact.account, each.account.arrived))
         lines = []
         for way, account, arrived in flows:
-            counts = Counter(n.number for n in arrived if n.origin == account.origin)
+            own = [n for n in arrived if n.origin == account.origin]
+            counts = Counter(n.number for n in own)
+            if out_of_order(own):
+                lines.append(f"{way} {account.origin} came as {' '.join(str(n.number) for n in own)}")
             for number in range(1, account.sent + 1):
                 if counts[number] != 1 and number not in account.refused:
                     lines.append(
