@@ -133,6 +133,7 @@ class DemoClient:
         self._settled = trio.Event()
         self._told_to_go = trio.Event()
         self._resend_at = 0.0
+        self._deaf = False
 
     # ---- the interface ----
 
@@ -380,7 +381,8 @@ class DemoClient:
         if element.tag in STANZA_TAGS:
             if self._resumption is not None:
                 self._resumption.received += 1
-            self._stanza(element)
+            if not self._deaf:
+                self._stanza(element)
         elif element.tag == qualified(names.SM, "r") and self._resumption is not None:
             self._write(f"<a xmlns='{names.SM}' h='{self._resumption.received}'/>".encode())
         elif element.tag == qualified(names.SM, "a"):
@@ -499,6 +501,10 @@ class DemoClient:
     async def _finish(self) -> None:
         with trio.move_on_after(FINISH_SECONDS):
             await self._settled.wait()
+        if self._resumption is not None:
+            # The last acknowledgement: what comes behind it the server takes for undelivered (XEP-0198 section 5).
+            self._write(f"<a xmlns='{names.SM}' h='{self._resumption.received}'/>".encode())
+            self._deaf = True
         self._write(STREAM_END)
         await trio.sleep(CLOSE_SECONDS)
         if self._connection is not None:

@@ -100,6 +100,8 @@ class DemoCluster:
         """Of every session there ever was, oldest first."""
         self.push_intervals: dict[str, float] = {}
         """Bare JIDs that get numbered messages from whichever node they are on: seconds between two."""
+        self.undelivered: dict[str, list[tuple[bytes, Numbered | None]]] = {}
+        """By bare JID: messages that a session's client had not acknowledged when it ended. The next one gets them."""
         self._resumable: dict[str, Session] = {}
         self._serial = itertools.count(1)
 
@@ -166,3 +168,6 @@ class DemoCluster:
             del self.sessions[session.full_jid]
         if session.counters is not None:
             self._resumable.pop(session.counters.sm_id, None)
+            kept = [each for each in session.counters.unacknowledged if each[0].startswith(b"<message")]
+            session.counters.unacknowledged.clear()
+            self.undelivered.setdefault(session.bare_jid, []).extend(kept)

@@ -379,7 +379,7 @@ class NodeStream:
             self.connection.write(f"<r xmlns='{names.SM}'/>".encode())
 
     def _written(self, numbered: Numbered) -> None:
-        if self.session is not None:
+        if self.session is not None and self.session.record.key == numbered.origin:
             self.session.record.written.add(numbered.number)
 
     def _csi(self, element: Element) -> None:
@@ -424,7 +424,10 @@ class NodeStream:
             self._deliver(reply)
 
     def _presence(self, element: Element) -> None:
-        """Nobody has a roster here; only the software behind it is of interest (XEP-0115)."""
+        """Nobody has a roster here; only the software behind it is of interest (XEP-0115), and what waits for it."""
+        if self.session is not None:
+            for data, numbered in self.cluster.undelivered.pop(self.session.bare_jid, ()):
+                self.session.deliver(data, numbered)
         caps = child(element, CAPS, "c")
         if caps is None or not self.service.asks_capabilities:
             return

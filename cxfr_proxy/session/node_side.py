@@ -100,6 +100,12 @@ class NodeSide(ClientSide):
         if not piece.whole:
             self._on_cut_through(name, piece.data, header)
             return
+        if _is_iq(name) and may_be_watched(piece.data) and self._is_pong(piece.data, header.context):
+            self._swallow_down(position)
+            self._settled(answered=True)
+            return
+        if self._withhold(name, piece.data):
+            return
         if _is_iq(name) and may_be_watched(piece.data) and self._is_forged(piece.data, header, position):
             return
         if self.state is not State.NEGOTIATING and name in USUAL and name != "a":

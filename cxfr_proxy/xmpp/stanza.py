@@ -157,6 +157,14 @@ def stream_condition(error: Element) -> str:
     return StreamCondition.UNDEFINED_CONDITION
 
 
+def ping(iq_id: str, domain: str) -> bytes:
+    """A ping to the server of that domain (XEP-0199). Whoever doesn't know it answers as well, by an error."""
+    return (
+        f"<iq xmlns='{names.CLIENT}' type='get' id={quoteattr(iq_id)} to={quoteattr(domain)}>"
+        f"<ping xmlns='{names.PING}'/></iq>"
+    ).encode()
+
+
 def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, text: str) -> bytes | None:
     """The stanza error that tells a sender its stanza went nowhere, RFC 6120 section 8.3.
 

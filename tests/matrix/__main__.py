@@ -23,10 +23,12 @@ async def main() -> None:
                 for trigger in Trigger:
                     began = time.monotonic()
                     cells = await Run(nodes, trigger, site, folder / f"{nodes.name}-{trigger.name}", authority).play()
-                    print(f"== {nodes} {trigger} {time.monotonic()-began:.1f}s")
+                    print(f"== {nodes} {trigger} {time.monotonic() - began:.1f}s")
                     for cell in cells:
                         t = cell.tally
-                        print(f"{cell.kind:20} sent={t.sent} again={t.resent} ref={t.refused} lost={t.lost} twice={t.twice} dis={t.disordered} res={cell.resumed} {dict(cell.rungs)}")
+                        print(
+                            f"{cell.kind:20} sent={t.sent} again={t.resent} ref={t.refused} lost={t.lost} twice={t.twice} dis={t.disordered} res={cell.resumed} {dict(cell.rungs)}"
+                        )
                         for f in cell.faults[:3] + cell.traces[:6]:
                             print("      ", f)
 

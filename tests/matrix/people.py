@@ -114,9 +114,7 @@ class Mover(_Checking):
 
 def mover(user: str, kind: Kind, address: Address, **options: object) -> Mover:
     """With traffic, and a resource by which the proxy can know its kind."""
-    return Mover(
-        user, kind, address, resource=kind.value, traffic=Traffic(INTERVAL_SECONDS, peer=WITNESS), **options
-    )
+    return Mover(user, kind, address, resource=kind.value, traffic=Traffic(INTERVAL_SECONDS, peer=WITNESS), **options)
 
 
 @dataclass(slots=True)
@@ -163,6 +161,8 @@ class Ledger:
 
     def _push(self, contact: _Contact) -> None:
         account, witness = contact.account, contact.witness
+        if len(account.in_flight) >= WINDOW:
+            return
         is_new = trio.current_time() < contact.heard_at + MOVED_SECONDS
         if is_new or witness.life is not Life.BOUND or contact.since >= WINDOW:
             return

@@ -78,9 +78,7 @@ class BuiltIn:
         cluster = DemoCluster(DOMAIN, shared=self._shared)
         for node in self._nodes:
             await node.stop(Stop.KILL)
-        self._nodes = [
-            DemoNode(name, DOMAIN, cluster=cluster, asks_capabilities=True) for name in ("node1", "node2")
-        ]
+        self._nodes = [DemoNode(name, DOMAIN, cluster=cluster, asks_capabilities=True) for name in ("node1", "node2")]
         for node in self._nodes:
             await self._nursery.start(node.serve)
 
