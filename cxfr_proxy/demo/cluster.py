@@ -8,6 +8,7 @@ MongooseIM can, Prosody and Openfire can not).
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -15,6 +16,8 @@ from typing import Final, Protocol
 from cxfr_proxy.demo.account import Numbered, SessionRecord
 from cxfr_proxy.xmpp.names import StreamCondition
 
+_MESSAGE: Final = re.compile(rb"<(?:\w+:)?message[ >]")
+"""However lxml has named the namespace."""
 H_MODULUS: Final = 2**32
 """XEP-0198 section 4: ``h`` wraps."""
 
@@ -168,6 +171,6 @@ class DemoCluster:
             del self.sessions[session.full_jid]
         if session.counters is not None:
             self._resumable.pop(session.counters.sm_id, None)
-            kept = [each for each in session.counters.unacknowledged if each[0].startswith(b"<message")]
+            kept = [each for each in session.counters.unacknowledged if _MESSAGE.match(each[0])]
             session.counters.unacknowledged.clear()
             self.undelivered.setdefault(session.bare_jid, []).extend(kept)

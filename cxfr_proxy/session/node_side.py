@@ -104,9 +104,9 @@ class NodeSide(ClientSide):
             self._swallow_down(position)
             self._settled(answered=True)
             return
-        if self._withhold(name, piece.data):
-            return
         if _is_iq(name) and may_be_watched(piece.data) and self._is_forged(piece.data, header, position):
+            return
+        if self._withhold(name, piece.data):
             return
         if self.state is not State.NEGOTIATING and name in USUAL and name != "a":
             self._pass_down(piece.data)
@@ -155,8 +155,8 @@ class NodeSide(ClientSide):
         """Keep that stanza from the client and answer its sender; ``None``: it can't be read, so nobody is answered."""
         self._report(Forged())
         self._swallow_down(position)
-        if forged is None or not self._node_out:
-            return
+        if forged is None or not self._node_listens:
+            return  # behind stanzas of the client's that were not passed on, an answer would be counted as one of them
         reply = stanza.error_reply(forged, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
         if reply is not None:
             self._inject_up(reply)

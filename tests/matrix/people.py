@@ -22,6 +22,7 @@ until anybody notices: at most a window up, and a window down on top of what the
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 from typing import Final
@@ -59,8 +60,15 @@ class _Checking(DemoClient):
             back_off_seconds=0.1,
             **options,  # type: ignore[arg-type] # handed on
         )
+        self._checks: dict[Numbered, str] = {}
+        """The id of the ping behind each message, the last time that it was sent."""
+        self._serial = itertools.count(1)
 
-    def _account_of(self, jid: str | None) -> ClientAccount | None:
+    def _account_of(self, numbered: Numbered) -> ClientAccount:
+        """In which books a message of its own is."""
+        raise NotImplementedError
+
+    def _account_with(self, jid: str | None) -> ClientAccount | None:
         """In which books messages to that JID are."""
         raise NotImplementedError
 
@@ -74,34 +82,32 @@ class _Checking(DemoClient):
         if self._resumption is not None:
             self._write(f"<r xmlns='{names.SM}'/>".encode())
         else:
-            number = numbered.number
-            check = f"c{number} {to}"
-            self._write(
-                f"<iq type='get' id={quoteattr(check)} to='{DOMAIN}'><ping xmlns='{names.PING}'/></iq>".encode()
-            )
+            self._checks[numbered] = check = f"c{next(self._serial)}"
+            self._write(f"<iq type='get' id='{check}' to='{DOMAIN}'><ping xmlns='{names.PING}'/></iq>".encode())
 
     def _stanza(self, element: Element) -> None:
         id_ = element.get("id", "")
         if element.tag == IQ_TAG and element.get("type") in ("result", "error") and id_.startswith("c"):
-            number, _, to = id_[1:].partition(" ")
-            account = self._account_of(to)
-            if account is not None and number.isdecimal():
-                account.handled(int(number))
-            self._settle_if_done()
+            for numbered in [each for each, check in self._checks.items() if check == id_]:
+                del self._checks[numbered]
+                self._account_of(numbered).handled(numbered.number)
         elif element.tag == MESSAGE_TAG and element.get("type") == "error":
-            account = self._account_of(element.get("from"))
-            number = id_.removeprefix("n")
+            account, number = self._account_with(element.get("from")), id_.removeprefix("n")
             if account is not None and number.isdecimal():
+                self._checks.pop(Numbered(account.origin, int(number)), None)  # it is about the message that came back
                 account.bounced(int(number), wait=True)
-            self._settle_if_done()
         else:
             super()._stanza(element)
+        self._settle_if_done()
 
 
 class Mover(_Checking):
     """One of the clients that are to move."""
 
-    def _account_of(self, jid: str | None) -> ClientAccount | None:
+    def _account_of(self, numbered: Numbered) -> ClientAccount:
+        return self.account
+
+    def _account_with(self, jid: str | None) -> ClientAccount | None:
         return self.account
 
     def _send_next(self) -> None:
@@ -139,6 +145,8 @@ class Ledger:
     arrived: list[Numbered] = field(default_factory=list)
     contacts: dict[str, _Contact] = field(default_factory=dict)
     """By bare JID."""
+    accounts: dict[str, ClientAccount] = field(default_factory=dict)
+    """Of what is written to the movers, by origin."""
     pushing: bool = True
     """Something new is to be written."""
 
@@ -148,6 +156,7 @@ class Ledger:
         contact = self.contacts.get(bare_jid)
         if contact is None:
             account = ClientAccount(f"to-{bare_jid.partition('@')[0]}")
+            self.accounts[account.origin] = account
             contact = self.contacts[bare_jid] = _Contact(account, witness, witness, jid, login, now - MOVED_SECONDS)
         if login != contact.login or witness is not contact.witness:
             contact.witness, contact.jid, contact.login, contact.heard_at = witness, jid, login, now
@@ -204,7 +213,10 @@ class Witness(_Checking):
         super().__init__(WITNESS, Kind.PLAIN, address, resource=WITNESS)
         self._ledger = ledger
 
-    def _account_of(self, jid: str | None) -> ClientAccount | None:
+    def _account_of(self, numbered: Numbered) -> ClientAccount:
+        return self._ledger.accounts[numbered.origin]
+
+    def _account_with(self, jid: str | None) -> ClientAccount | None:
         contact = self._ledger.contacts.get((jid or "").partition("/")[0])
         return contact.account if contact is not None else None
 

@@ -240,7 +240,7 @@ class Run:
         return lines
 
     def _seen(self, numbered: Numbered) -> str:
-        body = f"<body>{numbered}</body>".encode()
+        body = f">{numbered}</".encode()
         return ", ".join(
             f"node{n} {way} {times}"
             for n, tap in enumerate(self.taps, start=1)
