@@ -283,7 +283,10 @@ class NodeStream:
         return self.session
 
     def _live(self) -> None:
-        """Start what runs beside a bound stream."""
+        """Deliver what waited for the user, ahead of all that comes now, and start what runs beside a bound stream."""
+        if self.session is not None:
+            for data, numbered in self.cluster.undelivered.pop(self.session.bare_jid, ()):
+                self.session.deliver(data, numbered)
         if self.session is not None and self.session.bare_jid in self.cluster.push_intervals:
             self.start_pushing()
 
@@ -424,10 +427,7 @@ class NodeStream:
             self._deliver(reply)
 
     def _presence(self, element: Element) -> None:
-        """Nobody has a roster here; only the software behind it is of interest (XEP-0115), and what waits for it."""
-        if self.session is not None:
-            for data, numbered in self.cluster.undelivered.pop(self.session.bare_jid, ()):
-                self.session.deliver(data, numbered)
+        """Nobody has a roster here; only the software behind it is of interest (XEP-0115)."""
         caps = child(element, CAPS, "c")
         if caps is None or not self.service.asks_capabilities:
             return

@@ -29,6 +29,7 @@ from typing import Final
 from xml.sax.saxutils import quoteattr
 
 import trio
+from real.programs import DOMAIN, PASSWORD
 
 from cxfr_proxy.demo.account import ClientAccount, Numbered, Tally, judge_flow
 from cxfr_proxy.demo.client import DemoClient
@@ -36,7 +37,6 @@ from cxfr_proxy.demo.habits import Ending, Kind, Life, Rung, Traffic
 from cxfr_proxy.demo.wire import IQ_TAG, MESSAGE_TAG, Address
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, qualified
-from real.programs import DOMAIN, PASSWORD
 
 WINDOW: Final = 5
 INTERVAL_SECONDS: Final = 0.08

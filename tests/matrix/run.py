@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from real.certs import Authority
+from real.programs import DOMAIN, HOST, Background, background, free_port
+from real.proxy import ProxyProcess, open_proxy
+from real.tap import Tap, open_tap
 
 from cxfr_proxy.demo.account import Numbered, Tally, out_of_order
 from cxfr_proxy.demo.habits import Kind, Life, Security
 from cxfr_proxy.demo.wire import Address
 from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
 from matrix.sites import Nodes, Site
-from real.certs import Authority
-from real.programs import DOMAIN, HOST, background, free_port
-from real.proxy import ProxyProcess, open_proxy
-from real.tap import Tap, open_tap
 
 KINDS: Final = (
     Kind.CXFR,
@@ -60,14 +60,15 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """All clients of one kind in one run. ``rungs`` counts their transfers by rung and outcome."""
+    """All clients of one kind in one run. ``faults`` are their complaints, of logins that failed above all."""
 
     nodes: Nodes
     trigger: Trigger
     kind: Kind
     clients: int
     tally: Tally
-    rungs: Counter[tuple[str, str]]
+    by_rung: Mapping[str, Tally]
+    """The same by the rung that moved each client."""
     resumed: int
     faults: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
@@ -125,7 +126,8 @@ class Run:
             rows = await proxy.show("transfers")
         return [self._cell(kind, rows) for kind in KINDS]
 
-    def _live(self, proxy: ProxyProcess):  # type: ignore[no-untyped-def]
+    def _live(self, proxy: ProxyProcess) -> Background:
+        """The witnesses and the movers; started when all are bound."""
         witnesses = [Witness(self.ledger, self.site.addresses[index]) for index in self.site.witnessed]
         context = ssl.create_default_context(cafile=str(self.authority.file))
         self.movers = [
@@ -205,16 +207,19 @@ class Run:
     def _cell(self, kind: Kind, rows: Sequence[dict[str, object]]) -> Cell:
         own = [each for each in self.movers if each.kind is kind]
         names = {each.bare_jid for each in own}
-        rungs = Counter(
-            (str(row["rung"]), str(row["outcome"])) for row in rows if str(row["jid"]).partition("/")[0] in names
-        )
+        moved = {jid: row for row in rows if (jid := str(row["jid"]).partition("/")[0]) in names}
+        tallies = {each: judge_pair(each, self.ledger) for each in own}
+        by_rung: dict[str, Tally] = {}
+        for each, tally in tallies.items():
+            rung = str(moved[each.bare_jid]["rung"]) if each.bare_jid in moved else "none"
+            by_rung[rung] = by_rung.get(rung, Tally()) + tally
         return Cell(
             self.nodes,
             self.trigger,
             kind,
             len(own),
-            sum((judge_pair(each, self.ledger) for each in own), Tally()),
-            rungs,
+            sum(tallies.values(), Tally()),
+            by_rung,
             sum(move.resumed for each in own for move in each.moves),
             tuple(f"{each.bare_jid}: {fault}" for each in own for fault in each.faults),
             tuple(line for each in own for line in self._trace(each)),

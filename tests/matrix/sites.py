@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import trio
+from real.ejabberd import EjabberdCluster, EjabberdNode
+from real.programs import DOMAIN
+from real.prosody import ProsodyNode
 
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode, Stop
 from cxfr_proxy.demo.wire import Address
-from real.ejabberd import EjabberdCluster, EjabberdNode
-from real.programs import DOMAIN
-from real.prosody import ProsodyNode
 
 
 class Nodes(StrEnum):
@@ -59,7 +59,7 @@ class BuiltIn:
 
     def __init__(self, nursery: trio.Nursery, *, shared: bool) -> None:
         self.options = "resume=shared" if shared else ""
-        self.witnessed = (1,)
+        self.witnessed: tuple[int, ...] = (1,)
         self._nursery = nursery
         self._shared = shared
         self._nodes: list[DemoNode] = []
