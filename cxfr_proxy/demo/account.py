@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -128,10 +128,15 @@ class ClientAccount:
         else:
             self.refused.add(number)
 
-    def stream_lost(self) -> None:
-        """The stream has ended for good (not to be resumed), and all that came on it has been read."""
-        self.due_again |= self.in_flight
-        self.in_flight.clear()
+    def stream_lost(self, unacknowledged: Collection[int] | None = None) -> None:
+        """The stream has ended for good (not to be resumed), and all that came on it has been read.
+
+        ``unacknowledged``: by XEP-0198, which then decides; the others are with the server, and their echoes may still
+        come. ``None``: nothing was acknowledged.
+        """
+        lost = self.in_flight if unacknowledged is None else self.in_flight.intersection(unacknowledged)
+        self.due_again |= lost
+        self.in_flight = self.in_flight - lost
 
     @property
     def settled(self) -> bool:

@@ -318,8 +318,8 @@ class DemoClient:
         self.full_jid = result.findtext(f"{qualified(names.BIND, 'bind')}/{qualified(names.BIND, 'jid')}")
         if result.get("type") != "result" or not self.full_jid:
             raise StreamLost(Ending(Rung.RESET), "no resource")
-        self._resumption = None
-        self.account.stream_lost()
+        former, self._resumption = self._resumption, None
+        self.account.stream_lost(None if former is None else former.numbers)
         if sm:
             await self._enable(connection)
         self._send(f"<presence>{self._caps()}</presence>".encode())
@@ -358,14 +358,14 @@ class DemoClient:
                 if incoming.tag == ERROR_TAG:
                     ending = self._stream_error(incoming)
                     self._quiet = True
-                    self._resumption = None  # as most do: after a stream error they begin afresh
+                    self._begin_afresh()  # as most do after a stream error
                 else:
                     self._element(incoming)
                 continue
             if isinstance(incoming, EndOfFile):
                 return ending or self._told() or Ending(Rung.CUT)
             if isinstance(incoming, StreamEnd):
-                self._resumption = None
+                self._begin_afresh()
                 self._write(STREAM_END if self.life is not Life.MOVING else b"")
                 with trio.move_on_after(FINISH_SECONDS):
                     await connection.flush()
@@ -373,6 +373,11 @@ class DemoClient:
                 return ending or self._told() or Ending(Rung.RESET)
             self.faults.append(str(incoming))
             return ending or Ending(Rung.CUT)
+
+    def _begin_afresh(self) -> None:
+        """The stream will not be resumed; what was acknowledged on it still is."""
+        if self._resumption is not None:
+            self._resumption.sm_id = None
 
     def _told(self) -> Ending | None:
         return Ending(Rung.CXFR, self._going) if self._going is not None else None
@@ -397,8 +402,11 @@ class DemoClient:
             self.faults.append(f"bad h: {exc}")
             return
         for numbered in acknowledged:
-            self.account.handled(numbered.number)
+            self._taken_in(numbered)
         self._settle_if_done()
+
+    def _taken_in(self, numbered: Numbered) -> None:
+        """The server has acknowledged it. Here it is the echo that counts."""
 
     def _stanza(self, element: Element) -> None:
         if element.tag == MESSAGE_TAG:
@@ -504,7 +512,7 @@ class DemoClient:
         if self._resumption is not None:
             # The last acknowledgement: what comes behind it the server takes for undelivered (XEP-0198 section 5).
             self._write(f"<a xmlns='{names.SM}' h='{self._resumption.received}'/>".encode())
-            self._deaf = True
+            self._deaf = not self._leaving  # who comes back gets it there
         self._write(STREAM_END)
         await trio.sleep(CLOSE_SECONDS)
         if self._connection is not None:

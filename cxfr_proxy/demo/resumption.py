@@ -12,13 +12,18 @@ from cxfr_proxy.demo.account import Numbered
 class Resumption:
     """``unacknowledged`` pairs each stanza with its number, if it is a numbered one.
 
-    ``sm_id`` is ``None`` until the server has given one, and stays so where the stream can't be resumed.
+    ``sm_id`` is ``None`` until the server has given one, and where the stream can't be resumed.
     """
 
     sm_id: str | None
     received: int
     unacknowledged: deque[tuple[bytes, Numbered | None]] = field(default_factory=deque)
     acknowledged: int = 0
+
+    @property
+    def numbers(self) -> set[int]:
+        """Of the numbered ones that are not acknowledged."""
+        return {numbered.number for _, numbered in self.unacknowledged if numbered is not None}
 
     def acknowledge(self, h: int) -> list[Numbered]:
         """Take the server's ``h``; the numbered ones among what it acknowledges for the first time.

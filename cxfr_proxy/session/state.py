@@ -39,7 +39,7 @@ MOVES: Final[dict[State, frozenset[State]]] = {
 
 @dataclass(slots=True)
 class Settlement:
-    """``ping``: the id of the one whose answer is waited for; ``None``: waited for is the client's ``h``, or a later one.
+    """``ping``: the id of the one whose answer is waited for; ``None``: waited for is the client's ``h``, or a later.
 
     ``over``: there was an answer, and the node's stream is ended.
     """

@@ -3,11 +3,11 @@
 A *mover* is a :class:`~cxfr_proxy.demo.client.DemoClient` behind the proxy. It writes to a witness, and knows what has
 become of each message without the witness's help:
 
-* with XEP-0198 by acknowledgements, one asked for behind each message. What is not acknowledged when the stream can't be
-  resumed is sent again;
+* with XEP-0198 by acknowledgements, one asked for behind each message. What is not acknowledged when the stream can't
+  be resumed is sent again;
 * without it by a ping to its server behind each message. A server works through a stream in order, so the answer says
-  that the message was taken in; and if the ping is bounced but the message was not, the message had been passed on. What
-  was neither answered nor bounced when the stream ended is sent again.
+  that the message was taken in; and if the ping is bounced but the message was not, the message had been passed on.
+  What was neither answered nor bounced when the stream ended is sent again.
 
 A message that comes back as an error is sent again, in both cases. So a mover never gives a message up, and never
 repeats one that it can know to have arrived.
@@ -84,6 +84,9 @@ class _Checking(DemoClient):
         else:
             self._checks[numbered] = check = f"c{next(self._serial)}"
             self._write(f"<iq type='get' id='{check}' to='{DOMAIN}'><ping xmlns='{names.PING}'/></iq>".encode())
+
+    def _taken_in(self, numbered: Numbered) -> None:
+        self._account_of(numbered).handled(numbered.number)
 
     def _stanza(self, element: Element) -> None:
         id_ = element.get("id", "")
