@@ -165,12 +165,17 @@ class DemoCluster:
         if closed or session.counters is None or not session.counters.resumable:
             self.drop(session)
 
-    def drop(self, session: Session) -> None:
-        """Forget a session. Its stream, if it has one, is not touched."""
+    def drop(self, session: Session, *, keep: bool = True) -> None:
+        """Forget a session. Its stream, if it has one, is not touched.
+
+        Messages that its client has not acknowledged are kept for the user's next one, as XEP-0198 section 5 wants it,
+        unless ``keep`` says that there is nobody left to do that.
+        """
+        counters = session.counters
         if self.sessions.get(session.full_jid) is session:
             del self.sessions[session.full_jid]
-        if session.counters is not None:
-            self._resumable.pop(session.counters.sm_id, None)
-            kept = [each for each in session.counters.unacknowledged if _MESSAGE.match(each[0])]
-            session.counters.unacknowledged.clear()
-            self.undelivered.setdefault(session.bare_jid, []).extend(kept)
+            if keep and counters is not None:
+                kept = [each for each in counters.unacknowledged if _MESSAGE.match(each[0])]
+                self.undelivered.setdefault(session.bare_jid, []).extend(kept)
+        if counters is not None:
+            self._resumable.pop(counters.sm_id, None)
