@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
@@ -16,6 +17,10 @@ from cxfr_proxy.demo.account import ClientAccount, Numbered, Tally, judge_flow, 
 from cxfr_proxy.demo.habits import HABITS, Kind
 
 
+_EACH: Final = 4
+"""Clients of each kind; the command plays more."""
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
@@ -27,8 +32,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 )
 async def test_built_in_nodes(nodes: Nodes, trigger: Trigger, tmp_path: Path, authority: Authority) -> None:
     with trio.fail_after(180):
-        async with open_site(nodes, tmp_path, users()) as site:
-            cells = await Run(nodes, trigger, site, tmp_path / "run", authority).play()
+        async with open_site(nodes, tmp_path, users(_EACH)) as site:
+            cells = await Run(nodes, trigger, site, tmp_path / "run", authority, _EACH).play()
     assert faults(cells) == []
     assert [cell.kind for cell in cells] == list(KINDS)
     rungs = {cell.kind: set(cell.by_rung) for cell in cells}
