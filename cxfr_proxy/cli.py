@@ -160,12 +160,18 @@ def _add_check(commands: _Commands[_Parser]) -> None:
 
 
 def _add_demo(commands: _Commands[_Parser]) -> None:
-    text = "run a small cluster with clients on this machine, and drain a node of it"
+    text = "run a small cluster with clients on this machine, drain a node of it, and count every message"
     parser = commands.add_parser("demo", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="demo")
     parser.add_argument("--clients", default="200", metavar="N", help="clients (default: %(default)s)")
     parser.add_argument(
         "--seed", default="1", metavar="N", help="what decides the clients' random choices (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--trigger",
+        default="drain",
+        choices=("drain", "remove", "sigterm", "kill"),
+        help="what happens to the node (default: %(default)s)",
     )
 
 
@@ -174,7 +180,7 @@ def _check_flags(argv: Sequence[str]) -> None:
 
     argparse would take the word after a mistyped flag for the command, and complain about that one.
     """
-    known = {"--help", "--version", "--config", "--json", "--clients", "--seed"}
+    known = {"--help", "--version", "--config", "--json", "--clients", "--seed", "--trigger"}
     known |= {f"--{setting.name}" for setting in SETTINGS}
     known |= {f"--{argument.name}" for command in COMMANDS for argument in command.arguments}
     for word in argv:
@@ -219,7 +225,7 @@ def _run(namespace: argparse.Namespace) -> int:
     flags: dict[str, object] = vars(namespace)
     command = flags["command"]
     if command == "demo":
-        return _demo(str(flags["clients"]), str(flags["seed"]))
+        return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
     path = flags.get("config")
     file = read_settings_file(path, SETTINGS) if isinstance(path, str) else None
     config = Config.from_sources(flags, file)
@@ -228,17 +234,17 @@ def _run(namespace: argparse.Namespace) -> int:
     return _check(config) if command == "check" else _serve(config)
 
 
-def _demo(clients: str, seed: str) -> int:
+def _demo(clients: str, seed: str, trigger: str) -> int:
     counts = []
     for label, text, minimum in (("--clients", clients, 1), ("--seed", seed, 0)):
         try:
             counts.append(kinds.whole(minimum=minimum).parse(text))
         except ConfigError as exc:
             raise ConfigError(f"{label}: {exc.message}") from exc
-    from cxfr_proxy.demo import DemoOptions
+    from cxfr_proxy.demo import DemoOptions, Trigger
     from cxfr_proxy.demo import main as demo
 
-    return demo(DemoOptions(clients=counts[0], seed=counts[1]))
+    return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=Trigger(trigger)))
 
 
 def _serve(config: Config) -> int:

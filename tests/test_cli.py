@@ -113,6 +113,7 @@ def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path
 class FakeDemoOptions:
     clients: int
     seed: int
+    trigger: str
 
 
 def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,10 +123,11 @@ def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         given.append(options)
         return 3
 
-    fake_module(monkeypatch, "cxfr_proxy.demo", main=demo, DemoOptions=FakeDemoOptions)
+    fake_module(monkeypatch, "cxfr_proxy.demo", main=demo, DemoOptions=FakeDemoOptions, Trigger=str)
     assert main(["demo"]) == 3
     assert main(["demo", "--clients", "5", "--seed", "0"]) == 3
-    assert given == [FakeDemoOptions(200, 1), FakeDemoOptions(5, 0)]
+    assert main(["demo", "--trigger", "kill"]) == 3
+    assert given == [FakeDemoOptions(200, 1, "drain"), FakeDemoOptions(5, 0, "drain"), FakeDemoOptions(200, 1, "kill")]
     assert main(["demo", "--clients", "0"]) == 2
     assert capsys.readouterr().err == "cxfr-proxy: --clients: expected a whole number of at least 1, found '0'\n"
 

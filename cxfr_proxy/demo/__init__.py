@@ -6,7 +6,8 @@ wire            XML in, bytes out, with a parser that is not the proxy's
 proxy_header    the PROXY protocol, as a node reads it
 cluster         who is online where; XEP-0198 sessions between two streams
 stream, node    the XMPP server
-habits, client  six kinds of XMPP client
+habits, client  kinds of XMPP client, and how they live
+resumption      a client's half of XEP-0198
 certificate     for one domain and one day
 screen          what is shown
 scenario        the story: log in, drain, judge
@@ -20,16 +21,17 @@ import sys
 
 import trio
 
-from cxfr_proxy.demo.scenario import DemoOptions, ProxyOpener, open_proxy, play
+from cxfr_proxy.demo.scenario import DemoOptions, ProxyOpener, Trigger, open_proxy, play
 from cxfr_proxy.demo.screen import Screen
 
-__all__ = ["DemoOptions", "main"]
+__all__ = ["DemoOptions", "Trigger", "main"]
 
 
 def main(options: DemoOptions, opener: ProxyOpener = open_proxy) -> int:
     """Run the demo on standard output.
 
-    0: the node was emptied, no message was lost and none came twice. 1: otherwise. 130: interrupted.
+    0: the node was emptied, and every message came once, unless the node ended by itself and took some along.
+    1: otherwise. 130: interrupted.
     """
     _allow_descriptors()
     screen = Screen(sys.stdout, live=options.live)

@@ -18,13 +18,19 @@ arrived counts as *twice*.
 
 **Down.** Nodes number what they push by themselves, per session. What the node's socket took on a session, and the
 client never saw, is lost; what the client saw more than once came twice.
+
+**Between two.** Where nobody sends anything back, the sender knows what was taken in by acknowledgements (XEP-0198), or
+by the answer to a ping behind the message (:meth:`ClientAccount.handled`), and the receiver says what it got, in order.
+
+A number came **out of order** if a higher one from the same origin was there before it; repetitions count as *twice*
+only.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -83,6 +89,8 @@ class ClientAccount:
         self.refused: set[int] = set()
         """Answered by an error that says: do not try again."""
         self.pushed: Counter[Numbered] = Counter()
+        self.arrived: list[Numbered] = []
+        """All that came, in order: echoes and what others sent."""
 
     def number(self) -> Numbered:
         """A new number, in flight from now on."""
@@ -100,12 +108,17 @@ class ClientAccount:
 
     def saw(self, numbered: Numbered) -> None:
         """A numbered message arrived: an echo of this client's own, or one that a node pushed."""
+        self.arrived.append(numbered)
         if numbered.origin != self.origin:
             self.pushed[numbered] += 1
             return
         self.echoes[numbered.number] += 1
         self.in_flight.discard(numbered.number)
         self.due_again.discard(numbered.number)
+
+    def handled(self, number: int) -> None:
+        """The server has taken that message in. If it came back all the same, that counts."""
+        self.in_flight.discard(number)
 
     def bounced(self, number: int, *, wait: bool) -> None:
         """A message of this client's came back as an error; ``wait`` is the error's type."""
@@ -115,10 +128,15 @@ class ClientAccount:
         else:
             self.refused.add(number)
 
-    def stream_lost(self) -> None:
-        """The stream has ended for good (not to be resumed), and all that came on it has been read."""
-        self.due_again |= self.in_flight
-        self.in_flight.clear()
+    def stream_lost(self, unacknowledged: Collection[int] | None = None) -> None:
+        """The stream has ended for good (not to be resumed), and all that came on it has been read.
+
+        ``unacknowledged``: by XEP-0198, which then decides; the others are with the server, and their echoes may still
+        come. ``None``: nothing was acknowledged.
+        """
+        lost = self.in_flight if unacknowledged is None else self.in_flight.intersection(unacknowledged)
+        self.due_again |= lost
+        self.in_flight = self.in_flight - lost
 
     @property
     def settled(self) -> bool:
@@ -136,6 +154,12 @@ class Tally:
     refused: int = 0
     lost: int = 0
     twice: int = 0
+    disordered: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Every message came, once and in its turn."""
+        return not (self.lost or self.twice or self.disordered)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -145,6 +169,7 @@ class Tally:
             self.refused + other.refused,
             self.lost + other.lost,
             self.twice + other.twice,
+            self.disordered + other.disordered,
         )
 
 
@@ -156,9 +181,8 @@ def judge(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
 
 def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
     """What the client sent, against the echoes it saw and what the nodes took in."""
-    taken_in = Counter(
-        numbered.number for record in records for numbered in record.received if numbered.origin == account.origin
-    )
+    received = [numbered for record in records for numbered in record.received if numbered.origin == account.origin]
+    taken_in = Counter(numbered.number for numbered in received)
     twice = {number for counts in (taken_in, account.echoes) for number, n in counts.items() if n > 1}
     answered = account.echoes.keys() | account.refused
     return Tally(
@@ -168,6 +192,7 @@ def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
         refused=len(account.refused),
         lost=account.sent - len(answered),
         twice=len(twice),
+        disordered=out_of_order(received),
     )
 
 
@@ -179,4 +204,33 @@ def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> Tall
         received=len(account.pushed),
         lost=len(written - account.pushed.keys()),
         twice=sum(1 for n in account.pushed.values() if n > 1),
+        disordered=out_of_order(account.arrived),
     )
+
+
+def judge_flow(sender: ClientAccount, arrived: Iterable[Numbered]) -> Tally:
+    """What one sent, against what another one got: ``arrived`` is all that came there, of whomever, in order."""
+    own = [numbered for numbered in arrived if numbered.origin == sender.origin]
+    counts = Counter(numbered.number for numbered in own)
+    return Tally(
+        sent=sender.sent,
+        received=len(counts),
+        resent=sender.resent,
+        refused=len(sender.refused),
+        lost=sender.sent - len(counts.keys() | sender.refused),
+        twice=sum(1 for n in counts.values() if n > 1),
+        disordered=out_of_order(own),
+    )
+
+
+def out_of_order(arrived: Iterable[Numbered]) -> int:
+    """How many came for the first time behind a higher number of the same origin."""
+    highest: Counter[str] = Counter()
+    seen: set[Numbered] = set()
+    late = 0
+    for numbered in arrived:
+        if numbered not in seen:
+            seen.add(numbered)
+            late += numbered.number < highest[numbered.origin]
+            highest[numbered.origin] = max(highest[numbered.origin], numbered.number)
+    return late

@@ -13,8 +13,6 @@ from __future__ import annotations
 import base64
 import random
 import ssl
-from collections import deque
-from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
@@ -34,6 +32,7 @@ from cxfr_proxy.demo.habits import (
     caps_hash,
     features,
 )
+from cxfr_proxy.demo.resumption import Resumption
 from cxfr_proxy.demo.wire import (
     ERROR_TAG,
     FEATURES_TAG,
@@ -73,25 +72,6 @@ class StreamLost(Exception):
 
 class LoginRefused(Exception):
     """The password is wrong: trying again would not help."""
-
-
-@dataclass(slots=True)
-class Resumption:
-    """The client's half of XEP-0198. ``unacknowledged`` pairs each stanza with its number, if it is a numbered one."""
-
-    sm_id: str | None
-    received: int
-    unacknowledged: deque[tuple[bytes, Numbered | None]]
-    acknowledged: int = 0
-
-    def acknowledge(self, h: int) -> None:
-        """Take the server's ``h``. Raises :class:`ValueError` if it counts more than was sent."""
-        newly = (h - self.acknowledged) % 2**32
-        if newly > len(self.unacknowledged):
-            raise ValueError(f"h={h}, but only {self.acknowledged + len(self.unacknowledged)} were sent")
-        for _ in range(newly):
-            self.unacknowledged.popleft()
-        self.acknowledged = h
 
 
 class DemoClient:
@@ -153,6 +133,7 @@ class DemoClient:
         self._settled = trio.Event()
         self._told_to_go = trio.Event()
         self._resend_at = 0.0
+        self._deaf = False
 
     # ---- the interface ----
 
@@ -320,6 +301,8 @@ class DemoClient:
         connection.write(f"<resume xmlns='{names.SM}' h='{state.received}' previd={quoteattr(state.sm_id)}/>".encode())
         answer = await self._expect(connection, qualified(names.SM, "resumed"), qualified(names.SM, "failed"))
         if answer.tag == qualified(names.SM, "failed"):
+            if answer.get("h") is not None:  # what it had taken in all the same (XEP-0198 section 5)
+                self._acknowledged(answer)
             return False
         self._acknowledged(answer)
         for data, numbered in state.unacknowledged:
@@ -335,8 +318,8 @@ class DemoClient:
         self.full_jid = result.findtext(f"{qualified(names.BIND, 'bind')}/{qualified(names.BIND, 'jid')}")
         if result.get("type") != "result" or not self.full_jid:
             raise StreamLost(Ending(Rung.RESET), "no resource")
-        self._resumption = None
-        self.account.stream_lost()
+        former, self._resumption = self._resumption, None
+        self.account.stream_lost(None if former is None else former.numbers)
         if sm:
             await self._enable(connection)
         self._send(f"<presence>{self._caps()}</presence>".encode())
@@ -344,7 +327,7 @@ class DemoClient:
 
     async def _enable(self, connection: Connection) -> None:
         connection.write(f"<enable xmlns='{names.SM}' resume='true'/>".encode())
-        state = Resumption(None, 0, deque())
+        state = Resumption(None, 0)
         while state.sm_id is None:
             # Stanzas may come before the answer; they count for nobody yet.
             incoming = await connection.read()
@@ -375,14 +358,14 @@ class DemoClient:
                 if incoming.tag == ERROR_TAG:
                     ending = self._stream_error(incoming)
                     self._quiet = True
-                    self._resumption = None  # as most do: after a stream error they begin afresh
+                    self._begin_afresh()  # as most do after a stream error
                 else:
                     self._element(incoming)
                 continue
             if isinstance(incoming, EndOfFile):
                 return ending or self._told() or Ending(Rung.CUT)
             if isinstance(incoming, StreamEnd):
-                self._resumption = None
+                self._begin_afresh()
                 self._write(STREAM_END if self.life is not Life.MOVING else b"")
                 with trio.move_on_after(FINISH_SECONDS):
                     await connection.flush()
@@ -391,6 +374,11 @@ class DemoClient:
             self.faults.append(str(incoming))
             return ending or Ending(Rung.CUT)
 
+    def _begin_afresh(self) -> None:
+        """The stream will not be resumed; what was acknowledged on it still is."""
+        if self._resumption is not None:
+            self._resumption.sm_id = None
+
     def _told(self) -> Ending | None:
         return Ending(Rung.CXFR, self._going) if self._going is not None else None
 
@@ -398,7 +386,8 @@ class DemoClient:
         if element.tag in STANZA_TAGS:
             if self._resumption is not None:
                 self._resumption.received += 1
-            self._stanza(element)
+            if not self._deaf:
+                self._stanza(element)
         elif element.tag == qualified(names.SM, "r") and self._resumption is not None:
             self._write(f"<a xmlns='{names.SM}' h='{self._resumption.received}'/>".encode())
         elif element.tag == qualified(names.SM, "a"):
@@ -408,9 +397,16 @@ class DemoClient:
         if self._resumption is None:
             return
         try:
-            self._resumption.acknowledge(int(element.get("h", "")))
+            acknowledged = self._resumption.acknowledge(int(element.get("h", "")))
         except ValueError as exc:
             self.faults.append(f"bad h: {exc}")
+            return
+        for numbered in acknowledged:
+            self._taken_in(numbered)
+        self._settle_if_done()
+
+    def _taken_in(self, numbered: Numbered) -> None:
+        """The server has acknowledged it. Here it is the echo that counts."""
 
     def _stanza(self, element: Element) -> None:
         if element.tag == MESSAGE_TAG:
@@ -426,6 +422,9 @@ class DemoClient:
                 self.account.bounced(int(number), wait=error.get("type") == "wait")
         else:
             self._take_numbered(element)
+        self._settle_if_done()
+
+    def _settle_if_done(self) -> None:
         if self._quiet and not self.account.in_flight:
             self._settled.set()
 
@@ -505,12 +504,15 @@ class DemoClient:
         self._going = target
         self._quiet = True
         self._told_to_go.set()
-        if not self.account.in_flight:
-            self._settled.set()
+        self._settle_if_done()
 
     async def _finish(self) -> None:
         with trio.move_on_after(FINISH_SECONDS):
             await self._settled.wait()
+        if self._resumption is not None:
+            # The last acknowledgement: what comes behind it the server takes for undelivered (XEP-0198 section 5).
+            self._write(f"<a xmlns='{names.SM}' h='{self._resumption.received}'/>".encode())
+            self._deaf = not self._leaving  # who comes back gets it there
         self._write(STREAM_END)
         await trio.sleep(CLOSE_SECONDS)
         if self._connection is not None:

@@ -8,6 +8,7 @@ MongooseIM can, Prosody and Openfire can not).
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -15,6 +16,8 @@ from typing import Final, Protocol
 from cxfr_proxy.demo.account import Numbered, SessionRecord
 from cxfr_proxy.xmpp.names import StreamCondition
 
+_MESSAGE: Final = re.compile(rb"<(?:\w+:)?message[ >]")
+"""However lxml has named the namespace."""
 H_MODULUS: Final = 2**32
 """XEP-0198 section 4: ``h`` wraps."""
 
@@ -100,6 +103,8 @@ class DemoCluster:
         """Of every session there ever was, oldest first."""
         self.push_intervals: dict[str, float] = {}
         """Bare JIDs that get numbered messages from whichever node they are on: seconds between two."""
+        self.undelivered: dict[str, list[tuple[bytes, Numbered | None]]] = {}
+        """By bare JID: messages that a session's client had not acknowledged when it ended. The next one gets them."""
         self._resumable: dict[str, Session] = {}
         self._serial = itertools.count(1)
 
@@ -160,9 +165,17 @@ class DemoCluster:
         if closed or session.counters is None or not session.counters.resumable:
             self.drop(session)
 
-    def drop(self, session: Session) -> None:
-        """Forget a session. Its stream, if it has one, is not touched."""
+    def drop(self, session: Session, *, keep: bool = True) -> None:
+        """Forget a session. Its stream, if it has one, is not touched.
+
+        Messages that its client has not acknowledged are kept for the user's next one, as XEP-0198 section 5 wants it,
+        unless ``keep`` says that there is nobody left to do that.
+        """
+        counters = session.counters
         if self.sessions.get(session.full_jid) is session:
             del self.sessions[session.full_jid]
-        if session.counters is not None:
-            self._resumable.pop(session.counters.sm_id, None)
+            if keep and counters is not None:
+                kept = [each for each in counters.unacknowledged if _MESSAGE.match(each[0])]
+                self.undelivered.setdefault(session.bare_jid, []).extend(kept)
+        if counters is not None:
+            self._resumable.pop(counters.sm_id, None)

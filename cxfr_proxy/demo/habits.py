@@ -27,6 +27,9 @@ class Kind(StrEnum):
     """Like ``PLAIN``, but never answers an IQ that it does not know."""
     STREAM_MANAGEMENT = "stream-management"
     """Like ``PLAIN``, with XEP-0198: resumes after a bare FIN."""
+    CXFR_RESUMING = "cxfr+sm"
+    CXFR_SILENT_RESUMING = "cxfr-silent+sm"
+    SEE_OTHER_HOST_RESUMING = "see-other-host+sm"
 
 
 class Rung(StrEnum):
@@ -75,6 +78,9 @@ HABITS: Final = {
     Kind.PLAIN: Habits(),
     Kind.MUTE: Habits(answers=False),
     Kind.STREAM_MANAGEMENT: Habits(resumes=True),
+    Kind.CXFR_RESUMING: Habits(knows_cxfr=True, resumes=True),
+    Kind.CXFR_SILENT_RESUMING: Habits(knows_cxfr=True, answers=False, resumes=True),
+    Kind.SEE_OTHER_HOST_RESUMING: Habits(follows_redirect=True, resumes=True),
 }
 
 

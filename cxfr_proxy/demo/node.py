@@ -175,7 +175,7 @@ class DemoNode:
             return
         self._stopped.set()
         for session in self.cluster.on_node(self.name):
-            self.cluster.drop(session)
+            self.cluster.drop(session, keep=how is not Stop.KILL)
         for stream in list(self.streams):
             if how is Stop.KILL:
                 await stream.cut()

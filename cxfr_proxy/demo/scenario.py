@@ -1,8 +1,8 @@
-"""The story that ``cxfr-proxy demo`` tells: a node is emptied under its clients, and nothing is lost.
+"""The story that ``cxfr-proxy demo`` tells: a node is emptied under its clients, and what became of their messages.
 
 Two nodes share their session state. Clients of every kind log in through the proxy, a third of them with numbered
-messages running both ways; ``node1`` is drained; when everybody is online elsewhere the traffic settles, all log out,
-and the books are judged (:mod:`cxfr_proxy.demo.account`).
+messages running both ways; ``node1`` is drained, or whatever else :class:`Trigger` says happens to it; when everybody
+is online elsewhere the traffic settles, all log out, and the books are judged (:mod:`cxfr_proxy.demo.account`).
 
 The story knows the proxy only as :class:`DemoProxy`. :func:`open_proxy` is the adapter to the real one; the tests put a
 stand-in there.
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,7 +28,7 @@ from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.habits import Kind, Life, Rung, Security, Traffic
-from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.node import DemoNode, Stop
 from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot
 from cxfr_proxy.demo.wire import Address
 from cxfr_proxy.process.server import Proxy
@@ -59,6 +60,18 @@ CXFR_SECONDS: Final = 3.0
 POLL_SECONDS: Final = 0.02
 
 
+class Trigger(StrEnum):
+    """What happens to ``node1``."""
+
+    DRAIN = "drain"
+    REMOVE = "remove"
+    """Its line is taken out of the nodes file."""
+    SIGTERM = "sigterm"
+    """It stops, and says so."""
+    KILL = "kill"
+    """It dies without a word."""
+
+
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
     """``seed`` decides who is talkative and how long everybody waits; ``live`` is ``None`` for: if on a terminal."""
@@ -66,14 +79,7 @@ class DemoOptions:
     clients: int = 200
     seed: int = 1
     live: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far the proxy says a drain is: sessions that it still carries to the node, of how many at the start."""
-
-    left: int
-    total: int
+    trigger: Trigger = Trigger.DRAIN
 
 
 class DemoProxy(Protocol):
@@ -86,8 +92,11 @@ class DemoProxy(Protocol):
     async def drain(self, node: str) -> None:
         """Begin to empty a node; may return at once, or when it is done."""
 
-    def progress(self) -> Progress:
-        """Of the drain."""
+    async def remove(self, node: str) -> None:
+        """Take a node's line out of the nodes file, and have that read."""
+
+    def left(self, node: str) -> int:
+        """How many sessions it still carries to that node."""
 
     def transfers(self) -> Mapping[Rung, int]:
         """Transfers that worked, by the rung that did it."""
@@ -126,26 +135,29 @@ async def open_proxy(setting: Setting) -> AsyncIterator[DemoProxy]:
     proxy = Proxy(config)
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.run)
-        yield _InProcess(proxy)
+        yield _InProcess(proxy, nodes_file)
         nursery.cancel_scope.cancel()
 
 
 class _InProcess:
     """:class:`DemoProxy` by a :class:`Proxy`."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, nodes_file: Path) -> None:
         self._proxy = proxy
+        self._nodes_file = nodes_file
         host, port = proxy.addresses[0]
         self.address = Address(host, port)
-        self._total = 0
 
     async def drain(self, node: str) -> None:
-        self._total = len(self._proxy.registry)
-        self._drained = node
         self._proxy.operations.drain(node)
 
-    def progress(self) -> Progress:
-        return Progress(self._proxy.registry.of_node(self._drained).sessions, self._total)
+    async def remove(self, node: str) -> None:
+        lines = self._nodes_file.read_text().splitlines(keepends=True)
+        self._nodes_file.write_text("".join(line for line in lines if line.split()[0] != node))
+        await self._proxy.operations.reload()
+
+    def left(self, node: str) -> int:
+        return self._proxy.registry.of_node(node).sessions
 
     def transfers(self) -> Mapping[Rung, int]:
         counts: Counter[Rung] = Counter()
@@ -193,6 +205,7 @@ class Story:
         self._nodes = nodes
         self._proxy = proxy
         self._drained = nodes[0].name
+        self._trigger = options.trigger
         self._phase = "logging in"
         self._started = trio.current_time()
         self._recent: list[str] = []
@@ -209,7 +222,7 @@ class Story:
             await self._until(self._all_online, LOGIN_SECONDS)
             self._phase = "everybody is online"
             await trio.sleep(AHEAD_SECONDS)
-            self._phase = f"draining {self._drained}"
+            self._phase = _PHASES[self._trigger].format(self._drained)
             seconds, left, away = await self._drain(nursery)
             self._phase = "letting traffic settle"
             await trio.sleep(AHEAD_SECONDS)
@@ -225,12 +238,14 @@ class Story:
             self._kinds(judged=True),
             self._proxy.transfers(),
             [f"{client.bare_jid}: {fault}" for client in self.clients for fault in client.faults],
+            self._rungs(),
+            node_ended=self._trigger in (Trigger.SIGTERM, Trigger.KILL),
         )
 
     async def _drain(self, nursery: trio.Nursery) -> tuple[float, int, int]:
         """Seconds it took, sessions left behind, clients nowhere."""
         begun = trio.current_time()
-        nursery.start_soon(self._proxy.drain, self._drained)
+        nursery.start_soon(self._pull)
         await trio.lowlevel.checkpoint()
         await self._until(self._emptied, DRAIN_SECONDS)
         online = sum(client.life is Life.BOUND for client in self.clients)
@@ -239,6 +254,17 @@ class Story:
             len(self._cluster.on_node(self._drained)),
             len(self.clients) - online,
         )
+
+    async def _pull(self) -> None:
+        match self._trigger:
+            case Trigger.DRAIN:
+                await self._proxy.drain(self._drained)
+            case Trigger.REMOVE:
+                await self._proxy.remove(self._drained)
+            case Trigger.SIGTERM:
+                await self._nodes[0].stop(Stop.SYSTEM_SHUTDOWN)
+            case Trigger.KILL:
+                await self._nodes[0].stop(Stop.KILL)
 
     async def _settle(self) -> None:
         """Stop all traffic, wait for what is under way, log everybody out."""
@@ -254,7 +280,7 @@ class Story:
         return all(client.life is Life.BOUND for client in self.clients)
 
     def _emptied(self) -> bool:
-        return not self._cluster.on_node(self._drained) and not self._proxy.progress().left and self._all_online()
+        return not self._cluster.on_node(self._drained) and not self._proxy.left(self._drained) and self._all_online()
 
     async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
         """Wait for it, but no longer than that: what is missing then shows in the outcome."""
@@ -296,6 +322,15 @@ class Story:
                 )
         del self._recent[:-20]
 
+    def _rungs(self) -> dict[Rung, Tally]:
+        """The books of those who moved, by the way they did."""
+        tallies: dict[Rung, Tally] = {}
+        for client in self.clients:
+            if client.moves:
+                rung = client.moves[0].rung
+                tallies[rung] = tallies.get(rung, Tally()) + judge(client.account, self._cluster.records)
+        return tallies
+
     def _kinds(self, *, judged: bool) -> list[KindRow]:
         records = self._cluster.records
         by_user: dict[str, list[int]] = {}
@@ -318,6 +353,14 @@ class Story:
                 )
             )
         return rows
+
+
+_PHASES: Final = {
+    Trigger.DRAIN: "draining {}",
+    Trigger.REMOVE: "{} is out of the file",
+    Trigger.SIGTERM: "{} stops",
+    Trigger.KILL: "{} was killed",
+}
 
 
 def cast_of(options: DemoOptions, address: Address, certificate: DemoCertificate) -> list[DemoClient]:

@@ -65,6 +65,10 @@ class Outcome:
     reported: Mapping[Rung, int] = field(default_factory=dict)
     """Transfers by rung as the proxy counted them."""
     faults: Sequence[str] = ()
+    by_rung: Mapping[Rung, Tally] = field(default_factory=dict)
+    """The books of those who moved, by the way they did."""
+    node_ended: bool = False
+    """The node stopped or died: what it took along is nobody's fault here."""
 
     @property
     def total(self) -> Tally:
@@ -72,9 +76,8 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Nobody left, nobody lost, and every message came exactly once."""
-        total = self.total
-        return not (self.left or self.away or total.lost or total.twice)
+        """Nobody left, nobody lost, and every message came exactly once, as far as that was possible."""
+        return not (self.left or self.away) and (self.total.whole or self.node_ended)
 
 
 _RUNGS: Final = [str(rung).removesuffix("-host") for rung in Rung]
@@ -125,18 +128,22 @@ def line(snapshot: Snapshot) -> str:
 
 def table(outcome: Outcome, *, colour: bool) -> list[str]:
     """The result: a row for each kind of client, their sum, and the verdict in words."""
-    head = ["client", "count", *_RUNGS, "sent", "back", "again", "lost", "twice"]
+    head = ["client", "count", *_RUNGS, *_TALLY]
     body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
     moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[Rung]())
     total = _result_row("all", sum(row.clients for row in outcome.kinds), moved, outcome.total)
+    rungs = [[rung, *_cells(outcome.by_rung[rung])] for rung in Rung if rung in outcome.by_rung]
     reported = ", ".join(f"{rung} {count}" for rung, count in outcome.reported.items() if count)
     return [
         "",
         *_rows([head, *body, total], colour=colour),
         "",
-        "  count: clients of this kind; cxfr to cut: how many moved by that way; back: messages",
-        "  answered; again: sent once more, the first having certainly not arrived",
+        "  count: clients of this kind; cxfr to cut: how many moved by that way;",
+        "  again: sent once more, the first having certainly not arrived;",
+        "  order: came out of order",
         "",
+        *(_rows([["moved by", *_TALLY], *rungs], colour=colour) if rungs else []),
+        *([""] if rungs else []),
         *([f"  transfers as the proxy counted them: {reported}"] if reported else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
         "  " + verdict(outcome, colour=colour),
@@ -147,13 +154,19 @@ def verdict(outcome: Outcome, *, colour: bool) -> str:
     """One line for whoever reads only one."""
     total = outcome.total
     if outcome.good:
-        good = f"{outcome.drained} emptied in {outcome.seconds:.1f} s: 0 lost, 0 twice, of {total.sent} messages"
-        return paint(good, _GREEN, colour=colour)
+        good = (
+            f"{outcome.drained} emptied in {outcome.seconds:.1f} s: "
+            f"{total.lost} lost, {total.twice} twice, of {total.sent} messages"
+        )
+        if not total.whole:
+            good += " (the node's doing)"
+        return paint(good, _GREEN if total.whole else _YELLOW, colour=colour)
     what = [
         (outcome.left, f"{outcome.left} sessions left on {outcome.drained}"),
         (outcome.away, f"{outcome.away} clients not online"),
         (total.lost, f"{total.lost} messages lost"),
         (total.twice, f"{total.twice} messages came twice"),
+        (total.disordered, f"{total.disordered} messages out of order"),
     ]
     return paint("FAILED: " + ", ".join(text for count, text in what if count), _RED, colour=colour)
 
@@ -163,12 +176,15 @@ def _result_row(name: str, clients: int, moved: Mapping[Rung, int], tally: Tally
         name,
         clients,
         *(moved.get(rung, 0) for rung in Rung),
-        tally.sent,
-        tally.received,
-        tally.resent,
-        tally.lost,
-        tally.twice,
+        *_cells(tally),
     ]
+
+
+_TALLY: Final = ("sent", "again", "lost", "twice", "order")
+
+
+def _cells(tally: Tally) -> list[object]:
+    return [tally.sent, tally.resent, tally.lost, tally.twice, tally.disordered]
 
 
 def _rows(rows: Sequence[Sequence[object]], *, colour: bool) -> list[str]:

@@ -104,8 +104,7 @@ class NodeStream:
                 nursery.cancel_scope.cancel()
         finally:
             self._over = True
-            if self.session is not None:
-                self.cluster.leg_lost(self.session, self, closed=closed)
+            self._unroute(closed=closed)
             await self.connection.close()
 
     # ---- the node's side of ending ----
@@ -120,6 +119,7 @@ class NodeStream:
             self._over = True
             self.connection.write(last)
             self._ending.set()
+            self._unroute(closed=False)
 
     async def _end_when_told(self, scope: trio.CancelScope) -> None:
         await self._ending.wait()
@@ -130,7 +130,13 @@ class NodeStream:
     async def cut(self) -> None:
         """Close the socket in the middle of everything, as a killed process does."""
         self._over = True
+        self._unroute(closed=False)
         await self.connection.close()
+
+    def _unroute(self, *, closed: bool) -> None:
+        """What comes for the session from now on has to wait, or go back: here it would vanish."""
+        if self.session is not None:
+            self.cluster.leg_lost(self.session, self, closed=closed)
 
     # ---- reading ----
 
@@ -144,6 +150,7 @@ class NodeStream:
                 continue  # we have said our last word, and only wait for the client's FIN
             if isinstance(incoming, StreamEnd):
                 self._over = True
+                self._unroute(closed=True)
                 self.connection.write(STREAM_END)
                 return True
             if isinstance(incoming, Malformed):
@@ -276,7 +283,10 @@ class NodeStream:
         return self.session
 
     def _live(self) -> None:
-        """Start what runs beside a bound stream."""
+        """Deliver what waited for the user, ahead of all that comes now, and start what runs beside a bound stream."""
+        if self.session is not None:
+            for data, numbered in self.cluster.undelivered.pop(self.session.bare_jid, ()):
+                self.session.deliver(data, numbered)
         if self.session is not None and self.session.bare_jid in self.cluster.push_intervals:
             self.start_pushing()
 
@@ -372,7 +382,7 @@ class NodeStream:
             self.connection.write(f"<r xmlns='{names.SM}'/>".encode())
 
     def _written(self, numbered: Numbered) -> None:
-        if self.session is not None:
+        if self.session is not None and self.session.record.key == numbered.origin:
             self.session.record.written.add(numbered.number)
 
     def _csi(self, element: Element) -> None:

@@ -15,12 +15,10 @@ resumed by those who don't know: it is ended on the node, unless the id that the
 
 from __future__ import annotations
 
-from xml.sax.saxutils import quoteattr
-
 from cxfr_proxy.session.commands import Reason, Shifted, Side
 from cxfr_proxy.session.core import Farewell, SessionCore
 from cxfr_proxy.session.state import State
-from cxfr_proxy.xmpp import connection_transfer, names
+from cxfr_proxy.xmpp import connection_transfer, stanza
 from cxfr_proxy.xmpp.connection_transfer import Answer
 
 
@@ -62,13 +60,9 @@ class Acknowledged(SessionCore):
             self._inject_up(reply)
 
     def _ping(self) -> bytes:
-        """XEP-0199: what every client answers, in whatever way. All have one id; that they are ours is all we need."""
+        """All have one id; that they are ours is all we need."""
         self._ping_id = self._ping_id or connection_transfer.new_id(self._policy.token())
-        to = f" to={quoteattr(self.full_jid)}" if self.full_jid is not None else ""
-        return (
-            f"<iq xmlns='{names.CLIENT}' type='get' id='{self._ping_id}' from={quoteattr(self._domain)}{to}>"
-            f"<ping xmlns='{names.PING}'/></iq>"
-        ).encode()
+        return stanza.ping(self._ping_id, from_=self._domain, to=self.full_jid)
 
     def _takes_pong(self, answer: Answer, position: int) -> bool:
         """Whether the client's stanza at that position makes up for a reply of the proxy's."""

@@ -96,6 +96,8 @@ class ClientSide(Moving):
             # After bind nothing is negotiated that could begin a new stream.
             passage.hold_client, passage.start_tls = None, False
         self._pass_client(passage)
+        if name == "a" and self._covers(data, self._header_to_node.context):
+            self._settled(answered=True)
         if was_inactive and not self.inactive:
             self._report(Awakened())
 
@@ -130,7 +132,7 @@ class ClientSide(Moving):
         """A stanza that is looked at: it holds the watched bytes, or a transfer runs, or the node is gone."""
         if may_be_watched(data) and self._take_answer(data, position):
             return
-        if self._node_out:
+        if self._node_listens:
             self._send(Side.NODE, data)
         elif not self.stream_management:
             self._answer_undelivered(data)

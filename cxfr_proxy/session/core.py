@@ -27,7 +27,7 @@ from cxfr_proxy.session.commands import (
     Upgrade,
 )
 from cxfr_proxy.session.ladder import Rung
-from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
+from cxfr_proxy.session.state import MOVES, Policy, Settlement, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.connection_transfer import Server
@@ -100,6 +100,7 @@ class SessionCore:
         "_policy",
         "_pongs_due",
         "_reason",
+        "_settlement",
         "_tls",
         "_transfer",
         "_undelivered",
@@ -147,6 +148,7 @@ class SessionCore:
         self._transfer: Transfer | None = None
         self._iq_due: bytes | None = None  # waits for a boundary, behind an element that is being cut through
         self._farewell: Farewell | None = None  # the client's last bytes, once the node has nothing more for it
+        self._settlement: Settlement | None = None  # before the node's stream is ended
         self._closing_since: float | None = None  # the first stream's end
         self._closing_wait = 0.0  # seconds of what is waited for now
         self._ping_id = ""  # of the pings that stand for what was kept from the client; none yet

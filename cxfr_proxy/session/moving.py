@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cxfr_proxy.session.acks import Acknowledged
 from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Learned, Outcome, Redirected, Side
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
+from cxfr_proxy.session.settling import Settling
 from cxfr_proxy.session.state import State, Transfer
 from cxfr_proxy.xmpp import connection_transfer
 from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
@@ -18,7 +18,7 @@ _server: Final = functools.lru_cache(maxsize=256)(Server.parse)
 """Clients are many and domains few."""
 
 
-class Moving(Acknowledged):
+class Moving(Settling):
     """A session that can be told to move."""
 
     __slots__ = ()
@@ -47,9 +47,9 @@ class Moving(Acknowledged):
             case Rung.SEE_OTHER_HOST:
                 address = str(transfer.order.server)
                 self._report(Redirected())
-                self._close_node_first(Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
+                self._settle_and_close(Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
             case Rung.RESET:
-                self._close_node_first(Farewell(StreamCondition.RESET, "reconnect"))
+                self._settle_and_close(Farewell(StreamCondition.RESET, "reconnect"))
 
     def _ask(self, transfer: Transfer) -> bool:
         """Send the IQ; False where the names at hand can't be written in one."""
@@ -110,7 +110,7 @@ class Moving(Acknowledged):
         """
         transfer = self._transfer
         if self._node_out and not (self.can_be_resumed and transfer is not None and transfer.order.resumes):
-            self._close_node_first(Farewell(silent=True))
+            self._settle_and_close(Farewell(silent=True))
             return
         self._settle_transfer(Outcome.MOVED)
         if self._client_out:

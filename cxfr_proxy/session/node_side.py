@@ -101,7 +101,13 @@ class NodeSide(ClientSide):
         if not piece.whole:
             self._on_cut_through(name, piece.data, header)
             return
+        if _is_iq(name) and may_be_watched(piece.data) and self._is_pong(piece.data, header.context):
+            self._swallow_down(position)
+            self._settled(answered=True)
+            return
         if _is_iq(name) and may_be_watched(piece.data) and self._is_forged(piece.data, header, position):
+            return
+        if self._withhold(name, piece.data):
             return
         if self.state is not State.NEGOTIATING and name in USUAL and name != "a":
             self._pass_down(piece.data)
@@ -146,7 +152,11 @@ class NodeSide(ClientSide):
                 return False
             reply = stanza.error_reply(element, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
         self._report(Forged())
-        self._replace_down(position, reply)
+        if self._withholds:
+            self._swallow_down(position)  # a stream that is about to end needs no right counts
+        else:
+            # Behind stanzas of the client's that were not passed on, a reply would be counted as one of them.
+            self._replace_down(position, reply if self._node_listens else None)
         return True
 
     def _pass_node(self, passage: Passage) -> None:

@@ -11,6 +11,7 @@ One object in layers, each in a file, each standing on the ones before it:
 state        the table of states and moves, what the operator decided, a transfer under way
 core         who may still speak; sending; how everything ends
 acks         what is acknowledged where the proxy adds and takes
+settling     the last questions before the node's stream is ended
 moving       the ladder, climbed
 client_side  what the client's stream brings
 node_side    what the node's stream brings
@@ -150,7 +151,9 @@ class Session(NodeSide):
         return self._take()
 
     def _on_deadline(self) -> None:
-        if self._farewell is not None:
+        if self._settlement is not None and not self._settlement.over and self._farewell is not None:
+            self._settled(answered=False)
+        elif self._farewell is not None:
             self._say_farewell()  # the node took too long to close
         elif self.state is State.NEGOTIATING:
             self._on_client_fault(ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long"))

@@ -37,6 +37,19 @@ MOVES: Final[dict[State, frozenset[State]]] = {
 """Every move a session can make. Anything else is a defect, and raises."""
 
 
+@dataclass(slots=True)
+class Settlement:
+    """``ping``: the id of the one whose answer is waited for; ``None``: waited for is the client's ``h``, or a later.
+
+    ``over``: there was an answer, and the node's stream is ended.
+    """
+
+    ping: str | None = None
+    h: int = 0
+    over: bool = False
+    withheld: list[bytes] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the operator decided, as far as a session needs it.

@@ -157,6 +157,14 @@ def stream_condition(error: Element) -> str:
     return StreamCondition.UNDEFINED_CONDITION
 
 
+def ping(iq_id: str, *, to: str | None, from_: str | None = None) -> bytes:
+    """XEP-0199. Whoever doesn't know it answers as well, by an error."""
+    addresses = "".join(f" {name}={quoteattr(jid)}" for name, jid in (("from", from_), ("to", to)) if jid is not None)
+    return (
+        f"<iq xmlns='{names.CLIENT}' type='get' id={quoteattr(iq_id)}{addresses}><ping xmlns='{names.PING}'/></iq>"
+    ).encode()
+
+
 def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, text: str) -> bytes | None:
     """The stanza error that tells a sender its stanza went nowhere, RFC 6120 section 8.3.
 

@@ -69,6 +69,10 @@ class Flow:
         self.steps += ((position - self.origin - self.lead, change),)
         self.lead += change
 
+    def receivers_count(self, position: int) -> int:
+        """How many the receiver will have counted when it has got everything up to the sender's ``position``."""
+        return (position - self.origin - self.lead) % MODULUS
+
     def to_sender(self, h: int) -> int:
         """What the receiver's ``h`` is to the sender. They come in order, so what it acknowledges is settled."""
         while self.steps and (h - self.steps[0][0]) % MODULUS < MODULUS // 2:
@@ -258,7 +262,7 @@ class StreamManagement:
     def _on_resume(self, resume: Element, position: int) -> bool:
         client_id = resume.get("previd", "")
         known = copy.deepcopy(self._known(client_id))  # the old stream may still be there, and go on
-        h = _read_h(resume)
+        h = read_h(resume)
         self._asked = _Asked(client_id, known, h, position)
         if known is None:
             return False
@@ -273,7 +277,7 @@ class StreamManagement:
         if asked is None:
             asked = _Asked(resumed.get("previd", ""), None, None, 0)
         counters = _continued(asked.known)
-        h = _read_h(resumed)
+        h = read_h(resumed)
         self._first_h = h or 0
         if asked.h is not None:
             counters.down.resume(asked.h, position)
@@ -307,7 +311,7 @@ class StreamManagement:
         if self.counters is None or ack == b"":
             return None
         try:
-            h = self._first_h if ack is None else _read_h(stanza.parse(ack, context))
+            h = self._first_h if ack is None else read_h(stanza.parse(ack, context))
         except stanza.MalformedElement:
             h = None
         if h is None:
@@ -319,13 +323,14 @@ def _continued(known: Resumption | None) -> Counters:
     return known.counters if known is not None and known.counters is not None else Counters(Flow(0), Flow(0))
 
 
-def _read_h(element: Element) -> int | None:
+def read_h(element: Element) -> int | None:
+    """The count that an element of XEP-0198 says; ``None`` where it says none, or no number."""
     text = element.get("h", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < MODULUS else None
 
 
 def _translate(element: Element, flow: Flow) -> bool:
-    h = _read_h(element)
+    h = read_h(element)
     translated = flow.to_sender(h) if h is not None else h
     if translated == h:
         return False

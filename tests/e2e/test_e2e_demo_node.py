@@ -23,6 +23,7 @@ from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.habits import Kind, Life, Rung, Security, Traffic
 from cxfr_proxy.demo.node import DemoNode, Stop
+from cxfr_proxy.demo.stream import ACK_EVERY
 from cxfr_proxy.demo.wire import Address, Connection, EndOfFile, Header, Incoming, Malformed, StreamEnd, StreamParser
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -591,8 +592,8 @@ def tell(node: DemoNode, client: DemoClient, server: str, sender: str = "localho
     node.deliver(client.full_jid, CXFR_IQ.format(sender=sender, to=client.full_jid, server=server).encode())
 
 
-async def wind_up(client: DemoClient, *nodes: DemoNode) -> Tally:
-    """Let the traffic settle, log out, and judge."""
+async def wind_up(client: DemoClient, *nodes: DemoNode, twice: int = 0) -> Tally:
+    """Let the traffic settle, log out, and judge. So many may have come twice."""
     client.quiet()
     await until(lambda: client.account.settled)
     nodes[0].cluster.push_intervals.clear()
@@ -601,7 +602,8 @@ async def wind_up(client: DemoClient, *nodes: DemoNode) -> Tally:
     assert client.faults == []
     tally = judge(client.account, [record for node in nodes for record in node.records])
     assert tally.sent > 20
-    assert (tally.lost, tally.twice) == (0, 0), client.account
+    assert tally.lost == 0, client.account
+    assert tally.twice <= twice, client.account
     return tally
 
 
@@ -681,7 +683,8 @@ async def test_see_other_host_is_followed_by_some(kind: Kind) -> None:
         one.end(client.full_jid, StreamCondition.SEE_OTHER_HOST, str(two.address))
         await here(client, two if kind is Kind.SEE_OTHER_HOST else one)
         assert [move.rung for move in client.moves] == [Rung.SEE_OTHER_HOST]
-        await wind_up(client, one, two)
+        # What the client had not acknowledged its next session gets, though it may have come.
+        await wind_up(client, one, two, twice=2 * ACK_EVERY if kind is Kind.STREAM_MANAGEMENT else 0)
 
 
 async def test_stream_management_resumes_after_a_cut_and_loses_nothing() -> None:

@@ -14,7 +14,7 @@ from cxfr_proxy import demo
 from cxfr_proxy.demo.account import Tally
 from cxfr_proxy.demo.habits import Kind, Rung
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.scenario import SHARES, DemoOptions, Progress, Setting, kinds_of, play
+from cxfr_proxy.demo.scenario import SHARES, DemoOptions, Setting, kinds_of, play
 from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot, frame, line, table
 from cxfr_proxy.demo.wire import Address
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -50,8 +50,11 @@ class StandIn:
             elif "go" not in session.record.replies or session.record.replies["go"] == "error":
                 source.end(session.full_jid, StreamCondition.SEE_OTHER_HOST, str(self.here.public_address))
 
-    def progress(self) -> Progress:
-        return Progress(len(self.nodes[0].sessions), 0)
+    async def remove(self, node: str) -> None:
+        await self.drain(node)
+
+    def left(self, node: str) -> int:
+        return len(self.nodes[0].sessions)
 
     def transfers(self) -> Counter[Rung]:
         return Counter()
@@ -168,6 +171,7 @@ def test_line() -> None:
         (0, 1, Tally(), "FAILED: 1 clients not online"),
         (0, 0, Tally(lost=1), "FAILED: 1 messages lost"),
         (0, 0, Tally(twice=2), "FAILED: 2 messages came twice"),
+        (0, 0, Tally(disordered=3), "FAILED: 3 messages out of order"),
     ],
 )
 def test_table_and_verdict(left: int, away: int, tally: Tally, words: str) -> None:
@@ -177,6 +181,24 @@ def test_table_and_verdict(left: int, away: int, tally: Tally, words: str) -> No
     assert lines[-1].strip() == words
     assert outcome.good == words.startswith("node1")
     assert len({len(text) for text in lines[1:6]}) == 1
+
+
+@pytest.mark.parametrize("lost", [0, 4])
+def test_what_a_node_took_along_is_shown_and_no_failure(lost: int) -> None:
+    rows = [KindRow(Kind.PLAIN, 1, 0, {Rung.CUT: 1}, Tally(20, 20, 0, 0, lost))]
+    outcome = Outcome("node1", 2.0, 0, 0, rows, by_rung={Rung.CUT: rows[0].tally}, node_ended=True)
+    lines = table(outcome, colour=False)
+    assert outcome.good
+    assert ("the node's doing" in lines[-1]) == bool(lost)
+    assert next(text for text in lines if text.startswith("  cut")).split() == [
+        "cut",
+        "20",
+        "·",
+        str(lost or "·"),
+        "·",
+        "·",
+    ]
+    assert all(len(text) <= 80 for text in lines)
 
 
 class Terminal(io.StringIO):

@@ -345,7 +345,7 @@ def test_stream_management_without_resumption_is_asked_and_not_cut() -> None:
     enabled = "<enabled xmlns='urn:xmpp:sm:3'/>"
     s = Script().bind().client("<enable xmlns='urn:xmpp:sm:3'/>").node(enabled).forget().order().client_gets(iq())
     s.client(answer("error")).node_gets("<r xmlns='urn:xmpp:sm:3'/>", END)
-    s.node(NEWS, END).client_gets(NEWS, SEE_OTHER_HOST, END)
+    s.node(NEWS, END).client_gets(SEE_OTHER_HOST, END)
 
 
 # --- hurry

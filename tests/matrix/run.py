@@ -1,0 +1,257 @@
+"""One run: all kinds of client at once through one proxy, one trigger, and the books judged by kind.
+
+1. The nodes file has node1 only. The movers log in, so all are on node1; then node2 is added and the file read again.
+2. Everybody writes to the witnesses and is written to. In the middle of it the *trigger*.
+3. When the proxy says that all movers are on node2, the traffic goes on for a moment, stops and settles.
+
+Clients are sent to the proxy itself (``public=`` is its address), so that all they write passes a tap, in front of each
+node: what is missing at the end can be looked for there (:meth:`Run.trace`).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import trio
+from real.certs import Authority
+from real.programs import DOMAIN, HOST, Background, background, free_port
+from real.proxy import ProxyProcess, open_proxy
+from real.tap import Tap, open_tap
+
+from cxfr_proxy.demo.account import Numbered, Tally, out_of_order
+from cxfr_proxy.demo.habits import Kind, Life, Security
+from cxfr_proxy.demo.wire import Address
+from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
+from matrix.sites import Nodes, Site
+
+KINDS: Final = (
+    Kind.CXFR,
+    Kind.CXFR_RESUMING,
+    Kind.CXFR_SILENT,
+    Kind.CXFR_SILENT_RESUMING,
+    Kind.SEE_OTHER_HOST,
+    Kind.SEE_OTHER_HOST_RESUMING,
+    Kind.PLAIN,
+    Kind.STREAM_MANAGEMENT,
+)
+EACH: Final = 6
+"""Clients of each kind."""
+AHEAD_SECONDS: Final = 0.7
+"""Traffic before the trigger, and after all have moved."""
+PATIENCE_SECONDS: Final = 60.0
+"""For what takes a second on an idle machine."""
+LINGER_SECONDS: Final = 0.3
+"""After everything has settled: a second copy would come now."""
+
+
+class Trigger(StrEnum):
+    DRAIN = "drain"
+    REMOVED = "line removed"
+    SIGTERM = "SIGTERM"
+    KILL = "kill -9"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """All clients of one kind in one run. ``faults`` are their complaints, of logins that failed above all."""
+
+    nodes: Nodes
+    trigger: Trigger
+    kind: Kind
+    clients: int
+    tally: Tally
+    by_rung: Mapping[str, Tally]
+    """The same by the rung that moved each client."""
+    resumed: int
+    faults: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+    """What the taps saw of each message that is not as it should be."""
+
+
+def users(each: int = EACH) -> list[str]:
+    """Everybody who has to be able to log in."""
+    return [WITNESS, *(user for kind in KINDS for user in _users_of(kind, each))]
+
+
+def _users_of(kind: Kind, each: int) -> list[str]:
+    return [f"{kind.name.replace('_', '').lower()}{number}" for number in range(1, each + 1)]
+
+
+@dataclass
+class Run:
+    """See the module."""
+
+    nodes: Nodes
+    trigger: Trigger
+    site: Site
+    folder: Path
+    authority: Authority
+    each: int = EACH
+    options: Sequence[str] = ()
+    """More settings of the proxy's."""
+    taps: list[Tap] = field(default_factory=list)
+    movers: list[Mover] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    async def play(self) -> list[Cell]:
+        """The cells of this run."""
+        await self.site.refresh()
+        self.folder.mkdir(parents=True)
+        async with AsyncExitStack() as stack:
+            for address in self.site.addresses:
+                self.taps.append(await stack.enter_async_context(open_tap(address.port, node_host=address.host)))
+            port = free_port()
+            self._lines = [
+                f"node{n} {tap.address} public={HOST}:{port} {self.site.options}"
+                for n, tap in enumerate(self.taps, start=1)
+            ]
+            proxy = await stack.enter_async_context(
+                open_proxy(
+                    self.folder,
+                    self._lines[:1],
+                    self.authority.issue(DOMAIN, HOST),
+                    port=port,
+                    options=["--transfer-rate", "1000", "--cxfr-allow", "resource=cxfr", *self.options],
+                )
+            )
+            await stack.enter_async_context(background(self._live(proxy)))
+            await self._tell(proxy)
+            rows = await proxy.show("transfers")
+        return [self._cell(kind, rows) for kind in KINDS]
+
+    def _live(self, proxy: ProxyProcess) -> Background:
+        """The witnesses and the movers; started when all are bound."""
+        witnesses = [Witness(self.ledger, self.site.addresses[index]) for index in self.site.witnessed]
+        context = ssl.create_default_context(cafile=str(self.authority.file))
+        self.movers = [
+            mover(
+                user,
+                kind,
+                Address(proxy.host, proxy.port),
+                tls=context,
+                security=Security.STARTTLS if index % 2 else Security.DIRECT_TLS,
+            )
+            for kind in KINDS
+            for index, user in enumerate(_users_of(kind, self.each))
+        ]
+
+        async def live(*, task_status: trio.TaskStatus[None]) -> None:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(PATIENCE_SECONDS):
+                    async with trio.open_nursery() as starting:
+                        for witness in witnesses:
+                            starting.start_soon(nursery.start, witness.run)
+                    async with trio.open_nursery() as starting:
+                        for each in self.movers:
+                            starting.start_soon(nursery.start, each.run)
+                nursery.start_soon(self.ledger.push_forever)
+                task_status.started()
+
+        return live
+
+    async def _tell(self, proxy: ProxyProcess) -> None:
+        assert set(await self._homes(proxy)) == {"node1"}
+        await self._rewrite(proxy, self._lines)
+        await trio.sleep(AHEAD_SECONDS)
+        await self._pull(proxy)
+        await self._moved(proxy)
+        await trio.sleep(AHEAD_SECONDS)
+        for each in self.movers:
+            each.quiet()
+        self.ledger.quiet()
+        with trio.move_on_after(PATIENCE_SECONDS / 4):  # what is missing then shows in the books
+            while not (self.ledger.settled and all(each.account.settled for each in self.movers)):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        await trio.sleep(LINGER_SECONDS)
+
+    async def _pull(self, proxy: ProxyProcess) -> None:
+        match self.trigger:
+            case Trigger.DRAIN:
+                done = await proxy.drain("node1", wait=True)
+                assert done.code == 0, done.output
+            case Trigger.REMOVED:
+                await self._rewrite(proxy, self._lines[1:])
+            case Trigger.SIGTERM:
+                await self.site.terminate()
+            case Trigger.KILL:
+                await self.site.kill()
+
+    async def _rewrite(self, proxy: ProxyProcess, lines: Sequence[str]) -> None:
+        proxy.nodes_file.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        done = await proxy.command("reload")
+        assert done.code == 0, done.output
+
+    async def _homes(self, proxy: ProxyProcess) -> list[str]:
+        return [str(row["node"]) for row in await proxy.show("sessions") if row["jid"] is not None]
+
+    async def _moved(self, proxy: ProxyProcess) -> None:
+        """Until every mover has come back and all are on node2."""
+        with trio.move_on_after(PATIENCE_SECONDS):
+            while True:
+                back = all(each.logins > 1 and each.life is Life.BOUND for each in self.movers)
+                if back and await self._homes(proxy) == ["node2"] * len(self.movers):
+                    return
+                await trio.sleep(0.05)
+        away = [(each.bare_jid, str(each.life), each.faults[-3:]) for each in self.movers if each.logins < 2]
+        raise AssertionError(f"not all moved: {away}, {Counter(await self._homes(proxy))}")
+
+    # --- judging
+
+    def _cell(self, kind: Kind, rows: Sequence[dict[str, object]]) -> Cell:
+        own = [each for each in self.movers if each.kind is kind]
+        names = {each.bare_jid for each in own}
+        moved = {jid: row for row in rows if (jid := str(row["jid"]).partition("/")[0]) in names}
+        tallies = {each: judge_pair(each, self.ledger) for each in own}
+        by_rung: dict[str, Tally] = {}
+        for each, tally in tallies.items():
+            rung = str(moved[each.bare_jid]["rung"]) if each.bare_jid in moved else "none"
+            by_rung[rung] = by_rung.get(rung, Tally()) + tally
+        return Cell(
+            self.nodes,
+            self.trigger,
+            kind,
+            len(own),
+            sum(tallies.values(), Tally()),
+            by_rung,
+            sum(move.resumed for each in own for move in each.moves),
+            tuple(f"{each.bare_jid}: {fault}" for each in own for fault in each.faults),
+            tuple(line for each in own for line in self._trace(each)),
+        )
+
+    def _trace(self, each: Mover) -> list[str]:
+        contact = self.ledger.contacts.get(each.bare_jid)
+        flows = [("up", each.account, self.ledger.arrived)]
+        if contact is not None:
+            flows.append(("down", contact.account, each.account.arrived))
+        lines = []
+        for way, account, arrived in flows:
+            own = [n for n in arrived if n.origin == account.origin]
+            counts = Counter(n.number for n in own)
+            if out_of_order(own):
+                lines.append(f"{way} {account.origin} came as {' '.join(str(n.number) for n in own)}")
+            for number in range(1, account.sent + 1):
+                if counts[number] != 1 and number not in account.refused:
+                    lines.append(
+                        f"{way} {account.origin} #{number} came {counts[number]} times; "
+                        f"taps: {self._seen(Numbered(account.origin, number))}"
+                    )
+        return lines
+
+    def _seen(self, numbered: Numbered) -> str:
+        body = f">{numbered}</".encode()
+        return ", ".join(
+            f"node{n} {way} {times}"
+            for n, tap in enumerate(self.taps, start=1)
+            for way, times in (
+                ("up", sum(leg.up.count(body) for leg in tap.connections)),
+                ("down", sum(leg.down.count(body) for leg in tap.connections)),
+            )
+            if times
+        )
