@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
+from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.errors import ConfigError
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ def _read_client_match(text: str) -> ClientMatch:
 
 def _read_policy(text: str) -> DomainPolicy:
     domain, equals, policy = text.rpartition("=")
-    return DomainPolicy(_read_domain(domain) if equals else None, Policy(policy))
+    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
 
 
 def _read_text(text: str) -> str:

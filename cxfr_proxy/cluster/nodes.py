@@ -27,6 +27,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.errors import ConfigError
 
 # --- the values ----------------------------------------------------------------------------------------------
@@ -128,11 +129,11 @@ class NodeSpec:
     """``None``: no PROXY header."""
     resume: Resume = Resume.OWN
     domain: tuple[str, ...] = ()
-    """Whose users it serves, lower case; empty: any domain's."""
+    """Whose users it serves, by :func:`~.users.domain_key`; empty: any domain's."""
     wish: Wish = Wish.READY
 
     def serves(self, domain: str | None) -> bool:
-        """Whether users of that domain (lower case; ``None``: of some domain) may be placed on it."""
+        """Whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
         return domain is None or not self.domain or domain in self.domain
 
 
@@ -288,13 +289,13 @@ def _public(word: _Word) -> PublicAddress:
 
 
 def _domains(word: _Word) -> tuple[str, ...]:
-    """Lower case, each once. Domains of JIDs (RFC 7622 section 3.2), international ones as they are written in JIDs."""
+    """By their keys, each once. Domains of JIDs (RFC 7622 section 3.2), written as there or in ASCII."""
     domains: list[str] = []
     start = 0
     for text in word.text.split(","):
         part = word.part(start, start + len(text))
         start += len(text) + 1
-        domain = text.removesuffix(".").lower()
+        domain = domain_key(text)
         if not domain or not domain.isprintable() or re.search(r"[/@<>\"'&]", domain):
             raise part.expected("a domain like example.org")
         if domain in domains:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +23,7 @@ from typing import Final
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
+from cxfr_proxy.cluster.users import domain_key, user_key
 
 _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
@@ -42,7 +42,7 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """``by_domain`` in lower case; all other domains have the ``usual`` one."""
+    """``by_domain`` by :func:`~.users.domain_key`; all other domains have the ``usual`` one."""
 
     usual: Policy = Policy.RENDEZVOUS
     by_domain: Mapping[str, Policy] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Placement:
 
         ``sessions`` counts by node name. ``up_only``: rather nowhere than on a node that is down.
         """
-        domain = domain.lower()
+        domain = domain_key(domain)
         candidates = self._cluster.candidates(exclude, domain=domain)
         if up_only:
             candidates = [node for node in candidates if node.usable]
@@ -99,20 +99,20 @@ class Placement:
     def home(self, user: str, domain: str) -> Node | None:
         """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, or no node is
         up that could be it."""
-        has_one = self._policies.of(domain.lower()) is Policy.RENDEZVOUS or self._assigned(user) is not None
+        has_one = self._policies.of(domain_key(domain)) is Policy.RENDEZVOUS or self._assigned(user) is not None
         return next(iter(self.rank(user, domain, {}, up_only=True)), None) if has_one else None
 
 
 def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:
     """The candidates, best first.
 
-    ``user`` is a bare JID in any case, ``None`` where nobody knows it; ``sessions`` counts by node name, a
+    ``user`` is a bare JID in any spelling, ``None`` where nobody knows it; ``sessions`` counts by node name, a
     missing name is 0, and matters only for ``None``. A node of weight 0 comes last: nobody is placed there
     who has a choice.
     """
     if user is None:
         return sorted(candidates, key=lambda node: _load(node, sessions.get(node.name, 0)))
-    key = _home_key(user)
+    key = user_key(user).encode("utf-8", "surrogatepass")
     # By name where draws are equal, so that the order of the list never decides about a home.
     return sorted(candidates, key=lambda node: (_draw(key, node), node.name))
 
@@ -132,13 +132,6 @@ def rank_to_resume(ranked: Sequence[Node], holder: Node) -> list[Node]:
 
 def _load(node: Node, sessions: int) -> float:
     return sessions / node.weight if node.weight else math.inf
-
-
-def _home_key(user: str) -> bytes:
-    """One key for all spellings of an account: servers fold case and Unicode forms (RFC 7622 section 3.3)."""
-    if not user.isascii():
-        user = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user).lower())
-    return user.lower().encode("utf-8", "surrogatepass")
 
 
 def _draw(key: bytes, node: Node) -> float:
