@@ -195,6 +195,13 @@ class Timeouts:
         "how long a node may take to accept a connection before another one is tried",
         "Nodes are near; five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
     )
+    lookup_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        1.0,
+        "how long a login waits for user-lookup before the user is placed without it",
+        "An endpoint next door answers in milliseconds; a second is noticed and not complained about.",
+    )
     node_close_timeout: float = setting(
         Group.TIMES,
         kinds.seconds(zero=False),
@@ -346,6 +353,30 @@ class Config:
         "for all domains, or for one",
         "A user's clients meet on one node, where his roster and archive are in memory already, and a node that joins "
         "or leaves moves only its share of users.",
+    )
+    user_map: Path | None = setting(
+        Group.SERVING,
+        cast("Kind[Path | None]", kinds.PATH),
+        None,
+        "file that says on which node users belong, one 'jid node' a line; others are placed by the policy",
+        "For those whose data is on one node; a file because somebody else knows, and it outlives restarts.",
+        shown="none",
+    )
+    user_lookup: str | None = setting(
+        Group.SERVING,
+        cast("Kind[str | None]", kinds.LOOKUP_URL),
+        None,
+        "HTTP endpoint that is asked on which node a user belongs who is in no user-map; {jid} stands for him, else "
+        "?jid= is added",
+        "For those who keep it in a database. See docs/placement.md for the answers.",
+        shown="none",
+    )
+    lookup_cache: float = setting(
+        Group.SERVING,
+        kinds.seconds(zero=False),
+        60.0,
+        "how long an answer of user-lookup holds, also that it has none",
+        "A client that reconnects does so within a minute; who is moved in the database should not wait longer.",
     )
     workers: int = _workers_field()
     transfer_rate: float = setting(

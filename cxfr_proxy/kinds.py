@@ -16,11 +16,13 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.xmpp import jid
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -211,6 +213,23 @@ def _read_policy(text: str) -> DomainPolicy:
     return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
 
 
+def _read_lookup_url(text: str) -> str:
+    """With ``{jid}`` in it, where none was written as a parameter at the end. Where to ask is never a user's to say."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username is not None or "{" in url.netloc:
+        raise ValueError(text)
+    if url.fragment or not text.isascii() or not text.isprintable() or " " in text or url.port == 0:
+        raise ValueError(text)
+    return text if "{jid}" in text else f"{text}{'&' if url.query else '?'}jid={{jid}}"
+
+
+def _read_bare_jid(text: str) -> str:
+    parts = jid.split(text)
+    if parts.local is None or parts.resource is not None or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
 def _read_text(text: str) -> str:
     if not text:
         raise ValueError(text)
@@ -252,4 +271,8 @@ PLACEMENT: Final = Kind(
     "[DOMAIN=]POLICY",
     _read_policy,
 )
+LOOKUP_URL: Final = Kind(
+    "a URL like http://127.0.0.1:8080/node or https://example.org/node/{jid}", "URL", _read_lookup_url
+)
+BARE_JID: Final = Kind("a bare JID like kim@example.org", "JID", _read_bare_jid)
 TEXT: Final = Kind("a word", "TEXT", _read_text)

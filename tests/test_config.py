@@ -48,7 +48,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 60, 30, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 1, 5, 10, 60, 30, 30)
     assert config.limits == Limits(8192, 262144, 1048576, 64, 1000)
 
 
@@ -60,6 +60,10 @@ OTHER: dict[str, tuple[str, object]] = {
     "key": ("a.key", (Path("a.key"),)),
     "starttls": ("off", StartTls.OFF),
     "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", Policy.LEAST_SESSIONS),)),
+    "user-map": ("users.txt", Path("users.txt")),
+    "user-lookup": ("http://[::1]:80/x?y=1", "http://[::1]:80/x?y=1&jid={jid}"),
+    "lookup-cache": ("2m", 120.0),
+    "lookup-timeout": ("300ms", 0.3),
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
@@ -122,6 +126,26 @@ def test_every_attribute_is_a_setting() -> None:
 
 def test_the_document_is_the_table() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == render_markdown(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org/x",
+        "ftp://example.org/x",
+        "http:///x",
+        "http://kim:secret@example.org/x",
+        "http://{jid}.example.org/x",
+        "http://example.org/x#{jid}",
+        "http://example.org/ x",
+        "http://example.org:99999/x",
+    ],
+)
+def test_where_to_look_users_up_is_a_fixed_place(url: str) -> None:
+    with pytest.raises(ConfigError, match="--user-lookup: expected a URL like"):
+        Config.from_sources({"user_lookup": url})
+    assert Config.from_sources({"user_lookup": "https://h/{jid}/n"}).user_lookup == "https://h/{jid}/n"
 
 
 def test_toml_values_may_be_numbers_and_lists() -> None:
