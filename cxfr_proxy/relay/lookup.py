@@ -196,7 +196,7 @@ class Lookup:
 
 
 async def _body(response: httpx.Response) -> bytes:
-    """To its end, be it too long: the timeout bounds that, and httpx leaves generators behind that are not exhausted."""
+    """To its end, be it too long: the timeout bounds that, and httpx has generators that want to be exhausted."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece[: MAX_ANSWER_BYTES + 1 - len(body)]
