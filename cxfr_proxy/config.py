@@ -26,7 +26,7 @@ from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, DomainPolicy, Kind, ListenAddress
+from cxfr_proxy.kinds import ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
 from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 
 __all__ = [
@@ -435,6 +435,15 @@ class Config:
         "The nodes file says where clients are sent, and may be written by a program or another team than this.",
         shown="any",
     )
+    redirect_domain: tuple[DomainRedirect, ...] = repeatable(
+        Group.MOVING,
+        kinds.REDIRECT,
+        (),
+        "domain that is not served here any more: over TLS its clients are told the address by see-other-host",
+        "A domain that moves to other servers keeps its users; DNS takes its time, and some clients have the old address"
+        " written down.",
+        shown="none",
+    )
     trust_node_redirects: TrustNodeRedirects = setting(
         Group.MOVING,
         kinds.one_of(TrustNodeRedirects),
@@ -481,7 +490,22 @@ class Config:
                 f"--key: expected at most one for each --certificate, found {len(config.key)} keys "
                 f"for {len(config.certificate)} certificates"
             )
+        config._check_redirects()
         return config
+
+    def _check_redirects(self) -> None:
+        """Nobody is sent in a circle, or where the operator has said that nobody is sent."""
+        moved = [each.domain for each in self.redirect_domain]
+        for each in self.redirect_domain:
+            host, label = each.target.host.lower(), f"redirect-domain: {each}"
+            if moved.count(each.domain) > 1:
+                raise ConfigError(f"{label}: expected each domain once")
+            if each.domain in self.domain:
+                raise ConfigError(f"{label}: expected a domain that is not served here too")
+            if host in moved or host in self.domain:
+                raise ConfigError(f"{label}: expected a host elsewhere; its clients would come back here")
+            if not self.redirection.allow(each.target.host):
+                raise ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")
 
     @property
     def key_pairs(self) -> tuple[KeyPair, ...]:

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.cluster.users import domain_key
+from cxfr_proxy.cluster.words import Word
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.xmpp import jid
 
@@ -96,6 +98,17 @@ class DomainPolicy:
 
     def __str__(self) -> str:
         return str(self.policy) if self.domain is None else f"{self.domain}={self.policy}"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRedirect:
+    """A domain that is served elsewhere, and where its clients are sent."""
+
+    domain: str
+    target: PublicAddress
+
+    def __str__(self) -> str:
+        return f"{self.domain}={self.target}"
 
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
@@ -213,6 +226,14 @@ def _read_policy(text: str) -> DomainPolicy:
     return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
 
 
+def _read_redirect(text: str) -> DomainRedirect:
+    domain, _, target = text.partition("=")
+    try:
+        return DomainRedirect(_read_domain(domain), read_public_address(Word(target, "", 1, 1)))
+    except ConfigError as exc:
+        raise ValueError(text) from exc
+
+
 def _read_lookup_url(text: str) -> str:
     """With ``{jid}`` in it, where none was written as a parameter at the end. Where to ask is never a user's to say."""
     url = urlsplit(text)
@@ -270,6 +291,11 @@ PLACEMENT: Final = Kind(
     f"{', '.join(Policy)}, or one of these for a domain like example.org={Policy.LEAST_SESSIONS}",
     "[DOMAIN=]POLICY",
     _read_policy,
+)
+REDIRECT: Final = Kind(
+    "a domain and a host like old.example.org=new.example.net or old.example.org=new.example.net:5222",
+    "DOMAIN=HOST[:PORT]",
+    _read_redirect,
 )
 LOOKUP_URL: Final = Kind(
     "a URL like http://127.0.0.1:8080/node or https://example.org/node/{jid}", "URL", _read_lookup_url

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cxfr_proxy.cluster.nodes import PublicAddress
 from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import (
@@ -27,7 +28,7 @@ from cxfr_proxy.config import (
 )
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, DomainPolicy, Trait, read_listen_address
+from cxfr_proxy.kinds import ClientMatch, DomainPolicy, DomainRedirect, Trait, read_listen_address
 from cxfr_proxy.settings import Setting, parse_settings, read_settings_file, render_markdown
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -72,6 +73,10 @@ OTHER: dict[str, tuple[str, object]] = {
     "sm-after-transfer": ("wrap", SmAfterTransfer.WRAP),
     "sasl-authzid": ("allow", SaslAuthzid.ALLOW),
     "redirect-targets": ("*.Example.org.", (HostPattern("*.example.org"),)),
+    "redirect-domain": (
+        "Old.example.=new.example.net:5223",
+        (DomainRedirect("old.example", PublicAddress("new.example.net", 5223)),),
+    ),
     "trust-node-redirects": ("yes", TrustNodeRedirects.YES),
     "redirect-window": ("0", 0.0),
     "cxfr-timeout": ("1m", 60.0),
@@ -126,6 +131,28 @@ def test_every_attribute_is_a_setting() -> None:
 
 def test_the_document_is_the_table() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == render_markdown(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("redirects", "error"),
+    [
+        (["old.example"], "expected a domain and a host like"),
+        (["old.example="], "expected a domain and a host like"),
+        (["=new.example"], "expected a domain and a host like"),
+        (["old.example=new.example:0"], "expected a domain and a host like"),
+        (["old.example=OLD.example"], "its clients would come back here"),
+        (["a.example=b.example", "b.example=c.example"], "its clients would come back here"),
+        (["old.example=served.example"], "its clients would come back here"),
+        (["served.example=new.example"], "expected a domain that is not served here too"),
+        (["old.example=a.example", "old.example=b.example"], "expected each domain once"),
+        (["old.example=new.other"], "expected a host that redirect-targets allows"),
+    ],
+)
+def test_a_domain_that_has_moved_has_moved_away(redirects: list[str], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        Config.from_sources(
+            {"redirect_domain": redirects, "domain": ["served.example"], "redirect_targets": ["*.example"]}
+        )
 
 
 @pytest.mark.parametrize(

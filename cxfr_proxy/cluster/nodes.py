@@ -128,6 +128,8 @@ class NodeSpec:
     send_proxy: ProxyHeader | None = None
     """``None``: no PROXY header."""
     resume: Resume = Resume.OWN
+    max_sessions: int | None = None
+    """With so many it takes nobody new as long as another node has room; ``None``: any number."""
     domain: tuple[str, ...] = ()
     """Whose users it serves, by :func:`~.users.domain_key`; empty: any domain's."""
     wish: Wish = Wish.READY
@@ -145,6 +147,8 @@ class NodesFileError(FileFaults):
 
 MAX_WEIGHT: Final = 256
 """HAProxy's, so that numbers can be carried over."""
+MAX_SESSIONS: Final = 10_000_000
+"""More than any node holds; a typing error otherwise."""
 XMPP_PORT: Final = 5222
 """RFC 6120 section 14.7, ``xmpp-client``."""
 XMPPS_PORT: Final = 5223
@@ -154,7 +158,7 @@ MAX_UNIX_PATH_BYTES: Final = 107
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """RFC 1123 section 2.1, and the underscore that container networks put into host names."""
-_NUMBER: Final = re.compile(r"[0-9]{1,5}")
+_NUMBER: Final = re.compile(r"[0-9]{1,8}")
 
 _ADDRESSES: Final = "host:port, [ipv6]:port or unix:/path"
 
@@ -240,9 +244,9 @@ def _host_port(word: Word, *, zone: bool) -> tuple[str, int | None]:
     return host, _number(rest.part(1), 1, 65535, "a port") if rest.text else None
 
 
-def _public(word: Word) -> PublicAddress:
+def read_public_address(word: Word) -> PublicAddress:
     """What clients are told has to be what all of them take for a name: its last part begins with a letter (RFC 1123
-    section 2.1)."""
+    section 2.1). Raises :class:`ConfigError`."""
     host, port = _host_port(word, zone=False)
     last = host.rpartition(".")[2]
     if ":" not in host and not last.isdigit() and not last[:1].isalpha():
@@ -284,7 +288,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
     {
         "public": Option(
             "host, host:port or [ipv6]:port",
-            lambda spec, value: replace(spec, public=_public(value)),
+            lambda spec, value: replace(spec, public=read_public_address(value)),
         ),
         "weight": Option(
             f"a whole number from 0 to {MAX_WEIGHT}",
@@ -304,6 +308,10 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "domain": Option(
             "a domain, or several with commas between",
             lambda spec, value: replace(spec, domain=_domains(value)),
+        ),
+        "max-sessions": Option(
+            f"a whole number from 1 to {MAX_SESSIONS}",
+            lambda spec, value: replace(spec, max_sessions=_number(value, 1, MAX_SESSIONS, "a whole number")),
         ),
         "resume": Option(_one_of(Resume), lambda spec, value: replace(spec, resume=_choice(Resume, value))),
         "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),

@@ -84,6 +84,7 @@ class ClientServer:
         self._openings: set[trio.CancelScope] = set()
         self.stopping = False
         self._domains = frozenset(domain.lower() for domain in config.domain)
+        self._moved = {each.domain: str(each.target) for each in config.redirect_domain}
         self._policy = Policy(
             timeouts=config.timeouts,
             limits=config.limits,
@@ -135,7 +136,15 @@ class ClientServer:
 
     def new_opening(self, lane: Lane, *, tls: bool) -> ClientOpening:
         tls_first = not tls and self._config.starttls is StartTls.REQUIRED
-        return ClientOpening(lane, tls_first=tls_first, domains=self._domains, stream_id=_token())
+        return ClientOpening(
+            lane,
+            tls_first=tls_first,
+            domains=self._domains,
+            stream_id=_token(),
+            moved=self._moved,
+            on_tls=tls,
+            can_start_tls=self._config.starttls is not StartTls.OFF,
+        )
 
     @property
     def tls_context(self) -> ssl.SSLContext:
