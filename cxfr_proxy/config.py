@@ -440,8 +440,8 @@ class Config:
         kinds.REDIRECT,
         (),
         "domain that is not served here any more: over TLS its clients are told the address by see-other-host",
-        "A domain that moves to other servers keeps its users; DNS takes its time, and some clients have the old address"
-        " written down.",
+        "A domain that moves to other servers keeps its users; DNS takes its time, and some clients have the address "
+        "written down.",
         shown="none",
     )
     trust_node_redirects: TrustNodeRedirects = setting(

@@ -5,17 +5,29 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import COMMAND, HEADER, Raw, connect
+from e2e_proxy import COMMAND, HEADER, Raw, connect, in_process, nodes_file, running, until
 from e2e_workers import World, world
 
+from cxfr_proxy.cluster.nodes import PublicAddress
+from cxfr_proxy.cluster.placement import Policy
+from cxfr_proxy.config import Config, StartTls
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.cluster import DemoCluster
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.wire import Address, Header, StreamEnd
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.kinds import DomainPolicy, DomainRedirect
+from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.stanza import stream_condition
 
 NAMES = ("node1", "node2")
 
@@ -158,3 +170,123 @@ async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certifi
             failures = [event["reason"] for event in it.proxy.events("lookup-failed")]
             assert failures
             assert not any(user in reason for user in ("lost", "slow") for reason in failures)
+
+
+# --- domains
+
+
+@asynccontextmanager
+async def placing(config: Config, nodes: Sequence[DemoNode], **lines: str) -> AsyncIterator[tuple[Proxy, Address]]:
+    """The proxy in front of these nodes, which run."""
+    assert config.backends is not None
+    nodes_file(config.backends.parent, nodes, **lines)
+    async with in_process(config) as running_proxy:
+        yield running_proxy
+
+
+async def session_of(address: Address, certificate: DemoCertificate, domain: str, user: str | None) -> Raw:
+    """A stream for that domain, answered by one of its nodes."""
+    raw = await connect(address, certificate.client_context())
+    header = header_of(user, domain) if user is not None else HEADER.replace(b"localhost", domain.encode())
+    await raw.open(header)
+    return raw
+
+
+async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Whoever the user, and whichever nodes are down: nobody meets the other domain's nodes."""
+    clusters = {domain: DemoCluster(domain) for domain in ("one.example", "two.example")}
+    nodes = [
+        DemoNode(f"{cluster.domain[:3]}{number}", cluster.domain, cluster=cluster)
+        for cluster in clusters.values()
+        for number in (1, 2)
+    ]
+    lines = {node.name: f"domain={node.domain}" for node in nodes}
+    lines["two1"] += " state=drain"
+    config = Config(
+        backends=tmp_path / "nodes.txt",
+        certificate=(certificate.certificate,),
+        key=(certificate.key,),
+        control=tmp_path / "c.sock",
+        placement=(DomainPolicy("two.example", Policy.LEAST_SESSIONS),),
+    )
+    async with running(*nodes), placing(config, nodes, **lines) as (proxy, address):
+        raws = [
+            await session_of(address, certificate, domain, user)
+            for domain in clusters
+            for user in (None, "kim", "sam", "pat", "lee", "max")
+        ]
+        rows = await proxy.operations.sessions()
+        by_node = Counter(row.node for row in rows)
+        assert set(by_node) == {"one1", "one2", "two2"}
+        assert by_node["two2"] == 6
+        lost = await connect(address, certificate.client_context())
+        await lost.send(header_of("kim", "three.example"))
+        assert await lost.error() == "remote-connection-failed"
+        with pytest.raises(ConfigError, match=r"node 'one1' does not serve two.example: its domain= is one.example"):
+            proxy.operations.pin("kim@two.example", "one1")
+        for raw in raws:
+            await raw.close()
+
+
+async def moved(tmp_path: Path, certificate: DemoCertificate, starttls: StartTls, how: str) -> tuple[str, str | None]:
+    """The condition, and the address, by which a client is told that its domain is served elsewhere."""
+    node = DemoNode("node1")
+    config = Config(
+        backends=tmp_path / "nodes.txt",
+        certificate=(certificate.certificate,),
+        key=(certificate.key,),
+        control=tmp_path / "c.sock",
+        domain=("localhost",),
+        starttls=starttls,
+        redirect_domain=(DomainRedirect("old.example", PublicAddress("new.example.net", 5223)),),
+    )
+    header = HEADER.replace(b"localhost", b"Old.example")
+    async with running(node), placing(config, [node]) as (proxy, address):
+        raw = await connect(address, certificate.client_context() if how == "direct" else None)
+        if how == "starttls":
+            assert "<required" in await raw.open(header)
+            await raw.start_tls(certificate.client_context())
+        await raw.send(header)
+        assert isinstance(await raw.read(), Header)
+        error = await raw.element()
+        assert isinstance(await raw.read(), StreamEnd)
+        await raw.closed()
+        assert proxy.registry.last_id == 0  # there was no session
+    condition = stream_condition(error)
+    return condition, error.findtext(f"{{{names.STREAM_ERRORS}}}{condition}")
+
+
+@pytest.mark.parametrize(
+    ("starttls", "how", "expected"),
+    [
+        (StartTls.REQUIRED, "starttls", ("see-other-host", "new.example.net:5223")),
+        (StartTls.OPTIONAL, "starttls", ("see-other-host", "new.example.net:5223")),
+        (StartTls.REQUIRED, "direct", ("see-other-host", "new.example.net:5223")),
+        (StartTls.OFF, "direct", ("see-other-host", "new.example.net:5223")),
+        (StartTls.OFF, "plain", ("host-gone", None)),
+    ],
+)
+async def test_a_domain_that_has_moved(
+    tmp_path: Path, certificate: DemoCertificate, starttls: StartTls, how: str, expected: tuple[str, str | None]
+) -> None:
+    assert await moved(tmp_path, certificate, starttls, how) == expected
+
+
+async def test_a_full_node_lets_others_have_the_next(tmp_path: Path, certificate: DemoCertificate) -> None:
+    nodes = [DemoNode("node1"), DemoNode("node2")]
+    config = Config(
+        backends=tmp_path / "nodes.txt",
+        certificate=(certificate.certificate,),
+        key=(certificate.key,),
+        control=tmp_path / "c.sock",
+        placement=(DomainPolicy(None, Policy.FIRST_AVAILABLE),),
+    )
+    async with running(*nodes), placing(config, nodes, node1="max-sessions=2") as (proxy, address):
+        raws = [await session_of(address, certificate, "localhost", None) for _ in range(4)]
+        assert [row.node for row in await proxy.operations.sessions()] == ["node1", "node1", "node2", "node2"]
+        await raws.pop(0).close()
+        await until(lambda: len(proxy.registry) == 3)
+        raws.append(await session_of(address, certificate, "localhost", None))
+        assert [row.node for row in await proxy.operations.sessions()] == ["node1", "node2", "node2", "node1"]
+        for raw in raws:
+            await raw.close()
