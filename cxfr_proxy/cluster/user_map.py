@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import NAME
@@ -29,6 +29,7 @@ MAX_FAULTS: Final = 50
 MAX_NODES: Final = 65_535
 """In one file: a user's node is kept as two bytes."""
 _LINE_BITS: Final = 32
+_LINE_MASK: Final = (1 << _LINE_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self._file = file
         self._nodes: dict[str, int] = {}
-        self._users: list[int] = []  # the digest and the line's number, in one number
+        # The digest and the line's number, in one number. By the first byte: sorting all at once takes most of a second,
+        # in which no other thread of the process does anything.
+        self._users: list[list[int]] = [[] for _ in range(256)]
         self._places = array("H", [0])  # by line
         self.faults: list[ConfigError] = []
 
@@ -128,7 +131,8 @@ class _Reader:
             if len(self._nodes) >= MAX_NODES:
                 raise self._word(1, text, number).fault(f"expected at most {MAX_NODES} different nodes")
             place = self._nodes[node] = len(self._nodes)
-        self._users.append(_digest(user_key(user)) << _LINE_BITS | number)
+        digest = _digest(user_key(user))
+        self._users[digest >> 56].append(digest << _LINE_BITS | number)
         return place
 
     def _word(self, index: int, text: str, number: int) -> Word:
@@ -136,23 +140,27 @@ class _Reader:
         return words[index] if index < len(words) else words[0].part(len(words[0].text))
 
     def end(self) -> UserMap:
-        users, mask = self._users, (1 << _LINE_BITS) - 1
-        users.sort()
+        for users in self._users:
+            users.sort()
         self.faults += islice(self._doubles(), MAX_FAULTS - len(self.faults))
         if self.faults:
             raise FileFaults(sorted(self.faults, key=lambda fault: fault.line or 0))
-        digests = array("Q", (user >> _LINE_BITS for user in users))
-        return UserMap(tuple(self._nodes), digests, array("H", (self._places[user & mask] for user in users)))
+        listed = UserMap(tuple(self._nodes))
+        for users in self._users:
+            listed.digests.extend(user >> _LINE_BITS for user in users)
+            listed.places.extend(self._places[user & _LINE_MASK] for user in users)
+            users.clear()
+        return listed
 
     def _doubles(self) -> Iterator[ConfigError]:
-        mask, before = (1 << _LINE_BITS) - 1, -1
-        for user in self._users:
+        before = -1
+        for user in chain.from_iterable(self._users):
             if user >> _LINE_BITS == before >> _LINE_BITS:
-                first = before & mask
+                first = before & _LINE_MASK
                 yield ConfigError(
                     f"expected each user once, found him again (first on line {first})",
                     file=self._file,
-                    line=user & mask,
+                    line=user & _LINE_MASK,
                 )
             else:
                 before = user

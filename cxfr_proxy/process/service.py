@@ -245,6 +245,6 @@ def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assig
 def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> Lookup | None:
     if config.user_lookup is None:
         return None
-    from cxfr_proxy.relay.lookup import Lookup  # an HTTP client takes 60 ms to load, and some megabytes
+    from cxfr_proxy.relay.lookup import Lookup  # an HTTP client takes 60 ms to load
 
     return Lookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)

@@ -263,7 +263,7 @@ async def moved(tmp_path: Path, certificate: DemoCertificate, starttls: StartTls
         (StartTls.OPTIONAL, "starttls", ("see-other-host", "new.example.net:5223")),
         (StartTls.REQUIRED, "direct", ("see-other-host", "new.example.net:5223")),
         (StartTls.OFF, "direct", ("see-other-host", "new.example.net:5223")),
-        (StartTls.OFF, "plain", ("host-gone", None)),
+        (StartTls.OFF, "plain", ("host-gone", "")),
     ],
 )
 async def test_a_domain_that_has_moved(
