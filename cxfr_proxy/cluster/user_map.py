@@ -91,8 +91,8 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self._file = file
         self._nodes: dict[str, int] = {}
-        # The digest and the line's number, in one number. By the first byte: sorting all at once takes most of a second,
-        # in which no other thread of the process does anything.
+        # The digest and the line's number, in one number. By the first byte, for to sort all at once takes most of a
+        # second, in which no other thread of the process does anything.
         self._users: list[list[int]] = [[] for _ in range(256)]
         self._places = array("H", [0])  # by line
         self.faults: list[ConfigError] = []

@@ -46,20 +46,27 @@ class UserList:
         self._cluster = cluster
         self._changed = changed
         self._reading = trio.Lock()
+        self._waiting = trio.CancelScope()
         self.version = 1
         """Of what is listed; each reading has one more."""
         if file is not None:
             self._take_over(file.load())
 
     async def watch(self) -> None:
-        """Follow the file until cancelled."""
+        """Follow the file until cancelled; what is bad in it goes to the log."""
         while self._file is not None:
-            await self._file.wait_changed()
+            with self._waiting:
+                await self._file.wait_changed()
+            self._waiting = trio.CancelScope()
             try:
                 await self.reload()
             except ConfigError as exc:
                 for error in getattr(exc, "errors", (exc,)):
                     emit(_log, "reload-failed", level=logging.ERROR, what="user-map", error=str(error))
+
+    def reload_soon(self) -> None:
+        """Have :meth:`watch` read it again, be it changed or not."""
+        self._waiting.cancel()
 
     async def reload(self) -> None:
         """Raises :class:`ConfigError`, and then nothing has changed. On cancel likewise."""

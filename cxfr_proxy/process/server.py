@@ -140,6 +140,7 @@ class Proxy:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
         attempt("certificates", self._certificates.reload)
         attempt("nodes-file", self._nodes.reload_as_asked)
+        self._users.reload_soon()
 
     def restart_on_signal(self) -> None:
         """Of SIGUSR2, which replaces workers: there are none."""

@@ -311,6 +311,7 @@ class Supervisor:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
         attempt("certificates", self._reload_certificates)
         attempt("nodes-file", self._nodes.reload_as_asked)
+        self._users.reload_soon()
 
     def restart_on_signal(self) -> None:
         """Replace all workers, one by one, for SIGUSR2; a refusal goes to the log."""
