@@ -107,10 +107,11 @@ class Placement:
         """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, no node is up
         that could be it, or it is full (``sessions`` counts by node name): then nobody is sent there, and who is there
         may stay."""
-        if self._policies.of(domain_key(domain)) is not Policy.RENDEZVOUS and self._assigned(user) is None:
-            return None
         home = next(iter(self.rank(user, domain, _NOBODY_ANYWHERE, up_only=True)), None)
-        return home if home is not None and not is_full(home, sessions) else None
+        if home is None or is_full(home, sessions):
+            return None
+        has_one = self._policies.of(domain_key(domain)) is Policy.RENDEZVOUS or self._assigned(user) == home.name
+        return home if has_one else None
 
 
 def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:

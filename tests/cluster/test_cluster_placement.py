@@ -193,6 +193,7 @@ def test_who_was_assigned_a_node_has_it_first() -> None:
     assert home is not None
     assert home.name == "c"
     assert placed.home("sam@h", "h") is None
+    assert placed.home("lost@h", "h") is None
 
 
 def test_a_home_is_up() -> None:
