@@ -149,8 +149,10 @@ class Lookup:
         try:
             async with self._room:
                 await self._ask(client, key)
-        except (_Failure, httpx.HTTPError, UnicodeError) as exc:
-            self._fail(str(exc) or type(exc).__name__)
+        except _Failure as exc:
+            self._fail(str(exc))
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
+            self._fail(type(exc).__name__)  # what it says may hold the URL, and so the user
         finally:
             del self._under_way[key]
             ended.set()

@@ -252,7 +252,7 @@ lists = st.lists(
     unique_by=lambda line: line[0],
 )
 Line = tuple[str, int, str]
-PEOPLE = [f"user{number}@{domain}" for number in range(12) for domain in ("one", "two")]
+PEOPLE = [f"user{number}@{domain}" for number in range(8) for domain in ("one", "two")]
 ASSIGNED = {"user1": "a", "user2": "b", "user3": "z"}
 
 
