@@ -5,7 +5,7 @@ commands. Exit codes tell the outcome to scripts:
 
 ===== ==================================================================================
 0     done; for ``--wait``: the node is empty, all workers are replaced; for ``check``: no faults
-1     ``--wait``: not empty at the deadline, not all replaced; ``check``: the nodes file has faults
+1     ``--wait``: not empty at the deadline, not all replaced; ``check``: a file has faults
 2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
 130   interrupted; what was started goes on
 141   nobody reads the output any more; what was started goes on
@@ -23,11 +23,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from typing import Final, NoReturn, TextIO, TypeVar
 
 import trio
 
@@ -37,6 +37,8 @@ from cxfr_proxy.config import SETTINGS, Config, find_control
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process import control
 from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
+
+T = TypeVar("T")
 
 OK: Final = 0
 UNFINISHED: Final = 1
@@ -152,11 +154,12 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
 
 
 def _add_check(commands: _Commands[_Parser]) -> None:
-    text = "check the settings and the nodes file, and show every fault"
+    text = "check the settings, the nodes file and the user map, and show every fault"
     parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="check")
     _add_config(parser)
     _add_setting(parser, _setting_named("backends"))
+    _add_setting(parser, _setting_named("user-map"))
 
 
 def _add_demo(commands: _Commands[_Parser]) -> None:
@@ -258,20 +261,29 @@ def _serve(config: Config) -> int:
 def _check(config: Config) -> int:
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
-    from cxfr_proxy.cluster.nodes import NodesFileError
-    from cxfr_proxy.cluster.sources.file import NodesFile
+    from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
 
+    nodes = _read(NodesFile(config.backends, targets=config.redirection).load)
+    if nodes is not None:
+        print(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults")
+    if config.user_map is None:
+        return OK if nodes is not None else FAULTS
+    listed = _read(UserMapFile(config.user_map).load)
+    if listed is not None:
+        unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
+        hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
+        print(f"{config.user_map}: {len(listed)} user{'s' * (len(listed) != 1)}, no faults{hint}")
+    return OK if nodes is not None and listed is not None else FAULTS
+
+
+def _read(load: Callable[[], T]) -> T | None:
+    """``None`` where there are faults, which are printed."""
     try:
-        nodes = NodesFile(config.backends, targets=config.redirection).load()
-    except NodesFileError as exc:
-        for error in exc.errors:
-            print(cli_tables.clean(str(error)))
-        return FAULTS
+        return load()
     except ConfigError as exc:
-        print(cli_tables.clean(str(exc)))
-        return FAULTS
-    print(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults")
-    return OK
+        for error in getattr(exc, "errors", (exc,)):
+            print(cli_tables.clean(str(error)))
+        return None
 
 
 def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:

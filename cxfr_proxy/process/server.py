@@ -19,7 +19,7 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.sources.file import NodesFile
+from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -27,6 +27,7 @@ from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import announce, say_of_drain
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
+from cxfr_proxy.process.listing import UserList
 from cxfr_proxy.process.nodelist import NodeList, attempt
 from cxfr_proxy.process.operations import (
     ONE_PROCESS,
@@ -36,7 +37,7 @@ from cxfr_proxy.process.operations import (
     session_states,
     transfer_rows,
 )
-from cxfr_proxy.process.service import Service
+from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
@@ -73,7 +74,10 @@ class Proxy:
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
         self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=next(iter(config.domain), None))
-        self._placement = Placement(self._cluster, config.policies)
+        self._assigned = new_assigned(config)
+        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
+        self._users = UserList(map_file, self._assigned, self._cluster)
+        self._placement = Placement(self._cluster, config.policies, self._assigned.node_of)
         self._mover = Mover(
             self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
         )
@@ -83,6 +87,7 @@ class Proxy:
             cluster=self._cluster,
             registry=self.registry,
             placement=self._placement,
+            assigned=self._assigned,
             mover=self._mover,
             dialer=self._dialer,
             checks=self._checks,
@@ -97,6 +102,7 @@ class Proxy:
             self._mover,
             config.timeouts,
             self.reload,
+            pins=self._assigned.pins,
         )
 
     # --- tasks
@@ -111,6 +117,7 @@ class Proxy:
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
+                services.start_soon(self._users.watch)
                 services.start_soon(self._checks.run)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
                 fitting = self._service.room.connections
@@ -138,15 +145,19 @@ class Proxy:
     # --- the files
 
     async def reload(self) -> str:
-        """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""
+        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
+        it was."""
         await trio.lowlevel.checkpoint()
         self._certificates.reload()
-        return self._nodes.reload_as_asked()
+        done = self._nodes.reload_as_asked()
+        await self._users.reload()
+        return done
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
         attempt("certificates", self._certificates.reload)
         attempt("nodes-file", self._nodes.reload_as_asked)
+        self._users.reload_soon()
 
     def restart_on_signal(self) -> None:
         """Of SIGUSR2, which replaces workers: there are none."""

@@ -103,6 +103,22 @@ def test_help_tells_what_each_bench_measures(capsys: pytest.CaptureFixture[str])
     assert all(f"\n{name} " in said for name in command.NAMES)
 
 
+def test_placement_runs(tmp_path: Path) -> None:
+    file = tmp_path / "placement.json"
+    words = ["placement", "--quick", "--rounds", "1", "--sessions", "500", "--results", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *words, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(file.read_text("utf-8"))
+    assert [row.get("nodes") for row in report["data"]] == ["3", "10", "10, weights 1 to 4", "100", None]
+    assert [goal["holds"] for goal in report["goals"] if "moved between others" in goal["what"]] == [True] * 4
+
+
 def test_framing_runs(tmp_path: Path) -> None:
     """The real one, as short as can be: every engine reads all of the traffic, cut in all ways."""
     file = tmp_path / "framing.json"
