@@ -88,6 +88,13 @@ class NodeRow:
     connect_failures: int
     forged: int
     """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
+    health_seconds: float | None = None
+    """For so long it has been up or down; ``None``: as long as it is known."""
+    check: str | None = None
+    """What the last check saw: ``ok 3 ms``, or what was wrong; ``None``: nobody has looked."""
+    check_seconds_ago: float | None = None
+    ramp: float = 1.0
+    """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Union, cast
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
@@ -49,6 +49,8 @@ class NodeState:
     health: Health
     removed: bool
     stage: Stage
+    outlook: Outlook = Outlook.GOOD
+    ramp: float = 1.0
     features: dict[str, str] = field(default_factory=dict)
 
 
@@ -202,9 +204,18 @@ class NodeGoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A client has logged in for that domain, the first one of this worker's for it."""
+class NodeFailsLogins:
+    """It has ended a login by a fault of its own."""
 
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeServes:
+    """A client has logged in there for that domain: the worker's first one for it, or behind one that failed."""
+
+    node: str
     domain: str
 
 
@@ -280,7 +291,8 @@ Message = (
     | Report
     | NodeDown
     | NodeGoing
-    | Served
+    | NodeFailsLogins
+    | NodeServes
     | Answer
     | Stopped
     | Redirected

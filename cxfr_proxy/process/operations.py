@@ -18,7 +18,7 @@ from cxfr_proxy.admin.rows import (
     TransferRow,
     WorkerRow,
 )
-from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
@@ -165,7 +165,7 @@ class ProxyOperations:
         return [self._node_row(node) for node in self._cluster]
 
     def _node_row(self, node: Node) -> NodeRow:
-        counts = self._sessions.of_node(node.name)
+        counts, check, now = self._sessions.of_node(node.name), node.check, trio.current_time()
         return NodeRow(
             name=node.name,
             address=str(node.spec.address),
@@ -177,6 +177,10 @@ class ProxyOperations:
             moved_away=counts.moved,
             connect_failures=counts.connect_failures,
             forged=counts.forged,
+            health_seconds=now - node.health_since if node.health_since is not None else None,
+            check=_check_text(check) if check is not None else None,
+            check_seconds_ago=now - check.at if check is not None else None,
+            ramp=node.ramp,
         )
 
     async def sessions(self) -> list[SessionRow]:
@@ -208,6 +212,10 @@ class ProxyOperations:
             if progress.finished:
                 return
             await trio.sleep(_PROGRESS_SECONDS)
+
+
+def _check_text(check: CheckResult) -> str:
+    return f"ok {check.seconds * 1000:.0f} ms" if check.text == "ok" else check.text
 
 
 def _check_times(grace: float | None, deadline: float | None) -> None:

@@ -63,10 +63,15 @@ class Proxy:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
-        self._checks = Checks(self._cluster, partial(look, self._dialer), self._on_node_up, domains=config.domain)
+        self._checks = Checks(self._cluster, partial(look, self._dialer), self._node_changed, domains=config.domain)
         self._placement = Placement(self._cluster, config.policies)
         self._mover = Mover(
-            self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
+            self._cluster,
+            self.registry,
+            self._placement,
+            transfer_rate=config.transfer_rate,
+            on_node_down=config.on_node_down,
+            report=self._on_drain,
         )
         self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
         self._service = Service(
@@ -136,7 +141,8 @@ class Proxy:
         """Of SIGUSR2, which replaces workers: there are none."""
         emit(_log, "restart-refused", level=logging.WARNING, reason=ONE_PROCESS)
 
-    def _on_node_up(self, node: Node) -> None:
+    def _node_changed(self, node: Node) -> None:
+        self._mover.follow_health(node)
         self._mover.look_again()
 
     def _on_drain(self, what: str, drain: Drain) -> None:

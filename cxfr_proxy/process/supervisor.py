@@ -51,15 +51,16 @@ from cxfr_proxy.process.messages import (
     Lost,
     Message,
     NodeDown,
+    NodeFailsLogins,
     NodeGoing,
     Nodes,
+    NodeServes,
     NodeState,
     PutBack,
     Redirected,
     Remembered,
     Report,
     Resumable,
-    Served,
     Setup,
     Stopped,
     Want,
@@ -109,7 +110,6 @@ class Supervisor:
             partial(look, self._dialer),
             self._node_changed,
             self._node_changed,
-            on_features=self.tell_nodes,
             domains=config.domain,
         )
         self.fleet = Fleet(config.workers)
@@ -210,9 +210,11 @@ class Supervisor:
                 self._checks.connect_failed(self._cluster.get(name), reason)
             case NodeGoing(name) if name in self._cluster:
                 self._checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
-            case Served(domain):
-                self._checks.served(domain)
-            case NodeDown() | NodeGoing():
+            case NodeFailsLogins(name, reason) if name in self._cluster:
+                self._checks.login_failed(self._cluster.get(name), reason)
+            case NodeServes(name, domain) if name in self._cluster:
+                self._checks.login_worked(self._cluster.get(name), domain)
+            case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
             case Redirected() | Resumable() | Lost() | Learned():
                 self._memory.note(message, trio.current_time())
@@ -245,6 +247,8 @@ class Supervisor:
                     node.health,
                     node.removed,
                     self._drainer.stage(node.name),
+                    node.outlook,
+                    node.ramp,
                     {domain: features.decode() for domain, features in node.features.items()},
                 )
                 for node in self._cluster

@@ -6,6 +6,7 @@ what was asked for is its fault, and becomes a :class:`NodeError`.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from cxfr_proxy.config import Limits
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.xmpp import names, stanza, usual_header
-from cxfr_proxy.xmpp.framing import Element, Failure, Header
+from cxfr_proxy.xmpp.framing import Element, Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening import StreamHeader, read_header
@@ -85,9 +86,8 @@ class OwnStream:
         """Say that it is over and let the node say so too, or it would take this for a lost client. Raises nothing but
         ``OSError``."""
         await self._endpoint.send_all(stanza.STREAM_END)
-        with trio.move_on_after(_CLOSE_SECONDS):
-            while await self._endpoint.receive_some():
-                pass
+        with trio.move_on_after(_CLOSE_SECONDS), suppress(NodeError):
+            await self._read(StreamEnd)
 
     async def _element(self, header: StreamHeader) -> tuple[bytes, stanza.Element]:
         raw = await self._read(Element)
@@ -96,7 +96,7 @@ class OwnStream:
         except stanza.MalformedElement as exc:
             raise _fault("the node used a prefix that its stream does not declare") from exc
 
-    async def _read(self, kind: type[Header | Element]) -> bytes:
+    async def _read(self, kind: type[Header | Element | StreamEnd]) -> bytes:
         while True:
             piece = self._lane.next()
             if piece is None:

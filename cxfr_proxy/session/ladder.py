@@ -52,7 +52,7 @@ class Order:
     ``target`` is the node it goes to; ``None`` where it is only to reconnect. ``server`` is the address told to the
     client; ``None``: its domain, "simply reconnect". ``may_redirect``: it may be sent to another host by stream error.
     ``hurried``: there is no time to ask, only to tell. ``resumes``: a stream that is cut (XEP-0198) can be resumed
-    where the client goes.
+    where the client goes. ``node_dead``: nothing is to be expected of the session's node any more.
     """
 
     trigger: Trigger
@@ -61,6 +61,7 @@ class Order:
     may_redirect: bool = True
     hurried: bool = False
     resumes: bool = True
+    node_dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Resume
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Outlook, Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
+from cxfr_proxy.config import OnNodeDown
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
@@ -47,10 +49,12 @@ class Mover:
         placement: Placement,
         *,
         transfer_rate: float,
+        on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
         report: Callable[[str, Drain], None] | None = None,
     ) -> None:
+        self._on_node_down = on_node_down
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
@@ -69,6 +73,8 @@ class Mover:
         self._lost: deque[tuple[int, Trigger]] = deque()
         self._leaving: deque[int] = deque()
         self._queued: set[int] = set()
+        self.down: set[str] = set()
+        """Nodes whose sessions leave because checks find them down."""
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
 
@@ -124,6 +130,34 @@ class Mover:
         """Leave the rest where they are. Clients that were asked already may still go."""
         self._drains.end(node)
 
+    def follow_health(self, node: Node) -> None:
+        """As checks see that node, its sessions leave or stay."""
+        if node.outlook is Outlook.GOOD:
+            self.node_up(node.name)
+        else:
+            self.node_down(node.name)
+
+    def node_down(self, node: str) -> None:
+        """Checks are sure that it is down. Its sessions go before those that only drain, if a node can take them."""
+        if self._on_node_down is OnNodeDown.KEEP:
+            return
+        self.down.add(node)
+        there = [each for each in self._registry.snapshot(self._clock()) if each.node == node]
+        if self._on_node_down is OnNodeDown.CLOSE:
+            for session in there:
+                relayed = self._registry.get(session.session_id)
+                if relayed is not None and self._is_leaving(relayed):
+                    self._move_from_down(relayed)
+            return
+        new = [each.session_id for each in order_of_leaving(there) if each.session_id not in self._queued]
+        self._queued.update(new)
+        self._leaving.extendleft(reversed(new))
+        self._wake()
+
+    def node_up(self, node: str) -> None:
+        """It is up again: who has not been told to move stays."""
+        self.down.discard(node)
+
     def leave(self, trigger: Trigger) -> None:
         """All sessions of this process are to reconnect, whatever their drains' stage; placement finds a node for them
         then."""
@@ -136,6 +170,8 @@ class Mover:
         for drain in self.drains.values():
             drain.waiting_reason = None
             self._look_at(drain)
+        for node in tuple(self.down):
+            self.node_down(node)
 
     def left(self, node: str) -> int:
         """Sessions still on it."""
@@ -181,12 +217,15 @@ class Mover:
         session = relayed.session
         # A node that is not listed any more was forgotten when it was empty: this one was dialled before.
         leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
-        return (leaving or self._everybody is not None) and not session.node_lost and session.rung is None
+        leaving = leaving or session.node in self.down or self._everybody is not None
+        return leaving and not session.node_lost and session.rung is None
 
     def _move_leaving(self, relayed: Relayed) -> bool:
         if self._everybody is not None:
             relayed.transfer(Order(self._everybody))
             return True
+        if relayed.session.node in self.down:
+            return self._move_from_down(relayed)
         drain = self.drains.get(relayed.session.node)
         stage = drain.stage if drain is not None else Stage.ALL
         if not stage.moves:
@@ -203,6 +242,15 @@ class Mover:
         relayed.transfer(order)
         return True
 
+    def _move_from_down(self, relayed: Relayed) -> bool:
+        order = self.order_for(relayed, Trigger.NODE_DOWN)
+        if order.target is None:
+            return False
+        if self._on_node_down is OnNodeDown.CLOSE:
+            order = replace(order, hurried=True, server=None)
+        relayed.transfer(order)
+        return True
+
     def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:
         """Where that session goes, and what its client may be told."""
         session = relayed.session
@@ -212,13 +260,14 @@ class Mover:
             session.domain,
             self._registry.sessions_by_node(),
             exclude=(session.node,),
-            up_only=trigger is Trigger.DRAIN,  # nobody is moved onto a node that is down
+            up_only=trigger in (Trigger.DRAIN, Trigger.NODE_DOWN),  # nobody is moved onto a node that is down
         )
         source = self._cluster.get(session.node) if session.node in self._cluster else None
         if source is not None:
             ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
+        dead = source is not None and source.outlook is Outlook.DEAD
         if not ranked:
-            return Order(trigger, hurried=hurried)
+            return Order(trigger, hurried=hurried, node_dead=dead)
         target = ranked[0].spec
         return Order(
             trigger,
@@ -226,7 +275,8 @@ class Mover:
             server=Server(target.public.host, target.public.port) if target.public is not None else None,
             may_redirect=not self._registry.redirected_lately(user, self._clock()),
             hurried=hurried,
-            resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
+            resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED and not dead,
+            node_dead=dead,
         )
 
     # --- drains go on, and end
