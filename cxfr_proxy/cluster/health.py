@@ -13,7 +13,7 @@ one bad check, the first ever       down      as it was    it was up on trust al
 no connection for a session         down      as it was    checks come at once
 sessions say that it is going       down      as it was    not up again within :data:`HOLD_SECONDS`
 logins fail one after the other     down      as it was    likewise
-one good check                      as it was not dead     so who leaves it, leaves in good order
+one good check                      as it was good         nobody else leaves a node that answers again
 ``rise`` good checks in a row       up        good         one, if it is new in the list
 =================================== ========= ============ =========================================================
 
@@ -104,11 +104,10 @@ class Vitals:
     def _on_good(self, now: float) -> None:
         node = self.node
         self._seen = True
-        if node.outlook is Outlook.DEAD:
-            node.outlook = Outlook.FAILING
+        node.outlook = Outlook.GOOD
         needed = 1 if self._new or node.spec.check is Check.NONE else node.spec.rise
         if node.health is Health.DOWN and now >= self._hold_until and self._good >= needed:
-            node.health, node.health_since, node.outlook = Health.UP, now, Outlook.GOOD
+            node.health, node.health_since = Health.UP, now
             self._new = False
             self._logins.count = self._going.count = 0
             self._up_since = now

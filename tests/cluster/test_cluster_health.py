@@ -53,10 +53,10 @@ def told(of: Vitals, checks: str) -> str:
         ("", "offf", "uuuF"),
         ("", "offoff", "uuuuuu"),
         ("", "offoffff", "uuuuuuFF"),
-        ("", "offfooo", "uuuFFuu"),
-        ("", "offfofoo", "uuuFFFFu"),
+        ("", "offfooo", "uuuFduu"),
+        ("", "offfofoo", "uuuFdddu"),
         ("rise=1 fall=1", "ofofo", "uFuFu"),
-        ("rise=3 fall=5", "offfffooo", "uuuuuFFFu"),
+        ("rise=3 fall=5", "offfffooo", "uuuuuFddu"),
         # Nobody listens: two are enough, if not one is.
         ("", "orr", "uuF"),
         ("", "oror", "uuuu"),
@@ -66,8 +66,8 @@ def told(of: Vitals, checks: str) -> str:
         ("", "osss", "uuuD"),
         ("", "ossf", "uuuF"),
         ("", "ofsss", "uuuFD"),
-        ("", "osssoss", "uuuDFFF"),
-        ("", "osssooo", "uuuDFuu"),
+        ("", "osssoss", "uuuDddd"),
+        ("", "osssooo", "uuuDduu"),
         ("", "osssrr", "uuuDFF"),
         # It was up on trust alone.
         ("", "fff", "ddF"),
@@ -244,5 +244,5 @@ def test_any_story(checks: str, rise: int, fall: int, new: bool) -> None:
             assert (after == "D") is (past[-fall:] == "s" * fall)
         if past.endswith("o" * rise):
             assert after == "u"
-        if after == "D":
-            assert past.endswith("s")
+        if past.endswith("o"):
+            assert after in "ud"

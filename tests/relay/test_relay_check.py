@@ -263,7 +263,7 @@ async def test_the_weight_grows_while_it_waits(begin: Begin, autojump_clock: Moc
     await trio.sleep(5)
     world.looks.findings.clear()
     await trio.sleep(20)
-    assert [health for _, health, _ in world.changes] == [Health.DOWN, Health.UP]
+    assert [health for _, health, _ in world.changes] == [Health.DOWN, Health.DOWN, Health.UP]
     assert world.ramps == pytest.approx([step / 20 for step in range(2, 21)])
     assert world.node("a").ramp == 1.0
 
