@@ -155,20 +155,24 @@ class Checks:
 
     def _watch_of(self, node: Node) -> _Watch:
         watch = self._watches.get(node.name)
-        return watch if watch is not None and watch.node is node else self._add(_Watch(node))
+        if watch is None or watch.node is not node:
+            watch = _Watch(node)
+            if self._is_in_list(node):  # else it was forgotten, and another may bear its name by now
+                self._add(watch)
+        return watch
 
-    def _add(self, watch: _Watch) -> _Watch:
+    def _add(self, watch: _Watch) -> None:
         former = self._watches.get(watch.node.name)
         if former is not None:
             former.wake.set()
         self._watches[watch.node.name] = watch
         self._more.set()
-        return watch
+
+    def _is_in_list(self, node: Node) -> bool:
+        return node.name in self._cluster and self._cluster.get(node.name) is node
 
     def _is_listed(self, watch: _Watch) -> bool:
-        node = watch.node
-        listed = node.name in self._cluster and self._cluster.get(node.name) is node
-        return listed and self._watches.get(node.name) is watch
+        return self._is_in_list(watch.node) and self._watches.get(watch.node.name) is watch
 
     async def _watch(self, watch: _Watch) -> None:
         while self._is_listed(watch):

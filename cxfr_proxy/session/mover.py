@@ -7,6 +7,9 @@ Who turns out to stay takes no token, so nobody waits for it.
 Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
 on the same bucket, since what the pace protects is the node that the clients log in to next.
 
+Sessions of a node that checks find down (:meth:`Mover.node_down`) stand at the head of the second queue, for as long as
+it is down.
+
 A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
 (:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
 next stage, and when its client becomes active. One whose node is gone can't stay: it is told to reconnect, and finds

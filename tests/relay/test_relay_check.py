@@ -252,6 +252,23 @@ async def test_what_was_seen_at_another_address_meanwhile_does_not_count(
     assert world.node("a").check is not None, "and at once comes another"
 
 
+async def test_a_word_about_a_node_that_was_forgotten_hurts_nobody(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1\nb 10.0.0.2")
+    await trio.sleep(1)
+    forgotten = world.node("a")
+    world.cluster.apply(parse_nodes("b 10.0.0.2", "nodes.txt"))
+    world.cluster.forget("a")
+    await trio.sleep(5)
+    world.cluster.apply(parse_nodes("a 10.0.0.9\nb 10.0.0.2", "nodes.txt"))
+    world.checks.expect(world.node("a"))
+    await trio.sleep(5)
+    world.checks.connect_failed(forgotten, "refused")
+    assert world.node("a").health is Health.UP
+    world.looks.times["a"].clear()
+    await trio.sleep(5)
+    assert len(world.looks.times["a"]) >= 2, "its successor is looked at as before"
+
+
 # --- what is told
 
 
