@@ -4,6 +4,7 @@ The map of the package; each room opens with its own theory:
 
 ========== =====================================================================================
 errors     whose fault it is: :class:`ConfigError`, :class:`ClientError`, :class:`NodeError`
+units      how quantities are written: ``500ms``, ``2m``
 xmpp       what goes over the wire: framing, stanzas, stream opening, XEP-0051. Sans-IO
 cluster    which nodes there are, and who belongs where. Sans-IO, but ``sources``
 plugins    for clients: the other end of XEP-0051; nothing here uses it

@@ -47,6 +47,10 @@ def duration(value: object) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
 
 
+def _percent(value: object) -> str:
+    return f"{value:.0%}" if isinstance(value, int | float) and not isinstance(value, bool) else "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column: its title, the row's field, and how a value is written. ``right`` aligns it as a number."""
@@ -64,7 +68,10 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("PUBLIC", "public"),
         Column("WISH", "wish"),
         Column("HEALTH", "health"),
+        Column("SINCE", "health_seconds", duration, right=True),
+        Column("CHECK", "check"),
         Column("WEIGHT", "weight", right=True),
+        Column("RAMP", "ramp", _percent, right=True),
         Column("SESSIONS", "sessions", right=True),
         Column("WAITING", "waiting", right=True),
         Column("MOVED", "moved_away", right=True),

@@ -36,6 +36,7 @@ __all__ = [
     "KeyPair",
     "Limits",
     "ListenAddress",
+    "OnNodeDown",
     "SaslAuthzid",
     "SmAfterTransfer",
     "StartTls",
@@ -75,6 +76,14 @@ class CxfrUnknown(StrEnum):
 
     TRY = "try"
     SKIP = "skip"
+
+
+class OnNodeDown(StrEnum):
+    """What becomes of the sessions that a node still has when checks are sure that it is down."""
+
+    TRANSFER = "transfer"
+    CLOSE = "close"
+    KEEP = "keep"
 
 
 class SmAfterTransfer(StrEnum):
@@ -402,6 +411,15 @@ class Config:
         "limit",
         "What a node and its database can take is known to who runs them; those who come back after a node was lost "
         "come all at once.",
+    )
+    on_node_down: OnNodeDown = setting(
+        Group.MOVING,
+        kinds.one_of(OnNodeDown),
+        OnNodeDown.TRANSFER,
+        "what becomes of the sessions that a node has when checks find it down, if there is another one to take them: "
+        "transfer them at the transfer rate, close them all at once, or keep them",
+        "Who is connected to a node that hangs gets nothing, and mostly does not notice; one that has closed its "
+        "listener is about to end its sessions anyway. If it is up again in time, the rest stays.",
     )
     cxfr_unknown: CxfrUnknown = setting(
         Group.MOVING,

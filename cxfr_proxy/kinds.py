@@ -8,9 +8,8 @@ is made here as well.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -24,6 +23,7 @@ from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.cluster.words import Word
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.units import read_quantity, read_seconds
 from cxfr_proxy.xmpp import jid
 
 T = TypeVar("T")
@@ -127,20 +127,6 @@ def read_listen_address(text: str) -> ListenAddress:
     return ListenAddress(host, int(match["port"]))
 
 
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z/]*)")
-
-
-def _quantity(text: str, units: Mapping[str, float]) -> float:
-    match = _QUANTITY.fullmatch(text.strip())
-    if match is None or match[2] not in units:
-        raise ValueError(text)
-    value = float(match[1]) * units[match[2]]
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-_SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"": 1.0, "B": 1.0, "KiB": 1024.0, "MiB": 1048576.0}
 
 
@@ -148,7 +134,7 @@ def seconds(*, zero: bool) -> Kind[float]:
     """A duration; ``zero`` says whether 0 means something."""
 
     def read(text: str) -> float:
-        value = _quantity(text, _SECONDS)
+        value = read_seconds(text)
         if value == 0 and not zero:
             raise ValueError(text)
         return value
@@ -161,7 +147,7 @@ def size(*, minimum: int) -> Kind[int]:
     """A number of bytes, never below ``minimum``."""
 
     def read(text: str) -> int:
-        value = _quantity(text, _BYTES)
+        value = read_quantity(text, _BYTES)
         if value < minimum or value != int(value):
             raise ValueError(text)
         return int(value)
@@ -194,7 +180,7 @@ def _read_maximum(text: str) -> int | None:
 
 
 def _read_rate(text: str) -> float:
-    value = _quantity(text, {"": 1.0, "/s": 1.0})
+    value = read_quantity(text, {"": 1.0, "/s": 1.0})
     if value == 0:
         raise ValueError(text)
     return value

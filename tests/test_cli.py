@@ -201,4 +201,5 @@ def test_an_empty_table_has_its_titles() -> None:
 
 
 def test_a_row_of_another_version_shows_dashes() -> None:
-    assert cli_tables.table(cli_tables.VIEWS["nodes"], [{"name": "n"}]).splitlines()[1].split() == ["n", *"----------"]
+    view = cli_tables.VIEWS["nodes"]
+    assert cli_tables.table(view, [{"name": "n"}]).splitlines()[1].split() == ["n", *"-" * (len(view) - 1)]

@@ -19,7 +19,7 @@ SOURCES: Final = {
 }
 
 ORDER: Final = (
-    ("errors", "events"),
+    ("errors", "events", "units"),
     ("xmpp", "cluster"),
     ("plugins",),
     ("kinds", "settings", "config"),

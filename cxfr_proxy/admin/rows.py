@@ -97,6 +97,13 @@ class NodeRow:
     """Clients are placed there now."""
     waiting: int = 0
     """Logins that wait for their turn (``logins-per-second``), or for the node to accept them."""
+    health_seconds: float | None = None
+    """For so long it has been up or down; ``None``: as long as it is known."""
+    check: str | None = None
+    """What the last check saw: ``ok 3 ms``, or what was wrong; ``None``: nobody has looked."""
+    check_seconds_ago: float | None = None
+    ramp: float = 1.0
+    """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.words import did_you_mean
 from cxfr_proxy.errors import ConfigError
 
@@ -23,15 +23,31 @@ class UnknownNode(ConfigError):
         self.name = name
 
 
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What a check saw, for people. ``text``: ``ok``, or what was wrong in a few words; ``at`` is when it was over, by
+    the checks' clock, and ``seconds`` how long it took."""
+
+    text: str
+    at: float
+    seconds: float
+
+
 class Node:
     """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`."""
 
-    __slots__ = ("features", "health", "ramp", "removed", "spec", "wish")
+    __slots__ = ("check", "features", "health", "health_since", "outlook", "ramp", "removed", "spec", "wish")
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
         self.wish = spec.wish
         self.health = Health.UP
+        self.health_since: float | None = None
+        """By the checks' clock; ``None``: from the beginning."""
+        self.outlook = Outlook.GOOD
+        """What is to become of the sessions it has; see :mod:`.health`."""
+        self.check: CheckResult | None = None
+        """The last one; ``None``: nobody has looked."""
         self.removed = False
         """Its line is gone; it is kept while sessions live on it."""
         self.features: dict[str, bytes] = {}
@@ -76,6 +92,9 @@ class Node:
             self.wish = spec.wish
         if spec.address != self.spec.address:
             self.health = Health.UP  # what was seen at the old address says nothing about the new one
+            self.health_since = self.check = None
+            self.outlook = Outlook.GOOD
+            self.features, self.ramp = {}, 1.0
         self.spec = spec
         self.removed = False
 

@@ -29,6 +29,7 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.cluster.words import FileFaults, Word, did_you_mean, words_of
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.units import read_seconds
 
 # --- the values ----------------------------------------------------------------------------------------------
 
@@ -48,6 +49,28 @@ class Health(StrEnum):
 
     UP = "up"
     DOWN = "down"
+
+
+class Outlook(StrEnum):
+    """What checks expect of the sessions that a node has."""
+
+    GOOD = "good"
+    """They are served; or nobody is sure that they aren't."""
+    FAILING = "failing"
+    """The node is down beyond doubt, and may serve them for a while yet: they should leave in good order."""
+    DEAD = "dead"
+    """It answers nothing at all, and nothing more is to be expected of it."""
+
+
+class Check(StrEnum):
+    """How far a check goes."""
+
+    STREAM = "stream"
+    """Up to the stream features."""
+    TCP = "tcp"
+    """A connection, with TLS where that comes first."""
+    NONE = "none"
+    """Nobody looks. What sessions tell holds for a while."""
 
 
 class NodeTls(StrEnum):
@@ -132,6 +155,17 @@ class NodeSpec:
     """With so many it takes nobody new as long as another node has room; ``None``: any number."""
     domain: tuple[str, ...] = ()
     """Whose users it serves, by :func:`~.users.domain_key`; empty: any domain's."""
+    check: Check = Check.STREAM
+    inter: float = 2.0
+    """Seconds between two checks, and for each of them."""
+    fast_inter: float | None = None
+    """Seconds between two checks while its health is in doubt; ``None``: as always."""
+    rise: int = 2
+    """So many good checks in a row and it is up."""
+    fall: int = 3
+    """So many bad checks in a row and it is down."""
+    slowstart: float = 0.0
+    """Seconds in which its weight grows back to the full, once it is up again."""
     wish: Wish = Wish.READY
 
     def serves(self, domain: str | None) -> bool:
@@ -149,6 +183,12 @@ MAX_WEIGHT: Final = 256
 """HAProxy's, so that numbers can be carried over."""
 MAX_SESSIONS: Final = 10_000_000
 """More than any node holds; a typing error otherwise."""
+MAX_COUNT: Final = 1000
+"""Of checks in a row: more would be a typing error."""
+LEAST_SECONDS: Final = 0.05
+"""Between two checks: sooner they are nothing but load."""
+MOST_SECONDS: Final = 3600.0
+"""Nobody would wait longer for a check, or for a node to be full."""
 XMPP_PORT: Final = 5222
 """RFC 6120 section 14.7, ``xmpp-client``."""
 XMPPS_PORT: Final = 5223
@@ -183,6 +223,16 @@ def _number(word: Word, low: int, high: int, what: str) -> int:
     if not _NUMBER.fullmatch(word.text) or not low <= int(word.text) <= high:
         raise word.expected(f"{what} from {low} to {high}")
     return int(word.text)
+
+
+def _seconds(word: Word, low: float) -> float:
+    try:
+        seconds = read_seconds(word.text)
+    except ValueError:
+        seconds = -1.0
+    if not low <= seconds <= MOST_SECONDS:
+        raise word.expected(f"a time from {low:g}s to {MOST_SECONDS:g}s like 2, 2s, 500ms or 1m")
+    return seconds
 
 
 def _path(word: Word) -> str:
@@ -282,6 +332,11 @@ class Option:
     expects: str
     read: Callable[[NodeSpec, Word], NodeSpec]
     needs_tls: bool = False
+    needs_check: bool = False
+
+
+_A_TIME: Final = "a time like 2, 2s, 500ms or 1m"
+_A_COUNT: Final = f"a whole number from 1 to {MAX_COUNT}"
 
 
 OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
@@ -314,6 +369,24 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             lambda spec, value: replace(spec, max_sessions=_number(value, 1, MAX_SESSIONS, "a whole number")),
         ),
         "resume": Option(_one_of(Resume), lambda spec, value: replace(spec, resume=_choice(Resume, value))),
+        "check": Option(_one_of(Check), lambda spec, value: replace(spec, check=_choice(Check, value))),
+        "inter": Option(
+            _A_TIME, lambda spec, value: replace(spec, inter=_seconds(value, LEAST_SECONDS)), needs_check=True
+        ),
+        "fast-inter": Option(
+            _A_TIME, lambda spec, value: replace(spec, fast_inter=_seconds(value, LEAST_SECONDS)), needs_check=True
+        ),
+        "rise": Option(
+            _A_COUNT,
+            lambda spec, value: replace(spec, rise=_number(value, 1, MAX_COUNT, "a whole number")),
+            needs_check=True,
+        ),
+        "fall": Option(
+            _A_COUNT,
+            lambda spec, value: replace(spec, fall=_number(value, 1, MAX_COUNT, "a whole number")),
+            needs_check=True,
+        ),
+        "slowstart": Option(_A_TIME, lambda spec, value: replace(spec, slowstart=_seconds(value, 0.0))),
         "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),
     }
 )
@@ -408,6 +481,12 @@ def _read_options(spec: NodeSpec, words: list[Word]) -> tuple[NodeSpec, list[Con
             word.fault(f"{key}= has no effect without TLS: expected tls=starttls or tls=direct as well")
             for key, word in seen.items()
             if key in OPTIONS and OPTIONS[key].needs_tls
+        )
+    if spec.check is Check.NONE:
+        faults.extend(
+            word.fault(f"{key}= has no effect with check=none: nobody looks at the node")
+            for key, word in seen.items()
+            if key in OPTIONS and OPTIONS[key].needs_check
         )
     return spec, faults
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Union, cast
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
@@ -43,13 +43,17 @@ class BadMessage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving."""
+    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the stream
+    features that it greets clients with, by domain, as text."""
 
     spec: NodeSpec
     wish: Wish
     health: Health
     removed: bool
     stage: Stage
+    outlook: Outlook = Outlook.GOOD
+    ramp: float = 1.0
+    features: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +220,9 @@ class Transferred:
 
 @dataclass(frozen=True, slots=True)
 class NodeDown:
-    """A connection to it, for that domain, failed."""
+    """A connection to it failed."""
 
     node: str
-    domain: str
     reason: str
 
 
@@ -228,6 +231,22 @@ class NodeGoing:
     """One of its sessions was told that it is going away."""
 
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailsLogins:
+    """It has ended a login by a fault of its own."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeServes:
+    """A client has logged in there for that domain: the worker's first one for it, or behind one that failed."""
+
+    node: str
+    domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +344,8 @@ Message = (
     | Transferred
     | NodeDown
     | NodeGoing
+    | NodeFailsLogins
+    | NodeServes
     | Answer
     | Stopped
     | Gone

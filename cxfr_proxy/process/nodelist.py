@@ -74,6 +74,8 @@ class NodeList:
         changes = self._cluster.apply(specs)
         for name in changes.added:
             self._checks.expect(self._cluster.get(name))
+        for name in changes.changed:
+            self._checks.reread(self._cluster.get(name))
         if changes:
             emit(
                 _log,

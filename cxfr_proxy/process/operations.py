@@ -21,7 +21,7 @@ from cxfr_proxy.admin.rows import (
     WorkerRow,
 )
 from cxfr_proxy.cluster.assigned import Pins
-from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
@@ -242,6 +242,10 @@ class ProxyOperations:
             await trio.sleep(_PROGRESS_SECONDS)
 
 
+def _check_text(check: CheckResult) -> str:
+    return f"ok {check.seconds * 1000:.0f} ms" if check.text == "ok" else check.text
+
+
 def _check_times(grace: float | None, deadline: float | None) -> None:
     if grace is not None and deadline is not None and grace >= deadline:
         raise ConfigError("expected a grace that is over before the deadline: nobody would be asked otherwise")
@@ -258,6 +262,7 @@ async def forecast(registry: Registry, cluster: Cluster, placement: Placement, n
 
 
 def node_row(node: Node, counts: NodeCounts) -> NodeRow:
+    check, now = node.check, trio.current_time()
     return NodeRow(
         name=node.name,
         address=str(node.spec.address),
@@ -275,6 +280,10 @@ def node_row(node: Node, counts: NodeCounts) -> NodeRow:
         failed=counts.failed,
         usable=node.usable,
         waiting=counts.expected,
+        health_seconds=now - node.health_since if node.health_since is not None else None,
+        check=_check_text(check) if check is not None else None,
+        check_seconds_ago=now - check.at if check is not None else None,
+        ramp=node.ramp,
     )
 
 

@@ -43,6 +43,7 @@ from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
+from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import raise_descriptor_limit
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
@@ -73,13 +74,18 @@ class Proxy:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
-        self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=next(iter(config.domain), None))
+        self._checks = Checks(self._cluster, partial(look, self._dialer), self._node_changed, domains=config.domain)
         self._assigned = new_assigned(config)
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
         self._users = UserList(map_file, self._assigned, self._cluster)
         self._placement = Placement(self._cluster, config.policies, self._assigned.node_of)
         self._mover = Mover(
-            self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
+            self._cluster,
+            self.registry,
+            self._placement,
+            transfer_rate=config.transfer_rate,
+            on_node_down=config.on_node_down,
+            report=self._on_drain,
         )
         self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
         self._service = Service(
@@ -163,7 +169,8 @@ class Proxy:
         """Of SIGUSR2, which replaces workers: there are none."""
         emit(_log, "restart-refused", level=logging.WARNING, reason=ONE_PROCESS)
 
-    def _on_node_up(self, node: Node) -> None:
+    def _node_changed(self, node: Node) -> None:
+        self._mover.follow_health(node)
         self._mover.look_again()
 
     def _on_drain(self, what: str, drain: Drain) -> None:

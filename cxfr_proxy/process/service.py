@@ -31,7 +31,18 @@ from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.room import Room, sessions_that_fit
 from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.session.commands import Awakened, BoundTo, Ended, Event, Forged, NodeLost, Reason, Transferred, Warned
+from cxfr_proxy.session.commands import (
+    Awakened,
+    BoundTo,
+    Ended,
+    Event,
+    Forged,
+    LoginFailed,
+    NodeLost,
+    Reason,
+    Transferred,
+    Warned,
+)
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry
@@ -182,7 +193,12 @@ class Service:
         match event:
             case BoundTo(full_jid):
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
+                if session.node in self._cluster:
+                    self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
                 self._place_right(relayed)
+            case LoginFailed(reason):
+                if session.node in self._cluster:
+                    self._checks.login_failed(self._cluster.get(session.node), reason)
             case NodeLost(reason):
                 if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
                     node = self._cluster.get(session.node)
@@ -239,7 +255,8 @@ class Service:
 
     def _is_leaving(self, name: str) -> bool:
         """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""
-        return name not in self._cluster or self._cluster.get(name).leaving
+        leaving = name not in self._cluster or self._cluster.get(name).leaving
+        return leaving or name in self._mover.down
 
     def _warn_once(self, node: str, text: str) -> None:
         if (node, text) not in self._warned and len(self._warned) < 1000:

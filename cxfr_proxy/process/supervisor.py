@@ -57,8 +57,10 @@ from cxfr_proxy.process.messages import (
     Lost,
     Message,
     NodeDown,
+    NodeFailsLogins,
     NodeGoing,
     Nodes,
+    NodeServes,
     NodeState,
     Pinned,
     PutBack,
@@ -77,6 +79,7 @@ from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind_shared
+from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.tls import ServerCertificates, development_certificate
 from cxfr_proxy.session.mover_drains import OwnPace
@@ -115,7 +118,11 @@ class Supervisor:
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
         self._checks = Checks(
-            self._cluster, self._dialer, self._node_changed, self._node_changed, domain=next(iter(config.domain), None)
+            self._cluster,
+            partial(look, self._dialer),
+            self._node_changed,
+            self._node_changed,
+            domains=config.domain,
         )
         self.fleet = Fleet(config.workers)
         self._memory = Memory(config.redirect_window)
@@ -227,11 +234,15 @@ class Supervisor:
                 self._grants.wanted()
             case PutBack(tokens):
                 self._grants.put_back(tokens)
-            case NodeDown(name, domain, reason) if name in self._cluster:
-                self._checks.connect_failed(self._cluster.get(name), domain, reason)
+            case NodeDown(name, reason) if name in self._cluster:
+                self._checks.connect_failed(self._cluster.get(name), reason)
             case NodeGoing(name) if name in self._cluster:
                 self._checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
-            case NodeDown() | NodeGoing():
+            case NodeFailsLogins(name, reason) if name in self._cluster:
+                self._checks.login_failed(self._cluster.get(name), reason)
+            case NodeServes(name, domain) if name in self._cluster:
+                self._checks.login_worked(self._cluster.get(name), domain)
+            case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
             case Redirected() | Resumable() | Lost() | Learned():
                 self._memory.note(message, trio.current_time())
@@ -268,6 +279,9 @@ class Supervisor:
                     node.health,
                     node.removed,
                     self._drainer.stage(node.name),
+                    node.outlook,
+                    node.ramp,
+                    {domain: features.decode() for domain, features in node.features.items()},
                 )
                 for node in self._cluster
             )

@@ -48,8 +48,10 @@ from cxfr_proxy.process.messages import (
     Lost,
     Message,
     NodeDown,
+    NodeFailsLogins,
     NodeGoing,
     Nodes,
+    NodeServes,
     Pinned,
     PutBack,
     Redirected,
@@ -145,13 +147,25 @@ class _Told:
 
     def __init__(self, post: Callable[[Message], None]) -> None:
         self._post = post
+        self._served: set[str] = set()  # as many as nodes have domains
+        self._failing: set[str] = set()  # nodes of which the last login that was told of failed
 
-    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
+    def connect_failed(self, node: Node, reason: str) -> None:
         node.health = Health.DOWN
-        self._post(NodeDown(node.name, domain, reason))
+        self._post(NodeDown(node.name, reason))
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         self._post(NodeGoing(node.name))
+
+    def login_failed(self, node: Node, reason: str) -> None:
+        self._failing.add(node.name)
+        self._post(NodeFailsLogins(node.name, reason))
+
+    def login_worked(self, node: Node, domain: str) -> None:
+        if domain not in self._served or node.name in self._failing:
+            self._served.add(domain)
+            self._failing.discard(node.name)
+            self._post(NodeServes(node.name, domain))
 
 
 def mirror(cluster: Cluster, told: Nodes) -> None:
@@ -161,7 +175,8 @@ def mirror(cluster: Cluster, told: Nodes) -> None:
         if state.spec.name in cluster:
             node = cluster.get(state.spec.name)
             node.set_wish(state.wish)
-            node.health = state.health
+            node.health, node.outlook, node.ramp = state.health, state.outlook, state.ramp
+            node.features = {domain: features.encode() for domain, features in state.features.items()}
     known = {state.spec.name for state in told.nodes}
     for node in cluster:
         if node.name not in known:
@@ -193,7 +208,12 @@ class _Parts:
         self.told_list = ToldList()
         self.placement = Placement(self.cluster, config.policies, self.assigned.node_of)
         self.mover = Mover(
-            self.cluster, self.registry, self.placement, transfer_rate=config.transfer_rate, pace=self.pace
+            self.cluster,
+            self.registry,
+            self.placement,
+            transfer_rate=config.transfer_rate,
+            on_node_down=config.on_node_down,
+            pace=self.pace,
         )
         self.service = Service(
             config,
@@ -292,6 +312,7 @@ class _Parts:
         for node in self.cluster:
             if not node.leaving:
                 self.mover.undrain(node.name)
+            self.mover.follow_health(node)
         for state in told.nodes:
             if state.spec.name in self.cluster and self.cluster.get(state.spec.name).leaving:
                 self.mover.follow(state.spec.name, state.stage)

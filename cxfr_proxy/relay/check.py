@@ -1,135 +1,270 @@
-"""What sessions tell about their nodes, and seeing that a node is back.
+"""Looking at the nodes, and hearing what sessions tell about theirs.
 
-* A node to which a connection failed is down at once; the session tries the next one.
-* A node that says to its sessions that it is going away is down as well, although it may go on accepting connections
-  for a while (measured: ejabberd does while it stops). One session's word is not enough, unless it is the only one
-  there: a stream error can be meant for one client.
-* Every node is probed every :data:`INTERVAL_SECONDS`, the way a session would be connected: with its PROXY header, and
-  with TLS as far as the name in its certificate is known. One that was up is down after :data:`FALL` failures in a row,
-  one that was down is up after one success; one that said it was going is not asked before :data:`GOING_SECONDS` have
-  passed. A node that is new at a reload is down until it has answered: nobody is moved onto a typing error.
+What follows from it for a node's health is a table in :mod:`cxfr_proxy.cluster.health`. Here is when to look: every
+``inter`` seconds, or ``fast-inter`` while there is doubt, and at once where sessions have met something. Each node has
+a task of its own, so its checks never overlap and a silent node holds up no other. The time between two checks varies
+by chance, and so does the first one's: many nodes, and many proxies that were started together, are not looked at in
+step.
+
+A check connects as a session would be connected: with the PROXY header, and with TLS. The streams it opens are for the
+domains that the node serves; those it was not asked for yet all at once, and then one a check, in turn. One for which
+it fails has its turn again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.cluster.health import HOLD_SECONDS, Finding, Vitals
+from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
+from cxfr_proxy.cluster.nodes import Check, Health, NodeSpec, Outlook
 from cxfr_proxy.events import emit
-from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.probe import Look
 
-INTERVAL_SECONDS: Final = 2.0
-"""HAProxy's ``inter``."""
-FALL: Final = 2
-"""Failures in a row: one may be a lost packet or a full backlog."""
-GOING_SECONDS: Final = 5.0
-"""A node that stops is gone by then, or it was a restart so quick that nobody minds."""
-_TOGETHER_SECONDS: Final = 2.0
-"""Words of two sessions that come within this time are about the node and not about a client."""
+JITTER: Final = 0.1
+"""The share by which a pause may be longer or shorter."""
+
+_WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
+"""For tables, where the usual reasons are too long."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Going:
-    """Since when sessions say that a node is going, and the last time one did."""
-
-    last: float
-    sessions: int
 
 
 class Informed(Protocol):
     """Who wants to know what sessions learn about their nodes."""
 
-    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
-        """A session for that domain could not be connected to it."""
+    def connect_failed(self, node: Node, reason: str) -> None:
+        """A session could not be connected to it."""
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         """One of its ``sessions`` (this one included) was told so by a stream error."""
 
+    def login_failed(self, node: Node, reason: str) -> None:
+        """It has ended a login by a fault of its own."""
+
+    def login_worked(self, node: Node, domain: str) -> None:
+        """A client has logged in for that domain."""
+
+
+class Looking(Protocol):
+    """:func:`~cxfr_proxy.relay.probe.look`, by a certain dialer."""
+
+    def __call__(
+        self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True
+    ) -> Awaitable[Look]: ...
+
+
+class _Watch:
+    """What is kept of one node."""
+
+    def __init__(self, node: Node, *, new: bool = False) -> None:
+        self.node = node
+        self.vitals = Vitals(node, new=new)
+        self.greeted: set[str] = set()
+        """Domains for which it has answered."""
+        self.turn = 0
+        """Of these, whose it is."""
+        self.first = True
+        self.wake = trio.Event()
+        self.watched = False
+
 
 class Checks:
-    """Keeps the nodes' health. ``on_up`` is called when a node can be used again, ``on_down`` when one can't."""
+    """Keeps the nodes' health. ``changed`` is told of each node whose health or outlook is another now, ``noted`` of
+    one that has other features, or another weight. ``domains`` are those that are served; none: the first that somebody
+    logs in to will be asked for."""
 
     def __init__(
         self,
         cluster: Cluster,
-        dialer: Dialer,
-        on_up: Callable[[Node], None],
-        on_down: Callable[[Node], None] | None = None,
+        look: Looking,
+        changed: Callable[[Node], None],
+        noted: Callable[[Node], None] = lambda node: None,
         *,
-        domain: str | None = None,
+        domains: Sequence[str] = (),
+        rng: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
-        self._dialer = dialer
-        self._on_up = on_up
-        self._on_down = on_down
-        self._domain = domain  # one that is served, to check certificates against; None: wait for a client to name one
-        self._going: dict[str, _Going] = {}
-        self._failures: Counter[str] = Counter()
-        self._now_please = trio.Event()
+        self._look = look
+        self._changed = changed
+        self._noted = noted
+        self._domains = tuple(domains)
+        self._rng = rng if rng is not None else random.Random()
+        self._watches = {node.name: _Watch(node) for node in cluster}
+        self._more = trio.Event()
 
-    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
-        """A session for that domain could not be connected to it."""
-        self._domain = self._domain or domain
-        self._mark_down(node, reason)
+    # --- what others say
 
-    def expect(self, node: Node) -> None:
-        """A node that has just appeared: not to be used before it was seen, which is tried at once."""
-        node.health = Health.DOWN
-        self._now_please.set()
+    def connect_failed(self, node: Node, reason: str) -> None:
+        """A session could not be connected to it."""
+        now = trio.current_time()
+        self._heard(node, lambda vitals: vitals.connect_failed(now), reason)
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         """One of its ``sessions`` (this one included) was told so by a stream error."""
         now = trio.current_time()
-        going = self._going.get(node.name)
-        if going is None or now - going.last > _TOGETHER_SECONDS:
-            going = self._going[node.name] = _Going(now, 0)
-        going.last = now
-        going.sessions += 1
-        if going.sessions >= min(2, sessions):
-            self._mark_down(node, "its sessions are told that it is going away")
+        reason = "its sessions are told that it is going away"
+        self._heard(node, lambda vitals: vitals.said_it_was_going(now, sessions=sessions), reason)
 
-    def _mark_down(self, node: Node, reason: str) -> None:
-        if node.health is Health.UP:
-            node.health = Health.DOWN
-            emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
-            if self._on_down is not None:
-                self._on_down(node)
+    def login_failed(self, node: Node, reason: str) -> None:
+        """It has ended a login by a fault of its own."""
+        now = trio.current_time()
+        self._heard(node, lambda vitals: vitals.login_failed(now), f"one login after the other fails: {reason}")
+
+    def login_worked(self, node: Node, domain: str) -> None:
+        """A client has logged in for that domain."""
+        self._watch_of(node).vitals.login_worked()
+        self.served(domain)
+
+    def served(self, domain: str) -> None:
+        """A client has logged in for that domain. What one says before may be any nonsense."""
+        if not self._domains:
+            self._domains = (domain,)
+            for watch in self._watches.values():
+                watch.wake.set()
+
+    def expect(self, node: Node) -> None:
+        """A node that has just appeared: not to be used before it was seen, which is tried at once."""
+        self._add(_Watch(node, new=True))
+
+    def reread(self, node: Node) -> None:
+        """Its line has changed. What was seen at another address says nothing any more."""
+        watch = self._watch_of(node)
+        if node.check is None:
+            watch.vitals, watch.greeted = Vitals(node), set()
+        watch.wake.set()
+
+    # --- watching
 
     async def run(self) -> None:
-        """Probe until cancelled."""
-        while True:
-            self._now_please = trio.Event()
-            async with trio.open_nursery() as probes:
-                for node in self._cluster:
-                    if not self._is_going(node):
-                        probes.start_soon(self._probe, node)
-            with trio.move_on_after(INTERVAL_SECONDS):
-                await self._now_please.wait()
+        """Look until cancelled."""
+        async with trio.open_nursery() as watching:
+            while True:
+                for watch in self._watches.values():
+                    if not watch.watched:
+                        watch.watched = True
+                        watching.start_soon(self._watch, watch)
+                self._more = trio.Event()
+                await self._more.wait()
 
-    async def _probe(self, node: Node) -> None:
-        fault = await self._dialer.probe(node.spec, self._domain)
-        if fault is not None:
-            self._failures[node.name] += 1
-            if self._failures[node.name] >= FALL:
-                self._mark_down(node, fault)
-            return
-        del self._failures[node.name]
-        # Sessions may have been told meanwhile that it is going: their word counts more.
-        if node.health is Health.DOWN and not self._is_going(node):
-            node.health = Health.UP
-            self._going.pop(node.name, None)
-            emit(_log, "node-up", node=node.name)
-            self._on_up(node)
+    def _watch_of(self, node: Node) -> _Watch:
+        watch = self._watches.get(node.name)
+        if watch is None or watch.node is not node:
+            watch = _Watch(node)
+            if self._is_in_list(node):  # else it was forgotten, and another may bear its name by now
+                self._add(watch)
+        return watch
 
-    def _is_going(self, node: Node) -> bool:
-        going = self._going.get(node.name)
-        return going is not None and trio.current_time() - going.last < GOING_SECONDS
+    def _add(self, watch: _Watch) -> None:
+        former = self._watches.get(watch.node.name)
+        if former is not None:
+            former.wake.set()
+        self._watches[watch.node.name] = watch
+        self._more.set()
+
+    def _is_in_list(self, node: Node) -> bool:
+        return node.name in self._cluster and self._cluster.get(node.name) is node
+
+    def _is_listed(self, watch: _Watch) -> bool:
+        return self._is_in_list(watch.node) and self._watches.get(watch.node.name) is watch
+
+    async def _watch(self, watch: _Watch) -> None:
+        while self._is_listed(watch):
+            began = trio.current_time()
+            watch.wake = trio.Event()
+            await self._check(watch)
+            await self._rest(watch, began + self._pause(watch))
+        if self._watches.get(watch.node.name) is watch:
+            del self._watches[watch.node.name]
+
+    def _pause(self, watch: _Watch) -> float:
+        spec = watch.node.spec
+        if spec.check is Check.NONE:
+            return HOLD_SECONDS / 4
+        doubtful = watch.vitals.in_doubt
+        pause = spec.fast_inter if doubtful and spec.fast_inter is not None else spec.inter
+        pause *= self._rng.uniform(1 - JITTER, 1 + JITTER)
+        if watch.first and not doubtful:
+            watch.first = False
+            pause *= self._rng.random()
+        return pause
+
+    async def _rest(self, watch: _Watch, due: float) -> None:
+        """Until ``due``, or until something calls for a look; meanwhile the weight of a node that is back may grow."""
+        while trio.current_time() < due:
+            before = watch.node.ramp
+            step = watch.vitals.grow(trio.current_time())
+            if watch.node.ramp != before:
+                self._noted(watch.node)
+            with trio.move_on_at(min(due, step if step is not None else math.inf)):
+                await watch.wake.wait()
+                return
+
+    # --- one check
+
+    async def _check(self, watch: _Watch) -> None:
+        node, vitals = watch.node, watch.vitals
+        began = trio.current_time()
+        seen = Look(Finding.OK)
+        if node.spec.check is Check.NONE:
+            await trio.lowlevel.checkpoint()
+        else:
+            for domain in self._domains_to_ask(watch):
+                seen = await self._ask(watch, domain)
+                if seen.finding is not Finding.OK:
+                    break
+        if watch.vitals is not vitals or not self._is_listed(watch):
+            return  # it was at another address
+        now = trio.current_time()
+        if node.spec.check is not Check.NONE:
+            text = _WORDS.get(seen.finding, seen.reason) or str(seen.finding)
+            node.check = CheckResult(text, now, now - began)
+        self._judge(watch, lambda vitals: vitals.checked(seen.finding, now), seen.reason)
+
+    def _domains_to_ask(self, watch: _Watch) -> Sequence[str | None]:
+        spec = watch.node.spec
+        domains = spec.domain or self._domains
+        if spec.check is Check.TCP or not domains:
+            return domains[:1] or (None,)  # for the name in its certificate
+        new = [domain for domain in domains if domain not in watch.greeted]
+        return new or (domains[watch.turn % len(domains)],)
+
+    async def _ask(self, watch: _Watch, domain: str | None) -> Look:
+        node, vitals = watch.node, watch.vitals
+        spec = node.spec
+        seen = await self._look(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
+        if seen.finding is Finding.OK and domain is not None and watch.vitals is vitals:
+            watch.turn += 1
+            watch.greeted.add(domain)
+            if seen.features is not None and node.features.get(domain) != seen.features:
+                node.features[domain] = seen.features
+                self._noted(node)
+        return seen
+
+    # --- what follows
+
+    def _heard(self, node: Node, tell: Callable[[Vitals], None], reason: str) -> None:
+        """A session has said something; where that matters, look for oneself."""
+        watch, health = self._watch_of(node), node.health
+        self._judge(watch, tell, reason)
+        if node.health is not health:
+            watch.wake.set()
+
+    def _judge(self, watch: _Watch, tell: Callable[[Vitals], None], reason: str | None) -> None:
+        node = watch.node
+        health, outlook = node.health, node.outlook
+        tell(watch.vitals)
+        if node.health is not health and node.health is Health.DOWN:
+            emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
+        elif node.health is not health:
+            emit(_log, "node-up", node=node.name, slowstart=node.spec.slowstart or None)
+        if node.outlook is not outlook and node.outlook is not Outlook.GOOD:
+            emit(_log, "node-given-up", level=logging.WARNING, node=node.name, outlook=str(node.outlook), reason=reason)
+        if (node.health, node.outlook) != (health, outlook):
+            self._changed(node)

@@ -46,7 +46,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.relayed import Leg, Relayed
 from cxfr_proxy.relay.timers import Timers
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
+from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.lane import Lane
 
@@ -368,6 +368,8 @@ class Pump:
                 relayed.report(event)
             case EndOutput(side):
                 relayed.legs[side].output_ends = True
+            case Drop(side):
+                self._drop(relayed.legs[side])
             case Close(at_once):
                 self._close(relayed, at_once=at_once)
             case Upgrade():

@@ -46,6 +46,13 @@ class EndOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Close that side now, with what it has not taken; the other side goes on."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Close both sockets, once what was sent is out, or ``at_once``. The session's last command."""
 
@@ -67,7 +74,7 @@ class Report:
     event: Event
 
 
-Command = Send | EndOutput | Close | Upgrade | Report
+Command = Send | EndOutput | Drop | Close | Upgrade | Report
 
 
 # --- events
@@ -118,6 +125,13 @@ class NodeLost:
     """The session's node is gone and its client is still here: it wants to be transferred."""
 
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFailed:
+    """The node has ended a login by a fault of its own, and not of the client's."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +206,8 @@ class Reason(StrEnum):
     """It sent this client to another host by a stream error; the proxy chooses where to."""
     NODE_LOST = "node-lost"
     """Its connection ended without a word."""
+    NODE_DOWN = "node-down"
+    """Checks had found it dead."""
     NODE_FAULT = "node-fault"
     TRANSFERRED = "transferred"
     TIMED_OUT = "timed-out"
@@ -220,6 +236,7 @@ Event = (
     | Resumable
     | Shifted
     | NodeLost
+    | LoginFailed
     | Asked
     | Answered
     | Transferred

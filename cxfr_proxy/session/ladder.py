@@ -51,7 +51,8 @@ class Order:
 
     ``target`` is the node it goes to; ``None`` where it is only to reconnect. ``server`` is the address told to the
     client, by whichever rung; ``None``: its domain, "simply reconnect". ``hurried``: there is no time to ask, only to
-    tell. ``resumes``: a stream that is cut (XEP-0198) can be resumed where the client goes.
+    tell. ``resumes``: a stream that is cut (XEP-0198) can be resumed where the client goes. ``node_dead``: nothing
+    is to be expected of the session's node any more.
     """
 
     trigger: Trigger
@@ -59,6 +60,7 @@ class Order:
     server: Server | None = None
     hurried: bool = False
     resumes: bool = True
+    node_dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ Three queues. Sessions whose node is gone go first: their clients are without se
 whose client is not in use (XEP-0352) go last, whenever it fell asleep. All draw on the same bucket, since what the pace
 protects is the node that the clients log in to next.
 
+Sessions of a node that checks find down (:meth:`Mover.node_down`) stand at the head of the second queue, for as long as
+it is down.
+
 A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
 (:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
 next stage, and when its client becomes active. One whose node is gone can't stay: it is told to reconnect, and finds
@@ -18,14 +21,16 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import NodeSpec, Resume
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import NodeSpec, Outlook, Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
+from cxfr_proxy.config import OnNodeDown
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
@@ -48,10 +53,12 @@ class Mover:
         placement: Placement,
         *,
         transfer_rate: float,
+        on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
         report: Callable[[str, Drain], None] | None = None,
     ) -> None:
+        self._on_node_down = on_node_down
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
@@ -71,6 +78,8 @@ class Mover:
         self._leaving: deque[int] = deque()
         self._queued: set[int] = set()  # what is in it
         self._asleep: OrderedDict[int, None] = OrderedDict()
+        self.down: set[str] = set()
+        """Nodes whose sessions leave because checks find them down."""
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
 
@@ -129,6 +138,34 @@ class Mover:
             self._drains.end(node)
             self._recall(node)
 
+    def follow_health(self, node: Node) -> None:
+        """As checks see that node, its sessions leave or stay."""
+        if node.outlook is Outlook.GOOD:
+            self.node_up(node.name)
+        else:
+            self.node_down(node.name)
+
+    def node_down(self, node: str) -> None:
+        """Checks are sure that it is down. Its sessions go before those that only drain, if a node can take them."""
+        if self._on_node_down is OnNodeDown.KEEP:
+            return
+        self.down.add(node)
+        there = [each for each in self._registry.snapshot(self._clock()) if each.node == node]
+        if self._on_node_down is OnNodeDown.CLOSE:
+            for session in there:
+                relayed = self._registry.get(session.session_id)
+                if relayed is not None and self._is_leaving(relayed):
+                    self._move_from_down(relayed)
+            return
+        new = [each.session_id for each in order_of_leaving(there) if each.session_id not in self._queued]
+        self._queued.update(new)
+        self._leaving.extendleft(reversed(new))
+        self._wake()
+
+    def node_up(self, node: str) -> None:
+        """It is up again: who has not been told to move stays."""
+        self.down.discard(node)
+
     def leave(self, trigger: Trigger) -> None:
         """All sessions of this process are to reconnect, whatever their drains' stage; placement finds a node for them
         then."""
@@ -141,6 +178,8 @@ class Mover:
         for drain in self.drains.values():
             drain.waiting_reason = None
             self._look_at(drain)
+        for node in tuple(self.down):
+            self.node_down(node)
 
     def left(self, node: str) -> int:
         """Sessions still on it."""
@@ -196,12 +235,15 @@ class Mover:
         session = relayed.session
         # A node that is not listed any more was forgotten when it was empty: this one was dialled before.
         leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
-        return (leaving or self._everybody is not None) and not session.node_lost and session.rung is None
+        leaving = leaving or session.node in self.down or self._everybody is not None
+        return leaving and not session.node_lost and session.rung is None
 
     def _move_leaving(self, relayed: Relayed) -> bool:
         if self._everybody is not None:
             relayed.transfer(Order(self._everybody))
             return True
+        if relayed.session.node in self.down:
+            return self._move_from_down(relayed)
         drain = self.drains.get(relayed.session.node)
         stage = drain.stage if drain is not None else Stage.ALL
         if not stage.moves:
@@ -218,6 +260,15 @@ class Mover:
         relayed.transfer(order)
         return True
 
+    def _move_from_down(self, relayed: Relayed) -> bool:
+        order = self.order_for(relayed, Trigger.NODE_DOWN)
+        if order.target is None:
+            return False
+        if self._on_node_down is OnNodeDown.CLOSE:
+            order = replace(order, hurried=True, server=None)
+        relayed.transfer(order)
+        return True
+
     def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:
         """Where that session goes, and what its client may be told."""
         session = relayed.session
@@ -227,20 +278,22 @@ class Mover:
             session.domain,
             self._registry.sessions_by_node(),
             exclude=(session.node,),
-            up_only=trigger is Trigger.DRAIN,  # nobody is moved onto a node that is down
+            up_only=trigger in (Trigger.DRAIN, Trigger.NODE_DOWN),  # nobody is moved onto a node that is down
         )
         source = self._cluster.get(session.node) if session.node in self._cluster else None
         if source is not None:
             ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
+        dead = source is not None and source.outlook is Outlook.DEAD
         if not ranked:
-            return Order(trigger, hurried=hurried)
+            return Order(trigger, hurried=hurried, node_dead=dead)
         target = ranked[0].spec
         return Order(
             trigger,
             target=target.name,
             server=self._address(target, user),
             hurried=hurried,
-            resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
+            resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED and not dead,
+            node_dead=dead,
         )
 
     def _address(self, target: NodeSpec, user: str | None) -> Server | None:

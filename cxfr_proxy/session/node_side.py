@@ -13,7 +13,9 @@ from cxfr_proxy.errors import NodeError
 from cxfr_proxy.session.client_side import ClientSide
 from cxfr_proxy.session.commands import (
     BoundTo,
+    Drop,
     Forged,
+    LoginFailed,
     NodeLost,
     Outcome,
     Reason,
@@ -34,6 +36,17 @@ from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
 
+
+_ITS_OWN_FAULTS: Final = frozenset(
+    (
+        StreamCondition.INTERNAL_SERVER_ERROR,
+        StreamCondition.RESOURCE_CONSTRAINT,
+        StreamCondition.REMOTE_CONNECTION_FAILED,
+        StreamCondition.SYSTEM_SHUTDOWN,
+        StreamCondition.RESET,
+    )
+)
+"""Stream errors that say of a login that the node can't serve it, whoever it is. All others may be about the client."""
 
 _ONLY_THE_SERVER: Final = "only the server may move a connection"
 
@@ -234,6 +247,8 @@ class NodeSide(ClientSide):
                 said = f" ({error.ends_text})" if error.ends_text else ""
                 hint = _HINTS.get(condition, "")
                 self._report(Warned(f"it ended a login by the stream error {condition}{said}{hint}"))
+                if condition in _ITS_OWN_FAULTS:
+                    self._report(LoginFailed(condition))
             self._settle_transfer(Outcome.MOVED)
             # Before bind nothing can be moved, and a redirect would lead around the proxy.
             if condition == StreamCondition.SEE_OTHER_HOST:
@@ -283,15 +298,20 @@ class NodeSide(ClientSide):
         if self._farewell is not None:
             self._say_farewell()
         elif self.state is State.NEGOTIATING:
-            self._on_client_unserved()
+            self._on_login_lost()
         elif self.state is not State.CLOSING:
             self._lose_node(Reason.NODE_LOST)
         self._finish_if_over()
 
-    def _on_client_unserved(self) -> None:
-        """The node went away before there was a session worth moving."""
+    def _on_login_lost(self) -> None:
         if self._header_to_client is None:
             self._report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
+        if self._features_due:
+            self._report(LoginFailed("it closes the connection"))  # later on, what the client said may be the reason
+        self._on_client_unserved()
+
+    def _on_client_unserved(self) -> None:
+        """The node went away before there was a session worth moving."""
         self._reason, self._condition = Reason.NODE_LOST, StreamCondition.REMOTE_CONNECTION_FAILED
         self._end_client(Farewell(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again"))
 
@@ -310,6 +330,17 @@ class NodeSide(ClientSide):
             self._finish_if_over()
         else:
             self._lose_node(Reason.NODE_FAULT)
+
+    def _give_up_node(self) -> bool:
+        """Checks find it dead: nothing is waited for, and what it does not take may hold up nobody. Whether the client
+        is still here."""
+        if self._node_out:
+            self._node_in = False
+            self._lose_node(Reason.NODE_DOWN)
+            if self.state is State.CLOSED:
+                return False
+            self._out.append(Drop(Side.NODE))
+        return True
 
     def _lose_node(self, reason: Reason) -> None:
         """The client is still here: tell it to move, or go on telling it."""

@@ -119,13 +119,16 @@ class Session(NodeSide):
         """Move this client.
 
         Only a bound session can be moved; others ignore the order. One that is being asked already is asked no more if
-        the order is ``hurried``: the next rung follows at once.
+        the order is ``hurried``: the next rung follows at once. A login that waits for a dead node is ended.
         """
         self._now = now
         if self.state is State.BOUND:
             self._transfer = Transfer(order, now)
             self._move(State.TRANSFERRING)
-            self._climb()
+            if not order.node_dead or self._give_up_node():
+                self._climb()
+        elif self.state is State.NEGOTIATING and order.node_dead:
+            self._on_client_unserved()
         elif order.hurried and self._transfer is not None and self._transfer.rung is Rung.CXFR:
             self._transfer.order, self._transfer.recalled = order, False
             self._next_rung(Outcome.SILENT)

@@ -101,9 +101,42 @@ class FakeOperations:
     async def nodes(self) -> list[NodeRow]:
         return [
             NodeRow(
-                "node1", "10.0.0.11:5222", "node1.example.org", "drain", "up", 1, 12, 3, 0, 2, 5, 1, 0, 1, False, 7
+                "node1",
+                "10.0.0.11:5222",
+                "node1.example.org",
+                "drain",
+                "up",
+                1,
+                12,
+                3,
+                0,
+                2,
+                5,
+                1,
+                0,
+                1,
+                False,
+                7,
+                190.0,
+                "ok 3 ms",
+                1.5,
+                0.35,
             ),
-            NodeRow("node2", "10.0.0.12:5222", None, "ready", "down", 20, 1234, 0, 17, 0, usable=False),
+            NodeRow(
+                "node2",
+                "10.0.0.12:5222",
+                None,
+                "ready",
+                "down",
+                20,
+                1234,
+                0,
+                17,
+                0,
+                usable=False,
+                check="timeout",
+                check_seconds_ago=0.5,
+            ),
         ]
 
     async def sessions(self) -> list[SessionRow]:

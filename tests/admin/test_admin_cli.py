@@ -29,9 +29,12 @@ def run(path: Path, *argv: str, fake: FakeOperations | None = None) -> int:
 def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "nodes") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "NODE   ADDRESS         PUBLIC             WISH   HEALTH  WEIGHT  SESSIONS  WAITING  MOVED  UNREACHED  FORGED",
-        "node1  10.0.0.11:5222  node1.example.org  drain  up           1        12        7      3          0       2",
-        "node2  10.0.0.12:5222  -                  ready  down        20      1234        0      0         17       0",
+        "NODE   ADDRESS         PUBLIC             WISH   HEALTH  SINCE  CHECK    WEIGHT  RAMP  SESSIONS  WAITING"
+        "  MOVED  UNREACHED  FORGED",
+        "node1  10.0.0.11:5222  node1.example.org  drain  up      3m10s  ok 3 ms       1   35%        12        7"
+        "      3          0       2",
+        "node2  10.0.0.12:5222  -                  ready  down        -  timeout      20  100%      1234        0"
+        "      0         17       0",
     ]
 
 
@@ -95,6 +98,10 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "silent": 0,
         "failed": 0,
         "usable": False,
+        "health_seconds": None,
+        "check": "timeout",
+        "check_seconds_ago": 0.5,
+        "ramp": 1.0,
     }
 
 

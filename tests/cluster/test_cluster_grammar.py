@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cxfr_proxy.cluster.nodes import (
     OPTIONS,
     Address,
+    Check,
     NodesFileError,
     NodeSpec,
     NodeTls,
@@ -175,6 +176,15 @@ FAULTS: list[tuple[str, list[str]]] = [
     ("a h weight=", ["1:12: expected a whole number from 0 to 256 after 'weight=', found nothing"]),
     ("a h weight=-1", ["1:12: expected a whole number from 0 to 256, found '-1'"]),
     ("a h weight=257", ["1:12: expected a whole number from 0 to 256, found '257'"]),
+    ("a h check=ping", ["1:11: expected stream, tcp or none, found 'ping'"]),
+    ("a h inter=0", ["1:11: expected a time from 0.05s to 3600s like 2, 2s, 500ms or 1m, found '0'"]),
+    ("a h inter=2h", ["1:11: expected a time from 0.05s to 3600s like 2, 2s, 500ms or 1m, found '2h'"]),
+    ("a h fast-inter=soon", ["1:16: expected a time from 0.05s to 3600s like 2, 2s, 500ms or 1m, found 'soon'"]),
+    ("a h slowstart=-1s", ["1:15: expected a time from 0s to 3600s like 2, 2s, 500ms or 1m, found '-1s'"]),
+    ("a h slowstart=", ["1:15: expected a time like 2, 2s, 500ms or 1m after 'slowstart=', found nothing"]),
+    ("a h rise=0", ["1:10: expected a whole number from 1 to 1000, found '0'"]),
+    ("a h fall=1001", ["1:10: expected a whole number from 1 to 1000, found '1001'"]),
+    ("a h fall=3 check=none", ["1:5: fall= has no effect with check=none: nobody looks at the node"]),
     ("a h weight=1 weight=1", ["1:14: expected weight= once, found it again"]),
     ("a h wieght=1", ["1:5: expected an option (key=value), found 'wieght=1' (did you mean 'weight'?)"]),
     ("a h verify_name=b", ["1:5: expected an option (key=value), found 'verify_name=b' (did you mean 'verify-name'?)"]),
@@ -276,6 +286,12 @@ _specs = st.builds(
     verify_name=st.none() | _hosts,
     send_proxy=st.none() | st.sampled_from(ProxyHeader),
     resume=st.sampled_from(Resume),
+    check=st.sampled_from([Check.STREAM, Check.TCP]),
+    inter=st.integers(1, 3600).map(float),
+    fast_inter=st.none() | st.integers(50, 9999).map(lambda milliseconds: milliseconds / 1000),
+    rise=st.integers(1, 1000),
+    fall=st.integers(1, 1000),
+    slowstart=st.integers(0, 3600).map(float),
     wish=st.sampled_from(Wish),
 )
 
@@ -289,6 +305,12 @@ def _written(spec: NodeSpec) -> str:
         "send-proxy": spec.send_proxy,
         "verify-name": spec.verify_name,
         "resume": spec.resume,
+        "check": spec.check,
+        "inter": spec.inter,
+        "fast-inter": spec.fast_inter,
+        "rise": spec.rise,
+        "fall": spec.fall,
+        "slowstart": f"{spec.slowstart}s",
         "tls": spec.tls,
     }
     tail = " ".join(f"{key}={value}" for key, value in options.items() if value is not None)
@@ -306,6 +328,28 @@ def test_max_sessions() -> None:
     for wrong in ("0", "-1", "1e6", "100000000"):
         with pytest.raises(NodesFileError, match=r"n:1:18: expected a whole number from 1 to 10000000"):
             parse_nodes(f"a h max-sessions={wrong}", "n")
+
+
+def test_checks() -> None:
+    (spec,) = parse_nodes("a h", "n.txt")
+    assert (spec.check, spec.inter, spec.fast_inter, spec.rise, spec.fall, spec.slowstart) == (
+        Check.STREAM,
+        2.0,
+        None,
+        2,
+        3,
+        0.0,
+    )
+    (spec,) = parse_nodes("a h check=tcp inter=1m fast-inter=500ms rise=1 fall=1000 slowstart=0.5h", "n.txt")
+    assert (spec.check, spec.inter, spec.fast_inter, spec.rise, spec.fall, spec.slowstart) == (
+        Check.TCP,
+        60.0,
+        0.5,
+        1,
+        1000,
+        1800.0,
+    )
+    assert parse_nodes("a h check=none slowstart=0", "n.txt")[0].check is Check.NONE
 
 
 def test_domains() -> None:

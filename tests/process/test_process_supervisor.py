@@ -11,8 +11,9 @@ import trio
 from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from cxfr_proxy.cluster.health import FAILED_LOGINS
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.cluster.nodes import Health, Outlook, Wish, parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.fleet import Grants
 from cxfr_proxy.process.link import Link
@@ -22,7 +23,9 @@ from cxfr_proxy.process.messages import (
     Lost,
     Message,
     NodeDown,
+    NodeFailsLogins,
     Nodes,
+    NodeServes,
     NodeState,
     PutBack,
     Redirected,
@@ -31,7 +34,7 @@ from cxfr_proxy.process.messages import (
     Want,
 )
 from cxfr_proxy.process.server import only
-from cxfr_proxy.process.worker import GrantedPace, mirror
+from cxfr_proxy.process.worker import GrantedPace, _Told, mirror
 from cxfr_proxy.relay.room import Room
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import OwnPace
@@ -45,7 +48,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
         assert first.setup.development_certificate == second.setup.development_certificate
         it.supervisor.operations.drain("node1")
-        first.channel.post(NodeDown("node2", "example.org", "connection refused"))
+        first.channel.post(NodeDown("node2", "connection refused"))
         first.channel.post(Redirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
@@ -274,13 +277,63 @@ def test_a_worker_mirrors_the_list() -> None:
     specs = parse_nodes("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3", "nodes.txt")
     cluster = Cluster(specs)
     told = [NodeState(spec, Wish.READY, Health.UP, removed=False, stage=Stage.ALL) for spec in specs]
-    mirror(cluster, Nodes((NodeState(specs[0], Wish.MAINT, Health.DOWN, removed=False, stage=Stage.ALL), told[1])))
+    mirror(
+        cluster,
+        Nodes(
+            (
+                NodeState(
+                    specs[0],
+                    Wish.MAINT,
+                    Health.DOWN,
+                    removed=False,
+                    stage=Stage.ALL,
+                    outlook=Outlook.DEAD,
+                    ramp=0.5,
+                    features={"x": "<é/>"},
+                ),
+                told[1],
+            )
+        ),
+    )
     assert [(node.name, node.wish, node.health) for node in cluster] == [
         ("a", Wish.MAINT, Health.DOWN),
         ("b", Wish.READY, Health.UP),
     ]
+    assert cluster.get("a").features == {"x": "<é/>".encode()}
+    assert (cluster.get("a").outlook, cluster.get("a").ramp) == (Outlook.DEAD, 0.5)
     mirror(cluster, Nodes((told[0], NodeState(specs[1], Wish.READY, Health.UP, removed=True, stage=Stage.ALL))))
     assert [(node.name, node.removed, node.leaving) for node in cluster] == [("a", False, False), ("b", True, True)]
+
+
+def test_a_worker_tells_of_logins_what_is_news() -> None:
+    said: list[Message] = []
+    told, (a, b) = _Told(said.append), Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
+    for node in (a, b, a, a):
+        told.login_worked(node, "example.org")
+    assert said == [NodeServes("a", "example.org")]
+    told.login_failed(a, "reset")
+    told.login_worked(b, "example.org")
+    told.login_worked(a, "example.org")
+    told.login_worked(a, "example.org")
+    assert said[1:] == [NodeFailsLogins("a", "reset"), NodeServes("a", "example.org")]
+
+
+async def test_logins_that_fail_are_counted_over_all_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        first, second = it.workers[1], it.workers[2]
+
+        async def fail(times: int) -> None:
+            for number in range(times):
+                (first, second)[number % 2].channel.post(NodeFailsLogins("node1", "internal-server-error"))
+                await trio.sleep(0.01)
+
+        await fail(FAILED_LOGINS - 1)
+        second.channel.post(NodeServes("node1", "example.org"))
+        await trio.sleep(0.01)
+        await fail(FAILED_LOGINS - 1)
+        assert second.nodes["node1"].health is Health.UP
+        await fail(1)
+        assert (first.nodes["node1"].health, first.nodes["node1"].outlook) == (Health.DOWN, Outlook.GOOD)
 
 
 # --- room

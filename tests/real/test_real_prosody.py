@@ -5,6 +5,8 @@ Nothing the proxy says of itself is believed: who is where, and what arrived, is
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import trio
 from real.accounting import Balance, balance
 from real.certs import Authority
 from real.crowd import Crowd, crowd_users, open_crowd, users_on
-from real.programs import DOMAIN, HOST, Need, free_port, require
+from real.programs import DOMAIN, HOST, Need, free_port, require, wait_until
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.raw import open_raw
@@ -49,16 +51,18 @@ async def _open_site(
     *,
     public: Sequence[str] | None = None,
     port: int | None = None,
+    line: str = "",
     options: Sequence[str] = (),
 ) -> AsyncIterator[_Site]:
-    """``public``: the addresses where clients of node1 and node2 are sent; ``None`` leaves them out."""
+    """``public``: the addresses where clients of node1 and node2 are sent; ``None`` leaves them out. ``line``: what
+    else stands on the nodes' lines."""
     async with AsyncExitStack() as stack:
         nodes = [
             await stack.enter_async_context(ProsodyNode(folder / name, users=users)) for name in ("node1", "node2")
         ]
         taps = [await stack.enter_async_context(open_tap(node.port)) for node in nodes]
         lines = [
-            f"node{n} {tap.address}" + (f" public={public[n - 1]}" if public is not None else "")
+            f"node{n} {tap.address} {line}" + (f" public={public[n - 1]}" if public is not None else "")
             for n, tap in enumerate(taps, start=1)
         ]
         proxy = await stack.enter_async_context(
@@ -134,6 +138,46 @@ async def test_a_node_that_ends_moves_everybody(ending: str, tmp_path: Path, log
             moved, account = await _chat_and_move(crowd, site, node.stop if ending == "sigterm" else node.kill)
             assert not account.faults
             assert len(account.late) <= len(moved)
+
+
+async def test_a_node_that_is_stopped_is_left_and_its_users_chat_on(
+    tmp_path: Path, logs: Path, authority: Authority
+) -> None:
+    """SIGSTOP: it accepts, and says nothing. What was sent to it meanwhile is lost, so all are silent; then it is back,
+    and no check has left a trace in its log."""
+    require(Need.PROSODY, Need.SLIXMPP, Need.AIOXMPP)
+    users = crowd_users(_EACH)
+    names = [user for of_library in users.values() for user in of_library]
+    options = ("--domain", DOMAIN, "--cxfr-timeout", "2s")
+    async with (
+        _open_site(tmp_path, authority, names, line="inter=500ms", options=options) as site,
+        open_crowd(logs, users) as crowd,
+    ):
+        with trio.fail_after(90):
+            first, second = site.taps
+            stopped = site.nodes[0].process
+            assert stopped is not None
+            await crowd.connect(site.proxy.port)
+            on_first = users_on(first, site.taps)
+            assert on_first, "nobody was placed on node1"
+            since = crowd.marks()
+            stopped.send_signal(signal.SIGSTOP)
+            try:
+                await crowd.wait_back(on_first, since=since, seconds=30.0)
+            finally:
+                stopped.send_signal(signal.SIGCONT)
+            assert users_on(second, site.taps) == sorted(crowd.users), "not everybody is on node2"
+            (given_up,) = site.proxy.events("node-given-up")
+            assert (given_up["node"], given_up["outlook"]) == ("node1", "dead")
+            transfers = site.proxy.events("transfer")
+            assert {(each["source"], each["trigger"]) for each in transfers} == {("node1", "node-down")}
+            assert len(transfers) == len(on_first)
+            await crowd.chat([crowd.users], tag="after", count=10)
+            assert await crowd.wait_received("after", 10 * len(crowd.users)) == 10 * len(crowd.users)
+            await crowd.assert_streams_whole()
+            await wait_until(lambda: bool(site.proxy.events("node-up")), 10.0, "node1 is up again")
+            for node in site.nodes:
+                assert not re.findall(r"^.*\b(?:warn|error)\t.*$", node.log.read_text("utf-8"), re.MULTILINE)
 
 
 def _message(to: str, number: int | str) -> str:

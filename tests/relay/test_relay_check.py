@@ -1,97 +1,303 @@
-"""Health: what probes and sessions say, on a clock of its own."""
+"""When nodes are looked at, and what is told of them, on a clock of its own. What follows from what is seen:
+tests/cluster/test_cluster_health.py."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, parse_nodes
-from cxfr_proxy.relay.check import FALL, GOING_SECONDS, INTERVAL_SECONDS, Checks
+from cxfr_proxy.cluster.health import FAILED_LOGINS, HOLD_SECONDS, Finding
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, parse_nodes
+from cxfr_proxy.relay.check import JITTER, Checks
+from cxfr_proxy.relay.probe import Look
 
 
-class FakeDialer:
-    """Says of each node what the test wants: ``None`` for reached."""
+class FakeLooks:
+    """Finds of each node what the test wants, after as many seconds as it wants."""
 
     def __init__(self) -> None:
-        self.faults: dict[str, str | None] = {}
+        self.findings: dict[str, Finding] = {}
+        self.seconds: dict[str, float] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.times: dict[str, list[float]] = {}
+        self.running: set[str] = set()
+        self.streams: list[bool] = []
 
-    async def probe(self, spec: NodeSpec, domain: str | None) -> str | None:
-        await trio.lowlevel.checkpoint()
+    async def look(self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> Look:
+        assert spec.name not in self.running, "checks of one node overlap"
+        self.running.add(spec.name)
+        self.times.setdefault(spec.name, []).append(trio.current_time())
         self.asked.append((spec.name, domain))
-        return self.faults.get(spec.name)
+        self.streams.append(stream)
+        await trio.sleep(min(seconds, self.seconds.get(spec.name, 0.0)))
+        self.running.discard(spec.name)
+        finding = self.findings.get(spec.name) or self.findings.get(str(domain)) or Finding.OK
+        if finding is not Finding.OK:
+            return Look(finding, f"{finding} by {spec.name}")
+        features = f"<features>{domain}</features>".encode() if domain is not None and stream else None
+        return Look(Finding.OK, features=features)
 
 
 class World:
-    def __init__(self) -> None:
-        self.cluster = Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
-        self.dialer = FakeDialer()
-        self.up: list[str] = []
-        self.checks = Checks(self.cluster, self.dialer, lambda node: self.up.append(node.name))  # type: ignore[arg-type]
+    def __init__(self, nodes: str, *domains: str) -> None:
+        self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
+        self.looks = FakeLooks()
+        self.changes: list[tuple[str, Health, Outlook]] = []
+        self.ramps: list[float] = []
+        self.checks = Checks(
+            self.cluster, self.looks.look, self._changed, self._noted, domains=domains, rng=random.Random(1)
+        )
 
-    def health(self, name: str) -> Health:
-        return self.cluster.get(name).health
+    def _changed(self, node: Node) -> None:
+        self.changes.append((node.name, node.health, node.outlook))
+
+    def _noted(self, node: Node) -> None:
+        self.ramps.append(node.ramp)
+
+    def node(self, name: str) -> Node:
+        return self.cluster.get(name)
+
+
+Begin = Callable[..., World]
 
 
 @pytest.fixture
-def world(nursery: trio.Nursery, autojump_clock: MockClock) -> World:
-    world = World()
-    nursery.start_soon(world.checks.run)
-    return world
+def begin(nursery: trio.Nursery) -> Begin:
+    def begin(nodes: str = "a 10.0.0.1\nb 10.0.0.2", *domains: str) -> World:
+        world = World(nodes, *domains)
+        nursery.start_soon(world.checks.run)
+        return world
+
+    return begin
 
 
-async def test_a_node_is_down_after_failures_in_a_row_and_up_after_one_success(world: World) -> None:
-    world.dialer.faults["a"] = "refused"
-    await trio.sleep(INTERVAL_SECONDS * (FALL - 1) - 0.1)
-    assert world.health("a") is Health.UP, "one failure may be a lost packet"
-    await trio.sleep(INTERVAL_SECONDS)
-    assert world.health("a") is Health.DOWN
-    assert world.health("b") is Health.UP
-    world.dialer.faults["a"] = None
-    await trio.sleep(INTERVAL_SECONDS)
-    assert world.health("a") is Health.UP
-    assert world.up == ["a"]
+# --- when
 
 
-async def test_a_session_s_failure_counts_at_once_and_names_a_domain_to_check(world: World) -> None:
-    world.dialer.faults["a"] = "refused"
-    world.checks.connect_failed(world.cluster.get("a"), "example.org", "refused")
-    assert world.health("a") is Health.DOWN
-    await trio.sleep(INTERVAL_SECONDS * 1.5)
-    assert ("a", "example.org") in world.dialer.asked
+async def test_the_pace(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 inter=2s fast-inter=500ms\nb 10.0.0.2")
+    await trio.sleep(200)
+    calm = [later - earlier for earlier, later in pairwise(world.looks.times["a"])]
+    assert calm[0] < 2.0, "the first pause is any part of one: nodes are not looked at in step"
+    assert all(2 * (1 - JITTER) <= pause <= 2 * (1 + JITTER) for pause in calm[1:])
+    assert len({round(pause, 3) for pause in calm}) > 50
+    assert abs(sum(calm[1:]) / len(calm[1:]) - 2.0) < 0.1
+    world.looks.times["a"].clear()
+    world.looks.findings["a"] = Finding.FAILED
+    await trio.sleep(20)
+    times = world.looks.times["a"]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert [pause < 1.0 for pause in pauses[:4]] == [True, True, False, False], "fast as long as there is doubt"
+    world.looks.findings.clear()
+    world.looks.times["a"].clear()
+    await trio.sleep(10)
+    pauses = [later - earlier for earlier, later in pairwise(world.looks.times["a"])]
+    assert [pause < 1.0 for pause in pauses[:3]] == [True, False, False]
+    assert all(0.5 * (1 - JITTER) <= pause <= 0.5 * (1 + JITTER) for pause in pauses[:1])
 
 
-async def test_a_node_that_is_going_is_left_alone_for_a_while(world: World) -> None:
-    node = world.cluster.get("a")
-    world.checks.said_it_was_going(node, sessions=10)
-    assert world.health("a") is Health.UP, "one client may have been meant"
-    world.checks.said_it_was_going(node, sessions=9)
-    assert world.health("a") is Health.DOWN
-    await trio.sleep(GOING_SECONDS - 0.5)
-    assert world.health("a") is Health.DOWN, "although it still accepts connections"
-    await trio.sleep(INTERVAL_SECONDS + 1)
-    assert world.health("a") is Health.UP
+async def test_a_silent_node_holds_up_no_other_and_is_not_asked_twice_at_once(
+    begin: Begin, autojump_clock: MockClock
+) -> None:
+    world = begin("a 10.0.0.1 inter=1s\nb 10.0.0.2 inter=1s")
+    await trio.sleep(10)
+    world.looks.findings["a"], world.looks.seconds["a"] = Finding.SILENT, 1000.0
+    world.looks.times["b"].clear()
+    await trio.sleep(5)
+    assert world.changes == [("a", Health.DOWN, Outlook.DEAD)]
+    assert len(world.looks.times["b"]) >= 4
 
 
-async def test_the_only_session_s_word_is_enough(world: World) -> None:
-    world.checks.said_it_was_going(world.cluster.get("a"), sessions=1)
-    assert world.health("a") is Health.DOWN
-
-
-async def test_words_far_apart_are_about_clients(world: World) -> None:
-    node = world.cluster.get("a")
-    for _ in range(5):
-        world.checks.said_it_was_going(node, sessions=10)
-        await trio.sleep(3)
-    assert node.health is Health.UP
-
-
-async def test_a_new_node_is_used_when_it_was_seen(world: World) -> None:
+@pytest.mark.parametrize("cause", ["connect", "going", "logins"])
+async def test_what_sessions_say_counts_at_once_and_is_looked_into(
+    begin: Begin, autojump_clock: MockClock, cause: str
+) -> None:
+    world = begin("a 10.0.0.1 inter=1h\nb 10.0.0.2")
+    await trio.sleep(3600)
+    node = world.node("a")
+    world.looks.times["a"].clear()
+    world.looks.findings["a"] = Finding.REFUSED
+    match cause:
+        case "connect":
+            world.checks.connect_failed(node, "refused")
+        case "going":
+            world.checks.said_it_was_going(node, sessions=1)
+        case "logins":
+            for _ in range(FAILED_LOGINS):
+                world.checks.login_failed(node, "internal-server-error")
+    assert world.changes == [("a", Health.DOWN, Outlook.GOOD)]
     await trio.sleep(0.1)
-    node = world.cluster.get("b")
-    world.checks.expect(node)
-    assert world.health("b") is Health.DOWN
-    await trio.sleep(0.01)
-    assert world.health("b") is Health.UP, "it is asked at once"
+    assert len(world.looks.times["a"]) == 1
+
+
+async def test_a_login_that_works_ends_a_row_of_failures(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin()
+    for _ in range(3 * FAILED_LOGINS):
+        world.checks.login_failed(world.node("a"), "internal-server-error")
+        world.checks.login_worked(world.node("a"), "example.org")
+    assert world.changes == []
+
+
+async def test_unchecked_nodes_are_believed_after_a_while(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 check=none\nb 10.0.0.2")
+    await trio.sleep(60)
+    world.checks.connect_failed(world.node("a"), "refused")
+    assert world.node("a").health is Health.DOWN
+    await trio.sleep(HOLD_SECONDS - 1)
+    assert world.node("a").health is Health.DOWN
+    await trio.sleep(3)
+    assert world.node("a").health is Health.UP
+    assert "a" not in world.looks.times
+    assert world.node("a").check is None
+
+
+# --- for which domain
+
+
+async def test_the_first_domain_somebody_logs_in_to_is_asked_for(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin()
+    await trio.sleep(0.1)
+    assert set(world.looks.asked) == {("a", None), ("b", None)}
+    assert world.node("a").features == {}
+    world.checks.login_worked(world.node("a"), "example.org")
+    world.checks.login_worked(world.node("a"), "other.example")
+    await trio.sleep(0.1)
+    assert set(world.looks.asked[2:]) == {("a", "example.org"), ("b", "example.org")}
+    assert world.node("b").features == {"example.org": b"<features>example.org</features>"}
+    assert world.ramps == [1.0, 1.0], "each was told of"
+
+
+async def test_all_domains_are_asked_for_and_then_in_turn(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1\nb 10.0.0.2 domain=x.example,y.example", "example.org", "example.net")
+    await trio.sleep(0.1)
+    assert world.node("a").features.keys() == {"example.org", "example.net"}
+    assert world.node("b").features.keys() == {"x.example", "y.example"}
+    asked = len(world.looks.asked)
+    await trio.sleep(9)
+    later = [domain for name, domain in world.looks.asked[asked:] if name == "a"]
+    assert len(later) >= 4
+    assert all(one != other for one, other in pairwise(later)), "in turn"
+
+
+async def test_a_domain_that_fails_is_asked_for_again(begin: Begin, autojump_clock: MockClock) -> None:
+    """Else a node that serves one of two would be up and down for ever."""
+    world = begin("a 10.0.0.1", "example.org", "example.net")
+    await trio.sleep(30)
+    world.looks.findings["example.net"] = Finding.FAILED
+    await trio.sleep(10)
+    assert world.changes == [("a", Health.DOWN, Outlook.FAILING)]
+
+
+async def test_tcp_checks_open_no_stream(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 check=tcp", "example.org")
+    await trio.sleep(5)
+    assert set(world.looks.asked) == {("a", "example.org")}, "the certificate has to bear that name"
+    assert not any(world.looks.streams)
+    assert world.node("a").features == {}
+
+
+# --- nodes come and go
+
+
+async def test_a_new_node_is_used_when_it_was_seen(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin()
+    await trio.sleep(0.1)
+    world.looks.findings["c"] = Finding.REFUSED
+    world.cluster.apply(parse_nodes("b 10.0.0.2\nc 10.0.0.3 inter=1s", "nodes.txt"))
+    world.cluster.forget("a")
+    world.checks.expect(world.node("c"))
+    assert world.node("c").health is Health.DOWN
+    await trio.sleep(10)
+    assert world.node("c").health is Health.DOWN
+    world.looks.findings.clear()
+    world.looks.times["a"].clear()
+    await trio.sleep(1.2)
+    assert world.node("c").health is Health.UP
+    await trio.sleep(10)
+    assert world.looks.times["a"] == [], "a node that was forgotten is not looked at any more"
+
+
+async def test_another_address_is_another_node(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 inter=1h\nb 10.0.0.2", "example.org")
+    world.looks.findings["a"] = Finding.REFUSED
+    await trio.sleep(0.1)
+    assert world.node("a").health is Health.DOWN
+    world.looks.findings.clear()
+    world.cluster.apply(parse_nodes("a 10.0.0.9 inter=1h\nb 10.0.0.2", "nodes.txt"))
+    world.checks.reread(world.node("a"))
+    assert world.node("a").health is Health.UP
+    await trio.sleep(0.1)
+    assert world.node("a").features.keys() == {"example.org"}
+
+
+async def test_what_was_seen_at_another_address_meanwhile_does_not_count(
+    begin: Begin, autojump_clock: MockClock
+) -> None:
+    world = begin("a 10.0.0.1 inter=10s\nb 10.0.0.2", "example.org")
+    world.looks.findings["a"], world.looks.seconds["a"] = Finding.FAILED, 5.0
+    await trio.sleep(1)
+    world.looks.seconds["a"] = 0.0
+    world.cluster.apply(parse_nodes("a 10.0.0.9 inter=10s\nb 10.0.0.2", "nodes.txt"))
+    world.checks.reread(world.node("a"))
+    world.looks.findings.clear()
+    await wait_all_tasks_blocked()
+    await trio.sleep(4.1)  # the first look ends
+    assert world.changes == []
+    assert world.node("a").check is not None, "and at once comes another"
+
+
+async def test_a_word_about_a_node_that_was_forgotten_hurts_nobody(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1\nb 10.0.0.2")
+    await trio.sleep(1)
+    forgotten = world.node("a")
+    world.cluster.apply(parse_nodes("b 10.0.0.2", "nodes.txt"))
+    world.cluster.forget("a")
+    await trio.sleep(5)
+    world.cluster.apply(parse_nodes("a 10.0.0.9\nb 10.0.0.2", "nodes.txt"))
+    world.checks.expect(world.node("a"))
+    await trio.sleep(5)
+    world.checks.connect_failed(forgotten, "refused")
+    assert world.node("a").health is Health.UP
+    world.looks.times["a"].clear()
+    await trio.sleep(5)
+    assert len(world.looks.times["a"]) >= 2, "its successor is looked at as before"
+
+
+# --- what is told
+
+
+async def test_the_weight_grows_while_it_waits(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 inter=1s slowstart=10s\nb 10.0.0.2")
+    await trio.sleep(20)
+    assert world.ramps == [], "not at the start of the proxy"
+    world.looks.findings["a"] = Finding.REFUSED
+    await trio.sleep(5)
+    world.looks.findings.clear()
+    await trio.sleep(20)
+    assert [health for _, health, _ in world.changes] == [Health.DOWN, Health.DOWN, Health.UP]
+    assert world.ramps == pytest.approx([step / 20 for step in range(2, 21)])
+    assert world.node("a").ramp == 1.0
+
+
+async def test_what_an_operator_is_shown(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 inter=1s\nb 10.0.0.2")
+    world.looks.seconds["a"] = 0.25
+    await trio.sleep(0.5)
+    check = world.node("a").check
+    assert check is not None
+    assert check.text == "ok"
+    assert check.seconds == pytest.approx(0.25)
+    assert world.node("a").health_since is None
+    for finding, text in ((Finding.SILENT, "timeout"), (Finding.REFUSED, "refused"), (Finding.FAILED, "failed by a")):
+        world.looks.findings["a"] = finding
+        await trio.sleep(1.5)
+        check = world.node("a").check
+        assert check is not None
+        assert check.text == text
+    assert world.node("a").health_since is not None

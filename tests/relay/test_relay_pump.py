@@ -25,7 +25,7 @@ from relay_tools import client_context, no_leak, server_context, settled, shake_
 
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import NODE_BYTES, Relayed
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side, Upgrade
+from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
 
@@ -705,3 +705,29 @@ async def test_a_flood_does_not_starve_the_others(certificate: Path, tls: bool) 
                 # A round trip of the quiet one costs no more than a few turns of the loud one.
                 assert carried - before < 20 * 2_000_000
                 nursery.cancel_scope.cancel()
+
+
+# --- one side is given up
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+async def test_a_side_that_is_dropped_holds_up_nothing(is_fast: bool) -> None:
+    """A node that has stopped reading: what it has not taken goes with it, and the client is read again."""
+    with no_leak(), plain_pair() as pair:
+        async with world() as it:
+            session = Passing(is_fast=is_fast, on_transfer=[Drop(Side.NODE), Send(Side.CLIENT, b"news")])
+            relayed = it.session(session, *pair.inner, buffer_bytes=4096)
+            write_until_full(pair.client)
+            await settled()
+            assert relayed.legs[Side.NODE].unsent
+            session.ended.add(Side.NODE)
+            relayed.transfer(ORDER)
+            assert await read(pair.client, 4) == b"news"
+            pair.client.setblocking(False)
+            await write(pair.client, b"x" * 1_000_000)
+            assert relayed.last_active > 0.0
+            pair.client.shutdown(socket.SHUT_WR)
+            await until(lambda: not it.running)
+        assert session.called == ["eof CLIENT"]
+        while pair.node.recv(65_536):
+            pass  # what it had taken, and then its end

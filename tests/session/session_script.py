@@ -27,7 +27,7 @@ from lxml import etree
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.commands import Asked, Close, Command, EndOutput, Event, Report, Send, Side, Upgrade
+from cxfr_proxy.session.commands import Asked, Close, Command, Drop, EndOutput, Event, Report, Send, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
 from cxfr_proxy.session.support import Support
@@ -359,6 +359,9 @@ class Script:
             case Report(event):
                 self._note("           reports", event)
                 self.events.append(event)
+            case Drop(side):
+                self._note("           drops:", command)
+                self._ended.add(side)
             case EndOutput(side):
                 self._note("           ends output:", command)
                 self._ended.add(side)

@@ -8,6 +8,7 @@ orders, ends of connections, errors of the node's and deadlines come in between.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from hypothesis import event, given, settings
@@ -38,7 +39,8 @@ from cxfr_proxy.session.session import State
 UP: Final = ["message", "iq", "presence", " ", "answer", "error", "sm", "close"]
 DOWN: Final = ["message", "iq", "presence", " ", "long", "forged", "sm", "close", "error"]
 ERRORS: Final = ["system-shutdown", "reset", "see-other-host", "conflict"]
-ORDERS: Final = [ELSEWHERE, HURRIED, Order(Trigger.NODE_LOST)]
+DEAD: Final = replace(ELSEWHERE, trigger=Trigger.NODE_DOWN, node_dead=True, resumes=False)
+ORDERS: Final = [ELSEWHERE, HURRIED, Order(Trigger.NODE_LOST), DEAD]
 OPENING: Final = [
     (Side.NODE, NODE_HEADER + FEATURES),
     (Side.CLIENT, AUTH),

@@ -1,0 +1,173 @@
+"""From what is seen of a node to whether it is up: a table of rules that is told the time.
+
+Two sources. *Checks* look at the node again and again; ``rise`` and ``fall`` of them in a row decide, as in HAProxy.
+*Sessions* meet it by the way (passive marks): what they say takes it out of placement at once, since another node is
+better for the next user in any case, but it takes checks to say what becomes of the sessions it has.
+
+=================================== ========= ============ =========================================================
+what is seen                        health    outlook      remarks
+=================================== ========= ============ =========================================================
+``fall`` bad checks in a row        down      failing      dead, if none of them brought an answer
+two refusals in a row               down      failing      it has closed its listener, so it is going
+one bad check, the first ever       down      as it was    it was up on trust alone
+no connection for a session         down      as it was    checks come at once
+sessions say that it is going       down      as it was    not up again within :data:`HOLD_SECONDS`
+logins fail one after the other     down      as it was    likewise
+one good check                      as it was good         nobody else leaves a node that answers again
+``rise`` good checks in a row       up        good         one, if it is new in the list
+=================================== ========= ============ =========================================================
+
+When it comes up, its weight grows back within ``slowstart``, in steps. A node that nobody has looked at counts as up:
+so it is when a proxy starts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from cxfr_proxy.cluster.members import Node
+from cxfr_proxy.cluster.nodes import Check, Health, Outlook
+
+REFUSALS: Final = 2
+"""In a row, and nobody listens there any more. One may be a restart of the listener alone."""
+HOLD_SECONDS: Final = 5.0
+"""How long the word of sessions counts more than checks: a node that stops is gone by then, or it was a restart so
+quick that nobody minds."""
+TOGETHER_SECONDS: Final = 2.0
+"""Words of two sessions that come within this time are about the node and not about a client."""
+FAILED_LOGINS: Final = 5
+"""In a row, without one that succeeds: one may be a client's own doing."""
+FAILED_LOGINS_SECONDS: Final = 10.0
+"""Within this time; what is older has been forgotten."""
+STEPS: Final = 20
+"""In which the weight of a node that has come back grows; HAProxy's are as many."""
+
+
+class Finding(StrEnum):
+    """What came of one look at a node."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    """Nobody listens there: the first thing a server does that stops, while its sessions live on."""
+    SILENT = "silent"
+    """Nothing came, within the time there was."""
+    FAILED = "failed"
+    """It answered, and not as it should."""
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Words of sessions that belong together, for none is long after the one before."""
+
+    count: int = 0
+    last: float = 0.0
+
+    def add(self, now: float, seconds: float) -> int:
+        self.count = self.count + 1 if now - self.last <= seconds else 1
+        self.last = now
+        return self.count
+
+
+class Vitals:
+    """Keeps ``health``, ``outlook`` and ``ramp`` of one node; ``now`` is of any one monotonic clock. ``new``: the node
+    takes nobody before it was seen."""
+
+    def __init__(self, node: Node, *, new: bool = False) -> None:
+        self.node = node
+        self._new = new
+        self._good = self._bad = self._refused = self._silent = 0  # checks in a row
+        self._seen = False  # well, at least once
+        self._going = _Streak()
+        self._logins = _Streak()
+        self._hold_until = -math.inf
+        self._up_since: float | None = None  # while the weight still grows
+        if new:
+            node.health = Health.DOWN
+
+    # --- checks
+
+    def checked(self, finding: Finding, now: float) -> None:
+        if finding is Finding.OK:
+            self._good += 1
+            self._bad = self._refused = self._silent = 0
+            self._on_good(now)
+        else:
+            self._good = 0
+            self._bad += 1
+            self._refused = self._refused + 1 if finding is Finding.REFUSED else 0
+            self._silent = self._silent + 1 if finding is Finding.SILENT else 0
+            self._on_bad(now)
+
+    def _on_good(self, now: float) -> None:
+        node = self.node
+        self._seen = True
+        node.outlook = Outlook.GOOD
+        needed = 1 if self._new or node.spec.check is Check.NONE else node.spec.rise
+        if node.health is Health.DOWN and now >= self._hold_until and self._good >= needed:
+            node.health, node.health_since = Health.UP, now
+            self._new = False
+            self._logins.count = self._going.count = 0
+            self._up_since = now
+            self.grow(now)
+
+    def _on_bad(self, now: float) -> None:
+        node = self.node
+        sure = self._bad >= node.spec.fall or self._refused >= REFUSALS
+        if sure or not self._seen:
+            self._mark_down(now)
+        if sure:
+            node.outlook = Outlook.DEAD if self._silent >= node.spec.fall else Outlook.FAILING
+
+    @property
+    def in_doubt(self) -> bool:
+        """The next checks may change something."""
+        if self.node.health is Health.UP:
+            return self._bad > 0
+        return self._good > 0 or self.node.outlook is Outlook.GOOD
+
+    # --- sessions
+
+    def connect_failed(self, now: float) -> None:
+        """A session could not be connected to it."""
+        if self.node.spec.check is Check.NONE:
+            self._hold_until = now + HOLD_SECONDS
+        self._mark_down(now)
+
+    def said_it_was_going(self, now: float, *, sessions: int) -> None:
+        """One of its ``sessions`` (this one included) was told so. A stream error can be meant for one client: it takes
+        two, or the only one."""
+        if self._going.add(now, TOGETHER_SECONDS) >= min(2, sessions):
+            self._hold_down(now)
+
+    def login_failed(self, now: float) -> None:
+        """It has ended a login by a fault of its own."""
+        if self._logins.add(now, FAILED_LOGINS_SECONDS) >= FAILED_LOGINS:
+            self._hold_down(now)
+
+    def login_worked(self) -> None:
+        self._logins.count = 0
+
+    def _hold_down(self, now: float) -> None:
+        self._hold_until = now + HOLD_SECONDS
+        self._mark_down(now)
+
+    def _mark_down(self, now: float) -> None:
+        self._good = 0
+        if self.node.health is Health.UP:
+            self.node.health, self.node.health_since = Health.DOWN, now
+            self._up_since, self.node.ramp = None, 1.0
+
+    # --- the weight of one that has come back
+
+    def grow(self, now: float) -> float | None:
+        """Set the node's ramp as it has to be now; when to call again, ``None``: no need to."""
+        since, slowstart = self._up_since, self.node.spec.slowstart
+        if since is None or now >= since + slowstart:
+            self._up_since, self.node.ramp = None, 1.0
+            return None
+        step = int((now - since) / slowstart * STEPS + 1e-9)  # as if on time, where the clock is a hair early
+        self.node.ramp = max(1, step) / STEPS
+        return since + (step + 1) * slowstart / STEPS
