@@ -108,6 +108,7 @@ class Service:
                 services.start_soon(self._mover.run)
                 task_status.started()
                 async with trio.open_nursery() as clients:
+                    self._server.tasks = clients
                     with self._listening:
                         await accept(listeners, self._serve, clients, self.room)
                     deadline = trio.current_time() + self._config.timeouts.hard_stop_after

@@ -12,7 +12,12 @@ from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.support import Support
+from cxfr_proxy.xmpp.login import Login
 from cxfr_proxy.xmpp.stream_management import Resumption
+
+
+def _nowhere_else(login: Login, domain: str, node: str) -> bool:
+    return False
 
 
 class State(Enum):
@@ -43,7 +48,7 @@ class Policy:
 
     ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
     the id that its client has; ``support``, what is known of its software. ``wrap_resumable_ids``: clients get ids of
-    the proxy's own.
+    the proxy's own. ``elsewhere`` says whether who logs in so at that domain belongs on another node than that.
     """
 
     timeouts: Timeouts
@@ -56,6 +61,7 @@ class Policy:
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE
     check_authzid: bool = True
+    elsewhere: Callable[[Login, str, str], bool] = _nowhere_else
 
 
 @dataclass(slots=True)

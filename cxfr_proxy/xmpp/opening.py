@@ -1,8 +1,9 @@
 """From a client's first byte to its full JID.
 
 Two readers, one after the other. :class:`ClientOpening` is the proxy's own part: the client's header is answered by the
-proxy itself as long as TLS has to come first. Then a node is dialled, both streams run, and :class:`Negotiation`
-watches the elements go by, SASL, SASL2, bind, resumption, changing only what has to change because TLS ends here.
+proxy itself as long as TLS has to come first, and, where all nodes would say the same (:mod:`.template`), until the
+client says who it is. Then a node is dialled, both streams run, and :class:`Negotiation` watches the elements go by,
+SASL, SASL2, bind, resumption, changing only what has to change because TLS ends here.
 
 Clients pipeline: header, ``<auth/>`` and more may come in one segment. So nothing is read beyond the element at hand,
 and after a SASL element of the client the rest waits until the node has answered, because the answer decides whether
@@ -16,7 +17,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
@@ -25,7 +26,8 @@ from lxml import etree
 from cxfr_proxy.errors import ClientError, RemoteError
 from cxfr_proxy.xmpp import authzid, features, introduction, names, stanza, usual_header
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
-from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.lane import Lane, Piece
+from cxfr_proxy.xmpp.login import Login, read_login
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.stanza import Element
 from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
@@ -138,6 +140,10 @@ def _context(root: Element, fault: type[RemoteError]) -> bytes:
     return f"<{root.prefix}:stream{declarations}>".encode()
 
 
+SHOWN: Final = _form(usual_header.CONTEXT, "stream")
+"""What matters of a header that the proxy has written itself."""
+
+
 # --- the proxy's own part
 
 
@@ -155,51 +161,84 @@ class BeginTls:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane."""
+    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane.
+
+    ``login`` ``None``: the client was shown nothing and waits for a node's header and features. Else it has got both
+    from the proxy, and this is what its first element says, which waits in the lane as well.
+    """
 
     header: StreamHeader
+    login: Login | None = None
 
 
-Step = Reply | BeginTls | Opened
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The client has ended its stream before it wanted anything of a node: send this, and close."""
+
+    data: bytes
+
+
+Step = Reply | BeginTls | Opened | Closed
 
 
 class ClientOpening:
     """The client's stream as long as the proxy answers it alone.
 
     ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, lower case; empty: any.
-    ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable.
+    ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable. ``template`` gives the
+    features to show to a client of a domain before it has a node; ``None``: it has to have one first.
+    ``offers_starttls``: a ``<starttls/>`` of the proxy's own is among them.
     """
 
-    def __init__(self, lane: Lane, *, tls_first: bool, domains: Collection[str], stream_id: str) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        tls_first: bool,
+        domains: Collection[str],
+        stream_id: str,
+        template: Callable[[str], bytes | None] = lambda _: None,
+        offers_starttls: bool = False,
+    ) -> None:
         self._lane = lane
         self._tls_first = tls_first
         self._domains = domains
         self._stream_id = stream_id
+        self._template = template
+        self._offers_starttls = offers_starttls
         self._header: StreamHeader | None = None
+        self._header_may_repeat = False  # some clients say it twice on direct TLS (QXmpp), and mean one stream
         self._answered = False
 
     def receive(self, data: bytes) -> list[Step]:
-        """Read on; the last step returned may be :class:`BeginTls` or :class:`Opened`, which end this opening.
+        """Read on; any last step but :class:`Reply` ends this opening.
 
         Raises :class:`ClientError`; :meth:`refuse` says what to send then.
         """
         self._lane.feed(data)
         steps: list[Step] = []
-        while (piece := self._lane.next()) is not None:
+        while (piece := self._next()) is not None:
             match piece.note:
                 case None:
                     continue
                 case Failure(condition=condition, text=text):
                     raise ClientError(condition, text)
+                case StreamEnd() if not self._tls_first:
+                    steps.append(Closed(stanza.STREAM_END))
                 case StreamEnd():
                     raise ClientError(StreamCondition.UNDEFINED_CONDITION, "the stream ended before it had begun")
                 case Header():
                     steps.append(self._on_header(piece.data))
                 case _:
-                    steps.append(self._on_element(piece.data))
+                    steps.append(self._on_element(piece))
             if not isinstance(steps[-1], Reply):
                 break
         return steps
+
+    def _next(self) -> Piece | None:
+        if self._header is not None and self._header_may_repeat:
+            self._header_may_repeat = not self._lane.skip(self._header.raw)
+        return self._lane.next()
 
     def _on_header(self, raw: bytes) -> Step:
         header = read_header(raw, ClientError)
@@ -210,16 +249,24 @@ class ClientOpening:
             raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
         if self._domains and header.to.lower() not in self._domains:
             raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
-        if not self._tls_first:
+        if self._tls_first:
+            return Reply(self._answer_header() + STARTTLS_FEATURES)
+        features = self._template(header.to)
+        if features is None:
             return Opened(header)
-        return Reply(self._answer_header() + STARTTLS_FEATURES)
+        self._header_may_repeat = True
+        return Reply(self._answer_header() + features)
 
-    def _on_element(self, data: bytes) -> Step:
+    def _on_element(self, piece: Piece) -> Step:
         header = self._header
         assert header is not None
-        if _parse(data, header, ClientError).tag == _STARTTLS:
+        element = _parse(piece.data, header, ClientError)
+        if element.tag == _STARTTLS and (self._tls_first or self._offers_starttls):
             return BeginTls()
-        raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
+        if self._tls_first:
+            raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
+        self._lane.put_back(piece)
+        return Opened(header, read_login(element, header.to or ""))
 
     def _answer_header(self) -> bytes:
         self._answered = True
@@ -234,7 +281,12 @@ class ClientOpening:
     def refuse(self, error: RemoteError) -> bytes:
         """The last bytes for a client that is not let in: a header if it had none, the error, the end."""
         header = b"" if self._answered else self._answer_header()
-        return header + stanza.stream_error(error.condition, error.text) + stanza.STREAM_END
+        return header + last_words(error)
+
+
+def last_words(error: RemoteError) -> bytes:
+    """For a client that has got a header of the proxy's own."""
+    return stanza.stream_error(error.condition, error.text) + stanza.STREAM_END
 
 
 # --- between client and node
@@ -270,6 +322,10 @@ class Passage:
     """The node's stream is over by an error with this condition, which is in ``forward``; empty: by one of ours."""
     redirect: str | None = None
     """Where that error sends the client, as the node wrote it."""
+    begins: Element | None = field(default=None, compare=False, repr=False)
+    """The ``<auth/>`` or ``<authenticate/>`` in ``forward``, where no exchange is under way with the node."""
+    greets: bool = False
+    """These are the node's stream features."""
 
 
 class Negotiation:
@@ -283,6 +339,7 @@ class Negotiation:
     """
 
     __slots__ = (
+        "_authenticating",
         "_authzid",
         "_features",
         "_iq_auth",
@@ -308,6 +365,7 @@ class Negotiation:
         self._offer_starttls = offer_starttls
         self._max_bytes = max_bytes
         self._authzid = authzid.AuthzidWatch() if check_authzid else None
+        self._authenticating = False  # an exchange has begun with the node, and not failed
         self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
@@ -366,7 +424,9 @@ class Negotiation:
             fault = self._authzid.begun(element, header.to or "")
             if fault is not None:
                 return Passage(answer=fault.failure(etree.QName(element).namespace or ""))
-        return Passage(forward=data, hold_client=True)
+        begins = None if self._authenticating else element
+        self._authenticating = True
+        return Passage(forward=data, hold_client=True, begins=begins)
 
     def _watch_iq_auth(self, iq: Element) -> None:
         query = stanza.child(iq, names.IQ_AUTH, "query")
@@ -401,6 +461,7 @@ class Negotiation:
             case names.SASL | names.SASL2, "failure":
                 if self._authzid is not None:
                     self._authzid.ended()
+                self._authenticating = False
                 refusal, self._refusal = self._refusal, b""
                 return Passage(forward=refusal or data, hold_client=False)
             case names.SASL | names.SASL2, local:
@@ -424,7 +485,7 @@ class Negotiation:
         if rewritten.unusable and not self._offer_starttls:
             # Without its STARTTLS nothing would be left, and the client would wait for ever.
             return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
-        return Passage(forward=rewritten.data)
+        return Passage(forward=rewritten.data, greets=True)
 
     def _on_sasl2_success(self, data: bytes, element: Element, position: int) -> Passage:
         passage = self._on_stream_management(data, element, position)

@@ -325,10 +325,11 @@ async def test_a_socket_is_given_back_for_starttls() -> None:
             relayed.transfer(ORDER)
             assert await read(pair.node) == b""
             await until(lambda: not it.running)
-            assert relayed.upgrade is pair.inner[0]
+            assert relayed.returned is not None
+            assert relayed.returned.sock is pair.inner[0]
             await write(pair.client, b"plain")
-            assert await read(relayed.upgrade, 5) == b"plain"
-            relayed.upgrade.close()
+            assert await read(relayed.returned.sock, 5) == b"plain"
+            relayed.returned.sock.close()
 
 
 # --- back-pressure
