@@ -75,6 +75,7 @@ class Node:
             self.wish = spec.wish
         if spec.address != self.spec.address:
             self.health = Health.UP  # what was seen at the old address says nothing about the new one
+            self.features = {}
         self.spec = spec
         self.removed = False
 

@@ -28,7 +28,7 @@ from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of this language. To be raised with every change."""
 
 
@@ -41,13 +41,15 @@ class BadMessage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving."""
+    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the stream
+    features that it greets clients with, by domain, as text."""
 
     spec: NodeSpec
     wish: Wish
     health: Health
     removed: bool
     stage: Stage
+    features: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +188,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class NodeDown:
-    """A connection to it, for that domain, failed."""
+    """A connection to it failed."""
 
     node: str
-    domain: str
     reason: str
 
 
@@ -198,6 +199,13 @@ class NodeGoing:
     """One of its sessions was told that it is going away."""
 
     node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A client has logged in for that domain, the first one of this worker's for it."""
+
+    domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +280,7 @@ Message = (
     | Report
     | NodeDown
     | NodeGoing
+    | Served
     | Answer
     | Stopped
     | Redirected

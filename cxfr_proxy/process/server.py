@@ -33,6 +33,7 @@ from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
+from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import raise_descriptor_limit
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
@@ -62,7 +63,7 @@ class Proxy:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
-        self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=next(iter(config.domain), None))
+        self._checks = Checks(self._cluster, partial(look, self._dialer), self._on_node_up, domains=config.domain)
         self._placement = Placement(self._cluster, config.policies)
         self._mover = Mover(
             self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain

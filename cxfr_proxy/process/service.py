@@ -165,6 +165,7 @@ class Service:
         match event:
             case BoundTo(full_jid):
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
+                self._checks.served(session.domain.lower())
                 self._place_right(relayed)
             case NodeLost(reason):
                 if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:

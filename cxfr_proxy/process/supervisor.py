@@ -59,6 +59,7 @@ from cxfr_proxy.process.messages import (
     Remembered,
     Report,
     Resumable,
+    Served,
     Setup,
     Stopped,
     Want,
@@ -69,6 +70,7 @@ from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind_shared
+from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.tls import ServerCertificates, development_certificate
 from cxfr_proxy.session.mover_drains import OwnPace
@@ -103,7 +105,12 @@ class Supervisor:
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
         self._checks = Checks(
-            self._cluster, self._dialer, self._node_changed, self._node_changed, domain=next(iter(config.domain), None)
+            self._cluster,
+            partial(look, self._dialer),
+            self._node_changed,
+            self._node_changed,
+            on_features=self.tell_nodes,
+            domains=config.domain,
         )
         self.fleet = Fleet(config.workers)
         self._memory = Memory(config.redirect_window)
@@ -199,10 +206,12 @@ class Supervisor:
                 self._grants.wanted()
             case PutBack(tokens):
                 self._grants.put_back(tokens)
-            case NodeDown(name, domain, reason) if name in self._cluster:
-                self._checks.connect_failed(self._cluster.get(name), domain, reason)
+            case NodeDown(name, reason) if name in self._cluster:
+                self._checks.connect_failed(self._cluster.get(name), reason)
             case NodeGoing(name) if name in self._cluster:
                 self._checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
+            case Served(domain):
+                self._checks.served(domain)
             case NodeDown() | NodeGoing():
                 pass  # it was forgotten meanwhile
             case Redirected() | Resumable() | Lost() | Learned():
@@ -236,6 +245,7 @@ class Supervisor:
                     node.health,
                     node.removed,
                     self._drainer.stage(node.name),
+                    {domain: features.decode() for domain, features in node.features.items()},
                 )
                 for node in self._cluster
             )

@@ -53,6 +53,7 @@ from cxfr_proxy.process.messages import (
     Remembered,
     Report,
     Resumable,
+    Served,
     Setup,
     Stop,
     Stopped,
@@ -140,13 +141,19 @@ class _Told:
 
     def __init__(self, post: Callable[[Message], None]) -> None:
         self._post = post
+        self._served: set[str] = set()  # as many as nodes have domains
 
-    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
+    def connect_failed(self, node: Node, reason: str) -> None:
         node.health = Health.DOWN
-        self._post(NodeDown(node.name, domain, reason))
+        self._post(NodeDown(node.name, reason))
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         self._post(NodeGoing(node.name))
+
+    def served(self, domain: str) -> None:
+        if domain not in self._served:
+            self._served.add(domain)
+            self._post(Served(domain))
 
 
 def mirror(cluster: Cluster, told: Nodes) -> None:
@@ -157,6 +164,7 @@ def mirror(cluster: Cluster, told: Nodes) -> None:
             node = cluster.get(state.spec.name)
             node.set_wish(state.wish)
             node.health = state.health
+            node.features = {domain: features.encode() for domain, features in state.features.items()}
     known = {state.spec.name for state in told.nodes}
     for node in cluster:
         if node.name not in known:

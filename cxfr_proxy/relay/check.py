@@ -14,21 +14,23 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.cluster.nodes import Health, NodeSpec
 from cxfr_proxy.events import emit
-from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.probe import Look
 
 INTERVAL_SECONDS: Final = 2.0
 """HAProxy's ``inter``."""
 FALL: Final = 2
 """Failures in a row: one may be a lost packet or a full backlog."""
+CHECK_SECONDS: Final = 2.0
+"""As long as between two checks: who takes longer is not well."""
 GOING_SECONDS: Final = 5.0
 """A node that stops is gone by then, or it was a restart so quick that nobody minds."""
 _TOGETHER_SECONDS: Final = 2.0
@@ -48,11 +50,20 @@ class _Going:
 class Informed(Protocol):
     """Who wants to know what sessions learn about their nodes."""
 
-    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
-        """A session for that domain could not be connected to it."""
+    def connect_failed(self, node: Node, reason: str) -> None:
+        """A session could not be connected to it."""
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         """One of its ``sessions`` (this one included) was told so by a stream error."""
+
+    def served(self, domain: str) -> None:
+        """A client has logged in for that domain."""
+
+
+class Looking(Protocol):
+    """:func:`~cxfr_proxy.relay.probe.look`, by a certain dialer."""
+
+    def __call__(self, spec: NodeSpec, domain: str | None, *, seconds: float) -> Awaitable[Look]: ...
 
 
 class Checks:
@@ -61,25 +72,32 @@ class Checks:
     def __init__(
         self,
         cluster: Cluster,
-        dialer: Dialer,
+        look: Looking,
         on_up: Callable[[Node], None],
         on_down: Callable[[Node], None] | None = None,
         *,
-        domain: str | None = None,
+        on_features: Callable[[], None] = lambda: None,
+        domains: Sequence[str] = (),
     ) -> None:
         self._cluster = cluster
-        self._dialer = dialer
+        self._look = look
         self._on_up = on_up
         self._on_down = on_down
-        self._domain = domain  # one that is served, to check certificates against; None: wait for a client to name one
+        self._on_features = on_features
+        self._domains = tuple(domains)  # that are served; none: wait for a client to name one
         self._going: dict[str, _Going] = {}
         self._failures: Counter[str] = Counter()
         self._now_please = trio.Event()
 
-    def connect_failed(self, node: Node, domain: str, reason: str) -> None:
-        """A session for that domain could not be connected to it."""
-        self._domain = self._domain or domain
+    def connect_failed(self, node: Node, reason: str) -> None:
+        """A session could not be connected to it."""
         self._mark_down(node, reason)
+
+    def served(self, domain: str) -> None:
+        """A client has logged in for that domain. What it says before may be any nonsense."""
+        if not self._domains:
+            self._domains = (domain,)
+            self._now_please.set()
 
     def expect(self, node: Node) -> None:
         """A node that has just appeared: not to be used before it was seen, which is tried at once."""
@@ -116,7 +134,12 @@ class Checks:
                 await self._now_please.wait()
 
     async def _probe(self, node: Node) -> None:
-        fault = await self._dialer.probe(node.spec, self._domain)
+        fault: str | None = None
+        for domain in node.spec.domain or self._domains or (None,):
+            seen = await self._look(node.spec, domain, seconds=CHECK_SECONDS)
+            fault = fault or seen.reason
+            if domain is not None:
+                self._keep_features(node, domain, seen.features)
         if fault is not None:
             self._failures[node.name] += 1
             if self._failures[node.name] >= FALL:
@@ -129,6 +152,12 @@ class Checks:
             self._going.pop(node.name, None)
             emit(_log, "node-up", node=node.name)
             self._on_up(node)
+
+    def _keep_features(self, node: Node, domain: str, features: bytes | None) -> None:
+        """What it was last seen to greet with stands while it can't be seen."""
+        if features is not None and node.features.get(domain) != features:
+            node.features[domain] = features
+            self._on_features()
 
     def _is_going(self, node: Node) -> bool:
         going = self._going.get(node.name)

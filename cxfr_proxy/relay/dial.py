@@ -14,27 +14,33 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 import trio
-from lxml import etree
 
+from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, NodeError
 from cxfr_proxy.relay import proxy_protocol
 from cxfr_proxy.relay.endpoint import Endpoint
+from cxfr_proxy.relay.own_stream import OwnStream
 from cxfr_proxy.relay.proxy_protocol import Peer
 from cxfr_proxy.relay.tls import node_context, node_name
-from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.framing import Element, Header
-from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _SocketAddress = tuple[int, Any]
 """An address family, and an address in the form that sockets of this family take."""
-_STARTTLS: Final = f"<starttls xmlns='{names.TLS}'/>".encode()
+
+_FINDINGS: Final = {
+    errno.ECONNREFUSED: Finding.REFUSED,
+    errno.ENOENT: Finding.REFUSED,  # a unix socket that was taken away
+    errno.ETIMEDOUT: Finding.SILENT,
+    errno.EHOSTUNREACH: Finding.SILENT,
+    errno.EHOSTDOWN: Finding.SILENT,
+    errno.ENETUNREACH: Finding.SILENT,
+}
+"""What the system's answer to a connection says about the node."""
 
 
 class Dialer:
@@ -73,7 +79,7 @@ class Dialer:
             if spec.tls is not NodeTls.NONE:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
-                        await self._ask_for_tls(endpoint, domain)
+                        await self.own_stream(endpoint).ask_for_tls(domain)
                     await endpoint.start_tls(
                         self._context(spec), server_side=False, server_hostname=node_name(spec, domain)
                     )
@@ -86,20 +92,9 @@ class Dialer:
             raise
         return endpoint
 
-    async def probe(self, spec: NodeSpec, domain: str | None) -> str | None:
-        """Connect as for a session and hang up; why that failed, ``None`` where it worked.
-
-        ``domain`` ``None``: no client has named one yet. STARTTLS needs one for its stream, and TLS of both kinds a
-        name to check, which ``verify-name=`` may be; without, it is not tried.
-        """
-        if domain is None and (spec.tls is NodeTls.STARTTLS or spec.verify_name is None):
-            spec = replace(spec, tls=NodeTls.NONE)
-        try:
-            endpoint = await self.dial(spec, domain or "", client=None, proxy=None, resolve=True)
-        except NodeError as exc:
-            return exc.text
-        endpoint.close()
-        return None
+    def own_stream(self, endpoint: Endpoint) -> OwnStream:
+        """A stream of the proxy's own on a connection to a node."""
+        return OwnStream(endpoint, self._limits)
 
     def check_files(self, specs: Iterable[NodeSpec]) -> None:
         """Read the files with CA certificates that the nodes name. Raises :class:`ConfigError`."""
@@ -128,34 +123,6 @@ class Dialer:
             endpoint = Endpoint.from_stream(await trio.open_tcp_stream(address.host, address.port))
         self._answered[address] = (endpoint.sock.family, endpoint.sock.getpeername())
         return endpoint
-
-    async def _ask_for_tls(self, endpoint: Endpoint, domain: str) -> None:
-        """STARTTLS as a client does it, RFC 6120 section 5.4, with a stream of the proxy's own."""
-        lane = Lane(max_element_bytes=self._limits.max_element_down, max_depth=self._limits.max_depth)
-        await endpoint.send_all(stanza.stream_header(to=domain, from_=None, stream_id=None))
-        header = await self._expect(endpoint, lane, Header, b"")
-        features = await self._expect(endpoint, lane, Element, header)
-        if stanza.child(stanza.parse(features, header), names.TLS, "starttls") is None:
-            raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the node does not offer STARTTLS")
-        await endpoint.send_all(_STARTTLS)
-        answer = stanza.parse(await self._expect(endpoint, lane, Element, header), header)
-        if etree.QName(answer).localname != "proceed":
-            raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the node refused STARTTLS")
-        if lane.take_unread():
-            raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the node sent plain bytes behind <proceed/>")
-
-    async def _expect(self, endpoint: Endpoint, lane: Lane, kind: type[Header | Element], header: bytes) -> bytes:
-        while True:
-            piece = lane.next()
-            if piece is None:
-                data = await endpoint.receive_some()
-                if not data:
-                    raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the node closed the connection")
-                lane.feed(data)
-            elif isinstance(piece.note, kind):
-                return piece.data
-            elif piece.note is not None:
-                raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the node's stream ended before STARTTLS")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -208,11 +175,28 @@ def _why(exc: BaseException) -> str:
 
 
 def _reason(exc: OSError) -> str:
+    first = _first(exc)
+    if isinstance(first, socket.gaierror) or first.errno is None:
+        return first.strerror or "unknown reason"
+    return os.strerror(first.errno)
+
+
+def _first(exc: OSError) -> OSError:
     """The bare reason. trio's own ``OSError`` and its text name the address; behind it are the cause, or several."""
     cause: BaseException | None = exc.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    first = cause if isinstance(cause, OSError) else exc
-    if isinstance(first, socket.gaierror) or first.errno is None:
-        return first.strerror or "unknown reason"
-    return os.strerror(first.errno)
+    return cause if isinstance(cause, OSError) else exc
+
+
+def finding(error: NodeError) -> Finding:
+    """What a failed :meth:`Dialer.dial` says about the node."""
+    match error.__cause__:
+        case trio.TooSlowError():
+            return Finding.SILENT
+        case OSError() as exc:
+            first = _first(exc)
+            if isinstance(first, socket.gaierror):
+                return Finding.FAILED
+            return _FINDINGS.get(first.errno or 0, Finding.FAILED)
+    return Finding.FAILED

@@ -236,7 +236,7 @@ class ClientServer:
                     endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
             except NodeError as exc:
                 self._registry.of_node(node.name).connect_failures += 1
-                self._checks.connect_failed(node, header.to or "", exc.text)
+                self._checks.connect_failed(node, exc.text)
                 continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")

@@ -44,6 +44,7 @@ from cxfr_proxy.process.messages import (
     Remembered,
     Report,
     Resumable,
+    Served,
     Setup,
     Stop,
     Stopped,
@@ -128,6 +129,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(PutBack, ints),
     st.builds(Report, counts),
     st.builds(NodeDown, texts, texts),
+    st.builds(Served, texts),
     st.builds(NodeGoing, texts),
     st.builds(
         Answer,

@@ -45,7 +45,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
         assert first.setup.development_certificate == second.setup.development_certificate
         it.supervisor.operations.drain("node1")
-        first.channel.post(NodeDown("node2", "example.org", "connection refused"))
+        first.channel.post(NodeDown("node2", "connection refused"))
         first.channel.post(Redirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
@@ -274,11 +274,20 @@ def test_a_worker_mirrors_the_list() -> None:
     specs = parse_nodes("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3", "nodes.txt")
     cluster = Cluster(specs)
     told = [NodeState(spec, Wish.READY, Health.UP, removed=False, stage=Stage.ALL) for spec in specs]
-    mirror(cluster, Nodes((NodeState(specs[0], Wish.MAINT, Health.DOWN, removed=False, stage=Stage.ALL), told[1])))
+    mirror(
+        cluster,
+        Nodes(
+            (
+                NodeState(specs[0], Wish.MAINT, Health.DOWN, removed=False, stage=Stage.ALL, features={"x": "<é/>"}),
+                told[1],
+            )
+        ),
+    )
     assert [(node.name, node.wish, node.health) for node in cluster] == [
         ("a", Wish.MAINT, Health.DOWN),
         ("b", Wish.READY, Health.UP),
     ]
+    assert cluster.get("a").features == {"x": "<é/>".encode()}
     mirror(cluster, Nodes((told[0], NodeState(specs[1], Wish.READY, Health.UP, removed=True, stage=Stage.ALL))))
     assert [(node.name, node.removed, node.leaving) for node in cluster] == [("a", False, False), ("b", True, True)]
 

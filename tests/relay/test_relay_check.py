@@ -6,30 +6,35 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, parse_nodes
 from cxfr_proxy.relay.check import FALL, GOING_SECONDS, INTERVAL_SECONDS, Checks
+from cxfr_proxy.relay.probe import Look
 
 
-class FakeDialer:
-    """Says of each node what the test wants: ``None`` for reached."""
+class FakeLooks:
+    """Finds of each node what the test wants: ``None`` for reached."""
 
     def __init__(self) -> None:
         self.faults: dict[str, str | None] = {}
         self.asked: list[tuple[str, str | None]] = []
 
-    async def probe(self, spec: NodeSpec, domain: str | None) -> str | None:
+    async def look(self, spec: NodeSpec, domain: str | None, *, seconds: float) -> Look:
         await trio.lowlevel.checkpoint()
         self.asked.append((spec.name, domain))
-        return self.faults.get(spec.name)
+        fault = self.faults.get(spec.name)
+        if fault is not None:
+            return Look(Finding.FAILED, fault)
+        return Look(Finding.OK, features=f"<features>{domain}</features>".encode() if domain is not None else None)
 
 
 class World:
     def __init__(self) -> None:
         self.cluster = Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
-        self.dialer = FakeDialer()
+        self.dialer = FakeLooks()
         self.up: list[str] = []
-        self.checks = Checks(self.cluster, self.dialer, lambda node: self.up.append(node.name))  # type: ignore[arg-type]
+        self.checks = Checks(self.cluster, self.dialer.look, lambda node: self.up.append(node.name))
 
     def health(self, name: str) -> Health:
         return self.cluster.get(name).health
@@ -55,12 +60,20 @@ async def test_a_node_is_down_after_failures_in_a_row_and_up_after_one_success(w
     assert world.up == ["a"]
 
 
-async def test_a_session_s_failure_counts_at_once_and_names_a_domain_to_check(world: World) -> None:
+async def test_a_session_s_failure_counts_at_once(world: World) -> None:
     world.dialer.faults["a"] = "refused"
-    world.checks.connect_failed(world.cluster.get("a"), "example.org", "refused")
+    world.checks.connect_failed(world.cluster.get("a"), "refused")
     assert world.health("a") is Health.DOWN
-    await trio.sleep(INTERVAL_SECONDS * 1.5)
-    assert ("a", "example.org") in world.dialer.asked
+
+
+async def test_the_first_domain_somebody_logs_in_to_is_asked_for(world: World) -> None:
+    await trio.sleep(0.1)
+    assert world.cluster.get("a").features == {}
+    world.checks.served("example.org")
+    world.checks.served("other.example")
+    await trio.sleep(0.1)
+    assert set(world.dialer.asked[-2:]) == {("a", "example.org"), ("b", "example.org")}
+    assert world.cluster.get("a").features == {"example.org": b"<features>example.org</features>"}
 
 
 async def test_a_node_that_is_going_is_left_alone_for_a_while(world: World) -> None:

@@ -222,6 +222,8 @@ STEPS: dict[str, list[tuple[bytes, ...]]] = {
     "the node closed the connection": [(), (HEADER,), (b"<stream:stre",)],
     "the node does not offer STARTTLS": [
         (HEADER + b"<stream:features/>",),
+    ],
+    "the node answered localhost by the stream error host-unknown": [
         (HEADER + b"<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",),
     ],
     "the node refused STARTTLS": [
@@ -231,12 +233,13 @@ STEPS: dict[str, list[tuple[bytes, ...]]] = {
         (HEADER + FEATURES, PROCEED + b"<x/>"),
         (HEADER + FEATURES, PROCEED + b" "),
     ],
-    "the node's stream ended before STARTTLS": [
-        (HEADER + b"</stream:stream>",),
+    "the node ended the stream at once": [(HEADER + b"</stream:stream>",)],
+    "the node's stream can't be read: ": [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n",),
         (HEADER + b"<!-- no -->",),
         (HEADER + b"<a>" + b"x" * 2_000_000,),
     ],
+    "the node sent no stream features": [(HEADER + b"<message/>",)],
 }
 
 
@@ -249,7 +252,7 @@ async def test_a_node_that_fails_at_a_step_of_starttls(
             await dialer.dial(
                 node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY
             )
-    assert caught.value.text == text
+    assert caught.value.text.startswith(text)
 
 
 @pytest.mark.parametrize(
@@ -306,32 +309,6 @@ async def test_cancelled(dialer: Dialer, certificate: Path, tls: NodeTls) -> Non
         await until(lambda: open_descriptors() == before)  # the node's end too, once ours is closed
 
 
-async def test_probe(dialer: Dialer, autojump_clock: trio.testing.MockClock) -> None:
-    autojump_clock.autojump_threshold = 0.05
-    async with peer(listen_only) as port:
-        assert await dialer.probe(node(port), None) is None
-    with no_leak():
-        assert await dialer.probe(node(port), None) is not None
-
-
-@pytest.mark.parametrize("domain", ["localhost", None])
-async def test_a_probe_asks_for_a_domain_that_is_served(dialer: Dialer, certificate: Path, domain: str | None) -> None:
-    """Not for the name in the node's certificate, which may be none; without any, it only connects."""
-    asked: list[bytes] = []
-
-    async def serve(stream: trio.SocketStream) -> None:
-        async with stream:
-            asked.append(bytes(await stream.receive_some()))
-
-    async with peer(serve) as port:
-        spec = node(port, NodeTls.STARTTLS, ca=str(certificate), verify_name="node1.internal")
-        fault = await dialer.probe(spec, domain)
-        await until(lambda: asked)
-    assert (fault is None) is (domain is None)
-    assert (b'to="localhost"' in asked[0]) is (domain is not None)
-    assert b"node1.internal" not in asked[0]
-
-
 # --- names
 
 
@@ -359,7 +336,7 @@ async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: 
         await connect(dialer, spec)
         await connect(dialer, spec)
         assert resolved == ["localhost"]
-        assert await dialer.probe(spec, None) is None
+        (await dialer.dial(spec, "localhost", client=None, proxy=None, resolve=True)).close()
         assert resolved == ["localhost"] * 2
         await connect(dialer, spec)
         assert len(resolved) == 2
