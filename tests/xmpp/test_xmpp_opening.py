@@ -425,7 +425,7 @@ def test_prefixes_without_end() -> None:
 
 def test_features_are_rewritten_and_unchanged_ones_pass_byte_by_byte() -> None:
     odd = f"<stream:features ><bind  xmlns=\"{names.BIND}\"></bind>\n<x:y xmlns:x='urn:z'/></stream:features>"
-    assert down(Negotiation(), odd) == Passage(forward=odd.encode())
+    assert down(Negotiation(), odd) == Passage(forward=odd.encode(), greets=True)
     stripped = f"<stream:features>{STARTTLS}<bind xmlns='{names.BIND}'/></stream:features>"
     passage = down(Negotiation(), stripped)
     assert [child.tag for child in etree.fromstring(passage.forward)] == [f"{{{names.BIND}}}bind"]
