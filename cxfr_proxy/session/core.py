@@ -147,7 +147,9 @@ class SessionCore:
         self._chosen = chosen  # None as well: the node has begun what no other could go on with
         self._greeted = chosen is not None  # the client was, so the node's header and features are not for it
         self._header_to_client = SHOWN if self._greeted else None  # the node's, or the proxy's
-        self._header_may_repeat = True  # some clients say it twice on direct TLS (QXmpp), and mean one stream
+        self._header_may_repeat = (
+            not self._greeted
+        )  # some clients say it twice on direct TLS (QXmpp), and mean one stream
         self._header_due = not self._greeted  # the client's current stream has not got its header yet
         self._features_due = not self._greeted  # nor has it got the node's features
         self._answer_due = b""  # to what it asked for before it knew them

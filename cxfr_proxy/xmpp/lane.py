@@ -235,7 +235,7 @@ class Lane:
 
     def skip(self, data: bytes) -> bool:
         """Drop ``data`` if it is what comes next; whether it was."""
-        if not self._unread.startswith(data):
+        if self._again is not None or not self._unread.startswith(data):
             return False
         self._unread = self._unread[len(data) :]
         return True
