@@ -153,7 +153,7 @@ class SessionCore:
         self._header_due = not self._greeted  # the client's current stream has not got its header yet
         self._features_due = not self._greeted  # nor has it got the node's features
         self._answer_due = b""  # to what it asked for before it knew them
-        self._hold_client = False
+        self._hold_client = self._greeted
         # In: its connection may still bring something. Out: its stream may still be written to.
         self._client_in = self._client_out = self._node_in = self._node_out = True
         self._client_ended = False  # it has said </stream:stream>

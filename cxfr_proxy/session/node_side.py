@@ -119,7 +119,8 @@ class NodeSide(ClientSide):
                     self._swallow_down(position)
             return
         if self._greeted and passage.greets:
-            self._greeted, passage.forward = False, b""
+            self._greeted = False
+            passage.forward, passage.hold_client = b"", False
         elif passage.forward and header is not self._header_to_client:
             self._fit_to_header(passage, header)
         self._pass_node(passage)

@@ -1,7 +1,6 @@
 """Real clients in front of real nodes get their node by who logs in: nobody has to be moved to where he belongs.
 
-slixmpp says ``from`` in no header; both libraries log in by SCRAM. The proxy sends the login right behind the header,
-without waiting for features. Who is where is read from the taps, and who belongs where from the nodes file.
+slixmpp says ``from`` in no header; both libraries log in by SCRAM. Who is where is read from the taps, and who belongs where from the nodes file.
 """
 
 from __future__ import annotations
