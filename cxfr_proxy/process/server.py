@@ -20,7 +20,7 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.sources.file import NodesFile
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
@@ -35,6 +35,7 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
 from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import raise_descriptor_limit
+from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
@@ -63,7 +64,14 @@ class Proxy:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
-        self._checks = Checks(self._cluster, partial(look, self._dialer), self._on_node_up, domains=config.domain)
+        self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
+        self._checks = Checks(
+            self._cluster,
+            partial(look, self._dialer),
+            self._on_node_up,
+            on_features=self._compare_features,
+            domains=config.domain,
+        )
         self._placement = Placement(self._cluster, config.policies)
         self._mover = Mover(
             self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
@@ -138,6 +146,11 @@ class Proxy:
 
     def _on_node_up(self, node: Node) -> None:
         self._mover.look_again()
+        self._compare_features()
+
+    def _compare_features(self) -> None:
+        if self._config.route is Route.LOGIN:
+            self._templates.compare()
 
     def _on_drain(self, what: str, drain: Drain) -> None:
         say_of_drain(what, drain, self.registry.of_node(drain.node))

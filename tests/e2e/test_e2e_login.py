@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import HEADER, Raw, connect, in_process, nodes_file, running, until
+from e2e_proxy import HEADER, Raw, command, connect, in_process, nodes_file, running, until
 from e2e_workers import world as workers_world
 
 from cxfr_proxy.cluster.members import Cluster
@@ -27,7 +27,9 @@ from cxfr_proxy.demo.node import DemoNode, Stop
 from cxfr_proxy.demo.wire import Address, Header
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.session.commands import Reason
 from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.stanza import Element, serialize
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 pytestmark = pytest.mark.usefixtures("engines")
@@ -64,7 +66,7 @@ class World:
     nodes: Sequence[DemoNode]
     certificate: DemoCertificate
     placement: Placement
-    logged: list[logging.LogRecord] = field(default_factory=list)
+    logged: list[logging.LogRecord]
 
     async def raw(self, *, tls: bool = True) -> Raw:
         return await connect(self.address, self.certificate.client_context() if tls else None)
@@ -105,12 +107,26 @@ class World:
 
 
 class _Keep(logging.Handler):
-    def __init__(self, into: list[logging.LogRecord]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._into = into
+        self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._into.append(record)
+        self.records.append(record)
+
+
+@contextmanager
+def _log_kept() -> Iterator[list[logging.LogRecord]]:
+    """All of it, whatever its level."""
+    logger, keep = logging.getLogger("cxfr_proxy"), _Keep()
+    before = logger.level
+    logger.addHandler(keep)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield keep.records
+    finally:
+        logger.removeHandler(keep)
+        logger.setLevel(before)
 
 
 @asynccontextmanager
@@ -145,21 +161,14 @@ async def world(
             control=directory / "c.sock",
             timeouts=timeouts or Timeouts(see_other_host_timeout=0.5, node_close_timeout=1.0),
         )
-        async with in_process(config) as (proxy, address):
-            placement = Placement(Cluster(parse_nodes(file.read_text(), "nodes.txt")))
-            it = World(proxy, address, nodes, certificate, placement)
-            logger, keep = logging.getLogger("cxfr_proxy"), _Keep(it.logged)
-            before = logger.level
-            logger.addHandler(keep)
-            logger.setLevel(logging.DEBUG)
-            try:
+        placement = Placement(Cluster(parse_nodes(file.read_text(), "nodes.txt")))
+        with _log_kept() as logged:
+            async with in_process(config) as (proxy, address):
+                it = World(proxy, address, nodes, certificate, placement, logged)
                 yield it
-            finally:
-                logger.removeHandler(keep)
-                logger.setLevel(before)
-            assert not it.proxy.registry.transfers, "nobody had to be moved"
-            for secret in (PASSWORD, *(encoded(f"\0user{number}\0{PASSWORD}") for number in range(100))):
-                assert secret not in it.log()
+                assert not it.proxy.registry.transfers, "nobody had to be moved"
+        for secret in (PASSWORD, *(encoded(f"\0user{number}\0{PASSWORD}") for number in range(100))):
+            assert secret not in it.log()
 
 
 async def bind(raw: Raw, user: str, first: str | None = None) -> None:
@@ -215,11 +224,7 @@ async def test_all_in_one_flight(tmp_path: Path, certificate: DemoCertificate) -
 async def test_nodes_that_differ(tmp_path: Path, certificate: DemoCertificate) -> None:
     """Said once, and routed as the client connects: its from counts, and nothing of its login."""
     async with world(tmp_path, certificate, extra=("", REGISTER, "")) as it:
-        while "features-differ" not in it.log():
-            raw = await it.raw()
-            await raw.open()
-            assert it.proxy.registry, "the node's own features"
-            await raw.close()
+        await until(lambda: "features-differ" in it.log())
         user = it.user_of("node2")
         raw = await it.raw()
         await raw.open(HEADER.replace(b"to=", f"from='{user}@localhost' to=".encode()))
@@ -255,7 +260,7 @@ async def test_a_wrong_password_and_then_somebody_else(tmp_path: Path, certifica
         await bind(raw, three)
         assert it.node_of(three) == "node3"
         await until(lambda: len(it.proxy.registry) == 1, "the others are over")
-        assert it.proxy.registry.ended["rerouted"] == 3  # type: ignore[index]
+        assert it.proxy.registry.ended[Reason.REROUTED] == 3
         assert it.proxy.registry.connections == 1
         await raw.close()
         await until(lambda: it.proxy.registry.connections == 0)
@@ -423,6 +428,75 @@ async def test_starttls_on_offer(tmp_path: Path, certificate: DemoCertificate) -
         user = it.user_of("node3")
         await bind(raw, user)
         assert it.node_of(user) == "node3"
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        plain("user1").replace("</auth>", "</response>"),
+        plain("user1").replace("</auth>", "&x;</auth>"),
+        plain("user1").replace("<auth", "<x:auth").replace("</auth", "</x:auth"),
+        plain("user1").replace("</auth>", "x" * 9000 + "</auth>"),
+        encoded(f"\0user1\0{PASSWORD}"),
+        plain("user1").replace("</auth>", "*</auth>"),
+        plain("user1\0x"),
+        plain("user1\xff"),
+        plain("user1").replace("PLAIN", PASSWORD),
+        plain("user1").replace("auth", "starttls"),
+        plain("user1", "x") + plain("user2").replace("</auth>", "</a>"),
+        authenticate("user1").replace("</init", "<x/></init"),
+        authenticate("user1").replace("PLAIN", "EXTERNAL"),
+        plain("romeo\0user1"),
+        plain("user1") + "<<",
+        plain("user1") + HEADER.decode().replace("localhost", PASSWORD),
+        plain("user1").replace("<auth", f"<auth {PASSWORD}='<'"),
+    ],
+)
+@pytest.mark.parametrize("route", list(Route))
+async def test_no_fault_tells_a_password(
+    tmp_path: Path, certificate: DemoCertificate, element: str, route: Route
+) -> None:
+    """Neither to the log, of which :func:`world` keeps all, nor to the client."""
+    async with world(tmp_path, certificate, route=route) as it:
+        raw = await it.greeted() if route is Route.LOGIN else await it.raw()
+        if route is Route.CONNECT:
+            await raw.open()
+        await raw.send(element)
+        incoming = await raw.read()
+        assert not isinstance(incoming, Element) or PASSWORD not in serialize(incoming).decode()
+        await raw.close()
+        await until(lambda: not it.proxy.registry.connections)
+
+
+async def test_unknown_users_are_answered_like_known_ones(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """One is logged in, one has a session to resume, of one nothing is known: nobody can tell by the answer."""
+    async with world(tmp_path, certificate) as it:
+        known, lost, unknown = it.user_of("node1"), it.user_of("node2"), it.user_of("node3")
+        bound = await it.greeted()
+        await bind(bound, known)
+        it.proxy.registry.remember_lost(f"{lost}@localhost", "192.0.2.1", "node3", trio.current_time())
+        answers = set()
+        for user in (known, lost, unknown):
+            raw = await it.greeted()
+            await raw.send(plain(user, "x"))
+            answers.add(await raw.xml())
+            await raw.send(plain(user, "x") + plain(known, "x"))
+            answers.add(await raw.xml() + await raw.xml())
+            await raw.close()
+            await until(lambda: len(it.proxy.registry) == 1)
+        assert len(answers) == 2
+
+
+async def test_workers_say_once_that_nodes_differ(tmp_path: Path, certificate: DemoCertificate) -> None:
+    nodes = [DemoNode("node1"), DemoNode("node2", extra_features=REGISTER)]
+    async with running(*nodes) as nursery:
+        options = ("--domain", "localhost", "--starttls", "off", "--workers", "2")
+        async with command(nursery, tmp_path, nodes_file(tmp_path, nodes), *options) as proxy:
+            await proxy.event("features-differ")
+            for number in range(8):
+                raw = await connect(proxy.address)
+                await raw.log_in(f"user{number}", PASSWORD)
+            assert len(proxy.events("features-differ")) == 1
 
 
 async def test_workers(tmp_path: Path, certificate: DemoCertificate) -> None:

@@ -1,6 +1,7 @@
 """Real clients in front of real nodes get their node by who logs in: nobody has to be moved to where he belongs.
 
-slixmpp says ``from`` in no header; both libraries log in by SCRAM. Who is where is read from the taps, and who belongs where from the nodes file.
+slixmpp says ``from`` in no header; both libraries log in by SCRAM. Who is where is read from the taps, and who belongs
+where from the nodes file.
 """
 
 from __future__ import annotations

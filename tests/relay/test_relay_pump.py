@@ -332,6 +332,22 @@ async def test_a_socket_is_given_back_for_starttls() -> None:
             relayed.returned.sock.close()
 
 
+async def test_what_a_client_has_not_taken_goes_back_with_its_socket() -> None:
+    async with world() as it:
+        with plain_pair() as pair:
+            returned: list[Relayed] = []
+            it.pump.on_returned = returned.append
+            session = Passing(on_transfer=[Send(Side.CLIENT, b"the last"), Upgrade()])
+            relayed = it.session(session, *pair.inner, buffer_bytes=4096)
+            await flood(pair.node)
+            assert relayed.legs[Side.CLIENT].unsent
+            relayed.transfer(ORDER)
+            assert returned == [relayed]
+            assert relayed.returned is not None
+            assert relayed.returned.unsent.endswith(b"xthe last")
+            relayed.returned.sock.close()
+
+
 # --- back-pressure
 
 
