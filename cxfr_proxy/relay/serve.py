@@ -37,19 +37,11 @@ from cxfr_proxy.session.commands import Chosen, Event, Reroute
 from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import UNKNOWN, Login
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.opening import (
-    PROCEED,
-    BeginTls,
-    ClientOpening,
-    Closed,
-    Opened,
-    Reply,
-    StreamHeader,
-    last_words,
-)
+from cxfr_proxy.xmpp.opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
 
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""

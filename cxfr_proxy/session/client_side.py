@@ -19,10 +19,11 @@ from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
 from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.login import read_login
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import Passage, read_header
+from cxfr_proxy.xmpp.opening import Passage
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 _STANZAS: Final = (b"<message", b"<presence", b"<iq")

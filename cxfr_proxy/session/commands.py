@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import Login
-from cxfr_proxy.xmpp.opening import StreamHeader
 from cxfr_proxy.xmpp.stream_management import Counters
 
 

@@ -31,8 +31,9 @@ from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.opening import SHOWN, Negotiation, StreamHeader
+from cxfr_proxy.xmpp.opening import Negotiation
 
 _ANY_DEPTH: Final = 2**31 - 1
 """From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""

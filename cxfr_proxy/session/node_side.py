@@ -26,9 +26,10 @@ from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.framing import STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
+from cxfr_proxy.xmpp.opening import Bound, Passage
 
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""

@@ -41,9 +41,9 @@ from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp.connection_transfer import Server
+from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import Login
-from cxfr_proxy.xmpp.opening import read_header
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 E = TypeVar("E")

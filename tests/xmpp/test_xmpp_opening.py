@@ -9,6 +9,7 @@ from lxml import etree
 
 from cxfr_proxy.errors import ClientError, NodeError
 from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import (
     STARTTLS_FEATURES,
@@ -20,8 +21,6 @@ from cxfr_proxy.xmpp.opening import (
     Passage,
     Reply,
     Step,
-    StreamHeader,
-    read_header,
 )
 from cxfr_proxy.xmpp.stream_management import Resumption
 
