@@ -217,15 +217,15 @@ class ClientServer:
 
         Raises :class:`NodeError`, for the client, if there is none.
         """
-        user = login.user or _hinted_user(header)
-        ranked = self._placement.rank(user, header.to or "", self._registry.sessions_by_node())
-        holder = self._holder(login, user, _address(client))
+        user, domain = login.user or _hinted_user(header), header.to or ""
+        ranked = self._placement.rank(user, domain, self._registry.sessions_by_node())
+        holder = self._holder(login, user, domain, _address(client))
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
         for node in ranked:
             try:
                 with self._registry.expecting(node.name):
-                    endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
+                    endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
             except NodeError as exc:
                 self._registry.of_node(node.name).connect_failures += 1
                 self._checks.connect_failed(node, exc.text)
@@ -233,19 +233,20 @@ class ClientServer:
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
 
-    def _holder(self, login: Login, user: str | None, address: str) -> Node | None:
+    def _holder(self, login: Login, user: str | None, domain: str, address: str) -> Node | None:
         """Who has the session that the client wants to resume: known where it has said which, guessed where not."""
         name = self._registry.node_of_resumable(login.previd) if login.previd is not None else None
         if name is None:
             name = self._registry.holder(user, address, trio.current_time())
-        return self._cluster.get(name) if name is not None and name in self._cluster else None
+        holder = self._cluster.get(name) if name is not None and name in self._cluster else None
+        return holder if holder is not None and holder.spec.serves(domain.lower()) else None
 
     def _is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         """Whether this user's place is another node than that; who has no place is well anywhere."""
         if login.user is None:
             return False
         ranked = self._placement.rank(login.user, domain, {}, up_only=True)
-        holder = self._holder(login, login.user, "")
+        holder = self._holder(login, login.user, domain, address="")
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
         elif self._placement.home(login.user, domain) is None:
