@@ -37,6 +37,7 @@ __all__ = [
     "Limits",
     "ListenAddress",
     "OnNodeDown",
+    "Route",
     "SaslAuthzid",
     "SmAfterTransfer",
     "StartTls",
@@ -55,6 +56,15 @@ class StartTls(StrEnum):
     REQUIRED = "required"
     OPTIONAL = "optional"
     OFF = "off"
+
+
+class Route(StrEnum):
+    """When a client's node is chosen."""
+
+    LOGIN = "login"
+    """Once it has begun to log in, where that can be."""
+    CONNECT = "connect"
+    """As soon as its stream begins."""
 
 
 class SaslAuthzid(StrEnum):
@@ -360,6 +370,15 @@ class Config:
         SaslAuthzid.SAME,
         "whether a client may name somebody else as whom to log in (the authzid of PLAIN, X-OAUTH2 and SCRAM)",
         "Hardly anybody needs it, and some servers let everybody do it: ejabberd before 26.07 does for PLAIN.",
+    )
+    route: Route = setting(
+        Group.SERVING,
+        kinds.one_of(Route),
+        Route.LOGIN,
+        "when a client gets its node: once it has begun to log in, shown features that all nodes have in common until "
+        "then; or as it connects, by the from of its header, else where there are the fewest sessions",
+        "Most clients say who they are only in their login. Where nodes offer different features, or none has been "
+        "asked for them yet, it is connect all the same.",
     )
     placement: tuple[DomainPolicy, ...] = repeatable(
         Group.SERVING,

@@ -20,7 +20,7 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
@@ -45,6 +45,7 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
 from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import raise_descriptor_limit
+from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
@@ -74,7 +75,14 @@ class Proxy:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
-        self._checks = Checks(self._cluster, partial(look, self._dialer), self._node_changed, domains=config.domain)
+        self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
+        self._checks = Checks(
+            self._cluster,
+            partial(look, self._dialer),
+            self._node_changed,
+            self._node_noted,
+            domains=config.domain,
+        )
         self._assigned = new_assigned(config)
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
         self._users = UserList(map_file, self._assigned, self._cluster)
@@ -172,6 +180,11 @@ class Proxy:
     def _node_changed(self, node: Node) -> None:
         self._mover.follow_health(node)
         self._mover.look_again()
+        self._node_noted(node)
+
+    def _node_noted(self, node: Node) -> None:
+        if self._config.route is Route.LOGIN:
+            self._templates.compare()
 
     def _on_drain(self, what: str, drain: Drain) -> None:
         say_of_drain(what, drain, self.registry.of_node(drain.node))

@@ -132,6 +132,7 @@ class Service:
                     await services.start(self._lookup.run)
                 task_status.started()
                 async with trio.open_nursery() as clients:
+                    self._server.tasks = clients
                     with self._listening:
                         await accept(listeners, self._serve, clients, self.room)
                     deadline = trio.current_time() + self._config.timeouts.hard_stop_after

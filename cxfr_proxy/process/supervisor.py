@@ -33,7 +33,7 @@ from cxfr_proxy.admin import commands
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import announce
@@ -81,6 +81,7 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind_shared
 from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import sessions_that_fit
+from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates, development_certificate
 from cxfr_proxy.session.mover_drains import OwnPace
 
@@ -117,6 +118,7 @@ class Supervisor:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=pem)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._dialer.check_files(specs)
+        self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
         self._checks = Checks(
             self._cluster,
             partial(look, self._dialer),
@@ -289,6 +291,8 @@ class Supervisor:
 
     def tell_nodes(self) -> None:
         """Let all workers know how the nodes are now, and so what is to be moved."""
+        if self._config.route is Route.LOGIN:
+            self._templates.compare()
         states = self._states()
         for link in self.fleet:
             link.post_nodes(states)

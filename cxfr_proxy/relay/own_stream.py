@@ -17,9 +17,9 @@ from cxfr_proxy.errors import NodeError
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.xmpp import names, stanza, usual_header
 from cxfr_proxy.xmpp.framing import Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.opening import StreamHeader, read_header
 
 _STARTTLS: Final = f"<starttls xmlns='{names.TLS}'/>".encode()
 _CLOSE_SECONDS: Final = 1.0

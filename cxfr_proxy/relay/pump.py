@@ -44,9 +44,9 @@ import trio
 
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay import engine
-from cxfr_proxy.relay.relayed import Leg, Relayed
+from cxfr_proxy.relay.relayed import Leg, Relayed, Returned
 from cxfr_proxy.relay.timers import Timers
-from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Report, Send, Side, Upgrade
+from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Report, Reroute, Send, Side, Upgrade
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.lane import Lane
 
@@ -86,6 +86,8 @@ class Pump:
         self._now = 0.0
         self.timers = Timers(self._ring)
         self._nobody_left: trio.Event | None = None  # somebody waits for it
+        self.on_returned: Callable[[Relayed], object] = _nothing
+        """Told that a session has given its client's socket back (:attr:`Relayed.returned`)."""
 
     async def run(self) -> None:
         """Serve until cancelled. The sessions end with :meth:`keep`, and then comes :meth:`close`."""
@@ -372,8 +374,8 @@ class Pump:
                 self._drop(relayed.legs[side])
             case Close(at_once):
                 self._close(relayed, at_once=at_once)
-            case Upgrade():
-                self._give_back(relayed)
+            case Upgrade() | Reroute():
+                self._give_back(relayed, command)
 
     def _fail(self, relayed: Relayed, exc: Exception) -> None:
         emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
@@ -465,11 +467,12 @@ class Pump:
         except Exception as exc:
             emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
 
-    def _give_back(self, relayed: Relayed) -> None:
+    def _give_back(self, relayed: Relayed, command: Upgrade | Reroute) -> None:
         client = relayed.legs[Side.CLIENT]
+        relayed.returned = Returned(client.sock, bytes(client.unsent), command)
         self._forget(client)
-        relayed.upgrade = client.sock
         relayed.closing = True
+        self.on_returned(relayed)
 
     def _drop(self, leg: Leg) -> None:
         if leg.fd >= 0:
@@ -491,3 +494,7 @@ class Pump:
         self._again.pop(leg, None)
         del self._legs[leg.fd]
         leg.fd = -1
+
+
+def _nothing(relayed: Relayed) -> None:
+    """Nobody wants to know."""

@@ -6,12 +6,13 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from cxfr_proxy.session.commands import Event, Side
+from cxfr_proxy.session.commands import Event, Reroute, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing import Framer
@@ -65,6 +66,15 @@ class Leg:
         self.eof = False
 
 
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A client's socket that its session has given back, ``unsent`` still to be written to it, and what for."""
+
+    sock: socket.socket
+    unsent: bytes
+    command: Upgrade | Reroute
+
+
 class Relayed:
     """A session in the pump. Made by :meth:`Pump.relay`.
 
@@ -82,8 +92,8 @@ class Relayed:
         "id",
         "legs",
         "opened",
+        "returned",
         "session",
-        "upgrade",
     )
 
     def __init__(
@@ -102,8 +112,8 @@ class Relayed:
         self.legs: tuple[Leg, Leg]
         self.closing = False
         """The session is over; what is left to do is to get the last bytes out."""
-        self.upgrade: socket.socket | None = None
-        """The client's socket, given back for STARTTLS."""
+        self.returned: Returned | None = None
+        """The client's connection, which goes on without this session."""
         self.alarm = math.inf
         """When the pump's timers ring for it next."""
         self._pump = pump

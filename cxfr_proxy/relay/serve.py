@@ -2,8 +2,8 @@
 
 Carries out and decides nothing about streams; that is :mod:`cxfr_proxy.xmpp.opening` before there is a node, and the
 session afterwards. A connection has a task of its own as long as it opens. With the session it goes over to the pump,
-and the task ends; where STARTTLS is on offer it stays until the client has logged in without, for the connection may
-come back.
+and the task ends. From there it may come back, with a task once more: where the client asks for the STARTTLS that was
+on offer, and where somebody else logs in than the node was chosen for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -21,7 +22,8 @@ import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
-from cxfr_proxy.config import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
+from cxfr_proxy.cluster.users import domain_key
+from cxfr_proxy.config import Config, CxfrUnknown, Route, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.admission import Admission
@@ -30,21 +32,28 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.proxy_protocol import Peer
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.relay.relayed import Relayed
+from cxfr_proxy.relay.relayed import Relayed, Returned
+from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.session.commands import BoundTo, Ended, Event
+from cxfr_proxy.session.commands import Chosen, Event, Reroute
 from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.login import UNKNOWN, Login
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.opening import PROCEED, BeginTls, ClientOpening, Opened, Reply, StreamHeader
+from cxfr_proxy.xmpp.opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
 
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
 _TOO_MANY: Final = "connections-per-address"
 _LINGER_SECONDS: Final = 2.0
 """How long a client that is refused may take to close, so that what was sent to it is not lost in a reset."""
+
+MAX_CHANGES: Final = 3
+"""Changes of the node on one connection, by failed logins of several users. Nodes count failures by connection, and a
+new one has counted none."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +63,10 @@ class ClientServer:
 
     ``find`` asks where a user (bare JID) belongs before he is placed, for no longer than he may wait. ``observer`` is
     told each event of a session, ``on_gone`` when one was removed, ``on_closed`` when a connection is, with or without
-    one.
+    one. ``tasks`` has to be there before the first connection: what comes back from a session gets its task there.
     """
+
+    tasks: trio.Nursery
 
     def __init__(
         self,
@@ -80,6 +91,7 @@ class ClientServer:
         self._placement = placement
         self._find = find
         self._pump = pump
+        self._templates = Templates(cluster, max_bytes=config.limits.max_element_up)
         self._dialer = dialer
         self._checks = checks
         self._certificates = certificates
@@ -87,6 +99,7 @@ class ClientServer:
         self._on_gone = on_gone
         self._on_closed = on_closed
         self._on_over = self._end  # one object for all sessions
+        pump.on_returned = self._take_back
         self._openings: set[trio.CancelScope] = set()
         logins = config.logins_per_second
         self._admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
@@ -105,6 +118,7 @@ class ClientServer:
             redirect_targets=config.redirection,
             redirected_lately=registry.redirected_lately,
             check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
+            elsewhere=self._is_elsewhere,
         )
 
     async def serve(self, sock: socket.socket, address: object) -> None:
@@ -112,8 +126,11 @@ class ClientServer:
 
         One of the calls stays until no session is left, and ends them all when it is cancelled.
         """
+        await self._serve_safely(partial(self._serve, sock, _peer(address)))
+
+    async def _serve_safely(self, serve: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._serve(sock, _peer(address))
+            await serve()
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
         except Exception as exc:
@@ -130,12 +147,28 @@ class ClientServer:
                 emit(_log, "client-refused", level=logging.WARNING, client=address, reason=_TOO_MANY)
                 return
             counted = address
-            await _Connection(self, endpoint, client).run()
+            await _Connection(self, endpoint, client).accept()
         finally:
             if endpoint is None or endpoint.owned:
                 (endpoint if endpoint is not None else sock).close()
                 if counted is not None:
                     self._registry.disconnected(counted)
+                self._on_closed()
+
+    def _take_back(self, relayed: Relayed) -> None:
+        returned = relayed.returned
+        assert returned is not None
+        self.tasks.start_soon(self._serve_safely, partial(self._serve_again, returned, relayed.client_address))
+
+    async def _serve_again(self, returned: Returned, address: str) -> None:
+        endpoint = Endpoint(returned.sock)
+        try:
+            client = _peer(returned.sock.getpeername())
+            await _Connection(self, endpoint, client).go_on(returned)
+        finally:
+            if endpoint.owned:
+                endpoint.close()
+                self._registry.disconnected(address)
                 self._on_closed()
 
     # --- what a connection needs
@@ -146,15 +179,23 @@ class ClientServer:
 
     def new_opening(self, lane: Lane, *, tls: bool) -> ClientOpening:
         tls_first = not tls and self._config.starttls is StartTls.REQUIRED
+        offers_starttls = not tls and self._config.starttls is StartTls.OPTIONAL
         return ClientOpening(
             lane,
             tls_first=tls_first,
             domains=self._domains,
             stream_id=_token(),
+            template=partial(self._template, offers_starttls),
+            offers_starttls=offers_starttls,
             moved=self._moved,
             on_tls=tls,
             can_start_tls=self._config.starttls is not StartTls.OFF,
         )
+
+    def _template(self, offers_starttls: bool, domain: str) -> bytes | None:
+        if self._config.route is not Route.LOGIN:
+            return None
+        return self._templates.of(domain, offer_starttls=offers_starttls)
 
     @property
     def tls_context(self) -> ssl.SSLContext:
@@ -164,6 +205,8 @@ class ClientServer:
     def begin_opening(self) -> trio.CancelScope:
         """A scope for a connection without a session yet: :meth:`open_no_more` cancels it."""
         scope = trio.CancelScope()
+        if self.stopping:
+            scope.cancel()
         self._openings.add(scope)
         return scope
 
@@ -184,19 +227,22 @@ class ClientServer:
     def negotiation_timeout(self) -> float:
         return self._config.timeouts.negotiation_timeout
 
-    async def reach_node(self, header: StreamHeader, waiting: Endpoint, client: Peer | None) -> tuple[Node, Endpoint]:
+    async def reach_node(
+        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None
+    ) -> tuple[Node, Endpoint]:
         """The first node in the order of placement that can be reached, when it is the client's turn.
 
-        ``waiting`` is its end. Raises :class:`NodeError`, for the client, if there is none, and ``OSError`` where the
-        client has left.
+        What ``login`` says goes before the header. ``waiting`` is the client's end. Raises :class:`NodeError`, for the
+        client, if there is none, and ``OSError`` where the client has left.
         """
-        user, proxy = _hinted_user(header), _peer(waiting.sock.getsockname())
+        user, domain = login.user or _hinted_user(header), header.to or ""
+        proxy = _peer(waiting.sock.getsockname())
         if user is not None and self._find is not None:
             await self._find(user)
-        ranked = self._placement.rank(user, header.to or "", self._registry.sessions_by_node())
-        holder = self._registry.holder(user, _address(client), trio.current_time())
-        if holder is not None and holder in self._cluster:
-            ranked = rank_to_resume(ranked, self._cluster.get(holder))
+        ranked = self._placement.rank(user, domain, self._registry.sessions_by_node())
+        holder = self._holder(login, user, domain, _address(client))
+        if holder is not None:
+            ranked = rank_to_resume(ranked, holder)
         for node in ranked:
             usable = node.usable
             with self._registry.expecting(node.name):
@@ -204,7 +250,7 @@ class ClientServer:
                 if usable and not node.usable:
                     continue  # much can happen to a node while one waits for it
                 try:
-                    endpoint = await self._dialer.dial(node.spec, header.to or "", client=client, proxy=proxy)
+                    endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
                 except NodeError as exc:
                     self._registry.of_node(node.name).connect_failures += 1
                     self._checks.connect_failed(node, exc.text)
@@ -215,6 +261,26 @@ class ClientServer:
     def refused(self, reason: str) -> None:
         """Count a connection that gets no session."""
         self._registry.totals.count_refused(reason)
+
+    def _holder(self, login: Login, user: str | None, domain: str, address: str) -> Node | None:
+        """Who has the session that the client wants to resume: known where it has said which, guessed where not."""
+        name = self._registry.node_of_resumable(login.previd) if login.previd is not None else None
+        if name is None:
+            name = self._registry.holder(user, address, trio.current_time())
+        holder = self._cluster.get(name) if name is not None and name in self._cluster else None
+        return holder if holder is not None and holder.spec.serves(domain_key(domain)) else None
+
+    def _is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
+        """Whether this user's place is another node than that; who has no place is well anywhere."""
+        if login.user is None:
+            return False
+        ranked = self._placement.rank(login.user, domain, {}, up_only=True)
+        holder = self._holder(login, login.user, domain, address="")
+        if holder is not None:
+            ranked = rank_to_resume(ranked, holder)
+        elif self._placement.home(login.user, domain) is None:
+            return False
+        return bool(ranked) and ranked[0].name != node
 
     def offers_starttls(self, client: Endpoint) -> bool:
         return self._config.starttls is StartTls.OPTIONAL and not client.is_tls
@@ -227,8 +293,8 @@ class ClientServer:
         client: Endpoint,
         node_end: Endpoint,
         address: str,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> Relayed:
+        chosen: Chosen | None,
+    ) -> None:
         """Begin a session. It takes over both ends and the count of its address, and is registered until it is over."""
         session = Session(
             header,
@@ -237,6 +303,7 @@ class ClientServer:
             node=node.name,
             tls=client.is_tls,
             offer_starttls=self.offers_starttls(client),
+            chosen=chosen,
         )
         relayed = self._pump.relay(
             session,
@@ -244,78 +311,78 @@ class ClientServer:
             node_end.give_away(),
             session_id=self._registry.new_id(),
             client_address=address,
-            observer=self._observer if on_event is None else self._observe_too(on_event),
+            observer=self._observer,
             on_over=self._on_over,
         )
         self._registry.add(relayed)
         relayed.start()
-        return relayed
-
-    def _observe_too(self, on_event: Callable[[Event], None]) -> Callable[[Relayed, Event], None]:
-        def observe(relayed: Relayed, event: Event) -> None:
-            self._observer(relayed, event)
-            on_event(event)
-
-        return observe
 
     def _end(self, relayed: Relayed) -> None:
         self._registry.remove(relayed)
-        if relayed.upgrade is None:  # else it is still connected
+        if relayed.returned is None:  # else it is still connected
             self._registry.disconnected(relayed.client_address)
             self._on_closed()
         self._on_gone()
 
 
 class _Connection:
-    """One accepted connection: a stream, or several where STARTTLS begins it anew."""
+    """One connection that was accepted, or has come back from a session, until it has a session."""
 
     def __init__(self, server: ClientServer, endpoint: Endpoint, client: Peer | None) -> None:
         self._server = server
         self._endpoint = endpoint
         self._client = client
         self._lane: Lane
-        self._opening: ClientOpening | None = None  # None: there is no stream yet that could be answered
+        self._opening: ClientOpening
+        self._last_words: Callable[[RemoteError], bytes] | None = None  # None: no stream yet that could be answered
         self._limit: trio.CancelScope
 
     @property
     def _address(self) -> str:
         return _address(self._client)
 
-    async def run(self) -> None:
+    async def accept(self) -> None:
+        await self._run(self._sniff)
+
+    async def go_on(self, returned: Returned) -> None:
+        """Where a session has left off."""
+        match returned.command:
+            case Reroute() as reroute:
+                await self._run(partial(self._reroute, reroute, returned.unsent))
+            case _:
+                await self._run(partial(self._proceed, returned.unsent))
+
+    async def _run(self, begin: Callable[[], Awaitable[_Begun | None]]) -> None:
         try:
-            header = await self._open(self._sniff)
-            while header is not None:
-                if not await self._relay(header):
-                    return
-                header = await self._open(self._proceed)
+            begun = await self._open(begin)
+            if begun is not None:
+                await self._relay(begun)
         except RemoteError as error:
+            self._server.refused(error.condition)
             # That no node can be reached is not the client's doing, and the operator's to know.
             level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
-            self._server.refused(error.condition)
             emit(
                 _log, "client-refused", level=level, client=self._address, condition=error.condition, reason=error.text
             )
-            if self._opening is not None:
-                await self._refuse(self._opening.refuse(error))
+            if self._last_words is not None:
+                await self._part(self._last_words(error))
 
-    async def _open(self, begin: Callable[[], Awaitable[bool]]) -> StreamHeader | None:
-        """The client's header, behind TLS if it has to be; ``None`` where the client went away.
+    async def _open(self, begin: Callable[[], Awaitable[_Begun | None]]) -> _Begun | None:
+        """What ``begin`` comes to; ``None`` where the client went away, or it takes too long without a stream.
 
-        ``begin`` comes first, and says whether there is anything to read. Raises :class:`ClientError`.
+        Raises :class:`ClientError`.
         """
         server = self._server
-        header = None
+        begun = None
         scope = self._limit = server.begin_opening()
         try:
             with scope:
-                if await begin():
-                    scope.deadline = trio.current_time() + server.negotiation_timeout
-                    header = await self._read_header()
+                begun = await begin()
         finally:
             server.end_opening(scope)
         if not scope.cancelled_caught:
-            return header
-        if self._opening is None:
+            return begun
+        if self._last_words is None:
             if self._endpoint.is_tls:
                 self._tls_failed("took too long")
             return None
@@ -323,94 +390,108 @@ class _Connection:
             raise _stopping()
         raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
 
-    async def _sniff(self) -> bool:
-        """Which protocol begins here; False where nothing does."""
+    async def _sniff(self) -> _Begun | None:
+        """Which protocol begins here; ``None`` where nothing does."""
         self._limit.deadline = trio.current_time() + self._server.handshake_timeout
         first = await self._endpoint.peek()
         if first == _TLS_HANDSHAKE:
             return await self._start_tls()
         self._expect_stream()
-        return bool(first)
+        self._limit.deadline = trio.current_time() + self._server.negotiation_timeout
+        return await self._read() if first else None
 
     def _expect_stream(self) -> None:
         self._lane = self._server.new_lane()
         self._opening = self._server.new_opening(self._lane, tls=self._endpoint.is_tls)
+        self._last_words = self._opening.refuse
 
-    async def _read_header(self) -> StreamHeader | None:
-        assert self._opening is not None
+    async def _read(self) -> _Begun | None:
+        """The client's stream, until a node is needed, behind TLS if it has to be."""
         while data := await self._endpoint.receive_some():
             for step in self._opening.receive(data):
                 match step:
                     case Reply(reply):
                         await self._endpoint.send_all(reply)
-                    case Opened(header):
-                        return header
+                    case Opened(header, login):
+                        deadline = self._limit.deadline
+                        chosen = Chosen(login, deadline, MAX_CHANGES) if login is not None else None
+                        return _Begun(header, chosen)
+                    case Closed(reply):
+                        await self._part(reply)
+                        return None
                     case BeginTls():
-                        latest = self._limit.deadline
-                        if not await self._proceed(latest):
-                            return None
-                        self._limit.deadline = latest
+                        return await self._proceed(latest=self._limit.deadline)
         return None
 
-    async def _proceed(self, latest: float = math.inf) -> bool:
-        """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's."""
+    async def _proceed(self, unsent: bytes = b"", latest: float | None = None) -> _Begun | None:
+        """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's.
+
+        ``latest``: when all has to be done, as far as it was begun before.
+        """
         self._endpoint.discard_received()
-        await self._endpoint.send_all(PROCEED)
+        self._limit.deadline = latest if latest is not None else trio.current_time() + self._server.handshake_timeout
+        await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(latest)
 
-    async def _start_tls(self, latest: float = math.inf) -> bool:
-        """Shake hands, until ``latest`` at most, and expect a new stream; False where that failed."""
-        self._opening = None
-        self._limit.deadline = min(latest, trio.current_time() + self._server.handshake_timeout)
+    async def _start_tls(self, latest: float | None = None) -> _Begun | None:
+        """Shake hands and expect a new stream; ``None`` where that failed."""
+        server = self._server
+        self._last_words = None
+        now = trio.current_time()
+        self._limit.deadline = min(latest if latest is not None else math.inf, now + server.handshake_timeout)
         try:
-            await self._endpoint.start_tls(self._server.tls_context, server_side=True)
+            await self._endpoint.start_tls(server.tls_context, server_side=True)
         except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
             self._tls_failed(reason)
-            return False
+            return None
         self._expect_stream()
-        return True
+        self._limit.deadline = latest if latest is not None else trio.current_time() + server.negotiation_timeout
+        return await self._read()
 
     def _tls_failed(self, reason: str) -> None:
         emit(_log, "tls-failed", client=self._address, reason=reason)
 
-    async def _reach(self, header: StreamHeader) -> tuple[Node, Endpoint]:
-        """A node, and the connection to it. Raises as :meth:`ClientServer.reach_node`; ``ClientError`` if the proxy
-        stops meanwhile."""
+    async def _reroute(self, reroute: Reroute, unsent: bytes) -> _Begun:
+        """Another login than the node was chosen for: it waits in the lane, with what came behind it."""
+        self._last_words = last_words
+        self._lane = reroute.up
+        self._limit.deadline = reroute.chosen.bind_by
+        await self._endpoint.send_all(unsent)
+        return _Begun(reroute.header, reroute.chosen)
+
+    async def _relay(self, begun: _Begun) -> None:
+        """Begin a session."""
+        node, node_end = await self._reach(begun)
+        self._server.relay(begun.header, self._lane, node, self._endpoint, node_end, self._address, begun.chosen)
+
+    async def _reach(self, begun: _Begun) -> tuple[Node, Endpoint]:
+        """As :meth:`ClientServer.reach_node`; raises ``ClientError`` if the proxy stops meanwhile."""
+        login = begun.chosen.login if begun.chosen is not None else UNKNOWN
         server = self._server
         scope = server.begin_opening()
         try:
             with scope:
-                return await server.reach_node(header, self._endpoint, self._client)
+                return await server.reach_node(begun.header, login, self._endpoint, self._client)
         finally:
             server.end_opening(scope)
         raise _stopping()
 
-    async def _relay(self, header: StreamHeader) -> bool:
-        """Begin a session; whether the connection has come back from it, for STARTTLS."""
-        node, node_end = await self._reach(header)
-        relay = partial(self._server.relay, header, self._lane, node, self._endpoint, node_end, self._address)
-        if not self._server.offers_starttls(self._endpoint):
-            relay()
-            return False
-        settled = trio.Event()
-        relayed = relay(lambda event: settled.set() if isinstance(event, BoundTo | Ended) else None)
-        try:
-            await settled.wait()
-        finally:
-            if relayed.upgrade is not None:
-                self._endpoint.take_back()
-            elif not settled.is_set():
-                relayed.stop()  # cancelled, and perhaps nobody keeps it yet
-        return self._endpoint.owned
-
-    async def _refuse(self, last_bytes: bytes) -> None:
-        """Say why, and wait until the client has closed: a reset would take the words back."""
+    async def _part(self, last_bytes: bytes) -> None:
+        """Say the last words, and wait until the client has closed: a reset would take them back."""
         with trio.move_on_after(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
             socket.socket.shutdown(self._endpoint.sock, socket.SHUT_WR)
             while await self._endpoint.receive_some():
                 pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A stream that needs a node. ``chosen`` ``None``: the client was shown nothing yet, and waits for the node's."""
+
+    header: StreamHeader
+    chosen: Chosen | None
 
 
 def _stopping() -> ClientError:

@@ -101,6 +101,6 @@ class Acknowledged(SessionCore):
 
     def _say_last_ack(self) -> None:
         """The client asks, and there is no node any more to answer."""
-        header = self._header_to_client
+        header = self._header_of_node
         if header is not None and not self._down.cutting:
             self._send(Side.CLIENT, self._negotiation.management.last_ack(self._down.ack, header.context) or b"")

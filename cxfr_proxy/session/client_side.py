@@ -8,19 +8,22 @@ node any more gets an error of type ``wait``, or stays unacknowledged (XEP-0198)
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Side, Upgrade
+from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Reroute, Side, Upgrade
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
 from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Piece
+from cxfr_proxy.xmpp.login import read_login
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import Passage, read_header
+from cxfr_proxy.xmpp.opening import Passage
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 _STANZAS: Final = (b"<message", b"<presence", b"<iq")
@@ -62,7 +65,7 @@ class ClientSide(Moving):
             case Failure(condition=condition, text=text):
                 self._on_client_fault(ClientError(condition, text))
             case Element(name=name, stanzas=position):
-                self._on_client_element(name, piece.data, position)
+                self._on_client_element(name, piece, position)
 
     def _on_client_header(self, raw: bytes) -> None:
         try:
@@ -75,7 +78,8 @@ class ClientSide(Moving):
         self._header_to_node = header
         self._pass_up(header.raw)
 
-    def _on_client_element(self, name: str, data: bytes, position: int) -> None:
+    def _on_client_element(self, name: str, piece: Piece, position: int) -> None:
+        data = piece.data
         if not self._client_out:
             # With XEP-0198 it was not acknowledged, and the client knows.
             self._late += data.startswith(_STANZAS) and not self.stream_management
@@ -95,6 +99,9 @@ class ClientSide(Moving):
         if self.state is not State.NEGOTIATING:
             # After bind nothing is negotiated that could begin a new stream.
             passage.hold_client, passage.start_tls = None, False
+        elif self._chosen is not None and self._belongs_elsewhere(passage):
+            self._reroute(piece)
+            return
         self._pass_client(passage)
         if name == "a" and self._covers(data, self._header_to_node.context):
             self._settled(answered=True)
@@ -111,6 +118,29 @@ class ClientSide(Moving):
             self._looks_left = 0
         if not self._looks_left:
             self._choose_reading()
+
+    def _belongs_elsewhere(self, passage: Passage) -> bool:
+        """Whether the node was chosen for somebody else than who logs in now, and has nothing to do with him."""
+        chosen = self._chosen
+        assert chosen is not None
+        if passage.begins is None:
+            if passage.forward and not passage.hold_client:
+                self._chosen = None  # what is no part of a login waits for this node's answer
+            return False
+        login = read_login(passage.begins, self._domain)
+        if login == chosen.login or not chosen.changes_left:
+            return False
+        self._chosen = replace(chosen, login=login)
+        return self._policy.elsewhere(login, self._domain, self.node)
+
+    def _reroute(self, piece: Piece) -> None:
+        """End this session in front of a login, which another one with another node takes up."""
+        chosen = self._chosen
+        assert chosen is not None
+        self._up.put_back(piece)
+        self._reason = Reason.REROUTED
+        self._end_node_stream(cleanly=True)
+        self._end(Reroute(self._header_to_node, self._up, replace(chosen, changes_left=chosen.changes_left - 1)))
 
     def _pass_client(self, passage: Passage) -> None:
         if passage.start_tls:

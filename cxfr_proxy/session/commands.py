@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.xmpp.header import StreamHeader
+from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.login import Login
 from cxfr_proxy.xmpp.stream_management import Counters
 
 
@@ -22,6 +25,19 @@ class Side(IntEnum):
     @property
     def other(self) -> Side:
         return Side.NODE if self is Side.CLIENT else Side.CLIENT
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """How a session came to its node, where its client was shown header and features before it had one.
+
+    ``login`` is what the client had said about itself. ``bind_by``: on the relay's clock, when it has to be bound.
+    ``changes_left``: how often another login on this connection may still get another node.
+    """
+
+    login: Login
+    bind_by: float
+    changes_left: int
 
 
 # --- commands
@@ -68,13 +84,26 @@ class Upgrade:
 
 
 @dataclass(frozen=True, slots=True)
+class Reroute:
+    """Give the client's socket back for a session with another node, which somebody else who logs in belongs on.
+
+    The session's last command. ``header`` is the client's, and what it has said behind it to no avail is forgotten; its
+    new login is what ``up`` holds next.
+    """
+
+    header: StreamHeader
+    up: Lane
+    chosen: Chosen
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Tell the registry."""
 
     event: Event
 
 
-Command = Send | EndOutput | Drop | Close | Upgrade | Report
+Command = Send | EndOutput | Drop | Close | Upgrade | Reroute | Report
 
 
 # --- events
@@ -213,6 +242,8 @@ class Reason(StrEnum):
     TIMED_OUT = "timed-out"
     STALLED = "stalled"
     STARTTLS = "starttls"
+    REROUTED = "rerouted"
+    """Somebody else logs in on the connection, on another node."""
     STOPPED = "stopped"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.session.commands import (
+    Chosen,
     Close,
     Command,
     Ended,
@@ -21,6 +22,7 @@ from cxfr_proxy.session.commands import (
     Reason,
     Redirected,
     Report,
+    Reroute,
     Send,
     Side,
     Transferred,
@@ -31,8 +33,9 @@ from cxfr_proxy.session.state import MOVES, Policy, Settlement, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.connection_transfer import Server
+from cxfr_proxy.xmpp.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.opening import Negotiation, StreamHeader
+from cxfr_proxy.xmpp.opening import Negotiation
 
 _ANY_DEPTH: Final = 2**31 - 1
 """From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""
@@ -64,11 +67,13 @@ class Farewell:
 
 
 class SessionCore:
-    """See the module. ``domain`` is the one the client's header names; ``unread`` of ``up`` is what it sent already."""
+    """See the module. ``unread`` of ``up`` is what the client has sent already. ``chosen``: the client was shown header
+    and features by the proxy, and gets none of the node's before it has logged in; ``None``: it was shown nothing."""
 
     __slots__ = (
         "_answer_due",
         "_caps",
+        "_chosen",
         "_client_ended",
         "_client_in",
         "_client_out",
@@ -81,8 +86,10 @@ class SessionCore:
         "_ended",
         "_farewell",
         "_features_due",
+        "_greeted",
         "_header_due",
         "_header_may_repeat",
+        "_header_of_node",
         "_header_to_client",
         "_header_to_node",
         "_hold_client",
@@ -112,7 +119,15 @@ class SessionCore:
     )
 
     def __init__(
-        self, header: StreamHeader, up: Lane, policy: Policy, *, node: str, tls: bool, offer_starttls: bool = False
+        self,
+        header: StreamHeader,
+        up: Lane,
+        policy: Policy,
+        *,
+        node: str,
+        tls: bool,
+        offer_starttls: bool = False,
+        chosen: Chosen | None = None,
     ) -> None:
         limits = policy.limits
         self.state = State.NEGOTIATING
@@ -134,12 +149,17 @@ class SessionCore:
             new_id=policy.token if policy.wrap_resumable_ids else None,
         )
         self._header_to_node = header  # the client's
-        self._header_to_client: StreamHeader | None = None  # the node's
-        self._header_may_repeat = True  # some clients say it twice on direct TLS (QXmpp), and mean one stream
-        self._header_due = True  # the client's current stream has not got its header yet
-        self._features_due = True  # nor has it got the node's features
+        self._header_of_node: StreamHeader | None = None
+        self._chosen = chosen  # None as well: the node has begun what no other could go on with
+        self._greeted = chosen is not None  # the client was, so the node's header and features are not for it
+        self._header_to_client = SHOWN if self._greeted else None  # the node's, or the proxy's
+        self._header_may_repeat = (
+            not self._greeted
+        )  # some clients say it twice on direct TLS (QXmpp), and mean one stream
+        self._header_due = not self._greeted  # the client's current stream has not got its header yet
+        self._features_due = not self._greeted  # nor has it got the node's features
         self._answer_due = b""  # to what it asked for before it knew them
-        self._hold_client = False
+        self._hold_client = self._greeted
         # In: its connection may still bring something. Out: its stream may still be written to.
         self._client_in = self._client_out = self._node_in = self._node_out = True
         self._client_ended = False  # it has said </stream:stream>
@@ -374,7 +394,7 @@ class SessionCore:
             self._settle_transfer(Outcome.MOVED if left else Outcome.CUT_OFF)
             self._end(Close(at_once=True))
 
-    def _end(self, last: Close | Upgrade) -> None:
+    def _end(self, last: Close | Upgrade | Reroute) -> None:
         self.deadline = None
         self._client_in = self._client_out = self._node_in = self._node_out = False
         self._move(State.CLOSED)

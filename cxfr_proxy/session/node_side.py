@@ -29,9 +29,10 @@ from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.framing import STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import Bound, Passage, StreamHeader, read_header
+from cxfr_proxy.xmpp.opening import Bound, Passage
 
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
@@ -100,16 +101,19 @@ class NodeSide(ClientSide):
 
     def _on_node_header(self, raw: bytes) -> None:
         try:
-            self._header_to_client = read_header(raw, NodeError)
+            header = self._header_of_node = read_header(raw, NodeError)
         except NodeError as error:
             self._on_node_fault(error)
             return
+        if self._greeted:
+            return
+        self._header_to_client = header
         if self._client_out:
             self._header_due = False
-        self._pass_down(self._header_to_client.raw)
+        self._pass_down(header.raw)
 
     def _on_node_element(self, name: str, piece: Piece, position: int) -> None:
-        header = self._header_to_client
+        header = self._header_of_node
         assert header is not None, "a framer reports the header first"
         if not piece.whole:
             self._on_cut_through(name, piece.data, header)
@@ -135,7 +139,17 @@ class NodeSide(ClientSide):
                 if name.rpartition(":")[2] in STANZAS:
                     self._swallow_down(position)
             return
+        if self._greeted and passage.greets:
+            self._greeted = False
+            passage.forward, passage.hold_client = b"", False
+        elif passage.forward and header is not self._header_to_client:
+            self._fit_to_header(passage, header)
         self._pass_node(passage)
+
+    def _fit_to_header(self, passage: Passage, header: StreamHeader) -> None:
+        """The client has got another header than the node's: its prefixes, if they differ, mean nothing to it."""
+        if self._header_to_client is not None and header.context != self._header_to_client.context:
+            passage.forward = stanza.serialize(stanza.parse(passage.forward, header.context))
 
     def _on_cut_through(self, name: str, data: bytes, header: StreamHeader) -> None:
         """The end of an element too long to be held back, with something about it that wanted a look: too late."""
@@ -186,6 +200,7 @@ class NodeSide(ClientSide):
             self._up.restart()
             self._down.restart()
             self._header_due = self._features_due = True
+            self._greeted, self._chosen = False, None
         if passage.bound is not None and negotiating:
             self._on_bound(passage.bound)
         if passage.resumable:
@@ -219,9 +234,11 @@ class NodeSide(ClientSide):
         self._up.limit_elements(limits.max_element_up)
         self._down.limit_elements(None)
         self._down.max_held = limits.max_element_down
+        self._chosen = None
         self._header_to_node = self._header_to_node.in_use
-        if self._header_to_client is not None:
+        if self._header_to_client is not None and self._header_of_node is not None:
             self._header_to_client = self._header_to_client.in_use
+            self._header_of_node = self._header_of_node.in_use
         self._move(State.BOUND)
         self._report(BoundTo(bound.full_jid))
 
@@ -304,9 +321,9 @@ class NodeSide(ClientSide):
         self._finish_if_over()
 
     def _on_login_lost(self) -> None:
-        if self._header_to_client is None:
+        if self._header_of_node is None:
             self._report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
-        if self._features_due:
+        if self._features_due or self._greeted:
             self._report(LoginFailed("it closes the connection"))  # later on, what the client said may be the reason
         self._on_client_unserved()
 

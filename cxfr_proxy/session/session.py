@@ -48,9 +48,13 @@ class Session(NodeSide):
     __slots__ = ()
 
     def start(self, now: float) -> list[Command]:
-        """Open the node's stream with the client's header, and read what the client has sent behind it."""
+        """Open the node's stream with the client's header, and read what the client has sent behind it.
+
+        A login that waits there is sent when the node has greeted, and to no other: it may be a password.
+        """
         self._now = now
-        self.deadline = now + self._policy.timeouts.negotiation_timeout
+        chosen = self._chosen
+        self.deadline = now + self._policy.timeouts.negotiation_timeout if chosen is None else chosen.bind_by
         self._send(Side.NODE, self._header_to_node.raw)
         self._read_client()
         return self._take()

@@ -12,7 +12,12 @@ from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.support import Support
+from cxfr_proxy.xmpp.login import Login
 from cxfr_proxy.xmpp.stream_management import Resumption
+
+
+def _nowhere_else(login: Login, domain: str, node: str) -> bool:
+    return False
 
 
 class State(Enum):
@@ -58,6 +63,7 @@ class Policy:
     the id that its client has; ``support``, what is known of its software. ``wrap_resumable_ids``: clients get ids of
     the proxy's own. ``redirected_lately``: whether that user (a bare JID) was sent to another address not long before
     that time.
+    the proxy's own. ``elsewhere`` says whether who logs in so at that domain belongs on another node than that.
     """
 
     timeouts: Timeouts
@@ -71,6 +77,7 @@ class Policy:
     redirect_targets: RedirectTargets = ANYWHERE
     redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False
     check_authzid: bool = True
+    elsewhere: Callable[[Login, str, str], bool] = _nowhere_else
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ _AUTHENTICATION: Final = qualified(names.SASL2, "authentication")
 _INLINE: Final = qualified(names.SASL2, "inline")
 _FAST: Final = qualified(names.FAST, "fast")
 _ENABLED: Final = (qualified(names.SM, "enabled"), qualified(names.SM2, "enabled"))
-_IQ_AUTH_FEATURE: Final = "{http://jabber.org/features/iq-auth}auth"
+IQ_AUTH_FEATURE: Final = "{http://jabber.org/features/iq-auth}auth"
 """XEP-0078's stream feature, another way to log in."""
 
 
@@ -175,7 +175,7 @@ def _mechanisms(parent: Element) -> list[Element]:
 def offers_login(features: Element) -> bool:
     """Whether a client finds a mechanism (SASL, SASL2) or XEP-0078 there."""
     offers = (*features.findall(_MECHANISMS), *features.findall(_AUTHENTICATION))
-    return any(_mechanisms(offer) for offer in offers) or features.find(_IQ_AUTH_FEATURE) is not None
+    return any(_mechanisms(offer) for offer in offers) or features.find(IQ_AUTH_FEATURE) is not None
 
 
 def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[str, ...]:

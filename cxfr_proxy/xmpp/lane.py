@@ -51,6 +51,7 @@ class Lane:
 
     __slots__ = (
         "_acks",
+        "_again",
         "_begun",
         "_every",
         "_framer",
@@ -67,6 +68,7 @@ class Lane:
         self._max_element_bytes = max_element_bytes
         self.max_held = max_held_bytes
         self._unread = b""
+        self._again: Piece | None = None
         self._every = self._acks = False
         self.cut_head = b""
         self.restart()
@@ -190,6 +192,9 @@ class Lane:
 
     def next(self) -> Piece | None:
         """The next element, end, failure, or white space; ``None`` when more bytes are needed for one."""
+        if self._again is not None:
+            piece, self._again = self._again, None
+            return piece
         framer = self._framer
         if not framer.notes:
             unread = self._unread
@@ -207,6 +212,10 @@ class Lane:
         if isinstance(note, Header):
             self._go_behind_header(note)
         return self._release(note.end, note)
+
+    def put_back(self, piece: Piece) -> None:
+        """What :meth:`next` has answered last is to be its next answer as well: somebody else reads on."""
+        self._again = piece
 
     def _go_behind_header(self, header: Header) -> None:
         before = self._framer
@@ -226,7 +235,7 @@ class Lane:
 
     def skip(self, data: bytes) -> bool:
         """Drop ``data`` if it is what comes next; whether it was."""
-        if not self._unread.startswith(data):
+        if self._again is not None or not self._unread.startswith(data):
             return False
         self._unread = self._unread[len(data) :]
         return True

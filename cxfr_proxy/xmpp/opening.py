@@ -1,8 +1,9 @@
 """From a client's first byte to its full JID.
 
 Two readers, one after the other. :class:`ClientOpening` is the proxy's own part: the client's header is answered by the
-proxy itself as long as TLS has to come first. Then a node is dialled, both streams run, and :class:`Negotiation`
-watches the elements go by, SASL, SASL2, bind, resumption, changing only what has to change because TLS ends here.
+proxy itself as long as TLS has to come first, and, where all nodes would say the same (:mod:`.template`), until the
+client says who it is. Then a node is dialled, both streams run, and :class:`Negotiation` watches the elements go by,
+SASL, SASL2, bind, resumption, changing only what has to change because TLS ends here.
 
 Clients pipeline: header, ``<auth/>`` and more may come in one segment. So nothing is read beyond the element at hand,
 and after a SASL element of the client the rest waits until the node has answered, because the answer decides whether
@@ -16,25 +17,23 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
-from xml.sax.saxutils import quoteattr
 
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.xmpp import authzid, features, introduction, names, stanza, usual_header
+from cxfr_proxy.xmpp import authzid, features, introduction, names, stanza
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
-from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.header import StreamHeader, read_header
+from cxfr_proxy.xmpp.lane import Lane, Piece
+from cxfr_proxy.xmpp.login import Login, read_login
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.stanza import Element
 from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
 
 _COMPRESSION: Final = "http://jabber.org/protocol/compress"
 _STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
-_MAX_PREFIXES: Final = 16
-"""Declared in a stream's header. Two are needed."""
-_STREAM: Final = stanza.qualified(names.STREAM, "stream")
 _STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
 _BIND2_INACTIVE: Final = f"{stanza.qualified(names.BIND2, 'bind')}/{stanza.qualified(names.CSI, 'inactive')}"
 """XEP-0386: a client that logs in without anybody looking says so at once."""
@@ -45,97 +44,6 @@ STARTTLS_FEATURES: Final = (
     f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>".encode()
 )
 PROCEED: Final = f"<proceed xmlns='{names.TLS}'/>".encode()
-
-
-@dataclass(frozen=True, slots=True)
-class StreamHeader:
-    """An opening tag as received; absent attributes are ``None``.
-
-    ``raw`` holds its bytes, declaration included. ``context`` is an opening tag with its namespace declarations and
-    nothing else, to parse the stream's elements in: a header may be long, and they are many.
-    """
-
-    raw: bytes
-    context: bytes
-    to: str | None
-    from_: str | None
-    id: str | None
-    lang: str | None
-    version: str | None
-    prefix: str
-
-    @property
-    def end(self) -> bytes:
-        """The closing tag that ends this stream."""
-        return f"</{self.prefix}:stream>".encode()
-
-    @property
-    def in_use(self) -> StreamHeader:
-        """What matters of it once the stream is bound: its form. One object for all streams of the same."""
-        return _form(self.context, self.prefix)
-
-
-@functools.lru_cache(maxsize=64)
-def _form(context: bytes, prefix: str) -> StreamHeader:
-    return StreamHeader(b"", context, to=None, from_=None, id=None, lang=None, version=None, prefix=prefix)
-
-
-def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
-    """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
-    raw = raw.lstrip()
-    return _usual_header(raw) or _read_any_header(raw, fault)
-
-
-def _usual_header(raw: bytes) -> StreamHeader | None:
-    attributes = usual_header.attributes(raw) if len(raw) <= usual_header.MAX_BYTES else None
-    if attributes is None:
-        return None
-    return StreamHeader(
-        raw=raw,
-        context=usual_header.CONTEXT,
-        to=attributes.get("to"),
-        from_=attributes.get("from"),
-        id=attributes.get("id"),
-        lang=attributes.get("xml:lang"),
-        version=attributes.get("version"),
-        prefix="stream",
-    )
-
-
-def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
-    try:
-        root = etree.fromstring(raw + b"</" + stanza.tag_name(raw) + b">", stanza.PARSER)
-    except (etree.XMLSyntaxError, ValueError) as exc:
-        raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "the stream header uses an undeclared prefix") from exc
-    name = etree.QName(root)
-    if name.namespace != names.STREAM:
-        raise fault(StreamCondition.INVALID_NAMESPACE, f"the stream's namespace is {names.STREAM}")
-    if name.localname != "stream":
-        raise fault(StreamCondition.BAD_FORMAT, "a stream begins with <stream>")
-    if root.prefix is None or root.nsmap.get(None) != names.CLIENT:
-        raise fault(StreamCondition.INVALID_NAMESPACE, f"the default namespace is {names.CLIENT}")
-    return StreamHeader(
-        raw=raw,
-        context=_context(root, fault),
-        to=root.get("to"),
-        from_=root.get("from"),
-        id=root.get("id"),
-        lang=root.get("{http://www.w3.org/XML/1998/namespace}lang"),
-        version=root.get("version"),
-        prefix=root.prefix,
-    )
-
-
-def _context(root: Element, fault: type[RemoteError]) -> bytes:
-    if any(names.CXFR in namespace for namespace in root.nsmap.values()):
-        # Its elements would bear a prefix, and nothing that is watched for.
-        raise fault(StreamCondition.POLICY_VIOLATION, "no prefix of the stream may stand for connection transfers")
-    if len(root.nsmap) > _MAX_PREFIXES:
-        raise fault(StreamCondition.POLICY_VIOLATION, f"more than {_MAX_PREFIXES} namespace prefixes")
-    declarations = "".join(
-        f" xmlns{':' + prefix if prefix else ''}={quoteattr(namespace)}" for prefix, namespace in root.nsmap.items()
-    )
-    return f"<{root.prefix}:stream{declarations}>".encode()
 
 
 # --- the proxy's own part
@@ -163,19 +71,33 @@ class BeginTls:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane."""
+    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane.
+
+    ``login`` ``None``: the client was shown nothing and waits for a node's header and features. Else it has got both
+    from the proxy, and this is what its first element says, which waits in the lane as well.
+    """
 
     header: StreamHeader
+    login: Login | None = None
 
 
-Step = Reply | BeginTls | Opened
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The client has ended its stream before it wanted anything of a node: send this, and close."""
+
+    data: bytes
+
+
+Step = Reply | BeginTls | Opened | Closed
 
 
 class ClientOpening:
     """The client's stream as long as the proxy answers it alone.
 
     ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, lower case; empty: any.
-    ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable.
+    ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable. ``template`` gives the
+    features to show to a client of a domain before it has a node; ``None``: it has to have one first.
+    ``offers_starttls``: a ``<starttls/>`` of the proxy's own is among them.
 
     ``moved``: the addresses of domains that are served elsewhere, which are told over TLS only. ``on_tls``: the client
     is; ``can_start_tls``: it may be.
@@ -188,6 +110,8 @@ class ClientOpening:
         tls_first: bool,
         domains: Collection[str],
         stream_id: str,
+        template: Callable[[str], bytes | None] = lambda _: None,
+        offers_starttls: bool = False,
         moved: Mapping[str, str] | None = None,
         on_tls: bool = False,
         can_start_tls: bool = False,
@@ -196,34 +120,44 @@ class ClientOpening:
         self._tls_first = tls_first
         self._domains = domains
         self._stream_id = stream_id
+        self._template = template
+        self._offers_starttls = offers_starttls
         self._moved = moved or {}
         self._on_tls = on_tls
         self._can_start_tls = can_start_tls
         self._header: StreamHeader | None = None
+        self._header_may_repeat = False  # some clients say it twice on direct TLS (QXmpp), and mean one stream
         self._answered = False
 
     def receive(self, data: bytes) -> list[Step]:
-        """Read on; the last step returned may be :class:`BeginTls` or :class:`Opened`, which end this opening.
+        """Read on; any last step but :class:`Reply` ends this opening.
 
         Raises :class:`ClientError`; :meth:`refuse` says what to send then.
         """
         self._lane.feed(data)
         steps: list[Step] = []
-        while (piece := self._lane.next()) is not None:
+        while (piece := self._next()) is not None:
             match piece.note:
                 case None:
                     continue
                 case Failure(condition=condition, text=text):
                     raise ClientError(condition, text)
+                case StreamEnd() if not self._tls_first:
+                    steps.append(Closed(stanza.STREAM_END))
                 case StreamEnd():
                     raise ClientError(StreamCondition.UNDEFINED_CONDITION, "the stream ended before it had begun")
                 case Header():
                     steps.append(self._on_header(piece.data))
                 case _:
-                    steps.append(self._on_element(piece.data))
+                    steps.append(self._on_element(piece))
             if not isinstance(steps[-1], Reply):
                 break
         return steps
+
+    def _next(self) -> Piece | None:
+        if self._header is not None and self._header_may_repeat:
+            self._header_may_repeat = not self._lane.skip(self._header.raw)
+        return self._lane.next()
 
     def _on_header(self, raw: bytes) -> Step:
         header = read_header(raw, ClientError)
@@ -237,9 +171,16 @@ class ClientOpening:
             return self._send_elsewhere(moved_to)
         if self._domains and header.to.lower() not in self._domains:
             raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
-        return self._require_tls() if self._tls_first else Opened(header)
+        if self._tls_first:
+            return self._require_tls()
+        features = self._template(header.to)
+        if features is None:
+            return Opened(header)
+        self._header_may_repeat = True
+        return Reply(self._answer_header() + features)
 
     def _require_tls(self) -> Reply:
+        self._tls_first = True
         return Reply(self._answer_header() + STARTTLS_FEATURES)
 
     def _send_elsewhere(self, address: str) -> Reply:
@@ -250,12 +191,16 @@ class ClientOpening:
             raise ClientError(StreamCondition.HOST_GONE, "this domain has moved; without TLS nobody is told where to")
         return self._require_tls()
 
-    def _on_element(self, data: bytes) -> Step:
+    def _on_element(self, piece: Piece) -> Step:
         header = self._header
         assert header is not None
-        if _parse(data, header, ClientError).tag == _STARTTLS:
+        element = _parse(piece.data, header, ClientError)
+        if element.tag == _STARTTLS and (self._tls_first or self._offers_starttls):
             return BeginTls()
-        raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
+        if self._tls_first:
+            raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
+        self._lane.put_back(piece)
+        return Opened(header, read_login(element, header.to or ""))
 
     def _answer_header(self) -> bytes:
         self._answered = True
@@ -270,8 +215,13 @@ class ClientOpening:
     def refuse(self, error: RemoteError) -> bytes:
         """The last bytes for a client that is not let in: a header if it had none, the error, the end."""
         header = b"" if self._answered else self._answer_header()
-        address = error.address if isinstance(error, DomainMoved) else None
-        return header + stanza.stream_error(error.condition, error.text, content=address) + stanza.STREAM_END
+        return header + last_words(error)
+
+
+def last_words(error: RemoteError) -> bytes:
+    """For a client that has got a header of the proxy's own."""
+    address = error.address if isinstance(error, DomainMoved) else None
+    return stanza.stream_error(error.condition, error.text, content=address) + stanza.STREAM_END
 
 
 # --- between client and node
@@ -307,6 +257,10 @@ class Passage:
     """The node's stream is over by an error with this condition, which is in ``forward``; empty: by one of ours."""
     redirect: str | None = None
     """Where that error sends the client, as the node wrote it."""
+    begins: Element | None = field(default=None, compare=False, repr=False)
+    """The ``<auth/>`` or ``<authenticate/>`` in ``forward``, where no exchange is under way with the node."""
+    greets: bool = False
+    """These are the node's stream features."""
 
 
 class Negotiation:
@@ -320,6 +274,7 @@ class Negotiation:
     """
 
     __slots__ = (
+        "_authenticating",
         "_authzid",
         "_features",
         "_iq_auth",
@@ -345,6 +300,7 @@ class Negotiation:
         self._offer_starttls = offer_starttls
         self._max_bytes = max_bytes
         self._authzid = authzid.AuthzidWatch() if check_authzid else None
+        self._authenticating = False  # an exchange has begun with the node, and not failed
         self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
@@ -403,7 +359,9 @@ class Negotiation:
             fault = self._authzid.begun(element, header.to or "")
             if fault is not None:
                 return Passage(answer=fault.failure(etree.QName(element).namespace or ""))
-        return Passage(forward=data, hold_client=True)
+        begins = None if self._authenticating else element
+        self._authenticating = True
+        return Passage(forward=data, hold_client=True, begins=begins)
 
     def _watch_iq_auth(self, iq: Element) -> None:
         query = stanza.child(iq, names.IQ_AUTH, "query")
@@ -438,6 +396,7 @@ class Negotiation:
             case names.SASL | names.SASL2, "failure":
                 if self._authzid is not None:
                     self._authzid.ended()
+                self._authenticating = False
                 refusal, self._refusal = self._refusal, b""
                 return Passage(forward=refusal or data, hold_client=False)
             case names.SASL | names.SASL2, local:
@@ -461,7 +420,7 @@ class Negotiation:
         if rewritten.unusable and not self._offer_starttls:
             # Without its STARTTLS nothing would be left, and the client would wait for ever.
             return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
-        return Passage(forward=rewritten.data)
+        return Passage(forward=rewritten.data, greets=True)
 
     def _on_sasl2_success(self, data: bytes, element: Element, position: int) -> Passage:
         passage = self._on_stream_management(data, element, position)

@@ -75,6 +75,10 @@ class RawClient:
         secret = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
         await self.send(f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{secret}</auth>")
         await self.read_until(rb"<success[^>]*(?:/>|</success>)")
+        return await self.login_behind_success(user, resource=resource, domain=domain)
+
+    async def login_behind_success(self, user: str, *, resource: str = "r", domain: str = DOMAIN) -> str:
+        """What :meth:`login` does once the user is authenticated."""
         await self.open(domain)
         await self.send(
             "<iq type='set' id='bind1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"

@@ -325,10 +325,27 @@ async def test_a_socket_is_given_back_for_starttls() -> None:
             relayed.transfer(ORDER)
             assert await read(pair.node) == b""
             await until(lambda: not it.running)
-            assert relayed.upgrade is pair.inner[0]
+            assert relayed.returned is not None
+            assert relayed.returned.sock is pair.inner[0]
             await write(pair.client, b"plain")
-            assert await read(relayed.upgrade, 5) == b"plain"
-            relayed.upgrade.close()
+            assert await read(relayed.returned.sock, 5) == b"plain"
+            relayed.returned.sock.close()
+
+
+async def test_what_a_client_has_not_taken_goes_back_with_its_socket() -> None:
+    async with world() as it:
+        with plain_pair() as pair:
+            returned: list[Relayed] = []
+            it.pump.on_returned = returned.append
+            session = Passing(on_transfer=[Send(Side.CLIENT, b"the last"), Upgrade()])
+            relayed = it.session(session, *pair.inner, buffer_bytes=4096)
+            await flood(pair.node)
+            assert relayed.legs[Side.CLIENT].unsent
+            relayed.transfer(ORDER)
+            assert returned == [relayed]
+            assert relayed.returned is not None
+            assert relayed.returned.unsent.endswith(b"xthe last")
+            relayed.returned.sock.close()
 
 
 # --- back-pressure

@@ -27,14 +27,28 @@ from lxml import etree
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.commands import Asked, Close, Command, Drop, EndOutput, Event, Report, Send, Side, Upgrade
+from cxfr_proxy.session.commands import (
+    Asked,
+    Chosen,
+    Close,
+    Command,
+    Drop,
+    EndOutput,
+    Event,
+    Report,
+    Reroute,
+    Send,
+    Side,
+    Upgrade,
+)
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import MOVES, Policy, Session, State
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.connection_transfer import Server
+from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.opening import read_header
+from cxfr_proxy.xmpp.login import Login
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 E = TypeVar("E")
@@ -49,6 +63,11 @@ NODE_HEADER: Final = (
     "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' "
     "from='example.org' id='n1' version='1.0'>"
 )
+OWN_HEADER: Final = (
+    "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' "
+    "version='1.0' from='example.org' id='p1'>"
+)
+"""What a client that was shown header and features has got from the proxy."""
 END: Final = "</stream:stream>"
 AUTH: Final = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>"
 SUCCESS: Final = "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
@@ -131,6 +150,9 @@ class Script:
         check_authzid: bool = True,
         support: Support | None = None,
         asks: bool = False,
+        chosen: Chosen | None = None,
+        elsewhere: Callable[[Login, str, str], bool] = lambda login, domain, node: False,
+        lane: Lane | None = None,
     ) -> None:
         self.timeouts = Timeouts()
         self.now = 100.0
@@ -160,13 +182,22 @@ class Script:
             redirect_targets=redirect_targets,
             redirected_lately=redirected_lately,
             check_authzid=check_authzid,
+            elsewhere=elsewhere,
         )
-        lane = Lane(max_element_bytes=8192, max_depth=64)
-        lane.feed((header + behind).encode())
-        piece = lane.next()
-        assert piece is not None
+        if lane is None:
+            lane = Lane(max_element_bytes=8192, max_depth=64)
+            lane.feed((header + behind).encode())
+            lane.next()
+        if chosen is not None:
+            self._documents = [OWN_HEADER.encode()]
         self.session = Session(
-            read_header(piece.data, ClientError), lane, policy, node="node1", tls=tls, offer_starttls=offer_starttls
+            read_header(header.encode(), ClientError),
+            lane,
+            policy,
+            node="node1",
+            tls=tls,
+            offer_starttls=offer_starttls,
+            chosen=chosen,
         )
         self._do("the client opens", lambda: self.session.start(self.now))
 
@@ -367,7 +398,7 @@ class Script:
                 self._ended.add(side)
                 if side is Side.CLIENT and not (self._cut or self._cut_through):
                     self._check_farewell()
-            case Close() | Upgrade():
+            case Close() | Upgrade() | Reroute():
                 self._note("          ", command)
                 self._over = True
 

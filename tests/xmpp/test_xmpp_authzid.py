@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.authzid import AuthzidWatch, SaslFault
-from cxfr_proxy.xmpp.opening import Negotiation, Passage, StreamHeader
+from cxfr_proxy.xmpp.authzid import AuthzidWatch
+from cxfr_proxy.xmpp.header import StreamHeader
+from cxfr_proxy.xmpp.opening import Negotiation, Passage
+from cxfr_proxy.xmpp.sasl import SaslFault
 
 HEADER = StreamHeader(
     raw=b"",

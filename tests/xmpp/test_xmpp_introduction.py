@@ -6,7 +6,8 @@ import pytest
 
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import introduction, stanza
-from cxfr_proxy.xmpp.opening import Negotiation, read_header
+from cxfr_proxy.xmpp.header import read_header
+from cxfr_proxy.xmpp.opening import Negotiation
 
 HEADER = (
     b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org' "

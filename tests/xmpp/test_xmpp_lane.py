@@ -292,3 +292,14 @@ def test_what_is_to_be_noted_is_so_behind_the_header_as_well() -> None:
         assert lane.next() is not None
         ready = lane.scan(b"<r/><a h='1'/>")
         assert [piece.note.name for piece in lane.pieces(ready) if isinstance(piece.note, Element)] == ["a"]
+
+
+def test_what_is_put_back_comes_next() -> None:
+    subject = opened()
+    subject.feed(b"<a/><b/>")
+    piece = subject.next()
+    assert piece is not None
+    subject.put_back(piece)
+    assert not subject.skip(b"<b/>"), "it comes later"
+    assert subject.next() is piece
+    assert subject.skip(b"<b/>")

@@ -9,6 +9,7 @@ from lxml import etree
 
 from cxfr_proxy.errors import ClientError, NodeError
 from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import (
     STARTTLS_FEATURES,
@@ -20,8 +21,6 @@ from cxfr_proxy.xmpp.opening import (
     Passage,
     Reply,
     Step,
-    StreamHeader,
-    read_header,
 )
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -211,9 +210,16 @@ def test_nothing_is_read_behind_a_header_on_tls() -> None:
 MOVED = {"example.org": "[2001:db8::1]:5223"}
 
 
-def asked_for_a_moved_domain(**how: bool) -> ClientOpening:
-    lane = Lane(max_element_bytes=8192, max_depth=64)
-    return ClientOpening(lane, domains={"other.example"}, stream_id="s1", moved=MOVED, **how)
+def asked_for_a_moved_domain(*, tls_first: bool, on_tls: bool = False, can_start_tls: bool = False) -> ClientOpening:
+    return ClientOpening(
+        Lane(max_element_bytes=8192, max_depth=64),
+        domains={"other.example"},
+        stream_id="s1",
+        moved=MOVED,
+        tls_first=tls_first,
+        on_tls=on_tls,
+        can_start_tls=can_start_tls,
+    )
 
 
 @pytest.mark.parametrize("domain", ["example.org", "Example.ORG."])
@@ -471,7 +477,7 @@ def test_prefixes_without_end() -> None:
 
 def test_features_are_rewritten_and_unchanged_ones_pass_byte_by_byte() -> None:
     odd = f"<stream:features ><bind  xmlns=\"{names.BIND}\"></bind>\n<x:y xmlns:x='urn:z'/></stream:features>"
-    assert down(Negotiation(), odd) == Passage(forward=odd.encode())
+    assert down(Negotiation(), odd) == Passage(forward=odd.encode(), greets=True)
     stripped = f"<stream:features>{STARTTLS}<bind xmlns='{names.BIND}'/></stream:features>"
     passage = down(Negotiation(), stripped)
     assert [child.tag for child in etree.fromstring(passage.forward)] == [f"{{{names.BIND}}}bind"]

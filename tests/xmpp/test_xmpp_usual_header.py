@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.xmpp import _expat, names, opening, stanza
+from cxfr_proxy.xmpp import _expat, names, stanza
+from cxfr_proxy.xmpp import header as headers
 from cxfr_proxy.xmpp.notes import Failure, Header
 from cxfr_proxy.xmpp.usual_header import CONTEXT, MAX_BYTES, attributes, glance
 
@@ -88,8 +89,8 @@ def agree_on(header: bytes) -> None:
         framer.step(bytes((byte,)))
     assert framer.notes == [Header(0, len(header))]
 
-    assert opening.read_header(header, ClientError) == opening._read_any_header(header, ClientError)
-    assert opening.read_header(header, ClientError).context == CONTEXT
+    assert headers.read_header(header, ClientError) == headers._read_any_header(header, ClientError)
+    assert headers.read_header(header, ClientError).context == CONTEXT
 
 
 spaces = st.text(alphabet=" \t\r\n", max_size=2)

@@ -1,0 +1,161 @@
+"""Whom the messages of a SASL exchange name, mechanism by mechanism: a table.
+
+SASL tells *authentication* identity (authcid: whose password this is) from *authorization* identity (authzid: who to
+act as). What is read here is names alone; a password or token in the same message is passed over and never returned.
+Mechanisms that name nobody before the server has spoken (DIGEST-MD5, CRAM-MD5, LOGIN), or not in a way that could be
+read (EXTERNAL, GSSAPI), have no row.
+
+What could be read in two ways is not read at all: base64 that isn't canonical, more or less NULs than two, elements
+inside the text, two initial responses.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from lxml import etree
+
+from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.stanza import Element
+
+
+class SaslFault(StrEnum):
+    """The conditions of RFC 6120 section 6.5 that a client may get here."""
+
+    INCORRECT_ENCODING = "incorrect-encoding"
+    INVALID_AUTHZID = "invalid-authzid"
+    MALFORMED_REQUEST = "malformed-request"
+
+    def failure(self, namespace: str) -> bytes:
+        """The answer to the client. ``namespace``: of its own element, SASL's or SASL2's."""
+        return f"<failure xmlns='{namespace}'><{self} xmlns='{names.SASL}'/></failure>".encode()
+
+
+class Unreadable(Exception):
+    """The message is none of this mechanism's. Says nothing of what is in it."""
+
+    def __init__(self, fault: SaslFault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+class Names(NamedTuple):
+    """Who a message names; empty where it names none."""
+
+    authzid: str
+    authcid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """A kind of mechanism: a pattern for its whole name, and how a client's message is read.
+
+    ``read`` answers ``None`` for a message that is not the one that names somebody, and raises :class:`Unreadable`.
+    ``both``: its message holds both names, so they can be compared.
+    """
+
+    pattern: re.Pattern[str]
+    read: Callable[[bytes], Names | None]
+    both: bool
+
+
+def mechanism_of(element: Element) -> Mechanism | None:
+    """Of an ``<auth/>`` or ``<authenticate/>``; ``None``: one that names nobody."""
+    name = element.get("mechanism", "").strip().upper()
+    return next((row for row in MECHANISMS if row.pattern.fullmatch(name)), None)
+
+
+def initial_response(element: Element) -> Element | None:
+    """What holds the first message: ``<auth/>`` itself, in SASL2 a child that may not be there.
+
+    Raises :class:`Unreadable`.
+    """
+    if etree.QName(element).namespace != names.SASL2:
+        return element
+    found = list(element.iterchildren("{*}initial-response"))
+    if len(found) > 1:
+        raise Unreadable(SaslFault.MALFORMED_REQUEST)
+    return found[0] if found else None
+
+
+def message(holder: Element) -> bytes | None:
+    """What the text of that element says; ``None`` where nothing was said yet. Raises :class:`Unreadable`."""
+    if len(holder):
+        raise Unreadable(SaslFault.MALFORMED_REQUEST)
+    # Long ones are broken into lines by some encoders, and servers that take that read the same.
+    text = "".join((holder.text or "").split())
+    if text in ("", "="):
+        return None
+    try:
+        said = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise Unreadable(SaslFault.INCORRECT_ENCODING) from exc
+    if base64.b64encode(said).decode() != text:
+        raise Unreadable(SaslFault.INCORRECT_ENCODING)
+    return said
+
+
+def _text(said: bytes) -> str:
+    try:
+        return said.decode()
+    except UnicodeDecodeError:
+        # Not as the cause: it would hold the message.
+        raise Unreadable(SaslFault.MALFORMED_REQUEST) from None
+
+
+def _read_plain(said: bytes) -> Names:
+    """RFC 4616 section 2."""
+    parts = _text(said).split("\0")
+    if len(parts) != 3:
+        raise Unreadable(SaslFault.MALFORMED_REQUEST)
+    return Names(parts[0], parts[1])
+
+
+_GS2: Final = r"(?:n|y|p=[A-Za-z0-9.-]+),(?:a=([^,]*))?,"
+"""RFC 5801 section 4."""
+_SCRAM_FIRST: Final = re.compile(_GS2 + r"(?:m=[^,]*,)?n=([^,]*),r=.*", re.DOTALL)
+_OAUTHBEARER: Final = re.compile(_GS2.encode() + rb"\x01.*", re.DOTALL)
+
+
+def _read_scram(said: bytes) -> Names | None:
+    """RFC 5802 section 5.1."""
+    text = _text(said)
+    if text.startswith("c="):
+        return None  # the last one
+    found = _SCRAM_FIRST.fullmatch(text)
+    if found is None:
+        raise Unreadable(SaslFault.MALFORMED_REQUEST)
+    authzid, authcid = (_saslname(name or "") for name in found.groups())
+    return Names(authzid, authcid)
+
+
+def _read_oauthbearer(said: bytes) -> Names | None:
+    """RFC 7628 section 3.1. Whose token it is, only the server can read."""
+    found = _OAUTHBEARER.fullmatch(said)
+    return Names(_saslname(_text(found[1] or b"")), "") if found is not None else None
+
+
+def _saslname(name: str) -> str:
+    return name.replace("=2C", ",").replace("=3D", "=")
+
+
+def _read_token(said: bytes) -> Names:
+    """HT-*: a name, NUL, and a hash, which is no text."""
+    authcid, nul, _ = said.partition(b"\0")
+    if not nul:
+        raise Unreadable(SaslFault.MALFORMED_REQUEST)
+    return Names("", _text(authcid))
+
+
+MECHANISMS: Final = (
+    Mechanism(re.compile(r"PLAIN|X-OAUTH2"), _read_plain, both=True),
+    Mechanism(re.compile(r"SCRAM-.+"), _read_scram, both=True),
+    Mechanism(re.compile(r"HT-.+"), _read_token, both=False),
+    Mechanism(re.compile(r"OAUTHBEARER"), _read_oauthbearer, both=False),
+)
