@@ -35,9 +35,9 @@ class FakeLooks:
         self.times.setdefault(spec.name, []).append(trio.current_time())
         self.asked.append((spec.name, domain))
         self.streams.append(stream)
+        finding = self.findings.get(spec.name) or self.findings.get(str(domain)) or Finding.OK
         await trio.sleep(min(seconds, self.seconds.get(spec.name, 0.0)))
         self.running.discard(spec.name)
-        finding = self.findings.get(spec.name) or self.findings.get(str(domain)) or Finding.OK
         if finding is not Finding.OK:
             return Look(finding, f"{finding} by {spec.name}")
         features = f"<features>{domain}</features>".encode() if domain is not None and stream else None

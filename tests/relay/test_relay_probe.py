@@ -140,6 +140,11 @@ async def test_nobody_listens(dialer: Dialer, tmp_path: Path) -> None:
         (HEADER.replace(b">", b" xmlns:x='urn:x'>"), FEATURES.replace(b"<bind", b"<x:y/><bind"), False),
         (HEADER.replace(b"stream:", b"s:").replace(b":stream=", b":s="), FEATURES.replace(b"stream:", b"s:"), False),
         (HEADER.replace(b"stream:", b"s:").replace(b":stream=", b":s="), b"<features/>", False),
+        (
+            HEADER.replace(b"stream:", b"s:").replace(b":stream=", b":s=").replace(b">", b" xmlns:stream='urn:x'>"),
+            b"<s:features xmlns:s='http://etherx.jabber.org/streams'><stream:y/></s:features>",
+            False,
+        ),
     ],
 )
 async def test_features_that_mean_something_else_elsewhere_are_not_kept(
