@@ -16,7 +16,6 @@ from real.certs import Authority
 from cxfr_proxy.demo.account import ClientAccount, Numbered, Tally, judge_flow, out_of_order
 from cxfr_proxy.demo.habits import HABITS, Kind
 
-
 _EACH: Final = 4
 """Clients of each kind; the command plays more."""
 
