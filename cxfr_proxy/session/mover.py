@@ -4,32 +4,40 @@ Whoever wants a session moved puts it in the queue; the mover's one task waits u
 looks who is first, whether that one is still to be moved, and where to: minutes may have gone by since it was queued.
 Who turns out to stay takes no token, so nobody waits for it.
 
-Two queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Both draw
-on the same bucket, since what the pace protects is the node that the clients log in to next.
+There are queues by urgency (:mod:`.mover_queues`). Sessions whose node is gone go first: their clients are without
+service, the others only will be; those that are only not where they belong go last. All draw on the same bucket, since
+what the pace protects is the node that the clients log in to next.
 
 A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
 (:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
 next stage, and when its client becomes active. One whose node is gone can't stay: it is told to reconnect, and finds
 what there is then.
+
+A session that sits on the wrong node stays there if by its turn it is the right one, if the node is being emptied or
+down (which is another's matter), or if its client was moved already (:mod:`.loop_guard`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import trio
 
-from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
-from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
+from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace, Rate
+from cxfr_proxy.session.mover_planner import Planner
+from cxfr_proxy.session.mover_queues import Queues, Urgency, Waiting
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.session.registry import Registry, Relayed, user_of
+from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.state import State
+from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 LOGIN_SECONDS: Final = 10.0
@@ -38,7 +46,8 @@ LOGIN_SECONDS: Final = 10.0
 
 class Mover:
     """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's; ``pace`` is a bucket of the
-    mover's own unless one is given; ``report`` as for :class:`~.mover_drains.Drains`."""
+    mover's own unless one is given; ``report`` as for :class:`~.mover_drains.Drains`; ``changed`` is called when a
+    rebalance was planned."""
 
     def __init__(
         self,
@@ -50,15 +59,16 @@ class Mover:
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
         report: Callable[[str, Drain], None] | None = None,
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
         self._clock = clock
         self._pace = pace if pace is not None else OwnPace(transfer_rate, clock)
+        self.tempo = Rate(self._pace, transfer_rate)
         self._drains = Drains(
-            self._pace,
-            transfer_rate,
+            self.tempo,
             counts_of=registry.of_node,
             awaited=self.awaited,
             advanced=self._advance,
@@ -66,9 +76,8 @@ class Mover:
             report=report,
             clock=clock,
         )
-        self._lost: deque[tuple[int, Trigger]] = deque()
-        self._leaving: deque[int] = deque()
-        self._queued: set[int] = set()
+        self._queues = Queues()
+        self._planner = Planner(registry, cluster, placement, self._queues, queued=self._wake, changed=changed)
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
 
@@ -81,24 +90,61 @@ class Mover:
 
     def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
         """The session's node is gone: move it before those that can wait."""
-        self._lost.append((session_id, trigger))
-        self._wake()
+        self._enqueue(Waiting(session_id, Urgency.LOST, trigger))
 
     def enqueue_leaving(self, session_id: int) -> None:
         """The session sits on a node that is being emptied, or everybody leaves."""
-        if session_id not in self._queued:
-            self._queued.add(session_id)
-            self._leaving.append(session_id)
+        self._enqueue(Waiting(session_id, Urgency.LEAVING, Trigger.DRAIN))
+
+    def look_at(self, relayed: Relayed) -> None:
+        """A client has just logged in, and is to be on its user's own node."""
+        user = user_of(relayed.session)
+        if user is None or not self._is_misplaced(relayed.session):
+            return
+        standing = self._cluster.standing()
+        if self._registry.has_returned(relayed.id):
+            self._registry.guard.landed_wrong(user, standing)
+        elif self._registry.guard.lets(user, standing, self._clock()):
+            self._enqueue(Waiting(relayed.id, Urgency.WRONG, Trigger.WRONG_NODE))
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        if self._queues.put(waiting):
             self._wake()
 
     def _wake(self) -> None:
         self._work.set()
-        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving))
+        self._pace.queued(
+            lost=self._queues.length(Urgency.LOST),
+            leaving=self._queues.length(Urgency.LEAVING),
+            misplaced=self._queues.misplaced,
+        )
 
     @property
     def rate(self) -> float:
         """In clients a second."""
-        return self._drains.rate
+        return self.tempo.now
+
+    def follow_rebalance(self, order: Rebalancing | None) -> None:
+        """That one goes on, as whoever keeps it says; ``None``: none."""
+        self._planner.follow(order)
+
+    def rebalance_counts(self) -> RebalanceCounts:
+        """How far it is here."""
+        return self._planner.counts()
+
+    def move(self, address: str, node: str) -> int:
+        """Send the clients of that user (a JID; with a resource: that client) to the node, at once; how many.
+
+        Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`.
+        """
+        target = self._cluster.get(node)
+        asked = 0
+        for relayed in self._registry:
+            session = relayed.session
+            if _is_of(session, address) and session.node != node and session.state is State.BOUND:
+                relayed.transfer(self._order_to(relayed, Trigger.MOVE, target))
+                asked += 1
+        return asked
 
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
@@ -151,6 +197,7 @@ class Mover:
         """Move until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drains.watch)
+            nursery.start_soon(self._planner.run)
             while True:
                 await self._wait_for_work()
                 await self._pace.wait()
@@ -158,30 +205,31 @@ class Mover:
                     self._pace.spend()
 
     async def _wait_for_work(self) -> None:
-        while not self._lost and not self._leaving:
+        while not self._queues:
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
 
     def _move_first(self) -> bool:
         """Take the first session out of the queues; whether it was given an order."""
-        if self._lost:
-            session_id, trigger = self._lost.popleft()
-            relayed = self._registry.get(session_id)
-            if relayed is None or relayed.session.rung is not None:
-                return False
-            relayed.transfer(self.order_for(relayed, trigger))
-            return True
-        session_id = self._leaving.popleft()
-        self._queued.discard(session_id)
-        relayed = self._registry.get(session_id)
-        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
+        waiting = self._queues.take()
+        relayed = self._registry.get(waiting.session_id)
+        if relayed is None or relayed.session.rung is not None:
+            return False
+        match waiting.urgency:
+            case Urgency.LOST:
+                relayed.transfer(self.order_for(relayed, waiting.trigger))
+                return True
+            case Urgency.LEAVING:
+                return self._is_leaving(relayed) and self._move_leaving(relayed)
+            case Urgency.WRONG | Urgency.REBALANCED:
+                return self._may_be_placed(relayed) and self._place(relayed, waiting)
 
     def _is_leaving(self, relayed: Relayed) -> bool:
         session = relayed.session
         # A node that is not listed any more was forgotten when it was empty: this one was dialled before.
         leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
-        return (leaving or self._everybody is not None) and not session.node_lost and session.rung is None
+        return (leaving or self._everybody is not None) and not session.node_lost
 
     def _move_leaving(self, relayed: Relayed) -> bool:
         if self._everybody is not None:
@@ -203,12 +251,47 @@ class Mover:
         relayed.transfer(order)
         return True
 
+    def _may_be_placed(self, relayed: Relayed) -> bool:
+        session = relayed.session
+        stays = self._everybody is None and session.node in self._cluster and self._cluster.get(session.node).usable
+        movable = session.state is State.BOUND and not session.node_lost
+        return stays and movable and not self._registry.moved_lately(relayed.id, self._clock())
+
+    def _place(self, relayed: Relayed, waiting: Waiting) -> bool:
+        target = self._place_of(relayed.session, waiting.target)
+        if target is None or target.name == relayed.session.node:
+            return False
+        relayed.transfer(self._order_to(relayed, waiting.trigger, target))
+        return True
+
+    def _place_of(self, session: Session, planned: str | None) -> Node | None:
+        """Where it belongs by now; ``None``: where it is. ``planned``: where it was to go to even the load."""
+        user = user_of(session)
+        if user is None:
+            return None
+        home = self._placement.home(user, session.domain)
+        if home is not None or planned is None or not self._placement.floats(user, session.domain):
+            return home
+        source = self._cluster.get(session.node)
+        return next(
+            (n for n in self._placement.usable(session.domain) if n.name == planned and self._evens(source, n)), None
+        )
+
+    def _evens(self, source: Node, target: Node) -> bool:
+        """Whether one session less here and one more there makes the load no less even; see :mod:`.cluster.rebalance`."""
+        sessions = self._registry.sessions_by_node()
+        return (sessions[source.name] - 1) * target.weight >= sessions.get(target.name, 0) * source.weight
+
+    def _is_misplaced(self, session: Session) -> bool:
+        user = user_of(session)
+        home = self._placement.home(user, session.domain) if user is not None else None
+        return home is not None and home.name != session.node
+
     def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:
         """Where that session goes, and what its client may be told."""
         session = relayed.session
-        user = user_of(session)
         ranked = self._placement.rank(
-            user,
+            user_of(session),
             session.domain,
             self._registry.sessions_by_node(),
             exclude=(session.node,),
@@ -217,14 +300,18 @@ class Mover:
         source = self._cluster.get(session.node) if session.node in self._cluster else None
         if source is not None:
             ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
-        if not ranked:
-            return Order(trigger, hurried=hurried)
-        target = ranked[0].spec
+        return (
+            self._order_to(relayed, trigger, ranked[0], hurried=hurried) if ranked else Order(trigger, hurried=hurried)
+        )
+
+    def _order_to(self, relayed: Relayed, trigger: Trigger, node: Node, *, hurried: bool = False) -> Order:
+        session, target = relayed.session, node.spec
+        source = self._cluster.get(session.node) if session.node in self._cluster else None
         return Order(
             trigger,
             target=target.name,
             server=Server(target.public.host, target.public.port) if target.public is not None else None,
-            may_redirect=not self._registry.redirected_lately(user, self._clock()),
+            may_redirect=not self._registry.redirected_lately(user_of(session), self._clock()),
             hurried=hurried,
             resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED,
         )
@@ -259,3 +346,12 @@ class Mover:
             negotiating = session.state is State.NEGOTIATING
             if session.node == node and negotiating and now - relayed.opened > LOGIN_SECONDS:
                 relayed.stop()
+
+
+def _is_of(session: Session, address: str) -> bool:
+    """Whether that is its client's JID, or its user's; nodes may write it in another case."""
+    if session.full_jid is None:
+        return False
+    user, _, resource = address.partition("/")
+    same_user = jid.bare(session.full_jid).casefold() == user.casefold()
+    return same_user and (not resource or session.full_jid.partition("/")[2] == resource)
