@@ -36,11 +36,13 @@ __all__ = [
     "KeyPair",
     "Limits",
     "ListenAddress",
+    "RebalanceMode",
     "SaslAuthzid",
     "SmAfterTransfer",
     "StartTls",
     "Timeouts",
     "TrustNodeRedirects",
+    "WrongNode",
     "default_control",
     "find_control",
 ]
@@ -61,6 +63,20 @@ class SaslAuthzid(StrEnum):
 
     SAME = "same"
     ALLOW = "allow"
+
+
+class RebalanceMode(StrEnum):
+    """Whether users are moved by themselves when they have come to belong elsewhere."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
+class WrongNode(StrEnum):
+    """What becomes of a session that was bound on a node that is not its user's own."""
+
+    TRANSFER = "transfer"
+    KEEP = "keep"
 
 
 class TrustNodeRedirects(StrEnum):
@@ -352,7 +368,7 @@ class Config:
         Group.MOVING,
         kinds.RATE,
         100.0,
-        "clients told to move per second, over all drains",
+        "clients told to move per second, over all drains and whatever else moves them",
         "Each of them logs in again within seconds, and a login is the most expensive thing a node does. "
         "10,000 clients move in 100 seconds.",
     )
@@ -389,11 +405,28 @@ class Config:
         "A client that doesn't know the request loses nothing by being asked, but the time it takes to answer.",
         shown="none",
     )
+    wrong_node: WrongNode = setting(
+        Group.MOVING,
+        kinds.one_of(WrongNode),
+        WrongNode.TRANSFER,
+        "transfer a client whose user has a node of his own, and that has logged in on another one; or keep it there",
+        "Where a user belongs may be known only when he has logged in; he would stay apart from his other clients "
+        "for as long as he is connected.",
+    )
+    rebalance: RebalanceMode = setting(
+        Group.MOVING,
+        kinds.one_of(RebalanceMode),
+        RebalanceMode.AUTO,
+        "whether users who come to belong elsewhere, as a node joins, is back or has another weight, are moved there "
+        "by themselves, or only by the command rebalance",
+        "A node that joins would stay empty until people happen to log in anew. They are moved at transfer-rate, "
+        "and only those who have to.",
+    )
     redirect_window: float = setting(
         Group.MOVING,
         kinds.seconds(zero=True),
         60.0,
-        "within this time nobody is redirected to another host twice",
+        "within this time nobody is redirected to another host twice, nor moved twice to where he belongs",
         "Two proxies that disagree would send a client to and fro; clients give up after 2 to 5 redirects in a row.",
     )
     redirect_targets: tuple[HostPattern, ...] = repeatable(

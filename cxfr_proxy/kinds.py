@@ -20,6 +20,7 @@ from typing import Final, Generic, TypeVar
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.xmpp import jid
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -111,7 +112,7 @@ def read_listen_address(text: str) -> ListenAddress:
     return ListenAddress(host, int(match["port"]))
 
 
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z/]*)")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z/%]*)")
 
 
 def _quantity(text: str, units: Mapping[str, float]) -> float:
@@ -184,6 +185,18 @@ def _read_rate(text: str) -> float:
     return value
 
 
+def _read_share(text: str) -> float:
+    value = _quantity(text, {"": 1.0, "%": 1.0})
+    if not 0 < value <= 100:
+        raise ValueError(text)
+    return value
+
+
+def _read_jid(text: str) -> str:
+    jid.split(text)
+    return text
+
+
 def _read_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError(text)
@@ -235,6 +248,8 @@ HOST_PATTERN: Final = Kind(
     HostPattern.parse,
 )
 RATE: Final = Kind("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
+SHARE: Final = Kind("a percentage above 0 and up to 100", "PERCENT", _read_share, lambda value: f"{value:g}%")
+JID: Final = Kind("a user's address like juliet@example.org, or a client's with its resource", "JID", _read_jid)
 MAXIMUM: Final = Kind(
     "a whole number, or none (0 is the same) for no limit",
     "N",

@@ -7,16 +7,16 @@ ended and began anew, it would come to no node with a lower load than without it
     (sessions of a - 1) / weight of a  <=  sessions of b / weight of b
 
 for any two nodes ``a`` and ``b`` that could both serve it. While that fails for some pair, a session is moved from the
-``a`` with the highest left side to the ``b`` with the lowest right side. Nobody gives who has taken: a giver's load after
-giving is what the lowest load was compared with, and the lowest load only rises. That no other set of moves is smaller
-is tested against all there are, for small cases; it holds where the nodes of two domains are the same or have none in
-common. Where they overlap, the load is evened between any two nodes of one domain, directly.
+``a`` with the highest left side to the ``b`` with the lowest right side. No node gives what it has taken, for what is
+left to a giver is more than the lowest load, which only rises. That no other set of moves is smaller is tested against
+all there are, for small cases; it holds where the nodes of two domains are the same or have none in common. Where they
+overlap, the load is evened between any two nodes of one domain, directly.
 
-Where several processes serve, each plans for its own sessions. All know how many there are by node, so all find the same
-surplus; which part of it is whose follows from their order, and the parts add up (:class:`Part`).
+Where several processes serve, each plans for its own sessions. All know how many there are by node, so all find the
+same surplus; which part of it is whose follows from their order, and the parts add up (:class:`Part`).
 
-Nobody is moved off a node that isn't usable: those that leave are a drain's matter, one that is down is the checks', and
-one of weight 0 keeps whom it has. Who plays by :attr:`~.placement.Policy.FIRST_AVAILABLE` stays where he is.
+Nobody is moved off a node that isn't usable: those that leave are a drain's matter, one that is down is the checks',
+and one of weight 0 keeps whom it has. Who is placed by :attr:`~.placement.Policy.FIRST_AVAILABLE` stays where he is.
 """
 
 from __future__ import annotations

@@ -23,12 +23,14 @@ from typing import Any, Final, Union, cast
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.session.registry import RESUMABLE_SECONDS, NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 5
+VERSION: Final = 7
 """Of this language. To be raised with every change."""
 
 
@@ -52,9 +54,11 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All of them. Also an order: the sessions of those that are leaving are to be moved, as their stage has it."""
+    """All of them. Also an order: the sessions of those that are leaving are to be moved, as their stage has it, and
+    those that are elsewhere than they belong as ``rebalance`` has it; ``None``: none goes on."""
 
     nodes: tuple[NodeState, ...]
+    rebalance: Rebalancing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,12 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What the other workers have: sessions by node, connections by client address (where there are many)."""
+    """What the other workers have: sessions by node, connections by client address (where there are many), and the
+    sessions by node of those that come before it."""
 
     sessions: dict[str, int]
     addresses: dict[str, int]
+    sessions_before: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +107,28 @@ class Listing(StrEnum):
     TRANSFERS = "transfers"
     PLAN = "plan"
     """What a drain of a node would come to."""
+    REBALANCE = "rebalance"
+    """What a rebalance would come to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Answered by :class:`Report` where it is about counts, and always by :class:`Answer`. ``node``: which, where it is
-    about one."""
+    about one; ``max_share`` as of a rebalance."""
 
     request: int
     what: Listing
     node: str | None = None
+    max_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveUser:
+    """Send the clients of that JID to the node, at once; answered by :class:`Answer`."""
+
+    request: int
+    jid: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +144,14 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
-    ``resumable``: by the id that the client has; ``learned``: by capabilities, whether connection transfer is known."""
+    ``resumable``: by the id that the client has; ``moved``: how many seconds ago, by full JID; ``learned``: by
+    capabilities, whether connection transfer is known."""
 
     redirected: dict[str, float] = field(default_factory=dict)
     resumable: dict[str, Resumption] = field(default_factory=dict)
     lost: tuple[Lost, ...] = ()
     learned: dict[str, bool] = field(default_factory=dict)
+    moved: dict[str, float] = field(default_factory=dict)
 
 
 # --- from a worker
@@ -147,11 +167,13 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """How many sessions wait for being moved, those without a node first, and how many tokens have come so far."""
+    """How many sessions wait for being moved, those without a node first, and how many tokens have come so far.
+    ``misplaced``: those that are only not where they belong."""
 
     lost: int
     leaving: int
     received: int
+    misplaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +199,7 @@ class WorkerCounts:
     forged: int = 0
     late: int = 0
     full: int = 0
+    rebalance: RebalanceCounts = field(default_factory=RebalanceCounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +225,7 @@ class NodeGoing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows, some at a time; ``last`` closes the answer."""
+    """Rows, some at a time; ``last`` closes the answer. ``moved``: clients that were asked to move."""
 
     request: int
     sessions: tuple[SessionRow, ...]
@@ -210,6 +233,8 @@ class Answer:
     last: bool
     error: str | None
     plan: Forecast | None = None
+    rebalance: RebalanceForecast | None = None
+    moved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +264,29 @@ class Resumable:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A client that can resume its session on that node was lost. ``user`` is a bare JID, where it is known."""
+    """A client that is to be led to that node has left, for ``seconds`` from then on: it can resume its session there,
+    or was sent there. ``user`` is a bare JID, where it is known."""
 
     user: str | None
     address: str
     node: str
     seconds_ago: float = 0.0
+    seconds: float = RESUMABLE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """That client was asked to move to where it belongs, just now."""
+
+    full_jid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """That client, which was moved or is taken for one that was, has logged in; ``wrong``: on a wrong node again."""
+
+    full_jid: str
+    wrong: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +305,7 @@ Message = (
     | Elsewhere
     | ReloadCertificates
     | Ask
+    | MoveUser
     | Leave
     | Stop
     | Remembered
@@ -277,6 +320,8 @@ Message = (
     | Redirected
     | Resumable
     | Lost
+    | Moved
+    | Returned
     | Learned
 )
 

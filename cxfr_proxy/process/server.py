@@ -19,15 +19,24 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.cluster.sources.file import NodesFile
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
-from cxfr_proxy.process.announce import announce, say_of_drain
+from cxfr_proxy.process.announce import announce, say_of_drain, say_of_rebalance
+from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.nodelist import NodeList, attempt
-from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, forecast, session_rows, transfer_rows
+from cxfr_proxy.process.operations import (
+    ONE_PROCESS,
+    ProxyOperations,
+    forecast,
+    rebalance_forecast,
+    session_rows,
+    transfer_rows,
+)
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.check import Checks
@@ -37,6 +46,7 @@ from cxfr_proxy.relay.room import raise_descriptor_limit
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalances
 from cxfr_proxy.session.registry import NodeCounts, Registry
 from cxfr_proxy.session.support import Support
 
@@ -67,6 +77,12 @@ class Proxy:
         self._mover = Mover(
             self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
         )
+        self._rebalances = Rebalances(
+            self._mover.tempo,
+            tell=self._mover.follow_rebalance,
+            counts_of=self._rebalance_counts,
+            report=say_of_rebalance,
+        )
         self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
         self._service = Service(
             config,
@@ -82,8 +98,9 @@ class Proxy:
         self.addresses: list[tuple[str, int]] = []
         self.operations = ProxyOperations(
             self._cluster,
-            _Here(self.registry, self._cluster, self._placement),
+            _Here(self.registry, self._cluster, self._placement, self._mover),
             self._mover,
+            self._rebalances,
             config.timeouts,
             self.reload,
         )
@@ -101,6 +118,9 @@ class Proxy:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
                 services.start_soon(self._checks.run)
+                services.start_soon(self._rebalances.watch)
+                if self._config.rebalance is RebalanceMode.AUTO:
+                    services.start_soon(Automatic(self._cluster, self._rebalances).run)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
                 fitting = self._service.room.connections
                 announce(self._certificates, self.addresses, nodes=len(self._cluster), sessions=fitting)
@@ -138,6 +158,10 @@ class Proxy:
     def _on_node_up(self, node: Node) -> None:
         self._mover.look_again()
 
+    def _rebalance_counts(self, number: int) -> RebalanceCounts | None:
+        counts = self._mover.rebalance_counts()
+        return counts if counts.number == number else None
+
     def _on_drain(self, what: str, drain: Drain) -> None:
         say_of_drain(what, drain, self.registry.of_node(drain.node))
 
@@ -145,8 +169,9 @@ class Proxy:
 class _Here:
     """The sessions of a proxy that is one process."""
 
-    def __init__(self, registry: Registry, cluster: Cluster, placement: Placement) -> None:
+    def __init__(self, registry: Registry, cluster: Cluster, placement: Placement, mover: Mover) -> None:
         self._registry = registry
+        self._mover = mover
         self._placement = placement
         self._cluster = cluster
 
@@ -168,6 +193,14 @@ class _Here:
     async def plan(self, node: str) -> Forecast:
         await trio.lowlevel.checkpoint()
         return await forecast(self._registry, self._cluster, self._placement, node)
+
+    async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:
+        await trio.lowlevel.checkpoint()
+        return await rebalance_forecast(self._registry, self._cluster, self._placement, max_share)
+
+    async def move(self, jid: str, node: str) -> int:
+        await trio.lowlevel.checkpoint()
+        return self._mover.move(jid, node)
 
     def worker_rows(self) -> list[WorkerRow]:
         return [

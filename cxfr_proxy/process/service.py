@@ -18,7 +18,7 @@ import trio
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.relay.check import Informed
@@ -162,9 +162,9 @@ class Service:
     def _act(self, relayed: Relayed, event: Event) -> None:
         session = relayed.session
         match event:
-            case BoundTo(full_jid):
+            case BoundTo(full_jid, resumed):
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
-                self._place_right(relayed)
+                self._place_right(relayed, resumed=resumed)
             case NodeLost(reason):
                 if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
                     node = self._cluster.get(session.node)
@@ -209,13 +209,16 @@ class Service:
             case _:
                 pass
 
-    def _place_right(self, relayed: Relayed) -> None:
-        """A session that becomes bound while its node is being emptied, or the proxy is, has to move on."""
+    def _place_right(self, relayed: Relayed, *, resumed: bool) -> None:
+        """A session that becomes bound while its node is being emptied, or the proxy is, has to move on; and so has one
+        that is not on its user's own node, but one that was resumed has just been led there."""
         if self.stopping:
             # Not now: the session is in the middle of what it reports.
             trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)
         elif self.leaving or self._is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
+        elif self._config.wrong_node is WrongNode.TRANSFER and not resumed:
+            self._mover.look_at(relayed)
 
     def _is_leaving(self, name: str) -> bool:
         """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""

@@ -170,7 +170,7 @@ class ClientServer:
         user = _hinted_user(header)
         ranked = self._placement.rank(user, header.to or "", self._registry.sessions_by_node())
         holder = self._registry.holder(user, _address(client), trio.current_time())
-        if holder is not None and holder in self._cluster:
+        if holder is not None and self._serves(holder, header.to or ""):
             ranked = rank_to_resume(ranked, self._cluster.get(holder))
         for node in ranked:
             try:
@@ -182,6 +182,9 @@ class ClientServer:
                 continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
+
+    def _serves(self, name: str, domain: str) -> bool:
+        return name in self._cluster and self._cluster.get(name).spec.serves(domain.lower())
 
     def offers_starttls(self, client: Endpoint) -> bool:
         return self._config.starttls is StartTls.OPTIONAL and not client.is_tls

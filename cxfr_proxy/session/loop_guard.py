@@ -5,8 +5,8 @@ other doesn't. Each would send him to the other. So what is remembered of a clie
 wrong node or to even the load, is
 
 * *which client*: it is not moved again within the window;
-* *that one of the user's clients is on its way*: the next of his sessions is taken for it, for its resource may be a new
-  one, and stays where it lands;
+* *that one of the user's clients is on its way*: the next of his sessions is taken for it, since its resource may be
+  another one by then, and stays where it lands;
 * *that it landed wrong*, although it had been sent where it belongs: somebody sees it otherwise. Then that user's
   clients are not sent home any more until the nodes change, and only after the window then.
 
@@ -69,17 +69,23 @@ class LoopGuard:
         if user is None or not user.away or now - user.last >= ON_ITS_WAY_SECONDS:
             return lately
         user.away -= 1
+        user.wrong = None  # unless it is again
         return True
 
-    def landed_wrong(self, bare_jid: str, standing: Standing) -> None:
-        """One of that user's clients that returned sits on a wrong node again."""
-        user = self._users.get(bare_jid)
+    def landed_wrong(self, full_jid: str, standing: Standing) -> None:
+        """A client that returned sits on a wrong node again."""
+        user = self._users.get(jid.bare(full_jid))
         if user is not None:
             user.wrong = standing
 
-    def lets(self, bare_jid: str, standing: Standing, now: float) -> bool:
-        """Whether another client of that user, which has logged in by itself, may be sent home."""
-        user = self._users.get(bare_jid)
+    def is_wrong(self, full_jid: str) -> bool:
+        """Whether one of its user's clients has landed wrong."""
+        user = self._users.get(jid.bare(full_jid))
+        return user is not None and user.wrong is not None
+
+    def lets(self, full_jid: str, standing: Standing, now: float) -> bool:
+        """Whether a client that has logged in by itself may be sent home."""
+        user = self._users.get(jid.bare(full_jid))
         if user is None or user.wrong is None:
             return True
         return user.wrong != standing and now - user.last >= self._window

@@ -98,13 +98,13 @@ class Mover:
 
     def look_at(self, relayed: Relayed) -> None:
         """A client has just logged in, and is to be on its user's own node."""
-        user = user_of(relayed.session)
-        if user is None or not self._is_misplaced(relayed.session):
+        full_jid, guard = relayed.session.full_jid, self._registry.guard
+        if full_jid is None or not self._is_misplaced(relayed.session):
             return
         standing = self._cluster.standing()
         if self._registry.has_returned(relayed.id):
-            self._registry.guard.landed_wrong(user, standing)
-        elif self._registry.guard.lets(user, standing, self._clock()):
+            guard.landed_wrong(full_jid, standing)
+        elif guard.lets(full_jid, standing, self._clock()):
             self._enqueue(Waiting(relayed.id, Urgency.WRONG, Trigger.WRONG_NODE))
 
     def _enqueue(self, waiting: Waiting) -> None:
@@ -278,7 +278,7 @@ class Mover:
         )
 
     def _evens(self, source: Node, target: Node) -> bool:
-        """Whether one session less here and one more there makes the load no less even; see :mod:`.cluster.rebalance`."""
+        """Whether one session less here and one more there makes the load no less even."""
         sessions = self._registry.sessions_by_node()
         return (sessions[source.name] - 1) * target.weight >= sessions.get(target.name, 0) * source.weight
 

@@ -1,8 +1,8 @@
 """Rebalances: what whoever keeps them tells those who carry them out, and sees of them.
 
 One goes on at a time, and the next one takes its place: a list of nodes that has changed again makes the old plan
-worthless. It is told as a state, with a number; who hears a number for the first time plans for the sessions it has, and
-so does one who begins later. When all have nobody left to move it is over, and its number is told no more.
+worthless. It is told as a state, with a number; who hears a number for the first time plans for the sessions that it
+has, and so does one who begins later. When all have nobody left to move it is over, and its number is told no more.
 """
 
 from __future__ import annotations

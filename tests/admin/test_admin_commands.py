@@ -74,7 +74,11 @@ async def test_undrain_and_show() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("dance", {}, "unknown command 'dance'; known are drain, abort, undrain, show, reload, restart-workers"),
+        (
+            "dance",
+            {},
+            "unknown command 'dance'; known are drain, abort, undrain, rebalance, move, show, reload, restart-workers",
+        ),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
         ("drain", {"node": ["node1"]}, "drain: node: expected a node's name, found ['node1']"),

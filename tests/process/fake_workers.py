@@ -11,7 +11,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.config import Config, Timeouts
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.config import Config, RebalanceMode, Timeouts
 from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.messages import (
@@ -22,6 +23,7 @@ from cxfr_proxy.process.messages import (
     Leave,
     Listing,
     Message,
+    MoveUser,
     Nodes,
     NodeState,
     ReloadCertificates,
@@ -50,6 +52,10 @@ class FakeWorker:
         self.counts = WorkerCounts()
         self.plan: Forecast | None = None
         """What it says that a drain would come to."""
+        self.rebalance: RebalanceForecast | None = None
+        """The same of a rebalance."""
+        self.moves = 0
+        """How many clients it has of a user who is to be moved."""
         self._ended = trio.Event()
         self._code = 0
 
@@ -80,7 +86,10 @@ class FakeWorker:
                 if what is Listing.COUNTS:
                     self.channel.post(Report(self.counts))
                 plan = self.plan if what is Listing.PLAN else None
-                self.channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
+                rebalance = self.rebalance if what is Listing.REBALANCE else None
+                self.channel.post(Answer(request, (), (), last=True, error=None, plan=plan, rebalance=rebalance))
+            case MoveUser(request):
+                self.channel.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
             case ReloadCertificates(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None))
             case Stop():
@@ -130,7 +139,7 @@ class FakeWorker:
 
 
 class House:
-    def __init__(self, tmp_path: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, tmp_path: Path, nursery: trio.Nursery, rebalance: RebalanceMode) -> None:
         self.nursery = nursery
         self.all: list[FakeWorker] = []
         self.launched: list[float] = []
@@ -145,6 +154,7 @@ class House:
             control=tmp_path / "c.sock",
             workers=2,
             transfer_rate=10.0,
+            rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
         self.supervisor = Supervisor(self.config, self.launch)
@@ -166,9 +176,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def house(tmp_path: Path, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> AsyncIterator[House]:
     async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery)
+        it = House(tmp_path, nursery, rebalance)
         await nursery.start(it.supervisor.run)
         it.all.sort(key=lambda worker: worker.setup.number)  # they start in any order
         yield it

@@ -16,6 +16,7 @@ from trio.testing import memory_stream_pair
 from cxfr_proxy.admin.rows import SessionRow
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import Config
 from cxfr_proxy.kinds import ClientMatch, ListenAddress, Trait
@@ -34,6 +35,8 @@ from cxfr_proxy.process.messages import (
     Listing,
     Lost,
     Message,
+    Moved,
+    MoveUser,
     NodeDown,
     NodeGoing,
     Nodes,
@@ -44,6 +47,7 @@ from cxfr_proxy.process.messages import (
     Remembered,
     Report,
     Resumable,
+    Returned,
     Setup,
     Stop,
     Stopped,
@@ -53,6 +57,7 @@ from cxfr_proxy.process.messages import (
     encode,
 )
 from cxfr_proxy.session.drain_stages import Stage
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
@@ -82,7 +87,8 @@ states = st.lists(
         st.sampled_from(Stage),
     )
 ).map(tuple)
-nodes = st.builds(Nodes, states)
+numbers = st.floats(min_value=0, allow_infinity=False)
+nodes = st.builds(Nodes, states, st.none() | st.builds(Rebalancing, ints, st.none() | numbers))
 rows = st.builds(
     SessionRow,
     ints,
@@ -103,17 +109,19 @@ counts = st.builds(
     waiting=st.none() | st.dictionaries(texts, texts, max_size=3),
     awaited=st.none() | counted,
     addresses=st.none() | counted,
+    rebalance=st.builds(RebalanceCounts, ints, st.booleans(), *[ints] * 7),
 )
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
-lost = st.builds(Lost, st.none() | texts, texts, texts, st.floats(min_value=0, allow_infinity=False))
+lost = st.builds(Lost, st.none() | texts, texts, texts, numbers, numbers)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(Setup, ints, st.just(CONFIG), nodes, ints, ints, ints, st.none() | texts),
     st.builds(Grant, ints),
-    st.builds(Elsewhere, counted, counted),
+    st.builds(Elsewhere, counted, counted, counted),
     st.builds(ReloadCertificates, ints),
-    st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts),
+    st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts, st.none() | numbers),
+    st.builds(MoveUser, ints, texts, texts),
     st.just(Leave()),
     st.just(Stop()),
     st.builds(
@@ -122,9 +130,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.dictionaries(texts, resumptions, max_size=3),
         st.lists(lost, max_size=3).map(tuple),
         st.dictionaries(texts, st.booleans(), max_size=3),
+        st.dictionaries(texts, numbers, max_size=3),
     ),
     st.builds(Hello, ints, ints),
-    st.builds(Want, ints, ints, ints),
+    st.builds(Want, ints, ints, ints, ints),
     st.builds(PutBack, ints),
     st.builds(Report, counts),
     st.builds(NodeDown, texts, texts),
@@ -137,11 +146,15 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.booleans(),
         st.none() | texts,
         st.none() | st.builds(Forecast, ints, ints, ints, counted),
+        st.none() | st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints),
+        ints,
     ),
     st.builds(Stopped, st.booleans()),
     st.builds(Redirected, texts),
     st.builds(Resumable, texts, resumptions),
     lost,
+    st.builds(Moved, texts),
+    st.builds(Returned, texts, st.booleans()),
     st.builds(Learned, texts, st.none() | st.booleans()),
 )
 
