@@ -213,8 +213,8 @@ class Mover:
     def _move_first(self) -> bool:
         """Take the first session out of the queues; whether it was given an order."""
         waiting = self._queues.take()
-        relayed = self._registry.get(waiting.session_id)
-        if relayed is None or relayed.session.rung is not None:
+        relayed = self._registry.get(waiting.session_id) if waiting is not None else None
+        if waiting is None or relayed is None or relayed.session.rung is not None:
             return False
         match waiting.urgency:
             case Urgency.LOST:

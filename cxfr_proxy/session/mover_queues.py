@@ -61,10 +61,10 @@ class Queues:
         queue[waiting.session_id] = waiting
         return True
 
-    def take(self) -> Waiting:
-        """The first. There must be one."""
-        queue = next(queue for queue in self._queues if queue)
-        return queue.popitem(last=False)[1]
+    def take(self) -> Waiting | None:
+        """The first; ``None``: nobody waits any more."""
+        queue = next(filter(None, self._queues), None)
+        return queue.popitem(last=False)[1] if queue is not None else None
 
     def clear(self, urgency: Urgency) -> None:
         self._queues[urgency].clear()

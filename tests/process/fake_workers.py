@@ -139,7 +139,7 @@ class FakeWorker:
 
 
 class House:
-    def __init__(self, tmp_path: Path, nursery: trio.Nursery, rebalance: RebalanceMode) -> None:
+    def __init__(self, tmp_path: Path, nursery: trio.Nursery, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> None:
         self.nursery = nursery
         self.all: list[FakeWorker] = []
         self.launched: list[float] = []

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
-from cxfr_proxy.cluster.placement import Placement
+from cxfr_proxy.cluster.placement import Placement, Policies
 from cxfr_proxy.session.commands import Asked, Outcome, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover import Mover
@@ -24,10 +24,15 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 class House:
     """A cluster, its sessions, and a mover; ``orders`` are all that were given, each with its time."""
 
-    def __init__(self, nodes: str = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org:5223") -> None:
+    def __init__(
+        self,
+        nodes: str = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org:5223",
+        policies: Policies | None = None,
+    ) -> None:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.registry = Registry(redirect_window=60.0)
-        self.mover = Mover(self.cluster, self.registry, Placement(self.cluster), transfer_rate=10.0)
+        self.placement = Placement(self.cluster, policies)
+        self.mover = Mover(self.cluster, self.registry, self.placement, transfer_rate=10.0)
         self.orders: list[tuple[float, int, Order]] = []
         self.sessions: list[HouseSession] = []
 
