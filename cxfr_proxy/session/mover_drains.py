@@ -80,8 +80,7 @@ class OwnPace:
 
     def __init__(self, rate: float, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
-        # Half a second's worth at once: enough not to be late, too little to be a storm.
-        self._bucket = TokenBucket(rate, burst=max(1.0, rate / 2))
+        self._bucket = TokenBucket(rate, _burst(rate))
         self._rate_changed = trio.Event()
 
     async def wait(self) -> None:
@@ -105,12 +104,17 @@ class OwnPace:
         pass
 
     def set_rate(self, rate: float) -> None:
-        self._bucket.set_rate(rate, self._clock())
+        self._bucket.set_rate(rate, self._clock(), _burst(rate))
         self._wake()
 
     def _wake(self) -> None:
         self._rate_changed.set()
         self._rate_changed = trio.Event()
+
+
+def _burst(rate: float) -> float:
+    """Half a second's worth at once: enough not to be late, too little to be a storm."""
+    return max(1.0, rate / 2)
 
 
 class Rate:

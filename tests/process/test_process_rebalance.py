@@ -21,6 +21,7 @@ from cxfr_proxy.process.messages import (
     Ask,
     Grant,
     Listing,
+    Message,
     Moved,
     MoveUser,
     Nodes,
@@ -213,7 +214,7 @@ async def test_tokens_go_to_the_misplaced_last(tmp_path: Path, autojump_clock: M
 async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         first, second = it.all
-        said = [Moved("a@h/1"), Moved("b@h/1"), Returned("b@h/1", wrong=True)]
+        said: list[Message] = [Moved("a@h/1"), Moved("b@h/1"), Returned("b@h/1", wrong=True)]
         for message in said:
             first.channel.post(message)
         await trio.sleep(20)

@@ -116,7 +116,7 @@ async def test_a_rate_of_a_drain_s_own_ends_with_it(called_off: bool, autojump_c
         house.populate("a", 7)
         house.empty("a", rate=2.0)
         await trio.sleep(0.7 if called_off else 20)
-        assert house.times == [0.0] * 5 + ([0.5] if called_off else [0.5, 1.0])
+        assert house.times == [0.5 * number for number in range(2 if called_off else 7)]
         if called_off:
             house.cluster.get("a").set_wish(Wish.READY)
             house.mover.undrain("a")
@@ -137,7 +137,7 @@ async def test_a_rate_holds_until_the_last_drain_is_over(autojump_clock: MockClo
         house.empty("a")
         house.empty("b", rate=2.0)
         await trio.sleep(20)
-    assert house.times == [0.0] * 5 + [0.5, 1.0, 1.5, 2.0]
+    assert house.times == [0.5 * number for number in range(9)]
 
 
 async def test_a_rate_counts_at_once_for_who_is_waiting(autojump_clock: MockClock) -> None:
@@ -145,7 +145,7 @@ async def test_a_rate_counts_at_once_for_who_is_waiting(autojump_clock: MockCloc
         house.populate("a", 7)
         house.empty("a", rate=0.001)
         await trio.sleep(1)
-        assert len(house.orders) == 5
+        assert len(house.orders) == 1
         house.empty("a", rate=100.0)
         await trio.sleep(1)
     assert len(house.orders) == 7
