@@ -292,6 +292,23 @@ async def test_a_client_whose_header_names_somebody_else_is_moved_once(tmp_path:
             assert len(proxy.registry.recent) == 1
 
 
+async def test_whichever_worker_it_comes_back_to(tmp_path: Path) -> None:
+    nodes = nodes_of("a", "b")
+    async with running(*nodes) as services:
+        file = nodes_file(tmp_path, nodes)
+        options = ("--starttls", "off", "--workers", "2", "--wrong-node", "transfer")
+        async with command(services, tmp_path, file, *options) as proxy, crowd() as nursery:
+            users = [user for number in range(30) if home(user := f"user{number}", "a", "b") == "a"]
+            other = user_where(lambda user: home(user, "a", "b") == "b")
+            clients = [await log_in(nursery, proxy.address, user, says=other) for user in users]
+            await until(lambda: all(client.logins >= 2 for client in clients), "all were moved in vain")
+            await trio.sleep(1)
+            assert Counter(row["jid"] for row in proxy.events("transfer")) == dict.fromkeys(
+                [client.full_jid for client in clients], 1
+            )
+            assert {event["session"] % 2 for event in proxy.events("bound")} == {0, 1}
+
+
 async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path, certificate: DemoCertificate) -> None:
     """Each sends it to the other, by the address that both say its home has."""
     nodes = nodes_of("a", "b")

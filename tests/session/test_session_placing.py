@@ -7,13 +7,14 @@ from collections import Counter
 import pytest
 import trio
 import trio.lowlevel
+from session_script import ENABLE, ENABLED
 from test_session_mover import House, HouseSession, working
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import UnknownNode
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.placement import Policies, Policy
-from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Transferred
+from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover_rebalances import Rebalancing
 from cxfr_proxy.session.registry import user_of
@@ -194,6 +195,22 @@ async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) ->
         assert house.registry.holder(user, "192.0.2.1", now + house.registry.expected_seconds) is None
         goes(house, wrong[1], Order(Trigger.DRAIN, target="b"))
         assert house.registry.holder(None, "192.0.2.1", now) is None
+
+
+async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(autojump_clock: MockClock) -> None:
+    """On its old node it would be resumed, and all was in vain."""
+    async with working(House("a h\nb h")) as house:
+        (session,) = house.populate("a", 1)
+        session.script.client(ENABLE).node(ENABLED)
+        now = trio.current_time()
+        house.registry.note(session, Resumable("sm1", "sm1"), now)
+        assert house.registry.node_of_resumable("sm1") == "a"
+        order = Order(Trigger.REBALANCE, target="b")
+        house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0), now)
+        house.registry.note(session, Ended(Reason.TRANSFERRED, None, 0, 0), now)
+        assert house.registry.node_of_resumable("sm1") == "b"
+        assert house.registry.holder(user_of(session.session), "192.0.2.1", now) == "b"
+        assert [house.registry.holder(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
 
 
 # --- the operator moves one
