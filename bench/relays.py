@@ -240,10 +240,11 @@ def _proxy(setup: Setup, port: int, node_port: int) -> list[str | Path]:
 
 
 def proxy_command(setup: Setup, port: int, nodes: Path, control: Path) -> list[str | Path]:
-    """The proxy as an operator runs it; only its limit on connections from one address is lifted."""
+    """The proxy as an operator runs it; only its limit on connections from one address is lifted,
+    and it moves nobody by itself."""
     command: list[str | Path] = [PYTHON, "-m", "cxfr_proxy", "--workers", str(setup.workers)]
     command += ["--backends", nodes, "--listen", f"{HOST}:{port}", "--control", control]
-    command += ["--connections-per-address", "none"]
+    command += ["--connections-per-address", "none", "--wrong-node", "keep", "--rebalance", "manual"]
     if setup.certificate is not None:
         command += ["--certificate", setup.certificate.certificate, "--key", setup.certificate.key]
     else:

@@ -4,8 +4,10 @@ Nothing is listed twice: flags come from the table of settings, commands and the
 commands. Exit codes tell the outcome to scripts:
 
 ===== ==================================================================================
-0     done; for ``--wait``: the node is empty, all workers are replaced; for ``check``: no faults
-1     ``--wait``: not empty at the deadline, not all replaced; ``check``: a file has faults
+0     done; for ``--wait``: the node is empty, all workers are replaced, all who had to move were
+      asked; for ``check``: no faults
+1     ``--wait``: not empty at the deadline, not all replaced, not all asked; ``check``: the nodes
+      file has faults
 2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
 130   interrupted; what was started goes on
 141   nobody reads the output any more; what was started goes on
@@ -150,7 +152,8 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
         choices = argument.choices or None
         parser.add_argument(argument.name, metavar=metavar, choices=choices, help=argument.help)
     else:
-        parser.add_argument(f"--{argument.name}", metavar=argument.kind.metavar, help=argument.help)
+        metavar = argument.kind.metavar
+        parser.add_argument(f"--{argument.name}", dest=argument.name, metavar=metavar, help=argument.help)
 
 
 def _add_check(commands: _Commands[_Parser]) -> None:
@@ -355,6 +358,8 @@ class _Screen:
             self._print(cli_tables.table(view, [row for row in value if isinstance(row, dict)]))
         elif isinstance(value, dict) and "targets" in value:
             self._print(cli_tables.plan(value))
+        elif isinstance(value, dict) and "moves" in value:
+            self._print(cli_tables.rebalance_plan(value))
         elif isinstance(value, dict) and "left" in value:
             self._print(cli_tables.outcome(value))
         elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What people see: aligned tables, a drain's progress, its outcome in a sentence.
+"""What people see: aligned tables, the progress of a drain or a rebalance, its outcome in a sentence.
 
 Everything here takes the decoded JSON that the control socket answers, and returns text; nothing prints. A
 field that an older proxy doesn't send shows as ``-``. JIDs, addresses and reasons were written by strangers,
@@ -145,14 +145,14 @@ def _number(row: RowJson, field: str) -> int:
 
 
 def progress_line(row: RowJson) -> str:
-    """How far a drain, or the replacing of workers, is, as a line of a log."""
+    """How far a drain, a rebalance or the replacing of workers is, as a line of a log."""
     if "replaced" in row:
         replaced, total = _number(row, "replaced"), _number(row, "total")
         return f"workers: {replaced} of {total} replaced, {_number(row, 'sessions')} sessions leaving"
     counts = ", ".join(f"{_number(row, name)} {name}" for name in _COUNTS)
     reason = row.get("waiting_reason")
     waiting = f" ({_plain(reason)})" if reason else ""
-    return f"{_plain(row.get('node'))}: {counts} of {_number(row, 'total')}{waiting}"
+    return f"{_plain(row.get('node', 'rebalance'))}: {counts} of {_number(row, 'total')}{waiting}"
 
 
 def progress_bar(row: RowJson, columns: int) -> str:
@@ -178,25 +178,52 @@ def plan(row: RowJson) -> str:
     """What a drain would come to: where to in a table, the rest in a sentence below it."""
     targets = row.get("targets")
     rows = [target for target in targets if isinstance(target, dict)] if isinstance(targets, list) else []
-    rate = row.get("rate")
-    pace = f"{rate:g} per second" if isinstance(rate, int | float) else "-"
-    sentence = (
-        f"{_plain(row.get('node'))}: {_number(row, 'sessions')} sessions, {_number(row, 'inactive')} of them inactive;"
-        f" at {pace} it takes about {duration(row.get('seconds'))}"
-    )
+    sentence = f"{_plain(row.get('node'))}: {_extent(row)}"
     return f"{table(_TARGETS, rows)}\n{sentence}" if rows else sentence
 
 
+_MOVES: Final = (
+    Column("FROM", "source"),
+    Column("TO", "target"),
+    Column("SESSIONS", "sessions", right=True),
+)
+
+
+def rebalance_plan(row: RowJson) -> str:
+    """What a rebalance would come to."""
+    moves = row.get("moves")
+    rows = [move for move in moves if isinstance(move, dict)] if isinstance(moves, list) else []
+    return f"{table(_MOVES, rows)}\n{_extent(row)}" if rows else "everybody is where he belongs"
+
+
+def _extent(row: RowJson) -> str:
+    rate = row.get("rate")
+    pace = f"{rate:g} per second" if isinstance(rate, int | float) else "-"
+    return (
+        f"{_number(row, 'sessions')} sessions, {_number(row, 'inactive')} of them inactive;"
+        f" at {pace} it takes about {duration(row.get('seconds'))}"
+    )
+
+
 def outcome(row: RowJson) -> str:
-    """How a drain, or the replacing of workers, ended, in a sentence."""
+    """How a drain, a rebalance or the replacing of workers ended, in a sentence."""
     if "replaced" in row:
         return _restart_outcome(row)
+    if "node" not in row:
+        return _rebalance_outcome(row)
     node, left = _plain(row.get("node")), _number(row, "left")
     if left:
         reason = row.get("waiting_reason")
         why = f": {_plain(reason)}" if reason else " at the deadline"
         return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left{why}"
     return f"{node} is empty: {_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"
+
+
+def _rebalance_outcome(row: RowJson) -> str:
+    total, left = _number(row, "total"), _number(row, "left")
+    if left:
+        return f"{left} of {total} sessions are left where they are: {_plain(row.get('waiting_reason'))}"
+    return f"{_number(row, 'moved')} of {total} sessions moved when asked" if total else "everybody is where he belongs"
 
 
 def _restart_outcome(row: RowJson) -> str:

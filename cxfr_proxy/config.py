@@ -17,11 +17,21 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, cast
 
 from cxfr_proxy import kinds
+from cxfr_proxy.choices import (
+    CxfrUnknown,
+    OnNodeDown,
+    RebalanceMode,
+    Route,
+    SaslAuthzid,
+    SmAfterTransfer,
+    StartTls,
+    TrustNodeRedirects,
+    WrongNode,
+)
 from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
@@ -37,70 +47,19 @@ __all__ = [
     "Limits",
     "ListenAddress",
     "OnNodeDown",
+    "RebalanceMode",
     "Route",
     "SaslAuthzid",
     "SmAfterTransfer",
     "StartTls",
     "Timeouts",
     "TrustNodeRedirects",
+    "WrongNode",
     "default_control",
     "find_control",
 ]
 
 # ruff: noqa: RUF009 - the calls in the dataclasses make fields, as dataclasses.field() does
-
-
-class StartTls(StrEnum):
-    """What a client on a plain connection may do before TLS."""
-
-    REQUIRED = "required"
-    OPTIONAL = "optional"
-    OFF = "off"
-
-
-class Route(StrEnum):
-    """When a client's node is chosen."""
-
-    LOGIN = "login"
-    """Once it has begun to log in, where that can be."""
-    CONNECT = "connect"
-    """As soon as its stream begins."""
-
-
-class SaslAuthzid(StrEnum):
-    """Who a client may ask to be logged in as."""
-
-    SAME = "same"
-    ALLOW = "allow"
-
-
-class TrustNodeRedirects(StrEnum):
-    """Whether a node may send its clients to another host."""
-
-    NO = "no"
-    YES = "yes"
-
-
-class CxfrUnknown(StrEnum):
-    """Whether clients of which nothing is known are asked by XEP-0051 first."""
-
-    TRY = "try"
-    SKIP = "skip"
-
-
-class OnNodeDown(StrEnum):
-    """What becomes of the sessions that a node still has when checks are sure that it is down."""
-
-    TRANSFER = "transfer"
-    CLOSE = "close"
-    KEEP = "keep"
-
-
-class SmAfterTransfer(StrEnum):
-    """What becomes of a stream with XEP-0198 into which the proxy has put a stanza, when its client leaves."""
-
-    END = "end"
-    WRAP = "wrap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +377,7 @@ class Config:
         Group.MOVING,
         kinds.RATE,
         100.0,
-        "clients told to move per second, over all drains",
+        "clients told to move per second, over all drains and whatever else moves them",
         "Each of them logs in again within seconds, and a login is the most expensive thing a node does. "
         "10,000 clients move in 100 seconds.",
     )
@@ -473,11 +432,28 @@ class Config:
         "A client that doesn't know the request loses nothing by being asked, but the time it takes to answer.",
         shown="none",
     )
+    wrong_node: WrongNode = setting(
+        Group.MOVING,
+        kinds.one_of(WrongNode),
+        WrongNode.TRANSFER,
+        "transfer a client whose user has a node of his own, and that has logged in on another one; or keep it there",
+        "Where a user belongs may be known only when he has logged in; he would stay apart from his other clients "
+        "for as long as he is connected.",
+    )
+    rebalance: RebalanceMode = setting(
+        Group.MOVING,
+        kinds.one_of(RebalanceMode),
+        RebalanceMode.AUTO,
+        "whether users who come to belong elsewhere, as a node joins, is back or has another weight, are moved there "
+        "by themselves, or only by the command rebalance",
+        "A node that joins would stay empty until people happen to log in anew. They are moved at transfer-rate, "
+        "and only those who have to.",
+    )
     redirect_window: float = setting(
         Group.MOVING,
         kinds.seconds(zero=True),
         60.0,
-        "within this time nobody is sent to another address twice",
+        "within this time nobody is redirected to another host twice, nor moved twice to where he belongs",
         "Two proxies that disagree would send a client to and fro; clients give up after 2 to 5 redirects in a row.",
     )
     redirect_targets: tuple[HostPattern, ...] = repeatable(

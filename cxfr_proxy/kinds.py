@@ -190,6 +190,18 @@ def _read_rate_limit(text: str) -> float | None:
     return None if text in ("none", "0") else _read_rate(text)
 
 
+def _read_share(text: str) -> float:
+    value = read_quantity(text, {"": 1.0, "%": 1.0})
+    if not 0 < value <= 100:
+        raise ValueError(text)
+    return value
+
+
+def _read_jid(text: str) -> str:
+    jid.split(text)
+    return text
+
+
 def _read_path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError(text)
@@ -272,6 +284,8 @@ RATE_LIMIT: Final = Kind(
     _read_rate_limit,
     lambda value: "none" if value is None else RATE.show(value),
 )
+SHARE: Final = Kind("a percentage above 0 and up to 100", "PERCENT", _read_share, lambda value: f"{value:g}%")
+JID: Final = Kind("a user's address like juliet@example.org, or a client's with its resource", "JID", _read_jid)
 MAXIMUM: Final = Kind(
     "a whole number, or none (0 is the same) for no limit",
     "N",

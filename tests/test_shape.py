@@ -22,7 +22,7 @@ ORDER: Final = (
     ("errors", "events", "units"),
     ("xmpp", "cluster"),
     ("plugins",),
-    ("kinds", "settings", "config"),
+    ("kinds", "settings", "choices", "config"),
     ("session",),
     ("relay", "admin"),
     ("process",),

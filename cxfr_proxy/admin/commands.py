@@ -25,6 +25,8 @@ from cxfr_proxy.admin.rows import (
     NodeRow,
     PinRow,
     Progress,
+    RebalancePlan,
+    RebalanceProgress,
     RestartProgress,
     SessionRow,
     TransferRow,
@@ -65,6 +67,32 @@ class Operations(Protocol):
 
         Raises :class:`ConfigError` for an unknown node, or one that isn't drained. Closing it ends the
         waiting only.
+        """
+
+    def rebalance(self, *, rate: float | None, max_share: float | None) -> None:
+        """Start moving those who are elsewhere than they belong, in place of a rebalance that goes on; returns at once.
+
+        ``rate`` in transfers per second, ``None`` for the setting; ``max_share``: at most so many percent of each
+        node's sessions, ``None``: all that have to.
+        """
+
+    async def plan_rebalance(self, *, rate: float | None, max_share: float | None) -> RebalancePlan:
+        """What :meth:`rebalance` would come to. Changes nothing."""
+
+    def stop_rebalance(self) -> None:
+        """Ask nobody more. Raises :class:`ConfigError` where none goes on."""
+
+    def wait_rebalanced(self) -> AsyncGenerator[RebalanceProgress, None]:
+        """Progress of the latest one, about five times a second, and once more on the end; then it stops by itself.
+
+        Raises :class:`ConfigError` where there was none. Closing it ends the waiting only.
+        """
+
+    async def move(self, address: str, node: str) -> int:
+        """Send the clients of that JID, bare or full, to ``node``, at once; how many were told.
+
+        Raises :class:`ConfigError` for an unknown node or one that can't take them, and where there is no such client,
+        or none that is elsewhere.
         """
 
     async def nodes(self) -> list[NodeRow]:
@@ -223,6 +251,33 @@ async def _unpin(operations: Operations, arguments: Arguments, report: Report) -
     return Message(f"{user} is placed like everybody else again")
 
 
+async def _rebalance(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    terms = {"rate": arguments["rate"], "max_share": arguments["max-share"]}
+    if sum(map(bool, (arguments["plan"], arguments["wait"], arguments["stop"]))) > 1:
+        raise ConfigError("rebalance: expected one of plan, wait and stop")
+    if arguments["plan"]:
+        return await operations.plan_rebalance(**terms)
+    if arguments["stop"]:
+        operations.stop_rebalance()
+        return Message("the rebalance is stopped; who was asked already may still go")
+    operations.rebalance(**terms)
+    if not arguments["wait"]:
+        return Message("who is elsewhere than he belongs is being moved")
+    last: RebalanceProgress | None = None
+    async with aclosing(operations.wait_rebalanced()) as rows:
+        async for last in rows:
+            await report(last)
+    if last is None:
+        raise ConfigError("the rebalance ended before it could be watched")
+    return last
+
+
+async def _move(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    address, node = cast("str", arguments["jid"]), cast("str", arguments["node"])
+    moved = await operations.move(address, node)
+    return Message(f"{moved} client{'s' * (moved != 1)} of {address} told to move to {node}")
+
+
 async def _restart_workers(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     operations.restart_workers()
     if not arguments["wait"]:
@@ -290,6 +345,32 @@ COMMANDS: Final = (
         run=_abort,
     ),
     Command("undrain", "stop a drain and let the node take clients again", (_NODE,), mutates=True, run=_undrain),
+    Command(
+        "rebalance",
+        "move those who are elsewhere than they belong: users with a node of their own to it, and of the others the"
+        " fewest that even the load",
+        (
+            Argument(
+                "plan", "change nothing; show how many clients would go from where to where, and how long it takes"
+            ),
+            Argument("wait", "show progress until all were asked"),
+            Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
+            Argument(
+                "max-share", "move at most this share of each node's clients: for a change in portions", kinds.SHARE
+            ),
+            Argument("stop", "ask nobody more in the rebalance that goes on"),
+        ),
+        mutates=True,
+        run=_rebalance,
+        goes_on="the rebalance goes on (show transfers tells what it does, rebalance --stop ends it)",
+    ),
+    Command(
+        "move",
+        "send one user's clients to a node, at once; he belongs where he belonged, so a rebalance may send him home",
+        (Argument("jid", "the user's address; with a resource, that client's", kinds.JID, positional=True), _NODE),
+        mutates=True,
+        run=_move,
+    ),
     Command(
         "show",
         "show what the proxy knows",

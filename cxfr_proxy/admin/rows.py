@@ -69,7 +69,47 @@ class RestartProgress:
     """Why it ended before all were; ``None`` otherwise."""
 
 
-Progress = DrainProgress | RestartProgress
+@dataclass(frozen=True, slots=True)
+class RebalanceProgress:
+    """How far a rebalance has come. ``total`` were to be moved when it began; who had left by his turn, or was where he
+    belongs, was not asked. The counts as of a drain; ``left``: those whose turn is to come, or who are being asked."""
+
+    total: int
+    asked: int
+    moved: int
+    refused: int
+    silent: int
+    failed: int
+    left: int
+    finished: bool
+    """Nothing more will be tried: everybody was asked (``left`` is 0), or it was stopped."""
+    waiting_reason: str | None
+    """Why nothing moves at the moment, or any more; ``None`` while it does, and where nobody is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMove:
+    """How many sessions would go from one node to another."""
+
+    source: str
+    target: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class RebalancePlan:
+    """What a rebalance would come to, if it began now. ``rate`` in clients per second; ``seconds``: about how long it
+    takes to ask all of them."""
+
+    sessions: int
+    inactive: int
+    """Of them: their clients have said that nobody looks at them (XEP-0352)."""
+    moves: list[PlannedMove]
+    rate: float
+    seconds: float
+
+
+Progress = DrainProgress | RestartProgress | RebalanceProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +232,7 @@ class Message:
 Answer = (
     Progress
     | DrainPlan
+    | RebalancePlan
     | Message
     | list[NodeRow]
     | list[SessionRow]

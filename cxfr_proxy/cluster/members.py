@@ -178,6 +178,10 @@ class Cluster:
             raise ValueError(f"node '{name}' is still listed")
         del self._nodes[name]
 
+    def standing(self) -> frozenset[tuple[str, int, tuple[str, ...]]]:
+        """What the places of users follow from, ramps apart: the usable nodes, each with its weight and domains."""
+        return frozenset((node.name, node.spec.weight, node.spec.domain) for node in self if node.usable)
+
     def candidates(self, exclude: Collection[str] = (), *, domain: str | None = None) -> list[Node]:
         """The nodes a user of that domain may be placed on, in the source's order; ``None``: of any domain.
 

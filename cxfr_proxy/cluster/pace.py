@@ -26,10 +26,8 @@ class TokenBucket:
     __slots__ = ("_at", "_missing", "burst", "rate")
 
     def __init__(self, rate: float, burst: float) -> None:
-        if not (math.isfinite(burst) and burst >= 1):
-            raise ValueError(f"burst: expected a finite number of at least 1, found {burst}")
         self.rate = _checked(rate)
-        self.burst = burst
+        self.burst = _checked_burst(burst)
         self._missing = 0.0
         self._at = -math.inf
 
@@ -57,12 +55,15 @@ class TokenBucket:
         self._missing = max(0.0, self._missing_at(now) - 1.0)
         self._at = max(self._at, now)
 
-    def set_rate(self, rate: float, now: float) -> None:
-        """Fill at another rate from now on; what is in the bucket stays."""
+    def set_rate(self, rate: float, now: float, burst: float | None = None) -> None:
+        """Fill at another rate from now on. What is in the bucket stays; with a smaller ``burst``, what fits in."""
         rate = _checked(rate)
-        self._missing = self._missing_at(now)
+        there = self.burst - self._missing_at(now)
         self._at = max(self._at, now)
         self.rate = rate
+        if burst is not None:
+            self.burst = _checked_burst(burst)
+        self._missing = self.burst - min(there, self.burst)
 
     def _missing_at(self, now: float) -> float:
         if not self._missing or now <= self._at:
@@ -81,3 +82,9 @@ def _checked(rate: float) -> float:
     if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"rate: expected a finite number of at least 0, found {rate}")
     return rate
+
+
+def _checked_burst(burst: float) -> float:
+    if not (math.isfinite(burst) and burst >= 1):
+        raise ValueError(f"burst: expected a finite number of at least 1, found {burst}")
+    return burst

@@ -113,6 +113,14 @@ class Placement:
         has_one = self._policies.of(domain_key(domain)) is Policy.RENDEZVOUS or self._assigned(user) == home.name
         return home if has_one else None
 
+    def floats(self, user: str, domain: str) -> bool:
+        """Whether that user has no place of his own, and goes where there are the fewest sessions."""
+        return self._policies.of(domain_key(domain)) is Policy.LEAST_SESSIONS and self._assigned(user) is None
+
+    def usable(self, domain: str) -> list[Node]:
+        """The nodes that a user of that domain could be moved to now, in the source's order."""
+        return [node for node in self._cluster.candidates(domain=domain_key(domain)) if node.usable]
+
 
 def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:
     """The candidates, best first.

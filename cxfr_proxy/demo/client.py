@@ -78,7 +78,8 @@ class DemoClient:
     """One user's client. :meth:`run` lives until cancelled, or until :meth:`leave` is done.
 
     ``tls`` is the context that verifies the server (against the domain, wherever the client connects); ``None`` with
-    ``Security.NONE`` only. ``back_off_seconds`` is the first delay before coming back; it doubles with every failure.
+    ``Security.NONE`` only. ``header_from`` is who its stream headers say it is; most clients say nothing.
+    ``back_off_seconds`` is the first delay before coming back; it doubles with every failure.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class DemoClient:
         tls: ssl.SSLContext | None = None,
         password: str = "secret",
         resource: str | None = "demo",
+        header_from: str | None = None,
         traffic: Traffic | None = None,
         back_off_seconds: float = 0.5,
     ) -> None:
@@ -116,6 +118,7 @@ class DemoClient:
         self._tls = tls
         self._password = password
         self._resource = resource
+        self._header_from = header_from
         self._back_off_seconds = back_off_seconds
         self._leaving = False
         self._waiting = trio.lowlevel.ParkingLot()
@@ -272,7 +275,7 @@ class DemoClient:
         connection.opened()
 
     async def _open(self, connection: Connection) -> Element:
-        connection.write(stanza.stream_header(to=self.domain, from_=None, stream_id=None))
+        connection.write(stanza.stream_header(to=self.domain, from_=self._header_from, stream_id=None))
         incoming = await connection.read()
         if not isinstance(incoming, Header):
             raise self._lost(incoming)

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.config import Config, Limits, ListenAddress, Timeouts
+from cxfr_proxy.config import Config, Limits, ListenAddress, RebalanceMode, Timeouts, WrongNode
 from cxfr_proxy.demo.account import Tally, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
@@ -130,6 +130,8 @@ async def open_proxy(setting: Setting) -> AsyncIterator[DemoProxy]:
         key=(setting.certificate.key,),
         control=setting.directory / "control.sock",
         limits=Limits(connections_per_address=None),
+        wrong_node=WrongNode.KEEP,  # who moves here is to move for the drain
+        rebalance=RebalanceMode.MANUAL,
         timeouts=Timeouts(cxfr_timeout=CXFR_SECONDS),
     )
     proxy = Proxy(config)

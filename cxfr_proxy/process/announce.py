@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.session.mover_rebalances import Rebalance
 from cxfr_proxy.session.registry import NodeCounts
 
 _log = logging.getLogger(__name__)
@@ -42,3 +43,12 @@ def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
         moved=counts.moved - drain.moved_before,
         reason=drain.waiting_reason,
     )
+
+
+def say_of_rebalance(what: str, rebalance: Rebalance) -> None:
+    """``what``: as :class:`~cxfr_proxy.session.mover_rebalances.Rebalances` reports it."""
+    counts = rebalance.counts
+    if what == "rebalance-begins":
+        emit(_log, what, sessions=counts.planned, reason=rebalance.reason or "an operator has said so")
+    else:
+        emit(_log, what, moved=counts.moved, left=counts.left, reason=rebalance.ended or None)

@@ -8,18 +8,19 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.process.announce import say_of_drain
 from cxfr_proxy.process.fleet import Fleet
 from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace
+from cxfr_proxy.session.mover_drains import Drain, Drains, Rate
 
 
 class FleetDrainer:
     """A :class:`~.nodelist.Drainer`. ``changed`` lets the workers know."""
 
-    def __init__(self, cluster: Cluster, fleet: Fleet, pace: OwnPace, rate: float, changed: Callable[[], None]) -> None:
+    def __init__(self, cluster: Cluster, fleet: Fleet, rate: Rate, changed: Callable[[], None]) -> None:
         self._cluster = cluster
         self._fleet = fleet
         self._changed = changed
+        self._rate = rate
         self._drains = Drains(
-            pace, rate, counts_of=fleet.of_node, awaited=fleet.awaited, advanced=self._advance, report=self._report
+            rate, counts_of=fleet.of_node, awaited=fleet.awaited, advanced=self._advance, report=self._report
         )
 
     @property
@@ -28,7 +29,7 @@ class FleetDrainer:
 
     @property
     def rate(self) -> float:
-        return self._drains.rate
+        return self._rate.now
 
     def stage(self, node: str) -> Stage:
         """What workers need to know of it; of no drain, that there is no reason to wait for anything."""

@@ -7,17 +7,19 @@ counted is added to the past when it is gone, so that totals never go back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.process.link import ANSWER_SECONDS, Link, Request
-from cxfr_proxy.process.messages import Grant, Listing, ReloadCertificates, WorkerCounts
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.process.link import Link, Request
+from cxfr_proxy.process.messages import Elsewhere, Grant, Listing, ReloadCertificates, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, total
 from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.session.tally import WORKER_DIED, Tally, Totals
 
@@ -101,6 +103,7 @@ class Fleet:
         self._past: dict[str, NodeCounts] = {}
         self._past_totals = Totals()
         self.tally = Tally()
+        self._past_rebalance = RebalanceCounts()
 
     def __iter__(self) -> Iterator[Link]:
         return iter([link for slot in self.slots for link in slot.links])
@@ -136,20 +139,32 @@ class Fleet:
             counts.sessions = counts.expected = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
         self._past_totals.include(link.counts.totals)
+        rebalance = replace(link.counts.rebalance, planning=False, left=0)
+        latest = max(rebalance.number, self._past_rebalance.number)
+        self._past_rebalance = total(latest, [rebalance, self._past_rebalance])
         slot.hung += link.hung
         if link.died:
             slot.deaths += 1
             self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
 
-    def elsewhere(self, than: Link) -> tuple[dict[str, int], dict[str, int]]:
-        """What the others have: sessions by node, connections by address."""
+    def elsewhere(self, than: Link) -> Elsewhere:
+        """What the others have."""
         sessions: Counter[str] = Counter()
         addresses: Counter[str] = Counter()
+        before: dict[str, int] = {}
         for link in self:
-            if link is not than:
+            if link is than:
+                before = dict(sessions)
+            else:
                 sessions.update({name: counts.sessions for name, counts in (link.counts.nodes or {}).items()})
                 addresses.update(link.counts.addresses or {})
-        return dict(sessions), dict(addresses)
+        return Elsewhere(dict(sessions), dict(addresses), before)
+
+    def rebalance_counts(self, number: int) -> RebalanceCounts | None:
+        """What became of that rebalance; ``None``: not all workers have planned for it yet."""
+        if any(link.greeted and link.counts.rebalance.number != number for link in self):
+            return None
+        return total(number, [self._past_rebalance, *(link.counts.rebalance for link in self)])
 
     def waiting_reason(self, node: str) -> str | None:
         """Why the drain of that node does not go on in any of the workers that have sessions on it."""
@@ -160,21 +175,25 @@ class Fleet:
     # --- for the operator
 
     async def refresh(self) -> None:
-        await self._ask(Listing.COUNTS)
+        await self._ask_all(lambda link: link.ask(Listing.COUNTS))
 
     async def states(self) -> dict[str, int]:
-        await self._ask(Listing.STATES, within=STATES_SECONDS)
+        await self._ask_all(lambda link: link.ask(Listing.STATES, within=STATES_SECONDS))
         total: Counter[str] = Counter()
         for link in self:
             total.update(link.states)
         return total
 
     async def session_rows(self) -> list[SessionRow]:
-        rows = [row for answer in await self._ask(Listing.SESSIONS) for row in answer.sessions]
+        rows = [
+            row for answer in await self._ask_all(lambda link: link.ask(Listing.SESSIONS)) for row in answer.sessions
+        ]
         return sorted(rows, key=lambda row: -row.age_seconds)
 
     async def transfer_rows(self) -> list[TransferRow]:
-        rows = [row for answer in await self._ask(Listing.TRANSFERS) for row in answer.transfers]
+        rows = [
+            row for answer in await self._ask_all(lambda link: link.ask(Listing.TRANSFERS)) for row in answer.transfers
+        ]
         ended = [row for row in rows if row.outcome is not None]
         ended.sort(key=lambda row: row.duration_seconds - row.seconds_ago)
         return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]
@@ -182,10 +201,22 @@ class Fleet:
     async def plan(self, node: str) -> Forecast:
         """What a drain of that node would come to."""
         total = Forecast()
-        for answer in await self._ask(Listing.PLAN, node):
+        for answer in await self._ask_all(lambda link: link.ask(Listing.PLAN, node)):
             if answer.plan is not None:
                 total.include(answer.plan)
         return total
+
+    async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:
+        """What a rebalance would come to."""
+        total = RebalanceForecast()
+        for answer in await self._ask_all(lambda link: link.ask(Listing.REBALANCE, max_share=max_share)):
+            if answer.rebalance is not None:
+                total.include(answer.rebalance)
+        return total
+
+    async def move(self, jid: str, node: str) -> int:
+        """As :meth:`~cxfr_proxy.session.mover.Mover.move`, in all workers."""
+        return sum(answer.moved for answer in await self._ask_all(lambda link: link.move(jid, node)))
 
     def worker_rows(self) -> list[WorkerRow]:
         """By number, who leaves before who has come for him."""
@@ -198,15 +229,17 @@ class Fleet:
 
     async def reload_certificates(self) -> list[str]:
         """Errors, if there were some."""
-        return [answer.error for answer in await self._ask(None) if answer.error is not None]
+        return [
+            answer.error
+            for answer in await self._ask_all(lambda link: link.reload_certificates())
+            if answer.error is not None
+        ]
 
-    async def _ask(
-        self, what: Listing | None, node: str | None = None, within: float = ANSWER_SECONDS
-    ) -> list[Request]:
+    async def _ask_all(self, question: Callable[[Link], Awaitable[Request]]) -> list[Request]:
         answers: list[Request] = []
 
         async def ask(link: Link) -> None:
-            answers.append(await link.ask(what, node, within))
+            answers.append(await question(link))
 
         async with trio.open_nursery() as asking:
             for link in self:
@@ -246,7 +279,8 @@ def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
 
 class Grants:
     """The proxy's one token bucket, and who gets the next token: workers with sessions whose node is gone before
-    others, and the one with the most to move first, so that all are done at the same time."""
+    those with some that have to leave, and these before others; the one with the most to move first, so that all are
+    done at the same time."""
 
     def __init__(self, links: Iterable[Link], pace: OwnPace) -> None:
         self._links = links

@@ -25,6 +25,7 @@ import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.launch import Launched
@@ -39,6 +40,7 @@ from cxfr_proxy.process.messages import (
     Listing,
     Lost,
     Message,
+    MoveUser,
     Nodes,
     ReloadCertificates,
     Report,
@@ -74,6 +76,8 @@ class Request:
     sessions: list[SessionRow] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
     plan: Forecast | None = None
+    rebalance: RebalanceForecast | None = None
+    moved: int = 0
     error: str | None = None
     answered: trio.Event = field(default_factory=trio.Event)
 
@@ -212,9 +216,21 @@ class Link:
             self._silent_turns = 0
         self._hear(self, message)
 
-    async def ask(self, what: Listing | None, node: str | None = None, within: float = ANSWER_SECONDS) -> Request:
-        """Ask for a list, of ``node`` where it is about one; ``None``: to read certificates again. Empty where nobody
-        answers ``within`` so many seconds."""
+    async def ask(
+        self, what: Listing, node: str | None = None, max_share: float | None = None, within: float = ANSWER_SECONDS
+    ) -> Request:
+        """Ask for a list, of ``node`` where it is about one. Empty where nobody answers ``within`` so many seconds."""
+        return await self._request(lambda number: Ask(number, what, node, max_share), within)
+
+    async def reload_certificates(self) -> Request:
+        """Have them read again."""
+        return await self._request(ReloadCertificates)
+
+    async def move(self, jid: str, node: str) -> Request:
+        """Have the clients of that JID sent to the node."""
+        return await self._request(lambda number: MoveUser(number, jid, node))
+
+    async def _request(self, make: Callable[[int], Message], within: float = ANSWER_SECONDS) -> Request:
         request = Request()
         if self.gone or self.state is State.STARTING:
             await trio.lowlevel.checkpoint()
@@ -222,7 +238,7 @@ class Link:
         self._last_request += 1
         number = self._last_request
         self._requests[number] = request
-        self.post(Ask(number, what, node) if what is not None else ReloadCertificates(number))
+        self.post(make(number))
         with trio.move_on_after(within):
             await request.answered.wait()
         self._requests.pop(number, None)
@@ -234,6 +250,8 @@ class Link:
             request.sessions += answer.sessions
             request.transfers += answer.transfers
             request.plan = request.plan or answer.plan
+            request.rebalance = request.rebalance or answer.rebalance
+            request.moved += answer.moved
             request.error = request.error or answer.error
             self.states = answer.states if answer.states is not None else self.states
             if answer.last:
@@ -247,8 +265,9 @@ class Link:
     # --- pace
 
     @property
-    def wanted(self) -> tuple[int, int]:
-        """Tokens it still needs: for sessions whose node is gone, and for all."""
-        under_way = self.granted - self.want.received
-        lost = max(0, self.want.lost - under_way)
-        return lost, max(0, self.want.lost + self.want.leaving - under_way)
+    def wanted(self) -> tuple[int, int, int]:
+        """Tokens it still needs: for sessions whose node is gone, for those that have to go as well, and for all."""
+        want, under_way = self.want, self.granted - self.want.received
+        needs = (want.lost, want.lost + want.leaving, want.lost + want.leaving + want.misplaced)
+        lost, going, all_of_them = (max(0, need - under_way) for need in needs)
+        return lost, going, all_of_them

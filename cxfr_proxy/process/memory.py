@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from cxfr_proxy.process.messages import Learned, Lost, Redirected, Remembered, Resumable
+from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned
+from cxfr_proxy.session.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.session.registry import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.xmpp.stream_management import Resumption
@@ -34,9 +35,10 @@ class Memory:
         self._redirected: OrderedDict[str, float] = OrderedDict()
         self._resumable: OrderedDict[str, Resumption] = OrderedDict()
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
+        self._moved: OrderedDict[str, float] = OrderedDict()  # full JIDs that have not come back
         self._support = Support()
 
-    def note(self, message: Redirected | Resumable | Lost | Learned, now: float) -> None:
+    def note(self, message: Redirected | Resumable | Lost | Moved | Returned | Learned, now: float) -> None:
         """A worker has just said it, or would have."""
         match message:
             case Redirected(user):
@@ -51,6 +53,12 @@ class Memory:
             case Lost():
                 self._lost.append((message, now))
                 self._forget(now)
+            case Moved(full_jid):
+                self._moved[full_jid] = now
+                self._moved.move_to_end(full_jid)
+                self._forget(now)
+            case Returned(full_jid):
+                self._moved.pop(full_jid, None)
             case Learned(caps, knows_cxfr):
                 self._support.learn(caps, knows_cxfr)
 
@@ -71,13 +79,19 @@ class Memory:
             *(Remembered(redirected=each) for each in redirected),
             *(Remembered(resumable=each) for each in resumable),
             *(Remembered(lost=each) for each in lost),
+            *(Remembered(moved={jid: now - at for jid, at in each}) for each in _cut(list(self._moved.items()))),
             *(Remembered(learned=dict(each)) for each in _cut(list(self._support.learned().items()))),
         ]
 
     def _forget(self, now: float) -> None:
-        """Redirects that are too many, or out of the window; clients whose sessions are looked for no more."""
+        """What is too many, or too long ago to matter."""
         while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
             self._lost.popleft()
+        while self._moved:
+            full_jid, at = next(iter(self._moved.items()))
+            if len(self._moved) <= self._limit and now - at < ON_ITS_WAY_SECONDS:
+                break
+            del self._moved[full_jid]
         while self._redirected:
             user, at = next(iter(self._redirected.items()))
             if len(self._redirected) <= self._limit and now - at < self._redirect_window:

@@ -23,14 +23,16 @@ from typing import Any, Final, Union, cast
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.session.registry import RESUMABLE_SECONDS, NodeCounts
 from cxfr_proxy.session.tally import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Of this language. To be raised with every change."""
 
 
@@ -58,9 +60,11 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All of them. Also an order: the sessions of those that are leaving are to be moved, as their stage has it."""
+    """All of them. Also an order: the sessions of those that are leaving are to be moved, as their stage has it, and
+    those that are elsewhere than they belong as ``rebalance`` has it; ``None``: none goes on."""
 
     nodes: tuple[NodeState, ...]
+    rebalance: Rebalancing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +112,12 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What the other workers have: sessions by node, connections by client address (where there are many)."""
+    """What the other workers have: sessions by node, connections by client address (where there are many), and the
+    sessions by node of those that come before it."""
 
     sessions: dict[str, int]
     addresses: dict[str, int]
+    sessions_before: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +137,28 @@ class Listing(StrEnum):
     """What a drain of a node would come to."""
     STATES = "states"
     """How many sessions are in which state."""
+    REBALANCE = "rebalance"
+    """What a rebalance would come to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Answered by :class:`Report` where it is about counts or states, and always by :class:`Answer`. ``node``: which,
-    where it is about one."""
+    where it is about one; ``max_share`` as of a rebalance."""
 
     request: int
     what: Listing
     node: str | None = None
+    max_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveUser:
+    """Send the clients of that JID to the node, at once; answered by :class:`Answer`."""
+
+    request: int
+    jid: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +174,14 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
-    ``resumable``: by the id that the client has; ``learned``: by capabilities, whether connection transfer is known."""
+    ``resumable``: by the id that the client has; ``moved``: how many seconds ago, by full JID; ``learned``: by
+    capabilities, whether connection transfer is known."""
 
     redirected: dict[str, float] = field(default_factory=dict)
     resumable: dict[str, Resumption] = field(default_factory=dict)
     lost: tuple[Lost, ...] = ()
     learned: dict[str, bool] = field(default_factory=dict)
+    moved: dict[str, float] = field(default_factory=dict)
 
 
 # --- from a worker
@@ -177,11 +197,13 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """How many sessions wait for being moved, those without a node first, and how many tokens have come so far."""
+    """How many sessions wait for being moved, those without a node first, and how many tokens have come so far.
+    ``misplaced``: those that are only not where they belong."""
 
     lost: int
     leaving: int
     received: int
+    misplaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +226,7 @@ class WorkerCounts:
     waiting: dict[str, str] | None = None
     addresses: dict[str, int] | None = None
     totals: Totals = field(default_factory=Totals)
+    rebalance: RebalanceCounts = field(default_factory=RebalanceCounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +274,7 @@ class NodeServes:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows, some at a time; ``last`` closes the answer."""
+    """Rows, some at a time; ``last`` closes the answer. ``moved``: clients that were asked to move."""
 
     request: int
     sessions: tuple[SessionRow, ...]
@@ -260,6 +283,8 @@ class Answer:
     error: str | None
     plan: Forecast | None = None
     states: dict[str, int] | None = None
+    rebalance: RebalanceForecast | None = None
+    moved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,12 +333,29 @@ class Resumable:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A client that can resume its session on that node was lost. ``user`` is a bare JID, where it is known."""
+    """A client that is to be led to that node has left, for ``seconds`` from then on: it can resume its session there,
+    or was sent there. ``user`` is a bare JID, where it is known."""
 
     user: str | None
     address: str
     node: str
     seconds_ago: float = 0.0
+    seconds: float = RESUMABLE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """That client was asked to move to where it belongs, just now."""
+
+    full_jid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """That client, which was moved or is taken for one that was, has logged in; ``wrong``: on a wrong node again."""
+
+    full_jid: str
+    wrong: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +376,7 @@ Message = (
     | Elsewhere
     | ReloadCertificates
     | Ask
+    | MoveUser
     | Leave
     | Stop
     | Remembered
@@ -352,6 +395,8 @@ Message = (
     | Redirected
     | Resumable
     | Lost
+    | Moved
+    | Returned
     | Learned
 )
 

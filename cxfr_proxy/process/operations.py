@@ -14,7 +14,10 @@ from cxfr_proxy.admin.rows import (
     DrainProgress,
     NodeRow,
     PinRow,
+    PlannedMove,
     PlannedTarget,
+    RebalancePlan,
+    RebalanceProgress,
     RestartProgress,
     SessionRow,
     TransferRow,
@@ -22,9 +25,10 @@ from cxfr_proxy.admin.rows import (
 )
 from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
-from cxfr_proxy.cluster.nodes import Wish
+from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.cluster.users import domain_key, user_key
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
@@ -33,6 +37,8 @@ from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.session.mover_planner import planned_moves
+from cxfr_proxy.session.mover_rebalances import Rebalance, Rebalances
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 from cxfr_proxy.session.support import name_of
 from cxfr_proxy.session.tally import Tally, Totals
@@ -74,6 +80,11 @@ class Sessions(Protocol):
 
     async def plan(self, node: str) -> Forecast: ...
 
+    async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast: ...
+
+    async def move(self, jid: str, node: str) -> int:
+        """As :meth:`~cxfr_proxy.session.mover.Mover.move`."""
+
     def worker_rows(self) -> list[WorkerRow]: ...
 
 
@@ -89,6 +100,7 @@ class ProxyOperations:
         cluster: Cluster,
         sessions: Sessions,
         drainer: Drainer,
+        rebalances: Rebalances,
         timeouts: Timeouts,
         reloader: Callable[[], Awaitable[str]],
         *,
@@ -98,6 +110,7 @@ class ProxyOperations:
         self._cluster = cluster
         self._sessions = sessions
         self._drainer = drainer
+        self._rebalances = rebalances
         self._reloader = reloader
         self._pins = pins
         self._restarts = restarts
@@ -207,6 +220,50 @@ class ProxyOperations:
             for user, node in sorted(self._pins.nodes.items())
         ]
 
+    def rebalance(self, *, rate: float | None = None, max_share: float | None = None) -> None:
+        self._rebalances.begin(rate=rate, max_share=max_share)
+
+    async def plan_rebalance(self, *, rate: float | None = None, max_share: float | None = None) -> RebalancePlan:
+        plan = await self._sessions.plan_rebalance(max_share)
+        rate = rate if rate is not None else self._drainer.rate
+        moves = [
+            PlannedMove(source.name, target.name, sessions)
+            for source in self._cluster
+            for target in self._cluster
+            if (sessions := plan.moves.get(source.name, {}).get(target.name, 0))
+        ]
+        return RebalancePlan(plan.sessions, plan.inactive, moves, rate, seconds=plan.sessions / rate)
+
+    def stop_rebalance(self) -> None:
+        if not self._rebalances.stop():
+            raise ConfigError("no rebalance goes on")
+
+    async def wait_rebalanced(self) -> AsyncGenerator[RebalanceProgress, None]:
+        rebalance = self._rebalances.last
+        if rebalance is None:
+            raise ConfigError("no rebalance goes on")
+        while True:
+            await self._sessions.refresh()
+            self._rebalances.look()
+            progress = _rebalance_progress(rebalance)
+            yield progress
+            if progress.finished:
+                return
+            await trio.sleep(_PROGRESS_SECONDS)
+
+    async def move(self, address: str, node: str) -> int:
+        target = self._cluster.get(node)
+        if target.leaving or target.health is Health.DOWN:
+            raise ConfigError(f"node '{node}' can't take anybody now: it is {_condition(target)}")
+        domain = jid.domain(address)
+        if not target.spec.serves(domain_key(domain)):
+            raise ConfigError(f"node '{node}' does not serve {domain}")
+        moved = await self._sessions.move(address, node)
+        if not moved:
+            raise ConfigError(f"{address} has no client that could be moved to '{node}'")
+        emit(_log, "move", jid=address, node=node, sessions=moved)
+        return moved
+
     async def nodes(self) -> list[NodeRow]:
         await self._sessions.refresh()
         return [node_row(node, self._sessions.of_node(node.name)) for node in self._cluster]
@@ -249,6 +306,37 @@ def _check_text(check: CheckResult) -> str:
 def _check_times(grace: float | None, deadline: float | None) -> None:
     if grace is not None and deadline is not None and grace >= deadline:
         raise ConfigError("expected a grace that is over before the deadline: nobody would be asked otherwise")
+
+
+def _rebalance_progress(rebalance: Rebalance) -> RebalanceProgress:
+    counts = rebalance.counts
+    return RebalanceProgress(
+        total=counts.planned,
+        asked=counts.asked,
+        moved=counts.moved,
+        refused=counts.refused,
+        silent=counts.silent,
+        failed=counts.failed,
+        left=counts.left,
+        finished=rebalance.ended is not None,
+        waiting_reason=rebalance.ended or (None if rebalance.planned else "it is being planned"),
+    )
+
+
+def _condition(node: Node) -> str:
+    if node.removed:
+        return "no longer in the nodes file"
+    return "down" if node.health is Health.DOWN else f"in state {node.wish}"
+
+
+async def rebalance_forecast(
+    registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
+) -> RebalanceForecast:
+    """What a rebalance would come to for this process's sessions."""
+    total = RebalanceForecast()
+    for move in await planned_moves(registry, cluster, placement, max_share):
+        total.add(move)
+    return total
 
 
 async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> Forecast:

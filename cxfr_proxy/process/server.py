@@ -19,12 +19,14 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
-from cxfr_proxy.config import Config, Route
+from cxfr_proxy.config import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
-from cxfr_proxy.process.announce import announce, say_of_drain
+from cxfr_proxy.process.announce import announce, say_of_drain, say_of_rebalance
+from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.listing import UserList
@@ -33,6 +35,7 @@ from cxfr_proxy.process.operations import (
     ONE_PROCESS,
     ProxyOperations,
     forecast,
+    rebalance_forecast,
     session_rows,
     session_states,
     transfer_rows,
@@ -49,6 +52,7 @@ from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalances
 from cxfr_proxy.session.registry import NodeCounts, Registry
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import Tally, Totals
@@ -95,6 +99,12 @@ class Proxy:
             on_node_down=config.on_node_down,
             report=self._on_drain,
         )
+        self._rebalances = Rebalances(
+            self._mover.tempo,
+            tell=self._mover.follow_rebalance,
+            counts_of=self._rebalance_counts,
+            report=say_of_rebalance,
+        )
         self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
         self._service = Service(
             config,
@@ -109,11 +119,12 @@ class Proxy:
             on_gone=self._nodes.forget_empty,
         )
         self.addresses: list[tuple[str, int]] = []
-        self._here = _Here(self.registry, self._cluster, self._placement, self._service)
+        self._here = _Here(self.registry, self._cluster, self._placement, self._mover, self._service)
         self.operations = ProxyOperations(
             self._cluster,
             self._here,
             self._mover,
+            self._rebalances,
             config.timeouts,
             self.reload,
             pins=self._assigned.pins,
@@ -133,6 +144,9 @@ class Proxy:
                 services.start_soon(self._nodes.watch)
                 services.start_soon(self._users.watch)
                 services.start_soon(self._checks.run)
+                services.start_soon(self._rebalances.watch)
+                if self._config.rebalance is RebalanceMode.AUTO:
+                    services.start_soon(Automatic(self._cluster, self._rebalances).run)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
                 fitting = self._service.room.connections
                 if self._config.http is not None:
@@ -186,6 +200,10 @@ class Proxy:
         if self._config.route is Route.LOGIN:
             self._templates.compare()
 
+    def _rebalance_counts(self, number: int) -> RebalanceCounts | None:
+        counts = self._mover.rebalance_counts()
+        return counts if counts.number == number else None
+
     def _on_drain(self, what: str, drain: Drain) -> None:
         say_of_drain(what, drain, self.registry.of_node(drain.node))
 
@@ -193,8 +211,11 @@ class Proxy:
 class _Here:
     """The sessions of a proxy that is one process."""
 
-    def __init__(self, registry: Registry, cluster: Cluster, placement: Placement, service: Service) -> None:
+    def __init__(
+        self, registry: Registry, cluster: Cluster, placement: Placement, mover: Mover, service: Service
+    ) -> None:
         self._registry = registry
+        self._mover = mover
         self._placement = placement
         self._cluster = cluster
         self._service = service
@@ -227,6 +248,14 @@ class _Here:
     async def plan(self, node: str) -> Forecast:
         await trio.lowlevel.checkpoint()
         return await forecast(self._registry, self._cluster, self._placement, node)
+
+    async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:
+        await trio.lowlevel.checkpoint()
+        return await rebalance_forecast(self._registry, self._cluster, self._placement, max_share)
+
+    async def move(self, jid: str, node: str) -> int:
+        await trio.lowlevel.checkpoint()
+        return self._mover.move(jid, node)
 
     def worker_rows(self) -> list[WorkerRow]:
         return [

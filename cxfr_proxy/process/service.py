@@ -20,7 +20,7 @@ import trio
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.relay.check import Informed
@@ -192,11 +192,11 @@ class Service:
     def _act(self, relayed: Relayed, event: Event) -> None:
         session = relayed.session
         match event:
-            case BoundTo(full_jid):
+            case BoundTo(full_jid, resumed):
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
                 if session.node in self._cluster:
                     self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
-                self._place_right(relayed)
+                self._place_right(relayed, led=resumed)
             case LoginFailed(reason):
                 if session.node in self._cluster:
                     self._checks.login_failed(self._cluster.get(session.node), reason)
@@ -223,7 +223,7 @@ class Service:
                     seconds=round(seconds, 3),
                 )
                 if session.state is State.BOUND:  # recalled; there may be another order meanwhile
-                    self._place_right(relayed)
+                    self._place_right(relayed, led=True)
             case Ended(reason, condition, late, undelivered):
                 emit(
                     _log,
@@ -246,13 +246,16 @@ class Service:
             case _:
                 pass
 
-    def _place_right(self, relayed: Relayed) -> None:
-        """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on."""
+    def _place_right(self, relayed: Relayed, *, led: bool) -> None:
+        """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on; and so
+        has one that is not on its user's own node, unless it was ``led`` there."""
         if self.stopping:
             # Not now: the session is in the middle of what it reports.
             trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)
         elif self.leaving or self._is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
+        elif self._config.wrong_node is WrongNode.TRANSFER and not led:
+            self._mover.look_at(relayed)
 
     def _is_leaving(self, name: str) -> bool:
         """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""

@@ -33,10 +33,11 @@ from cxfr_proxy.admin import commands
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
-from cxfr_proxy.config import Config, Route
+from cxfr_proxy.config import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.process.announce import announce
+from cxfr_proxy.process.announce import announce, say_of_rebalance
+from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.drainer import FleetDrainer
 from cxfr_proxy.process.figures import Figures
@@ -50,12 +51,12 @@ from cxfr_proxy.process.messages import (
     VERSION,
     Answer,
     BadMessage,
-    Elsewhere,
     Gone,
     Hello,
     Learned,
     Lost,
     Message,
+    Moved,
     NodeDown,
     NodeFailsLogins,
     NodeGoing,
@@ -67,6 +68,7 @@ from cxfr_proxy.process.messages import (
     Redirected,
     Report,
     Resumable,
+    Returned,
     Setup,
     Stopped,
     Transferred,
@@ -83,7 +85,8 @@ from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates, development_certificate
-from cxfr_proxy.session.mover_drains import OwnPace
+from cxfr_proxy.session.mover_drains import OwnPace, Rate
+from cxfr_proxy.session.mover_rebalances import Rebalances, Rebalancing
 
 _ELSEWHERE_SECONDS: Final = 0.005
 _ELSEWHERE_SHARE: Final = 0.02
@@ -139,7 +142,12 @@ class Supervisor:
         self._restarts = Restarts(self.fleet, self._is_stopping)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.fleet, pace)
-        self._drainer = FleetDrainer(self._cluster, self.fleet, pace, config.transfer_rate, self.tell_nodes)
+        rate = Rate(pace, config.transfer_rate)
+        self._drainer = FleetDrainer(self._cluster, self.fleet, rate, self.tell_nodes)
+        self._rebalancing: Rebalancing | None = None
+        self._rebalances = Rebalances(
+            rate, tell=self._tell_rebalancing, counts_of=self.fleet.rebalance_counts, report=say_of_rebalance
+        )
         self._nodes = NodeList(file, self._cluster, self._drainer, self._dialer, self._checks, self.tell_nodes)
         self._sockets: list[list[socket.socket]] = []
         self._reported = trio.Event()
@@ -148,6 +156,7 @@ class Supervisor:
             self._cluster,
             self.fleet,
             self._drainer,
+            self._rebalances,
             config.timeouts,
             self.reload,
             pins=self._assigned.pins,
@@ -171,6 +180,9 @@ class Supervisor:
                 services.start_soon(self._tell_listed)
                 services.start_soon(self._checks.run)
                 services.start_soon(self._drainer.watch)
+                services.start_soon(self._rebalances.watch)
+                if self._config.rebalance is RebalanceMode.AUTO:
+                    services.start_soon(Automatic(self._cluster, self._rebalances).run)
                 services.start_soon(self._grants.run)
                 services.start_soon(self._restarts.run)
                 services.start_soon(self._tell_elsewhere)
@@ -201,7 +213,7 @@ class Supervisor:
             self._reported = trio.Event()
             began = time.thread_time()
             for link in self.fleet:
-                link.post(Elsewhere(*self.fleet.elsewhere(link)))
+                link.post(self.fleet.elsewhere(link))
             await trio.sleep(max(_ELSEWHERE_SECONDS, (time.thread_time() - began) / _ELSEWHERE_SHARE))
 
     # --- workers
@@ -246,7 +258,7 @@ class Supervisor:
                 self._checks.login_worked(self._cluster.get(name), domain)
             case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
-            case Redirected() | Resumable() | Lost() | Learned():
+            case Redirected() | Resumable() | Lost() | Moved() | Returned() | Learned():
                 self._memory.note(message, trio.current_time())
                 for other in self.fleet:
                     if other is not link:
@@ -286,8 +298,13 @@ class Supervisor:
                     {domain: features.decode() for domain, features in node.features.items()},
                 )
                 for node in self._cluster
-            )
+            ),
+            self._rebalancing,
         )
+
+    def _tell_rebalancing(self, order: Rebalancing | None) -> None:
+        self._rebalancing = order
+        self.tell_nodes()
 
     def tell_nodes(self) -> None:
         """Let all workers know how the nodes are now, and so what is to be moved."""

@@ -47,6 +47,8 @@ from cxfr_proxy.process.messages import (
     Listing,
     Lost,
     Message,
+    Moved,
+    MoveUser,
     NodeDown,
     NodeFailsLogins,
     NodeGoing,
@@ -59,6 +61,7 @@ from cxfr_proxy.process.messages import (
     Remembered,
     Report,
     Resumable,
+    Returned,
     Setup,
     Stop,
     Stopped,
@@ -66,14 +69,20 @@ from cxfr_proxy.process.messages import (
     Want,
     WorkerCounts,
 )
-from cxfr_proxy.process.operations import forecast, session_rows, session_states, transfer_rows
+from cxfr_proxy.process.operations import (
+    forecast,
+    rebalance_forecast,
+    session_rows,
+    session_states,
+    transfer_rows,
+)
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import Registry, may_come_back, user_of
+from cxfr_proxy.session.registry import Registry, may_come_back, sent_to, user_of
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import past_transfer
 from cxfr_proxy.xmpp.stream_management import Counters
@@ -100,7 +109,7 @@ class GrantedPace:
         self._changed = changed
         self._tokens = 0
         self._received = 0
-        self._lost = self._leaving = 0
+        self._lost = self._leaving = self._misplaced = 0
         self._resting = True
         self._granted = trio.Event()
 
@@ -122,21 +131,21 @@ class GrantedPace:
 
     def rest(self) -> None:
         self._resting = True
-        self._lost = self._leaving = 0
+        self._lost = self._leaving = self._misplaced = 0
         self._changed()  # why a drain waits is known now
         if self._tokens:
             self._post(PutBack(self._tokens))
             self._tokens = 0
         self._tell()
 
-    def queued(self, *, lost: int, leaving: int) -> None:
-        self._lost, self._leaving = lost, leaving
+    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
+        self._lost, self._leaving, self._misplaced = lost, leaving, misplaced
         self._resting = False
         # A drain queues thousands at a time: they are told of once.
         trio.lowlevel.current_trio_token().run_sync_soon(self._tell, idempotent=True)
 
     def _tell(self) -> None:
-        self._post(Want(self._lost, self._leaving, self._received))
+        self._post(Want(self._lost, self._leaving, self._received, self._misplaced))
 
     def set_rate(self, rate: float) -> None:
         pass  # the supervisor's
@@ -214,6 +223,7 @@ class _Parts:
             transfer_rate=config.transfer_rate,
             on_node_down=config.on_node_down,
             pace=self.pace,
+            changed=changed,
         )
         self.service = Service(
             config,
@@ -234,13 +244,20 @@ class _Parts:
 
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
+        registry, full_jid, user = self.registry, relayed.session.full_jid, user_of(relayed.session)
         match event:
+            case commands.BoundTo() if full_jid is not None and registry.has_returned(relayed.id):
+                self._post(Returned(full_jid, wrong=registry.guard.is_wrong(full_jid)))
+            case commands.Asked(_, order, first) if first and order.trigger.places and full_jid is not None:
+                self._post(Moved(full_jid))
+            case commands.Redirected() if user is not None:
+                self._post(Redirected(user))
             case commands.Transferred():
                 self._post(Transferred(past_transfer(relayed.session, event)))
-            case commands.Redirected():
-                user = user_of(relayed.session)
-                if user is not None:
-                    self._post(Redirected(user))
+                if (target := sent_to(event)) is not None:
+                    if relayed.session.resumable_id is not None:
+                        self._tell_resumable(relayed.session.resumable_id, relayed.client_address)
+                    self._post(Lost(user, relayed.client_address, target, seconds=registry.expected_seconds))
             case commands.Resumable(stream_management_id):
                 self._tell_resumable(stream_management_id, relayed.client_address)
             case commands.Learned(caps, knows_cxfr):
@@ -254,7 +271,7 @@ class _Parts:
 
     def _tell_end(self, relayed: Relayed, reason: commands.Reason) -> None:
         session = relayed.session
-        if may_come_back(session, reason):
+        if may_come_back(session, reason) and not self.registry.was_sent(relayed.id):
             self._post(Lost(user_of(session), relayed.client_address, session.node))
         if session.resumable_id is not None:
             self._post(Gone(session.resumable_id))
@@ -288,6 +305,7 @@ class _Parts:
             # What is too little to matter for the limit is not worth the words.
             addresses=registry.busy_addresses(max(1, limit // (4 * self.workers))) if limit is not None else {},
             totals=self.service.totals,
+            rebalance=self.mover.rebalance_counts(),
         )
 
     def remember(self, told: Remembered) -> None:
@@ -297,6 +315,8 @@ class _Parts:
             self.registry.remember_redirected(user, now - seconds_ago)
         for stream_management_id, resumption in told.resumable.items():
             self.registry.remember_resumable(stream_management_id, resumption)
+        for full_jid, seconds_ago in told.moved.items():
+            self.registry.guard.moved(full_jid, now - seconds_ago)
         for caps, knows_cxfr in told.learned.items():
             self.registry.support.learn(caps, knows_cxfr)
         for lost in told.lost:
@@ -304,7 +324,14 @@ class _Parts:
 
     def remember_lost(self, lost: Lost) -> None:
         at = trio.current_time() - lost.seconds_ago
-        self.registry.remember_lost(lost.user, lost.address, lost.node, at)
+        self.registry.remember_lost(lost.user, lost.address, lost.node, at, seconds=lost.seconds)
+
+    def note_returned(self, returned: Returned) -> None:
+        """A client that was moved is with another worker now."""
+        guard = self.registry.guard
+        guard.returned(returned.full_jid, trio.current_time())
+        if returned.wrong:
+            guard.landed_wrong(returned.full_jid, self.cluster.standing())
 
     def follow(self, told: Nodes) -> None:
         """The nodes are these now; those that are leaving are to be emptied."""
@@ -318,6 +345,7 @@ class _Parts:
                 self.mover.follow(state.spec.name, state.stage)
         for name in [name for name in self.mover.drains if name not in self.cluster]:
             self.mover.undrain(name)
+        self.mover.follow_rebalance(told.rebalance)
 
 
 class Worker:
@@ -389,8 +417,9 @@ class Worker:
                     parts.assigned.listed = listed
             case Grant(tokens):
                 parts.pace.grant(tokens)
-            case Elsewhere(sessions, addresses):
+            case Elsewhere(sessions, addresses, sessions_before):
                 parts.registry.sessions_elsewhere = sessions
+                parts.registry.sessions_before = sessions_before
                 parts.registry.addresses_elsewhere = addresses
             case Remembered():
                 parts.remember(message)
@@ -400,12 +429,19 @@ class Worker:
                 parts.registry.remember_resumable(stream_management_id, resumption)
             case Lost():
                 parts.remember_lost(message)
+            case Moved(full_jid):
+                parts.registry.guard.moved(full_jid, trio.current_time())
+            case Returned():
+                parts.note_returned(message)
             case Learned(caps, knows_cxfr):
                 parts.registry.support.learn(caps, knows_cxfr)
             case ReloadCertificates(request):
                 self._reload(parts, request)
-            case Ask(request, what, node):
-                self._answer(parts, request, what, node)
+            case Ask():
+                self._answer(parts, message)
+            case MoveUser(request, jid, node):
+                moved = parts.mover.move(jid, node) if node in parts.cluster else 0
+                self._channel.post(Answer(request, (), (), last=True, error=None, moved=moved))
             case Leave():
                 parts.service.leave()
             case Stop():
@@ -432,21 +468,24 @@ class Worker:
             emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=error)
         self._channel.post(Answer(request, (), (), last=True, error=error))
 
-    def _answer(self, parts: _Parts, request: int, what: Listing, node: str | None) -> None:
+    def _answer(self, parts: _Parts, ask: Ask) -> None:
         assert self._nursery is not None
-        if what is Listing.COUNTS:
-            self._post_report(parts)
-            self._channel.post(Answer(request, (), (), last=True, error=None))
-        elif what is Listing.STATES:
-            self._nursery.start_soon(self._answer_states, parts, request)
-        elif what is Listing.PLAN:
-            self._nursery.start_soon(self._answer_plan, parts, request, node or "")
-        else:
-            self._nursery.start_soon(self._answer_rows, parts, request, what)
+        match ask.what:
+            case Listing.COUNTS:
+                self._post_report(parts)
+                self._channel.post(Answer(ask.request, (), (), last=True, error=None))
+            case Listing.STATES:
+                self._nursery.start_soon(self._answer_states, parts, ask.request)
+            case Listing.PLAN | Listing.REBALANCE:
+                self._nursery.start_soon(self._answer_plan, parts, ask)
+            case Listing.SESSIONS | Listing.TRANSFERS:
+                self._nursery.start_soon(self._answer_rows, parts, ask.request, ask.what)
 
-    async def _answer_plan(self, parts: _Parts, request: int, node: str) -> None:
-        plan = await forecast(parts.registry, parts.cluster, parts.placement, node) if node in parts.cluster else None
-        self._channel.post(Answer(request, (), (), last=True, error=None, plan=plan))
+    async def _answer_plan(self, parts: _Parts, ask: Ask) -> None:
+        house = (parts.registry, parts.cluster, parts.placement)
+        plan = await forecast(*house, ask.node) if ask.node is not None and ask.node in parts.cluster else None
+        rebalance = await rebalance_forecast(*house, ask.max_share) if ask.what is Listing.REBALANCE else None
+        self._channel.post(Answer(ask.request, (), (), last=True, error=None, plan=plan, rebalance=rebalance))
 
     async def _answer_states(self, parts: _Parts, request: int) -> None:
         states = await session_states(parts.registry)

@@ -125,9 +125,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BoundTo:
-    """The stream has a resource; ``full_jid`` is ``None`` after a resumption this proxy had not seen begin."""
+    """The stream has a resource; ``full_jid`` is ``None`` after a resumption this proxy had not seen begin.
+    ``resumed``: the session is one that was there before (XEP-0198)."""
 
     full_jid: str | None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

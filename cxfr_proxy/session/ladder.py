@@ -44,6 +44,14 @@ class Trigger(StrEnum):
     PROXY_STOP = "proxy-stop"
     WORKER_RESTART = "worker-restart"
 
+    @property
+    def places(self) -> bool:
+        """Whether the client is to go to one certain node, although it could stay where it is."""
+        return self in _PLACING
+
+
+_PLACING: Final = frozenset((Trigger.WRONG_NODE, Trigger.REBALANCE, Trigger.MOVE))
+
 
 @dataclass(frozen=True, slots=True)
 class Order:

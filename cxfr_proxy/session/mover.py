@@ -4,22 +4,22 @@ Whoever wants a session moved puts it in the queue; the mover's one task waits u
 looks who is first, whether that one is still to be moved, and where to: minutes may have gone by since it was queued.
 Who turns out to stay takes no token, so nobody waits for it.
 
-Three queues. Sessions whose node is gone go first: their clients are without service, the others only will be. Those
-whose client is not in use (XEP-0352) go last, whenever it fell asleep. All draw on the same bucket, since what the pace
-protects is the node that the clients log in to next.
-
-Sessions of a node that checks find down (:meth:`Mover.node_down`) stand at the head of the second queue, for as long as
-it is down.
+There are queues by urgency (:mod:`.mover_queues`). Sessions whose node is gone go first: their clients are without
+service, the others only will be. Of those that have to leave, clients that are not in use (XEP-0352) come after the
+others, whenever they fell asleep; sessions that are only not where they belong go last. All draw on the same bucket,
+since what the pace protects is the node that the clients log in to next.
 
 A session queued for a drain stays where it is if no other node can take it, or if its drain is not at the stage for it
 (:mod:`.drain_stages`). It is looked at again when something about the nodes changes (:meth:`Mover.look_again`), at the
 next stage, and when its client becomes active. One whose node is gone can't stay: it is told to reconnect, and finds
 what there is then.
+
+A session that sits on the wrong node stays there if by its turn it is the right one, if the node is being emptied or
+down (which is another's matter), or if its client was moved already (:mod:`.loop_guard`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -30,12 +30,18 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import NodeSpec, Outlook, Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
+from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.config import OnNodeDown
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Order, Trigger
-from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace
+from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace, Rate
+from cxfr_proxy.session.mover_planner import Planner
+from cxfr_proxy.session.mover_queues import Queues, Urgency, Waiting
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.session.registry import Registry, Relayed, user_of
+from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.state import State
+from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 LOGIN_SECONDS: Final = 10.0
@@ -44,7 +50,8 @@ LOGIN_SECONDS: Final = 10.0
 
 class Mover:
     """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's; ``pace`` is a bucket of the
-    mover's own unless one is given; ``report`` as for :class:`~.mover_drains.Drains`."""
+    mover's own unless one is given; ``report`` as for :class:`~.mover_drains.Drains`; ``changed`` is called when a
+    rebalance was planned."""
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Mover:
         clock: Callable[[], float] = trio.current_time,
         pace: Pace | None = None,
         report: Callable[[str, Drain], None] | None = None,
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         self._on_node_down = on_node_down
         self._cluster = cluster
@@ -64,9 +72,9 @@ class Mover:
         self._placement = placement
         self._clock = clock
         self._pace = pace if pace is not None else OwnPace(transfer_rate, clock)
+        self.tempo = Rate(self._pace, transfer_rate)
         self._drains = Drains(
-            self._pace,
-            transfer_rate,
+            self.tempo,
             counts_of=registry.of_node,
             awaited=self.awaited,
             advanced=self._advance,
@@ -74,10 +82,8 @@ class Mover:
             report=report,
             clock=clock,
         )
-        self._lost: deque[tuple[int, Trigger]] = deque()
-        self._leaving: deque[int] = deque()
-        self._queued: set[int] = set()  # what is in it
-        self._asleep: OrderedDict[int, None] = OrderedDict()
+        self._queues = Queues()
+        self._planner = Planner(registry, cluster, placement, self._queues, queued=self._wake, changed=changed)
         self.down: set[str] = set()
         """Nodes whose sessions leave because checks find them down."""
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
@@ -92,24 +98,61 @@ class Mover:
 
     def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
         """The session's node is gone: move it before those that can wait."""
-        self._lost.append((session_id, trigger))
-        self._wake()
+        self._enqueue(Waiting(session_id, Urgency.LOST, trigger))
 
     def enqueue_leaving(self, session_id: int) -> None:
         """The session sits on a node that is being emptied, or everybody leaves."""
-        if session_id not in self._queued:
-            self._queued.add(session_id)
-            self._leaving.append(session_id)
+        self._enqueue(Waiting(session_id, Urgency.LEAVING, Trigger.DRAIN))
+
+    def look_at(self, relayed: Relayed) -> None:
+        """A client has just logged in, and is to be on its user's own node."""
+        full_jid, guard = relayed.session.full_jid, self._registry.guard
+        if full_jid is None or not self._is_misplaced(relayed.session):
+            return
+        standing = self._cluster.standing()
+        if self._registry.has_returned(relayed.id):
+            guard.landed_wrong(full_jid, standing)
+        elif guard.lets(full_jid, standing, self._clock()):
+            self._enqueue(Waiting(relayed.id, Urgency.WRONG, Trigger.WRONG_NODE))
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        if self._queues.put(waiting):
             self._wake()
 
     def _wake(self) -> None:
         self._work.set()
-        self._pace.queued(lost=len(self._lost), leaving=len(self._leaving) + len(self._asleep))
+        self._pace.queued(
+            lost=self._queues.length(Urgency.LOST),
+            leaving=self._queues.leaving,
+            misplaced=self._queues.misplaced,
+        )
 
     @property
     def rate(self) -> float:
         """In clients a second."""
-        return self._drains.rate
+        return self.tempo.now
+
+    def follow_rebalance(self, order: Rebalancing | None) -> None:
+        """That one goes on, as whoever keeps it says; ``None``: none."""
+        self._planner.follow(order)
+
+    def rebalance_counts(self) -> RebalanceCounts:
+        """How far it is here."""
+        return self._planner.counts()
+
+    def move(self, address: str, node: str) -> int:
+        """Send the clients of that user (a JID; with a resource: that client) to the node, at once; how many.
+
+        Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`.
+        """
+        target = self._cluster.get(node)
+        asked = 0
+        for relayed in self._registry:
+            session = relayed.session
+            if _is_of(session, address) and session.node != node and session.state is State.BOUND:
+                relayed.transfer(self._order_to(relayed, Trigger.MOVE, target))
+                asked += 1
+        return asked
 
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
@@ -151,16 +194,12 @@ class Mover:
             return
         self.down.add(node)
         there = [each for each in self._registry.snapshot(self._clock()) if each.node == node]
-        if self._on_node_down is OnNodeDown.CLOSE:
-            for session in there:
-                relayed = self._registry.get(session.session_id)
-                if relayed is not None and self._is_leaving(relayed):
-                    self._move_from_down(relayed)
-            return
-        new = [each.session_id for each in order_of_leaving(there) if each.session_id not in self._queued]
-        self._queued.update(new)
-        self._leaving.extendleft(reversed(new))
-        self._wake()
+        for session in order_of_leaving(there):
+            relayed = self._registry.get(session.session_id)
+            if self._on_node_down is OnNodeDown.TRANSFER:
+                self._enqueue(Waiting(session.session_id, Urgency.DOWN, Trigger.NODE_DOWN))
+            elif relayed is not None and relayed.session.rung is None:
+                self._move_from_down(relayed)
 
     def node_up(self, node: str) -> None:
         """It is up again: who has not been told to move stays."""
@@ -195,6 +234,7 @@ class Mover:
         """Move until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._drains.watch)
+            nursery.start_soon(self._planner.run)
             while True:
                 await self._wait_for_work()
                 await self._pace.wait()
@@ -202,41 +242,37 @@ class Mover:
                     self._pace.spend()
 
     async def _wait_for_work(self) -> None:
-        while not (self._lost or self._leaving or self._asleep):
+        while not self._queues:
             self._pace.rest()
             self._work = trio.Event()
             await self._work.wait()
 
     def _move_first(self) -> bool:
         """Take the first session out of the queues; whether it was given an order."""
-        if self._lost:
-            session_id, trigger = self._lost.popleft()
-            relayed = self._registry.get(session_id)
-            if relayed is None or relayed.session.rung is not None:
+        waiting = self._queues.take()
+        relayed = self._registry.get(waiting.session_id) if waiting is not None else None
+        if waiting is None or relayed is None or relayed.session.rung is not None:
+            return False
+        match waiting.urgency:
+            case Urgency.LOST:
+                relayed.transfer(self.order_for(relayed, waiting.trigger))
+                return True
+            case Urgency.DOWN:
+                return self._move_from_down(relayed)
+            case Urgency.LEAVING if relayed.session.inactive:
+                self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
                 return False
-            relayed.transfer(self.order_for(relayed, trigger))
-            return True
-        relayed = self._first_leaving()
-        return relayed is not None and self._is_leaving(relayed) and self._move_leaving(relayed)
-
-    def _first_leaving(self) -> Relayed | None:
-        """The first of those that can wait; ``None`` if it has left, or falls behind the others since it sleeps."""
-        if not self._leaving:
-            return self._registry.get(self._asleep.popitem(last=False)[0])
-        session_id = self._leaving.popleft()
-        self._queued.discard(session_id)
-        relayed = self._registry.get(session_id)
-        if relayed is None or not relayed.session.inactive:
-            return relayed
-        self._asleep[session_id] = None
-        return None
+            case Urgency.LEAVING | Urgency.ASLEEP:
+                return self._is_leaving(relayed) and self._move_leaving(relayed)
+            case Urgency.WRONG | Urgency.REBALANCED:
+                return self._may_be_placed(relayed) and self._place(relayed, waiting)
 
     def _is_leaving(self, relayed: Relayed) -> bool:
         session = relayed.session
         # A node that is not listed any more was forgotten when it was empty: this one was dialled before.
         leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
         leaving = leaving or session.node in self.down or self._everybody is not None
-        return leaving and not session.node_lost and session.rung is None
+        return leaving and not session.node_lost
 
     def _move_leaving(self, relayed: Relayed) -> bool:
         if self._everybody is not None:
@@ -261,6 +297,8 @@ class Mover:
         return True
 
     def _move_from_down(self, relayed: Relayed) -> bool:
+        if relayed.session.node not in self.down or relayed.session.node_lost:
+            return False
         order = self.order_for(relayed, Trigger.NODE_DOWN)
         if order.target is None:
             return False
@@ -269,12 +307,47 @@ class Mover:
         relayed.transfer(order)
         return True
 
+    def _may_be_placed(self, relayed: Relayed) -> bool:
+        session = relayed.session
+        stays = self._everybody is None and session.node in self._cluster and self._cluster.get(session.node).usable
+        movable = session.state is State.BOUND and not session.node_lost
+        return stays and movable and not self._registry.moved_lately(relayed.id, self._clock())
+
+    def _place(self, relayed: Relayed, waiting: Waiting) -> bool:
+        target = self._place_of(relayed.session, waiting.target)
+        if target is None or target.name == relayed.session.node:
+            return False
+        relayed.transfer(self._order_to(relayed, waiting.trigger, target))
+        return True
+
+    def _place_of(self, session: Session, planned: str | None) -> Node | None:
+        """Where it belongs by now; ``None``: where it is. ``planned``: where it was to go to even the load."""
+        user = user_of(session)
+        if user is None:
+            return None
+        home = self._placement.home(user, session.domain)
+        if home is not None or planned is None or not self._placement.floats(user, session.domain):
+            return home
+        source = self._cluster.get(session.node)
+        return next(
+            (n for n in self._placement.usable(session.domain) if n.name == planned and self._evens(source, n)), None
+        )
+
+    def _evens(self, source: Node, target: Node) -> bool:
+        """Whether one session less here and one more there makes the load no less even."""
+        sessions = self._registry.sessions_by_node()
+        return (sessions[source.name] - 1) * target.weight >= sessions.get(target.name, 0) * source.weight
+
+    def _is_misplaced(self, session: Session) -> bool:
+        user = user_of(session)
+        home = self._placement.home(user, session.domain) if user is not None else None
+        return home is not None and home.name != session.node
+
     def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:
         """Where that session goes, and what its client may be told."""
         session = relayed.session
-        user = user_of(session)
         ranked = self._placement.rank(
-            user,
+            user_of(session),
             session.domain,
             self._registry.sessions_by_node(),
             exclude=(session.node,),
@@ -283,14 +356,18 @@ class Mover:
         source = self._cluster.get(session.node) if session.node in self._cluster else None
         if source is not None:
             ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
+        if ranked:
+            return self._order_to(relayed, trigger, ranked[0], hurried=hurried)
+        return Order(trigger, hurried=hurried, node_dead=source is not None and source.outlook is Outlook.DEAD)
+
+    def _order_to(self, relayed: Relayed, trigger: Trigger, node: Node, *, hurried: bool = False) -> Order:
+        session, target = relayed.session, node.spec
+        source = self._cluster.get(session.node) if session.node in self._cluster else None
         dead = source is not None and source.outlook is Outlook.DEAD
-        if not ranked:
-            return Order(trigger, hurried=hurried, node_dead=dead)
-        target = ranked[0].spec
         return Order(
             trigger,
             target=target.name,
-            server=self._address(target, user),
+            server=self._address(target, user_of(session)),
             hurried=hurried,
             resumes=source is not None and source.spec.resume is target.resume is Resume.SHARED and not dead,
             node_dead=dead,
@@ -344,3 +421,12 @@ class Mover:
             negotiating = session.state is State.NEGOTIATING
             if session.node == node and negotiating and now - relayed.opened > LOGIN_SECONDS:
                 relayed.stop()
+
+
+def _is_of(session: Session, address: str) -> bool:
+    """Whether that is its client's JID, or its user's, however they are written."""
+    if session.full_jid is None:
+        return False
+    user, _, resource = address.partition("/")
+    same_user = user_key(jid.bare(session.full_jid)) == user_key(user)
+    return same_user and (not resource or session.full_jid.partition("/")[2] == resource)

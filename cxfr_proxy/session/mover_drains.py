@@ -45,6 +45,11 @@ class Drain:
         return self.schedule.deadline if self.schedule is not None else None
 
     @property
+    def over(self) -> bool:
+        """Nobody is moved for it any more."""
+        return self.done or self.stage is Stage.ABORTED
+
+    @property
     def reason(self) -> str | None:
         """Why nobody is being moved; ``None`` while somebody is."""
         return standstill(self.stage) or self.waiting_reason
@@ -62,8 +67,9 @@ class Pace(Protocol):
     def rest(self) -> None:
         """Nobody is to be moved now: tokens at hand are of no use."""
 
-    def queued(self, *, lost: int, leaving: int) -> None:
-        """How many wait for being moved, without and with a node; called whenever there are more."""
+    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
+        """How many wait for being moved, without a node, with one that is being emptied, and with one that is only not
+        theirs; called whenever there are more."""
 
     def set_rate(self, rate: float) -> None:
         """In sessions a second, from now on."""
@@ -74,8 +80,7 @@ class OwnPace:
 
     def __init__(self, rate: float, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
-        # Half a second's worth at once: enough not to be late, too little to be a storm.
-        self._bucket = TokenBucket(rate, burst=max(1.0, rate / 2))
+        self._bucket = TokenBucket(rate, _burst(rate))
         self._rate_changed = trio.Event()
 
     async def wait(self) -> None:
@@ -95,16 +100,42 @@ class OwnPace:
     def rest(self) -> None:
         pass
 
-    def queued(self, *, lost: int, leaving: int) -> None:
+    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
         pass
 
     def set_rate(self, rate: float) -> None:
-        self._bucket.set_rate(rate, self._clock())
+        self._bucket.set_rate(rate, self._clock(), _burst(rate))
         self._wake()
 
     def _wake(self) -> None:
         self._rate_changed.set()
         self._rate_changed = trio.Event()
+
+
+def _burst(rate: float) -> float:
+    """Half a second's worth at once: enough not to be late, too little to be a storm."""
+    return max(1.0, rate / 2)
+
+
+class Rate:
+    """At which rate sessions are moved: the usual one, or one that was asked for, until nobody has anything to move."""
+
+    def __init__(self, pace: Pace, usual: float) -> None:
+        self._pace = pace
+        self._usual = self.now = usual
+        self._users: list[Callable[[], bool]] = []
+
+    def add_user(self, busy: Callable[[], bool]) -> None:
+        self._users.append(busy)
+
+    def ask(self, rate: float) -> None:
+        self.now = rate
+        self._pace.set_rate(rate)
+
+    def restore(self) -> None:
+        """Somebody has nothing to move any more."""
+        if not any(busy() for busy in self._users):
+            self.ask(self._usual)
 
 
 class Drains:
@@ -119,8 +150,7 @@ class Drains:
 
     def __init__(
         self,
-        pace: Pace,
-        usual_rate: float,
+        rate: Rate,
         *,
         counts_of: Callable[[str], NodeCounts],
         awaited: Callable[[str], int],
@@ -129,8 +159,7 @@ class Drains:
         report: Callable[[str, Drain], None] | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._pace = pace
-        self._usual_rate = self.rate = usual_rate
+        self._rate = rate
         self._counts_of = counts_of
         self._awaited = awaited
         self._advanced = advanced
@@ -138,6 +167,7 @@ class Drains:
         self._report = report
         self._clock = clock
         self.by_node: dict[str, Drain] = {}
+        rate.add_user(lambda: any(not drain.over for drain in self.by_node.values()))
 
     def begin(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
@@ -151,7 +181,7 @@ class Drains:
             drain.done = False
             self._tell("drain-begins", drain)
         if rate is not None:
-            self._set_rate(rate)
+            self._rate.ask(rate)
         return drain
 
     def follow(self, node: str, stage: Stage) -> Drain:
@@ -166,7 +196,7 @@ class Drains:
         drain = self.by_node[node]
         drain.schedule = None
         self._enter(drain, Stage.ABORTED)
-        self._restore_rate()
+        self._rate.restore()
         self._tell("drain-aborted", drain)
 
     def _of(self, node: str) -> Drain:
@@ -193,7 +223,7 @@ class Drains:
 
     def end(self, node: str) -> None:
         self.by_node.pop(node, None)
-        self._restore_rate()
+        self._rate.restore()
 
     def waits(self, drain: Drain, reason: str | None) -> None:
         """Nobody is being moved, and why; ``None``: somebody is."""
@@ -205,15 +235,6 @@ class Drains:
     def _tell(self, what: str, drain: Drain) -> None:
         if self._report is not None:
             self._report(what, drain)
-
-    def _restore_rate(self) -> None:
-        """A rate that was asked for with a drain is over when all drains are."""
-        if all(drain.done or drain.stage is Stage.ABORTED for drain in self.by_node.values()):
-            self._set_rate(self._usual_rate)
-
-    def _set_rate(self, rate: float) -> None:
-        self.rate = rate
-        self._pace.set_rate(rate)
 
     async def watch(self) -> None:
         """See drains end and stages come, until cancelled."""
@@ -230,7 +251,7 @@ class Drains:
         if not self._counts_of(drain.node).sessions and not self._awaited(drain.node):
             drain.done = True
             drain.waiting_reason = None
-            self._restore_rate()
+            self._rate.restore()
             self._tell("drain-ends", drain)
         elif self._look_after is not None and drain.stage.moves:
             self._look_after(drain.node)

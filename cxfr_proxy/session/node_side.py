@@ -240,7 +240,7 @@ class NodeSide(ClientSide):
             self._header_to_client = self._header_to_client.in_use
             self._header_of_node = self._header_of_node.in_use
         self._move(State.BOUND)
-        self._report(BoundTo(bound.full_jid))
+        self._report(BoundTo(bound.full_jid, bound.resumed))
 
     def _on_node_error(self, condition: str, error: Passage) -> None:
         self._node_in = False

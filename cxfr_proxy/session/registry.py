@@ -6,9 +6,9 @@ Bookkeeping only. :meth:`Registry.note` takes each event a session reports; ever
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from cxfr_proxy.cluster.plan import Placed
@@ -28,6 +28,7 @@ from cxfr_proxy.session.commands import (
     Transferred,
 )
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.session.loop_guard import LoopGuard
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.session.tally import Tally, Totals, past_transfer
@@ -45,6 +46,9 @@ RESUMABLE_SECONDS: Final = 600.0
 AWAITED_SECONDS: Final = 12.0
 """How long a client that was cut is waited for: the slowest seen to resume took 9.5 s to come back."""
 AWAITED_PER_ADDRESS: Final = 64
+EXPECTED_SECONDS: Final = 60.0
+"""How long a client that was sent to a node is led there. Nearly all come within ten; one that was sent to an address
+that leads elsewhere does not come, and another from the same address must not be taken for it for long."""
 _LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
 """A client whose session ended so may come back for it."""
 
@@ -121,6 +125,9 @@ class Registry:
         self._lost_users: OrderedDict[str, tuple[str, float]] = OrderedDict()  # node, and until when
         self._lost_addresses: OrderedDict[str, deque[tuple[str, float]]] = OrderedDict()
         self._awaited: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by resumable id
+        self.guard = LoopGuard(redirect_window)
+        self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
+        self._sent: set[int] = set()  # sessions whose clients have left for a certain node
         self._addresses: Counter[str] = Counter()
         self.connections = 0
         """Bound or not."""
@@ -130,7 +137,11 @@ class Registry:
         """Called when sessions and connections come and go."""
         self.sessions_elsewhere: dict[str, int] = {}
         self.addresses_elsewhere: dict[str, int] = {}
+        self.sessions_before: dict[str, int] = {}
+        """Those of ``sessions_elsewhere`` that are in processes whose number is lower than this one's."""
         self.nodes: dict[str, NodeCounts] = {}
+        self.rebalanced = NodeCounts()
+        """Transfers to even the load, of all nodes; without ``sessions``."""
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
         self.totals = Totals()
@@ -149,6 +160,8 @@ class Registry:
 
     def remove(self, relayed: Relayed) -> None:
         self._logging_in.pop(relayed.id, None)
+        self._returned.pop(relayed.id, None)
+        self._sent.discard(relayed.id)
         if self._live.pop(relayed.id, None) is not None:
             self.of_node(relayed.session.node).sessions -= 1
             self.changed()
@@ -233,9 +246,12 @@ class Registry:
         _remember(self._resumable, stream_management_id, resumption)
         self._awaited.pop(stream_management_id, None)
 
-    def remember_lost(self, user: str | None, address: str, node: str, now: float) -> None:
-        """A client that can resume its session on that node was lost at that time, which is the latest so far."""
-        lost = (node, now + RESUMABLE_SECONDS)
+    def remember_lost(
+        self, user: str | None, address: str, node: str, now: float, *, seconds: float = RESUMABLE_SECONDS
+    ) -> None:
+        """A client that is to be led to that node left at that time, which is the latest so far: it was lost and can
+        resume its session there, or was sent there."""
+        lost = (node, now + seconds)
         if user is not None:
             _remember(self._lost_users, user_key(user), lost)
         at_address = self._lost_addresses.get(address) or deque(maxlen=AWAITED_PER_ADDRESS)
@@ -252,7 +268,7 @@ class Registry:
         return known.node if known is not None else None
 
     def holder(self, user: str | None, address: str, now: float) -> str | None:
-        """The node that may hold the session which a client that connects now wants to resume.
+        """The node that may hold the session which a client that connects now wants to resume, or that it was sent to.
 
         What it wants is not known yet: who was lost lately, as that user or from that address, is the best guess. By
         address each of the lost is guessed once, so that many behind one address don't all follow a few.
@@ -260,13 +276,27 @@ class Registry:
         if user is not None:
             node, until = self._lost_users.get(user_key(user), (None, 0.0))
             return node if now < until else None
-        lost = self._lost_addresses.get(address)
-        if lost is None:
-            return None
-        node, until = lost.pop()
-        if not lost or now >= until:  # the others were lost earlier
-            del self._lost_addresses[address]
-        return node if now < until else None
+        lost = self._lost_addresses.get(address, deque())
+        guess = None
+        while lost and guess is None:
+            node, until = lost.pop()
+            guess = node if now < until else None
+        if not lost:
+            self._lost_addresses.pop(address, None)
+        return guess
+
+    def moved_lately(self, session_id: int, now: float) -> bool:
+        """Whether its client was moved to where it is, so lately that it must not be moved again."""
+        at = self._returned.get(session_id)
+        return at is not None and now - at < self._redirect_window
+
+    def was_sent(self, session_id: int) -> bool:
+        """Whether its client has left for a certain node, and is looked for there and nowhere else."""
+        return session_id in self._sent
+
+    def has_returned(self, session_id: int) -> bool:
+        """Whether its client was moved before this session began, or is taken for one that was."""
+        return session_id in self._returned
 
     def awaited(self, now: float) -> Counter[str]:
         """How many were cut from each node that are to resume elsewhere, and may still come."""
@@ -285,22 +315,29 @@ class Registry:
         session = relayed.session
         counts = self.of_node(session.node)
         match event:
-            case BoundTo():
+            case BoundTo(full_jid):
                 self._logging_in.pop(relayed.id, None)
                 self.totals.logins += 1
-            case Asked(_, _, first):
-                counts.asked += first
+                if full_jid is not None and self.guard.returned(full_jid, now):
+                    self._returned[relayed.id] = now
+            case Asked(_, order, first):
+                for each in self._counted(counts, order):
+                    each.asked += first
+                if first and order.trigger.places and session.full_jid is not None:
+                    self.guard.moved(session.full_jid, now)
             case Redirected():
                 user = user_of(session)
                 if user is not None:
                     self.remember_redirected(user, now)
-            case Answered(rung, _, outcome):
-                self._count(counts, rung, outcome)
+            case Answered(rung, order, outcome):
+                self._count(self._counted(counts, order), rung, outcome)
             case Transferred(order, tried, seconds):
                 if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
                     self._await_resumption(session, now + AWAITED_SECONDS)
                 self.tally.add(past_transfer(session, event))
-                self._count(counts, *tried[-1])
+                self._count(self._counted(counts, order), *tried[-1])
+                if (target := sent_to(event)) is not None:
+                    self._expect(relayed, target, now)
                 self.recent.append(
                     TransferRecord(
                         relayed.id,
@@ -326,17 +363,36 @@ class Registry:
                 self.totals.count_ended(reason)
                 self.totals.late += late
                 self._keep_counts(session.resumable_id)
-                if may_come_back(session, reason):
+                if may_come_back(session, reason) and not self.was_sent(relayed.id):
                     self.remember_lost(user_of(session), relayed.client_address, session.node, now)
             case _:
                 pass
 
-    def _count(self, counts: NodeCounts, rung: Rung, outcome: Outcome) -> None:
+    def _count(self, where: Iterable[NodeCounts], rung: Rung, outcome: Outcome) -> None:
         self.transfers[rung, outcome] += 1
-        counts.moved += outcome is Outcome.MOVED
-        counts.refused += outcome is Outcome.REFUSED
-        counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
-        counts.failed += outcome is Outcome.CUT_OFF
+        for counts in where:
+            counts.moved += outcome is Outcome.MOVED
+            counts.refused += outcome is Outcome.REFUSED
+            counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
+            counts.failed += outcome is Outcome.CUT_OFF
+
+    def _counted(self, counts: NodeCounts, order: Order) -> tuple[NodeCounts, ...]:
+        return (counts, self.rebalanced) if order.trigger is Trigger.REBALANCE else (counts,)
+
+    def _expect(self, relayed: Relayed, target: str, now: float) -> None:
+        """Its client has left for that node, by way of this proxy perhaps: lead it there, also if it wants to resume.
+        Elsewhere it would only come back to where it was."""
+        session = relayed.session
+        known = self._resumable.get(session.resumable_id) if session.resumable_id is not None else None
+        if session.resumable_id is not None and known is not None:
+            self._resumable[session.resumable_id] = replace(known, node=target)
+        self._sent.add(relayed.id)
+        self.remember_lost(user_of(session), relayed.client_address, target, now, seconds=self.expected_seconds)
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long a client that was sent to a certain node is led there."""
+        return max(EXPECTED_SECONDS, self._redirect_window)
 
     def _await_resumption(self, session: Session, until: float) -> None:
         if session.resumable_id is not None and session.can_be_resumed:
@@ -355,6 +411,11 @@ def _nothing() -> None:
 def may_come_back(session: Session, reason: Reason) -> bool:
     """Whether the client of a session that ended so may want to resume it."""
     return reason in _LEAVES_RESUMABLE and session.can_be_resumed
+
+
+def sent_to(transfer: Transferred) -> str | None:
+    """The one node that its client has left for; ``None``: any that placement chooses."""
+    return transfer.order.target if transfer.order.trigger.places and transfer.tried[-1][1] is Outcome.MOVED else None
 
 
 def user_of(session: Session) -> str | None:

@@ -232,6 +232,7 @@ class Bound:
     """The stream has a resource. ``full_jid`` is ``None`` after a resumption this proxy had not seen begin."""
 
     full_jid: str | None
+    resumed: bool = False
 
 
 @dataclass(slots=True)
@@ -444,7 +445,7 @@ class Negotiation:
     def _resumed(self) -> Bound:
         if self.full_jid is None:
             self.full_jid = self.management.full_jid
-        return Bound(self.full_jid)
+        return Bound(self.full_jid, resumed=True)
 
     def _bound_by(self, iq: Element, domain: str) -> Bound | None:
         iq_auth = self._iq_auth if self._iq_auth is not None and iq.get("id") == self._iq_auth[0] else None

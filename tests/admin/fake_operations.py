@@ -20,7 +20,10 @@ from cxfr_proxy.admin.rows import (
     DrainProgress,
     NodeRow,
     PinRow,
+    PlannedMove,
     PlannedTarget,
+    RebalancePlan,
+    RebalanceProgress,
     RestartProgress,
     SessionRow,
     TransferRow,
@@ -46,6 +49,14 @@ class FakeOperations:
         RestartProgress(2, 0, 2, 0, 0, finished=False, failure=None),
         RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None),
         RestartProgress(2, 2, 0, 0, 0, finished=True, failure=None),
+    )
+    rebalance_script: tuple[RebalanceProgress, ...] = (
+        RebalanceProgress(3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason=None),
+        RebalanceProgress(3, 2, 1, 1, 0, 0, 2, finished=False, waiting_reason=None),
+        RebalanceProgress(3, 3, 3, 1, 0, 0, 0, finished=True, waiting_reason=None),
+    )
+    planned_moves: list[PlannedMove] = field(
+        default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
     )
     interrupt: bool = False
     """Send this process the Ctrl-C of an operator once the script is through."""
@@ -97,6 +108,29 @@ class FakeOperations:
         finally:
             self.waits_ended.append(node)
             self.wait_ended.set()
+
+    def rebalance(self, *, rate: float | None, max_share: float | None) -> None:
+        self.calls.append(("rebalance", rate, max_share))
+
+    async def plan_rebalance(self, *, rate: float | None, max_share: float | None) -> RebalancePlan:
+        self.calls.append(("plan-rebalance", rate, max_share))
+        return RebalancePlan(300, 40, self.planned_moves, rate=50.0, seconds=6.0)
+
+    def stop_rebalance(self) -> None:
+        self.calls.append(("stop-rebalance",))
+
+    async def wait_rebalanced(self) -> AsyncGenerator[RebalanceProgress, None]:
+        for row in self.rebalance_script:
+            yield row
+            await trio.lowlevel.checkpoint()
+        if self.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            await trio.sleep_forever()
+
+    async def move(self, address: str, node: str) -> int:
+        self._check(node)
+        self.calls.append(("move", address, node))
+        return self.sessions_count
 
     async def nodes(self) -> list[NodeRow]:
         return [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fake_operations import START, FakeOperations, proxy_in_thread
 
-from cxfr_proxy.admin.rows import RestartProgress
+from cxfr_proxy.admin.rows import RebalanceProgress, RestartProgress
 from cxfr_proxy.cli import main
 
 
@@ -307,3 +307,83 @@ def test_the_socket_is_found_where_the_environment_says(
         assert main(["show", "nodes", "--config", str(settings)]) == 0
         monkeypatch.setenv("CXFR_PROXY_CONTROL", str(path))
         assert main(["show", "nodes"]) == 0
+
+
+# --- rebalance and move
+
+
+def test_a_rebalance_is_watched_to_its_end(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations()
+    assert run(path, "rebalance", "--wait", "--rate", "5", "--max-share", "20%", fake=fake) == 0
+    assert fake.calls == [("rebalance", 5.0, 20.0)]
+    assert capsys.readouterr().out.splitlines() == [
+        "rebalance: 0 asked, 0 moved, 0 refused, 0 silent, 0 failed, 3 left of 3",
+        "rebalance: 2 asked, 1 moved, 1 refused, 0 silent, 0 failed, 2 left of 3",
+        "rebalance: 3 asked, 3 moved, 1 refused, 0 silent, 0 failed, 0 left of 3",
+        "3 of 3 sessions moved when asked",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "sentence"),
+    [
+        (
+            RebalanceProgress(3, 1, 1, 0, 0, 0, 2, finished=True, waiting_reason="it was stopped"),
+            1,
+            "2 of 3 sessions are left where they are: it was stopped",
+        ),
+        (
+            RebalanceProgress(0, 0, 0, 0, 0, 0, 0, finished=True, waiting_reason=None),
+            0,
+            "everybody is where he belongs",
+        ),
+    ],
+)
+def test_how_a_rebalance_ends(
+    last: RebalanceProgress, code: int, sentence: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(path, "rebalance", "--wait", fake=FakeOperations(rebalance_script=(last,))) == code
+    assert capsys.readouterr().out.splitlines()[-1] == sentence
+
+
+def test_who_stops_watching_stops_no_rebalance(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "rebalance", "--wait", fake=FakeOperations(interrupt=True)) == 130
+    assert "the rebalance goes on (show transfers tells" in capsys.readouterr().err
+
+
+def test_a_rebalance_is_planned(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations()
+    assert run(path, "rebalance", "--plan", "--max-share", "10", fake=fake) == 0
+    assert fake.calls == [("plan-rebalance", None, 10.0)]
+    assert capsys.readouterr().out.splitlines() == [
+        "FROM   TO     SESSIONS",
+        "node1  node3       199",
+        "node2  node3       101",
+        "300 sessions, 40 of them inactive; at 50 per second it takes about 6.0s",
+    ]
+    run(path, "rebalance", "--plan", fake=FakeOperations(planned_moves=[]))
+    assert capsys.readouterr().out == "everybody is where he belongs\n"
+
+
+def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations()
+    assert run(path, "rebalance", fake=fake) == 0
+    assert run(path, "rebalance", "--stop", fake=fake) == 0
+    assert fake.calls == [("rebalance", None, None), ("stop-rebalance",)]
+    assert capsys.readouterr().out.splitlines() == [
+        "who is elsewhere than he belongs is being moved",
+        "the rebalance is stopped; who was asked already may still go",
+    ]
+    assert run(path, "rebalance", "--stop", "--wait") == 2
+    assert run(path, "rebalance", "--max-share", "0") == 2
+    assert "expected a percentage above 0 and up to 100" in capsys.readouterr().err
+
+
+def test_a_user_is_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations()
+    assert run(path, "move", "romeo@example.org", "node2", fake=fake) == 0
+    assert fake.calls == [("move", "romeo@example.org", "node2")]
+    assert capsys.readouterr().out == "1 client of romeo@example.org told to move to node2\n"
+    assert run(path, "move", "romeo@example.org/", "node2") == 2
+    assert "expected a user's address like" in capsys.readouterr().err
+    assert run(path, "move", "romeo@example.org") == 2

@@ -91,7 +91,8 @@ async def test_undrain_and_show() -> None:
         (
             "dance",
             {},
-            "unknown command 'dance'; known are drain, abort, undrain, show, pin, unpin, reload, restart-workers",
+            "unknown command 'dance'; known are drain, abort, undrain, rebalance, move, show, pin, unpin, reload, "
+            "restart-workers",
         ),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),

@@ -132,3 +132,14 @@ def test_rates_that_are_none(rate: float) -> None:
 def test_bursts_that_no_token_fits_in(burst: float) -> None:
     with pytest.raises(ValueError, match="burst"):
         TokenBucket(1, burst)
+
+
+def test_a_bucket_that_becomes_smaller_keeps_what_fits() -> None:
+    bucket = TokenBucket(rate=1, burst=10)
+    bucket.set_rate(2, 0.0, burst=3)
+    assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
+    bucket.set_rate(2, 0.0, burst=10)
+    assert bucket.delay(0.0) == 0.5
+    assert [bucket.take(5.0) for _ in range(11)] == [True] * 10 + [False]
+    with pytest.raises(ValueError, match="burst"):
+        bucket.set_rate(2, 5.0, burst=0.5)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import trio
 
-from cxfr_proxy.config import Config
+from cxfr_proxy.config import Config, RebalanceMode, WrongNode
 from cxfr_proxy.demo.certificate import DemoCertificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import Kind, Life, Security
@@ -195,8 +195,10 @@ async def connect(address: Address, tls: ssl.SSLContext | None = None) -> Raw:
 
 
 @asynccontextmanager
-async def in_process(config: Config) -> AsyncIterator[tuple[Proxy, Address]]:
-    """For tests of many small things: no process to start."""
+async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[tuple[Proxy, Address]]:
+    """For tests of many small things: no process to start. Clients stay where they are unless ``placing``."""
+    if not placing:
+        config = replace(config, wrong_node=WrongNode.KEEP, rebalance=RebalanceMode.MANUAL)
     proxy = Proxy(replace(config, listen=(ListenAddress("127.0.0.1", 0),)))
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -286,6 +288,7 @@ def _decoded(line: bytes) -> Row:
 @asynccontextmanager
 async def command(nursery: trio.Nursery, directory: Path, nodes: Path, *options: str) -> AsyncIterator[Command]:
     """``cxfr-proxy --backends nodes …`` on a free port, once it accepts. At the end it is killed if it still runs.
+    Clients stay where they are unless ``options`` say otherwise.
 
     A line in the log that isn't an event, a traceback say, fails the test.
     """
@@ -295,6 +298,7 @@ async def command(nursery: trio.Nursery, directory: Path, nodes: Path, *options:
             *COMMAND,
             *("--backends", str(nodes), "--listen", "127.0.0.1:0", "--control", str(control)),
             *("--log-format", "json", "--see-other-host-timeout", "1s"),
+            *("--wrong-node", "keep", "--rebalance", "manual"),
             *(("--workers", "1") if os.environ.get("CXFR_ENGINE") == "python" else ()),
             *options,
         ],

@@ -11,7 +11,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.config import Config, Timeouts
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.config import Config, RebalanceMode, Timeouts
 from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.messages import (
@@ -22,6 +23,7 @@ from cxfr_proxy.process.messages import (
     Leave,
     Listing,
     Message,
+    MoveUser,
     Nodes,
     NodeState,
     ReloadCertificates,
@@ -51,6 +53,10 @@ class FakeWorker:
         self.states: dict[str, int] = {}
         self.plan: Forecast | None = None
         """What it says that a drain would come to."""
+        self.rebalance: RebalanceForecast | None = None
+        """The same of a rebalance."""
+        self.moves = 0
+        """How many clients it has of a user who is to be moved."""
         self._ended = trio.Event()
         self._code = 0
 
@@ -82,7 +88,12 @@ class FakeWorker:
                     self.channel.post(Report(self.counts))
                 plan = self.plan if what is Listing.PLAN else None
                 states = self.states if what is Listing.STATES else None
-                self.channel.post(Answer(request, (), (), last=True, error=None, plan=plan, states=states))
+                rebalance = self.rebalance if what is Listing.REBALANCE else None
+                self.channel.post(
+                    Answer(request, (), (), last=True, error=None, plan=plan, states=states, rebalance=rebalance)
+                )
+            case MoveUser(request):
+                self.channel.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
             case ReloadCertificates(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None))
             case Stop():
@@ -132,7 +143,7 @@ class FakeWorker:
 
 
 class House:
-    def __init__(self, tmp_path: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, tmp_path: Path, nursery: trio.Nursery, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> None:
         self.nursery = nursery
         self.all: list[FakeWorker] = []
         self.launched: list[float] = []
@@ -147,6 +158,7 @@ class House:
             control=tmp_path / "c.sock",
             workers=2,
             transfer_rate=10.0,
+            rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
         self.supervisor = Supervisor(self.config, self.launch)
@@ -168,9 +180,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def house(tmp_path: Path, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> AsyncIterator[House]:
     async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery)
+        it = House(tmp_path, nursery, rebalance)
         await nursery.start(it.supervisor.run)
         it.all.sort(key=lambda worker: worker.setup.number)  # they start in any order
         yield it

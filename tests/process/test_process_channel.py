@@ -16,6 +16,7 @@ from trio.testing import memory_stream_pair
 from cxfr_proxy.admin.rows import SessionRow
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import Config
 from cxfr_proxy.kinds import ClientMatch, ListenAddress, Trait
@@ -36,6 +37,8 @@ from cxfr_proxy.process.messages import (
     Listing,
     Lost,
     Message,
+    Moved,
+    MoveUser,
     NodeDown,
     NodeFailsLogins,
     NodeGoing,
@@ -49,6 +52,7 @@ from cxfr_proxy.process.messages import (
     Remembered,
     Report,
     Resumable,
+    Returned,
     Setup,
     Stop,
     Stopped,
@@ -61,6 +65,7 @@ from cxfr_proxy.process.messages import (
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.session.tally import Attempt, PastTransfer, Totals
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
@@ -92,7 +97,8 @@ states = st.lists(
         st.sampled_from(Stage),
     )
 ).map(tuple)
-nodes = st.builds(Nodes, states)
+numbers = st.floats(min_value=0, allow_infinity=False)
+nodes = st.builds(Nodes, states, st.none() | st.builds(Rebalancing, ints, st.none() | numbers))
 rows = st.builds(
     SessionRow,
     ints,
@@ -114,6 +120,7 @@ counts = st.builds(
     awaited=st.none() | counted,
     addresses=st.none() | counted,
     totals=st.builds(Totals, ints, ints, ints, counted, counted),
+    rebalance=st.builds(RebalanceCounts, ints, st.booleans(), *[ints] * 7),
 )
 attempts = st.builds(Attempt, st.sampled_from(Rung), st.sampled_from(Outcome))
 past_transfers = st.builds(
@@ -126,7 +133,7 @@ past_transfers = st.builds(
 )
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
-lost = st.builds(Lost, st.none() | texts, texts, texts, st.floats(min_value=0, allow_infinity=False))
+lost = st.builds(Lost, st.none() | texts, texts, texts, numbers, numbers)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(
@@ -143,9 +150,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Pinned, texts, st.none() | texts),
     st.builds(Listed, ints, st.lists(texts, max_size=3).map(tuple), texts, texts, st.booleans()),
     st.builds(Grant, ints),
-    st.builds(Elsewhere, counted, counted),
+    st.builds(Elsewhere, counted, counted, counted),
     st.builds(ReloadCertificates, ints),
-    st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts),
+    st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts, st.none() | numbers),
+    st.builds(MoveUser, ints, texts, texts),
     st.just(Leave()),
     st.just(Stop()),
     st.builds(
@@ -154,9 +162,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.dictionaries(texts, resumptions, max_size=3),
         st.lists(lost, max_size=3).map(tuple),
         st.dictionaries(texts, st.booleans(), max_size=3),
+        st.dictionaries(texts, numbers, max_size=3),
     ),
     st.builds(Hello, ints, ints),
-    st.builds(Want, ints, ints, ints),
+    st.builds(Want, ints, ints, ints, ints),
     st.builds(PutBack, ints),
     st.builds(Report, counts),
     st.builds(Transferred, past_transfers),
@@ -173,12 +182,16 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.none() | texts,
         st.none() | st.builds(Forecast, ints, ints, ints, counted),
         st.none() | counted,
+        st.none() | st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints),
+        ints,
     ),
     st.builds(Stopped, st.booleans()),
     st.builds(Gone, texts),
     st.builds(Redirected, texts),
     st.builds(Resumable, texts, resumptions, texts),
     lost,
+    st.builds(Moved, texts),
+    st.builds(Returned, texts, st.booleans()),
     st.builds(Learned, texts, st.none() | st.booleans()),
 )
 

@@ -58,7 +58,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert not first.of(Redirected)
         first.report(node1=NodeCounts(sessions=3))
         await trio.sleep(1)
-        assert second.of(Elsewhere)[-1] == Elsewhere({"node1": 3}, {})
+        assert second.of(Elsewhere)[-1] == Elsewhere({"node1": 3}, {}, {"node1": 3})
         assert first.of(Elsewhere)[-1] == Elsewhere({}, {})
 
 
@@ -259,8 +259,8 @@ async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None
 async def test_the_workers_side_of_the_pace() -> None:
     said: list[Message] = []
     pace = GrantedPace(said.append, lambda: None)
-    pace.queued(lost=0, leaving=1)
-    pace.queued(lost=1, leaving=2)
+    pace.queued(lost=0, leaving=1, misplaced=0)
+    pace.queued(lost=1, leaving=2, misplaced=0)
     await wait_all_tasks_blocked()
     assert said == [Want(1, 2, 0)], "many in one word"
     pace.grant(3)

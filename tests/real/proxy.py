@@ -129,7 +129,7 @@ async def open_proxy(
                 *_MODULE,
                 *("--backends", str(nodes_file), "--listen", f"{HOST}:{port}", "--control", str(control)),
                 *("--certificate", str(certificate.certificate), "--key", str(certificate.key)),
-                *("--log-format", "json", *options),
+                *("--wrong-node", "keep", "--rebalance", "manual", "--log-format", "json", *options),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

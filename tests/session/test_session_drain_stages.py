@@ -192,7 +192,7 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         house.populate("a", 20)
         house.empty("a", deadline=5.0, rate=2.0)
         await trio.sleep(0.6)
-        assert len(house.moved) == 6
+        assert len(house.moved) == 2
         house.mover.abort("a")
         drain = house.mover.drains["a"]
         assert (drain.reason, drain.deadline) == ("the drain was aborted", None)
@@ -202,7 +202,7 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         [late] = house.populate("a", 1)
         house.mover.enqueue_leaving(late.id)
         await trio.sleep(60)
-        assert len(house.moved) == 6
+        assert len(house.moved) == 2
         assert house.cluster.get("a").wish is Wish.DRAIN, "nobody new comes"
         house.empty("a")
         assert house.mover.drains["a"] is drain

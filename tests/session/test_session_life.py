@@ -156,7 +156,7 @@ def test_resumption(known: bool) -> None:
     s.client(CLIENT_HEADER).node(NODE_HEADER, BIND_FEATURES).forget()
     resume, resumed = (f"<{name} xmlns='urn:xmpp:sm:3' h='1' previd='sm1'/>" for name in ("resume", "resumed"))
     s.client(resume).node_gets(resume).node(resumed, NEWS).client_gets(resumed, NEWS).is_in(State.BOUND)
-    s.reports(BoundTo(JID if known else None), Resumable("sm1", "sm1"))
+    s.reports(BoundTo(JID if known else None, resumed=True), Resumable("sm1", "sm1"))
     s.expect(s.session.stream_management, "stream management")
 
 

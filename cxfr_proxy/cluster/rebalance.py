@@ -1,0 +1,227 @@
+"""Who sits on the wrong node, and where he should sit: a snapshot in, moves out.
+
+Users who have a place of their own belong there, so exactly those are moved who are elsewhere. Of the others, who go
+where there are the fewest sessions for the weight, the fewest are moved that even the load. Even means: if a session
+ended and began anew, it would come to no node with a lower load than without it on its own, so
+
+    (sessions of a - 1) / weight of a  <=  sessions of b / weight of b
+
+for any two nodes ``a`` and ``b`` that could both serve it. While that fails for some pair, a session is moved from the
+``a`` with the highest left side to the ``b`` with the lowest right side. No node gives what it has taken, for what is
+left to a giver is more than the lowest load, which only rises. That no other set of moves is smaller is tested against
+all there are, for small cases; it holds where the nodes of two domains are the same or have none in common. Where they
+overlap, the load is evened between any two nodes of one domain, directly.
+
+Where several processes serve, each plans for its own sessions. All know how many there are by node, so all find the
+same surplus; which part of it is whose follows from their order, and the parts add up (:class:`Part`).
+
+Nobody is moved off a node that isn't usable: those that leave are a drain's matter, one that is down is the checks',
+and one of weight 0 keeps whom it has. Who is placed by :attr:`~.placement.Policy.FIRST_AVAILABLE` stays where he is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.placement import Placement
+from cxfr_proxy.cluster.plan import Move, Placed, order_of_leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one process has of a node's sessions: its ``own``, with those of the processes ``before`` it, of ``all``."""
+
+    own: int
+    before: int
+    all: int
+
+    def of(self, number: int) -> range:
+        """Which of so many things that are to be done with the node's sessions are its own to do.
+
+        The ranges of all processes join up, whatever ``number`` is.
+        """
+        if not self.all:
+            return range(0)
+        return range(number * self.before // self.all, number * (self.before + self.own) // self.all)
+
+    def scaled(self, own: int) -> int:
+        """How many there are in all, if every process has as many of its sessions as this one has of its own."""
+        return round(own * self.all / self.own) if self.own else 0
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What a rebalance comes to: sessions by source and target."""
+
+    moves: dict[str, dict[str, int]] = field(default_factory=dict)
+    inactive: int = 0
+
+    @property
+    def sessions(self) -> int:
+        return sum(sum(targets.values()) for targets in self.moves.values())
+
+    def add(self, move: Move) -> None:
+        if move.target is not None:
+            self._count(move.source, move.target, 1)
+            self.inactive += move.inactive
+
+    def include(self, other: Forecast) -> None:
+        """That of another process."""
+        self.inactive += other.inactive
+        for source, targets in other.moves.items():
+            for target, sessions in targets.items():
+                self._count(source, target, sessions)
+
+    def _count(self, source: str, target: str, sessions: int) -> None:
+        targets = self.moves.setdefault(source, {})
+        targets[target] = targets.get(target, 0) + sessions
+
+
+def plan_rebalance(
+    snapshot: Iterable[Placed],
+    cluster: Cluster,
+    placement: Placement,
+    *,
+    everywhere: Mapping[str, int] | None = None,
+    before: Mapping[str, int] | None = None,
+    max_share: float | None = None,
+) -> Iterator[Move | None]:
+    """The sessions of ``snapshot`` to move, in the order of leaving; and ``None`` now and then, so that who asks can do
+    something else meanwhile: there may be many.
+
+    ``everywhere`` counts all processes' sessions by node, ``before`` those of the processes before this one; ``None``
+    where this is the only one. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all.
+    """
+    sessions = order_of_leaving(snapshot)
+    own = Counter(session.node for session in sessions)
+    counts = dict(everywhere) if everywhere is not None else dict(own)
+    parts = {
+        name: Part(number, (before or {}).get(name, 0), max(counts.get(name, 0), number))
+        for name, number in own.items()
+    }
+    usable = {node.name for node in cluster if node.usable}
+    plan = _Plan(placement, parts, counts)
+    for session in sessions:
+        if session.node in usable and session.user is not None:
+            plan.look_at(session, session.user)
+        yield None
+    yield from plan.even_out()
+    share = max_share if max_share is not None else 100.0
+    allowed = {name: len(part.of(int(share * part.all / 100))) for name, part in parts.items()}
+    for session in sessions:
+        target = plan.targets.get(session.session_id)
+        if target is None or not allowed[session.node]:
+            yield None
+        else:
+            allowed[session.node] -= 1
+            yield Move(session.session_id, session.node, target, session.inactive)
+
+
+class _Plan:
+    """``counts`` are all processes' sessions by node; ``targets`` what comes out, by session."""
+
+    def __init__(self, placement: Placement, parts: Mapping[str, Part], counts: Mapping[str, int]) -> None:
+        self._placement = placement
+        self._parts = parts
+        self._load = _Load(counts)
+        self.targets: dict[int, str] = {}
+        self._sent: Counter[tuple[str, str]] = Counter()  # those with a place of their own, by source and target
+        self._pools: dict[tuple[str, ...], _Pool] = {}
+        self._pool_of: dict[str, _Pool] = {}  # by domain
+
+    def look_at(self, session: Placed, user: str) -> None:
+        home = self._placement.home(user, session.domain)
+        if home is not None:
+            if home.name != session.node:
+                self.targets[session.session_id] = home.name
+                self._sent[session.node, home.name] += 1
+        elif self._placement.floats(user, session.domain):
+            self._pool(session.domain).waiting[session.node].append(session.session_id)
+
+    def _pool(self, domain: str) -> _Pool:
+        """One for all domains with the same nodes: there may be thousands."""
+        pool = self._pool_of.get(domain)
+        if pool is None:
+            nodes = self._placement.usable(domain)
+            pool = self._pools.setdefault(tuple(node.name for node in nodes), _Pool(nodes))
+            self._pool_of[domain] = pool
+        return pool
+
+    def even_out(self) -> Iterator[None]:
+        """Choose among those without a place; the others count as moved."""
+        for (source, target), number in self._sent.items():
+            self._load.move(source, target, self._parts[source].scaled(number))
+        for pool in self._pools.values():
+            pool.left = {name: self._parts[name].scaled(len(waiting)) for name, waiting in pool.waiting.items()}
+        while steps := [step for pool in self._pools.values() if (step := pool.best_step(self._load)) is not None]:
+            step = max(steps)
+            step.pool.take(step, self._load)
+            yield None
+        for pool in self._pools.values():
+            for source, targets in pool.moves.items():
+                part = self._parts[source].of(len(targets))
+                for session_id, index in zip(pool.waiting[source], part, strict=False):
+                    self.targets[session_id] = targets[index]
+
+
+class _Load:
+    def __init__(self, sessions: Mapping[str, int]) -> None:
+        self.sessions = Counter(sessions)
+
+    def move(self, source: str, target: str, number: int = 1) -> None:
+        self.sessions[source] -= number
+        self.sessions[target] += number
+
+    def with_one_less(self, node: Node) -> float:
+        return (self.sessions[node.name] - 1) / node.weight
+
+    def of(self, node: Node) -> float:
+        return self.sessions[node.name] / node.weight
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Step:
+    """One session of a pool's from ``source`` to ``target``; the one with the greatest ``gain`` first."""
+
+    gain: float
+    source: str
+    target: str
+    pool: _Pool = field(compare=False)
+
+
+class _Pool:
+    """Sessions that may each be on any of ``nodes``."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = {node.name: node for node in nodes}
+        self._takers = [node for node in nodes if node.weight]
+        self.waiting: defaultdict[str, list[int]] = defaultdict(list)
+        """By node, in the order of leaving."""
+        self.left: dict[str, int] = {}
+        """How many there are in all processes, and are not to move yet, by node."""
+        self.moves: defaultdict[str, list[str]] = defaultdict(list)
+        """The targets of those that are, by node."""
+
+    def best_step(self, load: _Load) -> _Step | None:
+        """``None``: nothing would become better."""
+        givers = [name for name, left in self.left.items() if left > 0]
+        if not givers or not self._takers:
+            return None
+        target = min(self._takers, key=lambda node: (load.of(node), node.name))
+        gain, source = max((self._gain(name, target, load), name) for name in givers)
+        return _Step(gain, source, target.name, self) if gain > 0 else None
+
+    def _gain(self, source: str, target: Node, load: _Load) -> float:
+        node = self._nodes.get(source)
+        if node is None:
+            return math.inf  # its domain is not served there: it goes in any case, and first
+        return load.with_one_less(node) - load.of(target) if node.weight else 0.0
+
+    def take(self, step: _Step, load: _Load) -> None:
+        load.move(step.source, step.target)
+        self.left[step.source] -= 1
+        self.moves[step.source].append(step.target)

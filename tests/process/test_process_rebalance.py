@@ -1,0 +1,248 @@
+"""A rebalance as the supervisor keeps it: told as a state, summed up over all workers, begun by itself. The workers are
+fakes; time is trio's mock clock."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from fake_workers import FakeWorker, House, house
+from trio.testing import MockClock
+
+from cxfr_proxy.admin.rows import PlannedMove, RebalancePlan, RebalanceProgress
+from cxfr_proxy.cluster.nodes import Health, Wish
+from cxfr_proxy.cluster.rebalance import Forecast
+from cxfr_proxy.config import RebalanceMode
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.process.messages import (
+    Ask,
+    Grant,
+    Listing,
+    Message,
+    Moved,
+    MoveUser,
+    Nodes,
+    Remembered,
+    Report,
+    Returned,
+    Setup,
+    Want,
+    WorkerCounts,
+)
+from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
+
+
+def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) -> None:
+    """planned, asked, moved, refused, silent, failed, left"""
+    worker.counts = WorkerCounts(rebalance=RebalanceCounts(number, planning, *counts))
+    worker.channel.post(Report(worker.counts))
+
+
+def told(worker: FakeWorker) -> Rebalancing | None:
+    """The rebalance it was told of last."""
+    states = [m.nodes if isinstance(m, Setup) else m for _, m in worker.heard if isinstance(m, Setup | Nodes)]
+    last = states[-1]
+    assert isinstance(last, Nodes)
+    return last.rebalance
+
+
+async def progress(it: House) -> RebalanceProgress:
+    async with aclosing(it.supervisor.operations.wait_rebalanced()) as rows:
+        return await anext(rows)
+
+
+async def test_it_is_told_until_it_is_over(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        with pytest.raises(ConfigError, match="no rebalance goes on"):
+            await progress(it)
+        operations.rebalance(rate=3.0, max_share=20.0)
+        await trio.sleep(1)
+        order = Rebalancing(1, 20.0)
+        assert [told(worker) for worker in it.all] == [order, order]
+        assert it.supervisor._drainer.rate == 3.0
+        said(it.all[0], 1, 10, 2, 1, 1, 0, 0, 8)
+        await trio.sleep(1)
+        assert await progress(it) == RebalanceProgress(
+            0, 0, 0, 0, 0, 0, 0, finished=False, waiting_reason="it is being planned"
+        )
+        said(it.all[1], 1, 0, 0, 0, 0, 0, 0, 0, planning=True)
+        await trio.sleep(1)
+        assert (await progress(it)).waiting_reason == "it is being planned"
+        said(it.all[1], 1, 5, 0, 0, 0, 0, 0, 5)
+        await trio.sleep(1)
+        assert await progress(it) == RebalanceProgress(15, 2, 1, 1, 0, 0, 13, finished=False, waiting_reason=None)
+        said(it.all[0], 1, 10, 8, 7, 2, 1, 1, 0)
+        said(it.all[1], 1, 5, 5, 5, 0, 1, 0, 0)
+        await trio.sleep(1)
+        assert [told(worker) for worker in it.all] == [None, None]
+        for worker in it.all:
+            said(worker, 0)
+        await trio.sleep(1)
+        assert await progress(it) == RebalanceProgress(15, 13, 12, 2, 2, 1, 0, finished=True, waiting_reason=None)
+        assert it.supervisor._drainer.rate == 10.0
+
+
+async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What the old one has moved counts; whom it had left come to the others."""
+    async with house(tmp_path) as it:
+        it.supervisor.operations.rebalance()
+        await trio.sleep(1)
+        for worker in it.all:
+            said(worker, 1, 10, 4, 4, 0, 0, 0, 6)
+        await trio.sleep(1)
+        it.all[0].die()
+        await trio.sleep(1)
+        new = it.workers[1]
+        assert new.setup.nodes.rebalance == Rebalancing(1)
+        said(new, 1, 0, 0, 0, 0, 0, 0, 0)
+        await trio.sleep(1)
+        row = await progress(it)
+        assert (row.total, row.asked, row.moved, row.left, row.finished) == (20, 8, 8, 6, False)
+        it.supervisor.restart_on_signal()
+        await trio.sleep(1)
+        for worker in it.workers.values():
+            said(worker, 1, 0, 0, 0, 0, 0, 0, 0)
+        await trio.sleep(1)
+        row = await progress(it)
+        assert (row.total, row.moved, row.left, row.finished) == (20, 8, 0, True)
+
+
+async def test_it_is_stopped_or_replaced(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        with pytest.raises(ConfigError, match="no rebalance goes on"):
+            operations.stop_rebalance()
+        operations.rebalance(rate=3.0)
+        await trio.sleep(1)
+        for worker in it.all:
+            said(worker, 1, 10, 4, 4, 0, 0, 0, 6)
+        await trio.sleep(1)
+        ends: list[RebalanceProgress] = []
+        async with trio.open_nursery() as waiting:
+
+            @waiting.start_soon
+            async def wait() -> None:
+                async for row in operations.wait_rebalanced():
+                    ends.append(row)
+
+            await trio.sleep(1)
+            operations.rebalance()
+        assert (ends[-1].left, ends[-1].finished, ends[-1].waiting_reason) == (12, True, "another one has begun")
+        assert it.supervisor._drainer.rate == 10.0
+        await trio.sleep(1)
+        assert {told(worker) for worker in it.all} == {Rebalancing(2)}
+        operations.stop_rebalance()
+        await trio.sleep(1)
+        assert {told(worker) for worker in it.all} == {None}
+        assert (await progress(it)).waiting_reason == "it was stopped"
+        with pytest.raises(ConfigError, match="no rebalance goes on"):
+            operations.stop_rebalance()
+
+
+async def test_a_rate_holds_as_long_as_somebody_is_moved(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        operations.rebalance(rate=3.0)
+        operations.drain("node1", grace=1000.0)
+        operations.stop_rebalance()
+        assert it.supervisor._drainer.rate == 3.0
+        operations.undrain("node1")
+        assert it.supervisor._drainer.rate == 10.0
+
+
+async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        it.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\nnode3 10.0.0.3\n")
+        await operations.reload()
+        it.all[0].rebalance = Forecast({"node2": {"node3": 5}, "node1": {"node3": 10}}, 2)
+        it.all[1].rebalance = Forecast({"node1": {"node2": 1, "node3": 4}}, 1)
+        plan = await operations.plan_rebalance(max_share=30.0)
+        moves = [PlannedMove("node1", "node2", 1), PlannedMove("node1", "node3", 14), PlannedMove("node2", "node3", 5)]
+        assert plan == RebalancePlan(20, 3, moves, rate=10.0, seconds=2.0)
+        assert (await operations.plan_rebalance(rate=4.0)).seconds == 5.0
+        asked = [m.max_share for m in it.all[0].of(Ask) if isinstance(m, Ask) and m.what is Listing.REBALANCE]
+        assert asked == [30.0, None]
+        assert told(it.all[0]) is None
+
+
+async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        it.all[0].moves, it.all[1].moves = 2, 1
+        assert await operations.move("romeo@example.org", "node2") == 3
+        for worker in it.all:
+            (message,) = worker.of(MoveUser)
+            assert isinstance(message, MoveUser)
+            assert (message.jid, message.node) == ("romeo@example.org", "node2")
+            worker.moves = 0
+        with pytest.raises(ConfigError, match=r"romeo@example\.org has no client that could be moved to 'node2'"):
+            await operations.move("romeo@example.org", "node2")
+        with pytest.raises(ConfigError, match="no node 'node9'"):
+            await operations.move("romeo@example.org", "node9")
+        node = it.supervisor._cluster.get("node2")
+        node.health = Health.DOWN
+        with pytest.raises(ConfigError, match="it is down"):
+            await operations.move("romeo@example.org", "node2")
+        node.health = Health.UP
+        node.set_wish(Wish.DRAIN)
+        with pytest.raises(ConfigError, match="in state drain"):
+            await operations.move("romeo@example.org", "node2")
+        it.nodes.write_text("node1 10.0.0.1 domain=example.com\nnode2 10.0.0.2\n")
+        await operations.reload()
+        with pytest.raises(ConfigError, match=r"does not serve example\.org"):
+            await operations.move("romeo@example.org", "node1")
+
+
+async def test_tokens_go_to_the_misplaced_last(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        first, second = it.all
+        first.channel.post(Want(0, 0, 0, 50))
+        await trio.sleep(1.05)
+        before = len(first.of(Grant))
+        second.channel.post(Want(0, 3, 0))
+        await trio.sleep(0.3)
+        assert [len(worker.of(Grant)) for worker in it.all] == [before, 3]
+        await trio.sleep(10)
+        assert [len(worker.of(Grant)) for worker in it.all] == [50, 3]
+
+
+async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        first, second = it.all
+        said: list[Message] = [Moved("a@h/1"), Moved("b@h/1"), Returned("b@h/1", wrong=True)]
+        for message in said:
+            first.channel.post(message)
+        await trio.sleep(20)
+        assert second.of(Moved) + second.of(Returned) == said
+        first.die()
+        await trio.sleep(1)
+        (remembered,) = it.workers[1].of(Remembered)
+        assert isinstance(remembered, Remembered)
+        assert remembered.moved == {"a@h/1": pytest.approx(20, abs=0.1)}
+
+
+# --- by itself
+
+
+async def test_a_list_that_has_changed_begins_one_once_it_is_quiet(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path, RebalanceMode.AUTO) as it:
+        await trio.sleep(20)
+        assert told(it.all[0]) is None
+        cluster = it.supervisor._cluster
+        cluster.apply([*(node.spec for node in cluster), replace(cluster.get("node1").spec, name="node3")])
+        await trio.sleep(4)
+        assert told(it.all[0]) is None
+        await trio.sleep(2)
+        assert told(it.all[0]) == Rebalancing(1)
+        for worker in it.all:
+            said(worker, 1, 0, 0, 0, 0, 0, 0, 0)
+        await trio.sleep(1)
+        assert told(it.all[0]) is None
+        await trio.sleep(60)
+        assert it.supervisor._rebalances.last is not None
+        assert it.supervisor._rebalances.last.number == 1
