@@ -119,6 +119,8 @@ class NodeSpec:
     """``None``: the client is told to reconnect to the domain, and comes back here."""
     weight: int = 1
     """Its share of users against the other nodes', 0 to 256; 0 takes no new users and keeps those it has."""
+    priority: int = 0
+    """Users are placed on the nodes of the lowest number of which one can be used; the others stand by."""
     tls: NodeTls = NodeTls.NONE
     ca: str | None = None
     """Path of the certificates the node's is verified against; ``None`` means the system's."""
@@ -152,6 +154,8 @@ class NodesFileError(ConfigError):
 
 MAX_WEIGHT: Final = 256
 """HAProxy's, so that numbers can be carried over."""
+MAX_PRIORITY: Final = 65535
+"""That of an SRV record (RFC 2782)."""
 XMPP_PORT: Final = 5222
 """RFC 6120 section 14.7, ``xmpp-client``."""
 XMPPS_PORT: Final = 5223
@@ -309,12 +313,13 @@ def _domains(word: _Word) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Option:
     """A row of the options' table. ``expects`` says how a value looks, for messages and documentation; ``read``
-    makes of a spec the same spec with the option set.
+    makes of a spec the same spec with the option set. ``single``: it means something for one node, not for many at once.
     """
 
     expects: str
     read: Callable[[NodeSpec, _Word], NodeSpec]
     needs_tls: bool = False
+    single: bool = False
 
 
 OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
@@ -322,10 +327,17 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "public": Option(
             "host, host:port or [ipv6]:port",
             lambda spec, value: replace(spec, public=_public(value)),
+            single=True,
         ),
         "weight": Option(
             f"a whole number from 0 to {MAX_WEIGHT}",
             lambda spec, value: replace(spec, weight=_number(value, 0, MAX_WEIGHT, "a whole number")),
+            single=True,
+        ),
+        "priority": Option(
+            f"a whole number from 0 to {MAX_PRIORITY}",
+            lambda spec, value: replace(spec, priority=_number(value, 0, MAX_PRIORITY, "a whole number")),
+            single=True,
         ),
         "tls": Option(_one_of(NodeTls), lambda spec, value: replace(spec, tls=_choice(NodeTls, value))),
         "ca": Option("an absolute path", lambda spec, value: replace(spec, ca=_path(value)), needs_tls=True),
@@ -343,7 +355,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             lambda spec, value: replace(spec, domain=_domains(value)),
         ),
         "resume": Option(_one_of(Resume), lambda spec, value: replace(spec, resume=_choice(Resume, value))),
-        "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),
+        "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value)), single=True),
     }
 )
 """Every option of a node's line, by the name it has there."""
@@ -372,6 +384,44 @@ def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tu
     if faults:
         raise NodesFileError(faults)
     return tuple(specs)
+
+
+def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYWHERE) -> NodeSpec:
+    """Read one node that is kept under its name: ``text`` is its line without it. ``place`` is where, for messages.
+
+    Raises :class:`NodesFileError`.
+    """
+    words = [_Word(name, place, 1, 1), *_words(text, place, 1)]
+    spec, faults = _read_node(words, {})
+    faults += _target_faults(spec, words, targets)
+    if faults:
+        raise NodesFileError(faults)
+    return spec
+
+
+def parse_common(options: Iterable[str], place: str) -> NodeSpec:
+    """A node without name and address that has these options (``key=value`` each), for others to be made of.
+
+    ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options that are one node's.
+    """
+    words = [_Word(option, place, 1, 1) for option in options]
+    spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), words)
+    for word in words:
+        key = word.text.partition("=")[0]
+        if key in OPTIONS and OPTIONS[key].single:
+            faults.append(word.fault(f"{key}= is for one node, and these options are for all"))
+    if faults:
+        raise NodesFileError([ConfigError(fault.message, file=place) for fault in faults])
+    return spec
+
+
+def parse_address(text: str, place: str) -> Address:
+    """``host:port`` as others than an operator write it. Raises :class:`ConfigError`."""
+    word = _Word(text, place, 1, 1)
+    host, port = _host_port(word, zone=False)
+    if port is None:
+        raise word.expected("host:port")
+    return Address(host, port)
 
 
 def _words(line: str, file: str, number: int) -> list[_Word]:
