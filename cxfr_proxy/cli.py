@@ -5,7 +5,7 @@ commands. Exit codes tell the outcome to scripts:
 
 ===== ==================================================================================
 0     done; for ``--wait``: the node is empty, all workers are replaced; for ``check``: no faults
-1     ``--wait``: not empty at the deadline, not all replaced; ``check``: the nodes file has faults
+1     ``--wait``: not empty at the deadline, not all replaced; ``check``: the nodes have faults
 2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
 130   interrupted; what was started goes on
 141   nobody reads the output any more; what was started goes on
@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 import trio
 
@@ -38,6 +38,9 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process import control
 from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
 
+if TYPE_CHECKING:
+    from cxfr_proxy.cluster.sources import Reading, Source
+
 OK: Final = 0
 UNFINISHED: Final = 1
 FAULTS: Final = 1
@@ -47,7 +50,7 @@ INTERRUPTED: Final = 130
 UNREAD: Final = 141
 """The same for SIGPIPE."""
 
-_USAGE: Final = "cxfr-proxy --backends FILE --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
+_USAGE: Final = "cxfr-proxy --backends FILE|URL --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
 _EPILOG: Final = (
     "cxfr-proxy COMMAND --help tells more about a command; docs/configuration.md gives the reason for each default."
 )
@@ -152,7 +155,7 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
 
 
 def _add_check(commands: _Commands[_Parser]) -> None:
-    text = "check the settings and the nodes file, and show every fault"
+    text = "check the settings and the nodes, and show every fault"
     parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="check")
     _add_config(parser)
@@ -252,20 +255,27 @@ def _serve(config: Config) -> int:
 def _check(config: Config) -> int:
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
-    from cxfr_proxy.cluster.nodes import NodesFileError
-    from cxfr_proxy.cluster.sources.file import NodesFile
+    from cxfr_proxy.cluster.sources import open_source
 
     try:
-        nodes = NodesFile(config.backends, targets=config.redirection).load()
-    except NodesFileError as exc:
-        for error in exc.errors:
-            print(cli_tables.clean(str(error)))
-        return FAULTS
+        reading = trio.run(_read_once, open_source(config.backends, config.redirection))
     except ConfigError as exc:
-        print(cli_tables.clean(str(exc)))
+        faults = tuple(map(str, getattr(exc, "errors", (exc,))))
+    else:
+        faults, nodes = reading.faults, len(reading.specs)
+    for fault in faults:
+        print(cli_tables.clean(fault))
+    if faults:
         return FAULTS
-    print(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults")
+    print(cli_tables.clean(f"{config.backends}: {nodes} node{'s' * (nodes != 1)}, no faults"))
     return OK
+
+
+async def _read_once(source: Source) -> Reading:
+    try:
+        return await source.read()
+    finally:
+        await source.aclose()
 
 
 def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:

@@ -17,9 +17,13 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.errors import ConfigError
+
+Backends = Path | SrvBackends | EtcdBackends
+"""Where the nodes come from: a file, or what a URL names."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -190,6 +194,10 @@ def _read_path(text: str) -> Path:
     return Path(text)
 
 
+def _read_backends(text: str) -> Backends:
+    return parse_url(text) if "://" in text else _read_path(text)
+
+
 def _read_domain(text: str) -> str:
     """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant."""
     domain = text.removesuffix(".").lower()
@@ -223,6 +231,7 @@ def one_of(enum: type[E]) -> Kind[E]:
 
 
 PATH: Final = Kind("a file's path", "FILE", _read_path)
+BACKENDS: Final[Kind[Backends]] = Kind("a file's path or a URL", "FILE|URL", _read_backends)
 LISTEN: Final = Kind(
     "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
     "ADDRESS:PORT",

@@ -24,8 +24,10 @@ from cxfr_proxy.admin.rows import (
     Message,
     NodeRow,
     Progress,
+    ProxyRow,
     RestartProgress,
     SessionRow,
+    SourceRow,
     TransferRow,
     WorkerRow,
 )
@@ -59,6 +61,10 @@ class Operations(Protocol):
         """Stop a drain and place clients on ``node`` again. Nothing if it isn't drained. Raises like
         :meth:`drain`."""
 
+    def caveat(self) -> str | None:
+        """What an operator has to know who has just given an order for all proxies: that only this one has heard it,
+        say. ``None``: nothing."""
+
     def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         """Progress about five times a second, and once more on the end; then it stops by itself.
 
@@ -77,6 +83,12 @@ class Operations(Protocol):
 
     async def workers(self) -> list[WorkerRow]:
         """The processes that serve clients, by number; both of a number while one takes over from the other."""
+
+    async def source(self) -> list[SourceRow]:
+        """Where the nodes come from: one row."""
+
+    async def proxies(self) -> list[ProxyRow]:
+        """The proxies that share their nodes with this one, which is among them."""
 
     async def reload(self) -> str:
         """Read nodes and certificates again; what was done, in one sentence.
@@ -176,7 +188,7 @@ async def _drain(operations: Operations, arguments: Arguments, report: Report) -
         return await operations.plan_drain(node, **terms)
     operations.drain(node, **terms)
     if not arguments["wait"]:
-        return Message(f"{node} is being drained")
+        return _message(operations, f"{node} is being drained")
     last: DrainProgress | None = None
     async with aclosing(operations.wait_drained(node)) as rows:
         async for last in rows:
@@ -189,13 +201,18 @@ async def _drain(operations: Operations, arguments: Arguments, report: Report) -
 async def _undrain(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     node = cast("str", arguments["node"])
     operations.undrain(node)
-    return Message(f"{node} takes clients again")
+    return _message(operations, f"{node} takes clients again")
+
+
+def _message(operations: Operations, done: str) -> Message:
+    caveat = operations.caveat()
+    return Message(f"{done} ({caveat})" if caveat is not None else done)
 
 
 async def _abort(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     node = cast("str", arguments["node"])
     operations.abort(node)
-    return Message(f"the drain of {node} is stopped; who is there stays, and nobody new comes")
+    return _message(operations, f"the drain of {node} is stopped; who is there stays, and nobody new comes")
 
 
 async def _restart_workers(operations: Operations, arguments: Arguments, report: Report) -> Answer:
@@ -224,6 +241,8 @@ _VIEWS: Final[Mapping[str, Callable[[Operations], Awaitable[Answer]]]] = {
     "sessions": lambda operations: operations.sessions(),
     "transfers": lambda operations: operations.transfers(),
     "workers": lambda operations: operations.workers(),
+    "source": lambda operations: operations.source(),
+    "proxies": lambda operations: operations.proxies(),
 }
 
 _NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", kinds.TEXT.read), positional=True)

@@ -153,10 +153,51 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRow:
+    """Where the nodes come from. ``state`` is ``well``, or ``lost`` while it can't be reached; then everything is as it
+    was last."""
+
+    source: str
+    state: str
+    lost_seconds: float | None
+    reason: str | None
+    """Why it can't be reached; ``None`` while it can."""
+    nodes: int
+    proxies: int | None
+    """That share it, this one among them; ``None`` where nothing is shared."""
+    rate: float
+    """Clients per second that this proxy may move: its share, where several proxies have one rate."""
+    pending: int
+    """Orders that the others haven't heard of yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRow:
+    """One of the proxies that share their nodes, as it has said of itself. ``to_move``: its clients that are to be
+    moved now."""
+
+    name: str
+    own: bool
+    """It is the one that answers."""
+    sessions: int
+    to_move: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """The answer of a command that has no rows."""
 
     message: str
 
 
-Answer = Progress | DrainPlan | Message | list[NodeRow] | list[SessionRow] | list[TransferRow] | list[WorkerRow]
+Answer = (
+    Progress
+    | DrainPlan
+    | Message
+    | list[NodeRow]
+    | list[SessionRow]
+    | list[TransferRow]
+    | list[WorkerRow]
+    | list[SourceRow]
+    | list[ProxyRow]
+)

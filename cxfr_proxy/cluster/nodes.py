@@ -313,7 +313,7 @@ def _domains(word: _Word) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Option:
     """A row of the options' table. ``expects`` says how a value looks, for messages and documentation; ``read``
-    makes of a spec the same spec with the option set. ``single``: it means something for one node, not for many at once.
+    makes of a spec the same spec with the option set. ``single``: it means something for one node, not for many.
     """
 
     expects: str

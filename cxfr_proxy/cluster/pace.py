@@ -26,10 +26,8 @@ class TokenBucket:
     __slots__ = ("_at", "_missing", "burst", "rate")
 
     def __init__(self, rate: float, burst: float) -> None:
-        if not (math.isfinite(burst) and burst >= 1):
-            raise ValueError(f"burst: expected a finite number of at least 1, found {burst}")
         self.rate = _checked(rate)
-        self.burst = burst
+        self.burst = _checked_burst(burst)
         self._missing = 0.0
         self._at = -math.inf
 
@@ -64,6 +62,13 @@ class TokenBucket:
         self._at = max(self._at, now)
         self.rate = rate
 
+    def set_burst(self, burst: float, now: float) -> None:
+        """Be of another size from now on; what is in the bucket stays, as far as it fits."""
+        held = self.burst - self._missing_at(now)
+        self.burst = _checked_burst(burst)
+        self._missing = max(0.0, burst - held)
+        self._at = max(self._at, now)
+
     def _missing_at(self, now: float) -> float:
         if not self._missing or now <= self._at:
             return self._missing
@@ -81,3 +86,9 @@ def _checked(rate: float) -> float:
     if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"rate: expected a finite number of at least 0, found {rate}")
     return rate
+
+
+def _checked_burst(burst: float) -> float:
+    if not (math.isfinite(burst) and burst >= 1):
+        raise ValueError(f"burst: expected a finite number of at least 1, found {burst}")
+    return burst

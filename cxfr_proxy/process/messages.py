@@ -28,7 +28,7 @@ from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of this language. To be raised with every change."""
 
 

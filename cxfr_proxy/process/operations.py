@@ -13,8 +13,10 @@ from cxfr_proxy.admin.rows import (
     DrainProgress,
     NodeRow,
     PlannedTarget,
+    ProxyRow,
     RestartProgress,
     SessionRow,
+    SourceRow,
     TransferRow,
     WorkerRow,
 )
@@ -27,6 +29,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
@@ -73,12 +76,14 @@ class ProxyOperations:
         drainer: Drainer,
         timeouts: Timeouts,
         reloader: Callable[[], Awaitable[str]],
+        sharing: Sharing,
         restarts: Restarts | None = None,
     ) -> None:
         self._cluster = cluster
         self._sessions = sessions
         self._drainer = drainer
         self._reloader = reloader
+        self._sharing = sharing
         self._restarts = restarts
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
@@ -90,6 +95,7 @@ class ProxyOperations:
         _check_times(grace, deadline)
         listed.set_wish(Wish.DRAIN)
         self._drainer.drain(node, grace=grace, deadline=deadline, rate=rate)
+        self._sharing.tell(node)
 
     async def plan_drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
@@ -97,7 +103,7 @@ class ProxyOperations:
         self._cluster.get(node)
         _check_times(grace, deadline)
         plan = await self._sessions.plan(node)
-        rate = rate if rate is not None else self._drainer.rate
+        rate = (rate if rate is not None else self._drainer.rate) * self._drainer.share
         targets = [
             PlannedTarget(each.name, plan.targets[each.name]) for each in self._cluster if each.name in plan.targets
         ]
@@ -117,15 +123,20 @@ class ProxyOperations:
         if node not in self._drainer.drains:
             raise ConfigError(f"node '{node}' is not being drained")
         self._drainer.abort(node)
+        self._sharing.tell(node)
 
     def undrain(self, node: str) -> None:
         listed = self._cluster.get(node)
         if listed.removed:
-            raise ConfigError(f"node '{node}' is no longer in the nodes file; put its line back first")
+            raise ConfigError(f"node '{node}' is no longer listed; put it back first")
         listed.set_wish(Wish.READY)
         self._drainer.undrain(node)
         self._drainer.look_again()
+        self._sharing.tell(node)
         emit(_log, "undrain", node=node, sessions=self._drainer.left(node))
+
+    def caveat(self) -> str | None:
+        return self._sharing.caveat
 
     async def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         self._cluster.get(node)
@@ -188,6 +199,14 @@ class ProxyOperations:
     async def workers(self) -> list[WorkerRow]:
         await self._sessions.refresh()
         return self._sessions.worker_rows()
+
+    async def source(self) -> list[SourceRow]:
+        await trio.lowlevel.checkpoint()
+        return [self._sharing.source_row()]
+
+    async def proxies(self) -> list[ProxyRow]:
+        await trio.lowlevel.checkpoint()
+        return self._sharing.proxy_rows()
 
     async def reload(self) -> str:
         return await self._reloader()

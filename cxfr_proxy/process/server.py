@@ -19,16 +19,17 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.sources.file import NodesFile
+from cxfr_proxy.cluster.sources import open_source
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import announce, say_of_drain
 from cxfr_proxy.process.control import serve_control
-from cxfr_proxy.process.nodelist import NodeList, attempt
+from cxfr_proxy.process.nodelist import NodeList, logged
 from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, forecast, session_rows, transfer_rows
 from cxfr_proxy.process.service import Service
+from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
@@ -44,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class Proxy:
-    """One proxy. Reading the configuration's files happens in the constructor, which raises :class:`ConfigError`.
+    """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
 
     ``operations`` is what an operator can do with it; ``addresses`` are the clients' sockets once it runs.
     """
@@ -53,21 +54,22 @@ class Proxy:
         config.check_serving()
         assert config.backends is not None
         self._config = config
-        file = NodesFile(config.backends, targets=config.redirection)
-        specs = file.load()
-        self._cluster = Cluster(specs)
+        source = open_source(config.backends, config.redirection)
+        self._cluster = Cluster()
         self.registry = Registry(
             redirect_window=config.redirect_window, support=Support(config.cxfr_allow, config.cxfr_deny)
         )
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
-        self._dialer.check_files(specs)
         self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=next(iter(config.domain), None))
         self._placement = Placement(self._cluster, config.policies)
         self._mover = Mover(
             self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
         )
-        self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
+        self._sharing = Sharing(
+            source, self._cluster, self._mover, sessions=self.registry.__len__, usual_rate=config.transfer_rate
+        )
+        self._nodes = NodeList(source, self._cluster, self._mover, self._dialer, self._checks, obey=self._sharing.obey)
         self._service = Service(
             config,
             cluster=self._cluster,
@@ -86,6 +88,7 @@ class Proxy:
             self._mover,
             config.timeouts,
             self.reload,
+            self._sharing,
         )
 
     # --- tasks
@@ -93,13 +96,16 @@ class Proxy:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
 
-        Raises :class:`ConfigError`, alone or in an exception group, where a socket can't be had.
+        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read or a socket can't be
+        had.
         """
+        await self._nodes.begin()
         listeners = bind(self._config.listen)
         self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
+                services.start_soon(self._sharing.run)
                 services.start_soon(self._checks.run)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
                 fitting = self._service.room.connections
@@ -122,14 +128,14 @@ class Proxy:
 
     async def reload(self) -> str:
         """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""
-        await trio.lowlevel.checkpoint()
         self._certificates.reload()
-        return self._nodes.reload_as_asked()
+        return await self._nodes.reload_as_asked()
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        attempt("certificates", self._certificates.reload)
-        attempt("nodes-file", self._nodes.reload_as_asked)
+        with logged("certificates"):
+            self._certificates.reload()
+        self._nodes.ask()
 
     def restart_on_signal(self) -> None:
         """Of SIGUSR2, which replaces workers: there are none."""

@@ -29,7 +29,7 @@ import trio
 
 from cxfr_proxy.admin import commands
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.sources.file import NodesFile
+from cxfr_proxy.cluster.sources import open_source
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -63,9 +63,10 @@ from cxfr_proxy.process.messages import (
     Stopped,
     Want,
 )
-from cxfr_proxy.process.nodelist import NodeList, attempt
+from cxfr_proxy.process.nodelist import NodeList, logged
 from cxfr_proxy.process.operations import ProxyOperations
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind_shared
@@ -83,8 +84,8 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """One proxy of several processes; as :class:`~.server.Proxy` otherwise.
 
-    ``addresses`` are the clients' sockets once it runs. Reading the configuration's files happens in the constructor,
-    which raises :class:`ConfigError`.
+    ``addresses`` are the clients' sockets once it runs. Certificates are read in the constructor, which raises
+    :class:`ConfigError`; nodes by :meth:`run`.
     """
 
     def __init__(self, config: Config, launcher: Launch = launch) -> None:
@@ -92,16 +93,14 @@ class Supervisor:
         assert config.backends is not None
         self._config = config
         self._launch = launcher
-        file = NodesFile(config.backends, targets=config.redirection)
-        specs = file.load()
-        self._cluster = Cluster(specs)
+        source = open_source(config.backends, config.redirection)
+        self._cluster = Cluster()
         self._development = (
             None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
         )
         pem = self._development.encode() if self._development is not None else None
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=pem)
         self._dialer = Dialer(config.timeouts, config.limits)
-        self._dialer.check_files(specs)
         self._checks = Checks(
             self._cluster, self._dialer, self._node_changed, self._node_changed, domain=next(iter(config.domain), None)
         )
@@ -119,12 +118,27 @@ class Supervisor:
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.fleet, pace)
         self._drainer = FleetDrainer(self._cluster, self.fleet, pace, config.transfer_rate, self.tell_nodes)
-        self._nodes = NodeList(file, self._cluster, self._drainer, self._dialer, self._checks, self.tell_nodes)
+        self._sharing = Sharing(
+            source,
+            self._cluster,
+            self._drainer,
+            sessions=lambda: self.fleet.sessions,
+            usual_rate=config.transfer_rate,
+        )
+        self._nodes = NodeList(
+            source,
+            self._cluster,
+            self._drainer,
+            self._dialer,
+            self._checks,
+            obey=self._sharing.obey,
+            changed=self.tell_nodes,
+        )
         self._sockets: list[list[socket.socket]] = []
         self._reported = trio.Event()
         self.addresses: list[tuple[str, int]] = []
         self.operations = ProxyOperations(
-            self._cluster, self.fleet, self._drainer, config.timeouts, self.reload, self._restarts
+            self._cluster, self.fleet, self._drainer, config.timeouts, self.reload, self._sharing, self._restarts
         )
 
     # --- tasks
@@ -132,14 +146,17 @@ class Supervisor:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
 
-        Raises :class:`ConfigError`, alone or in an exception group, where a socket can't be had or no worker lives.
+        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
+        had, or no worker lives.
         """
+        await self._nodes.begin()
         workers = len(self.fleet.slots)
         self._sockets = bind_shared(self._config.listen, workers)
         self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
+                services.start_soon(self._sharing.run)
                 services.start_soon(self._checks.run)
                 services.start_soon(self._drainer.watch)
                 services.start_soon(self._grants.run)
@@ -263,7 +280,7 @@ class Supervisor:
         """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""
         self._certificates.reload()
         try:
-            done = self._nodes.reload_as_asked()
+            done = await self._nodes.reload_as_asked()
         finally:
             errors = await self.fleet.reload_certificates()
         if errors:
@@ -272,8 +289,9 @@ class Supervisor:
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        attempt("certificates", self._reload_certificates)
-        attempt("nodes-file", self._nodes.reload_as_asked)
+        with logged("certificates"):
+            self._reload_certificates()
+        self._nodes.ask()
 
     def restart_on_signal(self) -> None:
         """Replace all workers, one by one, for SIGUSR2; a refusal goes to the log."""

@@ -69,13 +69,17 @@ class Pace(Protocol):
         """In sessions a second, from now on."""
 
 
+def _burst(rate: float) -> float:
+    """Half a second's worth at once: enough not to be late, too little to be a storm."""
+    return max(1.0, rate / 2)
+
+
 class OwnPace:
     """One token bucket: of the mover's own, where it is the only one. ``rate`` in clients a second."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
-        # Half a second's worth at once: enough not to be late, too little to be a storm.
-        self._bucket = TokenBucket(rate, burst=max(1.0, rate / 2))
+        self._bucket = TokenBucket(rate, _burst(rate))
         self._rate_changed = trio.Event()
 
     async def wait(self) -> None:
@@ -100,6 +104,7 @@ class OwnPace:
 
     def set_rate(self, rate: float) -> None:
         self._bucket.set_rate(rate, self._clock())
+        self._bucket.set_burst(_burst(rate), self._clock())
         self._wake()
 
     def _wake(self) -> None:
@@ -131,6 +136,8 @@ class Drains:
     ) -> None:
         self._pace = pace
         self._usual_rate = self.rate = usual_rate
+        self.share = 1.0
+        """Which part of the rate is this proxy's, where several have one together."""
         self._counts_of = counts_of
         self._awaited = awaited
         self._advanced = advanced
@@ -144,8 +151,21 @@ class Drains:
     ) -> Drain:
         """A drain of that node, the one that runs if there is one; arguments as for :meth:`Mover.drain`."""
         drain, now = self._of(node), self._clock()
-        drain.schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
-        drain.stage = drain.schedule.stage(now)
+        schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
+        return self._go_by(drain, schedule, rate)
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> Drain:
+        """A drain of that node, as another proxy was told of it; no ``schedule``: it was aborted."""
+        drain = self._of(node)
+        if schedule is not None:
+            return self._go_by(drain, schedule, rate)
+        if drain.stage is not Stage.ABORTED:
+            self.abort(node)
+        return drain
+
+    def _go_by(self, drain: Drain, schedule: Schedule, rate: float | None) -> Drain:
+        drain.schedule = schedule
+        drain.stage = schedule.stage(self._clock())
         drain.waiting_reason = None
         if drain.done:  # somebody is there again, or not: it is looked at once more
             drain.done = False
@@ -211,9 +231,14 @@ class Drains:
         if all(drain.done or drain.stage is Stage.ABORTED for drain in self.by_node.values()):
             self._set_rate(self._usual_rate)
 
+    def set_share(self, share: float) -> None:
+        """Of the usual rate, and of any other; 0 to 1."""
+        self.share = share
+        self._set_rate(self.rate)
+
     def _set_rate(self, rate: float) -> None:
         self.rate = rate
-        self._pace.set_rate(rate)
+        self._pace.set_rate(rate * self.share)
 
     async def watch(self) -> None:
         """See drains end and stages come, until cancelled."""

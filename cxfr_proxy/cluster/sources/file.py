@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import trio
 
 from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
@@ -38,7 +39,9 @@ class NodesFile:
     def __init__(
         self, path: str | os.PathLike[str], poll_seconds: float = 1.0, *, targets: RedirectTargets = ANYWHERE
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = self.name = os.fspath(path)
+        self.standing = Standing(self.name)
+        self.shared: Shared | None = None
         self.targets = targets
         self.poll_seconds = poll_seconds
         self._loaded: _Version | None = None
@@ -50,6 +53,19 @@ class NodesFile:
         Either way this version has been seen: :meth:`wait_changed` waits for another one.
         """
         return parse_nodes(self._decode(self._read()), self.path, self.targets)
+
+    async def read(self) -> Reading:
+        """As :meth:`load`."""
+        await trio.lowlevel.checkpoint()
+        return Reading(self.load())
+
+    async def next_reading(self) -> Reading:
+        """As :meth:`load`, when there is another version."""
+        await self.wait_changed()
+        return Reading(self.load())
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def wait_changed(self) -> None:
         """Return when the file is another than the one last loaded, or none was, and has come to rest.
