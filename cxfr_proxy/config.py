@@ -475,7 +475,7 @@ class Config:
     def check_serving(self) -> None:
         """Raises :class:`ConfigError` if what serving needs is missing; files are not opened."""
         if self.backends is None:
-            raise ConfigError("--backends is needed: it names the nodes (try --help, or the command demo)")
+            raise ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
         if not self.listen:
             raise ConfigError("listen: expected at least one ADDRESS:PORT")
 

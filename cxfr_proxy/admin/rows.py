@@ -13,7 +13,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class DrainProgress:
     """How far a drain has come. ``asked`` counts clients told to move, each once; ``moved``, ``refused``,
-    ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node."""
+    ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node, also of
+    other proxies that share it, whose moves are not among the counts."""
 
     node: str
     total: int

@@ -79,10 +79,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class ProxyState:
-    """What a proxy tells the others of itself. ``to_move``: clients that are to be moved now."""
+    """What a proxy tells the others of itself. ``to_move``: clients that are to be moved now; ``left``: how many it has
+    still on each node that is being emptied, which tells too that it knows of that."""
 
     sessions: int = 0
     to_move: int = 0
+    left: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> str:
         """As a value."""
@@ -113,7 +115,10 @@ def read_order(text: str) -> Order:
 def read_proxy(text: str) -> ProxyState:
     """Raises :class:`ConfigError`."""
     value = _object(text)
-    return ProxyState(_count(value, "sessions"), _count(value, "to_move"))
+    left = value.get("left", {})
+    if not isinstance(left, dict):
+        raise ConfigError(f"expected numbers by node as left, found {left!r:.60}")
+    return ProxyState(_count(value, "sessions"), _count(value, "to_move"), {name: _count(left, name) for name in left})
 
 
 def _count(value: Mapping[str, object], name: str) -> int:

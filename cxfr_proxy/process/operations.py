@@ -154,7 +154,8 @@ class ProxyOperations:
     def _progress(self, drain: Drain) -> DrainProgress:
         counts = self._sessions.of_node(drain.node)
         moved = counts.moved - drain.moved_before
-        left, awaited = self._drainer.left(drain.node), self._drainer.awaited(drain.node)
+        awaited, elsewhere = self._drainer.awaited(drain.node), self._sharing.left_elsewhere(drain.node)
+        left = self._drainer.left(drain.node) + (elsewhere or 0)
         overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
         undrained = self._drainer.drains.get(drain.node) is not drain
         aborted = drain.stage is Stage.ABORTED
@@ -167,8 +168,8 @@ class ProxyOperations:
             silent=counts.silent - drain.silent_before,
             failed=counts.failed - drain.failed_before,
             left=left,
-            finished=not (left or awaited) or overdue or undrained or aborted,
-            waiting_reason="the drain was called off" if undrained else drain.reason,
+            finished=not (left or awaited or elsewhere is None) or overdue or undrained or aborted,
+            waiting_reason="the drain was called off" if undrained else drain.reason or _not_all(elsewhere),
         )
 
     async def nodes(self) -> list[NodeRow]:
@@ -227,6 +228,10 @@ class ProxyOperations:
             if progress.finished:
                 return
             await trio.sleep(_PROGRESS_SECONDS)
+
+
+def _not_all(elsewhere: int | None) -> str | None:
+    return "other proxies have not said yet that they empty it" if elsewhere is None else None
 
 
 def _check_times(grace: float | None, deadline: float | None) -> None:

@@ -55,8 +55,22 @@ class Sharing:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._shared.run)
             while True:
-                self._shared.report(ProxyState(self._sessions(), self._drainer.to_move))
+                self._shared.report(self._state())
                 await trio.sleep(_REPORT_SECONDS)
+
+    def _state(self) -> ProxyState:
+        leaving = (node.name for node in self._cluster if node.leaving)
+        left = {name: self._drainer.left(name) + self._drainer.awaited(name) for name in leaving}
+        return ProxyState(self._sessions(), self._drainer.to_move, left)
+
+    def left_elsewhere(self, node: str) -> int | None:
+        """Clients that other proxies have on a node that is being emptied; ``None``: not all have said that they know
+        of it."""
+        if self._shared is None:
+            return 0
+        said = [state.left.get(node) for name, state in self._shared.proxies.items() if name != self._shared.id]
+        known = [left for left in said if left is not None]
+        return sum(known) if len(known) == len(said) else None
 
     # --- orders
 

@@ -134,6 +134,9 @@ class GrantedPace:
     def set_rate(self, rate: float) -> None:
         pass  # the supervisor's
 
+    def set_share(self, share: float) -> None:
+        pass
+
 
 class _Told:
     """What sessions learn about their nodes, passed on. A node that can't be reached is avoided here at once."""

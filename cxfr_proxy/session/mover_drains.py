@@ -68,6 +68,9 @@ class Pace(Protocol):
     def set_rate(self, rate: float) -> None:
         """In sessions a second, from now on."""
 
+    def set_share(self, share: float) -> None:
+        """So much of what may be done at once is this proxy's, 0 to 1."""
+
 
 def _burst(rate: float) -> float:
     """Half a second's worth at once: enough not to be late, too little to be a storm."""
@@ -79,6 +82,7 @@ class OwnPace:
 
     def __init__(self, rate: float, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
+        self._usual_rate = rate
         self._bucket = TokenBucket(rate, _burst(rate))
         self._rate_changed = trio.Event()
 
@@ -104,8 +108,10 @@ class OwnPace:
 
     def set_rate(self, rate: float) -> None:
         self._bucket.set_rate(rate, self._clock())
-        self._bucket.set_burst(_burst(rate), self._clock())
         self._wake()
+
+    def set_share(self, share: float) -> None:
+        self._bucket.set_burst(_burst(self._usual_rate * share), self._clock())
 
     def _wake(self) -> None:
         self._rate_changed.set()
@@ -234,6 +240,7 @@ class Drains:
     def set_share(self, share: float) -> None:
         """Of the usual rate, and of any other; 0 to 1."""
         self.share = share
+        self._pace.set_share(share)
         self._set_rate(self.rate)
 
     def _set_rate(self, rate: float) -> None:

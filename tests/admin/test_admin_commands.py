@@ -89,7 +89,7 @@ async def test_undrain_and_show() -> None:
         (
             "show",
             {"what": "weather"},
-            "show: what: expected nodes or sessions or transfers or workers, found 'weather'",
+            "show: what: expected nodes or sessions or transfers or workers or source or proxies, found 'weather'",
         ),
         ("reload", {}, "nodes.txt:3:7: expected a host"),
     ],
