@@ -256,7 +256,7 @@ class Keys:
         try:
             return parse_node(name, entry.value, key, self.targets)
         except NodesFileError as exc:
-            self.faults[key] = "; ".join(fault.message for fault in exc.errors)
+            self.faults[key] = "; ".join(f"column {fault.column}: {fault.message}" for fault in exc.errors)
             return self._specs.get(name)
 
     def _order(self, name: str, spec: NodeSpec, pending: Mapping[str, Order]) -> Order | None:
