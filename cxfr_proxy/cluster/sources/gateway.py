@@ -268,10 +268,10 @@ async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 def _reason(exc: Exception) -> str:
     """The cause tells more than httpx's own words: a name that is unknown, a certificate that isn't trusted."""
-    cause: BaseException = exc
-    while not str(cause) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause) or type(exc).__name__
+    cause: BaseException | None = exc
+    while cause is not None and not str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause) if cause is not None else type(exc).__name__
 
 
 def _refusal(answer: Mapping[str, object] | None, status: int | None = None) -> EtcdError:
