@@ -36,9 +36,8 @@ def specs_from(records: Iterable[SrvRecord], common: NodeSpec, place: str) -> tu
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` with ``place``: a target that is no host, or no records.
     """
-    found = sorted(
-        (each for each in records if each.target != "."), key=lambda each: (each.priority, each.target, each.port)
-    )
+    offered = [replace(each, target=each.target.removesuffix(".").lower()) for each in records if each.target != "."]
+    found = sorted(offered, key=lambda each: (each.priority, each.target, each.port, each.weight))
     if not found:
         raise ConfigError("expected SRV records, found none that offers the service", file=place)
     heaviest: dict[int, int] = {}
@@ -52,7 +51,7 @@ def specs_from(records: Iterable[SrvRecord], common: NodeSpec, place: str) -> tu
 
 
 def _spec(record: SrvRecord, heaviest: int, common: NodeSpec, place: str) -> NodeSpec:
-    target = record.target.removesuffix(".").lower()
+    target = record.target
     try:
         address = parse_address(f"{target}:{record.port}", place)
     except ConfigError as exc:

@@ -7,6 +7,7 @@ edited by hand and name servers come up empty, and who wants all nodes gone stop
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 
 import dns.asyncresolver
 import dns.exception
@@ -17,7 +18,7 @@ import trio
 from dns.rdtypes.IN.SRV import SRV
 
 from cxfr_proxy.cluster.backends import SrvBackends
-from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.cluster.nodes import Address, NodeSpec
 from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.cluster.srv import SrvRecord, next_query, specs_from
 from cxfr_proxy.errors import ConfigError
@@ -26,22 +27,43 @@ QUERY_SECONDS = 5.0
 """For one query, all servers and repetitions included."""
 
 
+LookUp = Callable[[SrvBackends], Awaitable[tuple[list[SrvRecord], float]]]
+"""Gives the records, and for how many seconds they are good."""
+
+
+async def look_up(backends: SrvBackends) -> tuple[list[SrvRecord], float]:
+    """Ask the name server. Raises :class:`~cxfr_proxy.errors.ConfigError`."""
+    try:
+        answer = await _resolver(backends.server).resolve(
+            dns.name.from_text(backends.name), dns.rdatatype.SRV, lifetime=QUERY_SECONDS, raise_on_no_answer=False
+        )
+    except dns.exception.DNSException as exc:
+        raise ConfigError(f"the query failed: {_reason(exc)}", file=str(backends)) from exc
+    records = [
+        SrvRecord(each.priority, each.weight, each.port, each.target.to_text())
+        for each in answer.rrset or ()
+        if isinstance(each, SRV)
+    ]
+    return records, answer.chaining_result.minimum_ttl
+
+
 class SrvSource:
     """``chance`` gives numbers from 0 to 1, for the time of the next query."""
 
-    def __init__(self, backends: SrvBackends, chance: random.Random | None = None) -> None:
+    def __init__(self, backends: SrvBackends, chance: random.Random | None = None, look_up: LookUp = look_up) -> None:
         self.name = str(backends)
         self.standing = Standing(self.name)
         self.shared: Shared | None = None
         self._backends = backends
         self._chance = chance or random.Random()
+        self._look_up = look_up
         self._specs: tuple[NodeSpec, ...] = ()
         self._ask_at = 0.0
 
     async def read(self) -> Reading:
         """Ask now. Raises :class:`~cxfr_proxy.errors.ConfigError`."""
-        specs, ttl = await self._ask()
-        self._specs = specs
+        records, ttl = await self._look_up(self._backends)
+        self._specs = specs = specs_from(records, self._backends.common, self.name)
         self._ask_at = trio.current_time() + next_query(ttl, self._chance.random())
         self.standing.well()
         return Reading(specs)
@@ -63,30 +85,14 @@ class SrvSource:
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def _ask(self) -> tuple[tuple[NodeSpec, ...], float]:
-        """The nodes, and for how many seconds they are said to be good."""
-        name = self._backends.name
-        try:
-            answer = await self._resolver().resolve(
-                dns.name.from_text(name), dns.rdatatype.SRV, lifetime=QUERY_SECONDS, raise_on_no_answer=False
-            )
-        except dns.exception.DNSException as exc:
-            raise ConfigError(f"the query failed: {_reason(exc)}", file=self.name) from exc
-        records = [
-            SrvRecord(each.priority, each.weight, each.port, each.target.to_text())
-            for each in answer.rrset or ()
-            if isinstance(each, SRV)
-        ]
-        return specs_from(records, self._backends.common, self.name), answer.chaining_result.minimum_ttl
 
-    def _resolver(self) -> dns.asyncresolver.Resolver:
-        """A new one each time, without a cache: the system's servers may be others by now."""
-        server = self._backends.server
-        resolver = dns.asyncresolver.Resolver(configure=server is None)
-        if server is not None:
-            resolver.nameservers = [server.host]
-            resolver.port = server.port
-        return resolver
+def _resolver(server: Address | None) -> dns.asyncresolver.Resolver:
+    """A new one each time, without a cache: the system's servers may be others by now."""
+    resolver = dns.asyncresolver.Resolver(configure=server is None)
+    if server is not None:
+        resolver.nameservers = [server.host]
+        resolver.port = server.port
+    return resolver
 
 
 def _reason(exc: dns.exception.DNSException) -> str:
