@@ -90,7 +90,8 @@ class EtcdSource:
         self._pending: dict[tuple[Section, str], _Pending] = {}
         self._state = ProxyState()
         self._reported: tuple[float, ProxyState] = (-math.inf, self._state)
-        self._share = 1.0
+        self.share = 1.0
+        """Of the fleet's pace."""
         self._settled_at = -math.inf
         self._changed = trio.Event()
         self._work = trio.Event()
@@ -216,9 +217,9 @@ class EtcdSource:
         return failures[0]
 
     async def _connect(self) -> None:
+        self._settled_at = trio.current_time() + LEASE_SECONDS
         self._replace(*await self._gateway.range(self._prefix))
         self._lease = await self._gateway.grant(LEASE_SECONDS)
-        self._settled_at = trio.current_time() + LEASE_SECONDS
         self._reported = (-math.inf, self._state)
         self._drop_what_has_arrived()
 
@@ -267,10 +268,10 @@ class EtcdSource:
 
     def _share_anew(self) -> None:
         share = share_of(self.id, {self.id: ProxyState(), **self._keys.proxies()})
-        if trio.current_time() < self._settled_at:
-            share = min(share, self._share)
-        if share != self._share:
-            self._share = share
+        if self.standing.lost_at is not None or trio.current_time() < self._settled_at:
+            share = min(share, self.share)
+        if share != self.share:
+            self.share = share
             self.on_share(share)
 
     # --- writing

@@ -244,24 +244,40 @@ def _behind(prefix: bytes) -> bytes:
 # --- answers
 
 
+@asynccontextmanager
+async def _parts(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The answer as it comes. Who has had enough of it leaves httpx's own iterators behind, one within the other, and
+    trio would complain: they all end by a read that is cancelled."""
+    parts = response.aiter_bytes()
+    try:
+        yield parts
+    finally:
+        with trio.CancelScope() as leaving:
+            leaving.cancel()
+            async for _ in parts:
+                pass
+
+
 async def _whole(response: httpx.Response) -> bytes:
-    parts, size = list[bytes](), 0
-    async for part in response.aiter_bytes():
-        parts.append(part)
-        size += len(part)
-        if size > LONGEST_ANSWER:
-            raise EtcdError(f"an answer of more than {LONGEST_ANSWER} bytes")
-    return b"".join(parts)
+    found, size = list[bytes](), 0
+    async with _parts(response) as parts:
+        async for part in parts:
+            found.append(part)
+            size += len(part)
+            if size > LONGEST_ANSWER:
+                raise EtcdError(f"an answer of more than {LONGEST_ANSWER} bytes")
+    return b"".join(found)
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     rest = b""
-    async for part in response.aiter_bytes():
-        *lines, rest = (rest + part).split(b"\n")
-        for line in filter(None, lines):
-            yield line
-        if len(rest) > LONGEST_ANSWER:
-            raise EtcdError(f"a change of more than {LONGEST_ANSWER} bytes")
+    async with _parts(response) as parts:
+        async for part in parts:
+            *lines, rest = (rest + part).split(b"\n")
+            for line in filter(None, lines):
+                yield line
+            if len(rest) > LONGEST_ANSWER:
+                raise EtcdError(f"a change of more than {LONGEST_ANSWER} bytes")
     if rest:
         yield rest
 
