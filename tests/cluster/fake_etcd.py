@@ -1,6 +1,6 @@
 """An etcd in memory, behind httpx: keys, leases and watches, on trio's clock, which a test may let jump.
 
-It does what a proxy asks for and nothing else. ``down`` refuses connections, ``delay`` is slow, ``deaf`` accepts a watch
+It does what a proxy asks for and nothing else. ``down`` refuses connections, ``delay`` is slow, ``deaf`` takes a watch
 and never says anything; ``answers`` replaces whole answers by path.
 """
 
