@@ -18,7 +18,7 @@ from bench.options import Options, tell
 from bench.programs import Failed, Missing
 from bench.report import RESULTS, Report, goals_table
 
-NAMES: Final = ("framing", "relay", "idle", "connect", "sockets", "drain")
+NAMES: Final = ("framing", "placement", "relay", "idle", "connect", "sockets", "drain")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure the proxy beside HAProxy, nginx and a bare relay.",
-        epilog="\n".join(f"{name:8}  {_first_line(name)}" for name in NAMES) + "\n\nbench/README.md tells more.",
+        epilog="\n".join(f"{name:9}  {_first_line(name)}" for name in NAMES) + "\n\nbench/README.md tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=[*NAMES, "all"], metavar="NAME", help="one of those below, or all")
@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", default="native", choices=("native", "python"), help="the proxy's framer")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds, instead of each bench's own number")
     parser.add_argument("--seconds", type=float, metavar="N", help="how long one measurement takes")
-    parser.add_argument("--sessions", type=int, metavar="N", help="idle, connect, sockets, drain: how many sessions")
+    parser.add_argument(
+        "--sessions", type=int, metavar="N", help="idle, connect, sockets, drain: how many sessions; placement: users"
+    )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="the proxy's workers, instead of each bench's own number"
     )

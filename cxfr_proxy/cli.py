@@ -5,7 +5,7 @@ commands. Exit codes tell the outcome to scripts:
 
 ===== ==================================================================================
 0     done; for ``--wait``: the node is empty, all workers are replaced; for ``check``: no faults
-1     ``--wait``: not empty at the deadline, not all replaced; ``check``: the nodes have faults
+1     ``--wait``: not empty at the deadline, not all replaced; ``check``: nodes or users have faults
 2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
 130   interrupted; what was started goes on
 141   nobody reads the output any more; what was started goes on
@@ -23,11 +23,12 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO, TypeVar
 
 import trio
 
@@ -39,7 +40,9 @@ from cxfr_proxy.process import control
 from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
 
 if TYPE_CHECKING:
+    from cxfr_proxy.cluster.nodes import NodeSpec
     from cxfr_proxy.cluster.sources import Reading, Source
+T = TypeVar("T")
 
 OK: Final = 0
 UNFINISHED: Final = 1
@@ -155,11 +158,12 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
 
 
 def _add_check(commands: _Commands[_Parser]) -> None:
-    text = "check the settings and the nodes, and show every fault"
+    text = "check the settings, the nodes and the user map, and show every fault"
     parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="check")
     _add_config(parser)
     _add_setting(parser, _setting_named("backends"))
+    _add_setting(parser, _setting_named("user-map"))
 
 
 def _add_demo(commands: _Commands[_Parser]) -> None:
@@ -256,26 +260,45 @@ def _check(config: Config) -> int:
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
     from cxfr_proxy.cluster.sources import open_source
+    from cxfr_proxy.cluster.sources.file import UserMapFile
 
+    nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
+    if nodes is not None:
+        print(cli_tables.clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
+    if config.user_map is None:
+        return OK if nodes is not None else FAULTS
+    listed = _read(UserMapFile(config.user_map).load)
+    if listed is not None:
+        unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
+        hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
+        print(f"{config.user_map}: {len(listed)} user{'s' * (len(listed) != 1)}, no faults{hint}")
+    return OK if nodes is not None and listed is not None else FAULTS
+
+
+def _read(load: Callable[[], T]) -> T | None:
+    """``None`` where there are faults, which are printed."""
     try:
-        reading = trio.run(_read_once, open_source(config.backends, config.redirection))
+        return load()
     except ConfigError as exc:
-        faults = tuple(map(str, getattr(exc, "errors", (exc,))))
-    else:
-        faults, nodes = reading.faults, len(reading.specs)
-    for fault in faults:
-        print(cli_tables.clean(fault))
-    if faults:
-        return FAULTS
-    print(cli_tables.clean(f"{config.backends}: {nodes} node{'s' * (nodes != 1)}, no faults"))
-    return OK
+        for error in getattr(exc, "errors", (exc,)):
+            print(cli_tables.clean(str(error)))
+        return None
 
 
-async def _read_once(source: Source) -> Reading:
-    try:
-        return await source.read()
-    finally:
-        await source.aclose()
+def _read_nodes(source: Source) -> Sequence[NodeSpec]:
+    """Once. A reading with faults, which a proxy would make the best of, is none."""
+    from cxfr_proxy.cluster.words import FileFaults
+
+    async def read() -> Reading:
+        try:
+            return await source.read()
+        finally:
+            await source.aclose()
+
+    reading = trio.run(read)
+    if reading.faults:
+        raise FileFaults(map(ConfigError, reading.faults))
+    return reading.specs
 
 
 def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:

@@ -27,6 +27,10 @@ def _plain(value: object) -> str:
     return clean(str(value))
 
 
+def _list(value: object) -> str:
+    return _plain(", ".join(map(str, value)) if isinstance(value, list) else value)
+
+
 def duration(value: object) -> str:
     """Seconds as people say them: ``0.4s``, ``42s``, ``3m10s``, ``5h02m``, ``2d03h``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -90,6 +94,12 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("AGO", "seconds_ago", duration, right=True),
         Column("TOOK", "duration_seconds", duration, right=True),
         Column("REASON", "reason"),
+    ),
+    "pins": (
+        Column("USER", "user"),
+        Column("NODE", "node"),
+        Column("HERE", "here", right=True),
+        Column("ALSO ON", "elsewhere", _list),
     ),
     "workers": (
         Column("WORKER", "number", right=True),

@@ -26,7 +26,7 @@ from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import Backends, ClientMatch, DomainPolicy, Kind, ListenAddress
+from cxfr_proxy.kinds import Backends, ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
 from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 
 __all__ = [
@@ -195,6 +195,13 @@ class Timeouts:
         "how long a node may take to accept a connection before another one is tried",
         "Nodes are near; five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
     )
+    lookup_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        1.0,
+        "how long a login waits for user-lookup before the user is placed without it",
+        "An endpoint next door answers in milliseconds; a second is noticed and not complained about.",
+    )
     node_close_timeout: float = setting(
         Group.TIMES,
         kinds.seconds(zero=False),
@@ -349,6 +356,30 @@ class Config:
         "A user's clients meet on one node, where his roster and archive are in memory already, and a node that joins "
         "or leaves moves only its share of users.",
     )
+    user_map: Path | None = setting(
+        Group.SERVING,
+        cast("Kind[Path | None]", kinds.PATH),
+        None,
+        "file that says on which node users belong, one 'jid node' a line; others are placed by the policy",
+        "For those whose data is on one node; a file because somebody else knows, and it outlives restarts.",
+        shown="none",
+    )
+    user_lookup: str | None = setting(
+        Group.SERVING,
+        cast("Kind[str | None]", kinds.LOOKUP_URL),
+        None,
+        "HTTP endpoint that is asked on which node a user belongs who is in no user-map; {jid} stands for him, else "
+        "?jid= is added",
+        "For those who keep it in a database. See docs/placement.md for the answers.",
+        shown="none",
+    )
+    lookup_cache: float = setting(
+        Group.SERVING,
+        kinds.seconds(zero=False),
+        60.0,
+        "how long an answer of user-lookup holds, also that it has none",
+        "A client that reconnects does so within a minute; who is moved in the database should not wait longer.",
+    )
     workers: int = _workers_field()
     transfer_rate: float = setting(
         Group.MOVING,
@@ -406,6 +437,15 @@ class Config:
         "The nodes file says where clients are sent, and may be written by a program or another team than this.",
         shown="any",
     )
+    redirect_domain: tuple[DomainRedirect, ...] = repeatable(
+        Group.MOVING,
+        kinds.REDIRECT,
+        (),
+        "domain that is not served here any more: over TLS its clients are told the address by see-other-host",
+        "A domain that moves to other servers keeps its users; DNS takes its time, and some clients have the address "
+        "written down.",
+        shown="none",
+    )
     trust_node_redirects: TrustNodeRedirects = setting(
         Group.MOVING,
         kinds.one_of(TrustNodeRedirects),
@@ -452,7 +492,22 @@ class Config:
                 f"--key: expected at most one for each --certificate, found {len(config.key)} keys "
                 f"for {len(config.certificate)} certificates"
             )
+        config._check_redirects()
         return config
+
+    def _check_redirects(self) -> None:
+        """Nobody is sent in a circle, or where the operator has said that nobody is sent."""
+        moved = [each.domain for each in self.redirect_domain]
+        for each in self.redirect_domain:
+            host, label = each.target.host.lower(), f"redirect-domain: {each}"
+            if moved.count(each.domain) > 1:
+                raise ConfigError(f"{label}: expected each domain once")
+            if each.domain in self.domain:
+                raise ConfigError(f"{label}: expected a domain that is not served here too")
+            if host in moved or host in self.domain:
+                raise ConfigError(f"{label}: expected a host elsewhere; its clients would come back here")
+            if not self.redirection.allow(each.target.host):
+                raise ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")
 
     @property
     def key_pairs(self) -> tuple[KeyPair, ...]:

@@ -16,11 +16,16 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
+from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
+from cxfr_proxy.cluster.users import domain_key
+from cxfr_proxy.cluster.words import Word
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.xmpp import jid
 
 Backends = Path | SrvBackends | EtcdBackends
 """Where the nodes come from: a file, or what a URL names."""
@@ -97,6 +102,17 @@ class DomainPolicy:
 
     def __str__(self) -> str:
         return str(self.policy) if self.domain is None else f"{self.domain}={self.policy}"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRedirect:
+    """A domain that is served elsewhere, and where its clients are sent."""
+
+    domain: str
+    target: PublicAddress
+
+    def __str__(self) -> str:
+        return f"{self.domain}={self.target}"
 
 
 _LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
@@ -215,7 +231,32 @@ def _read_client_match(text: str) -> ClientMatch:
 
 def _read_policy(text: str) -> DomainPolicy:
     domain, equals, policy = text.rpartition("=")
-    return DomainPolicy(_read_domain(domain) if equals else None, Policy(policy))
+    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
+
+
+def _read_redirect(text: str) -> DomainRedirect:
+    domain, _, target = text.partition("=")
+    try:
+        return DomainRedirect(_read_domain(domain), read_public_address(Word(target, "", 1, 1)))
+    except ConfigError as exc:
+        raise ValueError(text) from exc
+
+
+def _read_lookup_url(text: str) -> str:
+    """With ``{jid}`` in it, where none was written as a parameter at the end. Where to ask is never a user's to say."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username is not None or "{" in url.netloc:
+        raise ValueError(text)
+    if url.fragment or not text.isascii() or not text.isprintable() or " " in text or url.port == 0:
+        raise ValueError(text)
+    return text if "{jid}" in text else f"{text}{'&' if url.query else '?'}jid={{jid}}"
+
+
+def _read_bare_jid(text: str) -> str:
+    parts = jid.split(text)
+    if parts.local is None or parts.resource is not None or not text.isprintable():
+        raise ValueError(text)
+    return text
 
 
 def _read_text(text: str) -> str:
@@ -260,4 +301,13 @@ PLACEMENT: Final = Kind(
     "[DOMAIN=]POLICY",
     _read_policy,
 )
+REDIRECT: Final = Kind(
+    "a domain and a host like old.example.org=new.example.net or old.example.org=new.example.net:5222",
+    "DOMAIN=HOST[:PORT]",
+    _read_redirect,
+)
+LOOKUP_URL: Final = Kind(
+    "a URL like http://127.0.0.1:8080/node or https://example.org/node/{jid}", "URL", _read_lookup_url
+)
+BARE_JID: Final = Kind("a bare JID like kim@example.org", "JID", _read_bare_jid)
 TEXT: Final = Kind("a word", "TEXT", _read_text)

@@ -143,6 +143,21 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(line.startswith(f"{nodes}:") and line.split(":")[2].isdigit() for line in lines)
 
 
+def test_check_reads_the_user_map_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, users = tmp_path / "nodes.txt", tmp_path / "users.txt"
+    nodes.write_text("node1 host\n")
+    users.write_text("kim@h node1\nsam@h node9\n")
+    words = ["check", "--backends", str(nodes), "--user-map", str(users)]
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1] == f"{users}: 2 users, no faults; no such node: node9"
+    users.write_text("kim\nsam\n")
+    assert main(words) == 1
+    assert [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        f"{users}:1:4",
+        f"{users}:2:4",
+    ]
+
+
 def test_check_knows_where_clients_may_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nodes, settings = tmp_path / "nodes.txt", tmp_path / "settings.toml"
     nodes.write_text("node1 10.0.0.11 public=node1.example.org\nnode2 10.0.0.12 public=evil.example\n")

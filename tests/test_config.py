@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cxfr_proxy.cluster.nodes import PublicAddress
 from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import (
@@ -27,7 +28,7 @@ from cxfr_proxy.config import (
 )
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, DomainPolicy, Trait, read_listen_address
+from cxfr_proxy.kinds import ClientMatch, DomainPolicy, DomainRedirect, Trait, read_listen_address
 from cxfr_proxy.settings import Setting, parse_settings, read_settings_file, render_markdown
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
@@ -48,7 +49,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 60, 30, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 1, 5, 10, 60, 30, 30)
     assert config.limits == Limits(8192, 262144, 1048576, 64, 1000)
 
 
@@ -60,6 +61,10 @@ OTHER: dict[str, tuple[str, object]] = {
     "key": ("a.key", (Path("a.key"),)),
     "starttls": ("off", StartTls.OFF),
     "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", Policy.LEAST_SESSIONS),)),
+    "user-map": ("users.txt", Path("users.txt")),
+    "user-lookup": ("http://[::1]:80/x?y=1", "http://[::1]:80/x?y=1&jid={jid}"),
+    "lookup-cache": ("2m", 120.0),
+    "lookup-timeout": ("300ms", 0.3),
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
@@ -68,6 +73,10 @@ OTHER: dict[str, tuple[str, object]] = {
     "sm-after-transfer": ("wrap", SmAfterTransfer.WRAP),
     "sasl-authzid": ("allow", SaslAuthzid.ALLOW),
     "redirect-targets": ("*.Example.org.", (HostPattern("*.example.org"),)),
+    "redirect-domain": (
+        "Old.example.=new.example.net:5223",
+        (DomainRedirect("old.example", PublicAddress("new.example.net", 5223)),),
+    ),
     "trust-node-redirects": ("yes", TrustNodeRedirects.YES),
     "redirect-window": ("0", 0.0),
     "cxfr-timeout": ("1m", 60.0),
@@ -122,6 +131,48 @@ def test_every_attribute_is_a_setting() -> None:
 
 def test_the_document_is_the_table() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == render_markdown(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("redirects", "error"),
+    [
+        (["old.example"], "expected a domain and a host like"),
+        (["old.example="], "expected a domain and a host like"),
+        (["=new.example"], "expected a domain and a host like"),
+        (["old.example=new.example:0"], "expected a domain and a host like"),
+        (["old.example=OLD.example"], "its clients would come back here"),
+        (["a.example=b.example", "b.example=c.example"], "its clients would come back here"),
+        (["old.example=served.example"], "its clients would come back here"),
+        (["served.example=new.example"], "expected a domain that is not served here too"),
+        (["old.example=a.example", "old.example=b.example"], "expected each domain once"),
+        (["old.example=new.other"], "expected a host that redirect-targets allows"),
+    ],
+)
+def test_a_domain_that_has_moved_has_moved_away(redirects: list[str], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        Config.from_sources(
+            {"redirect_domain": redirects, "domain": ["served.example"], "redirect_targets": ["*.example"]}
+        )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org/x",
+        "ftp://example.org/x",
+        "http:///x",
+        "http://kim:secret@example.org/x",
+        "http://{jid}.example.org/x",
+        "http://example.org/x#{jid}",
+        "http://example.org/ x",
+        "http://example.org:99999/x",
+    ],
+)
+def test_where_to_look_users_up_is_a_fixed_place(url: str) -> None:
+    with pytest.raises(ConfigError, match="--user-lookup: expected a URL like"):
+        Config.from_sources({"user_lookup": url})
+    assert Config.from_sources({"user_lookup": "https://h/{jid}/n"}).user_lookup == "https://h/{jid}/n"
 
 
 def test_toml_values_may_be_numbers_and_lists() -> None:

@@ -23,6 +23,7 @@ from cxfr_proxy.admin.rows import (
     DrainProgress,
     Message,
     NodeRow,
+    PinRow,
     Progress,
     ProxyRow,
     RestartProgress,
@@ -81,6 +82,18 @@ class Operations(Protocol):
     async def transfers(self) -> list[TransferRow]:
         """Running and recent transfers, newest last."""
 
+    def pin(self, user: str, node: str) -> None:
+        """Place the clients of ``user``, a bare JID, on ``node`` from now on; who is online stays where he is.
+
+        Raises :class:`ConfigError` for an unknown node, one that doesn't serve his domain, or too many pins.
+        """
+
+    def unpin(self, user: str) -> None:
+        """Place him as if there had been no pin. Raises :class:`ConfigError` where there was none."""
+
+    async def pins(self) -> list[PinRow]:
+        """All pins, by user."""
+
     async def workers(self) -> list[WorkerRow]:
         """The processes that serve clients, by number; both of a number while one takes over from the other."""
 
@@ -91,7 +104,7 @@ class Operations(Protocol):
         """The proxies that share their nodes with this one, which is among them."""
 
     async def reload(self) -> str:
-        """Read nodes and certificates again; what was done, in one sentence.
+        """Read nodes, user map and certificates again; what was done, in one sentence.
 
         Raises :class:`ConfigError`, and then nothing has changed.
         """
@@ -215,6 +228,20 @@ async def _abort(operations: Operations, arguments: Arguments, report: Report) -
     return _message(operations, f"the drain of {node} is stopped; who is there stays, and nobody new comes")
 
 
+async def _pin(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    user, node = cast("str", arguments["jid"]), cast("str", arguments["node"])
+    operations.pin(user, node)
+    return _message(
+        operations, f"{user} is placed on {node} from now on; who is online elsewhere stays there (show pins)"
+    )
+
+
+async def _unpin(operations: Operations, arguments: Arguments, report: Report) -> Answer:
+    user = cast("str", arguments["jid"])
+    operations.unpin(user)
+    return _message(operations, f"{user} is placed like everybody else again")
+
+
 async def _restart_workers(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     operations.restart_workers()
     if not arguments["wait"]:
@@ -240,12 +267,14 @@ _VIEWS: Final[Mapping[str, Callable[[Operations], Awaitable[Answer]]]] = {
     "nodes": lambda operations: operations.nodes(),
     "sessions": lambda operations: operations.sessions(),
     "transfers": lambda operations: operations.transfers(),
+    "pins": lambda operations: operations.pins(),
     "workers": lambda operations: operations.workers(),
     "source": lambda operations: operations.source(),
     "proxies": lambda operations: operations.proxies(),
 }
 
 _NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", kinds.TEXT.read), positional=True)
+_JID: Final = Argument("jid", "the user's bare JID", kinds.BARE_JID, positional=True)
 
 COMMANDS: Final = (
     Command(
@@ -289,7 +318,15 @@ COMMANDS: Final = (
         mutates=False,
         run=_show,
     ),
-    Command("reload", "read the nodes and certificates again", (), mutates=True, run=_reload),
+    Command(
+        "pin",
+        "place a user's clients on that node from now on, until the proxy is restarted; moves nobody who is online",
+        (_JID, _NODE),
+        mutates=True,
+        run=_pin,
+    ),
+    Command("unpin", "place a user like everybody else again", (_JID,), mutates=True, run=_unpin),
+    Command("reload", "read the nodes, the user map and certificates again", (), mutates=True, run=_reload),
     Command(
         "restart-workers",
         "replace all workers, one by one: the new one serves before the old one moves its clients away and ends",

@@ -134,6 +134,18 @@ class TransferRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PinRow:
+    """A user whom the operator wants on a node. ``user`` is his bare JID in the spelling that all others come to."""
+
+    user: str
+    node: str
+    here: int
+    """His sessions on that node."""
+    elsewhere: list[str]
+    """The other nodes that he has sessions on: a pin alone moves nobody."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """One process that serves clients."""
 
@@ -198,6 +210,7 @@ Answer = (
     | list[NodeRow]
     | list[SessionRow]
     | list[TransferRow]
+    | list[PinRow]
     | list[WorkerRow]
     | list[SourceRow]
     | list[ProxyRow]

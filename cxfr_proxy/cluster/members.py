@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish, did_you_mean
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Wish
+from cxfr_proxy.cluster.words import did_you_mean
 from cxfr_proxy.errors import ConfigError
 
 

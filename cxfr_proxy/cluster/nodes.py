@@ -17,7 +17,6 @@ Read it in this order: the values, the options' table, the reader.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,6 +26,8 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.cluster.users import domain_key
+from cxfr_proxy.cluster.words import FileFaults, Word, did_you_mean, words_of
 from cxfr_proxy.errors import ConfigError
 
 # --- the values ----------------------------------------------------------------------------------------------
@@ -129,25 +130,19 @@ class NodeSpec:
     send_proxy: ProxyHeader | None = None
     """``None``: no PROXY header."""
     resume: Resume = Resume.OWN
+    max_sessions: int | None = None
+    """With so many it takes nobody new as long as another node has room; ``None``: any number."""
     domain: tuple[str, ...] = ()
-    """Whose users it serves, lower case; empty: any domain's."""
+    """Whose users it serves, by :func:`~.users.domain_key`; empty: any domain's."""
     wish: Wish = Wish.READY
 
     def serves(self, domain: str | None) -> bool:
-        """Whether users of that domain (lower case; ``None``: of some domain) may be placed on it."""
+        """Whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
         return domain is None or not self.domain or domain in self.domain
 
 
-class NodesFileError(ConfigError):
-    """A list that cannot be used. ``errors`` are all of its faults in file order; ``str()`` has one a line."""
-
-    def __init__(self, errors: Iterable[ConfigError]) -> None:
-        self.errors: tuple[ConfigError, ...] = tuple(errors)
-        first = self.errors[0]
-        super().__init__(first.message, file=first.file, line=first.line, column=first.column)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.errors))
+class NodesFileError(FileFaults):
+    """A list that cannot be used, with all of its faults."""
 
 
 # --- words, and what can stand in them -----------------------------------------------------------------------
@@ -156,54 +151,26 @@ MAX_WEIGHT: Final = 256
 """HAProxy's, so that numbers can be carried over."""
 MAX_PRIORITY: Final = 65535
 """That of an SRV record (RFC 2782)."""
+MAX_SESSIONS: Final = 10_000_000
+"""More than any node holds; a typing error otherwise."""
 XMPP_PORT: Final = 5222
 """RFC 6120 section 14.7, ``xmpp-client``."""
 XMPPS_PORT: Final = 5223
 """The usual port of direct TLS; XEP-0368 leaves it to DNS, which this file stands in for."""
 MAX_UNIX_PATH_BYTES: Final = 107
 """``sun_path`` holds 108 with its closing NUL, unix(7)."""
-_SHOWN_CHARACTERS: Final = 60
-"""A longer word is cut in messages: the column says where it is."""
-
-_WORD: Final = re.compile(r"\S+")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """RFC 1123 section 2.1, and the underscore that container networks put into host names."""
-_NUMBER: Final = re.compile(r"[0-9]{1,5}")
+_NUMBER: Final = re.compile(r"[0-9]{1,8}")
 
 _ADDRESSES: Final = "host:port, [ipv6]:port or unix:/path"
-
-
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """A piece of a line that knows where it stands, so that whoever finds it wrong can say so."""
-
-    text: str
-    file: str
-    line: int
-    column: int
-
-    def part(self, start: int, end: int | None = None) -> _Word:
-        return _Word(self.text[start:end], self.file, self.line, self.column + start)
-
-    def fault(self, message: str) -> ConfigError:
-        return ConfigError(message, file=self.file, line=self.line, column=self.column)
-
-    def expected(self, what: str) -> ConfigError:
-        shown = self.text if len(self.text) <= _SHOWN_CHARACTERS else self.text[:_SHOWN_CHARACTERS] + "..."
-        return self.fault(f"expected {what}, found {repr(shown) if shown else 'nothing'}")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint to append to a message; empty where nothing comes near."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
-def _choice(kind: type[_Choice], word: _Word) -> _Choice:
+def _choice(kind: type[_Choice], word: Word) -> _Choice:
     try:
         return kind(word.text)
     except ValueError:
@@ -216,20 +183,20 @@ def _one_of(kind: type[StrEnum]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _number(word: _Word, low: int, high: int, what: str) -> int:
+def _number(word: Word, low: int, high: int, what: str) -> int:
     if not _NUMBER.fullmatch(word.text) or not low <= int(word.text) <= high:
         raise word.expected(f"{what} from {low} to {high}")
     return int(word.text)
 
 
-def _path(word: _Word) -> str:
+def _path(word: Word) -> str:
     """An absolute path: a daemon's working directory is nothing an operator should have to know."""
     if not word.text.startswith("/") or not word.text.isprintable():
         raise word.expected("an absolute path")
     return word.text
 
 
-def _ipv6(word: _Word, *, zone: bool) -> str:
+def _ipv6(word: Word, *, zone: bool) -> str:
     """``zone``: whether ``%eth0`` may follow; it means something on this machine only."""
     try:
         address = ipaddress.IPv6Address(word.text)
@@ -240,7 +207,7 @@ def _ipv6(word: _Word, *, zone: bool) -> str:
     return str(address)
 
 
-def _host(word: _Word) -> str:
+def _host(word: Word) -> str:
     """A host name or an IPv4 address. A last label of digits is never a name (RFC 1123 section 2.1)."""
     text = word.text
     if not text.isascii():
@@ -256,11 +223,11 @@ def _host(word: _Word) -> str:
     return text
 
 
-def _host_or_ip(word: _Word) -> str:
+def _host_or_ip(word: Word) -> str:
     return _ipv6(word, zone=False) if ":" in word.text else _host(word)
 
 
-def _host_port(word: _Word, *, zone: bool) -> tuple[str, int | None]:
+def _host_port(word: Word, *, zone: bool) -> tuple[str, int | None]:
     """``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``; the port is ``None`` where none is written."""
     text = word.text
     if "://" in text:
@@ -281,9 +248,9 @@ def _host_port(word: _Word, *, zone: bool) -> tuple[str, int | None]:
     return host, _number(rest.part(1), 1, 65535, "a port") if rest.text else None
 
 
-def _public(word: _Word) -> PublicAddress:
+def read_public_address(word: Word) -> PublicAddress:
     """What clients are told has to be what all of them take for a name: its last part begins with a letter (RFC 1123
-    section 2.1)."""
+    section 2.1). Raises :class:`ConfigError`."""
     host, port = _host_port(word, zone=False)
     last = host.rpartition(".")[2]
     if ":" not in host and not last.isdigit() and not last[:1].isalpha():
@@ -291,14 +258,14 @@ def _public(word: _Word) -> PublicAddress:
     return PublicAddress(host, port)
 
 
-def _domains(word: _Word) -> tuple[str, ...]:
-    """Lower case, each once. Domains of JIDs (RFC 7622 section 3.2), international ones as they are written in JIDs."""
+def _domains(word: Word) -> tuple[str, ...]:
+    """By their keys, each once. Domains of JIDs (RFC 7622 section 3.2), written as there or in ASCII."""
     domains: list[str] = []
     start = 0
     for text in word.text.split(","):
         part = word.part(start, start + len(text))
         start += len(text) + 1
-        domain = text.removesuffix(".").lower()
+        domain = domain_key(text)
         if not domain or not domain.isprintable() or re.search(r"[/@<>\"'&]", domain):
             raise part.expected("a domain like example.org")
         if domain in domains:
@@ -317,7 +284,7 @@ class Option:
     """
 
     expects: str
-    read: Callable[[NodeSpec, _Word], NodeSpec]
+    read: Callable[[NodeSpec, Word], NodeSpec]
     needs_tls: bool = False
     single: bool = False
 
@@ -326,7 +293,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
     {
         "public": Option(
             "host, host:port or [ipv6]:port",
-            lambda spec, value: replace(spec, public=_public(value)),
+            lambda spec, value: replace(spec, public=read_public_address(value)),
             single=True,
         ),
         "weight": Option(
@@ -354,6 +321,10 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             "a domain, or several with commas between",
             lambda spec, value: replace(spec, domain=_domains(value)),
         ),
+        "max-sessions": Option(
+            f"a whole number from 1 to {MAX_SESSIONS}",
+            lambda spec, value: replace(spec, max_sessions=_number(value, 1, MAX_SESSIONS, "a whole number")),
+        ),
         "resume": Option(_one_of(Resume), lambda spec, value: replace(spec, resume=_choice(Resume, value))),
         "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value)), single=True),
     }
@@ -370,10 +341,10 @@ def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tu
     """
     specs: list[NodeSpec] = []
     faults: list[ConfigError] = []
-    names: dict[str, _Word] = {}
+    names: dict[str, Word] = {}
     # Not splitlines(): it also splits where no editor counts a line. White space takes care of a "\r".
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        words = _words(line, file, number)
+        words = words_of(line, file, number)
         if words:
             spec, found = _read_node(words, names)
             found += _target_faults(spec, words, targets)
@@ -391,7 +362,7 @@ def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYW
 
     Raises :class:`NodesFileError`.
     """
-    words = [_Word(name, place, 1, 1), *_words(text, place, 1)]
+    words = [Word(name, place, 1, 1), *words_of(text, place, 1)]
     spec, faults = _read_node(words, {})
     faults += _target_faults(spec, words, targets)
     if faults:
@@ -404,7 +375,7 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
 
     ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options that are one node's.
     """
-    words = [_Word(option, place, 1, 1) for option in options]
+    words = [Word(option, place, 1, 1) for option in options]
     spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), words)
     for word in words:
         key = word.text.partition("=")[0]
@@ -417,24 +388,18 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
 
 def parse_address(text: str, place: str) -> Address:
     """``host:port`` as others than an operator write it. Raises :class:`ConfigError`."""
-    word = _Word(text, place, 1, 1)
+    word = Word(text, place, 1, 1)
     host, port = _host_port(word, zone=False)
     if port is None:
         raise word.expected("host:port")
     return Address(host, port)
 
 
-def _words(line: str, file: str, number: int) -> list[_Word]:
-    words = [_Word(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
-    comment = next((i for i, word in enumerate(words) if word.text.startswith("#")), None)
-    return words[:comment]
-
-
 _NO_ADDRESS: Final = UnixAddress("/")
 """Holds the place while the options are read, which decide about the default port; and where there is none."""
 
 
-def _read_node(words: list[_Word], names: dict[str, _Word]) -> tuple[NodeSpec, list[ConfigError]]:
+def _read_node(words: list[Word], names: dict[str, Word]) -> tuple[NodeSpec, list[ConfigError]]:
     """The line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
     for word in words:
         if "#" in word.text:
@@ -457,12 +422,12 @@ def _read_node(words: list[_Word], names: dict[str, _Word]) -> tuple[NodeSpec, l
     return spec, faults
 
 
-def _is_option(word: _Word) -> bool:
+def _is_option(word: Word) -> bool:
     return "=" in word.text and not word.text.startswith("unix:")
 
 
-def _name_faults(name: _Word, names: dict[str, _Word]) -> list[ConfigError]:
-    if not _NAME.fullmatch(name.text):
+def _name_faults(name: Word, names: dict[str, Word]) -> list[ConfigError]:
+    if not NAME.fullmatch(name.text):
         # Not "-" or "." first: names are arguments of commands and parts of URLs.
         return [name.expected("a name (letters, digits, '.', '_', '-'; a letter or digit first)")]
     first = names.setdefault(name.text, name)
@@ -471,16 +436,16 @@ def _name_faults(name: _Word, names: dict[str, _Word]) -> list[ConfigError]:
     return [name.fault(f"expected another name, found '{name.text}' again (first on line {first.line})")]
 
 
-def _target_faults(spec: NodeSpec, words: list[_Word], targets: RedirectTargets) -> list[ConfigError]:
+def _target_faults(spec: NodeSpec, words: list[Word], targets: RedirectTargets) -> list[ConfigError]:
     if spec.public is None or targets.allow(spec.public.host):
         return []
     word = next(word for word in words if word.text.startswith("public="))
     return [word.part(len("public=")).expected(f"a host that redirect-targets allows ({targets})")]
 
 
-def _read_options(spec: NodeSpec, words: list[_Word]) -> tuple[NodeSpec, list[ConfigError]]:
+def _read_options(spec: NodeSpec, words: list[Word]) -> tuple[NodeSpec, list[ConfigError]]:
     faults: list[ConfigError] = []
-    seen: dict[str, _Word] = {}
+    seen: dict[str, Word] = {}
     for word in words:
         try:
             spec = _read_option(spec, word, seen)
@@ -497,7 +462,7 @@ def _read_options(spec: NodeSpec, words: list[_Word]) -> tuple[NodeSpec, list[Co
     return spec, faults
 
 
-def _read_option(spec: NodeSpec, word: _Word, seen: Collection[str]) -> NodeSpec:
+def _read_option(spec: NodeSpec, word: Word, seen: Collection[str]) -> NodeSpec:
     key, equals, text = word.text.partition("=")
     option = OPTIONS.get(key)
     if option is None:
@@ -511,7 +476,7 @@ def _read_option(spec: NodeSpec, word: _Word, seen: Collection[str]) -> NodeSpec
     return option.read(spec, value)
 
 
-def _read_address(word: _Word, tls: NodeTls) -> Address | UnixAddress:
+def _read_address(word: Word, tls: NodeTls) -> Address | UnixAddress:
     if word.text.startswith("unix:"):
         path = _path(word.part(len("unix:")))
         if len(path.encode()) > MAX_UNIX_PATH_BYTES:

@@ -10,20 +10,24 @@ distributed with the rate ``weight``, and of independent exponentials the one of
 with probability ``w / sum of all w``: exactly the share a weight stands for.
 
 Who has no name (yet) has no home, and goes where there are the fewest sessions per weight.
+
+Whatever the policy, a node with as many sessions as it may have takes nobody new while another one has room: its users
+go to the next in their own order, and who comes later, when there is room again, to it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
+from cxfr_proxy.cluster.users import domain_key, user_key
 
 _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
@@ -37,18 +41,21 @@ class Policy(StrEnum):
     LEAST_SESSIONS = "least-sessions"
     """Where there are the fewest sessions for its weight; nobody has a home."""
     FIRST_AVAILABLE = "first-available"
-    """The first in the source's order; nobody has a home."""
+    """The first in the source's order that is not full; nobody has a home."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """``by_domain`` in lower case; all other domains have the ``usual`` one."""
+    """``by_domain`` by :func:`~.users.domain_key`; all other domains have the ``usual`` one."""
 
     usual: Policy = Policy.RENDEZVOUS
     by_domain: Mapping[str, Policy] = field(default_factory=dict)
 
     def of(self, domain: str) -> Policy:
         return self.by_domain.get(domain, self.usual)
+
+
+_NOBODY_ANYWHERE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 def _nobody(user: str) -> str | None:
@@ -59,7 +66,7 @@ class Placement:
     """Where users belong, as the list of nodes stands now: the one answer for logins, moves and plans.
 
     ``assigned`` gives the node's name of a user (a bare JID) whose place is not left to the policy, ``None`` for all
-    others: it comes first as long as that node is in the list and takes users of his domain.
+    others: it comes first as long as that node is in the list, takes users of his domain, and has room.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class Placement:
 
         ``sessions`` counts by node name. ``up_only``: rather nowhere than on a node that is down.
         """
-        domain = domain.lower()
+        domain = domain_key(domain)
         candidates = self._cluster.candidates(exclude, domain=domain)
         if up_only:
             candidates = [node for node in candidates if node.usable]
@@ -96,27 +103,36 @@ class Placement:
         # Those that stand by are last, and so are tried where none of the others can be reached.
         ranked = sorted(ranked, key=lambda node: node.spec.priority)
         name = self._assigned(user) if user is not None else None
-        return sorted(ranked, key=lambda node: node.name != name) if name is not None else ranked
+        return sorted(ranked, key=lambda node: (is_full(node, sessions), node.name != name))
 
-    def home(self, user: str, domain: str) -> Node | None:
-        """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, or no node is
-        up that could be it."""
-        has_one = self._policies.of(domain.lower()) is Policy.RENDEZVOUS or self._assigned(user) is not None
-        return next(iter(self.rank(user, domain, {}, up_only=True)), None) if has_one else None
+    def home(self, user: str, domain: str, sessions: Mapping[str, int] = _NOBODY_ANYWHERE) -> Node | None:
+        """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, no node is up
+        that could be it, or it is full (``sessions`` counts by node name): then nobody is sent there, and who is there
+        may stay."""
+        home = next(iter(self.rank(user, domain, _NOBODY_ANYWHERE, up_only=True)), None)
+        if home is None or is_full(home, sessions):
+            return None
+        has_one = self._policies.of(domain_key(domain)) is Policy.RENDEZVOUS or self._assigned(user) == home.name
+        return home if has_one else None
 
 
 def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:
     """The candidates, best first.
 
-    ``user`` is a bare JID in any case, ``None`` where nobody knows it; ``sessions`` counts by node name, a
+    ``user`` is a bare JID in any spelling, ``None`` where nobody knows it; ``sessions`` counts by node name, a
     missing name is 0, and matters only for ``None``. A node of weight 0 comes last: nobody is placed there
     who has a choice.
     """
     if user is None:
         return sorted(candidates, key=lambda node: _load(node, sessions.get(node.name, 0)))
-    key = _home_key(user)
+    key = user_key(user).encode("utf-8", "surrogatepass")
     # By name where draws are equal, so that the order of the list never decides about a home.
     return sorted(candidates, key=lambda node: (_draw(key, node), node.name))
+
+
+def is_full(node: Node, sessions: Mapping[str, int]) -> bool:
+    """Whether it has as many sessions as it may have; ``sessions`` counts by node name."""
+    return node.spec.max_sessions is not None and sessions.get(node.name, 0) >= node.spec.max_sessions
 
 
 def rank_to_resume(ranked: Sequence[Node], holder: Node) -> list[Node]:
@@ -134,13 +150,6 @@ def rank_to_resume(ranked: Sequence[Node], holder: Node) -> list[Node]:
 
 def _load(node: Node, sessions: int) -> float:
     return sessions / node.weight if node.weight else math.inf
-
-
-def _home_key(user: str) -> bytes:
-    """One key for all spellings of an account: servers fold case and Unicode forms (RFC 7622 section 3.3)."""
-    if not user.isascii():
-        user = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", user).lower())
-    return user.lower().encode("utf-8", "surrogatepass")
 
 
 def _draw(key: bytes, node: Node) -> float:

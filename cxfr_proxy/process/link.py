@@ -131,20 +131,13 @@ class Link:
     async def _talk(self, worker: Launched, channel: Channel, behind: Iterable[Message]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            nursery.start_soon(self._say, channel, behind)
+            nursery.start_soon(self.tell, behind)
             try:
                 await channel.run()
             except BadMessage as exc:
                 emit(_log, "channel-fault", level=logging.ERROR, worker=self.number, reason=str(exc))
                 worker.kill()
             nursery.cancel_scope.cancel()
-
-    @staticmethod
-    async def _say(channel: Channel, messages: Iterable[Message]) -> None:
-        """One at a time: all of them may be more than the channel holds."""
-        for message in messages:
-            channel.post(message)
-            await channel.flush()
 
     async def _watch(self) -> None:
         while self._silent_turns < SILENCE_TURNS:
@@ -170,6 +163,13 @@ class Link:
     def post(self, message: Message) -> None:
         if self._channel is not None:
             self._channel.post(message)
+
+    async def tell(self, messages: Iterable[Message]) -> None:
+        """One at a time: all of them may be more than the channel holds."""
+        for message in messages:
+            self.post(message)
+            if self._channel is not None:
+                await self._channel.flush()
 
     def post_nodes(self, nodes: Nodes) -> None:
         """Unless it knows."""

@@ -60,7 +60,8 @@ class Nodes:
 @dataclass(frozen=True, slots=True)
 class Setup:
     """The first thing a worker hears. Its session ids are ``first_id``, ``first_id + workers`` and so on, so that no
-    two workers give the same; ``development_certificate`` is PEM, ``None`` where there are real ones."""
+    two workers give the same; ``development_certificate`` is PEM, ``None`` where there are real ones; ``pins`` are
+    the nodes' names by users' keys."""
 
     version: int
     config: Config
@@ -69,6 +70,27 @@ class Setup:
     workers: int
     first_id: int
     development_certificate: str | None
+    pins: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The operator wants that user, by his key, on that node; ``None``: wherever he belongs."""
+
+    user: str
+    node: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A part of the user map; all of a version together are the map that counts. ``digests`` and ``places`` are those
+    of :class:`~cxfr_proxy.cluster.user_map.UserMap`, in base64."""
+
+    version: int
+    nodes: tuple[str, ...]
+    digests: str
+    places: str
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +281,8 @@ class Learned:
 Message = (
     Setup
     | Nodes
+    | Pinned
+    | Listed
     | Grant
     | Elsewhere
     | ReloadCertificates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
     NodeRow,
+    PinRow,
     PlannedTarget,
     ProxyRow,
     RestartProgress,
@@ -20,10 +22,12 @@ from cxfr_proxy.admin.rows import (
     TransferRow,
     WorkerRow,
 )
+from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
+from cxfr_proxy.cluster.users import domain_key, user_key
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -34,6 +38,7 @@ from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 from cxfr_proxy.session.support import name_of
+from cxfr_proxy.xmpp import jid
 
 _PROGRESS_SECONDS: Final = 0.2
 
@@ -66,8 +71,8 @@ ONE_PROCESS: Final = "with --workers 1 everything is one process, which has no w
 
 
 class ProxyOperations:
-    """``reloader`` reads nodes and certificates again and says in a sentence what has changed; ``restarts`` is ``None``
-    where there are no workers."""
+    """``reloader`` reads nodes, user map and certificates again and says in a sentence what has changed; ``restarts``
+    is ``None`` where there are no workers."""
 
     def __init__(
         self,
@@ -76,7 +81,9 @@ class ProxyOperations:
         drainer: Drainer,
         timeouts: Timeouts,
         reloader: Callable[[], Awaitable[str]],
+        *,
         sharing: Sharing,
+        pins: Pins,
         restarts: Restarts | None = None,
     ) -> None:
         self._cluster = cluster
@@ -84,6 +91,7 @@ class ProxyOperations:
         self._drainer = drainer
         self._reloader = reloader
         self._sharing = sharing
+        self._pins = pins
         self._restarts = restarts
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
@@ -171,6 +179,34 @@ class ProxyOperations:
             finished=not (left or awaited or elsewhere is None) or overdue or undrained or aborted,
             waiting_reason="the drain was called off" if undrained else drain.reason or _not_all(elsewhere),
         )
+
+    def pin(self, user: str, node: str) -> None:
+        listed = self._cluster.get(node)
+        domain = jid.domain(user)
+        if not listed.spec.serves(domain_key(domain)):
+            raise ConfigError(f"node '{node}' does not serve {domain}: its domain= is {','.join(listed.spec.domain)}")
+        self._pins.pin(user, node)
+        self._sharing.tell_pin(user, node)
+
+    def unpin(self, user: str) -> None:
+        if not self._pins.unpin(user):
+            raise ConfigError(f"{user} has no pin (show pins)")
+        self._sharing.tell_pin(user, None)
+
+    async def pins(self) -> list[PinRow]:
+        if not self._pins.nodes:
+            await trio.lowlevel.checkpoint()
+            return []
+        online: dict[str, Counter[str]] = {}
+        for row in await self._sessions.session_rows():
+            if row.jid is not None and row.node is not None:
+                online.setdefault(user_key(jid.bare(row.jid)), Counter())[row.node] += 1
+        return [
+            PinRow(
+                user, node, here=(there := online.get(user, Counter()))[node], elsewhere=sorted(there.keys() - {node})
+            )
+            for user, node in sorted(self._pins.nodes.items())
+        ]
 
     async def nodes(self) -> list[NodeRow]:
         await self._sessions.refresh()

@@ -20,15 +20,17 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.sources import open_source
+from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import announce, say_of_drain
 from cxfr_proxy.process.control import serve_control
+from cxfr_proxy.process.listing import UserList
 from cxfr_proxy.process.nodelist import NodeList, logged
 from cxfr_proxy.process.operations import ONE_PROCESS, ProxyOperations, forecast, session_rows, transfer_rows
-from cxfr_proxy.process.service import Service
+from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.check import Checks
@@ -62,12 +64,20 @@ class Proxy:
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
         self._checks = Checks(self._cluster, self._dialer, self._on_node_up, domain=next(iter(config.domain), None))
-        self._placement = Placement(self._cluster, config.policies)
+        self._assigned = new_assigned(config)
+        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
+        self._users = UserList(map_file, self._assigned, self._cluster)
+        self._placement = Placement(self._cluster, config.policies, self._assigned.node_of)
         self._mover = Mover(
             self._cluster, self.registry, self._placement, transfer_rate=config.transfer_rate, report=self._on_drain
         )
         self._sharing = Sharing(
-            source, self._cluster, self._mover, sessions=self.registry.__len__, usual_rate=config.transfer_rate
+            source,
+            self._cluster,
+            self._mover,
+            pins=self._assigned.pins,
+            sessions=self.registry.__len__,
+            usual_rate=config.transfer_rate,
         )
         self._nodes = NodeList(source, self._cluster, self._mover, self._dialer, self._checks, obey=self._sharing.obey)
         self._service = Service(
@@ -75,6 +85,7 @@ class Proxy:
             cluster=self._cluster,
             registry=self.registry,
             placement=self._placement,
+            assigned=self._assigned,
             mover=self._mover,
             dialer=self._dialer,
             checks=self._checks,
@@ -88,7 +99,8 @@ class Proxy:
             self._mover,
             config.timeouts,
             self.reload,
-            self._sharing,
+            sharing=self._sharing,
+            pins=self._assigned.pins,
         )
 
     # --- tasks
@@ -106,6 +118,7 @@ class Proxy:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
                 services.start_soon(self._sharing.run)
+                services.start_soon(self._users.watch)
                 services.start_soon(self._checks.run)
                 await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
                 fitting = self._service.room.connections
@@ -127,15 +140,19 @@ class Proxy:
     # --- the files
 
     async def reload(self) -> str:
-        """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""
+        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
+        it was."""
         self._certificates.reload()
-        return await self._nodes.reload_as_asked()
+        done = await self._nodes.reload_as_asked()
+        await self._users.reload()
+        return done
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
         with logged("certificates"):
             self._certificates.reload()
         self._nodes.ask()
+        self._users.reload_soon()
 
     def restart_on_signal(self) -> None:
         """Of SIGUSR2, which replaces workers: there are none."""

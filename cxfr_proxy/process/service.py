@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
@@ -33,6 +34,9 @@ from cxfr_proxy.session.commands import Awakened, BoundTo, Ended, Event, Forged,
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry
+
+if TYPE_CHECKING:
+    from cxfr_proxy.relay.lookup import Lookup
 
 _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
@@ -54,6 +58,7 @@ class Service:
         cluster: Cluster,
         registry: Registry,
         placement: Placement,
+        assigned: Assigned,
         mover: Mover,
         dialer: Dialer,
         checks: Informed,
@@ -69,6 +74,7 @@ class Service:
         self._checks = checks
         self._observer = observer
         self._transfer_rate = config.transfer_rate * share
+        self._lookup = _new_lookup(config, assigned, cluster)
         self.room = Room(sessions_that_fit())
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
         self._server = ClientServer(
@@ -76,6 +82,7 @@ class Service:
             cluster=cluster,
             registry=registry,
             placement=placement,
+            find=self._lookup.find if self._lookup is not None else None,
             pump=self._pump,
             dialer=dialer,
             checks=checks,
@@ -106,6 +113,8 @@ class Service:
             async with trio.open_nursery() as services:
                 services.start_soon(self._pump.run)
                 services.start_soon(self._mover.run)
+                if self._lookup is not None:
+                    await services.start(self._lookup.run)
                 task_status.started()
                 async with trio.open_nursery() as clients:
                     with self._listening:
@@ -225,3 +234,17 @@ class Service:
         if (node, text) not in self._warned and len(self._warned) < 1000:
             self._warned.add((node, text))
             emit(_log, "node-warning", level=logging.WARNING, node=node, reason=text)
+
+
+def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assigned:
+    """Who has a node assigned; ``pins`` as :class:`Pins` has them."""
+    asks = config.user_lookup is not None
+    return Assigned(Pins(pins), Answers(config.lookup_cache, trio.current_time) if asks else None)
+
+
+def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> Lookup | None:
+    if config.user_lookup is None:
+        return None
+    from cxfr_proxy.relay.lookup import Lookup  # an HTTP client takes 60 ms to load
+
+    return Lookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)

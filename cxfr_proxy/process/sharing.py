@@ -10,14 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 
 import trio
 
 from cxfr_proxy.admin.rows import ProxyRow, SourceRow
+from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.shared import Order, ProxyState
 from cxfr_proxy.cluster.sources import Source
+from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.session.drain_stages import Schedule, Stage
 
@@ -33,6 +36,7 @@ class Sharing:
         source: Source,
         cluster: Cluster,
         drainer: Drainer,
+        pins: Pins,
         sessions: Callable[[], int],
         usual_rate: float,
         wall_clock: Callable[[], float] = time.time,
@@ -41,12 +45,14 @@ class Sharing:
         self._shared = source.shared
         self._cluster = cluster
         self._drainer = drainer
+        self._pins = pins
         self._sessions = sessions
         self._usual_rate = usual_rate
         self._wall_clock = wall_clock
         self._obeyed: dict[str, Order] = {}
         if self._shared is not None:
             self._shared.on_share = drainer.set_share
+            self._shared.on_pins = self._take_pins
 
     async def run(self) -> None:
         """Keep up with the others until cancelled."""
@@ -111,6 +117,27 @@ class Sharing:
     def _ahead(self) -> float:
         """Of trio's clock, which begins anywhere."""
         return self._wall_clock() - trio.current_time()
+
+    # --- pins
+
+    def tell_pin(self, user: str, node: str | None) -> None:
+        """An operator has pinned that user here; ``None``: takes his pin away."""
+        if self._shared is None:
+            return
+        key = user_key(user)
+        for name in [name for name in self._shared.pins if user_key(name) == key and name != key]:
+            self._shared.set_pin(name, None)  # somebody has written it by hand
+        self._shared.set_pin(key, node)
+
+    def _take_pins(self) -> None:
+        """They are as all have them now."""
+        assert self._shared is not None
+        pins = {user_key(user): node for user, node in islice(self._shared.pins.items(), MAX_PINS)}
+        for key in self._pins.nodes.keys() - pins.keys():
+            self._pins.set(key, None)
+        for key, node in pins.items():
+            if self._pins.nodes.get(key) != node:
+                self._pins.set(key, node)
 
     # --- what there is to say
 

@@ -22,14 +22,18 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import trio
 
 from cxfr_proxy.admin import commands
+from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources import open_source
+from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -40,6 +44,7 @@ from cxfr_proxy.process.fleet import Fleet, Grants, Slot
 from cxfr_proxy.process.keeper import Keeper
 from cxfr_proxy.process.launch import Launch, Launched, launch
 from cxfr_proxy.process.link import Link
+from cxfr_proxy.process.listing import UserList
 from cxfr_proxy.process.memory import Memory
 from cxfr_proxy.process.messages import (
     VERSION,
@@ -54,9 +59,9 @@ from cxfr_proxy.process.messages import (
     NodeGoing,
     Nodes,
     NodeState,
+    Pinned,
     PutBack,
     Redirected,
-    Remembered,
     Report,
     Resumable,
     Setup,
@@ -95,6 +100,10 @@ class Supervisor:
         self._launch = launcher
         source = open_source(config.backends, config.redirection)
         self._cluster = Cluster()
+        self._assigned = Assigned(Pins(told=self._tell_pin))
+        self._listed = trio.Event()
+        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
+        self._users = UserList(map_file, self._assigned, self._cluster, self._on_listed)
         self._development = (
             None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
         )
@@ -122,6 +131,7 @@ class Supervisor:
             source,
             self._cluster,
             self._drainer,
+            pins=self._assigned.pins,
             sessions=lambda: self.fleet.sessions,
             usual_rate=config.transfer_rate,
         )
@@ -138,7 +148,14 @@ class Supervisor:
         self._reported = trio.Event()
         self.addresses: list[tuple[str, int]] = []
         self.operations = ProxyOperations(
-            self._cluster, self.fleet, self._drainer, config.timeouts, self.reload, self._sharing, self._restarts
+            self._cluster,
+            self.fleet,
+            self._drainer,
+            config.timeouts,
+            self.reload,
+            sharing=self._sharing,
+            pins=self._assigned.pins,
+            restarts=self._restarts,
         )
 
     # --- tasks
@@ -157,6 +174,8 @@ class Supervisor:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
                 services.start_soon(self._sharing.run)
+                services.start_soon(self._users.watch)
+                services.start_soon(self._tell_listed)
                 services.start_soon(self._checks.run)
                 services.start_soon(self._drainer.watch)
                 services.start_soon(self._grants.run)
@@ -192,7 +211,7 @@ class Supervisor:
     async def _start_worker(self, slot: Slot) -> Launched:
         return await self._launch(self._sockets[slot.number - 1])
 
-    def _first_words(self, slot: Slot) -> tuple[Setup, list[Remembered]]:
+    def _first_words(self, slot: Slot) -> tuple[Setup, Iterable[Message]]:
         workers = len(self.fleet.slots)
         setup = Setup(
             VERSION,
@@ -202,8 +221,9 @@ class Supervisor:
             workers,
             slot.next_first_id(workers),
             self._development,
+            dict(self._assigned.pins.nodes),
         )
-        return setup, self._memory.pieces(trio.current_time())
+        return setup, chain(self._users.pieces(), self._memory.pieces(trio.current_time()))
 
     def _hear(self, link: Link, message: Message) -> None:
         match message:
@@ -267,6 +287,24 @@ class Supervisor:
     def _node_changed(self, node: Node) -> None:
         self.tell_nodes()
 
+    # --- users who have a node assigned
+
+    def _tell_pin(self, key: str, node: str | None) -> None:
+        for link in self.fleet:
+            link.post(Pinned(key, node))
+
+    def _on_listed(self) -> None:
+        self._listed.set()
+
+    async def _tell_listed(self) -> None:
+        """Let all workers know the user map as it is now; those that begin are told at the start."""
+        while True:
+            await self._listed.wait()
+            self._listed = trio.Event()
+            async with trio.open_nursery() as telling:
+                for link in self.fleet:
+                    telling.start_soon(link.tell, self._users.pieces())
+
     # --- the operator
 
     def stop(self) -> None:
@@ -277,7 +315,8 @@ class Supervisor:
             self._keeper.stop()
 
     async def reload(self) -> str:
-        """Read nodes and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as it was."""
+        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
+        it was."""
         self._certificates.reload()
         try:
             done = await self._nodes.reload_as_asked()
@@ -285,6 +324,7 @@ class Supervisor:
             errors = await self.fleet.reload_certificates()
         if errors:
             raise ConfigError(errors[0])
+        await self._users.reload()
         return done
 
     def reload_on_signal(self) -> None:
@@ -292,6 +332,7 @@ class Supervisor:
         with logged("certificates"):
             self._reload_certificates()
         self._nodes.ask()
+        self._users.reload_soon()
 
     def restart_on_signal(self) -> None:
         """Replace all workers, one by one, for SIGUSR2; a refusal goes to the log."""

@@ -31,6 +31,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.listing import ToldList
 from cxfr_proxy.process.messages import (
     VERSION,
     Answer,
@@ -41,12 +42,14 @@ from cxfr_proxy.process.messages import (
     Hello,
     Learned,
     Leave,
+    Listed,
     Listing,
     Lost,
     Message,
     NodeDown,
     NodeGoing,
     Nodes,
+    Pinned,
     PutBack,
     Redirected,
     ReloadCertificates,
@@ -60,7 +63,7 @@ from cxfr_proxy.process.messages import (
     WorkerCounts,
 )
 from cxfr_proxy.process.operations import forecast, session_rows, transfer_rows
-from cxfr_proxy.process.service import Service
+from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
@@ -187,7 +190,9 @@ class _Parts:
         self.certificates = ServerCertificates(
             config.key_pairs, domains=config.domain, development=pem.encode() if pem is not None else None
         )
-        self.placement = Placement(self.cluster, config.policies)
+        self.assigned = new_assigned(config, setup.pins)
+        self.told_list = ToldList()
+        self.placement = Placement(self.cluster, config.policies, self.assigned.node_of)
         self.mover = Mover(
             self.cluster, self.registry, self.placement, transfer_rate=config.transfer_rate, pace=self.pace
         )
@@ -196,6 +201,7 @@ class _Parts:
             cluster=self.cluster,
             registry=self.registry,
             placement=self.placement,
+            assigned=self.assigned,
             mover=self.mover,
             dialer=self.dialer,
             checks=_Told(post),
@@ -349,6 +355,12 @@ class Worker:
         match message:
             case Nodes():
                 parts.follow(message)
+            case Pinned(user, node):
+                parts.assigned.pins.set(user, node)
+            case Listed():
+                listed = parts.told_list.hear(message)
+                if listed is not None:
+                    parts.assigned.listed = listed
             case Grant(tokens):
                 parts.pace.grant(tokens)
             case Elsewhere(sessions, addresses):

@@ -48,8 +48,9 @@ _log = logging.getLogger(__name__)
 
 
 class ClientServer:
-    """Serves clients' connections. ``observer`` is told each event of a session, ``on_gone`` when one was removed,
-    ``on_closed`` when a connection is, with or without one."""
+    """Serves clients' connections. ``find`` asks where a user (bare JID) belongs before he is placed, for no longer
+    than he may wait. ``observer`` is told each event of a session, ``on_gone`` when one was removed, ``on_closed`` when
+    a connection is, with or without one."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class ClientServer:
         cluster: Cluster,
         registry: Registry,
         placement: Placement,
+        find: Callable[[str], Awaitable[None]] | None,
         pump: Pump,
         dialer: Dialer,
         checks: Informed,
@@ -70,6 +72,7 @@ class ClientServer:
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
+        self._find = find
         self._pump = pump
         self._dialer = dialer
         self._checks = checks
@@ -81,6 +84,7 @@ class ClientServer:
         self._openings: set[trio.CancelScope] = set()
         self.stopping = False
         self._domains = frozenset(domain.lower() for domain in config.domain)
+        self._moved = {each.domain: str(each.target) for each in config.redirect_domain}
         self._policy = Policy(
             timeouts=config.timeouts,
             limits=config.limits,
@@ -132,7 +136,15 @@ class ClientServer:
 
     def new_opening(self, lane: Lane, *, tls: bool) -> ClientOpening:
         tls_first = not tls and self._config.starttls is StartTls.REQUIRED
-        return ClientOpening(lane, tls_first=tls_first, domains=self._domains, stream_id=_token())
+        return ClientOpening(
+            lane,
+            tls_first=tls_first,
+            domains=self._domains,
+            stream_id=_token(),
+            moved=self._moved,
+            on_tls=tls,
+            can_start_tls=self._config.starttls is not StartTls.OFF,
+        )
 
     @property
     def tls_context(self) -> ssl.SSLContext:
@@ -168,6 +180,8 @@ class ClientServer:
         Raises :class:`NodeError`, for the client, if there is none.
         """
         user = _hinted_user(header)
+        if user is not None and self._find is not None:
+            await self._find(user)
         ranked = self._placement.rank(user, header.to or "", self._registry.sessions_by_node())
         holder = self._registry.holder(user, _address(client), trio.current_time())
         if holder is not None and holder in self._cluster:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from cxfr_proxy.cluster.plan import Placed
+from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.session.commands import (
     Answered,
     Asked,
@@ -221,7 +222,8 @@ class Registry:
 
     def remember_redirected(self, user: str, now: float) -> None:
         """That user (a bare JID) was sent to another address at that time; the last time counts."""
-        _remember(self._redirected, user, max(now, self._redirected.get(user, now)))
+        key = user_key(user)
+        _remember(self._redirected, key, max(now, self._redirected.get(key, now)))
 
     def remember_resumable(self, stream_management_id: str, resumption: Resumption) -> None:
         """A client has a session that it can resume by that id. If it was cut, it has come for it."""
@@ -232,7 +234,7 @@ class Registry:
         """A client that can resume its session on that node was lost at that time, which is the latest so far."""
         lost = (node, now + RESUMABLE_SECONDS)
         if user is not None:
-            _remember(self._lost_users, user, lost)
+            _remember(self._lost_users, user_key(user), lost)
         at_address = self._lost_addresses.get(address) or deque(maxlen=AWAITED_PER_ADDRESS)
         at_address.append(lost)
         _remember(self._lost_addresses, address, at_address)
@@ -253,7 +255,7 @@ class Registry:
         address each of the lost is guessed once, so that many behind one address don't all follow a few.
         """
         if user is not None:
-            node, until = self._lost_users.get(user, (None, 0.0))
+            node, until = self._lost_users.get(user_key(user), (None, 0.0))
             return node if now < until else None
         lost = self._lost_addresses.get(address)
         if lost is None:
@@ -270,7 +272,7 @@ class Registry:
         return Counter(source for source, _ in self._awaited.values())
 
     def redirected_lately(self, user: str | None, now: float) -> bool:
-        at = self._redirected.get(user) if user is not None else None
+        at = self._redirected.get(user_key(user)) if user is not None else None
         return at is not None and now - at < self._redirect_window
 
     # --- events

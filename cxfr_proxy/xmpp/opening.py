@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import quoteattr
@@ -141,6 +141,14 @@ def _context(root: Element, fault: type[RemoteError]) -> bytes:
 # --- the proxy's own part
 
 
+class DomainMoved(ClientError):
+    """The domain that the client asks for is served elsewhere: at ``address``, ``host[:port]``."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(StreamCondition.SEE_OTHER_HOST, "this domain has moved")
+        self.address = address
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """Send this to the client."""
@@ -168,13 +176,29 @@ class ClientOpening:
 
     ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, lower case; empty: any.
     ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable.
+
+    ``moved``: the addresses of domains that are served elsewhere, which are told over TLS only. ``on_tls``: the client
+    is; ``can_start_tls``: it may be.
     """
 
-    def __init__(self, lane: Lane, *, tls_first: bool, domains: Collection[str], stream_id: str) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        tls_first: bool,
+        domains: Collection[str],
+        stream_id: str,
+        moved: Mapping[str, str] | None = None,
+        on_tls: bool = False,
+        can_start_tls: bool = False,
+    ) -> None:
         self._lane = lane
         self._tls_first = tls_first
         self._domains = domains
         self._stream_id = stream_id
+        self._moved = moved or {}
+        self._on_tls = on_tls
+        self._can_start_tls = can_start_tls
         self._header: StreamHeader | None = None
         self._answered = False
 
@@ -208,11 +232,23 @@ class ClientOpening:
             raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
         if not header.to:
             raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
+        moved_to = self._moved.get(header.to.removesuffix(".").lower())
+        if moved_to is not None:
+            return self._send_elsewhere(moved_to)
         if self._domains and header.to.lower() not in self._domains:
             raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
-        if not self._tls_first:
-            return Opened(header)
+        return self._require_tls() if self._tls_first else Opened(header)
+
+    def _require_tls(self) -> Reply:
         return Reply(self._answer_header() + STARTTLS_FEATURES)
+
+    def _send_elsewhere(self, address: str) -> Reply:
+        """Over TLS only: else whoever is in between could have said it (RFC 6120 section 4.9.3.19)."""
+        if self._on_tls:
+            raise DomainMoved(address)
+        if not self._can_start_tls:
+            raise ClientError(StreamCondition.HOST_GONE, "this domain has moved; without TLS nobody is told where to")
+        return self._require_tls()
 
     def _on_element(self, data: bytes) -> Step:
         header = self._header
@@ -234,7 +270,8 @@ class ClientOpening:
     def refuse(self, error: RemoteError) -> bytes:
         """The last bytes for a client that is not let in: a header if it had none, the error, the end."""
         header = b"" if self._answered else self._answer_header()
-        return header + stanza.stream_error(error.condition, error.text) + stanza.STREAM_END
+        address = error.address if isinstance(error, DomainMoved) else None
+        return header + stanza.stream_error(error.condition, error.text, content=address) + stanza.STREAM_END
 
 
 # --- between client and node

@@ -19,6 +19,7 @@ from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
     NodeRow,
+    PinRow,
     PlannedTarget,
     ProxyRow,
     RestartProgress,
@@ -116,6 +117,16 @@ class FakeOperations:
 
     async def transfers(self) -> list[TransferRow]:
         return [TransferRow(1, self.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain", "slixmpp")]
+
+    def pin(self, user: str, node: str) -> None:
+        self._check(node)
+        self.calls.append(("pin", user, node))
+
+    def unpin(self, user: str) -> None:
+        self.calls.append(("unpin", user))
+
+    async def pins(self) -> list[PinRow]:
+        return [PinRow("juliet@example.org", "node1", 2, []), PinRow("romeo@example.org", "node1", 0, ["node2", "old"])]
 
     async def workers(self) -> list[WorkerRow]:
         return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 2, 1)]

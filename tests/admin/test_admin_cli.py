@@ -221,6 +221,14 @@ def test_interrupting_leaves_the_restart(path: Path, capsys: pytest.CaptureFixtu
     assert "the workers go on being replaced" in capsys.readouterr().err
 
 
+def test_show_pins(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "pins") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["USER", "NODE", "HERE", "ALSO", "ON"]
+    assert lines[1].split() == ["juliet@example.org", "node1", "2", "-"]
+    assert lines[2].split(maxsplit=3) == ["romeo@example.org", "node1", "0", "node2, old"]
+
+
 def test_show_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "workers") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [

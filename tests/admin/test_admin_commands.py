@@ -62,6 +62,20 @@ async def test_restart_workers() -> None:
     assert fake.calls == [("restart-workers",)] * 2
 
 
+async def test_pin_and_unpin() -> None:
+    fake = FakeOperations()
+    answer = await execute(fake, "pin", {"jid": "Kim@example.org", "node": "node1"}, _ignore)
+    assert "Kim@example.org is placed on node1" in str(answer)
+    await execute(fake, "unpin", {"jid": "kim@example.org"}, _ignore)
+    assert fake.calls == [("pin", "Kim@example.org", "node1"), ("unpin", "kim@example.org")]
+
+
+@pytest.mark.parametrize("who", ["kim", "kim@example.org/phone", "@example.org", "kim@", "a\nb@c"])
+async def test_only_a_bare_jid_is_pinned(who: str) -> None:
+    with pytest.raises(ConfigError, match=r"pin: jid: expected a bare JID like kim@example\.org"):
+        await execute(FakeOperations(), "pin", {"jid": who, "node": "node1"}, _ignore)
+
+
 async def test_undrain_and_show() -> None:
     fake = FakeOperations(draining={"node1"})
     await execute(fake, "undrain", {"node": "node1"}, _ignore)
@@ -74,7 +88,11 @@ async def test_undrain_and_show() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("dance", {}, "unknown command 'dance'; known are drain, abort, undrain, show, reload, restart-workers"),
+        (
+            "dance",
+            {},
+            "unknown command 'dance'; known are drain, abort, undrain, show, pin, unpin, reload, restart-workers",
+        ),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
         ("drain", {"node": ["node1"]}, "drain: node: expected a node's name, found ['node1']"),
@@ -89,7 +107,7 @@ async def test_undrain_and_show() -> None:
         (
             "show",
             {"what": "weather"},
-            "show: what: expected nodes or sessions or transfers or workers or source or proxies, found 'weather'",
+            "show: what: expected nodes or sessions or transfers or pins or workers or source or proxies, found",
         ),
         ("reload", {}, "nodes.txt:3:7: expected a host"),
     ],

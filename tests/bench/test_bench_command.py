@@ -72,7 +72,7 @@ def test_all_runs_all_and_ends_with_every_goal(runs: Runs, tmp_path: Path, capsy
     assert runs.names == list(command.NAMES)
     said = capsys.readouterr().out
     assert all(f"| {name}: a goal of {name} " in said for name in command.NAMES)
-    assert "6 hold, 0 do not, 0 were not measured" in said
+    assert "7 hold, 0 do not, 0 were not measured" in said
     assert (tmp_path / "goals.md").read_text("utf-8") in said
     assert [each["name"] for each in json.loads((tmp_path / "all.json").read_text("utf-8"))] == list(command.NAMES)
 
@@ -101,6 +101,22 @@ def test_help_tells_what_each_bench_measures(capsys: pytest.CaptureFixture[str])
         command.main(["--help"])
     said = capsys.readouterr().out
     assert all(f"\n{name} " in said for name in command.NAMES)
+
+
+def test_placement_runs(tmp_path: Path) -> None:
+    file = tmp_path / "placement.json"
+    words = ["placement", "--quick", "--rounds", "1", "--sessions", "500", "--results", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *words, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(file.read_text("utf-8"))
+    assert [row.get("nodes") for row in report["data"]] == ["3", "10", "10, weights 1 to 4", "100", None]
+    assert [goal["holds"] for goal in report["goals"] if "moved between others" in goal["what"]] == [True] * 4
 
 
 def test_framing_runs(tmp_path: Path) -> None:

@@ -300,6 +300,14 @@ def test_what_is_written_is_read_back(specs: list[NodeSpec]) -> None:
     assert parse_nodes("\n".join(map(_written, specs)), "n.txt") == tuple(specs)
 
 
+def test_max_sessions() -> None:
+    one, other = parse_nodes("a h max-sessions=2500000\nb h", "nodes.txt")
+    assert (one.max_sessions, other.max_sessions) == (2_500_000, None)
+    for wrong in ("0", "-1", "1e6", "100000000"):
+        with pytest.raises(NodesFileError, match=r"n:1:18: expected a whole number from 1 to 10000000"):
+            parse_nodes(f"a h max-sessions={wrong}", "n")
+
+
 def test_domains() -> None:
     (spec,) = parse_nodes("a h domain=Example.org,chat.example.org.", "nodes.txt")
     assert spec.domain == ("example.org", "chat.example.org")

@@ -193,6 +193,7 @@ def test_who_was_assigned_a_node_has_it_first() -> None:
     assert home is not None
     assert home.name == "c"
     assert placed.home("sam@h", "h") is None
+    assert placed.home("lost@h", "h") is None
 
 
 def test_a_home_is_up() -> None:
@@ -214,3 +215,95 @@ def test_a_node_that_comes_back_takes_users_as_its_ramp_grows_and_gives_none_awa
         assert before <= there
         assert abs(len(there) / 600 - ramp / (2 + ramp)) < 0.06
         before = there
+
+
+# --- nodes that are full
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_a_full_node_takes_nobody_new_while_another_has_room(policy: Policy) -> None:
+    placed = placement("a h1 max-sessions=2\nb h2 max-sessions=3\nc h3", Policies(policy), kim="a")
+    for user in ("kim@h", "sam@h", "pat@h", None):
+        free = ranked(placed, user, a=1, b=2, c=5)
+        full = ranked(placed, user, a=2, b=4, c=5)
+        assert full == [name for name in free if name == "c"] + [name for name in free if name != "c"]
+    assert ranked(placed, "kim@h", a=1, b=9, c=5)[0] == "a"
+    assert ranked(placed, "kim@h", a=2, b=2, c=5)[0] != "a"
+
+
+def test_nobody_belongs_on_a_node_that_is_full_and_nobody_has_to_leave_it() -> None:
+    placed = placement("a h1 max-sessions=2\nb h2", kim="a")
+    home = placed.home("kim@h", "h", {"a": 1})
+    assert home is not None
+    assert home.name == "a"
+    assert placed.home("kim@h", "h", {"a": 2}) is None
+
+
+# --- minimal movement, whatever decides
+
+lists = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefghijkl"),
+        st.integers(1, 8),
+        st.sampled_from(["", " domain=one", " domain=two", " domain=one,two"]),
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda line: line[0],
+)
+Line = tuple[str, int, str]
+PEOPLE = [f"user{number}@{domain}" for number in range(8) for domain in ("one", "two")]
+ASSIGNED = {"user1": "a", "user2": "b", "user3": "z"}
+
+
+def homes(lines: list[Line], policies: Policies) -> dict[str, str | None]:
+    nodes = "\n".join(f"{name} h weight={weight}{domain}" for name, weight, domain in lines)
+    placed = placement(nodes, policies, **ASSIGNED)
+    found = {user: placed.home(user, user.partition("@")[2]) for user in PEOPLE}
+    return {user: node.name if node is not None else None for user, node in found.items()}
+
+
+policies_of_two = st.builds(
+    Policies, st.sampled_from(Policy), st.dictionaries(st.just("two"), st.sampled_from(Policy), max_size=1)
+)
+
+
+@given(lists, policies_of_two, st.data())
+def test_a_node_that_goes_or_comes_moves_only_its_own_users(
+    lines: list[Line], policies: Policies, data: st.DataObject
+) -> None:
+    """Read both ways, as above; of policies without homes only the assigned have one. Who was assigned the node that
+    goes falls back to the policy, and alone may have to leave the others then."""
+    gone = data.draw(st.sampled_from([line[0] for line in lines]))
+    before = homes(lines, policies)
+    rest = [line for line in lines if line[0] != gone]
+    after = homes(rest, policies) if rest else dict.fromkeys(PEOPLE)
+    for user in PEOPLE:
+        if before[user] != gone and policies.of(user.partition("@")[2]) is Policy.RENDEZVOUS:
+            assert after[user] == before[user]
+
+
+@given(lists, st.data())
+def test_a_change_of_weight_moves_users_to_or_from_that_node_only(lines: list[Line], data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(lines) - 1))
+    name, weight, domain = lines[place]
+    heavier = [*lines[:place], (name, weight + data.draw(st.integers(1, 200)), domain), *lines[place + 1 :]]
+    before, after = homes(lines, Policies()), homes(heavier, Policies())
+    for user in PEOPLE:
+        assert after[user] in (before[user], name)
+
+
+@given(lists, st.sampled_from(Policy))
+def test_users_are_on_nodes_of_their_domain(lines: list[Line], policy: Policy) -> None:
+    serving = {name: domain for name, _, domain in lines}
+    for user, node in homes(lines, Policies(policy)).items():
+        assert node is None or not serving[node] or user.partition("@")[2] in serving[node]
+
+
+@pytest.mark.parametrize(("count", "most"), [(3, 0.03), (10, 0.08), (100, 0.40)])
+def test_each_node_has_its_share(count: int, most: float) -> None:
+    """20,000 users; ``most`` is five standard deviations of the binomial distribution, and some."""
+    there = nodes({f"node{number}": 1 for number in range(count)})
+    draws = Counter(rank(f"user{number}@example.org", there, {})[0].name for number in range(20_000))
+    assert len(draws) == count
+    assert max(abs(users / (20_000 / count) - 1) for users in draws.values()) < most

@@ -151,13 +151,15 @@ class Raw:
         await stream.do_handshake()
         self.connection.upgrade(stream)
 
-    async def log_in(self, user: str = "romeo", password: str = "secret", resource: str = "r") -> str:
-        await self.open()
+    async def log_in(
+        self, user: str = "romeo", password: str = "secret", resource: str = "r", header: bytes = HEADER
+    ) -> str:
+        await self.open(header)
         token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
         await self.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{token}</auth>")
         assert "success" in await self.xml()
         self.connection.restart()
-        await self.open()
+        await self.open(header)
         await self.send(f"<iq type='set' id='b'><bind xmlns='{names.BIND}'><resource>{resource}</resource></bind></iq>")
         assert f"{user}@localhost/{resource}" in await self.xml()
         return f"{user}@localhost/{resource}"

@@ -153,6 +153,18 @@ async def _has(found: Awaitable[dict[str, str]], name: str) -> bool:
     return name in await found
 
 
+async def test_pins_are_everybody_s(tmp_path: Path) -> None:
+    async with world(tmp_path) as it:
+        one, two = it.proxies
+        pinned = [{"user": "juliet@localhost", "node": "node2", "here": 0, "elsewhere": []}]
+        assert (await one.say("pin", "Juliet@localhost", "node2")).code == 0
+        await until(lambda: _is(two.show("pins"), pinned), "the other knows it")
+        assert await it.etcd.values("pins") == {"juliet@localhost": "node2"}
+        assert (await two.say("unpin", "juliet@localhost")).code == 0
+        await until(lambda: _is(one.show("pins"), []), "it is gone")
+        assert await it.etcd.values("pins") == {}
+
+
 # --- nodes
 
 

@@ -31,6 +31,7 @@ from cxfr_proxy.process.messages import (
     Hello,
     Learned,
     Leave,
+    Listed,
     Listing,
     Lost,
     Message,
@@ -38,6 +39,7 @@ from cxfr_proxy.process.messages import (
     NodeGoing,
     Nodes,
     NodeState,
+    Pinned,
     PutBack,
     Redirected,
     ReloadCertificates,
@@ -109,7 +111,19 @@ resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() |
 lost = st.builds(Lost, st.none() | texts, texts, texts, st.floats(min_value=0, allow_infinity=False))
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
-    st.builds(Setup, ints, st.just(CONFIG), nodes, ints, ints, ints, st.none() | texts),
+    st.builds(
+        Setup,
+        ints,
+        st.just(CONFIG),
+        nodes,
+        ints,
+        ints,
+        ints,
+        st.none() | texts,
+        st.dictionaries(texts, texts, max_size=3),
+    ),
+    st.builds(Pinned, texts, st.none() | texts),
+    st.builds(Listed, ints, st.lists(texts, max_size=3).map(tuple), texts, texts, st.booleans()),
     st.builds(Grant, ints),
     st.builds(Elsewhere, counted, counted),
     st.builds(ReloadCertificates, ints),
@@ -284,7 +298,7 @@ async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_settings_arrive_as_they_are() -> None:
     config = replace(CONFIG, limits=replace(CONFIG.limits, connections_per_address=None), workers=3)
-    setup = Setup(VERSION, config, Nodes(()), 1, 3, 1, None)
+    setup = Setup(VERSION, config, Nodes(()), 1, 3, 1, None, {})
     read = decode(encode(setup))
     assert isinstance(read, Setup)
     assert read.config == config

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, Wish
 from cxfr_proxy.cluster.pace import TokenBucket
@@ -23,18 +23,18 @@ EPOCH = 1_000_000.0
 """What the others' clocks show when this one's shows 0."""
 
 
-@dataclass
 class FakeShared:
     """Keeps what it is told."""
 
-    id: str = "one"
-    pins: Mapping[str, str] = field(default_factory=dict)
-    proxies: dict[str, ProxyState] = field(default_factory=dict)
-    pending: int = 0
-    on_share: Callable[[float], None] = field(default=lambda share: None)
-    on_pins: Callable[[], None] = field(default=lambda: None)
-    orders: list[tuple[str, Order]] = field(default_factory=list)
-    states: list[ProxyState] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.id = "one"
+        self.pins: dict[str, str] = {}
+        self.proxies: dict[str, ProxyState] = {}
+        self.pending = 0
+        self.on_share: Callable[[float], None] = lambda share: None
+        self.on_pins: Callable[[], None] = lambda: None
+        self.orders: list[tuple[str, Order]] = []
+        self.states: list[ProxyState] = []
 
     async def run(self) -> None:
         await trio.sleep_forever()
@@ -43,7 +43,10 @@ class FakeShared:
         self.orders.append((node, order))
 
     def set_pin(self, user: str, node: str | None) -> None:
-        raise AssertionError
+        self.pins.pop(user, None)
+        if node is not None:
+            self.pins[user] = node
+        self.on_pins()
 
     def report(self, state: ProxyState) -> None:
         self.states.append(state)
@@ -124,13 +127,17 @@ class FakeDrainer:
 class House:
     def __init__(self, *, alone: bool = False) -> None:
         self.shared = FakeShared()
-        self.source = FakeSource(None if alone else self.shared)
+        shared: Shared = self.shared
+        self.source = FakeSource(None if alone else shared)
         self.cluster = Cluster([NodeSpec("a", Address("a", 1)), NodeSpec("b", Address("b", 1))])
         self.drainer = FakeDrainer()
+        self.told: list[tuple[str, str | None]] = []
+        self.pins = Pins(told=lambda user, node: self.told.append((user, node)))
         self.sharing = Sharing(
             self.source,
             self.cluster,
             self.drainer,
+            pins=self.pins,
             sessions=lambda: 12,
             usual_rate=100.0,
             wall_clock=lambda: EPOCH + trio.current_time(),
@@ -241,3 +248,19 @@ def test_a_bucket_of_another_size_keeps_what_fits() -> None:
     assert [bucket.take(2.0) for _ in range(3)] == [True, True, False]
     with pytest.raises(ValueError, match="burst"):
         bucket.set_burst(0.5, 0.0)
+
+
+async def test_pins_are_everybody_s_in_all_their_spellings(autojump_clock: MockClock) -> None:
+    house = House()
+    house.shared.set_pin("Juliet@Example.org", "a")  # by hand
+    house.shared.set_pin("nurse@example.org", "b")
+    assert house.pins.nodes == {"juliet@example.org": "a", "nurse@example.org": "b"}
+    house.pins.pin("JULIET@example.org", "b")
+    house.sharing.tell_pin("JULIET@example.org", "b")
+    assert house.shared.pins == {"nurse@example.org": "b", "juliet@example.org": "b"}
+    assert house.pins.unpin("nurse@example.org")
+    house.sharing.tell_pin("nurse@example.org", None)
+    assert house.shared.pins == house.pins.nodes == {"juliet@example.org": "b"}
+    house.told.clear()
+    house.shared.on_pins()
+    assert house.told == []  # workers hear of changes only

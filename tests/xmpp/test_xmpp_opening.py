@@ -205,6 +205,52 @@ def test_nothing_is_read_behind_a_header_on_tls() -> None:
     assert lane.take_unread() == b"<auth/><<<"
 
 
+# --- domains that have moved away
+
+
+MOVED = {"example.org": "[2001:db8::1]:5223"}
+
+
+def asked_for_a_moved_domain(**how: bool) -> ClientOpening:
+    lane = Lane(max_element_bytes=8192, max_depth=64)
+    return ClientOpening(lane, domains={"other.example"}, stream_id="s1", moved=MOVED, **how)
+
+
+@pytest.mark.parametrize("domain", ["example.org", "Example.ORG."])
+def test_over_tls_it_says_where_to(domain: str) -> None:
+    subject = asked_for_a_moved_domain(tls_first=False, on_tls=True, can_start_tls=True)
+    with pytest.raises(ClientError) as caught:
+        subject.receive(HEADER.replace("example.org", domain).encode())
+    stream = etree.fromstring(subject.refuse(caught.value))
+    assert stream.get("from") == domain
+    assert stream.findtext(f"*/{{{names.STREAM_ERRORS}}}see-other-host") == "[2001:db8::1]:5223"
+
+
+@pytest.mark.parametrize("tls_first", [True, False])
+def test_before_tls_it_says_nothing_but_that_tls_comes_first(tls_first: bool) -> None:
+    subject = asked_for_a_moved_domain(tls_first=tls_first, can_start_tls=True)
+    (reply,) = subject.receive(HEADER.encode())
+    assert isinstance(reply, Reply)
+    assert b"<required/>" in reply.data
+    assert b"2001" not in reply.data
+    assert subject.receive(f"<starttls xmlns='{names.TLS}'/>".encode()) == [BeginTls()]
+    refused = asked_for_a_moved_domain(tls_first=tls_first, can_start_tls=True)
+    with pytest.raises(ClientError, match="policy-violation"):
+        refused.receive(f"{HEADER}<auth {SASL}/>".encode())
+
+
+def test_where_there_is_no_tls_it_does_not_say_where_to() -> None:
+    subject = asked_for_a_moved_domain(tls_first=False)
+    with pytest.raises(ClientError, match="host-gone") as caught:
+        subject.receive(HEADER.encode())
+    assert b"2001" not in subject.refuse(caught.value)
+
+
+def test_other_domains_have_not_moved() -> None:
+    subject = asked_for_a_moved_domain(tls_first=False, on_tls=True)
+    assert isinstance(subject.receive(HEADER.replace("example.org", "other.example").encode())[0], Opened)
+
+
 # --- between client and node
 
 

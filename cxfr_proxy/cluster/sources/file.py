@@ -1,4 +1,4 @@
-"""The list of nodes in a file, and waiting for its next version.
+"""Files that are followed: the list of nodes, the user map. Reading them, and waiting for the next version.
 
 By polling: a stat a second costs nothing, and works on network file systems, in containers and for files that
 are replaced by a rename, where change notification is the thing that fails.
@@ -11,17 +11,23 @@ A file that has vanished is not a change, for editors replace files: it counts w
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final, NamedTuple
 
 import trio
 
 from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
 from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
+from cxfr_proxy.cluster.words import not_utf8
 from cxfr_proxy.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 4 << 20
 """Some 50,000 nodes; more is another file taken for this one."""
+MAX_USER_MAP_BYTES: Final = 128 << 20
+"""Some three million users."""
 
 
 class _Version(NamedTuple):
@@ -32,40 +38,16 @@ class _Version(NamedTuple):
     inode: int
 
 
-class NodesFile:
-    """``path`` as the operator wrote it, also in messages; ``poll_seconds`` between two looks at it. ``targets``: what
-    may be a public address."""
+class WatchedFile:
+    """``path`` as the operator wrote it, also in messages; ``poll_seconds`` between two looks at it. ``what`` it holds,
+    in at most ``max_bytes``."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], poll_seconds: float = 1.0, *, targets: RedirectTargets = ANYWHERE
-    ) -> None:
-        self.path = self.name = os.fspath(path)
-        self.standing = Standing(self.name)
-        self.shared: Shared | None = None
-        self.targets = targets
+    def __init__(self, path: str | os.PathLike[str], poll_seconds: float, *, what: str, max_bytes: int) -> None:
+        self.path = os.fspath(path)
         self.poll_seconds = poll_seconds
+        self._what = what
+        self._max_bytes = max_bytes
         self._loaded: _Version | None = None
-
-    def load(self) -> tuple[NodeSpec, ...]:
-        """Read the file.
-
-        Raises :class:`NodesFileError` for what is in it, and :class:`ConfigError` where it cannot be read.
-        Either way this version has been seen: :meth:`wait_changed` waits for another one.
-        """
-        return parse_nodes(self._decode(self._read()), self.path, self.targets)
-
-    async def read(self) -> Reading:
-        """As :meth:`load`."""
-        await trio.lowlevel.checkpoint()
-        return Reading(self.load())
-
-    async def next_reading(self) -> Reading:
-        """As :meth:`load`, when there is another version."""
-        await self.wait_changed()
-        return Reading(self.load())
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
 
     async def wait_changed(self) -> None:
         """Return when the file is another than the one last loaded, or none was, and has come to rest.
@@ -89,33 +71,82 @@ class NodesFile:
         except OSError:
             return None
 
-    def _read(self) -> bytes:
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """The file. This version has been seen, whatever is found in it: :meth:`wait_changed` waits for another one.
+
+        Raises :class:`ConfigError` where it cannot be read.
+        """
         try:
             with open(self.path, "rb") as file:
                 # Before reading: what is written from here on is a change.
                 self._loaded = _version(os.fstat(file.fileno()))
-                data = file.read(MAX_FILE_BYTES + 1)
+                if self._loaded.size > self._max_bytes:
+                    raise self._too_long()
+                yield file
         except OSError as exc:
             self._loaded = self._stat()  # what cannot be read now is not worth a try a second
             reason = exc.strerror or str(exc)
-            raise ConfigError(f"expected a readable list of nodes, found: {reason}", file=self.path) from exc
-        if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"expected a list of nodes of at most {MAX_FILE_BYTES} bytes", file=self.path)
-        return data
+            raise ConfigError(f"expected a readable {self._what}, found: {reason}", file=self.path) from exc
 
-    def _decode(self, data: bytes) -> str:
+    def _too_long(self) -> ConfigError:
+        return ConfigError(f"expected a {self._what} of at most {self._max_bytes} bytes", file=self.path)
+
+
+class NodesFile(WatchedFile):
+    """``targets``: what may be a public address."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], poll_seconds: float = 1.0, *, targets: RedirectTargets = ANYWHERE
+    ) -> None:
+        super().__init__(path, poll_seconds, what="list of nodes", max_bytes=MAX_FILE_BYTES)
+        self.name = self.path
+        self.standing = Standing(self.name)
+        self.shared: Shared | None = None
+        self.targets = targets
+
+    def load(self) -> tuple[NodeSpec, ...]:
+        """Read the file.
+
+        Raises :class:`NodesFileError` for what is in it, and :class:`ConfigError` where it cannot be read.
+        """
+        with self._opened() as file:
+            data = file.read(self._max_bytes + 1)
+        if len(data) > self._max_bytes:
+            raise self._too_long()
         try:
-            return data.decode()
+            text = data.decode()
         except UnicodeDecodeError as exc:
-            before = data[: exc.start]
-            line_start = before.rfind(b"\n") + 1
-            fault = ConfigError(
-                f"expected UTF-8, found the byte 0x{data[exc.start]:02x}",
-                file=self.path,
-                line=before.count(b"\n") + 1,
-                column=len(before[line_start:].decode()) + 1,
-            )
-            raise NodesFileError([fault]) from exc
+            raise NodesFileError([not_utf8(exc, self.path)]) from exc
+        return parse_nodes(text, self.path, self.targets)
+
+    async def read(self) -> Reading:
+        """As :meth:`load`."""
+        await trio.lowlevel.checkpoint()
+        return Reading(self.load())
+
+    async def next_reading(self) -> Reading:
+        """As :meth:`load`, when there is another version."""
+        await self.wait_changed()
+        return Reading(self.load())
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class UserMapFile(WatchedFile):
+    """See :mod:`~cxfr_proxy.cluster.user_map`."""
+
+    def __init__(self, path: str | os.PathLike[str], poll_seconds: float = 1.0) -> None:
+        super().__init__(path, poll_seconds, what="list of users", max_bytes=MAX_USER_MAP_BYTES)
+
+    def load(self) -> UserMap:
+        """Read the file, which takes some three seconds for a million users.
+
+        Raises :class:`ConfigError`, as :meth:`NodesFile.load` does.
+        """
+        with self._opened() as file:
+            return parse_user_map(file, self.path)
 
 
 def _version(status: os.stat_result) -> _Version:

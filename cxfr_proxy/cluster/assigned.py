@@ -1,0 +1,112 @@
+"""Who has a node that is not left to the policy, because somebody knows better.
+
+Asked in this order, and the first that knows the user decides:
+
+======= =============================================================================================
+pins    what the operator has said of one user while the proxy runs
+listed  the user map, a file
+answers what an HTTP endpoint has said lately; kept here, asked elsewhere
+======= =============================================================================================
+
+All of them go by :func:`~.users.user_key`. None of them is asked whether there is such a node, or whether it takes
+users: :class:`~.placement.Placement` passes over a node that doesn't.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cxfr_proxy.cluster.user_map import UserMap
+from cxfr_proxy.cluster.users import user_key
+from cxfr_proxy.errors import ConfigError
+
+MAX_PINS: Final = 10_000
+"""Each worker is told all of them when it begins; who has more has a user map."""
+MAX_ANSWERS: Final = 100_000
+"""Some 30 MB when full; the oldest go first."""
+
+
+class Pins:
+    """``told`` is called with each change: a user's key and his node, ``None`` for none any more."""
+
+    def __init__(
+        self, nodes: Mapping[str, str] | None = None, told: Callable[[str, str | None], None] = lambda key, node: None
+    ) -> None:
+        self.nodes = dict(nodes) if nodes is not None else {}
+        """By the user's key."""
+        self._told = told
+
+    def pin(self, user: str, node: str) -> None:
+        """Raises :class:`ConfigError` where there are too many."""
+        key = user_key(user)
+        if key not in self.nodes and len(self.nodes) >= MAX_PINS:
+            raise ConfigError(f"there are {MAX_PINS} pins already; a user-map can hold millions")
+        self.set(key, node)
+
+    def unpin(self, user: str) -> bool:
+        """Whether there was a pin."""
+        key = user_key(user)
+        there = key in self.nodes
+        if there:
+            self.set(key, None)
+        return there
+
+    def set(self, key: str, node: str | None) -> None:
+        """What the user with that key has from now on; ``None``: no pin."""
+        if node is not None:
+            self.nodes[key] = node
+        else:
+            self.nodes.pop(key, None)
+        self._told(key, node)
+
+
+class Answers:
+    """What was answered about users, for ``seconds`` each. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._limit = limit
+        self._answers: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def note(self, key: str, node: str | None) -> None:
+        """``None``: there is no opinion about that user."""
+        self._answers[key] = node, self._clock() + self._seconds
+        self._answers.move_to_end(key)
+        if len(self._answers) > self._limit:
+            self._answers.popitem(last=False)
+
+    def knows(self, key: str) -> bool:
+        """Whether the last answer, be it that there is none, still holds."""
+        answer = self._answers.get(key)
+        return answer is not None and self._clock() < answer[1]
+
+    def node_of(self, key: str) -> str | None:
+        answer = self._answers.get(key)
+        return answer[0] if answer is not None and self._clock() < answer[1] else None
+
+
+class Assigned:
+    """The three together; what is ``None`` is not in use. ``listed`` is replaced when the file has changed."""
+
+    def __init__(self, pins: Pins | None = None, answers: Answers | None = None) -> None:
+        self.pins = pins if pins is not None else Pins()
+        self.listed = UserMap()
+        self.answers = answers
+
+    def node_of(self, user: str) -> str | None:
+        """The name of the node for a bare JID; ``None`` where nobody has said anything."""
+        if not self.pins.nodes and not self.listed and not self.answers:
+            return None
+        key = user_key(user)
+        node = self.told_of(key)
+        return node if node is not None or self.answers is None else self.answers.node_of(key)
+
+    def told_of(self, key: str) -> str | None:
+        """The same without asking anybody outside, by the user's key."""
+        return self.pins.nodes.get(key) or self.listed.node_of(key)

@@ -1,0 +1,135 @@
+"""The user map on its way: read from its file in a thread, and told to workers in pieces.
+
+A million users take three seconds to read, which nobody who serves clients has at once; and ten megabytes as a message,
+so each piece is small enough for the channel to carry other things between.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+
+import trio
+
+from cxfr_proxy.cluster.assigned import Assigned
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.sources.file import UserMapFile
+from cxfr_proxy.cluster.user_map import UserMap
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.process.messages import BadMessage, Listed
+
+USERS_A_PIECE = 50_000
+"""Some 700 kB, and a few milliseconds."""
+_SHOWN_NODES = 10
+
+_log = logging.getLogger(__name__)
+
+
+class UserList:
+    """Keeps ``assigned.listed`` as the file has it; ``None``: there is no file, and nothing to be done.
+
+    Reads it first in the constructor, which raises :class:`ConfigError`; what there is to say of it waits for
+    :meth:`watch`, when there are nodes. ``changed`` is called after each reading.
+    """
+
+    def __init__(
+        self,
+        file: UserMapFile | None,
+        assigned: Assigned,
+        cluster: Cluster,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._file = file
+        self._assigned = assigned
+        self._cluster = cluster
+        self._changed = changed
+        self._reading = trio.Lock()
+        self._waiting = trio.CancelScope()
+        self.version = 1
+        """Of what is listed; each reading has one more."""
+        if file is not None:
+            self._take_over(file.load())
+
+    async def watch(self) -> None:
+        """Follow the file until cancelled; what is bad in it goes to the log."""
+        if self._file is not None:
+            self._say()
+        while self._file is not None:
+            with self._waiting:
+                await self._file.wait_changed()
+            self._waiting = trio.CancelScope()
+            try:
+                await self.reload()
+            except ConfigError as exc:
+                for error in getattr(exc, "errors", (exc,)):
+                    emit(_log, "reload-failed", level=logging.ERROR, what="user-map", error=str(error))
+
+    def reload_soon(self) -> None:
+        """Have :meth:`watch` read it again, be it changed or not."""
+        self._waiting.cancel()
+
+    async def reload(self) -> None:
+        """Raises :class:`ConfigError`, and then nothing has changed. On cancel likewise."""
+        if self._file is not None:
+            async with self._reading:
+                self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
+                self._say()
+
+    def _take_over(self, listed: UserMap) -> None:
+        self._assigned.listed = listed
+        self.version += 1
+        self._changed()
+
+    def _say(self) -> None:
+        listed = self._assigned.listed
+        emit(_log, "user-map", users=len(listed), nodes=len(listed.nodes))
+        unknown = [name for name in listed.nodes if name not in self._cluster]
+        if unknown:
+            shown = ",".join(unknown[:_SHOWN_NODES])
+            emit(_log, "user-map-unknown-nodes", level=logging.WARNING, nodes=shown, count=len(unknown))
+
+    def pieces(self) -> Iterator[Listed]:
+        """What workers are told of it."""
+        if self._file is None:
+            return
+        left = len(self._assigned.listed)
+        version = self.version
+        for piece in self._assigned.listed.pieces(USERS_A_PIECE):
+            left -= len(piece)
+            yield Listed(version, piece.nodes, _text(piece.digests), _text(piece.places), last=left == 0)
+
+
+def _text(numbers: array[int]) -> str:
+    return b64encode(numbers.tobytes()).decode()
+
+
+class ToldList:
+    """The map as a worker hears of it: by pieces, of which those of the newest version count."""
+
+    def __init__(self) -> None:
+        self._version = 0
+        self._pieces: list[UserMap] = []
+
+    def hear(self, told: Listed) -> UserMap | None:
+        """The whole map with its last piece. Raises :class:`BadMessage`."""
+        if told.version < self._version:
+            return None  # it was still on its way
+        if told.version > self._version:
+            self._version = told.version
+            self._pieces = []
+        piece = UserMap(told.nodes, array("Q"), array("H"))
+        try:
+            piece.digests.frombytes(b64decode(told.digests, validate=True))
+            piece.places.frombytes(b64decode(told.places, validate=True))
+        except ValueError as exc:
+            raise BadMessage("a user map that is no base64") from exc
+        if len(piece.digests) != len(piece.places) or any(place >= len(piece.nodes) for place in set(piece.places)):
+            raise BadMessage("a user map that does not fit together")
+        self._pieces.append(piece)
+        if not told.last:
+            return None
+        pieces, self._pieces = self._pieces, []
+        return UserMap.join(pieces)

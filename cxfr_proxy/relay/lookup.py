@@ -1,0 +1,224 @@
+"""Asking an HTTP endpoint on which node a user belongs, before he is placed.
+
+It may help and never hinders: whatever goes wrong, the user is placed as if nobody had been asked, and he waits for the
+timeout at most. So requests about the same user are one, only so many are under way at a time, and an endpoint that
+keeps failing is left alone for a while.
+
+``GET URL`` with the user's bare JID in it, in one spelling for all that it has (:func:`~cxfr_proxy.cluster.users
+.user_key`). The answers:
+
+========================================== =========================================================
+200, ``text/plain``: the node's name       he belongs there
+200, ``application/json``: ``{"node": …}`` the same; ``null``: as 404
+404                                        the endpoint has no opinion
+a node that is not in the list             counted and logged; as 404
+anything else, and silence                 a failure: counted and logged, nothing is remembered
+========================================== =========================================================
+
+Where to ask is the operator's word alone: redirects are not followed, the environment's proxies not used, and nothing
+that a client says can leave its place in the URL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+from urllib.parse import quote
+
+import httpx
+import trio
+
+from cxfr_proxy import __version__
+from cxfr_proxy.cluster.assigned import Answers, Assigned
+from cxfr_proxy.cluster.nodes import NAME
+from cxfr_proxy.cluster.users import user_key
+from cxfr_proxy.events import emit
+
+MAX_REQUESTS: Final = 64
+"""Under way at a time, in each worker; who comes then waits, as long as the timeout lets him."""
+MAX_ANSWER_BYTES: Final = 4096
+"""A name and some JSON around it; nobody means to send more."""
+MAX_NAME_CHARACTERS: Final = 255
+FAILURES_IN_A_ROW: Final = 10
+"""After so many nobody is asked for :data:`REST_SECONDS`, so that an endpoint that is down costs no login any time."""
+REST_SECONDS: Final = 5.0
+_SECONDS_BETWEEN_WARNINGS: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """What became of a request."""
+
+    FOUND = "found"
+    NO_OPINION = "no-opinion"
+    UNKNOWN_NODE = "unknown-node"
+    FAILED = "failed"
+
+
+class _Failure(Exception):
+    """What is wrong with the answer."""
+
+
+class Lookup:
+    """``url`` holds ``{jid}`` where the user is to stand. ``answers`` are noted in ``assigned``, which has to have room
+    for them; ``known`` says whether there is a node of that name. ``transport`` is for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout: float,
+        assigned: Assigned,
+        known: Callable[[str], bool],
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        assert assigned.answers is not None
+        self._url = url
+        self._timeout = timeout
+        self._assigned = assigned
+        self._answers: Answers = assigned.answers
+        self._known = known
+        self._transport = transport
+        self._client: httpx.AsyncClient | None = None  # while it runs
+        self._under_way: dict[str, trio.Event] = {}
+        self._room = trio.Semaphore(MAX_REQUESTS)
+        self._failures_in_a_row = 0
+        self._rests_until = -math.inf
+        self._next_warning = -math.inf
+        self.outcomes: Counter[Outcome] = Counter()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep connections to the endpoint until cancelled; nobody is asked before and afterwards."""
+        async with httpx.AsyncClient(
+            timeout=None,  # there is one for the whole of it
+            follow_redirects=False,
+            trust_env=False,
+            verify=ssl.create_default_context() if self._url.startswith("https:") else False,
+            limits=httpx.Limits(max_connections=MAX_REQUESTS, max_keepalive_connections=MAX_REQUESTS),
+            headers={
+                "User-Agent": f"cxfr-proxy/{__version__}",
+                "Accept": "text/plain, application/json",
+                "Accept-Encoding": "identity",
+            },
+            transport=self._transport,
+        ) as self._client:
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._client = None
+
+    async def find(self, user: str) -> None:
+        """Have it in ``assigned`` where that user (a bare JID) belongs, if the endpoint says so within the timeout.
+
+        On cancel the request is given up; who waits for the same one asks anew.
+        """
+        key = user_key(user)
+        if self._assigned.told_of(key) is not None or self._answers.knows(key):
+            return
+        asking = False
+        with trio.move_on_after(self._timeout) as scope:
+            while key in self._under_way:
+                await self._under_way[key].wait()
+            if self._answers.knows(key) or not self._may_ask():
+                return
+            asking = True
+            await self._ask_alone(key)
+        if asking and scope.cancelled_caught:
+            self._fail(f"no answer within {self._timeout:g} s")
+
+    def _may_ask(self) -> bool:
+        if self._failures_in_a_row < FAILURES_IN_A_ROW:
+            return True
+        # Once it has rested, one at a time may try.
+        return trio.current_time() >= self._rests_until and not self._under_way
+
+    async def _ask_alone(self, key: str) -> None:
+        client = self._client
+        if client is None:
+            return
+        ended = self._under_way[key] = trio.Event()
+        try:
+            async with self._room:
+                await self._ask(client, key)
+        except _Failure as exc:
+            self._fail(str(exc))
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
+            self._fail(type(exc).__name__)  # what it says may hold the URL, and so the user
+        finally:
+            del self._under_way[key]
+            ended.set()
+
+    async def _ask(self, client: httpx.AsyncClient, key: str) -> None:
+        url = self._url.replace("{jid}", quote(key, safe=""))
+        async with client.stream("GET", url) as response:
+            if response.status_code == httpx.codes.NOT_FOUND:
+                node = None
+            elif response.status_code == httpx.codes.OK:
+                node = _read_answer(await _body(response), response.headers.get("Content-Type", ""))
+            else:
+                raise _Failure(f"status {response.status_code}")
+        self._failures_in_a_row = 0
+        if node is not None and not self._known(node):
+            self.outcomes[Outcome.UNKNOWN_NODE] += 1
+            self._warn("a node that is not in the list")
+            node = None
+        else:
+            self.outcomes[Outcome.FOUND if node is not None else Outcome.NO_OPINION] += 1
+        self._answers.note(key, node)
+
+    def _fail(self, reason: str) -> None:
+        self.outcomes[Outcome.FAILED] += 1
+        self._failures_in_a_row += 1
+        self._rests_until = trio.current_time() + REST_SECONDS  # if it fails so often
+        self._warn(reason)
+
+    def _warn(self, reason: str) -> None:
+        """Once a while; the counts tell how often it was."""
+        now = trio.current_time()
+        if now >= self._next_warning:
+            self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
+            emit(
+                _log,
+                "lookup-failed",
+                level=logging.WARNING,
+                reason=reason,
+                failed=self.outcomes[Outcome.FAILED],
+                unknown=self.outcomes[Outcome.UNKNOWN_NODE],
+                answered=self.outcomes[Outcome.FOUND] + self.outcomes[Outcome.NO_OPINION],
+            )
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """To its end, be it too long: the timeout bounds that, and httpx has generators that want to be exhausted."""
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece[: MAX_ANSWER_BYTES + 1 - len(body)]
+    if len(body) > MAX_ANSWER_BYTES:
+        raise _Failure(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _read_answer(body: bytes, content_type: str) -> str | None:
+    """The node's name. Raises :class:`_Failure`, which never repeats what the answer holds."""
+    if content_type.partition(";")[0].strip().lower() == "application/json":
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError) as exc:
+            raise _Failure("an answer that is no JSON") from exc
+        if not isinstance(value, dict) or not isinstance(value.get("node", 0), str | None):
+            raise _Failure('an answer that is no object with a "node"')
+        name: str | None = value["node"]
+    else:
+        name = body.decode("ascii", "replace").strip()
+    if name is not None and (len(name) > MAX_NAME_CHARACTERS or not NAME.fullmatch(name)):
+        raise _Failure("an answer that is no node's name")
+    return name
