@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,11 @@ def test_a_password_is_refused_and_not_repeated(text: str) -> None:
         BACKENDS.parse(text)
     assert "CXFR_ETCD_PASSWORD" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_needs_neither_dns_nor_http() -> None:
+    """Whoever has a file does not pay for what others need, at start and in memory."""
+    names = "'httpx', 'dns', 'anyio'"
+    script = f"import sys, cxfr_proxy.process.server, cxfr_proxy.cli; print([n for n in ({names}) if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -127,13 +127,17 @@ class Etcd:
         await self.call("kv/compaction", {"revision": answer["header"]["revision"], "physical": True})
 
     async def require_login(self, user: str, password: str) -> None:
-        """That user, who may do everything, and nobody without a password from now on."""
-        await self.call("auth/role/add", {"name": "root"})
-        for name in ("root", user):
+        """That user, who may read and write below the prefix, and nobody without a password from now on."""
+        start = f"{PREFIX}/"
+        below = {"permType": "READWRITE", "key": _base64(start), "range_end": _base64(start[:-1] + "0")}
+        for role in ("root", "proxies"):
+            await self.call("auth/role/add", {"name": role})
+        await self.call("auth/role/grant", {"name": "proxies", "perm": below})
+        for name, role in (("root", "root"), (user, "proxies")):
             await self.call("auth/user/add", {"name": name, "password": password})
-            await self.call("auth/user/grant", {"user": name, "role": "root"})
+            await self.call("auth/user/grant", {"user": name, "role": role})
         await self.call("auth/enable", {})
-        self.token = (await self.call("auth/authenticate", {"name": user, "password": password}))["token"]
+        self.token = (await self.call("auth/authenticate", {"name": "root", "password": password}))["token"]
 
 
 def _base64(text: str) -> str:
