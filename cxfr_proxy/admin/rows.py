@@ -89,6 +89,8 @@ class NodeRow:
     connect_failures: int
     forged: int
     """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
+    priority: int = 0
+    """Nodes of the lowest number of which one can be used take users."""
 
 
 @dataclass(frozen=True, slots=True)

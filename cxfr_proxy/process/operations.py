@@ -225,6 +225,7 @@ class ProxyOperations:
             moved_away=counts.moved,
             connect_failures=counts.connect_failures,
             forged=counts.forged,
+            priority=node.spec.priority,
         )
 
     async def sessions(self) -> list[SessionRow]:

@@ -112,6 +112,8 @@ class Proxy:
         had.
         """
         await self._nodes.begin()
+        if self._service.stopping:
+            return  # etcd may take its time
         listeners = bind(self._config.listen)
         self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
         try:

@@ -167,6 +167,8 @@ class Supervisor:
         had, or no worker lives.
         """
         await self._nodes.begin()
+        if self._keeper.stopping:
+            return  # etcd may take its time
         workers = len(self.fleet.slots)
         self._sockets = bind_shared(self._config.listen, workers)
         self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
