@@ -39,6 +39,8 @@ class FakeEtcd:
     down: set[str] = field(default_factory=set)
     """Hosts."""
     delay: float = 0.0
+    watch_delay: float = 0.0
+    """Of changes, on their way."""
     deaf: bool = False
     answers: dict[str, httpx.Response | Callable[[Body], Body | None]] = field(default_factory=dict)
     keys: dict[str, Value] = field(default_factory=dict)
@@ -123,7 +125,7 @@ class FakeEtcd:
 
     def _kv(self, key: str) -> Body:
         value = self.keys[key]
-        return {"key": _base64(key), "value": _base64(value.value), "mod_revision": str(value.revision)}
+        return {"key": encoded(key), "value": encoded(value.value), "mod_revision": str(value.revision)}
 
     def _kv_txn(self, body: Body) -> Body:
         for condition in body["compare"]:
@@ -178,12 +180,14 @@ class _Watch(httpx.AsyncByteStream):
         if etcd.deaf:
             await trio.sleep_forever()
         while True:
+            changed = etcd.changed
             events = [self._event(*each) for each in etcd.history if each[0] >= self.next]
             self.next = etcd.revision + 1
             line = self._line({"events": [each for each in events if each is not None]})
+            await trio.sleep(etcd.watch_delay)
             yield line[:10]  # lines come in pieces
             yield line[10:]
-            await etcd.changed.wait()
+            await changed.wait()
             if self.host in etcd.down:
                 raise httpx.ReadError("the connection has ended")
 
@@ -193,13 +197,13 @@ class _Watch(httpx.AsyncByteStream):
     def _event(self, revision: int, key: str, value: str | None) -> Body | None:
         if not self.start <= key < self.end:
             return None
-        pair = {"key": _base64(key), "mod_revision": str(revision)}
+        pair = {"key": encoded(key), "mod_revision": str(revision)}
         if value is None:
             return {"type": "DELETE", "kv": pair}
-        return {"kv": {**pair, "value": _base64(value)}}
+        return {"kv": {**pair, "value": encoded(value)}}
 
 
-def _base64(text: str) -> str:
+def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 

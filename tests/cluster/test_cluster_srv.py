@@ -40,13 +40,13 @@ def specs(*records: SrvRecord, common: NodeSpec = COMMON) -> list[tuple[str, str
 
 def test_records_are_nodes() -> None:
     assert specs(
-        SrvRecord(20, 0, 5222, "c.example.org."),
+        SrvRecord(20, 7, 5222, "c.example.org."),
         SrvRecord(10, 30, 5222, "B.example.org."),
         SrvRecord(10, 10, 5300, "a.example.org."),
     ) == [
         ("a.example.org.5300", "a.example.org:5300", 85, 10),
         ("b.example.org", "b.example.org:5222", 256, 10),
-        ("c.example.org", "c.example.org:5222", 1, 20),
+        ("c.example.org", "c.example.org:5222", 256, 20),
     ]
 
 

@@ -213,7 +213,6 @@ async def test_a_proxy_that_stops_gives_its_share_back_at_once(tmp_path: Path) -
     async with world(tmp_path, "--transfer-rate", "40") as it:
         one, two = it.proxies
         await until(lambda: _is(it.rate(two), 20.0), "half of it")
-        await trio.sleep(5)  # so soon after coming nobody takes more than he has
         one.process.terminate()
         assert await one.ended() == 0
         began = trio.current_time()

@@ -8,8 +8,8 @@ come up to date, for a start, a revision that is compacted away, another endpoin
   second tells that etcd has gone; a key of our own that comes back by the watch tells that the watch lives.
 * *Orders* that are given here hold here at once, and are written. One that could not be is written when etcd is back,
   unless somebody else has changed the key meanwhile: then theirs holds (``order-overtaken``).
-* *Share*: a proxy's key has a lease. When that expires the others take its share; so for as long as a lease lasts after
-  coming back, a proxy takes no more than it had: others may not be back yet.
+* *Share*: a proxy's key has a lease. When that expires the others take its share; so for a while after coming back, a
+  proxy takes no more than it had: others may not be back yet.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import trio
 
 from cxfr_proxy.cluster.backends import PASSWORD_VARIABLE, EtcdBackends
 from cxfr_proxy.cluster.shared import Entry, Keys, Order, ProxyState, Section, share_of
-from cxfr_proxy.cluster.sources import Reading, Shared, Standing
+from cxfr_proxy.cluster.sources import LAST_RETRY_SECONDS, Reading, Shared, Standing
 from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacted, EtcdError, Gateway, Login
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
@@ -42,6 +42,8 @@ _REPORT_SECONDS: Final = 1.0
 """Between two times that a proxy tells how many clients it has to move."""
 _ECHO_SECONDS: Final = 20.0
 """The same where nothing has changed: what is written then has to come back by the watch."""
+_SETTLING_SECONDS: Final = LAST_RETRY_SECONDS + LEASE_SECONDS
+"""After etcd was away: by then everybody has tried again, with the time that an attempt takes."""
 _GOODBYE_SECONDS: Final = 1.0
 _LONGEST_PASSWORD: Final = 4096
 
@@ -103,7 +105,10 @@ class EtcdSource:
         """See :class:`~.Source`. Every endpoint is tried."""
         for left in reversed(range(self._gateway.endpoints)):
             try:
-                self._replace(*await self._gateway.range(self._prefix))
+                revision, entries = await self._gateway.range(self._prefix)
+                # While it was on its way the watch may have brought newer ones.
+                if revision >= self._revision or self.standing.lost_at is not None:
+                    self._replace(revision, entries)
                 break
             except EtcdError as exc:
                 if not left:
@@ -217,7 +222,8 @@ class EtcdSource:
         return failures[0]
 
     async def _connect(self) -> None:
-        self._settled_at = trio.current_time() + LEASE_SECONDS
+        if self.standing.lost_at is not None:
+            self._settled_at = trio.current_time() + _SETTLING_SECONDS
         self._replace(*await self._gateway.range(self._prefix))
         self._lease = await self._gateway.grant(LEASE_SECONDS)
         self._reported = (-math.inf, self._state)
@@ -248,6 +254,7 @@ class EtcdSource:
     def _replace(self, revision: int, entries: list[tuple[str, Entry]]) -> None:
         self._read_at = self._revision = revision
         self._keys.replace(entries)
+        self._arrived.unpark_all()
         self._tell(set(Section))
 
     def _take(self, changes: list[Change]) -> None:
