@@ -28,8 +28,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO, TypeVar
 
 import trio
 
@@ -40,6 +41,9 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process import control
 from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
 
+if TYPE_CHECKING:
+    from cxfr_proxy.cluster.nodes import NodeSpec
+    from cxfr_proxy.cluster.sources import Reading, Source
 T = TypeVar("T")
 
 OK: Final = 0
@@ -51,7 +55,7 @@ INTERRUPTED: Final = 130
 UNREAD: Final = 141
 """The same for SIGPIPE."""
 
-_USAGE: Final = "cxfr-proxy --backends FILE --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
+_USAGE: Final = "cxfr-proxy --backends FILE|URL --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
 _EPILOG: Final = (
     "cxfr-proxy COMMAND --help tells more about a command; docs/configuration.md gives the reason for each default."
 )
@@ -157,7 +161,7 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
 
 
 def _add_check(commands: _Commands[_Parser]) -> None:
-    text = "check the settings, the nodes file and the user map, and show every fault"
+    text = "check the settings, the nodes and the user map, and show every fault"
     parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="check")
     _add_config(parser)
@@ -264,11 +268,12 @@ def _serve(config: Config) -> int:
 def _check(config: Config) -> int:
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
-    from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
+    from cxfr_proxy.cluster.sources import open_source
+    from cxfr_proxy.cluster.sources.file import UserMapFile
 
-    nodes = _read(NodesFile(config.backends, targets=config.redirection).load)
+    nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
     if nodes is not None:
-        print(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults")
+        print(cli_tables.clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
     if config.user_map is None:
         return OK if nodes is not None else FAULTS
     listed = _read(UserMapFile(config.user_map).load)
@@ -287,6 +292,22 @@ def _read(load: Callable[[], T]) -> T | None:
         for error in getattr(exc, "errors", (exc,)):
             print(cli_tables.clean(str(error)))
         return None
+
+
+def _read_nodes(source: Source) -> Sequence[NodeSpec]:
+    """Once. A reading with faults, which a proxy would make the best of, is none."""
+    from cxfr_proxy.cluster.words import FileFaults
+
+    async def read() -> Reading:
+        try:
+            return await source.read()
+        finally:
+            await source.aclose()
+
+    reading = trio.run(read)
+    if reading.faults:
+        raise FileFaults(map(ConfigError, reading.faults))
+    return reading.specs
 
 
 def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:

@@ -118,6 +118,22 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("DEATHS", "deaths", right=True),
         Column("HUNG", "hung", right=True),
     ),
+    "source": (
+        Column("SOURCE", "source"),
+        Column("STATE", "state"),
+        Column("LOST FOR", "lost_seconds", duration, right=True),
+        Column("NODES", "nodes", right=True),
+        Column("PROXIES", "proxies", right=True),
+        Column("RATE", "rate", lambda value: f"{value:.3g}/s" if isinstance(value, int | float) else "-", right=True),
+        Column("PENDING", "pending", right=True),
+        Column("REASON", "reason"),
+    ),
+    "proxies": (
+        Column("PROXY", "name"),
+        Column("THIS", "own"),
+        Column("SESSIONS", "sessions", right=True),
+        Column("TO MOVE", "to_move", right=True),
+    ),
 }
 """What ``show`` can show, by the name it is asked for."""
 

@@ -36,7 +36,7 @@ from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
+from cxfr_proxy.kinds import Backends, ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
 from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 
 __all__ = [
@@ -276,12 +276,14 @@ class Limits:
 class Config:
     """The settings of one proxy. ``None`` is explained where it may stand."""
 
-    backends: Path | None = setting(
+    backends: Backends | None = setting(
         Group.SERVING,
-        cast("Kind[Path | None]", kinds.PATH),
+        cast("Kind[Backends | None]", kinds.BACKENDS),
         None,
-        "file that names the nodes, one a line",
-        "There is no sensible guess. `check` reads the file and says what is wrong with it.",
+        "where the nodes come from: a file that names them, one a line; SRV records, as in "
+        "dns+srv://[SERVER/]_xmpp-client._tcp.example.org; or etcd, which several proxies share, as in "
+        "etcd://[USER@]HOST[:PORT][,HOST...]/PREFIX, by TLS etcds://",
+        "There is no sensible guess. `check` reads them and says what is wrong.",
         shown="none: required to serve",
     )
     """``None`` in every command that doesn't serve."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
@@ -25,6 +26,9 @@ from cxfr_proxy.cluster.words import Word
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.units import read_quantity, read_seconds
 from cxfr_proxy.xmpp import jid
+
+Backends = Path | SrvBackends | EtcdBackends
+"""Where the nodes come from: a file, or what a URL names."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -208,6 +212,10 @@ def _read_path(text: str) -> Path:
     return Path(text)
 
 
+def _read_backends(text: str) -> Backends:
+    return parse_url(text) if "://" in text else _read_path(text)
+
+
 def _read_domain(text: str) -> str:
     """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant."""
     domain = text.removesuffix(".").lower()
@@ -266,6 +274,7 @@ def one_of(enum: type[E]) -> Kind[E]:
 
 
 PATH: Final = Kind("a file's path", "FILE", _read_path)
+BACKENDS: Final[Kind[Backends]] = Kind("a file's path or a URL", "FILE|URL", _read_backends)
 LISTEN: Final = Kind(
     "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
     "ADDRESS:PORT",

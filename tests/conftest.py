@@ -12,11 +12,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from cxfr_proxy.relay import engine
 from cxfr_proxy.xmpp import framing
 
 engine.use_from_environment()
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell makes what it starts in the background ignore it, and commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

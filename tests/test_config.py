@@ -211,7 +211,7 @@ def test_flags_win_over_the_file() -> None:
         ("\n\nmax-depth = 7", "proxy.toml:3: max-depth: expected a whole number of at least 8, found '7'"),
         ("max-depth = true", "proxy.toml:1: max-depth: expected a whole number of at least 8, found True"),
         ("max-depth = [9]", "proxy.toml:1: max-depth: expected a whole number of at least 8, found a list"),
-        ("backends = 1979-05-27", "proxy.toml:1: backends: expected a file's path, found 1979-05-27"),
+        ("backends = 1979-05-27", "proxy.toml:1: backends: expected a file's path or a URL, found 1979-05-27"),
         ("max-depth = ", "proxy.toml:1: Invalid value"),
         ("max-depth = 9\nmax-depth = x\n", "proxy.toml:2:13: Invalid value"),
         ('a = "', "proxy.toml:1: Unterminated string"),

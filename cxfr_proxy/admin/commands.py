@@ -25,10 +25,12 @@ from cxfr_proxy.admin.rows import (
     NodeRow,
     PinRow,
     Progress,
+    ProxyRow,
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
     SessionRow,
+    SourceRow,
     TransferRow,
     WorkerRow,
 )
@@ -61,6 +63,10 @@ class Operations(Protocol):
     def undrain(self, node: str) -> None:
         """Stop a drain and place clients on ``node`` again. Nothing if it isn't drained. Raises like
         :meth:`drain`."""
+
+    def caveat(self) -> str | None:
+        """What an operator has to know who has just given an order for all proxies: that only this one has heard it,
+        say. ``None``: nothing."""
 
     def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         """Progress about five times a second, and once more on the end; then it stops by itself.
@@ -118,6 +124,12 @@ class Operations(Protocol):
 
     async def workers(self) -> list[WorkerRow]:
         """The processes that serve clients, by number; both of a number while one takes over from the other."""
+
+    async def source(self) -> list[SourceRow]:
+        """Where the nodes come from: one row."""
+
+    async def proxies(self) -> list[ProxyRow]:
+        """The proxies that share their nodes with this one, which is among them."""
 
     async def reload(self) -> str:
         """Read nodes, user map and certificates again; what was done, in one sentence.
@@ -217,7 +229,7 @@ async def _drain(operations: Operations, arguments: Arguments, report: Report) -
         return await operations.plan_drain(node, **terms)
     operations.drain(node, **terms)
     if not arguments["wait"]:
-        return Message(f"{node} is being drained")
+        return _message(operations, f"{node} is being drained")
     last: DrainProgress | None = None
     async with aclosing(operations.wait_drained(node)) as rows:
         async for last in rows:
@@ -230,25 +242,32 @@ async def _drain(operations: Operations, arguments: Arguments, report: Report) -
 async def _undrain(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     node = cast("str", arguments["node"])
     operations.undrain(node)
-    return Message(f"{node} takes clients again")
+    return _message(operations, f"{node} takes clients again")
+
+
+def _message(operations: Operations, done: str) -> Message:
+    caveat = operations.caveat()
+    return Message(f"{done} ({caveat})" if caveat is not None else done)
 
 
 async def _abort(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     node = cast("str", arguments["node"])
     operations.abort(node)
-    return Message(f"the drain of {node} is stopped; who is there stays, and nobody new comes")
+    return _message(operations, f"the drain of {node} is stopped; who is there stays, and nobody new comes")
 
 
 async def _pin(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     user, node = cast("str", arguments["jid"]), cast("str", arguments["node"])
     operations.pin(user, node)
-    return Message(f"{user} is placed on {node} from now on; who is online elsewhere stays there (show pins)")
+    return _message(
+        operations, f"{user} is placed on {node} from now on; who is online elsewhere stays there (show pins)"
+    )
 
 
 async def _unpin(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     user = cast("str", arguments["jid"])
     operations.unpin(user)
-    return Message(f"{user} is placed like everybody else again")
+    return _message(operations, f"{user} is placed like everybody else again")
 
 
 async def _rebalance(operations: Operations, arguments: Arguments, report: Report) -> Answer:
@@ -305,6 +324,8 @@ _VIEWS: Final[Mapping[str, Callable[[Operations], Awaitable[Answer]]]] = {
     "transfers": lambda operations: operations.transfers(),
     "pins": lambda operations: operations.pins(),
     "workers": lambda operations: operations.workers(),
+    "source": lambda operations: operations.source(),
+    "proxies": lambda operations: operations.proxies(),
 }
 
 _NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", kinds.TEXT.read), positional=True)

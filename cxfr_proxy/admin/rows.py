@@ -13,7 +13,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class DrainProgress:
     """How far a drain has come. ``asked`` counts clients told to move, each once; ``moved``, ``refused``,
-    ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node."""
+    ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node, also of
+    other proxies that share it, whose moves are not among the counts."""
 
     node: str
     total: int
@@ -144,6 +145,8 @@ class NodeRow:
     check_seconds_ago: float | None = None
     ramp: float = 1.0
     """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
+    priority: int = 0
+    """Nodes of the lowest number of which one can be used take users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +226,37 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRow:
+    """Where the nodes come from. ``state`` is ``well``, or ``lost`` while it can't be reached; then everything is as it
+    was last."""
+
+    source: str
+    state: str
+    lost_seconds: float | None
+    reason: str | None
+    """Why it can't be reached; ``None`` while it can."""
+    nodes: int
+    proxies: int | None
+    """That share it, this one among them; ``None`` where nothing is shared."""
+    rate: float
+    """Clients per second that this proxy may move: its share, where several proxies have one rate."""
+    pending: int
+    """Orders that the others haven't heard of yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRow:
+    """One of the proxies that share their nodes, as it has said of itself. ``to_move``: its clients that are to be
+    moved now."""
+
+    name: str
+    own: bool
+    """It is the one that answers."""
+    sessions: int
+    to_move: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """The answer of a command that has no rows."""
 
@@ -239,4 +273,6 @@ Answer = (
     | list[TransferRow]
     | list[PinRow]
     | list[WorkerRow]
+    | list[SourceRow]
+    | list[ProxyRow]
 )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -143,6 +143,8 @@ class NodeSpec:
     """``None``: the client is told to reconnect to the domain, and comes back here."""
     weight: int = 1
     """Its share of users against the other nodes', 0 to 256; 0 takes no new users and keeps those it has."""
+    priority: int = 0
+    """Users are placed on the nodes of the lowest number of which one can be used; the others stand by."""
     tls: NodeTls = NodeTls.NONE
     ca: str | None = None
     """Path of the certificates the node's is verified against; ``None`` means the system's."""
@@ -181,6 +183,8 @@ class NodesFileError(FileFaults):
 
 MAX_WEIGHT: Final = 256
 """HAProxy's, so that numbers can be carried over."""
+MAX_PRIORITY: Final = 65535
+"""That of an SRV record (RFC 2782)."""
 MAX_SESSIONS: Final = 10_000_000
 """More than any node holds; a typing error otherwise."""
 MAX_COUNT: Final = 1000
@@ -326,13 +330,14 @@ def _domains(word: Word) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class Option:
     """A row of the options' table. ``expects`` says how a value looks, for messages and documentation; ``read``
-    makes of a spec the same spec with the option set.
+    makes of a spec the same spec with the option set. ``single``: it means something for one node, not for many.
     """
 
     expects: str
     read: Callable[[NodeSpec, Word], NodeSpec]
     needs_tls: bool = False
     needs_check: bool = False
+    single: bool = False
 
 
 _A_TIME: Final = "a time like 2, 2s, 500ms or 1m"
@@ -344,10 +349,17 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "public": Option(
             "host, host:port or [ipv6]:port",
             lambda spec, value: replace(spec, public=read_public_address(value)),
+            single=True,
         ),
         "weight": Option(
             f"a whole number from 0 to {MAX_WEIGHT}",
             lambda spec, value: replace(spec, weight=_number(value, 0, MAX_WEIGHT, "a whole number")),
+            single=True,
+        ),
+        "priority": Option(
+            f"a whole number from 0 to {MAX_PRIORITY}",
+            lambda spec, value: replace(spec, priority=_number(value, 0, MAX_PRIORITY, "a whole number")),
+            single=True,
         ),
         "tls": Option(_one_of(NodeTls), lambda spec, value: replace(spec, tls=_choice(NodeTls, value))),
         "ca": Option("an absolute path", lambda spec, value: replace(spec, ca=_path(value)), needs_tls=True),
@@ -387,7 +399,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             needs_check=True,
         ),
         "slowstart": Option(_A_TIME, lambda spec, value: replace(spec, slowstart=_seconds(value, 0.0))),
-        "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value))),
+        "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value)), single=True),
     }
 )
 """Every option of a node's line, by the name it has there."""
@@ -416,6 +428,44 @@ def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tu
     if faults:
         raise NodesFileError(faults)
     return tuple(specs)
+
+
+def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYWHERE) -> NodeSpec:
+    """Read one node that is kept under its name: ``text`` is its line without it. ``place`` is where, for messages.
+
+    Raises :class:`NodesFileError`.
+    """
+    words = [Word(name, place, 1, 1), *words_of(text, place, 1)]
+    spec, faults = _read_node(words, {})
+    faults += _target_faults(spec, words, targets)
+    if faults:
+        raise NodesFileError(faults)
+    return spec
+
+
+def parse_common(options: Iterable[str], place: str) -> NodeSpec:
+    """A node without name and address that has these options (``key=value`` each), for others to be made of.
+
+    ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options that are one node's.
+    """
+    words = [Word(option, place, 1, 1) for option in options]
+    spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), words)
+    for word in words:
+        key = word.text.partition("=")[0]
+        if key in OPTIONS and OPTIONS[key].single:
+            faults.append(word.fault(f"{key}= is for one node, and these options are for all"))
+    if faults:
+        raise NodesFileError([ConfigError(fault.message, file=place) for fault in faults])
+    return spec
+
+
+def parse_address(text: str, place: str) -> Address:
+    """``host:port`` as others than an operator write it. Raises :class:`ConfigError`."""
+    word = Word(text, place, 1, 1)
+    host, port = _host_port(word, zone=False)
+    if port is None:
+        raise word.expected("host:port")
+    return Address(host, port)
 
 
 _NO_ADDRESS: Final = UnixAddress("/")

@@ -100,6 +100,8 @@ class Placement:
                 ranked = rank(None, candidates, sessions)
             case Policy.FIRST_AVAILABLE:
                 ranked = candidates
+        # Those that stand by are last, and so are tried where none of the others can be reached.
+        ranked = sorted(ranked, key=lambda node: node.spec.priority)
         name = self._assigned(user) if user is not None else None
         return sorted(ranked, key=lambda node: (is_full(node, sessions), node.name != name))
 

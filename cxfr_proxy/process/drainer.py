@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.process.announce import say_of_drain
 from cxfr_proxy.process.fleet import Fleet
-from cxfr_proxy.session.drain_stages import Stage
+from cxfr_proxy.session.drain_stages import Schedule, Stage
 from cxfr_proxy.session.mover_drains import Drain, Drains, Rate
 
 
@@ -31,6 +31,17 @@ class FleetDrainer:
     def rate(self) -> float:
         return self._rate.now
 
+    @property
+    def share(self) -> float:
+        return self._rate.share
+
+    def set_share(self, share: float) -> None:
+        self._rate.set_share(share)
+
+    @property
+    def to_move(self) -> int:
+        return sum(link.wanted[2] for link in self._fleet)
+
     def stage(self, node: str) -> Stage:
         """What workers need to know of it; of no drain, that there is no reason to wait for anything."""
         drain = self.drains.get(node)
@@ -41,6 +52,11 @@ class FleetDrainer:
     ) -> None:
         self._cluster.get(node)
         self._drains.begin(node, grace=grace, deadline=deadline, rate=rate)
+        self._changed()
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
+        self._cluster.get(node)
+        self._drains.adopt(node, schedule, rate)
         self._changed()
 
     def abort(self, node: str) -> None:

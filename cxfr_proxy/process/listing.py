@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 class UserList:
     """Keeps ``assigned.listed`` as the file has it; ``None``: there is no file, and nothing to be done.
 
-    Reads it first in the constructor, which raises :class:`ConfigError`. ``changed`` is called after each reading.
+    Reads it first in the constructor, which raises :class:`ConfigError`; what there is to say of it waits for
+    :meth:`watch`, when there are nodes. ``changed`` is called after each reading.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class UserList:
 
     async def watch(self) -> None:
         """Follow the file until cancelled; what is bad in it goes to the log."""
+        if self._file is not None:
+            self._say()
         while self._file is not None:
             with self._waiting:
                 await self._file.wait_changed()
@@ -73,16 +76,20 @@ class UserList:
         if self._file is not None:
             async with self._reading:
                 self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
+                self._say()
 
     def _take_over(self, listed: UserMap) -> None:
         self._assigned.listed = listed
         self.version += 1
+        self._changed()
+
+    def _say(self) -> None:
+        listed = self._assigned.listed
         emit(_log, "user-map", users=len(listed), nodes=len(listed.nodes))
         unknown = [name for name in listed.nodes if name not in self._cluster]
         if unknown:
             shown = ",".join(unknown[:_SHOWN_NODES])
             emit(_log, "user-map-unknown-nodes", level=logging.WARNING, nodes=shown, count=len(unknown))
-        self._changed()
 
     def pieces(self) -> Iterator[Listed]:
         """What workers are told of it."""

@@ -1,17 +1,22 @@
-"""Keeping the live list of nodes as the file has it, and what follows for drains."""
+"""Keeping the live list of nodes as its source has it, and what follows for drains."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
+import trio
+
 from cxfr_proxy.cluster.members import Changes, Cluster
-from cxfr_proxy.cluster.sources.file import NodesFile
+from cxfr_proxy.cluster.shared import Order
+from cxfr_proxy.cluster.sources import Reading, Source
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.session.drain_stages import Schedule
 from cxfr_proxy.session.mover_drains import Drain
 
 _log = logging.getLogger(__name__)
@@ -24,11 +29,25 @@ class Drainer(Protocol):
     def drains(self) -> dict[str, Drain]: ...
 
     @property
-    def rate(self) -> float: ...
+    def rate(self) -> float:
+        """Clients a second, of all proxies that share them."""
+
+    @property
+    def share(self) -> float:
+        """Of the rate, this proxy's: 0 to 1."""
+
+    @property
+    def to_move(self) -> int:
+        """Sessions that wait for being moved."""
+
+    def set_share(self, share: float) -> None: ...
 
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
     ) -> None: ...
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
+        """As :meth:`drain`, or without ``schedule`` as :meth:`abort`, because another proxy was told so."""
 
     def abort(self, node: str) -> None: ...
 
@@ -42,33 +61,58 @@ class Drainer(Protocol):
 
 
 class NodeList:
-    """``changed`` is called after each reading, when the list is as it should be."""
+    """``obey`` is called with the orders of each reading, ``changed`` after each, when the list is as it should be."""
 
     def __init__(
         self,
-        file: NodesFile,
+        source: Source,
         cluster: Cluster,
         drainer: Drainer,
         dialer: Dialer,
         checks: Checks,
+        obey: Callable[[Mapping[str, Order]], None] = lambda orders: None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._file = file
+        self._source = source
         self._cluster = cluster
         self._drainer = drainer
         self._dialer = dialer
         self._checks = checks
+        self._obey = obey
         self._changed = changed
+        self._asked = trio.Event()
+
+    async def begin(self) -> None:
+        """The first reading. Raises :class:`ConfigError`."""
+        reading = await self._source.read()
+        self._dialer.check_files(reading.specs)
+        self._cluster.apply(reading.specs)
+        for node in self._cluster:
+            self._checks.follow(node)
+        self._obey(reading.orders)
 
     async def watch(self) -> None:
-        """Follow the file until cancelled."""
-        while True:
-            await self._file.wait_changed()
-            attempt("nodes-file", self.reload)
+        """Follow the source until cancelled; what was bad is logged, and everything stays as it was."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_when_asked)
+            while True:
+                with logged("nodes"):
+                    self._take(await self._source.next_reading())
 
-    def reload(self) -> Changes:
+    async def _read_when_asked(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked = trio.Event()
+            with logged("nodes"):
+                await self.reload_as_asked()
+
+    def ask(self) -> None:
+        """As :meth:`reload_as_asked`, soon; errors go to the log."""
+        self._asked.set()
+
+    def _take(self, reading: Reading) -> Changes:
         """Raises :class:`ConfigError`, and then nothing has changed."""
-        specs = self._file.load()
+        specs = reading.specs
         self._dialer.forget()
         self._dialer.check_files(specs)
         changes = self._cluster.apply(specs)
@@ -89,6 +133,7 @@ class NodeList:
                 self._drainer.undrain(node.name)
         for name in changes.emptied:
             self._drainer.drain(name)
+        self._obey(reading.orders)
         self._drainer.look_again()
         self.forget_empty()
         self._changed()
@@ -101,9 +146,12 @@ class NodeList:
                 self._cluster.forget(node.name)
                 self._drainer.undrain(node.name)
 
-    def reload_as_asked(self) -> str:
-        """As :meth:`reload`, because an operator said so; the answer: what has changed."""
-        changes = self.reload()
+    async def reload_as_asked(self) -> str:
+        """Read it now, because an operator said so; the answer: what has changed.
+
+        Raises :class:`ConfigError`, and then nothing has changed.
+        """
+        changes = self._take(await self._source.read())
         emit(_log, "reloaded", nodes=len(self._cluster))
         parts = [
             f"{len(names)} {word}"
@@ -113,10 +161,11 @@ class NodeList:
         return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'}), certificates read again"
 
 
-def attempt(what: str, action: Callable[[], object]) -> None:
-    """Do it; what was bad is logged, and everything stays as it was."""
+@contextmanager
+def logged(what: str) -> Iterator[None]:
+    """What is bad within is logged."""
     try:
-        action()
+        yield
     except ConfigError as exc:
         for error in getattr(exc, "errors", (exc,)):
             emit(_log, "reload-failed", level=logging.ERROR, what=what, error=str(error))

@@ -16,10 +16,12 @@ from cxfr_proxy.admin.rows import (
     PinRow,
     PlannedMove,
     PlannedTarget,
+    ProxyRow,
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
     SessionRow,
+    SourceRow,
     TransferRow,
     WorkerRow,
 )
@@ -35,6 +37,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.mover_planner import planned_moves
@@ -104,6 +107,7 @@ class ProxyOperations:
         timeouts: Timeouts,
         reloader: Callable[[], Awaitable[str]],
         *,
+        sharing: Sharing,
         pins: Pins,
         restarts: Restarts | None = None,
     ) -> None:
@@ -112,6 +116,7 @@ class ProxyOperations:
         self._drainer = drainer
         self._rebalances = rebalances
         self._reloader = reloader
+        self._sharing = sharing
         self._pins = pins
         self._restarts = restarts
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
@@ -124,6 +129,7 @@ class ProxyOperations:
         _check_times(grace, deadline)
         listed.set_wish(Wish.DRAIN)
         self._drainer.drain(node, grace=grace, deadline=deadline, rate=rate)
+        self._sharing.tell(node)
 
     async def plan_drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
@@ -131,7 +137,7 @@ class ProxyOperations:
         self._cluster.get(node)
         _check_times(grace, deadline)
         plan = await self._sessions.plan(node)
-        rate = rate if rate is not None else self._drainer.rate
+        rate = (rate if rate is not None else self._drainer.rate) * self._drainer.share
         targets = [
             PlannedTarget(each.name, plan.targets[each.name]) for each in self._cluster if each.name in plan.targets
         ]
@@ -151,15 +157,20 @@ class ProxyOperations:
         if node not in self._drainer.drains:
             raise ConfigError(f"node '{node}' is not being drained")
         self._drainer.abort(node)
+        self._sharing.tell(node)
 
     def undrain(self, node: str) -> None:
         listed = self._cluster.get(node)
         if listed.removed:
-            raise ConfigError(f"node '{node}' is no longer in the nodes file; put its line back first")
+            raise ConfigError(f"node '{node}' is no longer listed; put it back first")
         listed.set_wish(Wish.READY)
         self._drainer.undrain(node)
         self._drainer.look_again()
+        self._sharing.tell(node)
         emit(_log, "undrain", node=node, sessions=self._drainer.left(node))
+
+    def caveat(self) -> str | None:
+        return self._sharing.caveat
 
     async def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         self._cluster.get(node)
@@ -177,7 +188,8 @@ class ProxyOperations:
     def _progress(self, drain: Drain) -> DrainProgress:
         counts = self._sessions.of_node(drain.node)
         moved = counts.moved - drain.moved_before
-        left, awaited = self._drainer.left(drain.node), self._drainer.awaited(drain.node)
+        awaited, elsewhere = self._drainer.awaited(drain.node), self._sharing.left_elsewhere(drain.node)
+        left = self._drainer.left(drain.node) + (elsewhere or 0)
         overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
         undrained = self._drainer.drains.get(drain.node) is not drain
         aborted = drain.stage is Stage.ABORTED
@@ -190,8 +202,8 @@ class ProxyOperations:
             silent=counts.silent - drain.silent_before,
             failed=counts.failed - drain.failed_before,
             left=left,
-            finished=not (left or awaited) or overdue or undrained or aborted,
-            waiting_reason="the drain was called off" if undrained else drain.reason,
+            finished=not (left or awaited or elsewhere is None) or overdue or undrained or aborted,
+            waiting_reason="the drain was called off" if undrained else drain.reason or _not_all(elsewhere),
         )
 
     def pin(self, user: str, node: str) -> None:
@@ -200,10 +212,12 @@ class ProxyOperations:
         if not listed.spec.serves(domain_key(domain)):
             raise ConfigError(f"node '{node}' does not serve {domain}: its domain= is {','.join(listed.spec.domain)}")
         self._pins.pin(user, node)
+        self._sharing.tell_pin(user, node)
 
     def unpin(self, user: str) -> None:
         if not self._pins.unpin(user):
             raise ConfigError(f"{user} has no pin (show pins)")
+        self._sharing.tell_pin(user, None)
 
     async def pins(self) -> list[PinRow]:
         if not self._pins.nodes:
@@ -278,6 +292,14 @@ class ProxyOperations:
         await self._sessions.refresh()
         return self._sessions.worker_rows()
 
+    async def source(self) -> list[SourceRow]:
+        await trio.lowlevel.checkpoint()
+        return [self._sharing.source_row()]
+
+    async def proxies(self) -> list[ProxyRow]:
+        await trio.lowlevel.checkpoint()
+        return self._sharing.proxy_rows()
+
     async def reload(self) -> str:
         return await self._reloader()
 
@@ -301,6 +323,10 @@ class ProxyOperations:
 
 def _check_text(check: CheckResult) -> str:
     return f"ok {check.seconds * 1000:.0f} ms" if check.text == "ok" else check.text
+
+
+def _not_all(elsewhere: int | None) -> str | None:
+    return "other proxies have not said yet that they empty it" if elsewhere is None else None
 
 
 def _check_times(grace: float | None, deadline: float | None) -> None:
@@ -372,6 +398,7 @@ def node_row(node: Node, counts: NodeCounts) -> NodeRow:
         check=_check_text(check) if check is not None else None,
         check_seconds_ago=now - check.at if check is not None else None,
         ramp=node.ramp,
+        priority=node.spec.priority,
     )
 
 

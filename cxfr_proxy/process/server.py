@@ -20,7 +20,8 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
-from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
+from cxfr_proxy.cluster.sources import open_source
+from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.config import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -30,7 +31,7 @@ from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.listing import UserList
-from cxfr_proxy.process.nodelist import NodeList, attempt
+from cxfr_proxy.process.nodelist import NodeList, logged
 from cxfr_proxy.process.operations import (
     ONE_PROCESS,
     ProxyOperations,
@@ -41,6 +42,7 @@ from cxfr_proxy.process.operations import (
     transfer_rows,
 )
 from cxfr_proxy.process.service import Service, new_assigned
+from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
@@ -61,7 +63,7 @@ _log = logging.getLogger(__name__)
 
 
 class Proxy:
-    """One proxy. Reading the configuration's files happens in the constructor, which raises :class:`ConfigError`.
+    """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
 
     ``operations`` is what an operator can do with it; ``addresses`` are the clients' sockets once it runs.
     """
@@ -70,15 +72,13 @@ class Proxy:
         config.check_serving()
         assert config.backends is not None
         self._config = config
-        file = NodesFile(config.backends, targets=config.redirection)
-        specs = file.load()
-        self._cluster = Cluster(specs)
+        source = open_source(config.backends, config.redirection)
+        self._cluster = Cluster()
         self.registry = Registry(
             redirect_window=config.redirect_window, support=Support(config.cxfr_allow, config.cxfr_deny)
         )
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
         self._dialer = Dialer(config.timeouts, config.limits)
-        self._dialer.check_files(specs)
         self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
         self._checks = Checks(
             self._cluster,
@@ -105,7 +105,15 @@ class Proxy:
             counts_of=self._rebalance_counts,
             report=say_of_rebalance,
         )
-        self._nodes = NodeList(file, self._cluster, self._mover, self._dialer, self._checks)
+        self._sharing = Sharing(
+            source,
+            self._cluster,
+            self._mover,
+            pins=self._assigned.pins,
+            sessions=self.registry.__len__,
+            usual_rate=config.transfer_rate,
+        )
+        self._nodes = NodeList(source, self._cluster, self._mover, self._dialer, self._checks, obey=self._sharing.obey)
         self._service = Service(
             config,
             cluster=self._cluster,
@@ -127,6 +135,7 @@ class Proxy:
             self._rebalances,
             config.timeouts,
             self.reload,
+            sharing=self._sharing,
             pins=self._assigned.pins,
         )
 
@@ -135,13 +144,18 @@ class Proxy:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
 
-        Raises :class:`ConfigError`, alone or in an exception group, where a socket can't be had.
+        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read or a socket can't be
+        had.
         """
+        await self._nodes.begin()
+        if self._service.stopping:
+            return  # etcd may take its time
         listeners = bind(self._config.listen)
         self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
+                services.start_soon(self._sharing.run)
                 services.start_soon(self._users.watch)
                 services.start_soon(self._checks.run)
                 services.start_soon(self._rebalances.watch)
@@ -175,16 +189,16 @@ class Proxy:
     async def reload(self) -> str:
         """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
         it was."""
-        await trio.lowlevel.checkpoint()
         self._certificates.reload()
-        done = self._nodes.reload_as_asked()
+        done = await self._nodes.reload_as_asked()
         await self._users.reload()
         return done
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        attempt("certificates", self._certificates.reload)
-        attempt("nodes-file", self._nodes.reload_as_asked)
+        with logged("certificates"):
+            self._certificates.reload()
+        self._nodes.ask()
         self._users.reload_soon()
 
     def restart_on_signal(self) -> None:

@@ -32,7 +32,8 @@ import trio
 from cxfr_proxy.admin import commands
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
+from cxfr_proxy.cluster.sources import open_source
+from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.config import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -74,9 +75,10 @@ from cxfr_proxy.process.messages import (
     Transferred,
     Want,
 )
-from cxfr_proxy.process.nodelist import NodeList, attempt
+from cxfr_proxy.process.nodelist import NodeList, logged
 from cxfr_proxy.process.operations import ProxyOperations
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
@@ -98,8 +100,8 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """One proxy of several processes; as :class:`~.server.Proxy` otherwise.
 
-    ``addresses`` are the clients' sockets once it runs. Reading the configuration's files happens in the constructor,
-    which raises :class:`ConfigError`.
+    ``addresses`` are the clients' sockets once it runs. Certificates are read in the constructor, which raises
+    :class:`ConfigError`; nodes by :meth:`run`.
     """
 
     def __init__(self, config: Config, launcher: Launch = launch) -> None:
@@ -107,9 +109,8 @@ class Supervisor:
         assert config.backends is not None
         self._config = config
         self._launch = launcher
-        file = NodesFile(config.backends, targets=config.redirection)
-        specs = file.load()
-        self._cluster = Cluster(specs)
+        source = open_source(config.backends, config.redirection)
+        self._cluster = Cluster()
         self._assigned = Assigned(Pins(told=self._tell_pin))
         self._listed = trio.Event()
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
@@ -120,7 +121,6 @@ class Supervisor:
         pem = self._development.encode() if self._development is not None else None
         self._certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=pem)
         self._dialer = Dialer(config.timeouts, config.limits)
-        self._dialer.check_files(specs)
         self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
         self._checks = Checks(
             self._cluster,
@@ -148,7 +148,23 @@ class Supervisor:
         self._rebalances = Rebalances(
             rate, tell=self._tell_rebalancing, counts_of=self.fleet.rebalance_counts, report=say_of_rebalance
         )
-        self._nodes = NodeList(file, self._cluster, self._drainer, self._dialer, self._checks, self.tell_nodes)
+        self._sharing = Sharing(
+            source,
+            self._cluster,
+            self._drainer,
+            pins=self._assigned.pins,
+            sessions=lambda: self.fleet.sessions,
+            usual_rate=config.transfer_rate,
+        )
+        self._nodes = NodeList(
+            source,
+            self._cluster,
+            self._drainer,
+            self._dialer,
+            self._checks,
+            obey=self._sharing.obey,
+            changed=self.tell_nodes,
+        )
         self._sockets: list[list[socket.socket]] = []
         self._reported = trio.Event()
         self.addresses: list[tuple[str, int]] = []
@@ -159,6 +175,7 @@ class Supervisor:
             self._rebalances,
             config.timeouts,
             self.reload,
+            sharing=self._sharing,
             pins=self._assigned.pins,
             restarts=self._restarts,
         )
@@ -168,14 +185,19 @@ class Supervisor:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
 
-        Raises :class:`ConfigError`, alone or in an exception group, where a socket can't be had or no worker lives.
+        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
+        had, or no worker lives.
         """
+        await self._nodes.begin()
+        if self._keeper.stopping:
+            return  # etcd may take its time
         workers = len(self.fleet.slots)
         self._sockets = bind_shared(self._config.listen, workers)
         self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
         try:
             async with trio.open_nursery() as services:
                 services.start_soon(self._nodes.watch)
+                services.start_soon(self._sharing.run)
                 services.start_soon(self._users.watch)
                 services.start_soon(self._tell_listed)
                 services.start_soon(self._checks.run)
@@ -352,7 +374,7 @@ class Supervisor:
         it was."""
         self._certificates.reload()
         try:
-            done = self._nodes.reload_as_asked()
+            done = await self._nodes.reload_as_asked()
         finally:
             errors = await self.fleet.reload_certificates()
         if errors:
@@ -362,8 +384,9 @@ class Supervisor:
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        attempt("certificates", self._reload_certificates)
-        attempt("nodes-file", self._nodes.reload_as_asked)
+        with logged("certificates"):
+            self._reload_certificates()
+        self._nodes.ask()
         self._users.reload_soon()
 
     def restart_on_signal(self) -> None:

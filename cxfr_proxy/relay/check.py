@@ -129,6 +129,10 @@ class Checks:
             for watch in self._watches.values():
                 watch.wake.set()
 
+    def follow(self, node: Node) -> None:
+        """A node of the first list: to be used until it was seen to be down."""
+        self._watch_of(node)
+
     def expect(self, node: Node) -> None:
         """A node that has just appeared: not to be used before it was seen, which is tried at once."""
         self._add(_Watch(node, new=True))

@@ -66,6 +66,14 @@ class Schedule:
             self.deadline if deadline is None else now + deadline,
         )
 
+    def shifted(self, seconds: float) -> Schedule:
+        """The same by a clock that is so far ahead of this one's."""
+        return Schedule(
+            self.grace_end + seconds,
+            self.halfway + seconds if self.halfway is not None else None,
+            self.deadline + seconds if self.deadline is not None else None,
+        )
+
     def stage(self, now: float) -> Stage:
         if self.deadline is not None and now >= self.deadline:
             return Stage.REST

@@ -32,7 +32,7 @@ from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.config import OnNodeDown
-from cxfr_proxy.session.drain_stages import Stage
+from cxfr_proxy.session.drain_stages import Schedule, Stage
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Pace, Rate
 from cxfr_proxy.session.mover_planner import Planner
@@ -154,6 +154,19 @@ class Mover:
                 asked += 1
         return asked
 
+    @property
+    def share(self) -> float:
+        """Which part of the rate is this proxy's."""
+        return self.tempo.share
+
+    def set_share(self, share: float) -> None:
+        self.tempo.set_share(share)
+
+    @property
+    def to_move(self) -> int:
+        """Sessions in the queues."""
+        return self._queues.length(Urgency.LOST) + self._queues.leaving + self._queues.misplaced
+
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
     ) -> None:
@@ -169,6 +182,11 @@ class Mover:
     def follow(self, node: str, stage: Stage) -> None:
         """Empty a node as whoever keeps the drain has it."""
         self._look_at(self._drains.follow(node, stage))
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
+        """As :meth:`drain`, or without ``schedule`` as :meth:`abort`, because another proxy was told so."""
+        self._cluster.get(node)
+        self._look_at(self._drains.adopt(node, schedule, rate))
 
     def abort(self, node: str) -> None:
         """Stop emptying it; who is there stays there. Clients that were asked already may still go, and if they don't,

@@ -123,6 +123,8 @@ class Rate:
     def __init__(self, pace: Pace, usual: float) -> None:
         self._pace = pace
         self._usual = self.now = usual
+        self.share = 1.0
+        """Which part of it is this proxy's, where several have one together."""
         self._users: list[Callable[[], bool]] = []
 
     def add_user(self, busy: Callable[[], bool]) -> None:
@@ -130,7 +132,12 @@ class Rate:
 
     def ask(self, rate: float) -> None:
         self.now = rate
-        self._pace.set_rate(rate)
+        self._pace.set_rate(rate * self.share)
+
+    def set_share(self, share: float) -> None:
+        """Of the usual rate, and of any other; 0 to 1."""
+        self.share = share
+        self.ask(self.now)
 
     def restore(self) -> None:
         """Somebody has nothing to move any more."""
@@ -174,8 +181,21 @@ class Drains:
     ) -> Drain:
         """A drain of that node, the one that runs if there is one; arguments as for :meth:`Mover.drain`."""
         drain, now = self._of(node), self._clock()
-        drain.schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
-        drain.stage = drain.schedule.stage(now)
+        schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
+        return self._go_by(drain, schedule, rate)
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> Drain:
+        """A drain of that node, as another proxy was told of it; no ``schedule``: it was aborted."""
+        drain = self._of(node)
+        if schedule is not None:
+            return self._go_by(drain, schedule, rate)
+        if drain.stage is not Stage.ABORTED:
+            self.abort(node)
+        return drain
+
+    def _go_by(self, drain: Drain, schedule: Schedule, rate: float | None) -> Drain:
+        drain.schedule = schedule
+        drain.stage = schedule.stage(self._clock())
         drain.waiting_reason = None
         if drain.done:  # somebody is there again, or not: it is looked at once more
             drain.done = False

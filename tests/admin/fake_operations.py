@@ -22,10 +22,12 @@ from cxfr_proxy.admin.rows import (
     PinRow,
     PlannedMove,
     PlannedTarget,
+    ProxyRow,
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
     SessionRow,
+    SourceRow,
     TransferRow,
     WorkerRow,
 )
@@ -67,6 +69,8 @@ class FakeOperations:
     wait_ended: trio.Event = field(default_factory=trio.Event)
     jid: str = "juliet@example.org/balcony"
     sessions_count: int = 1
+    alone: str | None = None
+    """What is to be added to the answers of orders."""
 
     def _check(self, node: str) -> None:
         if node not in ("node1", "node2"):
@@ -93,6 +97,9 @@ class FakeOperations:
         self._check(node)
         self.draining.discard(node)
         self.calls.append(("undrain", node))
+
+    def caveat(self) -> str | None:
+        return self.alone
 
     async def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         self._check(node)
@@ -192,6 +199,12 @@ class FakeOperations:
 
     async def workers(self) -> list[WorkerRow]:
         return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 2, 1)]
+
+    async def source(self) -> list[SourceRow]:
+        return [SourceRow("etcd://etcd1:2379/cxfr", "lost", 61.0, "no answer", 2, 2, 33.4, 1)]
+
+    async def proxies(self) -> list[ProxyRow]:
+        return [ProxyRow("front1-0a1b2c", own=True, sessions=12, to_move=3)]
 
     def restart_workers(self) -> None:
         self.calls.append(("restart-workers",))

@@ -102,6 +102,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "check": "timeout",
         "check_seconds_ago": 0.5,
         "ramp": 1.0,
+        "priority": 0,
     }
 
 

@@ -108,7 +108,7 @@ async def test_undrain_and_show() -> None:
         (
             "show",
             {"what": "weather"},
-            "show: what: expected nodes or sessions or transfers or pins or workers, found 'weather'",
+            "show: what: expected nodes or sessions or transfers or pins or workers or source or proxies, found",
         ),
         ("reload", {}, "nodes.txt:3:7: expected a host"),
     ],

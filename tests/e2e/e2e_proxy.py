@@ -286,7 +286,7 @@ def _decoded(line: bytes) -> Row:
 
 
 @asynccontextmanager
-async def command(nursery: trio.Nursery, directory: Path, nodes: Path, *options: str) -> AsyncIterator[Command]:
+async def command(nursery: trio.Nursery, directory: Path, nodes: Path | str, *options: str) -> AsyncIterator[Command]:
     """``cxfr-proxy --backends nodes …`` on a free port, once it accepts. At the end it is killed if it still runs.
     Clients stay where they are unless ``options`` say otherwise.
 
@@ -305,7 +305,7 @@ async def command(nursery: trio.Nursery, directory: Path, nodes: Path, *options:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    it = Command(process, control, nodes)
+    it = Command(process, control, Path(nodes))
     try:
         nursery.start_soon(it._read_log)
         listening = await it.event("listening")

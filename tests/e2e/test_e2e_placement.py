@@ -179,7 +179,7 @@ async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certifi
 async def placing(config: Config, nodes: Sequence[DemoNode], **lines: str) -> AsyncIterator[tuple[Proxy, Address]]:
     """The proxy in front of these nodes, which run."""
     assert config.backends is not None
-    nodes_file(config.backends.parent, nodes, **lines)
+    nodes_file(Path(str(config.backends)).parent, nodes, **lines)
     async with in_process(config) as running_proxy:
         yield running_proxy
 

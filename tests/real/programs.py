@@ -38,6 +38,7 @@ class Need(StrEnum):
     AIOXMPP = "aioxmpp"
     NODE = "node"
     NPM = "npm"
+    ETCD = "etcd"
 
 
 def require(*needs: Need) -> None:

@@ -1,7 +1,156 @@
 """Where the list of nodes comes from.
 
-A source has two methods: ``load()`` gives the specs as they stand now or raises
-:class:`~cxfr_proxy.errors.ConfigError`, and ``wait_changed()`` returns once loading again is worth while. A
-source never touches the live :class:`~cxfr_proxy.cluster.members.Cluster`, so a reading that fails changes
-nothing.
+========= ==========================================================================================
+file      a file, looked at every second
+dns       SRV records, looked up when their time is over
+etcd      keys in etcd, which several proxies share; ``gateway`` speaks to it
+========= ==========================================================================================
+
+A source gives readings: :meth:`Source.read` one now, :meth:`Source.next_reading` the next one that differs. It never
+touches the live :class:`~cxfr_proxy.cluster.members.Cluster`, so a reading that fails changes nothing. One whose origin
+is away has no new readings, says so once (``source-lost``), goes on trying, and says when it is back (``source-back``).
 """
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends
+from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.cluster.shared import Order, ProxyState
+from cxfr_proxy.cluster.targets import RedirectTargets
+from cxfr_proxy.events import emit
+
+FIRST_RETRY_SECONDS: Final = 1.0
+LAST_RETRY_SECONDS: Final = 10.0
+"""Between two attempts to reach what is away: the first pause, which doubles, and the longest."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The nodes as they are to be. ``orders``: those that hold, to whichever proxy they were given, by node; their
+    wishes are in ``specs`` already. ``faults``: what was wrong and left out, with its place."""
+
+    specs: tuple[NodeSpec, ...]
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """See the module."""
+
+    @property
+    def name(self) -> str:
+        """As the operator wrote it, for messages."""
+
+    @property
+    def standing(self) -> Standing: ...
+
+    @property
+    def shared(self) -> Shared | None:
+        """What other proxies hear of; ``None`` where there is only the list."""
+
+    async def read(self) -> Reading:
+        """Read it now. Raises :class:`~cxfr_proxy.errors.ConfigError`."""
+
+    async def next_reading(self) -> Reading:
+        """Wait for another one than was read last. Raises :class:`~cxfr_proxy.errors.ConfigError` for one that is no
+        good; the next call waits for the next. Cancelling loses nothing."""
+
+    async def aclose(self) -> None:
+        """No more readings are wanted."""
+
+
+class Shared(Protocol):
+    """What several proxies have together, besides the list of nodes.
+
+    ``pins`` are nodes by bare JID. ``on_share`` is called with this proxy's part of the pace when it changes,
+    ``on_pins`` when a pin does.
+    """
+
+    on_share: Callable[[float], None]
+    on_pins: Callable[[], None]
+
+    @property
+    def id(self) -> str:
+        """This proxy's, among ``proxies``."""
+
+    @property
+    def pins(self) -> Mapping[str, str]: ...
+
+    @property
+    def proxies(self) -> Mapping[str, ProxyState]:
+        """Those that live, as they have said."""
+
+    @property
+    def pending(self) -> int:
+        """Orders and pins that the others haven't heard of yet."""
+
+    async def run(self) -> None:
+        """Keep up with it until cancelled; then the others know at once that this proxy is gone."""
+
+    def order(self, node: str, order: Order) -> None:
+        """Let all know; when it is back, where it is away, unless somebody else has given another one meanwhile."""
+
+    def set_pin(self, user: str, node: str | None) -> None:
+        """As :meth:`order`; ``None`` takes the pin away."""
+
+    def report(self, state: ProxyState) -> None:
+        """What this proxy says of itself; told to the others about once a second."""
+
+
+class Standing:
+    """Whether a source can be reached, and since when not. ``name`` is the source's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.lost_at: float | None = None
+        """By trio's clock; ``None`` while all is well."""
+        self.reason: str | None = None
+        self._pause = FIRST_RETRY_SECONDS
+
+    def lost(self, reason: str) -> None:
+        """It can't be reached; said the first time."""
+        self.reason = reason
+        if self.lost_at is None:
+            self.lost_at = trio.current_time()
+            emit(_log, "source-lost", level=logging.ERROR, source=self._name, reason=reason)
+
+    def well(self) -> None:
+        """It was reached."""
+        self._pause = FIRST_RETRY_SECONDS
+        if self.lost_at is not None:
+            seconds = trio.current_time() - self.lost_at
+            self.lost_at = self.reason = None
+            emit(_log, "source-back", source=self._name, seconds=round(seconds, 1))
+
+    def next_pause(self) -> float:
+        """Seconds until the next attempt; longer each time."""
+        pause, self._pause = self._pause, min(2 * self._pause, LAST_RETRY_SECONDS)
+        return pause
+
+
+def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTargets) -> Source:
+    """The source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
+
+    Raises :class:`~cxfr_proxy.errors.ConfigError` for files that it needs and can't read.
+    """
+    if isinstance(backends, SrvBackends):
+        from cxfr_proxy.cluster.sources.dns import SrvSource
+
+        return SrvSource(backends)
+    if isinstance(backends, EtcdBackends):
+        from cxfr_proxy.cluster.sources.etcd import EtcdSource
+
+        return EtcdSource(backends, targets)
+    from cxfr_proxy.cluster.sources.file import NodesFile
+
+    return NodesFile(backends, targets=targets)

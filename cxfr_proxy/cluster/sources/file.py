@@ -18,6 +18,7 @@ from typing import BinaryIO, Final, NamedTuple
 import trio
 
 from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
 from cxfr_proxy.cluster.words import not_utf8
@@ -99,6 +100,9 @@ class NodesFile(WatchedFile):
         self, path: str | os.PathLike[str], poll_seconds: float = 1.0, *, targets: RedirectTargets = ANYWHERE
     ) -> None:
         super().__init__(path, poll_seconds, what="list of nodes", max_bytes=MAX_FILE_BYTES)
+        self.name = self.path
+        self.standing = Standing(self.name)
+        self.shared: Shared | None = None
         self.targets = targets
 
     def load(self) -> tuple[NodeSpec, ...]:
@@ -115,6 +119,19 @@ class NodesFile(WatchedFile):
         except UnicodeDecodeError as exc:
             raise NodesFileError([not_utf8(exc, self.path)]) from exc
         return parse_nodes(text, self.path, self.targets)
+
+    async def read(self) -> Reading:
+        """As :meth:`load`."""
+        await trio.lowlevel.checkpoint()
+        return Reading(self.load())
+
+    async def next_reading(self) -> Reading:
+        """As :meth:`load`, when there is another version."""
+        await self.wait_changed()
+        return Reading(self.load())
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 class UserMapFile(WatchedFile):

@@ -1,0 +1,169 @@
+"""Where the list of nodes comes from, as the operator says it with ``--backends``.
+
+A path is a file; all else is a URL::
+
+    nodes.txt
+    dns+srv://_xmpp-client._tcp.example.org?tls=starttls&ca=/etc/ssl/nodes.pem
+    dns+srv://10.0.0.53:5353/_xmpp-client._tcp.example.org
+    etcds://proxy@etcd1:2379,etcd2:2379/cxfr?ca=/etc/ssl/etcd.pem&password-file=/etc/cxfr/etcd
+
+What follows ``?`` are options of all nodes from DNS, by the table of ``nodes.txt``, or options of the connection to
+etcd. No password stands in a URL: command lines can be read by everybody on the machine. An error never repeats a URL,
+since somebody may have written one there all the same.
+
+Only values here; :mod:`.sources` does what they say.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, parse_address, parse_common
+from cxfr_proxy.errors import ConfigError
+
+SCHEMES: Final = ("dns+srv", "etcd", "etcds")
+
+DNS_PORT: Final = 53
+ETCD_PORT: Final = 2379
+"""IANA's ``etcd-client``."""
+PASSWORD_VARIABLE: Final = "CXFR_ETCD_PASSWORD"
+
+_SERVICE: Final = re.compile(r"_[A-Za-z0-9-]{1,62}\._(tcp|udp)(\.[A-Za-z0-9_-]{1,63})+\.?", re.IGNORECASE)
+"""RFC 2782: ``_service._proto.name``."""
+_DIRECT_TLS: Final = "_xmpps-client."
+"""XEP-0368."""
+_PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_USER: Final = re.compile(r"[^\s:@/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SrvBackends:
+    """The targets of the SRV records of ``name``. ``server``: who is asked; ``None``: as the system has it. ``common``
+    has the options of all nodes."""
+
+    name: str
+    server: Address | None
+    options: tuple[str, ...]
+    common: NodeSpec
+
+    def __str__(self) -> str:
+        server = f"{self.server}/" if self.server is not None else ""
+        return f"dns+srv://{server}{self.name}{'?' * bool(self.options)}{'&'.join(self.options)}"
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdBackends:
+    """Keys below ``prefix`` in etcd, which any of ``endpoints`` gives. ``ca``: path of the certificates that etcd's are
+    verified against, ``None``: the system's. ``user``: ``None``: etcd asks nobody who he is; ``password_file``:
+    ``None``: the password is in the environment."""
+
+    endpoints: tuple[Address, ...]
+    prefix: str
+    tls: bool = False
+    ca: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+
+    def __str__(self) -> str:
+        options = [f"{key}={value}" for key, value in (("ca", self.ca), ("password-file", self.password_file)) if value]
+        user = f"{self.user}@" if self.user is not None else ""
+        hosts = ",".join(map(str, self.endpoints))
+        return f"etcd{'s' * self.tls}://{user}{hosts}{self.prefix}{'?' * bool(options)}{'&'.join(options)}"
+
+
+def parse_url(text: str) -> SrvBackends | EtcdBackends:
+    """Raises :class:`ConfigError`, without the URL in it."""
+    scheme, _, _ = text.partition("://")
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{each}://" for each in SCHEMES)
+        raise ConfigError(f"expected a file's path, or a URL with {known}; found one with {scheme!r:.40}")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ConfigError(f"expected a URL with {scheme}:// whose brackets match") from None
+    if parts.fragment or not text.isprintable() or " " in text:
+        raise ConfigError(f"expected a URL with {scheme}:// without spaces and '#'")
+    options = tuple(_options(parts.query))
+    if scheme == "dns+srv":
+        return _srv(parts.netloc, parts.path, options)
+    return _etcd(parts.netloc, parts.path, options, tls=scheme == "etcds")
+
+
+def _options(query: str) -> Iterator[str]:
+    """``key=value`` each. Not ``parse_qsl``: a plus sign is one."""
+    return (unquote(option) for option in query.split("&") if option)
+
+
+# --- DNS
+
+
+def _srv(authority: str, path: str, options: tuple[str, ...]) -> SrvBackends:
+    server, name = (authority, path[1:]) if path.strip("/") else ("", authority)
+    if not _SERVICE.fullmatch(name):
+        raise ConfigError(
+            "expected dns+srv://_xmpp-client._tcp.example.org, with [SERVER[:PORT]/] before the name if need be, "
+            f"found the name {name!r:.80}"
+        )
+    name = name.removesuffix(".").lower()
+    given = options
+    if name.startswith(_DIRECT_TLS) and not any(option.startswith("tls=") for option in options):
+        given = (f"tls={NodeTls.DIRECT}", *options)
+    return SrvBackends(name, _server(server) if server else None, options, parse_common(given, f"dns+srv://{name}"))
+
+
+def _server(text: str) -> Address:
+    """An IP address: who would look up a name, if not this server?"""
+    address = _address(text, DNS_PORT, "dns+srv://")
+    try:
+        ipaddress.ip_address(address.host)
+    except ValueError:
+        raise ConfigError(f"expected the IP address of a name server, found {address.host!r:.80}") from None
+    return address
+
+
+# --- etcd
+
+
+def _etcd(authority: str, path: str, options: tuple[str, ...], *, tls: bool) -> EtcdBackends:
+    scheme = "etcds" if tls else "etcd"
+    login, _, hosts = authority.rpartition("@")
+    if ":" in login:
+        raise ConfigError(
+            f"expected no password in {scheme}://, where everybody can read it: put it into the environment as "
+            f"{PASSWORD_VARIABLE}, or into a file that ?password-file= names"
+        )
+    if login and not _USER.fullmatch(login):
+        raise ConfigError(f"expected {scheme}://USER@HOST, found the user {login!r:.80}")
+    if not _PREFIX.fullmatch(path.removesuffix("/")):
+        raise ConfigError(f"expected {scheme}://HOST:PORT/PREFIX, as in {scheme}://etcd1:2379/cxfr, found {path!r:.80}")
+    endpoints = tuple(_address(host, ETCD_PORT, f"{scheme}://") for host in hosts.split(","))
+    given = dict(_etcd_option(option, scheme) for option in options)
+    if "ca" in given and not tls:
+        raise ConfigError("ca= has no effect without TLS: expected etcds://")
+    if "password-file" in given and not login:
+        raise ConfigError(f"password-file= has no effect without a user: expected {scheme}://USER@HOST")
+    return EtcdBackends(
+        endpoints, path.removesuffix("/"), tls, given.get("ca"), unquote(login) or None, given.get("password-file")
+    )
+
+
+def _etcd_option(option: str, scheme: str) -> tuple[str, str]:
+    key, _, path = option.partition("=")
+    if key not in ("ca", "password-file"):
+        raise ConfigError(f"expected ca= or password-file= behind {scheme}://, found {key!r:.40}")
+    if not path.startswith("/"):
+        raise ConfigError(f"expected an absolute path after {key}=")
+    return key, path
+
+
+def _address(text: str, port: int, scheme: str) -> Address:
+    written = re.search(r":[0-9]+$", text.rpartition("]")[2])
+    try:
+        return parse_address(text if written else f"{text}:{port}", scheme)
+    except ConfigError as exc:
+        raise ConfigError(f"behind {scheme}: {exc.message}") from None

@@ -1,0 +1,284 @@
+"""What several proxies share, as it lies in a store of keys and values: its layout, and what follows from it.
+
+=================== =========================================== ====================================================
+key below a prefix  value                                       says
+=================== =========================================== ====================================================
+``nodes/NAME``      ``10.0.0.11:5222 weight=2``                 a line of ``nodes.txt`` without the name
+``wishes/NAME``     ``drain``, or JSON (:class:`Order`)          what the operator wants of that node
+``pins/BARE JID``   ``NAME``                                    the node of a user whose place was said by hand
+``proxies/ID``      JSON (:class:`ProxyState`)                  a proxy that lives; the key goes when it dies
+=================== =========================================== ====================================================
+
+Everything here follows from the keys alone, and not from the order in which a proxy came to know them: one that begins
+today comes to the same as one that has heard every word. So a wish is a function of two values: the order's, as long as
+the node's line says the ``state=`` it said when the order was given, and the line's own otherwise.
+
+A value that is wrong is a fault that names its key, and costs nothing else: a node stays as it was read last, a wish or
+a pin counts as not being there.
+
+The pace is the fleet's, and each proxy has a share of it, which is computed by all from the same published numbers, so
+that the shares' sum is 1. Most of it goes by how many clients each has to move, so that all are done at the same time;
+a tenth is divided evenly, for a proxy whose need is not known yet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, Wish, parse_node
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.errors import ConfigError
+
+EVEN_SHARE: Final = 0.1
+"""Of the pace, for everybody alike."""
+_LONGEST_VALUE: Final = 64 << 10
+"""Of what is read as JSON: an order has 200 bytes."""
+_MOST: Final = 1 << 53
+"""Of any number: to there a float is exact. It keeps out what is not finite."""
+
+
+class Section(StrEnum):
+    """The first part of a key, below the prefix."""
+
+    NODES = "nodes"
+    WISHES = "wishes"
+    PINS = "pins"
+    PROXIES = "proxies"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the operator wants of a node, as said to one proxy and for all.
+
+    Times are in seconds since the epoch, ``None`` where there is none: what
+    :class:`~cxfr_proxy.session.drain_stages.Schedule` has by another clock.
+    """
+
+    wish: Wish
+    grace_end: float | None = None
+    halfway: float | None = None
+    deadline: float | None = None
+    rate: float | None = None
+    """Clients to move per second, of the whole fleet; ``None``: the usual one."""
+    aborted: bool = False
+    against: Wish | None = None
+    """The node's own ``state=`` at that time: the order is void when that changes. ``None``: it always counts."""
+
+    def holds(self, spec: NodeSpec) -> bool:
+        return self.against is None or self.against is spec.wish
+
+    def encode(self) -> str:
+        """As a value."""
+        return _encode(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """What a proxy tells the others of itself. ``to_move``: clients that are to be moved now; ``left``: how many it has
+    still on each node that is being emptied, which tells too that it knows of that."""
+
+    sessions: int = 0
+    to_move: int = 0
+    left: Mapping[str, int] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """As a value."""
+        return _encode(self)
+
+
+def _encode(value: Order | ProxyState) -> str:
+    pairs = {each.name: getattr(value, each.name) for each in fields(value)}
+    return json.dumps({name: each for name, each in pairs.items() if each is not None})
+
+
+def read_order(text: str) -> Order:
+    """A wish alone, as somebody writes it by hand, or JSON. Raises :class:`ConfigError`."""
+    if text.strip() in list(Wish):
+        return Order(Wish(text.strip()))
+    value = _object(text)
+    return Order(
+        wish=_wish(value.get("wish")),
+        grace_end=_number(value, "grace_end"),
+        halfway=_number(value, "halfway"),
+        deadline=_number(value, "deadline"),
+        rate=_number(value, "rate", positive=True),
+        aborted=value.get("aborted") is True,
+        against=None if value.get("against") is None else _wish(value["against"]),
+    )
+
+
+def read_proxy(text: str) -> ProxyState:
+    """Raises :class:`ConfigError`."""
+    value = _object(text)
+    left = value.get("left", {})
+    if not isinstance(left, dict):
+        raise ConfigError(f"expected numbers by node as left, found {left!r:.60}")
+    return ProxyState(_count(value, "sessions"), _count(value, "to_move"), {name: _count(left, name) for name in left})
+
+
+def _count(value: Mapping[str, object], name: str) -> int:
+    found = value.get(name)
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= _MOST:
+        raise ConfigError(f"expected a whole number as {name}, found {found!r:.60}")
+    return found
+
+
+def _object(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text) if len(text) <= _LONGEST_VALUE else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f"expected {', '.join(Wish)} or a JSON object, found {text!r:.60}")
+    return value
+
+
+def _wish(value: object) -> Wish:
+    if not isinstance(value, str) or value not in list(Wish):
+        raise ConfigError(f"expected {', '.join(Wish)} as a wish, found {value!r:.60}")
+    return Wish(value)
+
+
+def _number(value: Mapping[str, object], name: str, *, positive: bool = False) -> float | None:
+    found = value.get(name)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _MOST:
+        raise ConfigError(f"expected a number as {name}, found {found!r:.60}")
+    if positive and not found:
+        raise ConfigError(f"expected a {name} above 0")
+    return float(found)
+
+
+def share_of(own: str, proxies: Mapping[str, ProxyState]) -> float:
+    """Which part of the fleet's pace is that proxy's, 0 to 1; all of it where it is not among them, or alone."""
+    if own not in proxies or len(proxies) == 1:
+        return 1.0
+    needs = sum(each.to_move for each in proxies.values())
+    even = 1 / len(proxies)
+    return EVEN_SHARE * even + (1 - EVEN_SHARE) * (proxies[own].to_move / needs if needs else even)
+
+
+# --- the keys, as they are now
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's value. ``revision``: the store's when it was written, which never comes twice."""
+
+    value: str
+    revision: int
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Keys:
+    """The keys below ``prefix``; ``targets``: what may be a public address."""
+
+    prefix: str
+    targets: RedirectTargets = ANYWHERE
+    _entries: dict[Section, dict[str, Entry]] = field(default_factory=lambda: {section: {} for section in Section})
+    _specs: dict[str, NodeSpec] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    """What is wrong, by key."""
+
+    def key(self, section: Section, name: str) -> str:
+        return f"{self.prefix}/{section}/{name}"
+
+    def entry(self, section: Section, name: str) -> Entry | None:
+        return self._entries[section].get(name)
+
+    def put(self, key: str, entry: Entry | None) -> Section | None:
+        """Take over a key's new value; ``None``: it is gone. The section it is in, if it is in one."""
+        section, name = self._split(key)
+        if section is None:
+            return None
+        self.faults.pop(key, None)
+        if entry is None:
+            self._entries[section].pop(name, None)
+        else:
+            self._entries[section][name] = entry
+        return section
+
+    def replace(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        """These are all there are."""
+        self._entries = {section: {} for section in Section}
+        self.faults.clear()
+        for key, entry in entries:
+            self.put(key, entry)
+
+    def _split(self, key: str) -> tuple[Section | None, str]:
+        section, _, name = key.removeprefix(f"{self.prefix}/").partition("/")
+        known = key.startswith(f"{self.prefix}/") and section in list(Section) and name
+        return (Section(section) if known else None), name
+
+    # --- what they say
+
+    def read_nodes(
+        self, pending: Mapping[str, Order] = MappingProxyType({})
+    ) -> tuple[tuple[NodeSpec, ...], dict[str, Order]]:
+        """The nodes by name, each with the wish that holds for it, and the orders that do.
+
+        ``pending``: orders that were given here and are not in the store yet. Raises :class:`ConfigError` where there
+        are no nodes.
+        """
+        self._specs = {
+            name: spec
+            for name, entry in sorted(self._entries[Section.NODES].items())
+            if (spec := self._spec(name, entry)) is not None
+        }
+        if not self._specs:
+            first = next(iter(self.faults.items()), None)
+            found = f"{first[0]}: {first[1]}" if first is not None else "none"
+            raise ConfigError(
+                f"expected a node ('address [key=value ...]') as {self.key(Section.NODES, 'NAME')}, found {found}"
+            )
+        orders = {name: order for name, spec in self._specs.items() if (order := self._order(name, spec, pending))}
+        return tuple(
+            replace(spec, wish=orders[name].wish) if name in orders else spec for name, spec in self._specs.items()
+        ), orders
+
+    def own_wish(self, name: str) -> Wish | None:
+        """What the node's line says; ``None`` where there is none."""
+        spec = self._specs.get(name)
+        return spec.wish if spec is not None else None
+
+    def _spec(self, name: str, entry: Entry) -> NodeSpec | None:
+        """As it was read last, where it is wrong now."""
+        key = self.key(Section.NODES, name)
+        try:
+            return parse_node(name, entry.value, key, self.targets)
+        except NodesFileError as exc:
+            self.faults[key] = "; ".join(f"column {fault.column}: {fault.message}" for fault in exc.errors)
+            return self._specs.get(name)
+
+    def _order(self, name: str, spec: NodeSpec, pending: Mapping[str, Order]) -> Order | None:
+        order = pending.get(name) or self._read(Section.WISHES, name, read_order)
+        return order if order is not None and order.holds(spec) else None
+
+    def proxies(self) -> dict[str, ProxyState]:
+        """Those that live, by their ids."""
+        found = {name: self._read(Section.PROXIES, name, read_proxy) for name in self._entries[Section.PROXIES]}
+        # One that can't be understood (it may be newer) lives all the same.
+        return {name: state if state is not None else ProxyState() for name, state in found.items()}
+
+    def pins(self) -> dict[str, str]:
+        """Nodes by bare JID."""
+        return {user: entry.value.strip() for user, entry in self._entries[Section.PINS].items()}
+
+    def _read(self, section: Section, name: str, read: Callable[[str], _T]) -> _T | None:
+        entry = self._entries[section].get(name)
+        if entry is None:
+            return None
+        try:
+            return read(entry.value)
+        except ConfigError as exc:
+            self.faults[self.key(section, name)] = exc.message
+            return None

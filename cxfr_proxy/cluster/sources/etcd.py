@@ -1,0 +1,354 @@
+"""The list of nodes in etcd, and what several proxies share there: orders, pins, and one pace.
+
+All keys are read once, then followed by a watch: :class:`~cxfr_proxy.cluster.shared.Keys` is always what etcd has, or
+had. Whatever fails ends the connection as a whole, and the next one begins by reading all again, so there is one way to
+come up to date, for a start, a revision that is compacted away, another endpoint and a restored backup alike.
+
+* *Lost*: the last known state stays, nodes, orders, pins and share of the pace. A lease that is kept alive every other
+  second tells that etcd has gone; a key of our own that comes back by the watch tells that the watch lives.
+* *Orders* that are given here hold here at once, and are written. One that could not be is written when etcd is back,
+  unless somebody else has changed the key meanwhile: then theirs holds (``order-overtaken``).
+* *Share*: a proxy's key has a lease. When that expires the others take its share; so for a while after coming back, a
+  proxy takes no more than it had: others may not be back yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Final
+
+import httpx
+import trio
+
+from cxfr_proxy.cluster.backends import PASSWORD_VARIABLE, EtcdBackends
+from cxfr_proxy.cluster.shared import Entry, Keys, Order, ProxyState, Section, share_of
+from cxfr_proxy.cluster.sources import LAST_RETRY_SECONDS, Reading, Shared, Standing
+from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacted, EtcdError, Gateway, Login
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+
+LEASE_SECONDS: Final = 5
+"""How long a proxy that died keeps its share."""
+_REPORT_SECONDS: Final = 1.0
+"""Between two times that a proxy tells how many clients it has to move."""
+_ECHO_SECONDS: Final = 20.0
+"""The same where nothing has changed: what is written then has to come back by the watch."""
+_SETTLING_SECONDS: Final = LAST_RETRY_SECONDS + LEASE_SECONDS
+"""After etcd was away: by then everybody has tried again, with the time that an attempt takes."""
+_GOODBYE_SECONDS: Final = 1.0
+_LONGEST_PASSWORD: Final = 4096
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """Something to be written. ``known``: the revision of the value there was when it was said, 0 for none; ``late``:
+    it could not be written at once, so ``known`` has to be there still. ``order``: what it is, if it is one."""
+
+    value: str | None
+    known: int
+    late: bool
+    order: Order | None = None
+
+
+class EtcdSource:
+    """See the module. ``identity`` is the proxy's name among the others; ``transport`` as for :class:`~.Gateway`.
+
+    Raises :class:`~cxfr_proxy.errors.ConfigError` where the password or the CA can't be read.
+    """
+
+    def __init__(
+        self,
+        backends: EtcdBackends,
+        targets: RedirectTargets = ANYWHERE,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        transport: httpx.AsyncBaseTransport | None = None,
+        identity: str | None = None,
+    ) -> None:
+        self.name = str(backends)
+        self.standing = Standing(self.name)
+        self.id = identity if identity is not None else f"{socket.gethostname()}-{secrets.token_hex(3)}"
+        self.shared: Shared | None = self
+        self.on_share: Callable[[float], None] = lambda share: None
+        self.on_pins: Callable[[], None] = lambda: None
+        self._prefix = f"{backends.prefix}/"
+        self._keys = Keys(backends.prefix, targets)
+        self._gateway = Gateway(backends, _login(backends, environ), transport)
+        self._read_at = 0
+        self._revision = 0
+        self._lease = 0
+        self._faults: dict[str, str] = {}
+        self._pending: dict[tuple[Section, str], _Pending] = {}
+        self._state = ProxyState()
+        self._reported: tuple[float, ProxyState] = (-math.inf, self._state)
+        self.share = 1.0
+        """Of the fleet's pace."""
+        self._settled_at = -math.inf
+        self._changed = trio.Event()
+        self._work = trio.Event()
+        self._arrived = trio.lowlevel.ParkingLot()
+
+    # --- the nodes
+
+    async def read(self) -> Reading:
+        """See :class:`~.Source`. Every endpoint is tried."""
+        for left in reversed(range(self._gateway.endpoints)):
+            try:
+                revision, entries = await self._gateway.range(self._prefix)
+                # While it was on its way the watch may have brought newer ones.
+                if revision >= self._revision or self.standing.lost_at is not None:
+                    self._replace(revision, entries)
+                break
+            except EtcdError as exc:
+                if not left:
+                    raise ConfigError(f"{self._gateway.endpoint}: {exc}", file=self.name) from exc
+                self._gateway.turn()
+        return self._reading()
+
+    async def next_reading(self) -> Reading:
+        """See :class:`~.Source`."""
+        await self._changed.wait()
+        self._changed = trio.Event()
+        return self._reading()
+
+    def _reading(self) -> Reading:
+        orders = {name: each.order for (_, name), each in self._pending.items() if each.order is not None}
+        try:
+            specs, holding = self._keys.read_nodes(orders)
+        except ConfigError as exc:
+            raise ConfigError(exc.message, file=self.name) from exc
+        self._say_faults()
+        return Reading(specs, holding, tuple(f"{key}: {fault}" for key, fault in self._keys.faults.items()))
+
+    def _say_faults(self) -> None:
+        """Each once."""
+        for key, fault in self._keys.faults.items():
+            if self._faults.get(key) != fault:
+                emit(_log, "source-fault", level=logging.ERROR, key=key, error=fault)
+        self._faults = dict(self._keys.faults)
+
+    # --- what is shared
+
+    @property
+    def proxies(self) -> Mapping[str, ProxyState]:
+        return self._keys.proxies()
+
+    @property
+    def pins(self) -> Mapping[str, str]:
+        pins = self._keys.pins()
+        for (section, user), each in self._pending.items():
+            if section is Section.PINS:
+                pins.pop(user, None)
+                if each.value is not None:
+                    pins[user] = each.value
+        return pins
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+    def order(self, node: str, order: Order) -> None:
+        if (own := self._keys.own_wish(node)) is not None:
+            said = replace(order, against=own)
+            self._say(Section.WISHES, node, said.encode(), said)
+
+    def set_pin(self, user: str, node: str | None) -> None:
+        self._say(Section.PINS, user, node)
+
+    def report(self, state: ProxyState) -> None:
+        self._state = state
+
+    def _say(self, section: Section, name: str, value: str | None, order: Order | None = None) -> None:
+        entry = self._keys.entry(section, name)
+        late = self.standing.lost_at is not None
+        self._pending[section, name] = _Pending(value, entry.revision if entry is not None else 0, late, order)
+        self._work.set()
+        self._tell({section})
+
+    # --- keeping up
+
+    async def run(self) -> None:
+        """See :class:`~.Shared`."""
+        try:
+            while True:
+                failure = await self._keep_up()
+                self.standing.lost(f"{self._gateway.endpoint}: {failure}")
+                self._gateway.turn()
+                await trio.sleep(self.standing.next_pause() * random.uniform(0.5, 1.0))
+        finally:
+            with trio.move_on_after(_GOODBYE_SECONDS, shield=True):
+                await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        try:
+            if self._lease and self.standing.lost_at is None:
+                await self._gateway.revoke(self._lease)
+        except EtcdError:
+            pass  # it will expire
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._gateway.aclose()
+
+    async def _keep_up(self) -> EtcdError:
+        """Connect, and follow until something fails; what."""
+        failures: list[EtcdError] = []
+
+        async def attempt(task: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await task()
+            except EtcdError as exc:
+                failures.append(exc)
+                nursery.cancel_scope.cancel()
+
+        try:
+            await self._connect()
+        except EtcdError as exc:
+            return exc
+        async with trio.open_nursery() as nursery:
+            for task in (self._watch, self._keep_lease, self._write):
+                nursery.start_soon(attempt, task)
+        return failures[0]
+
+    async def _connect(self) -> None:
+        if self.standing.lost_at is not None:
+            self._settled_at = trio.current_time() + _SETTLING_SECONDS
+        self._replace(*await self._gateway.range(self._prefix))
+        self._lease = await self._gateway.grant(LEASE_SECONDS)
+        self._reported = (-math.inf, self._state)
+        self._drop_what_has_arrived()
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await trio.sleep(LEASE_SECONDS / 3)
+            if not await self._gateway.keep_alive(self._lease):
+                raise EtcdError(f"nothing was heard from this proxy for {LEASE_SECONDS} s")
+
+    # --- reading
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with aclosing(self._gateway.watch(self._prefix, self._revision + 1)) as watch:
+                    with trio.move_on_after(REQUEST_SECONDS) as limit:
+                        self._take(await anext(watch))
+                    if limit.cancelled_caught:
+                        raise EtcdError(f"the watch has not begun within {REQUEST_SECONDS:g} s")
+                    self.standing.well()
+                    async for changes in watch:
+                        self._take(changes)
+            except Compacted:
+                self._replace(*await self._gateway.range(self._prefix))
+
+    def _replace(self, revision: int, entries: list[tuple[str, Entry]]) -> None:
+        self._read_at = self._revision = revision
+        self._keys.replace(entries)
+        self._arrived.unpark_all()
+        self._tell(set(Section))
+
+    def _take(self, changes: list[Change]) -> None:
+        """What was read as a whole since it was said is newer."""
+        new = [change for change in changes if change.revision > self._read_at]
+        sections = {self._keys.put(change.key, change.entry) for change in new}
+        self._revision = max([self._revision, *(change.revision for change in new)])
+        self._arrived.unpark_all()
+        self._tell({section for section in sections if section is not None})
+
+    def _tell(self, sections: set[Section]) -> None:
+        if sections & {Section.NODES, Section.WISHES}:
+            self._changed.set()
+        if Section.PINS in sections:
+            self.on_pins()
+        if Section.PROXIES in sections:
+            self._share_anew()
+
+    def _share_anew(self) -> None:
+        share = share_of(self.id, {self.id: ProxyState(), **self._keys.proxies()})
+        if self.standing.lost_at is not None or trio.current_time() < self._settled_at:
+            share = min(share, self.share)
+        if share != self.share:
+            self.share = share
+            self.on_share(share)
+
+    # --- writing
+
+    async def _write(self) -> None:
+        while True:
+            self._work = trio.Event()
+            for section, name in list(self._pending):
+                await self._write_pending(section, name)
+            await self._write_report()
+            self._share_anew()
+            with trio.move_on_after(_REPORT_SECONDS):
+                await self._work.wait()
+
+    async def _write_pending(self, section: Section, name: str) -> None:
+        pending = self._pending[section, name]
+        known = pending.known if pending.late else None
+        pending.late = True
+        revision = await self._gateway.put(self._keys.key(section, name), pending.value, unless_changed_since=known)
+        if revision is not None and pending.value is not None:
+            await self._until(revision)
+        if self._pending.get((section, name)) is pending:  # else there is a newer one
+            del self._pending[section, name]
+        if revision is None:
+            emit(_log, "order-overtaken", level=logging.WARNING, key=self._keys.key(section, name))
+        self._tell({section})
+
+    def _drop_what_has_arrived(self) -> None:
+        """It was written, and the answer got lost."""
+        for (section, name), pending in list(self._pending.items()):
+            entry = self._keys.entry(section, name)
+            if entry is not None and entry.value == pending.value:
+                del self._pending[section, name]
+
+    async def _write_report(self) -> None:
+        at, reported = self._reported
+        age = trio.current_time() - at
+        if age >= (_REPORT_SECONDS if self._state != reported else _ECHO_SECONDS):
+            self._reported = (trio.current_time(), self._state)
+            key = self._keys.key(Section.PROXIES, self.id)
+            revision = await self._gateway.put(key, self._state.encode(), lease=self._lease)
+            if revision is not None:
+                await self._until(revision)
+
+    async def _until(self, revision: int) -> None:
+        """Wait for what was written to come back."""
+        with trio.move_on_after(REQUEST_SECONDS):
+            while self._revision < revision:
+                await self._arrived.park()
+            return
+        raise EtcdError(f"what was written has not come back within {REQUEST_SECONDS:g} s")
+
+
+def _login(backends: EtcdBackends, environ: Mapping[str, str]) -> Login | None:
+    if backends.user is None:
+        return None
+    if backends.password_file is None:
+        password = environ.get(PASSWORD_VARIABLE)
+        if not password:
+            raise ConfigError(
+                f"expected the password of {backends.user!r} in the environment as {PASSWORD_VARIABLE}, or a file that "
+                "?password-file= names"
+            )
+        return Login(backends.user, password)
+    try:
+        with open(backends.password_file, encoding="utf-8") as file:
+            return Login(backends.user, file.readline(_LONGEST_PASSWORD).rstrip("\r\n"))
+    except OSError as exc:
+        raise ConfigError(
+            f"expected a readable password file, found: {exc.strerror}", file=backends.password_file
+        ) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError("expected a password in UTF-8", file=backends.password_file) from exc
