@@ -95,6 +95,7 @@ def plan_rebalance(
 
     ``everywhere`` counts all processes' sessions by node, ``before`` those of the processes before this one; ``None``
     where this is the only one. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all.
+    Several processes together may stay below it, by less than one session each.
     """
     sessions = order_of_leaving(snapshot)
     own = Counter(session.node for session in sessions)

@@ -216,8 +216,10 @@ def test_the_parts_of_all_processes_are_the_whole(
     parts = list(in_parts(shares, cluster, max_share))
     whole = moves(snapshot, cluster, LEAST, max_share=max_share)
     assert len({move.session_id for move in parts}) == len(parts)
-    assert Counter(move.source for move in parts) == Counter(move.source for move in whole)
+    by_source, of_whole = Counter(move.source for move in parts), Counter(move.source for move in whole)
+    assert all(0 <= of_whole[name] - by_source[name] < processes for name in of_whole.keys() | by_source.keys())
     if max_share is None:
+        assert by_source == of_whole
         assert Counter((move.source, move.target) for move in parts) == Counter(
             (move.source, move.target) for move in whole
         )
