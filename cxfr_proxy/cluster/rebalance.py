@@ -128,6 +128,7 @@ class _Plan:
     def __init__(self, placement: Placement, parts: Mapping[str, Part], counts: Mapping[str, int]) -> None:
         self._placement = placement
         self._parts = parts
+        self._everywhere = counts
         self._load = _Load(counts)
         self.targets: dict[int, str] = {}
         self._sent: Counter[tuple[str, str]] = Counter()  # those with a place of their own, by source and target
@@ -157,16 +158,22 @@ class _Plan:
         for (source, target), number in self._sent.items():
             self._load.move(source, target, self._parts[source].scaled(number))
         for pool in self._pools.values():
-            pool.left = {name: self._parts[name].scaled(len(waiting)) for name, waiting in pool.waiting.items()}
+            pool.left = {name: self._floating(pool, name) for name in {*pool.waiting, *pool.names}}
         while steps := [step for pool in self._pools.values() if (step := pool.best_step(self._load)) is not None]:
             step = max(steps)
             step.pool.take(step, self._load)
             yield None
         for pool in self._pools.values():
             for source, targets in pool.moves.items():
-                part = self._parts[source].of(len(targets))
-                for session_id, index in zip(pool.waiting[source], part, strict=False):
+                part = self._parts[source].of(len(targets)) if source in self._parts else ()
+                for session_id, index in zip(pool.waiting.get(source, ()), part, strict=False):
                     self.targets[session_id] = targets[index]
+
+    def _floating(self, pool: _Pool, name: str) -> int:
+        """How many of that node's sessions may be anywhere in the pool, in all processes. Who has none of them takes it
+        that all may: a process that left them out would come to another plan than the others."""
+        part = self._parts.get(name)
+        return part.scaled(len(pool.waiting.get(name, ()))) if part is not None else self._everywhere.get(name, 0)
 
 
 class _Load:
@@ -206,6 +213,10 @@ class _Pool:
         """How many there are in all processes, and are not to move yet, by node."""
         self.moves: defaultdict[str, list[str]] = defaultdict(list)
         """The targets of those that are, by node."""
+
+    @property
+    def names(self) -> Iterable[str]:
+        return self._nodes
 
     def best_step(self, load: _Load) -> _Step | None:
         """``None``: nothing would become better."""
