@@ -151,13 +151,16 @@ class Raw:
         await stream.do_handshake()
         self.connection.upgrade(stream)
 
+    async def authenticate(self, user: str = "romeo", password: str = "secret") -> None:
+        token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        await self.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{token}</auth>")
+        assert "success" in await self.xml()
+
     async def log_in(
         self, user: str = "romeo", password: str = "secret", resource: str = "r", header: bytes = HEADER
     ) -> str:
         await self.open(header)
-        token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
-        await self.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{token}</auth>")
-        assert "success" in await self.xml()
+        await self.authenticate(user, password)
         self.connection.restart()
         await self.open(header)
         await self.send(f"<iq type='set' id='b'><bind xmlns='{names.BIND}'><resource>{resource}</resource></bind></iq>")

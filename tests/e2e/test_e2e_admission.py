@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 import trio
 from e2e_proxy import HEADER, Raw, connect, in_process, nodes_file, running, until
 
-from cxfr_proxy.config import Config, StartTls, Timeouts
+from cxfr_proxy.config import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.xmpp import names
 
 
-def limited(directory: Path, node: DemoNode, *, rate: float, patience: float) -> Config:
+def limited(directory: Path, node: DemoNode, route: Route, *, rate: float, patience: float) -> Config:
     return Config(
         starttls=StartTls.OFF,
+        domain=("localhost",),
+        route=route,
         workers=1,
         backends=nodes_file(directory, [node]),
         control=directory / "c.sock",
@@ -23,10 +27,11 @@ def limited(directory: Path, node: DemoNode, *, rate: float, patience: float) ->
     )
 
 
-async def test_a_burst_of_logins_reaches_the_node_at_its_rate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("route", Route)
+async def test_a_burst_of_logins_reaches_the_node_at_its_rate(tmp_path: Path, route: Route) -> None:
     node = DemoNode("a")
     async with running(node):
-        config = limited(tmp_path, node, rate=20.0, patience=60.0)
+        config = limited(tmp_path, node, route, rate=20.0, patience=60.0)
         async with in_process(config) as (_, address):
             bound: list[float] = []
 
@@ -44,29 +49,44 @@ async def test_a_burst_of_logins_reaches_the_node_at_its_rate(tmp_path: Path) ->
                 assert at - began >= (index - 2) / 20.0
 
 
-async def test_who_can_t_be_served_in_time_is_told_and_who_left_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("route", Route)
+async def test_who_can_t_be_served_in_time_is_told_and_who_left_is_not_waited_for(tmp_path: Path, route: Route) -> None:
     node = DemoNode("a")
     async with running(node):
-        config = limited(tmp_path, node, rate=0.5, patience=3.0)
+        config = limited(tmp_path, node, route, rate=0.5, patience=3.0)
         async with in_process(config) as (proxy, address):
 
             async def queued(count: int) -> None:
                 await until(lambda: proxy.registry.of_node("a").expected == count)
 
+            # Until it was checked its features are not known, and it is connect all the same.
+            while not str((await proxy.operations.nodes())[0].check).startswith("ok"):  # noqa: ASYNC110 - no event
+                await trio.sleep(0.01)
             first = await connect(address)
             await first.log_in("first")
             leaving = await connect(address)
             second, third = await connect(address), await connect(address)
             for count, raw in enumerate((leaving, second, third), 1):
-                await raw.send(HEADER)
+                await _ask_for_the_node(raw, route)
                 await queued(count)
             leaving.abandon()
             # After two seconds it is the turn of who has left, so the second one's instead; the third's comes too late.
-            assert "features" in await _opened(second)
+            assert await _has_heard_of_it(second, route)
             assert await third.error() == "resource-constraint"
             await until(lambda: len(proxy.registry) == 2)
 
 
-async def _opened(raw: Raw) -> str:
-    await raw.read()
-    return await raw.xml()
+async def _ask_for_the_node(raw: Raw, route: Route) -> None:
+    """The stream's header does, or the login behind features that are the proxy's."""
+    if route is Route.CONNECT:
+        await raw.send(HEADER)
+    else:
+        await raw.open()
+        await raw.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>AHUAcA==</auth>")
+
+
+async def _has_heard_of_it(raw: Raw, route: Route) -> bool:
+    if route is Route.CONNECT:
+        await raw.read()
+        return "features" in await raw.xml()
+    return "success" in await raw.xml()

@@ -18,7 +18,7 @@ from e2e_workers import World, world
 
 from cxfr_proxy.cluster.nodes import PublicAddress
 from cxfr_proxy.cluster.placement import Policy
-from cxfr_proxy.config import Config, StartTls
+from cxfr_proxy.config import Config, Route, StartTls
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
@@ -185,14 +185,16 @@ async def placing(config: Config, nodes: Sequence[DemoNode], **lines: str) -> As
 
 
 async def session_of(address: Address, certificate: DemoCertificate, domain: str, user: str | None) -> Raw:
-    """A stream for that domain, answered by one of its nodes."""
+    """A stream for that domain, logged in at one of its nodes. Without ``user`` the header names nobody."""
     raw = await connect(address, certificate.client_context())
     header = header_of(user, domain) if user is not None else HEADER.replace(b"localhost", domain.encode())
     await raw.open(header)
+    await raw.authenticate(user or "nobody")
     return raw
 
 
-async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCertificate) -> None:
+@pytest.mark.parametrize("route", Route)
+async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCertificate, route: Route) -> None:
     """Whoever the user, and whichever nodes are down: nobody meets the other domain's nodes."""
     clusters = {domain: DemoCluster(domain) for domain in ("one.example", "two.example")}
     nodes = [
@@ -208,6 +210,7 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
         key=(certificate.key,),
         control=tmp_path / "c.sock",
         placement=(DomainPolicy("two.example", Policy.LEAST_SESSIONS),),
+        route=route,
     )
     async with running(*nodes), placing(config, nodes, **lines) as (proxy, address):
         raws = [

@@ -358,7 +358,7 @@ async def open_site(folder: Path, logs: Path, authority: Authority, certified: s
             proxy = await stack.enter_async_context(open_proxy(folder, lines, certificate))
             fleet = await stack.enter_async_context(open_fleet(Library.SLIXMPP, logs / "slixmpp.log"))
             await fleet.connect([USER], port=proxy.port, tls=Tls.DIRECT, ca=authority.file, transfer={})
-            assert [len(tap.open_connections) for tap in inner] == [1, 0]
+            assert [row["node"] for row in await proxy.show("sessions")] == ["node1"]
             proxy.nodes_file.write_text("".join(f"{line.replace(' weight=0', '')}\n" for line in lines), "utf-8")
             assert (await proxy.command("reload")).code == 0
             yield Site(proxy, inner, public, fleet)

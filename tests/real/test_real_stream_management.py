@@ -248,12 +248,12 @@ async def _authenticated_elsewhere(proxy: ProxyProcess, user: str, not_at: int, 
 
 @asynccontextmanager
 async def _open_pair(
-    folder: Path, authority: Authority, *, mode: str, workers: int = 1
+    folder: Path, authority: Authority, *, mode: str, workers: int = 1, placement: str = "rendezvous"
 ) -> AsyncIterator[tuple[EjabberdCluster, ProxyProcess]]:
     async with EjabberdCluster(folder / "cluster", users=["juliet", "romeo"]) as cluster:
         lines = [f"node{n} {HOST}:{node.port} resume=shared" for n, node in enumerate(cluster.nodes, start=1)]
         certificate = authority.issue(DOMAIN, HOST)
-        options = ["--sm-after-transfer", mode, "--workers", str(workers)]
+        options = ["--sm-after-transfer", mode, "--workers", str(workers), "--placement", placement]
         async with open_proxy(folder, lines, certificate, options=options) as proxy:
             yield cluster, proxy
 
@@ -322,7 +322,9 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
 async def test_a_client_that_is_cut_and_away_for_a_while_misses_nothing(tmp_path: Path, authority: Authority) -> None:
     require(Need.EJABBERD)
     with trio.fail_after(90):
-        async with _open_pair(tmp_path, authority, mode="end") as (cluster, proxy), open_raw(proxy.port) as romeo:
+        # Each on a node of his own.
+        pair = _open_pair(tmp_path, authority, mode="end", placement="least-sessions")
+        async with pair as (cluster, proxy), open_raw(proxy.port) as romeo:
             romeo_jid = await romeo.login("romeo")
             async with open_raw(proxy.port) as client:
                 jid = await client.login("juliet")
