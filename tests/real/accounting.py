@@ -20,6 +20,7 @@ from typing import Final
 from real.wire import Element, Recording, Transcript
 
 CXFR: Final = "urn:xmpp:cxfr"
+PING: Final = "urn:xmpp:ping"
 CROSSING_SECONDS: Final = 0.5
 """On loopback a crossing takes under a millisecond; this much a busy process may take to read what has arrived."""
 
@@ -33,7 +34,8 @@ class Balance:
     ``asked``: transfer requests the client read. ``swallowed``: its answers to them. ``answered``: its stanzas that the
     proxy answered with an error instead of forwarding. ``unanswerable``: of those that went nowhere, presence and IQ
     answers, to which no error may be sent. ``after_node_end``: they reached the node's socket, but after the node had
-    ended its stream; nobody but the node could have known.
+    ended its stream; nobody but the node could have known. ``pinged``: the proxy's own questions to the node before it
+    ended a stream, at most one for each; neither they nor their answers are anybody's loss.
     """
 
     down: int = 0
@@ -48,6 +50,7 @@ class Balance:
     unanswerable: list[Element] = field(default_factory=list)
     late: list[Element] = field(default_factory=list)
     after_node_end: list[Element] = field(default_factory=list)
+    pinged: list[Element] = field(default_factory=list)
 
     @property
     def faults(self) -> dict[str, list[Element]]:
@@ -72,6 +75,7 @@ def balance(jid: str, legs: Iterable[Recording], connections: Iterable[Recording
     node = [(leg.read_up(), down, leg.closed_at) for leg in legs if (down := leg.read_down()).bound_jid == jid]
     client = [(c.read_up(), down, c.closed_at) for c in connections if (down := c.read_down()).bound_jid]
     account = Balance()
+    account.pinged = [ping for up, _, _ in node for ping in _pings(up)]
     from_proxy = _down(account, [down for _, down, _ in node], [down for _, down, _ in client])
     _up(account, [up for up, _, _ in node], client, from_proxy)
     for up, down, _ in node:
@@ -84,9 +88,16 @@ def _key(element: Element) -> Key:
     return (element.kind, element.type, element.id, element.from_, element.to, element.body)
 
 
+def _pings(up: Transcript) -> list[Element]:
+    """The proxy's own: the client can't know such an id. One a stream, and nothing comes behind it."""
+    last = up.stanzas[-1:]
+    return [e for e in last if (e.type, e.payload) == ("get", (f"{{{PING}}}ping",)) and (e.id or "").startswith(CXFR)]
+
+
 def _down(account: Balance, node: list[Transcript], client: list[Transcript]) -> list[Element]:
     """Node to client. Returns what the client read that no node had said."""
-    sent = [e for transcript in node for e in transcript.stanzas]
+    pongs = {ping.id for ping in account.pinged}
+    sent = [e for transcript in node for e in transcript.stanzas if not (e.kind == "iq" and e.id in pongs)]
     read = [e for transcript in client for e in transcript.stanzas]
     account.lost_down += _minus(sent, read)
     account.down += len(sent) - len(account.lost_down)
@@ -110,7 +121,7 @@ def _up(
 ) -> None:
     """Client to node."""
     written = [e for up, _, _ in client for e in up.stanzas]
-    arrived = [e for up in node for e in up.stanzas]
+    arrived = [e for up in node for e in up.stanzas if e not in account.pinged]
     known = {_key(e) for e in written}
     for element in _minus(arrived, written):
         (account.twice if _key(element) in known else account.invented).append(element)
