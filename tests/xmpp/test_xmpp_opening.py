@@ -397,7 +397,7 @@ def test_sasl2_resumes_inline(known: bool) -> None:
         f"<success {SASL2}><authorization-identifier>juliet@example.org</authorization-identifier>"
         "<resumed xmlns='urn:xmpp:sm:3' h='2' previd='sm1'/></success>",
     )
-    assert passage.bound == Bound(JID if known else None)
+    assert passage.bound == Bound(JID if known else None, resumed=True)
     assert subject.management.on
 
 
@@ -409,7 +409,7 @@ def test_resumption(known: bool, namespace: str, said: str) -> None:
     resume = f"<resume xmlns='{namespace}' previd='sm1' h='3'/>"
     assert up(subject, resume).forward == resume.encode()
     passage = down(subject, f"<resumed xmlns='{namespace}' h='2'{said}/>")
-    assert passage.bound == Bound(JID if known else None)
+    assert passage.bound == Bound(JID if known else None, resumed=True)
     assert subject.management.id == "sm1"
 
 
