@@ -230,7 +230,17 @@ class NodeStream:
         return True
 
     def _auth(self, element: Element) -> None:
-        if element.get("mechanism") == "PLAIN" and self._login(element.text):
+        """Who says nothing at once is asked for it (RFC 6120 section 6.4.2)."""
+        if element.get("mechanism") == "PLAIN" and not element.text:
+            self.connection.write(f"<challenge xmlns='{names.SASL}'/>".encode())
+        else:
+            self._answer_login(element.get("mechanism") == "PLAIN" and self._login(element.text))
+
+    def _response(self, element: Element) -> None:
+        self._answer_login(self._login(element.text))
+
+    def _answer_login(self, accepted: bool) -> None:
+        if accepted:
             self.connection.write(f"<success xmlns='{names.SASL}'/>".encode())
             self.connection.restart()
         else:
@@ -504,6 +514,7 @@ class NodeStream:
 
     HANDLERS: ClassVar[dict[str, Callable[[NodeStream, Element], None]]] = {
         qualified(names.SASL, "auth"): _auth,
+        qualified(names.SASL, "response"): _response,
         qualified(names.SASL2, "authenticate"): _authenticate,
         qualified(names.SM, "enable"): _enable,
         qualified(names.SM, "resume"): _resume,

@@ -3,11 +3,13 @@ not to and fro."""
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ import trio
 from e2e_proxy import (
     DOMAIN,
     PATIENCE_SECONDS,
+    Raw,
     Row,
     all_bound,
     command,
+    connect,
     in_process,
     nodes_file,
     running,
@@ -37,6 +41,7 @@ from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import Address
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.session.ladder import Trigger
+from cxfr_proxy.xmpp import names
 
 pytestmark = pytest.mark.usefixtures("engines")
 
@@ -248,6 +253,39 @@ async def test_a_client_whose_header_hides_its_name_is_sent_home_once(kind: Kind
             assert moves
             assert set(moves.values()) == {1}
             assert {record.trigger for record in proxy.registry.recent} == {Trigger.WRONG_NODE}
+
+
+async def test_a_client_whose_mechanism_hides_its_name_is_sent_home(tmp_path: Path) -> None:
+    """With ``--route login`` as well nobody knows who it is when a node has to be chosen: the server speaks first."""
+    nodes = nodes_of("a", "b")
+    user = user_where(lambda user: home(user, "a", "b") == "b")
+
+    async def log_in_unnamed(address: Address) -> Raw:
+        raw = await connect(address)
+        await raw.open()
+        await raw.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'/>")
+        assert "challenge" in await raw.xml()
+        token = base64.b64encode(f"\0{user}\0secret".encode()).decode()
+        await raw.send(f"<response xmlns='{names.SASL}'>{token}</response>")
+        assert "success" in await raw.xml()
+        raw.connection.restart()
+        await raw.open()
+        await raw.send(f"<iq type='set' id='b'><bind xmlns='{names.BIND}'/></iq>")
+        assert user in await raw.xml()
+        return raw
+
+    async with running(*nodes):
+        config = replace(plain(tmp_path, nodes_file(tmp_path, nodes)), route=Route.LOGIN)
+        async with in_process(config, placing=True) as (proxy, address):
+            raw = await log_in_unnamed(address)
+            assert places(proxy) == {user: "a"}
+            request = await raw.element()
+            assert request.get("id", "").startswith("urn:xmpp:cxfr")
+            await raw.send(f"<iq type='result' id='{request.get('id')}'/></stream:stream>")
+            await until(lambda: not proxy.registry, "it has left")
+            raw = await log_in_unnamed(address)
+            assert places(proxy) == {user: "b"}
+            await raw.close()
 
 
 async def test_with_workers_as_well(tmp_path: Path) -> None:

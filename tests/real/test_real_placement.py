@@ -140,8 +140,11 @@ async def test_everybody_is_at_home_and_a_fourth_node_takes_its_quarter(tmp_path
 
 
 async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authority: Authority) -> None:
-    """With ``--route connect`` nobody's name is known before he has logged in. They come one after the other: of several
-    who are sent from one address at once and don't say who they are, nobody knows who is who when they are back."""
+    """With ``--route connect`` nobody's name is known before he has logged in.
+
+    They come one after the other: of several who are sent from one address at once, and don't say who they are, nobody
+    knows who is who when they are back.
+    """
     with trio.fail_after(90):
         async with (
             _town(tmp_path, authority, 3, 3, "--route", "connect", "--wrong-node", "transfer") as (town, _),
