@@ -151,7 +151,7 @@ class House:
         self.leave = True
         self.refuse: OSError | None = None
         self.nodes = tmp_path / "nodes.txt"
-        self.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\n")
+        self.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\n")
         self.config = Config(
             backends=self.nodes,
             listen=(ListenAddress("127.0.0.1", 0),),

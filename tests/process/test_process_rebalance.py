@@ -157,7 +157,7 @@ async def test_a_rate_holds_as_long_as_somebody_is_moved(tmp_path: Path, autojum
 async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         operations = it.supervisor.operations
-        it.nodes.write_text("node1 10.0.0.1\nnode2 10.0.0.2\nnode3 10.0.0.3\n")
+        it.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
         await operations.reload()
         it.all[0].rebalance = Forecast({"node2": {"node3": 5}, "node1": {"node3": 10}}, 2)
         it.all[1].rebalance = Forecast({"node1": {"node2": 1, "node3": 4}}, 1)
@@ -192,7 +192,7 @@ async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: Mo
         node.set_wish(Wish.DRAIN)
         with pytest.raises(ConfigError, match="in state drain"):
             await operations.move("romeo@example.org", "node2")
-        it.nodes.write_text("node1 10.0.0.1 domain=example.com\nnode2 10.0.0.2\n")
+        it.nodes.write_text("node1 10.0.0.1 check=none domain=example.com\nnode2 10.0.0.2 check=none\n")
         await operations.reload()
         with pytest.raises(ConfigError, match=r"does not serve example\.org"):
             await operations.move("romeo@example.org", "node1")

@@ -112,7 +112,7 @@ async def test_a_drain_ends_when_no_worker_waits_for_anybody(
         it.workers[1].report(node1=NodeCounts(sessions=1))
         await trio.sleep(1)
         if removed:
-            it.nodes.write_text("node2 10.0.0.2\n")
+            it.nodes.write_text("node2 10.0.0.2 check=none\n")
             await it.supervisor.reload()
         else:
             operations.drain("node1")
