@@ -65,13 +65,6 @@ class TokenBucket:
             self.burst = _checked_burst(burst)
         self._missing = self.burst - min(there, self.burst)
 
-    def set_burst(self, burst: float, now: float) -> None:
-        """Be of another size from now on; what is in the bucket stays, as far as it fits."""
-        held = self.burst - self._missing_at(now)
-        self.burst = _checked_burst(burst)
-        self._missing = max(0.0, burst - held)
-        self._at = max(self._at, now)
-
     def _missing_at(self, now: float) -> float:
         if not self._missing or now <= self._at:
             return self._missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.pace import TokenBucket
@@ -72,6 +72,7 @@ def test_a_delay_that_rounding_made_too_short_is_made_good() -> None:
 def test_a_new_rate_counts_from_its_instant_on(
     old: float, new: float, burst: float, start: float, before: float, after: float
 ) -> None:
+    assume(burst == round(burst) or abs(burst - round(burst)) > 1e-6)  # else rounding decides about one more token
     bucket = TokenBucket(old, burst)
     while bucket.take(start):
         pass

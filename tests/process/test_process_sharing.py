@@ -11,7 +11,6 @@ from trio.testing import MockClock
 from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, Wish
-from cxfr_proxy.cluster.pace import TokenBucket
 from cxfr_proxy.cluster.shared import Order, ProxyState
 from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.process.sharing import Sharing
@@ -237,17 +236,6 @@ async def test_alone_there_is_nobody_to_tell(autojump_clock: MockClock) -> None:
     house.source.standing.lost("no answer")  # DNS: nothing that an operator says concerns it
     assert house.sharing.caveat is None
     assert [(row.own, row.sessions, row.to_move) for row in house.sharing.proxy_rows()] == [(True, 12, 4)]
-
-
-def test_a_bucket_of_another_size_keeps_what_fits() -> None:
-    bucket = TokenBucket(rate=1.0, burst=10.0)
-    bucket.set_burst(2.0, 0.0)
-    assert [bucket.take(0.0) for _ in range(3)] == [True, True, False]
-    bucket.set_burst(10.0, 0.0)
-    assert not bucket.take(0.0)
-    assert [bucket.take(2.0) for _ in range(3)] == [True, True, False]
-    with pytest.raises(ValueError, match="burst"):
-        bucket.set_burst(0.5, 0.0)
 
 
 async def test_pins_are_everybody_s_in_all_their_spellings(autojump_clock: MockClock) -> None:
