@@ -21,6 +21,8 @@ from cxfr_proxy.xmpp.names import StreamCondition
 
 _BURST_SECONDS: Final = 0.1
 """So much of the rate may come at once: a quiet node makes nobody wait for a timer."""
+_STEP_SECONDS: Final = 0.02
+"""Whose turn comes within this time go together: waking up for each costs as much as most of a login."""
 
 
 class Gone(OSError):
@@ -40,7 +42,8 @@ class _Door:
         self.waiting += 1
         try:
             async with self._turn:
-                await trio.sleep(self._bucket.delay(self._clock()))
+                if delay := self._bucket.delay(self._clock()):
+                    await trio.sleep(max(delay, _STEP_SECONDS))
                 if has_left():
                     raise Gone("the client hung up while it waited")
                 self._bucket.take(self._clock())
