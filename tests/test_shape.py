@@ -19,7 +19,7 @@ SOURCES: Final = {
 }
 
 ORDER: Final = (
-    ("errors", "events", "units"),
+    ("errors", "events", "latest", "units"),
     ("xmpp", "cluster"),
     ("plugins",),
     ("kinds", "settings", "choices", "config"),

@@ -14,13 +14,13 @@ users: :class:`~.placement.Placement` passes over a node that doesn't.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from cxfr_proxy.cluster.user_map import UserMap
 from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.latest import Latest
 
 MAX_PINS: Final = 10_000
 """Each worker is told all of them when it begins; who has more has a user map."""
@@ -68,8 +68,7 @@ class Answers:
     def __init__(self, seconds: float, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._limit = limit
-        self._answers: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+        self._answers: Latest[str, tuple[str | None, float]] = Latest(limit)
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -77,9 +76,6 @@ class Answers:
     def note(self, key: str, node: str | None) -> None:
         """``None``: there is no opinion about that user."""
         self._answers[key] = node, self._clock() + self._seconds
-        self._answers.move_to_end(key)
-        if len(self._answers) > self._limit:
-            self._answers.popitem(last=False)
 
     def knows(self, key: str) -> bool:
         """Whether the last answer, be it that there is none, still holds."""

@@ -7,12 +7,13 @@ pieces: all of it may be more than one line can hold.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned
+from cxfr_proxy.latest import Latest
+from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
 from cxfr_proxy.session.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.session.registry import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.session.support import Support
@@ -31,34 +32,29 @@ class Memory:
 
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
         self._redirect_window = redirect_window
-        self._limit = limit
-        self._redirected: OrderedDict[str, float] = OrderedDict()
-        self._resumable: OrderedDict[str, Resumption] = OrderedDict()
+        self._redirected: Latest[str, float] = Latest(limit)
+        self._resumable: Latest[str, Resumption] = Latest(limit)
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
-        self._moved: OrderedDict[str, float] = OrderedDict()  # full JIDs that have not come back
+        self._moved: Latest[str, tuple[Moved, float]] = Latest(limit)  # by full JID; who has not come back
         self._support = Support()
 
-    def note(self, message: Redirected | Resumable | Lost | Moved | Returned | Learned, now: float) -> None:
+    def note(self, message: Redirected | Resumable | Lost | Moved | Stayed | Returned | Learned, now: float) -> None:
         """A worker has just said it, or would have."""
         match message:
             case Redirected(user):
                 self._redirected[user] = now
-                self._redirected.move_to_end(user)
                 self._forget(now)
             case Resumable(stream_management_id, resumption):
                 self._resumable[stream_management_id] = resumption
-                self._resumable.move_to_end(stream_management_id)
-                if len(self._resumable) > self._limit:
-                    self._resumable.popitem(last=False)
             case Lost():
                 self._lost.append((message, now))
                 self._forget(now)
             case Moved(full_jid):
-                self._moved[full_jid] = now
-                self._moved.move_to_end(full_jid)
+                if full_jid is not None:
+                    self._moved[full_jid] = message, now
                 self._forget(now)
-            case Returned(full_jid):
-                self._moved.pop(full_jid, None)
+            case Stayed(full_jid) | Returned(full_jid):
+                self._moved.pop(full_jid or "", None)
             case Learned(caps, knows_cxfr):
                 self._support.learn(caps, knows_cxfr)
 
@@ -74,29 +70,24 @@ class Memory:
         self._forget(now)
         redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
         resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
-        lost = [tuple(replace(each, seconds_ago=now - at) for each, at in piece) for piece in _cut(list(self._lost))]
+        lost = [replace(each, seconds_ago=now - at) for each, at in self._lost]
+        moved = [replace(each, seconds_ago=now - at) for each, at in self._moved.values()]
         return [
             *(Remembered(redirected=each) for each in redirected),
             *(Remembered(resumable=each) for each in resumable),
-            *(Remembered(lost=each) for each in lost),
-            *(Remembered(moved={jid: now - at for jid, at in each}) for each in _cut(list(self._moved.items()))),
+            *(Remembered(lost=tuple(each)) for each in _cut(lost)),
+            *(Remembered(moved=tuple(each)) for each in _cut(moved)),
             *(Remembered(learned=dict(each)) for each in _cut(list(self._support.learned().items()))),
         ]
 
     def _forget(self, now: float) -> None:
-        """What is too many, or too long ago to matter."""
+        """What is too long ago to matter."""
         while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
             self._lost.popleft()
-        while self._moved:
-            full_jid, at = next(iter(self._moved.items()))
-            if len(self._moved) <= self._limit and now - at < ON_ITS_WAY_SECONDS:
-                break
-            del self._moved[full_jid]
-        while self._redirected:
-            user, at = next(iter(self._redirected.items()))
-            if len(self._redirected) <= self._limit and now - at < self._redirect_window:
-                return
-            del self._redirected[user]
+        while self._moved and now - next(iter(self._moved.values()))[1] >= ON_ITS_WAY_SECONDS:
+            self._moved.popitem(last=False)
+        while self._redirected and now - next(iter(self._redirected.values())) >= self._redirect_window:
+            self._redirected.popitem(last=False)
 
 
 def _cut(entries: list[_T]) -> Iterator[list[_T]]:

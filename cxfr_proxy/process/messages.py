@@ -27,12 +27,12 @@ from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.config import Config
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
-from cxfr_proxy.session.registry import RESUMABLE_SECONDS, NodeCounts
+from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.session.tally import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Of this language. To be raised with every change."""
 
 
@@ -174,14 +174,14 @@ class Stop:
 @dataclass(frozen=True, slots=True)
 class Remembered:
     """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
-    ``resumable``: by the id that the client has; ``moved``: how many seconds ago, by full JID; ``learned``: by
-    capabilities, whether connection transfer is known."""
+    ``resumable``: by the id that the client has; ``learned``: by capabilities, whether connection transfer is known.
+    """
 
     redirected: dict[str, float] = field(default_factory=dict)
     resumable: dict[str, Resumption] = field(default_factory=dict)
     lost: tuple[Lost, ...] = ()
+    moved: tuple[Moved, ...] = ()
     learned: dict[str, bool] = field(default_factory=dict)
-    moved: dict[str, float] = field(default_factory=dict)
 
 
 # --- from a worker
@@ -333,28 +333,40 @@ class Resumable:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A client that is to be led to that node has left, for ``seconds`` from then on: it can resume its session there,
-    or was sent there. ``user`` is a bare JID, where it is known."""
+    """A client that may resume its session on that node has left ``address``. ``user`` is a bare JID, where it is
+    known."""
 
     user: str | None
     address: str
     node: str
     seconds_ago: float = 0.0
-    seconds: float = RESUMABLE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """That client was asked to move to where it belongs, just now."""
+    """That client, which is connected from ``address``, was asked to move to ``node``, where it belongs."""
 
-    full_jid: str
+    full_jid: str | None
+    address: str
+    node: str
+    seconds_ago: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stayed:
+    """That client has not moved, although it was asked to."""
+
+    full_jid: str | None
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """That client, which was moved or is taken for one that was, has logged in; ``wrong``: on a wrong node again."""
+    """That client, which was moved or is taken for one that was, has logged in from ``address``; ``wrong``: on a wrong
+    node again."""
 
     full_jid: str
+    address: str
     wrong: bool
 
 
@@ -396,6 +408,7 @@ Message = (
     | Resumable
     | Lost
     | Moved
+    | Stayed
     | Returned
     | Learned
 )

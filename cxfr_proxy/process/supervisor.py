@@ -71,6 +71,7 @@ from cxfr_proxy.process.messages import (
     Resumable,
     Returned,
     Setup,
+    Stayed,
     Stopped,
     Transferred,
     Want,
@@ -280,7 +281,7 @@ class Supervisor:
                 self._checks.login_worked(self._cluster.get(name), domain)
             case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
-            case Redirected() | Resumable() | Lost() | Moved() | Returned() | Learned():
+            case Redirected() | Resumable() | Lost() | Moved() | Stayed() | Returned() | Learned():
                 self._memory.note(message, trio.current_time())
                 for other in self.fleet:
                     if other is not link:

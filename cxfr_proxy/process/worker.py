@@ -63,6 +63,7 @@ from cxfr_proxy.process.messages import (
     Resumable,
     Returned,
     Setup,
+    Stayed,
     Stop,
     Stopped,
     Transferred,
@@ -82,7 +83,7 @@ from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import Registry, may_come_back, sent_to, user_of
+from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry, may_come_back, sent_to, user_of
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import past_transfer
 from cxfr_proxy.xmpp.stream_management import Counters
@@ -245,26 +246,28 @@ class _Parts:
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
         registry, full_jid, user = self.registry, relayed.session.full_jid, user_of(relayed.session)
+        address = relayed.client_address
         match event:
             case commands.BoundTo() if full_jid is not None and registry.has_returned(relayed.id):
-                self._post(Returned(full_jid, wrong=registry.guard.is_wrong(full_jid)))
-            case commands.Asked(_, order, first) if first and order.trigger.places and full_jid is not None:
-                self._post(Moved(full_jid))
+                self._post(Returned(full_jid, address, wrong=registry.guard.is_wrong(full_jid)))
+            case commands.Asked(_, order, first) if first and order.place is not None:
+                # Now: it can be back, with another process, before it is seen to leave.
+                self._post(Moved(full_jid, address, order.place))
             case commands.Redirected() if user is not None:
                 self._post(Redirected(user))
-            case commands.Transferred():
+            case commands.Transferred(order):
                 self._post(Transferred(past_transfer(relayed.session, event)))
-                if (target := sent_to(event)) is not None:
-                    if relayed.session.resumable_id is not None:
-                        self._tell_resumable(relayed.session.resumable_id, relayed.client_address)
-                    self._post(Lost(user, relayed.client_address, target, seconds=registry.expected_seconds))
+                if sent_to(event) is None and order.place is not None:
+                    self._post(Stayed(full_jid, address))
+                elif order.place is not None and relayed.session.resumable_id is not None:
+                    self._tell_resumable(relayed.session.resumable_id, address)
             case commands.Resumable(stream_management_id):
-                self._tell_resumable(stream_management_id, relayed.client_address)
+                self._tell_resumable(stream_management_id, address)
             case commands.Learned(caps, knows_cxfr):
                 self._post(Learned(caps, knows_cxfr))
             case commands.Shifted(counters):
                 if relayed.session.resumable_id is not None:
-                    self._shifted[relayed.session.resumable_id] = counters, relayed.client_address
+                    self._shifted[relayed.session.resumable_id] = counters, address
             case commands.Ended(reason):
                 self._tell_end(relayed, reason)
         self._changed()
@@ -315,23 +318,26 @@ class _Parts:
             self.registry.remember_redirected(user, now - seconds_ago)
         for stream_management_id, resumption in told.resumable.items():
             self.registry.remember_resumable(stream_management_id, resumption)
-        for full_jid, seconds_ago in told.moved.items():
-            self.registry.guard.moved(full_jid, now - seconds_ago)
+        for moved in told.moved:
+            self.remember_moved(moved)
         for caps, knows_cxfr in told.learned.items():
             self.registry.support.learn(caps, knows_cxfr)
         for lost in told.lost:
             self.remember_lost(lost)
 
     def remember_lost(self, lost: Lost) -> None:
-        at = trio.current_time() - lost.seconds_ago
-        self.registry.remember_lost(lost.user, lost.address, lost.node, at, seconds=lost.seconds)
+        until = trio.current_time() - lost.seconds_ago + RESUMABLE_SECONDS
+        self.registry.expected.leaves(lost.user, lost.address, lost.node, until)
+
+    def remember_moved(self, moved: Moved) -> None:
+        at = trio.current_time() - moved.seconds_ago
+        self.registry.moved(moved.full_jid, moved.address, moved.node, at)
 
     def note_returned(self, returned: Returned) -> None:
         """A client that was moved is with another worker now."""
-        guard = self.registry.guard
-        guard.returned(returned.full_jid, trio.current_time())
+        self.registry.returned(returned.full_jid, returned.address, None, trio.current_time())
         if returned.wrong:
-            guard.landed_wrong(returned.full_jid, self.cluster.standing())
+            self.registry.guard.landed_wrong(returned.full_jid, self.cluster.standing())
 
     def follow(self, told: Nodes) -> None:
         """The nodes are these now; those that are leaving are to be emptied."""
@@ -429,8 +435,10 @@ class Worker:
                 parts.registry.remember_resumable(stream_management_id, resumption)
             case Lost():
                 parts.remember_lost(message)
-            case Moved(full_jid):
-                parts.registry.guard.moved(full_jid, trio.current_time())
+            case Moved():
+                parts.remember_moved(message)
+            case Stayed(full_jid, address):
+                parts.registry.stayed(full_jid, address)
             case Returned():
                 parts.note_returned(message)
             case Learned(caps, knows_cxfr):

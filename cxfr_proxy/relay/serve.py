@@ -266,7 +266,7 @@ class ClientServer:
         """Who has the session that the client wants to resume: known where it has said which, guessed where not."""
         name = self._registry.node_of_resumable(login.previd) if login.previd is not None else None
         if name is None:
-            name = self._registry.holder(user, address, trio.current_time())
+            name = self._registry.expected.node_for(user, address, trio.current_time())
         holder = self._cluster.get(name) if name is not None and name in self._cluster else None
         return holder if holder is not None and holder.spec.serves(domain_key(domain)) else None
 

@@ -44,11 +44,6 @@ class Trigger(StrEnum):
     PROXY_STOP = "proxy-stop"
     WORKER_RESTART = "worker-restart"
 
-    @property
-    def places(self) -> bool:
-        """Whether the client is to go to one certain node, although it could stay where it is."""
-        return self in _PLACING
-
 
 _PLACING: Final = frozenset((Trigger.WRONG_NODE, Trigger.REBALANCE, Trigger.MOVE))
 
@@ -69,6 +64,11 @@ class Order:
     hurried: bool = False
     resumes: bool = True
     node_dead: bool = False
+
+    @property
+    def place(self) -> str | None:
+        """The one node that the client is to be on, although it could stay where it is; ``None``: there is none."""
+        return self.target if self.trigger in _PLACING else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ So a quarrel between two proxies costs a client one move by each of them.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from cxfr_proxy.latest import Latest
 from cxfr_proxy.xmpp import jid
 
 REMEMBERED: Final = 100_000
@@ -45,21 +45,16 @@ class LoopGuard:
 
     def __init__(self, window: float) -> None:
         self._window = window
-        self._users: OrderedDict[str, _User] = OrderedDict()
-        self._clients: OrderedDict[str, float] = OrderedDict()
+        self._users: Latest[str, _User] = Latest(REMEMBERED)
+        self._clients: Latest[str, float] = Latest(REMEMBERED)
 
     def moved(self, full_jid: str, now: float) -> None:
         """That client is asked to move."""
         bare = jid.bare(full_jid)
-        user = self._users.setdefault(bare, _User(now))
+        user = self._users[bare] = self._users.get(bare) or _User(now)
         user.last = now
         user.away += 1
-        self._users.move_to_end(bare)
         self._clients[full_jid] = now
-        self._clients.move_to_end(full_jid)
-        for memory in (self._users, self._clients):
-            if len(memory) > REMEMBERED:
-                memory.popitem(last=False)
 
     def returned(self, full_jid: str, now: float) -> bool:
         """A client has logged in; whether it was moved lately, or is taken for one that was."""
@@ -71,6 +66,12 @@ class LoopGuard:
         user.away -= 1
         user.wrong = None  # unless it is again
         return True
+
+    def stayed(self, full_jid: str) -> None:
+        """A client that was asked to move has not, and need not."""
+        user = self._users.get(jid.bare(full_jid))
+        if user is not None and user.away:
+            user.away -= 1
 
     def landed_wrong(self, full_jid: str, standing: Standing) -> None:
         """A client that returned sits on a wrong node again."""

@@ -5,14 +5,15 @@ Bookkeeping only. :meth:`Registry.note` takes each event a session reports; ever
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from cxfr_proxy.cluster.plan import Placed
 from cxfr_proxy.cluster.users import user_key
+from cxfr_proxy.latest import Latest
 from cxfr_proxy.session.commands import (
     Answered,
     Asked,
@@ -27,6 +28,7 @@ from cxfr_proxy.session.commands import (
     Resumable,
     Transferred,
 )
+from cxfr_proxy.session.expected import Expected
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.loop_guard import LoopGuard
 from cxfr_proxy.session.session import Session
@@ -34,8 +36,6 @@ from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.session.tally import Tally, Totals, past_transfer
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
-
-_V = TypeVar("_V")
 
 RECENT_TRANSFERS: Final = 1000
 """As many as ``show transfers`` lists: the last ten seconds at the default rate."""
@@ -45,7 +45,6 @@ RESUMABLE_SECONDS: Final = 600.0
 """How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
 AWAITED_SECONDS: Final = 12.0
 """How long a client that was cut is waited for: the slowest seen to resume took 9.5 s to come back."""
-AWAITED_PER_ADDRESS: Final = 64
 EXPECTED_SECONDS: Final = 60.0
 """How long a client that was sent to a node is led there. Nearly all come within ten; one that was sent to an address
 that leads elsewhere does not come, and another from the same address must not be taken for it for long."""
@@ -120,11 +119,10 @@ class Registry:
         self._live: dict[int, Relayed] = {}
         self._logging_in: dict[int, Relayed] = {}
         self._redirect_window = redirect_window
-        self._redirected: OrderedDict[str, float] = OrderedDict()
-        self._resumable: OrderedDict[str, Resumption] = OrderedDict()
-        self._lost_users: OrderedDict[str, tuple[str, float]] = OrderedDict()  # node, and until when
-        self._lost_addresses: OrderedDict[str, deque[tuple[str, float]]] = OrderedDict()
-        self._awaited: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by resumable id
+        self._redirected: Latest[str, float] = Latest(REMEMBERED)
+        self._resumable: Latest[str, Resumption] = Latest(REMEMBERED)
+        self._awaited: Latest[str, tuple[str, float]] = Latest(REMEMBERED)  # by resumable id
+        self.expected = Expected()
         self.guard = LoopGuard(redirect_window)
         self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
         self._sent: set[int] = set()  # sessions whose clients have left for a certain node
@@ -239,24 +237,12 @@ class Registry:
     def remember_redirected(self, user: str, now: float) -> None:
         """That user (a bare JID) was sent to another address at that time; the last time counts."""
         key = user_key(user)
-        _remember(self._redirected, key, max(now, self._redirected.get(key, now)))
+        self._redirected[key] = max(now, self._redirected.get(key, now))
 
     def remember_resumable(self, stream_management_id: str, resumption: Resumption) -> None:
         """A client has a session that it can resume by that id. If it was cut, it has come for it."""
-        _remember(self._resumable, stream_management_id, resumption)
+        self._resumable[stream_management_id] = resumption
         self._awaited.pop(stream_management_id, None)
-
-    def remember_lost(
-        self, user: str | None, address: str, node: str, now: float, *, seconds: float = RESUMABLE_SECONDS
-    ) -> None:
-        """A client that is to be led to that node left at that time, which is the latest so far: it was lost and can
-        resume its session there, or was sent there."""
-        lost = (node, now + seconds)
-        if user is not None:
-            _remember(self._lost_users, user_key(user), lost)
-        at_address = self._lost_addresses.get(address) or deque(maxlen=AWAITED_PER_ADDRESS)
-        at_address.append(lost)
-        _remember(self._lost_addresses, address, at_address)
 
     def resumption(self, stream_management_id: str) -> Resumption | None:
         """What is known of the session that a client can resume by that id (XEP-0198), if it was seen here."""
@@ -267,23 +253,25 @@ class Registry:
         known = self._resumable.get(stream_management_id)
         return known.node if known is not None else None
 
-    def holder(self, user: str | None, address: str, now: float) -> str | None:
-        """The node that may hold the session which a client that connects now wants to resume, or that it was sent to.
+    def moved(self, full_jid: str | None, address: str, node: str, now: float) -> None:
+        """A client at that address was asked to move to that node, where it belongs."""
+        self.expected.leaves(_user(full_jid), address, node, now + max(EXPECTED_SECONDS, self._redirect_window))
+        if full_jid is not None:
+            self.guard.moved(full_jid, now)
 
-        What it wants is not known yet: who was lost lately, as that user or from that address, is the best guess. By
-        address each of the lost is guessed once, so that many behind one address don't all follow a few.
-        """
-        if user is not None:
-            node, until = self._lost_users.get(user_key(user), (None, 0.0))
-            return node if now < until else None
-        lost = self._lost_addresses.get(address, deque())
-        guess = None
-        while lost and guess is None:
-            node, until = lost.pop()
-            guess = node if now < until else None
-        if not lost:
-            self._lost_addresses.pop(address, None)
-        return guess
+    def stayed(self, full_jid: str | None, address: str) -> None:
+        """A client that was asked to move has not, and is let be."""
+        self.expected.stays(_user(full_jid), address)
+        if full_jid is not None:
+            self.guard.stayed(full_jid)
+
+    def returned(self, full_jid: str, address: str, node: str | None, now: float) -> bool:
+        """A client has logged in from that address, to that node, or (``None``) with another process; whether it was
+        moved lately, or is taken for one that was."""
+        lately = self.guard.returned(full_jid, now)
+        if lately:
+            self.expected.is_back(_user(full_jid), address, node)
+        return lately
 
     def moved_lately(self, session_id: int, now: float) -> bool:
         """Whether its client was moved to where it is, so lately that it must not be moved again."""
@@ -318,13 +306,13 @@ class Registry:
             case BoundTo(full_jid):
                 self._logging_in.pop(relayed.id, None)
                 self.totals.logins += 1
-                if full_jid is not None and self.guard.returned(full_jid, now):
+                if full_jid is not None and self.returned(full_jid, relayed.client_address, session.node, now):
                     self._returned[relayed.id] = now
             case Asked(_, order, first):
                 for each in self._counted(counts, order):
                     each.asked += first
-                if first and order.trigger.places and session.full_jid is not None:
-                    self.guard.moved(session.full_jid, now)
+                if first and order.place is not None:
+                    self.moved(session.full_jid, relayed.client_address, order.place, now)
             case Redirected():
                 user = user_of(session)
                 if user is not None:
@@ -337,7 +325,9 @@ class Registry:
                 self.tally.add(past_transfer(session, event))
                 self._count(self._counted(counts, order), *tried[-1])
                 if (target := sent_to(event)) is not None:
-                    self._expect(relayed, target, now)
+                    self._send(relayed, target)
+                elif order.place is not None:
+                    self.stayed(session.full_jid, relayed.client_address)
                 self.recent.append(
                     TransferRecord(
                         relayed.id,
@@ -364,7 +354,8 @@ class Registry:
                 self.totals.late += late
                 self._keep_counts(session.resumable_id)
                 if may_come_back(session, reason) and not self.was_sent(relayed.id):
-                    self.remember_lost(user_of(session), relayed.client_address, session.node, now)
+                    until = now + RESUMABLE_SECONDS
+                    self.expected.leaves(user_of(session), relayed.client_address, session.node, until)
             case _:
                 pass
 
@@ -379,24 +370,18 @@ class Registry:
     def _counted(self, counts: NodeCounts, order: Order) -> tuple[NodeCounts, ...]:
         return (counts, self.rebalanced) if order.trigger is Trigger.REBALANCE else (counts,)
 
-    def _expect(self, relayed: Relayed, target: str, now: float) -> None:
-        """Its client has left for that node, by way of this proxy perhaps: lead it there, also if it wants to resume.
-        Elsewhere it would only come back to where it was."""
+    def _send(self, relayed: Relayed, target: str) -> None:
+        """Its client has left for that node, by way of this proxy perhaps. It is led there also if it wants to resume:
+        elsewhere it would only come back to where it was."""
         session = relayed.session
         known = self._resumable.get(session.resumable_id) if session.resumable_id is not None else None
         if session.resumable_id is not None and known is not None:
             self._resumable[session.resumable_id] = replace(known, node=target)
         self._sent.add(relayed.id)
-        self.remember_lost(user_of(session), relayed.client_address, target, now, seconds=self.expected_seconds)
-
-    @property
-    def expected_seconds(self) -> float:
-        """How long a client that was sent to a certain node is led there."""
-        return max(EXPECTED_SECONDS, self._redirect_window)
 
     def _await_resumption(self, session: Session, until: float) -> None:
         if session.resumable_id is not None and session.can_be_resumed:
-            _remember(self._awaited, session.resumable_id, (session.node, until))
+            self._awaited[session.resumable_id] = session.node, until
 
     def _keep_counts(self, stream_management_id: str | None) -> None:
         known = self._resumable.get(stream_management_id) if stream_management_id is not None else None
@@ -415,16 +400,13 @@ def may_come_back(session: Session, reason: Reason) -> bool:
 
 def sent_to(transfer: Transferred) -> str | None:
     """The one node that its client has left for; ``None``: any that placement chooses."""
-    return transfer.order.target if transfer.order.trigger.places and transfer.tried[-1][1] is Outcome.MOVED else None
+    return transfer.order.place if transfer.tried[-1][1] is Outcome.MOVED else None
 
 
 def user_of(session: Session) -> str | None:
     """The bare JID, once it is known for certain."""
-    return jid.bare(session.full_jid) if session.full_jid is not None else None
+    return _user(session.full_jid)
 
 
-def _remember(memory: OrderedDict[str, _V], key: str, value: _V) -> None:
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > REMEMBERED:
-        memory.popitem(last=False)
+def _user(full_jid: str | None) -> str | None:
+    return jid.bare(full_jid) if full_jid is not None else None

@@ -20,12 +20,12 @@ answered has understood.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.kinds import ClientMatch, Trait
+from cxfr_proxy.latest import Latest
 from cxfr_proxy.session.ladder import Rung
 
 SILENCES: Final = 3
@@ -107,7 +107,7 @@ class Support:
     def __init__(self, allow: Iterable[ClientMatch] = (), deny: Iterable[ClientMatch] = ()) -> None:
         self._allow = tuple(allow)
         self._deny = tuple(deny)
-        self._learned: OrderedDict[str, _Learned] = OrderedDict()
+        self._learned: Latest[str, _Learned] = Latest(REMEMBERED)
 
     def knows_cxfr(self, software: Software, domain: str, said: bool | None) -> bool | None:
         """Whether that client understands the IQ; ``said`` is what its session has shown, ``None`` where nothing is
@@ -138,10 +138,7 @@ class Support:
 
     def learn(self, caps: str, knows_cxfr: bool | None) -> None:
         """A client with these capabilities answered that it does or doesn't know the IQ; ``None``: it was silent."""
-        learned = self._learned.setdefault(caps, _Learned())
-        self._learned.move_to_end(caps)
-        if len(self._learned) > REMEMBERED:
-            self._learned.popitem(last=False)
+        learned = self._learned[caps] = self._learned.get(caps) or _Learned()
         if knows_cxfr is not None:
             learned.knows_cxfr, learned.silences = knows_cxfr, 0
             return

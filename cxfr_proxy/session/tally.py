@@ -11,11 +11,12 @@ one process counts for all.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from cxfr_proxy.latest import Latest
 from cxfr_proxy.session.commands import Outcome, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.session import Session
@@ -114,8 +115,7 @@ class Tally:
     """All transfers that are over, and each rung that was tried. ``nodes``: of how many nodes they are kept."""
 
     def __init__(self, nodes: int = MAX_NODES) -> None:
-        self._max_nodes = nodes
-        self._by_node: OrderedDict[str, Counter[Kind]] = OrderedDict()
+        self._by_node: Latest[str, Counter[Kind]] = Latest(nodes)
         self.attempts: Counter[tuple[str, Attempt]] = Counter()
         """By software."""
         self.durations: dict[Rung, Durations] = {}
@@ -134,8 +134,5 @@ class Tally:
                 yield node, kind, count
 
     def _of_node(self, node: str) -> Counter[Kind]:
-        kinds = self._by_node.setdefault(node, Counter())
-        self._by_node.move_to_end(node)
-        if len(self._by_node) > self._max_nodes:
-            self._by_node.popitem(last=False)
+        kinds = self._by_node[node] = self._by_node.get(node, Counter())
         return kinds

@@ -54,6 +54,7 @@ from cxfr_proxy.process.messages import (
     Resumable,
     Returned,
     Setup,
+    Stayed,
     Stop,
     Stopped,
     Transferred,
@@ -133,7 +134,8 @@ past_transfers = st.builds(
 )
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
-lost = st.builds(Lost, st.none() | texts, texts, texts, numbers, numbers)
+lost = st.builds(Lost, st.none() | texts, texts, texts, numbers)
+moved = st.builds(Moved, st.none() | texts, texts, texts, numbers)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(
@@ -161,8 +163,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.dictionaries(texts, st.floats(min_value=0, allow_infinity=False), max_size=3),
         st.dictionaries(texts, resumptions, max_size=3),
         st.lists(lost, max_size=3).map(tuple),
+        st.lists(moved, max_size=3).map(tuple),
         st.dictionaries(texts, st.booleans(), max_size=3),
-        st.dictionaries(texts, numbers, max_size=3),
     ),
     st.builds(Hello, ints, ints),
     st.builds(Want, ints, ints, ints, ints),
@@ -190,8 +192,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Redirected, texts),
     st.builds(Resumable, texts, resumptions, texts),
     lost,
-    st.builds(Moved, texts),
-    st.builds(Returned, texts, st.booleans()),
+    moved,
+    st.builds(Stayed, st.none() | texts, texts),
+    st.builds(Returned, texts, texts, st.booleans()),
     st.builds(Learned, texts, st.none() | st.booleans()),
 )
 

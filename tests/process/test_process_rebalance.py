@@ -29,6 +29,7 @@ from cxfr_proxy.process.messages import (
     Report,
     Returned,
     Setup,
+    Stayed,
     Want,
     WorkerCounts,
 )
@@ -214,16 +215,19 @@ async def test_tokens_go_to_the_misplaced_last(tmp_path: Path, autojump_clock: M
 async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         first, second = it.all
-        said: list[Message] = [Moved("a@h/1"), Moved("b@h/1"), Returned("b@h/1", wrong=True)]
+        moved = [Moved(f"{user}@h/1", "192.0.2.1", "node1") for user in "abc"]
+        said: list[Message] = [*moved, Returned("b@h/1", "192.0.2.1", wrong=True), Stayed("c@h/1", "192.0.2.1")]
         for message in said:
             first.channel.post(message)
         await trio.sleep(20)
-        assert second.of(Moved) + second.of(Returned) == said
+        assert second.of(Moved) + second.of(Returned) + second.of(Stayed) == said
         first.die()
         await trio.sleep(1)
         (remembered,) = it.workers[1].of(Remembered)
         assert isinstance(remembered, Remembered)
-        assert remembered.moved == {"a@h/1": pytest.approx(20, abs=0.1)}
+        (told,) = remembered.moved
+        assert told.seconds_ago == pytest.approx(20, abs=0.1)
+        assert replace(told, seconds_ago=0.0) == moved[0]
 
 
 # --- by itself

@@ -143,14 +143,11 @@ async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authorit
     """With ``--route connect`` nobody's name is known before he has logged in.
 
     They come one after the other: of several who are sent from one address at once, and don't say who they are, nobody
-    knows who is who when they are back. And in one process: each of several takes somebody for them once.
+    knows who is who when they are back.
     """
     with trio.fail_after(90):
         async with (
-            _town(tmp_path, authority, 3, 3, "--route", "connect", "--wrong-node", "transfer", "--workers", "1") as (
-                town,
-                _,
-            ),
+            _town(tmp_path, authority, 3, 3, "--route", "connect", "--wrong-node", "transfer") as (town, _),
             trio.open_nursery() as nursery,
         ):
             for number in range(15):

@@ -190,11 +190,47 @@ async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) ->
         goes(house, wrong[0], Order(Trigger.WRONG_NODE, target="b"))
         now = trio.current_time()
         user = user_of(wrong[0].session)
-        assert house.registry.holder(user, "192.0.2.1", now) == "b"
-        assert [house.registry.holder(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
-        assert house.registry.holder(user, "192.0.2.1", now + house.registry.expected_seconds) is None
+        expected = house.registry.expected
+        assert expected.node_for(user, "192.0.2.1", now + 59.9) == "b"
+        assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
+        assert expected.node_for(user, "192.0.2.1", now + 60.0) is None
         goes(house, wrong[1], Order(Trigger.DRAIN, target="b"))
-        assert house.registry.holder(None, "192.0.2.1", now) is None
+        assert expected.node_for(None, "192.0.2.1", now) is None
+
+
+async def test_who_is_asked_can_be_back_before_his_old_stream_has_ended(autojump_clock: MockClock) -> None:
+    async with working(House("a h\nb h")) as house:
+        _, (session, *_) = split(house, "a", 2)
+        order = Order(Trigger.MOVE, target="b")
+        house.registry.note(session, Asked(Rung.CXFR, order, True), trio.current_time())
+        assert house.registry.expected.node_for(None, "192.0.2.1", trio.current_time()) == "b"
+
+
+@pytest.mark.parametrize("name", ["same", "other"])
+async def test_who_is_back_is_not_expected_any_more(name: str, autojump_clock: MockClock) -> None:
+    """He needn't have been guessed: he can have said who he is, or come to another process."""
+    async with working(House("a h\nb h")) as house:
+        _, (session, *_) = split(house, "a", 2)
+        goes(house, session, Order(Trigger.WRONG_NODE, target="b"))
+        back = (session.session.full_jid or "") + ("" if name == "same" else "2")
+        if name == "same":
+            log_in(house, "b", back)
+        else:
+            house.registry.returned(back, "192.0.2.1", None, trio.current_time())
+        assert house.registry.expected.node_for(None, "192.0.2.1", trio.current_time()) is None
+
+
+async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock) -> None:
+    """Nor is the next login of that user taken for his."""
+    async with working(House("a h\nb h")) as house:
+        _, (session, *_) = split(house, "a", 2)
+        order, now = Order(Trigger.MOVE, target="b"), trio.current_time()
+        house.registry.note(session, Asked(Rung.CXFR, order, True), now)
+        house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.STAYED),), 0.1), now)
+        assert house.registry.expected.node_for(None, "192.0.2.1", now) is None
+        assert house.registry.expected.node_for(user_of(session.session), "192.0.2.1", now) is None
+        another = log_in(house, "a", f"{user_of(session.session)}/another")
+        assert not house.registry.has_returned(another.id)
 
 
 async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(autojump_clock: MockClock) -> None:
@@ -206,11 +242,13 @@ async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(aut
         house.registry.note(session, Resumable("sm1", "sm1"), now)
         assert house.registry.node_of_resumable("sm1") == "a"
         order = Order(Trigger.REBALANCE, target="b")
+        house.registry.note(session, Asked(Rung.CUT, order, True), now)
         house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0), now)
         house.registry.note(session, Ended(Reason.TRANSFERRED, None, 0, 0), now)
         assert house.registry.node_of_resumable("sm1") == "b"
-        assert house.registry.holder(user_of(session.session), "192.0.2.1", now) == "b"
-        assert [house.registry.holder(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
+        expected = house.registry.expected
+        assert expected.node_for(user_of(session.session), "192.0.2.1", now) == "b"
+        assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
 
 
 # --- the operator moves one

@@ -247,19 +247,9 @@ def test_who_was_lost_is_looked_for_on_its_node() -> None:
     subject = registry()
     lost(subject, 1, "a")
     lost(subject, 2, "b")
-    assert subject.holder("user1@example.org", "198.51.100.7", 1.0) == "a"
-    assert subject.holder("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS) is None
-    assert subject.holder("user3@example.org", "192.0.2.1", 1.0) is None
-
-
-def test_without_a_name_the_address_is_a_guess_once_for_each_who_was_lost_there() -> None:
-    subject = registry()
-    for number, node in enumerate("aab"):
-        lost(subject, number, node)
-    assert [subject.holder(None, "192.0.2.1", 1.0) for _ in range(4)] == ["b", "a", "a", None]
-    assert subject.holder(None, "198.51.100.7", 1.0) is None
-    lost(subject, 4, "a")
-    assert subject.holder(None, "192.0.2.1", RESUMABLE_SECONDS) is None
+    assert subject.expected.node_for("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS - 1) == "a"
+    assert subject.expected.node_for("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS) is None
+    assert [subject.expected.node_for(None, "192.0.2.1", 1.0) for _ in range(3)] == ["b", "a", None]
 
 
 @pytest.mark.parametrize(
@@ -268,5 +258,5 @@ def test_without_a_name_the_address_is_a_guess_once_for_each_who_was_lost_there(
 def test_who_left_for_good_is_not_looked_for(reason: Reason, resumes: bool) -> None:
     subject = registry()
     lost(subject, 1, "a", reason=reason, resumes=resumes)
-    assert subject.holder("user1@example.org", "192.0.2.1", 1.0) is None
-    assert subject.holder(None, "192.0.2.1", 1.0) is None
+    assert subject.expected.node_for("user1@example.org", "192.0.2.1", 1.0) is None
+    assert subject.expected.node_for(None, "192.0.2.1", 1.0) is None

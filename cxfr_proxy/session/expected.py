@@ -1,0 +1,86 @@
+"""Clients that are expected back, and the node that each is to be led to.
+
+A client that was lost can resume its session on the node that has it; one that was sent home belongs on that node. What
+a connection wants is not known when a node has to be chosen for it, so who has left is the best guess: by the user,
+where the client's header names one, and by its address where it does not. By address each is guessed once, the last one
+first, so that many behind one address don't all follow a few.
+
+Where several processes serve, each guesses for itself and is told who has left and who is back: so nobody is guessed
+any more once he is known to be back, wherever he has come to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.cluster.users import user_key
+from cxfr_proxy.latest import Latest
+
+REMEMBERED: Final = 100_000
+"""Users, and addresses; the oldest go first."""
+PER_ADDRESS: Final = 64
+
+
+@dataclass(slots=True)
+class _Leaver:
+    """``until``: when it is not expected any more. ``taken``: a client that has connected was taken for it."""
+
+    user: str | None
+    node: str
+    until: float
+    taken: bool = False
+
+
+class Expected:
+    """Users are bare JIDs, ``None`` where nobody knows; times are one monotonic clock's."""
+
+    def __init__(self) -> None:
+        self._users: Latest[str, tuple[str, float]] = Latest(REMEMBERED)  # node, and until when
+        self._addresses: Latest[str, deque[_Leaver]] = Latest(REMEMBERED)
+
+    def leaves(self, user: str | None, address: str, node: str, until: float) -> None:
+        """A client is leaving, or has left, and is to be led to that node."""
+        key = user_key(user) if user is not None else None
+        if key is not None:
+            self._users[key] = node, until
+        leavers = self._addresses[address] = self._addresses.get(address, deque(maxlen=PER_ADDRESS))
+        leavers.append(_Leaver(key, node, until))
+
+    def node_for(self, user: str | None, address: str, now: float) -> str | None:
+        """Where to lead a client that has connected; ``None``: nobody is expected that it could be."""
+        if user is not None:
+            node, until = self._users.get(user_key(user), (None, 0.0))
+            return node if now < until else None
+        for leaver in reversed(self._addresses.get(address, ())):
+            if not leaver.taken and now < leaver.until:
+                leaver.taken = True
+                return leaver.node
+        return None
+
+    def is_back(self, user: str | None, address: str, node: str | None) -> None:
+        """A client that had left that address has logged in, on that node or (``None``) by way of another process, and
+        is not expected there any more. If it was taken for another one, that one still is."""
+        own = self._pop(user, address)
+        if own is None or own.node == node:
+            return
+        for other in reversed(self._addresses.get(address, ())):
+            if other.taken and other.node == node:
+                other.taken = False
+                return
+
+    def stays(self, user: str | None, address: str) -> None:
+        """A client that was to leave has not."""
+        own = self._pop(user, address)
+        if own is not None and own.user is not None:
+            self._users.pop(own.user, None)
+
+    def _pop(self, user: str | None, address: str) -> _Leaver | None:
+        """The last one of that user who left there."""
+        key = user_key(user) if user is not None else None
+        leavers = self._addresses.get(address, deque())
+        own = next((leaver for leaver in reversed(leavers) if leaver.user == key), None)
+        if own is not None:
+            leavers.remove(own)
+        return own
