@@ -217,8 +217,8 @@ def _read_backends(text: str) -> Backends:
 
 
 def _read_domain(text: str) -> str:
-    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant."""
-    domain = text.removesuffix(".").lower()
+    """As :func:`~.users.domain_key` has it: a trailing dot is no part of the domain; case is not significant."""
+    domain = domain_key(text)
     if not domain or not domain.isprintable() or re.search(r"[\s/@<>\"'&]", domain):
         raise ValueError(text)
     return domain
@@ -233,7 +233,7 @@ def _read_client_match(text: str) -> ClientMatch:
 
 def _read_policy(text: str) -> DomainPolicy:
     domain, equals, policy = text.rpartition("=")
-    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
+    return DomainPolicy(_read_domain(domain) if equals else None, Policy(policy))
 
 
 def _read_redirect(text: str) -> DomainRedirect:

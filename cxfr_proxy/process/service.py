@@ -20,6 +20,7 @@ import trio
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
+from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.config import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
@@ -195,7 +196,7 @@ class Service:
             case BoundTo(full_jid, resumed):
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
                 if session.node in self._cluster:
-                    self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
+                    self._checks.login_worked(self._cluster.get(session.node), domain_key(session.domain))
                 self._place_right(relayed, led=resumed)
             case LoginFailed(reason):
                 if session.node in self._cluster:

@@ -104,7 +104,7 @@ class ClientServer:
         logins = config.logins_per_second
         self._admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
         self.stopping = False
-        self._domains = frozenset(domain.lower() for domain in config.domain)
+        self._domains = frozenset(config.domain)
         self._moved = {each.domain: str(each.target) for each in config.redirect_domain}
         self._policy = Policy(
             timeouts=config.timeouts,
@@ -184,6 +184,7 @@ class ClientServer:
             lane,
             tls_first=tls_first,
             domains=self._domains,
+            domain_key=domain_key,
             stream_id=_token(),
             template=partial(self._template, offers_starttls),
             offers_starttls=offers_starttls,

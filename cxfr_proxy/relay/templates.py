@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.events import emit
 from cxfr_proxy.xmpp.template import differing, template
 
@@ -29,7 +30,7 @@ class Templates:
 
     def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
         """The features to show to a client of that domain; ``None``: its node has to be chosen first."""
-        shown = list(self._shown(domain.lower(), offer_starttls=offer_starttls).values())
+        shown = list(self._shown(domain_key(domain), offer_starttls=offer_starttls).values())
         if not shown or any(differing(shown[0], other) for other in shown if other != shown[0]):
             return None
         return shown[0]

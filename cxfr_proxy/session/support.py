@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.kinds import ClientMatch, Trait
 from cxfr_proxy.latest import Latest
 from cxfr_proxy.session.ladder import Rung
@@ -173,4 +174,4 @@ def _is_meant(clients: ClientMatch, software: Software, domain: str) -> bool:
         case Trait.AGENT:
             return software.agent == clients.text
         case Trait.DOMAIN:
-            return domain.lower() == clients.text
+            return domain_key(domain) == clients.text

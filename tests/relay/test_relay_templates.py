@@ -56,6 +56,14 @@ def test_another_domain() -> None:
     assert shown(cluster(a=PLAIN), "example.net") is None
 
 
+def test_an_international_domain_in_each_of_its_spellings() -> None:
+    nodes = cluster(a=PLAIN)
+    nodes.get("a").features["bücher.example"] = PLAIN.encode()
+    assert {shown(nodes, domain) for domain in ("bücher.example", "Bücher.example.", "xn--bcher-kva.example")} == {
+        shown(nodes)
+    }
+
+
 def test_only_nodes_that_take_users_now_count() -> None:
     nodes = cluster(a=PLAIN, b=OTHER, c=None)
     nodes.get("b").health = Health.DOWN
