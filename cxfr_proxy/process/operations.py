@@ -61,6 +61,10 @@ PLANNED_AT_A_TIME: Final = 100
 class Sessions(Protocol):
     """Where the sessions are: in this process, or in workers."""
 
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+
     def of_node(self, name: str) -> NodeCounts:
         """What is known of it here."""
 
@@ -89,6 +93,12 @@ class Sessions(Protocol):
         """As :meth:`~cxfr_proxy.session.mover.Mover.move`."""
 
     def worker_rows(self) -> list[WorkerRow]: ...
+
+    async def reload_certificates(self) -> list[str]:
+        """Those of other processes; errors, if there were some."""
+
+    def tell_to_reload(self) -> None:
+        """The same without waiting: errors go to the log."""
 
 
 ONE_PROCESS: Final = "with --workers 1 everything is one process, which has no worker to replace"

@@ -9,32 +9,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from functools import partial
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
-from cxfr_proxy.admin import commands
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
-from cxfr_proxy.cluster.sources import open_source
-from cxfr_proxy.cluster.sources.file import UserMapFile
-from cxfr_proxy.config import Config, RebalanceMode, Route
+from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
-from cxfr_proxy.process.announce import announce, say_of_drain, say_of_rebalance
-from cxfr_proxy.process.automatic import Automatic
-from cxfr_proxy.process.control import serve_control
-from cxfr_proxy.process.figures import Figures
-from cxfr_proxy.process.listing import UserList
-from cxfr_proxy.process.nodelist import NodeList, logged
+from cxfr_proxy.process.announce import say_of_drain, say_of_rebalance
+from cxfr_proxy.process.management import Management
 from cxfr_proxy.process.operations import (
     ONE_PROCESS,
-    ProxyOperations,
     forecast,
     rebalance_forecast,
     session_rows,
@@ -42,16 +34,9 @@ from cxfr_proxy.process.operations import (
     transfer_rows,
 )
 from cxfr_proxy.process.service import Service, new_assigned
-from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.supervisor import Supervisor
-from cxfr_proxy.process.web import serve_http
-from cxfr_proxy.relay.check import Checks
-from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind
-from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import raise_descriptor_limit
-from cxfr_proxy.relay.templates import Templates
-from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalances
@@ -70,74 +55,53 @@ class Proxy:
 
     def __init__(self, config: Config) -> None:
         config.check_serving()
-        assert config.backends is not None
         self._config = config
-        source = open_source(config.backends, config.redirection)
         self._cluster = Cluster()
+        assigned = new_assigned(config)
         self.registry = Registry(
             redirect_window=config.redirect_window, support=Support(config.cxfr_allow, config.cxfr_deny)
         )
-        self._certificates = ServerCertificates(config.key_pairs, domains=config.domain)
-        self._dialer = Dialer(config.timeouts, config.limits)
-        self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
-        self._checks = Checks(
-            self._cluster,
-            partial(look, self._dialer),
-            self._node_changed,
-            self._node_noted,
-            domains=config.domain,
-        )
-        self._assigned = new_assigned(config)
-        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
-        self._users = UserList(map_file, self._assigned, self._cluster)
-        self._placement = Placement(self._cluster, config.policies, self._assigned.node_of)
+        placement = Placement(self._cluster, config.policies, assigned.node_of)
         self._mover = Mover(
             self._cluster,
             self.registry,
-            self._placement,
+            placement,
             transfer_rate=config.transfer_rate,
             on_node_down=config.on_node_down,
             report=self._on_drain,
         )
-        self._rebalances = Rebalances(
+        self.rebalances = Rebalances(
             self._mover.tempo,
             tell=self._mover.follow_rebalance,
             counts_of=self._rebalance_counts,
             report=say_of_rebalance,
         )
-        self._sharing = Sharing(
-            source,
+        self._management = Management(
+            config,
             self._cluster,
+            assigned,
+            _Here(self.registry, self._cluster, placement, self._mover, lambda: self._service.totals),
             self._mover,
-            pins=self._assigned.pins,
-            sessions=self.registry.__len__,
-            usual_rate=config.transfer_rate,
+            self.rebalances,
+            stopping=self._is_stopping,
+            checked=self._node_changed,
+            noted=self._node_noted,
         )
-        self._nodes = NodeList(source, self._cluster, self._mover, self._dialer, self._checks, obey=self._sharing.obey)
         self._service = Service(
             config,
             cluster=self._cluster,
             registry=self.registry,
-            placement=self._placement,
-            assigned=self._assigned,
+            placement=placement,
+            assigned=assigned,
             mover=self._mover,
-            dialer=self._dialer,
-            checks=self._checks,
-            certificates=self._certificates,
-            on_gone=self._nodes.forget_empty,
+            dialer=self._management.dialer,
+            checks=self._management.checks,
+            certificates=self._management.certificates,
+            on_gone=self._management.nodes.forget_empty,
         )
         self.addresses: list[tuple[str, int]] = []
-        self._here = _Here(self.registry, self._cluster, self._placement, self._mover, self._service)
-        self.operations = ProxyOperations(
-            self._cluster,
-            self._here,
-            self._mover,
-            self._rebalances,
-            config.timeouts,
-            self.reload,
-            sharing=self._sharing,
-            pins=self._assigned.pins,
-        )
+        self.operations = self._management.operations
+        self.reload_on_signal = self._management.reload_on_signal
 
     # --- tasks
 
@@ -147,26 +111,16 @@ class Proxy:
         Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read or a socket can't be
         had.
         """
-        await self._nodes.begin()
+        await self._management.begin()
         if self._service.stopping:
-            return  # etcd may take its time
+            return
+        room = self._service.room.connections
         listeners = bind(self._config.listen)
         self.addresses = [listener.socket.getsockname()[:2] for listener in listeners]
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(self._nodes.watch)
-                services.start_soon(self._sharing.run)
-                services.start_soon(self._users.watch)
-                services.start_soon(self._checks.run)
-                services.start_soon(self._rebalances.watch)
-                if self._config.rebalance is RebalanceMode.AUTO:
-                    services.start_soon(Automatic(self._cluster, self._rebalances).run)
-                await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
-                fitting = self._service.room.connections
-                if self._config.http is not None:
-                    figures = Figures(self._cluster, self._here, self._mover, stopping=self._is_stopping, room=fitting)
-                    await services.start(serve_http, self._config.http, figures)
-                announce(self._certificates, self.addresses, nodes=len(self._cluster), sessions=fitting)
+                await self._management.serve(services, room=room)
+                self._management.announce(self.addresses, room=room)
                 task_status.started()
                 cut = await self._service.run(listeners)
                 emit(_log, "stopped", cut=cut, sessions=len(self.registry))
@@ -184,23 +138,6 @@ class Proxy:
     def _is_stopping(self) -> bool:
         return self._service.stopping
 
-    # --- the files
-
-    async def reload(self) -> str:
-        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
-        it was."""
-        self._certificates.reload()
-        done = await self._nodes.reload_as_asked()
-        await self._users.reload()
-        return done
-
-    def reload_on_signal(self) -> None:
-        """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        with logged("certificates"):
-            self._certificates.reload()
-        self._nodes.ask()
-        self._users.reload_soon()
-
     def restart_on_signal(self) -> None:
         """Of SIGUSR2, which replaces workers: there are none."""
         emit(_log, "restart-refused", level=logging.WARNING, reason=ONE_PROCESS)
@@ -211,8 +148,7 @@ class Proxy:
         self._node_noted(node)
 
     def _node_noted(self, node: Node) -> None:
-        if self._config.route is Route.LOGIN:
-            self._templates.compare()
+        self._management.compare_features()
 
     def _rebalance_counts(self, number: int) -> RebalanceCounts | None:
         counts = self._mover.rebalance_counts()
@@ -226,20 +162,29 @@ class _Here:
     """The sessions of a proxy that is one process."""
 
     def __init__(
-        self, registry: Registry, cluster: Cluster, placement: Placement, mover: Mover, service: Service
+        self,
+        registry: Registry,
+        cluster: Cluster,
+        placement: Placement,
+        mover: Mover,
+        totals: Callable[[], Totals],
     ) -> None:
         self._registry = registry
         self._mover = mover
         self._placement = placement
         self._cluster = cluster
-        self._service = service
+        self._totals = totals
+
+    @property
+    def sessions(self) -> int:
+        return len(self._registry)
 
     @property
     def tally(self) -> Tally:
         return self._registry.tally
 
     def totals(self) -> Totals:
-        return self._service.totals
+        return self._totals()
 
     async def states(self) -> dict[str, int]:
         return await session_states(self._registry)
@@ -282,6 +227,13 @@ class _Here:
                 deaths=0,
             )
         ]
+
+    async def reload_certificates(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    def tell_to_reload(self) -> None:
+        pass
 
 
 # --- the process

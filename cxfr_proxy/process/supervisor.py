@@ -23,30 +23,23 @@ import logging
 import socket
 import time
 from collections.abc import Iterable
-from functools import partial
 from itertools import chain
 from typing import Final
 
 import trio
 
-from cxfr_proxy.admin import commands
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.sources import open_source
-from cxfr_proxy.cluster.sources.file import UserMapFile
-from cxfr_proxy.config import Config, RebalanceMode, Route
+from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.process.announce import announce, say_of_rebalance
-from cxfr_proxy.process.automatic import Automatic
-from cxfr_proxy.process.control import serve_control
+from cxfr_proxy.process.announce import say_of_rebalance
 from cxfr_proxy.process.drainer import FleetDrainer
-from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.fleet import Fleet, Grants, Slot
 from cxfr_proxy.process.keeper import Keeper
 from cxfr_proxy.process.launch import Launch, Launched, launch
 from cxfr_proxy.process.link import Link
-from cxfr_proxy.process.listing import UserList
+from cxfr_proxy.process.management import Management
 from cxfr_proxy.process.memory import Memory
 from cxfr_proxy.process.messages import (
     VERSION,
@@ -76,18 +69,10 @@ from cxfr_proxy.process.messages import (
     Transferred,
     Want,
 )
-from cxfr_proxy.process.nodelist import NodeList, logged
-from cxfr_proxy.process.operations import ProxyOperations
 from cxfr_proxy.process.restart import Restarts
-from cxfr_proxy.process.sharing import Sharing
-from cxfr_proxy.process.web import serve_http
-from cxfr_proxy.relay.check import Checks
-from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.listen import bind_shared
-from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.room import sessions_that_fit
-from cxfr_proxy.relay.templates import Templates
-from cxfr_proxy.relay.tls import ServerCertificates, development_certificate
+from cxfr_proxy.relay.tls import development_certificate
 from cxfr_proxy.session.mover_drains import OwnPace, Rate
 from cxfr_proxy.session.mover_rebalances import Rebalances, Rebalancing
 
@@ -107,28 +92,13 @@ class Supervisor:
 
     def __init__(self, config: Config, launcher: Launch = launch) -> None:
         config.check_serving()
-        assert config.backends is not None
         self._config = config
         self._launch = launcher
-        source = open_source(config.backends, config.redirection)
         self._cluster = Cluster()
         self._assigned = Assigned(Pins(told=self._tell_pin))
         self._listed = trio.Event()
-        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
-        self._users = UserList(map_file, self._assigned, self._cluster, self._on_listed)
         self._development = (
             None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
-        )
-        pem = self._development.encode() if self._development is not None else None
-        self._certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=pem)
-        self._dialer = Dialer(config.timeouts, config.limits)
-        self._templates = Templates(self._cluster, max_bytes=config.limits.max_element_up)
-        self._checks = Checks(
-            self._cluster,
-            partial(look, self._dialer),
-            self._node_changed,
-            self._node_changed,
-            domains=config.domain,
         )
         self.fleet = Fleet(config.workers)
         self._memory = Memory(config.redirect_window)
@@ -146,40 +116,29 @@ class Supervisor:
         rate = Rate(pace, config.transfer_rate)
         self._drainer = FleetDrainer(self._cluster, self.fleet, rate, self.tell_nodes)
         self._rebalancing: Rebalancing | None = None
-        self._rebalances = Rebalances(
+        self.rebalances = Rebalances(
             rate, tell=self._tell_rebalancing, counts_of=self.fleet.rebalance_counts, report=say_of_rebalance
         )
-        self._sharing = Sharing(
-            source,
+        self._management = Management(
+            config,
             self._cluster,
+            self._assigned,
+            self.fleet,
             self._drainer,
-            pins=self._assigned.pins,
-            sessions=lambda: self.fleet.sessions,
-            usual_rate=config.transfer_rate,
-        )
-        self._nodes = NodeList(
-            source,
-            self._cluster,
-            self._drainer,
-            self._dialer,
-            self._checks,
-            obey=self._sharing.obey,
-            changed=self.tell_nodes,
+            self.rebalances,
+            stopping=self._is_stopping,
+            checked=self._node_changed,
+            noted=self._node_changed,
+            nodes_read=self.tell_nodes,
+            users_read=self._on_listed,
+            restarts=self._restarts,
+            development=self._development.encode() if self._development is not None else None,
         )
         self._sockets: list[list[socket.socket]] = []
         self._reported = trio.Event()
         self.addresses: list[tuple[str, int]] = []
-        self.operations = ProxyOperations(
-            self._cluster,
-            self.fleet,
-            self._drainer,
-            self._rebalances,
-            config.timeouts,
-            self.reload,
-            sharing=self._sharing,
-            pins=self._assigned.pins,
-            restarts=self._restarts,
-        )
+        self.operations = self._management.operations
+        self.reload_on_signal = self._management.reload_on_signal
 
     # --- tasks
 
@@ -189,36 +148,27 @@ class Supervisor:
         Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
         had, or no worker lives.
         """
-        await self._nodes.begin()
+        await self._management.begin()
         if self._keeper.stopping:
-            return  # etcd may take its time
+            return
         workers = len(self.fleet.slots)
+        room = sessions_that_fit() * workers
         self._sockets = bind_shared(self._config.listen, workers)
         self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
         try:
             async with trio.open_nursery() as services:
-                services.start_soon(self._nodes.watch)
-                services.start_soon(self._sharing.run)
-                services.start_soon(self._users.watch)
-                services.start_soon(self._tell_listed)
-                services.start_soon(self._checks.run)
-                services.start_soon(self._drainer.watch)
-                services.start_soon(self._rebalances.watch)
-                if self._config.rebalance is RebalanceMode.AUTO:
-                    services.start_soon(Automatic(self._cluster, self._rebalances).run)
-                services.start_soon(self._grants.run)
-                services.start_soon(self._restarts.run)
-                services.start_soon(self._tell_elsewhere)
-                await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
-                fitting = sessions_that_fit() * workers
-                if self._config.http is not None:
-                    figures = Figures(
-                        self._cluster, self.fleet, self._drainer, stopping=self._is_stopping, room=fitting
-                    )
-                    await services.start(serve_http, self._config.http, figures)
+                for task in (
+                    self._tell_listed,
+                    self._drainer.watch,
+                    self._grants.run,
+                    self._restarts.run,
+                    self._tell_elsewhere,
+                ):
+                    services.start_soon(task)
+                await self._management.serve(services, room=room)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
-                    announce(self._certificates, self.addresses, nodes=len(self._cluster), sessions=fitting)
+                    self._management.announce(self.addresses, room=room)
                     task_status.started()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.fleet.sessions)
                 services.cancel_scope.cancel()
@@ -256,7 +206,7 @@ class Supervisor:
             self._development,
             dict(self._assigned.pins.nodes),
         )
-        return setup, chain(self._users.pieces(), self._memory.pieces(trio.current_time()))
+        return setup, chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
 
     def _hear(self, link: Link, message: Message) -> None:
         match message:
@@ -272,13 +222,13 @@ class Supervisor:
             case PutBack(tokens):
                 self._grants.put_back(tokens)
             case NodeDown(name, reason) if name in self._cluster:
-                self._checks.connect_failed(self._cluster.get(name), reason)
+                self._management.checks.connect_failed(self._cluster.get(name), reason)
             case NodeGoing(name) if name in self._cluster:
-                self._checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
+                self._management.checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
             case NodeFailsLogins(name, reason) if name in self._cluster:
-                self._checks.login_failed(self._cluster.get(name), reason)
+                self._management.checks.login_failed(self._cluster.get(name), reason)
             case NodeServes(name, domain) if name in self._cluster:
-                self._checks.login_worked(self._cluster.get(name), domain)
+                self._management.checks.login_worked(self._cluster.get(name), domain)
             case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
             case Redirected() | Resumable() | Lost() | Moved() | Stayed() | Returned() | Learned():
@@ -301,7 +251,7 @@ class Supervisor:
 
     def _forget_empty(self) -> None:
         before = len(self._cluster)
-        self._nodes.forget_empty()
+        self._management.nodes.forget_empty()
         if len(self._cluster) != before:
             self.tell_nodes()
 
@@ -331,8 +281,7 @@ class Supervisor:
 
     def tell_nodes(self) -> None:
         """Let all workers know how the nodes are now, and so what is to be moved."""
-        if self._config.route is Route.LOGIN:
-            self._templates.compare()
+        self._management.compare_features()
         states = self._states()
         for link in self.fleet:
             link.post_nodes(states)
@@ -356,7 +305,7 @@ class Supervisor:
             self._listed = trio.Event()
             async with trio.open_nursery() as telling:
                 for link in self.fleet:
-                    telling.start_soon(link.tell, self._users.pieces())
+                    telling.start_soon(link.tell, self._management.users.pieces())
 
     # --- the operator
 
@@ -370,33 +319,9 @@ class Supervisor:
     def _is_stopping(self) -> bool:
         return self._keeper.stopping
 
-    async def reload(self) -> str:
-        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
-        it was."""
-        self._certificates.reload()
-        try:
-            done = await self._nodes.reload_as_asked()
-        finally:
-            errors = await self.fleet.reload_certificates()
-        if errors:
-            raise ConfigError(errors[0])
-        await self._users.reload()
-        return done
-
-    def reload_on_signal(self) -> None:
-        """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        with logged("certificates"):
-            self._reload_certificates()
-        self._nodes.ask()
-        self._users.reload_soon()
-
     def restart_on_signal(self) -> None:
         """Replace all workers, one by one, for SIGUSR2; a refusal goes to the log."""
         try:
             self._restarts.begin()
         except ConfigError as exc:
             emit(_log, "restart-refused", level=logging.WARNING, reason=str(exc))
-
-    def _reload_certificates(self) -> None:
-        self._certificates.reload()
-        self.fleet.tell_to_reload()

@@ -141,8 +141,8 @@ async def test_a_fourth_node_gets_its_quarter_by_itself(tmp_path: Path) -> None:
             await trio.sleep(0.1)
             before = {relayed.session.full_jid: relayed.id for relayed in proxy.registry}
             nodes_file(tmp_path, nodes)
-            await until(lambda: proxy._rebalances.last is not None, "it begins")
-            rebalance = proxy._rebalances.last
+            await until(lambda: proxy.rebalances.last is not None, "it begins")
+            rebalance = proxy.rebalances.last
             assert rebalance is not None
             await until(lambda: rebalance.ended is not None, "it ends")
             after = {user: home(user, "a", "b", "c", "d") for user in users}

@@ -75,7 +75,7 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
                 it.nodes.write_text(
                     f"node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none weight={at:.0f}\n"
                 )
-                await it.supervisor.reload()
+                await it.supervisor.operations.reload()
             await trio.sleep(0.5)
             if at < 12.0:  # then all workers are new, and for a moment nobody is there
                 assert it.supervisor._drainer.rate == 3.0
@@ -110,7 +110,7 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         assert (last.finished, last.left, last.waiting_reason) == (True, 10, "the drain was aborted")
         assert [told(worker)[-1][1] for worker in it.all] == ["aborted", "aborted"]
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
-        await it.supervisor.reload()
+        await it.supervisor.operations.reload()
         it.workers[1].die()
         await trio.sleep(1)
         populate(it)
@@ -154,7 +154,7 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         it.workers[1].plan = Forecast(30, 10, 0, {"node2": 30})
         it.workers[2].plan = Forecast(70, 30, 0, {"node2": 60, "node3": 10})
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode3 10.0.0.3 check=none\nnode2 10.0.0.2 check=none\n")
-        await it.supervisor.reload()
+        await it.supervisor.operations.reload()
         before = [len(worker.of(Nodes)) for worker in it.all]
         plan = await operations.plan_drain("node1", deadline=20.0)
         targets = [PlannedTarget("node3", 10), PlannedTarget("node2", 90)]

@@ -248,5 +248,5 @@ async def test_a_list_that_has_changed_begins_one_once_it_is_quiet(tmp_path: Pat
         await trio.sleep(1)
         assert told(it.all[0]) is None
         await trio.sleep(60)
-        assert it.supervisor._rebalances.last is not None
-        assert it.supervisor._rebalances.last.number == 1
+        assert it.supervisor.rebalances.last is not None
+        assert it.supervisor.rebalances.last.number == 1

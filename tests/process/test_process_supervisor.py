@@ -113,7 +113,7 @@ async def test_a_drain_ends_when_no_worker_waits_for_anybody(
         await trio.sleep(1)
         if removed:
             it.nodes.write_text("node2 10.0.0.2 check=none\n")
-            await it.supervisor.reload()
+            await it.supervisor.operations.reload()
         else:
             operations.drain("node1")
         it.workers[1].report(node1=NodeCounts(moved=1), awaited={"node1": 1})

@@ -1,0 +1,163 @@
+"""What there is one of in a proxy, whether clients are served by this process or by workers.
+
+That is the list of nodes and where it comes from, their health, who has a node assigned, the certificates, what is
+shared with other proxies, and what an operator can do with all of it: control socket, metrics, reload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from cxfr_proxy.admin import commands
+from cxfr_proxy.cluster.assigned import Assigned
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.sources import open_source
+from cxfr_proxy.cluster.sources.file import UserMapFile
+from cxfr_proxy.config import Config, RebalanceMode, Route
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.process.announce import announce
+from cxfr_proxy.process.automatic import Automatic
+from cxfr_proxy.process.control import serve_control
+from cxfr_proxy.process.figures import Figures
+from cxfr_proxy.process.listing import UserList
+from cxfr_proxy.process.nodelist import Drainer, NodeList, logged
+from cxfr_proxy.process.operations import ProxyOperations, Sessions
+from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.sharing import Sharing
+from cxfr_proxy.process.web import serve_http
+from cxfr_proxy.relay.check import Checks
+from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.probe import look
+from cxfr_proxy.relay.templates import Templates
+from cxfr_proxy.relay.tls import ServerCertificates
+from cxfr_proxy.session.mover_rebalances import Rebalances
+
+
+def _nothing() -> None:
+    pass
+
+
+class Management:
+    """``sessions`` are where the clients are, ``drainer`` and ``rebalances`` move them.
+
+    ``checked`` is called with each node whose health or outlook is another now, ``noted`` with one that has other
+    features, or another weight; ``nodes_read`` and ``users_read`` when the list of nodes and the user map were read.
+    ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
+
+    Raises :class:`ConfigError` where a file of the settings can't be read; the nodes are read by :meth:`begin`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        assigned: Assigned,
+        sessions: Sessions,
+        drainer: Drainer,
+        rebalances: Rebalances,
+        *,
+        stopping: Callable[[], bool],
+        checked: Callable[[Node], None],
+        noted: Callable[[Node], None],
+        nodes_read: Callable[[], None] = _nothing,
+        users_read: Callable[[], None] = _nothing,
+        restarts: Restarts | None = None,
+        development: bytes | None = None,
+    ) -> None:
+        assert config.backends is not None
+        self._config = config
+        self._cluster = cluster
+        self._sessions = sessions
+        self._drainer = drainer
+        self._rebalances = rebalances
+        self._stopping = stopping
+        source = open_source(config.backends, config.redirection)
+        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
+        self.users = UserList(map_file, assigned, cluster, users_read)
+        self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
+        self.dialer = Dialer(config.timeouts, config.limits)
+        self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
+        self._templates = Templates(cluster, max_bytes=config.limits.max_element_up)
+        self._sharing = Sharing(
+            source,
+            cluster,
+            drainer,
+            pins=assigned.pins,
+            sessions=lambda: sessions.sessions,
+            usual_rate=config.transfer_rate,
+        )
+        self.nodes = NodeList(
+            source, cluster, drainer, self.dialer, self.checks, obey=self._sharing.obey, changed=nodes_read
+        )
+        self.operations = ProxyOperations(
+            cluster,
+            sessions,
+            drainer,
+            rebalances,
+            config.timeouts,
+            self.reload,
+            sharing=self._sharing,
+            pins=assigned.pins,
+            restarts=restarts,
+        )
+
+    # --- tasks
+
+    async def begin(self) -> None:
+        """Read the nodes for the first time, which may take etcd its time. Raises :class:`ConfigError`."""
+        await self.nodes.begin()
+
+    async def serve(self, services: trio.Nursery, *, room: int) -> None:
+        """Begin everything in ``services``; an operator can connect when this returns. ``room``: how many sessions fit.
+
+        Raises :class:`ConfigError` where a socket can't be had.
+        """
+        for task in (
+            self.nodes.watch,
+            self.users.watch,
+            self.checks.run,
+            self._sharing.run,
+            self._rebalances.watch,
+        ):
+            services.start_soon(task)
+        if self._config.rebalance is RebalanceMode.AUTO:
+            services.start_soon(Automatic(self._cluster, self._rebalances).run)
+        await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
+        if self._config.http is not None:
+            figures = Figures(self._cluster, self._sessions, self._drainer, stopping=self._stopping, room=room)
+            await services.start(serve_http, self._config.http, figures)
+
+    def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
+        """Clients can connect now, at these."""
+        announce(self.certificates, addresses, nodes=len(self._cluster), sessions=room)
+
+    def compare_features(self) -> None:
+        """Something has changed about nodes."""
+        if self._config.route is Route.LOGIN:
+            self._templates.compare()
+
+    # --- the files
+
+    async def reload(self) -> str:
+        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
+        it was."""
+        self.certificates.reload()
+        try:
+            done = await self.nodes.reload_as_asked()
+        finally:
+            errors = await self._sessions.reload_certificates()
+        if errors:
+            raise ConfigError(errors[0])
+        await self.users.reload()
+        return done
+
+    def reload_on_signal(self) -> None:
+        """As :meth:`reload`, for SIGHUP: errors go to the log."""
+        with logged("certificates"):
+            self.certificates.reload()
+            self._sessions.tell_to_reload()
+        self.nodes.ask()
+        self.users.reload_soon()
