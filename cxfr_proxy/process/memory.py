@@ -49,7 +49,7 @@ class Memory:
             case Lost():
                 self._lost.append((message, now))
                 self._forget(now)
-            case Moved(full_jid):
+            case Moved(full_jid=full_jid):
                 if full_jid is not None:
                     self._moved[full_jid] = message, now
                 self._forget(now)

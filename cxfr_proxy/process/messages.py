@@ -184,6 +184,13 @@ class Remembered:
     learned: dict[str, bool] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """All others have been told of the :class:`Moved` of that session."""
+
+    session: int
+
+
 # --- from a worker
 
 
@@ -344,8 +351,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """That client, which is connected from ``address``, was asked to move to ``node``, where it belongs."""
+    """That client, which is connected from ``address``, is about to be asked to move to ``node``, where it belongs; its
+    worker waits for :class:`Announced`. ``session`` is its id."""
 
+    session: int
     full_jid: str | None
     address: str
     node: str
@@ -392,6 +401,7 @@ Message = (
     | Leave
     | Stop
     | Remembered
+    | Announced
     | Hello
     | Want
     | PutBack

@@ -43,6 +43,7 @@ from cxfr_proxy.process.management import Management
 from cxfr_proxy.process.memory import Memory
 from cxfr_proxy.process.messages import (
     VERSION,
+    Announced,
     Answer,
     BadMessage,
     Gone,
@@ -236,6 +237,8 @@ class Supervisor:
                 for other in self.fleet:
                     if other is not link:
                         other.post(message)
+                if isinstance(message, Moved):
+                    link.post(Announced(message.session))
             case Hello() | Answer() | Stopped() | Gone():
                 pass  # noted by whom they concern
             case _:

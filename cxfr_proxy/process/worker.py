@@ -34,6 +34,7 @@ from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.listing import ToldList
 from cxfr_proxy.process.messages import (
     VERSION,
+    Announced,
     Answer,
     Ask,
     BadMessage,
@@ -82,8 +83,10 @@ from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
+from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry, may_come_back, sent_to, user_of
+from cxfr_proxy.session.registry import Relayed as LiveSession
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import past_transfer
 from cxfr_proxy.xmpp.stream_management import Counters
@@ -178,6 +181,20 @@ class _Told:
             self._post(NodeServes(node.name, domain))
 
 
+class _Announcer:
+    """Lets the other workers know who is sent where, by way of the supervisor."""
+
+    def __init__(self, post: Callable[[Message], None]) -> None:
+        self._post = post
+
+    def announce(self, relayed: LiveSession, order: Order) -> None:
+        assert order.place is not None
+        self._post(Moved(relayed.id, relayed.session.full_jid, relayed.client_address, order.place))
+
+    def withdraw(self, relayed: LiveSession) -> None:
+        self._post(Stayed(relayed.session.full_jid, relayed.client_address))
+
+
 def mirror(cluster: Cluster, told: Nodes) -> None:
     """Make ``cluster`` what the supervisor says."""
     cluster.apply(state.spec for state in told.nodes if not state.removed)
@@ -225,6 +242,7 @@ class _Parts:
             on_node_down=config.on_node_down,
             pace=self.pace,
             changed=changed,
+            announcer=_Announcer(post),
         )
         self.service = Service(
             config,
@@ -250,9 +268,6 @@ class _Parts:
         match event:
             case commands.BoundTo() if full_jid is not None and registry.has_returned(relayed.id):
                 self._post(Returned(full_jid, address, wrong=registry.guard.is_wrong(full_jid)))
-            case commands.Asked(_, order, first) if first and order.place is not None:
-                # Now: it can be back, with another process, before it is seen to leave.
-                self._post(Moved(full_jid, address, order.place))
             case commands.Redirected() if user is not None:
                 self._post(Redirected(user))
             case commands.Transferred(order):
@@ -437,6 +452,8 @@ class Worker:
                 parts.remember_lost(message)
             case Moved():
                 parts.remember_moved(message)
+            case Announced(session):
+                parts.mover.announced(session)
             case Stayed(full_jid, address):
                 parts.registry.stayed(full_jid, address)
             case Returned():

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -48,10 +48,20 @@ LOGIN_SECONDS: Final = 10.0
 """How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
 
 
+class Announcer(Protocol):
+    """Lets other processes know which clients are about to be sent to a certain node: they may come back there."""
+
+    def announce(self, relayed: Relayed, order: Order) -> None:
+        """To be told so; :meth:`Mover.announced` when all of them know."""
+
+    def withdraw(self, relayed: Relayed) -> None:
+        """It is not, after all."""
+
+
 class Mover:
     """See the module. ``transfer_rate`` in clients a second; ``clock`` is the relay's; ``pace`` is a bucket of the
     mover's own unless one is given; ``report`` as for :class:`~.mover_drains.Drains`; ``changed`` is called when a
-    rebalance was planned."""
+    rebalance was planned; ``announcer`` where clients can come back to other processes."""
 
     def __init__(
         self,
@@ -65,8 +75,11 @@ class Mover:
         pace: Pace | None = None,
         report: Callable[[str, Drain], None] | None = None,
         changed: Callable[[], object] = lambda: None,
+        announcer: Announcer | None = None,
     ) -> None:
         self._on_node_down = on_node_down
+        self._announcer = announcer
+        self._announced: dict[int, tuple[Relayed, Order]] = {}  # not told yet
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
@@ -138,7 +151,8 @@ class Mover:
 
     def rebalance_counts(self) -> RebalanceCounts:
         """How far it is here."""
-        return self._planner.counts()
+        announced = sum(order.trigger is Trigger.REBALANCE for _, order in self._announced.values())
+        return self._planner.counts(announced)
 
     def move(self, address: str, node: str) -> int:
         """Send the clients of that user (a JID; with a resource: that client) to the node, at once; how many.
@@ -150,7 +164,7 @@ class Mover:
         for relayed in self._registry:
             session = relayed.session
             if _is_of(session, address) and session.node != node and session.state is State.BOUND:
-                relayed.transfer(self._order_to(relayed, Trigger.MOVE, target))
+                self._send(relayed, self._order_to(relayed, Trigger.MOVE, target))
                 asked += 1
         return asked
 
@@ -329,14 +343,33 @@ class Mover:
         session = relayed.session
         stays = self._everybody is None and session.node in self._cluster and self._cluster.get(session.node).usable
         movable = session.state is State.BOUND and not session.node_lost
-        return stays and movable and not self._registry.moved_lately(relayed.id, self._clock())
+        moved = relayed.id in self._announced or self._registry.moved_lately(relayed.id, self._clock())
+        return stays and movable and not moved
 
     def _place(self, relayed: Relayed, waiting: Waiting) -> bool:
         target = self._place_of(relayed.session, waiting.target)
         if target is None or target.name == relayed.session.node:
             return False
-        relayed.transfer(self._order_to(relayed, waiting.trigger, target))
+        self._send(relayed, self._order_to(relayed, waiting.trigger, target))
         return True
+
+    def _send(self, relayed: Relayed, order: Order) -> None:
+        """To a certain node; nobody else has to have it already."""
+        if self._announcer is None:
+            relayed.transfer(order)
+        else:
+            self._announced[relayed.id] = relayed, order
+            self._announcer.announce(relayed, order)
+
+    def announced(self, session_id: int) -> None:
+        """All processes know by now where that one's client is to go: tell it."""
+        relayed, order = self._announced.pop(session_id, (None, None))
+        if relayed is None or order is None or self._announcer is None:
+            return
+        if self._registry.get(session_id) is relayed and relayed.session.state is State.BOUND:
+            relayed.transfer(order)
+        else:
+            self._announcer.withdraw(relayed)
 
     def _place_of(self, session: Session, planned: str | None) -> Node | None:
         """Where it belongs by now; ``None``: where it is. ``planned``: where it was to go to even the load."""

@@ -75,8 +75,9 @@ class Planner:
             self._before = replace(self._registry.rebalanced)
             self._told.set()
 
-    def counts(self) -> RebalanceCounts:
-        """Of the one that goes on; of number 0 where none does."""
+    def counts(self, announced: int = 0) -> RebalanceCounts:
+        """Of the one that goes on; of number 0 where none does. ``announced``: sessions taken out of the queue that are
+        about to be asked."""
         if self._order is None:
             return RebalanceCounts()
         now, before = self._registry.rebalanced, self._before
@@ -89,7 +90,7 @@ class Planner:
             refused=now.refused - before.refused,
             silent=now.silent - before.silent,
             failed=now.failed - before.failed,
-            left=self._queues.length(Urgency.REBALANCED) + now.asked - now.moved - now.failed,
+            left=self._queues.length(Urgency.REBALANCED) + announced + now.asked - now.moved - now.failed,
         )
 
     async def run(self) -> None:

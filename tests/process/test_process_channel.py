@@ -24,6 +24,7 @@ from cxfr_proxy.process.channel import Channel, Lines
 from cxfr_proxy.process.messages import (
     KINDS,
     VERSION,
+    Announced,
     Answer,
     Ask,
     BadMessage,
@@ -135,7 +136,7 @@ past_transfers = st.builds(
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
 lost = st.builds(Lost, st.none() | texts, texts, texts, numbers)
-moved = st.builds(Moved, st.none() | texts, texts, texts, numbers)
+moved = st.builds(Moved, ints, st.none() | texts, texts, texts, numbers)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(
@@ -193,6 +194,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Resumable, texts, resumptions, texts),
     lost,
     moved,
+    st.builds(Announced, ints),
     st.builds(Stayed, st.none() | texts, texts),
     st.builds(Returned, texts, texts, st.booleans()),
     st.builds(Learned, texts, st.none() | st.booleans()),

@@ -18,6 +18,7 @@ from cxfr_proxy.cluster.rebalance import Forecast
 from cxfr_proxy.config import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.messages import (
+    Announced,
     Ask,
     Grant,
     Listing,
@@ -215,11 +216,12 @@ async def test_tokens_go_to_the_misplaced_last(tmp_path: Path, autojump_clock: M
 async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         first, second = it.all
-        moved = [Moved(f"{user}@h/1", "192.0.2.1", "node1") for user in "abc"]
+        moved = [Moved(number, f"{user}@h/1", "192.0.2.1", "node1") for number, user in enumerate("abc")]
         said: list[Message] = [*moved, Returned("b@h/1", "192.0.2.1", wrong=True), Stayed("c@h/1", "192.0.2.1")]
         for message in said:
             first.channel.post(message)
         await trio.sleep(20)
+        assert first.of(Announced) == [Announced(number) for number in range(3)]
         assert second.of(Moved) + second.of(Returned) + second.of(Stayed) == said
         first.die()
         await trio.sleep(1)

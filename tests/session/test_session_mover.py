@@ -17,7 +17,7 @@ from cxfr_proxy.cluster.placement import Placement, Policies
 from cxfr_proxy.config import OnNodeDown
 from cxfr_proxy.session.commands import Outcome, Redirected, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
-from cxfr_proxy.session.mover import Mover
+from cxfr_proxy.session.mover import Announcer, Mover
 from cxfr_proxy.session.registry import AWAITED_SECONDS, Registry
 from cxfr_proxy.xmpp.connection_transfer import Server
 
@@ -30,11 +30,19 @@ class House:
         nodes: str = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org:5223",
         policies: Policies | None = None,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
+        announcer: Announcer | None = None,
     ) -> None:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.registry = Registry(redirect_window=60.0)
         self.placement = Placement(self.cluster, policies)
-        self.mover = Mover(self.cluster, self.registry, self.placement, transfer_rate=10.0, on_node_down=on_node_down)
+        self.mover = Mover(
+            self.cluster,
+            self.registry,
+            self.placement,
+            transfer_rate=10.0,
+            on_node_down=on_node_down,
+            announcer=announcer,
+        )
         self.orders: list[tuple[float, int, Order]] = []
         self.sessions: list[HouseSession] = []
 

@@ -17,7 +17,7 @@ from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover_rebalances import Rebalancing
-from cxfr_proxy.session.registry import user_of
+from cxfr_proxy.session.registry import Relayed, user_of
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 THREE = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org\nc 10.0.0.3"
@@ -370,3 +370,86 @@ async def test_who_sits_for_long_goes_first_and_who_is_not_looked_at_last(autoju
         house.mover.follow_rebalance(Rebalancing(1))
         await trio.sleep(10)
         assert house.moved == [9, 10, 1, 2, 3]
+
+
+# --- where clients can come back to another process
+
+
+class Others:
+    """What other processes have been told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, str | None]] = []
+        self.withdrawn: list[int] = []
+
+    def announce(self, relayed: Relayed, order: Order) -> None:
+        self.told.append((relayed.id, order.place))
+
+    def withdraw(self, relayed: Relayed) -> None:
+        self.withdrawn.append(relayed.id)
+
+
+async def test_nobody_is_sent_home_before_all_others_know(autojump_clock: MockClock) -> None:
+    others = Others()
+    async with working(House("a h\nb h", announcer=others)) as house:
+        _, wrong = split(house, "a", 10)
+        house.mover.look_at(wrong[0])
+        house.mover.look_at(wrong[0])
+        await trio.sleep(1)
+        assert others.told == [(wrong[0].id, "b")]
+        assert not house.orders
+        house.mover.look_at(wrong[0])
+        await trio.sleep(1)
+        assert len(others.told) == 1, "it is on its way"
+        house.mover.announced(wrong[0].id)
+        house.mover.announced(wrong[0].id)
+        assert house.moved == [wrong[0].id]
+        assert house.mover.move(wrong[1].session.full_jid or "", "b") == 1
+        assert house.moved == [wrong[0].id]
+        house.mover.announced(wrong[1].id)
+        assert house.moved == [wrong[0].id, wrong[1].id]
+        assert not others.withdrawn
+
+
+async def test_who_has_to_leave_is_told_at_once(autojump_clock: MockClock) -> None:
+    """Wherever he comes back to will do."""
+    others = Others()
+    async with working(House("a h\nb h", announcer=others)) as house:
+        house.populate("a", 3)
+        house.empty("a")
+        await trio.sleep(1)
+        assert len(house.moved) == 3
+        assert not others.told
+
+
+@pytest.mark.parametrize("how", ["gone", "another client", "drained"])
+async def test_who_is_not_sent_home_after_all_is_withdrawn(how: str, autojump_clock: MockClock) -> None:
+    others = Others()
+    async with working(House("a h\nb h", announcer=others)) as house:
+        _, (session, *_) = split(house, "a", 10)
+        house.mover.look_at(session)
+        await trio.sleep(1)
+        if how == "drained":
+            session.script.order(Order(Trigger.DRAIN, target="b"))
+        else:
+            house.registry.remove(session)
+        if how == "another client":
+            house.registry.add(HouseSession(house, session.id, "a"))
+        house.mover.announced(session.id)
+        assert others.withdrawn == [session.id]
+        assert not house.moved
+
+
+async def test_a_rebalance_goes_on_while_others_are_told(autojump_clock: MockClock) -> None:
+    others = Others()
+    async with working(House("a h\nb h", announcer=others)) as house:
+        _, wrong = split(house, "a", 5)
+        house.mover.follow_rebalance(Rebalancing(1))
+        await trio.sleep(10)
+        assert sorted(number for number, _ in others.told) == sorted(session.id for session in wrong)
+        counts = house.mover.rebalance_counts()
+        assert (counts.planned, counts.asked, counts.left) == (len(wrong), 0, len(wrong))
+        house.registry.remove(wrong[0])
+        for session in wrong:
+            house.mover.announced(session.id)
+        assert house.mover.rebalance_counts().left == 0
