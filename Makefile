@@ -15,7 +15,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/real
+	$(BIN)/pytest tests/real
 
 # Every table and plot beside HAProxy and nginx, as far as they are installed: a quarter of an hour. See bench/README.md.
 bench: $(VENV)/.installed-bench

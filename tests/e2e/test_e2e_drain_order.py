@@ -15,8 +15,6 @@ from e2e_workers import World, number_of, world
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 
-pytestmark = pytest.mark.usefixtures("engines")
-
 INACTIVE = "<inactive xmlns='urn:xmpp:csi:0'/>"
 ACTIVE = "<active xmlns='urn:xmpp:csi:0'/>"
 

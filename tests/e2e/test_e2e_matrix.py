@@ -66,7 +66,8 @@ def _cell(trigger: Trigger, kind: Kind = Kind.PLAIN, *, nodes: Nodes = Nodes.BUI
         (Trigger.KILL, Tally(sent=99, lost=20, twice=10), True),
         (Trigger.KILL, Tally(sent=99, lost=21), False),
         (Trigger.KILL, Tally(sent=99, twice=11), False),
-        (Trigger.KILL, Tally(sent=99, disordered=1), False),
+        (Trigger.KILL, Tally(sent=99, disordered=10), True),
+        (Trigger.KILL, Tally(sent=99, disordered=11), False),
     ],
 )
 def test_what_is_a_fault(trigger: Trigger, tally: Tally, good: bool) -> None:
@@ -79,7 +80,7 @@ def test_nothing_is_excused_where_the_node_lives() -> None:
     for nodes in Nodes:
         for kind in KINDS:
             for trigger in (Trigger.DRAIN, Trigger.REMOVED):
-                assert bounds(_cell(trigger, kind, nodes=nodes, tally=Tally())) == (0, 0)
+                assert bounds(_cell(trigger, kind, nodes=nodes, tally=Tally())) == (0, 0, 0)
     assert all(limit.reason for limit in UNAVOIDABLE)
 
 

@@ -43,8 +43,6 @@ from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.xmpp import names
 
-pytestmark = pytest.mark.usefixtures("engines")
-
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:

@@ -11,8 +11,6 @@ from e2e_workers import World, world
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.xmpp.stanza import Element
 
-pytestmark = pytest.mark.usefixtures("engines")
-
 CLIENTS = 8
 FAST = ("--transfer-rate", "1000", "--cxfr-timeout", "10s")
 

@@ -20,8 +20,6 @@ from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import Kind, Security, Traffic
 
-pytestmark = pytest.mark.usefixtures("engines")
-
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:

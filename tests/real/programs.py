@@ -24,7 +24,7 @@ HOST: Final = "127.0.0.1"
 DOMAIN: Final = "xmpp.test"
 PASSWORD: Final = "secret"
 
-_START_SECONDS: Final = 20.0
+_START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 

@@ -21,11 +21,14 @@ from real.programs import DOMAIN, HOST, PASSWORD, Need, require, wait_until
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.raw import RawClient, open_raw
+from real.tap import Tap, open_tap
 
 pytestmark = pytest.mark.real
 
 _EACH: Final = 8
 _RESOURCE: Final = "r"
+_LOST_IN_HAND_OVER: Final = 2
+"""Messages, of some hundreds: what ejabberd may lose between its nodes as four sessions are fetched at once."""
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Site:
 
     cluster: EjabberdCluster
     proxy: ProxyProcess
+    taps: list[Tap]
     fleets: dict[Library, Fleet]
     users: dict[Library, list[str]]
 
@@ -79,8 +83,12 @@ class Site:
     def marks(self) -> dict[Library, int]:
         return {library: len(fleet.events) for library, fleet in self.fleets.items()}
 
-    async def assert_all_arrived_once(self) -> int:
-        """Every message that a library was given was delivered, and none twice; how many there were."""
+    async def assert_all_arrived_once(self, *, lost_by_nodes: int = 0) -> int:
+        """Every message that a library was given was delivered, and none twice; how many there were.
+
+        ``lost_by_nodes``: so many may be missing that a node has taken in, as its tap shows, and no node has ever
+        given out.
+        """
 
         def sent() -> set[tuple[str, str]]:
             return {
@@ -96,10 +104,20 @@ class Site:
 
         with suppress(AssertionError):  # which ones are missing says more
             await wait_until(lambda: sent() <= set(arrived()), 10.0, "all messages to arrive")
-        assert sorted(sent() - set(arrived())) == []
+        missing = sorted(sent() - set(arrived()))
+        assert [key for key in arrived() if 0 in self._seen(key[0])] == [], "the taps have not seen it"
+        by_proxy = [key for key in missing if self._seen(key[0])[0] == 0 or self._seen(key[0])[1] > 0]
+        assert by_proxy == []
+        assert len(missing) <= lost_by_nodes, missing
         await trio.sleep(0.3)  # a second copy would come now
         assert [key for key, times in arrived().items() if times > 1] == []
         return len(sent())
+
+    def _seen(self, message_id: str) -> tuple[int, int]:
+        """How often that message went to a node, and came from one."""
+        body = f">{message_id.replace('-', ' ')}</".encode()
+        legs = [leg for tap in self.taps for leg in tap.connections]
+        return sum(leg.up.count(body) for leg in legs), sum(leg.down.count(body) for leg in legs)
 
 
 @asynccontextmanager
@@ -110,12 +128,13 @@ async def open_site(
     names = [user for of_library in users.values() for user in of_library]
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(EjabberdCluster(folder / "cluster", users=[*names, "raw"]))
-        lines = [f"node{n} {HOST}:{node.port} {options}" for n, node in enumerate(cluster.nodes, start=1)]
+        taps = [await stack.enter_async_context(open_tap(node.port)) for node in cluster.nodes]
+        lines = [f"node{n} {tap.address} {options}" for n, tap in enumerate(taps, start=1)]
         proxy = await stack.enter_async_context(open_proxy(folder, lines, authority.issue(DOMAIN, HOST)))
         fleets = {
             library: await stack.enter_async_context(open_fleet(library, logs / f"{library}.log")) for library in users
         }
-        yield Site(cluster, proxy, fleets, users)
+        yield Site(cluster, proxy, taps, fleets, users)
 
 
 async def test_a_drain_takes_sessions_along_where_nodes_share_them(
@@ -126,7 +145,7 @@ async def test_a_drain_takes_sessions_along_where_nodes_share_them(
 
     Without aioxmpp: a client of it that writes in the very moment in which its connection ends gives up for good, or
     forgets the stanza (a RuntimeError of its transport). And quietly: what comes for a session while one ejabberd node
-    hands it over to the other can get lost between the two.
+    hands it over to the other can get lost between the two, one message in some ten runs.
     """
     require(Need.EJABBERD, Need.SLIXMPP)
     with trio.fail_after(120):
@@ -144,12 +163,12 @@ async def test_a_drain_takes_sessions_along_where_nodes_share_them(
             await trio.sleep(1.0)
             await site.hush()
             await site.chat("after", count=5)
-            messages = await site.assert_all_arrived_once()
+            messages = await site.assert_all_arrived_once(lost_by_nodes=_LOST_IN_HAND_OVER)
             assert site.connected_again(since) == {user: [True] for user in moving}
             assert set((await site.homes()).values()) == {"node2"}
             await site.cluster.nodes[0].stop()
             await site.chat("without", count=5)
-            messages = await site.assert_all_arrived_once()
+            messages = await site.assert_all_arrived_once(lost_by_nodes=_LOST_IN_HAND_OVER)
             print(f"moved={len(moving)} messages={messages} drain={done.seconds:.1f}s")
             assert len(site.connected_again(since)) == len(moving), "nobody needs the old node any more"
 
