@@ -272,16 +272,40 @@ def _check(config: Config) -> int:
     from cxfr_proxy.cluster.sources.file import UserMapFile
 
     nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
-    if nodes is not None:
+    if nodes is not None and _read(partial(_read_authorities, config, nodes)) is not None:
         print(cli_tables.clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
+    else:
+        nodes = None
+    certificates = _read(partial(_read_certificates, config))
+    good = nodes is not None and certificates is not None
+    if certificates:
+        print(f"{certificates} certificate{'s' * (certificates != 1)}, no faults")
     if config.user_map is None:
-        return OK if nodes is not None else FAULTS
+        return OK if good else FAULTS
     listed = _read(UserMapFile(config.user_map).load)
     if listed is not None:
         unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
         hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
         print(f"{config.user_map}: {len(listed)} user{'s' * (len(listed) != 1)}, no faults{hint}")
-    return OK if nodes is not None and listed is not None else FAULTS
+    return OK if good and listed is not None else FAULTS
+
+
+def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
+    """The files with CA certificates that nodes name."""
+    from cxfr_proxy.relay.dial import Dialer
+
+    Dialer(config.timeouts, config.limits).check_files(nodes)
+    return True
+
+
+def _read_certificates(config: Config) -> int:
+    """How many there are, each with its key."""
+    from cxfr_proxy.relay.tls import ServerCertificates
+
+    if config.key_pairs:
+        for problem in ServerCertificates(config.key_pairs, domains=config.domain).problems:
+            print(cli_tables.clean(problem))
+    return len(config.key_pairs)
 
 
 def _read(load: Callable[[], T]) -> T | None:

@@ -52,3 +52,8 @@ class ClientError(RemoteError):
 
 class NodeError(RemoteError):
     """The node's fault, or its absence; the client is told ``condition``."""
+
+
+class DomainRefused(NodeError):
+    """The node doesn't serve that domain, or has no certificate for it. Where a client has named the domain, that says
+    nothing of the node."""

@@ -217,8 +217,8 @@ def _read_backends(text: str) -> Backends:
 
 
 def _read_domain(text: str) -> str:
-    """As :func:`~.users.domain_key` has it: a trailing dot is no part of the domain; case is not significant."""
-    domain = domain_key(text)
+    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant."""
+    domain = text.removesuffix(".").lower()
     if not domain or not domain.isprintable() or re.search(r"[\s/@<>\"'&]", domain):
         raise ValueError(text)
     return domain
@@ -228,12 +228,12 @@ def _read_client_match(text: str) -> ClientMatch:
     trait, equals, rest = text.partition("=")
     if not equals or not rest:
         raise ValueError(text)
-    return ClientMatch(Trait(trait), _read_domain(rest) if trait == Trait.DOMAIN else rest)
+    return ClientMatch(Trait(trait), domain_key(_read_domain(rest)) if trait == Trait.DOMAIN else rest)
 
 
 def _read_policy(text: str) -> DomainPolicy:
     domain, equals, policy = text.rpartition("=")
-    return DomainPolicy(_read_domain(domain) if equals else None, Policy(policy))
+    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
 
 
 def _read_redirect(text: str) -> DomainRedirect:

@@ -13,6 +13,7 @@ from cxfr_proxy import __version__, cli_tables, events
 from cxfr_proxy.admin.commands import COMMANDS
 from cxfr_proxy.cli import main
 from cxfr_proxy.config import SETTINGS, Config
+from cxfr_proxy.demo.certificate import make_certificate
 
 
 def test_help_shows_every_setting_with_its_default_and_every_command(
@@ -158,6 +159,20 @@ def test_check_reads_the_user_map_too(tmp_path: Path, capsys: pytest.CaptureFixt
         f"{users}:1:4",
         f"{users}:2:4",
     ]
+
+
+def test_check_opens_what_a_proxy_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, none = tmp_path / "nodes.txt", tmp_path / "none.pem"
+    nodes.write_text(f"node1 host tls=starttls ca={none}\n")
+    assert main(["check", "--backends", str(nodes)]) == 1
+    assert capsys.readouterr().out.startswith(f"{none}: ca= of node 'node1': expected a readable file")
+    nodes.write_text("node1 host\n")
+    assert main(["--certificate", str(none), "--backends", str(nodes), "check"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"{none}: cannot be read: No such file or directory"
+    files = make_certificate(tmp_path, "localhost")
+    given = ["--certificate", str(files.certificate), "--key", str(files.key)]
+    assert main([*given, "--backends", str(nodes), "check"]) == 0
+    assert capsys.readouterr().out == f"{nodes}: 1 node, no faults\n1 certificate, no faults\n"
 
 
 def test_check_knows_where_clients_may_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,7 +263,7 @@ METRICS: Final = (
     Metric(
         "cxfr_transfers_per_second_max",
         _GAUGE,
-        "Clients told to move per second at most, all drains together.",
+        "Clients that this proxy tells to move per second at most, by drains, rebalances and all else.",
         (),
         _one(lambda snapshot: snapshot.rate),
     ),
@@ -277,9 +277,19 @@ METRICS: Final = (
     ),
     Metric("cxfr_node_health", _GAUGE, "1 for what checks see, 0 for all else.", ("node", "health"), _healths),
     Metric(
-        "cxfr_node_usable", _GAUGE, "1 if clients are placed on the node now.", _NODE, _nodes(lambda row: row.usable)
+        "cxfr_node_usable",
+        _GAUGE,
+        "1 if the node is ready, up and of some weight; standbys and full nodes too.",
+        _NODE,
+        _nodes(lambda row: row.usable),
     ),
-    Metric("cxfr_node_weight", _GAUGE, "Its share of the users.", _NODE, _nodes(lambda row: row.weight)),
+    Metric(
+        "cxfr_node_weight",
+        _GAUGE,
+        "Its configured weight, while it starts slowly as well.",
+        _NODE,
+        _nodes(lambda row: row.weight),
+    ),
     Metric("cxfr_node_sessions", _GAUGE, "Sessions on the node.", _NODE, _nodes(lambda row: row.sessions)),
     Metric(
         "cxfr_node_logins_waiting",

@@ -63,7 +63,8 @@ class Pins:
 
 
 class Answers:
-    """What was answered about users, for ``seconds`` each. ``clock`` is monotonic, in seconds."""
+    """What was answered about users last. It is good for ``seconds``, and then until there is another one: who was
+    placed by it belongs there still. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
         self._seconds = seconds
@@ -78,13 +79,13 @@ class Answers:
         self._answers[key] = node, self._clock() + self._seconds
 
     def knows(self, key: str) -> bool:
-        """Whether the last answer, be it that there is none, still holds."""
+        """Whether the last answer, be it that there is none, is young enough not to ask again."""
         answer = self._answers.get(key)
         return answer is not None and self._clock() < answer[1]
 
     def node_of(self, key: str) -> str | None:
         answer = self._answers.get(key)
-        return answer[0] if answer is not None and self._clock() < answer[1] else None
+        return answer[0] if answer is not None else None
 
 
 class Assigned:

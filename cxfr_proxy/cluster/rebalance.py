@@ -129,6 +129,7 @@ class _Plan:
         self._placement = placement
         self._parts = parts
         self._everywhere = counts
+        self._projected = Counter(counts)  # with those that are sent there: a node may be full by then
         self._load = _Load(counts)
         self.targets: dict[int, str] = {}
         self._sent: Counter[tuple[str, str]] = Counter()  # those with a place of their own, by source and target
@@ -136,10 +137,11 @@ class _Plan:
         self._pool_of: dict[str, _Pool] = {}  # by domain
 
     def look_at(self, session: Placed, user: str) -> None:
-        home = self._placement.home(user, session.domain)
+        home = self._placement.home(user, session.domain, self._projected)
         if home is not None:
             if home.name != session.node:
                 self.targets[session.session_id] = home.name
+                self._projected[home.name] += 1
                 self._sent[session.node, home.name] += 1
         elif self._placement.floats(user, session.domain):
             self._pool(session.domain).waiting[session.node].append(session.session_id)

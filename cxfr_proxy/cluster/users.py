@@ -18,7 +18,7 @@ import unicodedata
 from typing import Final
 
 _MAX_CHARACTERS: Final = 1023
-"""Of a localpart, RFC 7622 section 3.3.1; a longer one is nobody's, and not worth the time PRECIS takes for it."""
+"""Of each part, RFC 7622 sections 3.2.1 and 3.3.1; a longer one is nobody's, and not worth the time that it takes."""
 
 
 def user_key(user: str) -> str:
@@ -40,6 +40,8 @@ def _unicode_key(user: str) -> str:
 def domain_key(domain: str) -> str:
     """The same for a domain alone."""
     key = domain.lower()
+    if len(key) > _MAX_CHARACTERS:
+        return key.removesuffix(".")
     if not key.isascii():
         # All of IDNA's dots: the ideographic one is left by NFKC (UTS 46 section 2.3).
         key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", domain).lower()).replace("\u3002", ".")

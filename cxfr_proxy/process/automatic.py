@@ -1,7 +1,8 @@
 """Rebalancing by itself, when users have come to belong elsewhere.
 
-That is so when a node has joined, is up or ready again, has another weight or other domains, or when more of its
-weight counts (its ``slowstart``); a node that goes takes only its own users along, and those are moved by its drain.
+That is so when a node has joined, is up or ready again, has another weight, priority or other domains, or when more
+of its weight counts (its ``slowstart``); a node that goes takes only its own users along, and those are moved by its
+drain.
 
 Nodes that come and go would have people follow them to and fro. So nothing begins before the list has stood still for
 :data:`QUIET_SECONDS`; a weight that grows by itself is no unrest, but as long as it does, there is one rebalance in
@@ -22,7 +23,7 @@ QUIET_SECONDS: Final = 5.0
 """A node that is restarted fails two checks, two seconds apart, before it is down."""
 _LOOK_SECONDS: Final = 0.25
 
-_Weights = Mapping[str, tuple[float, tuple[str, ...]]]
+_Weights = Mapping[str, tuple[int, float, tuple[str, ...]]]
 
 
 class Automatic:
@@ -52,7 +53,7 @@ class Automatic:
                 self._rebalances.begin(reason=reason)
 
     def _weights(self) -> _Weights:
-        return {node.name: (node.weight, node.spec.domain) for node in self._cluster if node.usable}
+        return {node.name: (node.spec.priority, node.weight, node.spec.domain) for node in self._cluster if node.usable}
 
 
 def _gain(before: _Weights, now: _Weights) -> str | None:

@@ -75,7 +75,7 @@ class Figures:
             totals=self._sessions.totals(),
             tally=self._sessions.tally,
             room=self._room,
-            rate=self._drainer.rate,
+            rate=self._drainer.rate * self._drainer.share,
             process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),
         )
 

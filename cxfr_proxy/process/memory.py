@@ -17,10 +17,13 @@ from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Rememb
 from cxfr_proxy.session.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.session.registry import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.session.support import Support
+from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 _T = TypeVar("_T")
 
+_MOVED_AT_ONCE: Final = 9
+"""Of one user, remembered beside the newest one."""
 PIECE: Final = 100
 """Entries a message. A JID has at most 3,071 bytes, and counts that differ some 14 for each stanza that made them so
 and is not acknowledged: a line stays far below its limit."""
@@ -35,7 +38,7 @@ class Memory:
         self._redirected: Latest[str, float] = Latest(limit)
         self._resumable: Latest[str, Resumption] = Latest(limit)
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
-        self._moved: Latest[str, tuple[Moved, float]] = Latest(limit)  # by full JID; who has not come back
+        self._moved: Latest[str, list[tuple[Moved, float]]] = Latest(limit)  # by bare JID; who has not come back
         self._support = Support()
 
     def note(self, message: Redirected | Resumable | Lost | Moved | Stayed | Returned | Learned, now: float) -> None:
@@ -50,13 +53,23 @@ class Memory:
                 self._lost.append((message, now))
                 self._forget(now)
             case Moved(full_jid=full_jid):
-                if full_jid is not None:
-                    self._moved[full_jid] = message, now
+                user = jid.bare(full_jid)
+                self._moved[user] = [*self._moved.get(user, ())[-_MOVED_AT_ONCE:], (message, now)]
                 self._forget(now)
             case Stayed(full_jid) | Returned(full_jid):
-                self._moved.pop(full_jid or "", None)
+                self._no_more_moved(full_jid)
             case Learned(caps, knows_cxfr):
                 self._support.learn(caps, knows_cxfr)
+
+    def _no_more_moved(self, full_jid: str) -> None:
+        """As :class:`~cxfr_proxy.session.loop_guard.LoopGuard` sees it: its resource may be another one by now."""
+        user = jid.bare(full_jid)
+        moved = self._moved.get(user, [])
+        own = next((each for each in moved if each[0].full_jid == full_jid), moved[0] if moved else None)
+        if own is not None:
+            moved.remove(own)
+            if not moved:
+                del self._moved[user]
 
     def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
         """A worker was killed before it could say it; what the others are to be told."""
@@ -71,7 +84,7 @@ class Memory:
         redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
         resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
         lost = [replace(each, seconds_ago=now - at) for each, at in self._lost]
-        moved = [replace(each, seconds_ago=now - at) for each, at in self._moved.values()]
+        moved = [replace(each, seconds_ago=now - at) for own in self._moved.values() for each, at in own]
         return [
             *(Remembered(redirected=each) for each in redirected),
             *(Remembered(resumable=each) for each in resumable),
@@ -84,7 +97,7 @@ class Memory:
         """What is too long ago to matter."""
         while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
             self._lost.popleft()
-        while self._moved and now - next(iter(self._moved.values()))[1] >= ON_ITS_WAY_SECONDS:
+        while self._moved and now - next(iter(self._moved.values()))[-1][1] >= ON_ITS_WAY_SECONDS:
             self._moved.popitem(last=False)
         while self._redirected and now - next(iter(self._redirected.values())) >= self._redirect_window:
             self._redirected.popitem(last=False)

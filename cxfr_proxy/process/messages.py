@@ -355,7 +355,7 @@ class Moved:
     worker waits for :class:`Announced`. ``session`` is its id."""
 
     session: int
-    full_jid: str | None
+    full_jid: str
     address: str
     node: str
     seconds_ago: float = 0.0
@@ -363,10 +363,11 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Stayed:
-    """That client has not moved, although it was asked to."""
+    """That client has not moved to that node, or not yet, although it was asked or about to be."""
 
-    full_jid: str | None
+    full_jid: str
     address: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)

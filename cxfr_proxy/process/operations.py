@@ -249,7 +249,7 @@ class ProxyOperations:
 
     async def plan_rebalance(self, *, rate: float | None = None, max_share: float | None = None) -> RebalancePlan:
         plan = await self._sessions.plan_rebalance(max_share)
-        rate = rate if rate is not None else self._drainer.rate
+        rate = (rate if rate is not None else self._drainer.rate) * self._drainer.share
         moves = [
             PlannedMove(source.name, target.name, sessions)
             for source in self._cluster

@@ -20,7 +20,6 @@ import trio
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.config import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
@@ -46,7 +45,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import Registry
+from cxfr_proxy.session.registry import Registry, user_of
 from cxfr_proxy.session.state import State
 from cxfr_proxy.session.tally import Totals
 
@@ -112,6 +111,7 @@ class Service:
         self._warned: set[tuple[str, str]] = set()
         self._no_time = trio.Event()
         self._parting = Order(Trigger.PROXY_STOP)
+        self._tasks: trio.Nursery | None = None
         self.leaving = False
         self.stopping = False
 
@@ -131,6 +131,7 @@ class Service:
                 services.start_soon(self._mover.run)
                 if self._lookup is not None:
                     await services.start(self._lookup.run)
+                self._tasks = services
                 task_status.started()
                 async with trio.open_nursery() as clients:
                     self._server.tasks = clients
@@ -196,7 +197,7 @@ class Service:
             case BoundTo(full_jid, resumed):
                 emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
                 if session.node in self._cluster:
-                    self._checks.login_worked(self._cluster.get(session.node), domain_key(session.domain))
+                    self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
                 self._place_right(relayed, led=resumed)
             case LoginFailed(reason):
                 if session.node in self._cluster:
@@ -256,6 +257,19 @@ class Service:
         elif self.leaving or self._is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
         elif self._config.wrong_node is WrongNode.TRANSFER and not led:
+            self._send_home(relayed)
+
+    def _send_home(self, relayed: Relayed) -> None:
+        """Where that is may have to be asked: who it is was not known when its node was chosen."""
+        user = user_of(relayed.session)
+        if self._lookup is None or user is None or self._lookup.knows(user) or self._tasks is None:
+            self._mover.look_at(relayed)
+        else:
+            self._tasks.start_soon(self._ask_and_send_home, self._lookup, relayed, user)
+
+    async def _ask_and_send_home(self, lookup: Lookup, relayed: Relayed, user: str) -> None:
+        await lookup.find(user)
+        if self._registry.get(relayed.id) is relayed:
             self._mover.look_at(relayed)
 
     def _is_leaving(self, name: str) -> bool:

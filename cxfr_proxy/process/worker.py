@@ -188,11 +188,14 @@ class _Announcer:
         self._post = post
 
     def announce(self, relayed: LiveSession, order: Order) -> None:
-        assert order.place is not None
-        self._post(Moved(relayed.id, relayed.session.full_jid, relayed.client_address, order.place))
+        full_jid = relayed.session.full_jid
+        if full_jid is not None and order.place is not None:
+            self._post(Moved(relayed.id, full_jid, relayed.client_address, order.place))
 
-    def withdraw(self, relayed: LiveSession) -> None:
-        self._post(Stayed(relayed.session.full_jid, relayed.client_address))
+    def withdraw(self, relayed: LiveSession, order: Order) -> None:
+        full_jid = relayed.session.full_jid
+        if full_jid is not None and order.place is not None:
+            self._post(Stayed(full_jid, relayed.client_address, order.place))
 
 
 def mirror(cluster: Cluster, told: Nodes) -> None:
@@ -272,8 +275,8 @@ class _Parts:
                 self._post(Redirected(user))
             case commands.Transferred(order):
                 self._post(Transferred(past_transfer(relayed.session, event)))
-                if sent_to(event) is None and order.place is not None:
-                    self._post(Stayed(full_jid, address))
+                if sent_to(event) is None and order.place is not None and full_jid is not None:
+                    self._post(Stayed(full_jid, address, order.place))
                 elif order.place is not None and relayed.session.resumable_id is not None:
                     self._tell_resumable(relayed.session.resumable_id, address)
             case commands.Resumable(stream_management_id):
@@ -341,8 +344,8 @@ class _Parts:
             self.remember_lost(lost)
 
     def remember_lost(self, lost: Lost) -> None:
-        until = trio.current_time() - lost.seconds_ago + RESUMABLE_SECONDS
-        self.registry.expected.leaves(lost.user, lost.address, lost.node, until)
+        at = trio.current_time() - lost.seconds_ago
+        self.registry.expected.leaves(lost.user, lost.address, lost.node, at=at, seconds=RESUMABLE_SECONDS)
 
     def remember_moved(self, moved: Moved) -> None:
         at = trio.current_time() - moved.seconds_ago
@@ -454,8 +457,8 @@ class Worker:
                 parts.remember_moved(message)
             case Announced(session):
                 parts.mover.announced(session)
-            case Stayed(full_jid, address):
-                parts.registry.stayed(full_jid, address)
+            case Stayed(full_jid, address, node):
+                parts.registry.stayed(full_jid, address, node)
             case Returned():
                 parts.note_returned(message)
             case Learned(caps, knows_cxfr):

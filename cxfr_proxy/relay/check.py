@@ -24,6 +24,7 @@ import trio
 from cxfr_proxy.cluster.health import HOLD_SECONDS, Finding, Vitals
 from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
 from cxfr_proxy.cluster.nodes import Check, Health, NodeSpec, Outlook
+from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.probe import Look
 
@@ -246,8 +247,9 @@ class Checks:
         if seen.finding is Finding.OK and domain is not None and watch.vitals is vitals:
             watch.turn += 1
             watch.greeted.add(domain)
-            if seen.features is not None and node.features.get(domain) != seen.features:
-                node.features[domain] = seen.features
+            key = domain_key(domain)
+            if seen.features is not None and node.features.get(key) != seen.features:
+                node.features[key] = seen.features
                 self._noted(node)
         return seen
 

@@ -21,7 +21,7 @@ import trio
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
-from cxfr_proxy.errors import ConfigError, NodeError
+from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.relay import proxy_protocol
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.own_stream import OwnStream
@@ -87,6 +87,8 @@ class Dialer:
             if endpoint is not None:
                 endpoint.close()
             # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
+            if isinstance(exc, ssl.SSLCertVerificationError | ValueError) and spec.verify_name is None:
+                raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
                 raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             raise

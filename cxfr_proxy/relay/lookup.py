@@ -116,13 +116,20 @@ class Lookup:
             finally:
                 self._client = None
 
+    def knows(self, user: str) -> bool:
+        """Whether :meth:`find` would ask nobody."""
+        return self._knows(user_key(user))
+
+    def _knows(self, key: str) -> bool:
+        return self._assigned.told_of(key) is not None or self._answers.knows(key)
+
     async def find(self, user: str) -> None:
         """Have it in ``assigned`` where that user (a bare JID) belongs, if the endpoint says so within the timeout.
 
         On cancel the request is given up; who waits for the same one asks anew.
         """
         key = user_key(user)
-        if self._assigned.told_of(key) is not None or self._answers.knows(key):
+        if self._knows(key):
             return
         asking = False
         with trio.move_on_after(self._timeout) as scope:

@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.config import Limits
-from cxfr_proxy.errors import NodeError
+from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.xmpp import names, stanza, usual_header
 from cxfr_proxy.xmpp.framing import Element, Failure, Header, StreamEnd
@@ -22,6 +22,11 @@ from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _STARTTLS: Final = f"<starttls xmlns='{names.TLS}'/>".encode()
+_ABOUT_THE_DOMAIN: Final = (
+    StreamCondition.HOST_UNKNOWN,
+    StreamCondition.HOST_GONE,
+    StreamCondition.IMPROPER_ADDRESSING,
+)
 _CLOSE_SECONDS: Final = 1.0
 """How long a node may take to end its side: a round trip. Nothing depends on it but its log."""
 
@@ -64,7 +69,10 @@ class OwnStream:
         name = stanza.name_of(features)
         if name == (names.STREAM, "error"):
             condition = stanza.stream_condition(features)
-            raise _fault(f"the node answered {domain} by the stream error {condition}")
+            text = f"the node answered {domain} by the stream error {condition}"
+            if condition in _ABOUT_THE_DOMAIN:
+                raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, text)
+            raise _fault(text)
         if name != (names.STREAM, "features"):
             raise _fault("the node sent no stream features")
         return Greeting(header, raw)

@@ -24,7 +24,7 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.config import Config, CxfrUnknown, Route, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
-from cxfr_proxy.errors import ClientError, NodeError, RemoteError
+from cxfr_proxy.errors import ClientError, DomainRefused, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.admission import Admission
 from cxfr_proxy.relay.check import Informed
@@ -104,7 +104,7 @@ class ClientServer:
         logins = config.logins_per_second
         self._admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
         self.stopping = False
-        self._domains = frozenset(config.domain)
+        self._domains = frozenset(domain.lower() for domain in config.domain)
         self._moved = {each.domain: str(each.target) for each in config.redirect_domain}
         self._policy = Policy(
             timeouts=config.timeouts,
@@ -184,7 +184,6 @@ class ClientServer:
             lane,
             tls_first=tls_first,
             domains=self._domains,
-            domain_key=domain_key,
             stream_id=_token(),
             template=partial(self._template, offers_starttls),
             offers_starttls=offers_starttls,
@@ -254,7 +253,8 @@ class ClientServer:
                     endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
                 except NodeError as exc:
                     self._registry.of_node(node.name).connect_failures += 1
-                    self._checks.connect_failed(node, exc.text)
+                    if not isinstance(exc, DomainRefused):  # else any name that a client makes up would take it down
+                        self._checks.connect_failed(node, exc.text)
                     continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
@@ -275,11 +275,12 @@ class ClientServer:
         """Whether this user's place is another node than that; who has no place is well anywhere."""
         if login.user is None:
             return False
-        ranked = self._placement.rank(login.user, domain, {}, up_only=True)
+        sessions = self._registry.sessions_by_node()
+        ranked = self._placement.rank(login.user, domain, sessions, up_only=True)
         holder = self._holder(login, login.user, domain, address="")
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
-        elif self._placement.home(login.user, domain) is None:
+        elif self._placement.home(login.user, domain, sessions) is None:
             return False
         return bool(ranked) and ranked[0].name != node
 

@@ -5,12 +5,13 @@ a connection wants is not known when a node has to be chosen for it, so who has 
 where the client's header names one, and by its address where it does not. By address each is guessed once, the last one
 first, so that many behind one address don't all follow a few.
 
-Where several processes serve, each guesses for itself and is told who has left and who is back: so nobody is guessed
-any more once he is known to be back, wherever he has come to.
+Where several processes serve, each guesses for itself and is told who has left, and who of those that were sent is
+back: so he is not guessed any more, wherever he has come to.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
@@ -33,26 +34,36 @@ class _Leaver:
     taken: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    node: str
+    left: float
+    until: float
+
+
+_NEVER: Final = _Way("", -math.inf, -math.inf)
+
+
 class Expected:
     """Users are bare JIDs, ``None`` where nobody knows; times are one monotonic clock's."""
 
     def __init__(self) -> None:
-        self._users: Latest[str, tuple[str, float]] = Latest(REMEMBERED)  # node, and until when
+        self._users: Latest[str, _Way] = Latest(REMEMBERED)
         self._addresses: Latest[str, deque[_Leaver]] = Latest(REMEMBERED)
 
-    def leaves(self, user: str | None, address: str, node: str, until: float) -> None:
-        """A client is leaving, or has left, and is to be led to that node."""
+    def leaves(self, user: str | None, address: str, node: str, *, at: float, seconds: float) -> None:
+        """A client is leaving, or has left, at that time, and is to be led to that node for so long."""
         key = user_key(user) if user is not None else None
-        if key is not None:
-            self._users[key] = node, until
+        if key is not None and at >= self._users.get(key, _NEVER).left:
+            self._users[key] = _Way(node, at, at + seconds)
         leavers = self._addresses[address] = self._addresses.get(address, deque(maxlen=PER_ADDRESS))
-        leavers.append(_Leaver(key, node, until))
+        leavers.append(_Leaver(key, node, at + seconds))
 
     def node_for(self, user: str | None, address: str, now: float) -> str | None:
         """Where to lead a client that has connected; ``None``: nobody is expected that it could be."""
         if user is not None:
-            node, until = self._users.get(user_key(user), (None, 0.0))
-            return node if now < until else None
+            way = self._users.get(user_key(user), _NEVER)
+            return way.node if now < way.until else None
         for leaver in reversed(self._addresses.get(address, ())):
             if not leaver.taken and now < leaver.until:
                 leaver.taken = True
@@ -62,25 +73,28 @@ class Expected:
     def is_back(self, user: str | None, address: str, node: str | None) -> None:
         """A client that had left that address has logged in, on that node or (``None``) by way of another process, and
         is not expected there any more. If it was taken for another one, that one still is."""
-        own = self._pop(user, address)
-        if own is None or own.node == node:
+        own = self._pop(user, address, node)
+        if own is None or (own.taken and own.node == node):
             return
         for other in reversed(self._addresses.get(address, ())):
             if other.taken and other.node == node:
                 other.taken = False
                 return
 
-    def stays(self, user: str | None, address: str) -> None:
-        """A client that was to leave has not."""
-        own = self._pop(user, address)
-        if own is not None and own.user is not None:
-            self._users.pop(own.user, None)
+    def stays(self, user: str | None, address: str, node: str) -> None:
+        """A client that was to leave for that node has not."""
+        own = self._pop(user, address, node, only=True)
+        if own is not None and own.user is not None and self._users.get(own.user, _NEVER).node == node:
+            del self._users[own.user]
 
-    def _pop(self, user: str | None, address: str) -> _Leaver | None:
-        """The last one of that user who left there."""
+    def _pop(self, user: str | None, address: str, node: str | None, *, only: bool = False) -> _Leaver | None:
+        """Of that user's who left there, the last one for that node, else (unless ``only``) the last one."""
         key = user_key(user) if user is not None else None
         leavers = self._addresses.get(address, deque())
-        own = next((leaver for leaver in reversed(leavers) if leaver.user == key), None)
-        if own is not None:
-            leavers.remove(own)
-        return own
+        own = [leaver for leaver in reversed(leavers) if leaver.user == key]
+        found = next((leaver for leaver in own if leaver.node == node), None if only or not own else own[0])
+        if found is not None:
+            leavers.remove(found)
+            if not leavers:
+                del self._addresses[address]
+        return found

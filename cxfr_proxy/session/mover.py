@@ -52,9 +52,9 @@ class Announcer(Protocol):
     """Lets other processes know which clients are about to be sent to a certain node: they may come back there."""
 
     def announce(self, relayed: Relayed, order: Order) -> None:
-        """To be told so; :meth:`Mover.announced` when all of them know."""
+        """To be told so; :meth:`Mover.announced` when all of them were told."""
 
-    def withdraw(self, relayed: Relayed) -> None:
+    def withdraw(self, relayed: Relayed, order: Order) -> None:
         """It is not, after all."""
 
 
@@ -79,6 +79,7 @@ class Mover:
     ) -> None:
         self._on_node_down = on_node_down
         self._announcer = announcer
+        self._changed = changed
         self._announced: dict[int, tuple[Relayed, Order]] = {}  # not told yet
         self._cluster = cluster
         self._registry = registry
@@ -163,7 +164,8 @@ class Mover:
         asked = 0
         for relayed in self._registry:
             session = relayed.session
-            if _is_of(session, address) and session.node != node and session.state is State.BOUND:
+            movable = session.node != node and session.state is State.BOUND and relayed.id not in self._announced
+            if movable and _is_of(session, address):
                 self._send(relayed, self._order_to(relayed, Trigger.MOVE, target))
                 asked += 1
         return asked
@@ -354,29 +356,38 @@ class Mover:
         return True
 
     def _send(self, relayed: Relayed, order: Order) -> None:
-        """To a certain node; nobody else has to have it already."""
-        if self._announcer is None:
-            relayed.transfer(order)
-        else:
-            self._announced[relayed.id] = relayed, order
+        """To its place. Whichever process the client comes back to has to know before it does."""
+        full_jid = relayed.session.full_jid
+        assert full_jid is not None, "without it nobody knows the place"
+        assert order.place is not None
+        self._registry.moved(full_jid, relayed.client_address, order.place, self._clock())
+        self._announced[relayed.id] = relayed, order
+        if self._announcer is not None:
             self._announcer.announce(relayed, order)
+        else:
+            self.announced(relayed.id)
 
     def announced(self, session_id: int) -> None:
-        """All processes know by now where that one's client is to go: tell it."""
+        """All processes were told where that one's client is to go: tell the client."""
         relayed, order = self._announced.pop(session_id, (None, None))
-        if relayed is None or order is None or self._announcer is None:
+        if relayed is None or order is None:
             return
         if self._registry.get(session_id) is relayed and relayed.session.state is State.BOUND:
             relayed.transfer(order)
-        else:
-            self._announcer.withdraw(relayed)
+            return
+        full_jid = relayed.session.full_jid
+        if full_jid is not None and order.place is not None:
+            self._registry.stayed(full_jid, relayed.client_address, order.place)
+        if self._announcer is not None:
+            self._announcer.withdraw(relayed, order)
+        self._changed()
 
     def _place_of(self, session: Session, planned: str | None) -> Node | None:
         """Where it belongs by now; ``None``: where it is. ``planned``: where it was to go to even the load."""
         user = user_of(session)
         if user is None:
             return None
-        home = self._placement.home(user, session.domain)
+        home = self._placement.home(user, session.domain, self._registry.sessions_by_node())
         if home is not None or planned is None or not self._placement.floats(user, session.domain):
             return home
         source = self._cluster.get(session.node)
@@ -391,7 +402,9 @@ class Mover:
 
     def _is_misplaced(self, session: Session) -> bool:
         user = user_of(session)
-        home = self._placement.home(user, session.domain) if user is not None else None
+        if user is None:
+            return False
+        home = self._placement.home(user, session.domain, self._registry.sessions_by_node())
         return home is not None and home.name != session.node
 
     def order_for(self, relayed: Relayed, trigger: Trigger, *, hurried: bool = False) -> Order:

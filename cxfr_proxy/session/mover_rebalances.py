@@ -140,7 +140,7 @@ class Rebalances:
         rebalance = self.current
         if rebalance is not None:
             self._see(rebalance)
-            if rebalance.planned and not rebalance.counts.left:
+            if rebalance.planned and rebalance.counts.left <= 0:
                 self._end(rebalance, "")
                 self._tell(None)
 

@@ -23,7 +23,8 @@ class Moving(Settling):
 
     __slots__ = ()
 
-    def _climb(self) -> None:
+    def _climb(self, *, first: bool = False) -> None:
+        """Ask by the next rung; ``first``: nobody has been asked yet."""
         transfer = self._transfer
         assert transfer is not None
         support, software = self._policy.support, self.software
@@ -38,9 +39,9 @@ class Moving(Settling):
         transfer.rung = next_rung(traits, transfer.order, tried, try_unknown=self._policy.try_unknown)
         if transfer.rung is Rung.CXFR and not self._ask(transfer):
             transfer.tried.append((Rung.CXFR, Outcome.REFUSED))
-            self._climb()
+            self._climb(first=first)
             return
-        self._report(Asked(transfer.rung, transfer.order, first=not tried))
+        self._report(Asked(transfer.rung, transfer.order, first=first))
         match transfer.rung:
             case Rung.CUT:
                 self._cut()

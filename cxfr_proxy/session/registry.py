@@ -45,9 +45,10 @@ RESUMABLE_SECONDS: Final = 600.0
 """How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
 AWAITED_SECONDS: Final = 12.0
 """How long a client that was cut is waited for: the slowest seen to resume took 9.5 s to come back."""
-EXPECTED_SECONDS: Final = 60.0
-"""How long a client that was sent to a node is led there. Nearly all come within ten; one that was sent to an address
-that leads elsewhere does not come, and another from the same address must not be taken for it for long."""
+EXPECTED_SECONDS: Final = 90.0
+"""How long a client is led to the node that it is sent to. Asking may take 30 seconds; then nearly all come within ten.
+One that was sent to an address that leads elsewhere does not come, and another from the same address must not be taken
+for it for long."""
 _LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
 """A client whose session ended so may come back for it."""
 
@@ -125,6 +126,7 @@ class Registry:
         self.expected = Expected()
         self.guard = LoopGuard(redirect_window)
         self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
+        self._evening: set[int] = set()  # sessions whose clients were asked to move to even the load
         self._sent: set[int] = set()  # sessions whose clients have left for a certain node
         self._addresses: Counter[str] = Counter()
         self.connections = 0
@@ -160,6 +162,7 @@ class Registry:
         self._logging_in.pop(relayed.id, None)
         self._returned.pop(relayed.id, None)
         self._sent.discard(relayed.id)
+        self._evening.discard(relayed.id)
         if self._live.pop(relayed.id, None) is not None:
             self.of_node(relayed.session.node).sessions -= 1
             self.changed()
@@ -253,24 +256,23 @@ class Registry:
         known = self._resumable.get(stream_management_id)
         return known.node if known is not None else None
 
-    def moved(self, full_jid: str | None, address: str, node: str, now: float) -> None:
-        """A client at that address was asked to move to that node, where it belongs."""
-        self.expected.leaves(_user(full_jid), address, node, now + max(EXPECTED_SECONDS, self._redirect_window))
-        if full_jid is not None:
-            self.guard.moved(full_jid, now)
+    def moved(self, full_jid: str, address: str, node: str, at: float) -> None:
+        """A client at that address is about to be asked to move to that node, where it belongs, or was at that time."""
+        seconds = max(EXPECTED_SECONDS, self._redirect_window)
+        self.expected.leaves(jid.bare(full_jid), address, node, at=at, seconds=seconds)
+        self.guard.moved(full_jid, at)
 
-    def stayed(self, full_jid: str | None, address: str) -> None:
-        """A client that was asked to move has not, and is let be."""
-        self.expected.stays(_user(full_jid), address)
-        if full_jid is not None:
-            self.guard.stayed(full_jid)
+    def stayed(self, full_jid: str, address: str, node: str) -> None:
+        """A client that was to move there has not: it has refused and is let be, or was cut off."""
+        self.expected.stays(jid.bare(full_jid), address, node)
+        self.guard.stayed(full_jid)
 
     def returned(self, full_jid: str, address: str, node: str | None, now: float) -> bool:
         """A client has logged in from that address, to that node, or (``None``) with another process; whether it was
         moved lately, or is taken for one that was."""
         lately = self.guard.returned(full_jid, now)
         if lately:
-            self.expected.is_back(_user(full_jid), address, node)
+            self.expected.is_back(jid.bare(full_jid), address, node)
         return lately
 
     def moved_lately(self, session_id: int, now: float) -> bool:
@@ -309,25 +311,26 @@ class Registry:
                 if full_jid is not None and self.returned(full_jid, relayed.client_address, session.node, now):
                     self._returned[relayed.id] = now
             case Asked(_, order, first):
-                for each in self._counted(counts, order):
+                if first and order.trigger is Trigger.REBALANCE:
+                    self._evening.add(relayed.id)
+                for each in self._counted(relayed):
                     each.asked += first
-                if first and order.place is not None:
-                    self.moved(session.full_jid, relayed.client_address, order.place, now)
             case Redirected():
                 user = user_of(session)
                 if user is not None:
                     self.remember_redirected(user, now)
             case Answered(rung, order, outcome):
-                self._count(self._counted(counts, order), rung, outcome)
+                self._count(self._counted(relayed), rung, outcome)
             case Transferred(order, tried, seconds):
                 if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
                     self._await_resumption(session, now + AWAITED_SECONDS)
                 self.tally.add(past_transfer(session, event))
-                self._count(self._counted(counts, order), *tried[-1])
+                self._count(self._counted(relayed), *tried[-1])
+                self._evening.discard(relayed.id)
                 if (target := sent_to(event)) is not None:
                     self._send(relayed, target)
-                elif order.place is not None:
-                    self.stayed(session.full_jid, relayed.client_address)
+                elif order.place is not None and session.full_jid is not None:
+                    self.stayed(session.full_jid, relayed.client_address, order.place)
                 self.recent.append(
                     TransferRecord(
                         relayed.id,
@@ -354,8 +357,9 @@ class Registry:
                 self.totals.late += late
                 self._keep_counts(session.resumable_id)
                 if may_come_back(session, reason) and not self.was_sent(relayed.id):
-                    until = now + RESUMABLE_SECONDS
-                    self.expected.leaves(user_of(session), relayed.client_address, session.node, until)
+                    self.expected.leaves(
+                        user_of(session), relayed.client_address, session.node, at=now, seconds=RESUMABLE_SECONDS
+                    )
             case _:
                 pass
 
@@ -367,8 +371,10 @@ class Registry:
             counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
             counts.failed += outcome is Outcome.CUT_OFF
 
-    def _counted(self, counts: NodeCounts, order: Order) -> tuple[NodeCounts, ...]:
-        return (counts, self.rebalanced) if order.trigger is Trigger.REBALANCE else (counts,)
+    def _counted(self, relayed: Relayed) -> tuple[NodeCounts, ...]:
+        """Who was asked to even the load is counted there too, also if something more urgent moves it in the end."""
+        counts = self.of_node(relayed.session.node)
+        return (counts, self.rebalanced) if relayed.id in self._evening else (counts,)
 
     def _send(self, relayed: Relayed, target: str) -> None:
         """Its client has left for that node, by way of this proxy perhaps. It is led there also if it wants to resume:
@@ -405,8 +411,4 @@ def sent_to(transfer: Transferred) -> str | None:
 
 def user_of(session: Session) -> str | None:
     """The bare JID, once it is known for certain."""
-    return _user(session.full_jid)
-
-
-def _user(full_jid: str | None) -> str | None:
-    return jid.bare(full_jid) if full_jid is not None else None
+    return jid.bare(session.full_jid) if session.full_jid is not None else None

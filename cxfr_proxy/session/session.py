@@ -130,7 +130,7 @@ class Session(NodeSide):
             self._transfer = Transfer(order, now)
             self._move(State.TRANSFERRING)
             if not order.node_dead or self._give_up_node():
-                self._climb()
+                self._climb(first=True)
         elif self.state is State.NEGOTIATING and order.node_dead:
             self._on_client_unserved()
         elif order.hurried and self._transfer is not None and self._transfer.rung is Rung.CXFR:

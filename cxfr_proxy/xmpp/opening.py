@@ -94,8 +94,7 @@ Step = Reply | BeginTls | Opened | Closed
 class ClientOpening:
     """The client's stream as long as the proxy answers it alone.
 
-    ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here; empty: any. They and the
-    keys of ``moved`` are as ``domain_key`` has them, which a client's may be written otherwise than.
+    ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, lower case; empty: any.
     ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable. ``template`` gives the
     features to show to a client of a domain before it has a node; ``None``: it has to have one first.
     ``offers_starttls``: a ``<starttls/>`` of the proxy's own is among them.
@@ -110,7 +109,6 @@ class ClientOpening:
         *,
         tls_first: bool,
         domains: Collection[str],
-        domain_key: Callable[[str], str],
         stream_id: str,
         template: Callable[[str], bytes | None] = lambda _: None,
         offers_starttls: bool = False,
@@ -121,7 +119,6 @@ class ClientOpening:
         self._lane = lane
         self._tls_first = tls_first
         self._domains = domains
-        self._domain_key = domain_key
         self._stream_id = stream_id
         self._template = template
         self._offers_starttls = offers_starttls
@@ -169,11 +166,10 @@ class ClientOpening:
             raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
         if not header.to:
             raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
-        domain = self._domain_key(header.to)
-        moved_to = self._moved.get(domain)
+        moved_to = self._moved.get(header.to.removesuffix(".").lower())
         if moved_to is not None:
             return self._send_elsewhere(moved_to)
-        if self._domains and domain not in self._domains:
+        if self._domains and header.to.lower() not in self._domains:
             raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
         if self._tls_first:
             return self._require_tls()

@@ -66,6 +66,9 @@ def test_an_answer_holds_for_its_time_and_so_does_none() -> None:
     assert answers.node_of("kim@h") == "n2"
     assert not answers.knows("sam@h")
     clock.now += 10
+    assert not answers.knows("kim@h")
+    assert answers.node_of("kim@h") == "n2", "until another one is given"
+    answers.note("kim@h", None)
     assert answers.node_of("kim@h") is None
 
 

@@ -474,7 +474,9 @@ async def test_unknown_users_are_answered_like_known_ones(tmp_path: Path, certif
         known, lost, unknown = it.user_of("node1"), it.user_of("node2"), it.user_of("node3")
         bound = await it.greeted()
         await bind(bound, known)
-        it.proxy.registry.expected.leaves(f"{lost}@localhost", "192.0.2.1", "node3", trio.current_time() + 60)
+        it.proxy.registry.expected.leaves(
+            f"{lost}@localhost", "192.0.2.1", "node3", at=trio.current_time(), seconds=60.0
+        )
         answers = set()
         for user in (known, lost, unknown):
             raw = await it.greeted()

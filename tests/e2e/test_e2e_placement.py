@@ -16,8 +16,9 @@ import trio
 from e2e_proxy import COMMAND, HEADER, Raw, connect, in_process, nodes_file, running, until
 from e2e_workers import World, world
 
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import PublicAddress
-from cxfr_proxy.cluster.placement import Policy
+from cxfr_proxy.cluster.placement import Placement, Policy
 from cxfr_proxy.config import Config, Route, StartTls
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
@@ -176,11 +177,13 @@ async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certifi
 
 
 @asynccontextmanager
-async def placing(config: Config, nodes: Sequence[DemoNode], **lines: str) -> AsyncIterator[tuple[Proxy, Address]]:
+async def placing(
+    config: Config, nodes: Sequence[DemoNode], *, sends_home: bool = False, **lines: str
+) -> AsyncIterator[tuple[Proxy, Address]]:
     """The proxy in front of these nodes, which run."""
     assert config.backends is not None
     nodes_file(Path(str(config.backends)).parent, nodes, **lines)
-    async with in_process(config) as running_proxy:
+    async with in_process(config, placing=sends_home) as running_proxy:
         yield running_proxy
 
 
@@ -212,7 +215,7 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
         placement=(DomainPolicy("two.example", Policy.LEAST_SESSIONS),),
         route=route,
     )
-    async with running(*nodes), placing(config, nodes, **lines) as (proxy, address):
+    async with running(*nodes), placing(config, nodes, sends_home=False, **lines) as (proxy, address):
         raws = [
             await session_of(address, certificate, domain, user)
             for domain in clusters
@@ -293,3 +296,95 @@ async def test_a_full_node_lets_others_have_the_next(tmp_path: Path, certificate
         assert [row.node for row in await proxy.operations.sessions()] == ["node1", "node2", "node2", "node1"]
         for raw in raws:
             await raw.close()
+
+
+async def test_nobody_is_sent_home_to_a_full_node(tmp_path: Path, certificate: DemoCertificate) -> None:
+    nodes = [DemoNode("node1"), DemoNode("node2")]
+    config = Config(
+        backends=tmp_path / "nodes.txt",
+        certificate=(certificate.certificate,),
+        key=(certificate.key,),
+        control=tmp_path / "c.sock",
+        route=Route.CONNECT,
+    )
+    async with (
+        running(*nodes),
+        placing(config, nodes, sends_home=True, node1="max-sessions=2") as (
+            proxy,
+            address,
+        ),
+    ):
+        cluster = proxy.operations._cluster
+        at_home = [user for number in range(30) if home_of(cluster, user := f"user{number}") == "node1"][:4]
+        raws = []
+        for user in at_home:
+            raws.append(raw := await connect(address, certificate.client_context()))
+            await raw.log_in(user, header=header_of(user))
+        await trio.sleep(0.3)
+        assert Counter(row.node for row in await proxy.operations.sessions()) == {"node1": 2, "node2": 2}
+        assert not proxy.registry.recent
+        assert (await proxy.operations.plan_rebalance()).sessions == 0
+        await raws.pop(0).close()
+        await until(lambda: len(proxy.registry) == 3)
+        assert (await proxy.operations.plan_rebalance()).sessions == 1, "there is room for one of the two"
+        for raw in raws:
+            await raw.close()
+
+
+def home_of(cluster: Cluster, user: str) -> str:
+    home = Placement(cluster).home(f"{user}@localhost", "localhost")
+    assert home is not None
+    return home.name
+
+
+async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """And belongs where the endpoint has said, also when its answer is old."""
+    nodes = [DemoNode("node1"), DemoNode("node2")]
+    async with endpoint({f"user{number}": "node2" for number in range(30)}) as (url, asked):
+        config = Config(
+            backends=tmp_path / "nodes.txt",
+            certificate=(certificate.certificate,),
+            key=(certificate.key,),
+            control=tmp_path / "c.sock",
+            route=Route.CONNECT,
+            user_lookup=f"{url}?jid={{jid}}",
+            lookup_cache=0.1,
+        )
+        async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
+            cluster = proxy.operations._cluster
+            users = [user for number in range(30) if home_of(cluster, user := f"user{number}") == "node1"][:4]
+            raws = []
+            for user in users:
+                raws.append(raw := await connect(address, certificate.client_context()))
+                await raw.log_in(user)
+            wrong = [relayed for relayed in proxy.registry if relayed.session.node == "node1"]
+            assert len(wrong) == 2
+            await until(lambda: all(relayed.session.transfer_under_way is not None for relayed in wrong))
+            assert sorted(asked) == sorted(users)
+            await trio.sleep(0.2)
+            plan = await proxy.operations.plan_rebalance()
+            assert [(move.source, move.target, move.sessions) for move in plan.moves] == [("node1", "node2", 2)]
+            for raw in raws:
+                await raw.close()
+
+
+async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """The nodes' certificates are for another one."""
+    node = DemoNode("node1", starttls=certificate.server_context())
+    config = Config(
+        backends=tmp_path / "nodes.txt",
+        certificate=(certificate.certificate,),
+        key=(certificate.key,),
+        control=tmp_path / "c.sock",
+        route=Route.CONNECT,
+    )
+    line = f"tls=starttls ca={certificate.certificate}"
+    async with running(node), placing(config, [node], node1=line) as (proxy, address):
+        raw = await connect(address, certificate.client_context())
+        await raw.send(header_of("kim", "made-up.example"))
+        assert await raw.error() == "remote-connection-failed"
+        assert proxy.registry.of_node("node1").connect_failures == 1
+        assert proxy.operations._cluster.get("node1").usable
+        raw = await connect(address, certificate.client_context())
+        await raw.log_in("kim")
+        await raw.close()

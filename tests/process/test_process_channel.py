@@ -136,7 +136,7 @@ past_transfers = st.builds(
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
 lost = st.builds(Lost, st.none() | texts, texts, texts, numbers)
-moved = st.builds(Moved, ints, st.none() | texts, texts, texts, numbers)
+moved = st.builds(Moved, ints, texts, texts, texts, numbers)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(
@@ -195,7 +195,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     lost,
     moved,
     st.builds(Announced, ints),
-    st.builds(Stayed, st.none() | texts, texts),
+    st.builds(Stayed, texts, texts, texts),
     st.builds(Returned, texts, texts, st.booleans()),
     st.builds(Learned, texts, st.none() | st.booleans()),
 )

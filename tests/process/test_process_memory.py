@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.process.channel import MAX_LINE_BYTES
 from cxfr_proxy.process.memory import PIECE, Memory
-from cxfr_proxy.process.messages import Gone, Learned, Lost, Redirected, Remembered, Resumable, encode
+from cxfr_proxy.process.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, encode
 from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry
 from cxfr_proxy.session.support import SILENCES
 from cxfr_proxy.xmpp.introduction import LONGEST
@@ -137,3 +137,16 @@ def test_what_is_remembered_does_not_undo_what_was_seen_since() -> None:
     registry.remember_redirected("romeo@example.org", 100.0)
     registry.remember_redirected("romeo@example.org", 30.0)
     assert registry.redirected_lately("romeo@example.org", 120.0)
+
+
+def test_who_is_back_under_another_resource_is_not_on_his_way_any_more() -> None:
+    memory = Memory(60.0)
+    for number, resource in enumerate("abc"):
+        memory.note(Moved(number, f"romeo@example.org/{resource}", "192.0.2.1", "node1"), float(number))
+    memory.note(Returned("romeo@example.org/b", "192.0.2.1", wrong=False), 5.0)
+    memory.note(Returned("romeo@example.org/x", "192.0.2.1", wrong=False), 5.0)
+    memory.note(Returned("juliet@example.org/x", "192.0.2.1", wrong=False), 5.0)
+    (piece,) = memory.pieces(10.0)
+    assert piece.moved == (Moved(2, "romeo@example.org/c", "192.0.2.1", "node1", 8.0),)
+    memory.note(Returned("romeo@example.org/y", "192.0.2.1", wrong=False), 5.0)
+    assert memory.pieces(10.0) == []

@@ -167,8 +167,10 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         moves = [PlannedMove("node1", "node2", 1), PlannedMove("node1", "node3", 14), PlannedMove("node2", "node3", 5)]
         assert plan == RebalancePlan(20, 3, moves, rate=10.0, seconds=2.0)
         assert (await operations.plan_rebalance(rate=4.0)).seconds == 5.0
+        it.supervisor._drainer.set_share(0.5)
+        assert (await operations.plan_rebalance(rate=4.0)).seconds == 10.0, "another proxy has the other half"
         asked = [m.max_share for m in it.all[0].of(Ask) if isinstance(m, Ask) and m.what is Listing.REBALANCE]
-        assert asked == [30.0, None]
+        assert asked == [30.0, None, None]
         assert told(it.all[0]) is None
 
 
@@ -217,7 +219,11 @@ async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock:
     async with house(tmp_path) as it:
         first, second = it.all
         moved = [Moved(number, f"{user}@h/1", "192.0.2.1", "node1") for number, user in enumerate("abc")]
-        said: list[Message] = [*moved, Returned("b@h/1", "192.0.2.1", wrong=True), Stayed("c@h/1", "192.0.2.1")]
+        said: list[Message] = [
+            *moved,
+            Returned("b@h/1", "192.0.2.1", wrong=True),
+            Stayed("c@h/1", "192.0.2.1", "node1"),
+        ]
         for message in said:
             first.channel.post(message)
         await trio.sleep(20)

@@ -16,7 +16,7 @@ from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, Un
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
-from cxfr_proxy.errors import NodeError
+from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.relay.dial import Dialer
 
 CLIENT, PROXY = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
@@ -166,6 +166,7 @@ async def test_the_name_in_the_nodes_certificate(
             with pytest.raises(NodeError) as caught:
                 await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)
             assert caught.value.condition == "remote-connection-failed"
+            assert isinstance(caught.value, DomainRefused) == (verify_name is None), "the client's word is no proof"
             if domain == "example.org":
                 assert "certificate was not accepted" in caught.value.text
 

@@ -52,6 +52,8 @@ def log_in(house: House, node: str, jid: str, *, resumed: bool = False) -> House
 def goes(house: House, session: HouseSession, order: Order) -> None:
     """What a session reports whose client is asked, and leaves."""
     now = trio.current_time()
+    if order.place is not None and order not in [given for _, number, given in house.orders if number == session.id]:
+        house.registry.moved(session.session.full_jid or "", session.client_address, order.place, now)
     house.registry.note(session, Asked(Rung.CXFR, order, True), now)
     house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.MOVED),), 0.1), now)
     house.registry.note(session, Ended(Reason.CLIENT_CLOSED, None, 0, 0), now)
@@ -191,9 +193,9 @@ async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) ->
         now = trio.current_time()
         user = user_of(wrong[0].session)
         expected = house.registry.expected
-        assert expected.node_for(user, "192.0.2.1", now + 59.9) == "b"
+        assert expected.node_for(user, "192.0.2.1", now + 89.9) == "b"
         assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
-        assert expected.node_for(user, "192.0.2.1", now + 60.0) is None
+        assert expected.node_for(user, "192.0.2.1", now + 90.0) is None
         goes(house, wrong[1], Order(Trigger.DRAIN, target="b"))
         assert expected.node_for(None, "192.0.2.1", now) is None
 
@@ -201,8 +203,8 @@ async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) ->
 async def test_who_is_asked_can_be_back_before_his_old_stream_has_ended(autojump_clock: MockClock) -> None:
     async with working(House("a h\nb h")) as house:
         _, (session, *_) = split(house, "a", 2)
-        order = Order(Trigger.MOVE, target="b")
-        house.registry.note(session, Asked(Rung.CXFR, order, True), trio.current_time())
+        session.stays = True
+        assert house.mover.move(session.session.full_jid or "", "b") == 1
         assert house.registry.expected.node_for(None, "192.0.2.1", trio.current_time()) == "b"
 
 
@@ -224,8 +226,9 @@ async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock
     """Nor is the next login of that user taken for his."""
     async with working(House("a h\nb h")) as house:
         _, (session, *_) = split(house, "a", 2)
-        order, now = Order(Trigger.MOVE, target="b"), trio.current_time()
-        house.registry.note(session, Asked(Rung.CXFR, order, True), now)
+        session.stays = True
+        assert house.mover.move(session.session.full_jid or "", "b") == 1
+        order, now = house.orders[-1][2], trio.current_time()
         house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.STAYED),), 0.1), now)
         assert house.registry.expected.node_for(None, "192.0.2.1", now) is None
         assert house.registry.expected.node_for(user_of(session.session), "192.0.2.1", now) is None
@@ -242,6 +245,7 @@ async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(aut
         house.registry.note(session, Resumable("sm1", "sm1"), now)
         assert house.registry.node_of_resumable("sm1") == "a"
         order = Order(Trigger.REBALANCE, target="b")
+        house.registry.moved(session.session.full_jid or "", session.client_address, "b", now)
         house.registry.note(session, Asked(Rung.CUT, order, True), now)
         house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0), now)
         house.registry.note(session, Ended(Reason.TRANSFERRED, None, 0, 0), now)
@@ -385,7 +389,7 @@ class Others:
     def announce(self, relayed: Relayed, order: Order) -> None:
         self.told.append((relayed.id, order.place))
 
-    def withdraw(self, relayed: Relayed) -> None:
+    def withdraw(self, relayed: Relayed, order: Order) -> None:
         self.withdrawn.append(relayed.id)
 
 
@@ -405,6 +409,7 @@ async def test_nobody_is_sent_home_before_all_others_know(autojump_clock: MockCl
         house.mover.announced(wrong[0].id)
         assert house.moved == [wrong[0].id]
         assert house.mover.move(wrong[1].session.full_jid or "", "b") == 1
+        assert house.mover.move(wrong[1].session.full_jid or "", "b") == 0, "it is on its way"
         assert house.moved == [wrong[0].id]
         house.mover.announced(wrong[1].id)
         assert house.moved == [wrong[0].id, wrong[1].id]
@@ -453,3 +458,16 @@ async def test_a_rebalance_goes_on_while_others_are_told(autojump_clock: MockClo
         for session in wrong:
             house.mover.announced(session.id)
         assert house.mover.rebalance_counts().left == 0
+
+
+async def test_a_rebalance_ends_also_where_something_more_urgent_moves_the_last(autojump_clock: MockClock) -> None:
+    async with working(House("a h\nb h")) as house:
+        _, (session, *_) = split(house, "a", 2)
+        house.mover.follow_rebalance(Rebalancing(1))
+        now, order = trio.current_time(), Order(Trigger.REBALANCE, target="b")
+        house.registry.note(session, Asked(Rung.CXFR, order, True), now)
+        assert house.registry.rebalanced.asked == 1
+        hurried = Order(Trigger.DRAIN, target="b", hurried=True)
+        tried = ((Rung.CXFR, Outcome.SILENT), (Rung.RESET, Outcome.MOVED))
+        house.registry.note(session, Transferred(hurried, tried, 0.1), now)
+        assert house.registry.rebalanced.moved == 1

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 from lxml import etree
 
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.errors import ClientError, NodeError
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
@@ -36,7 +35,7 @@ KNOWN = Resumption(JID, "node1", "sm1")
 
 def opening(*, tls_first: bool = True, domains: frozenset[str] = frozenset(), limit: int = 8192) -> ClientOpening:
     lane = Lane(max_element_bytes=limit, max_depth=64)
-    return ClientOpening(lane, tls_first=tls_first, domains=domains, domain_key=domain_key, stream_id="s1")
+    return ClientOpening(lane, tls_first=tls_first, domains=domains, stream_id="s1")
 
 
 def refusal(header: str, **options: bool | frozenset[str]) -> tuple[str, etree._Element]:
@@ -200,7 +199,7 @@ def test_what_ends_an_opening(bytes_: str, condition: str) -> None:
 
 def test_nothing_is_read_behind_a_header_on_tls() -> None:
     lane = Lane(max_element_bytes=8192, max_depth=64)
-    subject = ClientOpening(lane, tls_first=False, domains=(), domain_key=domain_key, stream_id="s1")
+    subject = ClientOpening(lane, tls_first=False, domains=(), stream_id="s1")
     assert len(subject.receive(f"{HEADER}<auth/><<<".encode())) == 1
     assert lane.take_unread() == b"<auth/><<<"
 
@@ -208,14 +207,13 @@ def test_nothing_is_read_behind_a_header_on_tls() -> None:
 # --- domains that have moved away
 
 
-MOVED = {"example.org": "[2001:db8::1]:5223", "bücher.example": "[2001:db8::1]:5223"}
+MOVED = {"example.org": "[2001:db8::1]:5223"}
 
 
 def asked_for_a_moved_domain(*, tls_first: bool, on_tls: bool = False, can_start_tls: bool = False) -> ClientOpening:
     return ClientOpening(
         Lane(max_element_bytes=8192, max_depth=64),
         domains={"other.example"},
-        domain_key=domain_key,
         stream_id="s1",
         moved=MOVED,
         tls_first=tls_first,
@@ -224,7 +222,7 @@ def asked_for_a_moved_domain(*, tls_first: bool, on_tls: bool = False, can_start
     )
 
 
-@pytest.mark.parametrize("domain", ["example.org", "Example.ORG.", "BÜCHER.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize("domain", ["example.org", "Example.ORG."])
 def test_over_tls_it_says_where_to(domain: str) -> None:
     subject = asked_for_a_moved_domain(tls_first=False, on_tls=True, can_start_tls=True)
     with pytest.raises(ClientError) as caught:

@@ -7,7 +7,6 @@ import base64
 import pytest
 from lxml import etree
 
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.lane import Lane
@@ -43,7 +42,6 @@ class Stage:
             self.lane,
             tls_first=tls_first,
             domains=frozenset(("example.org",)),
-            domain_key=domain_key,
             stream_id="s1",
             template=self._template,
             offers_starttls=offers_starttls,
