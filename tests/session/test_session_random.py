@@ -180,7 +180,7 @@ def whole_stanzas(data: bytes) -> list[bytes]:
 
 
 def check_down(play: Play) -> None:
-    """All that the node said before its end reached the client, in order, or the client had left, or was cut, or had said
+    """All that the node said before its end reached the client, in order; or the client had left, was cut, or had said
     its last word (XEP-0198)."""
     script = play.script
     said = whole_stanzas(play.written[Side.NODE])
