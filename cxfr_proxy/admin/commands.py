@@ -111,7 +111,7 @@ class Operations(Protocol):
         """Running and recent transfers, newest last."""
 
     def pin(self, user: str, node: str) -> None:
-        """Place the clients of ``user``, a bare JID, on ``node`` from now on; who is online stays where he is.
+        """Place the clients of ``user``, a bare JID, on ``node`` from now on. The next rebalance moves who is online.
 
         Raises :class:`ConfigError` for an unknown node, one that doesn't serve his domain, or too many pins.
         """
@@ -260,7 +260,8 @@ async def _pin(operations: Operations, arguments: Arguments, report: Report) -> 
     user, node = cast("str", arguments["jid"]), cast("str", arguments["node"])
     operations.pin(user, node)
     return _message(
-        operations, f"{user} is placed on {node} from now on; who is online elsewhere stays there (show pins)"
+        operations,
+        f"{user} is placed on {node} from now on; a rebalance moves who is elsewhere (show pins)",
     )
 
 
@@ -401,7 +402,7 @@ COMMANDS: Final = (
     ),
     Command(
         "pin",
-        "place a user's clients on that node from now on, until the proxy is restarted; moves nobody who is online",
+        "place a user's clients on that node from now on, until the proxy is restarted (with etcd: until unpin)",
         (_JID, _NODE),
         mutates=True,
         run=_pin,
