@@ -299,12 +299,12 @@ def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
 
 
 def _read_certificates(config: Config) -> int:
-    """How many there are, each with its key."""
+    """How many there are, each with its key, and none that clients would object to."""
     from cxfr_proxy.relay.tls import ServerCertificates
 
-    if config.key_pairs:
-        for problem in ServerCertificates(config.key_pairs, domains=config.domain).problems:
-            print(cli_tables.clean(problem))
+    problems = ServerCertificates(config.key_pairs).problems if config.key_pairs else ()
+    if problems:
+        raise ConfigError("\n".join(problems))
     return len(config.key_pairs)
 
 

@@ -42,6 +42,9 @@ _FINDINGS: Final = {
 }
 """What the system's answer to a connection says about the node."""
 
+_MISMATCHES: Final = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
 
 class Dialer:
     """Connects to nodes. TLS contexts are made once per set of CA certificates; :meth:`forget` reads them anew.
@@ -87,7 +90,7 @@ class Dialer:
             if endpoint is not None:
                 endpoint.close()
             # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
-            if isinstance(exc, ssl.SSLCertVerificationError | ValueError) and spec.verify_name is None:
+            if spec.verify_name is None and _is_about_the_name(exc):
                 raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
                 raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
@@ -158,6 +161,14 @@ async def _connect_to(address: _SocketAddress, seconds: float) -> Endpoint:
         sock.close()
         raise
     return endpoint
+
+
+def _is_about_the_name(exc: BaseException) -> bool:
+    """Whether a certificate is not for the name that was asked for, or that name can't be one. All else that is wrong
+    with a certificate is the node's fault."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return exc.verify_code in _MISMATCHES
+    return isinstance(exc, ValueError)
 
 
 def _why(exc: BaseException) -> str:

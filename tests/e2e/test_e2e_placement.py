@@ -176,6 +176,16 @@ async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certifi
 # --- domains
 
 
+def config_of(directory: Path, certificate: DemoCertificate, **settings: object) -> Config:
+    return Config(
+        backends=directory / "nodes.txt",
+        certificate=(certificate.certificate,),
+        key=(certificate.key,),
+        control=directory / "c.sock",
+        **settings,  # type: ignore[arg-type] # as the test has them
+    )
+
+
 @asynccontextmanager
 async def placing(
     config: Config, nodes: Sequence[DemoNode], *, sends_home: bool = False, **lines: str
@@ -207,11 +217,9 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
     ]
     lines = {node.name: f"domain={node.domain}" for node in nodes}
     lines["two1"] += " state=drain"
-    config = Config(
-        backends=tmp_path / "nodes.txt",
-        certificate=(certificate.certificate,),
-        key=(certificate.key,),
-        control=tmp_path / "c.sock",
+    config = config_of(
+        tmp_path,
+        certificate,
         placement=(DomainPolicy("two.example", Policy.LEAST_SESSIONS),),
         route=route,
     )
@@ -237,11 +245,9 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
 async def moved(tmp_path: Path, certificate: DemoCertificate, starttls: StartTls, how: str) -> tuple[str, str | None]:
     """The condition, and the address, by which a client is told that its domain is served elsewhere."""
     node = DemoNode("node1")
-    config = Config(
-        backends=tmp_path / "nodes.txt",
-        certificate=(certificate.certificate,),
-        key=(certificate.key,),
-        control=tmp_path / "c.sock",
+    config = config_of(
+        tmp_path,
+        certificate,
         domain=("localhost",),
         starttls=starttls,
         redirect_domain=(DomainRedirect("old.example", PublicAddress("new.example.net", 5223)),),
@@ -280,11 +286,9 @@ async def test_a_domain_that_has_moved(
 
 async def test_a_full_node_lets_others_have_the_next(tmp_path: Path, certificate: DemoCertificate) -> None:
     nodes = [DemoNode("node1"), DemoNode("node2")]
-    config = Config(
-        backends=tmp_path / "nodes.txt",
-        certificate=(certificate.certificate,),
-        key=(certificate.key,),
-        control=tmp_path / "c.sock",
+    config = config_of(
+        tmp_path,
+        certificate,
         placement=(DomainPolicy(None, Policy.FIRST_AVAILABLE),),
     )
     async with running(*nodes), placing(config, nodes, node1="max-sessions=2") as (proxy, address):
@@ -300,11 +304,9 @@ async def test_a_full_node_lets_others_have_the_next(tmp_path: Path, certificate
 
 async def test_nobody_is_sent_home_to_a_full_node(tmp_path: Path, certificate: DemoCertificate) -> None:
     nodes = [DemoNode("node1"), DemoNode("node2")]
-    config = Config(
-        backends=tmp_path / "nodes.txt",
-        certificate=(certificate.certificate,),
-        key=(certificate.key,),
-        control=tmp_path / "c.sock",
+    config = config_of(
+        tmp_path,
+        certificate,
         route=Route.CONNECT,
     )
     async with (
@@ -341,11 +343,9 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
     """And belongs where the endpoint has said, also when its answer is old."""
     nodes = [DemoNode("node1"), DemoNode("node2")]
     async with endpoint({f"user{number}": "node2" for number in range(30)}) as (url, asked):
-        config = Config(
-            backends=tmp_path / "nodes.txt",
-            certificate=(certificate.certificate,),
-            key=(certificate.key,),
-            control=tmp_path / "c.sock",
+        config = config_of(
+            tmp_path,
+            certificate,
             route=Route.CONNECT,
             user_lookup=f"{url}?jid={{jid}}",
             lookup_cache=0.1,
@@ -371,11 +371,9 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
 async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, certificate: DemoCertificate) -> None:
     """The nodes' certificates are for another one."""
     node = DemoNode("node1", starttls=certificate.server_context())
-    config = Config(
-        backends=tmp_path / "nodes.txt",
-        certificate=(certificate.certificate,),
-        key=(certificate.key,),
-        control=tmp_path / "c.sock",
+    config = config_of(
+        tmp_path,
+        certificate,
         route=Route.CONNECT,
     )
     line = f"tls=starttls ca={certificate.certificate}"
