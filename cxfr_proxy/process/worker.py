@@ -23,8 +23,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy import events
-from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
@@ -50,13 +49,8 @@ from cxfr_proxy.process.messages import (
     Message,
     Moved,
     MoveUser,
-    NodeDown,
-    NodeFailsLogins,
-    NodeGoing,
     Nodes,
-    NodeServes,
     Pinned,
-    PutBack,
     Redirected,
     ReloadCertificates,
     Remembered,
@@ -68,7 +62,6 @@ from cxfr_proxy.process.messages import (
     Stop,
     Stopped,
     Transferred,
-    Want,
     WorkerCounts,
 )
 from cxfr_proxy.process.operations import (
@@ -79,14 +72,13 @@ from cxfr_proxy.process.operations import (
     transfer_rows,
 )
 from cxfr_proxy.process.service import Service, new_assigned
+from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes, ToldOfPlaces
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
-from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry, may_come_back, sent_to, user_of
-from cxfr_proxy.session.registry import Relayed as LiveSession
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import past_transfer
 from cxfr_proxy.xmpp.stream_management import Counters
@@ -103,99 +95,6 @@ _WORDS_SECONDS: Final = 1.0
 """For the last words, at the end."""
 
 _log = logging.getLogger(__name__)
-
-
-class GrantedPace:
-    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.session.mover_drains.Pace`."""
-
-    def __init__(self, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
-        self._post = post
-        self._changed = changed
-        self._tokens = 0
-        self._received = 0
-        self._lost = self._leaving = self._misplaced = 0
-        self._resting = True
-        self._granted = trio.Event()
-
-    def grant(self, tokens: int) -> None:
-        self._tokens += tokens
-        self._received += tokens
-        self._granted.set()
-        if self._resting:
-            self.rest()
-
-    async def wait(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while not self._tokens:
-            self._granted = trio.Event()
-            await self._granted.wait()
-
-    def spend(self) -> None:
-        self._tokens -= 1
-
-    def rest(self) -> None:
-        self._resting = True
-        self._lost = self._leaving = self._misplaced = 0
-        self._changed()  # why a drain waits is known now
-        if self._tokens:
-            self._post(PutBack(self._tokens))
-            self._tokens = 0
-        self._tell()
-
-    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
-        self._lost, self._leaving, self._misplaced = lost, leaving, misplaced
-        self._resting = False
-        # A drain queues thousands at a time: they are told of once.
-        trio.lowlevel.current_trio_token().run_sync_soon(self._tell, idempotent=True)
-
-    def _tell(self) -> None:
-        self._post(Want(self._lost, self._leaving, self._received, self._misplaced))
-
-    def set_rate(self, rate: float) -> None:
-        pass  # the supervisor's
-
-
-class _Told:
-    """What sessions learn about their nodes, passed on. A node that can't be reached is avoided here at once."""
-
-    def __init__(self, post: Callable[[Message], None]) -> None:
-        self._post = post
-        self._served: set[str] = set()  # as many as nodes have domains
-        self._failing: set[str] = set()  # nodes of which the last login that was told of failed
-
-    def connect_failed(self, node: Node, reason: str) -> None:
-        node.health = Health.DOWN
-        self._post(NodeDown(node.name, reason))
-
-    def said_it_was_going(self, node: Node, *, sessions: int) -> None:
-        self._post(NodeGoing(node.name))
-
-    def login_failed(self, node: Node, reason: str) -> None:
-        self._failing.add(node.name)
-        self._post(NodeFailsLogins(node.name, reason))
-
-    def login_worked(self, node: Node, domain: str) -> None:
-        if domain not in self._served or node.name in self._failing:
-            self._served.add(domain)
-            self._failing.discard(node.name)
-            self._post(NodeServes(node.name, domain))
-
-
-class _Announcer:
-    """Lets the other workers know who is sent where, by way of the supervisor."""
-
-    def __init__(self, post: Callable[[Message], None]) -> None:
-        self._post = post
-
-    def announce(self, relayed: LiveSession, order: Order) -> None:
-        full_jid = relayed.session.full_jid
-        if full_jid is not None and order.place is not None:
-            self._post(Moved(relayed.id, full_jid, relayed.client_address, order.place))
-
-    def withdraw(self, relayed: LiveSession, order: Order) -> None:
-        full_jid = relayed.session.full_jid
-        if full_jid is not None and order.place is not None:
-            self._post(Stayed(full_jid, relayed.client_address, order.place))
 
 
 def mirror(cluster: Cluster, told: Nodes) -> None:
@@ -245,7 +144,7 @@ class _Parts:
             on_node_down=config.on_node_down,
             pace=self.pace,
             changed=changed,
-            announcer=_Announcer(post),
+            announcer=ToldOfPlaces(post),
         )
         self.service = Service(
             config,
@@ -255,7 +154,7 @@ class _Parts:
             assigned=self.assigned,
             mover=self.mover,
             dialer=self.dialer,
-            checks=_Told(post),
+            checks=ToldOfNodes(post),
             certificates=self.certificates,
             observer=self._observe,
             share=1.0 / setup.workers,

@@ -34,7 +34,8 @@ from cxfr_proxy.process.messages import (
     Want,
 )
 from cxfr_proxy.process.server import only
-from cxfr_proxy.process.worker import GrantedPace, _Told, mirror
+from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes
+from cxfr_proxy.process.worker import mirror
 from cxfr_proxy.relay.room import Room
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import OwnPace
@@ -307,7 +308,7 @@ def test_a_worker_mirrors_the_list() -> None:
 
 def test_a_worker_tells_of_logins_what_is_news() -> None:
     said: list[Message] = []
-    told, (a, b) = _Told(said.append), Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
+    told, (a, b) = ToldOfNodes(said.append), Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
     for node in (a, b, a, a):
         told.login_worked(node, "example.org")
     assert said == [NodeServes("a", "example.org")]
