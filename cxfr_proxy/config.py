@@ -234,11 +234,11 @@ class Limits:
 
     max_element_negotiating: int = setting(
         Group.SIZES,
-        kinds.size(minimum=1024),
-        8192,
+        kinds.size(minimum=10_000),
+        32_768,
         "longest element before a resource is bound",
-        "Nobody is known yet, so as little as possible is kept for them; the largest elements of a login, "
-        "SASL messages, stay far below.",
+        "Nobody is known yet, so little is kept for them; tokens in the place of passwords have up to some 20 KB. "
+        "RFC 6120 section 13.12 forbids less than 10000 bytes.",
     )
     max_element_up: int = setting(
         Group.SIZES,

@@ -138,7 +138,7 @@ def read_settings_file(path: str, settings: Sequence[Setting]) -> SettingsFile:
     """Read a TOML file of settings. Raises :class:`ConfigError`: unreadable, not TOML, or with an unknown
     key."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:  # some editors begin each file with a byte-order mark
             text = stream.read()
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", file=path) from exc

@@ -54,7 +54,7 @@ def test_the_defaults() -> None:
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
     assert config.timeouts == Timeouts(10, 5, 5, 1, 5, 10, 60, 30, 30, 30)
-    assert config.limits == Limits(8192, 262144, 1048576, 64, 1000)
+    assert config.limits == Limits(32768, 262144, 1048576, 64, 1000)
 
 
 OTHER: dict[str, tuple[str, object]] = {
@@ -97,7 +97,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "negotiation-timeout": ("3", 3.0),
     "write-stall-timeout": ("3.5", 3.5),
     "hard-stop-after": ("0", 0.0),
-    "max-element-negotiating": ("1KiB", 1024),
+    "max-element-negotiating": ("16KiB", 16384),
     "max-element-up": ("1MiB", 1048576),
     "max-element-down": ("10000", 10000),
     "max-depth": ("8", 8),
@@ -233,7 +233,7 @@ def test_reading_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="expected UTF-8"):
         read_settings_file(str(path), SETTINGS)
-    path.write_text("max-depth = 9")
+    path.write_text("max-depth = 9", "utf-8-sig")
     assert read_settings_file(str(path), SETTINGS).values == {"max-depth": 9}
 
 
@@ -251,6 +251,7 @@ def test_reading_files(tmp_path: Path) -> None:
         ("cxfr_timeout", "٣"),
         ("cxfr_timeout", ""),
         ("max_element_up", "9999"),
+        ("max_element_negotiating", "8KiB"),
         ("max_element_up", "0.0001MiB"),
         ("max_element_up", "10001.5"),
         ("max_depth", "1_000"),

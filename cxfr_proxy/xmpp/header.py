@@ -74,6 +74,8 @@ def _usual_header(raw: bytes) -> StreamHeader | None:
 
 
 def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
+    if raw.endswith(b"/>"):
+        raise fault(StreamCondition.BAD_FORMAT, "the stream is over with its header")
     try:
         root = etree.fromstring(raw + b"</" + stanza.tag_name(raw) + b">", stanza.PARSER)
     except (etree.XMLSyntaxError, ValueError) as exc:

@@ -142,10 +142,8 @@ class ClientOpening:
                     continue
                 case Failure(condition=condition, text=text):
                     raise ClientError(condition, text)
-                case StreamEnd() if not self._tls_first:
+                case StreamEnd():  # whether TLS has to come first or not: a monitor, say, has seen all it wanted
                     steps.append(Closed(stanza.STREAM_END))
-                case StreamEnd():
-                    raise ClientError(StreamCondition.UNDEFINED_CONDITION, "the stream ended before it had begun")
                 case Header():
                     steps.append(self._on_header(piece.data))
                 case _:

@@ -384,6 +384,17 @@ async def test_a_token_that_is_too_old_is_made_anew(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_password_from_a_file_that_begins_with_a_byte_order_mark(
+    etcd: FakeEtcd, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    etcd.tokens = {"proxy": "open sesame"}
+    (tmp_path / "password").write_bytes(b"\xef\xbb\xbfopen sesame\r\n")
+    url = backends(f"{URL.replace('//', '//proxy@')}?password-file={tmp_path}/password")
+    source = EtcdSource(url, environ={}, transport=etcd.transport)
+    await source.read()
+    await source.aclose()
+
+
 async def test_a_wrong_password(etcd: FakeEtcd, autojump_clock: MockClock) -> None:
     etcd.tokens = {"proxy": "open sesame"}
     source = EtcdSource(

@@ -16,6 +16,7 @@ from cxfr_proxy.xmpp.opening import (
     BeginTls,
     Bound,
     ClientOpening,
+    Closed,
     Negotiation,
     Opened,
     Passage,
@@ -100,6 +101,8 @@ def test_headers_that_clients_send(header: str) -> None:
         (HEADER.replace("xmlns='jabber:client' ", ""), "invalid-namespace"),
         (HEADER.replace("etherx.jabber.org/streams", "example.org/streams"), "invalid-namespace"),
         (HEADER.replace("xmlns:stream", "xmlns:other"), "bad-namespace-prefix"),
+        (HEADER[:-1] + "/>", "bad-format"),
+        (HEADER[:-1] + " / >", "not-well-formed"),
         (HEADER.replace("stream:stream", "stream:flow"), "bad-format"),
         (f"<stream xmlns='{names.STREAM}' to='example.org' version='1.0'>", "invalid-namespace"),
         (HEADER.replace("'example.org'", "'elsewhere.org'"), "host-unknown"),
@@ -184,7 +187,6 @@ def test_nothing_but_starttls_comes_before_tls(element: str) -> None:
     [
         ("<iq>" + "x" * 9000, "policy-violation"),
         ("<x:iq/>", "bad-namespace-prefix"),
-        ("</stream:stream>", "undefined-condition"),
         ("text", "bad-format"),
         (HEADER, "restricted-xml"),
     ],
@@ -195,6 +197,18 @@ def test_what_ends_an_opening(bytes_: str, condition: str) -> None:
     with pytest.raises(ClientError) as caught:
         subject.receive(bytes_.encode())
     assert caught.value.condition == condition
+
+
+@pytest.mark.parametrize("tls_first", [True, False])
+def test_a_stream_that_is_closed_in_good_order_is_answered_so(tls_first: bool) -> None:
+    flight = (HEADER + " </stream:stream>").encode()
+    features = b"<stream:features/>"
+    for at in range(len(flight) + 1):
+        lane = Lane(max_element_bytes=8192, max_depth=64)
+        subject = ClientOpening(lane, tls_first=tls_first, domains=(), stream_id="s1", template=lambda _: features)
+        steps = subject.receive(flight[:at]) + subject.receive(flight[at:])
+        assert [type(step) for step in steps] == [Reply, Closed]
+        assert steps[-1] == Closed(b"</stream:stream>")
 
 
 def test_nothing_is_read_behind_a_header_on_tls() -> None:

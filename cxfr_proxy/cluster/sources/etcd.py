@@ -344,7 +344,7 @@ def _login(backends: EtcdBackends, environ: Mapping[str, str]) -> Login | None:
             )
         return Login(backends.user, password)
     try:
-        with open(backends.password_file, encoding="utf-8") as file:
+        with open(backends.password_file, encoding="utf-8-sig") as file:  # a byte-order mark is no password
             return Login(backends.user, file.readline(_LONGEST_PASSWORD).rstrip("\r\n"))
     except OSError as exc:
         raise ConfigError(
