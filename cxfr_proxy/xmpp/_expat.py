@@ -23,8 +23,12 @@ from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, STANZAS, USUAL, WATCHED, Eleme
 from cxfr_proxy.xmpp.usual_header import glance
 
 _SPACE: Final = b" \t\r\n"
+_HEAD_BYTES: Final = 4
+_OTHER_ENCODINGS: Final = (b"\xfe\xff", b"\xff\xfe", b"Lo\xa7\x94")
+"""How a document begins that is UTF-16 with a byte-order mark, or EBCDIC (XML 1.0, appendix F)."""
 _RENEW_BYTES: Final = 262_144
 """A parser is used for about as many bytes. Names were seen to cost 24 times their own size in memory."""
+_ONLY_UTF8: Final = "only UTF-8 is supported"
 _TAIL: Final = len(WATCHED)
 _WATCHED_TEXT: Final = WATCHED.decode()
 _RESTRICTED: Final = frozenset(
@@ -172,6 +176,11 @@ class ExpatFramer:
             self.position += len(data)
             return
         if not data:
+            return
+        if self.position < _HEAD_BYTES and _is_other_encoding((self._tail + data)[:_HEAD_BYTES]):
+            # Expat would go over to it, whatever it was told, and its offsets would be those of something else.
+            self.position += len(data)
+            self._fail(StreamCondition.UNSUPPORTED_ENCODING, _ONLY_UTF8)
             return
         parser = self._parser
         old = self.position - self._renewed > _RENEW_BYTES and self.position == self.boundary
@@ -342,9 +351,14 @@ class ExpatFramer:
             raise _Refused(StreamCondition.POLICY_VIOLATION, f"element longer than {limit} bytes")
 
 
+def _is_other_encoding(head: bytes) -> bool:
+    """Whether a document that begins so can't be UTF-8, where a NUL is no character of XML's."""
+    return b"\0" in head or head.startswith(_OTHER_ENCODINGS)
+
+
 def _on_declaration(version: str, encoding: str | None, standalone: int) -> None:
     if encoding is not None and encoding.upper() != "UTF-8":
-        raise _Refused(StreamCondition.UNSUPPORTED_ENCODING, "only UTF-8 is supported")
+        raise _Refused(StreamCondition.UNSUPPORTED_ENCODING, _ONLY_UTF8)
 
 
 def _on_comment(text: str) -> None:

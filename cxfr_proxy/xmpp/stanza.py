@@ -3,8 +3,8 @@
 Elements are cut out of a stream by :mod:`cxfr_proxy.xmpp.framing` and parsed here only when something about them has
 to be known. A piece of a stream may use prefixes that the stream's header declares, so parsing takes that header along.
 
-The parser resolves no entities, loads no DTD and touches no network (RFC 6120 section 11.1); framing has refused all of
-these before, this is the second lock on the door.
+The parser reads UTF-8 alone, whatever a document says of itself (RFC 6120 section 11.6), resolves no entities, loads no
+DTD and touches no network (section 11.1); framing has refused all of these before, this is the second lock on the door.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 Element = etree._Element
 
 PARSER: Final = etree.XMLParser(
-    resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False
+    encoding="UTF-8",
+    resolve_entities=False,
+    no_network=True,
+    load_dtd=False,
+    dtd_validation=False,
+    huge_tree=False,
 )
 
 _RESTRICTED: Final = (etree.Comment, etree.ProcessingInstruction, etree.Entity)
@@ -67,7 +72,7 @@ def start_tag(element: bytes, header: bytes) -> Element | None:
 
     ``header`` as for :func:`parse`.
     """
-    parser = etree.XMLPullParser(events=("start",), resolve_entities=False, no_network=True)
+    parser = etree.XMLPullParser(events=("start",), encoding="UTF-8", resolve_entities=False, no_network=True)
     try:
         parser.feed(header + element)
         begun = [found for _, found in parser.read_events()]

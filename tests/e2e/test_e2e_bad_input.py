@@ -91,7 +91,9 @@ OPENING_FAULTS = {
     "old version": (HEADER.replace(b"version='1.0' to", b"version='0.9' to"), "unsupported-version"),
     "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "not-well-formed"),
     "binary": (bytes(range(128, 256)), "not-well-formed"),
-    "null bytes": (b"\0" * 100, "not-well-formed"),
+    "null bytes": (b"\0" * 100, "unsupported-encoding"),
+    "UTF-16": (HEADER.decode().encode("utf-16"), "unsupported-encoding"),
+    "UTF-16 without a mark": (HEADER.decode().encode("utf-16-be"), "unsupported-encoding"),
     "latin-1": (b"<?xml version='1.0' encoding='ISO-8859-1'?>" + HEADER, "unsupported-encoding"),
     "DTD": (b"<!DOCTYPE a [<!ENTITY b 'c'>]>" + HEADER, "restricted-xml"),
     "billion laughs": (

@@ -100,6 +100,7 @@ async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
         (HEADER + b"<x/>", Finding.FAILED, "the node sent no stream features"),
         (HEADER + b"<a:b/>", Finding.FAILED, "the node used a prefix that its stream does not declare"),
         (b"SSH-2.0-OpenSSH\r\n", Finding.FAILED, "the node's stream can't be read: "),
+        (HEADER.decode().encode("utf-16"), Finding.FAILED, "the node's stream can't be read: only UTF-8 is supported"),
         (b"<stream xmlns='x'>", Finding.FAILED, "the stream's namespace is "),
     ],
 )

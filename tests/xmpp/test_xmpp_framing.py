@@ -286,7 +286,7 @@ def test_the_header_may_not_be_endless() -> None:
         (b"<!-- x --><stream:stream>", "restricted-xml"),
         (b"GET / HTTP/1.1\r\n\r\n>", "not-well-formed"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03>", "not-well-formed"),
-        (b"\x00\x00\x00\x00>", "not-well-formed"),
+        (b"\x00\x00\x00\x00>", "unsupported-encoding"),
     ],
 )
 def test_bad_headers(header: bytes, condition: str) -> None:
@@ -295,6 +295,41 @@ def test_bad_headers(header: bytes, condition: str) -> None:
     failure = reader.notes[0]
     assert isinstance(failure, Failure)
     assert failure.condition == condition
+
+
+@pytest.mark.parametrize("declaration", ["", "<?xml version='1.0'?>", "<?xml version='1.0' encoding='UTF-16'?>"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("first", [1, 2, 3, 1000])
+def test_only_utf8_is_read(encoding: str, mark: str, declaration: str, first: int) -> None:
+    """RFC 6120 section 11.6. Expat follows a byte-order mark, and NULs, whatever it was told."""
+    data = (mark + declaration + HEADER.decode().partition("?>")[2] + "<iq/>").encode(encoding)
+    reader = framer()
+    for piece in (data[:first], data[first:]):
+        while piece and not reader.notes:
+            piece = piece[reader.step(piece) :]
+    (failure,) = reader.notes
+    assert isinstance(failure, Failure)
+    assert failure.condition == "unsupported-encoding"
+
+
+@pytest.mark.parametrize("end", [2, 1000])
+def test_ebcdic_is_not_read(end: int) -> None:
+    data = "<?xml version='1.0' encoding='cp037'?><a>".encode("cp037")
+    reader = framer()
+    reader.step(data[:end])
+    reader.step(data[end:])
+    failure = reader.notes[0]
+    assert isinstance(failure, Failure)
+    assert failure.condition == "unsupported-encoding"
+
+
+def test_a_byte_order_mark_of_utf8_is_read() -> None:
+    reader = framer()
+    data = b"\xef\xbb\xbf" + HEADER
+    for at in range(len(data)):
+        reader.step(data[at : at + 1])
+    assert reader.notes == [Header(0, len(data))]
 
 
 def test_empty_stream_element_is_refused() -> None:

@@ -35,6 +35,16 @@ class TestParse:
     def test_headers(self, header: bytes) -> None:
         assert stanza.parse(b"<iq/>", header).tag == "{jabber:client}iq"
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    def test_only_utf8_is_read(self, encoding: str) -> None:
+        with pytest.raises(stanza.MalformedElement):
+            stanza.parse("<a/>".encode(encoding))
+        assert stanza.start_tag("<a>".encode(encoding), HEADER.decode().encode(encoding)) is None
+
+    def test_a_declared_encoding_is_not_followed(self) -> None:
+        with pytest.raises(stanza.MalformedElement):
+            stanza.parse(b"<?xml version='1.0' encoding='ISO-8859-1'?><a b='\xe4'/>")
+
     @pytest.mark.parametrize("header", [b"", HEADER])
     @pytest.mark.parametrize(
         "element",
