@@ -31,7 +31,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import trio
 
 from cxfr_proxy import __version__
@@ -78,7 +78,7 @@ class Lookup:
         assigned: Assigned,
         known: Callable[[str], bool],
         *,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         assert assigned.answers is not None
         self._url = url
@@ -87,7 +87,7 @@ class Lookup:
         self._answers: Answers = assigned.answers
         self._known = known
         self._transport = transport
-        self._client: httpx.AsyncClient | None = None  # while it runs
+        self._client: httpx2.AsyncClient | None = None  # while it runs
         self._under_way: dict[str, trio.Event] = {}
         self._room = trio.Semaphore(MAX_REQUESTS)
         self._failures_in_a_row = 0
@@ -97,12 +97,12 @@ class Lookup:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep connections to the endpoint until cancelled; nobody is asked before and afterwards."""
-        async with httpx.AsyncClient(
+        async with httpx2.AsyncClient(
             timeout=None,  # there is one for the whole of it
             follow_redirects=False,
             trust_env=False,
             verify=ssl.create_default_context() if self._url.startswith("https:") else False,
-            limits=httpx.Limits(max_connections=MAX_REQUESTS, max_keepalive_connections=MAX_REQUESTS),
+            limits=httpx2.Limits(max_connections=MAX_REQUESTS, max_keepalive_connections=MAX_REQUESTS),
             headers={
                 "User-Agent": f"cxfr-proxy/{__version__}",
                 "Accept": "text/plain, application/json",
@@ -158,18 +158,18 @@ class Lookup:
                 await self._ask(client, key)
         except _Failure as exc:
             self._fail(str(exc))
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as exc:
             self._fail(type(exc).__name__)  # what it says may hold the URL, and so the user
         finally:
             del self._under_way[key]
             ended.set()
 
-    async def _ask(self, client: httpx.AsyncClient, key: str) -> None:
+    async def _ask(self, client: httpx2.AsyncClient, key: str) -> None:
         url = self._url.replace("{jid}", quote(key, safe=""))
         async with client.stream("GET", url) as response:
-            if response.status_code == httpx.codes.NOT_FOUND:
+            if response.status_code == httpx2.codes.NOT_FOUND:
                 node = None
-            elif response.status_code == httpx.codes.OK:
+            elif response.status_code == httpx2.codes.OK:
                 node = _read_answer(await _body(response), response.headers.get("Content-Type", ""))
             else:
                 raise _Failure(f"status {response.status_code}")
@@ -204,8 +204,8 @@ class Lookup:
             )
 
 
-async def _body(response: httpx.Response) -> bytes:
-    """To its end, be it too long: the timeout bounds that, and httpx has generators that want to be exhausted."""
+async def _body(response: httpx2.Response) -> bytes:
+    """To its end, be it too long: the timeout bounds that, and httpx2 has generators that want to be exhausted."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece[: MAX_ANSWER_BYTES + 1 - len(body)]

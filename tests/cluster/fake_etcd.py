@@ -1,4 +1,4 @@
-"""An etcd in memory, behind httpx: keys, leases and watches, on trio's clock, which a test may let jump.
+"""An etcd in memory, behind httpx2: keys, leases and watches, on trio's clock, which a test may let jump.
 
 It does what a proxy asks for and nothing else. ``down`` refuses connections, ``delay`` is slow, ``deaf`` takes a watch
 and never says anything; ``answers`` replaces whole answers by path.
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import trio
 
 from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
@@ -42,7 +42,7 @@ class FakeEtcd:
     watch_delay: float = 0.0
     """Of changes, on their way."""
     deaf: bool = False
-    answers: dict[str, httpx.Response | Callable[[Body], Body | None]] = field(default_factory=dict)
+    answers: dict[str, httpx2.Response | Callable[[Body], Body | None]] = field(default_factory=dict)
     keys: dict[str, Value] = field(default_factory=dict)
     revision: int = 1
     compacted: int = 0
@@ -56,8 +56,8 @@ class FakeEtcd:
     changed: trio.Event = field(default_factory=trio.Event)
 
     @property
-    def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._answer)
+    def transport(self) -> httpx2.MockTransport:
+        return httpx2.MockTransport(self._answer)
 
     def put(self, key: str, value: str | None, lease: int = 0) -> int:
         """As somebody else."""
@@ -97,25 +97,25 @@ class FakeEtcd:
 
     # --- what it answers
 
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
+    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
         path, body = request.url.path.removeprefix("/v3/"), json.loads(request.content)
         self.asked.append((path, body))
         await trio.sleep(self.delay)
         if request.url.host in self.down:
-            raise httpx.ConnectError("connection refused", request=request)
+            raise httpx2.ConnectError("connection refused", request=request)
         if self.tokens and path != "auth/authenticate" and request.headers.get("Authorization") not in self.valid:
-            return httpx.Response(401, json={"error": "etcdserver: invalid auth token", "code": 16})
+            return httpx2.Response(401, json={"error": "etcdserver: invalid auth token", "code": 16})
         given = self.answers.get(path)
-        if isinstance(given, httpx.Response):
+        if isinstance(given, httpx2.Response):
             return given
         if given is not None and (answer := given(body)) is not None:
-            return httpx.Response(200, json=answer)
+            return httpx2.Response(200, json=answer)
         if path == "watch":
-            return httpx.Response(200, stream=_Watch(self, body["create_request"], request.url.host))
+            return httpx2.Response(200, stream=_Watch(self, body["create_request"], request.url.host))
         done: Body = getattr(self, "_" + path.replace("/", "_"))(body)
         if "error" in done:
-            return httpx.Response(404, json=done)
-        return httpx.Response(200, json={"header": {"revision": str(self.revision)}, **done})
+            return httpx2.Response(404, json=done)
+        return httpx2.Response(200, json={"header": {"revision": str(self.revision)}, **done})
 
     def _kv_range(self, body: Body) -> Body:
         start, end, limit = _text(body["key"]), _text(body["range_end"]), body["limit"]
@@ -166,7 +166,7 @@ class FakeEtcd:
         return {"token": token}
 
 
-class _Watch(httpx.AsyncByteStream):
+class _Watch(httpx2.AsyncByteStream):
     def __init__(self, etcd: FakeEtcd, create: Body, host: str) -> None:
         self.etcd, self.host = etcd, host
         self.start, self.end = _text(create["key"]), _text(create["range_end"])
@@ -189,7 +189,7 @@ class _Watch(httpx.AsyncByteStream):
             yield line[10:]
             await changed.wait()
             if self.host in etcd.down:
-                raise httpx.ReadError("the connection has ended")
+                raise httpx2.ReadError("the connection has ended")
 
     def _line(self, result: Body) -> bytes:
         return json.dumps({"result": {"header": {"revision": str(self.etcd.revision)}, **result}}).encode() + b"\n"

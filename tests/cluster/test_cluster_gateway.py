@@ -6,7 +6,7 @@ import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
-import httpx
+import httpx2
 import pytest
 import trio
 from fake_etcd import backends
@@ -19,7 +19,7 @@ HEADER = {"revision": "7"}
 KEY = base64.b64encode(b"/cxfr/nodes/a").decode()
 
 
-class Parts(httpx.AsyncByteStream):
+class Parts(httpx2.AsyncByteStream):
     """``endless``: the last part again and again."""
 
     def __init__(self, *parts: bytes, endless: bool = False) -> None:
@@ -35,16 +35,16 @@ class Parts(httpx.AsyncByteStream):
             yield self.parts[-1]
 
 
-def speaking(response: httpx.Response | Exception) -> Gateway:
-    def answer(request: httpx.Request) -> httpx.Response:
+def speaking(response: httpx2.Response | Exception) -> Gateway:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         if isinstance(response, Exception):
             raise response
         return response
 
-    return Gateway(backends(), None, httpx.MockTransport(answer))
+    return Gateway(backends(), None, httpx2.MockTransport(answer))
 
 
-async def fault(response: httpx.Response | Exception, ask: Callable[[Gateway], Awaitable[object]]) -> str:
+async def fault(response: httpx2.Response | Exception, ask: Callable[[Gateway], Awaitable[object]]) -> str:
     asked = speaking(response)
     with pytest.raises(EtcdError) as caught:
         await ask(asked)
@@ -81,30 +81,30 @@ async def watch(asked: Gateway) -> None:
     ],
 )
 async def test_answers_that_are_none(answer: bytes, message: str) -> None:
-    assert (await fault(httpx.Response(200, content=answer), read)).startswith(message)
+    assert (await fault(httpx2.Response(200, content=answer), read)).startswith(message)
 
 
 async def test_refusals() -> None:
-    said = httpx.Response(403, json={"error": "etcdserver: permission denied", "code": 7})
+    said = httpx2.Response(403, json={"error": "etcdserver: permission denied", "code": 7})
     assert await fault(said, read) == "etcd refuses: HTTP 403: etcdserver: permission denied"
-    assert await fault(httpx.Response(502, content=b"<html>"), read) == "etcd refuses: HTTP 502: no reason given"
-    assert await fault(httpx.Response(302, headers={"Location": "http://elsewhere"}), read) != ""
-    assert await fault(httpx.ConnectError(""), read) == "ConnectError"
+    assert await fault(httpx2.Response(502, content=b"<html>"), read) == "etcd refuses: HTTP 502: no reason given"
+    assert await fault(httpx2.Response(302, headers={"Location": "http://elsewhere"}), read) != ""
+    assert await fault(httpx2.ConnectError(""), read) == "ConnectError"
 
 
 async def test_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "LONGEST_ANSWER", 10_000)
     endless = Parts(b"x" * 1000, endless=True)
-    assert await fault(httpx.Response(200, stream=endless), read) == "an answer of more than 10000 bytes"
-    assert await fault(httpx.Response(200, stream=endless), watch) == "a change of more than 10000 bytes"
+    assert await fault(httpx2.Response(200, stream=endless), read) == "an answer of more than 10000 bytes"
+    assert await fault(httpx2.Response(200, stream=endless), watch) == "a change of more than 10000 bytes"
 
 
 async def test_too_slow(autojump_clock: MockClock) -> None:
-    async def never(request: httpx.Request) -> httpx.Response:
+    async def never(request: httpx2.Request) -> httpx2.Response:
         await trio.sleep_forever()
         raise AssertionError
 
-    asked = Gateway(backends(), None, httpx.MockTransport(never))
+    asked = Gateway(backends(), None, httpx2.MockTransport(never))
     with pytest.raises(EtcdError, match="no answer within 3 s"):
         await asked.grant(5)
     await asked.aclose()
@@ -126,20 +126,20 @@ async def test_too_slow(autojump_clock: MockClock) -> None:
     ],
 )
 async def test_watches_that_are_none(lines: bytes, message: str) -> None:
-    assert (await fault(httpx.Response(200, stream=Parts(lines)), watch)).startswith(message)
+    assert (await fault(httpx2.Response(200, stream=Parts(lines)), watch)).startswith(message)
 
 
 async def test_bytes_that_are_no_text_are_values_like_any() -> None:
     value = base64.b64encode(b"\xff").decode()
     body = {"header": HEADER, "kvs": [{"key": KEY, "value": value, "mod_revision": "3"}]}
-    asked = speaking(httpx.Response(200, json=body))
+    asked = speaking(httpx2.Response(200, json=body))
     revision, ((key, entry),) = await asked.range("/cxfr/")
     assert (revision, key, entry.value, entry.revision) == (7, "/cxfr/nodes/a", "\udcff", 3)
     await asked.aclose()
 
 
 async def test_a_lease_that_is_none() -> None:
-    assert "expected a number as 'ID'" in await fault(httpx.Response(200, json={}), lambda asked: asked.grant(5))
-    asked = speaking(httpx.Response(200, json={"result": {"ID": "5"}}))
+    assert "expected a number as 'ID'" in await fault(httpx2.Response(200, json={}), lambda asked: asked.grant(5))
+    asked = speaking(httpx2.Response(200, json={"result": {"ID": "5"}}))
     assert not await asked.keep_alive(5)
     await asked.aclose()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import httpx
+import httpx2
 import pytest
 import trio
 
@@ -17,23 +17,23 @@ from cxfr_proxy.relay.lookup import FAILURES_IN_A_ROW, MAX_ANSWER_BYTES, MAX_REQ
 URL = "http://127.0.0.1:9/where?key=1&jid={jid}"
 
 
-class Endpoint(httpx.AsyncBaseTransport):
+class Endpoint(httpx2.AsyncBaseTransport):
     """Answers as ``answer`` does, once ``open`` is set."""
 
-    def __init__(self, answer: httpx.Response | Exception | None = None) -> None:
-        self.answer = answer if answer is not None else httpx.Response(200, text="node1\n")
+    def __init__(self, answer: httpx2.Response | Exception | None = None) -> None:
+        self.answer = answer if answer is not None else httpx2.Response(200, text="node1\n")
         self.asked: list[str] = []
         self.open = trio.Event()
         self.open.set()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(str(request.url))
         await trio.lowlevel.checkpoint()
         await self.open.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
-        body = httpx.ByteStream(self.answer.content)
-        return httpx.Response(self.answer.status_code, headers=self.answer.headers, stream=body)
+        body = httpx2.ByteStream(self.answer.content)
+        return httpx2.Response(self.answer.status_code, headers=self.answer.headers, stream=body)
 
 
 @asynccontextmanager
@@ -49,29 +49,29 @@ async def asking(endpoint: Endpoint, seconds: float = 60.0) -> AsyncIterator[tup
 @pytest.mark.parametrize(
     ("answer", "node", "outcome"),
     [
-        (httpx.Response(200, text=" node2\r\n"), "node2", Outcome.FOUND),
-        (httpx.Response(200, json={"node": "node2", "since": 5}), "node2", Outcome.FOUND),
-        (httpx.Response(200, json={"node": None}), None, Outcome.NO_OPINION),
-        (httpx.Response(404, text="node2"), None, Outcome.NO_OPINION),
-        (httpx.Response(200, text="node3"), None, Outcome.UNKNOWN_NODE),
-        (httpx.Response(200, text=""), None, Outcome.FAILED),
-        (httpx.Response(200, text="node2 node1"), None, Outcome.FAILED),
-        (httpx.Response(200, text="n\u00f6de"), None, Outcome.FAILED),
-        (httpx.Response(200, text="n" * 256), None, Outcome.FAILED),
-        (httpx.Response(200, text=" " * MAX_ANSWER_BYTES + "node2"), None, Outcome.FAILED),
-        (httpx.Response(200, text="node2", headers={"Content-Type": "application/json"}), None, Outcome.FAILED),
-        (httpx.Response(200, text="[" * 4000, headers={"Content-Type": "application/json"}), None, Outcome.FAILED),
-        (httpx.Response(200, json={"where": "node2"}), None, Outcome.FAILED),
-        (httpx.Response(200, json={"node": 2}), None, Outcome.FAILED),
-        (httpx.Response(200, json="node2"), None, Outcome.FAILED),
-        (httpx.Response(302, headers={"Location": "http://127.0.0.1/"}), None, Outcome.FAILED),
-        (httpx.Response(500, text="node2"), None, Outcome.FAILED),
-        (httpx.Response(204), None, Outcome.FAILED),
-        (httpx.ConnectError("refused"), None, Outcome.FAILED),
-        (httpx.RemoteProtocolError(""), None, Outcome.FAILED),
+        (httpx2.Response(200, text=" node2\r\n"), "node2", Outcome.FOUND),
+        (httpx2.Response(200, json={"node": "node2", "since": 5}), "node2", Outcome.FOUND),
+        (httpx2.Response(200, json={"node": None}), None, Outcome.NO_OPINION),
+        (httpx2.Response(404, text="node2"), None, Outcome.NO_OPINION),
+        (httpx2.Response(200, text="node3"), None, Outcome.UNKNOWN_NODE),
+        (httpx2.Response(200, text=""), None, Outcome.FAILED),
+        (httpx2.Response(200, text="node2 node1"), None, Outcome.FAILED),
+        (httpx2.Response(200, text="n\u00f6de"), None, Outcome.FAILED),
+        (httpx2.Response(200, text="n" * 256), None, Outcome.FAILED),
+        (httpx2.Response(200, text=" " * MAX_ANSWER_BYTES + "node2"), None, Outcome.FAILED),
+        (httpx2.Response(200, text="node2", headers={"Content-Type": "application/json"}), None, Outcome.FAILED),
+        (httpx2.Response(200, text="[" * 4000, headers={"Content-Type": "application/json"}), None, Outcome.FAILED),
+        (httpx2.Response(200, json={"where": "node2"}), None, Outcome.FAILED),
+        (httpx2.Response(200, json={"node": 2}), None, Outcome.FAILED),
+        (httpx2.Response(200, json="node2"), None, Outcome.FAILED),
+        (httpx2.Response(302, headers={"Location": "http://127.0.0.1/"}), None, Outcome.FAILED),
+        (httpx2.Response(500, text="node2"), None, Outcome.FAILED),
+        (httpx2.Response(204), None, Outcome.FAILED),
+        (httpx2.ConnectError("refused"), None, Outcome.FAILED),
+        (httpx2.RemoteProtocolError(""), None, Outcome.FAILED),
     ],
 )
-async def test_answers(answer: httpx.Response | Exception, node: str | None, outcome: Outcome) -> None:
+async def test_answers(answer: httpx2.Response | Exception, node: str | None, outcome: Outcome) -> None:
     endpoint = Endpoint(answer)
     async with asking(endpoint) as (lookup, assigned):
         await lookup.find("Kim@Example.org")
@@ -106,7 +106,7 @@ async def test_an_answer_is_asked_for_again_when_it_is_old(autojump_clock: objec
         await trio.sleep(29.9)
         await lookup.find("kim@h")
         assert len(endpoint.asked) == 1
-        endpoint.answer = httpx.Response(200, text="node2")
+        endpoint.answer = httpx2.Response(200, text="node2")
         await trio.sleep(0.1)
         await lookup.find("kim@h")
         assert assigned.node_of("kim@h") == "node2"
@@ -165,7 +165,7 @@ async def test_nobody_waits_longer_than_the_timeout(autojump_clock: object, capl
 
 
 async def test_an_endpoint_that_is_down_is_left_alone_for_a_while(autojump_clock: object) -> None:
-    endpoint = Endpoint(httpx.Response(503))
+    endpoint = Endpoint(httpx2.Response(503))
     async with asking(endpoint) as (lookup, assigned):
         for number in range(FAILURES_IN_A_ROW + 5):
             await lookup.find(f"user{number}@h")
@@ -178,7 +178,7 @@ async def test_an_endpoint_that_is_down_is_left_alone_for_a_while(autojump_clock
         assert len(endpoint.asked) == FAILURES_IN_A_ROW + 1  # one tries
         await trio.sleep(REST_SECONDS)
         endpoint.open.set()
-        endpoint.answer = httpx.Response(200, text="node1")
+        endpoint.answer = httpx2.Response(200, text="node1")
         await lookup.find("kim@h")
         async with trio.open_nursery() as nursery:
             for number in range(5):

@@ -25,7 +25,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
-import httpx
+import httpx2
 import trio
 
 from cxfr_proxy.cluster.backends import PASSWORD_VARIABLE, EtcdBackends
@@ -73,7 +73,7 @@ class EtcdSource:
         targets: RedirectTargets = ANYWHERE,
         *,
         environ: Mapping[str, str] = os.environ,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         identity: str | None = None,
     ) -> None:
         self.name = str(backends)

@@ -18,7 +18,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import httpx2
 import trio
 
 from cxfr_proxy.cluster.backends import EtcdBackends
@@ -35,7 +35,7 @@ LONGEST_ANSWER: Final = 32 << 20
 _UNAUTHENTICATED: Final = 16
 """gRPC's code: the token has expired, or etcd was restarted."""
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request as INFO
+logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log every request as INFO
 
 
 class EtcdError(CxfrProxyError):
@@ -66,20 +66,20 @@ class Login:
 
 
 class Gateway:
-    """``login``: ``None`` where etcd asks nobody who he is. ``transport``: httpx's own unless one is given.
+    """``login``: ``None`` where etcd asks nobody who he is. ``transport``: httpx2's own unless one is given.
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` for a CA file that can't be read.
     """
 
     def __init__(
-        self, backends: EtcdBackends, login: Login | None, transport: httpx.AsyncBaseTransport | None = None
+        self, backends: EtcdBackends, login: Login | None, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._scheme = "https" if backends.tls else "http"
         self._endpoints = list(backends.endpoints)
         self._login = login
         self._token: str | None = None
         # Not what the environment says of proxies and .netrc: etcd is near, and its password is ours to give.
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             verify=_context(backends.ca) if backends.tls else False,
             timeout=None,
             trust_env=False,
@@ -207,7 +207,7 @@ class Gateway:
         raise EtcdError(f"no answer within {REQUEST_SECONDS:g} s")
 
     @asynccontextmanager
-    async def _open(self, path: str, body: Mapping[str, object]) -> AsyncIterator[httpx.Response]:
+    async def _open(self, path: str, body: Mapping[str, object]) -> AsyncIterator[httpx2.Response]:
         """An answer that is no refusal, to be read."""
         if self._login is not None and self._token is None and path != "auth/authenticate":
             await self._authenticate(self._login)
@@ -215,10 +215,10 @@ class Gateway:
         try:
             url = f"{self._scheme}://{self.endpoint}/v3/{path}"
             async with self._client.stream("POST", url, json=body, headers=headers) as response:
-                if response.status_code != httpx.codes.OK:
+                if response.status_code != httpx2.codes.OK:
                     raise _refusal(_object_or_none(await _whole(response)), response.status_code)
                 yield response
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as exc:
             raise EtcdError(_reason(exc)) from exc
 
     async def _authenticate(self, login: Login) -> None:
@@ -245,8 +245,8 @@ def _behind(prefix: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def _parts(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The answer as it comes. Who has had enough of it leaves httpx's own iterators behind, one within the other, and
+async def _parts(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The answer as it comes. Who has had enough of it leaves httpx2's own iterators behind, one within the other, and
     trio would complain: they all end by a read that is cancelled."""
     parts = response.aiter_bytes()
     try:
@@ -258,7 +258,7 @@ async def _parts(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]
                 pass
 
 
-async def _whole(response: httpx.Response) -> bytes:
+async def _whole(response: httpx2.Response) -> bytes:
     found, size = list[bytes](), 0
     async with _parts(response) as parts:
         async for part in parts:
@@ -269,7 +269,7 @@ async def _whole(response: httpx.Response) -> bytes:
     return b"".join(found)
 
 
-async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     rest = b""
     async with _parts(response) as parts:
         async for part in parts:
@@ -283,7 +283,7 @@ async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 
 def _reason(exc: Exception) -> str:
-    """The cause tells more than httpx's own words: a name that is unknown, a certificate that isn't trusted."""
+    """The cause tells more than httpx2's own words: a name that is unknown, a certificate that isn't trusted."""
     cause: BaseException | None = exc
     while cause is not None and not str(cause):
         cause = cause.__cause__ or cause.__context__
