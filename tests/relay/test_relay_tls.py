@@ -165,6 +165,18 @@ OTHER_KEY = re.findall(rb"-----BEGIN.*?END[^\n]*\n", development_certificate(["e
         (CERTIFICATE, OTHER_KEY, "key", "does not belong to the certificate"),
         (CERTIFICATE, encrypted_key(), "key", "protected by a password"),
     ],
+    ids=(
+        "no-certificate",
+        "no-key",
+        "empty-certificate",
+        "der",
+        "broken-certificate",
+        "key-as-certificate",
+        "certificate-as-key",
+        "empty-key",
+        "another-key",
+        "encrypted-key",
+    ),  # not the bytes, which are new in each process: xdist wants the same names in all
 )
 def test_files_that_are_no_use(
     tmp_path: Path, certificate: bytes | None, key: bytes | None, file: str, words: str
