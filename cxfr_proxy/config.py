@@ -218,6 +218,15 @@ class Timeouts:
         "how long a side that doesn't read may hold up the bytes for it before its session ends",
         "A phone that changes networks is back, or gone, well before; until then the other side is not read either.",
     )
+    keepalive_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=True),
+        150.0,
+        "how long the machine of a client or node may be silent before its connection is given up: TCP asks it after "
+        "three fifths of this time, and then every tenth; 0 leaves it to the system",
+        "Who vanishes without a word (a phone without a signal) holds a session, and messages are sent to nobody. "
+        "Asked every minute and a half, a phone's radio sleeps in between; the system's own default is two hours.",
+    )
     hard_stop_after: float = setting(
         Group.TIMES,
         kinds.seconds(zero=True),

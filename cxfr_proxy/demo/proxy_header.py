@@ -1,5 +1,7 @@
 """The node's end of the PROXY protocol, versions 1 and 2: who the proxy says the client is.
 
+Connections that are nobody's (``UNKNOWN``, ``LOCAL``, ``AF_UNSPEC``) are refused, as real servers do.
+
 Read byte-exactly from the raw connection, before any XML, because what follows may already be there.
 """
 
@@ -26,11 +28,11 @@ class BadProxyHeader(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """``source`` and ``destination`` are ``None`` for ``UNKNOWN`` (v1), ``LOCAL`` and ``AF_UNSPEC`` (v2)."""
+    """Whose connection it is, and where it went."""
 
     version: int
-    source: Address | None
-    destination: Address | None
+    source: Address
+    destination: Address
     tlvs: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -63,8 +65,6 @@ async def _read_v1(stream: trio.abc.ReceiveStream) -> ProxyHeader:
             raise BadProxyHeader("the PROXY line is too long")
         line += await _exactly(stream, 1)
     words = line.decode("ascii", "replace").split()
-    if words[:1] == ["UNKNOWN"]:
-        return ProxyHeader(1, None, None)
     try:
         family, source, destination, source_port, destination_port = words
         version = {"TCP4": 4, "TCP6": 6}[family]
@@ -78,10 +78,8 @@ async def _read_v1(stream: trio.abc.ReceiveStream) -> ProxyHeader:
 def _parse_v2(head: bytes, body: bytes) -> ProxyHeader:
     version, command, family = head[12] >> 4, head[12] & 0x0F, head[13] >> 4
     size = {1: 4, 2: 16}.get(family, 0)
-    if version != 2 or command > 1 or len(body) < 2 * size + (4 if size else 0):
+    if version != 2 or command != 1 or not size or len(body) < 2 * size + 4:
         raise BadProxyHeader(f"bad PROXY v2 header: {head!r}")
-    if command == 0 or not size:
-        return ProxyHeader(2, None, None, _tlvs(body[0 if not size else 2 * size + 4 :]))
     ports = struct.unpack_from("!HH", body, 2 * size)
     hosts = (str(ipaddress.ip_address(body[:size])), str(ipaddress.ip_address(body[size : 2 * size])))
     return ProxyHeader(2, Address(hosts[0], ports[0]), Address(hosts[1], ports[1]), _tlvs(body[2 * size + 4 :]))

@@ -68,7 +68,8 @@ class Dialer:
     ) -> Endpoint:
         """A connection to the node on which the client's stream can begin.
 
-        ``client`` and ``proxy`` are the ends of the client's connection, ``None`` where they have no IP address.
+        ``client`` and ``proxy`` are the ends of the client's connection; ``None`` where there is none, or they have no
+        IP address: then a PROXY header names the ends of this one.
         ``resolve``: look the node's name up, whatever is remembered of it. Raises :class:`NodeError` where the node
         can't be reached in time, or doesn't do what its line says; its text names no address. Nothing stays open when
         cancelled.
@@ -77,8 +78,9 @@ class Dialer:
         try:
             endpoint = await self._connect(spec.address, resolve=resolve)
             if spec.send_proxy is not None:
+                ends = (client, proxy) if client and proxy else proxy_protocol.own_ends(endpoint.sock)
                 # The first bytes: a new socket takes them at once.
-                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, client, proxy))
+                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, *ends))
             if spec.tls is not NodeTls.NONE:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
@@ -114,18 +116,18 @@ class Dialer:
         return context
 
     async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> Endpoint:
-        seconds = self._timeouts.node_connect_timeout
         literal = _literal(address)
         if literal is not None:
-            return await _connect_to(literal, seconds)
+            return await _connect_to(literal, self._timeouts)
         assert isinstance(address, Address), "only these can be names"
         known = self._answered.get(address)
         if known is not None and not resolve:
             with contextlib.suppress(OSError):
-                return await _connect_to(known, seconds)
+                return await _connect_to(known, self._timeouts)
         self._answered.pop(address, None)
-        with trio.fail_after(seconds):
-            endpoint = Endpoint.from_stream(await trio.open_tcp_stream(address.host, address.port))
+        with trio.fail_after(self._timeouts.node_connect_timeout):
+            stream = await trio.open_tcp_stream(address.host, address.port)
+        endpoint = Endpoint.from_stream(stream, self._timeouts.keepalive_timeout)
         self._answered[address] = (endpoint.sock.family, endpoint.sock.getpeername())
         return endpoint
 
@@ -142,17 +144,17 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     return None
 
 
-async def _connect_to(address: _SocketAddress, seconds: float) -> Endpoint:
+async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> Endpoint:
     await trio.lowlevel.checkpoint_if_cancelled()
     family, name = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        endpoint = Endpoint.from_socket(sock)
+        endpoint = Endpoint.from_socket(sock, timeouts.keepalive_timeout)
         error = sock.connect_ex(name)
         if error == errno.EINPROGRESS:
             error = sock.connect_ex(name)  # one on this machine has answered by now
         if error == errno.EALREADY:
-            with trio.fail_after(seconds):
+            with trio.fail_after(timeouts.node_connect_timeout):
                 await trio.lowlevel.wait_writable(sock)
             error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.EISCONN):

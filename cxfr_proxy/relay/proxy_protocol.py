@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import ProxyHeader
 
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _PROXY_COMMAND: Final = b"\x21"  # version 2, command PROXY
-_LOCAL_COMMAND: Final = b"\x20"  # version 2, command LOCAL: no client behind this connection
 
 Peer = tuple[str, int]
 """IP address and port."""
 
+_IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-def header(version: ProxyHeader, client: Peer | None, proxy: Peer | None) -> bytes:
-    """The bytes to send before anything else.
 
-    ``client`` and ``proxy`` are the two ends of the client's connection. ``None``, or addresses of different families:
-    the connection is said to be of unknown origin.
+def header(version: ProxyHeader, source: Peer, target: Peer) -> bytes:
+    """The bytes to send before anything else: a connection from ``source`` to ``target``.
+
+    It always names two addresses. The specification has a word for connections that are nobody's (``UNKNOWN`` in
+    version 1, ``LOCAL`` in version 2), and no XMPP server reads it: ejabberd waits for ever behind ``LOCAL``, Prosody's
+    mod_net_proxy takes it for XML, and both refuse ``UNKNOWN``.
     """
-    addresses = _same_family(client, proxy)
+    (source_ip, target_ip), ports = _one_family(_ip(source), _ip(target)), (source[1], target[1])
     if version is ProxyHeader.V1:
-        return _v1(addresses)
-    return _v2(addresses)
+        return f"PROXY TCP{source_ip.version} {source_ip} {target_ip} {ports[0]} {ports[1]}\r\n".encode()
+    family = b"\x11" if source_ip.version == 4 else b"\x21"  # TCP over IPv4, over IPv6
+    body = source_ip.packed + target_ip.packed + b"".join(port.to_bytes(2, "big") for port in ports)
+    return V2_SIGNATURE + _PROXY_COMMAND + family + len(body).to_bytes(2, "big") + body
 
 
-_Addresses = tuple[
-    ipaddress.IPv4Address | ipaddress.IPv6Address, int, ipaddress.IPv4Address | ipaddress.IPv6Address, int
-]
+def own_ends(sock: socket.socket) -> tuple[Peer, Peer]:
+    """The source and target of a connection in nobody's name: its own two ends.
+
+    A unix socket has none that a header could name; what is on this machine comes from its loopback address.
+    """
+    if sock.family == socket.AF_UNIX:
+        return _LOOPBACK, _LOOPBACK
+    return sock.getsockname()[:2], sock.getpeername()[:2]
 
 
-def _same_family(client: Peer | None, proxy: Peer | None) -> _Addresses | None:
-    if client is None or proxy is None:
-        return None
-    source, target = _ip(client[0]), _ip(proxy[0])
-    return (source, client[1], target, proxy[1]) if source.version == target.version else None
+_LOOPBACK: Final[Peer] = ("127.0.0.1", 0)
 
 
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _ip(peer: Peer) -> _IpAddress:
     """An IPv4 client on an IPv6 socket is an IPv4 client; a zone means nothing on another machine."""
-    address = ipaddress.ip_address(text.partition("%")[0])
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _v1(addresses: _Addresses | None) -> bytes:
-    if addresses is None:
-        return b"PROXY UNKNOWN\r\n"
-    source, source_port, target, target_port = addresses
-    return f"PROXY TCP{source.version} {source} {target} {source_port} {target_port}\r\n".encode()
+def _one_family(source: _IpAddress, target: _IpAddress) -> tuple[_IpAddress, _IpAddress]:
+    """Both as IPv6 addresses where only one of them is: the header has one family."""
+    if source.version == target.version:
+        return source, target
+    return _as_v6(source), _as_v6(target)
 
 
-def _v2(addresses: _Addresses | None) -> bytes:
-    if addresses is None:
-        return V2_SIGNATURE + _LOCAL_COMMAND + b"\x00\x00\x00"
-    source, source_port, target, target_port = addresses
-    family = b"\x11" if source.version == 4 else b"\x21"  # TCP over IPv4, over IPv6
-    body = source.packed + target.packed + source_port.to_bytes(2, "big") + target_port.to_bytes(2, "big")
-    return V2_SIGNATURE + _PROXY_COMMAND + family + len(body).to_bytes(2, "big") + body
+def _as_v6(address: _IpAddress) -> ipaddress.IPv6Address:
+    return ipaddress.IPv6Address(f"::ffff:{address}") if address.version == 4 else ipaddress.IPv6Address(address)

@@ -140,7 +140,7 @@ class ClientServer:
     async def _serve(self, sock: socket.socket, client: Peer | None) -> None:
         endpoint = counted = None
         try:
-            endpoint = Endpoint.from_socket(sock)
+            endpoint = Endpoint.from_socket(sock, self._config.timeouts.keepalive_timeout)
             address = _address(client)
             if not self._registry.connected(address, self._config.limits.connections_per_address):
                 self.refused(_TOO_MANY)

@@ -289,15 +289,18 @@ def _decoded(line: bytes) -> Row:
 
 
 @asynccontextmanager
-async def command(nursery: trio.Nursery, directory: Path, nodes: Path | str, *options: str) -> AsyncIterator[Command]:
+async def command(
+    nursery: trio.Nursery, directory: Path, nodes: Path | str, *options: str, within: Sequence[str] = ()
+) -> AsyncIterator[Command]:
     """``cxfr-proxy --backends nodes …`` on a free port, once it accepts. At the end it is killed if it still runs.
-    Clients stay where they are unless ``options`` say otherwise.
+    Clients stay where they are unless ``options`` say otherwise. ``within``: a command that runs the rest of its line.
 
     A line in the log that isn't an event, a traceback say, fails the test.
     """
     control = directory / "c.sock"
     process = await trio.lowlevel.open_process(
         [
+            *within,
             *COMMAND,
             *("--backends", str(nodes), "--listen", "127.0.0.1:0", "--control", str(control)),
             *("--log-format", "json", "--see-other-host-timeout", "1s"),

@@ -84,6 +84,20 @@ async def test_ipv6(dialer: Dialer) -> None:
         endpoint.close()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_node_that_vanished_is_given_up(dialer: Dialer, host: str) -> None:
+    async with peer(_wait, host=host) as port:
+        spec = NodeSpec("n", Address(host, port))
+        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        given = endpoint.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert given == 1000 * Timeouts().keepalive_timeout
+        endpoint.close()
+
+
+async def _wait(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+
+
 async def test_unix_socket(dialer: Dialer, tmp_path: Path) -> None:
     path = str(tmp_path / "c2s")
     sock = trio.socket.socket(trio.socket.AF_UNIX)

@@ -34,10 +34,35 @@ async def test_takes_the_socket_over() -> None:
         there.close()
 
 
+async def test_a_silent_machine_is_given_up_in_time() -> None:
+    here, there = tcp_pair()
+    with there:
+        endpoint = Endpoint.from_socket(here, 150.0)
+        sock = endpoint.sock
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, interval, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert (idle, interval, count) == (90, 15, 4)
+        assert (
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 150_000 == 1000 * (idle + count * interval)
+        )
+        endpoint.close()
+
+
+async def test_keepalive_may_be_left_to_the_system() -> None:
+    here, there = tcp_pair()
+    with there:
+        endpoint = Endpoint.from_socket(here, 0.0)
+        assert not endpoint.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        endpoint.close()
+
+
 async def test_a_unix_socket_has_no_tcp_options() -> None:
     here, there = socket.socketpair()
     here.setblocking(False)
-    endpoint = Endpoint.from_stream(trio.SocketStream(trio.socket.from_stdlib_socket(here)))
+    endpoint = Endpoint.from_stream(trio.SocketStream(trio.socket.from_stdlib_socket(here)), 150.0)
     await endpoint.send_all(b"x")
     assert there.recv(1) == b"x"
     endpoint.close()

@@ -14,6 +14,7 @@ from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.probe import look
 from cxfr_proxy.xmpp import stanza, usual_header
@@ -88,6 +89,23 @@ async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
     assert heard[0].startswith(b"PROXY ")
     assert b'to="example.org"' in heard[0]
     assert heard[0].endswith(b"</stream:stream>")
+
+
+@pytest.mark.parametrize("version", list(ProxyHeader))
+async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyHeader) -> None:
+    """No real server reads a header that names nobody."""
+    seen: list[tuple[object, ...]] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        header = await read_proxy_header(stream)
+        seen.append((header.source, header.destination, stream.socket.getpeername(), stream.socket.getsockname()))
+        await stream.send_all(HEADER + FEATURES)
+
+    async with peer(serve) as port:
+        looked = await look(dialer, node(port, send_proxy=version), "example.org", seconds=5.0)
+    assert looked.finding is Finding.OK
+    [(source, destination, client, listener)] = seen
+    assert (source, destination) == (client, listener)
 
 
 @pytest.mark.parametrize(
