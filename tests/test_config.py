@@ -53,7 +53,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 1, 5, 10, 60, 30, 30, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 1, 5, 10, 60, 30, 30, 150, 30)
     assert config.limits == Limits(32768, 262144, 1048576, 64, 1000)
 
 
@@ -96,6 +96,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "tls-handshake-timeout": ("3 s", 3.0),
     "negotiation-timeout": ("3", 3.0),
     "write-stall-timeout": ("3.5", 3.5),
+    "keepalive-timeout": ("1m", 60.0),
     "hard-stop-after": ("0", 0.0),
     "max-element-negotiating": ("16KiB", 16384),
     "max-element-up": ("1MiB", 1048576),
