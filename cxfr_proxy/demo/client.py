@@ -36,6 +36,7 @@ from cxfr_proxy.demo.resumption import Resumption
 from cxfr_proxy.demo.wire import (
     ERROR_TAG,
     FEATURES_TAG,
+    GONE,
     IQ_TAG,
     MESSAGE_TAG,
     STANZA_TAGS,
@@ -209,7 +210,7 @@ class DemoClient:
             first = _first(lost)
             ending = first.ending
             self.faults.append(f"login: {first}")
-        except* (OSError, trio.TooSlowError, trio.BrokenResourceError) as failed:
+        except* (*GONE, trio.TooSlowError) as failed:
             self.faults.append(f"connect: {failed.exceptions[0]!r}")
         except* LoginRefused:
             self._leaving = True

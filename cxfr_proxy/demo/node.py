@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -23,7 +23,7 @@ from cxfr_proxy.demo.account import SessionRecord
 from cxfr_proxy.demo.cluster import DemoCluster, Session
 from cxfr_proxy.demo.proxy_header import BadProxyHeader, ProxyHeader, read_proxy_header
 from cxfr_proxy.demo.stream import NodeStream, Service
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.wire import GONE, Address
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.stanza import STREAM_END
@@ -127,7 +127,7 @@ class DemoNode:
                 try:
                     with trio.fail_after(OPENING_SECONDS):
                         header = await read_proxy_header(raw)
-                except (BadProxyHeader, trio.BrokenResourceError, trio.TooSlowError):
+                except (BadProxyHeader, *GONE, trio.TooSlowError):
                     # As ejabberd does: a connection without the header is reset.
                     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
                     return
@@ -139,7 +139,7 @@ class DemoNode:
         assert context is not None
         async with raw:
             first = b""
-            with trio.move_on_after(OPENING_SECONDS):
+            with trio.move_on_after(OPENING_SECONDS), suppress(*GONE):
                 first = await raw.socket.recv(1, socket.MSG_PEEK)
             if not first:
                 return
@@ -150,7 +150,7 @@ class DemoNode:
             try:
                 with trio.fail_after(OPENING_SECONDS):
                     await tls.do_handshake()
-            except (trio.BrokenResourceError, trio.TooSlowError):
+            except (*GONE, trio.TooSlowError):
                 return
             await self._run(NodeStream(replace(self._service, starttls=None), tls))
 

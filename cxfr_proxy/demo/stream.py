@@ -23,6 +23,7 @@ from cxfr_proxy.demo.account import Numbered
 from cxfr_proxy.demo.cluster import DemoCluster, Session
 from cxfr_proxy.demo.proxy_header import ProxyHeader
 from cxfr_proxy.demo.wire import (
+    GONE,
     IQ_TAG,
     MESSAGE_TAG,
     PRESENCE_TAG,
@@ -210,7 +211,7 @@ class NodeStream:
         tls = trio.SSLStream(self.connection.transport, context, server_side=True)
         try:
             await tls.do_handshake()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except GONE:
             self._over = True
         self.tls = True
         self.connection.upgrade(tls)

@@ -38,6 +38,9 @@ PRESENCE_TAG: Final = qualified(names.CLIENT, "presence")
 IQ_TAG: Final = qualified(names.CLIENT, "iq")
 STANZA_TAGS: Final = frozenset((MESSAGE_TAG, PRESENCE_TAG, IQ_TAG))
 """What XEP-0198 counts."""
+GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+"""What a transport raises whose connection is over. trio promises the first two; TLS over memory lets an ``OSError``
+through that is not even its own where others leave errors with OpenSSL (:mod:`cxfr_proxy.relay.tls_errors`)."""
 
 
 class Address(NamedTuple):
@@ -182,7 +185,7 @@ class Connection:
                 continue
             try:
                 self._unparsed = bytes(await self.transport.receive_some(MAX_READ_BYTES))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except GONE:
                 self._unparsed = b""
             if not self._unparsed:
                 return EndOfFile()
@@ -225,7 +228,7 @@ class Connection:
                     await self._send_queue()
                 self._sending = False
                 self._idle.unpark_all()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except GONE:
             pass
         finally:
             self.broken = True
@@ -250,14 +253,14 @@ class Connection:
         if isinstance(raw, trio.SocketStream):
             try:
                 await raw.send_eof()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except GONE:
                 return
 
     async def close_politely(self) -> None:
         """Close with TLS's ``close_notify`` where there is TLS; for a peer that has sent its last byte."""
         try:
             await self.transport.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except GONE:
             return
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@
      unsent(fd, chunk)               this should go on to the other leg, whose socket does not take it now.
 
    So the rules are in pump.py and lane.py. Nothing that a socket has said is asked for again: a TLS socket says "ended"
-   once.
+   once. When it does, `broken` is called before any other is (tls_errors.py).
 
    Those four don't raise what a session is to blame for. What the scanner or a TLS socket raises leaves the turn, and
    `serving` says on which leg. Either way epoll will speak again of those that were not served.
@@ -57,6 +57,7 @@ typedef struct {
     PyObject *buffer;  /* a view of the second half */
     char *chunk;       /* the bytes in that; there is room for a NUL behind the last */
     PyObject *not_now; /* a tuple: what a TLS socket raises that could not read, or write, yet */
+    PyObject *broken;  /* called when one has raised any other OSError */
     struct epoll_event events[MAX_EVENTS];
 } Switchboard;
 
@@ -153,6 +154,12 @@ static PyObject *heard_leg(PyObject *object, PyObject *number)
     return PyFloat_FromDouble(it != NULL ? it->heard : 0.0);
 }
 
+static int done(PyObject *answer)
+{
+    Py_XDECREF(answer);
+    return answer == NULL ? -1 : 0;
+}
+
 /* --- receiving and sending: how many bytes, or one of these */
 
 enum { NOT_NOW = 0, RAISED = -1, GONE = -2 };
@@ -173,7 +180,9 @@ static Py_ssize_t moved_tls(const Switchboard *self, PyObject *answer, Py_ssize_
             return RAISED;
         int later = PyErr_ExceptionMatches(self->not_now);
         PyErr_Clear();
-        return later ? NOT_NOW : GONE;
+        if (later)
+            return NOT_NOW;
+        return done(PyObject_CallNoArgs(self->broken)) < 0 ? RAISED : GONE;
     }
     Py_ssize_t count = PyLong_AsSsize_t(answer);
     Py_DECREF(answer);
@@ -211,12 +220,6 @@ static Py_ssize_t send_bytes(const Switchboard *self, const line *on, const char
 }
 
 /* --- a turn */
-
-static int done(PyObject *answer)
-{
-    Py_XDECREF(answer);
-    return answer == NULL ? -1 : 0;
-}
 
 /* `held` bytes lie in front of the chunk. */
 static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, uint32_t events, const callbacks *pump)
@@ -323,8 +326,8 @@ static int add_buffer(Switchboard *self)
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     int epoll;
-    PyObject *not_now;
-    if (!PyArg_ParseTuple(args, "iO!", &epoll, &PyTuple_Type, &not_now))
+    PyObject *not_now, *broken;
+    if (!PyArg_ParseTuple(args, "iO!O", &epoll, &PyTuple_Type, &not_now, &broken))
         return NULL;
     if (keywords != NULL && PyDict_Size(keywords) > 0) {
         PyErr_SetString(PyExc_TypeError, "expected no keywords");
@@ -337,6 +340,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->epoll = epoll;
     self->serving = -1;
     self->not_now = Py_NewRef(not_now);
+    self->broken = Py_NewRef(broken);
     if ((self->memory = PyByteArray_FromStringAndSize(NULL, 2 * MAX_BYTES)) == NULL || add_buffer(self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -351,6 +355,7 @@ static void drop(PyObject *object)
     for (int fd = 0; fd < self->count; fd++)
         release(&self->lines[fd]);
     Py_XDECREF(self->not_now);
+    Py_XDECREF(self->broken);
     Py_XDECREF(self->buffer);
     Py_XDECREF(self->memory);
     PyMem_Free(self->lines);
@@ -379,7 +384,7 @@ static PyMemberDef members[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Switchboard(epoll, not_now)\n--\n\nSees to the descriptors registered with an epoll, which is not its own."},
+    {Py_tp_doc, "Switchboard(epoll, not_now, broken)\n--\n\nSees to the descriptors registered with an epoll, which is not its own."},
     {Py_tp_new, make},
     {Py_tp_dealloc, drop},
     {Py_tp_methods, methods},

@@ -16,6 +16,8 @@ from typing import Final, TypeVar
 
 import trio
 
+from cxfr_proxy.relay.tls_errors import is_over
+
 T = TypeVar("T")
 
 RECEIVE_BYTES: Final = 16_384
@@ -139,9 +141,11 @@ async def _retry(
     while True:
         try:
             return operation()
-        except BlockingIOError:
-            await wait(sock)
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock)
         except ssl.SSLWantWriteError:
             await trio.lowlevel.wait_writable(sock)
+        except OSError as exc:
+            if is_over(exc, tls=isinstance(sock, ssl.SSLSocket)):
+                raise
+            await wait(sock)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import select
-import ssl
 from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.relay.tls_errors import WANTS, forget_errors
 from cxfr_proxy.xmpp import framing
 
 if TYPE_CHECKING:
@@ -58,4 +58,4 @@ def new_switchboard(epoll: select.epoll) -> Switchboard | None:
     """For the sockets in that epoll; ``None`` where the pump serves all of them itself."""
     if _native is None or ENGINE != "native":
         return None
-    return _native(epoll.fileno(), (ssl.SSLWantReadError, ssl.SSLWantWriteError))
+    return _native(epoll.fileno(), WANTS, forget_errors)

@@ -46,6 +46,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.relayed import Leg, Relayed, Returned
 from cxfr_proxy.relay.timers import Timers
+from cxfr_proxy.relay.tls_errors import WANTS, is_over
 from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Report, Reroute, Send, Side, Upgrade
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.lane import Lane
@@ -267,7 +268,7 @@ class Pump:
             try:
                 most = leg.most if lane is not None else STEPWISE_BYTES
                 data = leg.sock.recv(most) if tls is None else tls.read(most)
-            except (BlockingIOError, ssl.SSLWantReadError):
+            except ssl.SSLWantReadError:
                 return
             except ssl.SSLWantWriteError:
                 leg.owes = True
@@ -275,7 +276,9 @@ class Pump:
                     leg.stuck_since = self._now
                 self._settle(owner)
                 return
-            except OSError:
+            except OSError as exc:
+                if not is_over(exc, tls=tls is not None):
+                    return
                 data = b""  # a broken connection is an ended one
             if not data:
                 self._end_input(leg)
@@ -323,14 +326,17 @@ class Pump:
                 return leg.sock.send(data)
             if len(data) <= RECORD_BYTES:
                 return tls.write(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return self._write_records(tls, data)
+        except OSError as exc:
+            if is_over(exc, tls=tls is not None):
+                raise
             return 0
-        # OpenSSL takes all or nothing, so it gets no more at once than a record holds.
+
+    @staticmethod
+    def _write_records(tls: ssl.SSLSocket, data: bytes | bytearray) -> int:
+        """OpenSSL takes all or nothing, so it gets no more at once than a record holds."""
         taken = 0
-        with (
-            memoryview(data) as view,
-            contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError),
-        ):
+        with memoryview(data) as view, contextlib.suppress(*WANTS):
             while taken < len(data):
                 taken += tls.write(view[taken : taken + RECORD_BYTES])
         return taken

@@ -21,7 +21,7 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.xmpp.framing import Element
+from cxfr_proxy.xmpp.framing import Element, Framer
 from cxfr_proxy.xmpp.lane import Lane, Piece
 
 HEADER: Final = b"<s:s xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'>"
@@ -234,6 +234,13 @@ class Told:
         for far in self.far:
             far.close()
         return self.seen
+
+
+def scanner() -> Framer:
+    """In the middle of a stream."""
+    found = Jumpy(Story(()), []).lanes[Side.NODE].scanner
+    assert found is not None
+    return found
 
 
 def _secured(

@@ -13,13 +13,13 @@ from typing import cast
 import pytest
 import relay_twins
 from relay_tools import client_context, no_leak, server_context, tcp_pair, write_pem
-from relay_twins import HEADER, STANZAS, Step, Story, Told, difference, random_story
+from relay_twins import STANZAS, Step, Story, Told, difference, random_story, scanner
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.tls_errors import forget_errors
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.xmpp import framing
-from cxfr_proxy.xmpp.lane import Lane
 
 pytestmark = pytest.mark.skipif("native" not in engine.ENGINES, reason="the relay loop was not compiled here")
 
@@ -172,26 +172,17 @@ async def test_a_fault_of_nobody_is_raised() -> None:
         sock.close()
 
 
-def scanner() -> framing.Framer:
-    lane = Lane(max_element_bytes=None, max_depth=8)
-    lane.feed(HEADER)
-    while lane.next() is not None:
-        pass
-    assert lane.scanner is not None
-    return lane.scanner
-
-
 def test_what_a_switchboard_refuses() -> None:
     from cxfr_proxy.relay._turn import Switchboard
 
-    board = Switchboard(0, ())
+    board = Switchboard(0, (), forget_errors)
     for fd, to, most in ((-1, 1, 1), (1, -1, 1), (1, 1, 0), (1, 1, 65_537), (2**30, 1, 1)):
         with pytest.raises(ValueError, match="expected two descriptors"):
             board.connect(fd, to, scanner(), most, None, None)
     with pytest.raises(TypeError):
         board.connect(1, 1, object(), 1, None, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        Switchboard(0, OSError)  # type: ignore[arg-type]
+        Switchboard(0, OSError, forget_errors)  # type: ignore[arg-type]
     for unknown in (-5, 0, 7, 2**40):
         assert board.disconnect(unknown) == board.heard(unknown) == 0.0
     board.connect(1000, 1, scanner(), 1, None, None)
@@ -204,7 +195,7 @@ def test_a_turn_in_a_turn() -> None:
 
     here, there = socket.socketpair()
     with here, there, select.epoll() as epoll:
-        board = Switchboard(epoll.fileno(), ())
+        board = Switchboard(epoll.fileno(), (), forget_errors)
         epoll.register(here)
 
         def again(*_: object) -> None:
@@ -225,7 +216,7 @@ def test_a_tls_socket_that_lies() -> None:
         raise AssertionError
 
     with here, there, select.epoll() as epoll:
-        board = Switchboard(epoll.fileno(), ())
+        board = Switchboard(epoll.fileno(), (), forget_errors)
         epoll.register(here, select.EPOLLOUT | select.EPOLLIN)
         there.send(b"x")
         epoll.modify(here, select.EPOLLIN)
