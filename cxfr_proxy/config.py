@@ -38,6 +38,7 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.kinds import Backends, ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
 from cxfr_proxy.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
+from cxfr_proxy.spellings import domain_key
 
 __all__ = [
     "SETTINGS",
@@ -545,14 +546,15 @@ class Config:
 
     def _check_redirects(self) -> None:
         """Nobody is sent in a circle, or where the operator has said that nobody is sent."""
-        moved = [each.domain for each in self.redirect_domain]
+        moved = [domain_key(each.domain) for each in self.redirect_domain]
+        served = set(map(domain_key, self.domain))
         for each in self.redirect_domain:
-            host, label = each.target.host.lower(), f"redirect-domain: {each}"
-            if moved.count(each.domain) > 1:
+            domain, host, label = domain_key(each.domain), domain_key(each.target.host), f"redirect-domain: {each}"
+            if moved.count(domain) > 1:
                 raise ConfigError(f"{label}: expected each domain once")
-            if each.domain in self.domain:
+            if domain in served:
                 raise ConfigError(f"{label}: expected a domain that is not served here too")
-            if host in moved or host in self.domain:
+            if host in moved or host in served:
                 raise ConfigError(f"{label}: expected a host elsewhere; its clients would come back here")
             if not self.redirection.allow(each.target.host):
                 raise ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")

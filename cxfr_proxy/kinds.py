@@ -21,9 +21,9 @@ from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
 from cxfr_proxy.cluster.placement import Policy
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.cluster.words import Word
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_quantity, read_seconds
 from cxfr_proxy.xmpp import jid
 
@@ -217,11 +217,12 @@ def _read_backends(text: str) -> Backends:
 
 
 def _read_domain(text: str) -> str:
-    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant."""
-    domain = text.removesuffix(".").lower()
-    if not domain or not domain.isprintable() or re.search(r"[\s/@<>\"'&]", domain):
+    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant. An international one
+    stays in the form in which it is written: a node may know itself by that one alone."""
+    key = domain_key(text)
+    if not key or not key.isprintable() or re.search(r"[\s/@<>\"'&]", key):
         raise ValueError(text)
-    return domain
+    return text.removesuffix(".").lower()
 
 
 def _read_client_match(text: str) -> ClientMatch:

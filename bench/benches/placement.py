@@ -22,7 +22,7 @@ from cxfr_proxy.cluster.members import Node
 from cxfr_proxy.cluster.nodes import Address, NodeSpec
 from cxfr_proxy.cluster.placement import rank
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
-from cxfr_proxy.cluster.users import user_key
+from cxfr_proxy.spellings import user_key
 
 _USERS: Final = 100_000
 _CLUSTERS: Final = {

@@ -5,7 +5,6 @@ backends  where the list comes from, as the operator says it
 nodes     the grammar of ``nodes.txt``
 srv       nodes from SRV records
 members   the live list: what the operator wants x what checks see
-users     one key for all spellings of an account
 assigned  who has a node that is not left to a policy: pins, user map, answers
 placement the order in which the nodes suit one user: a pure function
 plan      who has to move, and where to: a snapshot in, moves out

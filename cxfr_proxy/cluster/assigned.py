@@ -8,8 +8,8 @@ listed  the user map, a file
 answers what an HTTP endpoint has said lately; kept here, asked elsewhere
 ======= =============================================================================================
 
-All of them go by :func:`~.users.user_key`. None of them is asked whether there is such a node, or whether it takes
-users: :class:`~.placement.Placement` passes over a node that doesn't.
+All of them go by :func:`~cxfr_proxy.spellings.user_key`. None of them is asked whether there is such a node, or whether
+it takes users: :class:`~.placement.Placement` passes over a node that doesn't.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from cxfr_proxy.cluster.user_map import UserMap
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.latest import Latest
+from cxfr_proxy.spellings import user_key
 
 MAX_PINS: Final = 10_000
 """Each worker is told all of them when it begins; who has more has a user map."""

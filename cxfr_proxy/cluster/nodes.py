@@ -26,9 +26,9 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.cluster.words import FileFaults, Word, did_you_mean, words_of
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_seconds
 
 # --- the values ----------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class NodeSpec:
     max_sessions: int | None = None
     """With so many it takes nobody new as long as another node has room; ``None``: any number."""
     domain: tuple[str, ...] = ()
-    """Whose users it serves, by :func:`~.users.domain_key`; empty: any domain's."""
+    """Whose users it serves, by :func:`~cxfr_proxy.spellings.domain_key`; empty: any domain's."""
     check: Check = Check.STREAM
     inter: float = 2.0
     """Seconds between two checks, and for each of them."""

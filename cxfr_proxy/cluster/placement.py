@@ -27,7 +27,7 @@ from typing import Final
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
-from cxfr_proxy.cluster.users import domain_key, user_key
+from cxfr_proxy.spellings import domain_key, user_key
 
 _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
@@ -46,7 +46,7 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """``by_domain`` by :func:`~.users.domain_key`; all other domains have the ``usual`` one."""
+    """``by_domain`` by :func:`~cxfr_proxy.spellings.domain_key`; all other domains have the ``usual`` one."""
 
     usual: Policy = Policy.RENDEZVOUS
     by_domain: Mapping[str, Policy] = field(default_factory=dict)

@@ -20,9 +20,9 @@ from itertools import chain, islice
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import NAME
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.cluster.words import FileFaults, Word, not_utf8, words_of
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import user_key
 
 MAX_FAULTS: Final = 50
 """Nobody reads more of them, and it may be another file that was taken for this one."""
@@ -44,7 +44,7 @@ class UserMap:
         return len(self.digests)
 
     def node_of(self, key: str) -> str | None:
-        """The node of the user with that key (:func:`~.users.user_key`); ``None`` where the file doesn't say."""
+        """The node of the user with that :func:`~cxfr_proxy.spellings.user_key`; ``None``: the file doesn't say."""
         digest = _digest(key)
         at = bisect_left(self.digests, digest)
         found = at < len(self.digests) and self.digests[at] == digest

@@ -113,7 +113,7 @@ def judge(request: Element, situation: Situation) -> Move | Refusal:
 
 def _same(one: str, other: str) -> bool:
     """Whether two spellings name one domain; an internationalised name equals only itself, not its ASCII form."""
-    return one.casefold() == other.casefold()
+    return one.lower() == other.lower()  # not casefold(), which takes two names for one: ß is not ss in DNS
 
 
 def _addressed(request: Element, own: str, full_jid: str) -> Element:

@@ -31,7 +31,6 @@ from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
-from cxfr_proxy.cluster.users import domain_key, user_key
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -45,6 +44,7 @@ from cxfr_proxy.session.mover_rebalances import Rebalance, Rebalances
 from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
 from cxfr_proxy.session.support import name_of
 from cxfr_proxy.session.tally import Tally, Totals
+from cxfr_proxy.spellings import domain_key, user_key
 from cxfr_proxy.xmpp import jid
 
 _PROGRESS_SECONDS: Final = 0.2

@@ -20,9 +20,9 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.shared import Order, ProxyState
 from cxfr_proxy.cluster.sources import Source
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.session.drain_stages import Schedule, Stage
+from cxfr_proxy.spellings import user_key
 
 _REPORT_SECONDS = 0.5
 """Between two looks at how much there is to move."""

@@ -25,6 +25,7 @@ from cxfr_proxy.process.messages import (
 )
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.registry import Relayed as LiveSession
+from cxfr_proxy.spellings import domain_key
 
 
 class GrantedPace:
@@ -97,8 +98,9 @@ class ToldOfNodes:
         self._post(NodeFailsLogins(node.name, reason))
 
     def login_worked(self, node: Node, domain: str) -> None:
-        if domain not in self._served or node.name in self._failing:
-            self._served.add(domain)
+        key = domain_key(domain)
+        if key not in self._served or node.name in self._failing:
+            self._served.add(key)
             self._failing.discard(node.name)
             self._post(NodeServes(node.name, domain))
 

@@ -24,9 +24,9 @@ import trio
 from cxfr_proxy.cluster.health import HOLD_SECONDS, Finding, Vitals
 from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
 from cxfr_proxy.cluster.nodes import Check, Health, NodeSpec, Outlook
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.probe import Look
+from cxfr_proxy.spellings import domain_key
 
 JITTER: Final = 0.1
 """The share by which a pause may be longer or shorter."""

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import trio
 
 from cxfr_proxy.relay.tls_errors import is_over
+from cxfr_proxy.spellings import dns_name
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ class Endpoint:
         """
         if server_hostname is not None:
             # Judged here, because SSLSocket judges it when the connection is its own already, and would leave it open.
-            server_hostname = server_hostname.encode("idna").decode("ascii")
+            server_hostname = dns_name(server_hostname)
         wrapped = context.wrap_socket(
             self.sock, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
         )

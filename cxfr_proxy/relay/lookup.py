@@ -4,7 +4,7 @@ It may help and never hinders: whatever goes wrong, the user is placed as if nob
 timeout at most. So requests about the same user are one, only so many are under way at a time, and an endpoint that
 keeps failing is left alone for a while.
 
-``GET URL`` with the user's bare JID in it, in one spelling for all that it has (:func:`~cxfr_proxy.cluster.users
+``GET URL`` with the user's bare JID in it, in one spelling for all that it has (:func:`~cxfr_proxy.spellings
 .user_key`). The answers:
 
 ========================================== =========================================================
@@ -37,8 +37,8 @@ import trio
 from cxfr_proxy import __version__
 from cxfr_proxy.cluster.assigned import Answers, Assigned
 from cxfr_proxy.cluster.nodes import NAME
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.events import emit
+from cxfr_proxy.spellings import user_key
 
 MAX_REQUESTS: Final = 64
 """Under way at a time, in each worker; who comes then waits, as long as the timeout lets him."""

@@ -22,7 +22,6 @@ import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.config import Config, CxfrUnknown, Route, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
 from cxfr_proxy.errors import ClientError, DomainRefused, NodeError, RemoteError
 from cxfr_proxy.events import emit
@@ -38,6 +37,7 @@ from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.commands import Chosen, Event, Reroute
 from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
@@ -104,8 +104,8 @@ class ClientServer:
         logins = config.logins_per_second
         self._admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
         self.stopping = False
-        self._domains = frozenset(domain.lower() for domain in config.domain)
-        self._moved = {each.domain: str(each.target) for each in config.redirect_domain}
+        self._domains = frozenset(map(domain_key, config.domain))
+        self._moved = {domain_key(each.domain): str(each.target) for each in config.redirect_domain}
         self._policy = Policy(
             timeouts=config.timeouts,
             limits=config.limits,

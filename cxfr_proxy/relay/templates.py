@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.events import emit
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp.template import differing, template
 
 _log = logging.getLogger(__name__)

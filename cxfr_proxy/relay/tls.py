@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config import KeyPair
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import dns_name
 
 ALPN: Final = ["xmpp-client"]
 """XEP-0368. A client that offers something else, or nothing, is served all the same."""
@@ -196,8 +197,8 @@ def _general_name(domain: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(domain if domain.isascii() else domain.encode("idna").decode())
-    except UnicodeError as exc:
+        return x509.DNSName(dns_name(domain))
+    except ValueError as exc:
         raise ConfigError(f"expected a domain that a certificate can name, found {domain!r}") from exc
 
 

@@ -17,6 +17,7 @@ from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
 from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.header import read_header
@@ -70,7 +71,7 @@ class ClientSide(Moving):
     def _on_client_header(self, raw: bytes) -> None:
         try:
             header = read_header(raw, ClientError)
-            if (header.to or "").lower() != self._domain.lower():
+            if domain_key(header.to or "") != domain_key(self._domain):
                 raise ClientError(StreamCondition.HOST_UNKNOWN, "the domain changed at the stream's restart")
         except ClientError as error:
             self._on_client_fault(error)

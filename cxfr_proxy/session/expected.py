@@ -16,8 +16,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.latest import Latest
+from cxfr_proxy.spellings import user_key
 
 REMEMBERED: Final = 100_000
 """Users, and addresses; the oldest go first."""

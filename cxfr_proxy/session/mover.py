@@ -30,7 +30,6 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import NodeSpec, Outlook, Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.config import OnNodeDown
 from cxfr_proxy.session.drain_stages import Schedule, Stage
 from cxfr_proxy.session.ladder import Order, Trigger
@@ -41,6 +40,7 @@ from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.session.registry import Registry, Relayed, user_of
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.state import State
+from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.connection_transfer import Server
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from cxfr_proxy.cluster.plan import Placed
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.latest import Latest
 from cxfr_proxy.session.commands import (
     Answered,
@@ -34,6 +33,7 @@ from cxfr_proxy.session.loop_guard import LoopGuard
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.session.tally import Tally, Totals, past_transfer
+from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 

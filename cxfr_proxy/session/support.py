@@ -24,10 +24,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.cluster.users import domain_key
 from cxfr_proxy.kinds import ClientMatch, Trait
 from cxfr_proxy.latest import Latest
 from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.spellings import domain_key
 
 SILENCES: Final = 3
 """As many clients of one software may fail to answer before the next one is not asked any more."""

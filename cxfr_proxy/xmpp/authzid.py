@@ -10,7 +10,7 @@ Which mechanisms: those whose first message holds both names, PLAIN and X-OAUTH2
 which is not offered at all; the rest know no authzid.
 
 What passes: no authzid, or the authcid's own name, each with or without the domain of the stream. RFC 6120 section
-6.3.8 has it a bare JID. Case is folded, as the profiles for user names do (RFC 8265 section 3.3).
+6.3.8 has it a bare JID. All spellings of one account are the same (:mod:`cxfr_proxy.spellings`).
 
 A check is worth nothing if the node reads another message than the proxy. So in these mechanisms what could be read in
 two ways is refused. And every response is read until the node has ended the exchange, whether an initial one came or
@@ -19,6 +19,7 @@ not.
 
 from __future__ import annotations
 
+from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import sasl
 from cxfr_proxy.xmpp.sasl import Mechanism, SaslFault, Unreadable
 from cxfr_proxy.xmpp.stanza import Element
@@ -74,4 +75,4 @@ def _check(holder: Element | None, mechanisms: tuple[Mechanism, ...], domain: st
 
 
 def _bare(name: str, domain: str) -> str:
-    return (name if "@" in name else f"{name}@{domain}").lower()
+    return user_key(name if "@" in name else f"{name}@{domain}")

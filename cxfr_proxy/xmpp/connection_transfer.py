@@ -37,6 +37,7 @@ from typing import Final
 
 from lxml import etree
 
+from cxfr_proxy.spellings import domain_key, user_key
 from cxfr_proxy.xmpp import jid, names
 from cxfr_proxy.xmpp.stanza import Element, child, qualified
 
@@ -371,9 +372,15 @@ def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:
     Some clients leave out ``to`` (strophe.js), most leave out ``from``. What is for somebody else answers somebody
     else's question, whatever id that had.
     """
-    sender = stanza.get("from", "").lower()
-    mine = full_jid.lower() if full_jid is not None else ""
-    return stanza.get("to", domain).lower() == domain.lower() and sender in ("", mine, mine.partition("/")[0])
+    if domain_key(stanza.get("to", domain)) != domain_key(domain):
+        return False
+    sender, mine = _address_key(stanza.get("from", "")), _address_key(full_jid or "")
+    return sender in ("", mine, mine.partition("/")[0])
+
+
+def _address_key(address: str) -> str:
+    bare, slash, resource = address.partition("/")
+    return f"{user_key(bare)}{slash}{resource.lower()}"
 
 
 def mentions_support(stanza: Element, caps: str | None = None) -> bool:

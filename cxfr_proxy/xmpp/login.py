@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import jid, names, sasl, stanza
 from cxfr_proxy.xmpp.stanza import Element
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """``user`` is a bare JID, its case folded. ``previd`` is the session that the client wants to resume at once
-    (XEP-0198 inside SASL2), by the id it has. ``None``: it does not say."""
+    """``user`` is a bare JID, in the one spelling of :func:`~cxfr_proxy.spellings.user_key`. ``previd`` is the session
+    that the client wants to resume at once (XEP-0198 inside SASL2), by the id it has. ``None``: it does not say."""
 
     user: str | None = None
     previd: str | None = None
@@ -46,7 +47,7 @@ def _user(element: Element, domain: str) -> str | None:
         said = sasl.message(holder) if holder is not None else None
         named = mechanism.read(said) if said is not None else None
         name = (named.authzid or named.authcid) if named is not None else ""
-        return jid.bare(name if "@" in name else f"{name}@{domain}").lower()
+        return user_key(jid.bare(name if "@" in name else f"{name}@{domain}"))
     except (sasl.Unreadable, jid.JidError):
         return None
 

@@ -23,6 +23,7 @@ from typing import Final
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import authzid, features, introduction, names, stanza
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
@@ -94,13 +95,13 @@ Step = Reply | BeginTls | Opened | Closed
 class ClientOpening:
     """The client's stream as long as the proxy answers it alone.
 
-    ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, lower case; empty: any.
-    ``stream_id``: the id for a header of the proxy's own (RFC 6120 section 4.7.3), unguessable. ``template`` gives the
-    features to show to a client of a domain before it has a node; ``None``: it has to have one first.
-    ``offers_starttls``: a ``<starttls/>`` of the proxy's own is among them.
+    ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, by
+    :func:`~cxfr_proxy.spellings.domain_key`; empty: any. ``stream_id``: the id for a header of the proxy's own (RFC
+    6120 section 4.7.3), unguessable. ``template`` gives the features to show to a client of a domain before it has a
+    node; ``None``: it has to have one first. ``offers_starttls``: a ``<starttls/>`` of the proxy's own is among them.
 
-    ``moved``: the addresses of domains that are served elsewhere, which are told over TLS only. ``on_tls``: the client
-    is; ``can_start_tls``: it may be.
+    ``moved``: the addresses of domains that are served elsewhere, by the same key, which are told over TLS only.
+    ``on_tls``: the client is; ``can_start_tls``: it may be.
     """
 
     def __init__(
@@ -164,10 +165,11 @@ class ClientOpening:
             raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
         if not header.to:
             raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
-        moved_to = self._moved.get(header.to.removesuffix(".").lower())
+        domain = domain_key(header.to)
+        moved_to = self._moved.get(domain)
         if moved_to is not None:
             return self._send_elsewhere(moved_to)
-        if self._domains and header.to.lower() not in self._domains:
+        if self._domains and domain not in self._domains:
             raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
         if self._tls_first:
             return self._require_tls()

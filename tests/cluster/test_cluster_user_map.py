@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.user_map import MAX_FAULTS, UserMap, parse_user_map
-from cxfr_proxy.cluster.users import user_key
 from cxfr_proxy.cluster.words import FileFaults
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import user_key
 
 
 def read(text: str | bytes) -> UserMap:

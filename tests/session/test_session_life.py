@@ -183,6 +183,13 @@ def test_the_domain_may_not_change_at_a_restart() -> None:
     s.client_gets(own_header(), stream_error("host-unknown", text=text), END)
 
 
+@pytest.mark.parametrize("again", ["EXAMPLE.org", "example.org."])
+def test_the_domain_may_be_spelt_in_another_way_at_a_restart(again: str) -> None:
+    header = CLIENT_HEADER.replace("example.org", again)
+    s = Script().node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).forget()
+    s.client(header).node_gets(header).client_gets()
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_client_that_sends_its_header_twice_means_one_stream(together: bool) -> None:
     # QXmpp does on direct TLS.

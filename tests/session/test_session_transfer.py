@@ -140,7 +140,6 @@ def test_answers_that_answer_nothing() -> None:
         answer("error", 7),
         answer("error", to="mallory@example.org/x"),
         answer("error", to="example.org/x"),
-        answer("error", to="example.org."),
         answer("error", to=JID),
         answer("error").replace("<iq ", "<iq from='mallory@example.org/x' "),
         answer("error").replace("<iq ", f"<iq from='{JID}2' "),

@@ -62,7 +62,7 @@ def judged(element: str) -> SaslFault | None:
         ("juliet@example.com", "juliet", False),
         ("juliet@example.org/balcony", "juliet", False),
         ("juliet ", "juliet", False),
-        ("juliet@example.org.", "juliet", False),
+        ("juliet@example.org.", "juliet", True),  # RFC 7622 section 3.2: the dot is no part of it
         ("juliet@example.org@example.org", "juliet", False),
         ("@example.org", "", True),  # nobody's account
         ("romeo", "", False),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
-from cxfr_proxy.cluster.users import domain_key, user_key
+from cxfr_proxy.spellings import domain_key, user_key
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""One key for all spellings of an account.
+"""One key for all spellings of an account, and of a domain.
 
 ``Juliet@EXAMPLE.org`` and ``juliet@example.org`` are one account on every server, and so are the ways in which Unicode
-lets one write ``josé``. Whoever looks a user up (the hash, pins, the user map) does so by this key, so they agree.
+lets one write ``josé``. Whoever looks a user up (the hash, pins, the user map) does so by this key, so they agree; and
+whoever compares two domains (what is served, who may log in as whom, a certificate's names) compares their keys.
+:func:`dns_name` gives what a domain is called where only ASCII goes: in TLS and in certificates.
 
 The rules are RFC 7622's: the localpart is prepared by the profile UsernameCaseMapped of PRECIS (RFC 8265 section 3.3),
 the domainpart is what IDNA makes of it, in lower case and without a trailing dot (section 3.2). Older servers prepare
@@ -19,6 +21,8 @@ from typing import Final
 
 _MAX_CHARACTERS: Final = 1023
 """Of each part, RFC 7622 sections 3.2.1 and 3.3.1; a longer one is nobody's, and not worth the time that it takes."""
+_MAX_DNS_CHARACTERS: Final = 253
+"""Of a name in DNS, RFC 1035 section 2.3.4: 255 octets with the lengths of its labels."""
 
 
 def user_key(user: str) -> str:
@@ -44,7 +48,7 @@ def domain_key(domain: str) -> str:
         return key.removesuffix(".")
     if not key.isascii():
         # All of IDNA's dots: the ideographic one is left by NFKC (UTS 46 section 2.3).
-        key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", domain).lower()).replace("\u3002", ".")
+        key = _folded(domain).replace("\u3002", ".")
     key = key.removesuffix(".")
     return key if key.isascii() and "xn--" not in key else ".".join(map(_label_key, key.split(".")))
 
@@ -59,15 +63,55 @@ def _local_key(local: str) -> str:
             return str(get_profile("UsernameCaseMapped").enforce(local))
         except UnicodeEncodeError:
             pass
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", local).lower())
+    return _folded(local)
 
 
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+
+
+def dns_name(domain: str) -> str:
+    """What a domain is called in DNS, in TLS (RFC 6066 section 3: no dot at the end) and in certificates.
+
+    An IPv6 address comes without its brackets. Raises ``ValueError`` for what no host can be called.
+    """
+    key = domain_key(domain)
+    if key.startswith("[") and key.endswith("]"):
+        return key[1:-1]
+    name = key if key.isascii() else ".".join(map(_ascii_label, key.split(".")))
+    if not 0 < len(name) <= _MAX_DNS_CHARACTERS or not all(0 < len(label) <= 63 for label in name.split(".")):
+        raise ValueError("not a host's name")
+    return name
+
+
+@functools.lru_cache(maxsize=1024)
 def _label_key(label: str) -> str:
     if label.isascii() and not label.startswith("xn--"):
         return label
-    import idna
+    import idna  # few programs ever meet such a name
 
     try:
         return idna.decode(label, uts46=True)
     except UnicodeError:
+        return _old_label(label) if label.startswith("xn--") else label
+
+
+def _old_label(label: str) -> str:
+    """Of a name from before IDNA 2008, which is still registered: one with a symbol in it."""
+    try:
+        decoded = label[4:].encode("ascii").decode("punycode")
+        is_its_own_key = _folded(decoded) == decoded and f"xn--{decoded.encode('punycode').decode()}" == label
+    except UnicodeError:
         return label
+    return decoded if is_its_own_key and not decoded.isascii() else label
+
+
+def _ascii_label(label: str) -> str:
+    if label.isascii():
+        return label
+    import idna
+
+    try:
+        return idna.encode(label).decode()
+    except UnicodeError:
+        return f"xn--{label.encode('punycode').decode()}"
