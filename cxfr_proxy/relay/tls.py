@@ -9,7 +9,9 @@ import datetime
 import ipaddress
 import os
 import ssl
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -148,15 +150,25 @@ class _ByServerName:
 
 
 def _development_context(certificate: bytes) -> ssl.SSLContext:
-    """A context with that certificate and key. They never touch a disk."""
+    """A context with that certificate and key. They touch no disk where ``/proc`` is mounted."""
     context = _server_context()
-    descriptor = os.memfd_create("cxfr-proxy-development-certificate", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, certificate)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+    with _as_file(certificate) as path:
+        context.load_cert_chain(path)
     return context
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """A path that has this content for the duration of the block, for this process, or at least for its user alone."""
+    with open(os.memfd_create("cxfr-proxy-development-certificate", os.MFD_CLOEXEC), "wb", buffering=0) as memory:
+        path = f"/proc/self/fd/{memory.fileno()}"
+        if Path(path).exists():
+            memory.write(content)
+            yield path
+            return
+    with tempfile.NamedTemporaryFile(prefix="cxfr-proxy-", suffix=".pem", buffering=0) as file:  # its mode is 0600
+        file.write(content)
+        yield file.name
 
 
 def development_certificate(domains: Sequence[str]) -> bytes:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import ssl
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import e2e_proxy
 import pytest
 import trio
-from e2e_proxy import Row, command, nodes_file, running, until
+from e2e_proxy import command, nodes_file, running, until
 from e2e_workers import World, number_of, world
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -106,14 +106,10 @@ async def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path,
             await until(lambda: min(answers.values()) > 5)
             os.kill(workers[1]["pid"], signal.SIGKILL)
             await it.proxy.event("worker-died")
-            new = (await it.proxy.event("worker-up", 3))[2]["pid"]
-            waited = seconds_without_a_core(new)
+            await it.proxy.event("worker-up", 3)
             so_far = max(answers.values())
             await until(lambda: min(answers.values()) > so_far)
             traffic.cancel_scope.cancel()
-        died = parsed(it.proxy.log, "worker-died")
-        again = parsed(it.proxy.log, "worker-up", 3)
-        assert (again - died).total_seconds() - waited < 1.0
         assert it.proxy.events("worker-died")[0]["sessions"] == len(lost)
         now = await it.proxy.show("sessions")
         assert {row["jid"] for row in now} == kept, "the other's sessions, and no more"
@@ -132,21 +128,11 @@ async def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path,
         assert not set(ids) & {row["id"] for row in rows if number_of(row) == 1}, "no id is used twice"
 
 
-def seconds_without_a_core(pid: int) -> float:
-    """How long a process was ready to run since it began, and others ran: what is the machine's fault (proc(5))."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-
-
 async def keep_pinging(it: World, jid: str, answers: dict[str, int]) -> None:
     while True:
         assert await it.pings(it.raws[jid]), jid
         answers[jid] += 1
         await trio.sleep(0.05)  # traffic, not a flood: the new worker needs a core to start on
-
-
-def parsed(log: list[Row], event: str, count: int = 1) -> datetime:
-    times = [line["time"] for line in log if line.get("event") == event]
-    return datetime.fromisoformat(times[count - 1])
 
 
 async def test_a_replacement_knows_what_is_being_drained(tmp_path: Path, certificate: DemoCertificate) -> None:
@@ -171,12 +157,16 @@ async def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path, certifi
 
 
 def exists(pid: int) -> bool:
+    """Whether it runs. One that only waits for being reaped does not."""
     try:
-        os.kill(pid, 0)
+        descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
-    # A child of nobody that waits for being reaped has ended.
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        ended, _, _ = select.select([descriptor], [], [], 0)
+        return not ended
+    finally:
+        os.close(descriptor)
 
 
 async def test_signals_of_a_service_manager_reach_workers_too(tmp_path: Path, certificate: DemoCertificate) -> None:

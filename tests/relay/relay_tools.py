@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
+from cxfr_proxy.relay.room import open_descriptors
 from cxfr_proxy.relay.tls import development_certificate
 
 PATIENCE_SECONDS = 10.0
@@ -30,10 +30,6 @@ async def until(condition: Callable[[], object]) -> None:
 async def settled() -> None:
     """Nothing moves any more: all tasks wait, and go on waiting for a few rounds of the sockets."""
     await trio.testing.wait_all_tasks_blocked(0.03)
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from relay_tools import no_leak, open_descriptors, peer, pem, server_context, until, write_pem
+from relay_tools import no_leak, peer, pem, server_context, until, write_pem
 
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, UnixAddress
 from cxfr_proxy.config import Limits, Timeouts
@@ -18,6 +18,7 @@ from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.relay.dial import Dialer
+from cxfr_proxy.relay.room import open_descriptors
 
 CLIENT, PROXY = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
 HEADER = (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
+import tempfile
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from relay_tools import pem, shake_hands, write_pem
+from relay_tools import no_leak, pem, shake_hands, write_pem
 
 from cxfr_proxy.config import KeyPair
 from cxfr_proxy.errors import ConfigError
@@ -122,6 +124,18 @@ async def test_reload(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         certificates.reload()
     assert (await hand_shake(certificates))[0] == {"after.example"}, "goes on with what there was"
+
+
+async def test_a_development_certificate_where_proc_is_not_mounted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with no_leak():
+        certificates = ServerCertificates([], domains=["example.org"])
+    assert (await hand_shake(certificates))[0] == {"example.org"}
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == [], "the key is nowhere any more"
 
 
 async def test_none_makes_a_development_certificate() -> None:
