@@ -242,8 +242,12 @@ class Drains:
             self._advanced(drain)
 
     def end(self, node: str) -> None:
-        self.by_node.pop(node, None)
-        self._rate.restore()
+        """There is nothing to empty any more. Who ends it because the node is empty may have seen that first."""
+        drain = self.by_node.pop(node, None)
+        if drain is not None and not drain.done and self._is_empty(node):
+            self._finish(drain)
+        else:
+            self._rate.restore()
 
     def waits(self, drain: Drain, reason: str | None) -> None:
         """Nobody is being moved, and why; ``None``: somebody is."""
@@ -267,11 +271,17 @@ class Drains:
                 if drain.schedule is not None:
                     self._enter(drain, drain.schedule.stage(now))
 
+    def _is_empty(self, node: str) -> bool:
+        return not self._counts_of(node).sessions and not self._awaited(node)
+
+    def _finish(self, drain: Drain) -> None:
+        drain.done = True
+        drain.waiting_reason = None
+        self._rate.restore()
+        self._tell("drain-ends", drain)
+
     def _see(self, drain: Drain) -> None:
-        if not self._counts_of(drain.node).sessions and not self._awaited(drain.node):
-            drain.done = True
-            drain.waiting_reason = None
-            self._rate.restore()
-            self._tell("drain-ends", drain)
+        if self._is_empty(drain.node):
+            self._finish(drain)
         elif self._look_after is not None and drain.stage.moves:
             self._look_after(drain.node)

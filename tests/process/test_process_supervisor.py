@@ -3,6 +3,7 @@ clock. And the worker's own side of the pace."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 from pathlib import Path
 
@@ -101,6 +102,23 @@ async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Pat
 async def drained(it: House, node: str) -> bool:
     async with aclosing(it.supervisor.operations.wait_drained(node)) as progress:
         return (await anext(progress)).finished
+
+
+@pytest.mark.parametrize("empty", [False, True])
+async def test_the_drain_of_a_node_whose_line_is_gone_ends_in_the_log(
+    empty: bool, tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although the node is forgotten the moment it is empty, or was never anything else."""
+    caplog.set_level(logging.INFO)
+    async with house(tmp_path) as it:
+        if not empty:
+            it.workers[1].report(node1=NodeCounts(sessions=1))
+            await trio.sleep(1)
+        it.nodes.write_text("node2 10.0.0.2 check=none\n")
+        await it.supervisor.operations.reload()
+        it.workers[1].report(node1=NodeCounts(moved=1))
+        await trio.sleep(1)
+    assert [message for message in caplog.messages if message.startswith("drain-")] == ["drain-begins", "drain-ends"]
 
 
 @pytest.mark.parametrize("removed", [False, True])
