@@ -224,6 +224,14 @@ METRICS: Final = (
         _one(lambda snapshot: snapshot.totals.logins),
     ),
     Metric(
+        "cxfr_logins_failed_total",
+        _COUNTER,
+        "Logins that failed, by the condition of SASL or of the stream error that said so, or by why the session ended "
+        "before an answer; other: any other word of a node's.",
+        ("reason",),
+        lambda snapshot: [((reason,), count) for reason, count in snapshot.totals.failed_logins.items()],
+    ),
+    Metric(
         "cxfr_sessions_ended_total",
         _COUNTER,
         "Sessions that ended, by why; starttls: began over behind TLS, worker-died: went with their worker.",

@@ -48,6 +48,7 @@ from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, user_of
 from cxfr_proxy.session.state import State
 from cxfr_proxy.session.tally import Totals
+from cxfr_proxy.xmpp.attempt import FailedLogin
 
 if TYPE_CHECKING:
     from cxfr_proxy.relay.lookup import Lookup
@@ -195,10 +196,31 @@ class Service:
         session = relayed.session
         match event:
             case BoundTo(full_jid, resumed):
-                emit(_log, "bound", session=relayed.id, jid=full_jid, node=session.node, client=relayed.client_address)
+                emit(
+                    _log,
+                    "bound",
+                    session=relayed.id,
+                    jid=full_jid,
+                    node=session.node,
+                    client=relayed.client_address,
+                    port=relayed.client_port,
+                )
                 if session.node in self._cluster:
                     self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
                 self._place_right(relayed, led=resumed)
+            case FailedLogin(user, mechanism, condition):
+                # Whoever reads this by machine looks from the left: what the client wrote stands behind its address.
+                emit(
+                    _log,
+                    "login-failed",
+                    session=relayed.id,
+                    client=relayed.client_address,
+                    port=relayed.client_port,
+                    node=session.node,
+                    condition=str(condition),
+                    mechanism=mechanism,
+                    user=user,
+                )
             case LoginFailed(reason):
                 if session.node in self._cluster:
                     self._checks.login_failed(self._cluster.get(session.node), reason)
@@ -235,6 +257,9 @@ class Service:
                     node=session.node,
                     reason=str(reason),
                     condition=condition,
+                    client=relayed.client_address,
+                    port=relayed.client_port,
+                    seconds=round(trio.current_time() - relayed.opened, 3),
                     late=late or None,
                     undelivered=undelivered or None,
                 )

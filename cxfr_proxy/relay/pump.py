@@ -202,6 +202,7 @@ class Pump:
         *,
         session_id: int,
         client_address: str,
+        client_port: int | None,
         observer: Callable[[Relayed, Event], None],
         on_over: Callable[[Relayed], None],
     ) -> Relayed:
@@ -209,7 +210,7 @@ class Pump:
 
         ``session_id`` is no other session's.
         """
-        relayed = Relayed(self, session, session_id, client_address, observer, on_over)
+        relayed = Relayed(self, session, session_id, client_address, client_port, observer, on_over)
         self._sessions[session_id] = relayed
         relayed.legs = (Leg(relayed, Side.CLIENT, client), Leg(relayed, Side.NODE, node))
         for leg in relayed.legs:

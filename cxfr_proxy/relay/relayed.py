@@ -87,6 +87,7 @@ class Relayed:
         "_pump",
         "alarm",
         "client_address",
+        "client_port",
         "closing",
         "heard",
         "id",
@@ -102,12 +103,15 @@ class Relayed:
         session: Session,
         session_id: int,
         client_address: str,
+        client_port: int | None,
         observer: Callable[[Relayed, Event], None],
         on_over: Callable[[Relayed], None],
     ) -> None:
         self.id = session_id
         self.session = session
         self.client_address = client_address
+        self.client_port = client_port
+        """``None``: of a unix socket."""
         self.opened = self.heard = trio.current_time()
         self.legs: tuple[Leg, Leg]
         self.closing = False

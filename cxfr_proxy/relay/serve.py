@@ -294,7 +294,7 @@ class ClientServer:
         node: Node,
         client: Endpoint,
         node_end: Endpoint,
-        address: str,
+        client_peer: Peer | None,
         chosen: Chosen | None,
     ) -> None:
         """Begin a session. It takes over both ends and the count of its address, and is registered until it is over."""
@@ -312,7 +312,8 @@ class ClientServer:
             client.give_away(),
             node_end.give_away(),
             session_id=self._registry.new_id(),
-            client_address=address,
+            client_address=_address(client_peer),
+            client_port=client_peer[1] if client_peer is not None else None,
             observer=self._observer,
             on_over=self._on_over,
         )
@@ -355,6 +356,7 @@ class _Connection:
                 await self._run(partial(self._proceed, returned.unsent))
 
     async def _run(self, begin: Callable[[], Awaitable[_Begun | None]]) -> None:
+        begun = None
         try:
             begun = await self._open(begin)
             if begun is not None:
@@ -364,7 +366,14 @@ class _Connection:
             # That no node can be reached is not the client's doing, and the operator's to know.
             level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
             emit(
-                _log, "client-refused", level=level, client=self._address, condition=error.condition, reason=error.text
+                _log,
+                "client-refused",
+                level=level,
+                client=self._address,
+                port=self._client[1] if self._client is not None else None,
+                condition=error.condition,
+                reason=error.text,
+                user=begun.user if begun is not None else None,
             )
             if self._last_words is not None:
                 await self._part(self._last_words(error))
@@ -465,16 +474,15 @@ class _Connection:
     async def _relay(self, begun: _Begun) -> None:
         """Begin a session."""
         node, node_end = await self._reach(begun)
-        self._server.relay(begun.header, self._lane, node, self._endpoint, node_end, self._address, begun.chosen)
+        self._server.relay(begun.header, self._lane, node, self._endpoint, node_end, self._client, begun.chosen)
 
     async def _reach(self, begun: _Begun) -> tuple[Node, Endpoint]:
         """As :meth:`ClientServer.reach_node`; raises ``ClientError`` if the proxy stops meanwhile."""
-        login = begun.chosen.login if begun.chosen is not None else UNKNOWN
         server = self._server
         scope = server.begin_opening()
         try:
             with scope:
-                return await server.reach_node(begun.header, login, self._endpoint, self._client)
+                return await server.reach_node(begun.header, begun.login, self._endpoint, self._client)
         finally:
             server.end_opening(scope)
         raise _stopping()
@@ -494,6 +502,15 @@ class _Begun:
 
     header: StreamHeader
     chosen: Chosen | None
+
+    @property
+    def login(self) -> Login:
+        return self.chosen.login if self.chosen is not None else UNKNOWN
+
+    @property
+    def user(self) -> str | None:
+        """Who the client says it is, a bare JID; ``None``: it does not."""
+        return self.login.user or _hinted_user(self.header)
 
 
 def _stopping() -> ClientError:

@@ -150,6 +150,8 @@ class ClientSide(Moving):
             self._end(Upgrade())
             return
         self._pass_up(passage.forward)
+        if passage.failed is not None:
+            self._report(passage.failed)
         if passage.answer and self._features_due:
             # It asked before it was told anything; an answer in front of the header would be none.
             self._answer_due, passage.hold_client = passage.answer, True

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.xmpp.attempt import FailedLogin
 from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import Login
@@ -266,6 +267,7 @@ class Ended:
 
 Event = (
     BoundTo
+    | FailedLogin
     | Resumable
     | Shifted
     | NodeLost

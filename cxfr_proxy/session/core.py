@@ -40,6 +40,10 @@ from cxfr_proxy.xmpp.opening import Negotiation
 _ANY_DEPTH: Final = 2**31 - 1
 """From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""
 
+_GOES_ON: Final = frozenset((Reason.STARTTLS, Reason.REROUTED))
+"""Ends of a session whose client's connection, and login, another one takes up."""
+_CLIENTS: Final = frozenset((Reason.CLIENT_CLOSED, Reason.CLIENT_LOST, Reason.CLIENT_FAULT))
+
 INTRODUCTION: Final = 32
 """Elements of a bound client that are looked at for its capabilities. Its first presence has them as a rule, behind a
 few requests."""
@@ -400,5 +404,13 @@ class SessionCore:
         self._move(State.CLOSED)
         if not self._ended:
             self._ended = True
+            if self._reason not in _GOES_ON:
+                self._report_unfinished_login()
             self._report(Ended(self._reason, self._condition, self._late, self._undelivered))
         self._out.append(last)
+
+    def _report_unfinished_login(self) -> None:
+        by_client = self._reason in _CLIENTS
+        failed = self._negotiation.end_unfinished(self._condition or self._reason, by_client=by_client)
+        if failed is not None:
+            self._report(failed)

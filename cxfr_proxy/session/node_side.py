@@ -192,6 +192,8 @@ class NodeSide(ClientSide):
             self._on_node_error(passage.ends, passage)
             return
         self._pass_down(passage.forward)
+        if passage.failed is not None:
+            self._report(passage.failed)
         if self._features_due:
             self._features_due = False
             self._give_answer_due(passage)
@@ -234,7 +236,7 @@ class NodeSide(ClientSide):
         self._up.limit_elements(limits.max_element_up)
         self._down.limit_elements(None)
         self._down.max_held = limits.max_element_down
-        self._chosen = None
+        self._chosen = self._negotiation.attempt = None
         self._header_to_node = self._header_to_node.in_use
         if self._header_to_client is not None and self._header_of_node is not None:
             self._header_to_client = self._header_to_client.in_use

@@ -35,6 +35,7 @@ from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.session.tally import Tally, Totals, past_transfer
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.attempt import FailedLogin
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 RECENT_TRANSFERS: Final = 1000
@@ -59,6 +60,7 @@ class Relayed(Protocol):
     id: int
     session: Session
     client_address: str
+    client_port: int | None
     opened: float
 
     @property
@@ -352,6 +354,8 @@ class Registry:
                 self.support.learn(caps, knows_cxfr)
             case Forged():
                 counts.forged += 1
+            case FailedLogin(condition=condition):
+                self.totals.count_failed_login(condition)
             case Ended(reason, _, late, _):
                 self.totals.count_ended(reason)
                 self.totals.late += late

@@ -17,16 +17,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cxfr_proxy.latest import Latest
-from cxfr_proxy.session.commands import Outcome, Transferred
+from cxfr_proxy.session.commands import Outcome, Reason, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.support import name_of
+from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
 
 BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds. A client that knows the request has left within a round trip or two; one that never answers takes the
 timeouts, 10 and 5 seconds by default."""
 WORKER_DIED: Final = "worker-died"
 """Among the reasons for sessions' ends: who had them can't say it any more."""
+LOGIN_FAILURES: Final = frozenset(map(str, (*SaslCondition, *StreamCondition, *Reason)))
+OTHER_FAILURE: Final = "other"
 MAX_NODES: Final = 1000
 """Nodes that come and go under ever new names would be counted for ever; of more, those with the oldest last transfer
 are forgotten."""
@@ -34,7 +37,8 @@ are forgotten."""
 
 @dataclass(slots=True)
 class Totals:
-    """``ended``: sessions, by why. ``refused``: connections that never had one, likewise. ``late``: see
+    """``ended``: sessions, by why. ``refused``: connections that never had one, likewise. ``failed_logins``, too: by a
+    member of :data:`LOGIN_FAILURES`, or :data:`OTHER_FAILURE`. ``late``: see
     :class:`~.commands.Ended`. ``waited``: connections that found no room at first."""
 
     logins: int = 0
@@ -42,6 +46,7 @@ class Totals:
     waited: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    failed_logins: dict[str, int] = field(default_factory=dict)
 
     def include(self, other: Totals) -> None:
         self.logins += other.logins
@@ -51,12 +56,19 @@ class Totals:
             self.count_ended(reason, count)
         for reason, count in other.refused.items():
             self.count_refused(reason, count)
+        for reason, count in other.failed_logins.items():
+            self.count_failed_login(reason, count)
 
     def count_ended(self, reason: str, count: int = 1) -> None:
         self.ended[reason] = self.ended.get(reason, 0) + count
 
     def count_refused(self, reason: str, count: int = 1) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def count_failed_login(self, condition: str, count: int = 1) -> None:
+        """As :class:`~cxfr_proxy.xmpp.attempt.FailedLogin` has it, which may be any word of a node's."""
+        reason = condition if condition in LOGIN_FAILURES else OTHER_FAILURE
+        self.failed_logins[reason] = self.failed_logins.get(reason, 0) + count
 
 
 @dataclass(frozen=True, slots=True)

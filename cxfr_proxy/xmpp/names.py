@@ -74,6 +74,22 @@ class StreamCondition(StrEnum):
     UNSUPPORTED_VERSION = "unsupported-version"
 
 
+class SaslCondition(StrEnum):
+    """Defined SASL error conditions, RFC 6120 section 6.5."""
+
+    ABORTED = "aborted"
+    ACCOUNT_DISABLED = "account-disabled"
+    CREDENTIALS_EXPIRED = "credentials-expired"
+    ENCRYPTION_REQUIRED = "encryption-required"
+    INCORRECT_ENCODING = "incorrect-encoding"
+    INVALID_AUTHZID = "invalid-authzid"
+    INVALID_MECHANISM = "invalid-mechanism"
+    MALFORMED_REQUEST = "malformed-request"
+    MECHANISM_TOO_WEAK = "mechanism-too-weak"
+    NOT_AUTHORIZED = "not-authorized"
+    TEMPORARY_AUTH_FAILURE = "temporary-auth-failure"
+
+
 class StanzaCondition(StrEnum):
     """The defined stanza-error conditions (RFC 6120 section 8.3.3) that this proxy itself answers with."""
 

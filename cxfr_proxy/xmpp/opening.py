@@ -24,12 +24,13 @@ from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
 from cxfr_proxy.spellings import domain_key
-from cxfr_proxy.xmpp import authzid, features, introduction, names, stanza
+from cxfr_proxy.xmpp import attempt, authzid, features, introduction, names, stanza
+from cxfr_proxy.xmpp.attempt import Attempt, FailedLogin
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Lane, Piece
 from cxfr_proxy.xmpp.login import Login, read_login
-from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
 from cxfr_proxy.xmpp.stanza import Element
 from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
 
@@ -262,6 +263,8 @@ class Passage:
     """The ``<auth/>`` or ``<authenticate/>`` in ``forward``, where no exchange is under way with the node."""
     greets: bool = False
     """These are the node's stream features."""
+    failed: FailedLogin | None = None
+    """The login that has failed by this."""
 
 
 class Negotiation:
@@ -283,6 +286,7 @@ class Negotiation:
         "_offer_starttls",
         "_refusal",
         "agent",
+        "attempt",
         "full_jid",
         "inactive",
         "management",
@@ -305,6 +309,8 @@ class Negotiation:
         self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
+        self.attempt: Attempt | None = None
+        """The login under way; ``None`` before one, and once a resource is bound."""
         self.agent: str | None = None
         """What the client's software is, if it has said so while it logged in."""
         self.full_jid: str | None = None
@@ -329,11 +335,8 @@ class Negotiation:
                 if self.management.from_client(element, position):
                     data = stanza.serialize(element)
                 return self._on_auth(data, element, header, _SASL2_REFUSAL)
-            case names.SASL | names.SASL2 as namespace, "response" if self._authzid is not None:
-                fault = self._authzid.answered(element, header.to or "")
-                if fault is not None:
-                    self._refusal, data = fault.failure(namespace), authzid.abort(namespace)
-                return Passage(forward=data, hold_client=True)
+            case names.SASL | names.SASL2 as namespace, "response":
+                return self._on_response(data, element, header, namespace)
             case names.SASL | names.SASL2, _:
                 return Passage(forward=data, hold_client=True)
             case names.TLS, "starttls":
@@ -348,23 +351,52 @@ class Negotiation:
             case namespace, "compress" if namespace == _COMPRESSION:
                 return Passage(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
-                self._watch_iq_auth(element)
+                self._watch_iq_auth(element, header)
+                self._watch_bind(element)
         return Passage(forward=data)
 
     def _on_auth(self, data: bytes, element: Element, header: StreamHeader, refusal: bytes) -> Passage:
+        self.attempt = attempt.begun(element, header)
         # A mechanism that was stripped must not be reached by asking for it all the same: EXTERNAL, say, would ask the
         # node to judge the proxy's certificate as if it were the client's.
         if features.refusal(element.get("mechanism", "")) is not None:
-            return Passage(answer=refusal)
+            return Passage(answer=refusal, failed=self._fail(SaslCondition.INVALID_MECHANISM))
         if self._authzid is not None:
             fault = self._authzid.begun(element, header.to or "")
             if fault is not None:
-                return Passage(answer=fault.failure(etree.QName(element).namespace or ""))
+                answer = fault.failure(etree.QName(element).namespace or "")
+                return Passage(answer=answer, failed=self._fail(fault))
         begins = None if self._authenticating else element
         self._authenticating = True
         return Passage(forward=data, hold_client=True, begins=begins)
 
-    def _watch_iq_auth(self, iq: Element) -> None:
+    def _on_response(self, data: bytes, element: Element, header: StreamHeader, namespace: str) -> Passage:
+        if self.attempt is not None:
+            attempt.note_response(self.attempt, element, header)
+        fault = self._authzid.answered(element, header.to or "") if self._authzid is not None else None
+        if fault is not None:
+            self._refusal, data = fault.failure(namespace), authzid.abort(namespace)
+            if self.attempt is not None:
+                self.attempt.verdict = fault
+        return Passage(forward=data, hold_client=True)
+
+    def _fail(self, condition: str) -> FailedLogin | None:
+        """What has become of the login under way, which is over; ``None`` where there is none."""
+        failed = self.attempt.failed(condition) if self.attempt is not None else None
+        self.attempt = None
+        return failed
+
+    def end_unfinished(self, condition: str, *, by_client: bool) -> FailedLogin | None:
+        """The session ends: how the login under way failed; ``None`` where there is none. ``by_client``: it ends
+        because of the client, who need not go on once its password was found right."""
+        proved = self.attempt is not None and self.attempt.proved
+        return self._fail(condition) if not (proved and by_client) else None
+
+    def _watch_bind(self, iq: Element) -> None:
+        if self.attempt is not None and stanza.child(iq, names.BIND, "bind") is not None:
+            self.attempt.bind_id = iq.get("id")
+
+    def _watch_iq_auth(self, iq: Element, header: StreamHeader) -> None:
         query = stanza.child(iq, names.IQ_AUTH, "query")
         if query is None or iq.get("type") != "set":
             if self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
@@ -374,6 +406,7 @@ class Negotiation:
         resource = query.findtext(stanza.qualified(names.IQ_AUTH, "resource"))
         if user and resource:
             self._iq_auth = (iq.get("id"), user, resource)
+            self.attempt = attempt.begun_by_iq(user, header.to or "")
 
     # --- node to client
 
@@ -391,6 +424,7 @@ class Negotiation:
             case _, "error":  # whatever its namespace: there are clients that go by its name
                 return _stream_error(data, element)
             case names.SASL, "success":
+                self._prove()
                 return Passage(forward=data, hold_client=False, restart=True)
             case names.SASL2, "success":
                 return self._on_sasl2_success(data, element, position)
@@ -399,7 +433,8 @@ class Negotiation:
                     self._authzid.ended()
                 self._authenticating = False
                 refusal, self._refusal = self._refusal, b""
-                return Passage(forward=refusal or data, hold_client=False)
+                failed = self._fail(attempt.sasl_condition(element))
+                return Passage(forward=refusal or data, hold_client=False, failed=failed)
             case names.SASL | names.SASL2, local:
                 if local == "challenge" and self._features and features.has_downgrade_protection(element):
                     offered = stanza.parse(self._features, header.context)
@@ -411,8 +446,22 @@ class Negotiation:
                     passage.bound = self._resumed()
                 return passage
             case names.CLIENT, "iq" if self.full_jid is None:
-                return Passage(forward=data, bound=self._bound_by(element, domain))
+                failed = self._failed_by(element)
+                return Passage(forward=data, bound=self._bound_by(element, domain), failed=failed)
         return Passage(forward=data)
+
+    def _prove(self) -> None:
+        if self.attempt is not None:
+            self.attempt.proved = True
+
+    def _failed_by(self, iq: Element) -> FailedLogin | None:
+        """A login that this answer refuses: the whole of it (XEP-0078), or the resource, where another may be tried."""
+        if self.attempt is None or iq.get("type") != "error":
+            return None
+        if self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
+            return self._fail(attempt.stanza_condition(iq))
+        is_bind = self.attempt.bind_id is not None and iq.get("id") == self.attempt.bind_id
+        return self.attempt.failed(attempt.stanza_condition(iq)) if is_bind else None
 
     def _on_features(self, data: bytes, rewritten: _Rewritten) -> Passage:
         self.warnings = rewritten.warnings
@@ -424,6 +473,7 @@ class Negotiation:
         return Passage(forward=rewritten.data, greets=True)
 
     def _on_sasl2_success(self, data: bytes, element: Element, position: int) -> Passage:
+        self._prove()
         passage = self._on_stream_management(data, element, position)
         passage.hold_client = False
         jid = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))

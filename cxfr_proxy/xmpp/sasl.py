@@ -67,7 +67,11 @@ class Mechanism:
 
 def mechanism_of(element: Element) -> Mechanism | None:
     """Of an ``<auth/>`` or ``<authenticate/>``; ``None``: one that names nobody."""
-    name = element.get("mechanism", "").strip().upper()
+    return mechanism_named(element.get("mechanism", "").strip().upper())
+
+
+def mechanism_named(name: str) -> Mechanism | None:
+    """The row for a name in capitals; ``None`` as above."""
     return next((row for row in MECHANISMS if row.pattern.fullmatch(name)), None)
 
 

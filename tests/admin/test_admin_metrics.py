@@ -54,7 +54,9 @@ SNAPSHOT = Snapshot(
     ],
     drains=[DrainFigures("node1", Stage.AWAKE, 7, waits=True)],
     states={"bound": 5, "negotiating": 2},
-    totals=Totals(11, 12, 13, {"stalled": 14, "worker-died": 3}, {"remote-connection-failed": 15}),
+    totals=Totals(
+        11, 12, 13, {"stalled": 14, "worker-died": 3}, {"remote-connection-failed": 15}, {"not-authorized": 16}
+    ),
     tally=tally(),
     room=1000,
     rate=2.5,

@@ -39,6 +39,7 @@ class Need(StrEnum):
     NODE = "node"
     NPM = "npm"
     ETCD = "etcd"
+    FAIL2BAN = "fail2ban-regex"
 
 
 def require(*needs: Need) -> None:

@@ -188,6 +188,7 @@ class Told:
             *near,
             session_id=1,
             client_address="",
+            client_port=None,
             observer=lambda relayed, event: None,
             on_over=lambda relayed: None,
         )

@@ -124,6 +124,7 @@ class World:
             node,
             session_id=next(self._ids),
             client_address="127.0.0.1",
+            client_port=50000,
             observer=lambda relayed, event: None,
             on_over=self._over,
         )

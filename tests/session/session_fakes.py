@@ -22,6 +22,7 @@ class FakeRelayed:
         self.session: Session = self.script.session
         self.session.node = node
         self.client_address = "192.0.2.1"
+        self.client_port: int | None = 50000
         self.opened = 0.0
         self.last_active = -idle
         self.orders: list[Order] = []

@@ -54,8 +54,8 @@ def test_durations_fall_where_they_belong() -> None:
 
 
 def test_totals_are_summed_up() -> None:
-    one = Totals(logins=1, late=2, waited=3, ended={"stalled": 1}, refused={"host-unknown": 4})
-    other = Totals(logins=10, late=20, waited=30, ended={"stalled": 1, "stopped": 2}, refused={})
+    one = Totals(1, 2, 3, {"stalled": 1}, {"host-unknown": 4}, {"aborted": 5})
+    other = Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1})
     one.include(other)
-    assert one == Totals(11, 22, 33, {"stalled": 2, "stopped": 2}, {"host-unknown": 4})
-    assert other == Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}), "and only one changes"
+    assert one == Totals(11, 22, 33, {"stalled": 2, "stopped": 2}, {"host-unknown": 4}, {"aborted": 6, "other": 6})
+    assert other == Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1}), "only one changes"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.attempt import FailedLogin
 from cxfr_proxy.xmpp.authzid import AuthzidWatch
 from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.opening import Negotiation, Passage
@@ -166,7 +167,8 @@ def test_a_response_is_judged_as_well(namespace: str, begun: str) -> None:
     assert wrong == Passage(forward=f"<abort xmlns='{namespace}'/>".encode(), hold_client=True)
     said = down(subject, f"<failure xmlns='{namespace}'><aborted xmlns='{names.SASL}'/></failure>")
     refusal = f"<failure xmlns='{namespace}'><invalid-authzid xmlns='{names.SASL}'/></failure>"
-    assert said == Passage(forward=refusal.encode(), hold_client=False)
+    failed = FailedLogin("juliet@example.org", "PLAIN", "invalid-authzid")
+    assert said == Passage(forward=refusal.encode(), hold_client=False, failed=failed)
     # The client tries again, as whom it is.
     up(subject, begin)
     assert up(subject, response(JULIET, namespace)).forward == response(JULIET, namespace).encode()
