@@ -195,6 +195,8 @@ def plan(row: RowJson) -> str:
     targets = row.get("targets")
     rows = [target for target in targets if isinstance(target, dict)] if isinstance(targets, list) else []
     sentence = f"{_plain(row.get('node'))}: {_extent(row)}"
+    if stay_down := _number(row, "stay_down"):
+        sentence += f"\n{stay_down} of them use software that is known not to come back, however it is told to move"
     return f"{table(_TARGETS, rows)}\n{sentence}" if rows else sentence
 
 
@@ -209,7 +211,15 @@ def rebalance_plan(row: RowJson) -> str:
     """What a rebalance would come to."""
     moves = row.get("moves")
     rows = [move for move in moves if isinstance(move, dict)] if isinstance(moves, list) else []
-    return f"{table(_MOVES, rows)}\n{_extent(row)}" if rows else "everybody is where he belongs"
+    stay_down = _number(row, "stay_down")
+    left_alone = (
+        f"\n{stay_down} more would move, but use software that is known not to come back, and are left where they are"
+        if stay_down
+        else ""
+    )
+    if not rows:
+        return f"nobody would be moved{left_alone}" if left_alone else "everybody is where he belongs"
+    return f"{table(_MOVES, rows)}\n{_extent(row)}{left_alone}"
 
 
 def _extent(row: RowJson) -> str:

@@ -51,6 +51,8 @@ class DrainPlan:
     rate: float
     seconds: float
     """About; from the order on until all that can be moved were asked."""
+    stay_down: int = 0
+    """Of them: their clients are known not to come back, however they are told to move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class RebalancePlan:
     moves: list[PlannedMove]
     rate: float
     seconds: float
+    stay_down: int = 0
+    """None of them: they would be moved too, but are left alone since their clients are known not to come back."""
 
 
 Progress = DrainProgress | RestartProgress | RebalanceProgress

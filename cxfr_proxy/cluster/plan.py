@@ -18,7 +18,8 @@ from cxfr_proxy.cluster.placement import Placement
 @dataclass(frozen=True, slots=True)
 class Placed:
     """One session as a snapshot shows it. ``user`` is a bare JID, ``None`` where it is not known (yet); ``inactive``:
-    its client has said that nobody looks at it; ``domain`` is the one it asked for."""
+    its client has said that nobody looks at it; ``domain`` is the one it asked for. ``stays_down``: its client is known
+    not to come back once its stream has ended."""
 
     session_id: int
     user: str | None
@@ -26,6 +27,7 @@ class Placed:
     idle_seconds: float
     inactive: bool = False
     domain: str = ""
+    stays_down: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +38,24 @@ class Move:
     source: str
     target: str | None
     inactive: bool = False
+    stays_down: bool = False
 
 
 @dataclass(slots=True)
 class Forecast:
-    """What a plan comes to. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take."""
+    """What a plan comes to. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take,
+    ``stay_down`` those of them all whose clients are known not to come back."""
 
     sessions: int = 0
     inactive: int = 0
     unplaced: int = 0
     targets: dict[str, int] = field(default_factory=dict)
+    stay_down: int = 0
 
     def add(self, move: Move) -> None:
         self.sessions += 1
         self.inactive += move.inactive
+        self.stay_down += move.stays_down
         if move.target is None:
             self.unplaced += 1
         else:
@@ -59,6 +65,7 @@ class Forecast:
         """That of another process, for the same node."""
         self.sessions += other.sessions
         self.inactive += other.inactive
+        self.stay_down += other.stay_down
         self.unplaced += other.unplaced
         for target, sessions in other.targets.items():
             self.targets[target] = self.targets.get(target, 0) + sessions
@@ -105,4 +112,4 @@ def _moves(leaving: Iterable[Placed], source: str, placement: Placement, session
         target = ranked[0].name if ranked else None
         if target is not None:
             sessions[target] += 1
-        yield Move(session.session_id, source=session.node, target=target, inactive=session.inactive)
+        yield Move(session.session_id, session.node, target, session.inactive, session.stays_down)

@@ -15,6 +15,9 @@ overlap, the load is evened between any two nodes of one domain, directly.
 Where several processes serve, each plans for its own sessions. All know how many there are by node, so all find the
 same surplus; which part of it is whose follows from their order, and the parts add up (:class:`Part`).
 
+Of several that could go, those go first whose clients are known to come back. One whose client is not, and that would
+have to go, is in the plan, but is not moved: a place that is only better is worth no session.
+
 Nobody is moved off a node that isn't usable: those that leave are a drain's matter, one that is down is the checks',
 and one of weight 0 keeps whom it has. Who is placed by :attr:`~.placement.Policy.FIRST_AVAILABLE` stays where he is.
 """
@@ -55,23 +58,28 @@ class Part:
 
 @dataclass(slots=True)
 class Forecast:
-    """What a rebalance comes to: sessions by source and target."""
+    """What a rebalance comes to: sessions by source and target. ``stay_down`` are none of them: those that would be
+    moved, but are left alone since their clients are known not to come back."""
 
     moves: dict[str, dict[str, int]] = field(default_factory=dict)
     inactive: int = 0
+    stay_down: int = 0
 
     @property
     def sessions(self) -> int:
         return sum(sum(targets.values()) for targets in self.moves.values())
 
     def add(self, move: Move) -> None:
-        if move.target is not None:
+        if move.stays_down:
+            self.stay_down += 1
+        elif move.target is not None:
             self._count(move.source, move.target, 1)
             self.inactive += move.inactive
 
     def include(self, other: Forecast) -> None:
         """That of another process."""
         self.inactive += other.inactive
+        self.stay_down += other.stay_down
         for source, targets in other.moves.items():
             for target, sessions in targets.items():
                 self._count(source, target, sessions)
@@ -97,7 +105,7 @@ def plan_rebalance(
     where this is the only one. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all.
     Several processes together may stay below it, by less than one session each.
     """
-    sessions = order_of_leaving(snapshot)
+    sessions = sorted(order_of_leaving(snapshot), key=lambda session: session.stays_down)
     own = Counter(session.node for session in sessions)
     counts = dict(everywhere) if everywhere is not None else dict(own)
     parts = {
@@ -115,7 +123,9 @@ def plan_rebalance(
     allowed = {name: len(part.of(int(share * part.all / 100))) for name, part in parts.items()}
     for session in sessions:
         target = plan.targets.get(session.session_id)
-        if target is None or not allowed[session.node]:
+        if target is not None and session.stays_down:
+            yield Move(session.session_id, session.node, target, session.inactive, stays_down=True)
+        elif target is None or not allowed[session.node]:
             yield None
         else:
             allowed[session.node] -= 1
@@ -141,8 +151,9 @@ class _Plan:
         if home is not None:
             if home.name != session.node:
                 self.targets[session.session_id] = home.name
-                self._projected[home.name] += 1
-                self._sent[session.node, home.name] += 1
+                if not session.stays_down:
+                    self._projected[home.name] += 1
+                    self._sent[session.node, home.name] += 1
         elif self._placement.floats(user, session.domain):
             self._pool(session.domain).waiting[session.node].append(session.session_id)
 

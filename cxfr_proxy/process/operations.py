@@ -160,6 +160,7 @@ class ProxyOperations:
             targets=targets,
             rate=rate,
             seconds=plan.seconds(rate, grace=grace, deadline=deadline),
+            stay_down=plan.stay_down,
         )
 
     def abort(self, node: str) -> None:
@@ -256,7 +257,9 @@ class ProxyOperations:
             for target in self._cluster
             if (sessions := plan.moves.get(source.name, {}).get(target.name, 0))
         ]
-        return RebalancePlan(plan.sessions, plan.inactive, moves, rate, seconds=plan.sessions / rate)
+        return RebalancePlan(
+            plan.sessions, plan.inactive, moves, rate, seconds=plan.sessions / rate, stay_down=plan.stay_down
+        )
 
     def stop_rebalance(self) -> None:
         if not self._rebalances.stop():

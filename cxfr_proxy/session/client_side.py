@@ -197,8 +197,10 @@ class ClientSide(Moving):
                 self._knows_cxfr = transfer.accepted = True
                 self._learn(True)
             else:
-                self._knows_cxfr = False
-                self._learn(False)
+                self._refusal = introduction.words(answer.text)
+                if answer.unknown_to_it:
+                    self._knows_cxfr = False
+                    self._learn(False)
                 self._next_rung(Outcome.REFUSED)
         return True
 

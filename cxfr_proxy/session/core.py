@@ -111,6 +111,7 @@ class SessionCore:
         "_policy",
         "_pongs_due",
         "_reason",
+        "_refusal",
         "_settlement",
         "_tls",
         "_transfer",
@@ -179,6 +180,7 @@ class SessionCore:
         self._pongs_due = 0
         self._knows_cxfr: bool | None = None  # what it has shown itself
         self._caps: str | None = None
+        self._refusal: str | None = None  # the words in which it has refused a request
         self._looks_left = INTRODUCTION
         self._reason = Reason.STOPPED
         self._condition: str | None = None
@@ -204,7 +206,7 @@ class SessionCore:
     def software(self) -> Software:
         """What the client has said about itself so far."""
         resource = (self.full_jid or "").partition("/")[2]
-        return Software(self._caps, resource or None, self._negotiation.agent)
+        return Software(self._caps, resource or None, self._negotiation.agent, self._refusal)
 
     @property
     def tls(self) -> bool:
@@ -231,6 +233,11 @@ class SessionCore:
     def inactive(self) -> bool:
         """The client has said that nobody looks at it (XEP-0352)."""
         return self._negotiation.inactive
+
+    @property
+    def stays_down(self) -> bool:
+        """The client is known not to come back once its stream has ended: only what forces it moves it."""
+        return self._policy.support.stays_down(self.software, self._domain, self._knows_cxfr)
 
     @property
     def rung(self) -> Rung | None:

@@ -46,6 +46,7 @@ class Trigger(StrEnum):
 
 
 _PLACING: Final = frozenset((Trigger.WRONG_NODE, Trigger.REBALANCE, Trigger.MOVE))
+_UNFORCED: Final = frozenset((Trigger.WRONG_NODE, Trigger.REBALANCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class Order:
     node_dead: bool = False
 
     @property
+    def forced(self) -> bool:
+        """Somebody wants it, or the client would lose its session where it is; else it could as well stay."""
+        return self.trigger not in _UNFORCED
+
+    @property
     def place(self) -> str | None:
         """The one node that the client is to be on, although it could stay where it is; ``None``: there is none."""
         return self.target if self.trigger in _PLACING else None
@@ -77,6 +83,7 @@ class Traits:
 
     ``resumable``: by XEP-0198. ``knows_cxfr``: ``None`` where nothing is known. ``preferred``: the ways to
     end its stream that its software takes better than the usual ones; ``CUT`` among them even if it can't resume.
+    ``redirected_home``: told ``SEE_OTHER_HOST`` with its own domain and never with another address.
     """
 
     tls: bool
@@ -84,6 +91,7 @@ class Traits:
     full_jid_known: bool
     knows_cxfr: bool | None
     preferred: tuple[Rung, ...] = ()
+    redirected_home: bool = False
 
 
 _USUAL: Final = (Rung.CUT, Rung.SEE_OTHER_HOST, Rung.RESET)
@@ -106,6 +114,6 @@ def _can_be(rung: Rung, traits: Traits, order: Order) -> bool:
     if rung is Rung.CUT:
         return traits.resumable or rung in traits.preferred
     if rung is Rung.SEE_OTHER_HOST:
-        # Only TLS streams are redirected: in plaintext anybody on the way could have written the error.
-        return order.server is not None and traits.tls
+        # Only TLS streams are sent elsewhere: in plaintext anybody on the way could have written the error.
+        return traits.redirected_home or (order.server is not None and traits.tls)
     return True

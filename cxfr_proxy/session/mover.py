@@ -15,7 +15,8 @@ next stage, and when its client becomes active. One whose node is gone can't sta
 what there is then.
 
 A session that sits on the wrong node stays there if by its turn it is the right one, if the node is being emptied or
-down (which is another's matter), or if its client was moved already (:mod:`.loop_guard`).
+down (which is another's matter), if its client was moved already (:mod:`.loop_guard`), or if that is known not to come
+back (:mod:`.support`): a place that is only better is worth no session.
 """
 
 from __future__ import annotations
@@ -344,7 +345,7 @@ class Mover:
     def _may_be_placed(self, relayed: Relayed) -> bool:
         session = relayed.session
         stays = self._everybody is None and session.node in self._cluster and self._cluster.get(session.node).usable
-        movable = session.state is State.BOUND and not session.node_lost
+        movable = session.state is State.BOUND and not session.node_lost and not session.stays_down
         moved = relayed.id in self._announced or self._registry.moved_lately(relayed.id, self._clock())
         return stays and movable and not moved
 

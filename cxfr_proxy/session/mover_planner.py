@@ -24,7 +24,8 @@ LOOKED_AT_A_TIME: Final = 100
 async def planned_moves(
     registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
 ) -> list[Move]:
-    """What a rebalance comes to for this process's sessions, in the order of leaving."""
+    """What a rebalance comes to for this process's sessions, in the order of leaving, with those that would move but
+    are left alone since their clients would stay down."""
     plan = plan_rebalance(
         registry.snapshot(trio.current_time()),
         cluster,
@@ -101,9 +102,10 @@ class Planner:
             order = self._order
             if order is None:
                 continue
-            moves = await planned_moves(self._registry, self._cluster, self._placement, order.max_share)
+            planned = await planned_moves(self._registry, self._cluster, self._placement, order.max_share)
             if order != self._order:
                 continue  # there is another one by now
+            moves = [move for move in planned if not move.stays_down]
             for move in moves:
                 self._queues.put(Waiting(move.session_id, Urgency.REBALANCED, Trigger.REBALANCE, move.target))
             self._planned = len(moves)

@@ -10,6 +10,7 @@ from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.settling import Settling
 from cxfr_proxy.session.state import State, Transfer
+from cxfr_proxy.session.support import habit_of
 from cxfr_proxy.xmpp import connection_transfer
 from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -28,12 +29,14 @@ class Moving(Settling):
         transfer = self._transfer
         assert transfer is not None
         support, software = self._policy.support, self.software
+        habit = habit_of(software)
         traits = Traits(
             tls=self._tls,
             resumable=self._negotiation.management.resumable,
             full_jid_known=self.full_jid is not None,
             knows_cxfr=support.knows_cxfr(software, self._domain, self._knows_cxfr),
-            preferred=support.rungs(software),
+            preferred=habit.rungs if habit is not None else (),
+            redirected_home=habit is not None and habit.redirected_home,
         )
         tried = [rung for rung, _ in transfer.tried]
         transfer.rung = next_rung(traits, transfer.order, tried, try_unknown=self._policy.try_unknown)
@@ -46,8 +49,9 @@ class Moving(Settling):
             case Rung.CUT:
                 self._cut()
             case Rung.SEE_OTHER_HOST:
-                address = str(transfer.order.server)
-                self._report(Redirected())
+                address = self._domain if traits.redirected_home else str(transfer.order.server)
+                if not traits.redirected_home:
+                    self._report(Redirected())
                 self._settle_and_close(Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
             case Rung.RESET:
                 self._settle_and_close(Farewell(StreamCondition.RESET, "reconnect"))
@@ -90,7 +94,7 @@ class Moving(Settling):
         transfer = self._transfer
         assert transfer is not None
         self._iq_due = None
-        if transfer.recalled:
+        if transfer.recalled or (self.stays_down and not transfer.order.forced):
             self._stay(outcome)
             return
         transfer.tried.append((transfer.rung, outcome))

@@ -210,6 +210,7 @@ class Registry:
                 now - relayed.last_active,
                 relayed.session.inactive,
                 relayed.session.domain,
+                relayed.session.stays_down,
             )
             for relayed in self._live.values()
         ]

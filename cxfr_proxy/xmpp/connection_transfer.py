@@ -11,7 +11,8 @@ so these are ours, and this module is where they are written down:
   wants it. The listings have no id and a bare JID; ``parse(..., strict=False)`` is for them.
 * The *reply* is the IQ result or error that any IQ gets. It is recognised by its id, never by what is in it: clients
   send the payload back, and many answer with an error because they never heard of this protocol.
-* *Support* is announced as the disco#info feature ``urn:xmpp:cxfr``.
+* *Support* is announced as the disco#info feature ``urn:xmpp:cxfr``. A server asks for features once per capabilities
+  hash, ever, so who comes later would never see it: a client says it in its presence as well, by :data:`CAPS_MARK`.
 * *Forgery*: a request that comes from anybody but the proxy would let a stranger send a user where he likes.
   :func:`is_transfer` finds it, and errs on the side of finding. An answer can be forged as well, by somebody who made
   the client answer *him*: besides the id, :func:`fits` looks at who it is from and for.
@@ -43,6 +44,10 @@ from cxfr_proxy.xmpp.stanza import Element, child, qualified
 
 ID_PREFIX: Final = f"{names.CXFR}:"
 """What the id of every injected IQ begins with; see the theory above."""
+
+CAPS_MARK: Final = "+xep-0051"
+"""At the end of a capabilities node (XEP-0115), and so in every first presence: this client understands requests. It
+does not hold ``urn:xmpp:cxfr``, or every contact's presence would be flagged on its way down."""
 
 _ANY_OF_OURS: Final = qualified(names.CXFR, "*")
 _XML_SPACE: Final = " \t\r\n"
@@ -336,12 +341,23 @@ class Answer:
     """What a client said to a request.
 
     ``condition`` is the stanza error's defined condition (RFC 6120 section 8.3.3), ``None`` where the client accepted
-    or named none. Which one it is makes no difference to the proxy: any error means no.
+    or named none; ``text`` likewise is the error's own. Any error means no, this time.
     """
 
     id: str
     accepted: bool
     condition: str | None
+    text: str | None = None
+
+    @property
+    def unknown_to_it(self) -> bool:
+        """Whether it says that requests like this mean nothing to it. Who refuses for another reason, such as having
+        been moved too often, knows them."""
+        return self.condition in _NEVER_HEARD_OF_IT
+
+
+_NEVER_HEARD_OF_IT: Final = frozenset(("service-unavailable", "feature-not-implemented"))
+"""RFC 6120 section 8.4 has the one, and many libraries say the other."""
 
 
 def answer(stanza: Element) -> Answer | None:
@@ -354,16 +370,13 @@ def answer(stanza: Element) -> Answer | None:
         return None
     if iq_type == "result":
         return Answer(iq_id, accepted=True, condition=None)
-    return Answer(iq_id, accepted=False, condition=_condition(stanza))
-
-
-def _condition(stanza: Element) -> str | None:
-    for error in stanza.iterchildren("{*}error"):
-        for part in error.iterchildren(qualified(names.STANZA_ERRORS, "*")):
-            local = etree.QName(part).localname
-            if local != "text":
-                return local
-    return None
+    parts = {
+        etree.QName(part).localname: part.text
+        for error in stanza.iterchildren("{*}error")
+        for part in error.iterchildren(qualified(names.STANZA_ERRORS, "*"))
+    }
+    text = parts.pop("text", None)
+    return Answer(iq_id, accepted=False, condition=next(iter(parts), None), text=text)
 
 
 def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a client says about itself in passing: its capabilities (XEP-0115), its user agent (XEP-0388).
+"""What a client says about itself in passing: its capabilities (XEP-0115), its user agent (XEP-0388), its usual words.
 
 Hearsay, kept short: :data:`LONGEST` characters of each name. Many clients say the same, so it is one object for all.
 """
@@ -30,5 +30,9 @@ def caps(presence: Element) -> str | None:
 def agent(authenticate: Element) -> str | None:
     """The software of a SASL2 user agent (XEP-0388 section 2.3.1), which clients needn't tell."""
     said = stanza.child(authenticate, names.SASL2, "user-agent")
-    software = said.findtext(stanza.qualified(names.SASL2, "software")) if said is not None else None
-    return sys.intern(software[:LONGEST]) if software else None
+    return words(said.findtext(stanza.qualified(names.SASL2, "software")) if said is not None else None)
+
+
+def words(said: str | None) -> str | None:
+    """What many clients say alike; ``None`` for nothing."""
+    return sys.intern(said[:LONGEST]) if said else None

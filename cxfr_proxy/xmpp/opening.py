@@ -353,6 +353,8 @@ class Negotiation:
             case names.CLIENT, "iq":
                 self._watch_iq_auth(element, header)
                 self._watch_bind(element)
+            case names.CLIENT, "resume" if self.full_jid is None:
+                return Passage(answer=_RESUMPTION_REFUSAL)
         return Passage(forward=data)
 
     def _on_auth(self, data: bytes, element: Element, header: StreamHeader, refusal: bytes) -> Passage:
@@ -550,6 +552,11 @@ def _stream_error(data: bytes, error: Element) -> Passage:
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()
 _SASL2_REFUSAL: Final = f"<failure xmlns='{names.SASL2}'><invalid-mechanism xmlns='{names.SASL}'/></failure>".encode()
+_RESUMPTION_REFUSAL: Final = (
+    f"<failed xmlns='{names.SM}'><item-not-found xmlns='{names.STANZA_ERRORS}'/></failed>".encode()
+)
+"""To a request to resume (XEP-0198) that stands in ``jabber:client``, as QXmpp 1.4 writes it when it was cut. Nodes
+take it for no request at all, and the client waits for ever; told that there is nothing to resume, it binds anew."""
 _COMPRESSION_REFUSAL: Final = f"<failure xmlns='{_COMPRESSION}'><setup-failed/></failure>".encode()
 
 

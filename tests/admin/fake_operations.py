@@ -60,6 +60,7 @@ class FakeOperations:
     planned_moves: list[PlannedMove] = field(
         default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
     )
+    stay_down: int = 0
     interrupt: bool = False
     """Send this process the Ctrl-C of an operator once the script is through."""
     draining: set[str] = field(default_factory=set)
@@ -87,7 +88,7 @@ class FakeOperations:
         self._check(node)
         self.calls.append(("plan", node, grace, deadline, rate))
         targets = [PlannedTarget("node2", 1190), PlannedTarget(None, 10)]
-        return DrainPlan("node1", 1200, 700, targets, rate=50.0, seconds=72.5)
+        return DrainPlan("node1", 1200, 700, targets, rate=50.0, seconds=72.5, stay_down=self.stay_down)
 
     def abort(self, node: str) -> None:
         self._check(node)
@@ -121,7 +122,7 @@ class FakeOperations:
 
     async def plan_rebalance(self, *, rate: float | None, max_share: float | None) -> RebalancePlan:
         self.calls.append(("plan-rebalance", rate, max_share))
-        return RebalancePlan(300, 40, self.planned_moves, rate=50.0, seconds=6.0)
+        return RebalancePlan(300, 40, self.planned_moves, rate=50.0, seconds=6.0, stay_down=self.stay_down)
 
     def stop_rebalance(self) -> None:
         self.calls.append(("stop-rebalance",))

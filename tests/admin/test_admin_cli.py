@@ -132,7 +132,10 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "targets": [{"node": "node2", "sessions": 1190}, {"node": None, "sessions": 10}],
         "rate": 50.0,
         "seconds": 72.5,
+        "stay_down": 0,
     }
+    run(path, "drain", "node1", "--plan", fake=FakeOperations(stay_down=3))
+    assert "\n3 of them use software that is known not to come back" in capsys.readouterr().out
     assert run(path, "abort", "node1", fake=fake) == 0
     assert fake.calls[-1] == ("abort", "node1")
     assert "the drain of node1 is stopped" in capsys.readouterr().out
@@ -364,6 +367,10 @@ def test_a_rebalance_is_planned(path: Path, capsys: pytest.CaptureFixture[str]) 
     ]
     run(path, "rebalance", "--plan", fake=FakeOperations(planned_moves=[]))
     assert capsys.readouterr().out == "everybody is where he belongs\n"
+    run(path, "rebalance", "--plan", fake=FakeOperations(stay_down=3))
+    assert "\n3 more would move, but use software that is known not to come back" in capsys.readouterr().out
+    run(path, "rebalance", "--plan", fake=FakeOperations(planned_moves=[], stay_down=3))
+    assert capsys.readouterr().out.startswith("nobody would be moved\n3 more would move, but")
 
 
 def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,10 @@ def test_the_inactive_go_last() -> None:
 def test_what_a_plan_comes_to() -> None:
     """In parts, as several processes have them, or at once."""
     cluster = cluster_of(a=1, b=1, c=1)
-    snapshot = [Placed(number, f"user{number}@h", "a", 0.0, number % 3 == 0) for number in range(30)]
+    snapshot = [
+        Placed(number, f"user{number}@h", "a", 0.0, number % 3 == 0, stays_down=number % 10 == 0)
+        for number in range(30)
+    ]
     whole, total = Forecast(), Forecast()
     for move in plan_drain(snapshot, "a", cluster):
         whole.add(move)
@@ -105,11 +108,12 @@ def test_what_a_plan_comes_to() -> None:
         total.include(forecast)
     assert total == whole
     assert (whole.sessions, whole.inactive, whole.unplaced, sum(whole.targets.values())) == (30, 10, 0, 30)
+    assert whole.stay_down == 3, "and they leave with the others"
     assert whole.targets.keys() == {"b", "c"}
     nowhere = Forecast()
     for move in plan_drain(snapshot, "a", cluster_of(a=1)):
         nowhere.add(move)
-    assert nowhere == Forecast(sessions=30, inactive=10, unplaced=30)
+    assert nowhere == Forecast(sessions=30, inactive=10, unplaced=30, stay_down=3)
 
 
 @pytest.mark.parametrize(

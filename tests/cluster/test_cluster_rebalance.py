@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,36 @@ def test_longest_idle_first_and_inactive_last() -> None:
     placement = Placement(cluster, assigned=lambda user: "a")
     plan = [move for move in plan_rebalance(snapshot, cluster, placement) if move is not None]
     assert plan == [Move(3, "b", "a"), Move(1, "b", "a"), Move(2, "b", "a", inactive=True)]
+
+
+def test_who_would_stay_down_is_counted_and_not_moved() -> None:
+    """Nor does anybody count as where he does not go: there is room for one more on the node."""
+    cluster = cluster_of(a=1, b=1)
+    cluster.get("a").spec = NodeSpec("a", Address("h", 5222), max_sessions=1)
+    placement = Placement(cluster, assigned=lambda user: "a")
+    snapshot = [
+        Placed(1, "u1@h", "b", 99.0, domain="h", stays_down=True),
+        Placed(2, "u2@h", "b", 9.0, domain="h"),
+        Placed(3, "u3@h", "b", 1.0, domain="h", stays_down=True),
+    ]
+    for order in itertools.permutations(snapshot):
+        plan = [move for move in plan_rebalance(order, cluster, placement) if move is not None]
+        assert [move for move in plan if not move.stays_down] == [Move(2, "b", "a")]
+    forecast = Forecast()
+    for move in (Move(1, "b", "a", stays_down=True), Move(2, "b", "a")):
+        forecast.add(move)
+    forecast.include(forecast)
+    assert (forecast.sessions, forecast.stay_down, forecast.moves) == (2, 2, {"b": {"a": 2}})
+
+
+@pytest.mark.parametrize("staying_down", range(13))
+def test_the_load_is_evened_by_those_who_come_back(staying_down: int) -> None:
+    """Twelve on one of two nodes: six have to go, and whoever is not among them for want of others is left alone."""
+    snapshot = [replace(each, stays_down=each.session_id <= staying_down) for each in sessions_on({"a": 12})]
+    plan = moves(snapshot, cluster_of(a=1, b=1), LEAST)
+    assert len(plan) == 6
+    assert sum(move.stays_down for move in plan) == max(0, staying_down - 6)
+    assert all(move.stays_down == (move.session_id <= staying_down) for move in plan)
 
 
 @pytest.mark.parametrize("state", ["drain", "down", "weight", "gone"])

@@ -179,6 +179,7 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
                 "moves": expected,
                 "rate": 10.0,
                 "seconds": pytest.approx(len(wrong) / 10),
+                "stay_down": 0,
             }
             there = Counter(home(user, "a", "b", "c") for user in users)
             few = json.loads(

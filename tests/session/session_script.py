@@ -129,6 +129,14 @@ def answer(kind: str = "result", number: int = 1, *, to: str = "example.org", pa
     return f"<iq type='{kind}' id='urn:xmpp:cxfr:t{number}' to='{to}'>{payload}</iq>"
 
 
+def refusal(condition: str = "feature-not-implemented", kind: str = "cancel", number: int = 1, text: str = "") -> str:
+    """An answer by whoever never heard of requests, unless ``condition`` says otherwise."""
+    namespace = "urn:ietf:params:xml:ns:xmpp-stanzas"
+    said = f"<text xmlns='{namespace}'>{text}</text>" if text else ""
+    error = f"<error type='{kind}'><{condition} xmlns='{namespace}'/>{said}</error>"
+    return answer("error", number, payload=error)
+
+
 class Script:
     """One performance. ``now`` starts at 100 seconds. Not started sessions are started by the constructor."""
 

@@ -20,6 +20,7 @@ KNOWS = replace(TLS, knows_cxfr=True)
 REFUSES = replace(TLS, knows_cxfr=False)
 NAMELESS = replace(KNOWS, full_jid_known=False)
 SLIXMPP = replace(REFUSES, preferred=(Rung.SEE_OTHER_HOST,))
+SENT_HOME = replace(SLIXMPP, redirected_home=True)
 QXMPP = replace(REFUSES, preferred=(Rung.CUT,))
 ORDER = Order(Trigger.DRAIN, "node2", SERVER)
 ALONE = Order(Trigger.DRAIN, "node2", SERVER, resumes=False)
@@ -53,6 +54,11 @@ C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
         (replace(SLIXMPP, resumable=True), ALONE_NO_ADDRESS, True, [Rung.CUT]),
         (replace(SLIXMPP, resumable=True, tls=False), ALONE, True, [Rung.CUT]),
         (replace(SLIXMPP, knows_cxfr=True), ORDER, True, [C, S, R]),
+        (SENT_HOME, NO_ADDRESS, True, [S, R]),
+        (replace(SENT_HOME, tls=False), ORDER, True, [S, R]),
+        (replace(SENT_HOME, resumable=True), ALONE_NO_ADDRESS, True, [S, Rung.CUT]),
+        (replace(SENT_HOME, resumable=True), ORDER, True, [Rung.CUT]),
+        (replace(SENT_HOME, knows_cxfr=None), ORDER, True, [C, S, R]),
         (QXMPP, ORDER, True, [Rung.CUT]),
         (QXMPP, NO_ADDRESS, True, [Rung.CUT]),
         (replace(QXMPP, knows_cxfr=True), ORDER, True, [C, Rung.CUT]),

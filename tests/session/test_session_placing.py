@@ -77,6 +77,26 @@ async def test_who_logs_in_on_a_wrong_node_is_sent_home(autojump_clock: MockCloc
         assert servers == {"b": Server("b.example.org", None), "c": None}
 
 
+def uses_mcabber(session: HouseSession) -> None:
+    session.session._caps = "http://mcabber.com/caps#v="
+
+
+async def test_who_would_stay_down_is_not_sent_home(autojump_clock: MockClock) -> None:
+    """Nor by a rebalance; by the operator's word, and by a drain, yes."""
+    async with working(House(THREE)) as house:
+        _, wrong = split(house, "a", 30)
+        for session in wrong:
+            uses_mcabber(session)
+            house.mover.look_at(session)
+        house.mover.follow_rebalance(Rebalancing(1))
+        await trio.sleep(60)
+        assert not house.orders
+        assert house.mover.rebalance_counts().planned == house.mover.rebalance_counts().left == 0
+        for session in wrong:
+            assert house.mover.move(session.session.full_jid or "", home_of(house, session)) == 1
+        assert len(house.orders) == len(wrong)
+
+
 @pytest.mark.parametrize("policy", [Policy.LEAST_SESSIONS, Policy.FIRST_AVAILABLE])
 async def test_where_nobody_has_a_home_nobody_is_wrong(policy: Policy, autojump_clock: MockClock) -> None:
     async with working(House(THREE, Policies(policy))) as house:

@@ -18,6 +18,7 @@ from session_script import (
     Script,
     answer,
     iq,
+    refusal,
 )
 
 from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
@@ -108,7 +109,7 @@ def test_an_order_that_hurries_counts() -> None:
 
 def test_the_next_order_begins_over() -> None:
     recalled().tick().order().client_gets(iq(2))
-    s = recalled().client(answer("error")).order().node_gets(END).node(END).client_gets(SEE_OTHER_HOST, END)
+    s = recalled().client(refusal()).order().node_gets(END).node(END).client_gets(SEE_OTHER_HOST, END)
     s.expect(s.events.count(Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=True)) == 1, "a transfer of its own")
 
 

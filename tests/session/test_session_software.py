@@ -20,12 +20,13 @@ from session_script import (
     Script,
     answer,
     iq,
+    refusal,
 )
 
 from cxfr_proxy.kinds import CLIENTS
 from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
 from cxfr_proxy.session.core import INTRODUCTION
-from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.state import State
 from cxfr_proxy.session.support import SILENCES, SILENCES_BEHIND_YES, Software, Support
 
@@ -34,6 +35,7 @@ SLIXMPP = "http://slixmpp.com/ver/1.8.5#v="
 QXMPP = "https://github.com/qxmpp-project/qxmpp#v="
 ASKED = Asked(Rung.CXFR, ELSEWHERE, first=True)
 BEHIND_IT = replace(ELSEWHERE, resumes=False)
+SEE_OWN_DOMAIN = SEE_OTHER_HOST.replace("node2.example.org:5222", "example.org")
 PRESENCE = "<presence><show>away</show></presence>"
 
 
@@ -135,12 +137,33 @@ def test_an_answer_is_learned_for_all_of_the_kind() -> None:
     s = met().order().reports(ASKED)
     s.client(answer()).reports(Redirected(), Learned(CAPS, True))
     s = met().order().reports(ASKED)
-    s.client(answer("error")).reports(
+    s.client(refusal()).reports(
         Learned(CAPS, False),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.REFUSED),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
         Redirected(),
     )
+
+
+def test_both_ways_of_never_having_heard_of_it_are_learned() -> None:
+    for condition in ("service-unavailable", "feature-not-implemented"):
+        assert met().order().client(refusal(condition)).reported(Learned) == Learned(CAPS, False)
+
+
+@pytest.mark.parametrize(
+    ("condition", "kind"),
+    [
+        ("resource-constraint", "wait"),
+        ("unexpected-request", "wait"),
+        ("not-acceptable", "modify"),
+        ("not-allowed", "auth"),
+    ],
+)
+def test_who_refuses_this_request_alone_is_asked_the_next_time(condition: str, kind: str) -> None:
+    """And so are all others of its kind: the plugin, say, after five moves in a row."""
+    s = met().order().recall().client(refusal(condition, kind)).is_in(State.BOUND)
+    s.expect(not any(isinstance(event, Learned) for event in s.events), "nothing to be learned")
+    s.forget().order().client_gets(iq(2))
 
 
 @pytest.mark.parametrize("knows_cxfr", [None, True])
@@ -197,7 +220,7 @@ def test_what_is_known_is_not_told_again() -> None:
 
 
 def test_nothing_is_learned_of_who_has_not_said_what_he_is() -> None:
-    s = Script().bind().order().client(answer("error"))
+    s = Script().bind().order().client(refusal())
     s.expect(not any(isinstance(event, Learned) for event in s.events), "nothing to be learned")
 
 
@@ -239,16 +262,51 @@ def test_the_operators_lists() -> None:
     assert rung_of(met(denied).client(disco(CAPS)).order()) is Rung.SEE_OTHER_HOST
 
 
-def test_slixmpp_is_redirected_rather_than_cut() -> None:
+def test_slixmpp_is_redirected_to_its_own_domain() -> None:
+    """Which is no redirect to remember: it comes back to where it was."""
     s = met(caps=SLIXMPP, sm=True).order(BEHIND_IT).node_gets("<r xmlns='urn:xmpp:sm:3'/>", END)
-    s.node(END).client_gets(SEE_OTHER_HOST, END)
+    s.node(END).client_gets(SEE_OWN_DOMAIN, END)
+    s.expect(Redirected() not in s.events, "no redirect")
     assert rung_of(met(caps=SLIXMPP, sm=True).order()) is Rung.CUT  # it can be resumed over there
-    assert rung_of(met(caps=SLIXMPP, sm=True).order(Order(Trigger.DRAIN, "node2", resumes=False))) is Rung.CUT
+    for tls in (True, False):
+        s = Script(tls=tls).bind().client(presence(SLIXMPP)).forget()
+        s.order(replace(HURRIED, server=None)).node(END).client_gets(SEE_OWN_DOMAIN, END)
+
+
+def test_slixmpp_is_known_by_its_refusal() -> None:
+    """Before it has said what it is, or if it never does."""
+    s = Script().bind().order(replace(ELSEWHERE, server=None)).forget()
+    s.client(refusal(text="No handlers registered for this request.")).node(END).client_gets(SEE_OWN_DOMAIN, END)
+    s = Script().bind().order(replace(ELSEWHERE, server=None)).forget()
+    s.client(refusal(text="What?")).node(END)
+    assert b"<reset" in s.sent[Side.CLIENT]
+
+
+@pytest.mark.parametrize("trigger", [Trigger.WRONG_NODE, Trigger.REBALANCE, Trigger.DRAIN, Trigger.MOVE])
+def test_who_would_stay_down_and_says_no_stays_where_nothing_forces_it(trigger: Trigger) -> None:
+    """What it is has come out while it was asked."""
+    order = replace(ELSEWHERE, trigger=trigger)
+    s = Script().bind().order(order).client(presence("http://mcabber.com/caps#v=")).client(refusal())
+    if order.forced:
+        s.is_in(State.TRANSFERRING)
+    else:
+        s.is_in(State.BOUND)
+        assert list(s.reported(Transferred).tried) == [(Rung.CXFR, Outcome.REFUSED)]
+
+
+def test_a_mark_in_the_capabilities_says_that_it_knows() -> None:
+    """Without any answer that this proxy has seen, or with one of others that don't."""
+    marked = "http://slixmpp.com/ver/1.17.0+xep-0051#v="
+    assert rung_of(met(caps=marked, sm=True).order()) is Rung.CXFR
+    assert rung_of(met(caps=marked.replace("+", "-"), sm=True).order()) is Rung.CUT
+    learned = Support()
+    learned.learn(marked, False)
+    assert rung_of(met(learned, caps=marked, sm=True).order()) is Rung.CUT
 
 
 def test_qxmpp_is_cut_although_it_cannot_resume() -> None:
     """Behind all that its node still has for it; what it says meanwhile is answered."""
-    s = met(caps=QXMPP).order().node_gets(END).client_gets()
+    s = met(caps=QXMPP).order(HURRIED).node_gets(END).client_gets()
     s.node(HELLO, END).client_gets(HELLO).output_ended(Side.CLIENT, Side.NODE).is_in(State.CLOSING)
     s.client_ends().node_ends().is_over()
     assert list(s.reported(Transferred).tried) == [(Rung.CUT, Outcome.MOVED)]

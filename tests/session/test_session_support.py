@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cxfr_proxy.kinds import CLIENTS, ClientMatch, Trait
@@ -17,6 +19,7 @@ SENT = {
     "Profanity": Software("https://profanity-im.github.io#abc=", "profanity.Ab1z"),
     "QXmpp": Software("https://github.com/qxmpp-project/qxmpp#abc=", "QXmpp"),
     "mcabber": Software("http://mcabber.com/caps#abc=", "mcabber.00c4f0a2"),
+    "go-sendxmpp": Software(resource="go-sendxmpp.5f0c2a1b"),
     "Converse": Software("https://conversejs.org#abc=", "converse.js-29140752"),
 }
 """By the table's name, what such a client says about itself."""
@@ -34,7 +37,27 @@ def test_each_row_is_of_one_software(habit: support_module.Habit) -> None:
     software = SENT[habit.name]
     assert [row.name for row in MEASURED if row.fits(software)] == [habit.name]
     assert name_of(software) == habit.name
-    assert asks(Support(), software) is False
+    assert asks(Support(), software) is (None if habit.answers else False)
+
+
+def test_only_who_never_answers_is_not_asked() -> None:
+    assert {habit.name for habit in MEASURED if not habit.answers} == {"Profanity", "Converse"}
+
+
+def test_a_refusal_in_its_own_words_is_enough() -> None:
+    assert name_of(Software(refusal="No handlers registered for this request.")) == "slixmpp"
+
+
+@pytest.mark.parametrize("name", ["mcabber", "go-sendxmpp"])
+def test_who_would_stay_down_is_moved_only_if_forced(name: str) -> None:
+    """Or if it knows the request after all, so that nothing of it ends that it does not end itself."""
+    subject, software = Support(), SENT[name]
+    assert subject.stays_down(software, DOMAIN, None)
+    assert not subject.stays_down(software, DOMAIN, True)
+    assert not subject.stays_down(replace(software, caps=SENT["Gajim"].caps), DOMAIN, None), "the first row that fits"
+    for habit in MEASURED:
+        assert subject.stays_down(SENT[habit.name], DOMAIN, None) is habit.stays_down
+    assert not subject.stays_down(UNMEASURED, DOMAIN, False)
 
 
 @pytest.mark.parametrize("name", [name for name, software in SENT.items() if software.caps])
@@ -42,19 +65,18 @@ def test_capabilities_are_enough(name: str) -> None:
     assert name_of(Software(SENT[name].caps)) == name
 
 
-@pytest.mark.parametrize("name", ["Gajim", "Profanity", "QXmpp", "mcabber", "Converse"])
+@pytest.mark.parametrize("name", ["Gajim", "Profanity", "QXmpp", "mcabber", "go-sendxmpp", "Converse"])
 def test_a_resource_that_the_software_chose_is_enough(name: str) -> None:
     assert name_of(Software(resource=SENT[name].resource)) == name
 
 
 def test_rungs() -> None:
-    rungs = {name: Support().rungs(software) for name, software in SENT.items()}
-    assert {name: found for name, found in rungs.items() if found} == {
+    assert {habit.name: habit.rungs for habit in MEASURED if habit.rungs} == {
         "xmpp.js": (Rung.SEE_OTHER_HOST,),
         "slixmpp": (Rung.SEE_OTHER_HOST,),
         "QXmpp": (Rung.CUT,),
     }
-    assert Support().rungs(UNMEASURED) == ()
+    assert [habit.name for habit in MEASURED if habit.redirected_home] == ["slixmpp"]
 
 
 def test_names_of_what_was_not_measured() -> None:
@@ -100,7 +122,7 @@ def test_what_others_have_said_counts_before_the_table() -> None:
     assert slixmpp.caps is not None
     subject.learn(slixmpp.caps, True)
     assert asks(subject, slixmpp) is True
-    assert asks(subject, Software("http://slixmpp.com/ver/1.8.5#another")) is False
+    assert asks(subject, Software("http://slixmpp.com/ver/1.8.5#another")) is None
 
 
 # --- learning

@@ -516,7 +516,7 @@ def error(condition: str) -> str:
             "type='error'",
             f"<error><x xmlns='urn:x'/><text xmlns='{names.STANZA_ERRORS}'>t</text>"
             f"<gone xmlns='{names.STANZA_ERRORS}'/></error>",
-            Answer("urn:xmpp:cxfr:1", False, "gone"),
+            Answer("urn:xmpp:cxfr:1", False, "gone", "t"),
         ),
         ("type='set'", GOOD, None),
         ("type='get'", "", None),

@@ -334,6 +334,17 @@ def test_stripped_mechanisms_are_refused_when_asked_for_all_the_same(mechanism: 
     assert etree.fromstring(passage.answer)[0].tag == f"{{{names.SASL}}}invalid-mechanism"
 
 
+def test_a_malformed_request_to_resume_is_refused_for_the_node() -> None:
+    """QXmpp 1.4 binds anew then; a node would say nothing to it, or end the stream."""
+    negotiation = Negotiation()
+    passage = up(negotiation, "<resume h='3' previd=''/>")
+    assert not passage.forward
+    assert etree.fromstring(passage.answer).tag == "{urn:xmpp:sm:3}failed"
+    assert not negotiation.management.counting
+    well_formed = "<resume xmlns='urn:xmpp:sm:3' h='3' previd='x'/>"
+    assert up(Negotiation(), well_formed).forward == well_formed.encode()
+
+
 def test_compression_is_refused() -> None:
     compress = "<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>"
     passage = up(Negotiation(), compress)
