@@ -38,6 +38,8 @@ class Greeting:
     header: StreamHeader
     features: bytes
     """As it wrote them; the prefixes in them are the header's."""
+    parsed: stanza.Element
+    """The same."""
 
     @property
     def portable(self) -> bytes | None:
@@ -75,13 +77,12 @@ class OwnStream:
             raise _fault(text)
         if name != (names.STREAM, "features"):
             raise _fault("the node sent no stream features")
-        return Greeting(header, raw)
+        return Greeting(header, raw, features)
 
     async def ask_for_tls(self, domain: str) -> None:
         """Until the node expects the handshake (RFC 6120 section 5.4). Raises as :meth:`open` does."""
         greeting = await self.open(domain)
-        offered = stanza.parse(greeting.features, greeting.header.context)
-        if stanza.child(offered, names.TLS, "starttls") is None:
+        if stanza.child(greeting.parsed, names.TLS, "starttls") is None:
             raise _fault("the node does not offer STARTTLS")
         await self._endpoint.send_all(_STARTTLS)
         _, answer = await self._element(greeting.header)

@@ -11,6 +11,7 @@ from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.relay.dial import Dialer, finding
+from cxfr_proxy.xmpp.features import dead_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ async def look(dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: f
                 greeting = await own_stream.open(domain or "")
             with suppress(OSError):
                 await own_stream.close()
-            return Look(Finding.OK, features=greeting.portable)
+            wrong = dead_end(greeting.parsed)
+            return Look(Finding.FAILED, wrong) if wrong else Look(Finding.OK, features=greeting.portable)
     except trio.TooSlowError:
         return Look(Finding.SILENT, "the node did not answer in time")
     except NodeError as exc:

@@ -262,10 +262,11 @@ class NodeSide(ClientSide):
             self._lose_node(Reason.NODE_REDIRECTED if redirected else Reason.NODE_SHUTDOWN)
         else:
             self._reason, self._condition = Reason.NODE_CLOSED, condition
-            if self.state is State.NEGOTIATING and error.forward:
-                said = f" ({error.ends_text})" if error.ends_text else ""
-                hint = _HINTS.get(condition, "")
-                self._report(Warned(f"it ended a login by the stream error {condition}{said}{hint}"))
+            if self.state is State.NEGOTIATING:
+                if error.forward:
+                    said = f" ({error.ends_text})" if error.ends_text else ""
+                    hint = _HINTS.get(condition, "")
+                    self._report(Warned(f"it ended a login by the stream error {condition}{said}{hint}"))
                 if condition in _ITS_OWN_FAULTS:
                     self._report(LoginFailed(condition))
             self._settle_transfer(Outcome.MOVED)

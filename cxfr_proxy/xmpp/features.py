@@ -32,6 +32,11 @@ _AUTHENTICATION: Final = qualified(names.SASL2, "authentication")
 _INLINE: Final = qualified(names.SASL2, "inline")
 _FAST: Final = qualified(names.FAST, "fast")
 _ENABLED: Final = (qualified(names.SM, "enabled"), qualified(names.SM2, "enabled"))
+_STREAM_MANAGEMENT: Final = (qualified(names.SM, "sm"), qualified(names.SM2, "sm"))
+_STARTTLS: Final = qualified(names.TLS, "starttls")
+CONFIG_VERSION: Final = "{*}config-version"
+"""XEP-0509's hash of the features as the node wrote them, by which a client may skip reading them the next time. Of any
+namespace: the specification is young, and its version is a part of that."""
 IQ_AUTH_FEATURE: Final = "{http://jabber.org/features/iq-auth}auth"
 """XEP-0078's stream feature, another way to log in."""
 
@@ -45,7 +50,7 @@ class Stripped:
 
 
 STRIPPED: Final = (
-    Stripped(qualified(names.TLS, "starttls"), "TLS is the proxy's to offer; the node's would run inside it"),
+    Stripped(_STARTTLS, "TLS is the proxy's to offer; the node's would run inside it"),
     Stripped(qualified(names.COMPRESS, "compression"), "a compressed stream has no elements to inject between"),
     Stripped(qualified(names.BIDI, "bidi"), "for server-to-server streams, which this proxy does not carry"),
     Stripped(
@@ -83,12 +88,38 @@ def refusal(mechanism: str) -> str | None:
     return next((row.reason for row in REFUSED_MECHANISMS if row.pattern.fullmatch(name)), None)
 
 
-def rewrite(features: Element, *, offer_starttls: bool = False, max_bytes: int | None = None) -> bool:
+_LEADING_NOWHERE: Final = frozenset(
+    (
+        _STARTTLS,
+        qualified(names.COMPRESS, "compression"),
+        qualified(names.LIMITS, "limits"),
+        qualified("http://jabber.org/protocol/caps", "c"),
+        qualified("http://jabber.org/features/iq-register", "register"),
+        qualified("urn:xmpp:features:rosterver", "ver"),
+        qualified("urn:xmpp:features:pre-approval", "sub"),
+    )
+)
+"""Features that stand before login and are none, nor lead to one that the proxy would not see."""
+
+TLS_FIRST: Final = (
+    "it wants TLS before anything else: say tls=starttls on its line, or let its listener for the proxy do "
+    "without (Prosody: c2s_require_encryption = false; ejabberd: starttls_required: false)"
+)
+NO_LOGIN: Final = (
+    "it offers no way to log in: let its listener for the proxy offer SCRAM, or PLAIN without TLS "
+    "(Prosody: allow_unencrypted_plain_auth = true)"
+)
+
+
+def rewrite(
+    features: Element, *, offer_starttls: bool = False, max_bytes: int | None = None, managed: bool = False
+) -> bool:
     """Edit a parsed ``<stream:features/>`` in place; whether anything changed.
 
     ``offer_starttls`` puts an optional ``<starttls/>`` of the proxy's own in front. ``max_bytes`` is the longest
     element that the proxy takes from a client: limits that a node announces (XEP-0478) are lowered to it; ``None``:
-    they stand.
+    they stand. ``managed``: stream management is on already (inside SASL2's success). ejabberd offers it again all the
+    same, and a client that enables it twice (xmpp.js) miscounts from then on.
 
     No mechanism may be left, where the node offered only what cannot work. An empty list is no list (the schema of RFC
     6120 wants one mechanism at least), so it goes, and with it all that hangs on it: SASL2's inline features, FAST.
@@ -98,7 +129,7 @@ def rewrite(features: Element, *, offer_starttls: bool = False, max_bytes: int |
     empty list, and :func:`warnings` tells the operator.
     """
     before_login = any(features.find(name) is not None for name in (_MECHANISMS, _AUTHENTICATION))
-    changed = _strip(features) | _lower_limits(features, max_bytes)
+    changed = _strip(features) | _lower_limits(features, max_bytes) | (managed and _strip_stream_management(features))
     for mechanisms in features.findall(_MECHANISMS):
         changed |= _strip_mechanisms(mechanisms)
     for authentication in features.findall(_AUTHENTICATION):
@@ -108,8 +139,25 @@ def rewrite(features: Element, *, offer_starttls: bool = False, max_bytes: int |
         if before_login and not offers_login(features):
             etree.SubElement(features, _MECHANISMS, nsmap={None: names.SASL})
     if offer_starttls:
-        features.insert(0, etree.Element(qualified(names.TLS, "starttls"), nsmap={None: names.TLS}))
+        features.insert(0, etree.Element(_STARTTLS, nsmap={None: names.TLS}))
+    if changed or offer_starttls:
+        strip_config_version(features)
     return changed or offer_starttls
+
+
+def strip_config_version(features: Element) -> None:
+    """Of features that are not what the node wrote: its hash is not theirs."""
+    for element in list(features.iter(CONFIG_VERSION)):
+        parent = element.getparent()
+        assert parent is not None, "features are no such element"
+        parent.remove(element)
+
+
+def _strip_stream_management(features: Element) -> bool:
+    found = [element for name in _STREAM_MANAGEMENT for element in features.findall(name)]
+    for element in found:
+        features.remove(element)
+    return bool(found)
 
 
 def _strip(parent: Element) -> bool:
@@ -184,11 +232,6 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
     ``downgrade_protection``: the node was seen to send XEP-0474's hash (:func:`has_downgrade_protection`). It shows in
     no feature, only in a SCRAM challenge, so whoever reads that has to say.
     """
-    if needs_tls(features):
-        return (
-            "it wants TLS before anything else: say tls=starttls on its line, or let its listener for the proxy do "
-            "without (Prosody: c2s_require_encryption = false; ejabberd: starttls_required: false)",
-        )
     if not offers_login(features):
         return ()
     edited = copy.deepcopy(features)
@@ -214,10 +257,16 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
     return tuple(found)
 
 
-def needs_tls(features: Element) -> bool:
-    """Whether nothing is offered but TLS, which has to come first (RFC 6120 section 5.3.1)."""
-    starttls = features.find(qualified(names.TLS, "starttls"))
-    return starttls is not None and len(features) == 1
+def dead_end(features: Element) -> str | None:
+    """What an operator has to mend where a node's features, shown before login, lead to none: a client that is shown
+    them waits for ever. ``None``: they lead on, or hold what nobody knows here, which may.
+
+    A node that wants TLS first (RFC 6120 section 5.3.1) may show other things beside: Prosody 13 its limits. One that
+    offers a login as well is believed to mean it.
+    """
+    if offers_login(features) or any(child.tag not in _LEADING_NOWHERE for child in features):
+        return None
+    return TLS_FIRST if features.find(_STARTTLS) is not None else NO_LOGIN
 
 
 def _offered(features: Element) -> frozenset[str]:

@@ -418,7 +418,9 @@ class Negotiation:
         ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
         """
         if _FEATURES.match(data):
-            rewritten = _rewrite_features(data, header.context, self._offer_starttls, self._max_bytes)
+            rewritten = _rewrite_features(
+                data, header.context, self._offer_starttls, self._max_bytes, managed=self.management.on
+            )
             if rewritten is not None:
                 return self._on_features(data, rewritten)
         element = stanza.parse(data, header.context)
@@ -469,8 +471,8 @@ class Negotiation:
         self.warnings = rewritten.warnings
         if rewritten.data != data:
             self._features = rewritten.original
-        if rewritten.unusable and not self._offer_starttls:
-            # Without its STARTTLS nothing would be left, and the client would wait for ever.
+        if rewritten.dead_end is not None and not self._authenticating:
+            self.warnings = (rewritten.dead_end,)
             return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
         return Passage(forward=rewritten.data, greets=True)
 
@@ -520,12 +522,14 @@ class _Rewritten:
     """The same object for all who got the same."""
     data: bytes
     warnings: tuple[str, ...]
-    unusable: bool
-    """The node offers nothing that works here."""
+    dead_end: str | None
+    """What is wrong, if nobody has logged in yet: they lead to no login."""
 
 
 @functools.lru_cache(maxsize=256)
-def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None) -> _Rewritten | None:
+def _rewrite_features(
+    data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None, *, managed: bool
+) -> _Rewritten | None:
     """Nodes send the same few features to everybody, so what becomes of them is remembered.
 
     ``None`` where it is some other element of that name.
@@ -533,10 +537,10 @@ def _rewrite_features(data: bytes, context: bytes, offer_starttls: bool, max_byt
     original, element = data, stanza.parse(data, context)
     if element.tag != _STREAM_FEATURES:
         return None
-    warnings, unusable = features.warnings(element), features.needs_tls(element)
-    if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes):
+    warnings, dead_end = features.warnings(element), features.dead_end(element)
+    if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes, managed=managed):
         data = stanza.serialize(element)
-    return _Rewritten(original, data, warnings, unusable)
+    return _Rewritten(original, data, warnings, dead_end)
 
 
 def _stream_error(data: bytes, error: Element) -> Passage:

@@ -4,8 +4,9 @@ Who logs in is known only behind the features, and the node only then. So they h
 becomes: they are shown where all nodes offer the same. :func:`differing` says what they don't. The order of elements
 does not count, nor that of mechanisms: Prosody's changes with each start, and clients choose by what they like best.
 
-Two rules more than for features that pass: XEP-0078's is taken out, whose digests need the node's stream id; and what
-leads to no login is not shown at all, so that the client hears of it from the node.
+Three rules more than for features that pass: XEP-0078's is taken out, whose digests need the node's stream id; so is
+XEP-0509's hash, since it may become another node; and what leads to no login is not shown at all, so that the client
+hears of it from the node.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ def template(offered: bytes, *, offer_starttls: bool, max_bytes: int | None) -> 
         element = stanza.parse(offered, usual_header.CONTEXT)
     except stanza.MalformedElement:
         return None
-    if element.tag != stanza.qualified(names.STREAM, "features") or features.needs_tls(element):
+    if element.tag != stanza.qualified(names.STREAM, "features"):
         return None
     features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes)
+    features.strip_config_version(element)
     for feature in element.findall(features.IQ_AUTH_FEATURE):
         element.remove(feature)
     return stanza.serialize(element) if features.offers_login(element) else None

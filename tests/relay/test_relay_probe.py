@@ -24,6 +24,10 @@ HEADER = (
 )
 FEATURES = b"<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
 ERROR = b"<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
+TLS_WANTED = (  # as Prosody 13 says it
+    b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"
+    b"<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes></limits></stream:features>"
+)
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
@@ -60,7 +64,7 @@ def says(reply: bytes, heard: list[bytes] | None = None) -> Handler:
     return serve
 
 
-@pytest.mark.parametrize("tls", list(NodeTls))
+@pytest.mark.parametrize("tls", [NodeTls.STARTTLS, NodeTls.DIRECT])
 async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificate: Path, tls: NodeTls) -> None:
     """Behind TLS a node offers no STARTTLS any more."""
     demo = DemoNode("n", starttls=server_context(certificate), public_tls=server_context(certificate))
@@ -68,16 +72,15 @@ async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificat
         await nursery.start(demo.serve)
         address = demo.public_address if tls is NodeTls.DIRECT else demo.address
         assert address is not None
-        ca = str(certificate) if tls is not NodeTls.NONE else None
         with no_leak():
-            seen = await look(dialer, node(address.port, tls, ca=ca), "localhost", seconds=5.0)
+            seen = await look(dialer, node(address.port, tls, ca=str(certificate)), "localhost", seconds=5.0)
             await until(lambda: not demo.streams)
         nursery.cancel_scope.cancel()
     assert (seen.finding, seen.reason) == (Finding.OK, None)
     assert seen.features is not None
     features = stanza.parse(seen.features, usual_header.CONTEXT)
     assert features.tag == "{http://etherx.jabber.org/streams}features"
-    assert (b"starttls" in seen.features) is (tls is NodeTls.NONE)
+    assert b"starttls" not in seen.features
 
 
 async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
@@ -115,6 +118,8 @@ async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyHead
         (HEADER, Finding.SILENT, "the node did not answer in time"),
         (HEADER + ERROR, Finding.FAILED, "the node answered example.org by the stream error host-unknown"),
         (HEADER + b"</stream:stream>", Finding.FAILED, "the node ended the stream at once"),
+        (HEADER + TLS_WANTED, Finding.FAILED, "it wants TLS before anything else: say tls=starttls on its line"),
+        (HEADER + b"<stream:features/>", Finding.FAILED, "it offers no way to log in: "),
         (HEADER + b"<x/>", Finding.FAILED, "the node sent no stream features"),
         (HEADER + b"<a:b/>", Finding.FAILED, "the node used a prefix that its stream does not declare"),
         (b"SSH-2.0-OpenSSH\r\n", Finding.FAILED, "the node's stream can't be read: "),

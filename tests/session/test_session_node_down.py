@@ -27,7 +27,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.nodes import Health, Outlook
 from cxfr_proxy.config import OnNodeDown
-from cxfr_proxy.session.commands import Drop, LoginFailed, Side
+from cxfr_proxy.session.commands import Drop, LoginFailed, Side, Warned
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp.connection_transfer import Server
@@ -112,6 +112,17 @@ def test_a_login_that_waits_for_a_dead_node_is_ended() -> None:
 def test_whose_fault_it_is_that_a_login_was_ended(condition: str, its_own: bool) -> None:
     it = Script().node(NODE_HEADER, stream_error(condition), END)
     assert [event for event in it.events if isinstance(event, LoginFailed)] == [LoginFailed(condition)] * its_own
+
+
+def test_features_that_lead_to_no_login_are_the_node_s_fault() -> None:
+    it = Script().node(
+        NODE_HEADER, "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>"
+    )
+    assert it.reported(LoginFailed).reason == "remote-connection-failed"
+    assert "tls=starttls" in it.reported(Warned).text
+    it.client_gets(
+        NODE_HEADER, stream_error("remote-connection-failed", text="the server can't be used at the moment"), END
+    )
 
 
 def test_a_node_that_hangs_up_before_it_has_greeted_has_failed() -> None:

@@ -14,6 +14,7 @@ STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></start
 BINDING = (
     "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/></sasl-channel-binding>"
 )
+LIMITS = "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes></limits>"
 IQ_AUTH = "<auth xmlns='http://jabber.org/features/iq-auth'/>"
 PASSING = (
     "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"
@@ -195,6 +196,37 @@ def test_rewriting_twice_changes_nothing_more() -> None:
     once = canonical(element)
     assert not features.rewrite(element)
     assert canonical(element) == once
+
+
+CONFIG_VERSION = "<config-version xmlns='urn:of:any:version'>abc</config-version>"
+
+
+def test_a_hash_of_the_features_stays_as_long_as_they_do() -> None:
+    """XEP-0509."""
+    assert_rewritten(sasl("PLAIN") + CONFIG_VERSION, sasl("PLAIN") + CONFIG_VERSION)
+    assert_rewritten(sasl("PLAIN", "EXTERNAL") + CONFIG_VERSION, sasl("PLAIN"))
+    own = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+    assert_rewritten(sasl("PLAIN") + CONFIG_VERSION, own + sasl("PLAIN"), offer_starttls=True)
+    assert_rewritten(STARTTLS + sasl2("PLAIN", inline=CONFIG_VERSION), sasl2("PLAIN"))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", features.NO_LOGIN),
+        (LIMITS, features.NO_LOGIN),
+        (STARTTLS, features.TLS_FIRST),
+        (STARTTLS + LIMITS, features.TLS_FIRST),
+        (STARTTLS + sasl("PLAIN"), None),
+        (sasl2("SCRAM-SHA-1"), None),
+        (sasl("EXTERNAL"), None),  # of no use here, and said so by warnings()
+        (IQ_AUTH, None),
+        ("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>", None),  # behind a login
+        ("<invented xmlns='urn:tomorrow'/>", None),
+    ],
+)
+def test_features_that_lead_nowhere(content: str, fault: str | None) -> None:
+    assert features.dead_end(read(content)) == fault
 
 
 class TestWarnings:

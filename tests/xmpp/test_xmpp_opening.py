@@ -534,11 +534,49 @@ def test_a_stream_error_says_how_the_stream_ends(inner: str, condition: str) -> 
     assert down(Negotiation(), error) == Passage(forward=error.encode(), ends=condition, ends_text=text)
 
 
-def test_features_that_offer_nothing_but_tls_end_the_login() -> None:
-    subject = Negotiation()
-    passage = down(subject, f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>")
+LIMITS = "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes></limits>"
+
+
+@pytest.mark.parametrize("offer_starttls", [False, True])
+@pytest.mark.parametrize(
+    ("offered", "hint"),
+    [
+        (f"<starttls xmlns='{names.TLS}'><required/></starttls>", "tls=starttls"),
+        (f"<starttls xmlns='{names.TLS}'><required/></starttls>{LIMITS}", "tls=starttls"),  # Prosody 13
+        (LIMITS, "no way to log in"),
+        ("", "no way to log in"),
+    ],
+)
+def test_features_that_lead_to_no_login_end_it(offered: str, hint: str, offer_starttls: bool) -> None:
+    subject = Negotiation(offer_starttls=offer_starttls)
+    passage = down(subject, f"<stream:features>{offered}</stream:features>")
     assert (passage.forward, passage.ends) == (b"", "remote-connection-failed")
-    assert "tls=starttls" in subject.warnings[0]
+    assert hint in subject.warnings[0]
+
+
+def test_behind_a_login_features_may_be_anything() -> None:
+    """Prosody sends them behind a resumption inside SASL2."""
+    subject = Negotiation()
+    up(subject, "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>")
+    down(subject, "<success xmlns='urn:xmpp:sasl:2'/>")
+    assert down(subject, f"<stream:features>{LIMITS}</stream:features>").ends is None
+
+
+def test_stream_management_is_offered_only_once() -> None:
+    """ejabberd offers it behind a success that has enabled it; a client that enables it again counts wrongly."""
+    offered = f"<stream:features><bind xmlns='{names.BIND}'/><sm xmlns='{names.SM}'/></stream:features>"
+    subject = Negotiation()
+    assert down(subject, offered).forward == offered.encode()
+    up(subject, f"<authenticate xmlns='{names.SASL2}' mechanism='PLAIN'>{BIND2_WITH_SM}</authenticate>")
+    down(
+        subject,
+        f"<success xmlns='{names.SASL2}'><bound xmlns='{names.BIND2}'><enabled xmlns='{names.SM}'/></bound></success>",
+    )
+    assert b"<bind" in (left := down(subject, offered).forward)
+    assert names.SM.encode() not in left
+
+
+BIND2_WITH_SM = f"<bind xmlns='{names.BIND2}'><enable xmlns='{names.SM}'/></bind>"
 
 
 def test_elements_nobody_knows_pass_both_ways() -> None:

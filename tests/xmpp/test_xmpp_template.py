@@ -38,6 +38,13 @@ def test_what_concerns_a_node_s_own_connection_is_not_shown() -> None:
     assert b"262144" in found
 
 
+def test_a_node_s_hash_of_its_features_is_not_shown() -> None:
+    """It may become another node (XEP-0509)."""
+    assert names_in(shown(MECHANISMS, "<config-version xmlns='urn:of:any:version'>abc</config-version>")) == [
+        "mechanisms"
+    ]
+
+
 def test_the_proxy_s_own_starttls_is_shown_where_it_is_on_offer() -> None:
     assert names_in(shown(STARTTLS, MECHANISMS, offer_starttls=True)) == ["starttls", "mechanisms"]
 
