@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from cxfr_proxy.relay.close_notify import close_notify
 from cxfr_proxy.relay.tls_errors import is_over
 from cxfr_proxy.spellings import dns_name
 
@@ -73,7 +74,13 @@ class Endpoint:
 
     async def receive_some(self) -> bytes:
         """Some bytes; empty at the end of the stream."""
-        return await _retry(lambda: self.sock.recv(RECEIVE_BYTES), self.sock, trio.lowlevel.wait_readable)
+        return await _retry(self._receive, self.sock, trio.lowlevel.wait_readable)
+
+    def _receive(self) -> bytes:
+        try:
+            return self.sock.recv(RECEIVE_BYTES)
+        except ssl.SSLZeroReturnError:
+            return b""  # the peer has closed TLS, and so have we
 
     async def send_all(self, data: bytes) -> None:
         view = memoryview(data)
@@ -116,8 +123,24 @@ class Endpoint:
         """The other one has no use for it any more."""
         self.owned = True
 
+    def end_output(self) -> None:
+        """Half-close it, TLS first; nothing can be sent any more, and what comes in can be read to its end."""
+        self._close_tls()
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)  # not an SSLSocket's own, which would end the reading as well
+
+    def _close_tls(self) -> None:
+        """Where TLS has not failed before. What it has decrypted is thrown away."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            while self.sock.pending():
+                self.sock.recv(RECEIVE_BYTES)
+            # A socket that has no room for so little has not been read for long.
+            with contextlib.suppress(BlockingIOError):
+                socket.socket.send(self.sock, close_notify(self.sock))
+
     def close(self) -> None:
         if self.owned:
+            with contextlib.suppress(OSError):
+                self._close_tls()
             self.sock.close()
 
 

@@ -44,6 +44,7 @@ import trio
 
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.close_notify import close_notify
 from cxfr_proxy.relay.relayed import Leg, Relayed, Returned
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.tls_errors import WANTS, is_over
@@ -375,8 +376,9 @@ class Pump:
                 self._send(relayed.legs[side], data)
             case Report(event):
                 relayed.report(event)
-            case EndOutput(side):
+            case EndOutput(side, silent):
                 relayed.legs[side].output_ends = True
+                relayed.legs[side].ends_silently = silent
             case Drop(side):
                 self._drop(relayed.legs[side])
             case Close(at_once):
@@ -397,7 +399,8 @@ class Pump:
         for leg in relayed.legs:
             if leg.fd < 0:
                 continue
-            if leg.output_ends and not leg.unsent:
+            # What TLS has decrypted is read first, or the end of its output would be the end of that too.
+            if leg.output_ends and not leg.unsent and not (leg.tls is not None and leg.tls.pending()):
                 self._end_output(leg)
             interest = _OUT if leg.unsent or leg.owes else 0
             blocked = leg.owes or leg.other.unsent or len(leg.unsent) > MAX_UNSENT
@@ -452,11 +455,15 @@ class Pump:
         return max(relayed.heard, *(self._board.heard(leg.fd) for leg in relayed.legs))
 
     def _end_output(self, leg: Leg) -> None:
-        leg.output_ends = False
+        """TLS first, and then TCP. By the plain socket: an SSLSocket's own shutdown() would end the reading as well."""
         with contextlib.suppress(OSError):
-            # The plain socket's own shutdown: an SSLSocket's would give up decrypting what still comes in, and so would
-            # its unwrap(). So no close_notify, of which nothing depends: a stream says itself where it ends.
+            if leg.tls is not None and not leg.ends_silently:
+                leg.last_record = leg.last_record or close_notify(leg.tls)
+                if not _takes(leg.sock, leg.last_record):
+                    leg.owes = True  # and comes here again
+                    return
             socket.socket.shutdown(leg.sock, socket.SHUT_WR)
+        leg.output_ends = False
 
     def _close(self, relayed: Relayed, *, at_once: bool) -> None:
         relayed.closing = True
@@ -501,6 +508,15 @@ class Pump:
         self._again.pop(leg, None)
         del self._legs[leg.fd]
         leg.fd = -1
+
+
+def _takes(sock: socket.socket, record: bytes) -> bool:
+    """Whether the socket beneath TLS has room for a record; then it has it."""
+    try:
+        socket.socket.send(sock, record)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _nothing(relayed: Relayed) -> None:

@@ -31,9 +31,11 @@ class Leg:
 
     __slots__ = (
         "connected",
+        "ends_silently",
         "eof",
         "fd",
         "interest",
+        "last_record",
         "most",
         "other",
         "output_ends",
@@ -63,6 +65,8 @@ class Leg:
         self.stuck_since: float | None = None  # since when unsent has not become less
         self.owes = False  # its TLS has to write something of its own, an alert say, before it can read on
         self.output_ends = False  # half-close it when unsent is out
+        self.ends_silently = False  # and without close_notify
+        self.last_record = b""  # that, once it was made
         self.eof = False
 
 

@@ -491,7 +491,7 @@ class _Connection:
         """Say the last words, and wait until the client has closed: a reset would take them back."""
         with trio.move_on_after(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
-            socket.socket.shutdown(self._endpoint.sock, socket.SHUT_WR)
+            self._endpoint.end_output()
             while await self._endpoint.receive_some():
                 pass
 

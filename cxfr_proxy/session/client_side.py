@@ -141,12 +141,14 @@ class ClientSide(Moving):
         self._up.put_back(piece)
         self._reason = Reason.REROUTED
         self._end_node_stream(cleanly=True)
+        self._end_node_output()
         self._end(Reroute(self._header_to_node, self._up, replace(chosen, changes_left=chosen.changes_left - 1)))
 
     def _pass_client(self, passage: Passage) -> None:
         if passage.start_tls:
             self._reason = Reason.STARTTLS
             self._end_node_stream(cleanly=True)
+            self._end_node_output()
             self._end(Upgrade())
             return
         self._pass_up(passage.forward)

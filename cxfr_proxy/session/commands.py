@@ -54,12 +54,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class EndOutput:
-    """Half-close that side once all that was sent is out.
+    """Half-close that side once all that was sent is out, its TLS first.
 
-    The other direction is read on until its end, so that no reset destroys what is still under way.
+    The other direction is read on until its end, so that no reset destroys what is still under way. ``silent``: not
+    even TLS says that it is over, since the stream has not ended in good order.
     """
 
     side: Side
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,7 @@ class SessionCore:
         "_node_ended",
         "_node_in",
         "_node_out",
+        "_node_told",
         "_now",
         "_out",
         "_ping_id",
@@ -169,6 +170,7 @@ class SessionCore:
         self._client_in = self._client_out = self._node_in = self._node_out = True
         self._client_ended = False  # it has said </stream:stream>
         self._client_over = False  # its stream has ended or failed: what else it sends is dropped
+        self._node_told = False  # it was told that its stream has ended
         self._node_ended = False  # its output was told to end
         self._transfer: Transfer | None = None
         self._iq_due: bytes | None = None  # waits for a boundary, behind an element that is being cut through
@@ -334,27 +336,29 @@ class SessionCore:
             self._end_node_stream(cleanly=True)
         self._end_node_output()
         if self._client_out:
-            if not (self._down.cutting or farewell.silent):  # in the middle of an element nothing can be said any more
+            silent = self._down.cutting or farewell.silent  # in the middle of an element nothing can be said any more
+            if not silent:
                 self._send(Side.CLIENT, self._last_words(farewell))
-            self._end_client_output()
+            self._end_client_output(silent=silent)
         self._move(State.CLOSING)
         self._await_others(self._policy.timeouts.see_other_host_timeout)
 
-    def _end_client_output(self) -> None:
+    def _end_client_output(self, *, silent: bool = False) -> None:
         self._client_out = False
         self._farewell = None
-        self._out.append(EndOutput(Side.CLIENT))
+        self._out.append(EndOutput(Side.CLIENT, silent))
 
     def _end_node_stream(self, *, cleanly: bool) -> None:
         if self._node_out and cleanly:
             self._send(Side.NODE, self._header_to_node.end)
+            self._node_told = True
         self._node_out = False
 
     def _end_node_output(self) -> None:
         self._node_out = False
         if not self._node_ended:
             self._node_ended = True
-            self._out.append(EndOutput(Side.NODE))
+            self._out.append(EndOutput(Side.NODE, silent=not self._node_told))
 
     def _wait_to_close(self, seconds: float) -> None:
         if self._closing_since is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cxfr_proxy.session.commands import Answered, Asked, EndOutput, Learned, Outcome, Redirected, Side
+from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.settling import Settling
@@ -119,8 +119,7 @@ class Moving(Settling):
             return
         self._settle_transfer(Outcome.MOVED)
         if self._client_out:
-            self._client_out = False
-            self._out.append(EndOutput(Side.CLIENT))
+            self._end_client_output(silent=True)
         self._end_node_output()
         self._move(State.CLOSING)
         self._await_others(self._policy.timeouts.see_other_host_timeout)

@@ -23,6 +23,7 @@ import trio
 import trio.testing
 from relay_tools import client_context, no_leak, server_context, settled, shake_hands, tcp_pair, until, write_pem
 
+from cxfr_proxy.relay import pump
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import NODE_BYTES, Relayed
 from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Send, Side, Upgrade
@@ -172,7 +173,7 @@ async def tls_pair(certificate: Path) -> AsyncIterator[Pair]:
     """TLS on the client's leg."""
     with plain_pair() as plain:
         client = client_context(certificate).wrap_socket(
-            plain.client, server_hostname="example.org", do_handshake_on_connect=False
+            plain.client, server_hostname="example.org", do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
         inner = server_context(certificate).wrap_socket(plain.inner[0], server_side=True, do_handshake_on_connect=False)
         await shake_hands(client, inner)
@@ -509,6 +510,80 @@ async def test_tls_is_read_on_after_its_output_has_ended(certificate: Path, when
             await write(pair.client, data)
         assert await read(pair.client) == b"farewell"
         assert await read(pair.node, len(data)) == data
+
+
+async def read_to_the_end(client: socket.socket) -> tuple[bytes, str]:
+    """All there is, and what TLS says of its end."""
+    assert isinstance(client, ssl.SSLSocket)
+    received = bytearray()
+    while True:
+        try:
+            data = client.read(65_536)
+        except ssl.SSLWantReadError:
+            with trio.fail_after(10):
+                await trio.lowlevel.wait_readable(client)
+            continue
+        except ssl.SSLEOFError:
+            return bytes(received), "cut"
+        except ssl.SSLZeroReturnError:
+            data = b""
+        if not data:
+            return bytes(received), "closed"
+        received += data
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("last", [[], [Close()]], ids=["read on", "closed"])
+async def test_tls_is_closed_where_its_output_ends_unless_silently(
+    certificate: Path, silent: bool, last: list[Command]
+) -> None:
+    async with world() as it, tls_pair(certificate) as pair:
+        farewell: list[Command] = [Send(Side.CLIENT, DATA[:50_000]), EndOutput(Side.CLIENT, silent), *last]
+        it.session(Passing(on_transfer=farewell), *pair.inner).transfer(ORDER)
+        assert await read_to_the_end(pair.client) == (DATA[:50_000], "cut" if silent else "closed")
+
+
+@BOTH_WAYS
+async def test_tls_is_closed_behind_a_backlog(certificate: Path, is_fast: bool) -> None:
+    async with world() as it, tls_pair(certificate) as pair:
+        farewell: list[Command] = [Send(Side.CLIENT, b"farewell"), EndOutput(Side.CLIENT), Close()]
+        relayed = it.session(Passing(is_fast, on_transfer=farewell), *pair.inner, buffer_bytes=4096)
+        await flood(pair.node)
+        relayed.transfer(ORDER)
+        received, end = await read_to_the_end(pair.client)
+        assert received.endswith(b"farewell")
+        assert end == "closed"
+        await until(lambda: not it.running)
+
+
+async def test_tls_is_closed_once_there_is_room_for_that(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, takes = iter([False, False]), pump._takes
+    monkeypatch.setattr(pump, "_takes", lambda sock, record: next(room, True) and takes(sock, record))
+    async with world() as it, tls_pair(certificate) as pair:
+        it.session(Passing(on_transfer=[EndOutput(Side.CLIENT)]), *pair.inner).transfer(ORDER)
+        assert await read_to_the_end(pair.client) == (b"", "closed")
+        await write(pair.client, b"still read")
+        assert await read(pair.node, 10) == b"still read"
+
+
+async def test_tls_is_closed_behind_what_it_has_decrypted(certificate: Path) -> None:
+    """A record of 16 KiB, of which the pump has read a part when the output ends."""
+    async with world() as it, tls_pair(certificate) as pair:
+        client = pair.inner[0]
+        assert isinstance(client, ssl.SSLSocket)
+        await write(pair.client, DATA[:16_384])
+        await until(lambda: _reads(client))
+        relayed = it.session(Passing(is_fast=False, on_transfer=[EndOutput(Side.CLIENT)]), *pair.inner)
+        relayed.transfer(ORDER)
+        assert await read_to_the_end(pair.client) == (b"", "closed")
+        assert await read(pair.node, 16_383) == DATA[1:16_384]
+
+
+def _reads(sock: ssl.SSLSocket) -> bool:
+    """One byte, so that the rest of its record lies in the TLS socket."""
+    with contextlib.suppress(ssl.SSLWantReadError):
+        sock.read(1)
+    return bool(sock.pending())
 
 
 # --- faults and cancellation

@@ -7,6 +7,7 @@ over), keeps a transcript, and watches at every step what must never happen, wha
 * what the client has got is, at every moment, well-formed up to a boundary between two elements. lxml is the judge, and
   sees the client's bytes only. It looks away while an element longer than ``max_held`` is being cut through
   (``cut_through=True``);
+* TLS is closed in good order where the stream was, on either side, and nowhere else;
 * the last command is the last.
 
 What a session asks before it ends its node's stream (:mod:`cxfr_proxy.session.settling`) is answered at once and by
@@ -401,9 +402,12 @@ class Script:
             case Drop(side):
                 self._note("           drops:", command)
                 self._ended.add(side)
-            case EndOutput(side):
+            case EndOutput(side, silent):
                 self._note("           ends output:", command)
                 self._ended.add(side)
+                if not (side is Side.CLIENT and self._client_gone):
+                    ended = self.sent[side].rstrip().endswith(b":stream>")
+                    self.expect(silent != ended, "TLS is closed where the stream was ended, and nowhere else")
                 if side is Side.CLIENT and not (self._cut or self._cut_through):
                     self._check_farewell()
             case Close() | Upgrade() | Reroute():

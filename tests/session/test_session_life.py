@@ -387,7 +387,7 @@ def test_the_node_s_last_word_when_the_client_has_gone(last: str) -> None:
 
 def test_output_is_ended_once() -> None:
     s = Script().bind().node_ends().client(END).client_ends().is_over()
-    assert s.commands.count(EndOutput(Side.NODE)) == 1
+    assert [each.side for each in s.commands if isinstance(each, EndOutput)].count(Side.NODE) == 1
 
 
 def test_a_client_without_a_node_closes() -> None:

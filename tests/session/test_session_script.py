@@ -29,7 +29,7 @@ def test_bytes_behind_the_end_are_seen() -> None:
 
 def test_bytes_behind_the_end_of_output_are_seen() -> None:
     script = Script().bind()
-    script._carry_out(EndOutput(Side.NODE))
+    script._carry_out(EndOutput(Side.NODE, silent=True))
     with pytest.raises(AssertionError, match="behind the end"):
         script._carry_out(Send(Side.NODE, HELLO.encode()))
 
@@ -37,4 +37,11 @@ def test_bytes_behind_the_end_of_output_are_seen() -> None:
 def test_an_end_without_the_stream_s_end_is_seen() -> None:
     script = Script().bind()
     with pytest.raises(AssertionError, match="not its stream"):
-        script._carry_out(EndOutput(Side.CLIENT))
+        script._carry_out(EndOutput(Side.CLIENT, silent=True))
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_a_tls_that_is_closed_where_the_stream_was_not_is_seen(side: Side) -> None:
+    script = Script().bind()
+    with pytest.raises(AssertionError, match="TLS is closed where the stream was ended"):
+        script._carry_out(EndOutput(side))
