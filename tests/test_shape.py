@@ -19,7 +19,7 @@ SOURCES: Final = {
 }
 
 ORDER: Final = (
-    ("errors", "events", "latest", "spellings", "units"),
+    ("errors", "events", "latest", "spellings", "tasks", "units"),
     ("xmpp", "cluster"),
     ("plugins",),
     ("kinds", "settings", "choices", "config"),

@@ -40,6 +40,8 @@ import trio
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.relay.listen import serve_streams
+from cxfr_proxy.tasks import Task, isolated
 
 MAX_REQUEST_BYTES: Final = 65_536
 """The longest sensible request, a command with a JID, has some 3 KB."""
@@ -53,6 +55,8 @@ Handler = Callable[[str, Mapping[str, object], Send], Awaitable[object]]
 """Gets a command's name, its unchecked arguments and a way to send progress; returns the result. Progress and
 results are JSON values, dataclasses or lists of these. Raises :class:`ConfigError` for what the operator did
 wrong."""
+
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +88,7 @@ async def serve_control(
     with _locked(path), _bound(path) as listening:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
         task_status.started()
-        await trio.serve_listeners(partial(_serve_client, handler), [listener])
+        await serve_streams(Task.CONTROL, partial(_serve_client, handler), [listener])
 
 
 def _prepare_directory(path: Path) -> None:
@@ -176,14 +180,10 @@ class _BadRequest(Exception):
 
 
 async def _serve_client(handler: Handler, stream: trio.SocketStream) -> None:
-    """One connection. Nothing but cancellation and the process's end leaves here as an exception."""
+    """One connection."""
     async with stream:
-        try:
+        with suppress(*_GONE):  # nobody is there to be told
             await _answer(handler, stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # nobody is there to be told
-        except Exception as exc:
-            emit(_logger, "control-defect", level=logging.ERROR, exc_info=exc)
 
 
 async def _answer(handler: Handler, stream: trio.SocketStream) -> None:
@@ -214,14 +214,13 @@ async def _answer(handler: Handler, stream: trio.SocketStream) -> None:
 async def _run(handler: Handler, command: str, arguments: Mapping[str, object], progress: Send) -> Result | ConfigError:
     """Carry out the command inside the nursery, so that no group has to be taken apart outside of it."""
     try:
-        return Result(await handler(command, arguments, progress))
+        with isolated(Task.CONTROL, (ConfigError, *_GONE), command=command):
+            return Result(await handler(command, arguments, progress))
     except ConfigError as exc:
         return exc
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
+    except _GONE:
         return ConfigError("the client went away")
-    except Exception as exc:
-        emit(_logger, "control-defect", level=logging.ERROR, exc_info=exc, command=command)
-        return ConfigError("the proxy failed to do that; its log says why")
+    return ConfigError("the proxy failed to do that; its log says why")
 
 
 async def _receive_request(stream: trio.SocketStream) -> bytes | None:

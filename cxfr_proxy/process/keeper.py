@@ -25,6 +25,7 @@ from cxfr_proxy.process.fleet import Fleet, Slot
 from cxfr_proxy.process.launch import Launched
 from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import Hello, Message, Setup, Stop
+from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 
 PATIENCE_SECONDS: Final = 5.0
 """Beyond ``hard-stop-after``, for a worker to end, before it is killed."""
@@ -92,6 +93,12 @@ class Keeper:
         if not link.greeted and not self.stopping:
             raise ConfigError(f"{_not_up(link)}; the log may say why")
         task_status.started()
+        await keep_going(Task.SLOT, partial(self._keep_on, slot), worker=slot.number)
+        slot.vacant = "gone"
+
+    async def _keep_on(self, slot: Slot) -> None:
+        """With who is in it, if there is one."""
+        link = slot.links[-1] if slot.links else await self._start(slot)
         pause = 0.0
         while await self._wait_for_news(slot, link):
             if not link.gone:
@@ -104,7 +111,6 @@ class Keeper:
             link = await self._start(slot)
             if slot.replacement is not None and not link.greeted:
                 slot.settle(f"the new {_not_up(link)}")
-        slot.vacant = "gone"
 
     async def _wait_for_news(self, slot: Slot, link: Link) -> bool:
         """Until that worker is gone, or is to be replaced; False when the proxy stops."""
@@ -140,23 +146,33 @@ class Keeper:
         """A new worker, once it serves or has ended."""
         assert self._nursery is not None
         link = Link(slot.number, partial(self._heard, slot), self._parting_seconds)
-        self._nursery.start_soon(self._live, slot, link)
+        start_once(self._nursery, Task.SLOT, partial(self._live, slot, link))
         slot.links.append(link)
         await slot.until(lambda: link.greeted or link.gone)
         return link
 
     async def _live(self, slot: Slot, link: Link) -> None:
+        with isolated(Task.WORKER, worker=slot.number):
+            worker = await self._launched(slot)
+            if worker is not None:
+                try:
+                    await link.live(worker, *self._first_words(slot))
+                finally:
+                    worker.kill()  # nothing, where it has ended as it should
+        link.gone = True
+        with isolated(Task.WORKER, worker=slot.number):
+            self._fleet.bury(slot, link)
+            self._say_how_it_ended(link)
+            self._buried(link)
+        slot.changed()
+
+    async def _launched(self, slot: Slot) -> Launched | None:
+        """``None`` where it can't be started."""
         try:
-            worker = await self._launch(slot)
+            return await self._launch(slot)
         except OSError as exc:
             emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))
-        else:
-            await link.live(worker, *self._first_words(slot))
-        link.gone = True
-        self._fleet.bury(slot, link)
-        self._say_how_it_ended(link)
-        self._buried(link)
-        slot.changed()
+            return None
 
     def _heard(self, slot: Slot, link: Link, message: Message) -> None:
         if isinstance(message, Hello):

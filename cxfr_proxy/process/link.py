@@ -50,6 +50,7 @@ from cxfr_proxy.process.messages import (
     Want,
     WorkerCounts,
 )
+from cxfr_proxy.tasks import Task, isolated
 
 SILENCE_SECONDS: Final = 30.0
 """A healthy worker has not been kept from answering for so long even on a machine that swaps."""
@@ -189,6 +190,12 @@ class Link:
             self._channel.post(nodes)
 
     def _receive(self, message: Message) -> None:
+        name = type(message).__name__
+        with isolated(Task.MESSAGE, (BadMessage,), worker=self.number, message=name):
+            self._note(message)
+            self._hear(self, message)
+
+    def _note(self, message: Message) -> None:
         match message:
             case Hello(version):
                 if version != VERSION or self.state is not State.STARTING:
@@ -214,7 +221,6 @@ class Link:
                 pass
         if self.greeted:
             self._silent_turns = 0
-        self._hear(self, message)
 
     async def ask(
         self, what: Listing, node: str | None = None, max_share: float | None = None, within: float = ANSWER_SECONDS

@@ -58,9 +58,8 @@ class UserList:
         if self._file is not None:
             self._say()
         while self._file is not None:
-            with self._waiting:
+            with trio.CancelScope() as self._waiting:
                 await self._file.wait_changed()
-            self._waiting = trio.CancelScope()
             try:
                 await self.reload()
             except ConfigError as exc:

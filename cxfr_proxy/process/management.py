@@ -34,6 +34,7 @@ from cxfr_proxy.relay.probe import look
 from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover_rebalances import Rebalances
+from cxfr_proxy.tasks import Task, start
 
 
 def _nothing() -> None:
@@ -115,16 +116,17 @@ class Management:
 
         Raises :class:`ConfigError` where a socket can't be had.
         """
-        for task in (
-            self.nodes.watch,
-            self.users.watch,
-            self.checks.run,
-            self._sharing.run,
-            self._rebalances.watch,
+        for task, run in (
+            (Task.SOURCE, self.nodes.watch),
+            (Task.RELOAD, self.nodes.read_when_asked),
+            (Task.USER_MAP, self.users.watch),
+            (Task.CHECK, self.checks.run),
+            (Task.SHARING, self._sharing.run),
+            (Task.REBALANCE, self._rebalances.watch),
         ):
-            services.start_soon(task)
+            start(services, task, run)
         if self._config.rebalance is RebalanceMode.AUTO:
-            services.start_soon(Automatic(self._cluster, self._rebalances).run)
+            start(services, Task.REBALANCE, Automatic(self._cluster, self._rebalances).run)
         await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
         if self._config.http is not None:
             figures = Figures(self._cluster, self._sessions, self._drainer, stopping=self._stopping, room=room)

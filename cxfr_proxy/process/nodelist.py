@@ -93,13 +93,12 @@ class NodeList:
 
     async def watch(self) -> None:
         """Follow the source until cancelled; what was bad is logged, and everything stays as it was."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read_when_asked)
-            while True:
-                with logged("nodes"):
-                    self._take(await self._source.next_reading())
+        while True:
+            with logged("nodes"):
+                self._take(await self._source.next_reading())
 
-    async def _read_when_asked(self) -> None:
+    async def read_when_asked(self) -> None:
+        """Read it whenever :meth:`ask` says so, until cancelled; as :meth:`watch` otherwise."""
         while True:
             await self._asked.wait()
             self._asked = trio.Event()

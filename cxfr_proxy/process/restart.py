@@ -16,9 +16,11 @@ from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.fleet import Fleet, Slot
+from cxfr_proxy.tasks import Task, isolated
 
 _log = logging.getLogger(__name__)
 _STOPPING = "the proxy is stopping"
+_FAULT = "it met a fault, which the log has"
 
 
 class Restart:
@@ -49,11 +51,9 @@ class Restart:
     async def run(self) -> None:
         """Until all are replaced, or one can't be."""
         emit(_log, "restart-begins", workers=len(self._fleet.slots), sessions=self._fleet.sessions)
-        for slot in self._fleet.slots:
-            self._failure = await self._replace(slot)
-            if self._failure is not None:
-                break
-            self._replaced += 1
+        self._failure = _FAULT
+        with isolated(Task.RESTART):
+            self._failure = await self._replace_all()
         self.finished = True
         emit(
             _log,
@@ -63,6 +63,15 @@ class Restart:
             workers=len(self._fleet.slots),
             reason=self._failure,
         )
+
+    async def _replace_all(self) -> str | None:
+        """Why it ended before all were replaced."""
+        for slot in self._fleet.slots:
+            failure = await self._replace(slot)
+            if failure is not None:
+                return failure
+            self._replaced += 1
+        return None
 
     async def _replace(self, slot: Slot) -> str | None:
         """Why it could not be done."""

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -43,6 +44,7 @@ from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalances
 from cxfr_proxy.session.registry import NodeCounts, Registry
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import Tally, Totals
+from cxfr_proxy.tasks import Task, isolated, start
 
 _log = logging.getLogger(__name__)
 
@@ -276,7 +278,7 @@ async def _serve(config: Config) -> int:
     collector.settle()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_obey, proxy, signals, nursery.cancel_scope)
+            start(nursery, Task.SIGNAL, partial(_obey, proxy, signals, nursery.cancel_scope))
             await proxy.run()
             nursery.cancel_scope.cancel()
     return 0
@@ -286,13 +288,14 @@ async def _obey(proxy: Stoppable, signals: object, everything: trio.CancelScope)
     """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: new workers."""
     asked_to_stop = False
     async for number in signals:  # type: ignore[attr-defined]
-        if number == signal.SIGHUP:
-            proxy.reload_on_signal()
-        elif number == signal.SIGUSR2:
-            proxy.restart_on_signal()
-        elif asked_to_stop:
-            emit(_log, "stopped", cut=True)
-            everything.cancel()
-        else:
-            asked_to_stop = True
-            proxy.stop()
+        with isolated(Task.SIGNAL, signal=signal.Signals(number).name):
+            if number == signal.SIGHUP:
+                proxy.reload_on_signal()
+            elif number == signal.SIGUSR2:
+                proxy.restart_on_signal()
+            elif asked_to_stop:
+                emit(_log, "stopped", cut=True)
+                everything.cancel()
+            else:
+                asked_to_stop = True
+                proxy.stop()

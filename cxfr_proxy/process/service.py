@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -48,6 +49,7 @@ from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, user_of
 from cxfr_proxy.session.state import State
 from cxfr_proxy.session.tally import Totals
+from cxfr_proxy.tasks import Task, start, start_once
 from cxfr_proxy.xmpp.attempt import FailedLogin
 
 if TYPE_CHECKING:
@@ -128,8 +130,8 @@ class Service:
             for listener in listeners:
                 held.callback(listener.socket.close)
             async with trio.open_nursery() as services:
-                services.start_soon(self._pump.run)
-                services.start_soon(self._mover.run)
+                start(services, Task.PUMP, self._pump.run)
+                start(services, Task.MOVER, self._mover.run)
                 if self._lookup is not None:
                     await services.start(self._lookup.run)
                 self._tasks = services
@@ -140,7 +142,7 @@ class Service:
                         await accept(listeners, self._serve, clients, self.room)
                     deadline = trio.current_time() + self._config.timeouts.hard_stop_after
                     clients.cancel_scope.deadline = deadline
-                    services.start_soon(self._send_off, deadline)
+                    start(services, Task.SEND_OFF, partial(self._send_off, deadline))
                 services.cancel_scope.cancel()
         return clients.cancel_scope.cancelled_caught
 
@@ -290,7 +292,8 @@ class Service:
         if self._lookup is None or user is None or self._lookup.knows(user) or self._tasks is None:
             self._mover.look_at(relayed)
         else:
-            self._tasks.start_soon(self._ask_and_send_home, self._lookup, relayed, user)
+            ask = partial(self._ask_and_send_home, self._lookup, relayed, user)
+            start_once(self._tasks, Task.LOOKUP, ask)
 
     async def _ask_and_send_home(self, lookup: Lookup, relayed: Relayed, user: str) -> None:
         await lookup.find(user)

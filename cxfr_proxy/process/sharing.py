@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import trio
@@ -19,10 +20,11 @@ from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.shared import Order, ProxyState
-from cxfr_proxy.cluster.sources import Source
+from cxfr_proxy.cluster.sources import Shared, Source
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.session.drain_stages import Schedule, Stage
 from cxfr_proxy.spellings import user_key
+from cxfr_proxy.tasks import Task, keep_going, start
 
 _REPORT_SECONDS = 0.5
 """Between two looks at how much there is to move."""
@@ -59,10 +61,13 @@ class Sharing:
         if self._shared is None:
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._shared.run)
-            while True:
-                self._shared.report(self._state())
-                await trio.sleep(_REPORT_SECONDS)
+            start(nursery, Task.ETCD, self._shared.run)
+            await keep_going(Task.SHARING, partial(self._keep_reporting, self._shared))
+
+    async def _keep_reporting(self, shared: Shared) -> None:
+        while True:
+            shared.report(self._state())
+            await trio.sleep(_REPORT_SECONDS)
 
     def _state(self) -> ProxyState:
         leaving = (node.name for node in self._cluster if node.leaving)

@@ -76,6 +76,7 @@ from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.tls import development_certificate
 from cxfr_proxy.session.mover_drains import OwnPace, Rate
 from cxfr_proxy.session.mover_rebalances import Rebalances, Rebalancing
+from cxfr_proxy.tasks import Task, start
 
 _ELSEWHERE_SECONDS: Final = 0.005
 _ELSEWHERE_SHARE: Final = 0.02
@@ -158,14 +159,14 @@ class Supervisor:
         self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
         try:
             async with trio.open_nursery() as services:
-                for task in (
-                    self._tell_listed,
-                    self._drainer.watch,
-                    self._grants.run,
-                    self._restarts.run,
-                    self._tell_elsewhere,
+                for task, run in (
+                    (Task.USER_MAP, self._tell_listed),
+                    (Task.DRAINS, self._drainer.watch),
+                    (Task.GRANTS, self._grants.run),
+                    (Task.RESTART, self._restarts.run),
+                    (Task.ELSEWHERE, self._tell_elsewhere),
                 ):
-                    services.start_soon(task)
+                    start(services, task, run)
                 await self._management.serve(services, room=room)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)

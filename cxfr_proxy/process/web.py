@@ -24,7 +24,8 @@ import trio
 from cxfr_proxy.admin.http import Answer, Source, answer, said
 from cxfr_proxy.events import emit
 from cxfr_proxy.kinds import ListenAddress
-from cxfr_proxy.relay.listen import bind
+from cxfr_proxy.relay.listen import bind, serve_streams
+from cxfr_proxy.tasks import Task, isolated
 
 MAX_HEAD_BYTES: Final = 8192
 """What other servers take; a scrape's has some 400."""
@@ -39,6 +40,8 @@ ANSWER_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 1.0
 """For who was answered in the middle of what he said to read it, before a reset destroys it."""
 
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +54,7 @@ async def serve_http(
         host, port = listener.socket.getsockname()[:2]
         emit(_log, "http-listening", address=host, port=port)
     task_status.started()
-    await trio.serve_listeners(HttpServer(source).serve, listeners)
+    await serve_streams(Task.HTTP, HttpServer(source).serve, listeners)
 
 
 class HttpServer:
@@ -71,12 +74,10 @@ class HttpServer:
                 return
             self.connections += 1
             try:
-                with connection.life:
+                with isolated(Task.HTTP, _GONE), connection.life:
                     await self._converse(connection)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            except _GONE:
                 pass  # nobody is there to be told, or reads it
-            except Exception as exc:
-                emit(_log, "http-defect", level=logging.ERROR, exc_info=exc)
             finally:
                 self.connections -= 1
 
@@ -109,13 +110,11 @@ class HttpServer:
         accept = b",".join(value for name, value in request.headers if name == b"accept")
         method, target = request.method.decode("ascii"), request.target.decode("latin-1")
         try:
-            with trio.fail_after(ANSWER_SECONDS):
+            with isolated(Task.HTTP, (trio.TooSlowError,)), trio.fail_after(ANSWER_SECONDS):
                 return await answer(self._source, method, target, accept.decode("latin-1"))
         except trio.TooSlowError:
             return said(HTTPStatus.SERVICE_UNAVAILABLE, "too many are asking")
-        except Exception as exc:
-            emit(_log, "http-defect", level=logging.ERROR, exc_info=exc)
-            return said(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return said(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 class _Connection:

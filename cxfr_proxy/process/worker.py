@@ -17,7 +17,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -81,6 +82,7 @@ from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry, may_come_back, sent_to, user_of
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import past_transfer
+from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.xmpp.stream_management import Counters
 
 ROWS_AT_A_TIME: Final = 100
@@ -93,6 +95,7 @@ _AWAITING_SECONDS: Final = 0.1
 """Between two reports while clients are awaited."""
 _WORDS_SECONDS: Final = 1.0
 """For the last words, at the end."""
+_FAULT: Final = "it met a fault, which the log has"
 
 _log = logging.getLogger(__name__)
 
@@ -292,7 +295,7 @@ class Worker:
             self._nursery.start_soon(self._listen)
             await self._ready.wait()
             if self._parts is not None:
-                self._nursery.start_soon(self._report)
+                start(self._nursery, Task.REPORT, self._report)
                 self._nursery.start_soon(self._serve, self._parts)
         if self._fault is not None:
             raise self._fault
@@ -329,6 +332,10 @@ class Worker:
         parts = self._parts
         if parts is None:
             raise BadMessage(f"{type(message).__name__} before the settings")
+        with isolated(Task.MESSAGE, (BadMessage,), message=type(message).__name__):
+            self._obey(parts, message)
+
+    def _obey(self, parts: _Parts, message: Message) -> None:
         match message:
             case Nodes():
                 parts.follow(message)
@@ -396,17 +403,26 @@ class Worker:
         self._channel.post(Answer(request, (), (), last=True, error=error))
 
     def _answer(self, parts: _Parts, ask: Ask) -> None:
-        assert self._nursery is not None
         match ask.what:
             case Listing.COUNTS:
                 self._post_report(parts)
                 self._channel.post(Answer(ask.request, (), (), last=True, error=None))
             case Listing.STATES:
-                self._nursery.start_soon(self._answer_states, parts, ask.request)
+                self._begin_answer(ask, partial(self._answer_states, parts, ask.request))
             case Listing.PLAN | Listing.REBALANCE:
-                self._nursery.start_soon(self._answer_plan, parts, ask)
+                self._begin_answer(ask, partial(self._answer_plan, parts, ask))
             case Listing.SESSIONS | Listing.TRANSFERS:
-                self._nursery.start_soon(self._answer_rows, parts, ask.request, ask.what)
+                self._begin_answer(ask, partial(self._answer_rows, parts, ask.request, ask.what))
+
+    def _begin_answer(self, ask: Ask, make: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None
+        start_once(self._nursery, Task.ANSWER, partial(self._answer_in_any_case, ask, make))
+
+    async def _answer_in_any_case(self, ask: Ask, make: Callable[[], Awaitable[None]]) -> None:
+        with isolated(Task.ANSWER, what=str(ask.what)) as turn:
+            await make()
+        if turn.fault is not None:
+            self._channel.post(Answer(ask.request, (), (), last=True, error=_FAULT))
 
     async def _answer_plan(self, parts: _Parts, ask: Ask) -> None:
         house = (parts.registry, parts.cluster, parts.placement)

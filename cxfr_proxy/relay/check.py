@@ -17,6 +17,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -27,12 +28,16 @@ from cxfr_proxy.cluster.nodes import Check, Health, NodeSpec, Outlook
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.probe import Look
 from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.tasks import Task, isolated, start
 
 JITTER: Final = 0.1
 """The share by which a pause may be longer or shorter."""
 
 _WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
 """For tables, where the usual reasons are too long."""
+
+_UNFORESEEN: Final = Look(Finding.FAILED, "what it answered was not foreseen; the log has it")
+"""Of a look that ended by a fault of this program: a node that provokes one is no good to clients either."""
 
 _log = logging.getLogger(__name__)
 
@@ -149,12 +154,14 @@ class Checks:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        for watch in self._watches.values():
+            watch.watched = False
         async with trio.open_nursery() as watching:
             while True:
                 for watch in self._watches.values():
                     if not watch.watched:
                         watch.watched = True
-                        watching.start_soon(self._watch, watch)
+                        start(watching, Task.CHECK, partial(self._watch, watch), node=watch.node.name)
                 self._more = trio.Event()
                 await self._more.wait()
 
@@ -243,7 +250,9 @@ class Checks:
     async def _ask(self, watch: _Watch, domain: str | None) -> Look:
         node, vitals = watch.node, watch.vitals
         spec = node.spec
-        seen = await self._look(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
+        seen = _UNFORESEEN
+        with isolated(Task.CHECK, node=node.name):
+            seen = await self._look(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
         if seen.finding is Finding.OK and domain is not None and watch.vitals is vitals:
             watch.turn += 1
             watch.greeted.add(domain)

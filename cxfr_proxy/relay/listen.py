@@ -8,14 +8,17 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NoReturn
 
 import trio
+from trio.socket import SocketType
 
 from cxfr_proxy.config import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.room import Room
+from cxfr_proxy.tasks import Task, keep_going, once, start_once
 
 BACKLOG: Final = 1024
 """Connections that wait for being accepted: what comes back within a second of a node's death."""
@@ -107,6 +110,25 @@ def _why(exc: OSError | UnicodeError) -> str:
     return os.strerror(exc.errno)  # its own text repeats the address
 
 
+async def serve_streams(
+    task: Task, serve: Callable[[trio.SocketStream], Awaitable[object]], listeners: Iterable[trio.SocketListener]
+) -> NoReturn:
+    """Serve each connection in a task of its own, until cancelled; then the listeners are closed.
+
+    As :func:`trio.serve_listeners`, which has no limits and closes its listeners when it fails: so it gets others for
+    the same sockets each time.
+    """
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(listener.socket) for listener in listeners]
+        while True:
+            await keep_going(task, partial(_serve_streams, partial(once, task, serve), sockets))
+
+
+async def _serve_streams(serve: Callable[[trio.SocketStream], Awaitable[None]], sockets: list[SocketType]) -> None:
+    copies = [trio.SocketListener(sock.dup()) for sock in sockets]
+    await trio.serve_listeners(serve, copies)
+
+
 async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: Room) -> None:
     """Start ``serve`` in the nursery for each connection there is room for, until cancelled; then the listeners are
     closed. Each connection has entered the room; whoever closes it calls :meth:`Room.leave`."""
@@ -120,11 +142,15 @@ async def _accept_from(listener: trio.SocketListener, serve: Serve, nursery: tri
         # Not by the listener itself: it wraps each socket twice, only for it to be unwrapped again.
         with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
             sock.setblocking(False)
-            while True:
-                await room.wait()
-                await trio.lowlevel.wait_readable(sock)
-                if not _accept_some(sock, serve, nursery, room):
-                    await trio.sleep(_NO_ROOM_SECONDS)
+            await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, nursery, room))
+
+
+async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+    while True:
+        await room.wait()
+        await trio.lowlevel.wait_readable(sock)
+        if not _accept_some(sock, serve, nursery, room):
+            await trio.sleep(_NO_ROOM_SECONDS)
 
 
 def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> bool:
@@ -142,7 +168,7 @@ def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room:
                 raise
             continue
         room.enter()
-        nursery.start_soon(serve, accepted, address)
+        start_once(nursery, Task.CONNECTION, partial(serve, accepted, address))
     return True
 
 

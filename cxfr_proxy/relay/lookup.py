@@ -39,6 +39,7 @@ from cxfr_proxy.cluster.assigned import Answers, Assigned
 from cxfr_proxy.cluster.nodes import NAME
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import user_key
+from cxfr_proxy.tasks import Task, isolated
 
 MAX_REQUESTS: Final = 64
 """Under way at a time, in each worker; who comes then waits, as long as the timeout lets him."""
@@ -138,7 +139,10 @@ class Lookup:
             if self._answers.knows(key) or not self._may_ask():
                 return
             asking = True
-            await self._ask_alone(key)
+            with isolated(Task.LOOKUP) as turn:
+                await self._ask_alone(key)
+            if turn.fault is not None:
+                self._fail(type(turn.fault).__name__)
         if asking and scope.cancelled_caught:
             self._fail(f"no answer within {self._timeout:g} s")
 

@@ -50,6 +50,7 @@ from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.tls_errors import WANTS, is_over
 from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Report, Reroute, Send, Side, Upgrade
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.tasks import Task, isolated, keep_going, report_fault, start
 from cxfr_proxy.xmpp.lane import Lane
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ class Pump:
     async def run(self) -> None:
         """Serve until cancelled. The sessions end with :meth:`keep`, and then comes :meth:`close`."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.timers.run)
-            await self._run()
+            start(nursery, Task.TIMERS, self.timers.run)
+            await keep_going(Task.PUMP, self._run)
 
     async def keep(self) -> None:
         """Wait until no session is left, and when cancelled, end those there are.
@@ -128,15 +129,17 @@ class Pump:
 
     def _turn(self) -> None:
         self._turning = True
-        self._now = trio.current_time()
-        again, self._again = self._again, {}
-        for leg in again:
-            self._serve(leg, _IN)
-        if self._board is None:
-            self._serve_all()
-        else:
-            self._serve_all_natively(self._board)
-        self._turning = False
+        try:
+            self._now = trio.current_time()
+            again, self._again = self._again, {}
+            for leg in again:
+                self._serve(leg, _IN)
+            if self._board is None:
+                self._serve_all()
+            else:
+                self._serve_all_natively(self._board)
+        finally:
+            self._turning = False
 
     def _serve_all(self) -> None:
         # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
@@ -387,7 +390,7 @@ class Pump:
                 self._give_back(relayed, command)
 
     def _fail(self, relayed: Relayed, exc: Exception) -> None:
-        emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
+        report_fault(Task.SESSION, exc, session=relayed.id)
         with contextlib.suppress(Exception):  # it may fail again
             for command in relayed.session.stop(self._now):
                 if isinstance(command, Report):
@@ -476,10 +479,8 @@ class Pump:
     def _on_over(self, relayed: Relayed) -> None:
         if self._nobody_left is not None and not self._sessions:
             self._nobody_left.set()
-        try:
+        with isolated(Task.SESSION, session=relayed.id):
             relayed.over()
-        except Exception as exc:
-            emit(_log, "session-fault", level=logging.ERROR, exc_info=exc, session=relayed.id)
 
     def _give_back(self, relayed: Relayed, command: Upgrade | Reroute) -> None:
         client = relayed.legs[Side.CLIENT]

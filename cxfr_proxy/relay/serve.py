@@ -38,6 +38,7 @@ from cxfr_proxy.session.commands import Chosen, Event, Reroute
 from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.tasks import Task, isolated, start_once
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
@@ -130,11 +131,10 @@ class ClientServer:
 
     async def _serve_safely(self, serve: Callable[[], Awaitable[None]]) -> None:
         try:
-            await serve()
+            with isolated(Task.CONNECTION, (OSError,)):
+                await serve()
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
-        except Exception as exc:
-            emit(_log, "connection-fault", level=logging.ERROR, exc_info=exc)
         await self._pump.keep()
 
     async def _serve(self, sock: socket.socket, client: Peer | None) -> None:
@@ -158,7 +158,8 @@ class ClientServer:
     def _take_back(self, relayed: Relayed) -> None:
         returned = relayed.returned
         assert returned is not None
-        self.tasks.start_soon(self._serve_safely, partial(self._serve_again, returned, relayed.client_address))
+        serve = partial(self._serve_again, returned, relayed.client_address)
+        start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
 
     async def _serve_again(self, returned: Returned, address: str) -> None:
         endpoint = Endpoint(returned.sock)

@@ -13,6 +13,8 @@ from typing import Final
 
 import trio
 
+from cxfr_proxy.tasks import Task, isolated
+
 _RINGS_TOGETHER: Final = 64
 """Alarms before other tasks run: a few milliseconds of work."""
 
@@ -37,6 +39,7 @@ class Timers:
             for _ in range(_RINGS_TOGETHER):
                 if not self._heap or self._heap[0][0] > trio.current_time():
                     break
-                self._ring(*heapq.heappop(self._heap))
+                with isolated(Task.TIMERS):
+                    self._ring(*heapq.heappop(self._heap))
             with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._sleep:
                 await trio.sleep_forever()

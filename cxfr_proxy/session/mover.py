@@ -42,6 +42,7 @@ from cxfr_proxy.session.registry import Registry, Relayed, user_of
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.state import State
 from cxfr_proxy.spellings import user_key
+from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.connection_transfer import Server
 
@@ -268,13 +269,16 @@ class Mover:
     async def run(self) -> None:
         """Move until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._drains.watch)
-            nursery.start_soon(self._planner.run)
-            while True:
-                await self._wait_for_work()
-                await self._pace.wait()
-                if self._move_first():
-                    self._pace.spend()
+            start(nursery, Task.DRAINS, self._drains.watch)
+            start(nursery, Task.REBALANCE, self._planner.run)
+            await keep_going(Task.MOVER, self._move_all)
+
+    async def _move_all(self) -> None:
+        while True:
+            await self._wait_for_work()
+            await self._pace.wait()
+            if self._move_first():
+                self._pace.spend()
 
     async def _wait_for_work(self) -> None:
         while not self._queues:

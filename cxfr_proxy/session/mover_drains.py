@@ -15,6 +15,7 @@ import trio
 from cxfr_proxy.cluster.pace import TokenBucket
 from cxfr_proxy.session.drain_stages import Schedule, Stage, standstill
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.tasks import Task, isolated
 
 _STAGES_SECONDS = 0.1
 """Between two looks at what has come to its end."""
@@ -266,10 +267,11 @@ class Drains:
             await trio.sleep(_STAGES_SECONDS)
             now = self._clock()
             for drain in list(self.by_node.values()):
-                if not drain.done:
-                    self._see(drain)
-                if drain.schedule is not None:
-                    self._enter(drain, drain.schedule.stage(now))
+                with isolated(Task.DRAINS, node=drain.node):
+                    if not drain.done:
+                        self._see(drain)
+                    if drain.schedule is not None:
+                        self._enter(drain, drain.schedule.stage(now))
 
     def _is_empty(self, node: str) -> bool:
         return not self._counts_of(node).sessions and not self._awaited(node)

@@ -260,7 +260,7 @@ async def test_a_defect_is_logged_and_answered(path: Path, caplog: pytest.LogCap
             with pytest.raises(ConfigError, match="its log says why") as caught:
                 await answers(path, "anything")
             assert "secret" not in str(caught.value)
-    assert [record.msg for record in caplog.records] == ["control-defect"] * 2
+    assert [record.msg for record in caplog.records] == ["fault"] * 2
 
 
 async def test_an_answer_without_a_json_form_is_a_defect(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -325,5 +325,5 @@ async def command(
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)
             await process.wait()
-    faults = [line for line in it.log if "raw" in line or line["event"] in ("session-fault", "connection-fault")]
+    faults = [line for line in it.log if "raw" in line or line["event"] == "fault"]
     assert not faults, faults

@@ -219,7 +219,7 @@ async def test_a_defect_is_logged_and_said_to_nobody(
         client = it.connect()
         assert await client.ask("/metrics") == (500, b"Internal Server Error\n")
         assert await client.ask("/livez") == (200, b"OK\n")
-        assert [record.message for record in caplog.records] == ["http-defect"]
+        assert [record.message for record in caplog.records] == ["fault"]
 
 
 # --- time

@@ -35,6 +35,7 @@ from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacte
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.tasks import Task, isolated
 
 LEASE_SECONDS: Final = 5
 """How long a proxy that died keeps its share."""
@@ -182,7 +183,9 @@ class EtcdSource:
         """See :class:`~.Shared`."""
         try:
             while True:
-                failure = await self._keep_up()
+                failure = EtcdError("a fault of the proxy's own, which the log has")
+                with isolated(Task.ETCD):
+                    failure = await self._keep_up()
                 self.standing.lost(f"{self._gateway.endpoint}: {failure}")
                 self._gateway.turn()
                 await trio.sleep(self.standing.next_pause() * random.uniform(0.5, 1.0))

@@ -1,0 +1,147 @@
+"""Tasks that a fault does not spread from.
+
+A nursery ends all its tasks when one of them raises, so an exception that nobody has foreseen in one health check would
+end the proxy. Everything that serves one thing (a check, a session, a command, a worker's message) therefore runs
+inside one of these, and whatever leaves it ends that one thing, with one line in the log (``fault``):
+
+============== =====================================================================================
+isolated       a stretch of code; what comes behind it may ask whether it failed
+start          a task that goes on until it returns by itself: after a fault it begins again, later
+               each time
+start_once     a task that does one thing
+============== =====================================================================================
+
+A fault is an :class:`Exception` that reaches here. What was foreseen never does: it is caught where it is known what it
+means. Cancellation and the end of the process pass.
+
+:class:`Task` lists everything that is served so, and ``tests/test_tasks.py`` puts a fault into each. No other file
+calls ``start_soon`` but for what is listed there, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from functools import partial
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from cxfr_proxy.events import Value, emit
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+LAST_PAUSE_SECONDS: Final = 10.0
+"""Between a fault and the next try: the first pause, which doubles, and the longest."""
+CALM_SECONDS: Final = 30.0
+"""A task that went on for so long begins with the first pause again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Task(StrEnum):
+    """What is served by itself; the ``task`` of the event ``fault``."""
+
+    ACCEPT = "accept"
+    ANSWER = "answer"
+    CHECK = "check"
+    CONNECTION = "connection"
+    CONTROL = "control"
+    DRAINS = "drains"
+    ELSEWHERE = "elsewhere"
+    ETCD = "etcd"
+    GRANTS = "grants"
+    HTTP = "http"
+    LOOKUP = "lookup"
+    MESSAGE = "message"
+    MOVER = "mover"
+    PUMP = "pump"
+    REBALANCE = "rebalance"
+    RELOAD = "reload"
+    REPORT = "report"
+    RESTART = "restart"
+    SEND_OFF = "send-off"
+    SESSION = "session"
+    SHARING = "sharing"
+    SIGNAL = "signal"
+    SLOT = "slot"
+    SOURCE = "source"
+    TIMERS = "timers"
+    USER_MAP = "user-map"
+    WORKER = "worker"
+
+
+def report_fault(task: Task, exc: BaseException, **fields: Value) -> None:
+    """Log it. A group of one is told as that one."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    emit(_log, "fault", level=logging.ERROR, exc_info=exc, task=str(task), **fields)
+
+
+class isolated:
+    """``with isolated(Task.CHECK, node="n1") as turn:`` keeps a fault in; then ``turn.fault`` is the exception.
+
+    ``passing`` are exceptions that have a meaning outside and are no fault; ``fields`` go to the log.
+    """
+
+    __slots__ = ("_fields", "_passing", "_task", "fault")
+
+    def __init__(self, task: Task, passing: tuple[type[Exception], ...] = (), /, **fields: Value) -> None:
+        self._task = task
+        self._passing = passing
+        self._fields = fields
+        self.fault: Exception | None = None
+
+    def __enter__(self) -> isolated:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if exc is None or isinstance(exc, self._passing):
+            return False
+        if isinstance(exc, Exception):
+            self._note(exc)
+            return True
+        if isinstance(exc, BaseExceptionGroup):  # cancelled in one task, and a fault in another
+            faults, rest = exc.split(Exception)
+            if faults is not None and rest is not None:
+                self._note(faults)
+                raise rest
+        return False
+
+    def _note(self, fault: Exception) -> None:
+        self.fault = fault
+        report_fault(self._task, fault, **self._fields)
+
+
+async def keep_going(task: Task, serve: Callable[[], Awaitable[object]], **fields: Value) -> None:
+    """Call ``serve`` until it returns without a fault, with a pause behind each fault."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        began = trio.current_time()
+        with isolated(task, (), **fields) as turn:
+            await serve()
+        if turn.fault is None:
+            return
+        if trio.current_time() - began >= CALM_SECONDS:
+            pause = FIRST_PAUSE_SECONDS
+        await trio.sleep(pause)
+        pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+
+async def once(task: Task, serve: Callable[..., Awaitable[object]], *arguments: object) -> None:
+    """Call ``serve``, and be over when it has failed."""
+    with isolated(task):
+        await serve(*arguments)
+
+
+def start(nursery: trio.Nursery, task: Task, serve: Callable[[], Awaitable[object]], **fields: Value) -> None:
+    """Begin a task that goes on until ``serve`` returns, or is cancelled; see :func:`keep_going`."""
+    nursery.start_soon(partial(keep_going, task, serve, **fields), name=str(task))
+
+
+def start_once(nursery: trio.Nursery, task: Task, serve: Callable[[], Awaitable[object]]) -> None:
+    """Begin a task that does one thing; see :func:`once`."""
+    nursery.start_soon(once, task, serve, name=str(task))
