@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 RECEIVE_BYTES: Final = 16_384
 """As much as one TLS record holds (RFC 8446 section 5.1)."""
+MAX_DISCARDED: Final = 65_536
+"""Behind ``<starttls/>`` nothing should come. Some clients send a few bytes there, none so many."""
 
 
 class Endpoint:
@@ -73,7 +75,7 @@ class Endpoint:
         return bool(poll.poll(0))
 
     async def receive_some(self) -> bytes:
-        """Some bytes; empty at the end of the stream."""
+        """At most :data:`RECEIVE_BYTES`; empty at the end of the stream. Always a checkpoint."""
         return await _retry(self._receive, self.sock, trio.lowlevel.wait_readable)
 
     def _receive(self) -> bytes:
@@ -88,15 +90,21 @@ class Endpoint:
             sent = await _retry(partial(self.sock.send, view), self.sock, trio.lowlevel.wait_writable)
             view = view[sent:]
 
-    def discard_received(self) -> None:
-        """Throw away what has arrived and was not read. Plain sockets only.
+    def discard_received(self) -> bool:
+        """Throw away what has arrived and was not read, :data:`MAX_DISCARDED` bytes at most. Plain sockets only.
 
-        What a client sends behind ``<starttls/>`` may have been written by anybody on the way (RFC 6120 section
-        5.4.3.3).
+        False if there may be more. What a client sends behind ``<starttls/>`` may have been written by anybody on the
+        way (RFC 6120 section 5.4.3.3).
         """
+        left = MAX_DISCARDED
         with contextlib.suppress(BlockingIOError):
-            while self.sock.recv(RECEIVE_BYTES):
-                pass
+            while left > 0:
+                received = len(self.sock.recv(min(left, RECEIVE_BYTES)))
+                if not received:
+                    return True
+                left -= received
+            return False
+        return True
 
     async def start_tls(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
@@ -160,11 +168,17 @@ def keep_alive(sock: socket.socket, seconds: float) -> None:
 async def _retry(
     operation: Callable[[], T], sock: socket.socket, wait: Callable[[socket.socket], Awaitable[None]]
 ) -> T:
-    """Try until it does not block. ``wait`` is for a plain socket; TLS says itself what it waits for."""
+    """Try until it does not block. ``wait`` is for a plain socket; TLS says itself what it waits for.
+
+    A checkpoint even if it never blocks: a peer that is faster than we are would keep us from everybody else, and our
+    own deadlines from us.
+    """
     await trio.lowlevel.checkpoint_if_cancelled()
+    waited = False
     while True:
         try:
-            return operation()
+            result = operation()
+            break
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock)
         except ssl.SSLWantWriteError:
@@ -173,3 +187,7 @@ async def _retry(
             if is_over(exc, tls=isinstance(sock, ssl.SSLSocket)):
                 raise
             await wait(sock)
+        waited = True
+    if not waited:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    return result

@@ -51,6 +51,8 @@ _TLS_HANDSHAKE: Final = b"\x16"
 _TOO_MANY: Final = "connections-per-address"
 _LINGER_SECONDS: Final = 2.0
 """How long a client that is refused may take to close, so that what was sent to it is not lost in a reset."""
+_LINGER_BYTES: Final = 262_144
+"""As much of what it has sent meanwhile is read for that. Before bind an element has not a tenth of it."""
 
 MAX_CHANGES: Final = 3
 """Changes of the node on one connection, by failed logins of several users. Nodes count failures by connection, and a
@@ -440,7 +442,8 @@ class _Connection:
 
         ``latest``: when all has to be done, as far as it was begun before.
         """
-        self._endpoint.discard_received()
+        if not self._endpoint.discard_received():
+            raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
         self._limit.deadline = latest if latest is not None else trio.current_time() + self._server.handshake_timeout
         await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(latest)
@@ -490,11 +493,12 @@ class _Connection:
 
     async def _part(self, last_bytes: bytes) -> None:
         """Say the last words, and wait until the client has closed: a reset would take them back."""
+        left = _LINGER_BYTES
         with trio.move_on_after(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
             self._endpoint.end_output()
-            while await self._endpoint.receive_some():
-                pass
+            while left > 0 and (data := await self._endpoint.receive_some()):
+                left -= len(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ A lane is read in one of two ways:
   rest comes in one piece.
 
 One may go over from each way to the other anywhere. White space in front of a stream's header is dropped: it belongs to
-the stream before, from a client that ends its lines.
+the stream before, from a client that ends its lines. In front of a header, and of an element that is read stepwise,
+there may be as much of it as an element may be long: who sends nothing else would never have to log in.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Final
 
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing import Failure, Framer, Header, Note, behind_header, is_native, new_framer
+from cxfr_proxy.xmpp.names import StreamCondition
 
 _SPACE: Final = b" \t\r\n"
 _HEAD_BYTES: Final = 8192
@@ -57,6 +59,7 @@ class Lane:
         "_framer",
         "_max_depth",
         "_max_element_bytes",
+        "_spaces",
         "_unread",
         "cut_head",
         "max_held",
@@ -78,6 +81,7 @@ class Lane:
         self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
         self.opened = False
         unread, self._unread, self._begun = self._unread, b"", False
+        self._spaces = 0
         self.feed(unread)
 
     def note_every(self, every: bool) -> None:
@@ -144,7 +148,7 @@ class Lane:
             return bytes(held) + data
         return self._hold(data)
 
-    def _hold(self, data: bytes) -> bytes:
+    def _keep(self, data: bytes) -> None:
         framer = self._framer
         if not framer.held:
             framer.held = data
@@ -153,6 +157,10 @@ class Lane:
             if isinstance(framer.held, bytes):
                 framer.held = bytearray(framer.held)
             framer.held += data
+
+    def _hold(self, data: bytes) -> bytes:
+        framer = self._framer
+        self._keep(data)
         if self.max_held is None or len(framer.held) <= self.max_held:
             return b""
         ready, framer.held = bytes(framer.held), b""
@@ -186,8 +194,10 @@ class Lane:
     def feed(self, data: bytes) -> None:
         """Bytes for :meth:`next` to read."""
         if not self._begun:
+            size = len(data)
             data = data.lstrip(_SPACE)
             self._begun = bool(data)
+            self._count_spaces(size - len(data))
         self._unread = self._unread + data if self._unread else data
 
     def next(self) -> Piece | None:
@@ -201,10 +211,14 @@ class Lane:
             if not unread:
                 return None
             used = framer.step(unread)
-            framer.held = bytes(framer.held) + unread[:used] if framer.held else unread[:used]
+            self._keep(unread[:used])
             self._unread = unread[used:]
         if not framer.notes:
-            return self._release(framer.boundary, None)
+            spaces = self._release(framer.boundary, None)
+            if spaces is not None:
+                self._count_spaces(len(spaces.data))
+            return spaces
+        self._spaces = 0
         note = framer.notes[0]
         if note.start > self._released:
             return self._release(note.start, None)  # white space before it
@@ -212,6 +226,14 @@ class Lane:
         if isinstance(note, Header):
             self._go_behind_header(note)
         return self._release(note.end, note)
+
+    def _count_spaces(self, count: int) -> None:
+        self._spaces += count
+        limit, framer = self._max_element_bytes, self._framer
+        if limit is not None and self._spaces > limit:
+            at = framer.boundary
+            text = f"more than {limit} bytes of white space"
+            framer.notes.append(Failure(at, at, StreamCondition.POLICY_VIOLATION, text))
 
     def put_back(self, piece: Piece) -> None:
         """What :meth:`next` has answered last is to be its next answer as well: somebody else reads on."""
@@ -230,7 +252,7 @@ class Lane:
         if end <= released and note is None:
             return None  # nothing yet, or the rest of what is being cut through
         held, size = self._framer.held, max(0, end - released)
-        self._framer.held = held[size:]
+        self._framer.held = bytes(held[size:])
         return Piece(note, bytes(held[:size]), whole=note is None or note.start >= released)
 
     def skip(self, data: bytes) -> bool:

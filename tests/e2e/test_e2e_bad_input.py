@@ -103,6 +103,7 @@ OPENING_FAULTS = {
     "comment": (b"<!-- hello -->" + HEADER, "restricted-xml"),
     "processing instruction": (b"<?php echo 1 ?>" + HEADER, "restricted-xml"),
     "endless start tag": (b"<stream:stream a='" + b"x" * 100_000, "policy-violation"),
+    "endless white space": (b" " * 100_000, "policy-violation"),
     "two declarations": (b"<?xml version='1.0'?><?xml version='1.0'?>" + HEADER, "restricted-xml"),
     "end first": (b"</stream:stream>", "not-well-formed"),
 }
@@ -121,6 +122,7 @@ async def test_a_stream_that_opens_badly(
 
 
 BEFORE_BIND = {
+    "endless white space": (b"\n" * 100_000, "policy-violation"),
     "unknown entity": (b"<auth>&nbsp;</auth>", "restricted-xml"),
     "comment": (b"<auth><!-- x --></auth>", "restricted-xml"),
     "DTD": (b"<!DOCTYPE a>", "not-well-formed"),
@@ -250,6 +252,15 @@ async def test_junk_behind_starttls_never_crosses_into_tls(
         await raw.send(b"<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>")
         assert (await raw.element()).get("id") == "p", "the first stanza is the client's own"
         await raw.close()
+
+
+async def test_too_much_behind_starttls(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, StartTls.REQUIRED) as it:
+        raw = await it.raw()
+        await raw.open()
+        with contextlib.suppress(trio.BrokenResourceError):
+            await raw.send(f"<starttls xmlns='{names.TLS}'/>".encode() + bytes(200_000))
+        assert await raw.error() == "policy-violation"
 
 
 async def test_a_client_that_stops_reading(tmp_path: Path, certificate: DemoCertificate) -> None:

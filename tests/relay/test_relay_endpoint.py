@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from relay_tools import client_context, no_leak, peer, server_context, tcp_pair, write_pem
 
-from cxfr_proxy.relay.endpoint import Endpoint
+from cxfr_proxy.relay.endpoint import MAX_DISCARDED, Endpoint
 
 
 @pytest.fixture
@@ -105,13 +105,39 @@ async def test_discard_received() -> None:
     endpoint, there = await stream_pair()
     there.send(b"injected" * 1000)
     await trio.lowlevel.wait_readable(endpoint.sock)
-    endpoint.discard_received()
+    assert endpoint.discard_received()
     there.send(b"after")
     assert await endpoint.receive_some() == b"after"
     there.close()
     await trio.lowlevel.wait_readable(endpoint.sock)
-    endpoint.discard_received()  # at the end of the stream it returns
+    assert endpoint.discard_received()  # at the end of the stream it returns
     endpoint.close()
+
+
+async def test_no_more_is_discarded_than_may_be() -> None:
+    """Else who sends faster than we throw away keeps us from all others, for ever."""
+    endpoint, there = await stream_pair()
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_DISCARDED)
+    assert there.send(bytes(MAX_DISCARDED) + b"rest") == MAX_DISCARDED + 4
+    while len(endpoint.sock.recv(2 * MAX_DISCARDED, socket.MSG_PEEK)) < MAX_DISCARDED + 4:
+        await trio.lowlevel.checkpoint()
+    assert not endpoint.discard_received()
+    assert await endpoint.receive_some() == b"rest"
+    endpoint.close()
+    there.close()
+
+
+async def test_a_peer_that_is_faster_than_we_are_keeps_us_from_nobody() -> None:
+    """Neither a read nor a write that need not wait goes by without a checkpoint."""
+    endpoint, there = await stream_pair()
+    there.send(b"a lot")
+    await trio.lowlevel.wait_readable(endpoint.sock)
+    with trio.testing.assert_checkpoints():
+        assert await endpoint.receive_some() == b"a lot"
+    with trio.testing.assert_checkpoints():
+        await endpoint.send_all(b"x")
+    endpoint.close()
+    there.close()
 
 
 async def test_a_reset_is_an_oserror() -> None:

@@ -38,7 +38,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dialer() -> Dialer:
-    return Dialer(Timeouts(node_connect_timeout=5.0, tls_handshake_timeout=10.0), Limits())
+    return Dialer(Timeouts(node_connect_timeout=5.0, tls_handshake_timeout=10.0), Limits(max_element_down=1000))
 
 
 def node(port: int, tls: NodeTls = NodeTls.NONE, **options: object) -> NodeSpec:
@@ -122,6 +122,8 @@ async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyHead
         (HEADER + b"<stream:features/>", Finding.FAILED, "it offers no way to log in: "),
         (HEADER + b"<x/>", Finding.FAILED, "the node sent no stream features"),
         (HEADER + b"<a:b/>", Finding.FAILED, "the node used a prefix that its stream does not declare"),
+        (b" " * 2000, Finding.FAILED, "the node's stream can't be read: more than 1000 bytes of white space"),
+        (HEADER + b"\n" * 2000, Finding.FAILED, "the node's stream can't be read: more than 1000 bytes of white space"),
         (b"SSH-2.0-OpenSSH\r\n", Finding.FAILED, "the node's stream can't be read: "),
         (HEADER.decode().encode("utf-16"), Finding.FAILED, "the node's stream can't be read: only UTF-8 is supported"),
         (b"<stream xmlns='x'>", Finding.FAILED, "the stream's namespace is "),

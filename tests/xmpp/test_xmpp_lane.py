@@ -294,6 +294,25 @@ def test_what_is_to_be_noted_is_so_behind_the_header_as_well() -> None:
         assert [piece.note.name for piece in lane.pieces(ready) if isinstance(piece.note, Element)] == ["a"]
 
 
+@pytest.mark.parametrize("size", [1, 7, 30])
+@pytest.mark.parametrize("where", ["in front of the header", "behind it"])
+def test_white_space_without_end(where: str, size: int) -> None:
+    """Elements have a limit; who sends none must not go on for ever by that."""
+    lane = Lane(max_element_bytes=200, max_depth=64)
+    before = len(stepped(lane, HEADER)) if where == "behind it" else 0
+    pieces = stepped(lane, *[b" " * size] * (200 // size))
+    assert all(piece.note is None for piece in pieces)
+    [failure] = [piece for piece in stepped(lane, b" " * size * 2) if piece.note is not None]
+    assert isinstance(failure.note, Failure)
+    assert (failure.note.condition, failure.data, lane.opened) == ("policy-violation", b"", bool(before))
+
+
+def test_white_space_between_elements_is_nobodys_fault() -> None:
+    lane = Lane(max_element_bytes=200, max_depth=64)
+    body = [HEADER, *([b" " * 150, b"<iq/>"] * 20)]
+    assert [piece.data for piece in stepped(lane, *body) if isinstance(piece.note, Element)] == [b"<iq/>"] * 20
+
+
 def test_what_is_put_back_comes_next() -> None:
     subject = opened()
     subject.feed(b"<a/><b/>")
