@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterable
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.process.messages import Present
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.mover_rebalances import Rebalance
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.tally import WORKER_DIED
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +32,21 @@ def announce(
     emit(_log, "capacity", sessions=sessions, reason="descriptors the system allows (ulimit -n), two a session")
     for host, port in addresses:
         emit(_log, "listening", address=host, port=port, nodes=nodes)
+
+
+def say_of_lost(session: Present, seconds: float) -> None:
+    """One that has gone with its worker, ``seconds`` after that was said of it."""
+    emit(
+        _log,
+        "session-end",
+        session=session.session,
+        jid=session.full_jid,
+        node=session.node,
+        reason=WORKER_DIED,
+        client=session.address,
+        port=session.port,
+        seconds=round(session.seconds + seconds, 3),
+    )
 
 
 def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:

@@ -21,6 +21,7 @@ import trio
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.process.announce import say_of_lost
 from cxfr_proxy.process.fleet import Fleet, Slot
 from cxfr_proxy.process.launch import Launched
 from cxfr_proxy.process.link import Link
@@ -33,6 +34,9 @@ _SHORT_LIFE_SECONDS: Final = 1.0
 """A worker that dies sooner will probably do so again."""
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
+
+_LINES_AT_A_TIME: Final = 100
+"""Lines of the log between two checkpoints: about a millisecond."""
 
 _log = logging.getLogger(__name__)
 
@@ -165,6 +169,9 @@ class Keeper:
             self._say_how_it_ended(link)
             self._buried(link)
         slot.changed()
+        if link.died:
+            with isolated(Task.WORKER, worker=slot.number):
+                await self._say_who_is_lost(link)
 
     async def _launched(self, slot: Slot) -> Launched | None:
         """``None`` where it can't be started."""
@@ -199,6 +206,15 @@ class Keeper:
             self.cut |= link.cut
         else:
             emit(_log, "worker-left", worker=link.number, pid=link.pid, cut=link.cut)
+
+    async def _say_who_is_lost(self, link: Link) -> None:
+        """A line for each, as its worker would have written it."""
+        now = trio.current_time()
+        for number, (session, heard) in enumerate(link.present.values()):
+            if number % _LINES_AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
+            say_of_lost(session, now - heard)
+        link.present.clear()
 
 
 def _longer(pause: float) -> float:

@@ -34,6 +34,7 @@ from cxfr_proxy.process.messages import (
     Answer,
     Ask,
     BadMessage,
+    Called,
     Gone,
     Hello,
     Leave,
@@ -42,6 +43,7 @@ from cxfr_proxy.process.messages import (
     Message,
     MoveUser,
     Nodes,
+    Present,
     ReloadCertificates,
     Report,
     Resumable,
@@ -106,6 +108,8 @@ class Link:
         self.want = Want(0, 0, 0)
         self.at_stake: dict[str, Lost] = {}
         """By the id to resume with: which clients would be lost, and may come back, if it were killed now."""
+        self.present: dict[int, tuple[Present, float]] = {}
+        """Its sessions by id, each with when that was heard."""
         self.granted = 0
         self._hear = hear
         self._parting_seconds = parting_seconds
@@ -204,6 +208,11 @@ class Link:
                 self.greeted = True
             case Report(counts):
                 self.counts = counts
+            case Called(present, over):
+                now = trio.current_time()
+                self.present.update((each.session, (each, now)) for each in present)
+                for session in over:
+                    self.present.pop(session, None)
             case Want():
                 self.want = message
             case Answer():

@@ -32,7 +32,7 @@ from cxfr_proxy.session.tally import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 8
+VERSION: Final = 9
 """Of this language. To be raised with every change."""
 
 
@@ -242,6 +242,27 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """A session. ``full_jid`` is ``None`` before it is bound, ``port`` where the client's is a unix socket;
+    ``seconds``: for so long it has been there."""
+
+    session: int
+    full_jid: str | None
+    node: str
+    address: str
+    port: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Sessions that have begun or were bound since this was said last, and those that are over."""
+
+    present: tuple[Present, ...]
+    over: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Transferred:
     """One more transfer is over. Told one by one: there are too many numbers of them to tell all with each."""
 
@@ -407,6 +428,7 @@ Message = (
     | Want
     | PutBack
     | Report
+    | Called
     | Transferred
     | NodeDown
     | NodeGoing

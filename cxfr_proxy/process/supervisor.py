@@ -46,6 +46,7 @@ from cxfr_proxy.process.messages import (
     Announced,
     Answer,
     BadMessage,
+    Called,
     Gone,
     Hello,
     Learned,
@@ -240,7 +241,7 @@ class Supervisor:
                         other.post(message)
                 if isinstance(message, Moved):
                     link.post(Announced(message.session))
-            case Hello() | Answer() | Stopped() | Gone():
+            case Hello() | Answer() | Stopped() | Gone() | Called():
                 pass  # noted by whom they concern
             case _:
                 raise BadMessage(f"{type(message).__name__} is the supervisor's to say")

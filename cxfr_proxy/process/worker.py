@@ -72,6 +72,7 @@ from cxfr_proxy.process.operations import (
     session_states,
     transfer_rows,
 )
+from cxfr_proxy.process.roll import Roll
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes, ToldOfPlaces
 from cxfr_proxy.relay.dial import Dialer
@@ -131,6 +132,8 @@ class _Parts:
             id_step=setup.workers,
         )
         self.registry.changed = changed
+        self._roll = Roll()
+        self.registry.added, self.registry.removed = self._roll.note, self._roll.note_end
         self.pace = GrantedPace(post, changed)
         self.dialer = Dialer(config.timeouts, config.limits)
         self.certificates = ServerCertificates(
@@ -170,6 +173,8 @@ class _Parts:
         """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
         registry, full_jid, user = self.registry, relayed.session.full_jid, user_of(relayed.session)
         address = relayed.client_address
+        if isinstance(event, commands.BoundTo):
+            self._roll.note(relayed)
         match event:
             case commands.BoundTo() if full_jid is not None and registry.has_returned(relayed.id):
                 self._post(Returned(full_jid, address, wrong=registry.guard.is_wrong(full_jid)))
@@ -211,6 +216,11 @@ class _Parts:
             known = self.registry.resumption(stream_management_id)
             if known is not None and known.counters is counters:
                 self._tell_resumable(stream_management_id, address)
+
+    def call_roll(self) -> None:
+        """Say which sessions have come and gone."""
+        for called in self._roll.call(trio.current_time()):
+            self._post(called)
 
     def counts(self) -> WorkerCounts:
         registry, limit = self.registry, self.config.limits.connections_per_address
@@ -469,6 +479,7 @@ class Worker:
 
     def _post_report(self, parts: _Parts) -> None:
         parts.tell_shifted()
+        parts.call_roll()
         self._channel.post(Report(parts.counts()))
 
 

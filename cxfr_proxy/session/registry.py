@@ -137,6 +137,8 @@ class Registry:
         self._id_step = id_step
         self.changed: Callable[[], object] = _nothing
         """Called when sessions and connections come and go."""
+        self.added: Callable[[Relayed], object] = _nobody
+        self.removed: Callable[[Relayed], object] = _nobody
         self.sessions_elsewhere: dict[str, int] = {}
         self.addresses_elsewhere: dict[str, int] = {}
         self.sessions_before: dict[str, int] = {}
@@ -158,6 +160,7 @@ class Registry:
     def add(self, relayed: Relayed) -> None:
         self._live[relayed.id] = self._logging_in[relayed.id] = relayed
         self.of_node(relayed.session.node).sessions += 1
+        self.added(relayed)
         self.changed()
 
     def remove(self, relayed: Relayed) -> None:
@@ -167,6 +170,7 @@ class Registry:
         self._evening.discard(relayed.id)
         if self._live.pop(relayed.id, None) is not None:
             self.of_node(relayed.session.node).sessions -= 1
+            self.removed(relayed)
             self.changed()
 
     def get(self, session_id: int) -> Relayed | None:
@@ -401,6 +405,10 @@ class Registry:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _nobody(relayed: Relayed) -> None:
     pass
 
 

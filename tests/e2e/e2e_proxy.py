@@ -194,6 +194,16 @@ async def connect(address: Address, tls: ssl.SSLContext | None = None) -> Raw:
     return Raw(stream)
 
 
+def port_of(raw: Raw) -> int:
+    """The client's own."""
+    transport = raw.connection.transport
+    while isinstance(transport, trio.SSLStream):
+        transport = transport.transport_stream
+    assert isinstance(transport, trio.SocketStream)
+    port: int = transport.socket.getsockname()[1]
+    return port
+
+
 # --- the proxy in this process
 
 

@@ -6,18 +6,12 @@ import base64
 from pathlib import Path
 
 import pytest
-from e2e_proxy import Raw, command, connect, nodes_file, running
+from e2e_proxy import command, connect, nodes_file, port_of, running
 
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.xmpp import names
 
 pytestmark = pytest.mark.usefixtures("engines")
-
-
-def port_of(raw: Raw) -> int:
-    transport = raw.connection.transport
-    port: int = transport.socket.getsockname()[1]  # type: ignore[attr-defined]
-    return port
 
 
 @pytest.mark.parametrize("route", ["login", "connect"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import e2e_proxy
 import pytest
 import trio
-from e2e_proxy import command, nodes_file, running, until
+from e2e_proxy import command, nodes_file, port_of, running, until
 from e2e_workers import World, number_of, world
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -111,6 +111,15 @@ async def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path,
             await until(lambda: min(answers.values()) > so_far)
             traffic.cancel_scope.cancel()
         assert it.proxy.events("worker-died")[0]["sessions"] == len(lost)
+        await until(lambda: len(it.proxy.events("session-end")) >= len(lost), "a line for each")
+        ended = {row["jid"]: row for row in it.proxy.events("session-end")}
+        assert ended.keys() == lost
+        known = {row["jid"]: row for row in rows}
+        for jid, row in ended.items():
+            assert (row["session"], row["node"]) == (known[jid]["id"], known[jid]["node"])
+            assert (row["reason"], row["client"]) == ("worker-died", "127.0.0.1")
+            assert row["port"] == port_of(it.raws[jid])
+            assert row["seconds"] >= known[jid]["age_seconds"] - 0.1
         now = await it.proxy.show("sessions")
         assert {row["jid"] for row in now} == kept, "the other's sessions, and no more"
         for jid in lost:

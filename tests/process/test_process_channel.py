@@ -28,6 +28,7 @@ from cxfr_proxy.process.messages import (
     Answer,
     Ask,
     BadMessage,
+    Called,
     Elsewhere,
     Gone,
     Grant,
@@ -47,6 +48,7 @@ from cxfr_proxy.process.messages import (
     NodeServes,
     NodeState,
     Pinned,
+    Present,
     PutBack,
     Redirected,
     ReloadCertificates,
@@ -121,7 +123,7 @@ counts = st.builds(
     waiting=st.none() | st.dictionaries(texts, texts, max_size=3),
     awaited=st.none() | counted,
     addresses=st.none() | counted,
-    totals=st.builds(Totals, ints, ints, ints, counted, counted),
+    totals=st.builds(Totals, ints, ints, ints, counted, counted, counted),
     rebalance=st.builds(RebalanceCounts, ints, st.booleans(), *[ints] * 7),
 )
 attempts = st.builds(Attempt, st.sampled_from(Rung), st.sampled_from(Outcome))
@@ -136,6 +138,7 @@ past_transfers = st.builds(
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
 lost = st.builds(Lost, st.none() | texts, texts, texts, numbers)
+present = st.builds(Present, ints, st.none() | texts, texts, texts, st.none() | ints, numbers)
 moved = st.builds(Moved, ints, texts, texts, texts, numbers)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
@@ -171,6 +174,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Want, ints, ints, ints, ints),
     st.builds(PutBack, ints),
     st.builds(Report, counts),
+    st.builds(Called, st.lists(present, max_size=3).map(tuple), st.lists(ints, max_size=3).map(tuple)),
     st.builds(Transferred, past_transfers),
     st.builds(NodeDown, texts, texts),
     st.builds(NodeFailsLogins, texts, texts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from cxfr_proxy.cluster.health import FAILED_LOGINS
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health, Outlook, Wish, parse_nodes
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.fleet import Grants
 from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import (
+    Called,
     Elsewhere,
     Grant,
     Lost,
@@ -28,6 +31,7 @@ from cxfr_proxy.process.messages import (
     Nodes,
     NodeServes,
     NodeState,
+    Present,
     PutBack,
     Redirected,
     Resumable,
@@ -102,6 +106,28 @@ async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Pat
 async def drained(it: House, node: str) -> bool:
     async with aclosing(it.supervisor.operations.wait_drained(node)) as progress:
         return (await anext(progress)).finished
+
+
+async def test_each_session_that_goes_with_its_worker_is_told_of(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with house(tmp_path) as it:
+        one, two, three = (
+            Present(number, None, "node1", "192.0.2.1", 40000 + number, seconds=2.0) for number in (1, 3, 5)
+        )
+        it.workers[1].channel.post(Called((one, two, three), (99,)))
+        it.workers[2].channel.post(Called((replace(one, session=2),), ()))
+        await trio.sleep(1)
+        it.workers[1].channel.post(Called((replace(two, full_jid="kim@example.org/r", seconds=3.0),), (5,)))
+        await trio.sleep(4)
+        it.workers[1].die()
+        await trio.sleep(1)
+    lines = [TextFormatter().format(record) for record in caplog.records if record.msg == "session-end"]
+    assert [line.partition("session-end ")[2] for line in lines] == [
+        "session=1 node=node1 reason=worker-died client=192.0.2.1 port=40001 seconds=7",
+        "session=3 jid=kim@example.org/r node=node1 reason=worker-died client=192.0.2.1 port=40003 seconds=7",
+    ]
 
 
 @pytest.mark.parametrize("empty", [False, True])
