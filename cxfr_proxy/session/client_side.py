@@ -77,6 +77,7 @@ class ClientSide(Moving):
             self._on_client_fault(error)
             return
         self._header_to_node = header
+        self._node_open = True
         self._pass_up(header.raw)
 
     def _on_client_element(self, name: str, piece: Piece, position: int) -> None:

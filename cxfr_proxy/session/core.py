@@ -104,6 +104,7 @@ class SessionCore:
         "_negotiation",
         "_node_ended",
         "_node_in",
+        "_node_open",
         "_node_out",
         "_node_told",
         "_now",
@@ -170,6 +171,7 @@ class SessionCore:
         self._client_in = self._client_out = self._node_in = self._node_out = True
         self._client_ended = False  # it has said </stream:stream>
         self._client_over = False  # its stream has ended or failed: what else it sends is dropped
+        self._node_open = True  # its stream has a header; between <success/> and the next one there is none to end
         self._node_told = False  # it was told that its stream has ended
         self._node_ended = False  # its output was told to end
         self._transfer: Transfer | None = None
@@ -350,7 +352,8 @@ class SessionCore:
 
     def _end_node_stream(self, *, cleanly: bool) -> None:
         if self._node_out and cleanly:
-            self._send(Side.NODE, self._header_to_node.end)
+            if self._node_open:
+                self._send(Side.NODE, self._header_to_node.end)
             self._node_told = True
         self._node_out = False
 

@@ -199,6 +199,7 @@ class NodeSide(ClientSide):
             self._give_answer_due(passage)
         negotiating = self.state is State.NEGOTIATING
         if passage.restart and negotiating:
+            self._node_open = False
             self._up.restart()
             self._down.restart()
             self._header_due = self._features_due = True

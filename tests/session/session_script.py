@@ -406,7 +406,7 @@ class Script:
                 self._note("           ends output:", command)
                 self._ended.add(side)
                 if not (side is Side.CLIENT and self._client_gone):
-                    ended = self.sent[side].rstrip().endswith(b":stream>")
+                    ended = self.sent[side].rstrip().endswith(b":stream>") or self._is_node_between_streams(side)
                     self.expect(silent != ended, "TLS is closed where the stream was ended, and nowhere else")
                 if side is Side.CLIENT and not (self._cut or self._cut_through):
                     self._check_farewell()
@@ -427,9 +427,16 @@ class Script:
                 self._check_document()
         elif self._node_stream_ended(data):
             self.fail(f"sent to the node behind the end of its stream: {data!r}")
+        elif data.endswith(b":stream>") and self._is_node_between_streams(side):
+            self.fail("the node was told the end of a stream that has not begun")
 
     def _node_stream_ended(self, last: bytes) -> bool:
         return b"</stream:stream>" in self.sent[Side.NODE][: -len(last)]
+
+    def _is_node_between_streams(self, side: Side) -> bool:
+        """Behind ``<success/>``, until the client's next header."""
+        streams = 1 + self.sent[Side.CLIENT].count(b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'")
+        return side is Side.NODE and len(_OPENING_TAG.findall(self.sent[Side.NODE])) < streams
 
     def _check_document(self) -> None:
         """What the client got is whole elements, in an open stream or one that was ended once."""

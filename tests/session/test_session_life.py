@@ -178,7 +178,7 @@ def test_compression_is_refused() -> None:
 
 def test_the_domain_may_not_change_at_a_restart() -> None:
     s = Script().node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).forget()
-    s.client(CLIENT_HEADER.replace("example.org", "elsewhere.org")).node_gets(END)
+    s.client(CLIENT_HEADER.replace("example.org", "elsewhere.org")).node_gets()
     text = "the domain changed at the stream's restart"
     s.client_gets(own_header(), stream_error("host-unknown", text=text), END)
 
@@ -536,3 +536,22 @@ def test_a_watched_stanza_that_can_not_be_read_is_kept_back_alone() -> None:
 def test_a_session_that_is_stopped_while_asked_was_cut_off() -> None:
     s = Script().bind().order().stop().is_over(at_once=True)
     assert s.reported(Transferred).tried == ((Rung.CXFR, Outcome.CUT_OFF),)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda s: s.client_ends(),
+        lambda s: s.client("</stream:stream>"),
+        lambda s: s.client(CLIENT_HEADER.replace("example.org", "elsewhere.org")),
+        lambda s: s.wait(61),
+        lambda s: s.node("<stream:error/>"),
+        lambda s: s.node_ends(),
+    ],
+    ids=["lost", "an end", "another domain", "time", "node's fault", "node's end"],
+)
+def test_between_two_streams_no_stream_is_ended(ends: Callable[[Script], object]) -> None:
+    # RFC 6120 section 6.4.6: behind <success/> both are over without a closing tag.
+    s = Script().node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).forget()
+    ends(s)
+    s.node_gets()
