@@ -53,6 +53,7 @@ class Task(StrEnum):
     ETCD = "etcd"
     GRANTS = "grants"
     HTTP = "http"
+    LOOKING = "looking"
     LOOKUP = "lookup"
     MESSAGE = "message"
     MOVER = "mover"

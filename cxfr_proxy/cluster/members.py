@@ -2,16 +2,30 @@
 
 Two axes that never mix: what the operator wants (:class:`~.nodes.Wish`) and what checks see (:class:`~.nodes.Health`).
 A node whose line is gone stays, ``removed``, for as long as sessions live on it.
+
+Nobody looks through ten thousand nodes to find the one that has changed: each change of a node's state is told to who
+:meth:`watches <Cluster.watch>`, by whichever hand it was made, and what follows from the list as it stands is worked out
+once for each of its versions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.words import did_you_mean
 from cxfr_proxy.errors import ConfigError
+
+
+_SHOWN_NAMES: Final = 50
+"""Of the known nodes, in an error: a longer list helps nobody."""
+_DOMAINS_KEPT: Final = 64
+"""For which the candidates are kept: clients make up any number of domains."""
+_TOLD: Final = frozenset(("features", "health", "outlook", "ramp", "removed", "spec", "wish"))
+"""The attributes of a node whose change is told."""
 
 
 class UnknownNode(ConfigError):
@@ -19,8 +33,13 @@ class UnknownNode(ConfigError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = list(known)
-        super().__init__(f"no node '{name}'{did_you_mean(name, names)}; known: {', '.join(names) if names else 'none'}")
+        shown = ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if (more := len(names) - _SHOWN_NAMES) > 0 else "")
+        super().__init__(f"no node '{name}'{did_you_mean(name, names)}; known: {shown or 'none'}")
         self.name = name
+
+
+def _nobody() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +53,29 @@ class CheckResult:
 
 
 class Node:
-    """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`."""
+    """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`.
 
-    __slots__ = ("check", "features", "health", "health_since", "outlook", "ramp", "removed", "spec", "wish")
+    ``changed`` is called behind each change of its state (:data:`_TOLD`)."""
 
-    def __init__(self, spec: NodeSpec) -> None:
+    __slots__ = (
+        "_changed",
+        "check",
+        "features",
+        "health",
+        "health_since",
+        "key",
+        "outlook",
+        "ramp",
+        "removed",
+        "spec",
+        "wish",
+    )
+
+    def __init__(self, spec: NodeSpec, changed: Callable[[], None] = _nobody) -> None:
+        object.__setattr__(self, "_changed", _nobody)  # what is set at first is no change
         self.spec = spec
+        self.key = spec.name.encode()
+        """Its name, as draws take it (:mod:`.placement`)."""
         self.wish = spec.wish
         self.health = Health.UP
         self.health_since: float | None = None
@@ -50,11 +86,19 @@ class Node:
         """The last one; ``None``: nobody has looked."""
         self.removed = False
         """Its line is gone; it is kept while sessions live on it."""
-        self.features: dict[str, bytes] = {}
+        self.features: Mapping[str, bytes] = {}
         """By domain: the stream features with which it last greeted a client that has not logged in, as it wrote them,
-        in the default namespaces of the usual header; none where nobody has looked."""
+        in the default namespaces of the usual header; none where nobody has looked. Replaced, never changed."""
         self.ramp = 1.0
         """How much of its weight counts, 0 to 1: a node that has come back is filled slowly."""
+        self._changed: Callable[[], None] = changed
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _TOLD:
+            object.__setattr__(self, name, value)
+        elif getattr(self, name, None) != value:
+            object.__setattr__(self, name, value)
+            self._changed()
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.wish}, {self.health}{', removed' if self.removed else ''}>"
@@ -115,12 +159,31 @@ class Changes:
         return bool(self.added or self.removed or self.changed or self.emptied)
 
 
+Standing = frozenset[tuple[str, int, tuple[str, ...]]]
+"""See :meth:`Cluster.standing`."""
+
+
 class Cluster:
     """The live list, in the order of the source; removed nodes at the end."""
 
     def __init__(self, specs: Iterable[NodeSpec] = ()) -> None:
         self._nodes: dict[str, Node] = {}
+        self.version = 0
+        """One more with each change of a node or of the list."""
+        self._watchers: list[Callable[[str], None]] = []
+        self._worked_out = 0  # the version that what follows is of
+        self._candidates: dict[str | None, tuple[list[Node], list[Node]]] = {}
+        self._standing: Standing | None = None
         self.apply(specs)
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        """Have ``changed`` called with the name of each node that has changed, has come, or is forgotten."""
+        self._watchers.append(changed)
+
+    def _note(self, name: str) -> None:
+        self.version += 1
+        for changed in self._watchers:
+            changed(name)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(tuple(self._nodes.values()))
@@ -147,7 +210,8 @@ class Cluster:
         before = {name: (node.removed, node.wish) for name, node in self._nodes.items()}
         added = tuple(name for name in listed if name not in before or before[name][0])
         removed = tuple(name for name, (gone, _) in before.items() if name not in listed and not gone)
-        changed = tuple(n for n, spec in listed.items() if n not in added and spec != self._nodes[n].spec)
+        new = frozenset(added)
+        changed = tuple(n for n, spec in listed.items() if n not in new and _differs(spec, self._nodes[n].spec))
         self._take_over(listed)
         emptied = tuple(
             node.name
@@ -161,13 +225,15 @@ class Cluster:
         for name, spec in listed.items():
             node = old.pop(name, None)
             if node is None:
-                node = Node(spec)
+                self._nodes[name] = Node(spec, partial(self._note, name))
+                self._note(name)
             else:
+                self._nodes[name] = node
                 node.read(spec)
-            self._nodes[name] = node
         for node in old.values():
-            node.removed = True
             self._nodes[node.name] = node
+            node.removed = True
+        self.version += 1  # their order may be another one
 
     def forget(self, name: str) -> None:
         """Drop a removed node that has become empty.
@@ -177,15 +243,44 @@ class Cluster:
         if not self.get(name).removed:
             raise ValueError(f"node '{name}' is still listed")
         del self._nodes[name]
+        self._note(name)
 
-    def standing(self) -> frozenset[tuple[str, int, tuple[str, ...]]]:
+    def standing(self) -> Standing:
         """What the places of users follow from, ramps apart: the usable nodes, each with its weight and domains."""
-        return frozenset((node.name, node.spec.weight, node.spec.domain) for node in self if node.usable)
+        self._forget_what_was()
+        if self._standing is None:
+            self._standing = frozenset((node.name, node.spec.weight, node.spec.domain) for node in self if node.usable)
+        return self._standing
 
     def candidates(self, exclude: Collection[str] = (), *, domain: str | None = None) -> list[Node]:
         """The nodes a user of that domain may be placed on, in the source's order; ``None``: of any domain.
 
         Where none of them is up, those that are down but would be welcome: better to try than to refuse.
         """
-        welcome = [node for node in self if node.accepts_new and node.name not in exclude and node.spec.serves(domain)]
-        return [node for node in welcome if node.usable] or welcome
+        usable, welcome = self._candidates_of(domain)
+        if exclude:
+            usable = [node for node in usable if node.name not in exclude]
+            welcome = [node for node in welcome if node.name not in exclude] if not usable else welcome
+        return list(usable or welcome)
+
+    def _candidates_of(self, domain: str | None) -> tuple[list[Node], list[Node]]:
+        """Those that are up, and all that would be welcome."""
+        self._forget_what_was()
+        known = self._candidates.get(domain)
+        if known is None:
+            welcome = [node for node in self._nodes.values() if node.accepts_new and node.spec.serves(domain)]
+            known = [node for node in welcome if node.usable], welcome
+            if len(self._candidates) >= _DOMAINS_KEPT:
+                self._candidates.clear()
+            self._candidates[domain] = known
+        return known
+
+    def _forget_what_was(self) -> None:
+        if self._worked_out != self.version:
+            self._worked_out = self.version
+            self._candidates.clear()
+            self._standing = None
+
+
+def _differs(spec: NodeSpec, other: NodeSpec) -> bool:
+    return spec is not other and spec != other

@@ -27,6 +27,7 @@ from typing import Final
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
+from cxfr_proxy.latest import Latest
 from cxfr_proxy.spellings import domain_key, user_key
 
 _DRAW_BITS: Final = 52
@@ -55,6 +56,8 @@ class Policies:
         return self.by_domain.get(domain, self.usual)
 
 
+_DRAWS_KEPT: Final = 8
+"""Users whose draws are kept: those who are logging in."""
 _NOBODY_ANYWHERE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -75,6 +78,8 @@ class Placement:
         self._cluster = cluster
         self._policies = policies if policies is not None else Policies()
         self._assigned = assigned
+        self._drawn: Latest[tuple[str, str], list[Node]] = Latest(_DRAWS_KEPT)
+        self._drawn_of = -1  # the version of the cluster
 
     def rank(
         self,
@@ -90,20 +95,30 @@ class Placement:
         ``sessions`` counts by node name. ``up_only``: rather nowhere than on a node that is down.
         """
         domain = domain_key(domain)
-        candidates = self._cluster.candidates(exclude, domain=domain)
-        if up_only:
-            candidates = [node for node in candidates if node.usable]
-        match self._policies.of(domain):
-            case Policy.RENDEZVOUS:
-                ranked = rank(user, candidates, sessions)
-            case Policy.LEAST_SESSIONS:
-                ranked = rank(None, candidates, sessions)
-            case Policy.FIRST_AVAILABLE:
+        policy = self._policies.of(domain)
+        ranked: list[Node] = []
+        if policy is Policy.RENDEZVOUS and user is not None:
+            ranked = [node for node in self._draws(user, domain) if node.name not in exclude]
+        if not ranked:
+            candidates = self._cluster.candidates(exclude, domain=domain)
+            if policy is Policy.FIRST_AVAILABLE:
                 ranked = candidates
-        # Those that stand by are last, and so are tried where none of the others can be reached.
-        ranked = sorted(ranked, key=lambda node: node.spec.priority)
+            else:
+                ranked = rank(user if policy is Policy.RENDEZVOUS else None, candidates, sessions)
+        if up_only and ranked and not ranked[0].usable:
+            return []  # candidates are all up, or none is
         name = self._assigned(user) if user is not None else None
-        return sorted(ranked, key=lambda node: (is_full(node, sessions), node.name != name))
+        return _by_rules(ranked, name, sessions)
+
+    def _draws(self, user: str, domain: str) -> list[Node]:
+        """By draws alone. A login asks for the same user's several times, and ten thousand of them take a while."""
+        if self._drawn_of != self._cluster.version:
+            self._drawn_of = self._cluster.version
+            self._drawn.clear()
+        ranked = self._drawn.get((user, domain))
+        if ranked is None:
+            ranked = self._drawn[user, domain] = rank(user, self._cluster.candidates(domain=domain), {})
+        return ranked
 
     def home(self, user: str, domain: str, sessions: Mapping[str, int] = _NOBODY_ANYWHERE) -> Node | None:
         """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, no node is up
@@ -133,9 +148,20 @@ def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, in
     """
     if user is None:
         return sorted(candidates, key=lambda node: _load(node, sessions.get(node.name, 0)))
-    key = user_key(user).encode("utf-8", "surrogatepass")
+    # NUL separates: it can be in neither part, so no two pairs share their bytes.
+    key = user_key(user).encode("utf-8", "surrogatepass") + b"\0"
     # By name where draws are equal, so that the order of the list never decides about a home.
-    return sorted(candidates, key=lambda node: (_draw(key, node), node.name))
+    return [node for _, _, node in sorted([(_draw(key, node), node.key, node) for node in candidates])]
+
+
+def _by_rules(ranked: Sequence[Node], name: str | None, sessions: Mapping[str, int]) -> list[Node]:
+    """Those with room first, of these the one of that name, then those that don't stand by; otherwise as they are.
+
+    So those that stand by are tried where none of the others can be reached.
+    """
+    if name is None and not any(node.spec.priority or node.spec.max_sessions is not None for node in ranked):
+        return list(ranked)
+    return sorted(ranked, key=lambda node: (is_full(node, sessions), node.name != name, node.spec.priority))
 
 
 def is_full(node: Node, sessions: Mapping[str, int]) -> bool:
@@ -161,9 +187,10 @@ def _load(node: Node, sessions: int) -> float:
 
 
 def _draw(key: bytes, node: Node) -> float:
-    """Smaller is better. NUL separates: it can be in neither part, so no two pairs share their bytes."""
-    if not node.weight:
+    """Smaller is better."""
+    weight = node.weight
+    if not weight:
         return math.inf
-    digest = hashlib.blake2b(key + b"\0" + node.name.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(key + node.key, digest_size=8).digest()
     uniform = ((int.from_bytes(digest, "big") >> (64 - _DRAW_BITS)) + 0.5) / (1 << _DRAW_BITS)
-    return -math.log(uniform) / node.weight
+    return -math.log(uniform) / weight

@@ -251,12 +251,14 @@ class ProxyOperations:
     async def plan_rebalance(self, *, rate: float | None = None, max_share: float | None = None) -> RebalancePlan:
         plan = await self._sessions.plan_rebalance(max_share)
         rate = (rate if rate is not None else self._drainer.rate) * self._drainer.share
+        places = {node.name: place for place, node in enumerate(self._cluster)}
         moves = [
-            PlannedMove(source.name, target.name, sessions)
-            for source in self._cluster
-            for target in self._cluster
-            if (sessions := plan.moves.get(source.name, {}).get(target.name, 0))
+            PlannedMove(source, target, sessions)
+            for source, targets in plan.moves.items()
+            for target, sessions in targets.items()
+            if sessions and source in places and target in places
         ]
+        moves.sort(key=lambda move: (places[move.source], places[move.target]))
         return RebalancePlan(
             plan.sessions, plan.inactive, moves, rate, seconds=plan.sessions / rate, stay_down=plan.stay_down
         )

@@ -21,6 +21,7 @@ back (:mod:`.support`): a place that is only better is worth no session.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
@@ -48,6 +49,9 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 
 LOGIN_SECONDS: Final = 10.0
 """How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
+
+_LOOKING_SHARE: Final = 0.1
+"""Of the time, for looking again at who had nowhere to go."""
 
 
 class Announcer(Protocol):
@@ -104,6 +108,7 @@ class Mover:
         """Nodes whose sessions leave because checks find them down."""
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
+        self._news = trio.Event()
 
     @property
     def drains(self) -> dict[str, Drain]:
@@ -229,8 +234,7 @@ class Mover:
         if self._on_node_down is OnNodeDown.KEEP:
             return
         self.down.add(node)
-        there = [each for each in self._registry.snapshot(self._clock()) if each.node == node]
-        for session in order_of_leaving(there):
+        for session in order_of_leaving(self._registry.snapshot(self._clock(), node)):
             relayed = self._registry.get(session.session_id)
             if self._on_node_down is OnNodeDown.TRANSFER:
                 self._enqueue(Waiting(session.session_id, Urgency.DOWN, Trigger.NODE_DOWN))
@@ -249,12 +253,21 @@ class Mover:
             self.enqueue_leaving(session.session_id)
 
     def look_again(self) -> None:
-        """Something about the nodes has changed: those that had nowhere to go may have now."""
-        for drain in self.drains.values():
-            drain.waiting_reason = None
-            self._look_at(drain)
-        for node in tuple(self.down):
-            self.node_down(node)
+        """Something about the nodes has changed: those that had nowhere to go may have now. It is seen to soon, and
+        once for many changes: each time all sessions of the nodes that are leaving are looked at."""
+        self._news.set()
+
+    async def _look_again_when_asked(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            began = time.thread_time()
+            for drain in self.drains.values():
+                drain.waiting_reason = None
+                self._look_at(drain)
+            for node in tuple(self.down):
+                self.node_down(node)
+            await trio.sleep((time.thread_time() - began) / _LOOKING_SHARE)
 
     def left(self, node: str) -> int:
         """Sessions still on it."""
@@ -271,6 +284,7 @@ class Mover:
         async with trio.open_nursery() as nursery:
             start(nursery, Task.DRAINS, self._drains.watch)
             start(nursery, Task.REBALANCE, self._planner.run)
+            start(nursery, Task.LOOKING, self._look_again_when_asked)
             await keep_going(Task.MOVER, self._move_all)
 
     async def _move_all(self) -> None:
@@ -457,8 +471,7 @@ class Mover:
     def _look_at(self, drain: Drain) -> None:
         """Queue whoever is still there; their turn shows who of them is moved."""
         if drain.stage.moves:
-            there = (each for each in self._registry.snapshot(self._clock()) if each.node == drain.node)
-            for session in order_of_leaving(there):
+            for session in order_of_leaving(self._registry.snapshot(self._clock(), drain.node)):
                 self.enqueue_leaving(session.session_id)
 
     def _advance(self, drain: Drain) -> None:
@@ -470,25 +483,22 @@ class Mover:
             self._look_at(drain)
 
     def _close_the_rest(self, node: str) -> None:
-        for relayed in self._registry:
-            if relayed.session.node == node:
-                order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
-                if order.target is not None:  # else they are better off where they are
-                    relayed.transfer(order)
+        for relayed in self._registry.on_node(node):
+            order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
+            if order.target is not None:  # else they are better off where they are
+                relayed.transfer(order)
 
     def _recall(self, node: str) -> None:
-        for relayed in self._registry:
+        for relayed in self._registry.on_node(node):
             transfer = relayed.session.transfer_under_way
-            if relayed.session.node == node and transfer is not None and transfer.order.trigger is Trigger.DRAIN:
+            if transfer is not None and transfer.order.trigger is Trigger.DRAIN:
                 relayed.recall()
 
     def _stop_logins(self, node: str) -> None:
         """Who has not logged in by now has no session to lose, and would keep the node from being empty."""
         now = self._clock()
-        for relayed in self._registry.logging_in():
-            session = relayed.session
-            negotiating = session.state is State.NEGOTIATING
-            if session.node == node and negotiating and now - relayed.opened > LOGIN_SECONDS:
+        for relayed in self._registry.logging_in(node):
+            if relayed.session.state is State.NEGOTIATING and now - relayed.opened > LOGIN_SECONDS:
                 relayed.stop()
 
 

@@ -6,7 +6,7 @@ Bookkeeping only. :meth:`Registry.note` takes each event a session reports; ever
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -112,7 +112,7 @@ class Registry:
     known of software; it goes on learning.
 
     Where several processes serve, each has a registry of its own. Their ids begin at ``first_id`` and are ``id_step``
-    apart, and ``sessions_elsewhere`` and ``addresses_elsewhere`` are what the others were last known to have.
+    apart; :meth:`note_elsewhere` and ``addresses_elsewhere`` have what the others were last known to have.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Registry:
         self.support = support if support is not None else Support()
         self._live: dict[int, Relayed] = {}
         self._logging_in: dict[int, Relayed] = {}
+        self._on_node: dict[str, dict[int, Relayed]] = {}
         self._redirect_window = redirect_window
         self._redirected: Latest[str, float] = Latest(REMEMBERED)
         self._resumable: Latest[str, Resumption] = Latest(REMEMBERED)
@@ -139,11 +140,13 @@ class Registry:
         """Called when sessions and connections come and go."""
         self.added: Callable[[Relayed], object] = _nobody
         self.removed: Callable[[Relayed], object] = _nobody
-        self.sessions_elsewhere: dict[str, int] = {}
+        self._everywhere: Counter[str] = Counter()  # sessions by node, in all processes, with those that are to begin
+        self._elsewhere: dict[str, int] = {}  # of these, the others'
         self.addresses_elsewhere: dict[str, int] = {}
         self.sessions_before: dict[str, int] = {}
-        """Those of ``sessions_elsewhere`` that are in processes whose number is lower than this one's."""
+        """Those of other processes that are in one whose number is lower than this one's."""
         self.nodes: dict[str, NodeCounts] = {}
+        self._touched: set[str] = set()  # nodes whose counts may have changed
         self.rebalanced = NodeCounts()
         """Transfers to even the load, of all nodes; without ``sessions``."""
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
@@ -158,8 +161,11 @@ class Registry:
         return self.last_id
 
     def add(self, relayed: Relayed) -> None:
+        name = relayed.session.node
         self._live[relayed.id] = self._logging_in[relayed.id] = relayed
-        self.of_node(relayed.session.node).sessions += 1
+        self._on_node.setdefault(name, {})[relayed.id] = relayed
+        self.of_node(name).sessions += 1
+        self._everywhere[name] += 1
         self.added(relayed)
         self.changed()
 
@@ -169,7 +175,13 @@ class Registry:
         self._sent.discard(relayed.id)
         self._evening.discard(relayed.id)
         if self._live.pop(relayed.id, None) is not None:
-            self.of_node(relayed.session.node).sessions -= 1
+            name = relayed.session.node
+            there = self._on_node[name]
+            del there[relayed.id]
+            if not there:
+                del self._on_node[name]
+            self.of_node(name).sessions -= 1
+            self._everywhere[name] -= 1
             self.removed(relayed)
             self.changed()
 
@@ -179,33 +191,55 @@ class Registry:
     def __iter__(self) -> Iterator[Relayed]:
         return iter(list(self._live.values()))
 
-    def logging_in(self) -> list[Relayed]:
-        """Those that have not reported a resource yet."""
-        return list(self._logging_in.values())
+    def logging_in(self, node: str | None = None) -> list[Relayed]:
+        """Those that have not reported a resource yet, of all nodes or of one."""
+        if node is None:
+            return list(self._logging_in.values())
+        few, many = sorted((self._on_node.get(node, {}), self._logging_in), key=len)
+        return [relayed for number, relayed in few.items() if number in many]
 
     def __len__(self) -> int:
         return len(self._live)
 
+    def on_node(self, name: str) -> list[Relayed]:
+        """The sessions of that node, here."""
+        return list(self._on_node.get(name, {}).values())
+
     def of_node(self, name: str) -> NodeCounts:
+        """Its counts, to look at and to change."""
+        self._touched.add(name)
         return self.nodes.setdefault(name, NodeCounts())
 
-    def sessions_by_node(self) -> dict[str, int]:
-        """In all processes, as far as is known here; with those that are about to begin."""
-        total = Counter(self.sessions_elsewhere)
-        total.update({name: counts.sessions + counts.expected for name, counts in self.nodes.items()})
-        return total
+    def take_touched(self) -> dict[str, NodeCounts]:
+        """The counts of the nodes of which they may have changed since this was asked last."""
+        touched, self._touched = self._touched, set()
+        return {name: self.nodes[name] for name in touched}
+
+    def sessions_by_node(self) -> Counter[str]:
+        """In all processes, as far as is known here; with those that are about to begin. To look at: it stays true."""
+        return self._everywhere
+
+    def note_elsewhere(self, sessions: Mapping[str, int]) -> None:
+        """What the other processes have by now on each of these nodes; on others as before."""
+        for name, number in sessions.items():
+            self._everywhere[name] += number - self._elsewhere.pop(name, 0)
+            if number:
+                self._elsewhere[name] = number
 
     @contextmanager
     def expecting(self, node: str) -> Iterator[None]:
         """A session is about to begin there: a burst of logins must not all take the node that was empty before."""
         self.of_node(node).expected += 1
+        self._everywhere[node] += 1
         try:
             yield
         finally:
             self.of_node(node).expected -= 1
+            self._everywhere[node] -= 1
 
-    def snapshot(self, now: float) -> list[Placed]:
-        """All sessions, for a plan."""
+    def snapshot(self, now: float, node: str | None = None) -> list[Placed]:
+        """All sessions, or those of one node, for a plan."""
+        sessions = self._live if node is None else self._on_node.get(node, {})
         return [
             Placed(
                 relayed.id,
@@ -216,7 +250,7 @@ class Registry:
                 relayed.session.domain,
                 relayed.session.stays_down,
             )
-            for relayed in self._live.values()
+            for relayed in sessions.values()
         ]
 
     # --- connections, bound or not

@@ -9,7 +9,7 @@ import pytest
 import trio
 from session_fakes import FakeRelayed
 from session_script import ENABLE, ENABLED
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
@@ -262,6 +262,7 @@ async def test_nobody_is_moved_onto_a_node_that_is_down(autojump_clock: MockCloc
         assert house.waiting_reason("a") is not None
         house.cluster.get("b").health = Health.UP
         house.mover.look_again()
+        await wait_all_tasks_blocked()
         assert house.waiting_reason("a") is None
         await trio.sleep(10)
     assert len(house.orders) == 20

@@ -259,6 +259,7 @@ async def test_close_closes_nobody_who_could_not_come_back(autojump_clock: MockC
         await trio.sleep(5)
         assert it.orders == []
         comes_up(it, "b")
+        await wait_all_tasks_blocked()
         assert len(it.orders) == 3
 
 
