@@ -51,6 +51,7 @@ class Task(StrEnum):
     DRAINS = "drains"
     ELSEWHERE = "elsewhere"
     ETCD = "etcd"
+    FEATURES = "features"
     GRANTS = "grants"
     HTTP = "http"
     LOOKING = "looking"

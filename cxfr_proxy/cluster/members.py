@@ -4,13 +4,13 @@ Two axes that never mix: what the operator wants (:class:`~.nodes.Wish`) and wha
 A node whose line is gone stays, ``removed``, for as long as sessions live on it.
 
 Nobody looks through ten thousand nodes to find the one that has changed: each change of a node's state is told to who
-:meth:`watches <Cluster.watch>`, by whichever hand it was made, and what follows from the list as it stands is worked out
-once for each of its versions.
+:meth:`watches <Cluster.watch>`, by whichever hand it was made, and what follows from the list as it stands is worked
+out once for each of its versions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,7 +18,6 @@ from typing import Final
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.words import did_you_mean
 from cxfr_proxy.errors import ConfigError
-
 
 _SHOWN_NAMES: Final = 50
 """Of the known nodes, in an error: a longer list helps nobody."""
@@ -33,7 +32,9 @@ class UnknownNode(ConfigError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = list(known)
-        shown = ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if (more := len(names) - _SHOWN_NAMES) > 0 else "")
+        shown = ", ".join(names[:_SHOWN_NAMES]) + (
+            f" and {more} more" if (more := len(names) - _SHOWN_NAMES) > 0 else ""
+        )
         super().__init__(f"no node '{name}'{did_you_mean(name, names)}; known: {shown or 'none'}")
         self.name = name
 
@@ -170,7 +171,10 @@ class Cluster:
         self._nodes: dict[str, Node] = {}
         self.version = 0
         """One more with each change of a node or of the list."""
+        self.list_version = 0
+        """One more with each change of which nodes there are, and in which order."""
         self._watchers: list[Callable[[str], None]] = []
+        self._removed: list[Node] = []
         self._worked_out = 0  # the version that what follows is of
         self._candidates: dict[str | None, tuple[list[Node], list[Node]]] = {}
         self._standing: Standing | None = None
@@ -179,6 +183,11 @@ class Cluster:
     def watch(self, changed: Callable[[str], None]) -> None:
         """Have ``changed`` called with the name of each node that has changed, has come, or is forgotten."""
         self._watchers.append(changed)
+
+    def _relist(self) -> None:
+        self.list_version += 1
+        self.version += 1
+        self._removed = [node for node in self._nodes.values() if node.removed]
 
     def _note(self, name: str) -> None:
         self.version += 1
@@ -193,6 +202,11 @@ class Cluster:
 
     def __contains__(self, name: object) -> bool:
         return name in self._nodes
+
+    @property
+    def removed(self) -> Sequence[Node]:
+        """Those whose line is gone."""
+        return self._removed
 
     def get(self, name: str) -> Node:
         """The node of that name, removed ones included. Raises :class:`UnknownNode`."""
@@ -233,7 +247,7 @@ class Cluster:
         for node in old.values():
             self._nodes[node.name] = node
             node.removed = True
-        self.version += 1  # their order may be another one
+        self._relist()
 
     def forget(self, name: str) -> None:
         """Drop a removed node that has become empty.
@@ -243,6 +257,7 @@ class Cluster:
         if not self.get(name).removed:
             raise ValueError(f"node '{name}' is still listed")
         del self._nodes[name]
+        self._relist()
         self._note(name)
 
     def standing(self) -> Standing:

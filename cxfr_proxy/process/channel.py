@@ -18,9 +18,11 @@ import trio
 from cxfr_proxy.process.messages import BadMessage, Message, decode, encode
 
 MAX_UNSENT_BYTES: Final = 64 << 20
-"""Rows of 100,000 sessions are some 30 MB."""
+"""Whoever has a lot to say lets it go out piece by piece (:meth:`Channel.flush`). So this is what comes to pass while
+the other end stands still, and a worker is killed when it has done so for half a minute."""
 MAX_LINE_BYTES: Final = 16 << 20
-"""The longest message is a list of nodes, itself of at most 4 MiB as the operator wrote it."""
+"""The longest message is a worker's counts of all its nodes: a megabyte for ten thousand. What there may be more of is
+told in pieces."""
 _READ_BYTES: Final = 65_536
 
 
@@ -57,7 +59,7 @@ class Channel:
         self._unsent = bytearray()
         self._something = trio.Event()
         self._writing = False
-        self._emptied = trio.Event()
+        self._emptied = trio.lowlevel.ParkingLot()
         self.broken = False
 
     def post(self, message: Message) -> None:
@@ -77,8 +79,7 @@ class Channel:
     async def flush(self) -> None:
         """Wait until all that was posted is out, or nobody is there to hear it."""
         while (self._unsent or self._writing) and not self.broken:
-            self._emptied = trio.Event()
-            await self._emptied.wait()
+            await self._emptied.park()
 
     async def run(self) -> None:
         """Until the other end has closed. Raises :class:`BadMessage` for one that speaks another language, and whatever
@@ -94,7 +95,7 @@ class Channel:
                 nursery.cancel_scope.cancel()
         finally:
             self._break()
-            self._emptied.set()
+            self._emptied.unpark_all()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
                 await trio.aclose_forcefully(self._stream)
         if fault is not None:
@@ -122,5 +123,5 @@ class Channel:
                 return  # reading says when it is over, after what the other end has sent before
             finally:
                 self._writing = False
-                self._emptied.set()
+                self._emptied.unpark_all()
         everything.cancel()

@@ -12,9 +12,9 @@ from cxfr_proxy.session.mover_drains import Drain, Drains, Rate
 
 
 class FleetDrainer:
-    """A :class:`~.nodelist.Drainer`. ``changed`` lets the workers know."""
+    """A :class:`~.nodelist.Drainer`. ``changed`` lets the workers know of a node."""
 
-    def __init__(self, cluster: Cluster, fleet: Fleet, rate: Rate, changed: Callable[[], None]) -> None:
+    def __init__(self, cluster: Cluster, fleet: Fleet, rate: Rate, changed: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._fleet = fleet
         self._changed = changed
@@ -52,22 +52,22 @@ class FleetDrainer:
     ) -> None:
         self._cluster.get(node)
         self._drains.begin(node, grace=grace, deadline=deadline, rate=rate)
-        self._changed()
+        self._changed(node)
 
     def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
         self._cluster.get(node)
         self._drains.adopt(node, schedule, rate)
-        self._changed()
+        self._changed(node)
 
     def abort(self, node: str) -> None:
         self._drains.abort(node)
 
     def undrain(self, node: str) -> None:
         self._drains.end(node)
-        self._changed()
+        self._changed(node)
 
     def look_again(self) -> None:
-        self._changed()
+        pass  # workers do, with all that they are told of nodes
 
     def left(self, node: str) -> int:
         return self._fleet.of_node(node).sessions
@@ -80,7 +80,7 @@ class FleetDrainer:
         self._drains.waits(drain, reason)
 
     def _advance(self, drain: Drain) -> None:
-        self._changed()
+        self._changed(drain.node)
 
     def _report(self, what: str, drain: Drain) -> None:
         say_of_drain(what, drain, self._fleet.of_node(drain.node))

@@ -7,8 +7,9 @@ counted is added to the past when it is gone, so that totals never go back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 import trio
@@ -29,6 +30,9 @@ still takes until the new one is up."""
 STATES_SECONDS: Final = 2.0
 """For workers to say in which states their sessions are. Who watches a proxy waits ten seconds or so for all there is:
 the last figures of a worker that hangs are better than none."""
+
+
+_NONE: Final = NodeCounts()
 
 
 @dataclass(eq=False, slots=True)
@@ -104,6 +108,8 @@ class Fleet:
         self._past_totals = Totals()
         self.tally = Tally()
         self._past_rebalance = RebalanceCounts()
+        self._counted: dict[str, None] = {}  # nodes of which workers have said other numbers
+        self._informed: set[Link] = set()  # who knows what the others have but of these
 
     def __iter__(self) -> Iterator[Link]:
         return iter([link for slot in self.slots for link in slot.links])
@@ -134,6 +140,8 @@ class Fleet:
     def bury(self, slot: Slot, link: Link) -> None:
         """It is gone, and its sessions with it."""
         slot.links.remove(link)
+        self._informed.discard(link)
+        self.note_counts(link.counts)
         slot.note_last_id(link.counts)
         for name, counts in (link.counts.nodes or {}).items():
             counts.sessions = counts.expected = 0
@@ -147,18 +155,34 @@ class Fleet:
             slot.deaths += 1
             self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
 
-    def elsewhere(self, than: Link) -> Elsewhere:
-        """What the others have."""
-        sessions: Counter[str] = Counter()
+    def note_counts(self, counts: WorkerCounts) -> None:
+        """A worker has said them: the others are to know."""
+        self._counted.update(dict.fromkeys(counts.nodes or {}))
+
+    def tell_elsewhere(self) -> None:
+        """Let each worker know what the others have, of the nodes of which that is another number now."""
+        links = list(self)
+        counted, self._counted = self._counted, {}
+        news = _sums(links, counted)
+        all_of_them = (
+            _sums(links, {name for link in links for name in link.counts.nodes or {}})
+            if (any(link not in self._informed for link in links))
+            else news
+        )
         addresses: Counter[str] = Counter()
-        before: dict[str, int] = {}
-        for link in self:
-            if link is than:
-                before = dict(sessions)
-            else:
-                sessions.update({name: counts.sessions for name, counts in (link.counts.nodes or {}).items()})
-                addresses.update(link.counts.addresses or {})
-        return Elsewhere(dict(sessions), dict(addresses), before)
+        for link in links:
+            addresses.update(link.counts.addresses or {})
+        for number, link in enumerate(links):
+            sums = news if link in self._informed else all_of_them
+            own = Counter(link.counts.addresses or {})
+            link.post(
+                Elsewhere(
+                    {name: each[-1] - (each[number + 1] - each[number]) for name, each in sums.items()},
+                    dict(addresses - own),
+                    {name: each[number] for name, each in sums.items()},
+                )
+            )
+            self._informed.add(link)
 
     def rebalance_counts(self, number: int) -> RebalanceCounts | None:
         """What became of that rebalance; ``None``: not all workers have planned for it yet."""
@@ -245,6 +269,13 @@ class Fleet:
             for link in self:
                 asking.start_soon(ask, link)
         return answers
+
+
+def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:
+    """By node: its sessions in all workers before the first one, before the second, ..., and in all."""
+    return {
+        name: [0, *accumulate((link.counts.nodes or {}).get(name, _NONE).sessions for link in links)] for name in names
+    }
 
 
 def _worker_rows(slot: Slot) -> Iterator[WorkerRow]:

@@ -13,7 +13,7 @@ One task a slot decides everything about it, so that there is one answer to each
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -24,8 +24,8 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import say_of_lost
 from cxfr_proxy.process.fleet import Fleet, Slot
 from cxfr_proxy.process.launch import Launched
-from cxfr_proxy.process.link import Link
-from cxfr_proxy.process.messages import Hello, Message, Setup, Stop
+from cxfr_proxy.process.link import FirstWords, Link
+from cxfr_proxy.process.messages import Hello, Message, Stop
 from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 
 PATIENCE_SECONDS: Final = 5.0
@@ -51,7 +51,7 @@ class Keeper:
         hard_stop_after: float,
         *,
         launch: Callable[[Slot], Awaitable[Launched]],
-        first_words: Callable[[Slot], tuple[Setup, Iterable[Message]]],
+        first_words: Callable[[Slot], FirstWords],
         hear: Callable[[Link, Message], None],
         buried: Callable[[Link], None],
     ) -> None:
@@ -160,7 +160,7 @@ class Keeper:
             worker = await self._launched(slot)
             if worker is not None:
                 try:
-                    await link.live(worker, *self._first_words(slot))
+                    await link.live(worker, self._first_words(slot))
                 finally:
                     worker.kill()  # nothing, where it has ended as it should
         link.gone = True

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -42,7 +42,6 @@ from cxfr_proxy.process.messages import (
     Lost,
     Message,
     MoveUser,
-    Nodes,
     Present,
     ReloadCertificates,
     Report,
@@ -52,6 +51,7 @@ from cxfr_proxy.process.messages import (
     Want,
     WorkerCounts,
 )
+from cxfr_proxy.process.telling import Teller
 from cxfr_proxy.tasks import Task, isolated
 
 SILENCE_SECONDS: Final = 30.0
@@ -59,10 +59,23 @@ SILENCE_SECONDS: Final = 30.0
 SILENCE_TURNS: Final = 6
 ANSWER_SECONDS: Final = 10.0
 """For a worker to answer; one that takes longer is left out of what an operator is shown."""
+NODES_SECONDS: Final = 0.005
+"""Between two batches of what has changed about the nodes; the first one behind a pause is told at once."""
 _NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstWords:
+    """What a worker is told at the start: the settings and what it needs before it serves, then the nodes by ``nodes``;
+    and ``more``, meanwhile."""
+
+    setup: Setup
+    before: Iterable[Message]
+    nodes: Teller
+    more: Iterable[Message]
 
 
 class State(StrEnum):
@@ -116,7 +129,9 @@ class Link:
         self._channel: Channel | None = None
         self._life = trio.CancelScope()
         self._silent_turns = 0
-        self._sent_nodes: Nodes | None = None
+        self._teller: Teller | None = None
+        self._news_of_nodes = trio.Event()
+        self._nodes_told = trio.lowlevel.ParkingLot()
         self._requests: dict[int, Request] = {}
         self._last_request = _NOBODY
 
@@ -127,15 +142,15 @@ class Link:
 
     # --- its life
 
-    async def live(self, worker: Launched, setup: Setup, behind: Iterable[Message]) -> None:
-        """Until it has ended. It is told ``setup`` first, then ``behind``. Cancelling kills it."""
+    async def live(self, worker: Launched, words: FirstWords) -> None:
+        """Until it has ended; it is told ``words`` first. Cancelling kills it."""
         self.pid = worker.pid
         self._channel = Channel(worker.stream, self._receive)
-        self._channel.post(setup)
-        self._sent_nodes = setup.nodes
+        self._channel.post(words.setup)
+        self._teller = words.nodes
         try:
             with self._life:
-                await self._talk(worker, self._channel, behind)
+                await self._talk(worker, self._channel, words)
                 self._end_within(self._parting_seconds)  # who has nobody to talk to leaves by itself
                 await worker.wait()
         finally:
@@ -144,10 +159,11 @@ class Link:
                 self.code = await worker.wait()
             self._leave_unanswered()
 
-    async def _talk(self, worker: Launched, channel: Channel, behind: Iterable[Message]) -> None:
+    async def _talk(self, worker: Launched, channel: Channel, words: FirstWords) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            nursery.start_soon(self.tell, behind)
+            nursery.start_soon(self._tell_nodes, words)
+            nursery.start_soon(self.tell, words.more)
             try:
                 await channel.run()
             except BadMessage as exc:
@@ -187,11 +203,28 @@ class Link:
             if self._channel is not None:
                 await self._channel.flush()
 
-    def post_nodes(self, nodes: Nodes) -> None:
-        """Unless it knows."""
-        if self._channel is not None and nodes != self._sent_nodes:
-            self._sent_nodes = nodes
-            self._channel.post(nodes)
+    async def _tell_nodes(self, words: FirstWords) -> None:
+        await self.tell(words.before)
+        while True:
+            await self.tell(words.nodes.batch())
+            self._nodes_told.unpark_all()
+            await trio.sleep(NODES_SECONDS)
+            await self._news_of_nodes.wait()
+            self._news_of_nodes = trio.Event()
+
+    def node_changed(self, name: str) -> None:
+        """It is to be told of that node again, soon."""
+        if self._teller is not None:
+            self._teller.changed(name)
+            self._news_of_nodes.set()
+
+    def rebalance_changed(self) -> None:
+        """As :meth:`node_changed`, of the rebalance that goes on."""
+        self._news_of_nodes.set()
+
+    async def _until_it_knows_the_nodes(self) -> None:
+        while self._teller is not None and not self._teller.up_to_date and not self.gone:
+            await self._nodes_told.park()
 
     def _receive(self, message: Message) -> None:
         name = type(message).__name__
@@ -207,7 +240,9 @@ class Link:
                 self.state = State.UP
                 self.greeted = True
             case Report(counts):
-                self.counts = counts
+                nodes = self.counts.nodes if self.counts.nodes is not None else {}
+                nodes.update(counts.nodes or {})
+                self.counts = replace(counts, nodes=nodes)
             case Called(present, over):
                 now = trio.current_time()
                 self.present.update((each.session, (each, now)) for each in present)
@@ -253,8 +288,9 @@ class Link:
         self._last_request += 1
         number = self._last_request
         self._requests[number] = request
-        self.post(make(number))
         with trio.move_on_after(within):
+            await self._until_it_knows_the_nodes()  # what is asked may be about one that is new
+            self.post(make(number))
             await request.answered.wait()
         self._requests.pop(number, None)
         return request
@@ -276,6 +312,7 @@ class Link:
         for request in self._requests.values():
             request.answered.set()
         self._requests.clear()
+        self._nodes_told.unpark_all()
 
     # --- pace
 

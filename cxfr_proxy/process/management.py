@@ -6,8 +6,10 @@ shared with other proxies, and what an operator can do with all of it: control s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -36,8 +38,15 @@ from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.mover_rebalances import Rebalances
 from cxfr_proxy.tasks import Task, start
 
+_COMPARING_SHARE: Final = 0.05
+"""Of the time, for comparing the nodes' features: in a proxy of one process nobody is served meanwhile."""
+
 
 def _nothing() -> None:
+    pass
+
+
+def _nothing_of(node: Node) -> None:
     pass
 
 
@@ -61,8 +70,8 @@ class Management:
         rebalances: Rebalances,
         *,
         stopping: Callable[[], bool],
-        checked: Callable[[Node], None],
-        noted: Callable[[Node], None],
+        checked: Callable[[Node], None] = _nothing_of,
+        noted: Callable[[Node], None] = _nothing_of,
         nodes_read: Callable[[], None] = _nothing,
         users_read: Callable[[], None] = _nothing,
         restarts: Restarts | None = None,
@@ -81,6 +90,7 @@ class Management:
         self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
         self.dialer = Dialer(config.timeouts, config.limits)
         self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
+        self._features_changed = trio.Event()
         self._templates = Templates(cluster, max_bytes=config.limits.max_element_up)
         self._sharing = Sharing(
             source,
@@ -123,6 +133,7 @@ class Management:
             (Task.CHECK, self.checks.run),
             (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._rebalances.watch),
+            (Task.FEATURES, self._compare_features_when_changed),
         ):
             start(services, task, run)
         if self._config.rebalance is RebalanceMode.AUTO:
@@ -137,9 +148,16 @@ class Management:
         announce(self.certificates, addresses, nodes=len(self._cluster), sessions=room)
 
     def compare_features(self) -> None:
-        """Something has changed about nodes."""
-        if self._config.route is Route.LOGIN:
+        """Something has changed about nodes; done soon, and once for many changes."""
+        self._features_changed.set()
+
+    async def _compare_features_when_changed(self) -> None:
+        while self._config.route is Route.LOGIN:
+            await self._features_changed.wait()
+            self._features_changed = trio.Event()
+            began = time.thread_time()
             self._templates.compare()
+            await trio.sleep((time.thread_time() - began) / _COMPARING_SHARE)
 
     # --- the files
 

@@ -14,7 +14,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -45,8 +45,8 @@ class BadMessage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the stream
-    features that it greets clients with, by domain, as text."""
+    """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the hashes of the
+    stream features that it greets clients with, by domain."""
 
     spec: NodeSpec
     wish: Wish
@@ -60,27 +60,41 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """All of them. Also an order: the sessions of those that are leaving are to be moved, as their stage has it, and
-    those that are elsewhere than they belong as ``rebalance`` has it; ``None``: none goes on."""
+    """Those that have changed, or a part of them: all count once the ``last`` part is there (:mod:`.telling`). Also an
+    order: the sessions of those that are leaving are to be moved, as their stage has it, and those that are elsewhere
+    than they belong as ``rebalance`` has it; ``None``: none goes on.
 
-    nodes: tuple[NodeState, ...]
+    ``forgotten`` are the names of those that are gone, ``order`` has all names in the source's order where that is
+    another one now, and ``features`` those of the nodes by hash, as text, that were not told before.
+    """
+
+    states: tuple[NodeState, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    features: dict[str, str] = field(default_factory=dict)
     rebalance: Rebalancing | None = None
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The first thing a worker hears. Its session ids are ``first_id``, ``first_id + workers`` and so on, so that no
-    two workers give the same; ``development_certificate`` is PEM, ``None`` where there are real ones; ``pins`` are
-    the nodes' names by users' keys."""
+    """The first thing a worker hears; pins and nodes follow, and it serves when it has heard of all. Its session ids
+    are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
+    ``development_certificate`` is PEM, ``None`` where there are real ones."""
 
     version: int
     config: Config
-    nodes: Nodes
     number: int
     workers: int
     first_id: int
     development_certificate: str | None
-    pins: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedBefore:
+    """A part of the pins there were when the worker began: the nodes' names by users' keys."""
+
+    nodes: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,7 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
     """What the other workers have: sessions by node, connections by client address (where there are many), and the
-    sessions by node of those that come before it."""
+    sessions by node of those that come before it. Of nodes, those of which it is another number now."""
 
     sessions: dict[str, int]
     addresses: dict[str, int]
@@ -222,8 +236,8 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class WorkerCounts:
-    """``awaited``: by node, who was cut from it and may still come for its session. ``waiting``: by node, why its drain
-    does not go on."""
+    """``nodes`` are those whose counts are others than when they were said last. ``awaited``: by node, who was cut from
+    it and may still come for its session. ``waiting``: by node, why its drain does not go on."""
 
     sessions: int = 0
     connections: int = 0
@@ -412,6 +426,7 @@ class Learned:
 
 Message = (
     Setup
+    | PinnedBefore
     | Nodes
     | Pinned
     | Listed
@@ -473,7 +488,11 @@ def decode(line: bytes) -> Message:
 
 def _plain(value: object) -> object:
     if is_dataclass(value):
-        return {name: _plain(getattr(value, name)) for name in _hints(cast("type", type(value)))}
+        return {
+            name: _plain(each)
+            for name, default in _defaults(cast("type", type(value))).items()
+            if (each := getattr(value, name)) != default
+        }
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
@@ -481,6 +500,15 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     return value  # numbers, text, None; a StrEnum is text
+
+
+@cache
+def _defaults(kind: type) -> dict[str, object]:
+    """By name; ``MISSING``, which is like nothing else, where there is none."""
+    return {
+        each.name: each.default_factory() if each.default_factory is not MISSING else each.default
+        for each in fields(kind)
+    }
 
 
 @cache
@@ -533,10 +561,10 @@ def _read_union(kinds: tuple[Any, ...], value: object, where: str) -> object:
 
 
 def _read_dataclass(kind: type, value: dict[str, object], where: str) -> object:
-    hints = _hints(kind)
-    if value.keys() != hints.keys():
+    hints, defaults = _hints(kind), _defaults(kind)
+    if not value.keys() <= hints.keys() or any(defaults[name] is MISSING for name in hints.keys() - value.keys()):
         raise _unfit(kind, value, where)
-    return kind(**{name: _read(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    return kind(**{name: _read(hints[name], each, f"{where}.{name}") for name, each in value.items()})
 
 
 def _unfit(kind: object, value: object, where: str) -> BadMessage:

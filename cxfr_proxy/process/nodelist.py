@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -18,6 +18,9 @@ from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.session.drain_stages import Schedule
 from cxfr_proxy.session.mover_drains import Drain
+
+_SHOWN_NAMES: Final = 100
+"""Of nodes that have changed, in a log line."""
 
 _log = logging.getLogger(__name__)
 
@@ -123,13 +126,13 @@ class NodeList:
             emit(
                 _log,
                 "nodes-changed",
-                added=",".join(changes.added),
-                removed=",".join(changes.removed),
-                changed=",".join(changes.changed),
+                added=_listing(changes.added),
+                removed=_listing(changes.removed),
+                changed=_listing(changes.changed),
             )
-        for node in self._cluster:
-            if not node.leaving:
-                self._drainer.undrain(node.name)
+        for name in tuple(self._drainer.drains):
+            if name in self._cluster and not self._cluster.get(name).leaving:
+                self._drainer.undrain(name)
         for name in changes.emptied:
             self._drainer.drain(name)
         self._obey(reading.orders)
@@ -140,8 +143,8 @@ class NodeList:
 
     def forget_empty(self) -> None:
         """Drop the nodes whose line is gone, and that nobody is on or will be fetched from any more."""
-        for node in self._cluster:
-            if node.removed and not self._drainer.left(node.name) and not self._drainer.awaited(node.name):
+        for node in self._cluster.removed:
+            if not self._drainer.left(node.name) and not self._drainer.awaited(node.name):
                 self._cluster.forget(node.name)
                 self._drainer.undrain(node.name)
 
@@ -158,6 +161,11 @@ class NodeList:
             if names
         ]
         return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'}), certificates read again"
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ",".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 @contextmanager

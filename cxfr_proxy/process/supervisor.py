@@ -2,14 +2,15 @@
 
 One of a proxy are: settings, the list of nodes and its file, the nodes' health, wishes, drains, the pace at which
 clients are moved (one token bucket), the control socket and signals. All of it reaches the workers as state, not as
-steps: :class:`~.messages.Nodes` is everything a worker has to know to do what is wanted, whenever it began. Only tokens
-are handed out one by one: a worker says how many sessions it has to move (:class:`~.messages.Want`), is granted one,
-and chooses who has been idle for longest.
+steps: what :mod:`.telling` gives is everything a worker has to know to do what is wanted, whenever it began. Only
+tokens are handed out one by one: a worker says how many sessions it has to move (:class:`~.messages.Want`), is granted
+one, and chooses who has been idle for longest.
 
 ======== =================================================================================================
 link     one worker: its end of the channel, and whether it lives
 fleet    all of them, in slots; sums
 keeper   has a worker in each slot, and replaces it
+telling  what has changed about the nodes, on its way to the workers
 restart  replaces all, one by one
 memory   what a worker that starts later has to know of users
 ======== =================================================================================================
@@ -22,14 +23,14 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
 import trio
 
 from cxfr_proxy.cluster.assigned import Assigned, Pins
-from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -38,7 +39,7 @@ from cxfr_proxy.process.drainer import FleetDrainer
 from cxfr_proxy.process.fleet import Fleet, Grants, Slot
 from cxfr_proxy.process.keeper import Keeper
 from cxfr_proxy.process.launch import Launch, Launched, launch
-from cxfr_proxy.process.link import Link
+from cxfr_proxy.process.link import FirstWords, Link
 from cxfr_proxy.process.management import Management
 from cxfr_proxy.process.memory import Memory
 from cxfr_proxy.process.messages import (
@@ -56,10 +57,9 @@ from cxfr_proxy.process.messages import (
     NodeDown,
     NodeFailsLogins,
     NodeGoing,
-    Nodes,
     NodeServes,
-    NodeState,
     Pinned,
+    PinnedBefore,
     PutBack,
     Redirected,
     Report,
@@ -72,6 +72,7 @@ from cxfr_proxy.process.messages import (
     Want,
 )
 from cxfr_proxy.process.restart import Restarts
+from cxfr_proxy.process.telling import NodeStates, Teller
 from cxfr_proxy.relay.listen import bind_shared
 from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.tls import development_certificate
@@ -79,9 +80,11 @@ from cxfr_proxy.session.mover_drains import OwnPace, Rate
 from cxfr_proxy.session.mover_rebalances import Rebalances, Rebalancing
 from cxfr_proxy.tasks import Task, start
 
-_ELSEWHERE_SECONDS: Final = 0.005
-_ELSEWHERE_SHARE: Final = 0.02
+_REPORTS_SECONDS: Final = 0.005
+_REPORTS_SHARE: Final = 0.02
 """As the workers' reports: at least so long, and at most this share of the time, between two rounds."""
+_PINS_A_PIECE: Final = 100
+"""A key may take 12 KB."""
 
 _log = logging.getLogger(__name__)
 
@@ -117,8 +120,9 @@ class Supervisor:
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.fleet, pace)
         rate = Rate(pace, config.transfer_rate)
-        self._drainer = FleetDrainer(self._cluster, self.fleet, rate, self.tell_nodes)
-        self._rebalancing: Rebalancing | None = None
+        self._drainer = FleetDrainer(self._cluster, self.fleet, rate, self._node_changed)
+        self._states = NodeStates(self._cluster, self._drainer.stage)
+        self._cluster.watch(self._node_changed)
         self.rebalances = Rebalances(
             rate, tell=self._tell_rebalancing, counts_of=self.fleet.rebalance_counts, report=say_of_rebalance
         )
@@ -130,9 +134,6 @@ class Supervisor:
             self._drainer,
             self.rebalances,
             stopping=self._is_stopping,
-            checked=self._node_changed,
-            noted=self._node_changed,
-            nodes_read=self.tell_nodes,
             users_read=self._on_listed,
             restarts=self._restarts,
             development=self._development.encode() if self._development is not None else None,
@@ -165,7 +166,7 @@ class Supervisor:
                     (Task.DRAINS, self._drainer.watch),
                     (Task.GRANTS, self._grants.run),
                     (Task.RESTART, self._restarts.run),
-                    (Task.ELSEWHERE, self._tell_elsewhere),
+                    (Task.ELSEWHERE, self._follow_reports),
                 ):
                     start(services, task, run)
                 await self._management.serve(services, room=room)
@@ -182,42 +183,41 @@ class Supervisor:
         for sock in [each for sockets in self._sockets for each in sockets]:
             sock.close()
 
-    async def _tell_elsewhere(self) -> None:
-        """Let each worker know what the others have."""
+    async def _follow_reports(self) -> None:
+        """Do what follows from what workers have counted, once for many reports."""
         while True:
             await self._reported.wait()
             self._reported = trio.Event()
             began = time.thread_time()
-            for link in self.fleet:
-                link.post(self.fleet.elsewhere(link))
-            await trio.sleep(max(_ELSEWHERE_SECONDS, (time.thread_time() - began) / _ELSEWHERE_SHARE))
+            self.fleet.tell_elsewhere()
+            for name, drain in self._drainer.drains.items():
+                self._drainer.waits(drain, self.fleet.waiting_reason(name))
+            self._management.nodes.forget_empty()
+            await trio.sleep(max(_REPORTS_SECONDS, (time.thread_time() - began) / _REPORTS_SHARE))
 
     # --- workers
 
     async def _start_worker(self, slot: Slot) -> Launched:
         return await self._launch(self._sockets[slot.number - 1])
 
-    def _first_words(self, slot: Slot) -> tuple[Setup, Iterable[Message]]:
+    def _first_words(self, slot: Slot) -> FirstWords:
         workers = len(self.fleet.slots)
-        setup = Setup(
-            VERSION,
-            self._config,
-            self._states(),
-            slot.number,
-            workers,
-            slot.next_first_id(workers),
-            self._development,
-            dict(self._assigned.pins.nodes),
-        )
-        return setup, chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
+        setup = Setup(VERSION, self._config, slot.number, workers, slot.next_first_id(workers), self._development)
+        more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
+        return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
+
+    def _pieces_of_pins(self) -> Iterator[PinnedBefore]:
+        """Each as the pins are when it is asked for."""
+        pins = self._assigned.pins.nodes
+        keys = list(pins)
+        for at in range(0, len(keys), _PINS_A_PIECE):
+            yield PinnedBefore({key: pins[key] for key in keys[at : at + _PINS_A_PIECE] if key in pins})
 
     def _hear(self, link: Link, message: Message) -> None:
         match message:
-            case Report():
-                for name, drain in self._drainer.drains.items():
-                    self._drainer.waits(drain, self.fleet.waiting_reason(name))
+            case Report(counts):
+                self.fleet.note_counts(counts)
                 self._reported.set()
-                self._forget_empty()
             case Transferred(transfer):
                 self.fleet.tally.add(transfer)
             case Want():
@@ -252,47 +252,20 @@ class Supervisor:
             for other in self.fleet:
                 other.post(piece)
         self._reported.set()
-        self._forget_empty()
-
-    def _forget_empty(self) -> None:
-        before = len(self._cluster)
-        self._management.nodes.forget_empty()
-        if len(self._cluster) != before:
-            self.tell_nodes()
 
     # --- nodes
 
-    def _states(self) -> Nodes:
-        return Nodes(
-            tuple(
-                NodeState(
-                    node.spec,
-                    node.wish,
-                    node.health,
-                    node.removed,
-                    self._drainer.stage(node.name),
-                    node.outlook,
-                    node.ramp,
-                    {domain: features.decode() for domain, features in node.features.items()},
-                )
-                for node in self._cluster
-            ),
-            self._rebalancing,
-        )
+    def _node_changed(self, name: str) -> None:
+        """That node, or its drain's stage: all workers are to know, and so what is to be moved."""
+        self._states.changed(name)
+        for link in self.fleet:
+            link.node_changed(name)
+        self._management.compare_features()
 
     def _tell_rebalancing(self, order: Rebalancing | None) -> None:
-        self._rebalancing = order
-        self.tell_nodes()
-
-    def tell_nodes(self) -> None:
-        """Let all workers know how the nodes are now, and so what is to be moved."""
-        self._management.compare_features()
-        states = self._states()
+        self._states.rebalance = order
         for link in self.fleet:
-            link.post_nodes(states)
-
-    def _node_changed(self, node: Node) -> None:
-        self.tell_nodes()
+            link.rebalance_changed()
 
     # --- users who have a node assigned
 

@@ -18,13 +18,14 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import trio
 
 from cxfr_proxy import events
-from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
@@ -52,6 +53,7 @@ from cxfr_proxy.process.messages import (
     MoveUser,
     Nodes,
     Pinned,
+    PinnedBefore,
     Redirected,
     ReloadCertificates,
     Remembered,
@@ -74,13 +76,15 @@ from cxfr_proxy.process.operations import (
 )
 from cxfr_proxy.process.roll import Roll
 from cxfr_proxy.process.service import Service, new_assigned
+from cxfr_proxy.process.telling import Mirror
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes, ToldOfPlaces
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
+from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry, may_come_back, sent_to, user_of
+from cxfr_proxy.session.registry import RESUMABLE_SECONDS, NodeCounts, Registry, may_come_back, sent_to, user_of
 from cxfr_proxy.session.support import Support
 from cxfr_proxy.session.tally import past_transfer
 from cxfr_proxy.tasks import Task, isolated, start, start_once
@@ -101,21 +105,6 @@ _FAULT: Final = "it met a fault, which the log has"
 _log = logging.getLogger(__name__)
 
 
-def mirror(cluster: Cluster, told: Nodes) -> None:
-    """Make ``cluster`` what the supervisor says."""
-    cluster.apply(state.spec for state in told.nodes if not state.removed)
-    for state in told.nodes:
-        if state.spec.name in cluster:
-            node = cluster.get(state.spec.name)
-            node.set_wish(state.wish)
-            node.health, node.outlook, node.ramp = state.health, state.outlook, state.ramp
-            node.features = {domain: features.encode() for domain, features in state.features.items()}
-    known = {state.spec.name for state in told.nodes}
-    for node in cluster:
-        if node.name not in known:
-            cluster.forget(node.name)
-
-
 class _Parts:
     """Everything that needs settings, made when they are known. Raises :class:`ConfigError`."""
 
@@ -125,6 +114,7 @@ class _Parts:
         self.config = config
         self.workers = setup.workers
         self.cluster = Cluster()
+        self.mirror = Mirror(self.cluster)
         self.registry = Registry(
             redirect_window=config.redirect_window,
             support=Support(config.cxfr_allow, config.cxfr_deny),
@@ -139,7 +129,7 @@ class _Parts:
         self.certificates = ServerCertificates(
             config.key_pairs, domains=config.domain, development=pem.encode() if pem is not None else None
         )
-        self.assigned = new_assigned(config, setup.pins)
+        self.assigned = new_assigned(config)
         self.told_list = ToldList()
         self.placement = Placement(self.cluster, config.policies, self.assigned.node_of)
         self.mover = Mover(
@@ -167,6 +157,7 @@ class _Parts:
         )
         self._post = post
         self._changed = changed
+        self._reported: dict[str, NodeCounts] = {}
         self._shifted: dict[str, tuple[Counters, str]] = {}  # not told yet, and the client's address, by resumable id
 
     def _observe(self, relayed: Relayed, event: commands.Event) -> None:
@@ -228,7 +219,7 @@ class _Parts:
             sessions=len(registry),
             connections=registry.connections,
             last_id=registry.last_id,
-            nodes=registry.nodes,
+            nodes=self._counts_of_nodes(),
             awaited=registry.awaited(trio.current_time()),
             waiting={
                 name: drain.waiting_reason
@@ -240,6 +231,13 @@ class _Parts:
             totals=self.service.totals,
             rebalance=self.mover.rebalance_counts(),
         )
+
+    def _counts_of_nodes(self) -> dict[str, NodeCounts]:
+        """Of those nodes of which others were reported."""
+        touched = self.registry.take_touched()
+        news = {name: replace(counts) for name, counts in touched.items() if counts != self._reported.get(name)}
+        self._reported |= news
+        return news
 
     def remember(self, told: Remembered) -> None:
         """What others saw before this worker began."""
@@ -269,19 +267,26 @@ class _Parts:
         if returned.wrong:
             self.registry.guard.landed_wrong(returned.full_jid, self.cluster.standing())
 
-    def follow(self, told: Nodes) -> None:
-        """The nodes are these now; those that are leaving are to be emptied."""
-        mirror(self.cluster, told)
-        for node in self.cluster:
-            if not node.leaving:
-                self.mover.undrain(node.name)
-            self.mover.follow_health(node)
-        for state in told.nodes:
-            if state.spec.name in self.cluster and self.cluster.get(state.spec.name).leaving:
-                self.mover.follow(state.spec.name, state.stage)
-        for name in [name for name in self.mover.drains if name not in self.cluster]:
+    def follow(self, piece: Nodes) -> bool:
+        """What has changed about the nodes; those that are leaving are to be emptied. Whether that was all of it."""
+        told = self.mirror.hear(piece)
+        if told is None:
+            return False
+        for name, stage in told.changed.items():
+            if name in self.cluster:
+                self._follow_node(self.cluster.get(name), stage)
+        for name in told.forgotten:
             self.mover.undrain(name)
+        self.mover.look_again()
         self.mover.follow_rebalance(told.rebalance)
+        return True
+
+    def _follow_node(self, node: Node, stage: Stage) -> None:
+        if not node.leaving:
+            self.mover.undrain(node.name)
+        self.mover.follow_health(node)
+        if node.leaving:
+            self.mover.follow(node.name, stage)
 
 
 class Worker:
@@ -347,8 +352,12 @@ class Worker:
 
     def _obey(self, parts: _Parts, message: Message) -> None:
         match message:
+            case PinnedBefore(pins):
+                for user, node in pins.items():
+                    parts.assigned.pins.set(user, node)
             case Nodes():
-                parts.follow(message)
+                if parts.follow(message):
+                    self._ready.set()
             case Pinned(user, node):
                 parts.assigned.pins.set(user, node)
             case Listed():
@@ -358,8 +367,8 @@ class Worker:
             case Grant(tokens):
                 parts.pace.grant(tokens)
             case Elsewhere(sessions, addresses, sessions_before):
-                parts.registry.sessions_elsewhere = sessions
-                parts.registry.sessions_before = sessions_before
+                parts.registry.note_elsewhere(sessions)
+                parts.registry.sessions_before.update(sessions_before)
                 parts.registry.addresses_elsewhere = addresses
             case Remembered():
                 parts.remember(message)
@@ -397,10 +406,7 @@ class Worker:
         if self._parts is not None or setup.version != VERSION:
             raise BadMessage(f"settings of version {setup.version}, or for the second time")
         self._configured(setup.config)
-        parts = _Parts(setup, self._channel.post, self._change)
-        parts.follow(setup.nodes)
-        self._parts = parts
-        self._ready.set()
+        self._parts = _Parts(setup, self._channel.post, self._change)
 
     def _reload(self, parts: _Parts, request: int) -> None:
         error = None
@@ -451,13 +457,13 @@ class Worker:
             rows = session_rows(parts.registry, now)
             for at in range(0, len(rows), ROWS_AT_A_TIME):
                 self._channel.post(Answer(request, tuple(rows[at : at + ROWS_AT_A_TIME]), (), last=False, error=None))
-                await trio.lowlevel.checkpoint()
+                await self._channel.flush()  # a million rows are more than the channel holds
         else:
             ended, running = transfer_rows(parts.registry, now)
             moves = ended + running
             for at in range(0, len(moves), ROWS_AT_A_TIME):
                 self._channel.post(Answer(request, (), tuple(moves[at : at + ROWS_AT_A_TIME]), last=False, error=None))
-                await trio.lowlevel.checkpoint()
+                await self._channel.flush()
         self._channel.post(Answer(request, (), (), last=True, error=None))
 
     # --- what there is to report

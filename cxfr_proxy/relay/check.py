@@ -258,7 +258,7 @@ class Checks:
             watch.greeted.add(domain)
             key = domain_key(domain)
             if seen.features is not None and node.features.get(key) != seen.features:
-                node.features[key] = seen.features
+                node.features = {**node.features, key: seen.features}
                 self._noted(node)
         return seen
 

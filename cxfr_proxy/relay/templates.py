@@ -8,11 +8,18 @@ not known yet, it can't.
 from __future__ import annotations
 
 import logging
+from itertools import islice
+from typing import Final
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp.template import differing, template
+
+_SHOWN_NODES: Final = 20
+"""In a log line, of those that differ."""
+_DOMAINS_KEPT: Final = 64
+"""For which it is kept what their nodes have in common: clients make up any number of domains."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +34,22 @@ class Templates:
         self._cluster = cluster
         self._max_bytes = max_bytes
         self._told: dict[str, tuple[str, ...]] = {}  # by domain: what was said to differ
+        self._common: dict[tuple[str, bool], bytes | None] = {}
+        self._common_of = -1  # the version of the cluster
 
     def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
         """The features to show to a client of that domain; ``None``: its node has to be chosen first."""
-        shown = list(self._shown(domain_key(domain), offer_starttls=offer_starttls).values())
-        if not shown or any(differing(shown[0], other) for other in shown if other != shown[0]):
+        if self._common_of != self._cluster.version or len(self._common) >= _DOMAINS_KEPT:
+            self._common_of = self._cluster.version
+            self._common.clear()
+        asked = domain_key(domain), offer_starttls
+        if asked not in self._common:
+            self._common[asked] = self._in_common(*asked)
+        return self._common[asked]
+
+    def _in_common(self, domain: str, offer_starttls: bool) -> bytes | None:
+        shown = list(dict.fromkeys(self._shown(domain, offer_starttls=offer_starttls).values()))
+        if not shown or any(differing(shown[0], other) for other in shown[1:]):
             return None
         return shown[0]
 
@@ -57,7 +75,11 @@ class Templates:
 
     def _compare(self, domain: str, shown: dict[Node, bytes]) -> None:
         first = next(iter(shown))
-        unlike = {node.name: found for node, other in shown.items() if (found := differing(shown[first], other))}
+        unlike = {
+            node.name: found
+            for node, other in shown.items()
+            if other != shown[first] and (found := differing(shown[first], other))
+        }
         elements = tuple(sorted({element for found in unlike.values() for element in found}))
         if elements == self._told.get(domain, ()):
             return
@@ -69,7 +91,8 @@ class Templates:
                 level=logging.WARNING,
                 domain=domain,
                 elements=",".join(elements),
-                nodes=",".join(unlike),
+                nodes=",".join(islice(unlike, _SHOWN_NODES)),
+                count=len(unlike) if len(unlike) > _SHOWN_NODES else None,
                 unlike=first.name,
                 route="connect",
             )

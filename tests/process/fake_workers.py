@@ -72,16 +72,23 @@ class FakeWorker:
     @property
     def nodes(self) -> dict[str, NodeState]:
         """As it was told last."""
-        told = [message.nodes if isinstance(message, Setup) else message for _, message in self.heard]
-        last = [message for message in told if isinstance(message, Nodes)][-1]
-        return {state.spec.name: state for state in last.nodes}
+        known: dict[str, NodeState] = {}
+        for piece in self.pieces:
+            known |= {state.spec.name: state for state in piece.states}
+            known = {name: state for name, state in known.items() if name not in piece.forgotten}
+        return known
+
+    @property
+    def pieces(self) -> list[Nodes]:
+        """What it was told of the nodes; the first one has all of them."""
+        return [message for _, message in self.heard if isinstance(message, Nodes)]
 
     def _hear(self, message: Message) -> None:
         self.heard.append((trio.current_time(), message))
         if self.hangs:
             return
         match message:
-            case Setup() if self.house.greet:
+            case Nodes() if self.house.greet and len(self.pieces) == 1:
                 self.greet()
             case Ask(request, what):
                 if what in (Listing.COUNTS, Listing.STATES):

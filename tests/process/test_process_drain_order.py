@@ -15,7 +15,7 @@ from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
 from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process.messages import Ask, Listing, Nodes, Report, Setup, WorkerCounts
+from cxfr_proxy.process.messages import Ask, Listing, Nodes, Report, WorkerCounts
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.registry import NodeCounts
 
@@ -24,9 +24,10 @@ def told(worker: FakeWorker) -> list[tuple[float, str]]:
     """The stages of node1, and when each was told first; times in tenths of a second."""
     stages: list[tuple[float, str]] = []
     for at, message in worker.heard:
-        nodes = message.nodes if isinstance(message, Setup) else message
-        if isinstance(nodes, Nodes):
-            state = next(state for state in nodes.nodes if state.spec.name == "node1")
+        states = message.states if isinstance(message, Nodes) else ()
+        for state in states:
+            if state.spec.name != "node1":
+                continue
             if state.wish is Wish.DRAIN and (not stages or stages[-1][1] != state.stage):
                 stages.append((round(at, 1), str(state.stage)))
     return stages
@@ -88,7 +89,7 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
             for at, stage in told(worker)[1:]:
                 due = {"awake": 4, "all": 10, "rest": 20}[stage]
                 assert at - start == pytest.approx(due, abs=0.21)
-        assert [worker.setup.nodes.nodes[0].stage for worker in it.all[2:]] == [
+        assert [worker.pieces[0].states[0].stage for worker in it.all[2:]] == [
             Stage.GRACE,
             Stage.AWAKE,
             Stage.ALL,

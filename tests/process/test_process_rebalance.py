@@ -25,11 +25,9 @@ from cxfr_proxy.process.messages import (
     Message,
     Moved,
     MoveUser,
-    Nodes,
     Remembered,
     Report,
     Returned,
-    Setup,
     Stayed,
     Want,
     WorkerCounts,
@@ -45,10 +43,7 @@ def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) 
 
 def told(worker: FakeWorker) -> Rebalancing | None:
     """The rebalance it was told of last."""
-    states = [m.nodes if isinstance(m, Setup) else m for _, m in worker.heard if isinstance(m, Setup | Nodes)]
-    last = states[-1]
-    assert isinstance(last, Nodes)
-    return last.rebalance
+    return worker.pieces[-1].rebalance
 
 
 async def progress(it: House) -> RebalanceProgress:
@@ -99,7 +94,7 @@ async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockC
         it.all[0].die()
         await trio.sleep(1)
         new = it.workers[1]
-        assert new.setup.nodes.rebalance == Rebalancing(1)
+        assert new.pieces[0].rebalance == Rebalancing(1)
         said(new, 1, 0, 0, 0, 0, 0, 0, 0)
         await trio.sleep(1)
         row = await progress(it)

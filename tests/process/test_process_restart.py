@@ -99,7 +99,7 @@ async def test_a_drain_goes_on_across_it(tmp_path: Path, autojump_clock: MockClo
         it.supervisor.operations.restart_workers()
         await trio.sleep(1)
         old, new = it.all[0], it.workers[1]
-        assert new.setup.nodes.nodes[0].wish is Wish.DRAIN
+        assert new.pieces[0].states[0].wish is Wish.DRAIN
         it.supervisor.operations.drain("node2")
         await trio.sleep(1)
         for worker in (old, new):

@@ -28,9 +28,7 @@ from cxfr_proxy.process.messages import (
     Message,
     NodeDown,
     NodeFailsLogins,
-    Nodes,
     NodeServes,
-    NodeState,
     Present,
     PutBack,
     Redirected,
@@ -40,9 +38,7 @@ from cxfr_proxy.process.messages import (
 )
 from cxfr_proxy.process.server import only
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes
-from cxfr_proxy.process.worker import mirror
 from cxfr_proxy.relay.room import Room
-from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
@@ -65,7 +61,10 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         first.report(node1=NodeCounts(sessions=3))
         await trio.sleep(1)
         assert second.of(Elsewhere)[-1] == Elsewhere({"node1": 3}, {}, {"node1": 3})
-        assert first.of(Elsewhere)[-1] == Elsewhere({}, {})
+        assert first.of(Elsewhere)[-1] == Elsewhere({"node1": 0}, {}, {"node1": 0})
+        first.report(node2=NodeCounts(sessions=2))
+        await trio.sleep(1)
+        assert second.of(Elsewhere)[-1] == Elsewhere({"node2": 2}, {}, {"node2": 2}), "of node1 nothing is new"
 
 
 async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -316,38 +315,6 @@ async def test_the_workers_side_of_the_pace() -> None:
     assert said[1:] == [PutBack(2), Want(0, 0, 3)]
     pace.grant(1)  # it was under way
     assert said[3:] == [PutBack(1), Want(0, 0, 4)]
-
-
-def test_a_worker_mirrors_the_list() -> None:
-    specs = parse_nodes("a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3", "nodes.txt")
-    cluster = Cluster(specs)
-    told = [NodeState(spec, Wish.READY, Health.UP, removed=False, stage=Stage.ALL) for spec in specs]
-    mirror(
-        cluster,
-        Nodes(
-            (
-                NodeState(
-                    specs[0],
-                    Wish.MAINT,
-                    Health.DOWN,
-                    removed=False,
-                    stage=Stage.ALL,
-                    outlook=Outlook.DEAD,
-                    ramp=0.5,
-                    features={"x": "<é/>"},
-                ),
-                told[1],
-            )
-        ),
-    )
-    assert [(node.name, node.wish, node.health) for node in cluster] == [
-        ("a", Wish.MAINT, Health.DOWN),
-        ("b", Wish.READY, Health.UP),
-    ]
-    assert cluster.get("a").features == {"x": "<é/>".encode()}
-    assert (cluster.get("a").outlook, cluster.get("a").ramp) == (Outlook.DEAD, 0.5)
-    mirror(cluster, Nodes((told[0], NodeState(specs[1], Wish.READY, Health.UP, removed=True, stage=Stage.ALL))))
-    assert [(node.name, node.removed, node.leaving) for node in cluster] == [("a", False, False), ("b", True, True)]
 
 
 def test_a_worker_tells_of_logins_what_is_news() -> None:

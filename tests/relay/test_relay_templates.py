@@ -30,7 +30,7 @@ def cluster(**offered: str | None) -> Cluster:
     )
     for name, features in offered.items():
         if features is not None:
-            found.get(name).features["example.org"] = features.encode()
+            found.get(name).features = {"example.org": features.encode()}
     return found
 
 
@@ -58,7 +58,7 @@ def test_another_domain() -> None:
 
 def test_an_international_domain_in_each_of_its_spellings() -> None:
     nodes = cluster(a=PLAIN)
-    nodes.get("a").features["bücher.example"] = PLAIN.encode()
+    nodes.get("a").features = {**nodes.get("a").features, "bücher.example": PLAIN.encode()}
     assert {shown(nodes, domain) for domain in ("bücher.example", "Bücher.example.", "xn--bcher-kva.example")} == {
         shown(nodes)
     }
@@ -82,12 +82,12 @@ def test_a_difference_is_logged_once_and_again_when_it_changes(events: list[dict
     assert [(each["event"], each["elements"], each["nodes"], each["unlike"]) for each in events] == [
         ("features-differ", "mechanisms", "b", "a")
     ]
-    nodes.get("b").features["example.org"] = PLAIN.encode()
+    nodes.get("b").features = {"example.org": PLAIN.encode()}
     assert subject.of("example.org", offer_starttls=False) is not None
     subject.compare()
     subject.compare()
     assert [each["event"] for each in events] == ["features-differ", "features-agree"]
-    nodes.get("c").features["example.org"] = OTHER.encode()
+    nodes.get("c").features = {"example.org": OTHER.encode()}
     assert subject.of("example.org", offer_starttls=False) is None
     subject.compare()
     assert len(events) == 3
