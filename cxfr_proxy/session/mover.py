@@ -262,12 +262,15 @@ class Mover:
             await self._news.wait()
             self._news = trio.Event()
             began = time.thread_time()
-            for drain in self.drains.values():
-                drain.waiting_reason = None
-                self._look_at(drain)
-            for node in tuple(self.down):
-                self.node_down(node)
+            self._look_at_the_leaving()
             await trio.sleep((time.thread_time() - began) / _LOOKING_SHARE)
+
+    def _look_at_the_leaving(self) -> None:
+        for drain in self.drains.values():
+            drain.waiting_reason = None
+            self._look_at(drain)
+        for node in tuple(self.down):
+            self.node_down(node)
 
     def left(self, node: str) -> int:
         """Sessions still on it."""

@@ -48,6 +48,7 @@ from cxfr_proxy.relay.lookup import Lookup
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.serve import _Connection
+from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drains
@@ -131,6 +132,8 @@ class World:
             nursery.start_soon(channel.run)
             nursery.start_soon(worker.run)
             channel.post(setup)
+            for piece in it.workers[1].pieces:
+                channel.post(piece)
             await supervised.until(Hello)
             yield supervised
             nursery.cancel_scope.cancel()
@@ -212,8 +215,8 @@ async def a_scrape(world: World) -> None:
     for expected in (b"", b"HTTP/1.1 200 "):
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(http.serve, theirs)
             await ours.send_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            nursery.start_soon(http.serve, theirs)
             assert (await ours.receive_some()).startswith(expected)
             await ours.aclose()
 
@@ -372,6 +375,16 @@ async def the_mover(world: World) -> None:
         await again(world)
 
 
+async def looking_again(world: World) -> None:
+    world.fail(Mover, "_look_at_the_leaving")
+    async with world.proxy() as proxy:
+        for _ in range(2):
+            proxy.operations.drain("node1")
+            proxy.operations.undrain("node1")
+            await trio.sleep(5)
+        await again(world)
+
+
 async def the_end(world: World) -> None:
     """A client is there, so that somebody has to be sent off."""
     world.fail(Service, "_send_off")
@@ -413,10 +426,12 @@ CASES: Final[dict[Task, Case]] = {
     Task.DRAINS: partial(
         in_the_supervisor, owner=Drains, name="_see", ask=lambda it: it.supervisor.operations.drain("node1")
     ),
-    Task.ELSEWHERE: partial(in_the_supervisor, owner=Fleet, name="elsewhere", ask=report),
+    Task.ELSEWHERE: partial(in_the_supervisor, owner=Fleet, name="tell_elsewhere", ask=report),
     Task.ETCD: etcd,
+    Task.FEATURES: partial(in_the_supervisor, owner=Templates, name="compare", ask=change_nodes),
     Task.GRANTS: partial(from_the_start, owner=Grants, name="next"),
     Task.HTTP: a_scrape,
+    Task.LOOKING: looking_again,
     Task.LOOKUP: a_lookup,
     Task.MESSAGE: partial(in_the_supervisor, owner=Link, name="_note", ask=report),
     Task.MOVER: the_mover,
