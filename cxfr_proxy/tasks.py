@@ -69,6 +69,7 @@ class Task(StrEnum):
     SIGNAL = "signal"
     SLOT = "slot"
     SOURCE = "source"
+    TELLING = "telling"
     TIMERS = "timers"
     USER_MAP = "user-map"
     WORKER = "worker"

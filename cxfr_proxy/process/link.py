@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import trio
@@ -52,7 +53,7 @@ from cxfr_proxy.process.messages import (
     WorkerCounts,
 )
 from cxfr_proxy.process.telling import Teller
-from cxfr_proxy.tasks import Task, isolated
+from cxfr_proxy.tasks import Task, isolated, start
 
 SILENCE_SECONDS: Final = 30.0
 """A healthy worker has not been kept from answering for so long even on a machine that swaps."""
@@ -162,7 +163,7 @@ class Link:
     async def _talk(self, worker: Launched, channel: Channel, words: FirstWords) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            nursery.start_soon(self._tell_nodes, words)
+            start(nursery, Task.TELLING, partial(self._tell_nodes, words), worker=self.number)
             nursery.start_soon(self.tell, words.more)
             try:
                 await channel.run()

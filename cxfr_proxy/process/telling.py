@@ -125,8 +125,13 @@ class Teller:
         names = () if order is self._order else order
         self._order = order
         pieces = list(zip_longest(_cut(stale, STATES_A_PIECE), _cut(names, NAMES_A_PIECE), fillvalue=()))
-        for number, (part, names_part) in enumerate(pieces or [((), ())], start=1):
-            yield self._piece(part, tuple(names_part), last=number >= len(pieces))
+        told = 0
+        try:
+            for told, (part, names_part) in enumerate(pieces or [((), ())], start=1):
+                yield self._piece(part, tuple(names_part), last=told >= len(pieces))
+        finally:  # where not all of it was asked for, there is another batch
+            for part, _ in pieces[told:]:
+                self._stale.update(dict.fromkeys(part))
 
     def _piece(self, names: Sequence[str], order: tuple[str, ...], *, last: bool) -> Nodes:
         states: list[NodeState] = []

@@ -41,6 +41,7 @@ from cxfr_proxy.process.restart import Restart
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.sharing import Sharing
+from cxfr_proxy.process.telling import Teller
 from cxfr_proxy.process.worker import Worker
 from cxfr_proxy.relay import listen
 from cxfr_proxy.relay.check import Checks
@@ -450,6 +451,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.SIGNAL: a_signal,
     Task.SLOT: partial(from_the_start, owner=Keeper, name="_wait_for_news"),
     Task.SOURCE: partial(in_the_supervisor, owner=NodesFile, name="next_reading", ask=change_nodes),
+    Task.TELLING: partial(from_the_start, owner=Teller, name="batch"),
     Task.TIMERS: timers,
     Task.USER_MAP: partial(from_the_start, owner=UserList, name="watch"),
     Task.WORKER: a_worker,
