@@ -628,11 +628,11 @@ def test_a_chunk_of_many_elements_is_read_stepwise_in_linear_time() -> None:
         reader, chunk = behind(framer()), b"<a/>" * count
         best = float("inf")
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.thread_time()  # not what others take of the machine meanwhile
             for _ in range(1000):
                 reader.step(chunk)
                 reader.notes.clear()
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.thread_time() - began)
         return best
 
     assert seconds(200_000) < 20 * seconds(1_000)
