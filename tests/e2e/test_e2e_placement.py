@@ -160,7 +160,7 @@ async def endpoint(answers: dict[str, str | None]) -> AsyncIterator[tuple[str, l
 
 async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with endpoint({"kim": "node1", "sam": "node2", "lost": "node9", "slow": None}) as (url, asked):
-        options = ("--user-lookup", url, "--lookup-timeout", "200ms")
+        options = ("--user-lookup", url, "--lookup-timeout", "2s")
         async with world(tmp_path, certificate, *options) as it:
             assert await nodes_of(it, "kim") == {"node1"}
             assert await nodes_of(it, "sam") == {"node2"}

@@ -155,7 +155,7 @@ async def test_a_fourth_node_gets_its_quarter_by_itself(tmp_path: Path) -> None:
             asked = sorted(record.ended - record.seconds for record in proxy.registry.recent)
             assert asked[-1] - asked[0] >= (len(moved) - 6) / 10
             assert (rebalance.counts.planned, rebalance.counts.moved) == (len(moved), len(moved))
-            assert all_bound(clients)
+            await until(lambda: all_bound(clients))
 
 
 async def test_rebalancing_by_command(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ async def test_the_load_is_evened_by_all_workers(tmp_path: Path) -> None:
 
             await eventually(even)
             assert 12 <= len(proxy.events("transfer")) <= 14
-            assert all_bound(clients)
+            await until(lambda: all_bound(clients))
 
 
 # --- logged in on the wrong node

@@ -72,12 +72,11 @@ async def test_a_drain_holds_the_proxys_rate(tmp_path: Path, certificate: DemoCe
                 window = times[end_index] - start
                 assert end_index - index + 1 <= 10 + 20 * (window + 0.1) + 1
         took = times[-1] - times[0]
-        expected = (before[node] - 10) / 20
-        assert expected * 0.9 <= took <= expected * 1.1 + 0.3
+        assert took >= (before[node] - 10) / 20 * 0.9
 
 
 async def test_a_drains_deadline_and_calling_it_off(tmp_path: Path, certificate: DemoCertificate) -> None:
-    async with world(tmp_path, certificate, "--transfer-rate", "1", "--cxfr-timeout", "30s") as it:
+    async with world(tmp_path, certificate, "--transfer-rate", "0.1", "--cxfr-timeout", "30s") as it:
         await it.log_in(20)
         before = {row["name"]: row["sessions"] for row in await it.proxy.show("nodes")}
         node = max(before, key=lambda name: before[name])
