@@ -58,6 +58,8 @@ class Service:
     starttls: ssl.SSLContext | None = None
     check_password: Callable[[str, str], bool] | None = None
     sasl2: bool = True
+    sasl2_by_name: bool = False
+    """Offer it only to a client whose header says who it is, as ejabberd does since 24.02."""
     stream_management: bool = True
     extra_features: str = ""
     """XML put into every ``<stream:features/>``, for what a proxy has to strip."""
@@ -167,9 +169,9 @@ class NodeStream:
         if header.to != self._domain:
             self.end(StreamCondition.HOST_UNKNOWN, f"this node serves {self._domain}")
         else:
-            self.connection.write(self._features())
+            self.connection.write(self._features(named="@" in (header.from_ or "")))
 
-    def _features(self) -> bytes:
+    def _features(self, *, named: bool = True) -> bytes:
         sm = f"<sm xmlns='{names.SM}'/>" if self.service.stream_management else ""
         if self.user is not None:
             inner = f"<bind xmlns='{names.BIND}'/><session xmlns='{names.SESSION}'><optional/></session>{sm}"
@@ -178,7 +180,7 @@ class NodeStream:
             inner = f"<starttls xmlns='{names.TLS}'><required/></starttls>"
         else:
             inner = f"<mechanisms xmlns='{names.SASL}'><mechanism>PLAIN</mechanism></mechanisms>"
-            if self.service.sasl2:
+            if self.service.sasl2 and (named or not self.service.sasl2_by_name):
                 inner += (
                     f"<authentication xmlns='{names.SASL2}'><mechanism>PLAIN</mechanism><inline>"
                     f"<bind xmlns='{names.BIND2}'><inline><feature var='{names.SM}'/></inline></bind>{sm}"

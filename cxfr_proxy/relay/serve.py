@@ -40,7 +40,7 @@ from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, isolated, start_once
 from cxfr_proxy.xmpp import jid
-from cxfr_proxy.xmpp.header import StreamHeader
+from cxfr_proxy.xmpp.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import UNKNOWN, Login
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -426,10 +426,11 @@ class _Connection:
                 match step:
                     case Reply(reply):
                         await self._endpoint.send_all(reply)
-                    case Opened(header, login):
-                        deadline = self._limit.deadline
-                        chosen = Chosen(login, deadline, MAX_CHANGES) if login is not None else None
-                        return _Begun(header, chosen)
+                    case Opened(header, None):
+                        return _Begun(header, None)
+                    case Opened(header, Login() as login, greeted):
+                        shown = SHOWN if greeted else None
+                        return _Begun(header, Chosen(login, self._limit.deadline, MAX_CHANGES, shown))
                     case Closed(reply):
                         await self._part(reply)
                         return None
@@ -503,7 +504,7 @@ class _Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A stream that needs a node. ``chosen`` ``None``: the client was shown nothing yet, and waits for the node's."""
+    """A stream that needs a node. ``chosen`` ``None``: whatever the client says, it stays there."""
 
     header: StreamHeader
     chosen: Chosen | None

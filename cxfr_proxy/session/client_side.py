@@ -137,13 +137,15 @@ class ClientSide(Moving):
 
     def _reroute(self, piece: Piece) -> None:
         """End this session in front of a login, which another one with another node takes up."""
-        chosen = self._chosen
-        assert chosen is not None
+        chosen, shown = self._chosen, self._header_to_client
+        assert chosen is not None, "or no login is looked at"
+        assert shown is not None, "a client is held until it is greeted"
         self._up.put_back(piece)
         self._reason = Reason.REROUTED
         self._end_node_stream(cleanly=True)
         self._end_node_output()
-        self._end(Reroute(self._header_to_node, self._up, replace(chosen, changes_left=chosen.changes_left - 1)))
+        again = replace(chosen, changes_left=chosen.changes_left - 1, shown=shown.in_use)
+        self._end(Reroute(self._header_to_node, self._up, again))
 
     def _pass_client(self, passage: Passage) -> None:
         if passage.start_tls:

@@ -30,15 +30,17 @@ class Side(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """How a session came to its node, where its client was shown header and features before it had one.
+    """How a session came to its node, where another one could still be chosen, by who logs in.
 
     ``login`` is what the client had said about itself. ``bind_by``: on the relay's clock, when it has to be bound.
-    ``changes_left``: how often another login on this connection may still get another node.
+    ``changes_left``: how often another login on this connection may still get another node. ``shown``: what matters of
+    the header that the client has got already, and features behind it; ``None``: it has got neither.
     """
 
     login: Login
     bind_by: float
     changes_left: int
+    shown: StreamHeader | None = None
 
 
 # --- commands

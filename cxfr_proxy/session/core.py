@@ -33,7 +33,7 @@ from cxfr_proxy.session.state import MOVES, Policy, Settlement, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.connection_transfer import Server
-from cxfr_proxy.xmpp.header import SHOWN, StreamHeader
+from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import Negotiation
 
@@ -71,8 +71,9 @@ class Farewell:
 
 
 class SessionCore:
-    """See the module. ``unread`` of ``up`` is what the client has sent already. ``chosen``: the client was shown header
-    and features by the proxy, and gets none of the node's before it has logged in; ``None``: it was shown nothing."""
+    """See the module. ``unread`` of ``up`` is what the client has sent already. ``chosen``: another node may still be
+    chosen, by who logs in; what it was shown already, it does not get from this node again. ``None``: this node is
+    final."""
 
     __slots__ = (
         "_answer_due",
@@ -158,15 +159,15 @@ class SessionCore:
         self._header_to_node = header  # the client's
         self._header_of_node: StreamHeader | None = None
         self._chosen = chosen  # None as well: the node has begun what no other could go on with
-        self._greeted = chosen is not None  # the client was, so the node's header and features are not for it
-        self._header_to_client = SHOWN if self._greeted else None  # the node's, or the proxy's
+        self._header_to_client = chosen.shown if chosen is not None else None  # the node's, or the proxy's
+        self._greeted = self._header_to_client is not None  # so the node's header and features are not for the client
         self._header_may_repeat = (
             not self._greeted
         )  # some clients say it twice on direct TLS (QXmpp), and mean one stream
         self._header_due = not self._greeted  # the client's current stream has not got its header yet
         self._features_due = not self._greeted  # nor has it got the node's features
         self._answer_due = b""  # to what it asked for before it knew them
-        self._hold_client = self._greeted
+        self._hold_client = chosen is not None  # a login may be a password: it waits for a node that has greeted
         # In: its connection may still bring something. Out: its stream may still be written to.
         self._client_in = self._client_out = self._node_in = self._node_out = True
         self._client_ended = False  # it has said </stream:stream>

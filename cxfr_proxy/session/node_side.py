@@ -139,9 +139,11 @@ class NodeSide(ClientSide):
                 if name.rpartition(":")[2] in STANZAS:
                     self._swallow_down(position)
             return
-        if self._greeted and passage.greets:
+        if passage.greets and self._chosen is not None:
+            passage.hold_client = False
+        if passage.greets and self._greeted:
             self._greeted = False
-            passage.forward, passage.hold_client = b"", False
+            passage.forward = b""
         elif passage.forward and header is not self._header_to_client:
             self._fit_to_header(passage, header)
         self._pass_node(passage)

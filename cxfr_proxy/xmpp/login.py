@@ -12,6 +12,7 @@ from typing import Final
 
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import jid, names, sasl, stanza
+from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.stanza import Element
 
 
@@ -25,6 +26,17 @@ class Login:
 
 
 UNKNOWN: Final = Login()
+
+
+def named_by(header: StreamHeader) -> Login | None:
+    """What a client's header says about it by ``from`` (RFC 6120 section 4.7.1); ``None``: no user of its domain."""
+    try:
+        user = jid.split(header.from_ or "")
+    except jid.JidError:
+        return None
+    if user.local is None or user.domain.lower() != (header.to or "").lower():
+        return None
+    return Login(f"{user.local}@{user.domain}".lower())
 
 
 def read_login(element: Element, domain: str) -> Login:

@@ -29,7 +29,7 @@ from cxfr_proxy.xmpp.attempt import Attempt, FailedLogin
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Lane, Piece
-from cxfr_proxy.xmpp.login import Login, read_login
+from cxfr_proxy.xmpp.login import Login, named_by, read_login
 from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
 from cxfr_proxy.xmpp.stanza import Element
 from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
@@ -75,12 +75,14 @@ class BeginTls:
 class Opened:
     """The client's header is here and no TLS has to come first; what else the client sent waits in the lane.
 
-    ``login`` ``None``: the client was shown nothing and waits for a node's header and features. Else it has got both
-    from the proxy, and this is what its first element says, which waits in the lane as well.
+    ``greeted``: the client has got a header and features from the proxy, and ``login`` is what its first element says,
+    which waits in the lane as well. Else it was shown nothing and waits for a node's, and ``login`` is what its header
+    says; ``None``: nothing that would do.
     """
 
     header: StreamHeader
     login: Login | None = None
+    greeted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,10 @@ class ClientOpening:
         features = self._template(header.to)
         if features is None:
             return Opened(header)
+        login = named_by(header)
+        if login is not None:
+            # What a node offers depends on who asks: ejabberd shows SASL2, Bind 2 and FAST to nobody who doesn't say.
+            return Opened(header, login)
         self._header_may_repeat = True
         return Reply(self._answer_header() + features)
 
@@ -201,7 +207,7 @@ class ClientOpening:
         if self._tls_first:
             raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
         self._lane.put_back(piece)
-        return Opened(header, read_login(element, header.to or ""))
+        return Opened(header, read_login(element, header.to or ""), greeted=True)
 
     def _answer_header(self) -> bytes:
         self._answered = True

@@ -46,6 +46,10 @@ def plain(user: str, password: str = PASSWORD) -> str:
     return f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{encoded(f'{chr(0)}{user}{chr(0)}{password}')}</auth>"
 
 
+def named(jid: str) -> bytes:
+    return HEADER.replace(b"to=", f"from='{jid}' to=".encode())
+
+
 def authenticate(user: str, inline: str = "") -> str:
     first = f"<initial-response>{encoded(f'{chr(0)}{user}{chr(0)}{PASSWORD}')}</initial-response>"
     return f"<authenticate xmlns='{names.SASL2}' mechanism='PLAIN'>{first}{inline}</authenticate>"
@@ -138,6 +142,7 @@ async def world(
     route: Route = Route.LOGIN,
     starttls: StartTls = StartTls.OFF,
     timeouts: Timeouts | None = None,
+    sasl2_by_name: bool = False,
 ) -> AsyncIterator[World]:
     """``extra``: features of each node's own. All of the log is kept, whatever its level."""
     nodes = [
@@ -145,6 +150,7 @@ async def world(
             f"node{number}",
             extra_features=features,
             sasl2=True,
+            sasl2_by_name=sasl2_by_name,
             check_password=lambda user, password: password == PASSWORD,
         )
         for number, features in enumerate(extra, start=1)
@@ -227,7 +233,7 @@ async def test_nodes_that_differ(tmp_path: Path, certificate: DemoCertificate) -
         await until(lambda: "features-differ" in it.log())
         user = it.user_of("node2")
         raw = await it.raw()
-        await raw.open(HEADER.replace(b"to=", f"from='{user}@localhost' to=".encode()))
+        await raw.open(named(f"{user}@localhost"))
         await bind(raw, user)
         assert it.node_of(user) == "node2"
         raw = await it.raw()
@@ -313,11 +319,45 @@ async def test_a_mechanism_that_names_nobody_is_routed_by_the_header(
         await (await it.greeted()).close()
         user = it.user_of("node3")
         raw = await it.raw()
-        await raw.open(HEADER.replace(b"to=", f"from='{user}@localhost/x' to=".encode()))
-        assert not it.proxy.registry
+        await raw.open(named(f"{user}@localhost/x"))
         await raw.send(f"<auth xmlns='{names.SASL}' mechanism='LOGIN'/>")
         assert "failure" in await raw.xml()
         assert await it.now_on() == "node3"
+
+
+async def test_who_is_named_by_the_header_is_shown_what_the_node_offers_them(
+    tmp_path: Path, certificate: DemoCertificate
+) -> None:
+    """ejabberd offers SASL2 to nobody else, so the template of all nodes has none."""
+    async with world(tmp_path, certificate, sasl2_by_name=True) as it:
+        await (await it.greeted()).close()
+        raw = await it.raw()
+        assert names.SASL2 not in await raw.open()
+        for name in ("node1", "node2", "node3"):
+            user = it.user_of(name)
+            raw = await it.raw()
+            assert names.SASL2 in await raw.open(named(f"{user}@localhost"))
+            assert await it.now_on() == name
+            await raw.send(authenticate(user, BIND2))
+            assert "success" in await raw.xml()
+            assert it.node_of(user) == name
+            await until(lambda: not it.proxy.registry.logging_in())
+
+
+async def test_who_logs_in_as_another_than_the_header_said(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, sasl2_by_name=True) as it:
+        await (await it.greeted()).close()
+        said, user = it.user_of("node1"), it.user_of("node2")
+        for first in (plain(user), authenticate(user, BIND2)):
+            raw = await it.raw()
+            await raw.open(named(f"{said}@localhost"))
+            assert await it.now_on() == "node1"
+            await raw.send(first)
+            assert "success" in await raw.xml()
+            await until(lambda: [each.session.node for each in it.proxy.registry] == ["node2"])
+            await raw.close()
+            await until(lambda: not it.proxy.registry)
+        assert it.proxy.registry.totals.ended[Reason.REROUTED] == 2
 
 
 async def test_sasl2_with_bind_and_resumption(tmp_path: Path, certificate: DemoCertificate) -> None:

@@ -197,8 +197,8 @@ class Script:
             lane = Lane(max_element_bytes=8192, max_depth=64)
             lane.feed((header + behind).encode())
             lane.next()
-        if chosen is not None:
-            self._documents = [OWN_HEADER.encode()]
+        if chosen is not None and chosen.shown is not None:
+            self._documents = [chosen.shown.context]
         self.session = Session(
             read_header(header.encode(), ClientError),
             lane,

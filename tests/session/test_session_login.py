@@ -25,6 +25,7 @@ from session_script import (
 
 from cxfr_proxy.session.commands import BoundTo, Chosen, Ended, Reason, Reroute, Side, Warned
 from cxfr_proxy.session.session import State
+from cxfr_proxy.xmpp.header import SHOWN
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import UNKNOWN, Login
 
@@ -35,7 +36,9 @@ CHALLENGE = f"<challenge {SASL}>cg==</challenge>"
 RESPONSE = f"<response {SASL}>Yz1iaXdzLHI9bm9uY2UscD14</response>"  # c=biws,r=nonce,p=x
 IQ = "<iq type='get' id='1'/>"
 JULIET, ROMEO = Login("juliet@example.org"), Login("romeo@example.org")
-CHOSEN = Chosen(JULIET, bind_by=150.0, changes_left=2)
+CHOSEN = Chosen(JULIET, bind_by=150.0, changes_left=2, shown=SHOWN)
+NAMED = replace(CHOSEN, shown=None)
+"""The client's header says who it is, so it gets that user's node's own header and features."""
 GONE = stream_error("remote-connection-failed", text="the server went away, try again")
 
 
@@ -181,7 +184,7 @@ def test_a_failed_attempt_with_another_user_chooses_anew(login: object) -> None:
     s.client(login("romeo") + " " + IQ).node_gets(END).client_gets()
     command = rerouted(s)
     assert command.header.raw == CLIENT_HEADER.encode()
-    assert command.chosen == Chosen(ROMEO, bind_by=150.0, changes_left=1)
+    assert command.chosen == Chosen(ROMEO, bind_by=150.0, changes_left=1, shown=SHOWN)
     again = Script(chosen=command.chosen, lane=command.up, elsewhere=romeo_elsewhere)
     again.node_gets(CLIENT_HEADER).node(NODE_HEADER, FEATURES).node_gets(login("romeo"))
     again.node(FAILURE).client_gets(FAILURE).node_gets(" ", IQ)
@@ -247,6 +250,47 @@ def test_nobody_changes_without_end() -> None:
 def test_who_is_in_stays() -> None:
     s = begun(plain("juliet")).node(NODE_HEADER, FEATURES, SUCCESS).forget()
     s.client(CLIENT_HEADER, plain("romeo")).node_gets(CLIENT_HEADER, plain("romeo"))
+
+
+# --- who says in the header who they are
+
+
+def test_a_named_client_gets_the_node_s_own_greeting() -> None:
+    s = begun(chosen=NAMED).node_gets(CLIENT_HEADER)
+    s.node(NODE_HEADER, FEATURES).client_gets(NODE_HEADER, FEATURES)
+    s.client(plain("juliet")).node_gets(plain("juliet")).node(SUCCESS).client_gets(SUCCESS)
+    s.client(CLIENT_HEADER).node_gets(CLIENT_HEADER)
+    s.node(NODE_HEADER, BIND_FEATURES).client_gets(NODE_HEADER, BIND_FEATURES)
+
+
+def test_a_login_in_the_header_s_flight_waits_for_a_node_that_has_greeted() -> None:
+    s = begun(plain("juliet"), chosen=NAMED).node_gets(CLIENT_HEADER).node(NODE_HEADER).node_gets()
+    s.node(FEATURES).client_gets(NODE_HEADER, FEATURES).node_gets(plain("juliet"))
+
+
+@pytest.mark.parametrize("login", [plain, scram, authenticate])
+@pytest.mark.parametrize("prefix", ["stream", "s"])
+def test_who_logs_in_as_another_than_the_header_said_is_judged_by_the_other_s_node(login: object, prefix: str) -> None:
+    assert callable(login)
+    header, features = (
+        each.replace("stream:", f"{prefix}:").replace("xmlns:stream", f"xmlns:{prefix}")
+        for each in (NODE_HEADER, FEATURES)
+    )
+    s = begun(chosen=NAMED).node(header, features).client_gets(header, features).forget()
+    s.client(login("romeo")).node_gets(END).client_gets()
+    command = rerouted(s)
+    shown = command.chosen.shown
+    assert shown is not None
+    assert (shown.prefix, command.chosen.login, command.chosen.changes_left) == (prefix, ROMEO, 1)
+    again = Script(chosen=command.chosen, lane=command.up, elsewhere=romeo_elsewhere)
+    again.node(NODE_HEADER, FEATURES).client_gets().node_gets(CLIENT_HEADER, login("romeo"))
+    again.node(stream_error("not-authorized"), END)
+    assert again.sent[Side.CLIENT].endswith(f"</{prefix}:stream>".encode())
+
+
+def test_a_named_client_without_another_place_stays() -> None:
+    s = begun(chosen=NAMED).node(NODE_HEADER, FEATURES).client(plain("nurse")).forget()
+    s.node(FAILURE).client_gets(FAILURE).client(plain("juliet")).node_gets(plain("juliet"))
 
 
 def test_a_session_that_was_shown_nothing_stays_on_its_node() -> None:

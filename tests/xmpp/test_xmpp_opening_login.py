@@ -64,12 +64,34 @@ class Stage:
 
 def test_header_and_features_are_the_proxy_s_own() -> None:
     subject = Stage()
-    [reply] = subject(HEADER.replace("to=", "from='juliet@example.org' to="))
+    [reply] = subject(HEADER.replace("to=", "from='example.org' to="))
     assert subject.asked == ["Example.org"]
     assert isinstance(reply, Reply)
     stream = etree.fromstring(reply.data + b"</stream:stream>")
-    assert (stream.get("id"), stream.get("from"), stream.get("to")) == ("s1", "Example.org", "juliet@example.org")
+    assert (stream.get("id"), stream.get("from"), stream.get("to")) == ("s1", "Example.org", "example.org")
     assert reply.data.endswith(FEATURES.encode())
+
+
+def test_who_is_named_by_the_header_gets_a_node_s_own_features() -> None:
+    """What a node offers may depend on who asks."""
+    subject = Stage()
+    [opened] = subject(HEADER.replace("to=", "from='Juliet@Example.org/phone' to=") + AUTH)
+    assert isinstance(opened, Opened)
+    assert (opened.login, opened.greeted, subject.left()) == (JULIET, False, AUTH)
+
+
+@pytest.mark.parametrize(
+    "from_", ["", "example.org", "juliet@elsewhere.example", "@example.org", "juliet@example.org/"]
+)
+def test_what_names_no_user_of_the_domain_is_passed_over(from_: str) -> None:
+    [reply] = Stage()(HEADER.replace("to=", f"from='{from_}' to="))
+    assert isinstance(reply, Reply)
+
+
+def test_where_nodes_differ_a_named_client_stays_on_its_node() -> None:
+    [opened] = Stage(template=None)(HEADER.replace("to=", "from='juliet@example.org' to="))
+    assert isinstance(opened, Opened)
+    assert opened.login is None
 
 
 def test_without_a_template_a_node_comes_first() -> None:
