@@ -209,7 +209,8 @@ class Service:
                 )
                 if session.node in self._cluster:
                     self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
-                self._place_right(relayed, led=resumed)
+                # Behind a start of the proxy all would be sent home at once who have just come: they may stay.
+                self._place_right(relayed, led=resumed or relayed.placed_early)
             case FailedLogin(user, mechanism, condition):
                 # Whoever reads this by machine looks from the left: what the client wrote stands behind its address.
                 emit(

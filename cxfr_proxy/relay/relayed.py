@@ -97,6 +97,7 @@ class Relayed:
         "id",
         "legs",
         "opened",
+        "placed_early",
         "returned",
         "session",
     )
@@ -122,6 +123,8 @@ class Relayed:
         """The session is over; what is left to do is to get the last bytes out."""
         self.returned: Returned | None = None
         """The client's connection, which goes on without this session."""
+        self.placed_early = False
+        """Its node was chosen by nothing, only because the nodes' features were not known yet."""
         self.alarm = math.inf
         """When the pump's timers ring for it next."""
         self._pump = pump

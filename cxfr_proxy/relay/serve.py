@@ -200,6 +200,10 @@ class ClientServer:
             return None
         return self._templates.of(domain, offer_starttls=offers_starttls)
 
+    def is_early(self, domain: str) -> bool:
+        """Whether a client of that domain would be asked who it is first, if the nodes' features were known by now."""
+        return self._config.route is Route.LOGIN and self._templates.are_awaited(domain)
+
     @property
     def tls_context(self) -> ssl.SSLContext:
         """For the next handshake; certificates may be replaced at any time."""
@@ -299,6 +303,8 @@ class ClientServer:
         node_end: Endpoint,
         client_peer: Peer | None,
         chosen: Chosen | None,
+        *,
+        early: bool,
     ) -> None:
         """Begin a session. It takes over both ends and the count of its address, and is registered until it is over."""
         session = Session(
@@ -320,6 +326,7 @@ class ClientServer:
             observer=self._observer,
             on_over=self._on_over,
         )
+        relayed.placed_early = early
         self._registry.add(relayed)
         relayed.start()
 
@@ -427,7 +434,7 @@ class _Connection:
                     case Reply(reply):
                         await self._endpoint.send_all(reply)
                     case Opened(header, None):
-                        return _Begun(header, None)
+                        return _Begun(header, None, early=self._server.is_early(header.to or ""))
                     case Opened(header, Login() as login, greeted):
                         shown = SHOWN if greeted else None
                         return _Begun(header, Chosen(login, self._limit.deadline, MAX_CHANGES, shown))
@@ -479,7 +486,16 @@ class _Connection:
     async def _relay(self, begun: _Begun) -> None:
         """Begin a session."""
         node, node_end = await self._reach(begun)
-        self._server.relay(begun.header, self._lane, node, self._endpoint, node_end, self._client, begun.chosen)
+        self._server.relay(
+            begun.header,
+            self._lane,
+            node,
+            self._endpoint,
+            node_end,
+            self._client,
+            begun.chosen,
+            early=begun.early,
+        )
 
     async def _reach(self, begun: _Begun) -> tuple[Node, Endpoint]:
         """As :meth:`ClientServer.reach_node`; raises ``ClientError`` if the proxy stops meanwhile."""
@@ -504,10 +520,12 @@ class _Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A stream that needs a node. ``chosen`` ``None``: whatever the client says, it stays there."""
+    """A stream that needs a node. ``chosen`` ``None``: whatever the client says, it stays there. ``early``: that is so
+    only because nothing was known of the nodes yet."""
 
     header: StreamHeader
     chosen: Chosen | None
+    early: bool = False
 
     @property
     def login(self) -> Login:

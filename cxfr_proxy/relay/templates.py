@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Final
 
 from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Check
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp.template import differing, template
@@ -52,6 +53,12 @@ class Templates:
         if not shown or any(differing(shown[0], other) for other in shown[1:]):
             return None
         return shown[0]
+
+    def are_awaited(self, domain: str) -> bool:
+        """Whether some node of that domain has not been asked for its features yet, and will be."""
+        key = domain_key(domain)
+        nodes = self._cluster.candidates(domain=key)
+        return any(node.spec.check is Check.STREAM and key not in node.features for node in nodes)
 
     def _shown(self, domain: str, *, offer_starttls: bool = False) -> dict[Node, bytes]:
         """By each node what its clients would be shown; empty where that is not known of all."""

@@ -27,6 +27,7 @@ from cxfr_proxy.demo.wire import Address, Header, StreamEnd
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.kinds import DomainPolicy, DomainRedirect
 from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import stream_condition
 
@@ -386,3 +387,30 @@ async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, 
         raw = await connect(address, certificate.client_context())
         await raw.log_in("kim")
         await raw.close()
+
+
+async def test_the_first_logins_of_a_fresh_proxy_stay_where_they_are(
+    tmp_path: Path, certificate: DemoCertificate
+) -> None:
+    """Without ``--domain`` nobody knows what to ask the nodes for before somebody has logged in."""
+    nodes = [DemoNode("node1"), DemoNode("node2")]
+    config = config_of(tmp_path, certificate)
+    async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
+        cluster = proxy.operations._cluster
+        users = (user for number in range(99) if home_of(cluster, user := f"user{number}") == "node2")
+        early = await connect(address, certificate.client_context())
+        await early.log_in(next(users))
+        [first] = list(proxy.registry)
+        assert isinstance(first, Relayed)
+        assert (first.session.node, first.placed_early) == ("node1", True)
+        await until(lambda: all(node.features for node in cluster))
+        late = await connect(address, certificate.client_context())
+        await late.log_in(next(users))
+        [latest] = [relayed for relayed in proxy.registry if relayed is not first]
+        assert isinstance(latest, Relayed)
+        assert (latest.session.node, latest.placed_early) == ("node2", False)
+        # Who had to go would be under way by now: a login takes longer.
+        assert first.session.transfer_under_way is None
+        assert not proxy.registry.recent
+        for raw in (early, late):
+            await raw.close()
