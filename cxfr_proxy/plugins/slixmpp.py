@@ -21,8 +21,14 @@ Events, each with the :class:`Departure` as its data:
 ``cxfr_failed``
     The server named was not reached; the client reconnects as it would have without being asked.
 
+What the application sends from the moment on that the client begins to leave waits, in order, and goes out on the next
+stream, wherever that is: what is written behind a closing tag is read by nobody.
+
 With stream management (XEP-0198) the old session is not resumed: a closed stream can't be. What was sent is first
 acknowledged, and what was not is in :attr:`Departure.unacknowledged`.
+
+Servers learn that requests are understood from service discovery, and from the client's capabilities (XEP-0115), whose
+node ends in a mark that says so: the plugin loads ``xep_0115`` and sees to it that they are in each presence.
 
 If the connection is lost, or the application closes it, before the client has left by itself, the plugin only points:
 the library's ``reconnect()`` then leads to the server named, and ``connect()`` to wherever the application says.
@@ -38,14 +44,16 @@ from enum import Enum, auto
 from typing import Any, ClassVar, Final  # Any: a stanza or client of slixmpp
 from xml.etree import ElementTree
 
-from slixmpp import JID, Iq
+from slixmpp import JID, Iq, Presence
 from slixmpp.plugins import BasePlugin, register_plugin
+from slixmpp.stanza.rootstanza import RootStanza
 from slixmpp.xmlstream import ElementBase, register_stanza_plugin
 from slixmpp.xmlstream.handler import Callback
 from slixmpp.xmlstream.matcher import StanzaPath
 
 from cxfr_proxy.plugins.rules import MAX_MOVES, Condition, Move, Refusal, Situation, judge
 from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.connection_transfer import CAPS_MARK
 
 _DEFAULT_PORT: Final = 5222
 """RFC 6120 section 3.2.2."""
@@ -108,7 +116,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
 
     name = "xep_0051"
     description = "XEP-0051: Connection Transfer"
-    dependencies: ClassVar[set[str]] = {"xep_0030"}
+    dependencies: ClassVar[set[str]] = {"xep_0030", "xep_0115"}
     default_config: ClassVar[dict[str, object]] = {
         # Domains the client may be sent to beside its own; its password goes there.
         "domains": frozenset(),
@@ -131,9 +139,12 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._home: _Home | None = None
         self._there: tuple[str, int] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._capabilities: asyncio.Future[None] | None = None
+        self._caps.caps_node += CAPS_MARK
         register_stanza_plugin(Iq, Query)
         self.xmpp.register_handler(Callback(self.description, StanzaPath("iq@type=set/cxfr"), self._on_request))
-        self.xmpp.add_filter("out_sync", self._login_needs_tls)
+        self.xmpp.add_filter("out", self._capabilities_first, 0)
+        self.xmpp.add_filter("out_sync", self._outgoing, 0)
         for event, handler in self._handlers().items():
             self.xmpp.add_event_handler(event, handler)
 
@@ -141,13 +152,27 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         if self._task is not None:
             self._task.cancel()
         self.xmpp.remove_handler(self.description)
-        self.xmpp.del_filter("out_sync", self._login_needs_tls)
+        self.xmpp.del_filter("out", self._capabilities_first)
+        self.xmpp.del_filter("out_sync", self._outgoing)
+        self._caps.caps_node = self._caps.caps_node.removesuffix(CAPS_MARK)
         for event, handler in self._handlers().items():
             self.xmpp.del_event_handler(event, handler)
         self.xmpp.plugin["xep_0030"].del_feature(feature=names.CXFR)
 
     def session_bind(self, jid: Any) -> None:
         self.xmpp.plugin["xep_0030"].add_feature(names.CXFR)
+        # Of all features, this one and those of plugins that are told later; the library does it for nobody.
+        self._capabilities = asyncio.ensure_future(self._caps.update_caps(jid, broadcast=False))
+
+    @property
+    def _caps(self) -> Any:
+        return self.xmpp.plugin["xep_0115"]
+
+    async def _capabilities_first(self, outgoing: Any) -> Any:
+        """Presence that is sent as soon as a session has started would go out without them."""
+        if isinstance(outgoing, Presence) and self._capabilities is not None:
+            await asyncio.wait([self._capabilities])
+        return outgoing
 
     def _handlers(self) -> dict[str, Any]:
         return {
@@ -202,6 +227,8 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
     async def _leave(self, departure: Departure) -> None:
         self.xmpp.event("cxfr_requested", departure)
         await departure.ready(self.patience_seconds)
+        self._hold()
+        await self._all_sent()
         await self._last_acknowledgements(departure)
         if self._departure is not departure or self._phase is not _Phase.PREPARING:
             return  # the connection was lost meanwhile
@@ -210,6 +237,16 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         # A closed stream can't be resumed, so the library is to forget the session with it.
         self.xmpp.end_session_on_disconnect = True
         self.xmpp.reconnect(self.close_seconds, "connection transfer")
+
+    def _hold(self) -> None:
+        """Keep what is sent from now on for the next session: the library does that itself where none has started."""
+        self.xmpp._session_started = False
+
+    async def _all_sent(self) -> None:
+        """What was handed to the library before may still be in its filters."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.close_seconds):
+                await self.xmpp.waiting_queue.join()
 
     async def _last_acknowledgements(self, departure: Departure) -> None:
         """Have what was sent confirmed, where stream management is on."""
@@ -257,19 +294,27 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         if self._departure is not None and self._phase is _Phase.TRAVELLING:
             self._fail()
 
-    def _login_needs_tls(self, outgoing: Any) -> Any:
-        """Hold back the password at a server named that offers no TLS, whatever the application allows at home."""
+    def _outgoing(self, outgoing: Any) -> Any:
+        """What comes out of the library's other filters; ``None``: it does not go out now."""
         departure = self._departure
-        if (
-            departure is not None
-            and departure.move.server is not None
-            and self._phase is _Phase.TRAVELLING
-            and outgoing.tag_name() == f"{{{names.SASL}}}auth"
-            and not self._has_tls()
-        ):
-            self.xmpp.abort()
+        if departure is None:
+            return outgoing
+        if self._phase is _Phase.LEAVING and isinstance(outgoing, RootStanza):
+            self.xmpp.send(outgoing)  # a slow filter had it while the stream was closed: it waits with the others
             return None
-        return outgoing
+        return None if self._withholds_login(departure, outgoing) else outgoing
+
+    def _withholds_login(self, departure: Departure, outgoing: Any) -> bool:
+        """Keep the password from a server named that offers no TLS, whatever the application allows at home."""
+        if (
+            departure.move.server is None
+            or self._phase is not _Phase.TRAVELLING
+            or outgoing.tag_name() != f"{{{names.SASL}}}auth"
+            or self._has_tls()
+        ):
+            return False
+        self.xmpp.abort()
+        return True
 
     def _fail(self) -> None:
         departure, self._departure = self._departure, None

@@ -18,6 +18,8 @@ import pytest
 import trio
 
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.session.support import Software, Support
+from cxfr_proxy.xmpp import introduction, stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 from real.certs import Authority, Certificate
 from real.clients.fleet import Event, Fleet, Library, Tls, open_fleet
@@ -79,6 +81,16 @@ class Stage:
 
     async def connections(self) -> list[Recording]:
         return (await self.fleet.wire())[USER]
+
+    async def sent(self, kind: str, count: int) -> list[list[str | None]]:
+        """The ids of that kind of stanza, by connection, once there are so many."""
+        with trio.fail_after(10):
+            while True:
+                stanzas = [connection.read_up().stanzas for connection in await self.connections()]
+                ids = [[each.id for each in one if each.kind == kind] for one in stanzas]
+                if sum(map(len, ids)) >= count:
+                    return ids
+                await trio.sleep(0.05)
 
     async def answer(self, id: str = "t1") -> Element:
         """What the client answered to an IQ."""
@@ -269,6 +281,40 @@ async def test_with_stream_management_the_old_session_is_over(logs: Path, author
         assert b"<resume" not in new.up
         assert b"<enable" in new.up
         assert not stage.first.sessions
+
+
+@pytest.mark.parametrize("stream_management", [False, True])
+async def test_what_is_sent_while_it_leaves_goes_out_on_the_next_stream(
+    stream_management: bool, logs: Path, authority: Authority
+) -> None:
+    """Once, in order, and nothing of it on the stream that it has closed, where nobody reads it."""
+    async with open_stage(logs, authority, stream_management=stream_management, parting=20) as stage:
+        stage.ask(stage.first, stage.there)
+        await stage.step("moved")
+        sent = [f"parting-{number}" for number in range(20)]
+
+        assert await stage.sent("message", len(sent)) == [[], sent]
+        old, _ = await stage.connections()
+        assert old.up.endswith(b"</stream:stream>")
+
+
+async def test_its_capabilities_say_that_it_knows_requests(logs: Path, authority: Authority) -> None:
+    """In its first presence, with a hash of what it says when it is asked."""
+    async with open_stage(logs, authority) as stage:
+        await stage.sent("presence", 1)
+        (presence,) = [e for e in (await stage.connections())[0].read_up().stanzas if e.kind == "presence"]
+        said = introduction.caps(stanza.parse(presence.xml))
+        assert said is not None
+        assert said.rpartition("#")[0].endswith("+xep-0051")
+        assert Support().knows_cxfr(Software(said), DOMAIN, None) is True
+        stage.first.push(
+            JID,
+            f"<iq type='get' id='disco' from='{DOMAIN}' to='{JID}'>"
+            f"<query xmlns='http://jabber.org/protocol/disco#info' node='{said}'/></iq>".encode(),
+        )
+        answer = await stage.answer("disco")
+        assert answer.type == "result"
+        assert b'<feature var="urn:xmpp:cxfr"' in answer.xml
 
 
 async def test_a_connection_that_is_lost_too_early_leads_there_too(logs: Path, authority: Authority) -> None:

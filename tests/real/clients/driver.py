@@ -50,7 +50,8 @@ class Login:
     """Where and how one client connects.
 
     ``ca`` is ``None`` where certificates are not verified. ``transfer`` configures the XEP-0051 plugin, for slixmpp;
-    ``None``: it is not loaded. In it ``delay`` is how many seconds the application takes before it can leave.
+    ``None``: it is not loaded. In it ``delay`` is how many seconds the application takes before it can leave, and
+    ``parting`` how many messages it sends right behind the stream's closing tag.
     """
 
     user: str

@@ -24,6 +24,7 @@ class _Recording(slixmpp.ClientXMPP):  # type: ignore[misc]  # no type hints for
     def __init__(self, owner: SlixmppClient) -> None:
         login = owner.login
         in_plain = {"unencrypted_plain": True, "unencrypted_scram": True}
+        self._parting = 0
         super().__init__(login.jid, login.password, plugin_config={"feature_mechanisms": in_plain})
         self.owner = owner
         self.enable_starttls = login.tls == "starttls"
@@ -44,9 +45,10 @@ class _Recording(slixmpp.ClientXMPP):  # type: ignore[misc]  # no type hints for
         self.add_event_handler("message", self._on_message)
         self.add_event_handler("message_error", self._on_error)
 
-    def _load_transfer(self, delay: float = 0.0, **config: object) -> None:
+    def _load_transfer(self, delay: float = 0.0, parting: int = 0, **config: object) -> None:
         self.register_plugin(cxfr_proxy.plugins.slixmpp.XEP_0051.name, config)
         self._delay = delay
+        self._parting = parting
         self.add_event_handler("cxfr_requested", self._on_request)
         for step in ("requested", "moved", "failed"):
             self.add_event_handler(f"cxfr_{step}", functools.partial(self._on_transfer, step))
@@ -80,7 +82,14 @@ class _Recording(slixmpp.ClientXMPP):  # type: ignore[misc]  # no type hints for
 
     def send_raw(self, data: str | bytes) -> None:
         super().send_raw(data)
+        if data == self.stream_footer:
+            self._part()
         self.owner.connection.wrote(data.encode() if isinstance(data, str) else data)
+
+    def _part(self) -> None:
+        """The application does not know that the stream is closed, and goes on sending."""
+        for number in range(self._parting):
+            self.owner.send_message(str(self.boundjid.bare), f"parting-{number}", f"parting {number}")
 
     def _on_start(self, _: object) -> None:
         self.send_presence()
