@@ -1,5 +1,6 @@
 // One client of one library with cxfr.js. Its only argument is JSON: module (URL of cxfr.js), library, service, domain,
-// username, password, resource, options (for the adapter), delay (milliseconds before the application can leave).
+// username, password, resource, options (for the adapter), delay (milliseconds before the application can leave),
+// parting (how many messages it sends as soon as its stream is being closed).
 // One JSON object a line on stdout: {event, ...}.
 
 import { webcrypto } from "node:crypto";
@@ -22,6 +23,11 @@ const options = {
   onFailed: (move, error) => say("failed", { move, reason: String(error) }),
 };
 
+const parting = (send) => {
+  for (let number = 0; number < (config.parting ?? 0); number += 1) send(`parting-${number}`);
+  config.parting = 0;
+};
+
 const libraries = {
   async xmppjs() {
     const { client, xml } = await import("@xmpp/client");
@@ -29,6 +35,8 @@ const libraries = {
     const { service, domain, resource, username, password } = config;
     const entity = client({ service, domain, resource, username, password });
     forXmppJs(entity, options);
+    const message = (id) => xml("message", { id, to: config.domain }, xml("body", {}, "as ever"));
+    entity.on("closing", () => parting((id) => entity.send(message(id)).catch(() => say("unsent"))));
     entity.on("error", (error) => say("error", { reason: String(error) }));
     entity.on("online", (address) => {
       say("online", { jid: String(address) });
@@ -38,9 +46,14 @@ const libraries = {
   },
 
   async strophe() {
-    const { Strophe, $pres } = await import("strophe.js");
+    const { Strophe, $msg, $pres } = await import("strophe.js");
     const connection = new Strophe.Connection(config.service);
     forStrophe(connection, options);
+    const { disconnect } = connection;
+    connection.disconnect = (reason) => {
+      disconnect.call(connection, reason);
+      parting((id) => connection.send($msg({ id, to: config.domain }).c("body").t("as ever")));
+    };
     connection.connect(jid, config.password, (status) => {
       say("status", { status });
       if (status !== Strophe.Status.CONNECTED) return;
@@ -54,6 +67,7 @@ const libraries = {
     const transports = { websocket: config.service, bosh: false };
     const client = createClient({ jid, resource: config.resource, password: config.password, transports });
     forStanza(client, options);
+    client.on("session:end", () => parting((id) => client.sendMessage({ id, to: config.domain, body: "as ever" })));
     client.on("session:started", () => {
       say("online", { jid: client.jid });
       client.sendPresence();

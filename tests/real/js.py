@@ -104,9 +104,10 @@ async def open_js(
     ca: Path,
     domain: str = DOMAIN,
     delay: float = 0.0,
+    parting: int = 0,
     options: Mapping[str, object] | None = None,
 ) -> AsyncIterator[JsClient]:
-    """Start a client. ``ca`` is trusted beside what Node trusts; ``delay`` and
+    """Start a client. ``ca`` is trusted beside what Node trusts; ``delay``, ``parting`` and
     ``options`` are as in ``drive.mjs``. It is ended by its id."""
     config = {
         "module": MODULE.as_uri(),
@@ -117,6 +118,7 @@ async def open_js(
         "password": PASSWORD,
         "resource": "r",
         "delay": delay * 1000,
+        "parting": parting,
         "options": dict(options or {}),
     }
     with log.open("wb") as errors:

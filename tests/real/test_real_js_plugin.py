@@ -6,6 +6,8 @@ stanza.js speak WebSocket, which the proxy does not yet, so a small server in th
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import ssl
 import subprocess
@@ -20,10 +22,12 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lxml import etree
 
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.plugins.rules import Move, Situation, judge
-from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.session.support import Software, name_of
+from cxfr_proxy.xmpp import introduction, names, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError, mentions_support
 from real.certs import Authority
 from real.js import MODULE, Js, JsClient, install, open_js
@@ -306,6 +310,7 @@ async def open_stage(
     certified: str = HOST,
     serves: str = DOMAIN,
     delay: float = 0.0,
+    parting: int = 0,
     **options: object,
 ) -> AsyncIterator[Stage]:
     """``certified``: the name in the second node's certificate; ``serves``: its domain."""
@@ -321,6 +326,7 @@ async def open_stage(
                 user=USER,
                 ca=authority.file,
                 delay=delay,
+                parting=parting,
                 options=options,
             ) as client,
         ):
@@ -364,6 +370,64 @@ async def test_over_websocket_the_application_may_delay(
         assert second.find(f".//{STANZA_ERRORS}unexpected-request") is not None
         await stage.client.wait("moved")
         assert len(stage.client.of("requested")) == 1
+
+
+def messages(node: WebSocketNode) -> list[str | None]:
+    return [each.get("id") for each in node.received if str(each.tag).endswith("}message")]
+
+
+@every_library
+async def test_over_websocket_what_is_sent_while_it_leaves_goes_out_on_the_next_stream(
+    library: Js, logs: Path, folder: Path, authority: Authority
+) -> None:
+    """Once, in order, and nothing of it on the stream that is closed."""
+    sent = [f"parting-{number}" for number in range(20)]
+    async with open_stage(library, logs, folder, authority, parting=len(sent)) as stage:
+        await stage.first.ask(JID, stage.there)
+        await stage.client.wait("moved")
+        await wait_until(lambda: len(messages(stage.second)) >= len(sent), 10.0, "the messages")
+        assert messages(stage.second) == sent
+        assert not messages(stage.first)
+        assert not stage.client.of("unsent")
+
+
+async def test_what_is_sent_while_it_leaves_goes_home_where_it_is_not_let_in(
+    logs: Path, folder: Path, authority: Authority
+) -> None:
+    async with open_stage(Js.XMPPJS, logs, folder, authority, parting=3, certified="elsewhere.test") as stage:
+        await stage.first.ask(JID, stage.there)
+        await stage.client.wait("failed")
+        await wait_until(lambda: len(messages(stage.first)) >= 3, 10.0, "the messages")
+        assert messages(stage.first) == ["parting-0", "parting-1", "parting-2"]
+
+
+async def test_xmppjs_says_by_its_capabilities_that_it_knows_requests(
+    logs: Path, folder: Path, authority: Authority
+) -> None:
+    """In its first presence; by a hash of exactly what it answers when it is asked."""
+    async with open_stage(Js.XMPPJS, logs, folder, authority) as stage:
+
+        def presences() -> list[etree._Element]:
+            return [each for each in stage.first.received if str(each.tag).endswith("}presence")]
+
+        await wait_until(lambda: bool(presences()), 10.0, "its presence")
+        said = introduction.caps(presences()[0])
+        assert said is not None
+        node, _, ver = said.rpartition("#")
+        assert node.endswith("+xep-0051")
+        assert name_of(Software(said)) == "xmpp.js"
+        await stage.first.sessions[JID].send_message(
+            f"<iq xmlns='jabber:client' type='get' id='d1' from='{DOMAIN}' to='{JID}'>"
+            f"<query xmlns='{names.DISCO_INFO}' node='{said}'/></iq>"
+        )
+        await wait_until(lambda: stage.first.answer("d1") is not None, 10.0, "its features")
+        answer = stage.first.answer("d1")
+        assert answer is not None
+        assert mentions_support(answer, said)
+        (identity,) = answer.iter(f"{{{names.DISCO_INFO}}}identity")
+        features = sorted(each.get("var", "") for each in answer.iter(f"{{{names.DISCO_INFO}}}feature"))
+        text = "".join(f"{each}<" for each in (f"client/{identity.get('type')}//", *features))
+        assert ver == base64.b64encode(hashlib.sha1(text.encode()).digest()).decode()
 
 
 @every_library

@@ -12,6 +12,13 @@
  * it is answered at once; then the application may delay, the stream is closed, and the client connects to the server
  * named. The server named is good for one attempt: if that fails, and later on, the library reconnects as it always did.
  *
+ * What the application sends from the moment on that the client begins to leave waits, in order, and goes out on the next
+ * stream: behind a closing tag nobody reads. So a promise that `send` returns is settled then.
+ *
+ * Servers learn that requests are understood from service discovery and from the client's capabilities (XEP-0115), whose
+ * node ends in `CAPS_MARK`. The adapter for xmpp.js says both, that for stanza.js sees to it that the library does; with
+ * strophe.js it is left to whatever answers disco#info there.
+ *
  * Certificates. Over TCP the server named has to show one for the *domain*. In a browser nobody can say so: there the
  * name in the URL is what is checked, and `url` below is where an application can keep to the hosts that it knows.
  *
@@ -20,7 +27,12 @@
 
 export const CXFR = "urn:xmpp:cxfr";
 export const MAX_MOVES = 5;
+/** At the end of a capabilities node: this client understands requests. See connection_transfer.py. */
+export const CAPS_MARK = "+xep-0051";
 
+const CAPS = "http://jabber.org/protocol/caps";
+const FORMS = "jabber:x:data";
+const LOGIN = ["urn:ietf:params:xml:ns:xmpp-bind", "urn:ietf:params:xml:ns:xmpp-session"];
 const DISCO_INFO = "http://jabber.org/protocol/disco#info";
 const STANZAS = "urn:ietf:params:xml:ns:xmpp-stanzas";
 const CLIENT = "jabber:client";
@@ -204,10 +216,28 @@ class Mover {
     this.moves = 0;
     this.startedAt = 0;
     this.underway = null;
+    this.held = null; // what the application sends between two streams, each as a function; null while it need not wait
   }
 
   sessionStarted() {
     this.startedAt = Date.now();
+    const held = this.held ?? [];
+    this.held = null;
+    held.forEach((send) => send());
+  }
+
+  /** Send something of the application's, now or once there is a session again: what `action` returns, or its promise. */
+  send(action) {
+    if (this.held === null) return action();
+    const { promise, resolve, reject } = settleable();
+    this.held.push(() => {
+      try {
+        resolve(action());
+      } catch (error) {
+        reject(error);
+      }
+    });
+    return promise;
   }
 
   /** Lost before the client has left by itself: the library reconnects as it always does, and that is all. */
@@ -243,6 +273,7 @@ class Mover {
     await turn(); // the answer has to be on its way before the stream is closed
     if (this.underway !== underway) return;
     underway.leaving = true;
+    this.held = [];
     try {
       await library.leave();
       await library.arrive(move);
@@ -288,20 +319,32 @@ export function forXmppJs(client, options = {}) {
     return mover.arriving(Promise.all([begun, online]));
   };
 
+  const { send } = client;
+  let careful = false; // at a server that was named: no login without TLS
+
+  client.send = async (element, ...rest) => {
+    const login = element.name === "auth" || element.name === "authenticate";
+    if (login && careful && !client.isSecure()) throw new Error("the server named offers no TLS");
+    const pass = () => send.call(client, element, ...rest);
+    const ofTheLogin = element.getChildElements().some((child) => LOGIN.includes(child.getNS()));
+    if (ofTheLogin || !isStanza(element.name)) return pass();
+    if (introduces(element)) await announce(element);
+    return mover.send(pass);
+  };
+
   /** What is different at a server that was named; the function returned ends it. */
   const beCareful = (domain) => {
-    const { send, socketParameters } = client;
+    const { socketParameters } = client;
     // Node checks the certificate against `servername`; the library would have it checked against the address.
     client.socketParameters = (service) => {
       const parameters = socketParameters.call(client, service);
       return tcp(service) ? { ...parameters, servername: domain } : parameters;
     };
-    client.send = async (element, ...rest) => {
-      const login = element.name === "auth" || element.name === "authenticate";
-      if (login && !client.isSecure()) throw new Error("the server named offers no TLS");
-      return send.call(client, element, ...rest);
+    careful = true;
+    return () => {
+      careful = false;
+      Object.assign(client, { socketParameters });
     };
-    return () => Object.assign(client, { send, socketParameters });
   };
 
   const library = {
@@ -353,16 +396,58 @@ export function forXmppJs(client, options = {}) {
     mover.receive({ ...requestOf(stanza, element.getChildElements(), (each) => each.getText()), decide: resolve });
     return promise.then((decision) => (decision === true ? true : errorElement(stanza.constructor, decision)));
   });
+
   // Where the application answers disco#info too, the feature is added to what it says.
-  iqCallee.get(DISCO_INFO, "query", async ({ stanza, element }, next) => {
+  const theirs = [];
+  const { get } = iqCallee;
+  const describe = async ({ stanza, element }, next) => {
     const Element = stanza.constructor;
-    const theirs = await next();
-    if (theirs instanceof Element && theirs.is("error")) return theirs;
-    const query = theirs instanceof Element ? theirs : new Element("query", { xmlns: DISCO_INFO, ...nodeOf(element) });
+    const said = await next();
+    if (said instanceof Element && said.is("error")) return said;
+    const query = said instanceof Element ? said : new Element("query", { xmlns: DISCO_INFO, ...nodeOf(element) });
+    if (query.getChild("identity") === undefined) {
+      query.append(new Element("identity", { category: "client", type: tcp(client.options.service) ? "bot" : "web" }));
+    }
     query.append(new Element("feature", { var: CXFR }));
     return query;
-  });
+  };
+  get.call(iqCallee, DISCO_INFO, "query", describe);
+  iqCallee.get = (namespace, name, handler) => {
+    if (namespace === DISCO_INFO && name === "query") theirs.push(handler);
+    get.call(iqCallee, namespace, name, handler);
+  };
+
+  /** The presence in which a client says what it is (XEP-0115 section 2.1), unless the application has said it. */
+  const introduces = (element) =>
+    element.is("presence") && !element.attrs.to && !element.attrs.type && element.getChild("c", CAPS) === undefined;
+
+  const announce = async (presence) => {
+    const Element = presence.constructor;
+    const element = new Element("query", { xmlns: DISCO_INFO });
+    const stanza = new Element("iq", { type: "get", id: "capabilities", to: String(client.jid) }, element);
+    const context = { stanza, element, entity: client, type: "get", name: "iq", id: "capabilities" };
+    const ask = (number) => (theirs[number] ? theirs[number](context, () => ask(number + 1)) : undefined);
+    const ver = await capabilitiesHash(await describe(context, async () => ask(0)));
+    if (ver === null) return;
+    presence.append(new Element("c", { xmlns: CAPS, hash: "sha-1", node: XMPP_JS + CAPS_MARK, ver }));
+  };
   return mover;
+}
+
+const XMPP_JS = "https://github.com/xmppjs/xmpp.js";
+
+const isStanza = (name) => ["iq", "message", "presence"].includes(name);
+
+/** XEP-0115 section 5.1; null where it can't be told: an error, an answer with forms, a page of no secure origin. */
+async function capabilitiesHash(query) {
+  const subtle = globalThis.crypto?.subtle;
+  if (!query?.is("query") || query.getChild("x", FORMS) !== undefined || !subtle) return null;
+  const parts = ({ attrs }) => [attrs.category, attrs.type, attrs["xml:lang"], attrs.name];
+  const identities = query.getChildren("identity").map((each) => parts(each).map((part) => part ?? "").join("/"));
+  const features = query.getChildren("feature").map(({ attrs }) => attrs.var);
+  const text = [...identities.sort(), ...features.sort()].map((each) => `${each}<`).join("");
+  const hash = new Uint8Array(await subtle.digest("SHA-1", new TextEncoder().encode(text)));
+  return btoa(String.fromCharCode(...hash));
 }
 
 const nodeOf = ({ attrs }) => (attrs.node === undefined ? {} : { node: attrs.node });
@@ -454,6 +539,14 @@ export function forStrophe(connection, options = {}) {
   };
   const mover = new Mover(library, options);
 
+  const { send } = connection;
+  connection.send = (stanza) => {
+    const element = stanza?.tree?.() ?? stanza; // it may be a builder
+    const own = element?.tagName !== undefined && elements(element).some((each) => LOGIN.includes(namespaceOf(each)));
+    const ofTheStream = element?.tagName !== undefined && !isStanza(element.tagName);
+    return own || ofTheStream ? send.call(connection, stanza) : mover.send(() => send.call(connection, stanza));
+  };
+
   connection.connect = (jid, pass, callback, ...rest) => {
     login = [callback, ...rest];
     const onStatus = (status, ...facts) => {
@@ -483,6 +576,9 @@ export function forStrophe(connection, options = {}) {
   }
   return mover;
 }
+
+/** As its builder makes them, elements know their namespace by an attribute alone. */
+const namespaceOf = (element) => element.getAttribute("xmlns") ?? element.namespaceURI;
 
 const elements = (node) => Array.from(node.childNodes).filter((each) => each.nodeType === 1);
 
@@ -519,6 +615,12 @@ export function forStanza(client, options = {}) {
     fields: { domain: text("domain"), server: text("server") },
   });
   client.disco.addFeature(CXFR);
+  client.config.capsNode = `${client.config.capsNode ?? "https://stanzajs.org"}${CAPS_MARK}`;
+  const { send } = client;
+  client.send = async (kind, stanza, ...rest) => {
+    const pass = () => send.call(client, kind, stanza, ...rest);
+    return isStanza(kind) && !stanza.bind && !stanza.legacySession ? mover.send(pass) : pass();
+  };
   const url = () => client.transport?.config?.url ?? "";
 
   const library = {
