@@ -300,11 +300,15 @@ def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
 
 def _read_certificates(config: Config) -> int:
     """How many there are, each with its key, and none that clients would object to."""
+    if not config.key_pairs:
+        return 0
     from cxfr_proxy.relay.tls import ServerCertificates
 
-    problems = ServerCertificates(config.key_pairs).problems if config.key_pairs else ()
-    if problems:
-        raise ConfigError("\n".join(problems))
+    certificates = ServerCertificates(config.key_pairs)
+    for name in certificates.unusable:
+        print(cli_tables.clean(f"{name}: no client here is helped by that name"))
+    if certificates.problems:
+        raise ConfigError("\n".join(certificates.problems))
     return len(config.key_pairs)
 
 

@@ -316,7 +316,8 @@ class Config:
         Group.SERVING,
         kinds.PATH,
         (),
-        "PEM file with a certificate chain, and its key if no --key goes with it",
+        "PEM file with a certificate chain, and its key if no --key goes with it; shown to clients of the domains that "
+        "it names, and of two for one domain, RSA and ECDSA, the one that a client can verify",
         "No certificate can be made up that clients would accept; one to try things with can.",
         shown="none: a self-signed one for the domains, made anew at each start",
     )

@@ -484,7 +484,7 @@ class Pump:
 
     def _give_back(self, relayed: Relayed, command: Upgrade | Reroute) -> None:
         client = relayed.legs[Side.CLIENT]
-        relayed.returned = Returned(client.sock, bytes(client.unsent), command)
+        relayed.returned = Returned(client.sock, relayed.session.domain, bytes(client.unsent), command)
         self._forget(client)
         relayed.closing = True
         self.on_returned(relayed)

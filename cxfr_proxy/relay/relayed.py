@@ -72,9 +72,12 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A client's socket that its session has given back, ``unsent`` still to be written to it, and what for."""
+    """A client's socket that its session has given back, ``unsent`` still to be written to it, and what for.
+
+    ``domain``: the one that it has asked for."""
 
     sock: socket.socket
+    domain: str
     unsent: bytes
     command: Upgrade | Reroute
 

@@ -204,10 +204,9 @@ class ClientServer:
         """Whether a client of that domain would be asked who it is first, if the nodes' features were known by now."""
         return self._config.route is Route.LOGIN and self._templates.are_awaited(domain)
 
-    @property
-    def tls_context(self) -> ssl.SSLContext:
-        """For the next handshake; certificates may be replaced at any time."""
-        return self._certificates.context
+    def tls_context(self, domain: str | None) -> ssl.SSLContext:
+        """For the next handshake, with a client that has asked for that domain: certificates may be replaced."""
+        return self._certificates.context_for(domain)
 
     def begin_opening(self) -> trio.CancelScope:
         """A scope for a connection without a session yet: :meth:`open_no_more` cancels it."""
@@ -363,7 +362,7 @@ class _Connection:
             case Reroute() as reroute:
                 await self._run(partial(self._reroute, reroute, returned.unsent))
             case _:
-                await self._run(partial(self._proceed, returned.unsent))
+                await self._run(partial(self._proceed, returned.domain, returned.unsent))
 
     async def _run(self, begin: Callable[[], Awaitable[_Begun | None]]) -> None:
         begun = None
@@ -441,11 +440,11 @@ class _Connection:
                     case Closed(reply):
                         await self._part(reply)
                         return None
-                    case BeginTls():
-                        return await self._proceed(latest=self._limit.deadline)
+                    case BeginTls(domain):
+                        return await self._proceed(domain, latest=self._limit.deadline)
         return None
 
-    async def _proceed(self, unsent: bytes = b"", latest: float | None = None) -> _Begun | None:
+    async def _proceed(self, domain: str, unsent: bytes = b"", latest: float | None = None) -> _Begun | None:
         """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's.
 
         ``latest``: when all has to be done, as far as it was begun before.
@@ -454,16 +453,16 @@ class _Connection:
             raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
         self._limit.deadline = latest if latest is not None else trio.current_time() + self._server.handshake_timeout
         await self._endpoint.send_all(unsent + PROCEED)
-        return await self._start_tls(latest)
+        return await self._start_tls(domain, latest)
 
-    async def _start_tls(self, latest: float | None = None) -> _Begun | None:
+    async def _start_tls(self, domain: str | None = None, latest: float | None = None) -> _Begun | None:
         """Shake hands and expect a new stream; ``None`` where that failed."""
         server = self._server
         self._last_words = None
         now = trio.current_time()
         self._limit.deadline = min(latest if latest is not None else math.inf, now + server.handshake_timeout)
         try:
-            await self._endpoint.start_tls(server.tls_context, server_side=True)
+            await self._endpoint.start_tls(server.tls_context(domain), server_side=True)
         except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
             self._tls_failed(reason)

@@ -1,6 +1,9 @@
-"""TLS contexts: the server's by the name the client asks for (SNI), the nodes', and a development certificate.
+"""TLS contexts: the server's by the domain that the client asks for, the nodes', and a development certificate.
 
-A certificate is chosen by the names in it. The first one serves clients that send no name, or one that none has.
+A certificate is chosen by the names in it (:mod:`.certificate_names`). With STARTTLS the domain is the stream header's
+``to`` (RFC 6120 section 5.4.3.1: a MUST), and only where no certificate has that, or with direct TLS, it is the name in
+the handshake (SNI). The first certificate serves clients that say no name, or one that none has. Of certificates with
+the same name and keys of different kinds, RSA and ECDSA, clients get the one that they can verify.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ import ipaddress
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -24,14 +28,15 @@ from cryptography.x509.oid import NameOID
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config import KeyPair
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.spellings import dns_name
+from cxfr_proxy.relay.certificate_names import CertificateNames, read_names
+from cxfr_proxy.spellings import dns_name, domain_key
 
 ALPN: Final = ["xmpp-client"]
 """XEP-0368. A client that offers something else, or nothing, is served all the same."""
 
 
 class ServerCertificates:
-    """The contexts for clients, replaceable while connections run: :attr:`context` is asked for each handshake."""
+    """The contexts for clients, replaceable while connections run: ask :meth:`context_for` at each handshake."""
 
     def __init__(
         self, key_pairs: Sequence[KeyPair], *, domains: Sequence[str] = (), development: bytes | None = None
@@ -42,35 +47,97 @@ class ServerCertificates:
         self._domains = tuple(domains)
         self._development = development
         self.problems: tuple[str, ...] = ()
-        """What clients will object to in the certificates."""
-        self.context = self._load()
+        """What clients will object to in the certificates, and what is never shown to any."""
+        self.unusable: tuple[str, ...] = ()
+        """Names in them that help nobody here, which is no fault."""
+        self.context: ssl.SSLContext
+        """For a client that has named no domain yet; it chooses by SNI."""
+        self._by_domain: dict[str, ssl.SSLContext] = {}
+        self._load()
+
+    def context_for(self, domain: str | None) -> ssl.SSLContext:
+        """For the next handshake; ``domain``: the header's ``to``, in any spelling, ``None`` where there was none."""
+        chosen = _look_up(self._by_domain, domain_key(domain)) if domain is not None else None
+        return chosen or self.context
 
     def reload(self) -> None:
         """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was."""
         if not self.self_signed:
-            self.context = self._load()
+            self._load()
 
-    def _load(self) -> ssl.SSLContext:
-        self.problems = ()
+    def _load(self) -> None:
         if not self._key_pairs:
-            return _development_context(self._development or development_certificate(self._domains or ("localhost",)))
+            self.context = _development_context(
+                self._development or development_certificate(self._domains or ("localhost",))
+            )
+            return
         loaded = [_load_pair(pair) for pair in self._key_pairs]
-        first = loaded[0].context
-        by_name: dict[str, ssl.SSLContext] = {}
-        for certificate in loaded:
-            self.problems += certificate.problems
-            for name in certificate.names:
-                by_name.setdefault(name, certificate.context)
-        if len(loaded) > 1:  # else there is nothing to choose, at each handshake
-            first.sni_callback = _ByServerName(by_name)  # type: ignore[assignment]
-        return first
+        shown = _shown(loaded)
+        contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
+        usual = _beside(loaded[0], shown)
+        context = _context(usual)
+        by_domain = {domain: contexts[each] for domain, each in shown.items()}
+        if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
+            context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
+        self.context, self._by_domain = context, by_domain
+        objections = (problem for each in loaded for problem in each.problems)
+        self.problems = (*objections, *_never_shown(loaded, shown, usual))
+        self.unusable = tuple(f"{each.pair.certificate}: {name}" for each in loaded for name in each.names.unusable)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    context: ssl.SSLContext
-    names: tuple[str, ...]
+    """``kind`` of the key: a client that can't verify one may verify another."""
+
+    pair: KeyPair
+    names: CertificateNames
+    kind: str
     problems: tuple[str, ...]
+
+
+_Together = tuple[_Loaded, ...]
+"""Certificates for the same clients, of which each sees what it can verify: no two with keys of one kind."""
+
+
+def _shown(loaded: Sequence[_Loaded]) -> dict[str, _Together]:
+    """By domain, in the operator's order."""
+    shown: dict[str, _Together] = {}
+    for each in loaded:
+        for domain in each.names.domains:
+            shown[domain] = _joined(shown.get(domain, ()), (each,))
+    return {domain: _joined(those, shown.get(_wildcard_over(domain), ())) for domain, those in shown.items()}
+
+
+def _joined(together: _Together, others: _Together) -> _Together:
+    kinds = [each.kind for each in together]
+    return (*together, *(other for other in others if other.kind not in kinds))
+
+
+def _beside(first: _Loaded, shown: Mapping[str, _Together]) -> _Together:
+    """For clients of no known domain: the first certificate, with those that stand beside it for all of its names."""
+    everywhere = [shown[domain] for domain in first.names.domains]
+    others = everywhere[0] if everywhere else ()
+    return (first, *(each for each in others if each != first and all(each in those for those in everywhere)))
+
+
+def _never_shown(loaded: Sequence[_Loaded], shown: Mapping[str, _Together], usual: _Together) -> Iterator[str]:
+    for each in loaded:
+        missed = [domain for domain in each.names.domains if each not in shown[domain]]
+        if missed:
+            never = "never" if len(missed) == len(each.names.domains) else "not"
+            yield (
+                f"{each.pair.certificate} is {never} shown for {', '.join(missed)}: "
+                f"one before it has that name, and a key of the same kind ({each.kind})"
+            )
+        elif not each.names.domains and each not in usual:
+            yield f"{each.pair.certificate} is never shown: it has no name that a client could ask for"
+
+
+def _context(together: _Together) -> ssl.SSLContext:
+    context = _server_context()
+    for each in together:
+        context.load_cert_chain(each.pair.certificate, each.pair.key, password=_no_password)
+    return context
 
 
 def _server_context() -> ssl.SSLContext:
@@ -86,18 +153,25 @@ def _load_pair(pair: KeyPair) -> _Loaded:
     """Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
     try:
         certificate = x509.load_pem_x509_certificate(_read(pair.certificate))
-        names = _names(certificate)
-    except ValueError as exc:
+        names = read_names(certificate)
+        kind = type(certificate.public_key()).__name__.removesuffix("PublicKey").lstrip("_")
+    except (ValueError, UnsupportedAlgorithm) as exc:
         raise ConfigError("expected a certificate in PEM form", file=str(pair.certificate)) from exc
-    context = _server_context()
     try:
         if b" PRIVATE KEY-----" not in _read(pair.key):
             raise ValueError("expected a private key in PEM form")
-        context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
+        _server_context().load_cert_chain(pair.certificate, pair.key, password=_no_password)
     except (ssl.SSLError, ValueError) as exc:
         raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
-    expired = certificate.not_valid_after_utc < datetime.datetime.now(datetime.UTC)
-    return _Loaded(context, names, (f"{pair.certificate} has expired",) if expired else ())
+    return _Loaded(pair, names, kind, tuple(_objections(pair, certificate, names)))
+
+
+def _objections(pair: KeyPair, certificate: x509.Certificate, names: CertificateNames) -> Iterator[str]:
+    if certificate.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
+        yield f"{pair.certificate} has expired"
+    if names.common_only:
+        common = ", ".join(names.domains)
+        yield f"{pair.certificate} has {common} in its common name alone, where clients do not look for it any more"
 
 
 def _read(path: Path) -> bytes:
@@ -125,27 +199,23 @@ def _why(exc: OSError) -> str:
     return exc.strerror or str(exc)
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(name.lower() for name in names.get_values_for_type(x509.DNSName))
+def _look_up(by_domain: Mapping[str, ssl.SSLContext], domain: str) -> ssl.SSLContext | None:
+    return by_domain.get(domain) or by_domain.get(_wildcard_over(domain))
+
+
+def _wildcard_over(domain: str) -> str:
+    return "*." + domain.partition(".")[2]
 
 
 class _ByServerName:
     """OpenSSL's callback for the name a client asks for."""
 
-    def __init__(self, by_name: dict[str, ssl.SSLContext]) -> None:
-        self._by_name = by_name
+    def __init__(self, by_domain: Mapping[str, ssl.SSLContext]) -> None:
+        self._by_domain = by_domain
 
     def __call__(self, sock: ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
-        if name is None:
-            return
-        name = name.lower()
-        wildcard = "*." + name.partition(".")[2]
-        chosen = self._by_name.get(name) or self._by_name.get(wildcard)
-        if chosen is not None and chosen is not context:
+        chosen = _look_up(self._by_domain, domain_key(name)) if name is not None else None
+        if chosen is not None:
             sock.context = chosen
 
 

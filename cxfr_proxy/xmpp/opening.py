@@ -68,7 +68,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class BeginTls:
-    """Drop every byte the client has sent so far, send :data:`PROCEED`, shake hands, and begin anew."""
+    """Drop every byte the client has sent so far, send :data:`PROCEED`, shake hands, and begin anew.
+
+    ``domain``: whose certificate the client is to see, as its header said it.
+    """
+
+    domain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ class ClientOpening:
         assert header is not None
         element = _parse(piece.data, header, ClientError)
         if element.tag == _STARTTLS and (self._tls_first or self._offers_starttls):
-            return BeginTls()
+            return BeginTls(header.to or "")
         if self._tls_first:
             raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
         self._lane.put_back(piece)

@@ -54,6 +54,7 @@ class Passing:
     on_transfer: list[Command] = field(default_factory=list)
     fault: Exception | None = None
     deadline: float | None = None
+    domain: str = "example.org"
 
     def __post_init__(self) -> None:
         lane = OpenLane() if self.is_fast else None

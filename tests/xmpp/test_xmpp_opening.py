@@ -253,7 +253,7 @@ def test_before_tls_it_says_nothing_but_that_tls_comes_first(tls_first: bool) ->
     assert isinstance(reply, Reply)
     assert b"<required/>" in reply.data
     assert b"2001" not in reply.data
-    assert subject.receive(f"<starttls xmlns='{names.TLS}'/>".encode()) == [BeginTls()]
+    assert subject.receive(f"<starttls xmlns='{names.TLS}'/>".encode()) == [BeginTls("example.org")]
     refused = asked_for_a_moved_domain(tls_first=tls_first, can_start_tls=True)
     with pytest.raises(ClientError, match="policy-violation"):
         refused.receive(f"{HEADER}<auth {SASL}/>".encode())
