@@ -241,7 +241,17 @@ def _run(namespace: argparse.Namespace) -> int:
     config = Config.from_sources(flags, file)
     if isinstance(command, Command):
         return _speak(command, flags, _control(config, flags, file))
-    return _check(config) if command == "check" else _serve(config)
+    if command == "check":
+        return _check(config)
+    reread = partial(_read_settings_again, flags, path) if isinstance(path, str) else None
+    return _serve(config, reread)
+
+
+def _read_settings_again(flags: Mapping[str, object], path: str) -> Config:
+    """Raises :class:`ConfigError`."""
+    config = Config.from_sources(flags, read_settings_file(path, SETTINGS))
+    config.check_serving()
+    return config
 
 
 def _demo(clients: str, seed: str, trigger: str) -> int:
@@ -257,12 +267,12 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
     return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=Trigger(trigger)))
 
 
-def _serve(config: Config) -> int:
+def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
     config.check_serving()
     from cxfr_proxy.process.server import run
 
     events.configure(config.log_format, config.log_level, sys.stderr)
-    return run(config)
+    return run(config, reread)
 
 
 def _check(config: Config) -> int:

@@ -121,7 +121,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
     "source": (
         Column("SOURCE", "source"),
         Column("STATE", "state"),
-        Column("LOST FOR", "lost_seconds", duration, right=True),
+        Column("SINCE", "lost_seconds", duration, right=True),
         Column("NODES", "nodes", right=True),
         Column("PROXIES", "proxies", right=True),
         Column("RATE", "rate", lambda value: f"{value:.3g}/s" if isinstance(value, int | float) else "-", right=True),

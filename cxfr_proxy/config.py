@@ -560,6 +560,10 @@ class Config:
             if not self.redirection.allow(each.target.host):
                 raise ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")
 
+    def differences(self, other: Config) -> list[str]:
+        """The names of the settings that have another value there."""
+        return [row.name for row in SETTINGS if row.value_in(self) != row.value_in(other)]
+
     @property
     def key_pairs(self) -> tuple[KeyPair, ...]:
         """The certificates in the order given, each with its key."""

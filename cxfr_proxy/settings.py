@@ -73,6 +73,11 @@ class Setting:
         """The name in Python, and of the parsed flag."""
         return self.name.replace("-", "_")
 
+    def value_in(self, config: object) -> object:
+        """The value that ``config``, a :class:`Config`, has for it."""
+        owner = getattr(config, self.section) if self.section else config
+        return getattr(owner, self.attribute)
+
     def read(self, value: object, label: str) -> object:
         """The value from text, a number or a list of these. ``label`` names the setting in a
         :class:`ConfigError`."""

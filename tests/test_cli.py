@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -94,8 +95,9 @@ def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path
     served: list[Config] = []
     logs: list[tuple[object, ...]] = []
 
-    def run(config: Config) -> int:
+    def run(config: Config, reread: Callable[[], Config]) -> int:
         served.append(config)
+        assert reread() == config
         return 7
 
     fake_module(monkeypatch, "cxfr_proxy.process.server", run=run)

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -48,17 +48,26 @@ class DrainFigures:
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
-    """The main process. ``started`` in seconds since 1970."""
+    """The main process. ``started`` in seconds since 1970; ``resident_bytes`` is ``None`` where nobody can tell."""
 
     started: float
     cpu_seconds: float
-    resident_bytes: int
+    resident_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFigures:
+    """How reading it went last, and when it went well last, in seconds since 1970; ``None``: it never did."""
+
+    worked: bool
+    worked_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What there is to tell at one moment. ``build`` has the words of ``--version``; ``states`` are sessions by theirs;
-    ``room`` is how many connections fit, ``rate`` how many clients a second are told to move at most."""
+    ``room`` is how many connections fit, ``rate`` how many clients a second are told to move at most;
+    ``reloads`` are by what is read."""
 
     build: Mapping[str, str]
     nodes: Sequence[NodeRow]
@@ -70,6 +79,8 @@ class Snapshot:
     room: int
     rate: float
     process: ProcessFigures
+    source_well: bool = True
+    reloads: Mapping[str, ReloadFigures] = field(default_factory=dict)
 
 
 class Type(StrEnum):
@@ -366,6 +377,31 @@ METRICS: Final = (
         _NODE,
         _drains(lambda drain: drain.waits),
     ),
+    # --- files
+    Metric(
+        "cxfr_source_well",
+        _GAUGE,
+        "1 if the list of nodes can be read and is good; at 0 everything stays as it was read last.",
+        (),
+        _one(lambda snapshot: snapshot.source_well),
+    ),
+    Metric(
+        "cxfr_reload_successful",
+        _GAUGE,
+        "1 if it was good when it was read last, at the start, because it had changed, or because an operator said so; "
+        "at 0 what was read before is still in use.",
+        ("what",),
+        lambda snapshot: [((what,), each.worked) for what, each in snapshot.reloads.items()],
+    ),
+    Metric(
+        "cxfr_reload_success_timestamp_seconds",
+        _GAUGE,
+        "When it was last read and found good, in seconds since 1970.",
+        ("what",),
+        lambda snapshot: [
+            ((what,), each.worked_at) for what, each in snapshot.reloads.items() if each.worked_at is not None
+        ],
+    ),
     # --- processes
     Metric("cxfr_workers", _GAUGE, "Processes that serve clients, by state.", ("state",), _worker_states),
     Metric("cxfr_worker_sessions", _GAUGE, "A worker's sessions.", _WORKER, _workers(lambda row: row.sessions)),
@@ -417,7 +453,7 @@ METRICS: Final = (
         _GAUGE,
         "Memory of the main process.",
         (),
-        _one(lambda snapshot: snapshot.process.resident_bytes),
+        lambda snapshot: [((), snapshot.process.resident_bytes)] if snapshot.process.resident_bytes is not None else [],
     ),
 )
 

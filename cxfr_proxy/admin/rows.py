@@ -231,14 +231,15 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """Where the nodes come from. ``state`` is ``well``, or ``lost`` while it can't be reached; then everything is as it
-    was last."""
+    """Where the nodes come from. ``state`` is ``well``, ``lost`` while it can't be reached (or the file is gone), or
+    ``faulty`` while what it says is no good; then everything is as it was last."""
 
     source: str
     state: str
     lost_seconds: float | None
+    """For so long it has been lost or faulty; ``None`` while it is well."""
     reason: str | None
-    """Why it can't be reached; ``None`` while it can."""
+    """Why it is lost or faulty; ``None`` while it is well."""
     nodes: int
     proxies: int | None
     """That share it, this one among them; ``None`` where nothing is shared."""

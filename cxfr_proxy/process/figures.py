@@ -15,11 +15,14 @@ from typing import Final
 import trio
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin.metrics import DrainFigures, Exposition, ProcessFigures, Snapshot, expose
+from cxfr_proxy.admin.metrics import DrainFigures, Exposition, ProcessFigures, ReloadFigures, Snapshot, expose
 from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.sources import Standing
+from cxfr_proxy.cluster.sources import State as SourceState
 from cxfr_proxy.process.link import State
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.operations import Sessions, node_row
+from cxfr_proxy.process.reloads import Reloads
 from cxfr_proxy.relay import engine
 from cxfr_proxy.xmpp import framing
 
@@ -28,15 +31,25 @@ _SHARE: Final = 0.02
 
 
 class Figures:
-    """A :class:`~cxfr_proxy.admin.http.Source`. ``stopping`` says whether the proxy is; ``room`` is how many
-    connections fit."""
+    """A :class:`~cxfr_proxy.admin.http.Source`. ``standing`` is that of the list of nodes; ``stopping`` says whether
+    the proxy is; ``room`` is how many connections fit."""
 
     def __init__(
-        self, cluster: Cluster, sessions: Sessions, drainer: Drainer, *, stopping: Callable[[], bool], room: int
+        self,
+        cluster: Cluster,
+        sessions: Sessions,
+        drainer: Drainer,
+        reloads: Reloads,
+        standing: Standing,
+        *,
+        stopping: Callable[[], bool],
+        room: int,
     ) -> None:
         self._cluster = cluster
         self._sessions = sessions
         self._drainer = drainer
+        self._reloads = reloads
+        self._standing = standing
         self._stopping = stopping
         self._room = room
         self._started = time.time()
@@ -77,9 +90,16 @@ class Figures:
             room=self._room,
             rate=self._drainer.rate * self._drainer.share,
             process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),
+            source_well=self._standing.state is SourceState.WELL,
+            reloads={
+                str(part): ReloadFigures(each.worked, each.worked_at) for part, each in self._reloads.outcomes.items()
+            },
         )
 
 
-def _resident_bytes() -> int:
-    """proc(5): the second number is pages in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def _resident_bytes() -> int | None:
+    """proc(5): the second number is pages in memory. ``None`` where ``/proc`` is not mounted."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return None

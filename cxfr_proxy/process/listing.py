@@ -17,9 +17,9 @@ from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.user_map import UserMap
-from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.messages import BadMessage, Listed
+from cxfr_proxy.process.reloads import Part, Reloads
 
 USERS_A_PIECE = 50_000
 """Some 700 kB, and a few milliseconds."""
@@ -41,17 +41,20 @@ class UserList:
         assigned: Assigned,
         cluster: Cluster,
         changed: Callable[[], None] = lambda: None,
+        reloads: Reloads | None = None,
     ) -> None:
         self._file = file
         self._assigned = assigned
         self._cluster = cluster
         self._changed = changed
+        self._reloads = reloads if reloads is not None else Reloads()
         self._reading = trio.Lock()
         self._waiting = trio.CancelScope()
         self.version = 1
         """Of what is listed; each reading has one more."""
         if file is not None:
-            self._take_over(file.load())
+            with self._reloads.noted(Part.USER_MAP):
+                self._take_over(file.load())
 
     async def watch(self) -> None:
         """Follow the file until cancelled; what is bad in it goes to the log."""
@@ -60,11 +63,8 @@ class UserList:
         while self._file is not None:
             with trio.CancelScope() as self._waiting:
                 await self._file.wait_changed()
-            try:
-                await self.reload()
-            except ConfigError as exc:
-                for error in getattr(exc, "errors", (exc,)):
-                    emit(_log, "reload-failed", level=logging.ERROR, what="user-map", error=str(error))
+            with self._reloads.logged(Part.USER_MAP):
+                await self._read()
 
     def reload_soon(self) -> None:
         """Have :meth:`watch` read it again, be it changed or not."""
@@ -73,9 +73,14 @@ class UserList:
     async def reload(self) -> None:
         """Raises :class:`ConfigError`, and then nothing has changed. On cancel likewise."""
         if self._file is not None:
-            async with self._reading:
-                self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
-                self._say()
+            with self._reloads.noted(Part.USER_MAP):
+                await self._read()
+
+    async def _read(self) -> None:
+        assert self._file is not None
+        async with self._reading:
+            self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
+            self._say()
 
     def _take_over(self, listed: UserMap) -> None:
         self._assigned.listed = listed

@@ -6,6 +6,7 @@ shared with other proxies, and what an operator can do with all of it: control s
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,13 +21,15 @@ from cxfr_proxy.cluster.sources import open_source
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.config import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import announce
 from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.listing import UserList
-from cxfr_proxy.process.nodelist import Drainer, NodeList, logged
+from cxfr_proxy.process.nodelist import Drainer, NodeList
 from cxfr_proxy.process.operations import ProxyOperations, Sessions
+from cxfr_proxy.process.reloads import Part, Reloads
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.web import serve_http
@@ -40,6 +43,8 @@ from cxfr_proxy.tasks import Task, start
 
 _COMPARING_SHARE: Final = 0.05
 """Of the time, for comparing the nodes' features: in a proxy of one process nobody is served meanwhile."""
+
+_log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -56,6 +61,7 @@ class Management:
     ``checked`` is called with each node whose health or outlook is another now, ``noted`` with one that has other
     features, or another weight; ``nodes_read`` and ``users_read`` when the list of nodes and the user map were read.
     ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
+    ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
 
     Raises :class:`ConfigError` where a file of the settings can't be read; the nodes are read by :meth:`begin`.
     """
@@ -76,6 +82,7 @@ class Management:
         users_read: Callable[[], None] = _nothing,
         restarts: Restarts | None = None,
         development: bytes | None = None,
+        reread: Callable[[], Config] | None = None,
     ) -> None:
         assert config.backends is not None
         self._config = config
@@ -84,10 +91,13 @@ class Management:
         self._drainer = drainer
         self._rebalances = rebalances
         self._stopping = stopping
-        source = open_source(config.backends, config.redirection)
+        self._source = source = open_source(config.backends, config.redirection)
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
-        self.users = UserList(map_file, assigned, cluster, users_read)
-        self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
+        self._reread = reread
+        self.reloads = Reloads()
+        self.users = UserList(map_file, assigned, cluster, users_read, self.reloads)
+        with self.reloads.noted(Part.CERTIFICATES):
+            self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
         self.dialer = Dialer(config.timeouts, config.limits)
         self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
         self._features_changed = trio.Event()
@@ -101,7 +111,14 @@ class Management:
             usual_rate=config.transfer_rate,
         )
         self.nodes = NodeList(
-            source, cluster, drainer, self.dialer, self.checks, obey=self._sharing.obey, changed=nodes_read
+            source,
+            cluster,
+            drainer,
+            self.dialer,
+            self.checks,
+            self.reloads,
+            obey=self._sharing.obey,
+            changed=nodes_read,
         )
         self.operations = ProxyOperations(
             cluster,
@@ -140,7 +157,15 @@ class Management:
             start(services, Task.REBALANCE, Automatic(self._cluster, self._rebalances).run)
         await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
         if self._config.http is not None:
-            figures = Figures(self._cluster, self._sessions, self._drainer, stopping=self._stopping, room=room)
+            figures = Figures(
+                self._cluster,
+                self._sessions,
+                self._drainer,
+                self.reloads,
+                self._source.standing,
+                stopping=self._stopping,
+                room=room,
+            )
             await services.start(serve_http, self._config.http, figures)
 
     def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
@@ -162,9 +187,13 @@ class Management:
     # --- the files
 
     async def reload(self) -> str:
-        """Read nodes, user map and certificates again; what was done. Raises :class:`ConfigError`; what was bad, is as
-        it was."""
-        self.certificates.reload()
+        """Read nodes, user map and certificates again, and see whether the settings are still good; what was done.
+
+        Raises :class:`ConfigError`; what was bad, is as it was.
+        """
+        caveat = self._look_at_settings()
+        with self.reloads.noted(Part.CERTIFICATES):
+            self.certificates.reload()
         try:
             done = await self.nodes.reload_as_asked()
         finally:
@@ -172,11 +201,25 @@ class Management:
         if errors:
             raise ConfigError(errors[0])
         await self.users.reload()
-        return done
+        return f"{done}, certificates read again{caveat}"
+
+    def _look_at_settings(self) -> str:
+        """Read them; which are others now, as the end of a sentence. Raises :class:`ConfigError`."""
+        if self._reread is None:
+            return ""
+        with self.reloads.noted(Part.SETTINGS):
+            changed = self._config.differences(self._reread())
+        if not changed:
+            return ""
+        names = ", ".join(changed)
+        emit(_log, "settings-not-taken", level=logging.WARNING, settings=names, reason="they are read at the start")
+        return f"; {names}: changed, which takes a restart of the proxy"
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        with logged("certificates"):
+        with self.reloads.logged(Part.SETTINGS):
+            self._look_at_settings()
+        with self.reloads.logged(Part.CERTIFICATES):
             self.certificates.reload()
             self._sessions.tell_to_reload()
         self.nodes.ask()

@@ -14,6 +14,7 @@ from cxfr_proxy.cluster.shared import Order
 from cxfr_proxy.cluster.sources import Reading, Source
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.process.reloads import Part, Reloads
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.session.drain_stages import Schedule
@@ -73,6 +74,7 @@ class NodeList:
         drainer: Drainer,
         dialer: Dialer,
         checks: Checks,
+        reloads: Reloads,
         obey: Callable[[Mapping[str, Order]], None] = lambda orders: None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -81,15 +83,17 @@ class NodeList:
         self._drainer = drainer
         self._dialer = dialer
         self._checks = checks
+        self._reloads = reloads
         self._obey = obey
         self._changed = changed
         self._asked = trio.Event()
 
     async def begin(self) -> None:
         """The first reading. Raises :class:`ConfigError`."""
-        reading = await self._source.read()
-        self._dialer.check_files(reading.specs)
-        self._cluster.apply(reading.specs)
+        with self._reloads.noted(Part.NODES):
+            reading = await self._source.read()
+            self._dialer.check_files(reading.specs)
+            self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
         self._obey(reading.orders)
@@ -97,7 +101,7 @@ class NodeList:
     async def watch(self) -> None:
         """Follow the source until cancelled; what was bad is logged, and everything stays as it was."""
         while True:
-            with logged("nodes"):
+            with self._reloads.logged(Part.NODES), self._judged():
                 self._take(await self._source.next_reading())
 
     async def read_when_asked(self) -> None:
@@ -105,8 +109,8 @@ class NodeList:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            with logged("nodes"):
-                await self.reload_as_asked()
+            with self._reloads.logged(Part.NODES), self._judged():
+                await self._read_now()
 
     def ask(self) -> None:
         """As :meth:`reload_as_asked`, soon; errors go to the log."""
@@ -153,6 +157,20 @@ class NodeList:
 
         Raises :class:`ConfigError`, and then nothing has changed.
         """
+        with self._reloads.noted(Part.NODES), self._judged():
+            return await self._read_now()
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Have it in the source's standing whether what it says is any good."""
+        try:
+            yield
+        except ConfigError as exc:
+            self._source.standing.refused(str(next(iter(getattr(exc, "errors", (exc,))))))
+            raise
+        self._source.standing.taken()
+
+    async def _read_now(self) -> str:
         changes = self._take(await self._source.read())
         emit(_log, "reloaded", nodes=len(self._cluster))
         parts = [
@@ -160,19 +178,9 @@ class NodeList:
             for names, word in ((changes.added, "added"), (changes.removed, "removed"), (changes.changed, "changed"))
             if names
         ]
-        return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'}), certificates read again"
+        return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'})"
 
 
 def _listing(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN_NAMES
     return ",".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-@contextmanager
-def logged(what: str) -> Iterator[None]:
-    """What is bad within is logged."""
-    try:
-        yield
-    except ConfigError as exc:
-        for error in getattr(exc, "errors", (exc,)):
-            emit(_log, "reload-failed", level=logging.ERROR, what=what, error=str(error))

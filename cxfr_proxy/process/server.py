@@ -52,10 +52,11 @@ _log = logging.getLogger(__name__)
 class Proxy:
     """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
 
-    ``operations`` is what an operator can do with it; ``addresses`` are the clients' sockets once it runs.
+    ``operations`` is what an operator can do with it; ``addresses`` are the clients' sockets once it runs. ``reread``
+    reads the settings as they are by now; ``None``: they come from nowhere that could change.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
         config.check_serving()
         self._config = config
         self._cluster = Cluster()
@@ -88,6 +89,7 @@ class Proxy:
             stopping=self._is_stopping,
             checked=self._node_changed,
             noted=self._node_noted,
+            reread=reread,
         )
         self._service = Service(
             config,
@@ -253,11 +255,14 @@ class Stoppable(Protocol):
     def restart_on_signal(self) -> None: ...
 
 
-def run(config: Config) -> int:
-    """Serve until a signal ends it; the exit code. Raises :class:`ConfigError` where it can't begin."""
+def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Serve until a signal ends it; the exit code. Raises :class:`ConfigError` where it can't begin.
+
+    ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
+    """
     raise_descriptor_limit()
     try:
-        return trio.run(_serve, config)
+        return trio.run(_serve, config, reread)
     except BaseExceptionGroup as group:
         raise only(group) from group
 
@@ -273,8 +278,8 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return leaf
 
 
-async def _serve(config: Config) -> int:
-    proxy: Stoppable = Proxy(config) if config.workers == 1 else Supervisor(config)
+async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
+    proxy: Stoppable = Proxy(config, reread) if config.workers == 1 else Supervisor(config, reread)
     collector.settle()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
         async with trio.open_nursery() as nursery:

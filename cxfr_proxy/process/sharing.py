@@ -157,11 +157,11 @@ class Sharing:
 
     def source_row(self) -> SourceRow:
         standing, shared = self._source.standing, self._shared
-        lost_at = standing.lost_at
+        since = standing.since
         return SourceRow(
             source=self._source.name,
-            state="well" if lost_at is None else "lost",
-            lost_seconds=trio.current_time() - lost_at if lost_at is not None else None,
+            state=str(standing.state),
+            lost_seconds=trio.current_time() - since if since is not None else None,
             reason=standing.reason,
             nodes=sum(not node.removed for node in self._cluster),
             proxies=len(shared.proxies) if shared is not None else None,

@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
 
@@ -96,7 +96,7 @@ class Supervisor:
     :class:`ConfigError`; nodes by :meth:`run`.
     """
 
-    def __init__(self, config: Config, launcher: Launch = launch) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None, launcher: Launch = launch) -> None:
         config.check_serving()
         self._config = config
         self._launch = launcher
@@ -137,6 +137,7 @@ class Supervisor:
             users_read=self._on_listed,
             restarts=self._restarts,
             development=self._development.encode() if self._development is not None else None,
+            reread=reread,
         )
         self._sockets: list[list[socket.socket]] = []
         self._reported = trio.Event()

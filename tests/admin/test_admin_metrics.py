@@ -16,6 +16,7 @@ from cxfr_proxy.admin.metrics import (
     METRICS,
     DrainFigures,
     ProcessFigures,
+    ReloadFigures,
     Snapshot,
     Type,
     expose,
@@ -61,6 +62,11 @@ SNAPSHOT = Snapshot(
     room=1000,
     rate=2.5,
     process=ProcessFigures(1.7e9, 12.5, 1 << 20),
+    source_well=False,
+    reloads={
+        "nodes": ReloadFigures(worked=False, worked_at=1.6e9),
+        "settings": ReloadFigures(worked=False, worked_at=None),
+    },
 )
 
 

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import NodesFileError
+from cxfr_proxy.cluster.sources import State
 from cxfr_proxy.cluster.sources.file import MAX_FILE_BYTES, NodesFile
 from cxfr_proxy.errors import ConfigError
 
@@ -185,3 +186,29 @@ async def test_a_cancelled_wait_loses_no_change(path: Path, autojump_clock: Mock
         await source.wait_changed()
     assert scope.cancelled_caught
     assert await seconds_to_notice(source) == 1.0
+
+
+async def test_a_file_that_is_gone_is_lost_until_it_is_back(
+    path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not read again where it comes back as it was; one that is replaced is not missed."""
+    caplog.set_level("INFO")
+    source = NodesFile(path)
+    source.load()
+    aside = path.with_suffix(".aside")
+
+    def state_is(state: State) -> Callable[[], object]:
+        def look() -> None:
+            assert source.standing.state is state
+
+        return look
+
+    events = (
+        (1.5, lambda: path.rename(aside)),
+        (2.4, state_is(State.WELL)),
+        (3.5, state_is(State.LOST)),
+        (9.5, lambda: aside.rename(path)),
+        (10.5, state_is(State.WELL)),
+    )
+    assert await seconds_to_notice(source, *events) == float("inf")
+    assert [record.message for record in caplog.records] == ["source-lost", "source-back"]

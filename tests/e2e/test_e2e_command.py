@@ -321,10 +321,36 @@ async def test_reload(tmp_path: Path, certificate: DemoCertificate) -> None:
         assert all(str(it.proxy.nodes) in each["error"] for each in failed)
         assert [row["name"] for row in await it.proxy.show("nodes")] == ["node1", "node2", "node3"]
 
+        (source,) = await it.proxy.show("source")
+        assert source["state"] == "faulty"
+        assert f"{it.proxy.nodes}:1:" in source["reason"]
+
         rewrite(it)
         it.proxy.process.send_signal(signal.SIGHUP)
         await it.proxy.event("nodes-changed", 2)
         assert [row["name"] for row in await it.proxy.show("nodes")] == ["node1", "node2"]
+        (source,) = await it.proxy.show("source")
+        assert (source["state"], source["reason"]) == ("well", None)
+
+
+async def test_reload_looks_at_the_settings(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """What is wrong in their file is said now, and not at the next start; what has changed waits for that."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text('redirect-window = "1m"\n')
+    async with world(tmp_path, certificate, "--config", str(settings)) as it:
+        assert (await it.proxy.say("reload")).output == "2 nodes (unchanged), certificates read again\n"
+        settings.write_text('redirect-window = "soon"\n')
+        done = await it.proxy.say("reload")
+        assert (done.code, f"{settings}:1" in done.output) == (2, True), done.output
+        it.proxy.process.send_signal(signal.SIGHUP)
+        assert (await it.proxy.event("reload-failed"))[0]["what"] == "settings"
+        settings.write_text('redirect-window = "2m"\ncxfr-timeout = "9s"\n')
+        done = await it.proxy.say("reload")
+        assert done.code == 0
+        assert "redirect-window: changed, which takes a restart of the proxy" in done.output, (
+            "a flag wins over cxfr-timeout"
+        )
+        assert (await it.proxy.event("settings-not-taken"))[0]["settings"] == "redirect-window"
 
 
 @pytest.mark.parametrize("how", ["drain", "remove"])

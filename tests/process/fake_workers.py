@@ -168,7 +168,7 @@ class House:
             rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
-        self.supervisor = Supervisor(self.config, self.launch)
+        self.supervisor = Supervisor(self.config, launcher=self.launch)
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:

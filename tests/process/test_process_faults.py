@@ -439,7 +439,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.PUMP: the_pump,
     Task.REBALANCE: partial(from_the_start, owner=Rebalances, name="look"),
     Task.RELOAD: partial(
-        in_the_supervisor, owner=NodeList, name="reload_as_asked", ask=lambda it: it.supervisor.reload_on_signal()
+        in_the_supervisor, owner=NodeList, name="_read_now", ask=lambda it: it.supervisor.reload_on_signal()
     ),
     Task.REPORT: reports,
     Task.RESTART: partial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from prometheus_client import parser
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.fleet import STATES_SECONDS
 from cxfr_proxy.process.messages import Report, Transferred, WorkerCounts
@@ -24,10 +26,25 @@ Scrape = dict[tuple[str, ...], float]
 """By name and labels' values, these in the order of the labels' names."""
 
 
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def figures(it: House) -> Figures:
     supervisor = it.supervisor
+    management = supervisor._management
     return Figures(
-        supervisor._cluster, supervisor.fleet, supervisor._drainer, stopping=supervisor._is_stopping, room=100
+        supervisor._cluster,
+        supervisor.fleet,
+        supervisor._drainer,
+        management.reloads,
+        management._source.standing,
+        stopping=supervisor._is_stopping,
+        room=100,
     )
 
 
@@ -194,3 +211,41 @@ async def test_figures_of_the_process(tmp_path: Path, autojump_clock: MockClock)
         assert seen[("process_resident_memory_bytes",)] > 10 << 20
         assert 0 < seen[("process_cpu_seconds_total",)] <= time.process_time()
         assert seen[("cxfr_connections_max",)] == 100
+
+
+async def test_files_that_are_no_good(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """What became of the reading of each, and since when it is as it is."""
+    async with house(tmp_path) as it:
+        subject = figures(it)
+        path = tmp_path / "nodes.txt"
+        good = _text(path)
+
+        async def seen() -> tuple[float, float, float]:
+            samples, _ = await scrape(subject)
+            named = "cxfr_reload_successful"
+            return samples[("cxfr_source_well",)], samples[(named, "nodes")], samples[(named, "certificates")]
+
+        began, _ = await scrape(subject)
+        assert abs(began["cxfr_reload_success_timestamp_seconds", "nodes"] - time.time()) < 600
+        assert await seen() == (1, 1, 1)
+        _write(path, "node1 nonsense:port\n")
+        await trio.sleep(5)
+        assert await seen() == (0, 0, 1)
+        (row,) = await it.supervisor.operations.source()
+        assert row.state == "faulty"
+        assert row.lost_seconds == pytest.approx(3, abs=2)
+        assert f"{path}:1:16" in (row.reason or "")
+        _write(path, good)
+        await trio.sleep(5)
+        assert await seen() == (1, 1, 1)
+        os.rename(path, tmp_path / "aside.txt")
+        await trio.sleep(5)
+        assert await seen() == (0, 1, 1)
+        (row,) = await it.supervisor.operations.source()
+        assert (row.state, row.reason) == ("lost", "No such file or directory")
+        with pytest.raises(ConfigError):
+            await it.supervisor.operations.reload()
+        assert await seen() == (0, 0, 1)
+        _write(path, good)
+        await trio.sleep(5)
+        assert await seen() == (1, 1, 1)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -107,30 +108,75 @@ class Shared(Protocol):
         """What this proxy says of itself; told to the others about once a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Since:
+    at: float
+    reason: str
+
+
+class State(StrEnum):
+    """Of a source."""
+
+    WELL = "well"
+    FAULTY = "faulty"
+    """It can be read, and what it says is no good: everything is as it was read last."""
+    LOST = "lost"
+    """It can't be reached, or is gone: the same."""
+
+
 class Standing:
-    """Whether a source can be reached, and since when not. ``name`` is the source's."""
+    """Whether a source can be reached, and whether what it says is any good. ``name`` is the source's."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.lost_at: float | None = None
-        """By trio's clock; ``None`` while all is well."""
-        self.reason: str | None = None
+        self._lost: _Since | None = None
+        self._faulty: _Since | None = None
         self._pause = FIRST_RETRY_SECONDS
+
+    @property
+    def state(self) -> State:
+        return State.LOST if self._lost else State.FAULTY if self._faulty else State.WELL
+
+    @property
+    def lost_at(self) -> float | None:
+        """By trio's clock; ``None`` while it can be reached."""
+        return self._lost.at if self._lost is not None else None
+
+    @property
+    def since(self) -> float | None:
+        """When it was lost, or was found faulty, by trio's clock; ``None`` while all is well."""
+        trouble = self._lost or self._faulty
+        return trouble.at if trouble is not None else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is lost or faulty; ``None`` while all is well."""
+        trouble = self._lost or self._faulty
+        return trouble.reason if trouble is not None else None
 
     def lost(self, reason: str) -> None:
         """It can't be reached; said the first time."""
-        self.reason = reason
-        if self.lost_at is None:
-            self.lost_at = trio.current_time()
+        before, now = self._lost, trio.current_time()
+        self._lost = _Since(before.at if before is not None else now, reason)
+        if before is None:
             emit(_log, "source-lost", level=logging.ERROR, source=self._name, reason=reason)
 
     def well(self) -> None:
         """It was reached."""
         self._pause = FIRST_RETRY_SECONDS
-        if self.lost_at is not None:
-            seconds = trio.current_time() - self.lost_at
-            self.lost_at = self.reason = None
+        if self._lost is not None:
+            seconds = trio.current_time() - self._lost.at
+            self._lost = None
             emit(_log, "source-back", source=self._name, seconds=round(seconds, 1))
+
+    def refused(self, reason: str) -> None:
+        """What it says now is no good. Logged by whoever has read it."""
+        before, now = self._faulty, trio.current_time()
+        self._faulty = _Since(before.at if before is not None else now, reason)
+
+    def taken(self) -> None:
+        """What it says now holds."""
+        self._faulty = None
 
     def next_pause(self) -> float:
         """Seconds until the next attempt; longer each time."""

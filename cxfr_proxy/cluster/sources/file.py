@@ -5,7 +5,8 @@ are replaced by a rename, where change notification is the thing that fails.
 
 An editor that writes in place truncates first, and the first half of a list is a valid list of fewer nodes:
 reading it would drain the others. So a change counts only once two polls in a row have seen the same version.
-A file that has vanished is not a change, for editors replace files: it counts when it is back.
+A file that has vanished is not a change, for editors replace files: everything stays as it was, and the source is lost
+until it is back.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ class WatchedFile:
 
     def __init__(self, path: str | os.PathLike[str], poll_seconds: float, *, what: str, max_bytes: int) -> None:
         self.path = os.fspath(path)
+        self.standing = Standing(self.path)
         self.poll_seconds = poll_seconds
         self._what = what
         self._max_bytes = max_bytes
         self._loaded: _Version | None = None
+        self._why_missing = ""
 
     async def wait_changed(self) -> None:
         """Return when the file is another than the one last loaded, or none was, and has come to rest.
@@ -60,15 +63,20 @@ class WatchedFile:
             # The two looks that have to agree are a poll apart, also for a change made before the call.
             await trio.sleep(self.poll_seconds)
             version = self._stat()
-            if version is not None and version == before and version != self._loaded:
-                return
+            if version is not None:
+                self.standing.well()
+                if version == before and version != self._loaded:
+                    return
+            elif before is None:
+                self.standing.lost(self._why_missing)
             before = version
 
     def _stat(self) -> _Version | None:
         """``None`` where there is no file to be seen. Not in a thread: it takes microseconds."""
         try:
             return _version(os.stat(self.path))
-        except OSError:
+        except OSError as exc:
+            self._why_missing = exc.strerror or str(exc)
             return None
 
     @contextmanager
@@ -101,7 +109,6 @@ class NodesFile(WatchedFile):
     ) -> None:
         super().__init__(path, poll_seconds, what="list of nodes", max_bytes=MAX_FILE_BYTES)
         self.name = self.path
-        self.standing = Standing(self.name)
         self.shared: Shared | None = None
         self.targets = targets
 

@@ -1,0 +1,66 @@
+"""What came of reading each of the proxy's files last: for the log, for metrics, and for whoever ordered it.
+
+A file that is no good changes nothing, which is easily missed: the proxy runs on as if nothing were wrong, until it is
+started anew. So each reading leaves behind whether it worked, and when one worked last.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+
+_log = logging.getLogger(__name__)
+
+
+class Part(StrEnum):
+    """What is read; ``what`` of the event ``reload-failed``, and a label."""
+
+    NODES = "nodes"
+    USER_MAP = "user-map"
+    CERTIFICATES = "certificates"
+    SETTINGS = "settings"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``worked_at``: when it worked last, in seconds since 1970; ``None`` if it never has."""
+
+    worked: bool
+    worked_at: float | None
+
+
+class Reloads:
+    """``wall_clock`` gives seconds since 1970."""
+
+    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
+        self._wall_clock = wall_clock
+        self.outcomes: dict[Part, Outcome] = {}
+        """Of those parts that there are."""
+
+    @contextmanager
+    def noted(self, part: Part) -> Iterator[None]:
+        """Note what becomes of the reading within; its :class:`ConfigError` goes on to whoever has asked for it."""
+        try:
+            yield
+        except ConfigError:
+            before = self.outcomes.get(part)
+            self.outcomes[part] = Outcome(worked=False, worked_at=before.worked_at if before is not None else None)
+            raise
+        self.outcomes[part] = Outcome(worked=True, worked_at=self._wall_clock())
+
+    @contextmanager
+    def logged(self, part: Part) -> Iterator[None]:
+        """The same, where nobody waits for the answer: what is wrong is logged."""
+        try:
+            with self.noted(part):
+                yield
+        except ConfigError as exc:
+            for error in getattr(exc, "errors", (exc,)):
+                emit(_log, "reload-failed", level=logging.ERROR, what=str(part), error=str(error))
