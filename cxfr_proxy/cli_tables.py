@@ -217,6 +217,9 @@ def rebalance_plan(row: RowJson) -> str:
         if stay_down
         else ""
     )
+    if held := _number(row, "held"):
+        when = duration(row.get("held_seconds"))
+        left_alone += f"\n{held} of them were moved less than redirect-window ago: they follow by themselves, in {when}"
     if not rows:
         return f"nobody would be moved{left_alone}" if left_alone else "everybody is where he belongs"
     return f"{table(_MOVES, rows)}\n{_extent(row)}{left_alone}"

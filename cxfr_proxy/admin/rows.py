@@ -74,8 +74,9 @@ class RestartProgress:
 
 @dataclass(frozen=True, slots=True)
 class RebalanceProgress:
-    """How far a rebalance has come. ``total`` were to be moved when it began; who had left by his turn, or was where he
-    belongs, was not asked. The counts as of a drain; ``left``: those whose turn is to come, or who are being asked."""
+    """How far a rebalance has come. ``total`` were to be moved when it began; who had left by their turn, or was where
+    they belong, was not asked. The counts as of a drain; ``left``: those whose turn is to come, who are being asked, or
+    ``held``: who were moved too lately to be moved again. They are looked at by themselves, in ``held_seconds``."""
 
     total: int
     asked: int
@@ -85,9 +86,12 @@ class RebalanceProgress:
     failed: int
     left: int
     finished: bool
-    """Nothing more will be tried: everybody was asked (``left`` is 0), or it was stopped."""
+    """Nothing more will be tried now: everybody was asked (``left`` is 0) but the held, or it was stopped."""
     waiting_reason: str | None
     """Why nothing moves at the moment, or any more; ``None`` while it does, and where nobody is left."""
+    held: int = 0
+    held_seconds: float | None = None
+    """``None``: nobody is held, or will be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,10 @@ class RebalancePlan:
     seconds: float
     stay_down: int = 0
     """None of them: they would be moved too, but are left alone since their clients are known not to come back."""
+    held: int = 0
+    """Of them: they were moved less than redirect-window ago, and are moved when it is over."""
+    held_seconds: float = 0.0
+    """By then it is, for all of them."""
 
 
 Progress = DrainProgress | RestartProgress | RebalanceProgress

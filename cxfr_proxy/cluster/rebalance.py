@@ -59,11 +59,14 @@ class Part:
 @dataclass(slots=True)
 class Forecast:
     """What a rebalance comes to: sessions by source and target. ``stay_down`` are none of them: those that would be
-    moved, but are left alone since their clients are known not to come back."""
+    moved, but are left alone since their clients are known not to come back. ``held`` are among them, but wait: their
+    clients were moved too lately, and in ``held_seconds`` all of them may be moved again."""
 
     moves: dict[str, dict[str, int]] = field(default_factory=dict)
     inactive: int = 0
     stay_down: int = 0
+    held: int = 0
+    held_seconds: float = 0.0
 
     @property
     def sessions(self) -> int:
@@ -76,10 +79,17 @@ class Forecast:
             self._count(move.source, move.target, 1)
             self.inactive += move.inactive
 
+    def hold(self, seconds: float) -> None:
+        """The move that was added last has to wait so long."""
+        self.held += 1
+        self.held_seconds = max(self.held_seconds, seconds)
+
     def include(self, other: Forecast) -> None:
         """That of another process."""
         self.inactive += other.inactive
         self.stay_down += other.stay_down
+        self.held += other.held
+        self.held_seconds = max(self.held_seconds, other.held_seconds)
         for source, targets in other.moves.items():
             for target, sessions in targets.items():
                 self._count(source, target, sessions)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import trio
+
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.messages import Present
 from cxfr_proxy.relay.tls import ServerCertificates
@@ -68,4 +70,19 @@ def say_of_rebalance(what: str, rebalance: Rebalance) -> None:
     if what == "rebalance-begins":
         emit(_log, what, sessions=counts.planned, reason=rebalance.reason or "an operator has said so")
     else:
-        emit(_log, what, moved=counts.moved, left=counts.left, reason=rebalance.ended or None)
+        emit(
+            _log,
+            what,
+            moved=counts.moved,
+            left=counts.left + counts.held,
+            held=counts.held or None,
+            reason=rebalance.ended or say_of_held(rebalance, trio.current_time()),
+        )
+
+
+def say_of_held(rebalance: Rebalance, now: float) -> str | None:
+    """Why some are left although all were asked, and what follows; ``None``: none are."""
+    if not rebalance.counts.held:
+        return None
+    then = f", and are looked at again in {rebalance.again_at - now:.0f} s" if rebalance.again_at is not None else ""
+    return f"{rebalance.counts.held} were moved less than redirect-window ago{then}"

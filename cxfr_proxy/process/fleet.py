@@ -147,7 +147,7 @@ class Fleet:
             counts.sessions = counts.expected = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
         self._past_totals.include(link.counts.totals)
-        rebalance = replace(link.counts.rebalance, planning=False, left=0)
+        rebalance = replace(link.counts.rebalance, planning=False, left=0, held=0)
         latest = max(rebalance.number, self._past_rebalance.number)
         self._past_rebalance = total(latest, [rebalance, self._past_rebalance])
         slot.hung += link.hung

@@ -34,6 +34,7 @@ from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.process.announce import say_of_held
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
@@ -260,7 +261,14 @@ class ProxyOperations:
         ]
         moves.sort(key=lambda move: (places[move.source], places[move.target]))
         return RebalancePlan(
-            plan.sessions, plan.inactive, moves, rate, seconds=plan.sessions / rate, stay_down=plan.stay_down
+            plan.sessions,
+            plan.inactive,
+            moves,
+            rate,
+            seconds=plan.sessions / rate,
+            stay_down=plan.stay_down,
+            held=plan.held,
+            held_seconds=plan.held_seconds,
         )
 
     def stop_rebalance(self) -> None:
@@ -351,6 +359,7 @@ def _check_times(grace: float | None, deadline: float | None) -> None:
 
 def _rebalance_progress(rebalance: Rebalance) -> RebalanceProgress:
     counts = rebalance.counts
+    why_not = "it is being planned" if not rebalance.planned else say_of_held(rebalance, trio.current_time())
     return RebalanceProgress(
         total=counts.planned,
         asked=counts.asked,
@@ -358,9 +367,11 @@ def _rebalance_progress(rebalance: Rebalance) -> RebalanceProgress:
         refused=counts.refused,
         silent=counts.silent,
         failed=counts.failed,
-        left=counts.left,
+        left=counts.left + counts.held,
         finished=rebalance.ended is not None,
-        waiting_reason=rebalance.ended or (None if rebalance.planned else "it is being planned"),
+        waiting_reason=rebalance.ended or why_not,
+        held=counts.held,
+        held_seconds=max(0.0, rebalance.again_at - trio.current_time()) if rebalance.again_at is not None else None,
     )
 
 
@@ -375,8 +386,12 @@ async def rebalance_forecast(
 ) -> RebalanceForecast:
     """What a rebalance would come to for this process's sessions."""
     total = RebalanceForecast()
+    now = trio.current_time()
     for move in await planned_moves(registry, cluster, placement, max_share):
         total.add(move)
+        held_until = registry.held_until(move.session_id, now)
+        if held_until is not None and not move.stays_down:
+            total.hold(held_until - now)
     return total
 
 

@@ -367,12 +367,16 @@ class Mover:
         session = relayed.session
         stays = self._everybody is None and session.node in self._cluster and self._cluster.get(session.node).usable
         movable = session.state is State.BOUND and not session.node_lost and not session.stays_down
-        moved = relayed.id in self._announced or self._registry.moved_lately(relayed.id, self._clock())
-        return stays and movable and not moved
+        return stays and movable and relayed.id not in self._announced
 
     def _place(self, relayed: Relayed, waiting: Waiting) -> bool:
         target = self._place_of(relayed.session, waiting.target)
         if target is None or target.name == relayed.session.node:
+            return False
+        held_until = self._registry.held_until(relayed.id, self._clock())
+        if held_until is not None:
+            if waiting.urgency is Urgency.REBALANCED:
+                self._planner.hold(relayed.id, held_until)
             return False
         self._send(relayed, self._order_to(relayed, waiting.trigger, target))
         return True

@@ -65,6 +65,8 @@ class Planner:
         self._changed = changed
         self._order: Rebalancing | None = None
         self._planned: int | None = None  # None: not yet
+        self._held: dict[int, float] = {}  # until when, by session
+        self._only: frozenset[int] | None = None  # None: whoever has to be moved
         self._before = replace(registry.rebalanced)
         self._told = trio.Event()
 
@@ -73,8 +75,16 @@ class Planner:
         if order != self._order:
             self._queues.clear(Urgency.REBALANCED)
             self._order, self._planned = order, None
+            if order is not None:  # else it is over, and the next one may be for those who were held
+                self._only = frozenset(self._held) if order.again else None
+                self._held.clear()
             self._before = replace(self._registry.rebalanced)
             self._told.set()
+
+    def hold(self, session_id: int, until: float) -> None:
+        """That one was moved too lately to be moved again before that time."""
+        self._held[session_id] = until
+        self._changed()
 
     def counts(self, announced: int = 0) -> RebalanceCounts:
         """Of the one that goes on; of number 0 where none does. ``announced``: sessions taken out of the queue that are
@@ -92,7 +102,12 @@ class Planner:
             silent=now.silent - before.silent,
             failed=now.failed - before.failed,
             left=self._queues.length(Urgency.REBALANCED) + announced + now.asked - now.moved - now.failed,
+            held=len(self._held),
+            held_seconds=max(0.0, max(self._held.values(), default=0.0) - trio.current_time()),
         )
+
+    def _is_meant(self, move: Move) -> bool:
+        return self._only is None or move.session_id in self._only
 
     async def run(self) -> None:
         """Plan what is told, until cancelled."""
@@ -105,7 +120,7 @@ class Planner:
             planned = await planned_moves(self._registry, self._cluster, self._placement, order.max_share)
             if order != self._order:
                 continue  # there is another one by now
-            moves = [move for move in planned if not move.stays_down]
+            moves = [move for move in planned if not move.stays_down and self._is_meant(move)]
             for move in moves:
                 self._queues.put(Waiting(move.session_id, Urgency.REBALANCED, Trigger.REBALANCE, move.target))
             self._planned = len(moves)

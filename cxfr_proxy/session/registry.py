@@ -316,10 +316,11 @@ class Registry:
             self.expected.is_back(jid.bare(full_jid), address, node)
         return lately
 
-    def moved_lately(self, session_id: int, now: float) -> bool:
-        """Whether its client was moved to where it is, so lately that it must not be moved again."""
+    def held_until(self, session_id: int, now: float) -> float | None:
+        """Its client was moved to where it is, so lately that it must not be moved again before that time; ``None``: it
+        may be."""
         at = self._returned.get(session_id)
-        return at is not None and now - at < self._redirect_window
+        return at + self._redirect_window if at is not None and now - at < self._redirect_window else None
 
     def was_sent(self, session_id: int) -> bool:
         """Whether its client has left for a certain node, and is looked for there and nowhere else."""

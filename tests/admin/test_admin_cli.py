@@ -337,6 +337,11 @@ def test_a_rebalance_is_watched_to_its_end(path: Path, capsys: pytest.CaptureFix
             "2 of 3 sessions are left where they are: it was stopped",
         ),
         (
+            RebalanceProgress(3, 1, 1, 0, 0, 0, 2, finished=True, waiting_reason="2 were moved lately", held=2),
+            1,
+            "2 of 3 sessions are left where they are: 2 were moved lately",
+        ),
+        (
             RebalanceProgress(0, 0, 0, 0, 0, 0, 0, finished=True, waiting_reason=None),
             0,
             "everybody is where he belongs",

@@ -3,6 +3,7 @@ fakes; time is trio's mock clock."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.cluster.rebalance import Forecast
 from cxfr_proxy.config import RebalanceMode
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.messages import (
     Announced,
     Ask,
@@ -167,6 +169,73 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         asked = [m.max_share for m in it.all[0].of(Ask) if isinstance(m, Ask) and m.what is Listing.REBALANCE]
         assert asked == [30.0, None, None]
         assert told(it.all[0]) is None
+
+
+def held(worker: FakeWorker, number: int, sessions: int, seconds: float) -> None:
+    counts = RebalanceCounts(number, planned=5, held=sessions, held_seconds=seconds)
+    worker.counts = WorkerCounts(rebalance=counts)
+    worker.channel.post(Report(worker.counts))
+
+
+async def test_who_was_moved_lately_is_said_and_moved_when_the_window_is_over(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        operations.rebalance(max_share=20.0)
+        await trio.sleep(1)
+        held(it.all[0], 1, 2, 20.0)
+        held(it.all[1], 1, 3, 42.0)
+        await trio.sleep(1)
+        row = await progress(it)
+        assert (row.left, row.held, row.finished) == (5, 5, True)
+        assert row.held_seconds == pytest.approx(42, abs=2)
+        assert (row.waiting_reason or "").startswith(
+            "5 were moved less than redirect-window ago, and are looked at again"
+        )
+        for worker in it.all:
+            said(worker, 0)
+        await trio.sleep(40)
+        assert [told(worker) for worker in it.all] == [None, None]
+        await trio.sleep(3)
+        assert [told(worker) for worker in it.all] == [Rebalancing(2, again=True)] * 2
+        assert it.supervisor.rebalances.last is not None
+        assert it.supervisor.rebalances.last.reason == "5 sessions had been moved too lately"
+        for worker in it.all:
+            said(worker, 2, 5, 5, 5, 0, 0, 0, 0)
+        await trio.sleep(100)
+        row = await progress(it)
+        assert (row.left, row.held_seconds, row.finished, row.waiting_reason) == (0, None, True, None)
+    [first, _] = [record for record in caplog.records if record.msg == "rebalance-ends"]
+    assert "moved=0 left=5 held=5 reason=" in TextFormatter().format(first)
+
+
+@pytest.mark.parametrize("by", ["another", "stop"])
+async def test_an_operator_s_word_goes_before_those_that_are_held(
+    by: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        operations.rebalance()
+        await trio.sleep(1)
+        for worker in it.all:
+            held(worker, 1, 2, 20.0)
+        await trio.sleep(1)
+        if by == "stop":
+            operations.stop_rebalance()
+            assert (await progress(it)).held_seconds is None
+            with pytest.raises(ConfigError, match="no rebalance goes on"):
+                operations.stop_rebalance()
+        else:
+            operations.rebalance()
+            await trio.sleep(1)
+            for worker in it.all:
+                said(worker, 2, 5, 5, 5, 0, 0, 0, 0)
+        await trio.sleep(100)
+        assert it.supervisor.rebalances.last is not None
+        assert it.supervisor.rebalances.last.number == (1 if by == "stop" else 2)
+        assert it.supervisor.rebalances.current is None
 
 
 async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: MockClock) -> None:

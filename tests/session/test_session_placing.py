@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from cxfr_proxy.cluster.members import UnknownNode
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.placement import Policies, Policy
+from cxfr_proxy.process.operations import rebalance_forecast
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.mover_rebalances import Rebalancing
@@ -203,6 +204,39 @@ async def test_a_rebalance_asks_again_when_the_window_is_over(autojump_clock: Mo
             await trio.sleep(30)
             assert (again.id in house.moved) == moved
             await trio.sleep(30)
+
+
+async def test_who_was_moved_lately_is_held_and_counted_and_moved_later(autojump_clock: MockClock) -> None:
+    """And nobody else then: the others were asked, or have come since."""
+    async with working(House("a h\nb h")) as house:
+        _, wrong = split(house, "a", 8)
+        house.mover.look_at(wrong[0])
+        await trio.sleep(1)
+        goes(house, wrong[0], house.orders[0][2])
+        again = log_in(house, "a", wrong[0].session.full_jid or "")
+        await trio.sleep(20)
+        forecast = await rebalance_forecast(house.registry, house.cluster, house.placement, None)
+        assert (forecast.sessions, forecast.held) == (len(wrong), 1)
+        assert forecast.held_seconds == pytest.approx(40)
+        house.mover.follow_rebalance(Rebalancing(1))
+        await trio.sleep(10)
+        counts = house.mover.rebalance_counts()
+        assert (counts.planned, counts.asked, counts.left) == (len(wrong), 0, 0), "the fakes say nothing of being asked"
+        assert counts.held == 1
+        assert counts.held_seconds == pytest.approx(30)
+        assert again.id not in house.moved
+        house.mover.follow_rebalance(None)
+        await trio.sleep(40)
+        before = len(house.moved)
+        _, later = split(house, "a", 8)
+        house.mover.follow_rebalance(Rebalancing(2, again=True))
+        await trio.sleep(10)
+        assert house.moved[before:] == [again.id]
+        counts = house.mover.rebalance_counts()
+        assert (counts.planned, counts.held) == (1, 0)
+        house.mover.follow_rebalance(Rebalancing(3))
+        await trio.sleep(10)
+        assert set(house.moved[before + 1 :]) == {session.id for session in later}
 
 
 async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) -> None:
