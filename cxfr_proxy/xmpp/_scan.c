@@ -449,12 +449,14 @@ static int find_watched(const byte *p, const byte *end, const byte *readable)
     return 0;
 }
 
-/* A run of plain bytes, a value or a name, or as much of it as there is; it is looked through once. */
-static inline void watch(Scanner *self, const byte *from, const byte *end)
+static inline void watch_within(Scanner *self, const byte *from, const byte *end, const byte *readable)
 {
     if (end - from >= WATCHED_SIZE && !self->watched)
-        self->watched = (byte)find_watched(from, end, self->end);
+        self->watched = (byte)find_watched(from, end, readable);
 }
+
+/* A run of plain bytes of this chunk, a value or a name, or as much of it as there is; it is looked through once. */
+static inline void watch(Scanner *self, const byte *from, const byte *end) { watch_within(self, from, end, self->end); }
 
 /* More of a value that is read in pieces: does it say the watched bytes, references counted as what they stand for? What
    lies within a piece is `watch`'s to find, so only its beginning and its end are looked at. The first of the watched
@@ -475,13 +477,13 @@ static void spell(Scanner *self, const byte *p, const byte *end)
 /* At the beginning of a chunk: those that the cut before it went through. */
 static void watch_seam(Scanner *self)
 {
-    byte seam[2 * SEAM];
+    byte seam[2 * SEAM], *const end = seam + self->tail_size;
     size_t more = (size_t)(self->end - self->data);
     if (more > SEAM)
         more = SEAM;
     memcpy(seam, self->tail, self->tail_size);
-    memcpy(seam + self->tail_size, self->data, more);
-    watch(self, seam, seam + self->tail_size + more);
+    memcpy(end, self->data, more);
+    watch_within(self, seam, end + more, end + more);
 }
 
 /* At the end of one. */

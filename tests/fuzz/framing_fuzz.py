@@ -52,19 +52,20 @@ def build(directory: Path, flags: Iterable[str] = (), *, source: str = "cxfr_pro
 
 def sanitized(script: str, arguments: Iterable[str]) -> int:
     """Run a file in an interpreter that can load a sanitized engine; its exit status."""
+    gcc = compiler() or "gcc"
     libraries = [
-        subprocess.run(
-            [compiler() or "gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True
-        ).stdout.strip()
+        subprocess.run([gcc, f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    environment = os.environ | {
-        "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0",  # the interpreter leaks on purpose
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "PYTHONMALLOC": "malloc",  # or the sanitizer doesn't see where objects end
-    }
-    return subprocess.run([sys.executable, script, *arguments], env=environment, cwd=ROOT).returncode
+    with tempfile.TemporaryDirectory() as directory:
+        told = Path(directory, "options.so")
+        subprocess.run([gcc, "-shared", "-fPIC", str(ROOT / "tests/fuzz/options.c"), "-o", str(told)], check=True)
+        environment = os.environ | {
+            "LD_PRELOAD": " ".join((str(told), *libraries)),
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",  # or the sanitizer doesn't see where objects end
+        }
+        return subprocess.run([sys.executable, script, *arguments], env=environment, cwd=ROOT).returncode
 
 
 def load(extension: Path, name: str = SCANNER) -> None:
