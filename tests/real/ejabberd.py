@@ -12,15 +12,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import shutil
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
 
 import trio
 
 from real import programs
-from real.programs import DOMAIN, HOST, PASSWORD
+from real.programs import DOMAIN, HOST, PASSWORD, Need
 
 _CONFIG: Final = """\
 hosts: ["{domain}"]
@@ -69,22 +69,40 @@ class EjabberdNode:
 
     async def start(self) -> None:
         """Start and wait until it is up; after a stop it finds its cluster again by itself."""
+        async with self._starting():
+            self.process = await programs.start(
+                [
+                    *_erl(self.erlang_name),
+                    *("+K", "true", "-noinput", "-mnesia", "dir", f'"{self.folder / "spool"}"', "-s", "ejabberd"),
+                ],
+                output=self._output,
+                env=self._env,
+                cwd=self.folder,
+            )
+
+    @asynccontextmanager
+    async def _starting(self) -> AsyncIterator[None]:
+        """The block makes it start: wait until it accepts, and has tables for its users, which comes later."""
         before = self._times_started()
-        self.process = await programs.start(
-            [
-                *_erl(self.erlang_name),
-                *("+K", "true", "-noinput", "-mnesia", "dir", f'"{self.folder / "spool"}"', "-s", "ejabberd"),
-            ],
-            output=self._output,
-            env=self._env,
-            cwd=self.folder,
+        yield
+        process = self.process
+        assert process is not None
+        await programs.wait_until(
+            lambda: self._times_started() > before or process.poll() is not None,
+            60.0,
+            "ejabberd says that it is started",
         )
-        await programs.wait_accepting(self.host, self.port, self.process, self._output, self.log)
-        # It accepts before it has tables for its users.
-        await programs.wait_until(lambda: self._times_started() > before, 20.0, "ejabberd says that it is started")
+        await programs.wait_accepting(self.host, self.port, process, self._output, self.log)
 
     def _times_started(self) -> int:
         return self.log.read_text("utf-8").count("is started in the node") if self.log.exists() else 0
+
+    async def join(self, other: EjabberdNode) -> None:
+        """Join its cluster, which starts this node anew. Since ejabberd 24 the command answers before that is done."""
+        async with self._starting():
+            await self.control("join_cluster", other.erlang_name)
+        listed = await other.control("list_cluster")
+        assert self.erlang_name in listed, listed
 
     async def control(self, *command: str) -> str:
         """Give a command as ``ejabberdctl --no-timeout`` does; what it printed. Raises ``AssertionError``."""
@@ -161,13 +179,8 @@ class EjabberdCluster:
                 nursery.start_soon(node.start)
         first, *others = self.nodes
         for other in others:
-            await other.control("join_cluster", first.erlang_name)
-            listed = await first.control("list_cluster")
-            assert other.erlang_name in listed, listed
+            await other.join(first)
         await first.register(self.users)
-        for node in self.nodes:  # joining restarted the second one's listener
-            assert node.process is not None
-            await programs.wait_accepting(node.host, node.port, node.process, node.log)
 
     async def _end(self) -> None:
         for node in self.nodes:  # at once: nobody wants the data, and an orderly end takes seconds
@@ -197,7 +210,7 @@ async def _run_erl(env: dict[str, str], *arguments: str) -> str:
 
 def _erlang_libraries() -> str:
     """Where the distribution keeps ejabberd's own libraries, read from its control script."""
-    script = shutil.which("ejabberdctl", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    script = programs.which(Need.EJABBERD)
     assert script is not None
     found = re.search(r"^ERL_LIBS='?([^'\n]+)", Path(script).read_text("utf-8"), re.MULTILINE)
     assert found is not None, f"no ERL_LIBS in {script}"

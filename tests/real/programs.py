@@ -42,13 +42,16 @@ class Need(StrEnum):
     FAIL2BAN = "fail2ban-regex"
 
 
+def which(program: str) -> str | None:
+    """Where it is: in PATH, or where programs for root are."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    return shutil.which(program, path=path)
+
+
 def require(*needs: Need) -> None:
     """Skip the test where something is not installed; see :func:`missing`."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
     absent = [
-        need.value
-        for need in needs
-        if shutil.which(need.value, path=path) is None and importlib.util.find_spec(need.value) is None
+        need.value for need in needs if which(need.value) is None and importlib.util.find_spec(need.value) is None
     ]
     if absent:
         missing(f"not installed: {', '.join(absent)}")

@@ -98,7 +98,9 @@ class ProsodyNode:
         self.process = await programs.start(
             ["prosody", "-F", "--config", self.folder / "prosody.cfg.lua"], output=self._output, cwd=self.folder
         )
-        await programs.wait_accepting(self.host, self.port, self.process, self._output, self.log)
+        for port in (self.port, self.direct_tls_port):  # Prosody 13 opens the second later
+            if port is not None:
+                await programs.wait_accepting(self.host, port, self.process, self._output, self.log)
 
     async def stop(self) -> None:
         """SIGTERM, and wait for its end."""
