@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from needs import needs_proc
 
 from bench import __main__ as command
 from bench import machine
@@ -103,6 +104,7 @@ def test_help_tells_what_each_bench_measures(capsys: pytest.CaptureFixture[str])
     assert all(f"\n{name} " in said for name in command.NAMES)
 
 
+@needs_proc
 def test_placement_runs(tmp_path: Path) -> None:
     file = tmp_path / "placement.json"
     words = ["placement", "--quick", "--rounds", "1", "--sessions", "500", "--results", str(tmp_path)]
@@ -119,6 +121,7 @@ def test_placement_runs(tmp_path: Path) -> None:
     assert [goal["holds"] for goal in report["goals"] if "moved between others" in goal["what"]] == [True] * 4
 
 
+@needs_proc
 def test_framing_runs(tmp_path: Path) -> None:
     """The real one, as short as can be: every engine reads all of the traffic, cut in all ways."""
     file = tmp_path / "framing.json"

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 from lxml import etree
+from needs import needs_proc
 
 from bench import machine, programs, relays
 from bench.crowd import Client, Crowd, Stage
@@ -50,6 +51,7 @@ def setup() -> Iterator[Setup]:
         yield Setup(False, folder, machine.cores())
 
 
+@needs_proc
 def test_the_load_counts_round_trips(setup: Setup) -> None:
     with ExitStack() as stack:
         try:
@@ -115,6 +117,7 @@ def test_a_tag_may_come_in_two_pieces(crowd: Crowd) -> None:
 # --- the peers' configurations
 
 
+@needs_proc
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize(("kind", "check"), [(Kind.HAPROXY, "-c"), (Kind.NGINX, "-t")])
 def test_a_peer_accepts_its_configuration(kind: Kind, check: str, tls: bool) -> None:

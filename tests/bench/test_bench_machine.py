@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from needs import needs_proc
 
 from bench import fleet, machine
 from bench.machine import Cores, Memory
@@ -49,6 +50,7 @@ def test_a_process_that_is_gone_has_used_nothing() -> None:
     assert machine.cpu_ns(child.pid) == 0
 
 
+@needs_proc
 def test_a_family_is_a_process_with_all_it_started() -> None:
     program = "import subprocess, sys; p = subprocess.Popen(['cat'], stdin=0); print(p.pid, flush=True); p.wait()"
     with subprocess.Popen(
@@ -62,6 +64,7 @@ def test_a_family_is_a_process_with_all_it_started() -> None:
         parent.stdin.close()
 
 
+@needs_proc
 def test_memory_is_summed_over_processes() -> None:
     once, twice = machine.memory([os.getpid()]), machine.memory([os.getpid()] * 2)
     assert 0 < once.pss <= once.rss
@@ -72,6 +75,7 @@ def test_memory_per_session() -> None:
     assert (Memory(110.0, 220.0) - Memory(10.0, 20.0)) / 10 == Memory(10.0, 20.0)
 
 
+@needs_proc
 def test_local_ports_have_both_ends() -> None:
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split())
     ports = machine.local_ports()

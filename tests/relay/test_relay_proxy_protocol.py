@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 import pytest
@@ -44,7 +45,9 @@ async def test_addresses(version: ProxyHeader, client: Peer, proxy: Peer, source
 async def test_one_family(version: ProxyHeader) -> None:
     """Whatever the two ends are, they are named: a connection of unknown origin is refused by real servers."""
     found = await read(header(version, ("192.0.2.7", 40000), ("2001:db8::1", 5222)))
-    assert (found.source, found.destination) == (("::ffff:c000:207", 40000), ("2001:db8::1", 5222))
+    assert found.source is not None
+    assert ipaddress.ip_address(found.source[0]) == ipaddress.ip_address("::ffff:192.0.2.7")  # written in either way
+    assert (found.source[1], found.destination) == (40000, ("2001:db8::1", 5222))
 
 
 async def test_a_connection_in_nobodys_name() -> None:

@@ -1,0 +1,12 @@
+"""What a machine may lack, for tests that can't do without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+has_proc: Final = Path("/proc/self").exists()
+
+needs_proc = pytest.mark.skipif(not has_proc, reason="the bench reads /proc, which is not mounted here")
