@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO, TypeVar
 
 import trio
 
-from cxfr_proxy import __version__, cli_tables, events, kinds
+from cxfr_proxy import __version__, cli_tables, events, kinds, log_hooks
 from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
 from cxfr_proxy.config import SETTINGS, Config, find_control
 from cxfr_proxy.errors import ConfigError
@@ -271,7 +271,8 @@ def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
     config.check_serving()
     from cxfr_proxy.process.server import run
 
-    events.configure(config.log_format, config.log_level, sys.stderr)
+    events.open_log(config.log_format, config.log_level, sys.stderr)
+    log_hooks.install()
     return run(config, reread)
 
 

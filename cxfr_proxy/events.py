@@ -7,31 +7,41 @@ Rules:
   and every character that could end the line, end the quote or move a terminal's cursor is escaped; JSON
   escapes all but ASCII.
 - A field's *name* and the event's are this program's own words, never data.
-- A value longer than :data:`MAX_VALUE_CHARS` is cut, so that nobody can fill a disk one stanza at a time.
+- A value longer than :data:`MAX_VALUE_CHARS` is cut, and so is a line that a pipe would not take whole
+  (:data:`~cxfr_proxy.log_writer.WHOLE_BYTES`): of a traceback its end is kept.
+- Nobody waits for the log to be written (:mod:`.log_writer`), and what one stranger can cause without end is summed up
+  (:mod:`.log_sums`).
 - Secrets are not logged, so nothing here looks for them.
 - What other libraries log becomes the event ``log`` with the field ``message``; a traceback becomes a field.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import logging
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TextIO
 
-Value = str | int | float | bool | None
+from cxfr_proxy.log_sums import Sums, Value
+from cxfr_proxy.log_writer import WHOLE_BYTES, LineWriter
+
+__all__ = ["LogFormat", "LogLevel", "Value", "configure", "emit", "open_log", "quoted"]
 
 MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones and reasons stay far below this."""
-MAX_TRACEBACK_CHARS: Final = 20_000
-"""Tracebacks are this program's own words, and their end is what counts: about 200 frames."""
+_LAST_SECONDS: Final = 1.0
+"""At the process's end, for what is not written yet."""
 
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 """Printable ASCII without space, quote, equals sign and backslash: nearly every value."""
 _RECORD_ATTRIBUTE: Final = "cxfr_proxy_fields"
+
+_log = logging.getLogger(__name__)
 
 
 class LogFormat(StrEnum):
@@ -61,12 +71,22 @@ def emit(
 ) -> None:
     """Log one event. A field that is ``None`` is left out of text and ``null`` in JSON; ``exc_info`` adds a
     traceback."""
-    if logger.isEnabledFor(level):
-        # By hand: Logger.log() would look for the line that has called it, which is never written.
-        exception = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
-        record = logging.LogRecord(logger.name, level, "", 0, event, None, exception)
-        setattr(record, _RECORD_ATTRIBUTE, fields)
-        logger.handle(record)
+    if logger.isEnabledFor(level) and (_sums is None or _sums.admit(event, fields, (logger, level))):
+        _write(logger, event, level, exc_info, fields)
+
+
+_sums: Sums | None = None
+"""Of the process whose log :func:`open_log` has opened."""
+
+
+def _write(
+    logger: logging.Logger, event: str, level: int, exc_info: BaseException | None, fields: Mapping[str, Value]
+) -> None:
+    # By hand: Logger.log() would look for the line that has called it, which is never written.
+    exception = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
+    record = logging.LogRecord(logger.name, level, "", 0, event, None, exception)
+    setattr(record, _RECORD_ATTRIBUTE, fields)
+    logger.handle(record)
 
 
 def quoted(value: str) -> str:
@@ -113,15 +133,30 @@ def _second(timestamp: int) -> str:
 
 
 class _EventFormatter(logging.Formatter):
-    def event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
+    def format(self, record: logging.LogRecord) -> str:
+        event, fields = self._event_of(record)
+        line = self.line(record, event, fields)
+        while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
+            name = max(fields, key=lambda name: len(str(fields[name])))
+            value = str(fields[name])
+            # As if all characters took as many bytes: what is too little is made up for the next time.
+            keep = min(len(value) * WHOLE_BYTES // size, len(value) - 8)
+            fields[name] = "…" + value[-keep:] if name == "exception" else value[:keep] + "…"
+            line = self.line(record, event, fields)
+        return line
+
+    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, Value]) -> str:
+        raise NotImplementedError
+
+    def _event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
         """The event's name and fields; a record that :func:`emit` didn't make is the event ``log``."""
         given: dict[str, Value] | None = getattr(record, _RECORD_ATTRIBUTE, None)
         if given is None:
-            event, fields = "log", {"source": record.name, "message": _cut(record.getMessage())}
+            event, fields = "log", _foreign(record)
         else:
             event, fields = str(record.msg), {name: _cut(value) for name, value in given.items()}
         if record.exc_info and record.exc_info[0] is not None:
-            fields["exception"] = self.formatException(record.exc_info)[-MAX_TRACEBACK_CHARS:]
+            fields["exception"] = self.formatException(record.exc_info)[-WHOLE_BYTES:]
         return event, fields
 
     @staticmethod
@@ -131,11 +166,19 @@ class _EventFormatter(logging.Formatter):
         return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
+def _foreign(record: logging.LogRecord) -> dict[str, Value]:
+    """What another library logs, even where it does so wrongly."""
+    try:
+        message = record.getMessage()
+    except Exception as exc:  # its arguments don't fit its text, or can't be written
+        message = f"{record.msg!r} ({type(exc).__name__})"
+    return {"source": record.name, "message": _cut(message)}
+
+
 class TextFormatter(_EventFormatter):
     """``TIME LEVEL event key=value …``"""
 
-    def format(self, record: logging.LogRecord) -> str:
-        event, fields = self.event_of(record)
+    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, Value]) -> str:
         pairs = [f"{name}={_text_value(value)}" for name, value in fields.items() if value is not None]
         return " ".join([self.time_of(record), record.levelname, event, *pairs])
 
@@ -143,8 +186,7 @@ class TextFormatter(_EventFormatter):
 class JsonFormatter(_EventFormatter):
     """One object a line: ``time``, ``level``, ``logger``, ``event``, ``fields``."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        event, fields = self.event_of(record)
+    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, Value]) -> str:
         return json.dumps(
             {
                 "time": self.time_of(record),
@@ -156,8 +198,38 @@ class JsonFormatter(_EventFormatter):
         )
 
 
-class _EventHandler(logging.StreamHandler[TextIO]):
-    """A type of its own, so that :func:`configure` finds what it installed before."""
+class _StreamHandler(logging.StreamHandler[TextIO]):
+    """Writes at once, and waits for it."""
+
+
+class _WriterHandler(logging.Handler):
+    """Leaves it to a :class:`LineWriter`. What strangers repeat is summed up, other libraries' lines too."""
+
+    def __init__(self, descriptor: int, sums: Sums) -> None:
+        super().__init__()
+        self._sums = sums
+        self.writer = LineWriter(descriptor, self._tell_lost, self._tell_sums)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        foreign = getattr(record, _RECORD_ATTRIBUTE, None) is None
+        if not foreign or self._sums.admit("log", {"source": record.name}, (_log, record.levelno)):
+            self.writer.write(self.format(record))
+
+    def _tell_lost(self, lines: int) -> str:
+        record = logging.LogRecord(_log.name, logging.WARNING, "", 0, "log-lost", None, None)
+        setattr(record, _RECORD_ATTRIBUTE, {"lines": lines})
+        return self.format(record)
+
+    def _tell_sums(self, *, at_once: bool = False) -> float | None:
+        for event, what, fields in self._sums.due(at_once=at_once):
+            logger, level = what
+            _write(logger, event, level, None, fields)
+        return self._sums.next_due()
+
+    def finish(self) -> None:
+        """At the process's end."""
+        self._tell_sums(at_once=True)
+        self.writer.flush(_LAST_SECONDS)
 
 
 def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> None:
@@ -166,10 +238,26 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> None:
     ``level`` is for this package alone. Of other libraries only warnings are written: their debug lines may
     hold what they carried, passwords included.
     """
-    handler = _EventHandler(stream)
+    _install(_StreamHandler(stream), log_format, level)
+
+
+def open_log(log_format: LogFormat, level: LogLevel, stream: TextIO | None) -> None:
+    """As :func:`configure`, for a process that serves: ``stream``'s descriptor is written to by a thread, and what
+    strangers repeat is summed up. ``None``: it was closed before the process began, so there is no log."""
+    global _sums  # one log, one process
+    if stream is None:
+        _install(logging.NullHandler(), log_format, level)
+        return
+    _sums = Sums()
+    handler = _WriterHandler(stream.fileno(), _sums)
+    atexit.register(handler.finish)
+    _install(handler, log_format, level)
+
+
+def _install(handler: logging.Handler, log_format: LogFormat, level: LogLevel) -> None:
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter())
     root = logging.getLogger()
-    for old in [each for each in root.handlers if isinstance(each, _EventHandler)]:
+    for old in [each for each in root.handlers if isinstance(each, (_StreamHandler, _WriterHandler))]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)

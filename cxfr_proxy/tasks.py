@@ -24,6 +24,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
+from os.path import basename
 from types import TracebackType
 from typing import Final
 
@@ -79,7 +80,16 @@ def report_fault(task: Task, exc: BaseException, **fields: Value) -> None:
     """Log it. A group of one is told as that one."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
-    emit(_log, "fault", level=logging.ERROR, exc_info=exc, task=str(task), **fields)
+    emit(_log, "fault", level=logging.ERROR, exc_info=exc, task=str(task), at=_place(exc.__traceback__), **fields)
+
+
+def _place(traceback: TracebackType | None) -> str | None:
+    """Where it was raised, as ``file.py:12``; by that, one defect is told from another where many are summed up."""
+    if traceback is None:
+        return None
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return f"{basename(traceback.tb_frame.f_code.co_filename)}:{traceback.tb_lineno}"
 
 
 class isolated:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from cxfr_proxy import __version__, cli_tables, events
+from cxfr_proxy import __version__, cli_tables, events, log_hooks
 from cxfr_proxy.admin.commands import COMMANDS
 from cxfr_proxy.cli import main
 from cxfr_proxy.config import SETTINGS, Config
@@ -101,7 +101,8 @@ def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path
         return 7
 
     fake_module(monkeypatch, "cxfr_proxy.process.server", run=run)
-    monkeypatch.setattr(events, "configure", lambda *given: logs.append(given))
+    monkeypatch.setattr(events, "open_log", lambda *given: logs.append(given))
+    monkeypatch.setattr(log_hooks, "install", lambda: None)
     settings = tmp_path / "proxy.toml"
     settings.write_text('starttls = "off"\nmax-depth = 32\nlog-format = "json"')
     assert main(["--config", str(settings), "--backends", "nodes.txt", "--listen", ":1", "--listen", ":2"]) == 7

@@ -24,7 +24,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy import events
+from cxfr_proxy import events, log_hooks
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
@@ -493,6 +493,8 @@ def main() -> None:
     """``worker CHANNEL_DESCRIPTOR LISTENING_DESCRIPTOR ...``"""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    events.open_log(events.LogFormat.TEXT, events.LogLevel.INFO, sys.stderr)  # until it is told how
+    log_hooks.install()
     channel, *listening = map(int, sys.argv[1:])
     sys.exit(trio.run(_main, channel, listening))
 
@@ -514,7 +516,7 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 def _configure(config: Config) -> None:
-    events.configure(config.log_format, config.log_level, sys.stderr)
+    events.open_log(config.log_format, config.log_level, sys.stderr)
 
 
 if __name__ == "__main__":

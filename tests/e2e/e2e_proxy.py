@@ -249,6 +249,8 @@ class Command:
     nodes: Path
     log: list[Row] = field(default_factory=list)
     address: Address = Address("", 0)  # noqa: RUF009 - a named tuple
+    reading: trio.Event = field(default_factory=trio.Event)
+    """Another one, not set: nobody reads the log until it is."""
 
     def events(self, name: str) -> list[Row]:
         """The fields of the log's events of that name."""
@@ -287,6 +289,7 @@ class Command:
         async for data in self.process.stderr:
             *lines, pending = (pending + data).split(b"\n")
             self.log += map(_decoded, lines)
+            await self.reading.wait()
         if pending:
             self.log.append(_decoded(pending))
 
@@ -323,6 +326,7 @@ async def command(
         stderr=subprocess.PIPE,
     )
     it = Command(process, control, Path(nodes))
+    it.reading.set()
     try:
         nursery.start_soon(it._read_log)
         listening = await it.event("listening")

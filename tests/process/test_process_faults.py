@@ -209,8 +209,6 @@ async def a_command(world: World) -> None:
 
 
 async def a_scrape(world: World) -> None:
-    async with world.proxy(http=True):
-        pass
     world.fail(web.HttpServer, "_converse")
     http = web.HttpServer(NoFigures())
     for expected in (b"", b"HTTP/1.1 200 "):

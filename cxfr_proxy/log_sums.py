@@ -1,0 +1,131 @@
+"""Events that one stranger could cause without end, summed up.
+
+Somebody whose connections are all refused, or whose logins all fail, writes a line each time: so fast that nobody finds
+anything else in the log, or until the disk is full. For the events of :data:`RULES`, of those that have the same
+``by`` (the client's address, say) the first few are written in each :data:`SECONDS`; the others are counted, and their
+number is told at its end by a line of the same event, with ``repeated``.
+
+An IPv6 client is told by its /64, of which everybody has as many addresses as they like (RFC 7707). Beyond
+:data:`MAX_OPEN` sums at once the others are one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
+from typing import Final, NamedTuple
+
+Value = str | int | float | bool | None
+Origin = tuple[logging.Logger, int]
+"""Whose event it is, and its level."""
+
+SECONDS: Final = 60.0
+MAX_OPEN: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``by``: the fields that tell one from another; ``most``: lines of one that are written in each interval.
+    ``unless``: what has a value in that field is always written."""
+
+    by: tuple[str, ...] = ()
+    most: int = 5
+    unless: str | None = None
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "accept-failed": Rule(most=1),
+    "bytes-dropped": Rule(("side",), most=20),
+    "client-refused": Rule(("client", "condition")),
+    "fault": Rule(("task", "at")),
+    "forged-transfer": Rule(("node",)),
+    "full": Rule(),
+    "log": Rule(("source",), most=20),
+    # More than a filter that bans addresses waits for.
+    "login-failed": Rule(("client",), most=30),
+    "room-again": Rule(),
+    # Of somebody who has not logged in.
+    "session-end": Rule(("client",), most=30, unless="jid"),
+    "tls-failed": Rule(("client",)),
+    "unraisable": Rule(("source",)),
+}
+
+
+class Repeated(NamedTuple):
+    """What an interval came to."""
+
+    event: str
+    what: Origin
+    fields: dict[str, Value]
+
+
+@dataclass(slots=True)
+class _Open:
+    what: Origin
+    fields: dict[str, Value]
+    since: float
+    written: int = 0
+    repeated: int = field(default=0)
+
+
+class Sums:
+    """All that are open. Any thread may call the methods; ``clock`` is in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._open: dict[tuple[str, tuple[Value, ...] | None], _Open] = {}
+
+    def admit(self, event: str, fields: Mapping[str, Value], what: Origin) -> bool:
+        """Whether this one is to be written; if not, it is counted. ``what`` comes back with the sum."""
+        rule = RULES.get(event)
+        if rule is None or (rule.unless is not None and fields.get(rule.unless) is not None):
+            return True
+        values = {name: _place(name, fields.get(name)) for name in rule.by}
+        with self._lock:
+            key: tuple[str, tuple[Value, ...] | None] = event, tuple(values.values())
+            known = self._open.get(key)
+            if known is None and len(self._open) >= MAX_OPEN:
+                key, values = (event, None), {rule.by[0]: "others"} if rule.by else {}
+                known = self._open.get(key)
+            if known is None:
+                known = self._open[key] = _Open(what, values, self._clock())
+            if known.written < rule.most:
+                known.written += 1
+                return True
+            known.repeated += 1
+            return False
+
+    def due(self, *, at_once: bool = False) -> list[Repeated]:
+        """Those whose interval is over; ``at_once``: all that there are."""
+        found = []
+        with self._lock:
+            now = self._clock()
+            for key, each in list(self._open.items()):
+                seconds = now - each.since
+                if seconds < SECONDS and not at_once:
+                    continue
+                del self._open[key]
+                if each.repeated:
+                    told: dict[str, Value] = {"repeated": each.repeated, "seconds": round(seconds)}
+                    found.append(Repeated(key[0], each.what, each.fields | told))
+        return found
+
+    def next_due(self) -> float | None:
+        """In how many seconds there may be some; ``None``: none is open."""
+        with self._lock:
+            since = min((each.since for each in self._open.values()), default=None)
+            return max(0.0, since + SECONDS - self._clock()) if since is not None else None
+
+
+def _place(name: str, value: Value) -> Value:
+    if name == "client" and isinstance(value, str) and ":" in value:
+        try:
+            return str(IPv6Network((value.partition("%")[0], 64), strict=False))
+        except ValueError:
+            return value
+    return value
