@@ -36,21 +36,24 @@ class Automatic:
     async def run(self) -> None:
         """Begin a rebalance whenever there is a reason to, until cancelled."""
         seen, since = self._cluster.standing(), trio.current_time()
-        placed = self._weights()
+        placed = weights = self._weights()
+        version, reason = self._cluster.version, None
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            standing, now = self._cluster.standing(), trio.current_time()
-            weights = self._weights()
-            # Whose node went is elsewhere by now, and belongs there again when it is back.
-            placed = {name: weight for name, weight in placed.items() if name in weights}
-            if standing != seen:
-                seen, since = standing, now
-            reason = _gain(placed, weights)
+            now = trio.current_time()
+            if self._cluster.version != version:
+                version, standing, weights = self._cluster.version, self._cluster.standing(), self._weights()
+                # Whose node went is elsewhere by now, and belongs there again when it is back.
+                placed = {name: weight for name, weight in placed.items() if name in weights}
+                if standing != seen:
+                    seen, since = standing, now
+                reason = _gain(placed, weights)
             current = self._rebalances.current
             by_operator = current is not None and current.reason is None
             if reason is not None and now - since >= QUIET_SECONDS and not by_operator:
                 placed, since = weights, now
                 self._rebalances.begin(reason=reason)
+                reason = None
 
     def _weights(self) -> _Weights:
         return {node.name: (node.spec.priority, node.weight, node.spec.domain) for node in self._cluster if node.usable}

@@ -55,6 +55,8 @@ _log = logging.getLogger(__name__)
 
 COUNTED_AT_A_TIME: Final = 1000
 """Sessions looked at between two checkpoints: some tenths of a millisecond."""
+ROWS_AT_A_TIME: Final = 500
+"""Of nodes, between two checkpoints: some milliseconds."""
 PLANNED_AT_A_TIME: Final = 100
 """Moves planned between two checkpoints: some milliseconds, in which no session is served."""
 
@@ -303,7 +305,12 @@ class ProxyOperations:
 
     async def nodes(self) -> list[NodeRow]:
         await self._sessions.refresh()
-        return [node_row(node, self._sessions.of_node(node.name)) for node in self._cluster]
+        rows = []
+        for number, node in enumerate(self._cluster, start=1):
+            rows.append(node_row(node, self._sessions.of_node(node.name)))
+            if number % ROWS_AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
+        return rows
 
     async def sessions(self) -> list[SessionRow]:
         return await self._sessions.session_rows()

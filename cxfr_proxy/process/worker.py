@@ -220,7 +220,7 @@ class _Parts:
             connections=registry.connections,
             last_id=registry.last_id,
             nodes=self._counts_of_nodes(),
-            awaited=registry.awaited(trio.current_time()),
+            awaited=dict(registry.awaited(trio.current_time())),
             waiting={
                 name: drain.waiting_reason
                 for name, drain in self.mover.drains.items()

@@ -24,7 +24,7 @@ import trio
 
 from cxfr_proxy.cluster.health import HOLD_SECONDS, Finding, Vitals
 from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
-from cxfr_proxy.cluster.nodes import Check, Health, NodeSpec, Outlook
+from cxfr_proxy.cluster.nodes import MOST_SECONDS, Check, Health, NodeSpec, Outlook
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.probe import Look
 from cxfr_proxy.spellings import domain_key
@@ -32,6 +32,14 @@ from cxfr_proxy.tasks import Task, isolated, start
 
 JITTER: Final = 0.1
 """The share by which a pause may be longer or shorter."""
+
+AT_ONCE: Final = 50
+"""Nodes that are new, and looked at in the moment they are; of more,"""
+TURNS_A_SECOND: Final = 200.0
+"""so many. A check takes a millisecond of a core's time or two, half of it the kernel's."""
+MAX_FEATURES_BYTES: Final = 32 * 1024
+"""Of one node and domain, kept: servers' are of one to three kilobytes. Clients of a node with more get their node
+before they are shown features."""
 
 _WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
 """For tables, where the usual reasons are too long."""
@@ -79,6 +87,8 @@ class _Watch:
         self.first = True
         self.wake = trio.Event()
         self.watched = False
+        self.in_line = True
+        """It waits for its turn to be looked at for the first time, or as it is now."""
 
 
 class Checks:
@@ -104,6 +114,14 @@ class Checks:
         self._rng = rng if rng is not None else random.Random()
         self._watches = {node.name: _Watch(node) for node in cluster}
         self._more = trio.Event()
+        self._last_turn = -math.inf
+        cluster.watch(self._on_change)
+
+    def _on_change(self, name: str) -> None:
+        """A task whose node was forgotten ends."""
+        watch = self._watches.get(name)
+        if watch is not None and not self._is_in_list(watch.node):
+            watch.wake.set()
 
     # --- what others say
 
@@ -133,6 +151,7 @@ class Checks:
         if not self._domains:
             self._domains = (domain,)
             for watch in self._watches.values():
+                watch.in_line = True
                 watch.wake.set()
 
     def follow(self, node: Node) -> None:
@@ -148,6 +167,7 @@ class Checks:
         watch = self._watch_of(node)
         if node.check is None:
             watch.vitals, watch.greeted = Vitals(node), set()
+        watch.in_line = True
         watch.wake.set()
 
     # --- watching
@@ -188,6 +208,7 @@ class Checks:
 
     async def _watch(self, watch: _Watch) -> None:
         while self._is_listed(watch):
+            await self._take_turn(watch)
             began = trio.current_time()
             watch.wake = trio.Event()
             await self._check(watch)
@@ -195,10 +216,18 @@ class Checks:
         if self._watches.get(watch.node.name) is watch:
             del self._watches[watch.node.name]
 
+    async def _take_turn(self, watch: _Watch) -> None:
+        """Where it is new, or its line is: a list of thousands is not looked at in one moment."""
+        if watch.in_line and watch.node.spec.check is not Check.NONE:
+            now = trio.current_time()
+            self._last_turn = max(self._last_turn, now - AT_ONCE / TURNS_A_SECOND) + 1 / TURNS_A_SECOND
+            await trio.sleep_until(min(self._last_turn, now + MOST_SECONDS))
+        watch.in_line = False
+
     def _pause(self, watch: _Watch) -> float:
         spec = watch.node.spec
-        if spec.check is Check.NONE:
-            return HOLD_SECONDS / 4
+        if spec.check is Check.NONE:  # only time has to be told, and only where it is down
+            return HOLD_SECONDS / 4 if watch.node.health is Health.DOWN else math.inf
         doubtful = watch.vitals.in_doubt
         pause = spec.fast_inter if doubtful and spec.fast_inter is not None else spec.inter
         pause *= self._rng.uniform(1 - JITTER, 1 + JITTER)
@@ -257,10 +286,20 @@ class Checks:
             watch.turn += 1
             watch.greeted.add(domain)
             key = domain_key(domain)
-            if seen.features is not None and node.features.get(key) != seen.features:
-                node.features = {**node.features, key: seen.features}
-                self._noted(node)
+            self._keep_features(node, key, seen.features)
         return seen
+
+    def _keep_features(self, node: Node, domain: str, features: bytes | None) -> None:
+        """Those of the domains it is asked for, one each. Features that are too long are none."""
+        if features is None:
+            return
+        asked = {domain_key(each) for each in node.spec.domain or self._domains}
+        kept = {each: known for each, known in node.features.items() if each in asked and each != domain}
+        if len(features) <= MAX_FEATURES_BYTES:
+            kept[domain] = features
+        if kept != node.features:
+            node.features = kept
+            self._noted(node)
 
     # --- what follows
 

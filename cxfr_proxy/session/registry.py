@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from cxfr_proxy.cluster.plan import Placed
 from cxfr_proxy.latest import Latest
+from cxfr_proxy.session.awaited import Awaited
 from cxfr_proxy.session.commands import (
     Answered,
     Asked,
@@ -125,7 +126,7 @@ class Registry:
         self._redirect_window = redirect_window
         self._redirected: Latest[str, float] = Latest(REMEMBERED)
         self._resumable: Latest[str, Resumption] = Latest(REMEMBERED)
-        self._awaited: Latest[str, tuple[str, float]] = Latest(REMEMBERED)  # by resumable id
+        self._awaited = Awaited(REMEMBERED)
         self.expected = Expected()
         self.guard = LoopGuard(redirect_window)
         self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
@@ -286,7 +287,7 @@ class Registry:
     def remember_resumable(self, stream_management_id: str, resumption: Resumption) -> None:
         """A client has a session that it can resume by that id. If it was cut, it has come for it."""
         self._resumable[stream_management_id] = resumption
-        self._awaited.pop(stream_management_id, None)
+        self._awaited.has_come(stream_management_id)
 
     def resumption(self, stream_management_id: str) -> Resumption | None:
         """What is known of the session that a client can resume by that id (XEP-0198), if it was seen here."""
@@ -332,9 +333,7 @@ class Registry:
 
     def awaited(self, now: float) -> Counter[str]:
         """How many were cut from each node that are to resume elsewhere, and may still come."""
-        while self._awaited and next(iter(self._awaited.values()))[1] <= now:
-            self._awaited.popitem(last=False)
-        return Counter(source for source, _ in self._awaited.values())
+        return self._awaited.by_node(now)
 
     def redirected_lately(self, user: str | None, now: float) -> bool:
         at = self._redirected.get(user_key(user)) if user is not None else None
@@ -431,7 +430,7 @@ class Registry:
 
     def _await_resumption(self, session: Session, until: float) -> None:
         if session.resumable_id is not None and session.can_be_resumed:
-            self._awaited[session.resumable_id] = session.node, until
+            self._awaited.cut(session.resumable_id, session.node, until)
 
     def _keep_counts(self, stream_management_id: str | None) -> None:
         known = self._resumable.get(stream_management_id) if stream_management_id is not None else None

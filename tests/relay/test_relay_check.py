@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from cxfr_proxy.cluster.health import FAILED_LOGINS, HOLD_SECONDS, Finding
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, parse_nodes
-from cxfr_proxy.relay.check import JITTER, Checks
+from cxfr_proxy.relay.check import AT_ONCE, JITTER, MAX_FEATURES_BYTES, TURNS_A_SECOND, Checks
 from cxfr_proxy.relay.probe import Look
 
 
@@ -28,6 +28,7 @@ class FakeLooks:
         self.times: dict[str, list[float]] = {}
         self.running: set[str] = set()
         self.streams: list[bool] = []
+        self.more_features = ""
 
     async def look(self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> Look:
         assert spec.name not in self.running, "checks of one node overlap"
@@ -40,7 +41,7 @@ class FakeLooks:
         self.running.discard(spec.name)
         if finding is not Finding.OK:
             return Look(finding, f"{finding} by {spec.name}")
-        features = f"<features>{domain}</features>".encode() if domain is not None and stream else None
+        features = f"<features>{domain}</features>{self.more_features}".encode() if domain and stream else None
         return Look(Finding.OK, features=features)
 
 
@@ -100,6 +101,77 @@ async def test_the_pace(begin: Begin, autojump_clock: MockClock) -> None:
     pauses = [later - earlier for earlier, later in pairwise(world.looks.times["a"])]
     assert [pause < 1.0 for pause in pauses[:3]] == [True, False, False]
     assert all(0.5 * (1 - JITTER) <= pause <= 0.5 * (1 + JITTER) for pause in pauses[:1])
+
+
+async def test_a_long_list_is_not_looked_at_in_one_moment(begin: Begin, autojump_clock: MockClock) -> None:
+    """Neither at the start, nor when it is read anew; a few new nodes are looked at at once."""
+    started = trio.current_time()
+    world = begin("".join(f"n{number} 10.0.0.1 inter=1h\n" for number in range(AT_ONCE + 400)))
+
+    def times() -> list[float]:
+        return sorted(times[0] for times in world.looks.times.values())
+
+    await trio.sleep(10)
+    assert len(times()) == AT_ONCE + 400
+    assert times()[AT_ONCE - 1] == pytest.approx(started)
+    assert times()[-1] - started == pytest.approx(400 / TURNS_A_SECOND)
+    world.looks.times.clear()
+    for node in world.cluster:
+        world.checks.reread(node)
+    began = trio.current_time()
+    await trio.sleep(10)
+    assert len(times()) == AT_ONCE + 400
+    assert times()[-1] - began == pytest.approx(400 / TURNS_A_SECOND)
+
+
+async def test_one_that_is_not_checked_costs_nothing_while_it_is_well(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 check=none slowstart=10s")
+    await trio.sleep(1)
+    checks = 0
+    usual = world.checks._check
+
+    async def counted(watch: object) -> None:
+        nonlocal checks
+        checks += 1
+        await usual(watch)  # type: ignore[arg-type]
+
+    world.checks._check = counted  # type: ignore[method-assign]
+    await trio.sleep(1000)
+    assert checks == 0
+    world.checks.connect_failed(world.node("a"), "connection refused")
+    assert world.node("a").health is Health.DOWN
+    await trio.sleep(1000)
+    assert world.node("a").health is Health.UP
+    assert world.node("a").ramp == 1.0
+    assert checks < 10
+
+
+async def test_the_task_of_a_node_that_is_forgotten_ends(begin: Begin, autojump_clock: MockClock) -> None:
+    world = begin("a 10.0.0.1 check=none\nb 10.0.0.2 check=none")
+    await trio.sleep(1)
+    world.cluster.apply([world.node("b").spec])
+    world.cluster.forget("a")
+    await trio.sleep(1)
+    assert list(world.checks._watches) == ["b"]
+
+
+async def test_features_are_kept_within_bounds(begin: Begin, autojump_clock: MockClock) -> None:
+    """As many as the node is asked for, and of a sane length: a node may send any, and others every time."""
+    world = begin("a 10.0.0.1 domain=x.example,y.example")
+    for number in range(100):
+        world.looks.more_features = f"<n>{number}</n>"
+        await trio.sleep(2)
+    assert sorted(world.node("a").features) == ["x.example", "y.example"]
+    world.looks.more_features = "x" * MAX_FEATURES_BYTES
+    await trio.sleep(10)
+    assert world.node("a").features == {}
+    assert world.node("a").health is Health.UP
+    world.looks.more_features = ""
+    await trio.sleep(10)
+    world.cluster.apply(parse_nodes("a 10.0.0.1 domain=y.example", "nodes.txt"))
+    world.checks.reread(world.node("a"))
+    await trio.sleep(10)
+    assert sorted(world.node("a").features) == ["y.example"]
 
 
 async def test_a_silent_node_holds_up_no_other_and_is_not_asked_twice_at_once(
