@@ -115,7 +115,10 @@ class DomainRedirect:
         return f"{self.domain}={self.target}"
 
 
-_LISTEN = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+_LISTEN = re.compile(
+    r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?))"
+    r":(?P<port>[0-9]{1,5})"
+)
 
 
 def read_listen_address(text: str) -> ListenAddress:
@@ -125,7 +128,8 @@ def read_listen_address(text: str) -> ListenAddress:
         raise ValueError(text)
     host = match["v6"] or match["host"] or None
     if match["v6"]:
-        host = str(IPv6Address(match["v6"]))
+        address = IPv6Address(match["v6"])
+        host = str(address.ipv4_mapped or address)
     elif host and not re.search("[A-Za-z]", host):
         host = str(IPv4Address(host))
     return ListenAddress(host, int(match["port"]))

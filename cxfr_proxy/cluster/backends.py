@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, parse_address, parse_common
 from cxfr_proxy.errors import ConfigError
@@ -82,16 +82,17 @@ def parse_url(text: str) -> SrvBackends | EtcdBackends:
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
         raise ConfigError(f"expected a file's path, or a URL with {known}; found one with {scheme!r:.40}")
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ConfigError(f"expected a URL with {scheme}:// whose brackets match") from None
-    if parts.fragment or not text.isprintable() or " " in text:
+    if "#" in text or not text.isprintable() or " " in text:
         raise ConfigError(f"expected a URL with {scheme}:// without spaces and '#'")
-    options = tuple(_options(parts.query))
+    # Not by urllib: of several hosts in one URL, which etcd's own tools take as well, it refuses those in brackets.
+    rest, _, query = text.removeprefix(f"{scheme}://").partition("?")
+    authority, slash, path = rest.partition("/")
+    if authority.count("[") != authority.count("]"):
+        raise ConfigError(f"expected a URL with {scheme}:// whose brackets match")
+    options = tuple(_options(query))
     if scheme == "dns+srv":
-        return _srv(parts.netloc, parts.path, options)
-    return _etcd(parts.netloc, parts.path, options, tls=scheme == "etcds")
+        return _srv(authority, slash + path, options)
+    return _etcd(authority, slash + path, options, tls=scheme == "etcds")
 
 
 def _options(query: str) -> Iterator[str]:
@@ -118,7 +119,7 @@ def _srv(authority: str, path: str, options: tuple[str, ...]) -> SrvBackends:
 
 def _server(text: str) -> Address:
     """An IP address: who would look up a name, if not this server?"""
-    address = _address(text, DNS_PORT, "dns+srv://")
+    address = _address(text, DNS_PORT, "dns+srv://", zone=True)
     try:
         ipaddress.ip_address(address.host)
     except ValueError:
@@ -161,9 +162,9 @@ def _etcd_option(option: str, scheme: str) -> tuple[str, str]:
     return key, path
 
 
-def _address(text: str, port: int, scheme: str) -> Address:
+def _address(text: str, port: int, scheme: str, *, zone: bool = False) -> Address:
     written = re.search(r":[0-9]+$", text.rpartition("]")[2])
     try:
-        return parse_address(text if written else f"{text}:{port}", scheme)
+        return parse_address(text if written else f"{text}:{port}", scheme, zone=zone)
     except ConfigError as exc:
         raise ConfigError(f"behind {scheme}: {exc.message}") from None

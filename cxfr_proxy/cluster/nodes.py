@@ -99,7 +99,8 @@ class ProxyHeader(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the proxy dials: ``host`` is a name or an IP address without brackets."""
+    """Where the proxy dials: ``host`` is a name or an IP address without brackets. A dot at a name's end says that it
+    is complete (RFC 1034 section 3.1), and keeps the resolver from trying others."""
 
     host: str
     port: int
@@ -247,34 +248,40 @@ def _path(word: Word) -> str:
 
 
 def _ipv6(word: Word, *, zone: bool) -> str:
-    """``zone``: whether ``%eth0`` may follow; it means something on this machine only."""
+    """``zone``: whether ``%eth0`` may follow; it means something on this machine only. What stands for an IPv4 address
+    is that one."""
     try:
         address = ipaddress.IPv6Address(word.text)
     except ValueError:
         raise word.expected("an IPv6 address") from None
     if address.scope_id is not None and not zone:
         raise word.expected("an IPv6 address without a zone")
-    return str(address)
+    return str(address.ipv4_mapped or address)
 
 
 def _host(word: Word) -> str:
-    """A host name or an IPv4 address. A last label of digits is never a name (RFC 1123 section 2.1)."""
+    """A host name, with a dot at its end or without, or an IPv4 address. A last label of digits is never a name (RFC
+    1123 section 2.1)."""
     text = word.text
     if not text.isascii():
         raise word.expected("a host name in ASCII (an international one in its xn-- form)")
-    labels = text.split(".")
+    labels = text.removesuffix(".").split(".")
     if labels[-1].isdigit():
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError:
             raise word.expected("an IPv4 address or a host name") from None
-    if len(text) > 253 or not all(map(_LABEL.fullmatch, labels)):
+    if len(text.removesuffix(".")) > 253 or not all(map(_LABEL.fullmatch, labels)):
         raise word.expected("a host name or an IP address")
     return text
 
 
 def _host_or_ip(word: Word) -> str:
-    return _ipv6(word, zone=False) if ":" in word.text else _host(word)
+    """As a certificate has it: without brackets, and without a dot at the end."""
+    if ":" not in word.text:
+        return _host(word).removesuffix(".")
+    bracketed = word.text.startswith("[") and word.text.endswith("]")
+    return _ipv6(word.part(1, -1) if bracketed else word, zone=False)
 
 
 def _host_port(word: Word, *, zone: bool) -> tuple[str, int | None]:
@@ -302,6 +309,7 @@ def read_public_address(word: Word) -> PublicAddress:
     """What clients are told has to be what all of them take for a name: its last part begins with a letter (RFC 1123
     section 2.1). Raises :class:`ConfigError`."""
     host, port = _host_port(word, zone=False)
+    host = host.removesuffix(".")  # which is no part of a domain (RFC 7622 section 3.2)
     last = host.rpartition(".")[2]
     if ":" not in host and not last.isdigit() and not last[:1].isalpha():
         raise word.expected("a public name whose last part begins with a letter")
@@ -459,10 +467,10 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
     return spec
 
 
-def parse_address(text: str, place: str) -> Address:
-    """``host:port`` as others than an operator write it. Raises :class:`ConfigError`."""
+def parse_address(text: str, place: str, *, zone: bool = False) -> Address:
+    """``host:port`` as it stands elsewhere than in this file. Raises :class:`ConfigError`."""
     word = Word(text, place, 1, 1)
-    host, port = _host_port(word, zone=False)
+    host, port = _host_port(word, zone=zone)
     if port is None:
         raise word.expected("host:port")
     return Address(host, port)

@@ -29,7 +29,7 @@ class HostPattern:
         if not _NAME.fullmatch(host) or len(host) > 253:
             raise ValueError(text)
         if host.rpartition(".")[2].isdigit():
-            ipaddress.IPv4Address(host)
+            ipaddress.IPv4Address(text)  # which has no dot at its end
         return cls(host)
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ def _ipv6(text: str) -> str:
     address = ipaddress.IPv6Address(text)
     if address.scope_id is not None:
         raise ValueError(text)
-    return address.compressed
+    return str(address.ipv4_mapped or address)
 
 
 @dataclass(frozen=True, slots=True)

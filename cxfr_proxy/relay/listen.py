@@ -39,6 +39,8 @@ _GONE: Final = frozenset(
 )
 """What concerns the one connection alone, accept(2)."""
 _NO_ROOM_SECONDS: Final = 0.1
+_NOT_SPOKEN: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
+"""There is no IPv6 here, say, ip(7), ipv6(7)."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list
         for _ in range(processes):
             shared.append([])
             for family, place, dualstack in places:
-                shared[-1].append(_server(place[:2], family, dualstack_ipv6=dualstack, shared=True))
+                shared[-1].append(_server(place, family, dualstack_ipv6=dualstack, shared=True))
     except OSError as exc:
         for sock in [each for sockets in shared for each in sockets]:
             sock.close()
@@ -91,15 +93,34 @@ def _bind(address: ListenAddress, *, listening: bool = True) -> Iterator[socket.
     """One socket after the other, so that whoever takes them has all there are when one fails."""
     try:
         if address.host is not None:
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, _, _, _, sockaddr in dict.fromkeys(found):
-                yield _server(sockaddr, family, listening=listening)
+            yield from _bind_each(address.host, address.port, listening=listening)
         elif socket.has_dualstack_ipv6():
             yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True, listening=listening)
         else:
             yield _server(("", address.port), socket.AF_INET, listening=listening)
     except (OSError, UnicodeError) as exc:  # UnicodeError: no name can look like that
         raise ConfigError(f"cannot listen on {address}: {_why(exc)}") from exc
+
+
+def _bind_each(host: str, port: int, *, listening: bool) -> Iterator[socket.socket]:
+    """A name stands for several addresses, and may have some of a family that this machine does not speak, as
+    ``localhost`` has. Raises ``OSError``."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
+    missing: OSError | None = None
+    bound = 0
+    for family, place in places:
+        try:
+            sock = _server(place, family, listening=listening)
+        except OSError as exc:
+            if exc.errno not in _NOT_SPOKEN or all(other == family for other, _ in places):
+                raise
+            missing = exc
+            continue
+        bound += 1
+        yield sock
+    if missing is not None and not bound:
+        raise missing
 
 
 def _why(exc: OSError | UnicodeError) -> str:

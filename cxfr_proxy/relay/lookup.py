@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2
 import trio
@@ -83,6 +83,8 @@ class Lookup:
     ) -> None:
         assert assigned.answers is not None
         self._url = url
+        # Of a name that ends with a dot, TLS has the rest (RFC 6066 section 3).
+        self._tls_name = {"sni_hostname": (urlsplit(url).hostname or "").removesuffix(".")}
         self._timeout = timeout
         self._assigned = assigned
         self._answers: Answers = assigned.answers
@@ -170,7 +172,7 @@ class Lookup:
 
     async def _ask(self, client: httpx2.AsyncClient, key: str) -> None:
         url = self._url.replace("{jid}", quote(key, safe=""))
-        async with client.stream("GET", url) as response:
+        async with client.stream("GET", url, extensions=self._tls_name) as response:
             if response.status_code == httpx2.codes.NOT_FOUND:
                 node = None
             elif response.status_code == httpx2.codes.OK:

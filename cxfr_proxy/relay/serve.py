@@ -541,7 +541,8 @@ def _stopping() -> ClientError:
 
 
 def _peer(address: object) -> Peer | None:
-    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+    """An IPv4 client on a socket for both families is an IPv4 client, for limits and the log as well."""
+    return (str(address[0]).removeprefix("::ffff:"), int(address[1])) if isinstance(address, tuple) else None
 
 
 def _address(peer: Peer | None) -> str:

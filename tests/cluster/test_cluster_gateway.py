@@ -12,6 +12,7 @@ import trio
 from fake_etcd import backends
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
 from cxfr_proxy.cluster.sources import gateway
 from cxfr_proxy.cluster.sources.gateway import EtcdError, Gateway
 
@@ -143,3 +144,21 @@ async def test_a_lease_that_is_none() -> None:
     asked = speaking(httpx2.Response(200, json={"result": {"ID": "5"}}))
     assert not await asked.keep_alive(5)
     await asked.aclose()
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("etcd1.example.org.", "etcd1.example.org"), ("[2001:db8::1]", "2001:db8::1")]
+)
+async def test_what_the_host_is_called_in_tls(host: str, name: str) -> None:
+    asked: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(200, json={})
+
+    url = parse_url(f"etcds://{host}/cxfr")
+    assert isinstance(url, EtcdBackends)
+    gateway = Gateway(url, None, httpx2.MockTransport(answer))
+    await gateway.range("/cxfr/")
+    await gateway.aclose()
+    assert [(f"{each.url.host}", each.extensions["sni_hostname"]) for each in asked] == [(host.strip("[]"), name)]

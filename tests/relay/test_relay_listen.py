@@ -6,6 +6,8 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +55,59 @@ async def test_several() -> None:
     with bound(ListenAddress("127.0.0.1", 0), ListenAddress("::1", 0)) as (four, six):
         assert await reach(four, "127.0.0.1") == "127.0.0.1"
         assert await reach(six, "::1") == "::1"
+
+
+NOWHERE = ("2001:db8::1", 0, 0, 0)  # set aside for documentation: no machine's
+HERE = ("127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("places", "hosts"),
+    [
+        ([(socket.AF_INET6, NOWHERE), (socket.AF_INET, HERE)], ["127.0.0.1"]),
+        ([(socket.AF_INET, HERE), (socket.AF_INET6, NOWHERE)], ["127.0.0.1"]),
+        ([(socket.AF_INET, HERE), (socket.AF_INET, HERE), (socket.AF_INET6, NOWHERE)], ["127.0.0.1"]),
+        ([(socket.AF_INET6, ("::1", 0, 0, 0)), (socket.AF_INET, HERE)], ["::1", "127.0.0.1"]),
+        ([(socket.AF_INET6, NOWHERE)], None),
+        ([(socket.AF_INET, HERE), (socket.AF_INET, ("192.0.2.1", 0))], None),  # an address that is not this machine's
+    ],
+)
+async def test_a_name_with_addresses_of_a_family_that_is_not_spoken_here(
+    monkeypatch: pytest.MonkeyPatch, places: list[tuple[int, tuple[Any, ...]]], hosts: list[str] | None
+) -> None:
+    found = [(family, socket.SOCK_STREAM, 6, "", place) for family, place in places]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+    with no_leak():
+        if hosts is None:
+            with pytest.raises(ConfigError, match=r"cannot listen on host\.example:0: Cannot assign requested address"):
+                bind([ListenAddress("host.example", 0)])
+        else:
+            with bound(ListenAddress("host.example", 0)) as listeners:
+                assert [each.socket.getsockname()[0] for each in listeners] == hosts
+            shared = listen.bind_shared([ListenAddress("host.example", 0)], 2)
+            assert [[each.getsockname()[0] for each in sockets] for sockets in shared] == [hosts] * 2
+            for each in (sock for sockets in shared for sock in sockets):
+                each.close()
+
+
+def link_local_addresses() -> list[str]:
+    """This machine's, with their zones, and ready for use (``man 5 proc``: the fifth word has flags)."""
+    lines = Path("/proc/net/if_inet6").read_text().splitlines() if Path("/proc/net/if_inet6").exists() else []
+    found = (line.split() for line in lines)
+    return [f"{IPv6Address(int(raw, 16))}%{name}" for raw, _, _, scope, flags, name in found if scope == "20"]
+
+
+async def test_an_address_with_a_zone() -> None:
+    addresses = link_local_addresses()
+    if not addresses:
+        pytest.skip("no interface has a link-local address")
+    host, _, zone = addresses[0].partition("%")
+    with bound(ListenAddress(addresses[0], 0)) as (listener,):
+        assert listener.socket.getsockname()[3] == socket.if_nametoindex(zone)
+    [[one], [other]] = listen.bind_shared([ListenAddress(addresses[0], 0)], 2)
+    with one, other:
+        assert one.getsockname() == other.getsockname()
+        assert (one.getsockname()[0], one.getsockname()[3]) == (host, socket.if_nametoindex(zone))
 
 
 def test_shared_sockets_are_tried_alone_without_listening(monkeypatch: pytest.MonkeyPatch) -> None:

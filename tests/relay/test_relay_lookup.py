@@ -23,11 +23,13 @@ class Endpoint(httpx2.AsyncBaseTransport):
     def __init__(self, answer: httpx2.Response | Exception | None = None) -> None:
         self.answer = answer if answer is not None else httpx2.Response(200, text="node1\n")
         self.asked: list[str] = []
+        self.tls_names: list[object] = []
         self.open = trio.Event()
         self.open.set()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.asked.append(str(request.url))
+        self.tls_names.append(request.extensions["sni_hostname"])
         await trio.lowlevel.checkpoint()
         await self.open.wait()
         if isinstance(self.answer, Exception):
@@ -222,3 +224,15 @@ async def test_a_real_endpoint() -> None:
         b"GET /x/sam%40h HTTP/1.1",
     ]
     assert b"cxfr-proxy/" in requests[0]
+
+
+async def test_a_host_whose_name_ends_with_a_dot_is_called_without_it_in_tls() -> None:
+    endpoint = Endpoint(httpx2.Response(404))
+    assigned = Assigned(Pins(), Answers(60.0, trio.current_time))
+    lookup = Lookup("https://lookup.example.org./{jid}", 1.0, assigned, lambda _: True, transport=endpoint)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lookup.run)
+        await lookup.find("kim@example.org")
+        nursery.cancel_scope.cancel()
+    assert endpoint.asked == ["https://lookup.example.org./kim%40example.org"]
+    assert endpoint.tls_names == ["lookup.example.org"]

@@ -214,7 +214,9 @@ class Gateway:
         headers = {"Authorization": self._token} if self._token is not None else {}
         try:
             url = f"{self._scheme}://{self.endpoint}/v3/{path}"
-            async with self._client.stream("POST", url, json=body, headers=headers) as response:
+            # Of a name that ends with a dot, TLS has the rest (RFC 6066 section 3).
+            tls_name = {"sni_hostname": self._endpoints[0].host.removesuffix(".")}
+            async with self._client.stream("POST", url, json=body, headers=headers, extensions=tls_name) as response:
                 if response.status_code != httpx2.codes.OK:
                     raise _refusal(_object_or_none(await _whole(response)), response.status_code)
                 yield response
