@@ -154,7 +154,7 @@ async def test_what_the_host_is_called_in_tls(host: str, name: str) -> None:
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(request)
-        return httpx2.Response(200, json={})
+        return httpx2.Response(200, json={"header": {"revision": "1"}})
 
     url = parse_url(f"etcds://{host}/cxfr")
     assert isinstance(url, EtcdBackends)
