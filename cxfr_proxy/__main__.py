@@ -1,10 +1,19 @@
-"""``python -m cxfr_proxy`` is ``cxfr-proxy``."""
+"""The program: ``cxfr-proxy``, or ``python -m cxfr_proxy``."""
 
 from __future__ import annotations
 
 import sys
 
-from cxfr_proxy.cli import main
+from cxfr_proxy import signals
+
+
+def main() -> int:
+    """The exit code."""
+    signals.hold()
+    from cxfr_proxy.cli import main as run  # which takes a while, and signals may come
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

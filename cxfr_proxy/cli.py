@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO, TypeVar
 
 import trio
 
-from cxfr_proxy import __version__, cli_tables, events, kinds, log_hooks
+from cxfr_proxy import __version__, cli_tables, events, kinds, log_hooks, signals
 from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
 from cxfr_proxy.config import SETTINGS, Config, find_control
 from cxfr_proxy.errors import ConfigError
@@ -234,6 +234,8 @@ def _choose_engine() -> None:
 def _run(namespace: argparse.Namespace) -> int:
     flags: dict[str, object] = vars(namespace)
     command = flags["command"]
+    if command is not None:  # else it is a proxy's life that begins
+        signals.release()
     if command == "demo":
         return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
     path = flags.get("config")

@@ -49,9 +49,11 @@ class _Process:
 
 
 _PROGRAM: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from cxfr_proxy.process.worker import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from cxfr_proxy import signals; signals.ignore(); "
+    "from cxfr_proxy.process.worker import main; main()"
 )
-"""The worker finds the modules where this process did, and nothing in the directory it happens to be in."""
+"""The worker finds the modules where this process did, and nothing in the directory it happens to be in. Signals that a
+service manager sends to all processes come at any time, so they are ignored before anything is loaded."""
 
 
 async def launch(listening: Sequence[socket.socket]) -> Launched:

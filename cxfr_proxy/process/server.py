@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Protocol
 
 import trio
 
+from cxfr_proxy import signals
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
@@ -281,23 +282,29 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
     proxy: Stoppable = Proxy(config, reread) if config.workers == 1 else Supervisor(config, reread)
     collector.settle()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2) as signals:
-        async with trio.open_nursery() as nursery:
-            start(nursery, Task.SIGNAL, partial(_obey, proxy, signals, nursery.cancel_scope))
-            await proxy.run()
-            nursery.cancel_scope.cancel()
+    with trio.open_signal_receiver(*signals.ALL) as received:
+        signals.release()
+        try:
+            async with trio.open_nursery() as nursery:
+                start(nursery, Task.SIGNAL, partial(_obey, proxy, received, nursery.cancel_scope))
+                await proxy.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            signals.hold()  # there is nothing left that they could mean
     return 0
 
 
-async def _obey(proxy: Stoppable, signals: object, everything: trio.CancelScope) -> None:
+async def _obey(proxy: Stoppable, received: AsyncIterator[int], everything: trio.CancelScope) -> None:
     """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: new workers."""
     asked_to_stop = False
-    async for number in signals:  # type: ignore[attr-defined]
+    async for number in received:
         with isolated(Task.SIGNAL, signal=signal.Signals(number).name):
             if number == signal.SIGHUP:
                 proxy.reload_on_signal()
             elif number == signal.SIGUSR2:
                 proxy.restart_on_signal()
+            elif number == signal.SIGUSR1:
+                emit(_log, "signal-ignored", signal="SIGUSR1", reason="it means nothing to this program")
             elif asked_to_stop:
                 emit(_log, "stopped", cut=True)
                 everything.cancel()

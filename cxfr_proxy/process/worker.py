@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import socket
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy import events, log_hooks
+from cxfr_proxy import events, log_hooks, signals
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config import Config
@@ -491,8 +490,7 @@ class Worker:
 
 def main() -> None:
     """``worker CHANNEL_DESCRIPTOR LISTENING_DESCRIPTOR ...``"""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    signals.ignore()
     events.open_log(events.LogFormat.TEXT, events.LogLevel.INFO, sys.stderr)  # until it is told how
     log_hooks.install()
     channel, *listening = map(int, sys.argv[1:])
