@@ -19,9 +19,10 @@ class Switchboard:
     def turn(
         self,
         now: float,
+        seconds: float,
         ready: Callable[[int, int], None],
         ended: Callable[[int], None],
-        scanned: Callable[[int, bytes, int], None],
+        scanned: Callable[[int, bytes, int, int], None],
         unsent: Callable[[int, bytes], None],
         /,
     ) -> None: ...

@@ -17,8 +17,8 @@ Rules:
 
 * *Back-pressure.* What a socket does not take at once is kept with its leg, and the other leg is not read until it is
   out. So a session holds at most one buffer, one held element and what was injected for each direction.
-* *Fairness.* One wake-up serves at most :data:`MAX_EVENTS` sockets and reads at most :data:`READS_PER_TURN` buffers
-  from each; then other tasks get their turn.
+* *Fairness.* A turn is bounded in sockets, in time, and in what is read and looked at of one of them; then other tasks
+  get theirs. Who brings more than that waits for the others, never they for him (:mod:`.turns`).
 * *TLS.* Decrypted bytes can wait inside the TLS socket where epoll does not see them. A leg is read until it is empty;
   if its turn is over before, or it may not be read now, it is remembered and served again.
 * *A fault ends one session.* An exception from one session's handling closes that session and is logged.
@@ -36,7 +36,8 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +49,20 @@ from cxfr_proxy.relay.close_notify import close_notify
 from cxfr_proxy.relay.relayed import Leg, Relayed, Returned
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.tls_errors import WANTS, is_over
-from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Report, Reroute, Send, Side, Upgrade
+from cxfr_proxy.relay.turns import COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
+from cxfr_proxy.session.commands import (
+    Close,
+    Command,
+    Drop,
+    EndOutput,
+    Event,
+    Report,
+    Reroute,
+    Send,
+    Side,
+    Upgrade,
+    joined,
+)
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.tasks import Task, isolated, keep_going, report_fault, start
 from cxfr_proxy.xmpp.lane import Lane
@@ -65,24 +79,39 @@ READS_PER_TURN: Final = 4
 RECORD_BYTES: Final = 16_384
 """As much as one TLS record holds (RFC 8446 section 5.1)."""
 MAX_EVENTS: Final = 256
-"""Sockets served before other tasks run: some 5 ms of work when all are busy."""
+"""Sockets served before other tasks run."""
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 
+_FEW: Final = 3
+"""Commands that are not worth looking through."""
 _log = logging.getLogger(__name__)
 
 
 class Pump:
-    """See the module. ``write_stall_timeout`` in seconds: how long a leg may take no byte of what waits for it."""
+    """See the module. ``write_stall_timeout`` in seconds: how long a leg may take no byte of what waits for it.
 
-    def __init__(self, *, write_stall_timeout: float) -> None:
+    ``share_seconds`` and ``costly_seconds`` as :data:`SHARE_SECONDS` and :data:`COSTLY_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        write_stall_timeout: float,
+        share_seconds: float = SHARE_SECONDS,
+        costly_seconds: float = COSTLY_SECONDS,
+    ) -> None:
         self.write_stall_timeout = write_stall_timeout
+        self._share_seconds = share_seconds
+        self._costly_seconds = costly_seconds
         self._epoll = select.epoll()
         self._board = engine.new_switchboard(self._epoll)
         self._sessions: dict[int, Relayed] = {}
         self._legs: dict[int, Leg] = {}
-        self._again: dict[Leg, None] = {}  # TLS legs with bytes that epoll does not see, in order
+        self._ready: deque[tuple[int, int]] = deque()  # what epoll has reported, if no switchboard asks it
+        self._again = Queue()  # TLS legs with bytes that epoll does not see
+        self._behind = Queue()  # legs that are not read, for what they have brought is not seen to yet
         self._turning = False
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, _IN)
@@ -116,7 +145,7 @@ class Pump:
 
     async def _run(self) -> None:
         while True:
-            if self._again:
+            if self._again or self._behind:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -131,28 +160,33 @@ class Pump:
         self._turning = True
         try:
             self._now = trio.current_time()
-            again, self._again = self._again, {}
-            for leg in again:
-                self._serve(leg, _IN)
+            self._again.serve(self._read_again, self._share_seconds)
             if self._board is None:
                 self._serve_all()
             else:
                 self._serve_all_natively(self._board)
+            self._behind.serve(self._catch_up, self._share_seconds)
         finally:
             self._turning = False
 
     def _serve_all(self) -> None:
         # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
-        left = MAX_EVENTS
-        while left > 0 and (ready := self._epoll.poll(0, left)):
-            left -= len(ready)
-            for fd, events in ready:
-                self._on_ready(fd, events)
+        until = clock() + self._share_seconds
+        for _ in range(MAX_EVENTS):
+            if not self._ready:
+                self._ready.extend(self._epoll.poll(0, MAX_EVENTS))
+                if not self._ready:
+                    return
+            self._on_ready(*self._ready.popleft())
+            if clock() >= until:
+                return
 
     def _serve_all_natively(self, board: Switchboard) -> None:
         """The same; what passes without a question is not heard of here."""
         try:
-            board.turn(self._now, self._on_ready, self._on_ended, self._on_scanned, self._on_unsent)
+            board.turn(
+                self._now, self._share_seconds, self._on_ready, self._on_ended, self._on_scanned, self._on_unsent
+            )
         except Exception as exc:
             if board.serving not in self._legs:
                 raise
@@ -169,14 +203,14 @@ class Pump:
         """The switchboard has met the end of what comes in there."""
         self._end_input(self._legs[fd])
 
-    def _on_scanned(self, fd: int, data: bytes, boundary: int) -> None:
-        """The switchboard has read and scanned this, and it is not to be sent as it is."""
+    def _on_scanned(self, fd: int, data: bytes, boundary: int, used: int) -> None:
+        """The switchboard has read this and scanned ``used`` bytes of it, and it is not to be sent as it is."""
         leg = self._legs[fd]
         owner = leg.owner
         try:
             lane = owner.session.fast[leg.side]
             assert lane is not None
-            self._pass_on(leg, lane, lane.scanned(data, boundary))
+            self._pass_on(leg, lane, lane.scanned(data, boundary, used))
         except Exception as exc:
             self._fail(owner, exc)
 
@@ -190,9 +224,9 @@ class Pump:
         except Exception as exc:
             self._fail(owner, exc)
 
-    def _serve_again(self, leg: Leg) -> None:
-        """Read this TLS leg in the next turn, even if epoll has nothing to say about it."""
-        self._again[leg] = None
+    def _serve_later(self, leg: Leg, queue: Queue) -> None:
+        """Serve this leg when its turn comes, even if epoll has nothing to say about it."""
+        queue.add(leg)
         if not self._turning:
             os.eventfd_write(self._waker, 1)
 
@@ -290,12 +324,36 @@ class Pump:
                 return
             owner.heard = self._now
             if lane is None:
-                self.drive(owner, partial(session.receive, side, data))
+                self._look(leg, partial(session.receive, side, data))
             else:
                 self._pass_on(leg, lane, lane.scan(data))
             if tls is None or not leg.interest & _IN or not tls.pending():
                 return
-        self._serve_again(leg)
+        self._serve_later(leg, self._again)
+
+    def _look(self, leg: Leg, decide: Callable[[float], Sequence[Command]]) -> None:
+        """Have the session see to what this leg has brought."""
+        owner, began = leg.owner, clock()
+        self.drive(owner, decide)
+        leg.costly = clock() - began > self._costly_seconds
+        if leg.costly and leg.fd >= 0:
+            self._settle(owner)
+
+    def _read_again(self, leg: Leg) -> None:
+        self._serve(leg, _IN)
+
+    def _catch_up(self, leg: Leg) -> None:
+        """It has waited for its turn."""
+        if not self._may_read(leg):
+            return  # and is queued again once it may
+        owner = leg.owner
+        leg.costly = False
+        if owner.session.is_behind(leg.side):
+            self._look(leg, partial(owner.session.read_on, leg.side))
+            return
+        self._settle(owner)
+        if leg.fd >= 0:
+            self._serve(leg, _IN)
 
     def _end_input(self, leg: Leg) -> None:
         leg.eof = True
@@ -305,7 +363,7 @@ class Pump:
         """What the lane has let out of what this leg has brought."""
         owner, other = leg.owner, leg.other
         if lane.noted:
-            self.drive(owner, partial(owner.session.noted, leg.side, ready))
+            self._look(leg, partial(owner.session.noted, leg.side, ready))
         elif ready:
             self._send(other, ready)
             if other.unsent:
@@ -363,11 +421,12 @@ class Pump:
 
     # --- carrying out
 
-    def drive(self, relayed: Relayed, decide: Callable[[float], Iterable[Command]]) -> None:
+    def drive(self, relayed: Relayed, decide: Callable[[float], Sequence[Command]]) -> None:
         """Let the session decide, told the time, and do what it says. A fault in it ends this session alone."""
         self._now = trio.current_time()
         try:
-            for command in decide(self._now):
+            commands = decide(self._now)
+            for command in commands if len(commands) < _FEW else joined(commands):
                 self._carry_out(relayed, command)
             self._settle(relayed)
         except Exception as exc:
@@ -406,14 +465,20 @@ class Pump:
             if leg.output_ends and not leg.unsent and not (leg.tls is not None and leg.tls.pending()):
                 self._end_output(leg)
             interest = _OUT if leg.unsent or leg.owes else 0
-            blocked = leg.owes or leg.other.unsent or len(leg.unsent) > MAX_UNSENT
-            if not (leg.eof or relayed.closing or blocked):
-                interest |= _IN if relayed.session.wants(leg.side) else 0
+            if self._may_read(leg):
+                if leg.costly or relayed.session.is_behind(leg.side):
+                    self._serve_later(leg, self._behind)
+                else:
+                    interest |= _IN
             self._register(leg, interest)
             self._connect(leg)
         if relayed.closing:
             self._close(relayed, at_once=False)
         relayed.wind()
+
+    def _may_read(self, leg: Leg) -> bool:
+        blocked = leg.owes or leg.other.unsent or len(leg.unsent) > MAX_UNSENT
+        return not (leg.eof or leg.owner.closing or blocked) and leg.owner.session.wants(leg.side)
 
     def _register(self, leg: Leg, interest: int) -> None:
         if interest == leg.interest:
@@ -426,7 +491,7 @@ class Pump:
             self._epoll.register(leg.fd, interest)
         leg.interest = interest
         if interest & _IN and leg.tls is not None and leg.tls.pending():
-            self._serve_again(leg)
+            self._serve_later(leg, self._again)
 
     def _connect(self, leg: Leg) -> None:
         """Bring the switchboard in line: what may be read, and passes without a question, it passes on by itself."""
@@ -506,7 +571,8 @@ class Pump:
         leg.interest = 0
         leg.unsent.clear()
         leg.stuck_since = None
-        self._again.pop(leg, None)
+        self._again.discard(leg)
+        self._behind.discard(leg)
         del self._legs[leg.fd]
         leg.fd = -1
 

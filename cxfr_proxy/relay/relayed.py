@@ -31,6 +31,7 @@ class Leg:
 
     __slots__ = (
         "connected",
+        "costly",
         "ends_silently",
         "eof",
         "fd",
@@ -68,6 +69,7 @@ class Leg:
         self.ends_silently = False  # and without close_notify
         self.last_record = b""  # that, once it was made
         self.eof = False
+        self.costly = False  # seeing to what it has brought last took long
 
 
 @dataclass(frozen=True, slots=True)

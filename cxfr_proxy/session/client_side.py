@@ -19,7 +19,7 @@ from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.state import State
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
-from cxfr_proxy.xmpp.framing import USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.framing import MAX_NOTES, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.login import read_login
@@ -36,8 +36,9 @@ class ClientSide(Moving):
     __slots__ = ()
 
     def _read_client(self) -> None:
-        """Read what was fed: while negotiating step by step, for a restart may come; later, all there is."""
-        while not (self._client_over or self._hold_client or self.state is State.CLOSED):
+        """Read what was fed: while negotiating step by step, for a restart may come. Not all at once, if it is much."""
+        looks_left = MAX_NOTES
+        while looks_left and not (self._client_over or self._hold_client or self.state is State.CLOSED):
             if self.state is not State.NEGOTIATING and self._up.opened:
                 self._scan_client(self._up.take_unread())
                 return
@@ -46,6 +47,7 @@ class ClientSide(Moving):
             piece = self._up.next()
             if piece is None:
                 return
+            looks_left -= 1
             if piece.note is not None:
                 self._header_may_repeat = False
             self._on_client_piece(piece)

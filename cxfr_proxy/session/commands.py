@@ -6,8 +6,10 @@ the registry and the log. Nothing here can block.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from itertools import groupby
 
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.xmpp.attempt import FailedLogin
@@ -109,6 +111,19 @@ class Report:
 
 
 Command = Send | EndOutput | Drop | Close | Upgrade | Reroute | Report
+
+
+def joined(commands: Sequence[Command]) -> Iterator[Command]:
+    """The same, but what goes to one side in a row goes at once: each is a system call, and over TLS a record."""
+    for side, run in groupby(commands, _sent_to):
+        if side is None:
+            yield from run
+        else:
+            yield Send(side, b"".join(each.data for each in run if isinstance(each, Send)))
+
+
+def _sent_to(command: Command) -> Side | None:
+    return command.side if isinstance(command, Send) else None
 
 
 # --- events

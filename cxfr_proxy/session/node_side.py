@@ -28,7 +28,7 @@ from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
-from cxfr_proxy.xmpp.framing import STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.framing import MAX_NOTES, STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
@@ -63,15 +63,16 @@ class NodeSide(ClientSide):
 
     __slots__ = ()
 
-    def _read_node(self, data: bytes) -> None:
-        if self._reads_stepwise():
-            self._down.feed(data)
-            while self.wants(Side.NODE) and self._reads_stepwise():
-                piece = self._down.next()
-                if piece is None:
-                    return
-                self._on_node_piece(piece)
-            data = self._down.take_unread()
+    def _read_node(self) -> None:
+        """Read what was fed, as :meth:`_read_client` does."""
+        looks_left = MAX_NOTES
+        while self.wants(Side.NODE) and self._reads_stepwise():
+            piece = self._down.next() if looks_left else None
+            if piece is None:
+                return
+            looks_left -= 1
+            self._on_node_piece(piece)
+        data = self._down.take_unread()
         if self.wants(Side.NODE):
             self._scan_node(data)
             self._settle_down()

@@ -61,11 +61,27 @@ class Session(NodeSide):
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
         """Bytes from a side whose ``fast`` lane is ``None``."""
-        self._now = now
         if side is Side.NODE:
-            self._read_node(data)
+            self._down.feed(data)
         elif not self._client_over:
             self._up.feed(data)
+        return self.read_on(side, now)
+
+    def is_behind(self, side: Side) -> bool:
+        """Whether bytes of that side's wait here to be read: :meth:`read_on` is called before it brings any more.
+
+        There is a bound on what is looked at in one call, so that who sends much to look at waits for the others.
+        """
+        if side is Side.NODE:
+            return self._down.unread and self.wants(side)
+        return self._up.unread and self.wants(side) and not self._client_over
+
+    def read_on(self, side: Side, now: float) -> list[Command]:
+        """Read what that side has brought."""
+        self._now = now
+        if side is Side.NODE:
+            self._read_node()
+        else:
             self._read_client()
         return self._take()
 

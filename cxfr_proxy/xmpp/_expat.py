@@ -19,7 +19,18 @@ from xml.parsers import expat
 from xml.parsers.expat import ExpatError, XMLParserType
 
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.notes import MAX_ATTRIBUTES, STANZAS, USUAL, WATCHED, Element, Failure, Header, Note, StreamEnd
+from cxfr_proxy.xmpp.notes import (
+    MAX_ATTRIBUTES,
+    MAX_NOTES,
+    STANZAS,
+    USUAL,
+    WATCHED,
+    Element,
+    Failure,
+    Header,
+    Note,
+    StreamEnd,
+)
 from cxfr_proxy.xmpp.usual_header import glance
 
 _SPACE: Final = b" \t\r\n"
@@ -51,6 +62,10 @@ class _Refused(Exception):
         self.text = text
 
 
+class _Enough(Exception):
+    """Raised inside an expat handler once there is as much to look at as a scan may find."""
+
+
 class ExpatFramer:
     """:class:`cxfr_proxy.xmpp.framing.Framer` in Python: the reference, and what runs where nothing was compiled."""
 
@@ -61,6 +76,7 @@ class ExpatFramer:
         "_depth",
         "_max_depth",
         "_name",
+        "_noted",
         "_parser",
         "_renewed",
         "_shift",
@@ -101,6 +117,7 @@ class ExpatFramer:
         self._text = False
         self.every = self.acks = False
         self._stepping = False
+        self._noted = 0  # in this scan
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
         self._spelt = False  # a value in the current element says the watched bytes, perhaps by references
@@ -144,6 +161,7 @@ class ExpatFramer:
 
     def scan(self, data: bytes) -> int:
         self._stepping = False
+        self._noted = 0
         base = self.position
         self._parse(data)
         return max(0, self.boundary - base)
@@ -195,6 +213,11 @@ class ExpatFramer:
         parser.CharacterDataHandler = self._on_text
         try:
             parser.Parse(data)
+        except _Enough:
+            # Expat can't be halted there and go on. What it has seen of the rest will be read again, by another parser.
+            self._parser = None
+            self._watched_at.clear()
+            self._data = data = data[: self.boundary - self._base]
         except _Refused as refused:
             self._fail_unless_over(refused.condition, refused.text)
         except ExpatError as error:
@@ -309,6 +332,9 @@ class ExpatFramer:
             self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
         if self.every or self._stepping or watched or self._name not in USUAL or (is_ack and self.acks):
             self.notes.append(Element(self._start, end, self._name, self.stanzas))
+            self._noted += 1
+            if self._noted == MAX_NOTES and not self._stepping:
+                raise _Enough
 
     def _on_stream_end(self, index: int) -> None:
         self._cross_gap(index)

@@ -45,6 +45,9 @@ enum { WATCHED_SIZE = sizeof(WATCHED) - 1, WATCHED_LAST = WATCHED_SIZE - 1, SEAM
 /* More attributes than this are refused: finding one that is there twice compares each with each. */
 enum { MAX_ATTRIBUTES = 100 };
 
+/* A scan stops behind so many notes, as _expat.py's does. */
+enum { MAX_NOTES = 64 };
+
 enum state {
     CONTENT,       /* between markup: text, or at depth 1 white space */
     BRACKET,       /* behind "]" in text */
@@ -96,8 +99,8 @@ typedef struct {
     char every; /* note each element */
     char acks;  /* note each <a/> */
     byte stepping;
-    byte noted;          /* something was, in this chunk */
-    byte stop;           /* the same while stepping: leave the loop */
+    byte noted;          /* how much was, in this chunk */
+    byte stop;           /* that is enough: leave the loop */
     byte busy;           /* a chunk is being read */
     byte watched;        /* the watched bytes were seen in the current element */
     byte spelt;          /* how many of them stand at the end of what the current value has said so far */
@@ -360,8 +363,8 @@ static int note(Scanner *self, PyObject *made)
 {
     if (made == NULL)
         return -1;
-    self->noted = 1;
-    self->stop = self->stepping;
+    self->noted++;
+    self->stop = self->stepping || (self->noted >= MAX_NOTES && self->state != OVER);
     int failed = -1;
     if (self->notes == NULL || !PyList_Check(self->notes)) /* the caller may have put there what it likes */
         PyErr_SetString(PyExc_TypeError, "notes: expected a list");
@@ -861,7 +864,7 @@ static int text_stops(Scanner *self, byte c)
             return NULL;                                                                                               \
     } while (0)
 
-/* Read until the end of the chunk, or a note if stepping; where it stopped, NULL with an exception set. */
+/* Read until the end of the chunk, or until enough is noted; where it stopped, NULL with an exception set. */
 static const byte *run(Scanner *self, const byte *p)
 {
     const byte *const end = self->end;
@@ -1310,11 +1313,13 @@ static int hold(PyObject *object, const char *bytes, Py_ssize_t size)
     return 0;
 }
 
-static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, int *noted)
+static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, Py_ssize_t *used, int *noted)
 {
     Scanner *self = (Scanner *)object;
+    const offset base = self->position;
     Py_ssize_t ready = feed_chunk(self, bytes, size);
-    *noted = self->noted;
+    *used = (Py_ssize_t)(self->position - base);
+    *noted = self->noted > 0;
     return ready;
 }
 
@@ -1500,7 +1505,8 @@ PyMODINIT_FUNC PyInit__scan(void)
     PyObject *type = PyType_FromSpec(&spec), *capsule = PyCapsule_New(&api, SCANNER_API, NULL);
     if (type == NULL || capsule == NULL || PyModule_AddObjectRef(module, "Scanner", type) < 0 ||
         PyModule_AddObjectRef(module, "api", capsule) < 0 ||
-        PyModule_AddIntConstant(module, "MAX_ATTRIBUTES", MAX_ATTRIBUTES) < 0)
+        PyModule_AddIntConstant(module, "MAX_ATTRIBUTES", MAX_ATTRIBUTES) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_NOTES", MAX_NOTES) < 0)
         Py_CLEAR(module);
     Py_XDECREF(capsule);
     api.type = (PyTypeObject *)type; /* for ever: the capsule may outlive the module */

@@ -1,6 +1,7 @@
 from cxfr_proxy.xmpp.notes import Note
 
 MAX_ATTRIBUTES: int
+MAX_NOTES: int
 
 api: object  # a capsule; see _scan.h
 

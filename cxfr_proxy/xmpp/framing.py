@@ -12,9 +12,9 @@ top-level elements (children of ``<stream:stream>``) of an open stream. It also 
   anybody buffers them.
 
 Two ways to feed it. :meth:`Framer.scan` swallows a whole chunk and is meant for streams that are under way: it makes a
-note only of what a session has to look at. :meth:`Framer.step` stops after the first note and notes *every*
-element; it is meant for openings, where each element can change what the next byte means (a restart, a change to TLS),
-and never looks one byte ahead of the element it reports.
+note only of what a session has to look at, and stops where that becomes much. :meth:`Framer.step` stops after the first
+note and notes *every* element; it is meant for openings, where each element can change what the next byte means (a
+restart, a change to TLS), and never looks one byte ahead of the element it reports.
 
 What is worth a note while scanning: a top-level element that is not one of :data:`USUAL`, one that holds the bytes of
 :data:`WATCHED` anywhere or an attribute that says them by character references (``urn:xmpp&#58;cxfr``), the end of the
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cxfr_proxy.xmpp._expat import ExpatFramer
 from cxfr_proxy.xmpp.notes import (
     MAX_ATTRIBUTES,
+    MAX_NOTES,
     STANZAS,
     USUAL,
     WATCHED,
@@ -50,6 +51,7 @@ __all__ = [
     "ENGINE",
     "ENGINES",
     "MAX_ATTRIBUTES",
+    "MAX_NOTES",
     "STANZAS",
     "USUAL",
     "WATCHED",
@@ -100,9 +102,10 @@ class Framer(Protocol):
         """The last complete ``<a/>`` of XEP-0198; ``None``: there was none; empty: it came in more than one chunk."""
 
     def scan(self, data: bytes) -> int:
-        """Read all of ``data``; return the offset in it of the last boundary, 0 if there is none past its start.
+        """Read ``data`` up to its end, or that of the :data:`MAX_NOTES`-th element to note: :attr:`position` says so.
 
-        Only for streams whose header is complete. Raises nothing: faults are notes.
+        Return the offset in it of the last boundary, 0 if there is none past its start. Only for streams whose header
+        is complete. Raises nothing: faults are notes.
         """
 
     def step(self, data: bytes) -> int:

@@ -9,7 +9,7 @@ passed on as it comes; until it ends there is no boundary and :attr:`Lane.cuttin
 A lane is read in one of two ways:
 
 * scanning, for the hot path: :meth:`Lane.scan` turns a chunk into what may go out. If the framer had something to note,
-  :meth:`Lane.pieces` splits that output at what was noted.
+  :meth:`Lane.pieces` splits that output at what was noted. If it was much, the rest is left :attr:`Lane.unread`.
 * stepwise, while each element counts: :meth:`Lane.feed`, then :meth:`Lane.next` until it answers ``None``. Nothing is
   read beyond the element returned, so the reader may change its mind after each: restart the stream, hold, or go over
   to scanning with :meth:`Lane.take_unread`. Nothing is cut through, and of an element that was being cut through the
@@ -113,6 +113,11 @@ class Lane:
         return len(self._framer.held) + len(self._unread)
 
     @property
+    def unread(self) -> bool:
+        """Whether something was fed, or given to :meth:`scan`, that is still to be read."""
+        return bool(self._unread)
+
+    @property
     def _released(self) -> int:
         """The stream offset of what has not gone out yet."""
         return self._framer.position - len(self._framer.held)
@@ -133,12 +138,19 @@ class Lane:
         return self._framer if is_native(self._framer) and not self._framer.notes else None
 
     def scan(self, data: bytes) -> bytes:
-        """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`."""
-        return self.scanned(data, self._framer.scan(data))
+        """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`.
 
-    def scanned(self, data: bytes, boundary: int) -> bytes:
-        """What :meth:`scan` answers, when the framer has answered ``boundary``."""
+        If :attr:`unread` is true after it, that is scanned before anything else, as :meth:`take_unread` gives it.
+        """
+        before = self._framer.position
+        boundary = self._framer.scan(data)
+        return self.scanned(data, boundary, self._framer.position - before)
+
+    def scanned(self, data: bytes, boundary: int, used: int) -> bytes:
+        """What :meth:`scan` answers, when the framer has read ``used`` bytes of it and has answered ``boundary``."""
         framer = self._framer
+        if used < len(data):
+            data, self._unread = data[:used], data[used:]
         if boundary:
             held, framer.held = framer.held, data[boundary:]
             return bytes(held) + data[:boundary] if held else data[:boundary]

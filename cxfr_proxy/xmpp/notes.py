@@ -25,6 +25,9 @@ def may_be_watched(data: bytes) -> bool:
     return WATCHED in data or b"&#" in data
 
 
+MAX_NOTES: Final = 64
+"""A scan stops behind so many. Each wants a look, which costs what reading a thousand bytes does, and the shortest
+element has four: who sends nothing else must not be looked at for longer at once than others can wait."""
 MAX_ATTRIBUTES: Final = 100
 """More in one tag are refused. No stanza has a tenth of it, and finding one that is there twice costs its square."""
 

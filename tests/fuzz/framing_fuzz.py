@@ -212,8 +212,10 @@ class Judge:
                 reader.notes = kept + reader.notes
                 if kept != reader.notes and not isinstance(reader.notes[-1], self._framing.Element):
                     break
-            if not case.stepwise:
+            while piece and not case.stepwise:
+                before = reader.position
                 reader.scan(piece)
+                piece = piece[reader.position - before :]  # it stops where much is noted
         noted, condition = [], ""
         for note in reader.notes:
             if isinstance(note, self._framing.Failure):

@@ -51,6 +51,7 @@ from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.serve import _Connection
 from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.timers import Timers
+from cxfr_proxy.relay.turns import Queue
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drains
 from cxfr_proxy.session.mover_rebalances import Rebalances
@@ -304,8 +305,7 @@ async def the_pump(world: World) -> None:
     pump = Pump(write_stall_timeout=30.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pump.run)
-        pump._serve_again(None)  # type: ignore[arg-type]
-        pump._again.clear()
+        pump._serve_later(None, Queue())  # type: ignore[arg-type]
         await again(world)
         nursery.cancel_scope.cancel()
     pump.close()

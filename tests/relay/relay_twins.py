@@ -9,6 +9,7 @@ that the same happens each time.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import socket
 import ssl
@@ -41,13 +42,14 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Story:
     """``max_held`` and ``max_element`` as of :class:`Lane`, of both. ``tls``: the client's leg has it. ``buffer``: the
-    bytes that each socket takes."""
+    bytes that each socket takes. ``hasty``: a turn has no time, and every look is dear."""
 
     steps: Sequence[Step]
     max_held: int | None = None
     max_element: int | None = None
     tls: bool = False
     buffer: int = 4096
+    hasty: bool = False
 
 
 @dataclass
@@ -78,6 +80,9 @@ class Jumpy:
         assert lane.opened
         return lane
 
+    def is_behind(self, side: Side) -> bool:
+        return self.lanes[side].unread and self.wants(side)
+
     def wants(self, side: Side) -> bool:
         return side not in self.ended and side not in self.held
 
@@ -104,6 +109,9 @@ class Jumpy:
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
         self.lanes[side].feed(data)
+        return self.read_on(side, now)
+
+    def read_on(self, side: Side, now: float) -> list[Command]:
         self._step(side)
         return self._take()
 
@@ -173,7 +181,12 @@ class Told:
         client: tuple[socket.socket, socket.socket] | None = None,
     ) -> None:
         self.seen = Seen()
-        self.pump = Pump(write_stall_timeout=30)
+        self.hasty = story.hasty
+        self.pump = (
+            Pump(write_stall_timeout=30, share_seconds=0.0, costly_seconds=-1.0)
+            if story.hasty
+            else Pump(write_stall_timeout=30, share_seconds=math.inf, costly_seconds=math.inf)
+        )
         pairs = [client or socket.socketpair(), socket.socketpair()]
         for sock in (sock for pair in pairs for sock in pair):
             sock.setblocking(False)
@@ -224,8 +237,8 @@ class Told:
 
     def finish(self) -> Seen:
         """Everything that is under way arrives."""
-        idle = 0
-        while idle < 3:
+        idle, enough = 0, 30 if self.hasty else 3
+        while idle < enough:
             moved = sum(self._read(side, 65_536) for side in Side if self.far[side].fileno() >= 0)
             self.pump._turn()
             idle = 0 if moved else idle + 1
@@ -316,12 +329,14 @@ def random_story(chance: random.Random) -> Story:
             steps.append(Step("read", side, size=chance.choice((1, 100, 5000, 65_536))))
         if chance.random() < 0.01:
             steps.append(Step(chance.choice(("end", "go")), side))
+    tls = chance.random() < 0.2
     return Story(
         tuple(steps),
         max_held=chance.choice((None, None, 50, 3000)),
         max_element=chance.choice((None, None, None, 400)),
-        tls=chance.random() < 0.2,
+        tls=tls,
         buffer=chance.choice((4096, 4096, 150_000)),
+        hasty=not tls and chance.random() < 0.3,  # the loops share out TLS legs differently
     )
 
 
@@ -330,6 +345,8 @@ def _said(chance: random.Random) -> bytes:
     rare = chance.choice((0.0, 0.02, 0.2))
     for _ in range(chance.choice((1, 10, 60, 200))):
         parts.append(chance.choice(STANZAS))
+        if chance.random() < rare / 10:
+            parts.append(b"<x/>" * chance.choice((60, 70, 300)))
         if chance.random() < rare:
             parts.append(f"<{chance.choice(ORDERS)}/>".encode())
         if chance.random() < rare / 10:

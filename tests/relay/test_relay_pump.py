@@ -63,6 +63,9 @@ class Passing:
         self.called_up: list[Side] = []
         self.ended: set[Side] = set()
 
+    def is_behind(self, side: Side) -> bool:
+        return False
+
     def wants(self, side: Side) -> bool:
         return side not in self.ended
 

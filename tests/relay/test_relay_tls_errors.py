@@ -177,7 +177,7 @@ async def test_what_a_tls_leg_says_to_the_switchboard_is_forgotten() -> None:
         there.send(MESSAGE)
         board.connect(here.fileno(), here.fileno(), scanner(), 10, breaks, None)
         epoll.modify(here, select.EPOLLIN | select.EPOLLONESHOT)
-        board.turn(0.0, unused, ended.append, unused, unused)
+        board.turn(0.0, 1.0, unused, ended.append, unused, unused)
         assert (len(forgotten), ended) == (1, [here.fileno()])
 
 

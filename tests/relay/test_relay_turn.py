@@ -199,10 +199,10 @@ def test_a_turn_in_a_turn() -> None:
         epoll.register(here)
 
         def again(*_: object) -> None:
-            board.turn(0.0, again, again, again, again)
+            board.turn(0.0, 1.0, again, again, again, again)
 
         with pytest.raises(RuntimeError, match="a turn in a turn"):
-            board.turn(0.0, again, again, again, again)
+            board.turn(0.0, 1.0, again, again, again, again)
         assert board.serving == here.fileno()
 
 
@@ -224,7 +224,7 @@ def test_a_tls_socket_that_lies() -> None:
         for _ in range(len(answers)):
             board.connect(here.fileno(), here.fileno(), scanner(), 10, lambda most, buffer: answers.pop(), None)
             with pytest.raises((ValueError, TypeError, OverflowError)):
-                board.turn(0.0, unused, unused, unused, unused)
+                board.turn(0.0, 1.0, unused, unused, unused, unused)
 
 
 # --- which one runs

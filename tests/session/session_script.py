@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, NoReturn, TypeVar
 
 from lxml import etree
@@ -230,11 +231,19 @@ class Script:
         self._note(f"{side.name.lower()} sends", data)
         lane = self.session.fast[side]
         if lane is None:
-            return self._do("", lambda: self.session.receive(side, data, self.now))
-        ready = lane.scan(data)
-        if lane.noted:
-            return self._do("noted", lambda: self.session.noted(side, ready, self.now))
-        self._deliver(side.other, ready)
+            self._do("", lambda: self.session.receive(side, data, self.now))
+        else:
+            ready = lane.scan(data)
+            if lane.noted:
+                self._do("noted", lambda: self.session.noted(side, ready, self.now))
+            else:
+                self._deliver(side.other, ready)
+        return self.catch_up()
+
+    def catch_up(self) -> Script:
+        """What is left of earlier chunks is read, as the relay has it done before it reads more."""
+        while behind := [side for side in Side if self.session.is_behind(side)]:
+            self._do("read on", partial(self.session.read_on, behind[0], self.now))
         return self
 
     def client_ends(self) -> Script:

@@ -7,6 +7,7 @@ it: transfers are ordered, forged ones come along, connections break, and the cl
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -51,7 +52,7 @@ from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing import Element, StreamEnd
-from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.lane import Lane, Piece
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 R: Final = f"<r xmlns='{SM}'/>"
@@ -419,8 +420,7 @@ class History:
         sent = self.script.sent[side]
         until = len(sent) if everything else self.rng.randint(self.seen[side], len(sent))
         data, self.seen[side] = sent[self.seen[side] : until], until
-        lane = self.reads[side]
-        for piece in lane.pieces(lane.scan(data)) if data else ():
+        for piece in read_all(self.reads[side], data):
             if isinstance(piece.note, StreamEnd):
                 self.gone[side] = True
                 if side is Side.NODE:
@@ -515,6 +515,12 @@ class History:
             return True
         self.lose()
         return False
+
+
+def read_all(lane: Lane, data: bytes) -> Iterator[Piece]:
+    while data:
+        yield from lane.pieces(lane.scan(data))
+        data = lane.take_unread()
 
 
 def reader_header() -> bytes:

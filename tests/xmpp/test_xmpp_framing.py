@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from cxfr_proxy.xmpp import framing
-from cxfr_proxy.xmpp.framing import Element, Failure, Framer, Header, Note, StreamEnd, new_framer
+from cxfr_proxy.xmpp.framing import MAX_NOTES, Element, Failure, Framer, Header, Note, StreamEnd, new_framer
 
 if TYPE_CHECKING:
     from cxfr_proxy.xmpp._scan import Scanner
@@ -740,3 +740,41 @@ def test_an_idle_stream_keeps_little(scanner: Scanner) -> None:
         assert scanner.notes == []
     finally:
         tracemalloc.stop()
+
+
+# --- much to note
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+@pytest.mark.parametrize("every", [False, True])
+def test_a_scan_stops_where_it_has_noted_much(every: bool, size: int) -> None:
+    """Then it goes on, and nothing is missed, met twice, or said of the wrong element."""
+    element = b"<iq/>" if every else b"<message id='urn:xmpp:cxfr'/>"
+    body = (element + b"<presence/> \n") * 200 + b"</stream:stream>"
+    reader = behind(framer())
+    reader.every = every
+    notes: list[Note] = []
+    unread, seen = b"", 0
+    for at in range(0, len(body), size):
+        unread += body[at : at + size]
+        while unread:
+            before = reader.position
+            boundary = reader.scan(unread)
+            used = reader.position - before
+            made, reader.notes = reader.notes, []
+            assert len(made) <= MAX_NOTES
+            if used < len(unread):
+                assert (len(made), made[-1].end, boundary) == (MAX_NOTES, reader.position, used)
+            unread, notes = unread[used:], notes + made
+            seen += used
+    assert seen == len(body)
+    names = [note.name for note in notes[:-1] if isinstance(note, Element)]
+    assert names == (["iq", "presence"] * 200 if every else ["message"] * 200)
+    assert isinstance(notes[-1], StreamEnd)
+    assert all(body[note.start - len(HEADER) : note.end - len(HEADER)] == element for note in notes[0 : -1 : 1 + every])
+    assert reader.stanzas == 400
+
+
+def test_both_engines_stop_behind_as_many() -> None:
+    scan_module = pytest.importorskip("cxfr_proxy.xmpp._scan")
+    assert scan_module.MAX_NOTES == MAX_NOTES

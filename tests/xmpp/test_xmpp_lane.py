@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.xmpp.lane import Lane, Piece
-from cxfr_proxy.xmpp.notes import Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.notes import MAX_NOTES, Element, Failure, Header, StreamEnd
 
 HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 END = b"</stream:stream>"
@@ -322,3 +322,20 @@ def test_what_is_put_back_comes_next() -> None:
     assert not subject.skip(b"<b/>"), "it comes later"
     assert subject.next() is piece
     assert subject.skip(b"<b/>")
+
+
+def test_a_scan_leaves_what_is_much_to_look_at() -> None:
+    lane = opened()
+    ready = lane.scan(b"<presence/>" + b"<x/>" * (MAX_NOTES + 5) + b"<iq")
+    assert (ready, lane.noted, lane.unread) == (b"<presence/>" + b"<x/>" * MAX_NOTES, True, True)
+    assert len(noted(list(lane.pieces(ready)))) == MAX_NOTES
+    assert lane.held_bytes == len(b"<x/>" * 5 + b"<iq")
+    ready = lane.scan(lane.take_unread())
+    assert (ready, lane.unread, lane.held_bytes) == (b"<x/>" * 5, False, 3)
+    assert len(noted(list(lane.pieces(ready)))) == 5
+
+
+def test_what_a_scan_has_left_can_be_stepped_through() -> None:
+    lane = opened()
+    list(lane.pieces(lane.scan(b"<x/>" * (MAX_NOTES + 1))))
+    assert data(stepped(lane, b"<y/>")) == b"<x/><y/>"

@@ -1,0 +1,57 @@
+"""Who is served when, in the pump's turns.
+
+A turn has three parts, each with a share of time: what epoll reports; TLS legs with decrypted bytes, of which epoll
+knows nothing; and legs *behind*, which have brought more than is looked at of one leg at once, or what was dear to look
+at. In each, legs are served one after the other, the first at least; who was not served is first the next time, and who
+needs more comes in behind the others.
+
+So a flood is kept from the others by no rule about who sends too much. Where each element wants a look, a leg is read
+no more before what it has brought was seen to, and that is done in the third part. However many flood, they have this
+share of a turn together, and everybody else, logins and timers included, waits for one turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from cxfr_proxy.relay.relayed import Leg
+
+SHARE_SECONDS: Final = 0.004
+"""Of each part. All that are busy with ordinary stanzas are served in one, and a round of trio's loop costs a hundredth
+of it."""
+COSTLY_SECONDS: Final = 0.002
+"""What a leg's bytes may cost at once: a hundred times what they usually do."""
+
+clock: Final = time.perf_counter
+
+
+class Queue:
+    """Legs that wait for their turn, each of them once."""
+
+    __slots__ = ("_legs",)
+
+    def __init__(self) -> None:
+        self._legs: OrderedDict[Leg, None] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._legs)
+
+    def add(self, leg: Leg) -> None:
+        """It keeps its place if it has one."""
+        self._legs.setdefault(leg)
+
+    def discard(self, leg: Leg) -> None:
+        self._legs.pop(leg, None)
+
+    def serve(self, serve: Callable[[Leg], None], seconds: float) -> None:
+        """Those who wait now, the first at least, and no more once so many seconds are over."""
+        until = clock() + seconds
+        for _ in range(len(self._legs)):
+            if not self._legs:
+                return  # one that was served has ended another
+            serve(self._legs.popitem(last=False)[0])
+            if clock() >= until:
+                return
