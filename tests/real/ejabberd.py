@@ -31,7 +31,7 @@ listen:
     ip: "{host}"
     module: ejabberd_c2s
     starttls: false
-auth_method: internal
+{listener}auth_method: internal
 auth_password_format: plain
 acl: {{local: {{user_regexp: ""}}}}
 modules:
@@ -39,7 +39,7 @@ modules:
   mod_ping: {{}}
   mod_roster: {{}}
   mod_stream_mgmt: {{}}
-"""
+{modules}"""
 
 _COOKIE: Final = "cxfr"
 
@@ -50,7 +50,9 @@ _control_numbers: Final = itertools.count(1)
 class EjabberdNode:
     """One node of the cluster; made and started by :class:`EjabberdCluster`."""
 
-    def __init__(self, folder: Path, name: str, env: dict[str, str], domain: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, env: dict[str, str], domain: str, listener: Iterable[str], modules: Iterable[str]
+    ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.erlang_name = f"{name}@{HOST}"
@@ -65,7 +67,14 @@ class EjabberdNode:
             "EJABBERD_CONFIG_PATH": str(folder / "ejabberd.yml"),
             "EJABBERD_LOG_PATH": str(self.log),
         }
-        (folder / "ejabberd.yml").write_text(_CONFIG.format(domain=domain, port=self.port, host=self.host), "utf-8")
+        config = _CONFIG.format(
+            domain=domain,
+            port=self.port,
+            host=self.host,
+            listener="".join(f"    {line}\n" for line in listener),
+            modules="".join(f"  {name}: {{}}\n" for name in modules),
+        )
+        (folder / "ejabberd.yml").write_text(config, "utf-8")
 
     async def start(self) -> None:
         """Start and wait until it is up; after a stop it finds its cluster again by itself."""
@@ -139,9 +148,21 @@ class EjabberdNode:
 
 
 class EjabberdCluster:
-    """``async with EjabberdCluster(folder, users=...) as cluster``: so many joined nodes in ``cluster.nodes``."""
+    """``async with EjabberdCluster(folder, users=...) as cluster``: so many joined nodes in ``cluster.nodes``.
 
-    def __init__(self, folder: Path, *, users: Iterable[str], domain: str = DOMAIN, size: int = 2) -> None:
+    ``listener`` are further lines of the listener's configuration, ``modules`` further modules.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        users: Iterable[str],
+        domain: str = DOMAIN,
+        size: int = 2,
+        listener: Iterable[str] = (),
+        modules: Iterable[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.users = list(users)
@@ -155,7 +176,10 @@ class EjabberdCluster:
             "HOME": str(folder),
         }
         self._env = env
-        self.nodes = [EjabberdNode(folder / name, name, env, domain) for name in ("n1", "n2")[:size]]
+        self.nodes = [
+            EjabberdNode(folder / name, name, env, domain, tuple(listener), tuple(modules))
+            for name in ("n1", "n2")[:size]
+        ]
 
     async def __aenter__(self) -> Self:
         try:
@@ -206,6 +230,16 @@ async def _run_erl(env: dict[str, str], *arguments: str) -> str:
     printed = completed.stdout.decode() + completed.stderr.decode()
     assert completed.returncode == 0, f"{arguments}: {printed}"
     return printed
+
+
+async def version() -> tuple[int, ...]:
+    """Of the ejabberd that is installed, as ``(24, 12)``."""
+    ask = "application:load(ejabberd), {ok, V} = application:get_key(ejabberd, vsn), io:format(V), halt()."
+    environment = {**os.environ, "ERL_LIBS": _erlang_libraries(), "HOME": "/tmp"}
+    done = await trio.run_process(["erl", "-noinput", "-eval", ask], capture_stdout=True, env=environment)
+    found = re.match(r"[0-9.]+", done.stdout.decode())
+    assert found is not None, done.stdout
+    return tuple(int(part) for part in found[0].split("."))
 
 
 def _erlang_libraries() -> str:

@@ -28,7 +28,7 @@ s2s_ports = {{ }}
 modules_disabled = {{ "s2s", "s2s_auth_certs", "offline" }}
 modules_enabled = {{ "roster", "saslauth", "disco", "ping"{modules} }}
 c2s_require_encryption = {require_encryption}
-allow_unencrypted_plain_auth = true
+{settings}allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 storage = "internal"
 log = {{ debug = "{folder}/prosody.log" }}
@@ -46,7 +46,7 @@ class ProsodyNode:
 
     ``stream_management`` loads XEP-0198. With ``certificate`` the node demands TLS of its clients: STARTTLS on
     ``port``, TLS from the first byte on ``direct_tls_port`` (``None`` without one). All users have
-    ``programs.PASSWORD``.
+    ``programs.PASSWORD``. ``modules`` and ``settings`` are further ones, the latter lines of its configuration.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class ProsodyNode:
         domain: str = DOMAIN,
         stream_management: bool = False,
         certificate: Certificate | None = None,
+        modules: Iterable[str] = (),
+        settings: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self.host = HOST
@@ -67,11 +69,19 @@ class ProsodyNode:
         self.process: trio.Process | None = None
         self._output = folder / "output.log"
         (folder / "certs").mkdir(parents=True)
-        (folder / "prosody.cfg.lua").write_text(self._config(stream_management, certificate), "utf-8")
+        (folder / "prosody.cfg.lua").write_text(
+            self._config(stream_management, certificate, modules, settings), "utf-8"
+        )
         self._register(users)
 
-    def _config(self, stream_management: bool, certificate: Certificate | None) -> str:
-        modules = [*(["smacks"] if stream_management else []), *(["tls"] if certificate is not None else [])]
+    def _config(
+        self,
+        stream_management: bool,
+        certificate: Certificate | None,
+        further: Iterable[str],
+        settings: Iterable[str],
+    ) -> str:
+        modules = [*(["smacks"] if stream_management else []), *(["tls"] if certificate is not None else []), *further]
         config = _BASE.format(
             folder=self.folder,
             host=self.host,
@@ -80,6 +90,7 @@ class ProsodyNode:
             modules="".join(f', "{module}"' for module in modules),
             require_encryption="true" if certificate is not None else "false",
             domain=self.domain,
+            settings="".join(f"{line}\n" for line in settings),
         )
         if certificate is not None:
             config += _TLS.format(certificate=certificate.certificate, key=certificate.key)
@@ -92,6 +103,10 @@ class ProsodyNode:
         accounts.mkdir(parents=True)
         for user in users:
             (accounts / f"{user}.dat").write_text(f'return {{ ["password"] = "{PASSWORD}"; }};\n', "utf-8")
+
+    def lacks(self, module: str) -> bool:
+        """Whether it has found no such module when it started."""
+        return f"module '{module}'" in self.log.read_text("utf-8", "replace").lower()
 
     async def start(self) -> None:
         """Start and wait until it accepts. Also after :meth:`stop` and :meth:`kill`, with the same users and ports."""

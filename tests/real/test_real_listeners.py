@@ -1,0 +1,95 @@
+"""Real nodes as operators set them up for a proxy: behind PROXY headers, and with TLS that they want first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from real.certs import Authority
+from real.ejabberd import EjabberdCluster
+from real.programs import DOMAIN, HOST, Need, free_port, require
+from real.prosody import ProsodyNode
+from real.proxy import JsonObject, ProxyProcess, open_proxy
+from real.raw import open_raw
+
+pytestmark = pytest.mark.real
+
+OPTIONS = ("--domain", DOMAIN, "--workers", "1")
+BOTH = pytest.mark.parametrize("version", ["v1", "v2"])
+
+
+async def checked(proxy: ProxyProcess, check: str) -> JsonObject:
+    """The node's row, once a check has seen that."""
+    with trio.fail_after(60):
+        while True:
+            [row] = await proxy.show("nodes")
+            if row["check"] and row["check"].startswith(check):
+                return row
+            await trio.sleep(0.2)
+
+
+async def serves_behind_proxy_headers(proxy: ProxyProcess) -> None:
+    row = await checked(proxy, "ok")
+    assert row["health"] == "up"
+    async with open_raw(proxy.port) as client:
+        assert await client.login("romeo") == f"romeo@{DOMAIN}/r"
+    assert not proxy.events("node-down"), "checks are sessions like any other"
+    assert not proxy.events("node-warning")
+
+
+@BOTH
+async def test_ejabberd_behind_proxy_headers(version: str, tmp_path: Path, authority: Authority) -> None:
+    require(Need.EJABBERD)
+    with trio.fail_after(180):
+        async with EjabberdCluster(
+            tmp_path / "cluster", users=["romeo"], size=1, listener=["use_proxy_protocol: true"]
+        ) as cluster:
+            [node] = cluster.nodes
+            lines = [f"node1 {HOST}:{node.port} send-proxy={version} inter=500ms"]
+            async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
+                await serves_behind_proxy_headers(proxy)
+
+
+@BOTH
+async def test_prosody_behind_proxy_headers(version: str, tmp_path: Path, authority: Authority) -> None:
+    """By mod_net_proxy, which Debian packages from Prosody 13 on."""
+    require(Need.PROSODY)
+    port = free_port()
+    settings = [
+        f"proxy_ports = {{ {port} }}",
+        f'proxy_port_mappings = {{ [{port}] = "c2s" }}',
+        f'proxy_interfaces = {{ "{HOST}" }}',
+        f'proxy_trusted_proxies = {{ "{HOST}" }}',
+    ]
+    with trio.fail_after(180):
+        async with ProsodyNode(tmp_path / "node", users=["romeo"], modules=["net_proxy"], settings=settings) as node:
+            if node.lacks("net_proxy"):
+                pytest.skip("this Prosody has no mod_net_proxy")
+            lines = [f"node1 {HOST}:{port} send-proxy={version} inter=500ms"]
+            async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
+                await serves_behind_proxy_headers(proxy)
+
+
+async def test_a_prosody_that_wants_tls_first(tmp_path: Path, authority: Authority) -> None:
+    """Prosody 13 shows limits beside its STARTTLS. Clients are told at once, and the operator what to do."""
+    require(Need.PROSODY)
+    with trio.fail_after(180):
+        async with ProsodyNode(
+            tmp_path / "node", users=["romeo"], certificate=authority.issue(DOMAIN, HOST, "localhost")
+        ) as node:
+            lines = [f"node1 {HOST}:{node.port} inter=500ms"]
+            async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
+                row = await checked(proxy, "it wants TLS before anything else")
+                assert "tls=starttls" in row["check"]
+                assert "c2s_require_encryption = false" in row["check"]
+                async with open_raw(proxy.port) as client:
+                    await client.send(
+                        f"<?xml version='1.0'?><stream:stream xmlns='jabber:client' to='{DOMAIN}' version='1.0' "
+                        "xmlns:stream='http://etherx.jabber.org/streams'>"
+                    )
+                    await client.read_until(b"<remote-connection-failed")
+                proxy.nodes_file.write_text(f"node1 {HOST}:{node.port} inter=500ms tls=starttls ca={authority.file}\n")
+                assert (await proxy.command("reload")).code == 0
+                assert (await checked(proxy, "ok"))["health"] == "up"
