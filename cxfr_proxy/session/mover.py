@@ -17,10 +17,16 @@ what there is then.
 A session that sits on the wrong node stays there if by its turn it is the right one, if the node is being emptied or
 down (which is another's matter), if its client was moved already (:mod:`.loop_guard`), or if that is known not to come
 back (:mod:`.support`): a place that is only better is worth no session.
+
+Where nodes share sessions, one that is younger than :data:`SETTLED_SECONDS` is set aside until it is as old, whatever
+it is to be moved for: ejabberd tells sessions of one resource apart by the second in which they began, and a client
+that resumes on another node in the second of its bind, or of its last move, is thrown out by the node that it came
+from. Those whose node is dead are not kept waiting: nobody is there to throw them out.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +35,7 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import NodeSpec, Outlook, Resume
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Resume
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.config import OnNodeDown
@@ -50,6 +56,8 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 LOGIN_SECONDS: Final = 10.0
 """How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
 
+SETTLED_SECONDS: Final = 2.0
+"""The second of its bind is over by then, also on a node whose clock goes a little wrong."""
 _LOOKING_SHARE: Final = 0.1
 """Of the time, for looking again at who had nowhere to go."""
 
@@ -109,6 +117,7 @@ class Mover:
         self._everybody: Trigger | None = None  # why all sessions leave, whatever node they are on
         self._work = trio.Event()
         self._news = trio.Event()
+        self._set_aside = trio.Event()
 
     @property
     def drains(self) -> dict[str, Drain]:
@@ -173,7 +182,8 @@ class Mover:
             session = relayed.session
             movable = session.node != node and session.state is State.BOUND and relayed.id not in self._announced
             if movable and _is_of(session, address):
-                self._send(relayed, self._order_to(relayed, Trigger.MOVE, target))
+                if not self._waits_to_settle(relayed, Waiting(relayed.id, Urgency.WRONG, Trigger.MOVE, node)):
+                    self._send(relayed, self._order_to(relayed, Trigger.MOVE, target))
                 asked += 1
         return asked
 
@@ -238,7 +248,11 @@ class Mover:
             relayed = self._registry.get(session.session_id)
             if self._on_node_down is OnNodeDown.TRANSFER:
                 self._enqueue(Waiting(session.session_id, Urgency.DOWN, Trigger.NODE_DOWN))
-            elif relayed is not None and relayed.session.rung is None:
+            elif (
+                relayed is not None
+                and relayed.session.rung is None
+                and not self._waits_to_settle(relayed, Waiting(relayed.id, Urgency.DOWN, Trigger.NODE_DOWN))
+            ):
                 self._move_from_down(relayed)
 
     def node_up(self, node: str) -> None:
@@ -288,6 +302,7 @@ class Mover:
             start(nursery, Task.DRAINS, self._drains.watch)
             start(nursery, Task.REBALANCE, self._planner.run)
             start(nursery, Task.LOOKING, self._look_again_when_asked)
+            start(nursery, Task.MOVER, self._bring_back_when_settled)
             await keep_going(Task.MOVER, self._move_all)
 
     async def _move_all(self) -> None:
@@ -309,6 +324,8 @@ class Mover:
         relayed = self._registry.get(waiting.session_id) if waiting is not None else None
         if waiting is None or relayed is None or relayed.session.rung is not None:
             return False
+        if self._waits_to_settle(relayed, waiting):
+            return False
         match waiting.urgency:
             case Urgency.LOST:
                 relayed.transfer(self.order_for(relayed, waiting.trigger))
@@ -322,6 +339,31 @@ class Mover:
                 return self._is_leaving(relayed) and self._move_leaving(relayed)
             case Urgency.WRONG | Urgency.REBALANCED:
                 return self._may_be_placed(relayed) and self._place(relayed, waiting)
+
+    def _waits_to_settle(self, relayed: Relayed, waiting: Waiting) -> bool:
+        """Whether it is too young to be moved where nodes share sessions; then it has its turn when it is not."""
+        session = relayed.session
+        source = self._cluster.get(session.node) if session.node in self._cluster else None
+        if source is None or source.spec.resume is not Resume.SHARED or self._everybody is not None:
+            return False
+        if source.outlook is Outlook.DEAD or (session.node_lost and source.health is Health.DOWN):
+            return False
+        bound = self._registry.bound_lately(relayed.id)
+        if bound is None or self._clock() >= bound + SETTLED_SECONDS:
+            return False
+        self._queues.set_aside(waiting, bound + SETTLED_SECONDS)
+        self._set_aside.set()
+        return True
+
+    async def _bring_back_when_settled(self) -> None:
+        while True:
+            due = self._queues.next_due
+            self._set_aside = trio.Event()
+            with trio.move_on_at(due if due is not None else math.inf) as limit:
+                await self._set_aside.wait()
+            if limit.cancelled_caught:
+                for waiting in self._queues.take_due(self._clock()):
+                    self._enqueue(waiting)
 
     def _is_leaving(self, relayed: Relayed) -> bool:
         session = relayed.session
@@ -370,11 +412,15 @@ class Mover:
         return stays and movable and relayed.id not in self._announced
 
     def _place(self, relayed: Relayed, waiting: Waiting) -> bool:
-        target = self._place_of(relayed.session, waiting.target)
+        if waiting.trigger is Trigger.MOVE:
+            listed = waiting.target is not None and waiting.target in self._cluster
+            target = self._cluster.get(waiting.target) if waiting.target is not None and listed else None
+        else:
+            target = self._place_of(relayed.session, waiting.target)
         if target is None or target.name == relayed.session.node:
             return False
         held_until = self._registry.held_until(relayed.id, self._clock())
-        if held_until is not None:
+        if held_until is not None and waiting.trigger is not Trigger.MOVE:
             if waiting.urgency is Urgency.REBALANCED:
                 self._planner.hold(relayed.id, held_until)
             return False
@@ -491,6 +537,8 @@ class Mover:
 
     def _close_the_rest(self, node: str) -> None:
         for relayed in self._registry.on_node(node):
+            if self._waits_to_settle(relayed, Waiting(relayed.id, Urgency.LEAVING, Trigger.DRAIN)):
+                continue
             order = self.order_for(relayed, Trigger.DRAIN, hurried=True)
             if order.target is not None:  # else they are better off where they are
                 relayed.transfer(order)

@@ -1,7 +1,7 @@
 """Who waits for being moved, the most urgent first.
 
 A session stands in a queue once, however often it is put there; in which order, its queue says. Its turn shows whether
-it is still to be moved.
+it is still to be moved. One whose turn has come too early is set aside, and counts as waiting.
 """
 
 from __future__ import annotations
@@ -45,12 +45,15 @@ class Queues:
 
     def __init__(self) -> None:
         self._queues: tuple[OrderedDict[int, Waiting], ...] = tuple(OrderedDict() for _ in Urgency)
+        self._aside: dict[int, tuple[float, Waiting]] = {}
 
     def __bool__(self) -> bool:
+        """Whether it is anybody's turn."""
         return any(self._queues)
 
     def length(self, urgency: Urgency) -> int:
-        return len(self._queues[urgency])
+        aside = sum(waiting.urgency is urgency for _, waiting in self._aside.values())
+        return len(self._queues[urgency]) + aside
 
     @property
     def leaving(self) -> int:
@@ -63,10 +66,12 @@ class Queues:
         return self.length(Urgency.WRONG) + self.length(Urgency.REBALANCED)
 
     def put(self, waiting: Waiting) -> bool:
-        """Behind the others of its urgency; False, and nothing done, where it stands there."""
+        """Behind the others of its urgency; False, and nothing done, where it stands there or was set aside."""
         queue = self._queues[waiting.urgency]
-        if waiting.session_id in queue:
+        _, aside = self._aside.get(waiting.session_id, (0.0, None))
+        if waiting.session_id in queue or (aside is not None and aside.urgency <= waiting.urgency):
             return False
+        self._aside.pop(waiting.session_id, None)
         queue[waiting.session_id] = waiting
         return True
 
@@ -77,3 +82,18 @@ class Queues:
 
     def clear(self, urgency: Urgency) -> None:
         self._queues[urgency].clear()
+        self._aside = {number: each for number, each in self._aside.items() if each[1].urgency is not urgency}
+
+    def set_aside(self, waiting: Waiting, until: float) -> None:
+        """Its turn comes at that time; meanwhile it is put into no queue but a more urgent one."""
+        self._aside[waiting.session_id] = until, waiting
+
+    @property
+    def next_due(self) -> float | None:
+        """When the turn of the first of those comes that were set aside; ``None``: there is none."""
+        return min((until for until, _ in self._aside.values()), default=None)
+
+    def take_due(self, now: float) -> list[Waiting]:
+        """Those that were set aside until now, first come first."""
+        due = sorted((until, number) for number, (until, _) in self._aside.items() if until <= now)
+        return [self._aside.pop(number)[1] for _, number in due]

@@ -5,7 +5,7 @@ Bookkeeping only. :meth:`Registry.note` takes each event a session reports; ever
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +43,8 @@ RECENT_TRANSFERS: Final = 1000
 """As many as ``show transfers`` lists: the last ten seconds at the default rate."""
 REMEMBERED: Final = 100_000
 """Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 30 MB when full."""
+BOUND_LATELY_SECONDS: Final = 5.0
+"""How long it is known, at least, when a session was bound."""
 RESUMABLE_SECONDS: Final = 600.0
 """How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
 AWAITED_SECONDS: Final = 12.0
@@ -130,6 +132,7 @@ class Registry:
         self.expected = Expected()
         self.guard = LoopGuard(redirect_window)
         self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
+        self._bound: OrderedDict[int, float] = OrderedDict()  # when those were that began lately, by id
         self._evening: set[int] = set()  # sessions whose clients were asked to move to even the load
         self._sent: set[int] = set()  # sessions whose clients have left for a certain node
         self._addresses: Counter[str] = Counter()
@@ -323,6 +326,15 @@ class Registry:
         at = self._returned.get(session_id)
         return at + self._redirect_window if at is not None and now - at < self._redirect_window else None
 
+    def bound_lately(self, session_id: int) -> float | None:
+        """When it was bound, or resumed; ``None``: longer ago than a few seconds, or not yet."""
+        return self._bound.get(session_id)
+
+    def _note_bound(self, session_id: int, now: float) -> None:
+        while self._bound and now - next(iter(self._bound.values())) >= BOUND_LATELY_SECONDS:
+            self._bound.popitem(last=False)
+        self._bound[session_id] = now
+
     def was_sent(self, session_id: int) -> bool:
         """Whether its client has left for a certain node, and is looked for there and nowhere else."""
         return session_id in self._sent
@@ -348,6 +360,7 @@ class Registry:
         match event:
             case BoundTo(full_jid):
                 self._logging_in.pop(relayed.id, None)
+                self._note_bound(relayed.id, now)
                 self.totals.logins += 1
                 if full_jid is not None and self.returned(full_jid, relayed.client_address, session.node, now):
                     self._returned[relayed.id] = now
