@@ -37,6 +37,7 @@ _SPACE: Final = b" \t\r\n"
 _HEAD_BYTES: Final = 4
 _OTHER_ENCODINGS: Final = (b"\xfe\xff", b"\xff\xfe", b"Lo\xa7\x94")
 """How a document begins that is UTF-16 with a byte-order mark, or EBCDIC (XML 1.0, appendix F)."""
+_NO_MARK: Final = "\ufeff".encode()
 _RENEW_BYTES: Final = 262_144
 """A parser is used for about as many bytes. Names were seen to cost 24 times their own size in memory."""
 _ONLY_UTF8: Final = "only UTF-8 is supported"
@@ -195,10 +196,10 @@ class ExpatFramer:
             return
         if not data:
             return
-        if self.position < _HEAD_BYTES and _is_other_encoding((self._tail + data)[:_HEAD_BYTES]):
-            # Expat would go over to it, whatever it was told, and its offsets would be those of something else.
+        fault = _fault_of((self._tail + data)[:_HEAD_BYTES]) if self.position < _HEAD_BYTES else None
+        if fault is not None:
             self.position += len(data)
-            self._fail(StreamCondition.UNSUPPORTED_ENCODING, _ONLY_UTF8)
+            self._fail(*fault)
             return
         parser = self._parser
         old = self.position - self._renewed > _RENEW_BYTES and self.position == self.boundary
@@ -377,9 +378,16 @@ class ExpatFramer:
             raise _Refused(StreamCondition.POLICY_VIOLATION, f"element longer than {limit} bytes")
 
 
-def _is_other_encoding(head: bytes) -> bool:
-    """Whether a document that begins so can't be UTF-8, where a NUL is no character of XML's."""
-    return b"\0" in head or head.startswith(_OTHER_ENCODINGS)
+def _fault_of(head: bytes) -> tuple[StreamCondition, str] | None:
+    """What is wrong with a document that begins so, and expat would not say."""
+    # It would go over to another encoding, whatever it was told, and its offsets would be those of something else. In
+    # UTF-8 a NUL is no character of XML's.
+    if b"\0" in head or head.startswith(_OTHER_ENCODINGS):
+        return StreamCondition.UNSUPPORTED_ENCODING, _ONLY_UTF8
+    # It would pass over a byte-order mark. A stream can have none (RFC 6120 section 11.6): this is a character, U+FEFF.
+    if head.startswith(_NO_MARK):
+        return StreamCondition.NOT_WELL_FORMED, "a character in front of the stream"
+    return None
 
 
 def _on_declaration(version: str, encoding: str | None, standalone: int) -> None:

@@ -42,6 +42,9 @@ _BIND2_INACTIVE: Final = f"{stanza.qualified(names.BIND2, 'bind')}/{stanza.quali
 _FEATURES: Final = re.compile(rb"<(?:[^\s<>/:]+:)?features[\s/>]")
 """What they can begin with, and little else does."""
 
+_ONE_OR_MORE: Final = re.compile(r"\s*0*[1-9][0-9]*\s*(\.|$)", re.ASCII)
+"""A version's major number. Leading zeros mean nothing (RFC 6120 section 4.7.5)."""
+
 STARTTLS_FEATURES: Final = (
     f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>".encode()
 )
@@ -169,7 +172,7 @@ class ClientOpening:
     def _on_header(self, raw: bytes) -> Step:
         header = read_header(raw, ClientError)
         self._header = header
-        if header.version is None or header.version.split(".")[0] in ("", "0"):
+        if not _ONE_OR_MORE.match(header.version or ""):
             raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
         if not header.to:
             raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")

@@ -324,12 +324,18 @@ def test_ebcdic_is_not_read(end: int) -> None:
     assert failure.condition == "unsupported-encoding"
 
 
-def test_a_byte_order_mark_of_utf8_is_read() -> None:
-    reader = framer()
-    data = b"\xef\xbb\xbf" + HEADER
-    for at in range(len(data)):
-        reader.step(data[at : at + 1])
-    assert reader.notes == [Header(0, len(data))]
+@pytest.mark.parametrize("space", [b"", b" \n"])
+def test_a_byte_order_mark_of_utf8_is_a_character_in_front_of_the_stream(space: bytes) -> None:
+    """RFC 6120 section 11.6: U+FEFF is no such mark, not even as the first character. Expat passes over it."""
+    data = space + b"\xef\xbb\xbf" + HEADER
+    for size in (1, 2, 3, 1000):
+        reader = framer()
+        for at in range(0, len(data), size):
+            if not reader.notes:
+                reader.step(data[at : at + size])
+        failure = reader.notes[0]
+        assert isinstance(failure, Failure)
+        assert failure.condition == "not-well-formed"
 
 
 def test_empty_stream_element_is_refused() -> None:
