@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard cxfr_proxy/*/*.c cxfr_proxy/*/*.h)
 
-.PHONY: demo test bench lint types docs clean
+.PHONY: demo test clients bench lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cxfr-proxy demo
@@ -18,6 +18,11 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/real
 	$(BIN)/pytest tests/real
+
+# Which client programs are back after which kind of move, in front of real nodes: docs/clients.md. CLIENTS are options,
+# of which `make clients CLIENTS=--help` tells.
+clients: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m clients $(CLIENTS)
 
 # Every table and plot beside HAProxy and nginx, as far as they are installed: a quarter of an hour. See bench/README.md.
 bench: $(VENV)/.installed-bench
