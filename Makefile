@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard cxfr_proxy/*/*.c cxfr_proxy/*/*.h)
 
-.PHONY: demo test clients bench lint types docs clean
+.PHONY: demo test test-lowest clients bench lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cxfr-proxy demo
@@ -18,6 +18,11 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/real
 	$(BIN)/pytest tests/real
+
+# What a version can break, with the oldest ones that pyproject.toml allows.
+test-lowest:
+	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed-test
+	$(VENV)-lowest/bin/pytest --numprocesses 2 --dist loadfile $(addprefix --ignore tests/,bench e2e fuzz real)
 
 # Which client programs are back after which kind of move, in front of real nodes: docs/clients.md. CLIENTS are options,
 # of which `make clients CLIENTS=--help` tells.
@@ -51,4 +56,4 @@ $(VENV)/.installed-bench: $(VENV)/bin/python $(BUILT_FROM)
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info

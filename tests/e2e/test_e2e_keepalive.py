@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 import trio
 from e2e_proxy import Raw, command, until
+from needs import has_proc
 
 NODE = Path(__file__).with_name("node_process.py")
 SITE, PHONE = "10.77.0.1", "10.77.0.2"
 
 needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="only root can make network namespaces, by ip(8)"
+    os.geteuid() != 0 or shutil.which("ip") is None or not has_proc,
+    reason="only root can make network namespaces, by ip(8), and where /proc is mounted",
 )
 
 
