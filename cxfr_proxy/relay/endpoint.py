@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from cxfr_proxy.relay.client_hello import server_name
 from cxfr_proxy.relay.close_notify import close_notify
 from cxfr_proxy.relay.tls_errors import is_over
 from cxfr_proxy.spellings import dns_name
@@ -65,6 +66,15 @@ class Endpoint:
         while True:
             try:
                 return self.sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock)
+
+    async def server_name(self) -> bytes | None:
+        """What the ClientHello asks for, left unread; ``None`` where it says nothing, or came in several pieces. Plain
+        sockets only."""
+        while True:
+            try:
+                return server_name(self.sock.recv(RECEIVE_BYTES, socket.MSG_PEEK))
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self.sock)
 

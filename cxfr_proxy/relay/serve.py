@@ -204,9 +204,9 @@ class ClientServer:
         """Whether a client of that domain would be asked who it is first, if the nodes' features were known by now."""
         return self._config.route is Route.LOGIN and self._templates.are_awaited(domain)
 
-    def tls_context(self, domain: str | None) -> ssl.SSLContext:
+    def tls_context(self, domain: str | None, server_name: bytes | None) -> ssl.SSLContext:
         """For the next handshake, with a client that has asked for that domain: certificates may be replaced."""
-        return self._certificates.context_for(domain)
+        return self._certificates.context_for(domain, server_name)
 
     def begin_opening(self) -> trio.CancelScope:
         """A scope for a connection without a session yet: :meth:`open_no_more` cancels it."""
@@ -462,7 +462,8 @@ class _Connection:
         now = trio.current_time()
         self._limit.deadline = min(latest if latest is not None else math.inf, now + server.handshake_timeout)
         try:
-            await self._endpoint.start_tls(server.tls_context(domain), server_side=True)
+            context = server.tls_context(domain, await self._endpoint.server_name())
+            await self._endpoint.start_tls(context, server_side=True)
         except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
             self._tls_failed(reason)

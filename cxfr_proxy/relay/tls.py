@@ -52,13 +52,15 @@ class ServerCertificates:
         """Names in them that help nobody here, which is no fault."""
         self.context: ssl.SSLContext
         """For a client that has named no domain yet; it chooses by SNI."""
+        self._plain: ssl.SSLContext
         self._by_domain: dict[str, ssl.SSLContext] = {}
         self._load()
 
-    def context_for(self, domain: str | None) -> ssl.SSLContext:
-        """For the next handshake; ``domain``: the header's ``to``, in any spelling, ``None`` where there was none."""
+    def context_for(self, domain: str | None, server_name: bytes | None = None) -> ssl.SSLContext:
+        """For the next handshake; ``domain``: the header's ``to``, in any spelling, ``None`` where there was none.
+        ``server_name``: what SNI will say, as far as that is known (:mod:`.client_hello`)."""
         chosen = _look_up(self._by_domain, domain_key(domain)) if domain is not None else None
-        return chosen or self.context
+        return chosen or (self.context if (server_name or b"").isascii() else self._plain)
 
     def reload(self) -> None:
         """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was."""
@@ -67,7 +69,7 @@ class ServerCertificates:
 
     def _load(self) -> None:
         if not self._key_pairs:
-            self.context = _development_context(
+            self.context = self._plain = _development_context(
                 self._development or development_certificate(self._domains or ("localhost",))
             )
             return
@@ -79,7 +81,7 @@ class ServerCertificates:
         by_domain = {domain: contexts[each] for domain, each in shown.items()}
         if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
             context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
-        self.context, self._by_domain = context, by_domain
+        self.context, self._plain, self._by_domain = context, contexts.get(usual) or _context(usual), by_domain
         objections = (problem for each in loaded for problem in each.problems)
         self.problems = (*objections, *_never_shown(loaded, shown, usual))
         self.unusable = tuple(f"{each.pair.certificate}: {name}" for each in loaded for name in each.names.unusable)
