@@ -307,7 +307,7 @@ def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
     """The files with CA certificates that nodes name."""
     from cxfr_proxy.relay.dial import Dialer
 
-    Dialer(config.timeouts, config.limits).check_files(nodes)
+    Dialer(config.timeouts, config.limits).read_files(nodes)
     return True
 
 

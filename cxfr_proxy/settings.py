@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar, cast
 
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.files import read_file
 from cxfr_proxy.kinds import Kind
 
 T = TypeVar("T")
@@ -139,12 +140,16 @@ class SettingsFile:
             raise ConfigError(exc.message, file=self.path, line=self.lines.get(row.name)) from exc
 
 
+MAX_FILE_BYTES: Final = 1 << 20
+"""All settings have some 10 KB."""
+
+
 def read_settings_file(path: str, settings: Sequence[Setting]) -> SettingsFile:
     """Read a TOML file of settings. Raises :class:`ConfigError`: unreadable, not TOML, or with an unknown
     key."""
     try:
-        with open(path, encoding="utf-8-sig") as stream:  # some editors begin each file with a byte-order mark
-            text = stream.read()
+        # Some editors begin each file with a byte-order mark.
+        text = read_file(path, max_bytes=MAX_FILE_BYTES).decode("utf-8-sig")
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", file=path) from exc
     except UnicodeDecodeError as exc:

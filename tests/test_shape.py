@@ -19,7 +19,19 @@ SOURCES: Final = {
 }
 
 ORDER: Final = (
-    ("errors", "events", "latest", "log_hooks", "log_sums", "log_writer", "signals", "spellings", "tasks", "units"),
+    (
+        "errors",
+        "events",
+        "files",
+        "latest",
+        "log_hooks",
+        "log_sums",
+        "log_writer",
+        "signals",
+        "spellings",
+        "tasks",
+        "units",
+    ),
     ("xmpp", "cluster"),
     ("plugins",),
     ("kinds", "settings", "choices", "config"),

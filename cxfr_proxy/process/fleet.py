@@ -18,7 +18,7 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.process.link import Link, Request
-from cxfr_proxy.process.messages import Elsewhere, Grant, Listing, ReloadCertificates, WorkerCounts
+from cxfr_proxy.process.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
 from cxfr_proxy.session.mover_rebalances import RebalanceCounts, total
 from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts
@@ -246,16 +246,16 @@ class Fleet:
         """By number, who leaves before who has come for him."""
         return [row for slot in self.slots for row in _worker_rows(slot)]
 
-    def tell_to_reload(self) -> None:
-        """Certificates, without waiting; errors are logged by the workers."""
+    def tell_files(self, files: Files) -> None:
+        """Without waiting; errors are logged by the workers."""
         for link in self:
-            link.post(ReloadCertificates(0))
+            link.post(TakeFiles(0, files))
 
-    async def reload_certificates(self) -> list[str]:
+    async def take_files(self, files: Files) -> list[str]:
         """Errors, if there were some."""
         return [
             answer.error
-            for answer in await self._ask_all(lambda link: link.reload_certificates())
+            for answer in await self._ask_all(lambda link: link.take_files(files))
             if answer.error is not None
         ]
 

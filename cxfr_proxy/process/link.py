@@ -36,6 +36,7 @@ from cxfr_proxy.process.messages import (
     Ask,
     BadMessage,
     Called,
+    Files,
     Gone,
     Hello,
     Leave,
@@ -44,11 +45,11 @@ from cxfr_proxy.process.messages import (
     Message,
     MoveUser,
     Present,
-    ReloadCertificates,
     Report,
     Resumable,
     Setup,
     Stopped,
+    TakeFiles,
     Want,
     WorkerCounts,
 )
@@ -273,9 +274,9 @@ class Link:
         """Ask for a list, of ``node`` where it is about one. Empty where nobody answers ``within`` so many seconds."""
         return await self._request(lambda number: Ask(number, what, node, max_share), within)
 
-    async def reload_certificates(self) -> Request:
-        """Have them read again."""
-        return await self._request(ReloadCertificates)
+    async def take_files(self, files: Files) -> Request:
+        """Have it use these."""
+        return await self._request(lambda number: TakeFiles(number, files))
 
     async def move(self, jid: str, node: str) -> Request:
         """Have the clients of that JID sent to the node."""

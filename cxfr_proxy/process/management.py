@@ -27,6 +27,7 @@ from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.listing import UserList
+from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.nodelist import Drainer, NodeList
 from cxfr_proxy.process.operations import ProxyOperations, Sessions
 from cxfr_proxy.process.reloads import Part, Reloads
@@ -119,6 +120,7 @@ class Management:
             self.reloads,
             obey=self._sharing.obey,
             changed=nodes_read,
+            files_read=self._tell_files,
         )
         self.operations = ProxyOperations(
             cluster,
@@ -186,6 +188,14 @@ class Management:
 
     # --- the files
 
+    @property
+    def files(self) -> Files:
+        """What was read last, and was good."""
+        return Files(self.certificates.contents, dict(self.dialer.authorities))
+
+    def _tell_files(self) -> None:
+        self._sessions.tell_files(self.files)
+
     async def reload(self) -> str:
         """Read nodes, user map and certificates again, and see whether the settings are still good; what was done.
 
@@ -197,7 +207,7 @@ class Management:
         try:
             done = await self.nodes.reload_as_asked()
         finally:
-            errors = await self._sessions.reload_certificates()
+            errors = await self._sessions.take_files(self.files)
         if errors:
             raise ConfigError(errors[0])
         await self.users.reload()
@@ -221,6 +231,6 @@ class Management:
             self._look_at_settings()
         with self.reloads.logged(Part.CERTIFICATES):
             self.certificates.reload()
-            self._sessions.tell_to_reload()
+            self._tell_files()
         self.nodes.ask()
         self.users.reload_soon()

@@ -25,6 +25,7 @@ from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.config import Config
+from cxfr_proxy.relay.tls import Pem
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.session.registry import NodeCounts
@@ -77,6 +78,15 @@ class Nodes:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What the supervisor has read last, and found good: certificates and keys in the settings' order, and the nodes'
+    CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
+
+    certificates: tuple[Pem, ...]
+    authorities: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """The first thing a worker hears; pins and nodes follow, and it serves when it has heard of all. Its session ids
     are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
@@ -88,6 +98,7 @@ class Setup:
     workers: int
     first_id: int
     development_certificate: str | None
+    files: Files
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +146,11 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class ReloadCertificates:
-    """Read certificates, and the nodes' CA files, again."""
+class TakeFiles:
+    """Use these from now on."""
 
     request: int
+    files: Files
 
 
 class Listing(StrEnum):
@@ -432,7 +444,7 @@ Message = (
     | Listed
     | Grant
     | Elsewhere
-    | ReloadCertificates
+    | TakeFiles
     | Ask
     | MoveUser
     | Leave

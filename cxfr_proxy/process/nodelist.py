@@ -65,7 +65,8 @@ class Drainer(Protocol):
 
 
 class NodeList:
-    """``obey`` is called with the orders of each reading, ``changed`` after each, when the list is as it should be."""
+    """``obey`` is called with the orders of each reading, ``changed`` after each, when the list is as it should be;
+    ``files_read`` before it is, where the nodes' CA certificates are others now."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class NodeList:
         reloads: Reloads,
         obey: Callable[[Mapping[str, Order]], None] = lambda orders: None,
         changed: Callable[[], None] = lambda: None,
+        files_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._cluster = cluster
@@ -86,13 +88,14 @@ class NodeList:
         self._reloads = reloads
         self._obey = obey
         self._changed = changed
+        self._files_read = files_read
         self._asked = trio.Event()
 
     async def begin(self) -> None:
         """The first reading. Raises :class:`ConfigError`."""
         with self._reloads.noted(Part.NODES):
             reading = await self._source.read()
-            self._dialer.check_files(reading.specs)
+            self._dialer.read_files(reading.specs)
             self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
@@ -119,8 +122,8 @@ class NodeList:
     def _take(self, reading: Reading) -> Changes:
         """Raises :class:`ConfigError`, and then nothing has changed."""
         specs = reading.specs
-        self._dialer.forget()
-        self._dialer.check_files(specs)
+        if self._dialer.read_files(specs):
+            self._files_read()
         changes = self._cluster.apply(specs)
         for name in changes.added:
             self._checks.expect(self._cluster.get(name))

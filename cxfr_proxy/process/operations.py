@@ -35,6 +35,7 @@ from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import say_of_held
+from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
@@ -97,10 +98,10 @@ class Sessions(Protocol):
 
     def worker_rows(self) -> list[WorkerRow]: ...
 
-    async def reload_certificates(self) -> list[str]:
-        """Those of other processes; errors, if there were some."""
+    async def take_files(self, files: Files) -> list[str]:
+        """Let other processes use what was read; errors, if there were some."""
 
-    def tell_to_reload(self) -> None:
+    def tell_files(self, files: Files) -> None:
         """The same without waiting: errors go to the log."""
 
 

@@ -27,6 +27,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.announce import say_of_drain, say_of_rebalance
 from cxfr_proxy.process.management import Management
+from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.operations import (
     ONE_PROCESS,
     forecast,
@@ -233,11 +234,11 @@ class _Here:
             )
         ]
 
-    async def reload_certificates(self) -> list[str]:
+    async def take_files(self, files: Files) -> list[str]:
         await trio.lowlevel.checkpoint()
         return []
 
-    def tell_to_reload(self) -> None:
+    def tell_files(self, files: Files) -> None:
         pass
 
 

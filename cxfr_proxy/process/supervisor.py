@@ -203,7 +203,9 @@ class Supervisor:
 
     def _first_words(self, slot: Slot) -> FirstWords:
         workers = len(self.fleet.slots)
-        setup = Setup(VERSION, self._config, slot.number, workers, slot.next_first_id(workers), self._development)
+        first_id = slot.next_first_id(workers)
+        files = self._management.files
+        setup = Setup(VERSION, self._config, slot.number, workers, first_id, self._development, files)
         more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
         return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
 

@@ -39,6 +39,7 @@ from cxfr_proxy.process.messages import (
     Ask,
     BadMessage,
     Elsewhere,
+    Files,
     Gone,
     Grant,
     Hello,
@@ -54,7 +55,6 @@ from cxfr_proxy.process.messages import (
     Pinned,
     PinnedBefore,
     Redirected,
-    ReloadCertificates,
     Remembered,
     Report,
     Resumable,
@@ -63,6 +63,7 @@ from cxfr_proxy.process.messages import (
     Stayed,
     Stop,
     Stopped,
+    TakeFiles,
     Transferred,
     WorkerCounts,
 )
@@ -125,8 +126,12 @@ class _Parts:
         self.registry.added, self.registry.removed = self._roll.note, self._roll.note_end
         self.pace = GrantedPace(post, changed)
         self.dialer = Dialer(config.timeouts, config.limits)
+        self.dialer.take(setup.files.authorities)
         self.certificates = ServerCertificates(
-            config.key_pairs, domains=config.domain, development=pem.encode() if pem is not None else None
+            config.key_pairs,
+            domains=config.domain,
+            development=pem.encode() if pem is not None else None,
+            contents=setup.files.certificates,
         )
         self.assigned = new_assigned(config)
         self.told_list = ToldList()
@@ -387,8 +392,8 @@ class Worker:
                 parts.note_returned(message)
             case Learned(caps, knows_cxfr):
                 parts.registry.support.learn(caps, knows_cxfr)
-            case ReloadCertificates(request):
-                self._reload(parts, request)
+            case TakeFiles(request, files):
+                self._take(parts, request, files)
             case Ask():
                 self._answer(parts, message)
             case MoveUser(request, jid, node):
@@ -407,11 +412,11 @@ class Worker:
         self._configured(setup.config)
         self._parts = _Parts(setup, self._channel.post, self._change)
 
-    def _reload(self, parts: _Parts, request: int) -> None:
+    def _take(self, parts: _Parts, request: int, files: Files) -> None:
         error = None
-        parts.dialer.forget()
+        parts.dialer.take(files.authorities)
         try:
-            parts.certificates.reload()
+            parts.certificates.take(files.certificates)
         except ConfigError as exc:
             error = str(exc)
             emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=error)

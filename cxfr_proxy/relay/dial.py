@@ -13,7 +13,7 @@ import functools
 import os
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import trio
@@ -26,7 +26,7 @@ from cxfr_proxy.relay import proxy_protocol
 from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.own_stream import OwnStream
 from cxfr_proxy.relay.proxy_protocol import Peer
-from cxfr_proxy.relay.tls import node_context, node_name
+from cxfr_proxy.relay.tls import node_context, node_name, read_authorities
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _SocketAddress = tuple[int, Any]
@@ -47,20 +47,39 @@ _MISMATCHES: Final = (62, 64)
 
 
 class Dialer:
-    """Connects to nodes. TLS contexts are made once per set of CA certificates; :meth:`forget` reads them anew.
-
-    What names were found to stand for is forgotten as well.
-    """
+    """Connects to nodes. TLS contexts are made once per set of CA certificates, of what :meth:`read_files` has read
+    last, or :meth:`take` was told."""
 
     def __init__(self, timeouts: Timeouts, limits: Limits) -> None:
         self._timeouts = timeouts
         self._limits = limits
         self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self.authorities: Mapping[str, str] = {}
+        """What is used of ``ca=`` files, by path."""
         self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
 
-    def forget(self) -> None:
-        """The files with CA certificates may have changed, or the nodes."""
-        self._contexts.clear()
+    def read_files(self, specs: Iterable[NodeSpec]) -> bool:
+        """Read the files with CA certificates that the nodes name; whether they are others than before. Where names
+        lead is found out anew.
+
+        Raises :class:`ConfigError`, and then goes on with what there was.
+        """
+        contexts: dict[str | None, ssl.SSLContext] = {}
+        authorities: dict[str, str] = {}
+        for spec in specs:
+            if spec.tls is not NodeTls.NONE and spec.ca not in contexts:
+                text = read_authorities(spec)
+                contexts[spec.ca] = node_context(spec, text)
+                if spec.ca is not None and text is not None:
+                    authorities[spec.ca] = text
+        changed = authorities != self.authorities
+        self._contexts, self.authorities = contexts, authorities
+        self._answered.clear()
+        return changed
+
+    def take(self, authorities: Mapping[str, str]) -> None:
+        """As :meth:`read_files`, where somebody else has read them."""
+        self._contexts, self.authorities = {}, authorities
         self._answered.clear()
 
     async def dial(
@@ -103,16 +122,12 @@ class Dialer:
         """A stream of the proxy's own on a connection to a node."""
         return OwnStream(endpoint, self._limits)
 
-    def check_files(self, specs: Iterable[NodeSpec]) -> None:
-        """Read the files with CA certificates that the nodes name. Raises :class:`ConfigError`."""
-        for spec in specs:
-            if spec.tls is not NodeTls.NONE:
-                self._context(spec)
-
     def _context(self, spec: NodeSpec) -> ssl.SSLContext:
         context = self._contexts.get(spec.ca)
         if context is None:
-            context = self._contexts[spec.ca] = node_context(spec)
+            known = self.authorities.get(spec.ca) if spec.ca is not None else None
+            text = known if known is not None else read_authorities(spec)
+            context = self._contexts[spec.ca] = node_context(spec, text)
         return context
 
     async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> Endpoint:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import ssl
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -28,20 +25,37 @@ from cryptography.x509.oid import NameOID
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config import KeyPair
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.files import content_as_path, read_file
 from cxfr_proxy.relay.certificate_names import CertificateNames, read_names
 from cxfr_proxy.spellings import dns_name, domain_key
 
+MAX_PEM_BYTES: Final = 4 << 20
+"""The authorities of all the world are some 200 KB."""
 ALPN: Final = ["xmpp-client"]
 """XEP-0368. A client that offers something else, or nothing, is served all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """What the two files of a certificate held, as Latin-1 text: PEM, and whatever stands around it."""
+
+    certificate: str
+    key: str = field(repr=False)
 
 
 class ServerCertificates:
     """The contexts for clients, replaceable while connections run: ask :meth:`context_for` at each handshake."""
 
     def __init__(
-        self, key_pairs: Sequence[KeyPair], *, domains: Sequence[str] = (), development: bytes | None = None
+        self,
+        key_pairs: Sequence[KeyPair],
+        *,
+        domains: Sequence[str] = (),
+        development: bytes | None = None,
+        contents: Sequence[Pem] | None = None,
     ) -> None:
-        """``development``: the self-signed certificate to use where there is no other; ``None``: a fresh one."""
+        """``development``: the self-signed certificate to use where there is no other; ``None``: a fresh one.
+        ``contents`` of the files, where they were read already; ``None``: they are read now."""
         self.self_signed = not key_pairs
         self._key_pairs = tuple(key_pairs)
         self._domains = tuple(domains)
@@ -54,7 +68,9 @@ class ServerCertificates:
         """For a client that has named no domain yet; it chooses by SNI."""
         self._plain: ssl.SSLContext
         self._by_domain: dict[str, ssl.SSLContext] = {}
-        self._load()
+        self.contents: tuple[Pem, ...] = ()
+        """Of the files, as they were when what is shown was read."""
+        self._load(contents)
 
     def context_for(self, domain: str | None, server_name: bytes | None = None) -> ssl.SSLContext:
         """For the next handshake; ``domain``: the header's ``to``, in any spelling, ``None`` where there was none.
@@ -65,15 +81,22 @@ class ServerCertificates:
     def reload(self) -> None:
         """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was."""
         if not self.self_signed:
-            self._load()
+            self._load(None)
 
-    def _load(self) -> None:
+    def take(self, contents: Sequence[Pem]) -> None:
+        """As :meth:`reload`, where somebody else has read them."""
+        if not self.self_signed:
+            self._load(contents)
+
+    def _load(self, contents: Sequence[Pem] | None) -> None:
         if not self._key_pairs:
             self.context = self._plain = _development_context(
                 self._development or development_certificate(self._domains or ("localhost",))
             )
             return
-        loaded = [_load_pair(pair) for pair in self._key_pairs]
+        if contents is None:
+            contents = [_read_pair(pair) for pair in self._key_pairs]
+        loaded = [_load_pair(pair, pem) for pair, pem in zip(self._key_pairs, contents, strict=True)]
         shown = _shown(loaded)
         contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
         usual = _beside(loaded[0], shown)
@@ -82,6 +105,7 @@ class ServerCertificates:
         if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
             context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
         self.context, self._plain, self._by_domain = context, contexts.get(usual) or _context(usual), by_domain
+        self.contents = tuple(contents)
         objections = (problem for each in loaded for problem in each.problems)
         self.problems = (*objections, *_never_shown(loaded, shown, usual))
         self.unusable = tuple(f"{each.pair.certificate}: {name}" for each in loaded for name in each.names.unusable)
@@ -92,6 +116,7 @@ class _Loaded:
     """``kind`` of the key: a client that can't verify one may verify another."""
 
     pair: KeyPair
+    pem: Pem
     names: CertificateNames
     kind: str
     problems: tuple[str, ...]
@@ -138,8 +163,17 @@ def _never_shown(loaded: Sequence[_Loaded], shown: Mapping[str, _Together], usua
 def _context(together: _Together) -> ssl.SSLContext:
     context = _server_context()
     for each in together:
-        context.load_cert_chain(each.pair.certificate, each.pair.key, password=_no_password)
+        _load_chain(context, each.pem)
     return context
+
+
+def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
+    """From what was read, and not by the files' names: they may hold something else by now."""
+    with (
+        content_as_path(pem.certificate.encode("latin-1")) as certificate,
+        content_as_path(pem.key.encode("latin-1")) as key,
+    ):
+        context.load_cert_chain(certificate, key, password=_no_password)
 
 
 def _server_context() -> ssl.SSLContext:
@@ -151,21 +185,25 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _load_pair(pair: KeyPair) -> _Loaded:
+def _read_pair(pair: KeyPair) -> Pem:
+    return Pem(_read(pair.certificate).decode("latin-1"), _read(pair.key).decode("latin-1"))
+
+
+def _load_pair(pair: KeyPair, pem: Pem) -> _Loaded:
     """Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
     try:
-        certificate = x509.load_pem_x509_certificate(_read(pair.certificate))
+        certificate = x509.load_pem_x509_certificate(pem.certificate.encode("latin-1"))
         names = read_names(certificate)
         kind = type(certificate.public_key()).__name__.removesuffix("PublicKey").lstrip("_")
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise ConfigError("expected a certificate in PEM form", file=str(pair.certificate)) from exc
     try:
-        if b" PRIVATE KEY-----" not in _read(pair.key):
+        if " PRIVATE KEY-----" not in pem.key:
             raise ValueError("expected a private key in PEM form")
-        _server_context().load_cert_chain(pair.certificate, pair.key, password=_no_password)
+        _load_chain(_server_context(), pem)
     except (ssl.SSLError, ValueError) as exc:
         raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
-    return _Loaded(pair, names, kind, tuple(_objections(pair, certificate, names)))
+    return _Loaded(pair, pem, names, kind, tuple(_objections(pair, certificate, names)))
 
 
 def _objections(pair: KeyPair, certificate: x509.Certificate, names: CertificateNames) -> Iterator[str]:
@@ -178,7 +216,7 @@ def _objections(pair: KeyPair, certificate: x509.Certificate, names: Certificate
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, max_bytes=MAX_PEM_BYTES)
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from exc
 
@@ -224,23 +262,9 @@ class _ByServerName:
 def _development_context(certificate: bytes) -> ssl.SSLContext:
     """A context with that certificate and key. They touch no disk where ``/proc`` is mounted."""
     context = _server_context()
-    with _as_file(certificate) as path:
+    with content_as_path(certificate) as path:
         context.load_cert_chain(path)
     return context
-
-
-@contextmanager
-def _as_file(content: bytes) -> Iterator[str]:
-    """A path that has this content for the duration of the block, for this process, or at least for its user alone."""
-    with open(os.memfd_create("cxfr-proxy-development-certificate", os.MFD_CLOEXEC), "wb", buffering=0) as memory:
-        path = f"/proc/self/fd/{memory.fileno()}"
-        if Path(path).exists():
-            memory.write(content)
-            yield path
-            return
-    with tempfile.NamedTemporaryFile(prefix="cxfr-proxy-", suffix=".pem", buffering=0) as file:  # its mode is 0600
-        file.write(content)
-        yield file.name
 
 
 def development_certificate(domains: Sequence[str]) -> bytes:
@@ -289,15 +313,35 @@ def _general_name(domain: str) -> x509.GeneralName:
 # --- towards nodes
 
 
-def node_context(spec: NodeSpec) -> ssl.SSLContext:
-    """How a node's certificate is verified: against ``ca=``, else the system's. Raises :class:`ConfigError`."""
+def read_authorities(spec: NodeSpec) -> str | None:
+    """What the file of ``ca=`` holds, as Latin-1 text; ``None`` where there is none. Raises :class:`ConfigError`."""
+    if spec.ca is None:
+        return None
     try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=spec.ca)
+        return read_file(spec.ca, max_bytes=MAX_PEM_BYTES).decode("latin-1")
     except OSError as exc:
-        raise ConfigError(
-            f"ca= of node '{spec.name}': expected a readable file of CA certificates in PEM form: {_why(exc)}",
-            file=spec.ca,
-        ) from exc
+        raise _no_authorities(spec, exc) from exc
+
+
+def _no_authorities(spec: NodeSpec, exc: OSError) -> ConfigError:
+    return ConfigError(
+        f"ca= of node '{spec.name}': expected a readable file of CA certificates in PEM form: {_why(exc)}", file=spec.ca
+    )
+
+
+def node_context(spec: NodeSpec, authorities: str | None) -> ssl.SSLContext:
+    """How a node's certificate is verified: against these authorities; ``None``: the system's.
+
+    Raises :class:`ConfigError`.
+    """
+    try:
+        if authorities is None:
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+        else:
+            with content_as_path(authorities.encode("latin-1")) as path:
+                context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=path)
+    except OSError as exc:
+        raise _no_authorities(spec, exc) from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
     return context

@@ -153,6 +153,21 @@ async def test_a_replacement_knows_what_is_being_drained(tmp_path: Path, certifi
         assert nodes == {"node1": 0, "node2": 20}
 
 
+async def test_a_replacement_serves_what_was_read_last(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Whatever is in the files by then."""
+    async with world(tmp_path, certificate) as it:
+        good = certificate.certificate.read_bytes()
+        certificate.certificate.write_bytes(b"no certificate")
+        reloaded = await it.proxy.say("reload")
+        assert reloaded.code != 0
+        for row in (await it.workers()).values():
+            os.kill(row["pid"], signal.SIGKILL)
+        await it.proxy.event("worker-up", 4)
+        certificate.certificate.write_bytes(good)  # the clients go by it
+        assert len(await it.log_in(10)) == 10
+        assert len(await it.workers()) == 2
+
+
 async def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path, certificate: DemoCertificate) -> None:
     """They move their clients, as at a stop, and leave nobody behind."""
     async with world(tmp_path, certificate, "--transfer-rate", "1000") as it:

@@ -26,11 +26,11 @@ from cxfr_proxy.process.messages import (
     MoveUser,
     Nodes,
     NodeState,
-    ReloadCertificates,
     Report,
     Setup,
     Stop,
     Stopped,
+    TakeFiles,
     WorkerCounts,
 )
 from cxfr_proxy.process.supervisor import Supervisor
@@ -101,7 +101,7 @@ class FakeWorker:
                 )
             case MoveUser(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
-            case ReloadCertificates(request):
+            case TakeFiles(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None))
             case Stop():
                 self.end()

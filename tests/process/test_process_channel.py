@@ -30,6 +30,7 @@ from cxfr_proxy.process.messages import (
     BadMessage,
     Called,
     Elsewhere,
+    Files,
     Gone,
     Grant,
     Hello,
@@ -52,7 +53,6 @@ from cxfr_proxy.process.messages import (
     Present,
     PutBack,
     Redirected,
-    ReloadCertificates,
     Remembered,
     Report,
     Resumable,
@@ -61,12 +61,14 @@ from cxfr_proxy.process.messages import (
     Stayed,
     Stop,
     Stopped,
+    TakeFiles,
     Transferred,
     Want,
     WorkerCounts,
     decode,
     encode,
 )
+from cxfr_proxy.relay.tls import Pem
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Rung, Trigger
@@ -91,6 +93,7 @@ CONFIG = Config(
 
 ints = st.integers(min_value=-(2**53), max_value=2**53)
 texts = st.text(max_size=40)
+files = st.builds(Files, st.tuples(st.builds(Pem, texts, texts)), st.dictionaries(texts, texts))
 counted = st.dictionaries(texts, ints, max_size=4)
 states = st.lists(
     st.builds(
@@ -159,7 +162,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Listed, ints, st.lists(texts, max_size=3).map(tuple), texts, texts, st.booleans()),
     st.builds(Grant, ints),
     st.builds(Elsewhere, counted, counted, counted),
-    st.builds(ReloadCertificates, ints),
+    st.builds(
+        TakeFiles, ints, st.builds(Files, st.tuples(st.builds(Pem, texts, texts)), st.dictionaries(texts, texts))
+    ),
     st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts, st.none() | numbers),
     st.builds(MoveUser, ints, texts, texts),
     st.just(Leave()),
@@ -365,7 +370,9 @@ async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_settings_arrive_as_they_are() -> None:
     config = replace(CONFIG, limits=replace(CONFIG.limits, connections_per_address=None), workers=3)
-    setup = Setup(VERSION, config, 1, 3, 1, None)
+    files = Files((Pem("certificate\n", "key \xe9\n"),), {"ca.pem": "authority"})
+    setup = Setup(VERSION, config, 1, 3, 1, None, files)
     read = decode(encode(setup))
     assert isinstance(read, Setup)
+    assert read == setup
     assert read.config == config

@@ -16,7 +16,7 @@ from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, Un
 from cxfr_proxy.config import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
-from cxfr_proxy.errors import DomainRefused, NodeError
+from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.room import open_descriptors
 
@@ -205,9 +205,30 @@ async def test_another_authority(dialer: Dialer, certificate: Path, tmp_path: Pa
         other.write_bytes(pem("localhost"))
         with pytest.raises(NodeError, match="certificate was not accepted"):
             await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
-        dialer.forget()
         spec = node(port, NodeTls.DIRECT, ca=str(other))
+        assert dialer.read_files([spec])
+        assert not dialer.read_files([spec])
         (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+async def test_a_ca_file_that_is_no_good_any_more_changes_nothing(
+    dialer: Dialer, tmp_path: Path, content: bytes | None
+) -> None:
+    """What was read last goes on, here and in a process that is told of it."""
+    path = write_pem(tmp_path, "localhost")
+    spec = node(0, NodeTls.DIRECT, ca=str(path))
+    dialer.read_files([spec])
+    context = dialer._context(spec)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="CA certificates"):
+        dialer.read_files([spec])
+    assert dialer._context(spec) is context
+    other = Dialer(Timeouts(), Limits())
+    other.take(dialer.authorities)
+    assert other._context(spec).get_ca_certs() == context.get_ca_certs() != []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
@@ -357,7 +378,7 @@ async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: 
         assert resolved == ["localhost"] * 2
         await connect(dialer, spec)
         assert len(resolved) == 2
-        dialer.forget()
+        dialer.read_files([spec])
         await connect(dialer, spec)
         assert len(resolved) == 3
         await connect(dialer, node(port))

@@ -214,3 +214,29 @@ def test_a_missing_key_in_the_certificates_file(tmp_path: Path) -> None:
 def test_a_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Is a directory"):
         ServerCertificates([pair(tmp_path)])
+
+
+@pytest.mark.parametrize("content", [None, b"", CERTIFICATE])
+def test_what_was_read_can_be_shown_where_the_files_have_gone_bad(tmp_path: Path, content: bytes | None) -> None:
+    certificate, key = tmp_path / "crt", tmp_path / "key"
+    certificate.write_bytes(CERTIFICATE)
+    key.write_bytes(KEY)
+    pairs = [KeyPair(certificate, key)]
+    first = ServerCertificates(pairs)
+    key.unlink()
+    if content is not None:
+        key.write_bytes(content)
+    with pytest.raises(ConfigError):
+        first.reload()
+    second = ServerCertificates(pairs, contents=first.contents)
+    assert second.contents == first.contents
+    second.take(first.contents)
+    assert KEY.decode() not in repr(first.contents), "which might come to stand in a log"
+
+
+def test_a_fifo_is_no_certificate(tmp_path: Path) -> None:
+    """And nobody waits for what will come out of it."""
+    certificate = tmp_path / "crt"
+    os.mkfifo(certificate)
+    with pytest.raises(ConfigError, match="It is a FIFO, and no file"):
+        ServerCertificates([KeyPair(certificate, certificate)])

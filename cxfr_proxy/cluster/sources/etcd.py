@@ -35,6 +35,7 @@ from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacte
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.files import open_file
 from cxfr_proxy.tasks import Task, isolated
 
 LEASE_SECONDS: Final = 5
@@ -347,8 +348,9 @@ def _login(backends: EtcdBackends, environ: Mapping[str, str]) -> Login | None:
             )
         return Login(backends.user, password)
     try:
-        with open(backends.password_file, encoding="utf-8-sig") as file:  # a byte-order mark is no password
-            return Login(backends.user, file.readline(_LONGEST_PASSWORD).rstrip("\r\n"))
+        with open_file(backends.password_file) as file:
+            line = file.readline(_LONGEST_PASSWORD).decode("utf-8-sig")  # a byte-order mark is no password
+            return Login(backends.user, line.rstrip("\r\n"))
     except OSError as exc:
         raise ConfigError(
             f"expected a readable password file, found: {exc.strerror}", file=backends.password_file

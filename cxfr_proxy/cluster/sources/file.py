@@ -24,6 +24,7 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
 from cxfr_proxy.cluster.words import not_utf8
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.files import open_file
 
 MAX_FILE_BYTES: Final = 4 << 20
 """Some 50,000 nodes; more is another file taken for this one."""
@@ -86,7 +87,7 @@ class WatchedFile:
         Raises :class:`ConfigError` where it cannot be read.
         """
         try:
-            with open(self.path, "rb") as file:
+            with open_file(self.path) as file:
                 # Before reading: what is written from here on is a change.
                 self._loaded = _version(os.fstat(file.fileno()))
                 if self._loaded.size > self._max_bytes:

@@ -24,6 +24,7 @@ import trio
 from cxfr_proxy.cluster.backends import EtcdBackends
 from cxfr_proxy.cluster.shared import Entry
 from cxfr_proxy.errors import ConfigError, CxfrProxyError
+from cxfr_proxy.files import content_as_path, read_file
 
 REQUEST_SECONDS: Final = 3.0
 """For one request; etcd answers within milliseconds, and one that is this slow is as good as away."""
@@ -231,9 +232,15 @@ class Gateway:
         self._token = token
 
 
+_MAX_CA_BYTES: Final = 4 << 20
+
+
 def _context(ca: str | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=ca)
+        if ca is None:
+            return ssl.create_default_context()
+        with content_as_path(read_file(ca, max_bytes=_MAX_CA_BYTES)) as path:
+            return ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError(f"expected certificates in PEM, found: {exc.strerror or exc}", file=ca) from exc
 

@@ -1,0 +1,61 @@
+"""Reading the operator's files: only files, and nothing of which the reading waits or never ends.
+
+Whoever opens a FIFO waits for its other end, and with a FIFO in the place of a file that is read again and again the
+whole proxy does; a device may never end. So both are refused, and named.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
+
+_KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file, for reading. Raises ``OSError``, also where it is something else; ``strerror`` says what."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+            raise OSError(errno.EINVAL, f"It is {kind}, and no file", os.fspath(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
+    """All of it. Raises as :func:`open_file`, and where there is more than so much."""
+    with open_file(path) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"It has more than {max_bytes} bytes", os.fspath(path))
+    return data
+
+
+@contextmanager
+def content_as_path(content: bytes) -> Iterator[str]:
+    """A path that has this content for the duration of the block, for this process, or at least for its user alone."""
+    with os.fdopen(os.memfd_create("cxfr-proxy-content", os.MFD_CLOEXEC), "wb", buffering=0) as memory:
+        path = f"/proc/self/fd/{memory.fileno()}"
+        if os.path.exists(path):
+            memory.write(content)
+            yield path
+            return
+    with tempfile.NamedTemporaryFile(prefix="cxfr-proxy-", suffix=".pem", buffering=0) as file:  # its mode is 0600
+        file.write(content)
+        yield file.name
