@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from ipaddress import IPv6Address
 from typing import Final
 
 _MAX_CHARACTERS: Final = 1023
@@ -27,10 +28,11 @@ _MAX_DNS_CHARACTERS: Final = 253
 
 def user_key(user: str) -> str:
     """The key of a bare JID."""
-    # Nearly all are ASCII, where lower case is all there is to it; but for domains that hide Unicode (RFC 3492).
+    # Nearly all are ASCII, where lower case is all there is to it; but for domains that hide Unicode (RFC 3492), or are
+    # addresses.
     if user.isascii():
         key = user.lower()
-        if "xn--" not in key:
+        if "xn--" not in key and "[" not in key:
             return key[:-1] if key[-1:] == "." else key
     return _unicode_key(user)
 
@@ -50,7 +52,17 @@ def domain_key(domain: str) -> str:
         # All of IDNA's dots: the ideographic one is left by NFKC (UTS 46 section 2.3).
         key = _folded(domain).replace("\u3002", ".")
     key = key.removesuffix(".")
+    if key.startswith("["):
+        return _address_key(key)
     return key if key.isascii() and "xn--" not in key else ".".join(map(_label_key, key.split(".")))
+
+
+def _address_key(literal: str) -> str:
+    """Of an IPv6 address in brackets, which may be a domain as well (RFC 7622 section 3.2)."""
+    try:
+        return f"[{IPv6Address(literal.removeprefix('[').removesuffix(']'))}]"
+    except ValueError:
+        return literal
 
 
 def _local_key(local: str) -> str:

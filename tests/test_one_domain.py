@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest
+from cryptography import x509
 from lxml import etree
 
+from cxfr_proxy.cluster.backends import SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import parse_nodes
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ClientError, ConfigError
 from cxfr_proxy.kinds import CLIENTS, DOMAIN, PLACEMENT
+from cxfr_proxy.relay.certificate_names import read_names
+from cxfr_proxy.relay.tls import self_signed
 from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.spellings import dns_name, domain_key
 from cxfr_proxy.xmpp.authzid import AuthzidWatch
@@ -30,6 +34,7 @@ SAME: Final = (
     ("fa\u00df.example", "XN--FA-HIA.example."),
     ("\u2603.example", "xn--n3h.example"),  # registered before IDNA 2008, which has no symbols
     ("\uff45xample.org", "example.org"),
+    ("[2001:db8::1]", "[2001:DB8:0:0::0001]"),
 )
 OTHER: Final = (
     ("example.org", "example.org.net"),
@@ -114,6 +119,25 @@ def answers_to(one: str, other: str) -> bool:
     return fits(iq, one, f"Kim@{one}/a")
 
 
+def is_asked_in_dns(one: str, other: str) -> bool:
+    """Of an address nothing can be asked there."""
+    return parse_srv(one) == parse_srv(other)
+
+
+def parse_srv(domain: str) -> str:
+    if domain.startswith("["):
+        return domain_key(domain)
+    found = parse_url(f"dns+srv://_xmpp-client._tcp.{domain}")
+    assert isinstance(found, SrvBackends)
+    assert found.name.isascii()
+    return found.name
+
+
+def is_certified(one: str, other: str) -> bool:
+    [general] = read_names(x509.load_pem_x509_certificate(self_signed([one])[0])).domains
+    return general == domain_key(other)
+
+
 def is_called_in_tls(one: str, other: str) -> bool:
     return dns_name(one) == dns_name(other)
 
@@ -128,6 +152,8 @@ PLACES: Final = (
     may_log_in_as,
     logs_in_as,
     answers_to,
+    is_asked_in_dns,
+    is_certified,
     is_called_in_tls,
 )
 

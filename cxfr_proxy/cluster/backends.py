@@ -19,12 +19,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, parse_address, parse_common
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import dns_name
 
 SCHEMES: Final = ("dns+srv", "etcd", "etcds")
 
@@ -105,6 +107,9 @@ def _options(query: str) -> Iterator[str]:
 
 def _srv(authority: str, path: str, options: tuple[str, ...]) -> SrvBackends:
     server, name = (authority, path[1:]) if path.strip("/") else ("", authority)
+    if not name.isascii():
+        with suppress(ValueError):
+            name = dns_name(name)
     if not _SERVICE.fullmatch(name):
         raise ConfigError(
             "expected dns+srv://_xmpp-client._tcp.example.org, with [SERVER[:PORT]/] before the name if need be, "

@@ -69,7 +69,7 @@ def _judge(name: x509.GeneralName) -> tuple[str, str | None]:
         case x509.DNSName(value=text):
             return text, None if _is_domain(text) else "a wildcard stands alone in the first label"
         case x509.IPAddress(value=address):
-            return str(address), None
+            return f"[{address}]" if address.version == 6 else str(address), None
         case x509.OtherName(type_id=kind, value=der) if kind == _SRV_NAME:
             service, _, domain = _text_of(der).partition(".")
             return (domain, None) if service.lower() in _SERVICES else (_text_of(der), "SRVName of another service")

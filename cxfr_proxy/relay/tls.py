@@ -301,13 +301,13 @@ def self_signed(domains: Sequence[str]) -> tuple[bytes, bytes]:
 
 def _general_name(domain: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(domain))
-    except ValueError:
-        pass
-    try:
-        return x509.DNSName(dns_name(domain))
+        name = dns_name(domain)
     except ValueError as exc:
         raise ConfigError(f"expected a domain that a certificate can name, found {domain!r}") from exc
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 # --- towards nodes

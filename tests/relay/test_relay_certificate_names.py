@@ -76,7 +76,7 @@ LONG: Final = ".".join(("a" * 60, "b" * 60, "c" * 60, "example"))
         ([DNS("f*.example.org"), DNS("a.*.example.org")], [], ["f*.example.org", "a.*.example.org"]),
         ([DNS("*")], [], ["*"]),
         ([x509.IPAddress(ipaddress.ip_address("192.0.2.1"))], ["192.0.2.1"], []),
-        ([x509.IPAddress(ipaddress.ip_address("2001:db8::1"))], ["2001:db8::1"], []),
+        ([x509.IPAddress(ipaddress.ip_address("2001:db8::1"))], ["[2001:db8::1]"], []),
         ([srv_name("_xmpp-client.example.org")], ["example.org"], []),
         ([srv_name("_XMPP-Client.Example.org")], ["example.org"], []),
         ([srv_name("_xmpps-client.example.org")], ["example.org"], []),
@@ -164,7 +164,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificates:
         certificate(DNS("*.example.org"), common="wild"),
         certificate(DNS("xn--bcher-kva.example"), common="buecher"),
         certificate(srv_name("_xmpp-client.srv.example"), xmpp_addr("addr.example"), common="xmpp"),
-        certificate(x509.IPAddress(ipaddress.ip_address("192.0.2.1")), common="address"),
+        certificate(*(x509.IPAddress(ipaddress.ip_address(a)) for a in ("192.0.2.1", "2001:db8::1")), common="address"),
         certificate(common="common.example"),
     )
 
@@ -188,6 +188,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> ServerCertificates:
         ("chat.example.org", None, "wild"),
         ("srv.example", None, "xmpp"),
         ("192.0.2.1", None, "address"),
+        ("[2001:DB8::1]", None, "address"),
         ("unknown.example", None, "first"),
         ("second.example", "elsewhere.example", "second"),
         ("unknown.example", "second.example", "second"),
