@@ -48,7 +48,7 @@ BOUND_LATELY_SECONDS: Final = 5.0
 RESUMABLE_SECONDS: Final = 600.0
 """How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
 AWAITED_SECONDS: Final = 12.0
-"""How long a client that was cut is waited for: the slowest seen to resume took 9.5 s to come back."""
+"""How long a client that was cut is waited for: the slowest that was seen to come back (QXmpp) took 10 s."""
 EXPECTED_SECONDS: Final = 90.0
 """How long a client is led to the node that it is sent to. Asking may take 30 seconds; then nearly all come within ten.
 One that was sent to an address that leads elsewhere does not come, and another from the same address must not be taken
