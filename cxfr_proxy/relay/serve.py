@@ -252,7 +252,7 @@ class ClientServer:
         for node in ranked:
             usable = node.usable
             with self._registry.expecting(node.name):
-                await self._admission.admit(node.name, waiting.has_hung_up)
+                await self._admission.admit(node.name, _address(client), waiting.has_hung_up)
                 if usable and not node.usable:
                     continue  # much can happen to a node while one waits for it
                 try:

@@ -23,9 +23,9 @@ class Burst:
         self.refused: dict[str, tuple[str, float]] = {}
         self.left: set[str] = set()
 
-    async def client(self, name: str, node: str = "a") -> None:
+    async def client(self, name: str, node: str = "a", address: str = "192.0.2.1") -> None:
         try:
-            await self.admission.admit(node, lambda: name in self.left)
+            await self.admission.admit(node, address, lambda: name in self.left)
         except Gone:
             self.refused[name] = "gone", self.elapsed
         except NodeError as error:
@@ -45,6 +45,26 @@ async def test_first_come_first_served_at_the_rate(autojump_clock: MockClock) ->
             nursery.start_soon(burst.client, f"{number:02}")
             await trio.testing.wait_all_tasks_blocked()
     assert burst.admitted == [(f"{number:02}", round(number / 10, 6)) for number in range(31)]
+
+
+@pytest.mark.parametrize("other", ["192.0.2.2", "2001:db8:0:2::1", "fe80::1%eth0", "local"])
+async def test_one_address_cannot_fill_the_queue(other: str, autojump_clock: MockClock) -> None:
+    """A thousand from one network wait behind each other: who comes from another has two of them in
+    front, and one more for each that they sent before."""
+    burst = Burst(Admission(1.0, 60.0))
+    async with trio.open_nursery() as nursery:
+        for number in range(1000):
+            nursery.start_soon(burst.client, f"many{number}", "a", f"2001:db8:0:1::{number:x}")
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(4.5)
+        for number in range(2):
+            nursery.start_soon(burst.client, f"other{number}", "a", other)
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    came = {name: at for name, at in burst.admitted if name.startswith("other")}
+    assert came == {"other0": 7.0, "other1": 9.0}
+    assert len(burst.admitted) == 10
 
 
 async def test_some_of_it_may_come_at_once(autojump_clock: MockClock) -> None:
