@@ -6,8 +6,8 @@ commands. Exit codes tell the outcome to scripts:
 ===== ==================================================================================
 0     done; for ``--wait``: the node is empty, all workers are replaced, all who had to move were
       asked; for ``check``: no faults
-1     ``--wait``: not empty at the deadline, not all replaced, not all asked; ``check``: the nodes
-      file has faults
+1     ``--wait``: not empty at the deadline, not all replaced, not all asked; ``drain --plan``: logins
+      would be refused; ``check``: the nodes file has faults
 2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
 130   interrupted; what was started goes on
 141   nobody reads the output any more; what was started goes on
@@ -150,7 +150,7 @@ def _add_command(commands: _Commands[_Parser], command: Command) -> None:
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.kind is None:
-        parser.add_argument(f"--{argument.name}", action="store_true", help=argument.help)
+        parser.add_argument(f"--{argument.name}", dest=argument.name, action="store_true", help=argument.help)
     elif argument.positional:
         metavar = None if argument.choices else argument.kind.metavar
         choices = argument.choices or None
@@ -376,7 +376,7 @@ def _speak(command: Command, flags: Mapping[str, object], path: Path) -> int:
         raise
     screen.result(result, view)
     if not watched:
-        return OK
+        return UNFINISHED if isinstance(result, dict) and result.get("refuses_logins") else OK
     return OK if isinstance(result, dict) and result.get("left") == 0 else UNFINISHED
 
 

@@ -67,6 +67,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("ADDRESS", "address"),
         Column("PUBLIC", "public"),
         Column("WISH", "wish"),
+        Column("DRAIN", "drain"),
         Column("HEALTH", "health"),
         Column("SINCE", "health_seconds", duration, right=True),
         Column("CHECK", "check"),
@@ -195,6 +196,8 @@ def plan(row: RowJson) -> str:
     targets = row.get("targets")
     rows = [target for target in targets if isinstance(target, dict)] if isinstance(targets, list) else []
     sentence = f"{_plain(row.get('node'))}: {_extent(row)}"
+    if refused := row.get("refuses_logins"):
+        sentence += f"\n{_plain(refused)} would be refused, for no other node is ready and up: it takes --force"
     if stay_down := _number(row, "stay_down"):
         sentence += f"\n{stay_down} of them use software that is known not to come back, however it is told to move"
     return f"{table(_TARGETS, rows)}\n{sentence}" if rows else sentence

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
 from cxfr_proxy import kinds
@@ -29,6 +29,7 @@ from cxfr_proxy.admin.rows import (
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
+    Returning,
     SessionRow,
     SourceRow,
     TransferRow,
@@ -43,13 +44,18 @@ __all__ = ["COMMANDS", "Answer", "Argument", "Command", "Operations", "Report", 
 class Operations(Protocol):
     """What the running proxy can do for its operator."""
 
-    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None) -> None:
+    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None, force: bool) -> None:
         """Place nobody on ``node``, and start moving everybody off it when ``grace`` is over; returns at once.
 
         ``grace`` and ``deadline`` in seconds from now, ``None`` for none; ``rate`` in transfers per second,
         ``None`` for the setting. Again for the same node: the drain goes on, with what is given anew. Raises
-        :class:`ConfigError` for an unknown node, or a deadline within the grace.
+        :class:`ConfigError` for an unknown node, a deadline within the grace, and, unless ``force``, where
+        :meth:`refused_without` says something.
         """
+
+    def refused_without(self, node: str) -> str | None:
+        """Whose logins no other node would take if this one took none: ``every login``, or ``every login for`` some
+        domains; ``None``: there are others for all of them. Raises :class:`ConfigError` for an unknown node."""
 
     async def plan_drain(
         self, node: str, *, grace: float | None, deadline: float | None, rate: float | None
@@ -60,9 +66,15 @@ class Operations(Protocol):
         """Move nobody off ``node`` any more, and still place nobody there; :meth:`drain` goes on. Raises
         :class:`ConfigError` for an unknown node, or one that isn't drained."""
 
-    def undrain(self, node: str) -> None:
-        """Stop a drain and place clients on ``node`` again. Nothing if it isn't drained. Raises like
-        :meth:`drain`."""
+    def undrain(self, node: str, *, rebalance: bool) -> None:
+        """Stop a drain and place clients on ``node`` again. Nothing if it isn't drained.
+
+        ``rebalance``: who belongs there may be moved there by itself; else only by a later rebalance. Raises
+        :class:`ConfigError` for an unknown node, or one whose line is gone.
+        """
+
+    async def plan_return(self, node: str) -> Returning:
+        """What follows from an :meth:`undrain`. Raises :class:`ConfigError` for an unknown node."""
 
     def caveat(self) -> str | None:
         """What an operator has to know who has just given an order for all proxies: that only this one has heard it,
@@ -227,9 +239,11 @@ async def _drain(operations: Operations, arguments: Arguments, report: Report) -
         if arguments["wait"]:
             raise ConfigError("drain: with plan nothing begins, so there is nothing to wait for")
         return await operations.plan_drain(node, **terms)
-    operations.drain(node, **terms)
+    refused = operations.refused_without(node)
+    operations.drain(node, **terms, force=bool(arguments["force"]))
     if not arguments["wait"]:
-        return _message(operations, f"{node} is being drained")
+        cost = f"; {refused} is refused until another node is ready and up" if refused is not None else ""
+        return _message(operations, f"{node} is being drained{cost}")
     last: DrainProgress | None = None
     async with aclosing(operations.wait_drained(node)) as rows:
         async for last in rows:
@@ -241,8 +255,25 @@ async def _drain(operations: Operations, arguments: Arguments, report: Report) -
 
 async def _undrain(operations: Operations, arguments: Arguments, report: Report) -> Answer:
     node = cast("str", arguments["node"])
-    operations.undrain(node)
-    return _message(operations, f"{node} takes clients again")
+    rebalance = not arguments["no-rebalance"]
+    operations.undrain(node, rebalance=rebalance)
+    row = await operations.plan_return(node)
+    follows = _what_follows(row if rebalance else replace(row, begins_in=None))
+    return _message(operations, f"{node} takes clients again{follows}")
+
+
+def _what_follows(row: Returning) -> str:
+    """Who is moved there, and when."""
+    if not row.up:
+        when = "some time after that" if row.begins_in is not None else "by the next rebalance"
+        return f" when it is up; who belongs there is moved {when}"
+    if not row.to_move:
+        return "; everybody is where they belong"
+    who = "1 session is" if row.to_move == 1 else f"{row.to_move} sessions are"
+    if row.begins_in is None:
+        return f"; {who} left elsewhere than they belong until the next rebalance"
+    held = f", {row.held} of them later (they were moved less than redirect-window ago)" if row.held else ""
+    return f"; {who} moved to where they belong in {row.begins_in:.0f} s{held}, or not: undrain --no-rebalance"
 
 
 def _message(operations: Operations, done: str) -> Message:
@@ -354,6 +385,7 @@ COMMANDS: Final = (
                 kinds.seconds(zero=False),
             ),
             Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
+            Argument("force", "also where no other node is ready and up, so that logins are refused"),
         ),
         mutates=True,
         run=_drain,
@@ -366,7 +398,13 @@ COMMANDS: Final = (
         mutates=True,
         run=_abort,
     ),
-    Command("undrain", "stop a drain and let the node take clients again", (_NODE,), mutates=True, run=_undrain),
+    Command(
+        "undrain",
+        "stop a drain and let the node take clients again; who belongs there is moved there soon, which is said",
+        (_NODE, Argument("no-rebalance", "move nobody there for that, but by the next rebalance")),
+        mutates=True,
+        run=_undrain,
+    ),
     Command(
         "rebalance",
         "move those who are elsewhere than they belong: users with a node of their own to it, and of the others the"

@@ -53,6 +53,22 @@ class DrainPlan:
     """About; from the order on until all that can be moved were asked."""
     stay_down: int = 0
     """Of them: their clients are known not to come back, however they are told to move."""
+    refuses_logins: str | None = None
+    """Whose logins would be refused, since no other node takes them: ``every login``, or ``every login for`` some
+    domains; ``None``: nobody's. Then it takes ``force``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """A node whose drain is over: what follows. ``to_move`` sessions are elsewhere than they belong by now, ``held`` of
+    them were moved less than redirect-window ago."""
+
+    node: str
+    up: bool
+    to_move: int
+    held: int
+    begins_in: float | None
+    """Seconds until they are moved by themselves, if nothing changes; ``None``: they are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,11 @@ class NodeRow:
     check_seconds_ago: float | None = None
     ramp: float = 1.0
     """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
+    drain: str | None = None
+    """How far its drain is: a stage (``grace``, ``awake``, ``all``, ``rest``, ``aborted``), or ``done``; ``None``: it
+    is not drained."""
+    drain_reason: str | None = None
+    """Why nobody can be moved off it at that stage; ``None``: somebody can."""
     priority: int = 0
     """Nodes of the lowest number of which one can be used take users."""
 

@@ -267,6 +267,22 @@ class Cluster:
             self._standing = frozenset((node.name, node.spec.weight, node.spec.domain) for node in self if node.usable)
         return self._standing
 
+    def unserved_without(self, name: str, domains: Sequence[str] = ()) -> tuple[str, ...] | None:
+        """Whose logins nobody would take if that node took none: those of these domains; empty: everybody's.
+
+        ``domains`` are the keys of those that the proxy serves, none where it serves any. ``None``: there would be
+        others for all of them, or it takes no logins as it is.
+        """
+        node = self.get(name)
+        if not node.accepts_new:
+            return None
+        others = [other for other in self if other.usable and other is not node]
+        if not others:
+            return ()
+        served = node.spec.domain or domains
+        unserved = tuple(domain for domain in served if not any(other.spec.serves(domain) for other in others))
+        return unserved or None
+
     def candidates(self, exclude: Collection[str] = (), *, domain: str | None = None) -> list[Node]:
         """The nodes a user of that domain may be placed on, in the source's order; ``None``: of any domain.
 

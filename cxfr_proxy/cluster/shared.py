@@ -68,6 +68,8 @@ class Order:
     aborted: bool = False
     against: Wish | None = None
     """The node's own ``state=`` at that time: the order is void when that changes. ``None``: it always counts."""
+    rebalance: bool = True
+    """Whether those who belong on a node that is ready again may be moved there for that."""
 
     def holds(self, spec: NodeSpec) -> bool:
         return self.against is None or self.against is spec.wish
@@ -108,6 +110,7 @@ def read_order(text: str) -> Order:
         deadline=_number(value, "deadline"),
         rate=_number(value, "rate", positive=True),
         aborted=value.get("aborted") is True,
+        rebalance=value.get("rebalance") is not False,
         against=None if value.get("against") is None else _wish(value["against"]),
     )
 

@@ -103,6 +103,8 @@ class Management:
         self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
         self._features_changed = trio.Event()
         self._templates = Templates(cluster, max_bytes=config.limits.max_element_up)
+        auto = config.rebalance is RebalanceMode.AUTO
+        self._automatic = Automatic(cluster, rebalances) if auto else None
         self._sharing = Sharing(
             source,
             cluster,
@@ -110,6 +112,7 @@ class Management:
             pins=assigned.pins,
             sessions=lambda: sessions.sessions,
             usual_rate=config.transfer_rate,
+            excuse=self._automatic.excuse if self._automatic is not None else None,
         )
         self.nodes = NodeList(
             source,
@@ -131,6 +134,8 @@ class Management:
             self.reload,
             sharing=self._sharing,
             pins=assigned.pins,
+            domains=config.domain,
+            automatic=self._automatic,
             restarts=restarts,
         )
 
@@ -155,8 +160,8 @@ class Management:
             (Task.FEATURES, self._compare_features_when_changed),
         ):
             start(services, task, run)
-        if self._config.rebalance is RebalanceMode.AUTO:
-            start(services, Task.REBALANCE, Automatic(self._cluster, self._rebalances).run)
+        if self._automatic is not None:
+            start(services, Task.REBALANCE, self._automatic.run)
         await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
         if self._config.http is not None:
             figures = Figures(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 import trio
@@ -20,6 +20,7 @@ from cxfr_proxy.admin.rows import (
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
+    Returning,
     SessionRow,
     SourceRow,
     TransferRow,
@@ -35,6 +36,7 @@ from cxfr_proxy.config import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import say_of_held
+from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
@@ -109,8 +111,9 @@ ONE_PROCESS: Final = "with --workers 1 everything is one process, which has no w
 
 
 class ProxyOperations:
-    """``reloader`` reads nodes, user map and certificates again and says in a sentence what has changed; ``restarts``
-    is ``None`` where there are no workers."""
+    """``domains`` are those that the proxy serves; none: any. ``automatic`` is ``None`` where nothing is rebalanced by
+    itself. ``reloader`` reads nodes, user map and certificates again and says in a sentence what has changed;
+    ``restarts`` is ``None`` where there are no workers."""
 
     def __init__(
         self,
@@ -123,6 +126,8 @@ class ProxyOperations:
         *,
         sharing: Sharing,
         pins: Pins,
+        domains: Iterable[str] = (),
+        automatic: Automatic | None = None,
         restarts: Restarts | None = None,
     ) -> None:
         self._cluster = cluster
@@ -132,18 +137,38 @@ class ProxyOperations:
         self._reloader = reloader
         self._sharing = sharing
         self._pins = pins
+        self._domains = tuple(map(domain_key, domains))
+        self._automatic = automatic
         self._restarts = restarts
         # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
         self._closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
 
     def drain(
-        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+        self,
+        node: str,
+        *,
+        grace: float | None = None,
+        deadline: float | None = None,
+        rate: float | None = None,
+        force: bool = False,
     ) -> None:
         listed = self._cluster.get(node)
         _check_times(grace, deadline)
+        refused = self.refused_without(node)
+        if refused is not None and not force:
+            raise ConfigError(
+                f"nothing is done: while '{node}' is drained {refused} is refused, for no other node is ready and up;"
+                " --force drains it all the same"
+            )
         listed.set_wish(Wish.DRAIN)
         self._drainer.drain(node, grace=grace, deadline=deadline, rate=rate)
         self._sharing.tell(node)
+
+    def refused_without(self, node: str) -> str | None:
+        unserved = self._cluster.unserved_without(node, self._domains)
+        if unserved is None:
+            return None
+        return f"every login for {', '.join(unserved)}" if unserved else "every login"
 
     async def plan_drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
@@ -165,6 +190,7 @@ class ProxyOperations:
             rate=rate,
             seconds=plan.seconds(rate, grace=grace, deadline=deadline),
             stay_down=plan.stay_down,
+            refuses_logins=self.refused_without(node),
         )
 
     def abort(self, node: str) -> None:
@@ -174,15 +200,28 @@ class ProxyOperations:
         self._drainer.abort(node)
         self._sharing.tell(node)
 
-    def undrain(self, node: str) -> None:
+    def undrain(self, node: str, *, rebalance: bool = True) -> None:
         listed = self._cluster.get(node)
         if listed.removed:
             raise ConfigError(f"node '{node}' is no longer listed; put it back first")
         listed.set_wish(Wish.READY)
         self._drainer.undrain(node)
         self._drainer.look_again()
-        self._sharing.tell(node)
-        emit(_log, "undrain", node=node, sessions=self._drainer.left(node))
+        if self._automatic is not None:
+            self._automatic.excuse(node, excused=not rebalance)
+        self._sharing.tell(node, rebalance=rebalance)
+        emit(_log, "undrain", node=node, sessions=self._drainer.left(node), rebalance=None if rebalance else False)
+
+    async def plan_return(self, node: str) -> Returning:
+        listed, automatic = self._cluster.get(node), self._automatic
+        plan = await self._sessions.plan_rebalance(None)
+        return Returning(
+            node=node,
+            up=listed.health is Health.UP,
+            to_move=plan.sessions,
+            held=plan.held,
+            begins_in=automatic.seconds_until_due() if automatic is not None else None,
+        )
 
     def caveat(self) -> str | None:
         return self._sharing.caveat
@@ -306,9 +345,9 @@ class ProxyOperations:
 
     async def nodes(self) -> list[NodeRow]:
         await self._sessions.refresh()
-        rows = []
+        rows, drains = [], self._drainer.drains
         for number, node in enumerate(self._cluster, start=1):
-            rows.append(node_row(node, self._sessions.of_node(node.name)))
+            rows.append(node_row(node, self._sessions.of_node(node.name), drains.get(node.name)))
             if number % ROWS_AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
         return rows
@@ -413,7 +452,8 @@ async def forecast(registry: Registry, cluster: Cluster, placement: Placement, n
     return total
 
 
-def node_row(node: Node, counts: NodeCounts) -> NodeRow:
+def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> NodeRow:
+    """``drain``: of the node; ``None``: there is none."""
     check, now = node.check, trio.current_time()
     return NodeRow(
         name=node.name,
@@ -437,6 +477,8 @@ def node_row(node: Node, counts: NodeCounts) -> NodeRow:
         check_seconds_ago=now - check.at if check is not None else None,
         ramp=node.ramp,
         priority=node.spec.priority,
+        drain=("done" if drain.done else str(drain.stage)) if drain is not None else None,
+        drain_reason=drain.waiting_reason if drain is not None else None,
     )
 
 

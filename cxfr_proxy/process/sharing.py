@@ -31,7 +31,8 @@ _REPORT_SECONDS = 0.5
 
 
 class Sharing:
-    """``sessions`` counts this proxy's; ``usual_rate`` is the setting; ``wall_clock`` is the same on all machines."""
+    """``sessions`` counts this proxy's; ``usual_rate`` is the setting; ``wall_clock`` is the same on all machines.
+    ``excuse`` is called with a node that comes back and is to move nobody."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Sharing:
         pins: Pins,
         sessions: Callable[[], int],
         usual_rate: float,
+        excuse: Callable[[str], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
@@ -50,6 +52,7 @@ class Sharing:
         self._pins = pins
         self._sessions = sessions
         self._usual_rate = usual_rate
+        self._excuse = excuse
         self._wall_clock = wall_clock
         self._obeyed: dict[str, Order] = {}
         if self._shared is not None:
@@ -85,10 +88,11 @@ class Sharing:
 
     # --- orders
 
-    def tell(self, node: str) -> None:
-        """An operator has said something of that node here, and it was carried out."""
+    def tell(self, node: str, *, rebalance: bool = True) -> None:
+        """An operator has said something of that node here, and it was carried out. ``rebalance``: see
+        :class:`~cxfr_proxy.cluster.shared.Order`."""
         if self._shared is not None:
-            order = self._order_now(node)
+            order = replace(self._order_now(node), rebalance=rebalance)
             self._obeyed[node] = order
             self._shared.order(node, order)
 
@@ -108,6 +112,8 @@ class Sharing:
             known = self._obeyed.get(node)
             if node in self._cluster and order.wish is not Wish.READY and not _same(order, known):
                 self._obey(node, order)
+            elif self._excuse is not None and not order.rebalance and not _same(order, known):
+                self._excuse(node)
         self._obeyed = dict(orders)
 
     def _obey(self, node: str, order: Order) -> None:

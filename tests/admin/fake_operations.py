@@ -26,6 +26,7 @@ from cxfr_proxy.admin.rows import (
     RebalancePlan,
     RebalanceProgress,
     RestartProgress,
+    Returning,
     SessionRow,
     SourceRow,
     TransferRow,
@@ -61,6 +62,9 @@ class FakeOperations:
         default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
     )
     stay_down: int = 0
+    refused: str | None = None
+    """Whose logins would be."""
+    returning: Returning = field(default_factory=lambda: Returning("", up=True, to_move=0, held=0, begins_in=5.0))
     interrupt: bool = False
     """Send this process the Ctrl-C of an operator once the script is through."""
     draining: set[str] = field(default_factory=set)
@@ -77,8 +81,14 @@ class FakeOperations:
         if node not in ("node1", "node2"):
             raise ConfigError(f"unknown node {node!r}; known are node1, node2")
 
-    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None) -> None:
+    def refused_without(self, node: str) -> str | None:
         self._check(node)
+        return self.refused
+
+    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None, force: bool) -> None:
+        self._check(node)
+        if self.refused is not None and not force:
+            raise ConfigError("nothing is done")
         self.draining.add(node)
         self.calls.append(("drain", node, grace, deadline, rate))
 
@@ -88,16 +98,21 @@ class FakeOperations:
         self._check(node)
         self.calls.append(("plan", node, grace, deadline, rate))
         targets = [PlannedTarget("node2", 1190), PlannedTarget(None, 10)]
-        return DrainPlan("node1", 1200, 700, targets, rate=50.0, seconds=72.5, stay_down=self.stay_down)
+        return DrainPlan(
+            "node1", 1200, 700, targets, rate=50.0, seconds=72.5, stay_down=self.stay_down, refuses_logins=self.refused
+        )
 
     def abort(self, node: str) -> None:
         self._check(node)
         self.calls.append(("abort", node))
 
-    def undrain(self, node: str) -> None:
+    def undrain(self, node: str, *, rebalance: bool) -> None:
         self._check(node)
         self.draining.discard(node)
-        self.calls.append(("undrain", node))
+        self.calls.append(("undrain", node) if rebalance else ("undrain", node, "no-rebalance"))
+
+    async def plan_return(self, node: str) -> Returning:
+        return replace(self.returning, node=node)
 
     def caveat(self) -> str | None:
         return self.alone
@@ -163,6 +178,7 @@ class FakeOperations:
                 "ok 3 ms",
                 1.5,
                 0.35,
+                drain="awake",
             ),
             NodeRow(
                 "node2",

@@ -29,12 +29,12 @@ def run(path: Path, *argv: str, fake: FakeOperations | None = None) -> int:
 def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "nodes") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "NODE   ADDRESS         PUBLIC             WISH   HEALTH  SINCE  CHECK    WEIGHT  RAMP  SESSIONS  WAITING"
-        "  MOVED  UNREACHED  FORGED",
-        "node1  10.0.0.11:5222  node1.example.org  drain  up      3m10s  ok 3 ms       1   35%        12        7"
-        "      3          0       2",
-        "node2  10.0.0.12:5222  -                  ready  down        -  timeout      20  100%      1234        0"
-        "      0         17       0",
+        "NODE   ADDRESS         PUBLIC             WISH   DRAIN  HEALTH  SINCE  CHECK    WEIGHT  RAMP  SESSIONS"
+        "  WAITING  MOVED  UNREACHED  FORGED",
+        "node1  10.0.0.11:5222  node1.example.org  drain  awake  up      3m10s  ok 3 ms       1   35%        12"
+        "        7      3          0       2",
+        "node2  10.0.0.12:5222  -                  ready  -      down        -  timeout      20  100%      1234"
+        "        0      0         17       0",
     ]
 
 
@@ -103,6 +103,8 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "check_seconds_ago": 0.5,
         "ramp": 1.0,
         "priority": 0,
+        "drain": None,
+        "drain_reason": None,
     }
 
 
@@ -111,7 +113,50 @@ def test_drain_and_undrain(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run(path, "drain", "node1", "--deadline", "90s", "--rate", "5", fake=fake) == 0
     assert fake.calls == [("drain", "node1", None, 90.0, 5.0)]
     assert run(path, "undrain", "node1", fake=fake) == 0
-    assert capsys.readouterr().out == "node1 is being drained\nnode1 takes clients again\n"
+    said = "node1 is being drained\nnode1 takes clients again; everybody is where they belong\n"
+    assert capsys.readouterr().out == said
+
+
+def test_the_last_node_is_drained_by_force_alone(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeOperations(refused="every login for h")
+    assert run(path, "drain", "node1", "--plan", fake=fake) == 1
+    assert "\nevery login for h would be refused, for no other node is" in capsys.readouterr().out
+    for words in ((), ("--wait",)):
+        assert run(path, "drain", "node1", *words, fake=fake) == 2
+    assert ("drain", "node1", None, None, None) not in fake.calls
+    assert run(path, "drain", "node1", "--force", fake=fake) == 0
+    said = "node1 is being drained; every login for h is refused until another node is ready and up"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert run(path, "drain", "node1", "--force", "--wait", fake=fake) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "said"),
+    [
+        ({"to_move": 12}, (), "; 12 sessions are moved to where they belong in 5 s, or not: undrain --no-rebalance\n"),
+        (
+            {"to_move": 2, "held": 1},
+            (),
+            "; 2 sessions are moved to where they belong in 5 s, 1 of them later (they were",
+        ),
+        (
+            {"to_move": 1},
+            ("--no-rebalance",),
+            "; 1 session is left elsewhere than they belong until the next rebalance",
+        ),
+        ({"to_move": 12, "begins_in": None}, (), "; 12 sessions are left elsewhere than they belong until the next"),
+        ({"up": False}, (), " when it is up; who belongs there is moved some time after that"),
+        ({"up": False}, ("--no-rebalance",), " when it is up; who belongs there is moved by the next rebalance"),
+    ],
+)
+def test_what_follows_from_an_undrain(
+    row: dict[str, int], words: tuple[str, ...], said: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeOperations()
+    fake.returning = replace(fake.returning, **row)  # type: ignore[arg-type]
+    assert run(path, "undrain", "node1", *words, fake=fake) == 0
+    assert capsys.readouterr().out.startswith(f"node1 takes clients again{said}")
+    assert fake.calls == [("undrain", "node1", *(word[2:] for word in words))]
 
 
 def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +178,7 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "rate": 50.0,
         "seconds": 72.5,
         "stay_down": 0,
+        "refuses_logins": None,
     }
     run(path, "drain", "node1", "--plan", fake=FakeOperations(stay_down=3))
     assert "\n3 of them use software that is known not to come back" in capsys.readouterr().out

@@ -174,5 +174,5 @@ def test_who_has_to_move_has_the_pace() -> None:
 
 def test_json_that_others_can_read() -> None:
     value = json.loads(Order(Wish.DRAIN, grace_end=5.0, rate=2.0).encode())
-    assert value == {"wish": "drain", "grace_end": 5.0, "rate": 2.0, "aborted": False}
+    assert value == {"wish": "drain", "grace_end": 5.0, "rate": 2.0, "aborted": False, "rebalance": True}
     assert not math.isnan(value["rate"])

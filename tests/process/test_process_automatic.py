@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
-from cxfr_proxy.process.automatic import QUIET_SECONDS, Automatic
+from cxfr_proxy.process.automatic import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, Automatic
 from cxfr_proxy.session.mover_drains import OwnPace, Rate
 from cxfr_proxy.session.mover_rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
 
@@ -36,6 +36,7 @@ class World:
         self.rebalances = Rebalances(
             Rate(OwnPace(1.0), 1.0), tell=self._tell, counts_of=self._counts, report=self._report
         )
+        self.automatic = Automatic(self.cluster, self.rebalances)
 
     def _tell(self, order: Rebalancing | None) -> None:
         if order is not None:
@@ -54,7 +55,7 @@ async def world() -> AsyncIterator[World]:
     it = World()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(it.rebalances.watch)
-        nursery.start_soon(Automatic(it.cluster, it.rebalances).run)
+        nursery.start_soon(it.automatic.run)
         await trio.sleep(10)
         assert not it.begun
         it.start = trio.current_time()
@@ -102,22 +103,105 @@ async def test_a_node_that_is_back(what: str, autojump_clock: MockClock) -> None
         assert [why for _, why in it.begun] == ["b takes clients"]
 
 
-async def test_a_node_that_flaps_is_waited_for(autojump_clock: MockClock) -> None:
+async def test_a_node_that_flaps_moves_nobody_before_it_has_been_up_for_a_while(autojump_clock: MockClock) -> None:
+    """For longer each time; one that has stayed for long begins anew."""
     async with world() as it:
-        for number in range(30):
-            it.cluster.get("b").health = Health.UP if number % 2 else Health.DOWN
-            await trio.sleep(2)
+        node = it.cluster.get("b")
+        for number in range(8):
+            node.health = Health.UP if number % 2 else Health.DOWN
+            await trio.sleep(20)
         assert not it.begun
+        it.start = trio.current_time() - 20
+        await trio.sleep(300)
+        [(at, reason)] = it.begun
+        assert (round(at), reason) == (round(8 * STEADY_SECONDS), "b takes clients")
+        it.begun.clear()
+        await trio.sleep(LONGEST_SECONDS)
+        node.health = Health.DOWN
+        await trio.sleep(1)
+        node.health = Health.UP
+        it.start = trio.current_time()
+        await trio.sleep(100)
+        assert [round(at) for at, _ in it.begun] == [round(STEADY_SECONDS)]
+
+
+async def test_what_becomes_of_a_node_while_it_is_drained_is_no_fall(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        node = it.cluster.get("b")
+        for _ in range(3):
+            node.set_wish(Wish.DRAIN)
+            await trio.sleep(10)
+            node.health = Health.DOWN
+            await trio.sleep(10)
+            node.set_wish(Wish.READY)
+            await trio.sleep(10)
+            assert not it.begun, "it is not up yet"
+            node.health = Health.UP
+            await trio.sleep(QUIET_SECONDS + 1)
+            assert len(it.begun) == 1
+            it.begun.clear()
+
+
+async def test_a_node_that_flaps_holds_up_the_others_only_while_it_is_up(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        node = it.cluster.get("b")
+        for number in range(6):
+            node.health = Health.UP if number % 2 else Health.DOWN
+            await trio.sleep(10)
+        node.health = Health.DOWN
+        it.cluster.apply([SPEC, B, C])
         await trio.sleep(10)
-        assert len(it.begun) == 1
+        assert [reason for _, reason in it.begun] == ["c takes clients"]
+
+
+@pytest.mark.parametrize("down", [False, True])
+async def test_a_node_that_is_excused_is_no_reason(down: bool, autojump_clock: MockClock) -> None:
+    """Once: with what it still lacks of its weight, also when it is up later. What else changes is one."""
+    async with world() as it:
+        node = it.cluster.get("b")
+        node.set_wish(Wish.DRAIN)
+        await trio.sleep(10)
+        node.health = Health.DOWN if down else Health.UP
+        node.set_wish(Wish.READY)
+        it.automatic.excuse("b")
+        await trio.sleep(60)
+        node.health = Health.UP
+        for ramp in (0.1, 0.5, 1.0):
+            node.ramp = ramp if down else 1.0
+            await trio.sleep(60)
+        assert not it.begun
+        node.set_wish(Wish.DRAIN)
+        await trio.sleep(10)
+        node.set_wish(Wish.READY)
+        it.automatic.excuse("b")
+        it.automatic.excuse("b", excused=False)
+        await trio.sleep(60)
+        assert [reason for _, reason in it.begun] == ["b takes clients"]
+
+
+async def test_when_it_is_due(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        assert it.automatic.seconds_until_due() == 0
+        node = it.cluster.get("b")
+        node.set_wish(Wish.DRAIN)
+        await trio.sleep(60)
+        node.set_wish(Wish.READY)
+        assert it.automatic.seconds_until_due() == QUIET_SECONDS
+        await trio.sleep(2)
+        assert it.automatic.seconds_until_due() == QUIET_SECONDS - 2
+        node.health = Health.DOWN
+        await trio.sleep(1)
+        node.health = Health.UP
+        assert it.automatic.seconds_until_due() == STEADY_SECONDS
 
 
 async def test_a_weight_that_grows_begins_one_again_and_again(autojump_clock: MockClock) -> None:
     async with world() as it:
         node = it.cluster.get("b")
-        node.health = Health.DOWN
+        node.set_wish(Wish.DRAIN)
         await trio.sleep(1)
-        node.health, node.ramp = Health.UP, 0.0
+        node.set_wish(Wish.READY)
+        node.ramp = 0.0
         it.start = trio.current_time()
         for number in range(1, 61):
             node.ramp = number / 60

@@ -378,7 +378,7 @@ async def looking_again(world: World) -> None:
     world.fail(Mover, "_look_at_the_leaving")
     async with world.proxy() as proxy:
         for _ in range(2):
-            proxy.operations.drain("node1")
+            proxy.operations.drain("node1", force=True)
             proxy.operations.undrain("node1")
             await trio.sleep(5)
         await again(world)

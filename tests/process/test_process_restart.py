@@ -100,7 +100,7 @@ async def test_a_drain_goes_on_across_it(tmp_path: Path, autojump_clock: MockClo
         await trio.sleep(1)
         old, new = it.all[0], it.workers[1]
         assert new.pieces[0].states[0].wish is Wish.DRAIN
-        it.supervisor.operations.drain("node2")
+        it.supervisor.operations.drain("node2", force=True)
         await trio.sleep(1)
         for worker in (old, new):
             assert worker.nodes["node2"].wish is Wish.DRAIN

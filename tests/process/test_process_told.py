@@ -1,0 +1,102 @@
+"""What an operator is told of a drain and its end: that it takes the last node, how far it is, who comes back when.
+
+Time is trio's mock clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from fake_workers import house
+from trio.testing import MockClock
+
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.cluster.rebalance import Forecast
+from cxfr_proxy.config import RebalanceMode
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.session.registry import NodeCounts
+
+
+@pytest.mark.parametrize(
+    ("nodes", "domains", "unserved"),
+    [
+        ("a h\nb h", (), None),
+        ("a h", (), ()),
+        ("a h\nb h state=drain", (), ()),
+        ("a h\nb h state=maint\nc h weight=0", (), ()),
+        ("a h state=drain", (), None),
+        ("a h weight=0", (), None),
+        ("a h domain=x.test,y.test\nb h domain=y.test", (), ("x.test",)),
+        ("a h domain=x.test\nb h", (), None),
+        ("a h\nb h domain=y.test", ("x.test", "y.test", "z.test"), ("x.test", "z.test")),
+        ("a h\nb h domain=y.test", (), None),
+        ("a h priority=0\nb h priority=1", (), None),
+    ],
+)
+def test_whose_logins_nobody_would_take(nodes: str, domains: tuple[str, ...], unserved: tuple[str, ...] | None) -> None:
+    cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
+    assert cluster.unserved_without("a", domains) == unserved
+
+
+def test_a_node_that_is_down_is_none() -> None:
+    cluster = Cluster(parse_nodes("a h\nb h", "nodes.txt"))
+    cluster.get("b").health = Health.DOWN
+    assert cluster.unserved_without("a") == ()
+
+
+async def test_it_takes_force(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+        assert (await operations.plan_drain("node2")).refuses_logins is None
+        operations.drain("node1")
+        assert (await operations.plan_drain("node2")).refuses_logins == "every login"
+        with pytest.raises(ConfigError, match=r"while 'node2' is drained every login is refused, .* --force"):
+            operations.drain("node2")
+        assert it.supervisor._cluster.get("node2").wish is Wish.READY
+        operations.drain("node1", deadline=60.0)  # which takes nobody as it is
+        operations.drain("node2", force=True)
+        operations.drain("node2", deadline=60.0)
+        assert [(row.drain, row.wish) for row in await operations.nodes()] == [("awake", "drain")] * 2
+
+
+async def test_how_far_a_drain_is(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path) as it:
+        operations = it.supervisor.operations
+
+        async def stage() -> tuple[str | None, str | None]:
+            row = (await operations.nodes())[0]
+            return row.drain, row.drain_reason
+
+        assert await stage() == (None, None)
+        it.workers[1].report(node1=NodeCounts(sessions=1))
+        operations.drain("node1", grace=10.0, deadline=60.0)
+        assert await stage() == ("grace", None)
+        for seconds, expected in ((11, "awake"), (20, "all"), (30, "rest")):
+            await trio.sleep(seconds)
+            assert await stage() == (expected, None)
+        operations.abort("node1")
+        assert await stage() == ("aborted", None)
+        it.workers[1].report(node1=NodeCounts())
+        operations.drain("node1")
+        await trio.sleep(1)
+        assert await stage() == ("done", None)
+        operations.undrain("node1")
+        assert await stage() == (None, None)
+
+
+async def test_what_follows_from_an_undrain(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path, RebalanceMode.AUTO) as it:
+        operations = it.supervisor.operations
+        for excused in (True, False):
+            operations.drain("node1")
+            await trio.sleep(10)
+            it.all[0].rebalance = Forecast({"node2": {"node1": 5}}, held=2)
+            operations.undrain("node1", rebalance=not excused)
+            row = await operations.plan_return("node1")
+            assert (row.to_move, row.held, row.up) == (5, 2, True)
+            assert row.begins_in == pytest.approx(5.0, abs=0.1)
+            await trio.sleep(10)
+            last = it.supervisor.rebalances.last
+            assert (last is None) == excused
