@@ -76,6 +76,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("SESSIONS", "sessions", right=True),
         Column("WAITING", "waiting", right=True),
         Column("MOVED", "moved_away", right=True),
+        Column("RETURNED", "returned", right=True),
         Column("UNREACHED", "connect_failures", right=True),
         Column("FORGED", "forged", right=True),
     ),
@@ -102,6 +103,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("OUTCOME", "outcome", lambda value: "running" if value is None else _plain(value)),
         Column("AGO", "seconds_ago", duration, right=True),
         Column("TOOK", "duration_seconds", duration, right=True),
+        Column("RETURNED", "returned_seconds", duration, right=True),
         Column("REASON", "reason"),
     ),
     "pins": (
@@ -248,7 +250,8 @@ def outcome(row: RowJson) -> str:
         reason = row.get("waiting_reason")
         why = f": {_plain(reason)}" if reason else " at the deadline"
         return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left{why}"
-    return f"{node} is empty: {_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"
+    moved = f"{_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"
+    return f"{node} is empty: {moved}, {_number(row, 'returned')} of them are back"
 
 
 def _rebalance_outcome(row: RowJson) -> str:

@@ -174,6 +174,11 @@ def _transfers(snapshot: Snapshot) -> Samples:
         yield (node, kind.software, kind.trigger, kind.rung, kind.outcome), count
 
 
+def _returns(snapshot: Snapshot) -> Samples:
+    for node, kind, count in snapshot.tally.returns():
+        yield (node, kind.software, kind.trigger, kind.rung), count
+
+
 def _attempts(snapshot: Snapshot) -> Samples:
     for (software, attempt), count in snapshot.tally.attempts.items():
         yield (software, attempt.rung, attempt.outcome), count
@@ -280,6 +285,21 @@ METRICS: Final = (
         _durations,
     ),
     Metric(
+        "cxfr_transfers_returned_total",
+        _COUNTER,
+        "Of those transfers by which the client has left: it, or its user's next one, has logged in again by way of "
+        "this proxy, within ten minutes.",
+        ("node", "software", "trigger", "rung"),
+        _returns,
+    ),
+    Metric(
+        "cxfr_transfer_absence_seconds",
+        Type.HISTOGRAM,
+        "From a client's leaving to its return, by the rung by which it left.",
+        ("rung",),
+        lambda snapshot: [((rung,), durations) for rung, durations in snapshot.tally.absences.items()],
+    ),
+    Metric(
         "cxfr_transfers_per_second_max",
         _GAUGE,
         "Clients that this proxy tells to move per second at most, by drains, rebalances and all else.",
@@ -325,6 +345,13 @@ METRICS: Final = (
         _nodes(lambda row: row.asked),
     ),
     Metric("cxfr_node_moved_total", _COUNTER, "Of them: moved.", _NODE, _nodes(lambda row: row.moved_away)),
+    Metric(
+        "cxfr_node_returned_total",
+        _COUNTER,
+        "Of those that moved: back, on whichever node.",
+        _NODE,
+        _nodes(lambda row: row.returned),
+    ),
     Metric("cxfr_node_refused_total", _COUNTER, "Rungs that a client refused.", _NODE, _nodes(lambda row: row.refused)),
     Metric(
         "cxfr_node_silent_total",

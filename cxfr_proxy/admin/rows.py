@@ -28,6 +28,8 @@ class DrainProgress:
     """Nothing more will be tried: the node is empty (``left`` is 0), or the deadline has passed."""
     waiting_reason: str | None
     """Why nothing moves at the moment; ``None`` while it does."""
+    returned: int = 0
+    """Of those that moved, who is back: has logged in again by way of this proxy, on whichever node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,8 @@ class NodeRow:
     check_seconds_ago: float | None = None
     ramp: float = 1.0
     """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
+    returned: int = 0
+    """Of those that moved away, who is back, on whichever node."""
     drain: str | None = None
     """How far its drain is: a stage (``grace``, ``awake``, ``all``, ``rest``, ``aborted``), or ``done``; ``None``: it
     is not drained."""
@@ -220,6 +224,8 @@ class TransferRow:
     reason: str
     software: str = "unknown"
     """The client's, by its name in the table of what was measured; else ``other``, or ``unknown`` if it is silent."""
+    returned_seconds: float | None = None
+    """After so long the client was back; ``None``: it has not moved, or is not back yet."""
     caps: str | None = None
     """``node#ver`` of its capabilities (XEP-0115)."""
 

@@ -101,6 +101,9 @@ class DemoProxy(Protocol):
     def transfers(self) -> Mapping[Rung, int]:
         """Transfers that worked, by the rung that did it."""
 
+    def returned(self) -> Mapping[Rung, int]:
+        """Of these, those whose clients have logged in again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -167,6 +170,10 @@ class _InProcess:
             if outcome is TransferOutcome.MOVED:
                 counts[Rung(rung.value)] += count
         return counts
+
+    def returned(self) -> Mapping[Rung, int]:
+        absences = self._proxy.registry.tally.absences
+        return {Rung(rung.value): sum(durations.counts) for rung, durations in absences.items()}
 
 
 async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_proxy) -> Outcome:
@@ -241,6 +248,7 @@ class Story:
             self._proxy.transfers(),
             [f"{client.bare_jid}: {fault}" for client in self.clients for fault in client.faults],
             self._rungs(),
+            self._proxy.returned(),
             node_ended=self._trigger in (Trigger.SIGTERM, Trigger.KILL),
         )
 

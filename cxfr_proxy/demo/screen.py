@@ -67,6 +67,8 @@ class Outcome:
     faults: Sequence[str] = ()
     by_rung: Mapping[Rung, Tally] = field(default_factory=dict)
     """The books of those who moved, by the way they did."""
+    returned: Mapping[Rung, int] = field(default_factory=dict)
+    """Of those ``reported``, who has logged in again, as the proxy saw it."""
     node_ended: bool = False
     """The node stopped or died: what it took along is nobody's fault here."""
 
@@ -132,8 +134,11 @@ def table(outcome: Outcome, *, colour: bool) -> list[str]:
     body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
     moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[Rung]())
     total = _result_row("all", sum(row.clients for row in outcome.kinds), moved, outcome.total)
-    rungs = [[rung, *_cells(outcome.by_rung[rung])] for rung in Rung if rung in outcome.by_rung]
-    reported = ", ".join(f"{rung} {count}" for rung, count in outcome.reported.items() if count)
+    rungs = [
+        [rung, outcome.reported.get(rung, 0), outcome.returned.get(rung, 0), *_cells(outcome.by_rung[rung])]
+        for rung in Rung
+        if rung in outcome.by_rung
+    ]
     return [
         "",
         *_rows([head, *body, total], colour=colour),
@@ -142,9 +147,8 @@ def table(outcome: Outcome, *, colour: bool) -> list[str]:
         "  again: sent once more, the first having certainly not arrived;",
         "  order: came out of order",
         "",
-        *(_rows([["moved by", *_TALLY], *rungs], colour=colour) if rungs else []),
-        *([""] if rungs else []),
-        *([f"  transfers as the proxy counted them: {reported}"] if reported else []),
+        *(_rows([["moved by", "moved", "returned", *_TALLY], *rungs], colour=colour) if rungs else []),
+        *(["", "  moved: left by that way; returned: is back; both as the proxy saw it", ""] if rungs else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
         "  " + verdict(outcome, colour=colour),
     ]

@@ -17,6 +17,7 @@ import trio
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.link import Link, Request
 from cxfr_proxy.process.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
 from cxfr_proxy.session.mover_drains import OwnPace
@@ -107,6 +108,7 @@ class Fleet:
         self._past: dict[str, NodeCounts] = {}
         self._past_totals = Totals()
         self.tally = Tally()
+        self.absences = Absences(self.tally)
         self._past_rebalance = RebalanceCounts()
         self._counted: dict[str, None] = {}  # nodes of which workers have said other numbers
         self._informed: set[Link] = set()  # who knows what the others have but of these
@@ -123,6 +125,7 @@ class Fleet:
         _add(total, self._past.get(name))
         for link in self:
             _add(total, (link.counts.nodes or {}).get(name))
+        total.returned = self.absences.returned_from(name)
         return total
 
     def totals(self) -> Totals:
@@ -215,9 +218,8 @@ class Fleet:
         return sorted(rows, key=lambda row: -row.age_seconds)
 
     async def transfer_rows(self) -> list[TransferRow]:
-        rows = [
-            row for answer in await self._ask_all(lambda link: link.ask(Listing.TRANSFERS)) for row in answer.transfers
-        ]
+        answers = await self._ask_all(lambda link: link.ask(Listing.TRANSFERS))
+        rows = self.absences.complete(row for answer in answers for row in answer.transfers)
         ended = [row for row in rows if row.outcome is not None]
         ended.sort(key=lambda row: row.duration_seconds - row.seconds_ago)
         return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]

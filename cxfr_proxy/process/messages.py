@@ -33,7 +33,7 @@ from cxfr_proxy.session.tally import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 9
+VERSION: Final = 10
 """Of this language. To be raised with every change."""
 
 
@@ -290,9 +290,12 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """One more transfer is over. Told one by one: there are too many numbers of them to tell all with each."""
+    """One more transfer is over, of that session and client. Told one by one: there are too many numbers of them to
+    tell all with each."""
 
     transfer: PastTransfer
+    session: int
+    full_jid: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process import collector
+from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.announce import say_of_drain, say_of_rebalance
 from cxfr_proxy.process.management import Management
 from cxfr_proxy.process.messages import Files
@@ -39,13 +40,15 @@ from cxfr_proxy.process.operations import (
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.listen import bind
+from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.room import raise_descriptor_limit
+from cxfr_proxy.session.commands import BoundTo, Event, Transferred
 from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.mover_drains import Drain
 from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalances
 from cxfr_proxy.session.registry import NodeCounts, Registry
 from cxfr_proxy.session.support import Support
-from cxfr_proxy.session.tally import Tally, Totals
+from cxfr_proxy.session.tally import Tally, Totals, past_transfer
 from cxfr_proxy.tasks import Task, isolated, start
 
 _log = logging.getLogger(__name__)
@@ -81,11 +84,12 @@ class Proxy:
             counts_of=self._rebalance_counts,
             report=say_of_rebalance,
         )
+        self._absences = Absences(self.registry.tally, self._count_return)
         self._management = Management(
             config,
             self._cluster,
             assigned,
-            _Here(self.registry, self._cluster, placement, self._mover, lambda: self._service.totals),
+            _Here(self.registry, self._cluster, placement, self._mover, self._absences, lambda: self._service.totals),
             self._mover,
             self.rebalances,
             stopping=self._is_stopping,
@@ -103,6 +107,7 @@ class Proxy:
             dialer=self._management.dialer,
             checks=self._management.checks,
             certificates=self._management.certificates,
+            observer=self._observe,
             on_gone=self._management.nodes.forget_empty,
         )
         self.addresses: list[tuple[str, int]] = []
@@ -156,6 +161,19 @@ class Proxy:
     def _node_noted(self, node: Node) -> None:
         self._management.compare_features()
 
+    def _observe(self, relayed: Relayed, event: Event) -> None:
+        session = relayed.session
+        match event:
+            case BoundTo(full_jid):
+                self._absences.note_login(relayed.id, full_jid, session.node)
+            case Transferred():
+                self._absences.note_transfer(relayed.id, session.full_jid, past_transfer(session, event))
+            case _:
+                pass
+
+    def _count_return(self, node: str) -> None:
+        self.registry.of_node(node).returned += 1
+
     def _rebalance_counts(self, number: int) -> RebalanceCounts | None:
         counts = self._mover.rebalance_counts()
         return counts if counts.number == number else None
@@ -173,12 +191,14 @@ class _Here:
         cluster: Cluster,
         placement: Placement,
         mover: Mover,
+        absences: Absences,
         totals: Callable[[], Totals],
     ) -> None:
         self._registry = registry
         self._mover = mover
         self._placement = placement
         self._cluster = cluster
+        self._absences = absences
         self._totals = totals
 
     @property
@@ -208,7 +228,7 @@ class _Here:
     async def transfer_rows(self) -> list[TransferRow]:
         await trio.lowlevel.checkpoint()
         ended, running = transfer_rows(self._registry, trio.current_time())
-        return ended + running
+        return self._absences.complete(ended + running)
 
     async def plan(self, node: str) -> Forecast:
         await trio.lowlevel.checkpoint()

@@ -221,8 +221,12 @@ class Supervisor:
             case Report(counts):
                 self.fleet.note_counts(counts)
                 self._reported.set()
-            case Transferred(transfer):
+            case Transferred(transfer, session, full_jid):
                 self.fleet.tally.add(transfer)
+                self.fleet.absences.note_transfer(session, full_jid, transfer)
+            case Called(present):
+                for each in present:
+                    self.fleet.absences.note_login(each.session, each.full_jid, each.node)
             case Want():
                 self._grants.wanted()
             case PutBack(tokens):
@@ -244,7 +248,7 @@ class Supervisor:
                         other.post(message)
                 if isinstance(message, Moved):
                     link.post(Announced(message.session))
-            case Hello() | Answer() | Stopped() | Gone() | Called():
+            case Hello() | Answer() | Stopped() | Gone():
                 pass  # noted by whom they concern
             case _:
                 raise BadMessage(f"{type(message).__name__} is the supervisor's to say")

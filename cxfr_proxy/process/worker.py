@@ -176,7 +176,7 @@ class _Parts:
             case commands.Redirected() if user is not None:
                 self._post(Redirected(user))
             case commands.Transferred(order):
-                self._post(Transferred(past_transfer(relayed.session, event)))
+                self._post(Transferred(past_transfer(relayed.session, event), relayed.id, full_jid))
                 if sent_to(event) is None and order.place is not None and full_jid is not None:
                     self._post(Stayed(full_jid, address, order.place))
                 elif order.place is not None and relayed.session.resumable_id is not None:

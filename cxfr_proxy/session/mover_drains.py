@@ -35,6 +35,7 @@ class Drain:
     refused_before: int
     silent_before: int
     failed_before: int
+    returned_before: int = 0
     stage: Stage = Stage.ALL
     schedule: Schedule | None = None
     """``None``: the stage is not for the clock to say; it was aborted, or another process keeps the drain."""
@@ -235,6 +236,7 @@ class Drains:
                 counts.refused,
                 counts.silent,
                 counts.failed,
+                counts.returned,
             )
             self._tell("drain-begins", drain)
         return drain

@@ -106,6 +106,8 @@ class NodeCounts:
     failed: int = 0
     connect_failures: int = 0
     forged: int = 0
+    returned: int = 0
+    """Of those that moved, who has logged in again; counted by whoever sees all logins."""
     expected: int = 0
     """Logins that wait for their turn, or for the node to accept them."""
 

@@ -132,12 +132,20 @@ class Tally:
         """By software."""
         self.durations: dict[Rung, Durations] = {}
         """By the last rung."""
+        self._returned: Latest[str, Counter[Kind]] = Latest(nodes)
+        self.absences: dict[Rung, Durations] = {}
+        """Of those who are back, by the rung by which they had left: how long they were away."""
 
     def add(self, transfer: PastTransfer) -> None:
         last = transfer.tried[-1]
-        self._of_node(transfer.node)[Kind(transfer.trigger, transfer.software, last.rung, last.outcome)] += 1
+        _of_node(self._by_node, transfer.node)[_kind(transfer)] += 1
         self.attempts.update((transfer.software, attempt) for attempt in transfer.tried)
         self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
+
+    def add_return(self, transfer: PastTransfer, seconds: float) -> None:
+        """Whose transfer that was has logged in again, so long after."""
+        _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
+        self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
 
     def transfers(self) -> Iterator[tuple[str, Kind, int]]:
         """By node, and by what they are told apart by."""
@@ -145,6 +153,18 @@ class Tally:
             for kind, count in kinds.items():
                 yield node, kind, count
 
-    def _of_node(self, node: str) -> Counter[Kind]:
-        kinds = self._by_node[node] = self._by_node.get(node, Counter())
-        return kinds
+    def returns(self) -> Iterator[tuple[str, Kind, int]]:
+        """Those of :meth:`transfers` whose clients are back."""
+        for node, kinds in self._returned.items():
+            for kind, count in kinds.items():
+                yield node, kind, count
+
+
+def _kind(transfer: PastTransfer) -> Kind:
+    last = transfer.tried[-1]
+    return Kind(transfer.trigger, transfer.software, last.rung, last.outcome)
+
+
+def _of_node(by_node: Latest[str, Counter[Kind]], node: str) -> Counter[Kind]:
+    kinds = by_node[node] = by_node.get(node, Counter())
+    return kinds

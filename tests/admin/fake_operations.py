@@ -46,7 +46,7 @@ class FakeOperations:
         START,
         START,
         replace(START, asked=2, moved=1, refused=1, left=1, waiting_reason=None),
-        replace(START, asked=3, moved=2, refused=1, left=0, finished=True, waiting_reason=None),
+        replace(START, asked=3, moved=2, refused=1, left=0, finished=True, waiting_reason=None, returned=1),
     )
     restart: tuple[RestartProgress, ...] = (
         RestartProgress(2, 0, 2, 0, 0, finished=False, failure=None),
@@ -178,6 +178,7 @@ class FakeOperations:
                 "ok 3 ms",
                 1.5,
                 0.35,
+                returned=2,
                 drain="awake",
             ),
             NodeRow(

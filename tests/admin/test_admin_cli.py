@@ -30,11 +30,11 @@ def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "nodes") == 0
     assert capsys.readouterr().out.splitlines() == [
         "NODE   ADDRESS         PUBLIC             WISH   DRAIN  HEALTH  SINCE  CHECK    WEIGHT  RAMP  SESSIONS"
-        "  WAITING  MOVED  UNREACHED  FORGED",
+        "  WAITING  MOVED  RETURNED  UNREACHED  FORGED",
         "node1  10.0.0.11:5222  node1.example.org  drain  awake  up      3m10s  ok 3 ms       1   35%        12"
-        "        7      3          0       2",
+        "        7      3         2          0       2",
         "node2  10.0.0.12:5222  -                  ready  -      down        -  timeout      20  100%      1234"
-        "        0      0         17       0",
+        "        0      0         0         17       0",
     ]
 
 
@@ -66,6 +66,7 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
         "running",
         "2.0s",
         "2.0s",
+        "-",
         "drain",
     ]
 
@@ -103,6 +104,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "check_seconds_ago": 0.5,
         "ramp": 1.0,
         "priority": 0,
+        "returned": 0,
         "drain": None,
         "drain_reason": None,
     }
@@ -200,7 +202,7 @@ def test_drain_wait_writes_a_line_for_each_change(path: Path, capsys: pytest.Cap
         "node1: 0 asked, 0 moved, 0 refused, 0 silent, 0 failed, 3 left of 3 (the rate allows no more now)",
         "node1: 2 asked, 1 moved, 1 refused, 0 silent, 0 failed, 1 left of 3",
         "node1: 3 asked, 2 moved, 1 refused, 0 silent, 0 failed, 0 left of 3",
-        "node1 is empty: 2 of 3 sessions moved when asked",
+        "node1 is empty: 2 of 3 sessions moved when asked, 1 of them are back",
     ]
 
 
@@ -228,7 +230,7 @@ def test_drain_wait_draws_one_line_on_a_terminal(path: Path, monkeypatch: pytest
     assert frames[0].startswith("[.....")
     assert "[####" in frames[-1]
     assert "." not in frames[-1]
-    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked"
+    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked, 1 of them are back"
     assert end == ""
 
 

@@ -39,6 +39,7 @@ def tally() -> Tally:
     filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3))
     filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (moved,), 99.0))
     filled.add(PastTransfer("gone", Trigger.NODE_LOST, "other", (Attempt(Rung.CXFR, Outcome.MOVED),), 0.01))
+    filled.add_return(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3), 4.0)
     return filled
 
 

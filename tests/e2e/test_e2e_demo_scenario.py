@@ -59,6 +59,9 @@ class StandIn:
     def transfers(self) -> Counter[Rung]:
         return Counter()
 
+    def returned(self) -> Counter[Rung]:
+        return Counter()
+
     async def splice(self, client: trio.SocketStream) -> None:
         assert self.here.public_address is not None
         async with (
@@ -186,12 +189,24 @@ def test_table_and_verdict(left: int, away: int, tally: Tally, words: str) -> No
 @pytest.mark.parametrize("lost", [0, 4])
 def test_what_a_node_took_along_is_shown_and_no_failure(lost: int) -> None:
     rows = [KindRow(Kind.PLAIN, 1, 0, {Rung.CUT: 1}, Tally(20, 20, 0, 0, lost))]
-    outcome = Outcome("node1", 2.0, 0, 0, rows, by_rung={Rung.CUT: rows[0].tally}, node_ended=True)
+    outcome = Outcome(
+        "node1",
+        2.0,
+        0,
+        0,
+        rows,
+        {Rung.CUT: 7},
+        by_rung={Rung.CUT: rows[0].tally},
+        returned={Rung.CUT: 6},
+        node_ended=True,
+    )
     lines = table(outcome, colour=False)
     assert outcome.good
     assert ("the node's doing" in lines[-1]) == bool(lost)
     assert next(text for text in lines if text.startswith("  cut")).split() == [
         "cut",
+        "7",
+        "6",
         "20",
         "·",
         str(lost or "·"),

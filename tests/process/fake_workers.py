@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 from trio.testing import memory_stream_pair
 
+from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.config import Config, RebalanceMode, Timeouts
@@ -55,6 +56,7 @@ class FakeWorker:
         """What it says that a drain would come to."""
         self.rebalance: RebalanceForecast | None = None
         """The same of a rebalance."""
+        self.transfers: list[TransferRow] = []
         self.moves = 0
         """How many clients it has of a user who is to be moved."""
         self._ended = trio.Event()
@@ -96,8 +98,9 @@ class FakeWorker:
                 plan = self.plan if what is Listing.PLAN else None
                 states = self.states if what is Listing.STATES else None
                 rebalance = self.rebalance if what is Listing.REBALANCE else None
+                moves = tuple(self.transfers) if what is Listing.TRANSFERS else ()
                 self.channel.post(
-                    Answer(request, (), (), last=True, error=None, plan=plan, states=states, rebalance=rebalance)
+                    Answer(request, (), moves, last=True, error=None, plan=plan, states=states, rebalance=rebalance)
                 )
             case MoveUser(request):
                 self.channel.post(Answer(request, (), (), last=True, error=None, moved=self.moves))

@@ -182,7 +182,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(PutBack, ints),
     st.builds(Report, counts),
     st.builds(Called, st.lists(present, max_size=3).map(tuple), st.lists(ints, max_size=3).map(tuple)),
-    st.builds(Transferred, past_transfers),
+    st.builds(Transferred, past_transfers, ints, st.none() | texts),
     st.builds(NodeDown, texts, texts),
     st.builds(NodeFailsLogins, texts, texts),
     st.builds(NodeServes, texts, texts),

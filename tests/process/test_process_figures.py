@@ -64,7 +64,7 @@ async def scrape(subject: Figures) -> tuple[Scrape, set[tuple[str, ...]]]:
 
 
 def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> Transferred:
-    return Transferred(PastTransfer(node, Trigger.DRAIN, "Gajim", (Attempt(Rung.CXFR, outcome),), 0.2))
+    return Transferred(PastTransfer(node, Trigger.DRAIN, "Gajim", (Attempt(Rung.CXFR, outcome),), 0.2), 1, "kim@h/r")
 
 
 def live(worker: FakeWorker, **more: int) -> None:

@@ -4,6 +4,8 @@ Time is trio's mock clock."""
 
 from __future__ import annotations
 
+import logging
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,18 @@ import trio
 from fake_workers import house
 from trio.testing import MockClock
 
+from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.rebalance import Forecast
 from cxfr_proxy.config import RebalanceMode
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import TextFormatter
+from cxfr_proxy.process.messages import Called, Present, Transferred
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.session.tally import Attempt, Kind, PastTransfer
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,45 @@ async def test_how_far_a_drain_is(tmp_path: Path, autojump_clock: MockClock) -> 
         assert await stage() == ("done", None)
         operations.undrain("node1")
         assert await stage() == (None, None)
+
+
+async def test_who_was_moved_by_one_worker_is_back_by_another(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    moved = PastTransfer("node1", Trigger.DRAIN, "Gajim", (Attempt(Rung.RESET, Outcome.MOVED),), 0.2)
+    async with house(tmp_path) as it:
+        operations, first, second = it.supervisor.operations, it.workers[1], it.workers[2]
+        operations.drain("node1")
+        for number, user in enumerate(("kim", "lee")):
+            first.channel.post(Transferred(moved, 2 * number + 1, f"{user}@h/r"))
+        await trio.sleep(3)
+        second.channel.post(Called((Present(2, None, "node2", "192.0.2.1", 1, 0.0),), ()))
+        await trio.sleep(1)
+        assert it.supervisor.fleet.of_node("node1").returned == 0
+        second.channel.post(Called((Present(2, "kim@h/r", "node2", "192.0.2.1", 1, 1.0),), (99,)))
+        await trio.sleep(1)
+        second.transfers = [
+            TransferRow(session, "j", "node1", None, "reset", outcome, 9.0, 0.2, "drain")
+            for session, outcome in ((1, "moved"), (3, "moved"), (1, "refused"))
+        ]
+        seconds = [row.returned_seconds for row in await operations.transfers()]
+        assert seconds == [pytest.approx(4, abs=0.1), None, None]
+        assert [row.returned for row in await operations.nodes()] == [1, 0]
+        async with aclosing(operations.wait_drained("node1")) as rows:
+            assert (await anext(rows)).returned == 1
+        operations.undrain("node1")
+        operations.drain("node1")
+        async with aclosing(operations.wait_drained("node1")) as rows:
+            assert (await anext(rows)).returned == 0, "of this drain"
+        tally = it.supervisor.fleet.tally
+        kind = Kind(Trigger.DRAIN, "Gajim", Rung.RESET, Outcome.MOVED)
+        assert list(tally.transfers()) == [("node1", kind, 2)]
+        assert list(tally.returns()) == [("node1", kind, 1)]
+        assert sum(tally.absences[Rung.RESET].counts) == 1
+    [record] = [record for record in caplog.records if record.msg == "returned"]
+    line = TextFormatter().format(record).partition("returned ")[2]
+    assert line == "session=2 jid=kim@h/r node=node2 moved_session=1 source=node1 rung=reset seconds=4"
 
 
 async def test_what_follows_from_an_undrain(tmp_path: Path, autojump_clock: MockClock) -> None:

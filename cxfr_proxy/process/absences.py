@@ -1,0 +1,69 @@
+"""Who was moved and is away, and who of them is back: noted where all logins are seen, so that each is told of once.
+
+In one process that is the process itself, with workers their supervisor, which hears of every transfer and every login.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import trio
+
+from cxfr_proxy.admin.rows import TransferRow
+from cxfr_proxy.events import emit
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.returns import Back, Returns
+from cxfr_proxy.session.tally import PastTransfer, Tally
+
+_log = logging.getLogger(__name__)
+
+
+class Absences:
+    """Counts in ``tally``, and logs. ``counted`` is called with the node that somebody has left who is back."""
+
+    def __init__(self, tally: Tally, counted: Callable[[str], None] = lambda node: None) -> None:
+        self._tally = tally
+        self._counted = counted
+        self._returns = Returns()
+
+    def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer) -> None:
+        """That of that session is over, whoever it was."""
+        back = self._returns.note_transfer(session, full_jid, transfer, trio.current_time())
+        self._note(back, None)
+
+    def note_login(self, session: int, full_jid: str | None, node: str) -> None:
+        """A client has logged in there."""
+        self._note(self._returns.note_login(session, full_jid, trio.current_time()), node)
+
+    def _note(self, back: Back | None, node: str | None) -> None:
+        """``node``: ``None`` where the client had logged in before it left."""
+        if back is None:
+            return
+        gone = back.gone
+        self._tally.add_return(gone.transfer, back.seconds)
+        self._counted(gone.transfer.node)
+        emit(
+            _log,
+            "returned",
+            session=back.session,
+            jid=back.full_jid,
+            node=node,
+            moved_session=gone.session,
+            source=gone.transfer.node,
+            rung=str(back.rung),
+            seconds=round(back.seconds, 3),
+        )
+
+    def returned_from(self, node: str) -> int:
+        """How many are back that had left it."""
+        return self._returns.by_node.get(node, 0)
+
+    def complete(self, rows: Iterable[TransferRow]) -> list[TransferRow]:
+        """The same rows, with after how long who has moved was back."""
+        seconds = self._returns.seconds
+        return [
+            replace(row, returned_seconds=seconds.get(row.session)) if row.outcome == Outcome.MOVED else row
+            for row in rows
+        ]
