@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
 from cryptography import x509
 from lxml import etree
 
+import cxfr_proxy
 from cxfr_proxy.cluster.backends import SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import parse_nodes
 from cxfr_proxy.config import Config
@@ -21,8 +24,9 @@ from cxfr_proxy.session.support import Software, Support
 from cxfr_proxy.spellings import dns_name, domain_key
 from cxfr_proxy.xmpp.authzid import AuthzidWatch
 from cxfr_proxy.xmpp.connection_transfer import fits
+from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.login import read_login
+from cxfr_proxy.xmpp.login import named_by, read_login
 from cxfr_proxy.xmpp.opening import ClientOpening, DomainMoved, Opened
 
 SAME: Final = (
@@ -114,6 +118,13 @@ def logs_in_as(one: str, other: str) -> bool:
     return read_login(auth(f"\0Kim@{one}\0secret"), one) == read_login(auth("\0kim\0secret"), other)
 
 
+def is_named_by_its_header(one: str, other: str) -> bool:
+    named = named_by(read_header(header(one).replace(b" to=", f" from='Kim@{other}/a' to=".encode()), ClientError))
+    return named is not None and named == named_by(
+        read_header(header(other).replace(b" to=", f" from='kim@{one}' to=".encode()), ClientError)
+    )
+
+
 def answers_to(one: str, other: str) -> bool:
     iq = etree.Element("{jabber:client}iq", {"to": other, "from": f"kim@{other}/a"})
     return fits(iq, one, f"Kim@{one}/a")
@@ -151,6 +162,7 @@ PLACES: Final = (
     is_denied,
     may_log_in_as,
     logs_in_as,
+    is_named_by_its_header,
     answers_to,
     is_asked_in_dns,
     is_certified,
@@ -194,3 +206,20 @@ def test_what_a_domain_is_called_in_tls(domain: str, name: str) -> None:
 def test_what_nothing_in_dns_can_be_called(domain: str) -> None:
     with pytest.raises(ValueError, match="not a host's name"):
         dns_name(domain)
+
+
+PACKAGE: Final = Path(cxfr_proxy.__file__).parent
+KEPT_AS_WRITTEN: Final = {
+    "process/service.py": "what a node has answered to",
+}
+
+
+def test_nobody_compares_domains_in_another_way() -> None:
+    """A line that folds the case of a domain, or of what stands in ``to``, and does not say why here."""
+    folding = re.compile(r"(domain|\.to\b|\bto\b).*\.(lower|casefold)\(\)")
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "spellings.py" and any(map(folding.search, path.read_text("utf-8").splitlines()))
+    }
+    assert found == set(KEPT_AS_WRITTEN)

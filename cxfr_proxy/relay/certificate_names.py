@@ -72,7 +72,9 @@ def _judge(name: x509.GeneralName) -> tuple[str, str | None]:
             return f"[{address}]" if address.version == 6 else str(address), None
         case x509.OtherName(type_id=kind, value=der) if kind == _SRV_NAME:
             service, _, domain = _text_of(der).partition(".")
-            return (domain, None) if service.lower() in _SERVICES else (_text_of(der), "SRVName of another service")
+            if service.lower() not in _SERVICES:
+                return _text_of(der), "SRVName of another service"
+            return domain, None
         case x509.OtherName(type_id=kind, value=der) if kind == _XMPP_ADDR:
             text = _text_of(der)
             return text, "XmppAddr of a user" if "@" in text or "/" in text else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.spellings import user_key
+from cxfr_proxy.spellings import domain_key, user_key
 from cxfr_proxy.xmpp import jid, names, sasl, stanza
 from cxfr_proxy.xmpp.header import StreamHeader
 from cxfr_proxy.xmpp.stanza import Element
@@ -34,9 +34,9 @@ def named_by(header: StreamHeader) -> Login | None:
         user = jid.split(header.from_ or "")
     except jid.JidError:
         return None
-    if user.local is None or user.domain.lower() != (header.to or "").lower():
+    if user.local is None or domain_key(user.domain) != domain_key(header.to or ""):
         return None
-    return Login(f"{user.local}@{user.domain}".lower())
+    return Login(user_key(f"{user.local}@{user.domain}"))
 
 
 def read_login(element: Element, domain: str) -> Login:
