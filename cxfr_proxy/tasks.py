@@ -73,6 +73,7 @@ class Task(StrEnum):
     TELLING = "telling"
     TIMERS = "timers"
     USER_MAP = "user-map"
+    VACANCY = "vacancy"
     WORKER = "worker"
 
 

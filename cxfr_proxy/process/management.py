@@ -33,6 +33,7 @@ from cxfr_proxy.process.operations import ProxyOperations, Sessions
 from cxfr_proxy.process.reloads import Part, Reloads
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
+from cxfr_proxy.process.vacancy import Vacancy
 from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.relay.check import Checks
 from cxfr_proxy.relay.dial import Dialer
@@ -157,6 +158,7 @@ class Management:
             (Task.CHECK, self.checks.run),
             (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._rebalances.watch),
+            (Task.VACANCY, Vacancy(self._cluster, self._config.domain).run),
             (Task.FEATURES, self._compare_features_when_changed),
         ):
             start(services, task, run)

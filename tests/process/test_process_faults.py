@@ -42,6 +42,7 @@ from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.telling import Teller
+from cxfr_proxy.process.vacancy import Vacancy
 from cxfr_proxy.process.worker import Worker
 from cxfr_proxy.relay import listen
 from cxfr_proxy.relay.check import Checks
@@ -452,6 +453,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.TELLING: partial(from_the_start, owner=Teller, name="batch"),
     Task.TIMERS: timers,
     Task.USER_MAP: partial(from_the_start, owner=UserList, name="watch"),
+    Task.VACANCY: partial(from_the_start, owner=Vacancy, name="_look"),
     Task.WORKER: a_worker,
 }
 
