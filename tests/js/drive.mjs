@@ -1,6 +1,7 @@
 // One client of one library with cxfr.js. Its only argument is JSON: module (URL of cxfr.js), library, service, domain,
 // username, password, resource, options (for the adapter), delay (milliseconds before the application can leave),
-// parting (how many messages it sends as soon as its stream is being closed).
+// parting (how many messages it sends as soon as its stream is being closed); for xmpp.js also plugin (false: without
+// cxfr.js) and drops (how often it drops its connection as soon as it is online).
 // One JSON object a line on stdout: {event, ...}.
 
 import { webcrypto } from "node:crypto";
@@ -34,13 +35,14 @@ const libraries = {
     globalThis.WebSocket ??= (await import("ws")).default; // before Node 22
     const { service, domain, resource, username, password } = config;
     const entity = client({ service, domain, resource, username, password });
-    forXmppJs(entity, options);
+    if (config.plugin !== false) forXmppJs(entity, options);
+    entity.streamManagement.on("resumed", () => say("resumed"));
     const message = (id) => xml("message", { id, to: config.domain }, xml("body", {}, "as ever"));
     entity.on("closing", () => parting((id) => entity.send(message(id)).catch(() => say("unsent"))));
     entity.on("error", (error) => say("error", { reason: String(error) }));
     entity.on("online", (address) => {
       say("online", { jid: String(address) });
-      entity.send(xml("presence"));
+      entity.send(xml("presence")).then(() => config.drops-- > 0 && entity.disconnect());
     });
     await entity.start();
   },

@@ -106,9 +106,11 @@ async def open_js(
     delay: float = 0.0,
     parting: int = 0,
     options: Mapping[str, object] | None = None,
+    plugin: bool = True,
+    drops: int = 0,
 ) -> AsyncIterator[JsClient]:
-    """Start a client. ``ca`` is trusted beside what Node trusts; ``delay``, ``parting`` and
-    ``options`` are as in ``drive.mjs``. It is ended by its id."""
+    """Start a client. ``ca`` is trusted beside what Node trusts; ``delay``, ``parting``, ``options``, ``plugin`` and
+    ``drops`` are as in ``drive.mjs``. It is ended by its id."""
     config = {
         "module": MODULE.as_uri(),
         "library": library,
@@ -119,6 +121,8 @@ async def open_js(
         "resource": "r",
         "delay": delay * 1000,
         "parting": parting,
+        "plugin": plugin,
+        "drops": drops,
         "options": dict(options or {}),
     }
     with log.open("wb") as errors:

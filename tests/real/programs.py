@@ -40,6 +40,7 @@ class Need(StrEnum):
     NPM = "npm"
     ETCD = "etcd"
     FAIL2BAN = "fail2ban-regex"
+    GO_SENDXMPP = "go-sendxmpp"
 
 
 def which(program: str) -> str | None:
