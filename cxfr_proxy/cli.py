@@ -279,6 +279,16 @@ def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
 
 
 def _check(config: Config) -> int:
+    from cxfr_proxy.cluster.hints import hints
+
+    code, nodes = _find_faults(config)
+    for line in hints(nodes) if nodes is not None and code == OK else ():
+        print(cli_tables.clean(line))
+    return code
+
+
+def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
+    """Print them, file by file; the exit code, and the nodes where they have none."""
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
     from cxfr_proxy.cluster.sources import open_source
@@ -294,13 +304,13 @@ def _check(config: Config) -> int:
     if certificates:
         print(f"{certificates} certificate{'s' * (certificates != 1)}, no faults")
     if config.user_map is None:
-        return OK if good else FAULTS
+        return OK if good else FAULTS, nodes
     listed = _read(UserMapFile(config.user_map).load)
     if listed is not None:
         unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
         hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
         print(f"{config.user_map}: {len(listed)} user{'s' * (len(listed) != 1)}, no faults{hint}")
-    return OK if good and listed is not None else FAULTS
+    return OK if good and listed is not None else FAULTS, nodes
 
 
 def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
