@@ -5,8 +5,11 @@ of that trouble. So:
 
 - A connection costs little: a request has a limit in bytes and, once it has begun, in time; no body is read; an answer
   that is not taken in time ends the connection.
-- There are so many connections at most, and whoever comes finds a place: the one that has waited the longest without
-  asking for anything is closed for it.
+- There are so many connections at most, and so many of one address; whoever comes finds a place. The one that has
+  waited the longest without asking for anything is closed for it, or, where all ask, the oldest. So neither who holds
+  connections open nor who asks without end keeps a health check out.
+- One request at a time: who sends more without waiting for the answer (pipelining, which no client in use does) gets
+  one answer, and that is the end of the connection.
 - What is no HTTP is answered with a 400 (or what h11 thinks fits better), and is the end of the connection. A defect is
   logged, and answered with a 500 that says nothing else.
 """
@@ -14,7 +17,7 @@ of that trouble. So:
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final, NoReturn
 
@@ -31,6 +34,8 @@ MAX_HEAD_BYTES: Final = 8192
 """What other servers take; a scrape's has some 400."""
 MAX_CONNECTIONS: Final = 32
 """A few who watch, with a connection each; the descriptors are out of what the proxy keeps for itself."""
+MAX_OF_ONE_ADDRESS: Final = 16
+"""Half of them: several programs may watch from one machine, and others have to find room."""
 REQUEST_SECONDS: Final = 10.0
 """From its first byte, or from connecting, to a complete request."""
 IDLE_SECONDS: Final = 75.0
@@ -62,39 +67,49 @@ class HttpServer:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self.connections = 0
-        self._waiting: OrderedDict[_Connection, None] = OrderedDict()
-        """Those that have not asked for anything yet, or again; longest first."""
+        self._open: dict[_Connection, None] = {}
+        """All that may stay, oldest first."""
+        self._waiting: dict[_Connection, None] = {}
+        """Of these, who has not asked for anything yet, or again; longest first."""
+
+    @property
+    def connections(self) -> int:
+        return len(self._open)
 
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         """Until it is closed, which is done here. Nothing but cancellation leaves here as an exception."""
         connection = _Connection(stream)
         async with stream:
-            if not self._make_room():
-                return
-            self.connections += 1
+            self._make_room(connection.address)
+            self._open[connection] = None
             try:
                 with isolated(Task.HTTP, _GONE), connection.life:
                     await self._converse(connection)
             except _GONE:
                 pass  # nobody is there to be told, or reads it
             finally:
-                self.connections -= 1
+                self._open.pop(connection, None)
 
-    def _make_room(self) -> bool:
-        """Whether one more may stay."""
-        if self.connections < MAX_CONNECTIONS:
-            return True
-        if not self._waiting:
-            return False
-        oldest, _ = self._waiting.popitem(last=False)
-        oldest.life.cancel()
-        return True
+    def _make_room(self, address: str) -> None:
+        """For one more from there."""
+        own = [each for each in self._open if address and each.address == address]
+        if len(own) >= MAX_OF_ONE_ADDRESS:
+            self._end_one_of(own)
+        elif len(self._open) >= MAX_CONNECTIONS:
+            self._end_one_of(self._open)
+
+    def _end_one_of(self, connections: Collection[_Connection]) -> None:
+        waiting = (each for each in self._waiting if each in connections)
+        ended = next(waiting, None) or next(iter(connections))
+        self._waiting.pop(ended, None)
+        del self._open[ended]
+        ended.life.cancel()
 
     async def _converse(self, connection: _Connection) -> None:
         patience = REQUEST_SECONDS
         while True:
-            self._waiting[connection] = None
+            if connection in self._open:  # else it has to make room
+                self._waiting[connection] = None
             try:
                 request = await connection.next_request(patience)
             finally:
@@ -120,6 +135,7 @@ class HttpServer:
 class _Connection:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.life = trio.CancelScope()
+        self.address = _address(stream)
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head_only = False
@@ -148,7 +164,7 @@ class _Connection:
 
     async def say(self, what: Answer) -> bool:
         """Whether another request may follow."""
-        last = self._http.their_state is not h11.DONE
+        last = self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0])
         headers = [
             ("Content-Type", what.content_type),
             ("Content-Length", str(len(what.body))),
@@ -176,3 +192,13 @@ class _Connection:
             await self._stream.send_eof()
             while await self._stream.receive_some(MAX_HEAD_BYTES):
                 pass
+
+
+def _address(stream: trio.abc.Stream) -> str:
+    """Of the far end; empty where it has none."""
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return ""  # it has gone already

@@ -120,7 +120,7 @@ async def test_what_stands_around_an_answer(autojump_clock: MockClock) -> None:
         assert head[0] == b"http/1.1 405 method not allowed"
         assert b"allow: get, head" in head
         assert b"cache-control: no-store" in head
-        assert (await it.say(HELLO + HELLO)).count(b"200 OK") == 2, "one behind the other"
+        assert (await it.say(HELLO + HELLO)).count(b"200 OK") == 1, "who doesn't wait for an answer gets one"
         closing = await it.say(b"GET /livez HTTP/1.0\r\n\r\n")
         assert closing.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"connection: close" in closing.lower()
@@ -178,9 +178,10 @@ async def test_an_answer_is_not_destroyed_by_what_is_not_read(autojump_clock: Mo
 async def test_an_error_behind_a_request_without_body(autojump_clock: MockClock) -> None:
     """What is known of one request is not known of the next."""
     async with world() as it:
-        answer = await it.say(b"HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n")
-        assert answer.count(b"HTTP/1.1 200 OK") == 1
-        assert answer.endswith(b"\r\n\r\nBad Request\n")
+        client = it.connect()
+        assert await client.ask("/livez", "HEAD") == (200, b"")
+        await client.stream.send_all(b"nonsense\r\n\r\n")
+        assert (await client.rest()).endswith(b"\r\n\r\nBad Request\n")
 
 
 def test_hostile_bytes(caplog: pytest.LogCaptureFixture) -> None:
@@ -325,22 +326,45 @@ async def test_whoever_comes_finds_a_place(autojump_clock: MockClock) -> None:
                 await wait_all_tasks_blocked()
 
 
-async def test_who_waits_for_an_answer_is_not_sent_away(autojump_clock: MockClock) -> None:
+async def test_who_waits_for_an_answer_goes_last(autojump_clock: MockClock) -> None:
+    """Who asks for nothing goes before; where all ask, the oldest makes room for a health check."""
     async with world() as it:
         it.source.go = trio.Event()
-        answers: list[tuple[int, bytes]] = []
+        asking = [it.connect() for _ in range(web.MAX_CONNECTIONS - 1)]
+        for client in asking:
+            await client.stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle = it.connect()
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            assert await it.connect().ask("/livez") == (200, b"OK\n")
+        assert await idle.rest() == b""
+        assert it.server.connections == web.MAX_CONNECTIONS
+        busy = it.connect()
+        await busy.stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await wait_all_tasks_blocked()
+        assert await it.connect().ask("/livez") == (200, b"OK\n")
+        it.source.go.set()
+        assert (await busy.stream.receive_some()).startswith(b"HTTP/1.1 200 OK")
 
-        async def ask() -> None:
-            answers.append(await it.connect().ask("/metrics"))
 
-        async with trio.open_nursery() as asking:
-            for _ in range(web.MAX_CONNECTIONS):
-                asking.start_soon(ask)
-            await wait_all_tasks_blocked()
-            refused = it.connect()
-            assert await refused.rest() == b""
-            it.source.go.set()
-        assert answers == [(200, b"figures")] * web.MAX_CONNECTIONS
+async def test_one_address_leaves_room_for_others() -> None:
+    """Over sockets, of which each has an address."""
+    server = HttpServer(FakeSource())
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, server.serve, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        other = Client(await trio.open_tcp_stream("127.0.0.1", port, local_address="127.0.0.2"))
+        assert await other.ask("/livez") == (200, b"OK\n")
+        hogs = []
+        for _ in range(2 * web.MAX_CONNECTIONS):
+            hogs.append(Client(await trio.open_tcp_stream("127.0.0.1", port)))
+            assert await hogs[-1].ask("/livez") == (200, b"OK\n"), "the newest always has a place"
+        assert server.connections == web.MAX_OF_ONE_ADDRESS + 1
+        assert await other.ask("/livez") == (200, b"OK\n")
+        for client in (other, *hogs):
+            await client.stream.aclose()
+        nursery.cancel_scope.cancel()
 
 
 # --- sockets
