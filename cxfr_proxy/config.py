@@ -128,18 +128,24 @@ def _control_field() -> Path:
     return value
 
 
+MAX_WORKERS: Final = 256
+"""More than there are cores gain nothing, while each takes memory, and hears what all others tell: beyond this many, a
+number was mistyped."""
+
+
 def default_workers() -> int:
     """As many as there are cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def _workers_field() -> int:
     row = Row(
         Group.SERVING,
-        kinds.whole(minimum=1),
-        "processes that serve clients; with 1 everything is done in one process",
-        "One process uses one core. Each has its own sessions and can be lost without the others; what the operator "
-        "sees and orders, the transfer rate among it, is the proxy's.",
+        kinds.whole(minimum=1, maximum=MAX_WORKERS),
+        f"processes that serve clients, {MAX_WORKERS} at most; with 1 everything is done in one process",
+        "One process uses one core; more than there are cores gain nothing, while each takes memory and hears what all "
+        "others tell. Each has its own sessions and can be lost without the others; what the operator sees and orders, "
+        "the transfer rate among it, is the proxy's.",
         repeatable=False,
         default="the number of cores",
     )

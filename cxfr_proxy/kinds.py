@@ -168,15 +168,18 @@ def size(*, minimum: int) -> Kind[int]:
     return Kind(f"a size of at least {minimum} bytes like 262144, 256KiB or 1MiB", "SIZE", read, show)
 
 
-def whole(*, minimum: int, metavar: str = "N") -> Kind[int]:
-    """A whole number."""
+def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[int]:
+    """A whole number; ``maximum`` ``None``: as large as one likes."""
 
     def read(text: str) -> int:
         if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < minimum:
             raise ValueError(text)
+        if maximum is not None and int(text) > maximum:
+            raise ValueError(text)
         return int(text)
 
-    return Kind(f"a whole number of at least {minimum}", metavar, read)
+    extent = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    return Kind(f"a whole number {extent}", metavar, read)
 
 
 def _read_maximum(text: str) -> int | None:

@@ -24,7 +24,7 @@ from lxml import etree
 
 from cxfr_proxy.errors import ClientError, RemoteError
 from cxfr_proxy.spellings import domain_key
-from cxfr_proxy.xmpp import attempt, authzid, features, introduction, names, stanza
+from cxfr_proxy.xmpp import attempt, authzid, features, introduction, jid, names, stanza
 from cxfr_proxy.xmpp.attempt import Attempt, FailedLogin
 from cxfr_proxy.xmpp.framing import Failure, Header, StreamEnd
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
@@ -494,10 +494,9 @@ class Negotiation:
         self._prove()
         passage = self._on_stream_management(data, element, position)
         passage.hold_client = False
-        jid = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))
-        if jid is not None and "/" in jid:
-            self.full_jid = jid
-            passage.bound = Bound(jid)
+        named = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))
+        if named is not None and "/" in named:
+            passage.bound = self._bound_to(named)
         if stanza.child(element, names.SM, "resumed") is not None:
             passage.bound = self._resumed()
         return passage
@@ -522,12 +521,25 @@ class Negotiation:
         if iq.get("type") != "result":
             return None
         bind = stanza.child(iq, names.BIND, "bind")
+        named = None
         if bind is not None:
-            self.full_jid = bind.findtext(stanza.qualified(names.BIND, "jid"))
+            named = bind.findtext(stanza.qualified(names.BIND, "jid"))
         elif iq_auth is not None:
             _, user, resource = iq_auth
-            self.full_jid = f"{user}@{domain}/{resource}"
-        return Bound(self.full_jid) if self.full_jid else None
+            named = f"{user}@{domain}/{resource}"
+        return self._bound_to(named) if named else None
+
+    def _bound_to(self, named: str) -> Bound:
+        """What no address can look like (RFC 7622 section 3.1) names nobody to move; the client may know better."""
+        try:
+            self.full_jid = named if jid.split(named).resource is not None else None
+        except jid.JidError:
+            self.full_jid = None
+        if self.full_jid is None:
+            self.warnings = (
+                "it binds resources to what is no full JID of at most 3071 bytes, so these can't be moved",
+            )
+        return Bound(self.full_jid)
 
 
 @dataclass(frozen=True, slots=True)

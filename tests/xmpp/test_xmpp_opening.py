@@ -395,6 +395,25 @@ def test_what_does_not_bind(iq: str) -> None:
     assert down(Negotiation(), iq).bound is None
 
 
+NO_JIDS = ["juliet@example.org/" + "r" * 3072, "juliet@example.org", "juliet@example.org/", "@example.org/r", "/r", "@"]
+
+
+@pytest.mark.parametrize("bound", NO_JIDS)
+def test_what_is_no_full_jid_names_nobody(bound: str) -> None:
+    """The client is bound all the same, and whoever asks for its address is told that it has none."""
+    for result in (
+        f"<iq type='result' id='1'><bind xmlns='{names.BIND}'><jid>{bound}</jid></bind></iq>",
+        f"<success {SASL2}><authorization-identifier>{bound}</authorization-identifier></success>",
+    ):
+        subject = Negotiation()
+        passage = down(subject, result)
+        if "/" in bound or "<iq" in result:  # SASL2 names a bare JID where no resource is bound
+            assert passage.bound == Bound(None)
+            assert subject.warnings
+        assert passage.forward == result.encode()
+        assert subject.full_jid is None
+
+
 BIND2 = (
     f"<success {SASL2}><authorization-identifier>{JID}</authorization-identifier>"
     "<bound xmlns='urn:xmpp:bind:0'>%s</bound></success>"
