@@ -160,24 +160,27 @@ class Pump:
         self._turning = True
         try:
             self._now = trio.current_time()
-            self._again.serve(self._read_again, self._share_seconds)
+            if self._again:
+                self._again.serve(self._read_again, self._share_seconds)
             if self._board is None:
                 self._serve_all()
             else:
                 self._serve_all_natively(self._board)
-            self._behind.serve(self._catch_up, self._share_seconds)
+            if self._behind:
+                self._behind.serve(self._catch_up, self._share_seconds)
         finally:
             self._turning = False
 
     def _serve_all(self) -> None:
         # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
-        until = clock() + self._share_seconds
+        until, ready = clock() + self._share_seconds, self._ready
         for _ in range(MAX_EVENTS):
-            if not self._ready:
-                self._ready.extend(self._epoll.poll(0, MAX_EVENTS))
-                if not self._ready:
+            if not ready:
+                ready.extend(self._epoll.poll(0, MAX_EVENTS))
+                if not ready:
                     return
-            self._on_ready(*self._ready.popleft())
+            fd, events = ready.popleft()
+            self._on_ready(fd, events)
             if clock() >= until:
                 return
 

@@ -28,30 +28,24 @@ COSTLY_SECONDS: Final = 0.002
 clock: Final = time.perf_counter
 
 
-class Queue:
+class Queue(OrderedDict[Leg, None]):
     """Legs that wait for their turn, each of them once."""
 
-    __slots__ = ("_legs",)
-
-    def __init__(self) -> None:
-        self._legs: OrderedDict[Leg, None] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._legs)
+    __slots__ = ()
 
     def add(self, leg: Leg) -> None:
         """It keeps its place if it has one."""
-        self._legs.setdefault(leg)
+        self.setdefault(leg)
 
     def discard(self, leg: Leg) -> None:
-        self._legs.pop(leg, None)
+        self.pop(leg, None)
 
     def serve(self, serve: Callable[[Leg], None], seconds: float) -> None:
         """Those who wait now, the first at least, and no more once so many seconds are over."""
         until = clock() + seconds
-        for _ in range(len(self._legs)):
-            if not self._legs:
+        for _ in range(len(self)):
+            if not self:
                 return  # one that was served has ended another
-            serve(self._legs.popitem(last=False)[0])
+            serve(self.popitem(last=False)[0])
             if clock() >= until:
                 return

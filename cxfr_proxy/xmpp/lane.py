@@ -142,9 +142,11 @@ class Lane:
 
         If :attr:`unread` is true after it, that is scanned before anything else, as :meth:`take_unread` gives it.
         """
-        before = self._framer.position
-        boundary = self._framer.scan(data)
-        return self.scanned(data, boundary, self._framer.position - before)
+        framer = self._framer
+        boundary = framer.scan(data)
+        # If it has stopped early, then behind its last note.
+        used = boundary if framer.notes and framer.notes[-1].end == framer.position else len(data)
+        return self.scanned(data, boundary, used)
 
     def scanned(self, data: bytes, boundary: int, used: int) -> bytes:
         """What :meth:`scan` answers, when the framer has read ``used`` bytes of it and has answered ``boundary``."""

@@ -26,8 +26,8 @@ def may_be_watched(data: bytes) -> bool:
 
 
 MAX_NOTES: Final = 64
-"""A scan stops behind so many. Each wants a look, which costs what reading a thousand bytes does, and the shortest
-element has four: who sends nothing else must not be looked at for longer at once than others can wait."""
+"""A scan stops behind so many. Each wants a look, some 15 µs, and the shortest element has four bytes: so a chunk could
+hold up everybody for longer than they can wait."""
 MAX_ATTRIBUTES: Final = 100
 """More in one tag are refused. No stanza has a tenth of it, and finding one that is there twice costs its square."""
 
