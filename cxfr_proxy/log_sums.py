@@ -51,6 +51,7 @@ RULES: Final[Mapping[str, Rule]] = {
     # Of somebody who has not logged in.
     "session-end": Rule(("client",), most=30, unless="jid"),
     "tls-failed": Rule(("client",)),
+    "tls-flood": Rule(("peer",)),
     "unraisable": Rule(("source",)),
 }
 

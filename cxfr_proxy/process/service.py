@@ -32,6 +32,7 @@ from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.room import Room, sessions_that_fit
 from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.relay.tls import ServerCertificates
+from cxfr_proxy.relay.tls_watch import watching_tls
 from cxfr_proxy.session.commands import (
     Awakened,
     BoundTo,
@@ -127,6 +128,7 @@ class Service:
         """
         with ExitStack() as held:
             held.callback(self._pump.close)
+            held.enter_context(watching_tls())
             for listener in listeners:
                 held.callback(listener.socket.close)
             async with trio.open_nursery() as services:

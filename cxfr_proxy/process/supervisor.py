@@ -76,6 +76,7 @@ from cxfr_proxy.process.telling import NodeStates, Teller
 from cxfr_proxy.relay.listen import bind_shared
 from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.tls import development_certificate
+from cxfr_proxy.relay.tls_watch import watching_tls
 from cxfr_proxy.session.mover_drains import OwnPace, Rate
 from cxfr_proxy.session.mover_rebalances import Rebalances, Rebalancing
 from cxfr_proxy.tasks import Task, start
@@ -153,6 +154,10 @@ class Supervisor:
         Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
         had, or no worker lives.
         """
+        with watching_tls():  # health checks read from nodes
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         await self._management.begin()
         if self._keeper.stopping:
             return
