@@ -30,7 +30,7 @@ import select
 import socket
 import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,12 +41,14 @@ import trio
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.listen import serve_streams
-from cxfr_proxy.tasks import Task, isolated
+from cxfr_proxy.tasks import Task, isolated, start
 
 MAX_REQUEST_BYTES: Final = 65_536
 """The longest sensible request, a command with a JID, has some 3 KB."""
 REQUEST_SECONDS: Final = 10.0
 """From connecting to a complete request: commands send it at once, and a person at ``socat`` can type one."""
+_LOOK_SECONDS: Final = 1.0
+"""Between two looks whether the socket is still there: what cleans up temporary files may have taken it along."""
 ROWS_AT_A_TIME: Final = 100
 """Rows encoded between two checkpoints: about a millisecond, in which no other session is served."""
 
@@ -81,14 +83,66 @@ async def serve_control(
     """Serve commands on ``path`` until cancelled; ``started`` once they can be sent.
 
     A missing directory is made, for this user alone. Raises :class:`ConfigError` where the socket can't be
-    had, another proxy's being there among the reasons. On cancel all commands' waiting ends and the socket is
-    removed, unless somebody else's has taken its place.
+    had, another proxy's being there among the reasons. One that is removed is made again, and commands go on meanwhile.
+    On cancel all commands' waiting ends and the socket is removed, unless somebody else's has taken its place.
     """
+    with ExitStack() as held:
+        place = held.enter_context(_held(path))
+        async with trio.open_nursery() as commands:
+            task_status.started()
+            while True:
+                await _serve_until_gone(place, partial(_serve_client, handler), commands)
+                emit(_logger, "control-socket-gone", level=logging.WARNING, path=str(path))
+                held.close()
+                place = await _have_again(path, held)
+                emit(_logger, "control-socket-again", path=str(path))
+    raise AssertionError("the loop has no end")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    path: Path
+    listening: socket.socket
+    own: os.stat_result
+
+    @property
+    def is_gone(self) -> bool:
+        """Nobody who looks for the socket finds this one."""
+        try:
+            return not os.path.samestat(self.path.lstat(), self.own)
+        except OSError:
+            return True
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[_Place]:
     _prepare_directory(path)
-    with _locked(path), _bound(path) as listening:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-        task_status.started()
-        await serve_streams(Task.CONTROL, partial(_serve_client, handler), [listener])
+    with _locked(path), _bound(path) as place:
+        yield place
+
+
+async def _serve_until_gone(
+    place: _Place, serve: Callable[[trio.SocketStream], Awaitable[None]], commands: trio.Nursery
+) -> None:
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(place.listening.dup()))
+    async with trio.open_nursery() as serving:
+        start(serving, Task.CONTROL, partial(serve_streams, Task.CONTROL, serve, [listener], commands))
+        while not place.is_gone:  # noqa: ASYNC110 - what has to be waited for is somebody else's doing
+            await trio.sleep(_LOOK_SECONDS)
+        serving.cancel_scope.cancel()
+
+
+async def _have_again(path: Path, held: ExitStack) -> _Place:
+    """As soon as it can be had; why not is said once."""
+    said = None
+    while True:
+        try:
+            return held.enter_context(_held(path))
+        except ConfigError as exc:
+            if str(exc) != said:
+                said = str(exc)
+                emit(_logger, "control-socket-failed", level=logging.ERROR, reason=said)
+        await trio.sleep(_LOOK_SECONDS)
 
 
 def _prepare_directory(path: Path) -> None:
@@ -127,7 +181,7 @@ def _in_use(path: Path) -> ConfigError:
 
 
 @contextmanager
-def _bound(path: Path) -> Iterator[socket.socket]:
+def _bound(path: Path) -> Iterator[_Place]:
     _remove_stale(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         before = os.umask(0o177)  # the whole process's; nothing else runs until it is put back
@@ -140,7 +194,7 @@ def _bound(path: Path) -> Iterator[socket.socket]:
         own = path.lstat()
         try:
             listening.listen(64)
-            yield listening
+            yield _Place(path, listening, own)
         finally:
             _remove_if_same(path, own)
 
@@ -284,9 +338,9 @@ async def _send(stream: trio.SocketStream, kind: str, value: object) -> None:
         await stream.send_all(b'{"%s": %s}\n' % (kind.encode(), _encode(value)))
         return
     await stream.send_all(b'{"%s": [' % kind.encode())
-    for start in range(0, len(value), ROWS_AT_A_TIME):
-        rows = b", ".join(_encode(row) for row in value[start : start + ROWS_AT_A_TIME])
-        await stream.send_all(b", " + rows if start else rows)
+    for at in range(0, len(value), ROWS_AT_A_TIME):
+        rows = b", ".join(_encode(row) for row in value[at : at + ROWS_AT_A_TIME])
+        await stream.send_all(b", " + rows if at else rows)
     await stream.send_all(b"]}\n")
 
 

@@ -132,9 +132,13 @@ def _why(exc: OSError | UnicodeError) -> str:
 
 
 async def serve_streams(
-    task: Task, serve: Callable[[trio.SocketStream], Awaitable[object]], listeners: Iterable[trio.SocketListener]
+    task: Task,
+    serve: Callable[[trio.SocketStream], Awaitable[object]],
+    listeners: Iterable[trio.SocketListener],
+    nursery: trio.Nursery | None = None,
 ) -> NoReturn:
-    """Serve each connection in a task of its own, until cancelled; then the listeners are closed.
+    """Serve each connection in a task of its own, until cancelled; then the listeners are closed. The tasks are in
+    ``nursery``, and stay; ``None``: they end, too.
 
     As :func:`trio.serve_listeners`, which has no limits and closes its listeners when it fails: so it gets others for
     the same sockets each time.
@@ -142,12 +146,14 @@ async def serve_streams(
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(listener.socket) for listener in listeners]
         while True:
-            await keep_going(task, partial(_serve_streams, partial(once, task, serve), sockets))
+            await keep_going(task, partial(_serve_streams, partial(once, task, serve), sockets, nursery))
 
 
-async def _serve_streams(serve: Callable[[trio.SocketStream], Awaitable[None]], sockets: list[SocketType]) -> None:
+async def _serve_streams(
+    serve: Callable[[trio.SocketStream], Awaitable[None]], sockets: list[SocketType], nursery: trio.Nursery | None
+) -> None:
     copies = [trio.SocketListener(sock.dup()) for sock in sockets]
-    await trio.serve_listeners(serve, copies)
+    await trio.serve_listeners(serve, copies, handler_nursery=nursery)
 
 
 async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: Room) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 # ruff: noqa: ASYNC240 - looking at a file of a temporary directory takes microseconds
 import json
+import logging
 import os
+import shutil
 import socket
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 from fake_operations import START, FakeOperations
+from trio.testing import MockClock
 
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.errors import ConfigError
@@ -53,6 +56,13 @@ async def raw(path: Path, request: bytes, *, half_close: bool = False) -> list[d
         except trio.BrokenResourceError:
             pass
     return [json.loads(line) for line in received.splitlines()]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Of what happens outside of trio's knowledge."""
+    with trio.fail_after(60):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.1)
 
 
 async def refusal(path: Path) -> str:
@@ -159,6 +169,50 @@ async def test_removes_only_its_own_socket(path: Path) -> None:
             path.rename(path.with_name("moved"))  # keeps the inode in use, so that the next one has another number
             other.bind(str(path))
         assert path.exists()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_one_that_is_removed_is_made_again(
+    path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, everything: bool
+) -> None:
+    """And a command that is under way goes on."""
+    autojump_clock.autojump_threshold = 0.05  # sockets need real time
+    caplog.set_level(logging.INFO)
+    go_on = trio.Event()
+
+    async def handler(command: str, arguments: Mapping[str, object], progress: Send) -> object:
+        if command == "wait":
+            await progress("begun")
+            await go_on.wait()
+        return command
+
+    async with serving(path, handler=handler), aclosing(call(path, "wait", {})) as waiting:
+        assert await anext(waiting) == Progress("begun")
+        if everything:
+            shutil.rmtree(path.parent)
+        else:
+            path.unlink()
+        await until(path.exists)
+        assert await answers(path, "now") == [Result("now")]
+        go_on.set()
+        assert await anext(waiting) == Result("wait")
+    assert caplog.messages == ["control-socket-gone", "control-socket-again"]
+    assert not path.exists()
+
+
+async def test_one_that_cannot_be_made_again_is_tried(
+    path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    async with serving(path):
+        path.unlink()
+        path.write_text("in its place")
+        await until(lambda: "control-socket-failed" in caplog.messages)
+        await trio.sleep(10)
+        path.unlink()
+        await until(path.exists)
+        assert path.is_socket()
+    assert caplog.messages == ["control-socket-gone", "control-socket-failed"], "each is said once"
 
 
 async def test_no_room_for_the_path(tmp_path: Path) -> None:
