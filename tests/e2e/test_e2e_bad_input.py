@@ -312,6 +312,41 @@ async def test_a_node_that_dies_in_the_middle_of_a_stanza(tmp_path: Path, certif
         assert "half" not in str([each.get("id") for each in received if isinstance(each, Element)])
 
 
+async def tls_end(raw: Raw) -> str:
+    """How TLS ends: by close_notify, or cut."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        try:
+            while await raw.connection.transport.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            return "cut"
+    return "closed"
+
+
+@pytest.mark.parametrize(
+    ("logged_in", "last"),
+    [
+        (False, HEADER + b"</stream:stream>"),
+        (False, HEADER.replace(b"version='1.0' to", b"version='0.9' to")),
+        (False, HEADER.replace(b"to='localhost'", b"to='elsewhere.example'")),
+        (False, b"GET / HTTP/1.1\r\n\r\n"),
+        (True, b"</stream:stream>"),
+        (True, b"<iq></presence>"),
+    ],
+)
+async def test_tls_ends_as_a_stream_does(
+    tmp_path: Path, certificate: DemoCertificate, logged_in: bool, last: bytes
+) -> None:
+    """RFC 6120 section 4.4: by close_notify, before anybody has a session and after."""
+    async with world(tmp_path, certificate) as it:
+        raw = await it.raw(tls=True)
+        if logged_in:
+            await raw.log_in()
+        await raw.send(last)
+        assert await tls_end(raw) == "closed"
+        await raw.close()
+
+
 async def test_a_client_that_resets(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate) as it:
         for step in range(4):
