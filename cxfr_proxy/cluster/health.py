@@ -12,7 +12,7 @@ two refusals in a row               down      failing      it has closed its lis
 one bad check, the first ever       down      as it was    it was up on trust alone
 no connection for a session         down      as it was    checks come at once
 sessions say that it is going       down      as it was    not up again within :data:`HOLD_SECONDS`
-logins fail one after the other     down      as it was    likewise
+logins fail one after the other     down      as it was    likewise, each time twice as long, until one works
 one good check                      as it was good         nobody else leaves a node that answers again
 ``rise`` good checks in a row       up        good         one, if it is new in the list
 =================================== ========= ============ =========================================================
@@ -40,8 +40,10 @@ TOGETHER_SECONDS: Final = 2.0
 """Words of two sessions that come within this time are about the node and not about a client."""
 FAILED_LOGINS: Final = 5
 """In a row, without one that succeeds: one may be a client's own doing."""
-FAILED_LOGINS_SECONDS: Final = 10.0
-"""Within this time; what is older has been forgotten."""
+FAILED_LOGINS_SECONDS: Final = 60.0
+"""From one to the next at most: a login that is never answered takes as long."""
+LONGEST_HOLD_SECONDS: Final = 300.0
+"""For a node that lets nobody in, however well it greets: some try it again after that time."""
 STEPS: Final = 20
 """In which the weight of a node that has come back grows; HAProxy's are as many."""
 
@@ -82,6 +84,7 @@ class Vitals:
         self._seen = False  # well, at least once
         self._going = _Streak()
         self._logins = _Streak()
+        self._login_hold = HOLD_SECONDS
         self._hold_until = -math.inf
         self._up_since: float | None = None  # while the weight still grows
         if new:
@@ -145,13 +148,18 @@ class Vitals:
     def login_failed(self, now: float) -> None:
         """It has ended a login by a fault of its own."""
         if self._logins.add(now, FAILED_LOGINS_SECONDS) >= FAILED_LOGINS:
-            self._hold_down(now)
+            if self.node.health is Health.DOWN:
+                self._hold_down(now)  # those that were under way fail as well
+            else:
+                self._hold_down(now, self._login_hold)
+                self._login_hold = min(2 * self._login_hold, LONGEST_HOLD_SECONDS)
 
     def login_worked(self) -> None:
         self._logins.count = 0
+        self._login_hold = HOLD_SECONDS
 
-    def _hold_down(self, now: float) -> None:
-        self._hold_until = now + HOLD_SECONDS
+    def _hold_down(self, now: float, seconds: float = HOLD_SECONDS) -> None:
+        self._hold_until = max(self._hold_until, now + seconds)
         self._mark_down(now)
 
     def _mark_down(self, now: float) -> None:

@@ -16,6 +16,7 @@ from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Reroute, Side
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.moving import Moving
+from cxfr_proxy.session.node_owes import End, Turn
 from cxfr_proxy.session.state import State
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
@@ -80,6 +81,8 @@ class ClientSide(Moving):
             return
         self._header_to_node = header
         self._node_open = True
+        if self._turn is not None:
+            self._turn.opened(self._now)
         self._pass_up(header.raw)
 
     def _on_client_element(self, name: str, piece: Piece, position: int) -> None:
@@ -106,11 +109,21 @@ class ClientSide(Moving):
         elif self._chosen is not None and self._belongs_elsewhere(passage):
             self._reroute(piece)
             return
+        if self._turn is not None and passage.forward:
+            self._note_turn(self._turn, passage)
         self._pass_client(passage)
         if name == "a" and self._covers(data, self._header_to_node.context):
             self._settled(answered=True)
         if was_inactive and not self.inactive:
             self._report(Awakened())
+
+    def _note_turn(self, turn: Turn, passage: Passage) -> None:
+        if not passage.asks:
+            turn.odd = True
+        elif passage.hold_client and passage.begins is None:
+            turn.responded(self._now)
+        else:
+            turn.asked(self._now, proved=self._negotiation.proved)
 
     def _get_to_know(self, name: str, data: bytes) -> None:
         """Look for the client's capabilities, until they are found or the time for it is over."""
@@ -224,6 +237,7 @@ class ClientSide(Moving):
 
     def _on_client_end(self) -> None:
         """``</stream:stream>`` from the client: it has said its last word, and may still get the node's."""
+        self._blame(End.SILENCE)
         if self.state is not State.CLOSING:
             self._reason = Reason.CLIENT_CLOSED
         self._client_over = self._client_ended = True
@@ -239,6 +253,7 @@ class ClientSide(Moving):
             return
         self._client_in = False
         if self.state is not State.CLOSING and not self._client_over:
+            self._blame(End.SILENCE)
             self._reason = Reason.CLIENT_LOST
         self._settle_transfer(Outcome.MOVED)
         if self._client_over:

@@ -18,6 +18,7 @@ from cxfr_proxy.session.commands import (
     Ended,
     EndOutput,
     Event,
+    LoginFailed,
     Outcome,
     Reason,
     Redirected,
@@ -29,6 +30,7 @@ from cxfr_proxy.session.commands import (
     Upgrade,
 )
 from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.session.node_owes import End, Turn
 from cxfr_proxy.session.state import MOVES, Policy, Settlement, State, Transfer
 from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
@@ -118,6 +120,7 @@ class SessionCore:
         "_settlement",
         "_tls",
         "_transfer",
+        "_turn",
         "_undelivered",
         "_up",
         "deadline",
@@ -187,6 +190,7 @@ class SessionCore:
         self._caps: str | None = None
         self._refusal: str | None = None  # the words in which it has refused a request
         self._looks_left = INTRODUCTION
+        self._turn: Turn | None = Turn()  # None: bound
         self._reason = Reason.STOPPED
         self._condition: str | None = None
         self._ended = False
@@ -423,6 +427,11 @@ class SessionCore:
                 self._report_unfinished_login()
             self._report(Ended(self._reason, self._condition, self._late, self._undelivered))
         self._out.append(last)
+
+    def _blame(self, end: End) -> None:
+        """A login ends so; tell, where it is the node's fault."""
+        if self.state is State.NEGOTIATING and self._turn is not None and self._turn.is_its_fault(end, self._now):
+            self._report(LoginFailed(end.value))
 
     def _report_unfinished_login(self) -> None:
         by_client = self._reason in _CLIENTS

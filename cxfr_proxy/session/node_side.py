@@ -25,6 +25,7 @@ from cxfr_proxy.session.commands import (
     Warned,
 )
 from cxfr_proxy.session.core import Farewell
+from cxfr_proxy.session.node_owes import End, Owes, Turn
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
@@ -194,6 +195,8 @@ class NodeSide(ClientSide):
             self._report_warnings()
             self._on_node_error(passage.ends, passage)
             return
+        if self._turn is not None:
+            self._note_node_turn(self._turn, passage)
         self._pass_down(passage.forward)
         if passage.failed is not None:
             self._report(passage.failed)
@@ -216,6 +219,18 @@ class NodeSide(ClientSide):
             self._hold_client = False
             self._choose_reading()
             self._read_client()
+
+    def _note_node_turn(self, turn: Turn, passage: Passage) -> None:
+        if passage.greets:
+            turn.greeted(self._now)
+        elif passage.restart:
+            turn.accepted(self._now, restarts=True)
+        elif passage.hold_client is False and self._negotiation.proved:
+            turn.accepted(self._now, restarts=False)
+        elif passage.hold_client is False:
+            turn.answered(challenges=passage.failed is None)
+        elif turn.owes is Owes.RESOURCE:
+            turn.answered()
 
     def _give_answer_due(self, passage: Passage) -> None:
         answer, self._answer_due = self._answer_due, b""
@@ -240,7 +255,7 @@ class NodeSide(ClientSide):
         self._up.limit_elements(limits.max_element_up)
         self._down.limit_elements(None)
         self._down.max_held = limits.max_element_down
-        self._chosen = self._negotiation.attempt = None
+        self._chosen = self._negotiation.attempt = self._turn = None
         self._header_to_node = self._header_to_node.in_use
         if self._header_to_client is not None and self._header_of_node is not None:
             self._header_to_client = self._header_to_client.in_use
@@ -271,7 +286,7 @@ class NodeSide(ClientSide):
                     said = f" ({error.ends_text})" if error.ends_text else ""
                     hint = _HINTS.get(condition, "")
                     self._report(Warned(f"it ended a login by the stream error {condition}{said}{hint}"))
-                if condition in _ITS_OWN_FAULTS:
+                if condition in _ITS_OWN_FAULTS and self._turn is not None and not self._turn.odd:
                     self._report(LoginFailed(condition))
             self._settle_transfer(Outcome.MOVED)
             # Before bind nothing can be moved, and a redirect would lead around the proxy.
@@ -303,6 +318,7 @@ class NodeSide(ClientSide):
     def _on_node_end(self, reason: Reason) -> None:
         """The node's stream is over, by ``</stream:stream>``."""
         self._node_in = False
+        self._blame(End.STREAM_END)
         if self._farewell is not None:
             self._say_farewell()
         elif self.state is State.TRANSFERRING:
@@ -330,8 +346,7 @@ class NodeSide(ClientSide):
     def _on_login_lost(self) -> None:
         if self._header_of_node is None:
             self._report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
-        if self._features_due or self._greeted:
-            self._report(LoginFailed("it closes the connection"))  # later on, what the client said may be the reason
+        self._blame(End.HANG_UP)
         self._on_client_unserved()
 
     def _on_client_unserved(self) -> None:
@@ -347,6 +362,7 @@ class NodeSide(ClientSide):
         if self._farewell is not None:
             self._say_farewell()
         elif self.state is State.NEGOTIATING:
+            self._blame(End.GARBAGE)
             self._on_client_unserved()
         elif self._down.cutting:
             self._give_up(Reason.NODE_FAULT)  # the client's stream is broken as well

@@ -35,6 +35,7 @@ from __future__ import annotations
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session.commands import Command, Outcome, Reason, Side
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.session.node_owes import End
 from cxfr_proxy.session.node_side import NodeSide
 from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -56,6 +57,8 @@ class Session(NodeSide):
         chosen = self._chosen
         self.deadline = now + self._policy.timeouts.negotiation_timeout if chosen is None else chosen.bind_by
         self._send(Side.NODE, self._header_to_node.raw)
+        if self._turn is not None:
+            self._turn.opened(now)
         self._read_client()
         return self._take()
 
@@ -179,6 +182,7 @@ class Session(NodeSide):
         elif self._farewell is not None:
             self._say_farewell()  # the node took too long to close
         elif self.state is State.NEGOTIATING:
+            self._blame(End.SILENCE)
             self._on_client_fault(ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long"))
             self._reason = Reason.TIMED_OUT
         elif self.state is State.TRANSFERRING and self._transfer is not None:

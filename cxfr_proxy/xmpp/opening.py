@@ -279,6 +279,8 @@ class Passage:
     """These are the node's stream features."""
     failed: FailedLogin | None = None
     """The login that has failed by this."""
+    asks: bool = field(default=False, compare=False)
+    """Part of a login: the node has to answer it."""
 
 
 class Negotiation:
@@ -366,7 +368,7 @@ class Negotiation:
                 return Passage(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
                 self._watch_iq_auth(element, header)
-                self._watch_bind(element)
+                return Passage(forward=data, asks=self._watch_bind(element))
             case names.CLIENT, "resume" if self.full_jid is None:
                 return Passage(answer=_RESUMPTION_REFUSAL)
         return Passage(forward=data)
@@ -384,7 +386,7 @@ class Negotiation:
                 return Passage(answer=answer, failed=self._fail(fault))
         begins = None if self._authenticating else element
         self._authenticating = True
-        return Passage(forward=data, hold_client=True, begins=begins)
+        return Passage(forward=data, hold_client=True, begins=begins, asks=begins is not None)
 
     def _on_response(self, data: bytes, element: Element, header: StreamHeader, namespace: str) -> Passage:
         if self.attempt is not None:
@@ -394,7 +396,7 @@ class Negotiation:
             self._refusal, data = fault.failure(namespace), authzid.abort(namespace)
             if self.attempt is not None:
                 self.attempt.verdict = fault
-        return Passage(forward=data, hold_client=True)
+        return Passage(forward=data, hold_client=True, asks=True)
 
     def _fail(self, condition: str) -> FailedLogin | None:
         """What has become of the login under way, which is over; ``None`` where there is none."""
@@ -408,9 +410,17 @@ class Negotiation:
         proved = self.attempt is not None and self.attempt.proved
         return self._fail(condition) if not (proved and by_client) else None
 
-    def _watch_bind(self, iq: Element) -> None:
-        if self.attempt is not None and stanza.child(iq, names.BIND, "bind") is not None:
-            self.attempt.bind_id = iq.get("id")
+    def _watch_bind(self, iq: Element) -> bool:
+        """Whether it asks for a resource, by right."""
+        if self.attempt is None or stanza.child(iq, names.BIND, "bind") is None:
+            return False
+        self.attempt.bind_id = iq.get("id")
+        return self.attempt.proved and iq.get("type") == "set"
+
+    @property
+    def proved(self) -> bool:
+        """The node has found the client's password right."""
+        return self.attempt is not None and self.attempt.proved
 
     def _watch_iq_auth(self, iq: Element, header: StreamHeader) -> None:
         query = stanza.child(iq, names.IQ_AUTH, "query")

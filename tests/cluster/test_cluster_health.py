@@ -10,6 +10,7 @@ from cxfr_proxy.cluster.health import (
     FAILED_LOGINS,
     FAILED_LOGINS_SECONDS,
     HOLD_SECONDS,
+    LONGEST_HOLD_SECONDS,
     STEPS,
     TOGETHER_SECONDS,
     Finding,
@@ -162,6 +163,27 @@ def test_logins_that_fail_in_a_row() -> None:
     assert state(node) == "u"
     node.login_failed(21.0)
     assert state(node) == "u", "the row begins anew"
+
+
+def test_a_node_that_lets_nobody_in_is_tried_less_and_less_often() -> None:
+    node = vitals("rise=1")
+    told(node, "o")
+    now, pauses = 0.0, []
+    for _ in range(9):
+        for _ in range(FAILED_LOGINS + 3):  # some are still under way
+            node.login_failed(now)
+        assert state(node) == "d"
+        went = now
+        while state(node) == "d":
+            now += 1.0
+            node.checked(Finding.OK, now)
+        pauses.append(now - went)
+    assert pauses == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, *[LONGEST_HOLD_SECONDS] * 3]
+    node.login_worked()
+    for _ in range(FAILED_LOGINS):
+        node.login_failed(now)
+    node.checked(Finding.OK, now + HOLD_SECONDS)
+    assert state(node) == "u"
 
 
 def test_failures_between_logins_that_work_are_about_clients() -> None:
