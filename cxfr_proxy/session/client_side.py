@@ -25,7 +25,7 @@ from cxfr_proxy.xmpp.header import read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.login import read_login
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import Passage
+from cxfr_proxy.xmpp.passage import Passage
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 _STANZAS: Final = (b"<message", b"<presence", b"<iq")

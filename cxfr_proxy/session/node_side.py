@@ -33,7 +33,7 @@ from cxfr_proxy.xmpp.framing import MAX_NOTES, STANZAS, USUAL, Element, Failure,
 from cxfr_proxy.xmpp.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import Bound, Passage
+from cxfr_proxy.xmpp.passage import Bound, Passage
 
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""

@@ -12,7 +12,8 @@ from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.attempt import FailedLogin
 from cxfr_proxy.xmpp.authzid import AuthzidWatch
 from cxfr_proxy.xmpp.header import StreamHeader
-from cxfr_proxy.xmpp.opening import Negotiation, Passage
+from cxfr_proxy.xmpp.opening import Negotiation
+from cxfr_proxy.xmpp.passage import Passage
 from cxfr_proxy.xmpp.sasl import SaslFault
 
 HEADER = StreamHeader(

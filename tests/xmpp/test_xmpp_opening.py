@@ -14,15 +14,14 @@ from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.opening import (
     STARTTLS_FEATURES,
     BeginTls,
-    Bound,
     ClientOpening,
     Closed,
     Negotiation,
     Opened,
-    Passage,
     Reply,
     Step,
 )
+from cxfr_proxy.xmpp.passage import Bound, Passage
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
