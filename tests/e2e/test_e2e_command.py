@@ -247,12 +247,17 @@ async def test_a_drain_that_cannot_end_says_so(tmp_path: Path, certificate: Demo
     async with world(tmp_path, certificate, nodes=nodes) as it:
         raw = await it.raw()
         await raw.log_in()
+        refused = await it.proxy.say("drain", "node1")
+        assert refused.code == 2
+        assert "every login is refused" in refused.output
+        assert (await it.proxy.say("drain", "node1", "--plan")).code == 1
+        assert not it.proxy.events("drain-begins")
         async with trio.open_nursery() as waiting:
             outcome = []
 
             @waiting.start_soon
             async def wait() -> None:
-                outcome.append(await it.proxy.say("drain", "node1", "--wait", "--json"))
+                outcome.append(await it.proxy.say("drain", "node1", "--force", "--wait", "--json"))
 
             await it.proxy.event("drain-begins")
             await raw.send(PING)

@@ -326,7 +326,7 @@ async def test_user_password_and_tls(tmp_path: Path, monkeypatch: pytest.MonkeyP
         async with trio.open_nursery() as nursery:
             with_file = f"{url}&password-file={password}"
             async with command(nursery, tmp_path, with_file, "--workers", "1") as proxy:
-                await proxy.say("drain", "node1")
+                await proxy.say("drain", "node1", "--force")
                 await until(lambda: _has(etcd.values("wishes"), "node1"), "it may write")
                 await trio.sleep(6)  # leases are kept with a login as well
                 assert not proxy.events("source-lost")

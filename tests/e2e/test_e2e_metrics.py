@@ -168,7 +168,7 @@ async def test_whether_it_lives_and_is_ready(tmp_path: Path, certificate: DemoCe
         assert await get(it, "/readyz") == (200, "OK\n")
         assert (await get(it, "/"))[0] == 404
         for node in it.nodes:
-            await it.proxy.say("drain", node.name)
+            await it.proxy.say("drain", node.name, "--force")
         assert await get(it, "/readyz") == (503, "no node is ready and up\n")
         await it.proxy.say("undrain", "node1")
         assert await get(it, "/readyz") == (200, "OK\n")

@@ -130,6 +130,7 @@ class House:
         self.source = FakeSource(None if alone else shared)
         self.cluster = Cluster([NodeSpec("a", Address("a", 1)), NodeSpec("b", Address("b", 1))])
         self.drainer = FakeDrainer()
+        self.excused: list[str] = []
         self.told: list[tuple[str, str | None]] = []
         self.pins = Pins(told=lambda user, node: self.told.append((user, node)))
         self.sharing = Sharing(
@@ -139,6 +140,7 @@ class House:
             pins=self.pins,
             sessions=lambda: 12,
             usual_rate=100.0,
+            excuse=self.excused.append,
             wall_clock=lambda: EPOCH + trio.current_time(),
         )
 
@@ -160,6 +162,19 @@ async def test_what_is_told(autojump_clock: MockClock) -> None:
     house.drainer.undrain("a")
     house.sharing.tell("a")
     assert house.shared.orders.pop() == ("a", Order(Wish.READY))
+    house.sharing.tell("a", rebalance=False)
+    assert house.shared.orders.pop() == ("a", Order(Wish.READY, rebalance=False))
+    house.sharing.obey({"a": Order(Wish.READY, rebalance=False)})
+    assert not house.excused, "its own order, which it has carried out"
+
+
+async def test_a_node_that_is_to_move_nobody_moves_nobody_here(autojump_clock: MockClock) -> None:
+    house = House()
+    house.sharing.obey({"a": Order(Wish.DRAIN), "b": Order(Wish.READY)})
+    assert not house.excused
+    for _ in range(2):
+        house.sharing.obey({"a": Order(Wish.READY, rebalance=False), "b": Order(Wish.READY)})
+    assert house.excused == ["a"], "once"
 
 
 async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: MockClock) -> None:
