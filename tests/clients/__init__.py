@@ -16,6 +16,6 @@ table     what is printed
 programs/ the smallest program of each library that behaves as the library comes
 ========= ============================================================================================================
 
-Whether a client is back is told by the proxy: it has a session that it had not before. How many messages survive is
+Whether a client is back, and after how long, the proxy says (``returned`` in its log). How many messages survive is
 another matter (:mod:`matrix`).
 """

@@ -6,11 +6,9 @@ The nodes file has node1 alone while they log in; then node2 is added. Everybody
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -45,8 +43,8 @@ class Trigger(StrEnum):
 
 @dataclass(slots=True)
 class Cell:
-    """One client in one run. ``seconds`` from its leaving (as the transfer's log line has it) to its new session;
-    ``None``: it has none. ``fault``: it did not even log in."""
+    """One client in one run. ``tried``: by which rungs it was told, each with what came of it. ``seconds`` from its
+    leaving to its new session, as the proxy has it; ``None``: it has none. ``fault``: it did not even log in."""
 
     cluster: Nodes
     trigger: Trigger
@@ -133,11 +131,11 @@ class Run:
     async def _judge(self, proxy: ProxyProcess, before: Mapping[str, JsonObject]) -> list[Cell]:
         cells = [self._cell(program, before) for program in self.programs]
         open_cells = [cell for cell in cells if not cell.fault]
-        await _wait_back([cell for cell in open_cells if not cell.program.stays_down], before, proxy, PATIENCE_SECONDS)
-        await _wait_back(open_cells, before, proxy, LOST_SECONDS)
+        await _wait_back([cell for cell in open_cells if not cell.program.stays_down], proxy, PATIENCE_SECONDS)
+        await _wait_back(open_cells, proxy, LOST_SECONDS)
         sessions = await _sessions(proxy)
         for cell in open_cells:
-            cell.tried = cell.tried or _tried(proxy, cell.program)[0]
+            cell.tried = "".join(event["tried"] for event in _events(proxy, "transfer", cell.program)[:1])
             now = sessions.get(_jid(cell.program))
             cell.stayed = cell.seconds is None and now is not None and now["id"] == before[_jid(cell.program)]["id"]
         return cells
@@ -149,34 +147,18 @@ class Run:
         return cell
 
 
-async def _wait_back(
-    cells: Sequence[Cell], before: Mapping[str, JsonObject], proxy: ProxyProcess, seconds: float
-) -> None:
+async def _wait_back(cells: Sequence[Cell], proxy: ProxyProcess, seconds: float) -> None:
     """Until all of them are back, or the time is over."""
     with trio.move_on_after(seconds):
         while any(cell.seconds is None for cell in cells):
             await trio.sleep(_LOOK_SECONDS)
-            sessions = await _sessions(proxy)
             for cell in cells:
-                if cell.seconds is None:
-                    _look(cell, before[_jid(cell.program)], sessions.get(_jid(cell.program)), proxy)
+                for event in _events(proxy, "returned", cell.program):
+                    cell.seconds = event["seconds"]
 
 
-def _look(cell: Cell, old: JsonObject, now: JsonObject | None, proxy: ProxyProcess) -> None:
-    if now is None or now["id"] == old["id"]:
-        return
-    tried, left = _tried(proxy, cell.program)
-    began = time.time() - now["age_seconds"]
-    cell.tried, cell.seconds = tried, max(0.0, began - left) if left is not None else 0.0
-
-
-def _tried(proxy: ProxyProcess, program: Program) -> tuple[str, float | None]:
-    """By which rungs it was told, with what came of each, and when it had left; ``None``: it was not told."""
-    for line in proxy.log:
-        fields = line.get("fields", {})
-        if line.get("event") == "transfer" and _bare(fields["jid"]) == _jid(program):
-            return str(fields["tried"]), datetime.fromisoformat(line["time"]).timestamp()
-    return "", None
+def _events(proxy: ProxyProcess, name: str, program: Program) -> list[JsonObject]:
+    return [event for event in proxy.events(name) if _bare(event["jid"]) == _jid(program)]
 
 
 def _jid(program: Program) -> str:
