@@ -6,6 +6,7 @@ whole proxy does; a device may never end. So both are refused, and named.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -39,12 +40,15 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
-    """All of it. Raises as :func:`open_file`, and where there is more than so much."""
+    """All of it, but for the byte-order mark that some editors begin each file with.
+
+    Raises as :func:`open_file`, and where there is more than so much.
+    """
     with open_file(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"It has more than {max_bytes} bytes", os.fspath(path))
-    return data
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 @contextmanager

@@ -148,8 +148,7 @@ def read_settings_file(path: str, settings: Sequence[Setting]) -> SettingsFile:
     """Read a TOML file of settings. Raises :class:`ConfigError`: unreadable, not TOML, or with an unknown
     key."""
     try:
-        # Some editors begin each file with a byte-order mark.
-        text = read_file(path, max_bytes=MAX_FILE_BYTES).decode("utf-8-sig")
+        text = read_file(path, max_bytes=MAX_FILE_BYTES).decode()
     except OSError as exc:
         raise ConfigError(f"cannot be read: {exc.strerror}", file=path) from exc
     except UnicodeDecodeError as exc:

@@ -13,10 +13,10 @@ from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
-from cxfr_proxy.config import SETTINGS
+from cxfr_proxy.config import SETTINGS, KeyPair
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import content_as_path, open_file, read_file
-from cxfr_proxy.relay.tls import read_authorities
+from cxfr_proxy.relay.tls import ServerCertificates, development_certificate, node_context, read_authorities
 from cxfr_proxy.settings import read_settings_file
 
 
@@ -78,10 +78,15 @@ READERS: dict[str, Callable[[Path], object]] = {
     "nodes": lambda path: NodesFile(path).load(),
     "user map": lambda path: UserMapFile(path).load(),
     "settings": lambda path: read_settings_file(str(path), SETTINGS),
-    "ca": lambda path: read_authorities(NodeSpec("n", Address("a", 1), tls=NodeTls.DIRECT, ca=str(path))),
+    "ca": lambda path: _authorities(NodeSpec("n", Address("a", 1), tls=NodeTls.DIRECT, ca=str(path))),
+    "certificate": lambda path: ServerCertificates([KeyPair(path, path)]),
     "etcd's ca": lambda path: _etcd(f"etcds://127.0.0.1:1/p?ca={path}"),
     "etcd's password": lambda path: _etcd(f"etcd://user@127.0.0.1:1/p?password-file={path}"),
 }
+
+
+def _authorities(spec: NodeSpec) -> object:
+    return node_context(spec, read_authorities(spec)).get_ca_certs()
 
 
 def _etcd(url: str) -> EtcdSource:
@@ -95,4 +100,31 @@ def test_nobody_waits_for_a_fifo(tmp_path: Path, reader: str) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     with pytest.raises(ConfigError, match="It is a FIFO, and no file"):
+        READERS[reader](path)
+
+
+_PEM = development_certificate(["example.org"])
+CONTENTS = {
+    "nodes": b"a 127.0.0.1\n",
+    "user map": b"kim@example.org a\n",
+    "settings": b"max-depth = 9\n",
+    "ca": _PEM[_PEM.index(b"-----BEGIN CERTIFICATE") :],
+    "certificate": _PEM,
+    "etcd's ca": _PEM[_PEM.index(b"-----BEGIN CERTIFICATE") :],
+    "etcd's password": b"open sesame\r\n",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path: Path, reader: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbf" + CONTENTS[reader])
+    assert READERS[reader](path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_other_encodings_than_utf8_are_told(tmp_path: Path, reader: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENTS[reader].decode().encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"UTF-8|PEM"):
         READERS[reader](path)
