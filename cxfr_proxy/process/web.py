@@ -44,6 +44,8 @@ ANSWER_SECONDS: Final = 10.0
 """For making an answer, and for taking it: as long as Prometheus waits for one."""
 _LINGER_SECONDS: Final = 1.0
 """For who was answered in the middle of what he said to read it, before a reset destroys it."""
+_LINGER_BYTES: Final = 262_144
+"""And how much of what it has sent meanwhile is read for that."""
 
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
@@ -188,10 +190,11 @@ class _Connection:
         return self._http.send(event) or b""
 
     async def _linger(self) -> None:
+        left = _LINGER_BYTES
         with trio.move_on_after(_LINGER_SECONDS):
             await self._stream.send_eof()
-            while await self._stream.receive_some(MAX_HEAD_BYTES):
-                pass
+            while left > 0 and (data := await self._stream.receive_some(MAX_HEAD_BYTES)):
+                left -= len(data)
 
 
 def _address(stream: trio.abc.Stream) -> str:

@@ -130,6 +130,14 @@ async def test_watches_that_are_none(lines: bytes, message: str) -> None:
     assert (await fault(httpx2.Response(200, stream=Parts(lines)), watch)).startswith(message)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+async def test_lines_in_pieces(size: int) -> None:
+    said = b"\none\n\ntwo, which is longer\nthree\n\nand what has no end"
+    parts = Parts(*(said[at : at + size] for at in range(0, len(said), size)))
+    found = [line async for line in gateway._lines(httpx2.Response(200, stream=parts))]
+    assert found == [b"one", b"two, which is longer", b"three", b"and what has no end"]
+
+
 async def test_bytes_that_are_no_text_are_values_like_any() -> None:
     value = base64.b64encode(b"\xff").decode()
     body = {"header": HEADER, "kvs": [{"key": KEY, "value": value, "mod_revision": "3"}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -173,6 +174,20 @@ async def test_an_answer_is_not_destroyed_by_what_is_not_read(autojump_clock: Mo
         await client.stream.send_all(HELLO[:-2] + b"Content-Length: 1000\r\n\r\n" + b"x" * 500)
         assert (await client.rest()).startswith(b"HTTP/1.1 200 ")
         await client.stream.send_all(b"x" * 500)  # which would not be possible
+
+
+async def test_who_goes_on_sending_is_not_listened_to_without_end(autojump_clock: MockClock) -> None:
+    """As long as somebody sends, no time goes by here: it is not that which ends it."""
+    async with world() as it:
+        client = it.connect()
+        await client.stream.send_all(HELLO[:-2] + b"Content-Length: 100000000\r\n\r\n")
+        await client.rest()
+        sent = 0
+        with contextlib.suppress(trio.BrokenResourceError):
+            while sent < 1 << 20:
+                await client.stream.send_all(b"x" * 4096)
+                sent += 4096
+        assert sent < 1 << 20
 
 
 async def test_an_error_behind_a_request_without_body(autojump_clock: MockClock) -> None:

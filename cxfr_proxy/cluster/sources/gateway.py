@@ -279,16 +279,20 @@ async def _whole(response: httpx2.Response) -> bytes:
 
 
 async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    rest = b""
+    begun, size = list[bytes](), 0  # of the line that has not ended: a long one is put together once
     async with _parts(response) as parts:
         async for part in parts:
-            *lines, rest = (rest + part).split(b"\n")
-            for line in filter(None, lines):
-                yield line
-            if len(rest) > LONGEST_ANSWER:
+            *ended, rest = part.split(b"\n")
+            for end in ended:
+                line, begun, size = b"".join((*begun, end)), [], 0
+                if line:
+                    yield line
+            begun.append(rest)
+            size += len(rest)
+            if size > LONGEST_ANSWER:
                 raise EtcdError(f"a change of more than {LONGEST_ANSWER} bytes")
-    if rest:
-        yield rest
+    if size:
+        yield b"".join(begun)
 
 
 def _reason(exc: Exception) -> str:
