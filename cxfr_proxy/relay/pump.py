@@ -49,7 +49,7 @@ from cxfr_proxy.relay.close_notify import close_notify
 from cxfr_proxy.relay.relayed import Leg, Relayed, Returned
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.tls_errors import WANTS, is_over
-from cxfr_proxy.relay.turns import COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
+from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
 from cxfr_proxy.session.commands import (
     Close,
     Command,
@@ -167,7 +167,7 @@ class Pump:
             else:
                 self._serve_all_natively(self._board)
             if self._behind:
-                self._behind.serve(self._catch_up, self._share_seconds)
+                self._behind.serve(self._catch_up, self._share_seconds * BEHIND_SHARE)
         finally:
             self._turning = False
 

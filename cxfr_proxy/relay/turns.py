@@ -20,8 +20,10 @@ from typing import Final
 from cxfr_proxy.relay.relayed import Leg
 
 SHARE_SECONDS: Final = 0.004
-"""Of each part. All that are busy with ordinary stanzas are served in one, and a round of trio's loop costs a hundredth
+"""Of a part. All that are busy with ordinary stanzas are served in one, and a round of trio's loop costs a hundredth
 of it."""
+BEHIND_SHARE: Final = 0.25
+"""Those who are behind have this much of a share: a visit or two, and no more is waited for a flood."""
 COSTLY_SECONDS: Final = 0.002
 """What a leg's bytes may cost at once: a hundred times what they usually do."""
 
