@@ -2,7 +2,8 @@
 
 One task a slot decides everything about it, so that there is one answer to each question:
 
-* A worker that ends is replaced at once, or, if it lived less than a second, with a pause that doubles.
+* A worker that ends is replaced at once, or, if it lived less than a second, with a pause that doubles. In a pause its
+  sockets do not listen: the kernel would give them connections that nobody takes.
 * A worker that is to be replaced stays until the new one serves, and then leaves. Both have the same listening sockets
   meanwhile, so there is always somebody to accept, and what one leaves in the kernel's queue is the other's.
 * A new one that does not come up changes nothing. If the old one ends before the new one is up, the new one is its
@@ -43,7 +44,8 @@ _log = logging.getLogger(__name__)
 
 class Keeper:
     """``launch`` starts a process with the slot's sockets; ``first_words`` are what its worker is told at the start;
-    ``hear`` is told each message, ``buried`` when a worker is gone."""
+    ``hear`` is told each message, ``buried`` when a worker is gone; ``rest`` has the slot's sockets listen no more,
+    ``wake`` again, which may raise ``OSError``."""
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class Keeper:
         first_words: Callable[[Slot], FirstWords],
         hear: Callable[[Link, Message], None],
         buried: Callable[[Link], None],
+        rest: Callable[[Slot], None],
+        wake: Callable[[Slot], None],
     ) -> None:
         self._fleet = fleet
         self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
@@ -61,6 +65,8 @@ class Keeper:
         self._first_words = first_words
         self._hear = hear
         self._buried = buried
+        self._rest = rest
+        self._wake = wake
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()
         self.cut = False
@@ -123,6 +129,8 @@ class Keeper:
 
     async def _pause(self, slot: Slot, seconds: float) -> bool:
         """Before the next worker, unless one is asked for; False when the proxy stops."""
+        if seconds:
+            self._rest(slot)
         with trio.move_on_after(seconds):
             await slot.until(lambda: self.stopping or slot.replacement is not None)
         return not self.stopping
@@ -176,6 +184,7 @@ class Keeper:
     async def _launched(self, slot: Slot) -> Launched | None:
         """``None`` where it can't be started."""
         try:
+            self._wake(slot)
             return await self._launch(slot)
         except OSError as exc:
             emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))

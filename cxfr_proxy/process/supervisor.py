@@ -73,7 +73,7 @@ from cxfr_proxy.process.messages import (
 )
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.telling import NodeStates, Teller
-from cxfr_proxy.relay.listen import bind_shared
+from cxfr_proxy.relay.listen import bind_shared, listen_again, listen_no_more
 from cxfr_proxy.relay.room import sessions_that_fit
 from cxfr_proxy.relay.tls import development_certificate
 from cxfr_proxy.relay.tls_watch import watching_tls
@@ -116,6 +116,8 @@ class Supervisor:
             first_words=self._first_words,
             hear=self._hear,
             buried=self._buried,
+            rest=self._rest,
+            wake=self._wake,
         )
         self._restarts = Restarts(self.fleet, self._is_stopping)
         pace = OwnPace(config.transfer_rate)
@@ -202,6 +204,12 @@ class Supervisor:
             await trio.sleep(max(_REPORTS_SECONDS, (time.thread_time() - began) / _REPORTS_SHARE))
 
     # --- workers
+
+    def _rest(self, slot: Slot) -> None:
+        listen_no_more(self._sockets[slot.number - 1])
+
+    def _wake(self, slot: Slot) -> None:
+        listen_again(self._sockets[slot.number - 1])
 
     async def _start_worker(self, slot: Slot) -> Launched:
         return await self._launch(self._sockets[slot.number - 1])

@@ -85,6 +85,20 @@ def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list
     return shared
 
 
+def listen_no_more(sockets: Iterable[socket.socket]) -> None:
+    """Nobody accepts from these for a while: who waits in their queues is told at once, and others of the same address
+    get the next. They stay bound."""
+    for sock in sockets:
+        with contextlib.suppress(OSError):  # it doesn't listen, or was closed meanwhile
+            sock.shutdown(socket.SHUT_RD)
+
+
+def listen_again(sockets: Iterable[socket.socket]) -> None:
+    """Nothing, where they listen. Raises ``OSError``."""
+    for sock in sockets:
+        sock.listen(BACKLOG)
+
+
 def _is_dualstack(sock: socket.socket) -> bool:
     return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 

@@ -4,6 +4,7 @@ clock. And the worker's own side of the pace."""
 from __future__ import annotations
 
 import logging
+import socket
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -368,3 +369,25 @@ async def test_room(autojump_clock: MockClock) -> None:
         room.leave()
         await wait_all_tasks_blocked()
         assert (len(entered), room.taken) == (3, 2)
+
+
+def _listens(worker: FakeWorker) -> bool:
+    return all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for sock in worker.listening)
+
+
+async def test_nobody_connects_to_a_slot_where_no_worker_can_be_started(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Its sockets would get their share of the connections, which would hang."""
+    async with house(tmp_path) as it:
+        first, second = it.workers[1], it.workers[2]
+        assert _listens(first)
+        it.refuse = OSError("no room")
+        first.die()
+        await trio.sleep(3)
+        assert not _listens(first)
+        assert _listens(second)
+        it.refuse = None
+        await trio.sleep(30)
+        assert it.workers[1] is not first
+        assert _listens(it.workers[1])

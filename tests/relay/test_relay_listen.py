@@ -18,7 +18,7 @@ from relay_tools import no_leak, until
 from cxfr_proxy.config import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.relay import listen
-from cxfr_proxy.relay.listen import accept, bind
+from cxfr_proxy.relay.listen import accept, bind, bind_shared, listen_again, listen_no_more
 from cxfr_proxy.relay.room import Room
 
 
@@ -244,3 +244,31 @@ async def test_a_fault_of_the_listener_is_not_passed_over() -> None:
     async with trio.open_nursery() as nursery:
         with pytest.raises(OSError, match=str(errno.EINVAL)):
             listen._accept_some(fake, trio.testing.wait_all_tasks_blocked, nursery, Room(10))  # type: ignore[arg-type]
+
+
+def test_sockets_that_rest_get_no_connections() -> None:
+    """The kernel gives them to the others of the address; and who waits already is told."""
+    (first,), (second,) = bind_shared([ListenAddress("127.0.0.1", 0)], 2)
+    with first, second:
+        first.setblocking(True)
+        second.setblocking(True)
+        place = first.getsockname()
+        listen_no_more([first])
+        listen_no_more([first])
+        clients = [socket.create_connection(place) for _ in range(20)]
+        for client in clients:
+            accepted, _ = second.accept()
+            accepted.close()
+            client.close()
+        listen_again([first, second])
+        assert first.getsockname() == place
+        listen_no_more([second])
+        with socket.create_connection(place):
+            accepted, _ = first.accept()
+            accepted.close()
+        with socket.create_connection(place) as waiting:
+            listen_no_more([first])
+            with pytest.raises(ConnectionError):
+                waiting.recv(1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(place)
