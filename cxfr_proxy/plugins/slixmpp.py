@@ -227,16 +227,22 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
     async def _leave(self, departure: Departure) -> None:
         self.xmpp.event("cxfr_requested", departure)
         await departure.ready(self.patience_seconds)
+        if self._is_lost(departure):
+            return
         self._hold()
         await self._all_sent()
         await self._last_acknowledgements(departure)
-        if self._departure is not departure or self._phase is not _Phase.PREPARING:
-            return  # the connection was lost meanwhile
+        if self._is_lost(departure):
+            return
         self._phase = _Phase.LEAVING
         self._point_to(departure.move)
         # A closed stream can't be resumed, so the library is to forget the session with it.
         self.xmpp.end_session_on_disconnect = True
         self.xmpp.reconnect(self.close_seconds, "connection transfer")
+
+    def _is_lost(self, departure: Departure) -> bool:
+        """Whether the connection was, before the client could leave: there may be another by now."""
+        return self._departure is not departure or self._phase is not _Phase.PREPARING
 
     def _hold(self) -> None:
         """Keep what is sent from now on for the next session: the library does that itself where none has started."""

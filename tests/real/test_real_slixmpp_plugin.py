@@ -327,6 +327,20 @@ async def test_a_connection_that_is_lost_too_early_leads_there_too(logs: Path, a
         assert stage.second.sessions
 
 
+async def test_a_session_that_came_of_a_lost_connection_is_no_business_of_the_old_departure(
+    logs: Path, authority: Authority
+) -> None:
+    """Its patience ends when the client is long there."""
+    async with open_stage(logs, authority, delay=3600, patience_seconds=2.0) as stage:
+        stage.ask(stage.first, stage.there)
+        await stage.step("requested")
+        stage.first.end(JID, StreamCondition.SEE_OTHER_HOST, f"{HOST}:1")
+        await stage.step("moved")
+        await trio.sleep(2.5)
+        await stage.fleet.send({USER: [JID]}, tag="later", rate=100, count=3)
+        assert (await stage.sent("message", 3))[-1] == [f"later-{USER}-{number}" for number in (1, 2, 3)]
+
+
 async def test_the_application_has_the_last_word(logs: Path, authority: Authority) -> None:
     """The connection is lost before the client has left, and the application connects to an address of its choice."""
     async with open_stage(logs, authority, delay=3600) as stage:
