@@ -125,7 +125,7 @@ def test_where_there_is_no_tls_to_close(tmp_path: Path, version: ssl.TLSVersion)
         assert close_notify(own) == b""
     with tls_ends(tmp_path, version) as (peer, own):
         socket.socket.sendall(peer, b"GET / HTTP/1.1\r\n\r\n")
-        with pytest.raises(ssl.SSLError, match=r"WRONG_VERSION_NUMBER|HTTP_REQUEST"):
+        with pytest.raises(ssl.SSLError):
             read(own)
         assert close_notify(own) == b""
     with pytest.raises(OSError, match="Bad file descriptor"):
