@@ -251,7 +251,7 @@ def outcome(row: RowJson) -> str:
         why = f": {_plain(reason)}" if reason else " at the deadline"
         return f"{node} is not empty: {left} of {_number(row, 'total')} sessions are left{why}"
     moved = f"{_number(row, 'moved')} of {_number(row, 'total')} sessions moved when asked"
-    return f"{node} is empty: {moved}, {_number(row, 'returned')} of them are back"
+    return f"{node} is empty: {moved}, {_number(row, 'returned')} of them back by now"
 
 
 def _rebalance_outcome(row: RowJson) -> str:

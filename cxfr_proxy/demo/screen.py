@@ -148,7 +148,7 @@ def table(outcome: Outcome, *, colour: bool) -> list[str]:
         "  order: came out of order",
         "",
         *(_rows([["moved by", "moved", "returned", *_TALLY], *rungs], colour=colour) if rungs else []),
-        *(["", "  moved: left by that way; returned: is back; both as the proxy saw it", ""] if rungs else []),
+        *(["", "  moved: left by that way; returned: is back by way of the proxy, not at a node", ""] if rungs else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
         "  " + verdict(outcome, colour=colour),
     ]

@@ -60,7 +60,7 @@ def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
         node=drain.node,
         sessions=counts.sessions,
         moved=counts.moved - drain.moved_before,
-        returned=counts.returned - drain.returned_before,
+        returned=(counts.returned - drain.returned_before) or None,
         reason=drain.waiting_reason,
     )
 
