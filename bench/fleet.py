@@ -223,12 +223,13 @@ def fleet(setup: Setup, sessions: int, *, refusing: float = 0.0) -> Iterator[Fle
         command = relays.proxy_command(setup, port, nodes_file, control)
         proxy = stack.enter_context(relays.started("proxy", command, setup))
         programs.wait_for("listening", proxy, lambda: programs.accepts(port))
-        crowds = [stack.enter_context(_crowd(setup, port, at, refusing)) for at in range(processes)]
+        crowds = [stack.enter_context(crowd(setup, port, at, refusing)) for at in range(processes)]
         yield Fleet(setup, proxy, crowds, nodes, nodes_file, control, "".join(others))
 
 
 @contextlib.contextmanager
-def _crowd(setup: Setup, port: int, number: int, refusing: float) -> Iterator[Program]:
+def crowd(setup: Setup, port: int, number: int, refusing: float) -> Iterator[Program]:
+    """The ``number``-th of them, from 0, with loopback addresses of its own; as for :func:`fleet` otherwise."""
     words = [str(port), str(1 + number * SOURCES), str(SOURCES), str(int(setup.tls)), str(refusing)]
     command = [PYTHON, "-m", "bench.crowd", *words]
     with programs.started(f"crowd-{number}", command, setup.folder, cores={setup.cores.load}) as program:
