@@ -36,7 +36,8 @@ import trio
 
 from cxfr_proxy import __version__, cli_tables, events, kinds, log_hooks, signals
 from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
-from cxfr_proxy.config import SETTINGS, Config, find_control
+from cxfr_proxy.config import SETTINGS, Config
+from cxfr_proxy.control_places import find_control
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process import control
 from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
@@ -83,7 +84,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> _Parser:
     """The whole command line; every setting's value stays text, for :meth:`Config.from_sources` to read."""
     parser = _Parser(
         prog="cxfr-proxy",
@@ -185,20 +186,33 @@ def _add_demo(commands: _Commands[_Parser]) -> None:
     )
 
 
-def _check_flags(argv: Sequence[str]) -> None:
-    """Raise :class:`ConfigError` for a flag that nothing has.
+def _check_flags(argv: Sequence[str], parser: _Parser) -> None:
+    """Raise :class:`ConfigError` for a flag that is not known where it stands, before the command or behind it.
 
     argparse would take the word after a mistyped flag for the command, and complain about that one.
     """
-    known = {"--help", "--version", "--config", "--json", "--clients", "--seed", "--trigger"}
-    known |= {f"--{setting.name}" for setting in SETTINGS}
-    known |= {f"--{argument.name}" for command in COMMANDS for argument in command.arguments}
-    for word in argv:
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and flag not in known:
-            nearest = difflib.get_close_matches(flag, known, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else " (try: cxfr-proxy --help)"
-            raise ConfigError(f"unknown flag {flag}{hint}")
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
+    here, words = parser, iter(argv)
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if flag == "--":
+            return
+        if not flag.startswith("--"):
+            if here is parser and word in commands:
+                here = commands[word]
+            continue
+        actions = here._option_string_actions
+        if flag not in actions:
+            raise ConfigError(_unknown_flag(flag, here, [each for each in actions if each.startswith("--")]))
+        if not equals and actions[flag].nargs is None:
+            next(words, None)  # its value, which may be named as a command is
+
+
+def _unknown_flag(flag: str, parser: _Parser, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(flag, known, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f" (try: {parser.prog} --help)"
+    _, _, command = parser.prog.partition(" ")
+    return f"{command} has no flag {flag}{hint}" if command else f"unknown flag {flag}{hint}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -208,9 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a JID need not fit the terminal's encoding
     try:
         words = sys.argv[1:] if argv is None else argv
-        _check_flags(words)
+        parser = build_parser()
+        _check_flags(words, parser)
         _choose_engine()
-        return _run(build_parser().parse_args(words))
+        return _run(parser.parse_args(words))
     except ConfigError as exc:
         for line in str(exc).splitlines():
             print(f"cxfr-proxy: {cli_tables.clean(line)}", file=sys.stderr)
@@ -242,7 +257,7 @@ def _run(namespace: argparse.Namespace) -> int:
     file = read_settings_file(path, SETTINGS) if isinstance(path, str) else None
     config = Config.from_sources(flags, file)
     if isinstance(command, Command):
-        return _speak(command, flags, _control(config, flags, file))
+        return _speak(command, flags, partial(_control, config, flags, file))
     if command == "check":
         return _check(config)
     reread = partial(_read_settings_again, flags, path) if isinstance(path, str) else None
@@ -367,15 +382,15 @@ def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | N
     return config.control if told else find_control()
 
 
-def _speak(command: Command, flags: Mapping[str, object], path: Path) -> int:
-    """Send a command to the running proxy and show its answers."""
+def _speak(command: Command, flags: Mapping[str, object], find: Callable[[], Path]) -> int:
+    """Send a command to the running proxy, whose socket ``find`` finds, and show its answers."""
     given = {each.name: flags[each.name] for each in command.arguments if flags[each.name] is not None}
     command.read_arguments(given)  # a mistake needs no proxy to be told
     watched = bool(given.get("wait"))
     screen = _Screen(sys.stdout, as_json=bool(flags["json"]))
     view = cli_tables.VIEWS.get(str(given.get("what")))
     try:
-        result = trio.run(_converse, path, command.name, given, screen)
+        result = trio.run(_converse, find(), command.name, given, screen)
     except KeyboardInterrupt:
         screen.end_line()
         if watched:
@@ -395,7 +410,10 @@ async def _converse(path: Path, command: str, given: Mapping[str, object], scree
         async for answer in answers:
             if isinstance(answer, control.Result):
                 return answer.value
-            screen.progress(answer.value)
+            if isinstance(answer, control.Progress):
+                screen.progress(answer.value)
+            else:
+                screen.note(answer.note)
     raise AssertionError("call() ends with a result or an error")
 
 
@@ -436,6 +454,11 @@ class _Screen:
             self._print(cli_tables.outcome(value))
         elif isinstance(value, dict):
             self._print(cli_tables.clean(str(value.get("message"))))
+
+    def note(self, text: str) -> None:
+        """Beside the answer, and not part of it."""
+        self.end_line()
+        print(f"cxfr-proxy: {cli_tables.clean(text)}", file=sys.stderr)
 
     def end_line(self) -> None:
         """Leave the line that was being drawn, so that what follows starts on its own."""

@@ -120,6 +120,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("CONNECTIONS", "connections", right=True),
         Column("DEATHS", "deaths", right=True),
         Column("HUNG", "hung", right=True),
+        Column("SILENT", "silent_seconds", duration, right=True),
     ),
     "source": (
         Column("SOURCE", "source"),

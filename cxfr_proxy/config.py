@@ -8,13 +8,12 @@ one that is here is documented.
 
 A flag wins over the file, and the file over the default; a repeatable flag replaces the file's whole list.
 All here is pure, but for the default of ``control``, which depends on the environment and the user
-(:func:`default_control`).
+(:func:`~cxfr_proxy.control_places.default_control`).
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from cxfr_proxy.choices import (
 )
 from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
+from cxfr_proxy.control_places import default_control
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.kinds import Backends, ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
@@ -56,8 +56,6 @@ __all__ = [
     "Timeouts",
     "TrustNodeRedirects",
     "WrongNode",
-    "default_control",
-    "find_control",
 ]
 
 # ruff: noqa: RUF009 - the calls in the dataclasses make fields, as dataclasses.field() does
@@ -69,48 +67,6 @@ class KeyPair:
 
     certificate: Path
     key: Path
-
-
-def control_places(environ: Mapping[str, str], uid: int, temporary: Path) -> list[Path]:
-    """Where a proxy's control socket may be, the place for a new one first.
-
-    A proxy takes the first. A command looks at them all, in this order: an operator's login has another
-    environment than the service has. ``temporary`` is the directory for temporary files, of which only a
-    directory of the user's own is used.
-    """
-    if explicit := environ.get("CXFR_PROXY_CONTROL"):
-        return [Path(explicit)]
-    places = []
-    if runtime := environ.get("RUNTIME_DIRECTORY"):  # systemd.exec(5): a colon-separated list
-        places.append(Path(runtime.split(":", 1)[0]) / "control.sock")
-    if runtime := environ.get("XDG_RUNTIME_DIR"):
-        places.append(Path(runtime) / "cxfr-proxy.sock")
-    if uid != 0:
-        places.append(temporary / f"cxfr-proxy-{uid}" / "control.sock")
-    return [*places, Path("/run/cxfr-proxy.sock"), Path("/run/cxfr-proxy/control.sock")]
-
-
-def default_control() -> Path:
-    """The control socket of a proxy that was told of none."""
-    return control_places(os.environ, os.geteuid(), Path(tempfile.gettempdir()))[0]
-
-
-def find_control() -> Path:
-    """The control socket that a command should try: the first there is, or the default place where there is
-    none.
-
-    A directory under the temporary one counts only if it is the user's own: anybody could have made it.
-    """
-    uid = os.geteuid()
-    places = control_places(os.environ, uid, Path(tempfile.gettempdir()))
-    for place in places:
-        try:
-            place.lstat()
-            if place.parent.name != f"cxfr-proxy-{uid}" or place.parent.lstat().st_uid == uid:
-                return place
-        except OSError:
-            continue
-    return places[0]
 
 
 def _control_field() -> Path:

@@ -3,6 +3,7 @@ says."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,9 +28,8 @@ from cxfr_proxy.config import (
     Timeouts,
     TrustNodeRedirects,
     WrongNode,
-    control_places,
-    find_control,
 )
+from cxfr_proxy.control_places import control_places, find_control
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.kinds import ClientMatch, DomainPolicy, DomainRedirect, Trait, read_listen_address
@@ -360,15 +360,24 @@ def test_where_the_control_socket_is(environ: dict[str, str], uid: int, first: s
     assert control_places(environ, uid, Path("/t"))[0] == Path(first)
 
 
-def test_a_command_finds_the_socket_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_finds_the_socket_on_which_a_proxy_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was left behind is passed over; where there is none, the message says where there could be one."""
     for name, directory in (("RUNTIME_DIRECTORY", "a"), ("XDG_RUNTIME_DIR", "b")):
         (tmp_path / directory).mkdir()
         monkeypatch.setenv(name, str(tmp_path / directory))
     monkeypatch.delenv("CXFR_PROXY_CONTROL", raising=False)
-    (tmp_path / "b" / "cxfr-proxy.sock").touch()
-    assert find_control() == tmp_path / "b" / "cxfr-proxy.sock"
-    (tmp_path / "a" / "control.sock").touch()
-    assert find_control() == tmp_path / "a" / "control.sock"
+    first, second = tmp_path / "a" / "control.sock", tmp_path / "b" / "cxfr-proxy.sock"
+    with pytest.raises(ConfigError, match=rf"{first} or {second} or .*control-listening"):
+        find_control()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(first))
+    assert find_control() == first
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(second))
+        listening.listen(0)
+        assert find_control() == second, "it answers, the other one does not"
+        assert find_control() == second, "its queue is full: nobody has taken the one who asked before"
+    assert find_control() == first
 
 
 def test_placement_by_domain() -> None:

@@ -34,7 +34,7 @@ ORDER: Final = (
     ),
     ("xmpp", "cluster"),
     ("plugins",),
-    ("kinds", "settings", "choices", "config"),
+    ("kinds", "settings", "choices", "config", "control_places"),
     ("session",),
     ("relay", "admin"),
     ("process",),

@@ -23,6 +23,7 @@ from cxfr_proxy.admin.rows import (
     DrainProgress,
     Message,
     NodeRow,
+    Note,
     PinRow,
     Progress,
     ProxyRow,
@@ -134,6 +135,9 @@ class Operations(Protocol):
     async def pins(self) -> list[PinRow]:
         """All pins, by user."""
 
+    def omissions(self) -> list[str]:
+        """What is missing from the answers that were given last, a sentence each."""
+
     async def workers(self) -> list[WorkerRow]:
         """The processes that serve clients, by number; both of a number while one takes over from the other."""
 
@@ -162,8 +166,9 @@ class Operations(Protocol):
         """
 
 
-Report = Callable[[Progress], Awaitable[None]]
-"""Tell whoever waits how far it is; may block, and may raise when nobody waits any more."""
+Report = Callable[[Progress | Note], Awaitable[None]]
+"""Tell whoever waits how far it is, or what is to be known of the answer; may block, and may raise when nobody waits
+any more."""
 
 Arguments = Mapping[str, Any]  # each value is what its Argument's kind gives; the commands below cast
 Run = Callable[[Operations, Arguments, Report], Awaitable[Answer]]
@@ -474,4 +479,7 @@ async def execute(operations: Operations, name: str, given: Mapping[str, object]
     On cancel: what was started goes on, only the waiting ends.
     """
     command = command_named(name)
-    return await command.run(operations, command.read_arguments(given), report)
+    answer = await command.run(operations, command.read_arguments(given), report)
+    for omission in operations.omissions():
+        await report(Note(omission))
+    return answer

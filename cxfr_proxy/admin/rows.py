@@ -262,6 +262,8 @@ class WorkerRow:
     """How many of them were killed because they did nothing any more."""
     replaced: int = 0
     """How many have left for another one, as ordered."""
+    silent_seconds: float | None = None
+    """For so long it has owed an answer; ``None`` while it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +296,13 @@ class ProxyRow:
     """It is the one that answers."""
     sessions: int
     to_move: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What has to be known of an answer, beside it."""
+
+    note: str
 
 
 @dataclass(frozen=True, slots=True)

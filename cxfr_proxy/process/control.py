@@ -4,6 +4,7 @@ One connection carries one request, a line of JSON, and its answers, a line each
 
     -> {"command": "drain", "arguments": {"node": "node1", "wait": true}}
     <- {"progress": {"node": "node1", "left": 512, ...}}      as often as there is some
+    <- {"note": {"note": "worker 2 has not answered ..."}}    what has to be known of the result
     <- {"result": ...}    or    {"error": {"message": "..."}}     once; then the proxy closes
 
 Rules:
@@ -29,6 +30,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ from typing import Final, NoReturn, cast
 
 import trio
 
+from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.relay.listen import serve_streams
@@ -49,6 +52,9 @@ REQUEST_SECONDS: Final = 10.0
 """From connecting to a complete request: commands send it at once, and a person at ``socat`` can type one."""
 _LOOK_SECONDS: Final = 1.0
 """Between two looks whether the socket is still there: what cleans up temporary files may have taken it along."""
+SILENCE_SECONDS: Final = 30.0
+"""For a command: the proxy tells progress five times a second, and answers all else within some seconds."""
+_RETRY_SECONDS: Final = 0.05
 ROWS_AT_A_TIME: Final = 100
 """Rows encoded between two checkpoints: about a millisecond, in which no other session is served."""
 
@@ -89,6 +95,7 @@ async def serve_control(
     with ExitStack() as held:
         place = held.enter_context(_held(path))
         async with trio.open_nursery() as commands:
+            emit(_logger, "control-listening", path=str(path))
             task_status.started()
             while True:
                 await _serve_until_gone(place, partial(_serve_client, handler), commands)
@@ -242,7 +249,7 @@ async def _serve_client(handler: Handler, stream: trio.SocketStream) -> None:
 
 async def _answer(handler: Handler, stream: trio.SocketStream) -> None:
     async def progress(value: object) -> None:
-        await _send(stream, "progress", value)
+        await _send(stream, "note" if isinstance(value, Note) else "progress", value)
 
     try:
         with trio.fail_after(REQUEST_SECONDS):
@@ -344,11 +351,13 @@ async def _send(stream: trio.SocketStream, kind: str, value: object) -> None:
     await stream.send_all(b"]}\n")
 
 
-async def call(path: Path, command: str, arguments: Mapping[str, object]) -> AsyncGenerator[Progress | Result, None]:
-    """Send one command to the proxy on ``path``: some :class:`Progress`, then one :class:`Result`.
+async def call(
+    path: Path, command: str, arguments: Mapping[str, object]
+) -> AsyncGenerator[Progress | Note | Result, None]:
+    """Send one command to the proxy on ``path``: some :class:`Progress` and :class:`Note`, then one :class:`Result`.
 
-    Raises :class:`ConfigError`: nobody there, not allowed, refused by the proxy, or no answer that makes
-    sense. Close it (``contextlib.aclosing``) to stop waiting.
+    Raises :class:`ConfigError`: nobody there, not allowed, refused by the proxy, nothing heard of it for
+    :data:`SILENCE_SECONDS`, or no answer that makes sense. Close it (``contextlib.aclosing``) to stop waiting.
     """
     async with await _connect(path) as stream:
         with suppress(trio.BrokenResourceError):  # it may have answered before it closed
@@ -363,14 +372,28 @@ async def call(path: Path, command: str, arguments: Mapping[str, object]) -> Asy
 
 
 async def _connect(path: Path) -> trio.SocketStream:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    code: int | None = errno.EAGAIN
     try:
-        return await trio.open_unix_socket(os.fspath(path))
-    except OSError as exc:
+        connection.setblocking(False)
+        # A unix socket connects at once, or says EAGAIN while too many wait; trio's connect() takes that for success.
+        with trio.move_on_after(SILENCE_SECONDS):
+            while (code := connection.connect_ex(os.fspath(path))) == errno.EAGAIN:  # noqa: ASYNC110 - the kernel tells nobody
+                await trio.sleep(_RETRY_SECONDS)
+        if not code:
+            return trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+    except OSError as exc:  # no path for a socket
         code = exc.errno
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
     if code == errno.ENOENT:
         raise ConfigError(f"no proxy runs here: {path} doesn't exist (another place: --control PATH)")
     if code in (errno.ECONNREFUSED, errno.ENOTSOCK):
         raise ConfigError(f"no proxy answers on {path}; one that died may have left it behind")
+    if code == errno.EAGAIN:
+        raise ConfigError(f"the proxy on {path} takes no commands: too many wait; is its process stopped?")
     if code in (errno.EACCES, errno.EPERM):
         raise ConfigError(f"not allowed to use {path}: be root or the user who runs the proxy")
     raise ConfigError(f"{path}: {os.strerror(code) if code else 'not a path for a socket'}")
@@ -389,15 +412,27 @@ async def _lines(stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
             continue
         searched = len(received)
         try:
-            data = await stream.receive_some(262_144)
+            with trio.fail_after(SILENCE_SECONDS):
+                data = await stream.receive_some(262_144)
         except trio.BrokenResourceError:
             return
+        except trio.TooSlowError as exc:
+            silence = f"the proxy has said nothing for {SILENCE_SECONDS:g} seconds"
+            raise ConfigError(f"{silence}; is its process, {_pid_of_peer(stream)}, stopped?") from exc
         if not data:
             return
         received += data
 
 
-def _parse_answer(line: bytes, path: Path) -> Progress | Result:
+def _pid_of_peer(stream: trio.SocketStream) -> int:
+    """unix(7): who has begun to listen there."""
+    size = struct.calcsize("3i")
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def _parse_answer(line: bytes, path: Path) -> Progress | Note | Result:
     try:
         answer: object = json.loads(line)
     except (ValueError, RecursionError):
@@ -407,6 +442,9 @@ def _parse_answer(line: bytes, path: Path) -> Progress | Result:
             return Progress(answer["progress"])
         if "result" in answer:
             return Result(answer["result"])
+        note = cast("object", answer.get("note"))
+        if isinstance(note, dict) and isinstance(note.get("note"), str):
+            return Note(note["note"])
         error = cast("object", answer.get("error"))
         if isinstance(error, dict) and isinstance(error.get("message"), str):
             raise ConfigError(error["message"])

@@ -244,6 +244,16 @@ class Fleet:
         """As :meth:`~cxfr_proxy.session.mover.Mover.move`, in all workers."""
         return sum(answer.moved for answer in await self._ask_all(lambda link: link.move(jid, node)))
 
+    def omissions(self) -> list[str]:
+        """Which workers owe an answer, a sentence each."""
+        now = trio.current_time()
+        return [
+            f"worker {link.number} (pid {link.pid}) has not answered for {now - link.overdue_since:.0f} s: what it has "
+            "is missing here, or as old as that"
+            for link in self
+            if link.overdue_since is not None
+        ]
+
     def worker_rows(self) -> list[WorkerRow]:
         """By number, who leaves before who has come for him."""
         return [row for slot in self.slots for row in _worker_rows(slot)]
@@ -294,6 +304,7 @@ def _worker_rows(slot: Slot) -> Iterator[WorkerRow]:
             slot.deaths,
             slot.hung,
             slot.replaced,
+            trio.current_time() - link.overdue_since if link.overdue_since is not None else None,
         )
 
 

@@ -59,8 +59,10 @@ from cxfr_proxy.tasks import Task, isolated, start
 SILENCE_SECONDS: Final = 30.0
 """A healthy worker has not been kept from answering for so long even on a machine that swaps."""
 SILENCE_TURNS: Final = 6
-ANSWER_SECONDS: Final = 10.0
-"""For a worker to answer; one that takes longer is left out of what an operator is shown."""
+ANSWER_SECONDS: Final = 2.0
+"""For a worker to answer a question; one that takes longer is left out of what an operator is shown, and named."""
+OBEY_SECONDS: Final = 10.0
+"""The same for an order, which may take work."""
 NODES_SECONDS: Final = 0.005
 """Between two batches of what has changed about the nodes; the first one behind a pause is told at once."""
 _NOBODY: Final = 0
@@ -113,6 +115,8 @@ class Link:
         """It has served; so it stays when it is over."""
         self.gone = False
         self.hung = False
+        self.overdue_since: float | None = None
+        """When it was asked what it did not answer in time; ``None`` again as soon as anything comes from it."""
         self.cut = False
         """It said that it had to cut clients at its end."""
         self.code: int | None = None
@@ -230,6 +234,7 @@ class Link:
 
     def _receive(self, message: Message) -> None:
         name = type(message).__name__
+        self.overdue_since = None
         with isolated(Task.MESSAGE, (BadMessage,), worker=self.number, message=name):
             self._note(message)
             self._hear(self, message)
@@ -271,18 +276,22 @@ class Link:
     async def ask(
         self, what: Listing, node: str | None = None, max_share: float | None = None, within: float = ANSWER_SECONDS
     ) -> Request:
-        """Ask for a list, of ``node`` where it is about one. Empty where nobody answers ``within`` so many seconds."""
+        """Ask for a list, of ``node`` where it is about one. Empty where nobody answers ``within`` so many seconds, and
+        at once where an answer is overdue already."""
+        if self.overdue_since is not None:
+            await trio.lowlevel.checkpoint()
+            return Request()
         return await self._request(lambda number: Ask(number, what, node, max_share), within)
 
     async def take_files(self, files: Files) -> Request:
         """Have it use these."""
-        return await self._request(lambda number: TakeFiles(number, files))
+        return await self._request(lambda number: TakeFiles(number, files), OBEY_SECONDS)
 
     async def move(self, jid: str, node: str) -> Request:
         """Have the clients of that JID sent to the node."""
-        return await self._request(lambda number: MoveUser(number, jid, node))
+        return await self._request(lambda number: MoveUser(number, jid, node), OBEY_SECONDS)
 
-    async def _request(self, make: Callable[[int], Message], within: float = ANSWER_SECONDS) -> Request:
+    async def _request(self, make: Callable[[int], Message], within: float) -> Request:
         request = Request()
         if self.gone or self.state is State.STARTING:
             await trio.lowlevel.checkpoint()
@@ -290,10 +299,13 @@ class Link:
         self._last_request += 1
         number = self._last_request
         self._requests[number] = request
-        with trio.move_on_after(within):
+        asked = trio.current_time()
+        with trio.move_on_after(within) as waiting:
             await self._until_it_knows_the_nodes()  # what is asked may be about one that is new
             self.post(make(number))
             await request.answered.wait()
+        if waiting.cancelled_caught and self.overdue_since is None:
+            self.overdue_since = asked
         self._requests.pop(number, None)
         return request
 

@@ -84,6 +84,9 @@ class Sessions(Protocol):
     def totals(self) -> Totals:
         """What else has happened, as far as it is known here."""
 
+    def omissions(self) -> list[str]:
+        """As :meth:`~cxfr_proxy.admin.commands.Operations.omissions`."""
+
     async def states(self) -> dict[str, int]:
         """How many sessions are in which state; and :meth:`refresh`."""
 
@@ -358,6 +361,9 @@ class ProxyOperations:
 
     async def transfers(self) -> list[TransferRow]:
         return await self._sessions.transfer_rows()
+
+    def omissions(self) -> list[str]:
+        return self._sessions.omissions()
 
     async def workers(self) -> list[WorkerRow]:
         await self._sessions.refresh()

@@ -242,6 +242,9 @@ class _Here:
         await trio.lowlevel.checkpoint()
         return self._mover.move(jid, node)
 
+    def omissions(self) -> list[str]:
+        return []
+
     def worker_rows(self) -> list[WorkerRow]:
         return [
             WorkerRow(

@@ -76,6 +76,8 @@ class FakeOperations:
     sessions_count: int = 1
     alone: str | None = None
     """What is to be added to the answers of orders."""
+    missing: list[str] = field(default_factory=list)
+    """What is missing from all answers."""
 
     def _check(self, node: str) -> None:
         if node not in ("node1", "node2"):
@@ -116,6 +118,9 @@ class FakeOperations:
 
     def caveat(self) -> str | None:
         return self.alone
+
+    def omissions(self) -> list[str]:
+        return self.missing
 
     async def wait_drained(self, node: str) -> AsyncGenerator[DrainProgress, None]:
         self._check(node)

@@ -297,9 +297,9 @@ def test_show_pins(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "workers") == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["WORKER", "PID", "STATE", "SESSIONS", "CONNECTIONS", "DEATHS", "HUNG"],
-        ["1", "4711", "up", "12", "15", "0", "0"],
-        ["2", "-", "starting", "0", "0", "2", "1"],
+        ["WORKER", "PID", "STATE", "SESSIONS", "CONNECTIONS", "DEATHS", "HUNG", "SILENT"],
+        ["1", "4711", "up", "12", "15", "0", "0", "-"],
+        ["2", "-", "starting", "0", "0", "2", "1", "-"],
     ]
 
 
@@ -448,3 +448,16 @@ def test_a_user_is_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(path, "move", "romeo@example.org/", "node2") == 2
     assert "expected a user's address like" in capsys.readouterr().err
     assert run(path, "move", "romeo@example.org") == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_missing_is_said_beside_the_answer(
+    path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    """Where programs that read the answer do not stumble over it."""
+    run(path, "show", "nodes", *["--json"] * as_json, fake=FakeOperations(missing=["worker 1 is silent"]))
+    shown = capsys.readouterr()
+    assert shown.err == "cxfr-proxy: worker 1 is silent\n"
+    assert "worker 1" not in shown.out
+    if as_json:
+        assert json.loads(shown.out)

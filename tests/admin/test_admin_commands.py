@@ -6,11 +6,11 @@ import pytest
 from fake_operations import FakeOperations
 
 from cxfr_proxy.admin.commands import COMMANDS, command_named, execute
-from cxfr_proxy.admin.rows import Message, NodeRow, Progress, RestartProgress
+from cxfr_proxy.admin.rows import Message, NodeRow, Note, Progress, RestartProgress
 from cxfr_proxy.errors import ConfigError
 
 
-async def _ignore(row: Progress) -> None:
+async def _ignore(row: Progress | Note) -> None:
     pass
 
 
@@ -24,9 +24,9 @@ async def test_drain_starts_and_returns() -> None:
 
 async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
     fake = FakeOperations()
-    seen: list[Progress] = []
+    seen: list[Progress | Note] = []
 
-    async def report(row: Progress) -> None:
+    async def report(row: Progress | Note) -> None:
         seen.append(row)
 
     answer = await execute(fake, "drain", {"node": "node1", "wait": True}, report)
@@ -38,7 +38,7 @@ async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
 async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
     fake = FakeOperations()
 
-    async def report(row: Progress) -> None:
+    async def report(row: Progress | Note) -> None:
         raise OSError("nobody there")
 
     with pytest.raises(OSError, match="nobody there"):
@@ -50,9 +50,9 @@ async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
 async def test_restart_workers() -> None:
     fake = FakeOperations()
     assert await execute(fake, "restart-workers", {}, _ignore) == Message("the workers are being replaced")
-    seen: list[Progress] = []
+    seen: list[Progress | Note] = []
 
-    async def report(row: Progress) -> None:
+    async def report(row: Progress | Note) -> None:
         seen.append(row)
 
     answer = await execute(fake, "restart-workers", {"wait": True}, report)
@@ -122,3 +122,15 @@ async def test_mistakes(name: str, given: dict[str, object], message: str) -> No
 def test_only_asking_changes_nothing() -> None:
     assert {command.name for command in COMMANDS if not command.mutates} == {"show"}
     assert command_named("drain").mutates
+
+
+async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
+    fake = FakeOperations(missing=["worker 1 is silent", "worker 2 is silent"])
+    seen: list[Progress | Note] = []
+
+    async def report(row: Progress | Note) -> None:
+        seen.append(row)
+
+    rows = await execute(fake, "show", {"what": "nodes"}, report)
+    assert isinstance(rows, list)
+    assert seen == [Note("worker 1 is silent"), Note("worker 2 is silent")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # ruff: noqa: ASYNC240 - looking at a file of a temporary directory takes microseconds
+import contextlib
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from fake_operations import START, FakeOperations
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.commands import execute
+from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process import control
 from cxfr_proxy.process.control import Handler, Progress, Result, Send, call, serve_control
@@ -35,7 +37,7 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
-async def answers(path: Path, command: str, **arguments: object) -> list[Progress | Result]:
+async def answers(path: Path, command: str, **arguments: object) -> list[Progress | Note | Result]:
     async with aclosing(call(path, command, arguments)) as stream:
         return [answer async for answer in stream]
 
@@ -82,7 +84,7 @@ async def test_progress_then_result(path: Path) -> None:
     async with serving(path, fake):
         got = await answers(path, "drain", node="node1", wait=True)
     assert [type(answer) for answer in got] == [Progress] * 4 + [Result]
-    last = got[-1].value
+    last = got[-1].value if isinstance(got[-1], Result) else None
     assert isinstance(last, dict)
     assert (last["left"], last["finished"], last["waiting_reason"]) == (0, True, None)
     assert fake.calls == [("drain", "node1", None, None, None)]
@@ -92,6 +94,7 @@ async def test_progress_then_result(path: Path) -> None:
 async def test_long_lists_arrive_whole(path: Path, count: int) -> None:
     async with serving(path, FakeOperations(sessions_count=count)):
         (result,) = await answers(path, "show", what="sessions")
+    assert isinstance(result, Result)
     assert isinstance(result.value, list)
     assert [row["id"] for row in result.value] == list(range(1, count + 1))
 
@@ -196,7 +199,7 @@ async def test_one_that_is_removed_is_made_again(
         assert await answers(path, "now") == [Result("now")]
         go_on.set()
         assert await anext(waiting) == Result("wait")
-    assert caplog.messages == ["control-socket-gone", "control-socket-again"]
+    assert caplog.messages == ["control-listening", "control-socket-gone", "control-socket-again"]
     assert not path.exists()
 
 
@@ -384,3 +387,31 @@ async def test_what_answers_is_no_proxy(path: Path, said: bytes, message: str) -
             with pytest.raises(ConfigError, match=message):
                 await answers(path, "reload")
             nursery.cancel_scope.cancel()
+
+
+async def test_a_proxy_that_stands_still_holds_nobody_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel still takes the connection and the request; nothing comes back."""
+    monkeypatch.setattr(control, "SILENCE_SECONDS", 0.05)  # sockets know no mock time
+    path = tmp_path / "c.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(1)
+        with pytest.raises(
+            ConfigError, match=rf"said nothing for 0\.05 seconds; is its process, {os.getpid()}, stopped"
+        ):
+            await answers(path, "show", what="nodes")
+        with contextlib.ExitStack() as queue:
+            for _ in range(2):  # those that nobody takes fill it
+                waiting = queue.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect_ex(str(path))
+            with pytest.raises(ConfigError, match="takes no commands"):
+                await answers(path, "show", what="nodes")
+
+
+async def test_notes_come_before_the_result(tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+    async with serving(path, FakeOperations(missing=["worker 1 is silent"])):
+        note, result = await answers(path, "show", what="nodes")
+    assert note == Note("worker 1 is silent")
+    assert isinstance(result, Result)

@@ -9,7 +9,7 @@ import trio
 from fake_workers import house
 from trio.testing import MockClock
 
-from cxfr_proxy.process.link import SILENCE_SECONDS, SILENCE_TURNS
+from cxfr_proxy.process.link import ANSWER_SECONDS, SILENCE_SECONDS, SILENCE_TURNS
 from cxfr_proxy.process.messages import Report
 from cxfr_proxy.session.registry import NodeCounts
 
@@ -81,3 +81,32 @@ async def test_one_that_hangs_while_it_stops(tmp_path: Path, autojump_clock: Moc
                 await trio.sleep(0.1)
         assert trio.current_time() - began < 9
         assert len(it.all) == 2
+
+
+async def test_one_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Long before it is killed: who asks waits once, for a moment, and is told what is missing."""
+    async with house(tmp_path) as it:
+        operations, (silent, other) = it.supervisor.operations, it.all
+        await trio.sleep(5)
+        await operations.sessions()
+        assert operations.omissions() == []
+        silent.hangs = True
+
+        async def seconds_to_ask() -> float:
+            began = trio.current_time()
+            await operations.sessions()
+            await operations.nodes()
+            return trio.current_time() - began
+
+        assert await seconds_to_ask() == ANSWER_SECONDS
+        assert await seconds_to_ask() == 0
+        await trio.sleep(1)
+        (said,) = operations.omissions()
+        assert said.startswith(f"worker 1 (pid {silent.pid}) has not answered for 3 s")
+        rows = await operations.workers()
+        assert [row.silent_seconds for row in rows] == [3.0, None]
+        silent.channel.post(Report(silent.counts))
+        await trio.sleep(0.1)
+        assert operations.omissions() == []
+        assert len(it.all) == 2
+        assert other.alive
