@@ -25,8 +25,9 @@ HINTS: Final = (
     Hint(
         lambda spec: spec.tls is NodeTls.NONE,
         "plain leg: ejabberd offers SASL2, Bind 2 and FAST there only with allow_unencrypted_sasl2: true on the "
-        "listener, and FAST with mod_auth_fast; Prosody with c2s_require_encryption = false; MongooseIM offers SASL2 "
-        "on TLS legs only",
+        "listener, and FAST with mod_auth_fast; where it keeps passwords as they are, disable_sasl_mechanisms: "
+        "[digest-md5] spares clients a list that is not what ejabberd vouches for (XEP-0474). Prosody offers them with "
+        "c2s_require_encryption = false, MongooseIM on TLS legs only",
     ),
     Hint(
         lambda spec: spec.tls is not NodeTls.NONE,

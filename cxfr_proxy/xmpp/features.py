@@ -252,7 +252,8 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
     if downgrade_protection and (before != after or _binding_types(features)):
         found.append(
             "the node protects its mechanism list against editing (XEP-0474), and the proxy had to edit it: clients "
-            "that check will refuse to log in; let the node's listener advertise the final list itself"
+            "that check will refuse to log in; let the node's listener advertise the final list itself (ejabberd: "
+            "disable_sasl_mechanisms: [digest-md5])"
         )
     return tuple(found)
 

@@ -39,7 +39,7 @@ modules:
   mod_ping: {{}}
   mod_roster: {{}}
   mod_stream_mgmt: {{}}
-{modules}"""
+{modules}{settings}"""
 
 _COOKIE: Final = "cxfr"
 
@@ -51,7 +51,15 @@ class EjabberdNode:
     """One node of the cluster; made and started by :class:`EjabberdCluster`."""
 
     def __init__(
-        self, folder: Path, name: str, env: dict[str, str], domain: str, listener: Iterable[str], modules: Iterable[str]
+        self,
+        folder: Path,
+        name: str,
+        env: dict[str, str],
+        domain: str,
+        *,
+        listener: Iterable[str],
+        modules: Iterable[str],
+        settings: Iterable[str],
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
@@ -73,6 +81,7 @@ class EjabberdNode:
             host=self.host,
             listener="".join(f"    {line}\n" for line in listener),
             modules="".join(f"  {name}: {{}}\n" for name in modules),
+            settings="".join(f"{line}\n" for line in settings),
         )
         (folder / "ejabberd.yml").write_text(config, "utf-8")
 
@@ -150,7 +159,8 @@ class EjabberdNode:
 class EjabberdCluster:
     """``async with EjabberdCluster(folder, users=...) as cluster``: so many joined nodes in ``cluster.nodes``.
 
-    ``listener`` are further lines of the listener's configuration, ``modules`` further modules.
+    ``listener`` are further lines of the listener's configuration, ``modules`` further modules, ``settings`` further
+    lines of the configuration itself.
     """
 
     def __init__(
@@ -162,6 +172,7 @@ class EjabberdCluster:
         size: int = 2,
         listener: Iterable[str] = (),
         modules: Iterable[str] = (),
+        settings: Iterable[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -176,10 +187,8 @@ class EjabberdCluster:
             "HOME": str(folder),
         }
         self._env = env
-        self.nodes = [
-            EjabberdNode(folder / name, name, env, domain, tuple(listener), tuple(modules))
-            for name in ("n1", "n2")[:size]
-        ]
+        further = {"listener": tuple(listener), "modules": tuple(modules), "settings": tuple(settings)}
+        self.nodes = [EjabberdNode(folder / name, name, env, domain, **further) for name in ("n1", "n2")[:size]]
 
     async def __aenter__(self) -> Self:
         try:

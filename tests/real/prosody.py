@@ -5,6 +5,7 @@ It starts in about 0.1 s. Two of these for one domain know nothing of each other
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
@@ -107,6 +108,12 @@ class ProsodyNode:
     def lacks(self, module: str) -> bool:
         """Whether it has found no such module when it started."""
         return f"module '{module}'" in self.log.read_text("utf-8", "replace").lower()
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """As ``(13, 0, 1)``; of one that was built from the tip of its development, nothing."""
+        found = re.search(r"Prosody version ([0-9.]+)", self.log.read_text("utf-8", "replace"))
+        return tuple(int(part) for part in found[1].strip(".").split(".")) if found is not None else ()
 
     async def start(self) -> None:
         """Start and wait until it accepts. Also after :meth:`stop` and :meth:`kill`, with the same users and ports."""
