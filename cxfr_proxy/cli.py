@@ -342,7 +342,7 @@ def _read_certificates(config: Config) -> int:
         return 0
     from cxfr_proxy.relay.tls import ServerCertificates
 
-    certificates = ServerCertificates(config.key_pairs)
+    certificates = ServerCertificates(config.key_pairs, domains=config.domain)
     for name in certificates.unusable:
         print(cli_tables.clean(f"{name}: no client here is helped by that name"))
     if certificates.problems:

@@ -67,7 +67,7 @@ class ReloadFigures:
 class Snapshot:
     """What there is to tell at one moment. ``build`` has the words of ``--version``; ``states`` are sessions by theirs;
     ``room`` is how many connections fit, ``rate`` how many clients a second are told to move at most;
-    ``reloads`` are by what is read."""
+    ``reloads`` are by what is read, ``certificate_expiries`` in seconds since 1970 by the certificate's file."""
 
     build: Mapping[str, str]
     nodes: Sequence[NodeRow]
@@ -80,6 +80,7 @@ class Snapshot:
     rate: float
     process: ProcessFigures
     source_well: bool = True
+    certificate_expiries: Mapping[str, float] = field(default_factory=dict)
     reloads: Mapping[str, ReloadFigures] = field(default_factory=dict)
 
 
@@ -428,6 +429,13 @@ METRICS: Final = (
         lambda snapshot: [
             ((what,), each.worked_at) for what, each in snapshot.reloads.items() if each.worked_at is not None
         ],
+    ),
+    Metric(
+        "cxfr_certificate_expiry_timestamp_seconds",
+        _GAUGE,
+        "Until when the certificate that is shown is valid, in seconds since 1970; by its file.",
+        ("file",),
+        lambda snapshot: [((file,), at) for file, at in snapshot.certificate_expiries.items()],
     ),
     # --- processes
     Metric("cxfr_workers", _GAUGE, "Processes that serve clients, by state.", ("state",), _worker_states),

@@ -29,11 +29,16 @@ def announce(
             level=logging.WARNING,
             reason="no --certificate: clients see a self-signed one that is made anew at each start",
         )
-    for problem in certificates.problems:
-        emit(_log, "certificate", level=logging.WARNING, reason=problem)
+    say_of_certificates(certificates)
     emit(_log, "capacity", sessions=sessions, reason="descriptors the system allows (ulimit -n), two a session")
     for host, port in addresses:
         emit(_log, "listening", address=host, port=port, nodes=nodes)
+
+
+def say_of_certificates(certificates: ServerCertificates) -> None:
+    """Say what clients will object to in them."""
+    for problem in certificates.problems:
+        emit(_log, "certificate", level=logging.WARNING, reason=problem)
 
 
 def say_of_lost(session: Present, seconds: float) -> None:

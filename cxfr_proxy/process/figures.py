@@ -24,6 +24,7 @@ from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.operations import Sessions, node_row
 from cxfr_proxy.process.reloads import Reloads
 from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.xmpp import framing
 
 _SHARE: Final = 0.02
@@ -41,6 +42,7 @@ class Figures:
         drainer: Drainer,
         reloads: Reloads,
         standing: Standing,
+        certificates: ServerCertificates,
         *,
         stopping: Callable[[], bool],
         room: int,
@@ -50,6 +52,7 @@ class Figures:
         self._drainer = drainer
         self._reloads = reloads
         self._standing = standing
+        self._certificates = certificates
         self._stopping = stopping
         self._room = room
         self._started = time.time()
@@ -90,6 +93,7 @@ class Figures:
             room=self._room,
             rate=self._drainer.rate * self._drainer.share,
             process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),
+            certificate_expiries=self._certificates.expiries,
             source_well=self._standing.state is SourceState.WELL,
             reloads={
                 str(part): ReloadFigures(each.worked, each.worked_at) for part, each in self._reloads.outcomes.items()

@@ -22,7 +22,7 @@ from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.config import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.process.announce import announce
+from cxfr_proxy.process.announce import announce, say_of_certificates
 from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
@@ -172,6 +172,7 @@ class Management:
                 self._drainer,
                 self.reloads,
                 self._source.standing,
+                self.certificates,
                 stopping=self._stopping,
                 room=room,
             )
@@ -210,7 +211,7 @@ class Management:
         """
         caveat = self._look_at_settings()
         with self.reloads.noted(Part.CERTIFICATES):
-            self.certificates.reload()
+            self._read_certificates()
         try:
             done = await self.nodes.reload_as_asked()
         finally:
@@ -218,7 +219,11 @@ class Management:
         if errors:
             raise ConfigError(errors[0])
         await self.users.reload()
-        return f"{done}, certificates read again{caveat}"
+        return "; ".join((f"{done}, certificates read again{caveat}", *self.certificates.problems))
+
+    def _read_certificates(self) -> None:
+        self.certificates.reload()
+        say_of_certificates(self.certificates)
 
     def _look_at_settings(self) -> str:
         """Read them; which are others now, as the end of a sentence. Raises :class:`ConfigError`."""
@@ -237,7 +242,7 @@ class Management:
         with self.reloads.logged(Part.SETTINGS):
             self._look_at_settings()
         with self.reloads.logged(Part.CERTIFICATES):
-            self.certificates.reload()
+            self._read_certificates()
             self._tell_files()
         self.nodes.ask()
         self.users.reload_soon()

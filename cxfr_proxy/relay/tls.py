@@ -12,7 +12,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -62,12 +62,15 @@ class ServerCertificates:
         self._development = development
         self.problems: tuple[str, ...] = ()
         """What clients will object to in the certificates, and what is never shown to any."""
+        self.expiries: dict[str, float] = {}
+        """When each ends, in seconds since 1970, by its file as the operator wrote it."""
         self.unusable: tuple[str, ...] = ()
         """Names in them that help nobody here, which is no fault."""
         self.context: ssl.SSLContext
         """For a client that has named no domain yet; it chooses by SNI."""
         self._plain: ssl.SSLContext
         self._by_domain: dict[str, ssl.SSLContext] = {}
+        self._loaded: tuple[_Loaded, ...] = ()
         self.contents: tuple[Pem, ...] = ()
         """Of the files, as they were when what is shown was read."""
         self._load(contents)
@@ -79,16 +82,26 @@ class ServerCertificates:
         return chosen or (self.context if (server_name or b"").isascii() else self._plain)
 
     def reload(self) -> None:
-        """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was."""
+        """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was.
+
+        So it does for a certificate that every client would refuse by its dates, in the place of one that they take.
+        """
         if not self.self_signed:
-            self._load(None)
+            self._load(None, untimely=self._untimely)
 
     def take(self, contents: Sequence[Pem]) -> None:
         """As :meth:`reload`, where somebody else has read them."""
         if not self.self_signed:
             self._load(contents)
 
-    def _load(self, contents: Sequence[Pem] | None) -> None:
+    @property
+    def _untimely(self) -> frozenset[str]:
+        """The files of those that are shown though they have expired or are not valid yet."""
+        now = _now()
+        return frozenset(each.file for each in self._loaded if each.untimely(now) is not None)
+
+    def _load(self, contents: Sequence[Pem] | None, *, untimely: frozenset[str] | None = None) -> None:
+        """``untimely``: the files whose certificate may be; ``None``: any."""
         if not self._key_pairs:
             self.context = self._plain = _development_context(
                 self._development or development_certificate(self._domains or ("localhost",))
@@ -97,6 +110,9 @@ class ServerCertificates:
         if contents is None:
             contents = [_read_pair(pair) for pair in self._key_pairs]
         loaded = [_load_pair(pair, pem) for pair, pem in zip(self._key_pairs, contents, strict=True)]
+        for each in loaded:
+            if untimely is not None and each.file not in untimely and (reason := each.untimely(_now())) is not None:
+                raise ConfigError(f"{reason}; what was read before is shown still", file=each.file)
         shown = _shown(loaded)
         contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
         usual = _beside(loaded[0], shown)
@@ -106,9 +122,17 @@ class ServerCertificates:
             context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
         self.context, self._plain, self._by_domain = context, contexts.get(usual) or _context(usual), by_domain
         self.contents = tuple(contents)
+        self._loaded = tuple(loaded)
         objections = (problem for each in loaded for problem in each.problems)
-        self.problems = (*objections, *_never_shown(loaded, shown, usual))
+        self.problems = (*objections, *_never_shown(loaded, shown, usual), *self._without_certificate())
+        self.expiries = {each.file: each.not_after.timestamp() for each in loaded}
         self.unusable = tuple(f"{each.pair.certificate}: {name}" for each in loaded for name in each.names.unusable)
+
+    def _without_certificate(self) -> Iterator[str]:
+        for domain in self._domains:
+            if _look_up(self._by_domain, domain_key(domain)) is None:
+                shown = self._key_pairs[0].certificate
+                yield f"no certificate is for {domain}: its clients are shown {shown}, and refuse it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +143,21 @@ class _Loaded:
     pem: Pem
     names: CertificateNames
     kind: str
+    not_before: datetime.datetime
+    not_after: datetime.datetime
     problems: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        return str(self.pair.certificate)
+
+    def untimely(self, now: datetime.datetime) -> str | None:
+        """Why every client refuses it by its dates; ``None`` where that is no reason."""
+        if self.not_after < now:
+            return f"has expired: it was valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
+        if self.not_before > now:
+            return f"is not valid yet, but from {self.not_before:%Y-%m-%d %H:%M} UTC on"
+        return None
 
 
 _Together = tuple[_Loaded, ...]
@@ -203,15 +241,21 @@ def _load_pair(pair: KeyPair, pem: Pem) -> _Loaded:
         _load_chain(_server_context(), pem)
     except (ssl.SSLError, ValueError) as exc:
         raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
-    return _Loaded(pair, pem, names, kind, tuple(_objections(pair, certificate, names)))
+    valid = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    loaded = _Loaded(pair, pem, names, kind, *valid, problems=())
+    return replace(loaded, problems=tuple(_objections(loaded)))
 
 
-def _objections(pair: KeyPair, certificate: x509.Certificate, names: CertificateNames) -> Iterator[str]:
-    if certificate.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
-        yield f"{pair.certificate} has expired"
-    if names.common_only:
-        common = ", ".join(names.domains)
-        yield f"{pair.certificate} has {common} in its common name alone, where clients do not look for it any more"
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _objections(loaded: _Loaded) -> Iterator[str]:
+    if (reason := loaded.untimely(_now())) is not None:
+        yield f"{loaded.file} {reason}"
+    if loaded.names.common_only:
+        common = ", ".join(loaded.names.domains)
+        yield f"{loaded.file} has {common} in its common name alone, where clients do not look for it any more"
 
 
 def _read(path: Path) -> bytes:

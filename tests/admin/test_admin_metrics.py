@@ -64,6 +64,7 @@ SNAPSHOT = Snapshot(
     rate=2.5,
     process=ProcessFigures(1.7e9, 12.5, 1 << 20),
     source_well=False,
+    certificate_expiries={"/etc/ssl/chain.pem": 1.8e9},
     reloads={
         "nodes": ReloadFigures(worked=False, worked_at=1.6e9),
         "settings": ReloadFigures(worked=False, worked_at=None),

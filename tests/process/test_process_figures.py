@@ -44,6 +44,7 @@ def figures(it: House) -> Figures:
         supervisor._drainer,
         management.reloads,
         management._source.standing,
+        management.certificates,
         stopping=supervisor._is_stopping,
         room=100,
     )
