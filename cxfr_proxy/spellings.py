@@ -16,6 +16,7 @@ Nobody is refused: what is no name by these rules is folded as well as can be, a
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from ipaddress import IPv6Address
 from typing import Final
@@ -24,6 +25,9 @@ _MAX_CHARACTERS: Final = 1023
 """Of each part, RFC 7622 sections 3.2.1 and 3.3.1; a longer one is nobody's, and not worth the time that it takes."""
 _MAX_DNS_CHARACTERS: Final = 253
 """Of a name in DNS, RFC 1035 section 2.3.4: 255 octets with the lengths of its labels."""
+
+_DNS_CHARACTERS: Final = re.compile("[a-z0-9_.:-]+")
+"""With the underscore of services and container networks, and the colon of IPv6 addresses."""
 
 
 def user_key(user: str) -> str:
@@ -85,13 +89,15 @@ def _folded(text: str) -> str:
 def dns_name(domain: str) -> str:
     """What a domain is called in DNS, in TLS (RFC 6066 section 3: no dot at the end) and in certificates.
 
-    An IPv6 address comes without its brackets. Raises ``ValueError`` for what no host can be called.
+    An IPv6 address comes without its brackets; a wildcard (``*.``) may stand first. Raises ``ValueError`` for what no
+    host can be called.
     """
     key = domain_key(domain)
     if key.startswith("[") and key.endswith("]"):
         return key[1:-1]
     name = key if key.isascii() else ".".join(map(_ascii_label, key.split(".")))
-    if not 0 < len(name) <= _MAX_DNS_CHARACTERS or not all(0 < len(label) <= 63 for label in name.split(".")):
+    good = _DNS_CHARACTERS.fullmatch(name.removeprefix("*.")) and len(name) <= _MAX_DNS_CHARACTERS
+    if not good or not all(0 < len(label) <= 63 for label in name.split(".")):
         raise ValueError("not a host's name")
     return name
 

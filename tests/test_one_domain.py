@@ -202,7 +202,10 @@ def test_what_a_domain_is_called_in_tls(domain: str, name: str) -> None:
     assert dns_name(domain) == name
 
 
-@pytest.mark.parametrize("domain", ["", ".", "a..b", ".a", f"{'x' * 64}.a", "\u00fc" * 60 + ".a", "a." * 127 + "a"])
+@pytest.mark.parametrize(
+    "domain",
+    ["", ".", "a b", "a\n.b", "*", "a/b", "a..b", ".a", f"{'x' * 64}.a", "\u00fc" * 60 + ".a", "a." * 127 + "a"],
+)
 def test_what_nothing_in_dns_can_be_called(domain: str) -> None:
     with pytest.raises(ValueError, match="not a host's name"):
         dns_name(domain)

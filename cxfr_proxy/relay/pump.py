@@ -464,8 +464,7 @@ class Pump:
         for leg in relayed.legs:
             if leg.fd < 0:
                 continue
-            # What TLS has decrypted is read first, or the end of its output would be the end of that too.
-            if leg.output_ends and not leg.unsent and not (leg.tls is not None and leg.tls.pending()):
+            if leg.output_ends and not leg.unsent and not self._is_read_first(leg):
                 self._end_output(leg)
             interest = _OUT if leg.unsent or leg.owes else 0
             if self._may_read(leg):
@@ -524,6 +523,11 @@ class Pump:
         if self._board is None:
             return relayed.heard
         return max(relayed.heard, *(self._board.heard(leg.fd) for leg in relayed.legs))
+
+    @staticmethod
+    def _is_read_first(leg: Leg) -> bool:
+        """Whether TLS has decrypted what is still wanted: it would be lost with the end of the output."""
+        return leg.tls is not None and leg.tls.pending() > 0 and leg.owner.session.wants(leg.side)
 
     def _end_output(self, leg: Leg) -> None:
         """TLS first, and then TCP. By the plain socket: an SSLSocket's own shutdown() would end the reading as well."""
