@@ -215,7 +215,7 @@ async def test_a_client_that_never_sends_anything(tmp_path: Path, certificate: D
 
 
 @pytest.mark.parametrize("starttls", [StartTls.REQUIRED, StartTls.OFF])
-@pytest.mark.parametrize("data", [b"<", b" " * 100_000, HEADER[:60], HEADER], ids=["<", "space", "half", "whole"])
+@pytest.mark.parametrize("data", [b"<", b" " * 1000, HEADER[:60], HEADER], ids=["<", "space", "half", "whole"])
 async def test_a_client_that_never_finishes(
     tmp_path: Path, certificate: DemoCertificate, data: bytes, starttls: StartTls
 ) -> None:

@@ -157,8 +157,8 @@ def _tell_record_begins(told: Told) -> None:
 
 
 async def test_what_a_tls_leg_says_to_the_switchboard_is_forgotten() -> None:
-    if "native" not in engine.ENGINES:
-        pytest.skip("the relay loop was not compiled here")
+    if engine.ENGINE != "native":
+        pytest.skip("the relay loop was not compiled here, or is not to run")
     from cxfr_proxy.relay._turn import Switchboard
 
     forgotten: list[None] = []
