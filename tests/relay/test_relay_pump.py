@@ -583,6 +583,19 @@ async def test_tls_is_closed_behind_what_it_has_decrypted(certificate: Path) -> 
         assert await read(pair.node, 16_383) == DATA[1:16_384]
 
 
+async def test_tls_is_closed_although_it_has_decrypted_what_nobody_wants(certificate: Path) -> None:
+    async with world() as it, tls_pair(certificate) as pair:
+        client = pair.inner[0]
+        assert isinstance(client, ssl.SSLSocket)
+        await write(pair.client, DATA[:16_384])
+        await until(lambda: _reads(client))
+        session = Passing(is_fast=False, on_transfer=[EndOutput(Side.CLIENT)])
+        session.ended.add(Side.CLIENT)
+        it.session(session, *pair.inner).transfer(ORDER)
+        assert await read_to_the_end(pair.client) == (b"", "closed")
+        assert client.fileno() >= 0, "the session is still there"
+
+
 def _reads(sock: ssl.SSLSocket) -> bool:
     """One byte, so that the rest of its record lies in the TLS socket."""
     with contextlib.suppress(ssl.SSLWantReadError):
