@@ -136,6 +136,13 @@ class Timeouts:
         "how long a node may take to accept a connection before another one is tried",
         "Nodes are near; five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
     )
+    node_greeting_timeout: float = setting(
+        Group.TIMES,
+        kinds.seconds(zero=False),
+        10.0,
+        "how long a node may take to greet a client (header and features) before another one is tried",
+        "Nodes greet within milliseconds, in a storm of logins within seconds; clients give up after ten to thirty.",
+    )
     lookup_timeout: float = setting(
         Group.TIMES,
         kinds.seconds(zero=False),

@@ -92,6 +92,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "cxfr-timeout": ("1m", 60.0),
     "see-other-host-timeout": ("500ms", 0.5),
     "node-connect-timeout": ("1h", 3600.0),
+    "node-greeting-timeout": ("4s", 4.0),
     "node-close-timeout": ("3s", 3.0),
     "tls-handshake-timeout": ("3 s", 3.0),
     "negotiation-timeout": ("3", 3.0),

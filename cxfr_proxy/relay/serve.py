@@ -13,7 +13,7 @@ import math
 import secrets
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -39,7 +39,7 @@ from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, isolated, start_once
-from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp import jid, stanza
 from cxfr_proxy.xmpp.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.lane import Lane
 from cxfr_proxy.xmpp.login import UNKNOWN, Login
@@ -234,9 +234,10 @@ class ClientServer:
         return self._config.timeouts.negotiation_timeout
 
     async def reach_node(
-        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None
+        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None, silent: Collection[str] = ()
     ) -> tuple[Node, Endpoint]:
-        """The first node in the order of placement that can be reached, when it is the client's turn.
+        """The first node in the order of placement that can be reached, when it is the client's turn; but for those
+        that were ``silent``.
 
         What ``login`` says goes before the header. ``waiting`` is the client's end. Raises :class:`NodeError`, for the
         client, if there is none, and ``OSError`` where the client has left.
@@ -249,7 +250,7 @@ class ClientServer:
         holder = self._holder(login, user, domain, _address(client))
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
-        for node in ranked:
+        for node in (node for node in ranked if node.name not in silent):
             usable = node.usable
             with self._registry.expecting(node.name):
                 await self._admission.admit(node.name, _address(client), waiting.has_hung_up)
@@ -304,6 +305,7 @@ class ClientServer:
         chosen: Chosen | None,
         *,
         early: bool,
+        silent: tuple[str, ...] = (),
     ) -> None:
         """Begin a session. It takes over both ends and the count of its address, and is registered until it is over."""
         session = Session(
@@ -314,6 +316,7 @@ class ClientServer:
             tls=client.is_tls,
             offer_starttls=self.offers_starttls(client),
             chosen=chosen,
+            silent=silent,
         )
         relayed = self._pump.relay(
             session,
@@ -476,12 +479,13 @@ class _Connection:
         emit(_log, "tls-failed", client=self._address, reason=reason)
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> _Begun:
-        """Another login than the node was chosen for: it waits in the lane, with what came behind it."""
-        self._last_words = last_words
+        """Another node than was chosen: what the client has said waits in the lane."""
+        chosen, now = reroute.chosen, trio.current_time()
+        self._last_words = last_words if chosen is not None else partial(_first_and_last_words, reroute.header)
         self._lane = reroute.up
-        self._limit.deadline = reroute.chosen.bind_by
+        self._limit.deadline = chosen.bind_by if chosen is not None else now + self._server.negotiation_timeout
         await self._endpoint.send_all(unsent)
-        return _Begun(reroute.header, reroute.chosen)
+        return _Begun(reroute.header, chosen, silent=reroute.silent)
 
     async def _relay(self, begun: _Begun) -> None:
         """Begin a session."""
@@ -495,6 +499,7 @@ class _Connection:
             self._client,
             begun.chosen,
             early=begun.early,
+            silent=begun.silent,
         )
 
     async def _reach(self, begun: _Begun) -> tuple[Node, Endpoint]:
@@ -503,7 +508,7 @@ class _Connection:
         scope = server.begin_opening()
         try:
             with scope:
-                return await server.reach_node(begun.header, begun.login, self._endpoint, self._client)
+                return await server.reach_node(begun.header, begun.login, self._endpoint, self._client, begun.silent)
         finally:
             server.end_opening(scope)
         raise _stopping()
@@ -521,11 +526,12 @@ class _Connection:
 @dataclass(frozen=True, slots=True)
 class _Begun:
     """A stream that needs a node. ``chosen`` ``None``: whatever the client says, it stays there. ``early``: that is so
-    only because nothing was known of the nodes yet."""
+    only because nothing was known of the nodes yet. ``silent``: nodes that have not greeted it."""
 
     header: StreamHeader
     chosen: Chosen | None
     early: bool = False
+    silent: tuple[str, ...] = ()
 
     @property
     def login(self) -> Login:
@@ -535,6 +541,12 @@ class _Begun:
     def user(self) -> str | None:
         """Who the client says it is, a bare JID; ``None``: it does not."""
         return self.login.user or _hinted_user(self.header)
+
+
+def _first_and_last_words(header: StreamHeader, error: RemoteError) -> bytes:
+    """For a client that has got no header yet."""
+    said = stanza.stream_header(to=header.from_, from_=header.to, stream_id=_token(), lang="en")
+    return said + last_words(error)
 
 
 def _stopping() -> ClientError:

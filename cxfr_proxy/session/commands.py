@@ -92,15 +92,18 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Reroute:
-    """Give the client's socket back for a session with another node, which somebody else who logs in belongs on.
+    """Give the client's socket back for a session with another node: somebody else logs in, who belongs there, or this
+    one does not greet.
 
     The session's last command. ``header`` is the client's, and what it has said behind it to no avail is forgotten; its
-    new login is what ``up`` holds next.
+    login is what ``up`` holds next. ``chosen`` ``None``: the client was shown nothing yet. ``silent`` are the names of
+    the nodes that have not greeted it.
     """
 
     header: StreamHeader
     up: Lane
-    chosen: Chosen
+    chosen: Chosen | None
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +268,7 @@ class Reason(StrEnum):
     STALLED = "stalled"
     STARTTLS = "starttls"
     REROUTED = "rerouted"
-    """Somebody else logs in on the connection, on another node."""
+    """The connection goes on with another node: somebody else logs in, or this one does not greet."""
     STOPPED = "stopped"
 
 

@@ -103,6 +103,7 @@ class SessionCore:
         "_iq_due",
         "_knows_cxfr",
         "_late",
+        "_login_by",
         "_looks_left",
         "_negotiation",
         "_node_ended",
@@ -118,6 +119,7 @@ class SessionCore:
         "_reason",
         "_refusal",
         "_settlement",
+        "_silent",
         "_tls",
         "_transfer",
         "_turn",
@@ -139,6 +141,7 @@ class SessionCore:
         tls: bool,
         offer_starttls: bool = False,
         chosen: Chosen | None = None,
+        silent: tuple[str, ...] = (),
     ) -> None:
         limits = policy.limits
         self.state = State.NEGOTIATING
@@ -161,6 +164,8 @@ class SessionCore:
         )
         self._header_to_node = header  # the client's
         self._header_of_node: StreamHeader | None = None
+        self._silent = silent  # nodes that have not greeted this client
+        self._login_by = 0.0  # on the relay's clock
         self._chosen = chosen  # None as well: the node has begun what no other could go on with
         self._header_to_client = chosen.shown if chosen is not None else None  # the node's, or the proxy's
         self._greeted = self._header_to_client is not None  # so the node's header and features are not for the client

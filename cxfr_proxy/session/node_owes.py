@@ -103,6 +103,11 @@ class Turn:
         else:
             self.odd = True
 
+    @property
+    def spoken(self) -> bool:
+        """The client has sent more than its header before the greeting."""
+        return self._asked or self.odd
+
     # --- the node
 
     def greeted(self, now: float) -> None:

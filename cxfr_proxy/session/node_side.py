@@ -20,6 +20,7 @@ from cxfr_proxy.session.commands import (
     Outcome,
     Reason,
     Redirected,
+    Reroute,
     Resumable,
     Side,
     Warned,
@@ -50,6 +51,8 @@ _ITS_OWN_FAULTS: Final = frozenset(
 )
 """Stream errors that say of a login that the node can't serve it, whoever it is. All others may be about the client."""
 
+_MOST_SILENT: Final = 2
+"""Nodes that a client has waited for in vain before it is told so."""
 _ONLY_THE_SERVER: Final = "only the server may move a connection"
 
 _HINTS: Final[dict[str, str]] = {
@@ -223,6 +226,7 @@ class NodeSide(ClientSide):
     def _note_node_turn(self, turn: Turn, passage: Passage) -> None:
         if passage.greets:
             turn.greeted(self._now)
+            self.deadline = self._login_by
         elif passage.restart:
             turn.accepted(self._now, restarts=True)
         elif passage.hold_client is False and self._negotiation.proved:
@@ -348,6 +352,20 @@ class NodeSide(ClientSide):
             self._report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
         self._blame(End.HANG_UP)
         self._on_client_unserved()
+
+    def _on_no_greeting(self) -> None:
+        """Another one is tried, where neither side has heard a word of the other."""
+        turn = self._turn
+        assert turn is not None, "not bound yet"
+        self._report(Warned("it does not greet a client within node-greeting-timeout"))
+        if not turn.odd:
+            self._report(LoginFailed(End.SILENCE.value))
+        if turn.spoken or not (self._header_due or self._chosen) or len(self._silent) >= _MOST_SILENT:
+            self._on_client_unserved()
+            return
+        self._reason = Reason.REROUTED
+        self._end_node_stream(cleanly=True)
+        self._end(Reroute(self._header_to_node, self._up, self._chosen, (*self._silent, self.node)))
 
     def _on_client_unserved(self) -> None:
         """The node went away before there was a session worth moving."""

@@ -55,7 +55,9 @@ class Session(NodeSide):
         """
         self._now = now
         chosen = self._chosen
-        self.deadline = now + self._policy.timeouts.negotiation_timeout if chosen is None else chosen.bind_by
+        timeouts = self._policy.timeouts
+        self._login_by = now + timeouts.negotiation_timeout if chosen is None else chosen.bind_by
+        self.deadline = min(self._login_by, now + timeouts.node_greeting_timeout)
         self._send(Side.NODE, self._header_to_node.raw)
         if self._turn is not None:
             self._turn.opened(now)
@@ -181,6 +183,8 @@ class Session(NodeSide):
             self._settled(answered=False)
         elif self._farewell is not None:
             self._say_farewell()  # the node took too long to close
+        elif self.state is State.NEGOTIATING and self._now < self._login_by:
+            self._on_no_greeting()
         elif self.state is State.NEGOTIATING:
             self._blame(End.SILENCE)
             self._on_client_fault(ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long"))

@@ -279,6 +279,7 @@ def test_who_logs_in_as_another_than_the_header_said_is_judged_by_the_other_s_no
     s = begun(chosen=NAMED).node(header, features).client_gets(header, features).forget()
     s.client(login("romeo")).node_gets(END).client_gets()
     command = rerouted(s)
+    assert command.chosen is not None
     shown = command.chosen.shown
     assert shown is not None
     assert (shown.prefix, command.chosen.login, command.chosen.changes_left) == (prefix, ROMEO, 1)

@@ -6,10 +6,23 @@ import base64
 from collections.abc import Callable
 
 import pytest
-from session_script import AUTH, BIND, BIND_FEATURES, CLIENT_HEADER, END, FEATURES, NODE_HEADER, SUCCESS, Script
+from session_script import (
+    AUTH,
+    BIND,
+    BIND_FEATURES,
+    CLIENT_HEADER,
+    END,
+    FEATURES,
+    NODE_HEADER,
+    SUCCESS,
+    Script,
+    stream_error,
+)
 
-from cxfr_proxy.session.commands import LoginFailed
+from cxfr_proxy.session.commands import Chosen, LoginFailed, Reroute
 from cxfr_proxy.session.node_owes import OWED_SECONDS
+from cxfr_proxy.session.session import State
+from cxfr_proxy.xmpp.login import UNKNOWN
 
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 CHALLENGE = f"<challenge xmlns='{SASL}'>{base64.b64encode(b'r=x').decode()}</challenge>"
@@ -17,6 +30,9 @@ RESPONSE = f"<response xmlns='{SASL}'>{base64.b64encode(b'c=biws').decode()}</re
 FAILURE = f"<failure xmlns='{SASL}'><not-authorized/></failure>"
 SCRAM = f"<auth xmlns='{SASL}' mechanism='SCRAM-SHA-1'>{base64.b64encode(b'n,,n=kim,r=x').decode()}</auth>"
 NO_LOGIN = "<iq type='get' id='v'><query xmlns='jabber:iq:version'/></iq>"
+AWAY = "the server went away, try again"
+GREETING_SECONDS = 10.0
+"""The setting's default."""
 HTML = "HTTP/1.1 400 Bad Request\r\n\r\n<html>"
 
 
@@ -144,6 +160,52 @@ def test_a_stream_that_is_ended_without_a_word(made: Make) -> None:
 @pytest.mark.parametrize("made", [*ANSWER, *CLIENTS_TURN])
 def test_a_node_may_have_enough_of_a_client(made: Make) -> None:
     assert failures(made().node(END)) == []
+
+
+# --- a node that does not greet
+
+
+def silent_reroute(it: Script) -> Reroute:
+    assert it.session.state is State.CLOSED
+    command = it.commands[-1]
+    assert isinstance(command, Reroute)
+    return command
+
+
+@pytest.mark.parametrize("made", [begun, with_a_header])
+def test_another_node_is_tried_where_one_does_not_greet(made: Make) -> None:
+    it = made().wait(GREETING_SECONDS)
+    if made is with_a_header:  # the client has got it, and no other node can go on with it
+        it.client_gets(NODE_HEADER, stream_error("remote-connection-failed", text=AWAY), END)
+    else:
+        command = silent_reroute(it)
+        assert (command.chosen, command.silent) == (None, ("node1",))
+        it.client_gets().node_gets(CLIENT_HEADER, END)
+    assert failures(it) == ["it does not answer"]
+
+
+def test_a_login_behind_features_of_the_proxy_s_waits_for_the_next_one() -> None:
+    chosen = Chosen(login=UNKNOWN, bind_by=160.0, changes_left=1)
+    it = Script(chosen=chosen, behind=AUTH).node_gets(CLIENT_HEADER).node(NODE_HEADER).wait(GREETING_SECONDS)
+    command = silent_reroute(it)
+    assert (command.chosen, command.silent) == (chosen, ("node1",))
+    it.node_gets(END)
+    again = Script(chosen=command.chosen, lane=command.up)
+    again.node(NODE_HEADER, FEATURES).node_gets(CLIENT_HEADER, AUTH)
+
+
+def test_a_password_that_was_sent_goes_to_no_other_node() -> None:
+    it = Script().client(AUTH).wait(GREETING_SECONDS)
+    assert not [command for command in it.commands if isinstance(command, Reroute)]
+    assert failures(it) == ["it does not answer"]
+    it = Script().client(NO_LOGIN).wait(GREETING_SECONDS)
+    assert not [command for command in it.commands if isinstance(command, Reroute)]
+    assert failures(it) == [], "who knows what the node makes of that"
+
+
+def test_a_node_that_has_greeted_has_its_time() -> None:
+    it = greeted().wait(GREETING_SECONDS).is_in(State.NEGOTIATING)
+    assert it.session.deadline == 160.0
 
 
 @pytest.mark.parametrize("made", [*GREETING, *ANSWER, *RESOURCE])

@@ -32,7 +32,7 @@ from session_script import (
     stream_error,
 )
 
-from cxfr_proxy.session.commands import Close, Ended, EndOutput, Send, Side, Transferred
+from cxfr_proxy.session.commands import Close, Ended, EndOutput, Reroute, Send, Side, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 
@@ -163,7 +163,11 @@ def test_a_session_survives_anything(opened: int, steps: list[tuple[str, str, in
 def check_the_end(play: Play) -> None:
     script = play.script
     assert script.session.state is State.CLOSED
-    assert isinstance(script.commands[-1], Close)
+    last = script.commands[-1]
+    if isinstance(last, Reroute):
+        assert last.silent, "nobody has named anybody"
+        return  # another session goes on with the client
+    assert isinstance(last, Close)
     assert len([item for item in script.events if isinstance(item, Ended)]) == 1
     transfers = [item for item in script.events if isinstance(item, Transferred)]
     assert all(item.tried[-1][0] is Rung.CXFR for item in transfers[:-1]), "only a question can be recalled"
