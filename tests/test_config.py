@@ -53,7 +53,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 1, 5, 10, 60, 30, 30, 150, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 10, 1, 5, 10, 60, 30, 30, 150, 30)
     assert config.limits == Limits(32768, 262144, 1048576, 64, 1000)
 
 
