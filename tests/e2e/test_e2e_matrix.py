@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +75,12 @@ def test_what_is_a_fault(trigger: Trigger, tally: Tally, good: bool) -> None:
     cell = _cell(trigger, tally=tally)
     assert (faults([cell]) == []) == good
     assert good or "came 0 times" in faults([cell])[1]
+
+
+def test_what_a_cluster_loses_between_its_nodes_is_not_the_proxy_s() -> None:
+    cell = replace(_cell(Trigger.DRAIN, nodes=Nodes.EJABBERD, tally=Tally(sent=9, lost=2)), lost_within=2)
+    assert faults([cell]) == []
+    assert faults([replace(cell, lost_within=1)]) != []
 
 
 def test_nothing_is_excused_where_the_node_lives() -> None:

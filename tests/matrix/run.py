@@ -73,6 +73,8 @@ class Cell:
     faults: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
     """What the taps saw of each message that is not as it should be."""
+    lost_within: int = 0
+    """Of those that are lost, how many no node has handed out: no tap has seen them, so they are the cluster's loss."""
 
 
 def users(each: int = EACH) -> list[str]:
@@ -223,7 +225,17 @@ class Run:
             sum(move.resumed for each in own for move in each.moves),
             tuple(f"{each.bare_jid}: {fault}" for each in own for fault in each.faults),
             tuple(line for each in own for line in self._trace(each)),
+            sum(map(self._lost_within, own)),
         )
+
+    def _lost_within(self, each: Mover) -> int:
+        """Messages to this client that its contact has written, straight to a node, and that never came out of one."""
+        contact = self.ledger.contacts.get(each.bare_jid)
+        if contact is None or self.nodes is not Nodes.EJABBERD:
+            return 0
+        account = contact.account
+        gone = set(range(1, account.sent + 1)) - {n.number for n in each.account.arrived if n.origin == account.origin}
+        return sum(not self._seen(Numbered(account.origin, number)) for number in gone - account.refused)
 
     def _trace(self, each: Mover) -> list[str]:
         contact = self.ledger.contacts.get(each.bare_jid)
