@@ -107,46 +107,53 @@ async def send_by_go(folder: Path, proxy_port: int, authority: Authority) -> str
     return said
 
 
+@asynccontextmanager
+async def open_site(server: str, folder: Path, authority: Authority) -> AsyncIterator[tuple[ProxyProcess, Tap]]:
+    """The proxy in front of one node, and what the node hears."""
+    async with (
+        open_ejabberd(folder, 1) if server == "ejabberd" else open_prosody(folder) as [port],
+        open_tap(port) as tap,
+    ):
+        lines = [f"node1 {tap.address} inter=500ms"]
+        async with open_proxy(folder, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
+            await knows_its_nodes(proxy)
+            yield proxy, tap
+            assert not proxy.events("login-failed")
+
+
 @pytest.mark.parametrize("server", ["ejabberd", "prosody"])
 async def test_go_sendxmpp_logs_in_by_fast(server: str, tmp_path: Path, authority: Authority) -> None:
-    opened = open_ejabberd(tmp_path, 1) if server == "ejabberd" else open_prosody(tmp_path)
+    require(Need.GO_SENDXMPP)
     with trio.fail_after(180):
-        async with opened as [port], open_tap(port) as tap:
-            require(Need.GO_SENDXMPP)  # behind the servers: with older ones it is not needed
-            lines = [f"node1 {tap.address} inter=500ms"]
-            async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
-                await knows_its_nodes(proxy)
-                first = await send_by_go(tmp_path, proxy.port, authority)
-                assert len(logins(tap)) == 1, first
-                assert not logins(tap, FAST_LOGIN)
-                second = await send_by_go(tmp_path, proxy.port, authority)
-                assert len(logins(tap, FAST_LOGIN)) == 1, second
-                assert not proxy.events("login-failed")
+        async with open_site(server, tmp_path, authority) as (proxy, tap):
+            first = await send_by_go(tmp_path, proxy.port, authority)
+            assert len(logins(tap)) == 1, first
+            assert not logins(tap, FAST_LOGIN)
+            second = await send_by_go(tmp_path, proxy.port, authority)
+            assert len(logins(tap, FAST_LOGIN)) == 1, second
 
 
 @pytest.mark.parametrize("server", ["ejabberd", "prosody"])
 async def test_xmppjs_comes_back_by_fast(
     server: str, tmp_path: Path, logs: Path, authority: Authority, pytestconfig: pytest.Config
 ) -> None:
-    opened = open_ejabberd(tmp_path, 1) if server == "ejabberd" else open_prosody(tmp_path)
+    folder = js_folder(pytestconfig)
     with trio.fail_after(180):
-        async with opened as [port], open_tap(port) as tap:
-            lines = [f"node1 {tap.address} inter=500ms"]
-            async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
-                await knows_its_nodes(proxy)
-                async with open_js(
-                    Js.XMPPJS,
-                    js_folder(pytestconfig),
-                    logs / "xmppjs.log",
-                    service=f"xmpp://{HOST}:{proxy.port}",
-                    user="romeo",
-                    ca=authority.file,
-                    plugin=False,
-                    drops=1,
-                ) as client:
-                    await client.wait("online", 2, seconds=60.0)
-                assert len(logins(tap, FAST_LOGIN)) == 1
-                assert not proxy.events("login-failed")
+        async with (
+            open_site(server, tmp_path, authority) as (proxy, tap),
+            open_js(
+                Js.XMPPJS,
+                folder,
+                logs / "xmppjs.log",
+                service=f"xmpp://{HOST}:{proxy.port}",
+                user="romeo",
+                ca=authority.file,
+                plugin=False,
+                drops=1,
+            ) as client,
+        ):
+            await client.wait("online", 2, seconds=60.0)
+            assert len(logins(tap, FAST_LOGIN)) == 1
 
 
 async def test_xmppjs_resumes_on_another_node_inside_its_login(
