@@ -230,7 +230,7 @@ PROGRAMS: Final = (
         "gosendxmpp",
         _installed(
             ("go-sendxmpp", "--version"),
-            r"go-sendxmpp (\S+)",
+            r"(?i)go-sendxmpp (\S+)",
             lambda place: [
                 *("go-sendxmpp", "--listen", "--no-tls-verify", "-u", f"{place.user}@{DOMAIN}"),
                 *("-p", PASSWORD, "-j", f"{place.host}:{place.port}"),
