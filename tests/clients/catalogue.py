@@ -189,7 +189,7 @@ port={port}
 password={password}
 tls.policy=trust
 """
-_WEBSOCKET: Final = "WebSocket only, which the proxy does not take yet"
+_WEBSOCKET: Final = "no WebSocket at the proxy yet"
 
 PROGRAMS: Final = (
     Program("xmpp.js", "xmppjs", _xmppjs("plain")),
@@ -238,6 +238,7 @@ PROGRAMS: Final = (
         ),
         stays_down=True,
     ),
+    Program("xmpp.js over WebSocket", "xmppjsws", None, note=_WEBSOCKET),
     Program("strophe.js", "strophe", None, note=_WEBSOCKET),
     Program("stanza.js", "stanza", None, note=_WEBSOCKET),
     Program("Converse", "converse", None, note=_WEBSOCKET),
