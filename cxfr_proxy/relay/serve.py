@@ -52,7 +52,7 @@ _TOO_MANY: Final = "connections-per-address"
 _LINGER_SECONDS: Final = 2.0
 """How long a client that is refused may take to close, so that what was sent to it is not lost in a reset."""
 _LINGER_BYTES: Final = 262_144
-"""As much of what it has sent meanwhile is read for that. Before bind an element has not a tenth of it."""
+"""As much of what it has sent meanwhile is read for that: several elements of the length that is usual before bind."""
 
 MAX_CHANGES: Final = 3
 """Changes of the node on one connection, by failed logins of several users. Nodes count failures by connection, and a
