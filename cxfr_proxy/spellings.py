@@ -56,7 +56,7 @@ def domain_key(domain: str) -> str:
         # All of IDNA's dots: the ideographic one is left by NFKC (UTS 46 section 2.3).
         key = _folded(domain).replace("\u3002", ".")
     key = key.removesuffix(".")
-    if key.startswith("["):
+    if key.startswith("[") and key.endswith("]"):
         return _address_key(key)
     return key if key.isascii() and "xn--" not in key else ".".join(map(_label_key, key.split(".")))
 
@@ -64,7 +64,7 @@ def domain_key(domain: str) -> str:
 def _address_key(literal: str) -> str:
     """Of an IPv6 address in brackets, which may be a domain as well (RFC 7622 section 3.2)."""
     try:
-        return f"[{IPv6Address(literal.removeprefix('[').removesuffix(']'))}]"
+        return f"[{IPv6Address(literal[1:-1])}]"
     except ValueError:
         return literal
 
@@ -93,7 +93,7 @@ def dns_name(domain: str) -> str:
     host can be called.
     """
     key = domain_key(domain)
-    if key.startswith("[") and key.endswith("]"):
+    if key.startswith("[") and key.endswith("]") and ":" in key:
         return key[1:-1]
     name = key if key.isascii() else ".".join(map(_ascii_label, key.split(".")))
     good = _DNS_CHARACTERS.fullmatch(name.removeprefix("*.")) and len(name) <= _MAX_DNS_CHARACTERS

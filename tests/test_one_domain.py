@@ -15,6 +15,7 @@ from lxml import etree
 import cxfr_proxy
 from cxfr_proxy.cluster.backends import SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import parse_nodes
+from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.config import Config
 from cxfr_proxy.errors import ClientError, ConfigError
 from cxfr_proxy.kinds import CLIENTS, DOMAIN, PLACEMENT
@@ -130,6 +131,17 @@ def answers_to(one: str, other: str) -> bool:
     return fits(iq, one, f"Kim@{one}/a")
 
 
+def may_be_sent_to(one: str, other: str) -> bool:
+    return RedirectTargets((HostPattern.parse(one),)).allow(other.strip("[]"))
+
+
+def may_be_sent_below(one: str, other: str) -> bool:
+    """An address has nothing below it."""
+    if one.startswith("["):
+        return domain_key(one) == domain_key(other)
+    return RedirectTargets((HostPattern.parse(f"*.{one}"),)).allow(f"xmpp1.{other}")
+
+
 def is_asked_in_dns(one: str, other: str) -> bool:
     """Of an address nothing can be asked there."""
     return parse_srv(one) == parse_srv(other)
@@ -164,6 +176,8 @@ PLACES: Final = (
     logs_in_as,
     is_named_by_its_header,
     answers_to,
+    may_be_sent_to,
+    may_be_sent_below,
     is_asked_in_dns,
     is_certified,
     is_called_in_tls,
@@ -204,7 +218,21 @@ def test_what_a_domain_is_called_in_tls(domain: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "domain",
-    ["", ".", "a b", "a\n.b", "*", "a/b", "a..b", ".a", f"{'x' * 64}.a", "\u00fc" * 60 + ".a", "a." * 127 + "a"],
+    [
+        "",
+        ".",
+        "a b",
+        "a\n.b",
+        "*",
+        "[a]",
+        "[10.0.0.1]",
+        "a/b",
+        "a..b",
+        ".a",
+        f"{'x' * 64}.a",
+        "\u00fc" * 60 + ".a",
+        "a." * 127 + "a",
+    ],
 )
 def test_what_nothing_in_dns_can_be_called(domain: str) -> None:
     with pytest.raises(ValueError, match="not a host's name"):

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+
+from cxfr_proxy.spellings import dns_name
 
 _NAME: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """In its canonical spelling: lower case, IPv6 as RFC 5952 has it, without brackets."""
+    """In its canonical spelling: lower case and ASCII, IPv6 as RFC 5952 has it, without brackets."""
 
     text: str
 
@@ -25,7 +28,7 @@ class HostPattern:
         """Raises ``ValueError``."""
         if ":" in text:
             return cls(_ipv6(text[1:-1] if text.startswith("[") and text.endswith("]") else text))
-        host = text.removesuffix(".").lower()
+        host = _name(text)
         if not _NAME.fullmatch(host) or len(host) > 253:
             raise ValueError(text)
         if host.rpartition(".")[2].isdigit():
@@ -38,6 +41,13 @@ class HostPattern:
     def matches(self, host: str) -> bool:
         """``host``: a canonical one, without brackets."""
         return host == self.text or (self.text.startswith("*.") and host.endswith(self.text[1:]))
+
+
+def _name(text: str) -> str:
+    """An international one in ASCII; what can't be one is as good as unknown."""
+    with suppress(ValueError):
+        return dns_name(text)
+    return text.lower()
 
 
 def _ipv6(text: str) -> str:
@@ -55,7 +65,7 @@ class RedirectTargets:
 
     def allow(self, host: str) -> bool:
         """Whether clients may be sent there; an IPv6 address comes without brackets."""
-        canonical = _ipv6(host) if ":" in host else host.removesuffix(".").lower()
+        canonical = _ipv6(host) if ":" in host else _name(host)
         return not self.patterns or any(pattern.matches(canonical) for pattern in self.patterns)
 
     def __str__(self) -> str:

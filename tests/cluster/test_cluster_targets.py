@@ -20,6 +20,8 @@ def targets(*patterns: str) -> RedirectTargets:
         ("A.Example.org.", "a.example.org", True),
         ("a.example.org", "a.example.org.", True),
         ("a.example.org", "b.a.example.org", False),
+        ("bücher.example", "xn--bcher-kva.example", True),
+        ("*.xn--bcher-kva.example", "xmpp.bücher.example", True),
         ("a.example.org", "a.example.org.evil", False),
         ("*.example.org", "a.example.org", True),
         ("*.example.org", "b.a.example.org", True),
@@ -44,7 +46,7 @@ def test_patterns(pattern: str, host: str, allowed: bool) -> None:
 BAD = ["", "*", "*.", "a.*", "*a.example.org", "a..b", "a b", "a/b", "10.0.0.256", "1.2", "*.1", "[::1", "::1]", "[a]"]
 
 
-@pytest.mark.parametrize("text", [*BAD, "fe80::1%e", "a:5222", "é.example", "a" * 254])
+@pytest.mark.parametrize("text", [*BAD, "fe80::1%e", "a:5222", "a" * 254])
 def test_what_is_no_pattern(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of this only the type is promised
         HostPattern.parse(text)
