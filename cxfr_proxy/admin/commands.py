@@ -278,7 +278,7 @@ def _what_follows(row: Returning) -> str:
     if row.begins_in is None:
         return f"; {who} left elsewhere than they belong until the next rebalance"
     held = f", {row.held} of them later (they were moved less than redirect-window ago)" if row.held else ""
-    return f"; {who} moved to where they belong in {row.begins_in:.0f} s{held}, or not: undrain --no-rebalance"
+    return f"; {who} moved to where they belong in {row.begins_in:.0f} s{held}; undrain --no-rebalance leaves them"
 
 
 def _message(operations: Operations, done: str) -> Message:

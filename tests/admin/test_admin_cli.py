@@ -135,7 +135,11 @@ def test_the_last_node_is_drained_by_force_alone(path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("row", "words", "said"),
     [
-        ({"to_move": 12}, (), "; 12 sessions are moved to where they belong in 5 s, or not: undrain --no-rebalance\n"),
+        (
+            {"to_move": 12},
+            (),
+            "; 12 sessions are moved to where they belong in 5 s; undrain --no-rebalance leaves them\n",
+        ),
         (
             {"to_move": 2, "held": 1},
             (),

@@ -180,6 +180,8 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
                 "rate": 10.0,
                 "seconds": pytest.approx(len(wrong) / 10),
                 "stay_down": 0,
+                "held": 0,
+                "held_seconds": 0.0,
             }
             there = Counter(home(user, "a", "b", "c") for user in users)
             few = json.loads(
