@@ -225,6 +225,7 @@ def test_what_a_domain_is_called_in_tls(domain: str, name: str) -> None:
         "a\n.b",
         "*",
         "[a]",
+        "[::1",
         "[10.0.0.1]",
         "a/b",
         "a..b",
