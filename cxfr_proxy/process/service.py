@@ -50,7 +50,7 @@ from cxfr_proxy.session.mover import Mover
 from cxfr_proxy.session.registry import Registry, user_of
 from cxfr_proxy.session.state import State
 from cxfr_proxy.session.tally import Totals
-from cxfr_proxy.tasks import Task, start, start_once
+from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.xmpp.attempt import FailedLogin
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class Service:
         return clients.cancel_scope.cancelled_caught
 
     async def _serve(self, sock: socket.socket, address: object) -> None:
-        self._collector.session_comes()
+        with isolated(Task.CONNECTION):  # what follows closes the socket, whatever happens
+            self._collector.session_comes()
         await self._server.serve(sock, address)
 
     @property

@@ -30,6 +30,7 @@ from cxfr_proxy.config import Config, RebalanceMode
 from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process import control, server, web
 from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.collector import Turns
 from cxfr_proxy.process.control import Result, call
 from cxfr_proxy.process.fleet import Fleet, Grants
 from cxfr_proxy.process.keeper import Keeper
@@ -472,3 +473,23 @@ async def test_a_fault_ends_one_thing(
     assert told == [str(task)]
     assert faults[0].exc_info is not None
     assert faults[0].exc_info[0] is Defect
+
+
+async def test_a_fault_before_a_connection_is_served_loses_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """Whoever counts it in counts on its being counted out."""
+    world = World(tmp_path, monkeypatch, autojump_clock)
+    async with world.proxy() as proxy:
+        world.fail(Turns, "session_comes")
+        async with await connect(proxy) as client:
+            await client.send_all(b"<")
+            await world.failed.wait()
+            await client.send_eof()
+            with trio.fail_after(60):
+                while await client.receive_some():
+                    pass
+        with trio.fail_after(60):
+            while proxy._service.room.taken:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+    assert "fault" in caplog.messages
