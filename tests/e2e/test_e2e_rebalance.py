@@ -276,8 +276,10 @@ async def test_a_client_whose_mechanism_hides_its_name_is_sent_home(tmp_path: Pa
         return raw
 
     async with running(*nodes):
-        config = replace(plain(tmp_path, nodes_file(tmp_path, nodes)), route=Route.LOGIN)
+        config = replace(plain(tmp_path, nodes_file(tmp_path, nodes)), route=Route.LOGIN, domain=(DOMAIN,))
         async with in_process(config, placing=True) as (proxy, address):
+            cluster = proxy.operations._cluster
+            await until(lambda: all(node.features for node in cluster), "else it is placed too early to be moved")
             raw = await log_in_unnamed(address)
             assert places(proxy) == {user: "a"}
             request = await raw.element()
