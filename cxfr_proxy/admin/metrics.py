@@ -508,21 +508,38 @@ _PLAIN: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = "application/openmetrics-text"
 
 
+_OPENMETRICS_END: Final = b"# EOF\n"
+
+
 def expose(snapshot: Snapshot, accept: str = "") -> Exposition:
     """``accept`` is the request's header of that name; who does not name OpenMetrics in it gets Prometheus' text."""
+    content_type, parts = in_parts(snapshot, accept)
+    return Exposition(content_type, b"".join(parts))
+
+
+def in_parts(snapshot: Snapshot, accept: str = "") -> tuple[str, Iterator[bytes]]:
+    """The content type, and the page metric by metric: with ten thousand nodes one is some fiftieth of a second's
+    work, and there are as many."""
     if any(each.partition(";")[0].strip().lower() == _OPENMETRICS for each in accept.split(",")):
-        body: bytes = openmetrics.generate_latest(_Collected(snapshot))  # type: ignore[no-untyped-call]
-        return Exposition(openmetrics.CONTENT_TYPE_LATEST, body)
-    return Exposition(_PLAIN, exposition.generate_latest(_Collected(snapshot)))
+        return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(snapshot)
+    return _PLAIN, (exposition.generate_latest(_Collected(snapshot, metric)) for metric in METRICS)
+
+
+def _openmetrics(snapshot: Snapshot) -> Iterator[bytes]:
+    """Its last line says that it is the last."""
+    for metric in METRICS:
+        part: bytes = openmetrics.generate_latest(_Collected(snapshot, metric))  # type: ignore[no-untyped-call]
+        yield part.removesuffix(_OPENMETRICS_END)
+    yield _OPENMETRICS_END
 
 
 class _Collected(Collector):
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, metric: Metric) -> None:
         self._snapshot = snapshot
+        self._metric = metric
 
     def collect(self) -> Iterator[Family]:
-        for metric in METRICS:
-            yield _family(metric, self._snapshot)
+        yield _family(self._metric, self._snapshot)
 
 
 def _family(metric: Metric, snapshot: Snapshot) -> Family:

@@ -175,6 +175,7 @@ class Management:
                 self.certificates,
                 stopping=self._stopping,
                 room=room,
+                serves=self._config.workers == 1,
             )
             await services.start(serve_http, self._config.http, figures)
 
