@@ -556,7 +556,7 @@ _RESUMPTION_REFUSAL: Final = (
     f"<failed xmlns='{names.SM}'><item-not-found xmlns='{names.STANZA_ERRORS}'/></failed>".encode()
 )
 """To a request to resume (XEP-0198) that stands in ``jabber:client``, as QXmpp 1.4 writes it when it was cut. Nodes
-take it for no request at all, and the client waits for ever; told that there is nothing to resume, it binds anew."""
+take it for no request at all, and the client waits in vain; told that there is nothing to resume, it binds anew."""
 _COMPRESSION_REFUSAL: Final = f"<failure xmlns='{_COMPRESSION}'><setup-failed/></failure>".encode()
 
 
