@@ -31,6 +31,7 @@ from cxfr_proxy.xmpp.notes import (
     Note,
     StreamEnd,
 )
+from cxfr_proxy.xmpp.tag_ends import TagEnds
 from cxfr_proxy.xmpp.usual_header import glance
 
 _SPACE: Final = b" \t\r\n"
@@ -86,6 +87,7 @@ class ExpatFramer:
         "_state_over",
         "_stepping",
         "_tag",
+        "_tag_ends",
         "_tail",
         "_text",
         "_watched_at",
@@ -123,6 +125,7 @@ class ExpatFramer:
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
         self._spelt = False  # a value in the current element says the watched bytes, perhaps by references
         self._tag = ""  # of the stream
+        self._tag_ends: TagEnds | None = TagEnds()  # None: not followed, while scanning
         self._shift = 0  # what expat's offsets are short of the stream's
         self._renewed = 0
         self._parser: XMLParserType | None = None  # made when something comes that needs one
@@ -163,6 +166,7 @@ class ExpatFramer:
     def scan(self, data: bytes) -> int:
         self._stepping = False
         self._noted = 0
+        self._tag_ends = None
         base = self.position
         self._parse(data)
         return max(0, self.boundary - base)
@@ -173,11 +177,18 @@ class ExpatFramer:
             return self.position
         offset = 0
         while offset < len(data) and not self.notes:
-            # An element ends with a ">", so pieces that end there never reach beyond an element.
-            end = data.find(b">", offset) + 1 or len(data)
+            # An element ends where a tag does, so pieces that end there never reach beyond an element.
+            end = self._tag_end(data, offset)
             self._parse(data[offset:end])
             offset = end
         return offset
+
+    def _tag_end(self, data: bytes, offset: int) -> int:
+        if self._tag_ends is None and self.position == self.boundary:
+            self._tag_ends = TagEnds()
+        if self._tag_ends is None:  # in the middle of what was scanned so far
+            return data.find(b">", offset) + 1 or len(data)
+        return self._tag_ends.next(data, offset)
 
     def _glance(self, data: bytes) -> bool:
         """Whether a usual header begins here; then it is read."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from cxfr_proxy.xmpp import framing
+from cxfr_proxy.xmpp._expat import ExpatFramer
 from cxfr_proxy.xmpp.framing import MAX_NOTES, Element, Failure, Framer, Header, Note, StreamEnd, new_framer
 
 if TYPE_CHECKING:
@@ -784,3 +785,24 @@ def test_a_scan_stops_where_it_has_noted_much(every: bool, size: int) -> None:
 def test_both_engines_stop_behind_as_many() -> None:
     scan_module = pytest.importorskip("cxfr_proxy.xmpp._scan")
     assert scan_module.MAX_NOTES == MAX_NOTES
+
+
+@pytest.mark.parametrize("where", ["header", "element"])
+def test_a_value_full_of_what_could_end_a_tag_is_read_once(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expat reads an unfinished tag anew with each piece of it."""
+    pieces: list[bytes] = []
+    parse = ExpatFramer._parse
+
+    def counted(self: ExpatFramer, data: bytes) -> None:
+        pieces.append(data)
+        parse(self, data)
+
+    monkeypatch.setattr(ExpatFramer, "_parse", counted)
+    reader = framer()
+    if where == "element":
+        reader = behind(reader)
+        pieces.clear()
+        assert reader.step(b"<iq a='" + b">" * 10_000) == 10_007
+    else:
+        assert reader.step(HEADER[:-1] + b" a='" + b">" * 10_000) == len(HEADER) + 10_003
+    assert len(pieces) <= 3
