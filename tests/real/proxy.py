@@ -90,7 +90,9 @@ class ProxyProcess:
 
     async def _wait_accepting(self) -> None:
         try:
-            await programs.wait_accepting(self.host, self.port, self.process, seconds=10.0)
+            await programs.wait_accepting(self.host, self.port, self.process)
+            # The kernel accepts before there are workers, and a client may have less patience than they need to start.
+            await programs.wait_until(lambda: bool(self.events("listening")), 60.0, "the proxy says that it listens")
         except AssertionError as exc:
             await trio.lowlevel.checkpoint()  # what it said when it died may still be in the pipe
             raise AssertionError(f"{exc}\n{self.log_tail()}") from exc
