@@ -269,7 +269,7 @@ def settle():
     gc.freeze()
     gc.disable()
 
-signal.signal(signal.SIGUSR1, count)
+signal.signal(signal.SIGWINCH, count)
 collector.settle = settle
 from cxfr_proxy.cli import main
 sys.exit(main())
@@ -290,7 +290,7 @@ async def test_a_session_that_is_over_leaves_nothing_for_the_collector(
                 await raw.close()
         await it.proxy.event("session-end", 50)
         await trio.sleep(0.1)  # the last tasks end behind their last word
-        it.proxy.process.send_signal(signal.SIGUSR1)
+        it.proxy.process.send_signal(signal.SIGWINCH)
         await until(lambda: any("raw" in line for line in it.proxy.log))
         counted = [line for line in it.proxy.log if "raw" in line]
         it.proxy.log = [line for line in it.proxy.log if "raw" not in line]
