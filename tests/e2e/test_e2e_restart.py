@@ -171,20 +171,30 @@ async def test_a_drain_goes_on(tmp_path: Path, certificate: DemoCertificate) -> 
         assert (tally.lost, tally.twice) == (0, 0)
 
 
-async def test_the_command_and_its_outcome(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """A certificate that has become bad: the new worker does not come up, and the old ones serve on."""
+ILL = """
+import sys
+from cxfr_proxy.process import launch
+launch._PROGRAM = f"import os, sys; os.path.exists({sys.argv.pop(1)!r}) and sys.exit(3); {launch._PROGRAM}"
+from cxfr_proxy.cli import main
+sys.exit(main())
+"""
+"""A proxy whose workers end before they serve, as long as there is a file of that name."""
+
+
+async def test_the_command_and_its_outcome(
+    tmp_path: Path, certificate: DemoCertificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the new worker does not come up, the old ones serve on."""
+    illness = tmp_path / "illness"
+    monkeypatch.setattr(e2e_proxy, "COMMAND", (sys.executable, "-c", ILL, str(illness)))
     async with world(tmp_path, certificate) as it:
         raws = await it.log_in(6)
         before = await pids(it)
-        good = certificate.certificate.read_bytes()
-        certificate.certificate.write_text("no certificate")
-        try:
-            done = await it.proxy.say("restart-workers", "--wait")
-        finally:
-            certificate.certificate.write_bytes(good)
+        illness.touch()
+        done = await it.proxy.say("restart-workers", "--wait")
+        illness.unlink()
         assert done.code == 1, done.output
-        assert "0 of 2 workers are replaced: the new worker 1 ended before it served" in done.output
-        assert "worker-fault" in {line.get("event") for line in it.proxy.log}, "which says why"
+        assert "0 of 2 workers are replaced: the new worker 1 ended before it served, with exit code 3" in done.output
         assert await pids(it) == before
         for raw in raws:
             assert await it.pings(raw)
