@@ -23,7 +23,8 @@ client never saw, is lost; what the client saw more than once came twice.
 by the answer to a ping behind the message (:meth:`ClientAccount.handled`), and the receiver says what it got, in order.
 
 A number came **out of order** if a higher one from the same origin was there before it; repetitions count as *twice*
-only.
+only. Between two, a message that the server had taken in, and that came back from there, is not judged: a node that had
+it for a session which was about to end gives it back, and its sender, who knew nothing of it, has written on.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class ClientAccount:
         self.in_flight: set[int] = set()
         """Sent on the present stream, no answer yet."""
         self.due_again: set[int] = set()
+        self.came_back_late: set[int] = set()
+        """Those that came back when the server had taken them in: nothing told the sender to wait with the next one."""
         self.echoes: Counter[int] = Counter()
         self.refused: set[int] = set()
         """Answered by an error that says: do not try again."""
@@ -122,6 +125,8 @@ class ClientAccount:
 
     def bounced(self, number: int, *, wait: bool) -> None:
         """A message of this client's came back as an error; ``wait`` is the error's type."""
+        if number not in self.in_flight:
+            self.came_back_late.add(number)
         self.in_flight.discard(number)
         if wait:
             self.due_again.add(number)
@@ -219,7 +224,7 @@ def judge_flow(sender: ClientAccount, arrived: Iterable[Numbered]) -> Tally:
         refused=len(sender.refused),
         lost=sender.sent - len(counts.keys() | sender.refused),
         twice=sum(1 for n in counts.values() if n > 1),
-        disordered=out_of_order(own),
+        disordered=out_of_order(each for each in own if each.number not in sender.came_back_late),
     )
 
 

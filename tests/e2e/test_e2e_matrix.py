@@ -109,3 +109,17 @@ def test_a_flow_is_judged_by_what_came() -> None:
 @pytest.mark.parametrize(("numbers", "count"), [("123", 0), ("132", 1), ("1232", 0), ("3121", 2), ("", 0)])
 def test_out_of_order(numbers: str, count: int) -> None:
     assert out_of_order(Numbered("a", int(n)) for n in numbers) == count
+
+
+def test_what_comes_back_late_is_behind_what_was_written_meanwhile() -> None:
+    """Its order is judged where the sender could have kept it: it knew that the message was still under way."""
+    for known in (False, True):
+        sender = ClientAccount("a@b")
+        for _ in range(2):
+            sender.number()
+        if not known:
+            sender.handled(1)
+        sender.bounced(1, wait=True)
+        assert [str(each) for each in sender.again()] == ["a@b #1"]
+        tally = judge_flow(sender, [Numbered("a@b", 2), Numbered("a@b", 1)])
+        assert (tally.lost, tally.twice, tally.disordered) == (0, 0, int(known))
