@@ -9,4 +9,4 @@ import pytest
 
 has_proc: Final = Path("/proc/self").exists()
 
-needs_proc = pytest.mark.skipif(not has_proc, reason="the bench reads /proc, which is not mounted here")
+needs_proc = pytest.mark.skipif(not has_proc, reason="/proc is read, which is not mounted here")

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.lowlevel
 from e2e_proxy import PATIENCE_SECONDS, command
+from needs import needs_proc
 
 from cxfr_proxy import signals
 
@@ -34,6 +35,7 @@ async def _until_mask(pid: int, name: str, numbers: tuple[signal.Signals, ...]) 
             await trio.lowlevel.checkpoint()
 
 
+@needs_proc
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_they_wait_until_they_can_be_taken(nursery: trio.Nursery, tmp_path: Path, workers: str) -> None:
     nodes = tmp_path / "nodes.txt"
@@ -65,6 +67,7 @@ async def test_they_wait_until_they_can_be_taken(nursery: trio.Nursery, tmp_path
             await process.wait()
 
 
+@needs_proc
 async def test_workers_are_told_by_the_supervisor_alone(nursery: trio.Nursery, tmp_path: Path) -> None:
     """From before anything of theirs is loaded; and nothing is held back for ever."""
     nodes = tmp_path / "nodes.txt"
