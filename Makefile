@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-BUILT_FROM := pyproject.toml setup.py $(wildcard cxfr_proxy/*/*.c cxfr_proxy/*/*.h)
+BUILT_FROM := pyproject.toml setup.py $(wildcard cxfr_proxy/*/*.[ch] cxfr_proxy/*/*/*.[ch])
 
 .PHONY: demo test test-lowest clients bench lint types docs clean
 
@@ -33,9 +33,9 @@ clients: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench all
 
-# References are drawn from the tables in cxfr_proxy/config.py and admin/metrics.py; tests hold them together.
+# References are drawn from the tables in cxfr_proxy/config/table.py and admin/metrics.py; tests hold them together.
 docs: $(VENV)/.installed
-	$(BIN)/python -c 'from cxfr_proxy import config, settings; print(end=settings.render_markdown(config.SETTINGS))' \
+	$(BIN)/python -c 'from cxfr_proxy.config import settings, table; print(end=settings.render_markdown(table.SETTINGS))' \
 		> docs/configuration.md
 	$(BIN)/python -c 'from cxfr_proxy.admin import metrics; print(end=metrics.render_markdown())' > docs/metrics.md
 

@@ -5,9 +5,9 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "cxfr_proxy.xmpp._scan",
-            sources=["cxfr_proxy/xmpp/_scan.c"],
-            depends=["cxfr_proxy/xmpp/_names.h", "cxfr_proxy/xmpp/_scan.h"],
+            "cxfr_proxy.xmpp.framing._scan",
+            sources=["cxfr_proxy/xmpp/framing/_scan.c"],
+            depends=["cxfr_proxy/xmpp/framing/_names.h", "cxfr_proxy/xmpp/framing/_scan.h"],
             py_limited_api=True,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,  # without a compiler the engine in Python runs
@@ -15,7 +15,7 @@ setup(
         Extension(
             "cxfr_proxy.relay._turn",
             sources=["cxfr_proxy/relay/_turn.c"],
-            depends=["cxfr_proxy/xmpp/_scan.h"],
+            depends=["cxfr_proxy/xmpp/framing/_scan.h"],
             py_limited_api=True,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,  # the same

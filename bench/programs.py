@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import machine
-from cxfr_proxy.relay.tls import self_signed
+from cxfr_proxy.net.tls import self_signed
 
 HOST: Final = "127.0.0.1"
 ROOT: Final = Path(__file__).parent.parent

@@ -34,13 +34,14 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO, TypeVar
 
 import trio
 
-from cxfr_proxy import __version__, cli_tables, events, kinds, log_hooks, signals
+from cxfr_proxy import __version__, cli_tables, events, log_hooks, signals
 from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
-from cxfr_proxy.config import SETTINGS, Config
-from cxfr_proxy.control_places import find_control
+from cxfr_proxy.config import values
+from cxfr_proxy.config.control_places import find_control
+from cxfr_proxy.config.settings import Group, Setting, SettingsFile, read_settings_file
+from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process import control
-from cxfr_proxy.settings import Group, Setting, SettingsFile, read_settings_file
 
 if TYPE_CHECKING:
     from cxfr_proxy.cluster.nodes import NodeSpec
@@ -78,9 +79,9 @@ class _Version(argparse.Action):
         option_string: str | None = None,
     ) -> NoReturn:
         from cxfr_proxy.relay import engine
-        from cxfr_proxy.xmpp import framing
+        from cxfr_proxy.xmpp.framing import framer
 
-        print(f"cxfr-proxy {__version__} (framer: {framing.ENGINE}, relay: {engine.ENGINE})")
+        print(f"cxfr-proxy {__version__} (framer: {framer.ENGINE}, relay: {engine.ENGINE})")
         parser.exit()
 
 
@@ -275,7 +276,7 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
     counts = []
     for label, text, minimum in (("--clients", clients, 1), ("--seed", seed, 0)):
         try:
-            counts.append(kinds.whole(minimum=minimum).parse(text))
+            counts.append(values.whole(minimum=minimum).parse(text))
         except ConfigError as exc:
             raise ConfigError(f"{label}: {exc.message}") from exc
     from cxfr_proxy.demo import DemoOptions, Trigger
@@ -330,7 +331,7 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
 
 def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
     """The files with CA certificates that nodes name."""
-    from cxfr_proxy.relay.dial import Dialer
+    from cxfr_proxy.upstream.dial import Dialer
 
     Dialer(config.timeouts, config.limits).read_files(nodes)
     return True
@@ -340,7 +341,7 @@ def _read_certificates(config: Config) -> int:
     """How many there are, each with its key, and none that clients would object to."""
     if not config.key_pairs:
         return 0
-    from cxfr_proxy.relay.tls import ServerCertificates
+    from cxfr_proxy.net.tls import ServerCertificates
 
     certificates = ServerCertificates(config.key_pairs, domains=config.domain)
     for name in certificates.unusable:
@@ -362,7 +363,7 @@ def _read(load: Callable[[], T]) -> T | None:
 
 def _read_nodes(source: Source) -> Sequence[NodeSpec]:
     """Once. A reading with faults, which a proxy would make the best of, is none."""
-    from cxfr_proxy.cluster.words import FileFaults
+    from cxfr_proxy.cluster.tokens import FileFaults
 
     async def read() -> Reading:
         try:

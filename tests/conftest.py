@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from cxfr_proxy.relay import engine
-from cxfr_proxy.xmpp import framing
+from cxfr_proxy.xmpp.framing import framer
 
 engine.use_from_environment()
 
@@ -36,9 +36,9 @@ def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         if os.environ.get("CXFR_REQUIRE_REAL"):
             pytest.fail(reason)
         pytest.skip(reason)
-    before = engine.ENGINE, framing.ENGINE
+    before = engine.ENGINE, framer.ENGINE
     monkeypatch.setenv("CXFR_ENGINE", wanted)
     engine.use_from_environment()
     yield wanted
     engine.use(before[0])
-    framing.use(before[1])
+    framer.use(before[1])

@@ -10,7 +10,7 @@ import pytest
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import NodeSpec, parse_nodes
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
-from cxfr_proxy.config import Config
+from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 
 

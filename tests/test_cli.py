@@ -13,7 +13,7 @@ import pytest
 from cxfr_proxy import __version__, cli_tables, events, log_hooks
 from cxfr_proxy.admin.commands import COMMANDS
 from cxfr_proxy.cli import main
-from cxfr_proxy.config import SETTINGS, Config
+from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.demo.certificate import make_certificate
 
 
@@ -43,12 +43,12 @@ def test_help_of_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from cxfr_proxy.relay import engine
-    from cxfr_proxy.xmpp import framing
+    from cxfr_proxy.xmpp.framing import framer
 
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == (f"cxfr-proxy {__version__} (framer: {framing.ENGINE}, relay: {engine.ENGINE})\n")
+    assert capsys.readouterr().out == (f"cxfr-proxy {__version__} (framer: {framer.ENGINE}, relay: {engine.ENGINE})\n")
 
 
 @pytest.mark.parametrize(

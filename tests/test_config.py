@@ -12,7 +12,9 @@ import pytest
 from cxfr_proxy.cluster.nodes import PublicAddress
 from cxfr_proxy.cluster.placement import Policies, Policy
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.config import (
+from cxfr_proxy.config.control_places import control_places, find_control
+from cxfr_proxy.config.settings import Setting, parse_settings, read_settings_file, render_markdown
+from cxfr_proxy.config.table import (
     SETTINGS,
     Config,
     CxfrUnknown,
@@ -29,11 +31,9 @@ from cxfr_proxy.config import (
     TrustNodeRedirects,
     WrongNode,
 )
-from cxfr_proxy.control_places import control_places, find_control
+from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, Trait, read_listen_address
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
-from cxfr_proxy.kinds import ClientMatch, DomainPolicy, DomainRedirect, Trait, read_listen_address
-from cxfr_proxy.settings import Setting, parse_settings, read_settings_file, render_markdown
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "configuration.md"
 

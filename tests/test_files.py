@@ -13,11 +13,11 @@ from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
 from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
-from cxfr_proxy.config import SETTINGS, KeyPair
+from cxfr_proxy.config.settings import read_settings_file
+from cxfr_proxy.config.table import SETTINGS, KeyPair
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import content_as_path, open_file, read_file
-from cxfr_proxy.relay.tls import ServerCertificates, development_certificate, node_context, read_authorities
-from cxfr_proxy.settings import read_settings_file
+from cxfr_proxy.net.tls import ServerCertificates, development_certificate, node_context, read_authorities
 
 
 def a_fifo(path: Path) -> str:

@@ -16,19 +16,19 @@ import cxfr_proxy
 from cxfr_proxy.cluster.backends import SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import parse_nodes
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
-from cxfr_proxy.config import Config
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.config.values import CLIENTS, DOMAIN, PLACEMENT
 from cxfr_proxy.errors import ClientError, ConfigError
-from cxfr_proxy.kinds import CLIENTS, DOMAIN, PLACEMENT
-from cxfr_proxy.relay.certificate_names import read_names
-from cxfr_proxy.relay.tls import self_signed
-from cxfr_proxy.session.support import Software, Support
+from cxfr_proxy.net.certificate_names import read_names
+from cxfr_proxy.net.tls import self_signed
+from cxfr_proxy.session.client_software import Software, Support
 from cxfr_proxy.spellings import dns_name, domain_key
-from cxfr_proxy.xmpp.authzid import AuthzidWatch
 from cxfr_proxy.xmpp.connection_transfer import fits
-from cxfr_proxy.xmpp.header import read_header
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.login import named_by, read_login
-from cxfr_proxy.xmpp.opening import ClientOpening, DomainMoved, Opened
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.authzid import AuthzidWatch
+from cxfr_proxy.xmpp.opening.header import read_header
+from cxfr_proxy.xmpp.opening.login import named_by, read_login
+from cxfr_proxy.xmpp.opening.opening import ClientOpening, DomainMoved, Opened
 
 SAME: Final = (
     ("example.org", "EXAMPLE.org"),

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 import cxfr_proxy
-from cxfr_proxy.config import SETTINGS
+from cxfr_proxy.config.table import SETTINGS
 
 PACKAGE: Final = Path(cxfr_proxy.__file__).parent
 SOURCES: Final = {
@@ -20,10 +20,10 @@ SOURCES: Final = {
 
 ORDER: Final = (
     (
+        "bounded",
         "errors",
         "events",
         "files",
-        "latest",
         "log_hooks",
         "log_sums",
         "log_writer",
@@ -34,22 +34,30 @@ ORDER: Final = (
     ),
     ("xmpp", "cluster"),
     ("plugins",),
-    ("kinds", "settings", "choices", "config", "control_places"),
-    ("session",),
+    ("config",),
+    ("session", "net"),
+    ("transfers",),
+    ("upstream",),
     ("relay", "admin"),
     ("process",),
     ("demo",),
     ("cli", "cli_tables", "__main__"),
 )
 """Rooms from the bottom up; each may import its own row and those before it."""
-STRANGERS: Final = ({"xmpp", "cluster"}, {"relay", "admin"})
+STRANGERS: Final = ({"xmpp", "cluster"}, {"session", "net"}, {"relay", "admin"})
 """Of one row, and still none knows the other."""
 
 PLUGINS_MAY_IMPORT: Final = {"errors", "xmpp", "plugins"}
 """The plugins run in other people's programs, so they take little along; and the proxy is none of those programs."""
 
-WITHOUT_IO: Final = ("xmpp", "cluster", "session")
-WITH_IO: Final = ("cxfr_proxy.cluster.sources", "cxfr_proxy.session.mover")
+WITHOUT_IO: Final = ("xmpp", "cluster", "session", "transfers")
+WITH_IO: Final = (
+    "cxfr_proxy.cluster.sources",
+    "cxfr_proxy.transfers.drains",
+    "cxfr_proxy.transfers.mover",
+    "cxfr_proxy.transfers.planner",
+    "cxfr_proxy.transfers.rebalances",
+)
 """The exceptions inside them."""
 IO: Final = frozenset(
     ("trio", "socket", "ssl", "time", "random", "logging", "os", "pathlib", "asyncio", "cxfr_proxy.events")
@@ -59,7 +67,7 @@ MAX_LINES: Final = 600
 
 
 def room_of(module: str) -> str:
-    """``xmpp`` for ``cxfr_proxy.xmpp.lane``; empty for the package itself, which only has the version."""
+    """``xmpp`` for ``cxfr_proxy.xmpp.framing.lane``; empty for the package itself, which only has the version."""
     return module.partition(".")[2].partition(".")[0]
 
 

@@ -28,7 +28,7 @@ BARE: Final = {
     "process/supervisor.py": 1,  # inside Task.USER_MAP
     "process/fleet.py": 1,  # of one command
     "process/control.py": 1,  # of one command
-    "relay/listen.py": 1,  # the inside of each is Task.ACCEPT
+    "net/listen.py": 1,  # the inside of each is Task.ACCEPT
     "cluster/sources/etcd.py": 1,  # inside Task.ETCD
 }
 """Files that call ``start_soon`` themselves, how often, and why they may."""

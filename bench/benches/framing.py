@@ -18,8 +18,9 @@ from bench.plots import Bars, Plot
 from bench.report import Goal, Report, Table
 from bench.spread import Spread, ratio
 from bench.traffic import HEADER, TRAFFIC, Traffic
-from cxfr_proxy.xmpp import framing, stanza
-from cxfr_proxy.xmpp.framing import Header
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.framing import framer
+from cxfr_proxy.xmpp.framing.framer import Header
 
 _CUTS: Final = {"a stanza a read": None, "16 KiB a read": 16_384, "64 bytes a read": 64}
 _MAX_ELEMENT: Final = 1 << 20
@@ -36,7 +37,7 @@ def run(options: Options) -> Report:
     rounds = options.rounds_or(7, 3)
     report = new_report("framing", options)
     report.about["lxml"] = f"{etree.__version__}, libxml2 {'.'.join(map(str, etree.LIBXML_VERSION))}"
-    engines = [*framing.ENGINES, _LXML]
+    engines = [*framer.ENGINES, _LXML]
     panels = {cut: Bars(cut, "MB/s", logarithmic=True, digits=0) for cut in _CUTS}
     table = Table(
         "Framing: ns per stanza, MB/s, and how many times as long as the first engine",
@@ -97,21 +98,21 @@ def _time(reader: Reader, chunks: Sequence[bytes], seconds: float) -> float:
 
 
 def _framer_reader(engine: str) -> Reader:
-    framing.use(engine)
-    framer = framing.new_framer(max_element_bytes=_MAX_ELEMENT, max_depth=_MAX_DEPTH)
-    assert framer.step(HEADER) == len(HEADER)
-    assert isinstance(framer.notes.pop(), Header)
-    framer = framing.behind_header(framer, stanza.tag_name(HEADER), max_depth=_MAX_DEPTH)
+    framer.use(engine)
+    reading = framer.new_framer(max_element_bytes=_MAX_ELEMENT, max_depth=_MAX_DEPTH)
+    assert reading.step(HEADER) == len(HEADER)
+    assert isinstance(reading.notes.pop(), Header)
+    reading = framer.behind_header(reading, stanza.tag_name(HEADER), max_depth=_MAX_DEPTH)
     read = len(HEADER)
 
     def reader(chunks: Sequence[bytes]) -> None:
         nonlocal read
-        scan = framer.scan
+        scan = reading.scan
         for chunk in chunks:
             scan(chunk)
         read += sum(map(len, chunks))
-        if framer.notes or framer.boundary != read:
-            raise AssertionError(f"{engine} ended at {framer.boundary} of {read} bytes, with {framer.notes}")
+        if reading.notes or reading.boundary != read:
+            raise AssertionError(f"{engine} ended at {reading.boundary} of {read} bytes, with {reading.notes}")
 
     return reader
 

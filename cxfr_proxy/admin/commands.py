@@ -16,7 +16,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
-from cxfr_proxy import kinds
 from cxfr_proxy.admin.rows import (
     Answer,
     DrainPlan,
@@ -36,8 +35,9 @@ from cxfr_proxy.admin.rows import (
     TransferRow,
     WorkerRow,
 )
+from cxfr_proxy.config import values
+from cxfr_proxy.config.values import Kind
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.kinds import Kind
 
 __all__ = ["COMMANDS", "Answer", "Argument", "Command", "Operations", "Report", "command_named", "execute"]
 
@@ -365,8 +365,8 @@ _VIEWS: Final[Mapping[str, Callable[[Operations], Awaitable[Answer]]]] = {
     "proxies": lambda operations: operations.proxies(),
 }
 
-_NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", kinds.TEXT.read), positional=True)
-_JID: Final = Argument("jid", "the user's bare JID", kinds.BARE_JID, positional=True)
+_NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", values.TEXT.read), positional=True)
+_JID: Final = Argument("jid", "the user's bare JID", values.BARE_JID, positional=True)
 
 COMMANDS: Final = (
     Command(
@@ -381,15 +381,15 @@ COMMANDS: Final = (
             Argument(
                 "grace",
                 "place nobody there at once, but move nobody before this time: for a load balancer to notice",
-                kinds.seconds(zero=True),
+                values.seconds(zero=True),
             ),
             Argument(
                 "deadline",
                 "after this time, close the clients that are left without asking; inactive ones (XEP-0352) are not"
                 " asked in its first half",
-                kinds.seconds(zero=False),
+                values.seconds(zero=False),
             ),
-            Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
+            Argument("rate", "clients to move per second, instead of transfer-rate", values.RATE),
             Argument("force", "also where no other node is ready and up, so that logins are refused"),
         ),
         mutates=True,
@@ -419,9 +419,9 @@ COMMANDS: Final = (
                 "plan", "change nothing; show how many clients would go from where to where, and how long it takes"
             ),
             Argument("wait", "show progress until all were asked"),
-            Argument("rate", "clients to move per second, instead of transfer-rate", kinds.RATE),
+            Argument("rate", "clients to move per second, instead of transfer-rate", values.RATE),
             Argument(
-                "max-share", "move at most this share of each node's clients: for a change in portions", kinds.SHARE
+                "max-share", "move at most this share of each node's clients: for a change in portions", values.SHARE
             ),
             Argument("stop", "ask nobody more in the rebalance that goes on"),
         ),
@@ -432,14 +432,14 @@ COMMANDS: Final = (
     Command(
         "move",
         "send one user's clients to a node, at once; he belongs where he belonged, so a rebalance may send him home",
-        (Argument("jid", "the user's address; with a resource, that client's", kinds.JID, positional=True), _NODE),
+        (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True), _NODE),
         mutates=True,
         run=_move,
     ),
     Command(
         "show",
         "show what the proxy knows",
-        (Argument("what", "what to show", kinds.TEXT, positional=True, choices=tuple(_VIEWS)),),
+        (Argument("what", "what to show", values.TEXT, positional=True, choices=tuple(_VIEWS)),),
         mutates=False,
         run=_show,
     ),

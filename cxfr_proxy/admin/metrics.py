@@ -28,9 +28,9 @@ from prometheus_client.registry import Collector
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.session.commands import Reason
-from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.state import State
-from cxfr_proxy.session.tally import BUCKETS, WORKER_DIED, Durations, Tally, Totals
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.statistics import BUCKETS, WORKER_DIED, Durations, Tally, Totals
 
 _WISHES: Final = (*Wish, "removed")
 _WORKER_STATES: Final = ("starting", "up", "leaving", "stopping", "waiting", "gone")

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from cxfr_proxy.bounded import Latest
 from cxfr_proxy.cluster.user_map import UserMap
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.latest import Latest
 from cxfr_proxy.spellings import user_key
 
 MAX_PINS: Final = 10_000

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
-from cxfr_proxy.cluster.words import did_you_mean
+from cxfr_proxy.cluster.tokens import did_you_mean
 from cxfr_proxy.errors import ConfigError
 
 _SHOWN_NAMES: Final = 50

@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.cluster.words import FileFaults, Word, did_you_mean, words_of
+from cxfr_proxy.cluster.tokens import FileFaults, Word, did_you_mean, words_of
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_seconds

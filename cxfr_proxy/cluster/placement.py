@@ -25,9 +25,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from cxfr_proxy.bounded import Latest
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
-from cxfr_proxy.latest import Latest
 from cxfr_proxy.spellings import domain_key, user_key
 
 _DRAW_BITS: Final = 52

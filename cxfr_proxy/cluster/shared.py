@@ -56,7 +56,7 @@ class Order:
     """What the operator wants of a node, as said to one proxy and for all.
 
     Times are in seconds since the epoch, ``None`` where there is none: what
-    :class:`~cxfr_proxy.session.drain_stages.Schedule` has by another clock.
+    :class:`~cxfr_proxy.transfers.drain_stages.Schedule` has by another clock.
     """
 
     wish: Wish

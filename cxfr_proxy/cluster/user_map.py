@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import NAME
-from cxfr_proxy.cluster.words import FileFaults, Word, not_utf8, words_of
+from cxfr_proxy.cluster.tokens import FileFaults, Word, not_utf8, words_of
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import user_key
 

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxfr_proxy.relay.tls import self_signed
+from cxfr_proxy.net.tls import self_signed
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.config import Config, Limits, ListenAddress, RebalanceMode, Timeouts, WrongNode
+from cxfr_proxy.config.table import Config, Limits, ListenAddress, RebalanceMode, Timeouts, WrongNode
 from cxfr_proxy.demo.account import Tally, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient

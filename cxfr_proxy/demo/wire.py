@@ -40,7 +40,7 @@ STANZA_TAGS: Final = frozenset((MESSAGE_TAG, PRESENCE_TAG, IQ_TAG))
 """What XEP-0198 counts."""
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """What a transport raises whose connection is over. trio promises the first two; TLS over memory lets an ``OSError``
-through that is not even its own where others leave errors with OpenSSL (:mod:`cxfr_proxy.relay.tls_errors`)."""
+through that is not even its own where others leave errors with OpenSSL (:mod:`cxfr_proxy.net.tls_errors`)."""
 
 
 class Address(NamedTuple):

@@ -14,8 +14,8 @@ import trio
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.events import emit
 from cxfr_proxy.session.commands import Outcome
-from cxfr_proxy.session.returns import Back, Returns
-from cxfr_proxy.session.tally import PastTransfer, Tally
+from cxfr_proxy.transfers.returns import Back, Returns
+from cxfr_proxy.transfers.statistics import PastTransfer, Tally
 
 _log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 import trio
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process.messages import Present
-from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.session.mover_drains import Drain
-from cxfr_proxy.session.mover_rebalances import Rebalance
-from cxfr_proxy.session.registry import NodeCounts
-from cxfr_proxy.session.tally import WORKER_DIED
+from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.transfers.rebalances import Rebalance
+from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.statistics import WORKER_DIED
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def say_of_lost(session: Present, seconds: float) -> None:
 
 
 def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
-    """``what``: as :class:`~cxfr_proxy.session.mover_drains.Drains` reports it; ``counts`` are the node's by now."""
+    """``what``: as :class:`~cxfr_proxy.transfers.drains.Drains` reports it; ``counts`` are the node's by now."""
     emit(
         _log,
         what,
@@ -71,7 +71,7 @@ def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
 
 
 def say_of_rebalance(what: str, rebalance: Rebalance) -> None:
-    """``what``: as :class:`~cxfr_proxy.session.mover_rebalances.Rebalances` reports it."""
+    """``what``: as :class:`~cxfr_proxy.transfers.rebalances.Rebalances` reports it."""
     counts = rebalance.counts
     if what == "rebalance-begins":
         emit(_log, what, sessions=counts.planned, reason=rebalance.reason or "an operator has said so")

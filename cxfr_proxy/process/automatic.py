@@ -26,7 +26,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.session.mover_rebalances import Rebalances
+from cxfr_proxy.transfers.rebalances import Rebalances
 
 QUIET_SECONDS: Final = 5.0
 """A node that is restarted fails two checks, two seconds apart, before it is down."""

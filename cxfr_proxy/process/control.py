@@ -43,7 +43,7 @@ import trio
 from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.relay.listen import serve_streams
+from cxfr_proxy.net.listen import serve_streams
 from cxfr_proxy.tasks import Task, isolated, start
 
 MAX_REQUEST_BYTES: Final = 65_536

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.process.announce import say_of_drain
 from cxfr_proxy.process.fleet import Fleet
-from cxfr_proxy.session.drain_stages import Schedule, Stage
-from cxfr_proxy.session.mover_drains import Drain, Drains, Rate
+from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+from cxfr_proxy.transfers.drains import Drain, Drains, Rate
 
 
 class FleetDrainer:
@@ -86,5 +86,5 @@ class FleetDrainer:
         say_of_drain(what, drain, self._fleet.of_node(drain.node))
 
     async def watch(self) -> None:
-        """As :meth:`~cxfr_proxy.session.mover_drains.Drains.watch`."""
+        """As :meth:`~cxfr_proxy.transfers.drains.Drains.watch`."""
         await self._drains.watch()

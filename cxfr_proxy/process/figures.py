@@ -19,13 +19,13 @@ from cxfr_proxy.admin.metrics import DrainFigures, Exposition, ProcessFigures, R
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources import Standing
 from cxfr_proxy.cluster.sources import State as SourceState
+from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process.link import State
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.operations import Sessions, node_row
 from cxfr_proxy.process.reloads import Reloads
 from cxfr_proxy.relay import engine
-from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.xmpp import framing
+from cxfr_proxy.xmpp.framing import framer
 
 _SHARE: Final = 0.02
 """Of the time, for making pages."""
@@ -97,7 +97,7 @@ class Figures:
             for name, drain in self._drainer.drains.items()
         ]
         return Snapshot(
-            build={"version": __version__, "framer": framing.ENGINE, "relay": engine.ENGINE},
+            build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
             nodes=[node_row(node, self._sessions.of_node(node.name)) for node in self._cluster],
             workers=self._sessions.worker_rows(),
             drains=drains,

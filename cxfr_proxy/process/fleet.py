@@ -20,10 +20,10 @@ from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.link import Link, Request
 from cxfr_proxy.process.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
-from cxfr_proxy.session.mover_drains import OwnPace
-from cxfr_proxy.session.mover_rebalances import RebalanceCounts, total
-from cxfr_proxy.session.registry import RECENT_TRANSFERS, NodeCounts
-from cxfr_proxy.session.tally import WORKER_DIED, Tally, Totals
+from cxfr_proxy.transfers.drains import OwnPace
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
+from cxfr_proxy.transfers.registry import RECENT_TRANSFERS, NodeCounts
+from cxfr_proxy.transfers.statistics import WORKER_DIED, Tally, Totals
 
 ID_MARGIN: Final = 100_000
 """Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
@@ -137,7 +137,7 @@ class Fleet:
         return total
 
     def awaited(self, node: str) -> int:
-        """As :meth:`~cxfr_proxy.session.mover.Mover.awaited`, of all workers."""
+        """As :meth:`~cxfr_proxy.transfers.mover.Mover.awaited`, of all workers."""
         return sum((link.counts.awaited or {}).get(node, 0) for link in self)
 
     def bury(self, slot: Slot, link: Link) -> None:
@@ -241,7 +241,7 @@ class Fleet:
         return total
 
     async def move(self, jid: str, node: str) -> int:
-        """As :meth:`~cxfr_proxy.session.mover.Mover.move`, in all workers."""
+        """As :meth:`~cxfr_proxy.transfers.mover.Mover.move`, in all workers."""
         return sum(answer.moved for answer in await self._ask_all(lambda link: link.move(jid, node)))
 
     def omissions(self) -> list[str]:

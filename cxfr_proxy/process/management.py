@@ -19,9 +19,10 @@ from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources import open_source
 from cxfr_proxy.cluster.sources.file import UserMapFile
-from cxfr_proxy.config import Config, RebalanceMode, Route
+from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process.announce import announce, say_of_certificates
 from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.control import serve_control
@@ -35,13 +36,12 @@ from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.vacancy import Vacancy
 from cxfr_proxy.process.web import serve_http
-from cxfr_proxy.relay.check import Checks
-from cxfr_proxy.relay.dial import Dialer
-from cxfr_proxy.relay.probe import look
-from cxfr_proxy.relay.templates import Templates
-from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.session.mover_rebalances import Rebalances
 from cxfr_proxy.tasks import Task, start
+from cxfr_proxy.transfers.rebalances import Rebalances
+from cxfr_proxy.upstream.check import Checks
+from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.probe import look
 
 _COMPARING_SHARE: Final = 0.05
 """Of the time, for comparing the nodes' features: in a proxy of one process nobody is served meanwhile."""

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from cxfr_proxy.latest import Latest
+from cxfr_proxy.bounded import Latest
 from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
-from cxfr_proxy.session.loop_guard import ON_ITS_WAY_SECONDS
-from cxfr_proxy.session.registry import REMEMBERED, RESUMABLE_SECONDS
-from cxfr_proxy.session.support import Support
+from cxfr_proxy.session.client_software import Support
+from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
+from cxfr_proxy.transfers.registry import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -62,7 +62,7 @@ class Memory:
                 self._support.learn(caps, knows_cxfr)
 
     def _no_more_moved(self, full_jid: str) -> None:
-        """As :class:`~cxfr_proxy.session.loop_guard.LoopGuard` sees it: its resource may be another one by now."""
+        """As :class:`~cxfr_proxy.transfers.loop_guard.LoopGuard` sees it: its resource may be another one by now."""
         user = jid.bare(full_jid)
         moved = self._moved.get(user, [])
         own = next((each for each in moved if each[0].full_jid == full_jid), moved[0] if moved else None)

@@ -24,12 +24,12 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
-from cxfr_proxy.config import Config
-from cxfr_proxy.relay.tls import Pem
-from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
-from cxfr_proxy.session.registry import NodeCounts
-from cxfr_proxy.session.tally import PastTransfer, Totals
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.net.tls import Pem
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 

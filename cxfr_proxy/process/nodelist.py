@@ -15,10 +15,10 @@ from cxfr_proxy.cluster.sources import Reading, Source
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.reloads import Part, Reloads
-from cxfr_proxy.relay.check import Checks
-from cxfr_proxy.relay.dial import Dialer
-from cxfr_proxy.session.drain_stages import Schedule
-from cxfr_proxy.session.mover_drains import Drain
+from cxfr_proxy.transfers.drain_stages import Schedule
+from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.upstream.check import Checks
+from cxfr_proxy.upstream.dial import Dialer
 
 _SHOWN_NAMES: Final = 100
 """Of nodes that have changed, in a log line."""

@@ -32,7 +32,7 @@ from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast, plan_drain
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
-from cxfr_proxy.config import Timeouts
+from cxfr_proxy.config.table import Timeouts
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.announce import say_of_held
@@ -41,14 +41,14 @@ from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
-from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.mover_drains import Drain
-from cxfr_proxy.session.mover_planner import planned_moves
-from cxfr_proxy.session.mover_rebalances import Rebalance, Rebalances
-from cxfr_proxy.session.registry import NodeCounts, Registry, Relayed, TransferRecord
-from cxfr_proxy.session.support import name_of
-from cxfr_proxy.session.tally import Tally, Totals
+from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.spellings import domain_key, user_key
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.transfers.planner import planned_moves
+from cxfr_proxy.transfers.rebalances import Rebalance, Rebalances
+from cxfr_proxy.transfers.registry import NodeCounts, Registry, Relayed, TransferRecord
+from cxfr_proxy.transfers.statistics import Tally, Totals
 from cxfr_proxy.xmpp import jid
 
 _PROGRESS_SECONDS: Final = 0.2
@@ -99,7 +99,7 @@ class Sessions(Protocol):
     async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast: ...
 
     async def move(self, jid: str, node: str) -> int:
-        """As :meth:`~cxfr_proxy.session.mover.Mover.move`."""
+        """As :meth:`~cxfr_proxy.transfers.mover.Mover.move`."""
 
     def worker_rows(self) -> list[WorkerRow]: ...
 

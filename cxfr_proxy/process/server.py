@@ -21,9 +21,11 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
-from cxfr_proxy.config import Config
+from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import raise_descriptor_limit
+from cxfr_proxy.net.listen import bind
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.announce import say_of_drain, say_of_rebalance
@@ -39,17 +41,15 @@ from cxfr_proxy.process.operations import (
 )
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.supervisor import Supervisor
-from cxfr_proxy.relay.listen import bind
 from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.relay.room import raise_descriptor_limit
+from cxfr_proxy.session.client_software import Support
 from cxfr_proxy.session.commands import BoundTo, Event, Transferred
-from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.mover_drains import Drain
-from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalances
-from cxfr_proxy.session.registry import NodeCounts, Registry
-from cxfr_proxy.session.support import Support
-from cxfr_proxy.session.tally import Tally, Totals, past_transfer
 from cxfr_proxy.tasks import Task, isolated, start
+from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalances
+from cxfr_proxy.transfers.registry import NodeCounts, Registry
+from cxfr_proxy.transfers.statistics import Tally, Totals, past_transfer
 
 _log = logging.getLogger(__name__)
 

@@ -21,18 +21,16 @@ import trio
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.config import Config, WrongNode
+from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import Room, sessions_that_fit
+from cxfr_proxy.net.listen import accept
+from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.process import collector
-from cxfr_proxy.relay.check import Informed
-from cxfr_proxy.relay.dial import Dialer
-from cxfr_proxy.relay.listen import accept
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.relay.room import Room, sessions_that_fit
 from cxfr_proxy.relay.serve import ClientServer
-from cxfr_proxy.relay.tls import ServerCertificates
-from cxfr_proxy.relay.tls_watch import watching_tls
 from cxfr_proxy.session.commands import (
     Awakened,
     BoundTo,
@@ -46,15 +44,17 @@ from cxfr_proxy.session.commands import (
     Warned,
 )
 from cxfr_proxy.session.ladder import Order, Trigger
-from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import Registry, user_of
 from cxfr_proxy.session.state import State
-from cxfr_proxy.session.tally import Totals
 from cxfr_proxy.tasks import Task, isolated, start, start_once
-from cxfr_proxy.xmpp.attempt import FailedLogin
+from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.registry import Registry, user_of
+from cxfr_proxy.transfers.statistics import Totals
+from cxfr_proxy.upstream.check import Informed
+from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 if TYPE_CHECKING:
-    from cxfr_proxy.relay.lookup import Lookup
+    from cxfr_proxy.upstream.user_lookup import Lookup
 
 _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
@@ -324,6 +324,6 @@ def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assig
 def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> Lookup | None:
     if config.user_lookup is None:
         return None
-    from cxfr_proxy.relay.lookup import Lookup  # an HTTP client takes 60 ms to load
+    from cxfr_proxy.upstream.user_lookup import Lookup  # an HTTP client takes 60 ms to load
 
     return Lookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)

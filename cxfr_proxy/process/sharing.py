@@ -22,9 +22,9 @@ from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.shared import Order, ProxyState
 from cxfr_proxy.cluster.sources import Shared, Source
 from cxfr_proxy.process.nodelist import Drainer
-from cxfr_proxy.session.drain_stages import Schedule, Stage
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, keep_going, start
+from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
 _REPORT_SECONDS = 0.5
 """Between two looks at how much there is to move."""

@@ -31,9 +31,13 @@ import trio
 
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.config import Config
+from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import sessions_that_fit
+from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
+from cxfr_proxy.net.tls import development_certificate
+from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.process.announce import say_of_rebalance
 from cxfr_proxy.process.drainer import FleetDrainer
 from cxfr_proxy.process.fleet import Fleet, Grants, Slot
@@ -73,13 +77,9 @@ from cxfr_proxy.process.messages import (
 )
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.telling import NodeStates, Teller
-from cxfr_proxy.relay.listen import bind_shared, listen_again, listen_no_more
-from cxfr_proxy.relay.room import sessions_that_fit
-from cxfr_proxy.relay.tls import development_certificate
-from cxfr_proxy.relay.tls_watch import watching_tls
-from cxfr_proxy.session.mover_drains import OwnPace, Rate
-from cxfr_proxy.session.mover_rebalances import Rebalances, Rebalancing
 from cxfr_proxy.tasks import Task, start
+from cxfr_proxy.transfers.drains import OwnPace, Rate
+from cxfr_proxy.transfers.rebalances import Rebalances, Rebalancing
 
 _REPORTS_SECONDS: Final = 0.005
 _REPORTS_SHARE: Final = 0.02

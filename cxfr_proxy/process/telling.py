@@ -25,8 +25,8 @@ from typing import Final, TypeVar
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.process.messages import BadMessage, Nodes, NodeState
-from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.mover_rebalances import Rebalancing
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.rebalances import Rebalancing
 
 STATES_A_PIECE: Final = 100
 """Some 15 kB, and a millisecond at either end."""

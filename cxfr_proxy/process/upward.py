@@ -24,12 +24,12 @@ from cxfr_proxy.process.messages import (
     Want,
 )
 from cxfr_proxy.session.ladder import Order
-from cxfr_proxy.session.registry import Relayed as LiveSession
 from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.transfers.registry import Relayed as LiveSession
 
 
 class GrantedPace:
-    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.session.mover_drains.Pace`."""
+    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.transfers.drains.Pace`."""
 
     def __init__(self, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
         self._post = post

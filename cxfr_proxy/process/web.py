@@ -25,9 +25,9 @@ import h11
 import trio
 
 from cxfr_proxy.admin.http import Answer, Source, answer, said
+from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.events import emit
-from cxfr_proxy.kinds import ListenAddress
-from cxfr_proxy.relay.listen import bind, serve_streams
+from cxfr_proxy.net.listen import bind, serve_streams
 from cxfr_proxy.tasks import Task, isolated
 
 MAX_HEAD_BYTES: Final = 8192

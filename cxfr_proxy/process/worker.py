@@ -26,9 +26,10 @@ import trio
 from cxfr_proxy import events, log_hooks, signals
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.config import Config
+from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process import collector
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.listing import ToldList
@@ -78,16 +79,15 @@ from cxfr_proxy.process.roll import Roll
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.telling import Mirror
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes, ToldOfPlaces
-from cxfr_proxy.relay.dial import Dialer
 from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session import commands
-from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.registry import RESUMABLE_SECONDS, NodeCounts, Registry, may_come_back, sent_to, user_of
-from cxfr_proxy.session.support import Support
-from cxfr_proxy.session.tally import past_transfer
+from cxfr_proxy.session.client_software import Support
 from cxfr_proxy.tasks import Task, isolated, start, start_once
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.registry import RESUMABLE_SECONDS, NodeCounts, Registry, may_come_back, sent_to, user_of
+from cxfr_proxy.transfers.statistics import past_transfer
+from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.xmpp.stream_management import Counters
 
 ROWS_AT_A_TIME: Final = 100

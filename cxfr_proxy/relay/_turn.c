@@ -34,7 +34,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "../xmpp/_scan.h"
+#include "../xmpp/framing/_scan.h"
 
 /* As in pump.py: of one turn, of one read, of one TLS record. */
 enum { MAX_EVENTS = 256, MAX_BYTES = 65536, RECORD_BYTES = 16384 };
@@ -419,7 +419,7 @@ static struct PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__turn(void)
 {
-    PyObject *scan = PyImport_ImportModule("cxfr_proxy.xmpp._scan");
+    PyObject *scan = PyImport_ImportModule("cxfr_proxy.xmpp.framing._scan");
     PyObject *capsule = scan == NULL ? NULL : PyObject_GetAttrString(scan, "api");
     scanners = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, SCANNER_API);
     Py_XDECREF(capsule); /* what it points to stays */

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from cxfr_proxy.xmpp.framing import Framer
+from cxfr_proxy.xmpp.framing.framer import Framer
 
 Receive = Callable[[int, bytearray], object]  # a number; typeshed has it otherwise
 Send = Callable[[bytes], int]

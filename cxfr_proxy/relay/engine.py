@@ -11,8 +11,8 @@ import select
 from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.relay.tls_errors import WANTS, forget_errors
-from cxfr_proxy.xmpp import framing
+from cxfr_proxy.net.tls_errors import WANTS, forget_errors
+from cxfr_proxy.xmpp.framing import framer
 
 if TYPE_CHECKING:
     from cxfr_proxy.relay._turn import Switchboard
@@ -49,7 +49,7 @@ def use_from_environment() -> None:
         return
     try:
         use(wanted)
-        framing.use("native" if wanted == "native" else "expat")
+        framer.use("native" if wanted == "native" else "expat")
     except ValueError as exc:
         raise ConfigError(f"CXFR_ENGINE: {exc}") from exc
 

@@ -44,11 +44,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.close_notify import close_notify
+from cxfr_proxy.net.tls_errors import WANTS, is_over
 from cxfr_proxy.relay import engine
-from cxfr_proxy.relay.close_notify import close_notify
 from cxfr_proxy.relay.relayed import Leg, Relayed, Returned
 from cxfr_proxy.relay.timers import Timers
-from cxfr_proxy.relay.tls_errors import WANTS, is_over
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
 from cxfr_proxy.session.commands import (
     Close,
@@ -65,7 +65,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.tasks import Task, isolated, keep_going, report_fault, start
-from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.framing.lane import Lane
 
 if TYPE_CHECKING:
     from cxfr_proxy.relay._turn import Switchboard

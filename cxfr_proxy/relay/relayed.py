@@ -15,7 +15,7 @@ import trio
 from cxfr_proxy.session.commands import Event, Reroute, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.xmpp.framing import Framer
+from cxfr_proxy.xmpp.framing.framer import Framer
 
 if TYPE_CHECKING:
     from cxfr_proxy.relay.pump import Pump

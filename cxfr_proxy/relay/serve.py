@@ -22,29 +22,37 @@ import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
-from cxfr_proxy.config import Config, CxfrUnknown, Route, SaslAuthzid, SmAfterTransfer, StartTls, TrustNodeRedirects
+from cxfr_proxy.config.table import (
+    Config,
+    CxfrUnknown,
+    Route,
+    SaslAuthzid,
+    SmAfterTransfer,
+    StartTls,
+    TrustNodeRedirects,
+)
 from cxfr_proxy.errors import ClientError, DomainRefused, NodeError, RemoteError
 from cxfr_proxy.events import emit
-from cxfr_proxy.relay.admission import Admission
-from cxfr_proxy.relay.check import Informed
-from cxfr_proxy.relay.dial import Dialer
-from cxfr_proxy.relay.endpoint import Endpoint
-from cxfr_proxy.relay.proxy_protocol import Peer
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.proxy_protocol import Peer
+from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed, Returned
-from cxfr_proxy.relay.templates import Templates
-from cxfr_proxy.relay.tls import ServerCertificates
 from cxfr_proxy.session.commands import Chosen, Event, Reroute
-from cxfr_proxy.session.registry import Registry
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, isolated, start_once
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.upstream.admission import Admission
+from cxfr_proxy.upstream.check import Informed
+from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.xmpp import jid, stanza
-from cxfr_proxy.xmpp.header import SHOWN, StreamHeader
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
+from cxfr_proxy.xmpp.opening.header import SHOWN, StreamHeader
+from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.opening.opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
 
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""

@@ -1,1 +1,1 @@
-"""One client, from header to last byte. Sans-IO but :mod:`.mover`: bytes and time in, commands out."""
+"""One client, from header to last byte. Sans-IO: bytes and time in, commands out."""

@@ -19,13 +19,14 @@ from cxfr_proxy.session.moving import Moving
 from cxfr_proxy.session.node_owes import End, Turn
 from cxfr_proxy.session.state import State
 from cxfr_proxy.spellings import domain_key
-from cxfr_proxy.xmpp import connection_transfer, introduction, stanza
-from cxfr_proxy.xmpp.framing import MAX_NOTES, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
-from cxfr_proxy.xmpp.header import read_header
-from cxfr_proxy.xmpp.lane import Piece
-from cxfr_proxy.xmpp.login import read_login
+from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp.framing.framer import MAX_NOTES, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.framing.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.passage import Passage
+from cxfr_proxy.xmpp.opening import client_identity
+from cxfr_proxy.xmpp.opening.header import read_header
+from cxfr_proxy.xmpp.opening.login import read_login
+from cxfr_proxy.xmpp.opening.passage import Passage
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 _STANZAS: Final = (b"<message", b"<presence", b"<iq")
@@ -128,9 +129,9 @@ class ClientSide(Moving):
     def _get_to_know(self, name: str, data: bytes) -> None:
         """Look for the client's capabilities, until they are found or the time for it is over."""
         self._looks_left -= 1
-        if name == "presence" and introduction.may_have_caps(data):
+        if name == "presence" and client_identity.may_have_caps(data):
             with suppress(stanza.MalformedElement):  # the node's to judge
-                self._caps = introduction.caps(stanza.parse(data, self._header_to_node.context))
+                self._caps = client_identity.caps(stanza.parse(data, self._header_to_node.context))
         if self._caps is not None:
             self._looks_left = 0
         if not self._looks_left:
@@ -217,7 +218,7 @@ class ClientSide(Moving):
                 self._knows_cxfr = transfer.accepted = True
                 self._learn(True)
             else:
-                self._refusal = introduction.words(answer.text)
+                self._refusal = client_identity.words(answer.text)
                 if answer.unknown_to_it:
                     self._knows_cxfr = False
                     self._learn(False)

@@ -12,10 +12,10 @@ from enum import IntEnum, StrEnum
 from itertools import groupby
 
 from cxfr_proxy.session.ladder import Order, Rung
-from cxfr_proxy.xmpp.attempt import FailedLogin
-from cxfr_proxy.xmpp.header import StreamHeader
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.login import Login
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.login import Login
 from cxfr_proxy.xmpp.stream_management import Counters
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.commands import (
     Chosen,
     Close,
@@ -32,12 +33,11 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.node_owes import End, Turn
 from cxfr_proxy.session.state import MOVES, Policy, Settlement, State, Transfer
-from cxfr_proxy.session.support import Software
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.connection_transfer import Server
-from cxfr_proxy.xmpp.header import StreamHeader
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.opening import Negotiation
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.opening import Negotiation
 
 _ANY_DEPTH: Final = 2**31 - 1
 """From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""

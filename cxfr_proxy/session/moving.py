@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cxfr_proxy.session.client_software import habit_of
 from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.settling import Settling
 from cxfr_proxy.session.state import State, Transfer
-from cxfr_proxy.session.support import habit_of
 from cxfr_proxy.xmpp import connection_transfer
 from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
 from cxfr_proxy.xmpp.names import StreamCondition

@@ -30,11 +30,20 @@ from cxfr_proxy.session.node_owes import End, Owes, Turn
 from cxfr_proxy.session.state import State
 from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
-from cxfr_proxy.xmpp.framing import MAX_NOTES, STANZAS, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
-from cxfr_proxy.xmpp.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.lane import Piece
+from cxfr_proxy.xmpp.framing.framer import (
+    MAX_NOTES,
+    STANZAS,
+    USUAL,
+    Element,
+    Failure,
+    Header,
+    StreamEnd,
+    may_be_watched,
+)
+from cxfr_proxy.xmpp.framing.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
-from cxfr_proxy.xmpp.passage import Bound, Passage
+from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
+from cxfr_proxy.xmpp.opening.passage import Bound, Passage
 
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""

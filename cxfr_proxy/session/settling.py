@@ -24,7 +24,7 @@ from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.core import Farewell
 from cxfr_proxy.session.state import Settlement
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.framing import STANZAS
+from cxfr_proxy.xmpp.framing.framer import STANZAS
 from cxfr_proxy.xmpp.stream_management import MODULUS, read_h
 
 _HALF: Final = MODULUS // 2

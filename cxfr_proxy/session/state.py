@@ -8,11 +8,11 @@ from enum import Enum
 from typing import Final
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.config import Limits, Timeouts
+from cxfr_proxy.config.table import Limits, Timeouts
+from cxfr_proxy.session.client_software import Support
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung
-from cxfr_proxy.session.support import Support
-from cxfr_proxy.xmpp.login import Login
+from cxfr_proxy.xmpp.opening.login import Login
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 

@@ -16,7 +16,7 @@ parties' own business.
 inside SASL2 and Bind 2 (XEP-0388, XEP-0386), behind the element that holds them.
 
 Where in the sequence something happened is told by *positions*: how many stanzas the sender's bytes have held so far,
-as :attr:`cxfr_proxy.xmpp.framing.Framer.stanzas` counts them anyway. Hence a stream into which nothing was put, and
+as :attr:`.framing.framer.Framer.stanzas` counts them anyway. Hence a stream into which nothing was put, and
 that is nearly every stream at all times, is not looked at at all.
 """
 

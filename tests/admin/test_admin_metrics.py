@@ -23,11 +23,11 @@ from cxfr_proxy.admin.metrics import (
     render_markdown,
 )
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.session.client_software import MEASURED, Software, name_of
 from cxfr_proxy.session.commands import Outcome
-from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.support import MEASURED, Software, name_of
-from cxfr_proxy.session.tally import Attempt, PastTransfer, Tally, Totals
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.statistics import Attempt, PastTransfer, Tally, Totals
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"

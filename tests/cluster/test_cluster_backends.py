@@ -10,8 +10,8 @@ import pytest
 
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import Address, NodeTls, ProxyHeader
+from cxfr_proxy.config.values import BACKENDS
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.kinds import BACKENDS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import trio
 from e2e_proxy import HEADER, Raw, connect, in_process, nodes_file, running, until
 
-from cxfr_proxy.config import Config, Route, StartTls, Timeouts
+from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.xmpp import names
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 from e2e_proxy import HEADER, PATIENCE_SECONDS, Raw, connect, in_process, nodes_file, running, until
 
-from cxfr_proxy.config import Config, Limits, StartTls, Timeouts
+from cxfr_proxy.config.table import Config, Limits, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import IQ_TAG, Address, EndOfFile, Malformed, StreamEnd

@@ -20,7 +20,7 @@ from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import Kind
 from cxfr_proxy.demo.node import DemoNode, Stop
-from cxfr_proxy.relay.tls import development_certificate
+from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.xmpp.names import StreamCondition
 
 pytestmark = pytest.mark.usefixtures("engines")

@@ -10,7 +10,7 @@ from e2e_proxy import connect, in_process, running, until
 
 from cxfr_proxy.cluster.health import FAILED_LOGINS
 from cxfr_proxy.cluster.nodes import Health
-from cxfr_proxy.config import Config, Route, StartTls, Timeouts
+from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 
 pytestmark = pytest.mark.usefixtures("engines")

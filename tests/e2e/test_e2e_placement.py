@@ -19,13 +19,13 @@ from e2e_workers import World, world
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import PublicAddress
 from cxfr_proxy.cluster.placement import Placement, Policy
-from cxfr_proxy.config import Config, Route, StartTls
+from cxfr_proxy.config.table import Config, Route, StartTls
+from cxfr_proxy.config.values import DomainPolicy, DomainRedirect
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import Address, Header, StreamEnd
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.kinds import DomainPolicy, DomainRedirect
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.xmpp import names

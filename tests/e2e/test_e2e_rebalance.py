@@ -32,7 +32,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Address as NodeAddress
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.config import Config, Route, StartTls, Timeouts
+from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-SCANNER: Final = "cxfr_proxy.xmpp._scan"
+SCANNER: Final = "cxfr_proxy.xmpp.framing._scan"
 SANITIZE: Final = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
@@ -39,7 +39,7 @@ def compiler() -> str | None:
     return shutil.which("gcc")
 
 
-def build(directory: Path, flags: Iterable[str] = (), *, source: str = "cxfr_proxy/xmpp/_scan.c") -> Path:
+def build(directory: Path, flags: Iterable[str] = (), *, source: str = "cxfr_proxy/xmpp/framing/_scan.c") -> Path:
     """An engine with sanitizers and branch hooks. Raises ``CalledProcessError`` with the compiler's words."""
     target, hook = directory / Path(source).with_suffix(".so").name, directory / "coverage.o"
     common = [compiler() or "gcc", "-g", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror"]
@@ -173,12 +173,12 @@ class Judge:
     def __init__(self) -> None:
         from lxml import etree
 
-        from cxfr_proxy.xmpp import framing
-        from cxfr_proxy.xmpp._expat import ExpatFramer
-        from cxfr_proxy.xmpp._scan import Scanner
+        from cxfr_proxy.xmpp.framing import framer
+        from cxfr_proxy.xmpp.framing._expat import ExpatFramer
+        from cxfr_proxy.xmpp.framing._scan import Scanner
 
         self._header = b"<s:s xmlns='jabber:client' xmlns:s='u'>"
-        self._framing, self._expat, self._native, self._etree = framing, ExpatFramer, Scanner, etree
+        self._framing, self._expat, self._native, self._etree = framer, ExpatFramer, Scanner, etree
 
     def difference(self, case: Case) -> str | None:
         """What the engines, or one cut and another, or lxml do not agree on; ``None``: they agree."""

@@ -4,8 +4,8 @@ Run it from the checkout's root; the same seed and number of stories give the sa
 
     python tests/fuzz/relay_fuzz.py --stories 100000 --seed 1
 
-What a story is, and what is compared, says ``tests/relay/relay_twins.py``. The first fault of memory ends the run with
-the sanitizer's report. ``--tests`` runs the tests of the relay loop with that engine instead.
+What a story is, and what is compared, says ``tests/helpers/relay_twins.py``. The first fault of memory ends the run
+with the sanitizer's report. ``--tests`` runs the tests of the relay loop with that engine instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SWITCHBOARD = "cxfr_proxy.relay._turn"
 
 def run(directory: Path, first: int, stories: int, *, tests: bool) -> int:
     """In this process, with what was built there."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests/relay")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]
     load(directory / "_scan.so", SCANNER)
     load(directory / "_turn.so", SWITCHBOARD)
     import relay_tools
@@ -60,7 +60,7 @@ def main() -> int:
     if compiler() is None:
         parser.error("needs gcc")
     with tempfile.TemporaryDirectory() as directory:
-        for source in ("cxfr_proxy/xmpp/_scan.c", "cxfr_proxy/relay/_turn.c"):
+        for source in ("cxfr_proxy/xmpp/framing/_scan.c", "cxfr_proxy/relay/_turn.c"):
             build(Path(directory), source=source)
         return sanitized(__file__, ["--engines", directory, *sys.argv[1:]])
 

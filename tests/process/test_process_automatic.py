@@ -14,8 +14,8 @@ from trio.testing import MockClock
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
 from cxfr_proxy.process.automatic import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, Automatic
-from cxfr_proxy.session.mover_drains import OwnPace, Rate
-from cxfr_proxy.session.mover_rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
+from cxfr_proxy.transfers.drains import OwnPace, Rate
+from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
 
 SPEC = NodeSpec("a", Address("h", 5222))
 B = replace(SPEC, name="b")

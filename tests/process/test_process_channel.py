@@ -18,8 +18,9 @@ from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.config import Config
-from cxfr_proxy.kinds import ClientMatch, ListenAddress, Trait
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.config.values import ClientMatch, ListenAddress, Trait
+from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.process.channel import Channel, Lines
 from cxfr_proxy.process.messages import (
     KINDS,
@@ -68,13 +69,12 @@ from cxfr_proxy.process.messages import (
     decode,
     encode,
 )
-from cxfr_proxy.relay.tls import Pem
 from cxfr_proxy.session.commands import Outcome
-from cxfr_proxy.session.drain_stages import Stage
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
-from cxfr_proxy.session.registry import NodeCounts
-from cxfr_proxy.session.tally import Attempt, PastTransfer, Totals
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.statistics import Attempt, PastTransfer, Totals
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 NODES = """

@@ -16,8 +16,8 @@ from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.cluster.plan import Forecast
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.messages import Ask, Listing, Nodes, Report, WorkerCounts
-from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.registry import NodeCounts
 
 
 def told(worker: FakeWorker) -> list[tuple[float, str]]:

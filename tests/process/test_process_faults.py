@@ -26,8 +26,9 @@ from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
 from cxfr_proxy.cluster.sources.file import NodesFile
-from cxfr_proxy.config import Config, RebalanceMode
-from cxfr_proxy.kinds import ListenAddress
+from cxfr_proxy.config.table import Config, RebalanceMode
+from cxfr_proxy.config.values import ListenAddress
+from cxfr_proxy.net import listen
 from cxfr_proxy.process import control, server, web
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.collector import Turns
@@ -45,19 +46,18 @@ from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.telling import Teller
 from cxfr_proxy.process.vacancy import Vacancy
 from cxfr_proxy.process.worker import Worker
-from cxfr_proxy.relay import listen
-from cxfr_proxy.relay.check import Checks
-from cxfr_proxy.relay.lookup import Lookup
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.relay.serve import _Connection
-from cxfr_proxy.relay.templates import Templates
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import Queue
-from cxfr_proxy.session.mover import Mover
-from cxfr_proxy.session.mover_drains import Drains
-from cxfr_proxy.session.mover_rebalances import Rebalances
 from cxfr_proxy.tasks import Task
+from cxfr_proxy.transfers.drains import Drains
+from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.rebalances import Rebalances
+from cxfr_proxy.upstream.check import Checks
+from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.user_lookup import Lookup
 
 
 class Defect(Exception):

@@ -21,8 +21,8 @@ from cxfr_proxy.process.fleet import STATES_SECONDS
 from cxfr_proxy.process.messages import Report, Transferred, WorkerCounts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.registry import NodeCounts
-from cxfr_proxy.session.tally import Attempt, PastTransfer, Totals
+from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.statistics import Attempt, PastTransfer, Totals
 
 Scrape = dict[tuple[str, ...], float]
 """By name and labels' values, these in the order of the labels' names."""

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 from cxfr_proxy.process.channel import MAX_LINE_BYTES
 from cxfr_proxy.process.memory import PIECE, Memory
 from cxfr_proxy.process.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, encode
-from cxfr_proxy.session.registry import RESUMABLE_SECONDS, Registry
-from cxfr_proxy.session.support import SILENCES
-from cxfr_proxy.xmpp.introduction import LONGEST
+from cxfr_proxy.session.client_software import SILENCES
+from cxfr_proxy.transfers.registry import RESUMABLE_SECONDS, Registry
+from cxfr_proxy.xmpp.opening.client_identity import LONGEST
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from cxfr_proxy.admin.rows import PlannedMove, RebalancePlan, RebalanceProgress
 from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.cluster.rebalance import Forecast
-from cxfr_proxy.config import RebalanceMode
+from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.messages import (
@@ -34,7 +34,7 @@ from cxfr_proxy.process.messages import (
     Want,
     WorkerCounts,
 )
-from cxfr_proxy.session.mover_rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
 
 
 def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) -> None:

@@ -18,7 +18,7 @@ from cxfr_proxy.cluster.nodes import Wish
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.messages import Grant, Leave, Report, Stop, Want, WorkerCounts
 from cxfr_proxy.process.server import Proxy
-from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.transfers.registry import NodeCounts
 
 
 @asynccontextmanager

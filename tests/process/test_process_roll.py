@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from cxfr_proxy.process.roll import Roll
-from cxfr_proxy.session.registry import Relayed
+from cxfr_proxy.transfers.registry import Relayed
 
 
 def session(number: int) -> Relayed:

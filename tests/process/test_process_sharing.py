@@ -14,9 +14,9 @@ from cxfr_proxy.cluster.nodes import Address, NodeSpec, Wish
 from cxfr_proxy.cluster.shared import Order, ProxyState
 from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.process.sharing import Sharing
-from cxfr_proxy.session.drain_stages import Schedule, Stage
-from cxfr_proxy.session.mover_drains import Drain, Drains, OwnPace, Rate
-from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+from cxfr_proxy.transfers.drains import Drain, Drains, OwnPace, Rate
+from cxfr_proxy.transfers.registry import NodeCounts
 
 EPOCH = 1_000_000.0
 """What the others' clocks show when this one's shows 0."""

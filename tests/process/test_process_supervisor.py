@@ -19,6 +19,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health, Outlook, Wish, parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
+from cxfr_proxy.net.connection_limit import Room
 from cxfr_proxy.process.fleet import Grants
 from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import (
@@ -39,9 +40,8 @@ from cxfr_proxy.process.messages import (
 )
 from cxfr_proxy.process.server import only
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes
-from cxfr_proxy.relay.room import Room
-from cxfr_proxy.session.mover_drains import OwnPace
-from cxfr_proxy.session.registry import NodeCounts
+from cxfr_proxy.transfers.drains import OwnPace
+from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 

@@ -12,8 +12,8 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, UnixAddress, Wish
 from cxfr_proxy.process.messages import BadMessage, Nodes, NodeState, decode, encode
 from cxfr_proxy.process.telling import STATES_A_PIECE, Mirror, NodeStates, Teller, digest
-from cxfr_proxy.session.drain_stages import Stage
-from cxfr_proxy.session.mover_rebalances import Rebalancing
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.rebalances import Rebalancing
 
 NAMES = "abcde"
 

@@ -17,14 +17,14 @@ from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.rebalance import Forecast
-from cxfr_proxy.config import RebalanceMode
+from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.messages import Called, Present, Transferred
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.registry import NodeCounts
-from cxfr_proxy.session.tally import Attempt, Kind, PastTransfer
+from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.statistics import Attempt, Kind, PastTransfer
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from cxfr_proxy.admin.metrics import Exposition
+from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.kinds import ListenAddress
 from cxfr_proxy.process import web
 from cxfr_proxy.process.web import HttpServer, serve_http
 

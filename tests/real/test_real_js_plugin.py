@@ -26,9 +26,10 @@ from lxml import etree
 
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.plugins.rules import Move, Situation, judge
-from cxfr_proxy.session.support import Software, name_of
-from cxfr_proxy.xmpp import introduction, names, stanza
+from cxfr_proxy.session.client_software import Software, name_of
+from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError, mentions_support
+from cxfr_proxy.xmpp.opening import client_identity
 from real.certs import Authority
 from real.js import MODULE, Js, JsClient, install, open_js
 from real.programs import DOMAIN, HOST, Need, background, require, wait_until
@@ -411,7 +412,7 @@ async def test_xmppjs_says_by_its_capabilities_that_it_knows_requests(
             return [each for each in stage.first.received if str(each.tag).endswith("}presence")]
 
         await wait_until(lambda: bool(presences()), 10.0, "its presence")
-        said = introduction.caps(presences()[0])
+        said = client_identity.caps(presences()[0])
         assert said is not None
         node, _, ver = said.rpartition("#")
         assert node.endswith("+xep-0051")

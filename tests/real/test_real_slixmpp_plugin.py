@@ -18,9 +18,10 @@ import pytest
 import trio
 
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.session.support import Software, Support
-from cxfr_proxy.xmpp import introduction, stanza
+from cxfr_proxy.session.client_software import Software, Support
+from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening import client_identity
 from real.certs import Authority, Certificate
 from real.clients.fleet import Event, Fleet, Library, Tls, open_fleet
 from real.programs import DOMAIN, HOST, Need, background, free_port, require, wait_until
@@ -303,7 +304,7 @@ async def test_its_capabilities_say_that_it_knows_requests(logs: Path, authority
     async with open_stage(logs, authority) as stage:
         await stage.sent("presence", 1)
         (presence,) = [e for e in (await stage.connections())[0].read_up().stanzas if e.kind == "presence"]
-        said = introduction.caps(stanza.parse(presence.xml))
+        said = client_identity.caps(stanza.parse(presence.xml))
         assert said is not None
         assert said.rpartition("#")[0].endswith("+xep-0051")
         assert Support().knows_cxfr(Software(said), DOMAIN, None) is True

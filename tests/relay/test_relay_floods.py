@@ -14,13 +14,13 @@ from relay_tools import tcp_pair, until
 from relay_twins import Jumpy, Story
 from trio.testing import MockClock
 
+from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.relay import engine
-from cxfr_proxy.relay.endpoint import Endpoint
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.serve import ClientServer, _Connection
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.xmpp.framing import MAX_NOTES
+from cxfr_proxy.xmpp.framing.framer import MAX_NOTES
 
 FLOOD = b"<x/>" * 40 * MAX_NOTES
 STANZA = b"<message><body>hello</body></message>"

@@ -16,10 +16,10 @@ from relay_tools import client_context, no_leak, server_context, tcp_pair, write
 from relay_twins import STANZAS, Step, Story, Told, difference, random_story, scanner
 
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.net.tls_errors import forget_errors
 from cxfr_proxy.relay import engine
-from cxfr_proxy.relay.tls_errors import forget_errors
 from cxfr_proxy.session.commands import Side
-from cxfr_proxy.xmpp import framing
+from cxfr_proxy.xmpp.framing import framer
 
 pytestmark = pytest.mark.skipif("native" not in engine.ENGINES, reason="the relay loop was not compiled here")
 
@@ -30,7 +30,7 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 @pytest.fixture(autouse=True)
 def native() -> None:
-    if engine.ENGINE != "native" or framing.ENGINE != "native":
+    if engine.ENGINE != "native" or framer.ENGINE != "native":
         pytest.skip("another engine was chosen")
 
 
@@ -231,19 +231,19 @@ def test_a_tls_socket_that_lies() -> None:
 
 
 def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = engine.ENGINE, framing.ENGINE
+    before = engine.ENGINE, framer.ENGINE
     try:
         monkeypatch.setenv("CXFR_ENGINE", "python")
         engine.use_from_environment()
-        assert (engine.ENGINE, framing.ENGINE) == ("python", "expat")
+        assert (engine.ENGINE, framer.ENGINE) == ("python", "expat")
         with select.epoll() as epoll:
             assert engine.new_switchboard(epoll) is None
         monkeypatch.setenv("CXFR_ENGINE", "native")
         engine.use_from_environment()
-        assert (engine.ENGINE, framing.ENGINE) == ("native", "native")
+        assert (engine.ENGINE, framer.ENGINE) == ("native", "native")
         monkeypatch.setenv("CXFR_ENGINE", "steam")
         with pytest.raises(ConfigError, match="CXFR_ENGINE: no relay engine 'steam' here, only native, python"):
             engine.use_from_environment()
     finally:
         engine.use(before[0])
-        framing.use(before[1])
+        framer.use(before[1])

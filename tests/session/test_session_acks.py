@@ -51,8 +51,8 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.framing import Element, StreamEnd
-from cxfr_proxy.xmpp.lane import Lane, Piece
+from cxfr_proxy.xmpp.framing.framer import Element, StreamEnd
+from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 R: Final = f"<r xmlns='{SM}'/>"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from session_script import HELLO, Script
+from session_script import ACTIVE, HELLO, INACTIVE, Script
 
 from cxfr_proxy.session.commands import Awakened
 from cxfr_proxy.session.state import State
-
-INACTIVE = "<inactive xmlns='urn:xmpp:csi:0'/>"
-ACTIVE = "<active xmlns='urn:xmpp:csi:0'/>"
 
 
 def sleeps(script: Script) -> bool:

@@ -19,8 +19,8 @@ from session_script import (
     stream_error,
 )
 
-from cxfr_proxy.session.tally import LOGIN_FAILURES, Totals
-from cxfr_proxy.xmpp.attempt import FailedLogin
+from cxfr_proxy.transfers.statistics import LOGIN_FAILURES, Totals
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 SASL2 = "urn:xmpp:sasl:2"

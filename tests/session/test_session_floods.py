@@ -7,7 +7,7 @@ from session_script import CLIENT_HEADER, FEATURES, NODE_HEADER, Script
 
 from cxfr_proxy.session.commands import Command, Send, Side
 from cxfr_proxy.session.session import State
-from cxfr_proxy.xmpp.framing import MAX_NOTES
+from cxfr_proxy.xmpp.framing.framer import MAX_NOTES
 
 FLOOD = b"".join(b"<x n='%d'/>" % n for n in range(5 * MAX_NOTES))
 

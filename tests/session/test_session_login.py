@@ -25,9 +25,9 @@ from session_script import (
 
 from cxfr_proxy.session.commands import BoundTo, Chosen, Ended, Reason, Reroute, Side, Warned
 from cxfr_proxy.session.session import State
-from cxfr_proxy.xmpp.header import SHOWN
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.header import SHOWN
+from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
 
 SASL = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
 SASL2 = "xmlns='urn:xmpp:sasl:2'"

@@ -22,7 +22,7 @@ from session_script import (
 from cxfr_proxy.session.commands import Chosen, LoginFailed, Reroute
 from cxfr_proxy.session.node_owes import OWED_SECONDS
 from cxfr_proxy.session.session import State
-from cxfr_proxy.xmpp.login import UNKNOWN
+from cxfr_proxy.xmpp.opening.login import UNKNOWN
 
 SASL = "urn:ietf:params:xml:ns:xmpp-sasl"
 CHALLENGE = f"<challenge xmlns='{SASL}'>{base64.b64encode(b'r=x').decode()}</challenge>"

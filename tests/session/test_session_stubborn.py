@@ -25,7 +25,7 @@ from session_script import (
     stream_error,
 )
 
-from cxfr_proxy.config import Timeouts
+from cxfr_proxy.config.table import Timeouts
 from cxfr_proxy.session.commands import Ended, Outcome, Reason, Side, Transferred, Warned
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.session import State

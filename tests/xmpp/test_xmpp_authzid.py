@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.attempt import FailedLogin
-from cxfr_proxy.xmpp.authzid import AuthzidWatch
-from cxfr_proxy.xmpp.header import StreamHeader
-from cxfr_proxy.xmpp.opening import Negotiation
-from cxfr_proxy.xmpp.passage import Passage
-from cxfr_proxy.xmpp.sasl import SaslFault
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin
+from cxfr_proxy.xmpp.opening.authzid import AuthzidWatch
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.opening import Negotiation
+from cxfr_proxy.xmpp.opening.passage import Passage
+from cxfr_proxy.xmpp.opening.sasl import SaslFault
 
 HEADER = StreamHeader(
     raw=b"",

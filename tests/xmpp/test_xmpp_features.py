@@ -7,7 +7,8 @@ import base64
 import pytest
 from lxml import etree
 
-from cxfr_proxy.xmpp import features, names, stanza
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.opening import features
 from cxfr_proxy.xmpp.stanza import Element
 
 STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>"

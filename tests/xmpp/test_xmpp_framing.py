@@ -15,24 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from cxfr_proxy.xmpp import framing
-from cxfr_proxy.xmpp._expat import ExpatFramer
-from cxfr_proxy.xmpp.framing import MAX_NOTES, Element, Failure, Framer, Header, Note, StreamEnd, new_framer
+from cxfr_proxy.xmpp.framing import framer
+from cxfr_proxy.xmpp.framing._expat import ExpatFramer
+from cxfr_proxy.xmpp.framing.framer import MAX_NOTES, Element, Failure, Framer, Header, Note, StreamEnd, new_framer
 
 if TYPE_CHECKING:
-    from cxfr_proxy.xmpp._scan import Scanner
+    from cxfr_proxy.xmpp.framing._scan import Scanner
 
 HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 END = b"</stream:stream>"
 
 
-@pytest.fixture(autouse=True, scope="module", params=framing.ENGINES)
+@pytest.fixture(autouse=True, scope="module", params=framer.ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here with every engine."""
-    usual = framing.ENGINE
-    framing.use(request.param)
+    usual = framer.ENGINE
+    framer.use(request.param)
     yield request.param
-    framing.use(usual)
+    framer.use(usual)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Outcome:
         return next((note for note in self.notes if isinstance(note, Failure)), None)
 
 
-def framer(limit: int | None = None, depth: int = 64) -> Framer:
+def new_reader(limit: int | None = None, depth: int = 64) -> Framer:
     return new_framer(max_element_bytes=limit, max_depth=depth)
 
 
@@ -58,12 +58,12 @@ def read_header(reader: Framer, header: bytes = HEADER) -> None:
 def behind(reader: Framer, *, depth: int = 64) -> Framer:
     """The engine under test, behind the header."""
     read_header(reader)
-    return framing.behind_header(reader, b"stream:stream", max_depth=depth)
+    return framer.behind_header(reader, b"stream:stream", max_depth=depth)
 
 
 def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int = 64) -> Outcome:
     """What scanning ``body``, cut into pieces of the given sizes (the last repeats), says, offsets from the body."""
-    reader = behind(framer(None, depth), depth=depth)
+    reader = behind(new_reader(None, depth), depth=depth)
     reader.max_element_bytes = limit
     at, turn = 0, 0
     while at < len(body):
@@ -103,7 +103,7 @@ ACK = b"<a xmlns='urn:xmpp:sm:3' h='4'/>"
     ],
 )
 def test_the_last_ack_is_kept_if_it_came_in_one_chunk(chunks: list[bytes], ack: bytes | None) -> None:
-    reader = behind(framer())
+    reader = behind(new_reader())
     for chunk in chunks:
         reader.scan(chunk)
     assert reader.ack == ack
@@ -113,7 +113,7 @@ def test_the_last_ack_is_kept_if_it_came_in_one_chunk(chunks: list[bytes], ack: 
     ("name", "stanzas"), [("iq", 1), ("x:iq", 1), ("x:y:iq", 1), ("iq:x", 0), ("xiq", 0), ("iq:", 0)]
 )
 def test_a_stanza_is_one_by_what_stands_behind_its_last_colon(name: str, stanzas: int) -> None:
-    reader = behind(framer())
+    reader = behind(new_reader())
     reader.scan(f"<{name}/>".encode())
     assert reader.stanzas == stanzas
 
@@ -150,7 +150,7 @@ WHOLE = {
 def stanzas_of(body: bytes) -> int:
     """As lxml counts them."""
     names = [etree.QName(element).localname for element in etree.fromstring(HEADER + body + END)]
-    return sum(name in framing.STANZAS for name in names)
+    return sum(name in framer.STANZAS for name in names)
 
 
 @pytest.mark.parametrize("body", [pytest.param(value, id=key) for key, value in WHOLE.items()])
@@ -177,7 +177,7 @@ SPELT = {
     "by a hexadecimal one": (b"<iq><q xmlns='urn:xmpp:&#x63;xfr'/></iq><iq/>", ["iq"]),
     "by its first": (b'<iq><c:q xmlns:c="&#0117;rn:xmpp:cxfr"/></iq>', ["iq"]),
     "by its last": (b"<iq><q xmlns = 'uurn:xmpp:cxf&#x00072;' /></iq>", ["iq"]),
-    "by references alone": (b"<iq a='" + b"".join(b"&#%d;" % c for c in framing.WATCHED) + b"'/><iq/>", ["iq"]),
+    "by references alone": (b"<iq a='" + b"".join(b"&#%d;" % c for c in framer.WATCHED) + b"'/><iq/>", ["iq"]),
     "behind a beginning of it": (b"<iq a='urn:xmpurn:xmpp&#58;cxfr, a long text'/><iq/>", ["iq"]),
     "almost: one too many": (b"<iq a='urn:xmpp&#58;&#58;cxfr&#9;rn:xmpp:cxfr'/>", []),
     "almost: in two values": (b"<iq a='urn:xmpp&#58;' b='cxfr'/>", []),
@@ -239,7 +239,7 @@ def test_faults_at_every_cut(body: tuple[bytes, int, str | None]) -> None:
 
 
 def test_nothing_is_read_after_a_failure() -> None:
-    reader = behind(framer())
+    reader = behind(new_reader())
     reader.scan(b"<iq/><!---->")
     (failure,) = reader.notes
     assert reader.scan(b"<iq/><iq/>") == 0
@@ -272,7 +272,7 @@ def test_depth_limit(depth: int, fails: bool) -> None:
 
 
 def test_the_header_may_not_be_endless() -> None:
-    reader = framer(limit=100)
+    reader = new_reader(limit=100)
     reader.step(b"<stream:stream " + b"a" * 200)
     (failure,) = reader.notes
     assert isinstance(failure, Failure)
@@ -291,7 +291,7 @@ def test_the_header_may_not_be_endless() -> None:
     ],
 )
 def test_bad_headers(header: bytes, condition: str) -> None:
-    reader = framer()
+    reader = new_reader()
     reader.step(header)
     failure = reader.notes[0]
     assert isinstance(failure, Failure)
@@ -305,7 +305,7 @@ def test_bad_headers(header: bytes, condition: str) -> None:
 def test_only_utf8_is_read(encoding: str, mark: str, declaration: str, first: int) -> None:
     """RFC 6120 section 11.6. Expat follows a byte-order mark, and NULs, whatever it was told."""
     data = (mark + declaration + HEADER.decode().partition("?>")[2] + "<iq/>").encode(encoding)
-    reader = framer()
+    reader = new_reader()
     for piece in (data[:first], data[first:]):
         while piece and not reader.notes:
             piece = piece[reader.step(piece) :]
@@ -317,7 +317,7 @@ def test_only_utf8_is_read(encoding: str, mark: str, declaration: str, first: in
 @pytest.mark.parametrize("end", [2, 1000])
 def test_ebcdic_is_not_read(end: int) -> None:
     data = "<?xml version='1.0' encoding='cp037'?><a>".encode("cp037")
-    reader = framer()
+    reader = new_reader()
     reader.step(data[:end])
     reader.step(data[end:])
     failure = reader.notes[0]
@@ -330,7 +330,7 @@ def test_a_byte_order_mark_of_utf8_is_a_character_in_front_of_the_stream(space: 
     """RFC 6120 section 11.6: U+FEFF is no such mark, not even as the first character. Expat passes over it."""
     data = space + b"\xef\xbb\xbf" + HEADER
     for size in (1, 2, 3, 1000):
-        reader = framer()
+        reader = new_reader()
         for at in range(0, len(data), size):
             if not reader.notes:
                 reader.step(data[at : at + size])
@@ -340,7 +340,7 @@ def test_a_byte_order_mark_of_utf8_is_a_character_in_front_of_the_stream(space: 
 
 
 def test_empty_stream_element_is_refused() -> None:
-    reader = framer()
+    reader = new_reader()
     reader.step(b"<stream:stream/>")
     assert isinstance(reader.notes[-1], Failure)
 
@@ -348,7 +348,7 @@ def test_empty_stream_element_is_refused() -> None:
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_step_notes_every_element_and_reads_no_further(size: int) -> None:
     data = HEADER + b"<auth>AA==</auth> <iq><bind/></iq><r/>" + END
-    reader = behind(framer())
+    reader = behind(new_reader())
     pending, seen, at = data[len(HEADER) :], [HEADER], len(HEADER)
     while pending:
         used = reader.step(pending[:size])
@@ -398,7 +398,7 @@ _space = st.sampled_from(["", "", " ", "\n", " \t\r\n"])
 @given(st.lists(st.tuples(_tree, _space), max_size=5), st.lists(st.integers(1, 40), min_size=1, max_size=8))
 @settings(max_examples=300)
 def test_boundaries_of_built_streams(parts: list[tuple[str, str]], sizes: list[int]) -> None:
-    reader = behind(framer())
+    reader = behind(new_reader())
     body = "".join(element + space for element, space in parts).encode()
     positions, at = {0}, 0  # every boundary there is
     for element, space in parts:
@@ -504,7 +504,7 @@ def test_judges_hostile_tokens_as_lxml_does_however_cut(body: bytes, sizes: list
 def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
     whole, cut = scan(body, [len(body) or 1]), scan(body, sizes)
     assert cut.boundary == whole.boundary
-    if framing.ENGINE == "native":
+    if framer.ENGINE == "native":
         _compare_with_expat(body, sizes, cut)
     assert [n for n in cut.notes if not isinstance(n, Failure)] == [
         n for n in whole.notes if not isinstance(n, Failure)
@@ -535,11 +535,11 @@ def _is_clean_stream(stream: bytes) -> bool:
 
 
 def _compare_with_expat(body: bytes, sizes: list[int], native: Outcome) -> None:
-    framing.use("expat")
+    framer.use("expat")
     try:
         expat = scan(body, sizes)
     finally:
-        framing.use("native")
+        framer.use("native")
     assert native.boundary == expat.boundary
     assert [n for n in native.notes if not isinstance(n, Failure)] == [
         n for n in expat.notes if not isinstance(n, Failure)
@@ -579,7 +579,7 @@ def test_attributes_are_counted(count: int, fails: bool) -> None:
 
 def test_long_streams_are_read_to_their_end() -> None:
     """The engine on expat takes a new parser every quarter of a megabyte."""
-    reader = behind(framer())
+    reader = behind(new_reader())
     body = b"".join(b"<iq id='%d'><x%d>/></x%d></iq> " % (n, n, n) for n in range(20_000)) + b"<other/>" + END
     fed = 0
     for size in (1, 17, 4096, 65_536) * 20:
@@ -632,7 +632,7 @@ def test_a_chunk_of_many_elements_is_read_stepwise_in_linear_time() -> None:
     """Each step reads the element it reports and no more; the rest of the chunk is not looked through again."""
 
     def seconds(count: int) -> float:
-        reader, chunk = behind(framer()), b"<a/>" * count
+        reader, chunk = behind(new_reader()), b"<a/>" * count
         best = float("inf")
         for _ in range(5):
             began = time.thread_time()  # not what others take of the machine meanwhile
@@ -652,7 +652,7 @@ def test_a_chunk_of_many_elements_is_read_stepwise_in_linear_time() -> None:
 def scanner(engine: str) -> Scanner:
     if engine != "native":
         pytest.skip("of the native engine only")
-    from cxfr_proxy.xmpp._scan import Scanner
+    from cxfr_proxy.xmpp.framing._scan import Scanner
 
     return Scanner(b"stream:stream", 0, None, 64)
 
@@ -758,7 +758,7 @@ def test_a_scan_stops_where_it_has_noted_much(every: bool, size: int) -> None:
     """Then it goes on, and nothing is missed, met twice, or said of the wrong element."""
     element = b"<iq/>" if every else b"<message id='urn:xmpp:cxfr'/>"
     body = (element + b"<presence/> \n") * 200 + b"</stream:stream>"
-    reader = behind(framer())
+    reader = behind(new_reader())
     reader.every = every
     notes: list[Note] = []
     unread, seen = b"", 0
@@ -783,7 +783,7 @@ def test_a_scan_stops_where_it_has_noted_much(every: bool, size: int) -> None:
 
 
 def test_both_engines_stop_behind_as_many() -> None:
-    scan_module = pytest.importorskip("cxfr_proxy.xmpp._scan")
+    scan_module = pytest.importorskip("cxfr_proxy.xmpp.framing._scan")
     assert scan_module.MAX_NOTES == MAX_NOTES
 
 
@@ -798,7 +798,7 @@ def test_a_value_full_of_what_could_end_a_tag_is_read_once(where: str, monkeypat
         parse(self, data)
 
     monkeypatch.setattr(ExpatFramer, "_parse", counted)
-    reader = framer()
+    reader = new_reader()
     if where == "element":
         reader = behind(reader)
         pieces.clear()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.xmpp.lane import Lane, Piece
-from cxfr_proxy.xmpp.notes import MAX_NOTES, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing.events import MAX_NOTES, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 
 HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 END = b"</stream:stream>"

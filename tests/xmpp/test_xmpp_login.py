@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.login import UNKNOWN, Login, read_login
+from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login, read_login
 
 DOMAIN = "example.org"
 

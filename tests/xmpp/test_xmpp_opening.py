@@ -9,9 +9,9 @@ from lxml import etree
 
 from cxfr_proxy.errors import ClientError, NodeError
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.opening import (
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
+from cxfr_proxy.xmpp.opening.opening import (
     STARTTLS_FEATURES,
     BeginTls,
     ClientOpening,
@@ -21,7 +21,7 @@ from cxfr_proxy.xmpp.opening import (
     Reply,
     Step,
 )
-from cxfr_proxy.xmpp.passage import Bound, Passage
+from cxfr_proxy.xmpp.opening.passage import Bound, Passage
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"

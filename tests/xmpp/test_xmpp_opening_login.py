@@ -9,9 +9,9 @@ from lxml import etree
 
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import names
-from cxfr_proxy.xmpp.lane import Lane
-from cxfr_proxy.xmpp.login import UNKNOWN, Login
-from cxfr_proxy.xmpp.opening import BeginTls, ClientOpening, Closed, Opened, Reply, Step
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.opening.opening import BeginTls, ClientOpening, Closed, Opened, Reply, Step
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
 HEADER = f"<?xml version='1.0'?><stream:stream {NS} to='Example.org' version='1.0'>"

@@ -16,8 +16,8 @@ from honest_counters import MODULUS, SM, Party
 from lxml import etree
 
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.framing import Element
-from cxfr_proxy.xmpp.lane import Lane
+from cxfr_proxy.xmpp.framing.framer import Element
+from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption, StreamManagement
 
 HEADER: Final = b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"

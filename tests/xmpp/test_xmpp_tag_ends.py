@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cxfr_proxy.xmpp.tag_ends import TagEnds
+from cxfr_proxy.xmpp.framing.tag_ends import TagEnds
 
 CASES = [
     ["<?xml version='1.0'?>", "<stream:stream a='>' b=\">'>\">", "text > ' \" <iq>", "it's</iq>", "<a b='x'/>"],

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.xmpp import _expat, names, stanza
-from cxfr_proxy.xmpp import header as headers
-from cxfr_proxy.xmpp.notes import Failure, Header
-from cxfr_proxy.xmpp.usual_header import CONTEXT, MAX_BYTES, attributes, glance
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.framing import _expat
+from cxfr_proxy.xmpp.framing.events import Failure, Header
+from cxfr_proxy.xmpp.opening import header as headers
+from cxfr_proxy.xmpp.opening.usual_header import CONTEXT, MAX_BYTES, attributes, glance
 
 STREAMS = "http://etherx.jabber.org/streams"
 NS = f"xmlns='jabber:client' xmlns:stream='{STREAMS}'"

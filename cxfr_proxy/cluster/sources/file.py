@@ -21,8 +21,8 @@ import trio
 from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
 from cxfr_proxy.cluster.sources import Reading, Shared, Standing
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.cluster.tokens import not_utf8
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
-from cxfr_proxy.cluster.words import not_utf8
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import open_file
 

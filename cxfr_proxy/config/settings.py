@@ -1,0 +1,229 @@
+"""What a table of settings can do: be read from flags and a file, and be written as help and documentation.
+
+The table itself is :mod:`cxfr_proxy.config.table`, three dataclasses whose fields are its rows; here is the
+machinery, which knows no setting by name. A row becomes a field by :func:`setting` or :func:`repeatable`;
+:func:`settings_of` collects the rows again as :class:`Setting`. Values reach :meth:`Setting.read` as text, or
+as the numbers and lists that TOML has, and all end in the same :class:`cxfr_proxy.config.values.Kind`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Final, TypeVar, cast
+
+from cxfr_proxy.config.values import Kind
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.files import read_file
+
+T = TypeVar("T")
+
+
+class Group(StrEnum):
+    """The headings under which settings stand, in help and documentation, in this order."""
+
+    SERVING = "Serving"
+    MOVING = "Moving clients"
+    TIMES = "Time limits"
+    SIZES = "Size limits"
+    OPERATING = "Operating"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the table says about a field. ``default`` is for people where the value itself doesn't tell."""
+
+    group: Group
+    kind: Kind[Any]  # the field's own type; a row is only ever read through Setting
+    help: str
+    reason: str
+    repeatable: bool
+    default: str | None
+
+
+def setting(group: Group, kind: Kind[T], default: T, help: str, reason: str, *, shown: str | None = None) -> T:
+    row = Row(group, kind, help, reason, repeatable=False, default=shown)
+    value: T = field(default=default, metadata={"row": row})
+    return value
+
+
+def repeatable(
+    group: Group, kind: Kind[T], default: tuple[T, ...], help: str, reason: str, *, shown: str | None = None
+) -> tuple[T, ...]:
+    row = Row(group, kind, help, reason, repeatable=True, default=shown)
+    value: tuple[T, ...] = field(default=default, metadata={"row": row})
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row together with what its field says: the name, and the default's text. ``section`` is the attribute
+    of :class:`Config` that holds it, empty for ``Config`` itself."""
+
+    name: str
+    section: str
+    default: str
+    row: Row
+
+    @property
+    def attribute(self) -> str:
+        """The name in Python, and of the parsed flag."""
+        return self.name.replace("-", "_")
+
+    def value_in(self, config: object) -> object:
+        """The value that ``config``, a :class:`Config`, has for it."""
+        owner = getattr(config, self.section) if self.section else config
+        return getattr(owner, self.attribute)
+
+    def read(self, value: object, label: str) -> object:
+        """The value from text, a number or a list of these. ``label`` names the setting in a
+        :class:`ConfigError`."""
+        if isinstance(value, list) and not self.row.repeatable:
+            raise ConfigError(f"{label}: expected {self.row.kind.expected}, found a list")
+        items = value if isinstance(value, list) else [value]
+        read = tuple(self._read_one(item, label) for item in items)
+        return read if self.row.repeatable else read[0]
+
+    def _read_one(self, item: object, label: str) -> object:
+        if isinstance(item, bool) or not isinstance(item, str | int | float):
+            raise ConfigError(f"{label}: expected {self.row.kind.expected}, found {item}")
+        try:
+            return self.row.kind.parse(str(item))
+        except ConfigError as exc:
+            raise ConfigError(f"{label}: {exc.message}") from exc
+
+
+def _default_text(each: Field[object], row: Row) -> str:
+    if row.default is not None:
+        return row.default
+    assert each.default is not MISSING, each.name
+    values = cast("Sequence[object]", each.default) if row.repeatable else (each.default,)
+    return " ".join(row.kind.show(value) for value in values)
+
+
+def settings_of(sections: Mapping[str, type]) -> tuple[Setting, ...]:
+    """The rows of the dataclasses in ``sections``, in the order of their groups.
+
+    ``sections`` maps the attribute that will hold an instance to its class; the empty name is the class of
+    the whole.
+    """
+    found = _settings(sections)
+    return tuple(sorted(found, key=lambda each: list(Group).index(each.row.group)))
+
+
+def _settings(sections: Mapping[str, type]) -> Iterator[Setting]:
+    for section, owner in sections.items():
+        for each in fields(owner):
+            row = each.metadata.get("row")
+            if isinstance(row, Row):
+                yield Setting(each.name.replace("_", "-"), section, _default_text(each, row), row)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """What a settings file says. ``path`` as the operator wrote it; ``lines`` is where each key stands, from
+    1."""
+
+    path: str
+    values: Mapping[str, object]
+    lines: Mapping[str, int]
+
+    def read(self, row: Setting) -> object:
+        """One setting's value. Raises :class:`ConfigError` with its place."""
+        try:
+            return row.read(self.values[row.name], row.name)
+        except ConfigError as exc:
+            raise ConfigError(exc.message, file=self.path, line=self.lines.get(row.name)) from exc
+
+
+MAX_FILE_BYTES: Final = 1 << 20
+"""All settings have some 10 KB."""
+
+
+def read_settings_file(path: str, settings: Sequence[Setting]) -> SettingsFile:
+    """Read a TOML file of settings. Raises :class:`ConfigError`: unreadable, not TOML, or with an unknown
+    key."""
+    try:
+        text = read_file(path, max_bytes=MAX_FILE_BYTES).decode()
+    except OSError as exc:
+        raise ConfigError(f"cannot be read: {exc.strerror}", file=path) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError("expected UTF-8 text", file=path) from exc
+    return parse_settings(text, path, settings)
+
+
+def parse_settings(text: str, path: str, settings: Sequence[Setting]) -> SettingsFile:
+    """The pure part of :func:`read_settings_file`."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise _toml_error(str(exc), text, path) from exc
+    except RecursionError as exc:
+        raise ConfigError("lists or tables are nested too deep", file=path) from exc
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := re.match(r"""\s*\[*\s*["']?([A-Za-z0-9_-]+)""", line):
+            lines.setdefault(match[1], number)
+    known = [each.name for each in settings]
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"unknown setting {key!r}{hint}", file=path, line=lines.get(key))
+    return SettingsFile(path, values, lines)
+
+
+def _toml_error(message: str, text: str, path: str) -> ConfigError:
+    """tomllib has the place in its message only, before Python 3.14."""
+    message, end, _ = message.partition(" (at end of document)")
+    if end:
+        return ConfigError(message, file=path, line=text.count("\n") + 1)
+    match = re.fullmatch(r"(.*) \(at line ([0-9]+), column ([0-9]+)\)", message, re.DOTALL)
+    if match is None:
+        return ConfigError(message, file=path)
+    return ConfigError(match[1], file=path, line=int(match[2]), column=int(match[3]))
+
+
+_MARKDOWN_HEAD: Final = """# Configuration
+
+Drawn from the table in `cxfr_proxy/config/table.py`; a test fails when the two differ.
+
+A setting is a flag (`--transfer-rate 50`), or a line of a TOML file that `--config FILE` names
+(`transfer-rate = 50`). A flag wins over the file. Settings marked with * may be repeated: the flag is given
+again, the file holds a list; flags then replace the file's whole list. Relative paths start from the
+directory the proxy was started in.
+
+```toml
+backends = "nodes.txt"
+listen = ["*:5222", "[::1]:15222"]
+certificate = ["example.org.pem"]
+cxfr-timeout = "10s"
+max-element-up = "256KiB"
+```
+
+Times are seconds, or have a unit (`500ms`, `10s`, `2m`, `1h`).
+Sizes are bytes, or have a unit (`8KiB`, `1MiB`).
+"""
+
+
+def render_markdown(settings: Sequence[Setting]) -> str:
+    """The documentation of ``settings``: a table for each group."""
+    parts = [_MARKDOWN_HEAD]
+    for group in Group:
+        rows = [_markdown_row(each) for each in settings if each.row.group is group]
+        parts.append(
+            "\n".join([f"## {group}\n", "| Setting | Default | What it does | Why |", "|---|---|---|---|", *rows, ""])
+        )
+    return "\n".join(parts)
+
+
+def _markdown_row(each: Setting) -> str:
+    star = "*" if each.row.repeatable else ""
+    name = f"`{each.name}`{star}<br>`{each.row.kind.metavar}`"
+    default = each.default if each.row.default is not None else f"`{each.default}`"
+    cells = (name, default, each.row.help, each.row.reason)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,331 @@
+"""How an operator writes a value, and how the proxy writes it back.
+
+A :class:`Kind` is a row's column, not a row: settings (:mod:`cxfr_proxy.config.table`) and the arguments of
+commands (:mod:`cxfr_proxy.admin.commands`) share them, so that a time is written the same way on a flag, in
+the settings file and in a request on the control socket. All three arrive here as text; what a refusal says
+is made here as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
+from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
+from cxfr_proxy.cluster.placement import Policy
+from cxfr_proxy.cluster.targets import HostPattern
+from cxfr_proxy.cluster.tokens import Word
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.units import read_quantity, read_seconds
+from cxfr_proxy.xmpp import jid
+
+Backends = Path | SrvBackends | EtcdBackends
+"""Where the nodes come from: a file, or what a URL names."""
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """One way to write a value.
+
+    ``expected`` completes "expected …" in an error; ``metavar`` stands for the value in ``--help``; ``read``
+    raises ``ValueError`` for what it can't use; ``show`` gives text that ``read`` takes back to the same
+    value.
+    """
+
+    expected: str
+    metavar: str
+    read: Callable[[str], T]
+    show: Callable[[T], str] = str
+
+    def parse(self, text: str) -> T:
+        """Raises :class:`ConfigError`, without a place: the caller knows where the text stood."""
+        try:
+            return self.read(text)
+        except ValueError as exc:
+            raise ConfigError(f"expected {self.expected}, found {text!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen. ``host`` is an IP address without brackets, or a name; ``None`` means every address of
+    the machine, IPv4 and IPv6. ``port`` 0 lets the system choose one."""
+
+    host: str | None
+    port: int
+
+    def __str__(self) -> str:
+        host = "*" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Trait(StrEnum):
+    """What a client can be recognised by."""
+
+    CAPS = "caps"
+    """The beginning of its capabilities, ``node#ver`` (XEP-0115)."""
+    RESOURCE = "resource"
+    """The beginning of the resource of its JID."""
+    AGENT = "agent"
+    """The software of its user agent (XEP-0388), whole."""
+    DOMAIN = "domain"
+    """The domain of its JID."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMatch:
+    """Some of the clients: those whose ``trait`` is, or begins with, ``text``."""
+
+    trait: Trait
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.trait}={self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPolicy:
+    """By what users are placed; ``domain`` ``None``: of all domains that have no policy of their own."""
+
+    domain: str | None
+    policy: Policy
+
+    def __str__(self) -> str:
+        return str(self.policy) if self.domain is None else f"{self.domain}={self.policy}"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRedirect:
+    """A domain that is served elsewhere, and where its clients are sent."""
+
+    domain: str
+    target: PublicAddress
+
+    def __str__(self) -> str:
+        return f"{self.domain}={self.target}"
+
+
+_LISTEN = re.compile(
+    r"(?:\[(?P<v6>[^\]]+)\]|(?P<any>\*?)|(?P<host>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?))"
+    r":(?P<port>[0-9]{1,5})"
+)
+
+
+def read_listen_address(text: str) -> ListenAddress:
+    """``ADDRESS:PORT``. Raises ``ValueError``."""
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(text)
+    host = match["v6"] or match["host"] or None
+    if match["v6"]:
+        address = IPv6Address(match["v6"])
+        host = str(address.ipv4_mapped or address)
+    elif host and not re.search("[A-Za-z]", host):
+        host = str(IPv4Address(host))
+    return ListenAddress(host, int(match["port"]))
+
+
+_BYTES: Final = {"": 1.0, "B": 1.0, "KiB": 1024.0, "MiB": 1048576.0}
+
+
+def seconds(*, zero: bool) -> Kind[float]:
+    """A duration; ``zero`` says whether 0 means something."""
+
+    def read(text: str) -> float:
+        value = read_seconds(text)
+        if value == 0 and not zero:
+            raise ValueError(text)
+        return value
+
+    least = "" if zero else " above 0"
+    return Kind(f"a time{least} like 10, 10s, 500ms, 2m or 1h", "TIME", read, lambda value: f"{value:g}s")
+
+
+def size(*, minimum: int) -> Kind[int]:
+    """A number of bytes, never below ``minimum``."""
+
+    def read(text: str) -> int:
+        value = read_quantity(text, _BYTES)
+        if value < minimum or value != int(value):
+            raise ValueError(text)
+        return int(value)
+
+    def show(value: int) -> str:
+        if value % 1048576 == 0:
+            return f"{value // 1048576}MiB"
+        return f"{value // 1024}KiB" if value % 1024 == 0 else str(value)
+
+    return Kind(f"a size of at least {minimum} bytes like 262144, 256KiB or 1MiB", "SIZE", read, show)
+
+
+def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[int]:
+    """A whole number; ``maximum`` ``None``: as large as one likes."""
+
+    def read(text: str) -> int:
+        if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < minimum:
+            raise ValueError(text)
+        if maximum is not None and int(text) > maximum:
+            raise ValueError(text)
+        return int(text)
+
+    extent = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    return Kind(f"a whole number {extent}", metavar, read)
+
+
+def _read_maximum(text: str) -> int | None:
+    if text == "none":
+        return None
+    if re.fullmatch("[0-9]{1,9}", text) is None:
+        raise ValueError(text)
+    return int(text) or None
+
+
+def _read_rate(text: str) -> float:
+    value = read_quantity(text, {"": 1.0, "/s": 1.0})
+    if value == 0:
+        raise ValueError(text)
+    return value
+
+
+def _read_rate_limit(text: str) -> float | None:
+    return None if text in ("none", "0") else _read_rate(text)
+
+
+def _read_share(text: str) -> float:
+    value = read_quantity(text, {"": 1.0, "%": 1.0})
+    if not 0 < value <= 100:
+        raise ValueError(text)
+    return value
+
+
+def _read_jid(text: str) -> str:
+    jid.split(text)
+    return text
+
+
+def _read_path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(text)
+    return Path(text)
+
+
+def _read_backends(text: str) -> Backends:
+    return parse_url(text) if "://" in text else _read_path(text)
+
+
+def _read_domain(text: str) -> str:
+    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant. An international one
+    stays in the form in which it is written: a node may know itself by that one alone."""
+    key = domain_key(text)
+    if not key or not key.isprintable() or re.search(r"[\s/@<>\"'&]", key):
+        raise ValueError(text)
+    return text.removesuffix(".").lower()
+
+
+def _read_client_match(text: str) -> ClientMatch:
+    trait, equals, rest = text.partition("=")
+    if not equals or not rest:
+        raise ValueError(text)
+    return ClientMatch(Trait(trait), domain_key(_read_domain(rest)) if trait == Trait.DOMAIN else rest)
+
+
+def _read_policy(text: str) -> DomainPolicy:
+    domain, equals, policy = text.rpartition("=")
+    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
+
+
+def _read_redirect(text: str) -> DomainRedirect:
+    domain, _, target = text.partition("=")
+    try:
+        return DomainRedirect(_read_domain(domain), read_public_address(Word(target, "", 1, 1)))
+    except ConfigError as exc:
+        raise ValueError(text) from exc
+
+
+def _read_lookup_url(text: str) -> str:
+    """With ``{jid}`` in it, where none was written as a parameter at the end. Where to ask is never a user's to say."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username is not None or "{" in url.netloc:
+        raise ValueError(text)
+    if url.fragment or not text.isascii() or not text.isprintable() or " " in text or url.port == 0:
+        raise ValueError(text)
+    return text if "{jid}" in text else f"{text}{'&' if url.query else '?'}jid={{jid}}"
+
+
+def _read_bare_jid(text: str) -> str:
+    parts = jid.split(text)
+    if parts.local is None or parts.resource is not None or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _read_text(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
+def one_of(enum: type[E]) -> Kind[E]:
+    """One of an enumeration's values."""
+    names = [member.value for member in enum]
+    return Kind(" or ".join(names), "{" + ",".join(names) + "}", enum)
+
+
+PATH: Final = Kind("a file's path", "FILE", _read_path)
+BACKENDS: Final[Kind[Backends]] = Kind("a file's path or a URL", "FILE|URL", _read_backends)
+LISTEN: Final = Kind(
+    "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
+    "ADDRESS:PORT",
+    read_listen_address,
+)
+DOMAIN: Final = Kind("a domain like example.org", "DOMAIN", _read_domain)
+HOST_PATTERN: Final = Kind(
+    "a host like xmpp1.example.org or [2001:db8::1], or *.example.org for all names below it",
+    "HOST",
+    HostPattern.parse,
+)
+RATE: Final = Kind("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
+RATE_LIMIT: Final = Kind(
+    "a number per second, or none (0 is the same) for no limit",
+    "N",
+    _read_rate_limit,
+    lambda value: "none" if value is None else RATE.show(value),
+)
+SHARE: Final = Kind("a percentage above 0 and up to 100", "PERCENT", _read_share, lambda value: f"{value:g}%")
+JID: Final = Kind("a user's address like juliet@example.org, or a client's with its resource", "JID", _read_jid)
+MAXIMUM: Final = Kind(
+    "a whole number, or none (0 is the same) for no limit",
+    "N",
+    _read_maximum,
+    lambda value: "none" if value is None else str(value),
+)
+CLIENTS: Final = Kind(
+    "caps=…, resource=…, agent=… or domain=… and what it begins with",
+    "TRAIT=TEXT",
+    _read_client_match,
+)
+PLACEMENT: Final = Kind(
+    f"{', '.join(Policy)}, or one of these for a domain like example.org={Policy.LEAST_SESSIONS}",
+    "[DOMAIN=]POLICY",
+    _read_policy,
+)
+REDIRECT: Final = Kind(
+    "a domain and a host like old.example.org=new.example.net or old.example.org=new.example.net:5222",
+    "DOMAIN=HOST[:PORT]",
+    _read_redirect,
+)
+LOOKUP_URL: Final = Kind(
+    "a URL like http://127.0.0.1:8080/node or https://example.org/node/{jid}", "URL", _read_lookup_url
+)
+BARE_JID: Final = Kind("a bare JID like kim@example.org", "JID", _read_bare_jid)
+TEXT: Final = Kind("a word", "TEXT", _read_text)

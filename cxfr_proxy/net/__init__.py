@@ -1,0 +1,1 @@
+"""Sockets: listening, TLS and PROXY headers. Knows nothing of XMPP."""

@@ -1,0 +1,239 @@
+"""Where clients come in: bind, and accept."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final, NoReturn
+
+import trio
+from trio.socket import SocketType
+
+from cxfr_proxy.config.table import ListenAddress
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import Room
+from cxfr_proxy.tasks import Task, keep_going, once, start_once
+
+BACKLOG: Final = 1024
+"""Connections that wait for being accepted: what comes back within a second of a node's death."""
+_ACCEPTED_TOGETHER: Final = 32
+"""Connections taken before those that are open get their turn."""
+_NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""What passes once others have closed."""
+_GONE: Final = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    )
+)
+"""What concerns the one connection alone, accept(2)."""
+_NO_ROOM_SECONDS: Final = 0.1
+_NOT_SPOKEN: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
+"""There is no IPv6 here, say, ip(7), ipv6(7)."""
+
+_log = logging.getLogger(__name__)
+
+Serve = Callable[[socket.socket, Any], Awaitable[None]]
+"""Takes over an accepted socket, and its far end's address in the form of its family."""
+
+
+def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
+    """Listen on all of them, or on none. Raises :class:`ConfigError`."""
+    listeners: list[trio.SocketListener] = []
+    try:
+        for address in addresses:
+            for sock in _bind(address):
+                listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
+
+
+def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list[socket.socket]]:
+    """Sockets for so many processes, a list for each, between which the kernel spreads connections (SO_REUSEPORT).
+
+    Raises :class:`ConfigError`. An address that another program has is refused as in :func:`bind`, although the kernel
+    would share it with that one too if it is the same user's: so it is bound alone first, for a moment, in which nobody
+    can connect who would be cut off.
+    """
+    with contextlib.ExitStack() as closing:
+        alone = [closing.enter_context(sock) for address in addresses for sock in _bind(address, listening=False)]
+        places = [(each.family, each.getsockname(), _is_dualstack(each)) for each in alone]
+    shared: list[list[socket.socket]] = []
+    try:
+        for _ in range(processes):
+            shared.append([])
+            for family, place, dualstack in places:
+                shared[-1].append(_server(place, family, dualstack_ipv6=dualstack, shared=True))
+    except OSError as exc:
+        for sock in [each for sockets in shared for each in sockets]:
+            sock.close()
+        raise ConfigError(f"cannot listen on {place[0]} port {place[1]}: {_why(exc)}") from exc
+    return shared
+
+
+def listen_no_more(sockets: Iterable[socket.socket]) -> None:
+    """Nobody accepts from these for a while: who waits in their queues is told at once, and others of the same address
+    get the next. They stay bound."""
+    for sock in sockets:
+        with contextlib.suppress(OSError):  # it doesn't listen, or was closed meanwhile
+            sock.shutdown(socket.SHUT_RD)
+
+
+def listen_again(sockets: Iterable[socket.socket]) -> None:
+    """Nothing, where they listen. Raises ``OSError``."""
+    for sock in sockets:
+        sock.listen(BACKLOG)
+
+
+def _is_dualstack(sock: socket.socket) -> bool:
+    return sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+def _bind(address: ListenAddress, *, listening: bool = True) -> Iterator[socket.socket]:
+    """One socket after the other, so that whoever takes them has all there are when one fails."""
+    try:
+        if address.host is not None:
+            yield from _bind_each(address.host, address.port, listening=listening)
+        elif socket.has_dualstack_ipv6():
+            yield _server(("", address.port), socket.AF_INET6, dualstack_ipv6=True, listening=listening)
+        else:
+            yield _server(("", address.port), socket.AF_INET, listening=listening)
+    except (OSError, UnicodeError) as exc:  # UnicodeError: no name can look like that
+        raise ConfigError(f"cannot listen on {address}: {_why(exc)}") from exc
+
+
+def _bind_each(host: str, port: int, *, listening: bool) -> Iterator[socket.socket]:
+    """A name stands for several addresses, and may have some of a family that this machine does not speak, as
+    ``localhost`` has. Raises ``OSError``."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
+    missing: OSError | None = None
+    bound = 0
+    for family, place in places:
+        try:
+            sock = _server(place, family, listening=listening)
+        except OSError as exc:
+            if exc.errno not in _NOT_SPOKEN or all(other == family for other, _ in places):
+                raise
+            missing = exc
+            continue
+        bound += 1
+        yield sock
+    if missing is not None and not bound:
+        raise missing
+
+
+def _why(exc: OSError | UnicodeError) -> str:
+    if isinstance(exc, UnicodeError):
+        return "not a host's name"
+    if isinstance(exc, socket.gaierror) or exc.errno is None:
+        return exc.strerror or str(exc)
+    return os.strerror(exc.errno)  # its own text repeats the address
+
+
+async def serve_streams(
+    task: Task,
+    serve: Callable[[trio.SocketStream], Awaitable[object]],
+    listeners: Iterable[trio.SocketListener],
+    nursery: trio.Nursery | None = None,
+) -> NoReturn:
+    """Serve each connection in a task of its own, until cancelled; then the listeners are closed. The tasks are in
+    ``nursery``, and stay; ``None``: they end, too.
+
+    As :func:`trio.serve_listeners`, which has no limits and closes its listeners when it fails: so it gets others for
+    the same sockets each time.
+    """
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(listener.socket) for listener in listeners]
+        while True:
+            await keep_going(task, partial(_serve_streams, partial(once, task, serve), sockets, nursery))
+
+
+async def _serve_streams(
+    serve: Callable[[trio.SocketStream], Awaitable[None]], sockets: list[SocketType], nursery: trio.Nursery | None
+) -> None:
+    copies = [trio.SocketListener(sock.dup()) for sock in sockets]
+    await trio.serve_listeners(serve, copies, handler_nursery=nursery)
+
+
+async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+    """Start ``serve`` in the nursery for each connection there is room for, until cancelled; then the listeners are
+    closed. Each connection has entered the room; whoever closes it calls :meth:`Room.leave`."""
+    async with trio.open_nursery() as accepting:
+        for listener in listeners:
+            accepting.start_soon(_accept_from, listener, serve, nursery, room)
+
+
+async def _accept_from(listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+    async with listener:
+        # Not by the listener itself: it wraps each socket twice, only for it to be unwrapped again.
+        with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
+            sock.setblocking(False)
+            await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, nursery, room))
+
+
+async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+    while True:
+        await room.wait()
+        await trio.lowlevel.wait_readable(sock)
+        if not _accept_some(sock, serve, nursery, room):
+            await trio.sleep(_NO_ROOM_SECONDS)
+
+
+def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> bool:
+    """Take what waits and fits; False where the system has no room for more."""
+    for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
+        try:
+            accepted, address = sock.accept()
+        except BlockingIOError:
+            break
+        except OSError as exc:
+            if exc.errno in _NO_ROOM:
+                emit(_log, "accept-failed", level=logging.ERROR, error=os.strerror(exc.errno))
+                return False
+            if exc.errno not in _GONE:
+                raise
+            continue
+        room.enter()
+        start_once(nursery, Task.CONNECTION, partial(serve, accepted, address))
+    return True
+
+
+def _server(
+    address: tuple[object, ...],
+    family: int,
+    *,
+    dualstack_ipv6: bool = False,
+    shared: bool = False,
+    listening: bool = True,
+) -> socket.socket:
+    # As socket.create_server() does it, which always listens.
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dualstack_ipv6)
+        sock.bind(address)
+        if listening:
+            sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock

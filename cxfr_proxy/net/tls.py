@@ -1,0 +1,396 @@
+"""TLS contexts: the server's by the domain that the client asks for, the nodes', and a development certificate.
+
+A certificate is chosen by the names in it (:mod:`.certificate_names`). With STARTTLS the domain is the stream header's
+``to`` (RFC 6120 section 5.4.3.1: a MUST), and only where no certificate has that, or with direct TLS, it is the name in
+the handshake (SNI). The first certificate serves clients that say no name, or one that none has. Of certificates with
+the same name and keys of different kinds, RSA and ECDSA, clients get the one that they can verify.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.config.table import KeyPair
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.files import content_as_path, read_file
+from cxfr_proxy.net.certificate_names import CertificateNames, read_names
+from cxfr_proxy.spellings import dns_name, domain_key
+
+MAX_PEM_BYTES: Final = 4 << 20
+"""The authorities of all the world are some 200 KB."""
+ALPN: Final = ["xmpp-client"]
+"""XEP-0368. A client that offers something else, or nothing, is served all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """What the two files of a certificate held, as Latin-1 text: PEM, and whatever stands around it."""
+
+    certificate: str
+    key: str = field(repr=False)
+
+
+class ServerCertificates:
+    """The contexts for clients, replaceable while connections run: ask :meth:`context_for` at each handshake."""
+
+    def __init__(
+        self,
+        key_pairs: Sequence[KeyPair],
+        *,
+        domains: Sequence[str] = (),
+        development: bytes | None = None,
+        contents: Sequence[Pem] | None = None,
+    ) -> None:
+        """``development``: the self-signed certificate to use where there is no other; ``None``: a fresh one.
+        ``contents`` of the files, where they were read already; ``None``: they are read now."""
+        self.self_signed = not key_pairs
+        self._key_pairs = tuple(key_pairs)
+        self._domains = tuple(domains)
+        self._development = development
+        self.problems: tuple[str, ...] = ()
+        """What clients will object to in the certificates, and what is never shown to any."""
+        self.expiries: dict[str, float] = {}
+        """When each ends, in seconds since 1970, by its file as the operator wrote it."""
+        self.unusable: tuple[str, ...] = ()
+        """Names in them that help nobody here, which is no fault."""
+        self.context: ssl.SSLContext
+        """For a client that has named no domain yet; it chooses by SNI."""
+        self._plain: ssl.SSLContext
+        self._by_domain: dict[str, ssl.SSLContext] = {}
+        self._loaded: tuple[_Loaded, ...] = ()
+        self.contents: tuple[Pem, ...] = ()
+        """Of the files, as they were when what is shown was read."""
+        self._load(contents)
+
+    def context_for(self, domain: str | None, server_name: bytes | None = None) -> ssl.SSLContext:
+        """For the next handshake; ``domain``: the header's ``to``, in any spelling, ``None`` where there was none.
+        ``server_name``: what SNI will say, as far as that is known (:mod:`.client_hello`)."""
+        chosen = _look_up(self._by_domain, domain_key(domain)) if domain is not None else None
+        return chosen or (self.context if (server_name or b"").isascii() else self._plain)
+
+    def reload(self) -> None:
+        """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was.
+
+        So it does for a certificate that every client would refuse by its dates, in the place of one that they take.
+        """
+        if not self.self_signed:
+            self._load(None, untimely=self._untimely)
+
+    def take(self, contents: Sequence[Pem]) -> None:
+        """As :meth:`reload`, where somebody else has read them."""
+        if not self.self_signed:
+            self._load(contents)
+
+    @property
+    def _untimely(self) -> frozenset[str]:
+        """The files of those that are shown though they have expired or are not valid yet."""
+        now = _now()
+        return frozenset(each.file for each in self._loaded if each.untimely(now) is not None)
+
+    def _load(self, contents: Sequence[Pem] | None, *, untimely: frozenset[str] | None = None) -> None:
+        """``untimely``: the files whose certificate may be; ``None``: any."""
+        if not self._key_pairs:
+            self.context = self._plain = _development_context(
+                self._development or development_certificate(self._domains or ("localhost",))
+            )
+            return
+        if contents is None:
+            contents = [_read_pair(pair) for pair in self._key_pairs]
+        loaded = [_load_pair(pair, pem) for pair, pem in zip(self._key_pairs, contents, strict=True)]
+        for each in loaded:
+            if untimely is not None and each.file not in untimely and (reason := each.untimely(_now())) is not None:
+                raise ConfigError(f"{reason}; what was read before is shown still", file=each.file)
+        shown = _shown(loaded)
+        contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
+        usual = _beside(loaded[0], shown)
+        context = _context(usual)
+        by_domain = {domain: contexts[each] for domain, each in shown.items()}
+        if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
+            context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
+        self.context, self._plain, self._by_domain = context, contexts.get(usual) or _context(usual), by_domain
+        self.contents = tuple(contents)
+        self._loaded = tuple(loaded)
+        objections = (problem for each in loaded for problem in each.problems)
+        self.problems = (*objections, *_never_shown(loaded, shown, usual), *self._without_certificate())
+        self.expiries = {each.file: each.not_after.timestamp() for each in loaded}
+        self.unusable = tuple(f"{each.pair.certificate}: {name}" for each in loaded for name in each.names.unusable)
+
+    def _without_certificate(self) -> Iterator[str]:
+        for domain in self._domains:
+            if _look_up(self._by_domain, domain_key(domain)) is None:
+                shown = self._key_pairs[0].certificate
+                yield f"no certificate is for {domain}: its clients are shown {shown}, and refuse it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """``kind`` of the key: a client that can't verify one may verify another."""
+
+    pair: KeyPair
+    pem: Pem
+    names: CertificateNames
+    kind: str
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+    problems: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        return str(self.pair.certificate)
+
+    def untimely(self, now: datetime.datetime) -> str | None:
+        """Why every client refuses it by its dates; ``None`` where that is no reason."""
+        if self.not_after < now:
+            return f"has expired: it was valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
+        if self.not_before > now:
+            return f"is not valid yet, but from {self.not_before:%Y-%m-%d %H:%M} UTC on"
+        return None
+
+
+_Together = tuple[_Loaded, ...]
+"""Certificates for the same clients, of which each sees what it can verify: no two with keys of one kind."""
+
+
+def _shown(loaded: Sequence[_Loaded]) -> dict[str, _Together]:
+    """By domain, in the operator's order."""
+    shown: dict[str, _Together] = {}
+    for each in loaded:
+        for domain in each.names.domains:
+            shown[domain] = _joined(shown.get(domain, ()), (each,))
+    return {domain: _joined(those, shown.get(_wildcard_over(domain), ())) for domain, those in shown.items()}
+
+
+def _joined(together: _Together, others: _Together) -> _Together:
+    kinds = [each.kind for each in together]
+    return (*together, *(other for other in others if other.kind not in kinds))
+
+
+def _beside(first: _Loaded, shown: Mapping[str, _Together]) -> _Together:
+    """For clients of no known domain: the first certificate, with those that stand beside it for all of its names."""
+    everywhere = [shown[domain] for domain in first.names.domains]
+    others = everywhere[0] if everywhere else ()
+    return (first, *(each for each in others if each != first and all(each in those for those in everywhere)))
+
+
+def _never_shown(loaded: Sequence[_Loaded], shown: Mapping[str, _Together], usual: _Together) -> Iterator[str]:
+    for each in loaded:
+        missed = [domain for domain in each.names.domains if each not in shown[domain]]
+        if missed:
+            never = "never" if len(missed) == len(each.names.domains) else "not"
+            yield (
+                f"{each.pair.certificate} is {never} shown for {', '.join(missed)}: "
+                f"one before it has that name, and a key of the same kind ({each.kind})"
+            )
+        elif not each.names.domains and each not in usual:
+            yield f"{each.pair.certificate} is never shown: it has no name that a client could ask for"
+
+
+def _context(together: _Together) -> ssl.SSLContext:
+    context = _server_context()
+    for each in together:
+        _load_chain(context, each.pem)
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
+    """From what was read, and not by the files' names: they may hold something else by now."""
+    with (
+        content_as_path(pem.certificate.encode("latin-1")) as certificate,
+        content_as_path(pem.key.encode("latin-1")) as key,
+    ):
+        context.load_cert_chain(certificate, key, password=_no_password)
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    # A TLS 1.3 server sends two session tickets with each handshake; one is enough to resume with.
+    context.num_tickets = 1
+    return context
+
+
+def _read_pair(pair: KeyPair) -> Pem:
+    return Pem(_read(pair.certificate).decode("latin-1"), _read(pair.key).decode("latin-1"))
+
+
+def _load_pair(pair: KeyPair, pem: Pem) -> _Loaded:
+    """Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.certificate.encode("latin-1"))
+        names = read_names(certificate)
+        kind = type(certificate.public_key()).__name__.removesuffix("PublicKey").lstrip("_")
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise ConfigError("expected a certificate in PEM form", file=str(pair.certificate)) from exc
+    try:
+        if " PRIVATE KEY-----" not in pem.key:
+            raise ValueError("expected a private key in PEM form")
+        _load_chain(_server_context(), pem)
+    except (ssl.SSLError, ValueError) as exc:
+        raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
+    valid = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    loaded = _Loaded(pair, pem, names, kind, *valid, problems=())
+    return replace(loaded, problems=tuple(_objections(loaded)))
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _objections(loaded: _Loaded) -> Iterator[str]:
+    if (reason := loaded.untimely(_now())) is not None:
+        yield f"{loaded.file} {reason}"
+    if loaded.names.common_only:
+        common = ", ".join(loaded.names.domains)
+        yield f"{loaded.file} has {common} in its common name alone, where clients do not look for it any more"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path, max_bytes=MAX_PEM_BYTES)
+    except OSError as exc:
+        raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from exc
+
+
+def _no_password() -> str:
+    raise ValueError("the key is protected by a password; expected one that isn't")
+
+
+def _why_no_pair(exc: ssl.SSLError | ValueError) -> str:
+    if not isinstance(exc, ssl.SSLError):
+        return str(exc)
+    if exc.reason == "KEY_VALUES_MISMATCH":
+        return "the key does not belong to the certificate"
+    return f"expected a private key and its certificate in PEM form: {_why(exc)}"
+
+
+def _why(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return exc.reason or "not readable as PEM"
+    return exc.strerror or str(exc)
+
+
+def _look_up(by_domain: Mapping[str, ssl.SSLContext], domain: str) -> ssl.SSLContext | None:
+    return by_domain.get(domain) or by_domain.get(_wildcard_over(domain))
+
+
+def _wildcard_over(domain: str) -> str:
+    return "*." + domain.partition(".")[2]
+
+
+class _ByServerName:
+    """OpenSSL's callback for the name a client asks for."""
+
+    def __init__(self, by_domain: Mapping[str, ssl.SSLContext]) -> None:
+        self._by_domain = by_domain
+
+    def __call__(self, sock: ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        chosen = _look_up(self._by_domain, domain_key(name)) if name is not None else None
+        if chosen is not None:
+            sock.context = chosen
+
+
+def _development_context(certificate: bytes) -> ssl.SSLContext:
+    """A context with that certificate and key. They touch no disk where ``/proc`` is mounted."""
+    context = _server_context()
+    with content_as_path(certificate) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+def development_certificate(domains: Sequence[str]) -> bytes:
+    """The two of :func:`self_signed` in one text."""
+    certificate, key = self_signed(domains)
+    return key + certificate
+
+
+def self_signed(domains: Sequence[str]) -> tuple[bytes, bytes]:
+    """A certificate for these names that is its own authority, and its key, in PEM form.
+
+    Good for 30 days, and for trying things.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cxfr-proxy development certificate")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([_general_name(domain) for domain in domains]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), secret
+
+
+def _general_name(domain: str) -> x509.GeneralName:
+    try:
+        name = dns_name(domain)
+    except ValueError as exc:
+        raise ConfigError(f"expected a domain that a certificate can name, found {domain!r}") from exc
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+# --- towards nodes
+
+
+def read_authorities(spec: NodeSpec) -> str | None:
+    """What the file of ``ca=`` holds, as Latin-1 text; ``None`` where there is none. Raises :class:`ConfigError`."""
+    if spec.ca is None:
+        return None
+    try:
+        return read_file(spec.ca, max_bytes=MAX_PEM_BYTES).decode("latin-1")
+    except OSError as exc:
+        raise _no_authorities(spec, exc) from exc
+
+
+def _no_authorities(spec: NodeSpec, exc: OSError) -> ConfigError:
+    return ConfigError(
+        f"ca= of node '{spec.name}': expected a readable file of CA certificates in PEM form: {_why(exc)}", file=spec.ca
+    )
+
+
+def node_context(spec: NodeSpec, authorities: str | None) -> ssl.SSLContext:
+    """How a node's certificate is verified: against these authorities; ``None``: the system's.
+
+    Raises :class:`ConfigError`.
+    """
+    try:
+        if authorities is None:
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+        else:
+            with content_as_path(authorities.encode("latin-1")) as path:
+                context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=path)
+    except OSError as exc:
+        raise _no_authorities(spec, exc) from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
+def node_name(spec: NodeSpec, domain: str) -> str:
+    """The name a node's certificate has to bear: ``verify-name=``, or the client's domain (RFC 6120 13.7.2.1)."""
+    return spec.verify_name or domain

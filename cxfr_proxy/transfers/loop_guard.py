@@ -1,0 +1,92 @@
+"""Nobody is sent to and fro.
+
+Two proxies may disagree about where a user belongs: their lists differ, or their weights, or one knows a pin that the
+other doesn't. Each would send him to the other. So what is remembered of a client that was moved, because it sat on the
+wrong node or to even the load, is
+
+* *which client*: it is not moved again within the window;
+* *that one of the user's clients is on its way*: the next of his sessions is taken for it, since its resource may be
+  another one by then, and stays where it lands;
+* *that it landed wrong*, although it had been sent where it belongs: somebody sees it otherwise. Then that user's
+  clients are not sent home any more until the nodes change, and only after the window then.
+
+So a quarrel between two proxies costs a client one move by each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.bounded import Latest
+from cxfr_proxy.xmpp import jid
+
+REMEMBERED: Final = 100_000
+"""Users and clients; the oldest go first."""
+ON_ITS_WAY_SECONDS: Final = 600.0
+"""How long a client that was moved is waited for; it may have been sent to an address that leads elsewhere."""
+
+Standing = frozenset[tuple[str, int, tuple[str, ...]]]
+"""The nodes as :meth:`~cxfr_proxy.cluster.members.Cluster.standing` has them."""
+
+
+@dataclass(slots=True)
+class _User:
+    """``last``: when one of his clients was moved; ``away``: how many were and have not come back; ``wrong``: the nodes
+    there were when one came back wrong."""
+
+    last: float
+    away: int = 0
+    wrong: Standing | None = None
+
+
+class LoopGuard:
+    """``window`` in seconds. Times are one monotonic clock's."""
+
+    def __init__(self, window: float) -> None:
+        self._window = window
+        self._users: Latest[str, _User] = Latest(REMEMBERED)
+        self._clients: Latest[str, float] = Latest(REMEMBERED)
+
+    def moved(self, full_jid: str, now: float) -> None:
+        """That client is asked to move."""
+        bare = jid.bare(full_jid)
+        user = self._users[bare] = self._users.get(bare) or _User(now)
+        user.last = now
+        user.away += 1
+        self._clients[full_jid] = now
+
+    def returned(self, full_jid: str, now: float) -> bool:
+        """A client has logged in; whether it was moved lately, or is taken for one that was."""
+        user = self._users.get(jid.bare(full_jid))
+        at = self._clients.get(full_jid)
+        lately = at is not None and now - at < self._window
+        if user is None or not user.away or now - user.last >= ON_ITS_WAY_SECONDS:
+            return lately
+        user.away -= 1
+        user.wrong = None  # unless it is again
+        return True
+
+    def stayed(self, full_jid: str) -> None:
+        """A client that was asked to move has not, and need not."""
+        user = self._users.get(jid.bare(full_jid))
+        if user is not None and user.away:
+            user.away -= 1
+
+    def landed_wrong(self, full_jid: str, standing: Standing) -> None:
+        """A client that returned sits on a wrong node again."""
+        user = self._users.get(jid.bare(full_jid))
+        if user is not None:
+            user.wrong = standing
+
+    def is_wrong(self, full_jid: str) -> bool:
+        """Whether one of its user's clients has landed wrong."""
+        user = self._users.get(jid.bare(full_jid))
+        return user is not None and user.wrong is not None
+
+    def lets(self, full_jid: str, standing: Standing, now: float) -> bool:
+        """Whether a client that has logged in by itself may be sent home."""
+        user = self._users.get(jid.bare(full_jid))
+        if user is None or user.wrong is None:
+            return True
+        return user.wrong != standing and now - user.last >= self._window

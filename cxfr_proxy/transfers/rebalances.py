@@ -1,0 +1,192 @@
+"""Rebalances: what whoever keeps them tells those who carry them out, and sees of them.
+
+One goes on at a time, and the next one takes its place: a list of nodes that has changed again makes the old plan
+worthless. It is told as a state, with a number; who hears a number for the first time plans for the sessions that it
+has, and so does one who begins later. When all have nobody left to move it is over, and its number is told no more.
+
+Who was moved less than ``redirect-window`` ago is not moved again: those are *held*, which is said, and when the window
+is over for all of them another rebalance begins by itself, for them alone. Whatever else begins before takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from cxfr_proxy.transfers.drains import Rate
+
+_WATCH_SECONDS: Final = 0.1
+_MARGIN_SECONDS: Final = 0.5
+"""What was said of a time may be so old, and clocks tick as they like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalancing:
+    """One that goes on. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all that
+    have to. ``again``: only those that the last one has held."""
+
+    number: int
+    max_share: float | None = None
+    again: bool = False
+
+
+@dataclass(slots=True)
+class RebalanceCounts:
+    """What became of a rebalance, in one process or in all; ``number`` is whose. ``planned`` sessions were to be moved
+    when it began, and ``left`` are waiting for it or being asked. ``held`` were moved too lately to be moved again; in
+    ``held_seconds`` all of them may be."""
+
+    number: int = 0
+    planning: bool = False
+    planned: int = 0
+    asked: int = 0
+    moved: int = 0
+    refused: int = 0
+    silent: int = 0
+    failed: int = 0
+    left: int = 0
+    held: int = 0
+    held_seconds: float = 0.0
+
+    def include(self, other: RebalanceCounts) -> None:
+        """That of another process, if it is about the same one."""
+        if other.number == self.number:
+            self.planning |= other.planning
+            self.planned += other.planned
+            self.asked += other.asked
+            self.moved += other.moved
+            self.refused += other.refused
+            self.silent += other.silent
+            self.failed += other.failed
+            self.left += other.left
+            self.held += other.held
+            self.held_seconds = max(self.held_seconds, other.held_seconds)
+
+
+@dataclass(eq=False, slots=True)
+class Rebalance:
+    """``reason``: why it began by itself; ``None``: an operator has said so. ``ended``: what ended it, once it is
+    over; empty where everybody was asked. ``again_at``: when those that it has held are to be moved, by the clock."""
+
+    order: Rebalancing
+    reason: str | None
+    counts: RebalanceCounts = field(default_factory=RebalanceCounts)
+    planned: bool = False
+    ended: str | None = None
+    again_at: float | None = None
+
+    @property
+    def number(self) -> int:
+        return self.order.number
+
+
+class Rebalances:
+    """Keeps them. ``tell`` lets those who carry it out know which one goes on, ``counts_of`` is what they say of one
+    (``None``: not all have said something yet); ``report`` is told what happened."""
+
+    def __init__(
+        self,
+        rate: Rate,
+        *,
+        tell: Callable[[Rebalancing | None], None],
+        counts_of: Callable[[int], RebalanceCounts | None],
+        report: Callable[[str, Rebalance], None],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._tell = tell
+        self._counts_of = counts_of
+        self._report = report
+        self.last: Rebalance | None = None
+        rate.add_user(lambda: self.current is not None)
+
+    @property
+    def current(self) -> Rebalance | None:
+        """The one that goes on."""
+        return self.last if self.last is not None and self.last.ended is None else None
+
+    def begin(
+        self,
+        *,
+        rate: float | None = None,
+        max_share: float | None = None,
+        reason: str | None = None,
+        again: bool = False,
+    ) -> Rebalance:
+        """One for the nodes as they are now, in place of one that goes on. ``rate`` replaces the usual one until it is
+        over. ``again``: for those that the last one has held."""
+        number = self.last.number + 1 if self.last is not None else 1
+        if self.current is not None:
+            self._end(self.current, "another one has begun")
+        self._forget_held()
+        self.last = Rebalance(Rebalancing(number, max_share, again), reason, RebalanceCounts(number))
+        if rate is not None:
+            self._rate.ask(rate)
+        self._tell(self.last.order)
+        return self.last
+
+    def stop(self) -> bool:
+        """Ask nobody more, nor those who are held; whether there was anything to stop. Who was asked already may still
+        go."""
+        if self.current is None:
+            return self._forget_held()
+        self._end(self.current, "it was stopped")
+        self._tell(None)
+        return True
+
+    def _forget_held(self) -> bool:
+        """Nobody is to be moved again by itself; whether somebody was."""
+        waited = self.last is not None and self.last.again_at is not None
+        if self.last is not None:
+            self.last.again_at = None
+        return waited
+
+    def _end(self, rebalance: Rebalance, why: str) -> None:
+        self._see(rebalance)
+        rebalance.ended = why
+        if rebalance.counts.held and not why:
+            rebalance.again_at = self._clock() + rebalance.counts.held_seconds + _MARGIN_SECONDS
+        self._rate.restore()
+        # One that began by itself and had nothing to do is nobody's news.
+        if rebalance.counts.planned or rebalance.reason is None:
+            self._report("rebalance-ends", rebalance)
+
+    def _see(self, rebalance: Rebalance) -> None:
+        counts = self._counts_of(rebalance.number)
+        if counts is None:
+            return
+        rebalance.counts = counts
+        if not rebalance.planned and not counts.planning:
+            rebalance.planned = True
+            if counts.planned or rebalance.reason is None:
+                self._report("rebalance-begins", rebalance)
+
+    def look(self) -> None:
+        """See how far it is, and whether it is time for those that were held."""
+        last = self.last
+        if last is not None and last.again_at is not None and self._clock() >= last.again_at:
+            self.begin(reason=f"{last.counts.held} sessions had been moved too lately", again=True)
+        rebalance = self.current
+        if rebalance is not None:
+            self._see(rebalance)
+            if rebalance.planned and rebalance.counts.left <= 0:
+                self._end(rebalance, "")
+                self._tell(None)
+
+    async def watch(self) -> None:
+        """See it end, until cancelled."""
+        while True:
+            await trio.sleep(_WATCH_SECONDS)
+            self.look()
+
+
+def total(number: int, counts: Iterable[RebalanceCounts]) -> RebalanceCounts:
+    """Of all processes."""
+    result = RebalanceCounts(number)
+    for each in counts:
+        result.include(each)
+    return result

@@ -1,0 +1,100 @@
+"""Clients that are expected back, and the node that each is to be led to.
+
+A client that was lost can resume its session on the node that has it; one that was sent home belongs on that node. What
+a connection wants is not known when a node has to be chosen for it, so who has left is the best guess: by the user,
+where the client's header names one, and by its address where it does not. By address each is guessed once, the last one
+first, so that many behind one address don't all follow a few.
+
+Where several processes serve, each guesses for itself and is told who has left, and who of those that were sent is
+back: so he is not guessed any more, wherever he has come to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.bounded import Latest
+from cxfr_proxy.spellings import user_key
+
+REMEMBERED: Final = 100_000
+"""Users, and addresses; the oldest go first."""
+PER_ADDRESS: Final = 64
+
+
+@dataclass(slots=True)
+class _Leaver:
+    """``until``: when it is not expected any more. ``taken``: a client that has connected was taken for it."""
+
+    user: str | None
+    node: str
+    until: float
+    taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    node: str
+    left: float
+    until: float
+
+
+_NEVER: Final = _Way("", -math.inf, -math.inf)
+
+
+class Expected:
+    """Users are bare JIDs, ``None`` where nobody knows; times are one monotonic clock's."""
+
+    def __init__(self) -> None:
+        self._users: Latest[str, _Way] = Latest(REMEMBERED)
+        self._addresses: Latest[str, deque[_Leaver]] = Latest(REMEMBERED)
+
+    def leaves(self, user: str | None, address: str, node: str, *, at: float, seconds: float) -> None:
+        """A client is leaving, or has left, at that time, and is to be led to that node for so long."""
+        key = user_key(user) if user is not None else None
+        if key is not None and at >= self._users.get(key, _NEVER).left:
+            self._users[key] = _Way(node, at, at + seconds)
+        leavers = self._addresses[address] = self._addresses.get(address, deque(maxlen=PER_ADDRESS))
+        leavers.append(_Leaver(key, node, at + seconds))
+
+    def node_for(self, user: str | None, address: str, now: float) -> str | None:
+        """Where to lead a client that has connected; ``None``: nobody is expected that it could be."""
+        if user is not None:
+            way = self._users.get(user_key(user), _NEVER)
+            return way.node if now < way.until else None
+        for leaver in reversed(self._addresses.get(address, ())):
+            if not leaver.taken and now < leaver.until:
+                leaver.taken = True
+                return leaver.node
+        return None
+
+    def is_back(self, user: str | None, address: str, node: str | None) -> None:
+        """A client that had left that address has logged in, on that node or (``None``) by way of another process, and
+        is not expected there any more. If it was taken for another one, that one still is."""
+        own = self._pop(user, address, node)
+        if own is None or (own.taken and own.node == node):
+            return
+        for other in reversed(self._addresses.get(address, ())):
+            if other.taken and other.node == node:
+                other.taken = False
+                return
+
+    def stays(self, user: str | None, address: str, node: str) -> None:
+        """A client that was to leave for that node has not."""
+        own = self._pop(user, address, node, only=True)
+        if own is not None and own.user is not None and self._users.get(own.user, _NEVER).node == node:
+            del self._users[own.user]
+
+    def _pop(self, user: str | None, address: str, node: str | None, *, only: bool = False) -> _Leaver | None:
+        """Of that user's who left there, the last one for that node, else (unless ``only``) the last one."""
+        key = user_key(user) if user is not None else None
+        leavers = self._addresses.get(address, deque())
+        own = [leaver for leaver in reversed(leavers) if leaver.user == key]
+        found = next((leaver for leaver in own if leaver.node == node), None if only or not own else own[0])
+        if found is not None:
+            leavers.remove(found)
+            if not leavers:
+                del self._addresses[address]
+        return found

@@ -1,0 +1,118 @@
+"""Who is back: a client that has left because it was moved, and has logged in again.
+
+That a client has *moved* says that it has left, and nothing of whether it came back. It is *returned* once its user has
+logged in again: the same client first, else any of the user's, since its resource may be another one by then. Whose
+client logs in anew before it leaves is back the moment it leaves. Another device that logs in by chance is taken for
+it, the price of knowing nothing else about clients that don't keep their resource.
+
+Only logins by way of this proxy are seen, whichever of its workers has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.bounded import Latest
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.transfers.statistics import MAX_NODES, PastTransfer
+from cxfr_proxy.xmpp import jid
+
+WITHIN_SECONDS: Final = 600.0
+"""As long as a client that was sent to a certain node is waited for; nearly all are back within ten."""
+REMEMBERED: Final = 100_000
+"""Users; the oldest go first."""
+_TRANSFER_SECONDS: Final = 120.0
+"""Longer than a transfer takes, all rungs together, by the default timeouts: so long ago somebody may have logged in
+who has left just now."""
+_AT_ONCE: Final = 10
+"""Of one user, who were moved and are not back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A client that has left. ``at``: when, by the clock that :class:`Returns` is told."""
+
+    session: int
+    full_jid: str
+    transfer: PastTransfer
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """One that has logged in again, ``seconds`` after it had left."""
+
+    gone: Gone
+    session: int
+    full_jid: str
+    seconds: float
+
+    @property
+    def rung(self) -> Rung:
+        """The last one, by which it left."""
+        return self.gone.transfer.tried[-1].rung
+
+
+@dataclass(frozen=True, slots=True)
+class _Login:
+    session: int
+    full_jid: str
+    at: float
+
+
+class Returns:
+    """``limit``: users that are remembered. Times are one monotonic clock's."""
+
+    def __init__(self, limit: int = REMEMBERED) -> None:
+        self._gone: Latest[str, tuple[Gone, ...]] = Latest(limit)  # by bare JID, oldest first
+        self._logins: Latest[str, _Login] = Latest(limit)  # by bare JID, the last one that was not taken for somebody
+        self.by_node: Latest[str, int] = Latest(MAX_NODES)
+        """How many are back that had left a node."""
+        self.seconds: Latest[int, float] = Latest(limit)
+        """After how many who had that session was back."""
+
+    def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer, now: float) -> Back | None:
+        """A transfer is over. The answer: whose client has come before it has left; ``None``: nobody's has."""
+        self._forget(now)
+        if full_jid is None or transfer.tried[-1].outcome is not Outcome.MOVED:
+            return None
+        gone, user = Gone(session, full_jid, transfer, now), jid.bare(full_jid)
+        login = self._logins.get(user)
+        if login is not None and login.session != session and login.at >= now - transfer.seconds:
+            del self._logins[user]
+            return self._is_back(gone, login, now)
+        self._gone[user] = (*self._gone.get(user, ())[1 - _AT_ONCE :], gone)
+        return None
+
+    def note_login(self, session: int, full_jid: str | None, now: float) -> Back | None:
+        """A client has logged in; whom it is taken for, if for anybody."""
+        self._forget(now)
+        if full_jid is None:
+            return None
+        login, user = _Login(session, full_jid, now), jid.bare(full_jid)
+        left = self._gone.get(user, ())
+        gone = next((each for each in left if each.full_jid == full_jid), left[0] if left else None)
+        if gone is None:
+            self._logins[user] = login
+            return None
+        rest = tuple(each for each in left if each is not gone)
+        if rest:
+            self._gone[user] = rest
+        else:
+            del self._gone[user]
+        return self._is_back(gone, login, now)
+
+    def _is_back(self, gone: Gone, login: _Login, now: float) -> Back:
+        node = gone.transfer.node
+        self.by_node[node] = self.by_node.get(node, 0) + 1
+        self.seconds[gone.session] = now - gone.at
+        return Back(gone, login.session, login.full_jid, now - gone.at)
+
+    def _forget(self, now: float) -> None:
+        """Who is not waited for any more."""
+        while self._gone and now - next(iter(self._gone.values()))[-1].at >= WITHIN_SECONDS:
+            self._gone.popitem(last=False)
+        while self._logins and now - next(iter(self._logins.values())).at >= _TRANSFER_SECONDS:
+            self._logins.popitem(last=False)

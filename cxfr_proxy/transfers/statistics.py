@@ -1,0 +1,170 @@
+"""What has happened since the proxy began: numbers that only grow, for whoever watches it over months.
+
+Nothing here names a user. What stands beside a number is one of few: a node's name, a software's by the table of what
+was measured (:mod:`cxfr_proxy.session.client_software`), a member of an enumeration.
+
+:class:`Totals` are small, and can be told and summed up at any time. :class:`Tally` has a number for each combination
+that occurred; so where several processes serve, they don't tell numbers but each :class:`PastTransfer` as it ends, and
+one process counts for all.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from cxfr_proxy.bounded import Latest
+from cxfr_proxy.session.client_software import name_of
+from cxfr_proxy.session.commands import Outcome, Reason, Transferred
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
+
+BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
+"""Seconds. A client that knows the request has left within a round trip or two; one that never answers takes the
+timeouts, 10 and 5 seconds by default."""
+WORKER_DIED: Final = "worker-died"
+"""Among the reasons for sessions' ends: who had them can't say it any more."""
+LOGIN_FAILURES: Final = frozenset(map(str, (*SaslCondition, *StreamCondition, *Reason)))
+OTHER_FAILURE: Final = "other"
+MAX_NODES: Final = 1000
+"""Nodes that come and go under ever new names would be counted for ever; of more, those with the oldest last transfer
+are forgotten."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """``ended``: sessions, by why. ``refused``: connections that never had one, likewise. ``failed_logins``, too: by a
+    member of :data:`LOGIN_FAILURES`, or :data:`OTHER_FAILURE`. ``late``: see
+    :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found no room at first."""
+
+    logins: int = 0
+    late: int = 0
+    waited: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+    failed_logins: dict[str, int] = field(default_factory=dict)
+
+    def include(self, other: Totals) -> None:
+        self.logins += other.logins
+        self.late += other.late
+        self.waited += other.waited
+        for reason, count in other.ended.items():
+            self.count_ended(reason, count)
+        for reason, count in other.refused.items():
+            self.count_refused(reason, count)
+        for reason, count in other.failed_logins.items():
+            self.count_failed_login(reason, count)
+
+    def count_ended(self, reason: str, count: int = 1) -> None:
+        self.ended[reason] = self.ended.get(reason, 0) + count
+
+    def count_refused(self, reason: str, count: int = 1) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + count
+
+    def count_failed_login(self, condition: str, count: int = 1) -> None:
+        """As :class:`~cxfr_proxy.xmpp.opening.attempt.FailedLogin` has it, which may be any word of a node's."""
+        reason = condition if condition in LOGIN_FAILURES else OTHER_FAILURE
+        self.failed_logins[reason] = self.failed_logins.get(reason, 0) + count
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One rung that was tried, and what came of it."""
+
+    rung: Rung
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PastTransfer:
+    """A transfer that is over, without whom it was about. ``tried`` is never empty."""
+
+    node: str
+    trigger: Trigger
+    software: str
+    tried: tuple[Attempt, ...]
+    seconds: float
+
+
+def past_transfer(session: Session, event: Transferred) -> PastTransfer:
+    return PastTransfer(
+        session.node,
+        event.order.trigger,
+        name_of(session.software),
+        tuple(Attempt(rung, outcome) for rung, outcome in event.tried),
+        event.seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What transfers off a node are told apart by; rung and outcome are the last ones."""
+
+    trigger: Trigger
+    software: str
+    rung: Rung
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Durations:
+    """How many took how long. ``counts[i]`` are those within ``BUCKETS[i]`` and above the one before; the last one has
+    the rest."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+
+class Tally:
+    """All transfers that are over, and each rung that was tried. ``nodes``: of how many nodes they are kept."""
+
+    def __init__(self, nodes: int = MAX_NODES) -> None:
+        self._by_node: Latest[str, Counter[Kind]] = Latest(nodes)
+        self.attempts: Counter[tuple[str, Attempt]] = Counter()
+        """By software."""
+        self.durations: dict[Rung, Durations] = {}
+        """By the last rung."""
+        self._returned: Latest[str, Counter[Kind]] = Latest(nodes)
+        self.absences: dict[Rung, Durations] = {}
+        """Of those who are back, by the rung by which they had left: how long they were away."""
+
+    def add(self, transfer: PastTransfer) -> None:
+        last = transfer.tried[-1]
+        _of_node(self._by_node, transfer.node)[_kind(transfer)] += 1
+        self.attempts.update((transfer.software, attempt) for attempt in transfer.tried)
+        self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
+
+    def add_return(self, transfer: PastTransfer, seconds: float) -> None:
+        """Whose transfer that was has logged in again, so long after."""
+        _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
+        self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
+
+    def transfers(self) -> Iterator[tuple[str, Kind, int]]:
+        """By node, and by what they are told apart by."""
+        for node, kinds in self._by_node.items():
+            for kind, count in kinds.items():
+                yield node, kind, count
+
+    def returns(self) -> Iterator[tuple[str, Kind, int]]:
+        """Those of :meth:`transfers` whose clients are back."""
+        for node, kinds in self._returned.items():
+            for kind, count in kinds.items():
+                yield node, kind, count
+
+
+def _kind(transfer: PastTransfer) -> Kind:
+    last = transfer.tried[-1]
+    return Kind(transfer.trigger, transfer.software, last.rung, last.outcome)
+
+
+def _of_node(by_node: Latest[str, Counter[Kind]], node: str) -> Counter[Kind]:
+    kinds = by_node[node] = by_node.get(node, Counter())
+    return kinds

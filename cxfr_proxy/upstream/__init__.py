@@ -1,0 +1,1 @@
+"""Towards the nodes: reaching them, looking at them, and asking whose a client is."""

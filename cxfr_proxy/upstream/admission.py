@@ -1,0 +1,135 @@
+"""How many logins a second reach a node.
+
+When many clients come back at once, from a node that was emptied or a network that was away, each login costs a node
+and its database far more than it costs the proxy to let a client wait. So logins wait here, for each node by itself:
+addresses take turns, and of one address it is first come, first served. So whoever fills the queue from one address
+waits behind themselves, and everybody else has one more in front. Who waits is told nothing, and keeps a socket and a
+parked task; who has hung up meanwhile takes nobody's turn.
+
+Where several processes serve, each admits its share: the kernel spreads connections evenly over them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import IPv6Interface
+from typing import Final
+
+import trio
+
+from cxfr_proxy.errors import NodeError
+from cxfr_proxy.transfers.pace import TokenBucket
+from cxfr_proxy.xmpp.names import StreamCondition
+
+_BURST_SECONDS: Final = 0.1
+"""So much of the rate may come at once: a quiet node makes nobody wait for a timer."""
+_STEP_SECONDS: Final = 0.02
+"""Whose turn comes within this time go together: waking up for each costs as much as most of a login."""
+
+
+class Gone(OSError):
+    """The client has hung up while it waited."""
+
+
+class _Turns:
+    """One at a time; who waits has a turn by their address, one after the other."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: OrderedDict[str, deque[trio.Event]] = OrderedDict()  # by address, the next one first
+
+    @asynccontextmanager
+    async def turn(self, address: str) -> AsyncIterator[None]:
+        """Have the turn within. Who is cancelled while they wait takes nobody's."""
+        await self._take(address)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _take(self, address: str) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        mine = trio.Event()
+        queue = self._waiting.setdefault(address, deque())
+        queue.append(mine)
+        try:
+            await mine.wait()
+        except BaseException:
+            if mine.is_set():
+                self._pass_on()
+            else:
+                queue.remove(mine)
+                if not queue:
+                    del self._waiting[address]
+            raise
+
+    def _pass_on(self) -> None:
+        self._taken = bool(self._waiting)
+        if self._waiting:
+            address, queue = self._waiting.popitem(last=False)
+            queue.popleft().set()
+            if queue:
+                self._waiting[address] = queue
+
+
+class _Door:
+    """Of one node."""
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._bucket = TokenBucket(rate, burst=max(1.0, rate * _BURST_SECONDS))
+        self._turns = _Turns()
+        self.waiting = 0
+
+    async def enter(self, address: str, has_left: Callable[[], bool]) -> None:
+        self.waiting += 1
+        try:
+            async with self._turns.turn(address):
+                if delay := self._bucket.delay(self._clock()):
+                    await trio.sleep(max(delay, _STEP_SECONDS))
+                if has_left():
+                    raise Gone("the client hung up while it waited")
+                self._bucket.take(self._clock())
+        finally:
+            self.waiting -= 1
+
+
+class Admission:
+    """``rate``: logins a second to each node, ``None`` for any number; ``patience``: how long one may wait, in
+    seconds."""
+
+    def __init__(self, rate: float | None, patience: float, clock: Callable[[], float] = trio.current_time) -> None:
+        self._rate = rate
+        self._patience = patience
+        self._clock = clock
+        self._doors: dict[str, _Door] = {}
+
+    async def admit(self, node: str, address: str, has_left: Callable[[], bool]) -> None:
+        """Return when a login from that address may go to that node.
+
+        ``has_left`` is asked when its turn has come: whether the client has gone. Raises :class:`Gone` if so, and
+        :class:`NodeError`, for the client, where that took too long. Who is cancelled takes nobody's turn.
+        """
+        if self._rate is None:
+            return
+        door = self._doors.get(node)
+        if door is None:
+            door = self._doors[node] = _Door(self._rate, self._clock)
+        with trio.move_on_after(self._patience) as limit:
+            await door.enter(_network(address), has_left)
+        if limit.cancelled_caught:
+            raise NodeError(StreamCondition.RESOURCE_CONSTRAINT, "too many logins at the moment, try again later")
+
+    def waiting(self, node: str) -> int:
+        """How many logins wait for that node."""
+        door = self._doors.get(node)
+        return door.waiting if door is not None else 0
+
+
+def _network(address: str) -> str:
+    """What one client can choose its address from: of IPv6, the 64 bits that a site has."""
+    return address if ":" not in address else str(IPv6Interface(f"{address.partition('%')[0]}/64").network)

@@ -1,0 +1,324 @@
+"""Looking at the nodes, and hearing what sessions tell about theirs.
+
+What follows from it for a node's health is a table in :mod:`cxfr_proxy.cluster.health`. Here is when to look: every
+``inter`` seconds, or ``fast-inter`` while there is doubt, and at once where sessions have met something. Each node has
+a task of its own, so its checks never overlap and a silent node holds up no other. The time between two checks varies
+by chance, and so does the first one's: many nodes, and many proxies that were started together, are not looked at in
+step.
+
+A check connects as a session would be connected: with the PROXY header, and with TLS. The streams it opens are for the
+domains that the node serves; those it was not asked for yet all at once, and then one a check, in turn. One for which
+it fails has its turn again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from cxfr_proxy.cluster.health import HOLD_SECONDS, Finding, Vitals
+from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
+from cxfr_proxy.cluster.nodes import MOST_SECONDS, Check, Health, NodeSpec, Outlook
+from cxfr_proxy.events import emit
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.tasks import Task, isolated, start
+from cxfr_proxy.upstream.probe import Look
+
+JITTER: Final = 0.1
+"""The share by which a pause may be longer or shorter."""
+
+AT_ONCE: Final = 50
+"""Nodes that are new, and looked at in the moment they are; of more,"""
+TURNS_A_SECOND: Final = 200.0
+"""so many. A check takes a millisecond of a core's time or two, half of it the kernel's."""
+MAX_FEATURES_BYTES: Final = 32 * 1024
+"""Of one node and domain, kept: servers' are of one to three kilobytes. Clients of a node with more get their node
+before they are shown features."""
+
+_WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
+"""For tables, where the usual reasons are too long."""
+
+_UNFORESEEN: Final = Look(Finding.FAILED, "what it answered was not foreseen; the log has it")
+"""Of a look that ended by a fault of this program: a node that provokes one is no good to clients either."""
+
+_log = logging.getLogger(__name__)
+
+
+class Informed(Protocol):
+    """Who wants to know what sessions learn about their nodes."""
+
+    def connect_failed(self, node: Node, reason: str) -> None:
+        """A session could not be connected to it."""
+
+    def said_it_was_going(self, node: Node, *, sessions: int) -> None:
+        """One of its ``sessions`` (this one included) was told so by a stream error."""
+
+    def login_failed(self, node: Node, reason: str) -> None:
+        """It has ended a login by a fault of its own."""
+
+    def login_worked(self, node: Node, domain: str) -> None:
+        """A client has logged in for that domain."""
+
+
+class Looking(Protocol):
+    """:func:`~cxfr_proxy.upstream.probe.look`, by a certain dialer."""
+
+    def __call__(
+        self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True
+    ) -> Awaitable[Look]: ...
+
+
+class _Watch:
+    """What is kept of one node."""
+
+    def __init__(self, node: Node, *, new: bool = False) -> None:
+        self.node = node
+        self.vitals = Vitals(node, new=new)
+        self.greeted: set[str] = set()
+        """Domains for which it has answered."""
+        self.turn = 0
+        """Of these, whose it is."""
+        self.first = True
+        self.wake = trio.Event()
+        self.watched = False
+        self.in_line = True
+        """It waits for its turn to be looked at for the first time, or as it is now."""
+
+
+class Checks:
+    """Keeps the nodes' health. ``changed`` is told of each node whose health or outlook is another now, ``noted`` of
+    one that has other features, or another weight. ``domains`` are those that are served; none: the first that somebody
+    logs in to will be asked for."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        look: Looking,
+        changed: Callable[[Node], None],
+        noted: Callable[[Node], None] = lambda node: None,
+        *,
+        domains: Sequence[str] = (),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._look = look
+        self._changed = changed
+        self._noted = noted
+        self._domains = tuple(domains)
+        self._rng = rng if rng is not None else random.Random()
+        self._watches = {node.name: _Watch(node) for node in cluster}
+        self._more = trio.Event()
+        self._last_turn = -math.inf
+        cluster.watch(self._on_change)
+
+    def _on_change(self, name: str) -> None:
+        """A task whose node was forgotten ends."""
+        watch = self._watches.get(name)
+        if watch is not None and not self._is_in_list(watch.node):
+            watch.wake.set()
+
+    # --- what others say
+
+    def connect_failed(self, node: Node, reason: str) -> None:
+        """A session could not be connected to it."""
+        now = trio.current_time()
+        self._heard(node, lambda vitals: vitals.connect_failed(now), reason)
+
+    def said_it_was_going(self, node: Node, *, sessions: int) -> None:
+        """One of its ``sessions`` (this one included) was told so by a stream error."""
+        now = trio.current_time()
+        reason = "its sessions are told that it is going away"
+        self._heard(node, lambda vitals: vitals.said_it_was_going(now, sessions=sessions), reason)
+
+    def login_failed(self, node: Node, reason: str) -> None:
+        """It has ended a login by a fault of its own."""
+        now = trio.current_time()
+        self._heard(node, lambda vitals: vitals.login_failed(now), f"one login after the other fails: {reason}")
+
+    def login_worked(self, node: Node, domain: str) -> None:
+        """A client has logged in for that domain."""
+        self._watch_of(node).vitals.login_worked()
+        self.served(domain)
+
+    def served(self, domain: str) -> None:
+        """A client has logged in for that domain. What one says before may be any nonsense."""
+        if not self._domains:
+            self._domains = (domain,)
+            for watch in self._watches.values():
+                watch.in_line = True
+                watch.wake.set()
+
+    def follow(self, node: Node) -> None:
+        """A node of the first list: to be used until it was seen to be down."""
+        self._watch_of(node)
+
+    def expect(self, node: Node) -> None:
+        """A node that has just appeared: not to be used before it was seen, which is tried at once."""
+        self._add(_Watch(node, new=True))
+
+    def reread(self, node: Node) -> None:
+        """Its line has changed. What was seen at another address says nothing any more."""
+        watch = self._watch_of(node)
+        if node.check is None:
+            watch.vitals, watch.greeted = Vitals(node), set()
+        watch.in_line = True
+        watch.wake.set()
+
+    # --- watching
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        for watch in self._watches.values():
+            watch.watched = False
+        async with trio.open_nursery() as watching:
+            while True:
+                for watch in self._watches.values():
+                    if not watch.watched:
+                        watch.watched = True
+                        start(watching, Task.CHECK, partial(self._watch, watch), node=watch.node.name)
+                self._more = trio.Event()
+                await self._more.wait()
+
+    def _watch_of(self, node: Node) -> _Watch:
+        watch = self._watches.get(node.name)
+        if watch is None or watch.node is not node:
+            watch = _Watch(node)
+            if self._is_in_list(node):  # else it was forgotten, and another may bear its name by now
+                self._add(watch)
+        return watch
+
+    def _add(self, watch: _Watch) -> None:
+        former = self._watches.get(watch.node.name)
+        if former is not None:
+            former.wake.set()
+        self._watches[watch.node.name] = watch
+        self._more.set()
+
+    def _is_in_list(self, node: Node) -> bool:
+        return node.name in self._cluster and self._cluster.get(node.name) is node
+
+    def _is_listed(self, watch: _Watch) -> bool:
+        return self._is_in_list(watch.node) and self._watches.get(watch.node.name) is watch
+
+    async def _watch(self, watch: _Watch) -> None:
+        while self._is_listed(watch):
+            await self._take_turn(watch)
+            began = trio.current_time()
+            watch.wake = trio.Event()
+            await self._check(watch)
+            await self._rest(watch, began + self._pause(watch))
+        if self._watches.get(watch.node.name) is watch:
+            del self._watches[watch.node.name]
+
+    async def _take_turn(self, watch: _Watch) -> None:
+        """Where it is new, or its line is: a list of thousands is not looked at in one moment."""
+        if watch.in_line and watch.node.spec.check is not Check.NONE:
+            now = trio.current_time()
+            self._last_turn = max(self._last_turn, now - AT_ONCE / TURNS_A_SECOND) + 1 / TURNS_A_SECOND
+            await trio.sleep_until(min(self._last_turn, now + MOST_SECONDS))
+        watch.in_line = False
+
+    def _pause(self, watch: _Watch) -> float:
+        spec = watch.node.spec
+        if spec.check is Check.NONE:  # only time has to be told, and only where it is down
+            return HOLD_SECONDS / 4 if watch.node.health is Health.DOWN else math.inf
+        doubtful = watch.vitals.in_doubt
+        pause = spec.fast_inter if doubtful and spec.fast_inter is not None else spec.inter
+        pause *= self._rng.uniform(1 - JITTER, 1 + JITTER)
+        if watch.first and not doubtful:
+            watch.first = False
+            pause *= self._rng.random()
+        return pause
+
+    async def _rest(self, watch: _Watch, due: float) -> None:
+        """Until ``due``, or until something calls for a look; meanwhile the weight of a node that is back may grow."""
+        while trio.current_time() < due:
+            before = watch.node.ramp
+            step = watch.vitals.grow(trio.current_time())
+            if watch.node.ramp != before:
+                self._noted(watch.node)
+            with trio.move_on_at(min(due, step if step is not None else math.inf)):
+                await watch.wake.wait()
+                return
+
+    # --- one check
+
+    async def _check(self, watch: _Watch) -> None:
+        node, vitals = watch.node, watch.vitals
+        began = trio.current_time()
+        seen = Look(Finding.OK)
+        if node.spec.check is Check.NONE:
+            await trio.lowlevel.checkpoint()
+        else:
+            for domain in self._domains_to_ask(watch):
+                seen = await self._ask(watch, domain)
+                if seen.finding is not Finding.OK:
+                    break
+        if watch.vitals is not vitals or not self._is_listed(watch):
+            return  # it was at another address
+        now = trio.current_time()
+        if node.spec.check is not Check.NONE:
+            text = _WORDS.get(seen.finding, seen.reason) or str(seen.finding)
+            node.check = CheckResult(text, now, now - began)
+        self._judge(watch, lambda vitals: vitals.checked(seen.finding, now), seen.reason)
+
+    def _domains_to_ask(self, watch: _Watch) -> Sequence[str | None]:
+        spec = watch.node.spec
+        domains = spec.domain or self._domains
+        if spec.check is Check.TCP or not domains:
+            return domains[:1] or (None,)  # for the name in its certificate
+        new = [domain for domain in domains if domain not in watch.greeted]
+        return new or (domains[watch.turn % len(domains)],)
+
+    async def _ask(self, watch: _Watch, domain: str | None) -> Look:
+        node, vitals = watch.node, watch.vitals
+        spec = node.spec
+        seen = _UNFORESEEN
+        with isolated(Task.CHECK, node=node.name):
+            seen = await self._look(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
+        if seen.finding is Finding.OK and domain is not None and watch.vitals is vitals:
+            watch.turn += 1
+            watch.greeted.add(domain)
+            key = domain_key(domain)
+            self._keep_features(node, key, seen.features)
+        return seen
+
+    def _keep_features(self, node: Node, domain: str, features: bytes | None) -> None:
+        """Those of the domains it is asked for, one each. Features that are too long are none."""
+        if features is None:
+            return
+        asked = {domain_key(each) for each in node.spec.domain or self._domains}
+        kept = {each: known for each, known in node.features.items() if each in asked and each != domain}
+        if len(features) <= MAX_FEATURES_BYTES:
+            kept[domain] = features
+        if kept != node.features:
+            node.features = kept
+            self._noted(node)
+
+    # --- what follows
+
+    def _heard(self, node: Node, tell: Callable[[Vitals], None], reason: str) -> None:
+        """A session has said something; where that matters, look for oneself."""
+        watch, health = self._watch_of(node), node.health
+        self._judge(watch, tell, reason)
+        if node.health is not health:
+            watch.wake.set()
+
+    def _judge(self, watch: _Watch, tell: Callable[[Vitals], None], reason: str | None) -> None:
+        node = watch.node
+        health, outlook = node.health, node.outlook
+        tell(watch.vitals)
+        if node.health is not health and node.health is Health.DOWN:
+            emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
+        elif node.health is not health:
+            emit(_log, "node-up", node=node.name, slowstart=node.spec.slowstart or None)
+        if node.outlook is not outlook and node.outlook is not Outlook.GOOD:
+            emit(_log, "node-given-up", level=logging.WARNING, node=node.name, outlook=str(node.outlook), reason=reason)
+        if (node.health, node.outlook) != (health, outlook):
+            self._changed(node)

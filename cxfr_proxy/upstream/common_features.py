@@ -1,0 +1,107 @@
+"""What all nodes of a domain have in common to show a client that has none yet.
+
+Health checks leave each node's features with it (``Node.features``). Where those of all nodes that take users now come
+to the same, a client may be shown them first and get its node by who it turns out to be. Where they differ, or one is
+not known yet, it can't.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from typing import Final
+
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import Check
+from cxfr_proxy.events import emit
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.xmpp.opening.node_features import differing, template
+
+_SHOWN_NODES: Final = 20
+"""In a log line, of those that differ."""
+_DOMAINS_KEPT: Final = 64
+"""For which it is kept what their nodes have in common: clients make up any number of domains."""
+
+_log = logging.getLogger(__name__)
+
+
+class Templates:
+    """``max_bytes``: the longest element that is taken from a client.
+
+    Who serves clients calls :meth:`of`, who checks nodes :meth:`compare`.
+    """
+
+    def __init__(self, cluster: Cluster, *, max_bytes: int | None) -> None:
+        self._cluster = cluster
+        self._max_bytes = max_bytes
+        self._told: dict[str, tuple[str, ...]] = {}  # by domain: what was said to differ
+        self._common: dict[tuple[str, bool], bytes | None] = {}
+        self._common_of = -1  # the version of the cluster
+
+    def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
+        """The features to show to a client of that domain; ``None``: its node has to be chosen first."""
+        if self._common_of != self._cluster.version or len(self._common) >= _DOMAINS_KEPT:
+            self._common_of = self._cluster.version
+            self._common.clear()
+        asked = domain_key(domain), offer_starttls
+        if asked not in self._common:
+            self._common[asked] = self._in_common(*asked)
+        return self._common[asked]
+
+    def _in_common(self, domain: str, offer_starttls: bool) -> bytes | None:
+        shown = list(dict.fromkeys(self._shown(domain, offer_starttls=offer_starttls).values()))
+        if not shown or any(differing(shown[0], other) for other in shown[1:]):
+            return None
+        return shown[0]
+
+    def are_awaited(self, domain: str) -> bool:
+        """Whether some node of that domain has not been asked for its features yet, and will be."""
+        key = domain_key(domain)
+        nodes = self._cluster.candidates(domain=key)
+        return any(node.spec.check is Check.STREAM and key not in node.features for node in nodes)
+
+    def _shown(self, domain: str, *, offer_starttls: bool = False) -> dict[Node, bytes]:
+        """By each node what its clients would be shown; empty where that is not known of all."""
+        shown: dict[Node, bytes] = {}
+        for node in self._cluster.candidates(domain=domain):
+            offered = node.features.get(domain)
+            if not node.usable or offered is None:
+                return {}
+            found = template(offered, offer_starttls=offer_starttls, max_bytes=self._max_bytes)
+            if found is None:
+                return {}
+            shown[node] = found
+        return shown
+
+    def compare(self) -> None:
+        """Something has changed about nodes: tell the log where their features have come to differ, or do no more."""
+        for domain in sorted({domain for node in self._cluster for domain in node.features}):
+            shown = self._shown(domain)
+            if shown:
+                self._compare(domain, shown)
+
+    def _compare(self, domain: str, shown: dict[Node, bytes]) -> None:
+        first = next(iter(shown))
+        unlike = {
+            node.name: found
+            for node, other in shown.items()
+            if other != shown[first] and (found := differing(shown[first], other))
+        }
+        elements = tuple(sorted({element for found in unlike.values() for element in found}))
+        if elements == self._told.get(domain, ()):
+            return
+        self._told[domain] = elements
+        if elements:
+            emit(
+                _log,
+                "features-differ",
+                level=logging.WARNING,
+                domain=domain,
+                elements=",".join(elements),
+                nodes=",".join(islice(unlike, _SHOWN_NODES)),
+                count=len(unlike) if len(unlike) > _SHOWN_NODES else None,
+                unlike=first.name,
+                route="connect",
+            )
+        else:
+            emit(_log, "features-agree", domain=domain, route="login")

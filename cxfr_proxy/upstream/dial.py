@@ -1,0 +1,232 @@
+"""Reaching a node: connect, say whose connection it is, and put TLS on it as its line in the nodes file says.
+
+Resolving a name, and trying its addresses side by side (RFC 8305), costs as much as the rest of a login. So it is done
+for health checks, every other second, and a session is connected to the address that answered last; only where that
+fails, or none is known yet, the session goes the long way itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import trio
+
+from cxfr_proxy.cluster.health import Finding
+from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, UnixAddress
+from cxfr_proxy.config.table import Limits, Timeouts
+from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
+from cxfr_proxy.net import proxy_protocol
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.proxy_protocol import Peer
+from cxfr_proxy.net.tls import node_context, node_name, read_authorities
+from cxfr_proxy.upstream.probe_stream import OwnStream
+from cxfr_proxy.xmpp.names import StreamCondition
+
+_SocketAddress = tuple[int, Any]
+"""An address family, and an address in the form that sockets of this family take."""
+
+_FINDINGS: Final = {
+    errno.ECONNREFUSED: Finding.REFUSED,
+    errno.ENOENT: Finding.REFUSED,  # a unix socket that was taken away
+    errno.ETIMEDOUT: Finding.SILENT,
+    errno.EHOSTUNREACH: Finding.SILENT,
+    errno.EHOSTDOWN: Finding.SILENT,
+    errno.ENETUNREACH: Finding.SILENT,
+}
+"""What the system's answer to a connection says about the node."""
+
+_MISMATCHES: Final = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+
+class Dialer:
+    """Connects to nodes. TLS contexts are made once per set of CA certificates, of what :meth:`read_files` has read
+    last, or :meth:`take` was told."""
+
+    def __init__(self, timeouts: Timeouts, limits: Limits) -> None:
+        self._timeouts = timeouts
+        self._limits = limits
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self.authorities: Mapping[str, str] = {}
+        """What is used of ``ca=`` files, by path."""
+        self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
+
+    def read_files(self, specs: Iterable[NodeSpec]) -> bool:
+        """Read the files with CA certificates that the nodes name; whether they are others than before. Where names
+        lead is found out anew.
+
+        Raises :class:`ConfigError`, and then goes on with what there was.
+        """
+        contexts: dict[str | None, ssl.SSLContext] = {}
+        authorities: dict[str, str] = {}
+        for spec in specs:
+            if spec.tls is not NodeTls.NONE and spec.ca not in contexts:
+                text = read_authorities(spec)
+                contexts[spec.ca] = node_context(spec, text)
+                if spec.ca is not None and text is not None:
+                    authorities[spec.ca] = text
+        changed = authorities != self.authorities
+        self._contexts, self.authorities = contexts, authorities
+        self._answered.clear()
+        return changed
+
+    def take(self, authorities: Mapping[str, str]) -> None:
+        """As :meth:`read_files`, where somebody else has read them."""
+        self._contexts, self.authorities = {}, authorities
+        self._answered.clear()
+
+    async def dial(
+        self, spec: NodeSpec, domain: str, *, client: Peer | None, proxy: Peer | None, resolve: bool = False
+    ) -> Endpoint:
+        """A connection to the node on which the client's stream can begin.
+
+        ``client`` and ``proxy`` are the ends of the client's connection; ``None`` where there is none, or they have no
+        IP address: then a PROXY header names the ends of this one.
+        ``resolve``: look the node's name up, whatever is remembered of it. Raises :class:`NodeError` where the node
+        can't be reached in time, or doesn't do what its line says; its text names no address. Nothing stays open when
+        cancelled.
+        """
+        endpoint: Endpoint | None = None
+        try:
+            endpoint = await self._connect(spec.address, resolve=resolve)
+            if spec.send_proxy is not None:
+                ends = (client, proxy) if client and proxy else proxy_protocol.own_ends(endpoint.sock)
+                # The first bytes: a new socket takes them at once.
+                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, *ends))
+            if spec.tls is not NodeTls.NONE:
+                with trio.fail_after(self._timeouts.tls_handshake_timeout):
+                    if spec.tls is NodeTls.STARTTLS:
+                        await self.own_stream(endpoint).ask_for_tls(domain)
+                    await endpoint.start_tls(
+                        self._context(spec), server_side=False, server_hostname=node_name(spec, domain)
+                    )
+        except BaseException as exc:
+            if endpoint is not None:
+                endpoint.close()
+            # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
+            if spec.verify_name is None and _is_about_the_name(exc):
+                raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
+            if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
+                raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
+            raise
+        return endpoint
+
+    def own_stream(self, endpoint: Endpoint) -> OwnStream:
+        """A stream of the proxy's own on a connection to a node."""
+        return OwnStream(endpoint, self._limits)
+
+    def _context(self, spec: NodeSpec) -> ssl.SSLContext:
+        context = self._contexts.get(spec.ca)
+        if context is None:
+            known = self.authorities.get(spec.ca) if spec.ca is not None else None
+            text = known if known is not None else read_authorities(spec)
+            context = self._contexts[spec.ca] = node_context(spec, text)
+        return context
+
+    async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> Endpoint:
+        literal = _literal(address)
+        if literal is not None:
+            return await _connect_to(literal, self._timeouts)
+        assert isinstance(address, Address), "only these can be names"
+        known = self._answered.get(address)
+        if known is not None and not resolve:
+            with contextlib.suppress(OSError):
+                return await _connect_to(known, self._timeouts)
+        self._answered.pop(address, None)
+        with trio.fail_after(self._timeouts.node_connect_timeout):
+            stream = await trio.open_tcp_stream(address.host, address.port)
+        endpoint = Endpoint.from_stream(stream, self._timeouts.keepalive_timeout)
+        self._answered[address] = (endpoint.sock.family, endpoint.sock.getpeername())
+        return endpoint
+
+
+@functools.lru_cache(maxsize=1024)
+def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
+    """An IP address or a path; ``None`` for a name."""
+    if isinstance(address, UnixAddress):
+        return socket.AF_UNIX, address.path
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, address.host)
+            return family, (address.host, address.port)
+    return None
+
+
+async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> Endpoint:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    family, name = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        endpoint = Endpoint.from_socket(sock, timeouts.keepalive_timeout)
+        error = sock.connect_ex(name)
+        if error == errno.EINPROGRESS:
+            error = sock.connect_ex(name)  # one on this machine has answered by now
+        if error == errno.EALREADY:
+            with trio.fail_after(timeouts.node_connect_timeout):
+                await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error not in (0, errno.EISCONN):
+            raise OSError(error, os.strerror(error))
+    except BaseException:
+        sock.close()
+        raise
+    return endpoint
+
+
+def _is_about_the_name(exc: BaseException) -> bool:
+    """Whether a certificate is not for the name that was asked for, or that name can't be one. All else that is wrong
+    with a certificate is the node's fault."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return exc.verify_code in _MISMATCHES
+    return isinstance(exc, ValueError)
+
+
+def _why(exc: BaseException) -> str:
+    match exc:
+        case trio.TooSlowError():
+            return "the node did not answer in time"
+        case ssl.SSLCertVerificationError():
+            return f"the node's certificate was not accepted: {exc.verify_message}"
+        case ssl.SSLError():
+            return f"TLS with the node failed: {exc.reason or 'unknown reason'}"
+        case ConfigError():
+            return str(exc)
+        case OSError():
+            return f"no connection to the node: {_reason(exc)}"
+        case _:
+            return "the node's stream could not be read"
+
+
+def _reason(exc: OSError) -> str:
+    first = _first(exc)
+    if isinstance(first, socket.gaierror) or first.errno is None:
+        return first.strerror or "unknown reason"
+    return os.strerror(first.errno)
+
+
+def _first(exc: OSError) -> OSError:
+    """The bare reason. trio's own ``OSError`` and its text name the address; behind it are the cause, or several."""
+    cause: BaseException | None = exc.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause if isinstance(cause, OSError) else exc
+
+
+def finding(error: NodeError) -> Finding:
+    """What a failed :meth:`Dialer.dial` says about the node."""
+    match error.__cause__:
+        case trio.TooSlowError():
+            return Finding.SILENT
+        case OSError() as exc:
+            first = _first(exc)
+            if isinstance(first, socket.gaierror):
+                return Finding.FAILED
+            return _FINDINGS.get(first.errno or 0, Finding.FAILED)
+    return Finding.FAILED

@@ -1,0 +1,55 @@
+"""One look at a node: connect as a session is connected, and see how it greets a client."""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+
+import trio
+
+from cxfr_proxy.cluster.health import Finding
+from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
+from cxfr_proxy.errors import NodeError
+from cxfr_proxy.upstream.dial import Dialer, finding
+from cxfr_proxy.xmpp.opening.features import dead_end
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen. ``reason`` is for the operator, ``None`` where nothing is wrong; ``features`` are ``None`` where
+    the node was not asked for them, or wrote them so that they can't stand anywhere else."""
+
+    finding: Finding
+    reason: str | None = None
+    features: bytes | None = None
+
+
+async def look(dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> Look:
+    """Connect, and see how the node greets a client of that domain; without ``stream``, only connect.
+
+    ``domain`` ``None``: nobody knows yet which domains are served. No stream can be opened then, and no certificate be
+    checked but against ``verify-name=``; so that is not tried. ``seconds`` are for all until the greeting is there.
+    """
+    asks = stream and domain is not None
+    if not asks and (spec.tls is NodeTls.STARTTLS or (domain is None and spec.verify_name is None)):
+        spec = replace(spec, tls=NodeTls.NONE)
+    latest = trio.current_time() + seconds
+    try:
+        with trio.fail_at(latest):
+            endpoint = await dialer.dial(spec, domain or "", client=None, proxy=None, resolve=True)
+        with closing(endpoint):
+            if not asks:
+                return Look(Finding.OK)
+            own_stream = dialer.own_stream(endpoint)
+            with trio.fail_at(latest):
+                greeting = await own_stream.open(domain or "")
+            with suppress(OSError):
+                await own_stream.close()
+            wrong = dead_end(greeting.parsed)
+            return Look(Finding.FAILED, wrong) if wrong else Look(Finding.OK, features=greeting.portable)
+    except trio.TooSlowError:
+        return Look(Finding.SILENT, "the node did not answer in time")
+    except NodeError as exc:
+        return Look(finding(exc), exc.text)
+    except OSError:
+        return Look(Finding.FAILED, "the node broke the connection")

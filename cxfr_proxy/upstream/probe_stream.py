@@ -1,0 +1,126 @@
+"""A stream of the proxy's own to a node, in nobody's name: to ask for TLS, or to see that the node answers.
+
+It is opened as a client opens one (RFC 6120 section 4.2) and read element by element. What the node says instead of
+what was asked for is its fault, and becomes a :class:`NodeError`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cxfr_proxy.config.table import Limits
+from cxfr_proxy.errors import DomainRefused, NodeError
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.framing.framer import Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening import usual_header
+from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
+
+_STARTTLS: Final = f"<starttls xmlns='{names.TLS}'/>".encode()
+_ABOUT_THE_DOMAIN: Final = (
+    StreamCondition.HOST_UNKNOWN,
+    StreamCondition.HOST_GONE,
+    StreamCondition.IMPROPER_ADDRESSING,
+)
+_CLOSE_SECONDS: Final = 1.0
+"""How long a node may take to end its side: a round trip. Nothing depends on it but its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """With what a node greets a client that has not logged in."""
+
+    header: StreamHeader
+    features: bytes
+    """As it wrote them; the prefixes in them are the header's."""
+    parsed: stanza.Element
+    """The same."""
+
+    @property
+    def portable(self) -> bytes | None:
+        """The features, if they mean the same behind any header of the usual form; ``None`` where they don't."""
+        if self.header.prefix != "stream":
+            return None
+        try:
+            stanza.parse(self.features, usual_header.CONTEXT)
+        except stanza.MalformedElement:
+            return None
+        return self.features
+
+
+class OwnStream:
+    """``endpoint`` stays the caller's, who closes it."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+        self._endpoint = endpoint
+        self._lane = Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
+
+    async def open(self, domain: str) -> Greeting:
+        """Raises :class:`NodeError`, also where the answer is a stream error, and ``OSError``."""
+        await self._endpoint.send_all(stanza.stream_header(to=domain, from_=None, stream_id=None))
+        try:
+            header = read_header(await self._read(Header), NodeError)
+        except NodeError as exc:
+            raise _fault(exc.text) from exc
+        raw, features = await self._element(header)
+        name = stanza.name_of(features)
+        if name == (names.STREAM, "error"):
+            condition = stanza.stream_condition(features)
+            text = f"the node answered {domain} by the stream error {condition}"
+            if condition in _ABOUT_THE_DOMAIN:
+                raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, text)
+            raise _fault(text)
+        if name != (names.STREAM, "features"):
+            raise _fault("the node sent no stream features")
+        return Greeting(header, raw, features)
+
+    async def ask_for_tls(self, domain: str) -> None:
+        """Until the node expects the handshake (RFC 6120 section 5.4). Raises as :meth:`open` does."""
+        greeting = await self.open(domain)
+        if stanza.child(greeting.parsed, names.TLS, "starttls") is None:
+            raise _fault("the node does not offer STARTTLS")
+        await self._endpoint.send_all(_STARTTLS)
+        _, answer = await self._element(greeting.header)
+        if stanza.name_of(answer) != (names.TLS, "proceed"):
+            raise _fault("the node refused STARTTLS")
+        if self._lane.take_unread():
+            raise _fault("the node sent plain bytes behind <proceed/>")
+
+    async def close(self) -> None:
+        """Say that it is over and let the node say so too, or it would take this for a lost client. Raises nothing but
+        ``OSError``."""
+        await self._endpoint.send_all(stanza.STREAM_END)
+        with trio.move_on_after(_CLOSE_SECONDS), suppress(NodeError):
+            await self._read(StreamEnd)
+
+    async def _element(self, header: StreamHeader) -> tuple[bytes, stanza.Element]:
+        raw = await self._read(Element)
+        try:
+            return raw, stanza.parse(raw, header.context)
+        except stanza.MalformedElement as exc:
+            raise _fault("the node used a prefix that its stream does not declare") from exc
+
+    async def _read(self, kind: type[Header | Element | StreamEnd]) -> bytes:
+        while True:
+            piece = self._lane.next()
+            if piece is None:
+                data = await self._endpoint.receive_some()
+                if not data:
+                    raise _fault("the node closed the connection")
+                self._lane.feed(data)
+            elif isinstance(piece.note, kind):
+                return piece.data
+            elif isinstance(piece.note, Failure):
+                raise _fault(f"the node's stream can't be read: {piece.note.text}")
+            elif piece.note is not None:
+                raise _fault("the node ended the stream at once")
+
+
+def _fault(text: str) -> NodeError:
+    return NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, text)

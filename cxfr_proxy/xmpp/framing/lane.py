@@ -1,0 +1,282 @@
+"""One direction of a session: what may go out now, and what is held back until it is whole.
+
+A lane owns the framer of one incoming stream and the bytes behind its last boundary. Only complete elements leave it.
+So a party that dies in the middle of one leaves the other's stream whole, and behind everything that was sent there is
+a boundary where something may be injected. The exception: an element longer than ``max_held_bytes`` is *cut through*,
+passed on as it comes; until it ends there is no boundary and :attr:`Lane.cutting` is true. How it began is kept in
+:attr:`Lane.cut_head`.
+
+A lane is read in one of two ways:
+
+* scanning, for the hot path: :meth:`Lane.scan` turns a chunk into what may go out. If the framer had something to note,
+  :meth:`Lane.pieces` splits that output at what was noted. If it was much, the rest is left :attr:`Lane.unread`.
+* stepwise, while each element counts: :meth:`Lane.feed`, then :meth:`Lane.next` until it answers ``None``. Nothing is
+  read beyond the element returned, so the reader may change its mind after each: restart the stream, hold, or go over
+  to scanning with :meth:`Lane.take_unread`. Nothing is cut through, and of an element that was being cut through the
+  rest comes in one piece.
+
+One may go over from each way to the other anywhere. White space in front of a stream's header is dropped: it belongs to
+the stream before, from a client that ends its lines. In front of a header, and of an element that is read stepwise,
+there may be as much of it as an element may be long: who sends nothing else would never have to log in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.framing.framer import Failure, Framer, Header, Note, behind_header, is_native, new_framer
+from cxfr_proxy.xmpp.names import StreamCondition
+
+_SPACE: Final = b" \t\r\n"
+_HEAD_BYTES: Final = 8192
+"""A start tag holds addresses of at most 3071 bytes each, an id and some words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a stream in order, with what was noted about them.
+
+    ``note`` is ``None`` for what passes unnoticed: while scanning any number of whole usual elements, while stepping
+    white space. ``whole`` is false where the beginning of a noted element was cut through before.
+    """
+
+    note: Note | None
+    data: bytes
+    whole: bool = True
+
+
+class Lane:
+    """See the module. ``max_held_bytes`` ``None``: nothing is cut through, the framer's own limit is the bound."""
+
+    __slots__ = (
+        "_acks",
+        "_again",
+        "_begun",
+        "_every",
+        "_framer",
+        "_max_depth",
+        "_max_element_bytes",
+        "_spaces",
+        "_unread",
+        "cut_head",
+        "max_held",
+        "opened",
+    )
+
+    def __init__(self, *, max_element_bytes: int | None, max_depth: int, max_held_bytes: int | None = None) -> None:
+        self._max_depth = max_depth
+        self._max_element_bytes = max_element_bytes
+        self.max_held = max_held_bytes
+        self._unread = b""
+        self._again: Piece | None = None
+        self._every = self._acks = False
+        self.cut_head = b""
+        self.restart()
+
+    def restart(self) -> None:
+        """What is read next is a new stream (RFC 6120 section 4.3.3); what was fed and not yet read belongs to it."""
+        self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
+        self.opened = False
+        unread, self._unread, self._begun = self._unread, b"", False
+        self._spaces = 0
+        self.feed(unread)
+
+    def note_every(self, every: bool) -> None:
+        """Whether scanning notes each element from here on, or only what wants a look."""
+        self._every = self._framer.every = every
+
+    def note_acks(self, acks: bool) -> None:
+        """Whether scanning notes each ``<a/>`` (XEP-0198) from here on."""
+        self._acks = self._framer.acks = acks
+
+    def limit_elements(self, max_bytes: int | None) -> None:
+        """From here on elements may be this long; ``None``: any length."""
+        self._max_element_bytes = max_bytes
+        self._framer.max_element_bytes = max_bytes
+
+    @property
+    def stanzas(self) -> int:
+        """How many of the stream's complete elements were stanzas; see :class:`~.events.Element`."""
+        return self._framer.stanzas
+
+    @property
+    def ack(self) -> bytes | None:
+        """See :attr:`cxfr_proxy.xmpp.framing.framer.Framer.ack`."""
+        return self._framer.ack
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of an unfinished element is kept here, and how much was fed but not read."""
+        return len(self._framer.held) + len(self._unread)
+
+    @property
+    def unread(self) -> bool:
+        """Whether something was fed, or given to :meth:`scan`, that is still to be read."""
+        return bool(self._unread)
+
+    @property
+    def _released(self) -> int:
+        """The stream offset of what has not gone out yet."""
+        return self._framer.position - len(self._framer.held)
+
+    @property
+    def cutting(self) -> bool:
+        """Whether a part of an element that has not ended has gone out."""
+        return self._released > self._framer.boundary
+
+    # --- scanning
+
+    @property
+    def scanner(self) -> Framer | None:
+        """What reads the stream now, if that is the native engine and it has noted nothing; ``None`` if not.
+
+        Who feeds it from C, instead of calling :meth:`scan`, passes the chunk to :meth:`scanned`, or does the same.
+        """
+        return self._framer if is_native(self._framer) and not self._framer.notes else None
+
+    def scan(self, data: bytes) -> bytes:
+        """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`.
+
+        If :attr:`unread` is true after it, that is scanned before anything else, as :meth:`take_unread` gives it.
+        """
+        framer = self._framer
+        boundary = framer.scan(data)
+        # If it has stopped early, then behind its last note.
+        used = boundary if framer.notes and framer.notes[-1].end == framer.position else len(data)
+        return self.scanned(data, boundary, used)
+
+    def scanned(self, data: bytes, boundary: int, used: int) -> bytes:
+        """What :meth:`scan` answers, when the framer has read ``used`` bytes of it and has answered ``boundary``."""
+        framer = self._framer
+        if used < len(data):
+            data, self._unread = data[:used], data[used:]
+        if boundary:
+            held, framer.held = framer.held, data[boundary:]
+            return bytes(held) + data[:boundary] if held else data[:boundary]
+        if self._released - len(data) > framer.boundary:
+            # It is being cut through. Nothing is held then, unless it was read stepwise in between.
+            held, framer.held = framer.held, b""
+            return bytes(held) + data
+        return self._hold(data)
+
+    def _keep(self, data: bytes) -> None:
+        framer = self._framer
+        if not framer.held:
+            framer.held = data
+        else:
+            # A growing array: an element that trickles in must not be copied once a chunk.
+            if isinstance(framer.held, bytes):
+                framer.held = bytearray(framer.held)
+            framer.held += data
+
+    def _hold(self, data: bytes) -> bytes:
+        framer = self._framer
+        self._keep(data)
+        if self.max_held is None or len(framer.held) <= self.max_held:
+            return b""
+        ready, framer.held = bytes(framer.held), b""
+        self.cut_head = ready[:_HEAD_BYTES]
+        return ready
+
+    @property
+    def noted(self) -> bool:
+        """Whether the last scan met something to look at."""
+        return bool(self._framer.notes)
+
+    def pieces(self, ready: bytes) -> Iterator[Piece]:
+        """Split what the last :meth:`scan` returned at what it noted."""
+        base = at = self._released - len(ready)
+        notes, self._framer.notes = self._framer.notes, []
+        for note in notes:
+            start = max(note.start, base)
+            if start > at:
+                yield Piece(None, ready[at - base : start - base])
+            # A failure inside an element that is cut through lies behind what has gone out.
+            end = max(note.end, start)
+            yield Piece(note, ready[start - base : end - base], whole=note.start >= base)
+            if isinstance(note, Failure):
+                return  # what comes next is at fault
+            at = end
+        if at < self._released:
+            yield Piece(None, ready[at - base :])
+
+    # --- stepwise
+
+    def feed(self, data: bytes) -> None:
+        """Bytes for :meth:`next` to read."""
+        if not self._begun:
+            size = len(data)
+            data = data.lstrip(_SPACE)
+            self._begun = bool(data)
+            self._count_spaces(size - len(data))
+        self._unread = self._unread + data if self._unread else data
+
+    def next(self) -> Piece | None:
+        """The next element, end, failure, or white space; ``None`` when more bytes are needed for one."""
+        if self._again is not None:
+            piece, self._again = self._again, None
+            return piece
+        framer = self._framer
+        if not framer.notes:
+            unread = self._unread
+            if not unread:
+                return None
+            used = framer.step(unread)
+            self._keep(unread[:used])
+            self._unread = unread[used:]
+        if not framer.notes:
+            spaces = self._release(framer.boundary, None)
+            if spaces is not None:
+                self._count_spaces(len(spaces.data))
+            return spaces
+        self._spaces = 0
+        note = framer.notes[0]
+        if note.start > self._released:
+            return self._release(note.start, None)  # white space before it
+        del framer.notes[0]
+        if isinstance(note, Header):
+            self._go_behind_header(note)
+        return self._release(note.end, note)
+
+    def _count_spaces(self, count: int) -> None:
+        self._spaces += count
+        limit, framer = self._max_element_bytes, self._framer
+        if limit is not None and self._spaces > limit:
+            at = framer.boundary
+            text = f"more than {limit} bytes of white space"
+            framer.notes.append(Failure(at, at, StreamCondition.POLICY_VIOLATION, text))
+
+    def put_back(self, piece: Piece) -> None:
+        """What :meth:`next` has answered last is to be its next answer as well: somebody else reads on."""
+        self._again = piece
+
+    def _go_behind_header(self, header: Header) -> None:
+        before = self._framer
+        tag = stanza.tag_name(bytes(before.held[: header.end]))
+        self._framer = behind_header(before, tag, max_depth=self._max_depth)
+        self._framer.every, self._framer.acks = self._every, self._acks
+        self._framer.held = before.held
+        self.opened = True
+
+    def _release(self, end: int, note: Note | None) -> Piece | None:
+        released = self._released
+        if end <= released and note is None:
+            return None  # nothing yet, or the rest of what is being cut through
+        held, size = self._framer.held, max(0, end - released)
+        self._framer.held = bytes(held[size:])
+        return Piece(note, bytes(held[:size]), whole=note is None or note.start >= released)
+
+    def skip(self, data: bytes) -> bool:
+        """Drop ``data`` if it is what comes next; whether it was."""
+        if self._again is not None or not self._unread.startswith(data):
+            return False
+        self._unread = self._unread[len(data) :]
+        return True
+
+    def take_unread(self) -> bytes:
+        """What was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""
+        unread, self._unread = self._unread, b""
+        return unread

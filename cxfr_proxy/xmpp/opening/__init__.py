@@ -1,0 +1,1 @@
+"""From a client's first byte to its full JID: headers, features, and what a login says and comes to."""

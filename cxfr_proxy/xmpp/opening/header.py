@@ -1,0 +1,116 @@
+"""A stream's header: its opening tag, read and judged (RFC 6120 sections 4.7 and 4.8)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Final
+from xml.sax.saxutils import quoteattr
+
+from lxml import etree
+
+from cxfr_proxy.errors import RemoteError
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening import usual_header
+from cxfr_proxy.xmpp.stanza import Element
+
+_MAX_PREFIXES: Final = 16
+"""Declared in a stream's header. Two are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHeader:
+    """An opening tag as received; absent attributes are ``None``.
+
+    ``raw`` holds its bytes, declaration included. ``context`` is an opening tag with its namespace declarations and
+    nothing else, to parse the stream's elements in: a header may be long, and they are many.
+    """
+
+    raw: bytes
+    context: bytes
+    to: str | None
+    from_: str | None
+    id: str | None
+    lang: str | None
+    version: str | None
+    prefix: str
+
+    @property
+    def end(self) -> bytes:
+        """The closing tag that ends this stream."""
+        return f"</{self.prefix}:stream>".encode()
+
+    @property
+    def in_use(self) -> StreamHeader:
+        """What matters of it once the stream is bound: its form. One object for all streams of the same."""
+        return _form(self.context, self.prefix)
+
+
+@functools.lru_cache(maxsize=64)
+def _form(context: bytes, prefix: str) -> StreamHeader:
+    return StreamHeader(b"", context, to=None, from_=None, id=None, lang=None, version=None, prefix=prefix)
+
+
+def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
+    """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
+    raw = raw.lstrip()
+    return _usual_header(raw) or _read_any_header(raw, fault)
+
+
+def _usual_header(raw: bytes) -> StreamHeader | None:
+    attributes = usual_header.attributes(raw) if len(raw) <= usual_header.MAX_BYTES else None
+    if attributes is None:
+        return None
+    return StreamHeader(
+        raw=raw,
+        context=usual_header.CONTEXT,
+        to=attributes.get("to"),
+        from_=attributes.get("from"),
+        id=attributes.get("id"),
+        lang=attributes.get("xml:lang"),
+        version=attributes.get("version"),
+        prefix="stream",
+    )
+
+
+def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
+    if raw.endswith(b"/>"):
+        raise fault(StreamCondition.BAD_FORMAT, "the stream is over with its header")
+    try:
+        root = etree.fromstring(raw + b"</" + stanza.tag_name(raw) + b">", stanza.PARSER)
+    except (etree.XMLSyntaxError, ValueError) as exc:
+        raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "the stream header uses an undeclared prefix") from exc
+    name = etree.QName(root)
+    if name.namespace != names.STREAM:
+        raise fault(StreamCondition.INVALID_NAMESPACE, f"the stream's namespace is {names.STREAM}")
+    if name.localname != "stream":
+        raise fault(StreamCondition.BAD_FORMAT, "a stream begins with <stream>")
+    if root.prefix is None or root.nsmap.get(None) != names.CLIENT:
+        raise fault(StreamCondition.INVALID_NAMESPACE, f"the default namespace is {names.CLIENT}")
+    return StreamHeader(
+        raw=raw,
+        context=_context(root, fault),
+        to=root.get("to"),
+        from_=root.get("from"),
+        id=root.get("id"),
+        lang=root.get("{http://www.w3.org/XML/1998/namespace}lang"),
+        version=root.get("version"),
+        prefix=root.prefix,
+    )
+
+
+def _context(root: Element, fault: type[RemoteError]) -> bytes:
+    if any(names.CXFR in namespace for namespace in root.nsmap.values()):
+        # Its elements would bear a prefix, and nothing that is watched for.
+        raise fault(StreamCondition.POLICY_VIOLATION, "no prefix of the stream may stand for connection transfers")
+    if len(root.nsmap) > _MAX_PREFIXES:
+        raise fault(StreamCondition.POLICY_VIOLATION, f"more than {_MAX_PREFIXES} namespace prefixes")
+    declarations = "".join(
+        f" xmlns{':' + prefix if prefix else ''}={quoteattr(namespace)}" for prefix, namespace in root.nsmap.items()
+    )
+    return f"<{root.prefix}:stream{declarations}>".encode()
+
+
+SHOWN: Final = _form(usual_header.CONTEXT, "stream")
+"""What matters of a header that the proxy has written itself."""

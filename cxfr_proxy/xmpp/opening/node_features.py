@@ -1,0 +1,64 @@
+"""The features a client is shown before it has a node: a node's own, as if that node had sent them through the proxy.
+
+Who logs in is known only behind the features, and the node only then. So they have to be true of whichever node it
+becomes: they are shown where all nodes offer the same. :func:`differing` says what they don't. The order of elements
+does not count, nor that of mechanisms: Prosody's changes with each start, and clients choose by what they like best.
+
+Three rules more than for features that pass: XEP-0078's is taken out, whose digests need the node's stream id; so is
+XEP-0509's hash, since it may become another node; and what leads to no login is not shown at all, so that the client
+hears of it from the node.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+
+from lxml import etree
+
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.opening import features, usual_header
+from cxfr_proxy.xmpp.stanza import Element
+
+_Facet = tuple[str, tuple[tuple[str, str], ...], str, tuple["_Facet", ...]]
+"""Name, attributes, text and children of an element, in an order of their own."""
+
+
+@functools.lru_cache(maxsize=256)
+def template(offered: bytes, *, offer_starttls: bool, max_bytes: int | None) -> bytes | None:
+    """What to show of ``offered``, a node's features before login in the namespaces of the usual header.
+
+    The other arguments are :func:`~cxfr_proxy.xmpp.opening.features.rewrite`'s. ``None``: nobody could log in by it.
+    """
+    try:
+        element = stanza.parse(offered, usual_header.CONTEXT)
+    except stanza.MalformedElement:
+        return None
+    if element.tag != stanza.qualified(names.STREAM, "features"):
+        return None
+    features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes)
+    features.strip_config_version(element)
+    for feature in element.findall(features.IQ_AUTH_FEATURE):
+        element.remove(feature)
+    return stanza.serialize(element) if features.offers_login(element) else None
+
+
+@functools.lru_cache(maxsize=256)
+def differing(one: bytes, other: bytes) -> tuple[str, ...]:
+    """The local names of the features, of two templates, that are not the same in both."""
+    mine, theirs = _facets(one), _facets(other)
+    return tuple(sorted({etree.QName(name).localname for name, *_ in (mine - theirs) + (theirs - mine)}))
+
+
+def _facets(shown: bytes) -> Counter[_Facet]:
+    return Counter(map(_facet, stanza.parse(shown)))
+
+
+def _facet(element: Element) -> _Facet:
+    attributes = sorted((str(name), str(value)) for name, value in element.items())
+    return (
+        str(element.tag),
+        tuple(attributes),
+        (element.text or "").strip(),
+        tuple(sorted(map(_facet, element))),
+    )

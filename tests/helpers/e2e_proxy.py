@@ -1,0 +1,344 @@
+"""What the end-to-end tests share: the real command in a process of its own, the same proxy in this process, demo nodes
+and clients, and a client that says exactly what a test tells it to."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import random
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import trio
+
+from cxfr_proxy.config.table import Config, RebalanceMode, WrongNode
+from cxfr_proxy.config.values import ListenAddress
+from cxfr_proxy.demo.certificate import DemoCertificate
+from cxfr_proxy.demo.client import DemoClient
+from cxfr_proxy.demo.habits import Kind, Life, Security
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.wire import ERROR_TAG, Address, Connection, EndOfFile, Header, Incoming, StreamEnd
+from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
+
+DOMAIN = "localhost"
+PATIENCE_SECONDS = 60.0
+"""Only a test that fails waits for so long: the machine may be slow, and busy."""
+HEADER = (
+    b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
+    b"xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='localhost'>"
+)
+COMMAND = (sys.executable, "-m", "cxfr_proxy")
+Row = dict[str, Any]  # Any: decoded JSON
+
+
+async def until(condition: Callable[[], object], what: str = "") -> None:
+    """Let the sockets work until it holds."""
+    with trio.move_on_after(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens beyond sockets, in no task of ours
+            await trio.sleep(0.005)
+        return
+    raise AssertionError(f"did not happen: {what}")
+
+
+# --- nodes and clients
+
+
+def nodes_file(directory: Path, nodes: Iterable[DemoNode], **options: str) -> Path:
+    """``options``: what stands behind a node's address, by the node's name."""
+    path = directory / "nodes.txt"
+    path.write_text("".join(f"{node.name} {node.address} {options.get(node.name, '')}\n" for node in nodes))
+    return path
+
+
+@asynccontextmanager
+async def running(*nodes: DemoNode) -> AsyncIterator[trio.Nursery]:
+    """Nodes that serve. The nursery is for whatever else has to run, clients above all; all ends with the block."""
+    failure: BaseException | None = None
+    with trio.fail_after(4 * PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                await nursery.start(node.serve)
+            try:
+                yield nursery
+            except Exception as exc:
+                failure = exc  # as it is, not in a group
+            nursery.cancel_scope.cancel()
+    for raw in Raw.all:
+        raw.abandon()
+    Raw.all.clear()
+    if failure is not None:
+        raise failure
+
+
+async def log_in(
+    nursery: trio.Nursery, address: Address, kinds: Sequence[Kind], certificate: DemoCertificate | None
+) -> list[DemoClient]:
+    """One client of each kind, bound."""
+    clients = [
+        DemoClient(
+            f"user{number}@{DOMAIN}",
+            kind,
+            address,
+            rng=random.Random(number),
+            security=Security.NONE if certificate is None else list(Security)[1 + number % 2],
+            tls=None if certificate is None else certificate.client_context(),
+            back_off_seconds=0.05,
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as starting:
+            for client in clients:
+                starting.start_soon(nursery.start, client.run)
+    return clients
+
+
+def all_bound(clients: Iterable[DemoClient]) -> bool:
+    return all(client.life is Life.BOUND for client in clients)
+
+
+class Raw:
+    """A connection on which a test writes bytes and reads events. Left open, it is closed with the nodes."""
+
+    all: ClassVar[list[Raw]] = []
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self.connection = Connection(transport)
+        self.all.append(self)
+
+    def abandon(self) -> None:
+        transport = self.connection.transport
+        while isinstance(transport, trio.SSLStream):
+            transport = transport.transport_stream
+        assert isinstance(transport, trio.SocketStream)
+        transport.socket.close()
+
+    async def send(self, data: str | bytes) -> None:
+        await self.connection.transport.send_all(data.encode() if isinstance(data, str) else data)
+
+    async def read(self) -> Incoming:
+        with trio.fail_after(PATIENCE_SECONDS):
+            return await self.connection.read()
+
+    async def element(self) -> Element:
+        incoming = await self.read()
+        assert isinstance(incoming, Element), incoming
+        return incoming
+
+    async def xml(self) -> str:
+        return serialize(await self.element()).decode()
+
+    async def open(self, header: bytes = HEADER) -> str:
+        """A stream header, its answer and the features."""
+        await self.send(header)
+        assert isinstance(await self.read(), Header)
+        return await self.xml()
+
+    async def start_tls(self, tls: ssl.SSLContext) -> None:
+        await self.send(f"<starttls xmlns='{names.TLS}'/>")
+        assert "proceed" in await self.xml()
+        stream = trio.SSLStream(self.connection.transport, tls, server_hostname=DOMAIN)
+        await stream.do_handshake()
+        self.connection.upgrade(stream)
+
+    async def authenticate(self, user: str = "romeo", password: str = "secret") -> None:
+        token = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        await self.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{token}</auth>")
+        assert "success" in await self.xml()
+
+    async def log_in(
+        self, user: str = "romeo", password: str = "secret", resource: str = "r", header: bytes = HEADER
+    ) -> str:
+        await self.open(header)
+        await self.authenticate(user, password)
+        self.connection.restart()
+        await self.open(header)
+        await self.send(f"<iq type='set' id='b'><bind xmlns='{names.BIND}'><resource>{resource}</resource></bind></iq>")
+        assert f"{user}@localhost/{resource}" in await self.xml()
+        return f"{user}@localhost/{resource}"
+
+    async def error(self) -> str:
+        """What ends this stream: the condition of the next stream error, behind which the end must come."""
+        incoming = await self.read()
+        while isinstance(incoming, Header) or (isinstance(incoming, Element) and incoming.tag != ERROR_TAG):
+            incoming = await self.read()
+        assert isinstance(incoming, Element), incoming
+        condition = stream_condition(incoming)
+        assert isinstance(await self.read(), StreamEnd)
+        await self.closed()
+        return condition
+
+    async def closed(self) -> None:
+        incoming = await self.read()
+        assert isinstance(incoming, EndOfFile), incoming
+        await self.close()
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+async def connect(address: Address, tls: ssl.SSLContext | None = None) -> Raw:
+    stream: trio.abc.Stream = await trio.open_tcp_stream(*address)
+    if tls is not None:
+        stream = trio.SSLStream(stream, tls, server_hostname=DOMAIN)
+    return Raw(stream)
+
+
+def port_of(raw: Raw) -> int:
+    """The client's own."""
+    transport = raw.connection.transport
+    while isinstance(transport, trio.SSLStream):
+        transport = transport.transport_stream
+    assert isinstance(transport, trio.SocketStream)
+    port: int = transport.socket.getsockname()[1]
+    return port
+
+
+# --- the proxy in this process
+
+
+@asynccontextmanager
+async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[tuple[Proxy, Address]]:
+    """For tests of many small things: no process to start. Clients stay where they are unless ``placing``."""
+    if not placing:
+        config = replace(config, wrong_node=WrongNode.KEEP, rebalance=RebalanceMode.MANUAL)
+    proxy = Proxy(replace(config, listen=(ListenAddress("127.0.0.1", 0),)))
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.run)
+        try:
+            yield proxy, Address(*proxy.addresses[0])
+        except Exception as exc:
+            failure = exc
+        for raw in Raw.all:
+            raw.abandon()
+        await until(lambda: not len(proxy.registry), "sessions end with their clients")
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+# --- the proxy in a process of its own
+
+
+@dataclass
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    output: str
+
+
+@dataclass
+class Command:
+    """The running command. ``log`` is every line it logged, decoded; what is no JSON is ``{"raw": line}``."""
+
+    process: trio.Process
+    control: Path
+    nodes: Path
+    log: list[Row] = field(default_factory=list)
+    address: Address = Address("", 0)  # noqa: RUF009 - a named tuple
+    reading: trio.Event = field(default_factory=trio.Event)
+    """Another one, not set: nobody reads the log until it is."""
+
+    def events(self, name: str) -> list[Row]:
+        """The fields of the log's events of that name."""
+        return [line["fields"] for line in self.log if line.get("event") == name]
+
+    async def event(self, name: str, count: int = 1) -> list[Row]:
+        await until(lambda: len(self.events(name)) >= count or self.process.returncode is not None, name)
+        found = self.events(name)
+        assert len(found) >= count, f"ended without {name}: {self.log}"
+        return found
+
+    async def say(self, *words: str) -> Finished:
+        """``cxfr-proxy WORDS --control …``, a process as well."""
+        with trio.fail_after(PATIENCE_SECONDS):
+            done = await trio.run_process(
+                [*COMMAND, *words, "--control", str(self.control)],
+                capture_stdout=True,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        return Finished(done.returncode, done.stdout.decode())
+
+    async def show(self, what: str) -> list[Row]:
+        done = await self.say("show", what, "--json")
+        assert done.code == 0, done.output
+        rows: list[Row] = json.loads(done.output)
+        return rows
+
+    async def ended(self) -> int:
+        with trio.fail_after(PATIENCE_SECONDS):
+            return await self.process.wait()
+
+    async def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        pending = b""
+        async for data in self.process.stderr:
+            *lines, pending = (pending + data).split(b"\n")
+            self.log += map(_decoded, lines)
+            await self.reading.wait()
+        if pending:
+            self.log.append(_decoded(pending))
+
+
+def _decoded(line: bytes) -> Row:
+    with contextlib.suppress(ValueError):
+        value = json.loads(line)
+        if isinstance(value, dict):
+            return value
+    return {"raw": line.decode("utf-8", "replace")}
+
+
+@asynccontextmanager
+async def command(
+    nursery: trio.Nursery, directory: Path, nodes: Path | str, *options: str, within: Sequence[str] = ()
+) -> AsyncIterator[Command]:
+    """``cxfr-proxy --backends nodes …`` on a free port, once it accepts. At the end it is killed if it still runs.
+    Clients stay where they are unless ``options`` say otherwise. ``within``: a command that runs the rest of its line.
+
+    A line in the log that isn't an event, a traceback say, fails the test.
+    """
+    control = directory / "c.sock"
+    process = await trio.lowlevel.open_process(
+        [
+            *within,
+            *COMMAND,
+            *("--backends", str(nodes), "--listen", "127.0.0.1:0", "--control", str(control)),
+            *("--log-format", "json", "--see-other-host-timeout", "1s"),
+            *("--wrong-node", "keep", "--rebalance", "manual"),
+            *(("--workers", "1") if os.environ.get("CXFR_ENGINE") == "python" else ()),
+            *options,
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    it = Command(process, control, Path(nodes))
+    it.reading.set()
+    try:
+        nursery.start_soon(it._read_log)
+        listening = await it.event("listening")
+        it.address = Address(listening[0]["address"], listening[0]["port"])
+        yield it
+    except Exception as exc:
+        exc.add_note("the proxy's log ends:\n" + "\n".join(json.dumps(line) for line in it.log[-40:]))
+        raise
+    finally:
+        with trio.CancelScope(shield=True):  # bounded: SIGKILL cannot be refused
+            if process.returncode is None:
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+    faults = [line for line in it.log if "raw" in line or line["event"] == "fault"]
+    assert not faults, faults

@@ -1,0 +1,199 @@
+"""Workers that say what a test lets them say, over memory streams, and a supervisor that takes them for processes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from trio.testing import memory_stream_pair
+
+from cxfr_proxy.admin.rows import TransferRow
+from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.config.table import Config, RebalanceMode, Timeouts
+from cxfr_proxy.config.values import ListenAddress
+from cxfr_proxy.process.channel import Channel
+from cxfr_proxy.process.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    Hello,
+    Leave,
+    Listing,
+    Message,
+    MoveUser,
+    Nodes,
+    NodeState,
+    Report,
+    Setup,
+    Stop,
+    Stopped,
+    TakeFiles,
+    WorkerCounts,
+)
+from cxfr_proxy.process.supervisor import Supervisor
+from cxfr_proxy.transfers.registry import NodeCounts
+
+
+class FakeWorker:
+    """Keeps what it hears. Greets, leaves and stops by itself where the house lets it; reports what ``counts`` says
+    when asked, unless it hangs."""
+
+    def __init__(self, house: House, listening: Sequence[socket.socket]) -> None:
+        self.house = house
+        self.listening = list(listening)
+        self.hangs = False
+        self.pid = 1000 + len(house.all)
+        self.stream, theirs = memory_stream_pair()
+        self.channel = Channel(theirs, self._hear)
+        self.heard: list[tuple[float, Message]] = []
+        self.counts = WorkerCounts()
+        self.states: dict[str, int] = {}
+        self.plan: Forecast | None = None
+        """What it says that a drain would come to."""
+        self.rebalance: RebalanceForecast | None = None
+        """The same of a rebalance."""
+        self.transfers: list[TransferRow] = []
+        self.moves = 0
+        """How many clients it has of a user who is to be moved."""
+        self._ended = trio.Event()
+        self._code = 0
+
+    def of(self, kind: type) -> list[Message]:
+        return [message for _, message in self.heard if isinstance(message, kind)]
+
+    @property
+    def setup(self) -> Setup:
+        (setup,) = self.of(Setup)
+        assert isinstance(setup, Setup)
+        return setup
+
+    @property
+    def nodes(self) -> dict[str, NodeState]:
+        """As it was told last."""
+        known: dict[str, NodeState] = {}
+        for piece in self.pieces:
+            known |= {state.spec.name: state for state in piece.states}
+            known = {name: state for name, state in known.items() if name not in piece.forgotten}
+        return known
+
+    @property
+    def pieces(self) -> list[Nodes]:
+        """What it was told of the nodes; the first one has all of them."""
+        return [message for _, message in self.heard if isinstance(message, Nodes)]
+
+    def _hear(self, message: Message) -> None:
+        self.heard.append((trio.current_time(), message))
+        if self.hangs:
+            return
+        match message:
+            case Nodes() if self.house.greet and len(self.pieces) == 1:
+                self.greet()
+            case Ask(request, what):
+                if what in (Listing.COUNTS, Listing.STATES):
+                    self.channel.post(Report(self.counts))
+                plan = self.plan if what is Listing.PLAN else None
+                states = self.states if what is Listing.STATES else None
+                rebalance = self.rebalance if what is Listing.REBALANCE else None
+                moves = tuple(self.transfers) if what is Listing.TRANSFERS else ()
+                self.channel.post(
+                    Answer(request, (), moves, last=True, error=None, plan=plan, states=states, rebalance=rebalance)
+                )
+            case MoveUser(request):
+                self.channel.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
+            case TakeFiles(request):
+                self.channel.post(Answer(request, (), (), last=True, error=None))
+            case Stop():
+                self.end()
+            case Leave() if self.house.leave:
+                self.end()
+
+    def greet(self) -> None:
+        self.channel.post(Hello(VERSION, self.pid))
+
+    def end(self, *, cut: bool = False) -> None:
+        """In good order."""
+        self.house.nursery.start_soon(self._end, cut)
+
+    async def _end(self, cut: bool) -> None:
+        self.channel.post(Stopped(cut))
+        await self.channel.flush()
+        self.die(0)
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.is_set()
+
+    def report(self, *, awaited: dict[str, int] | None = None, **nodes: NodeCounts) -> None:
+        self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes, awaited=awaited)
+        self.channel.post(Report(self.counts))
+
+    def die(self, code: int = -9) -> None:
+        if not self._ended.is_set():
+            self._code = code
+            self._ended.set()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.channel.run)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+
+    # --- as a process
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return self._code
+
+    def kill(self) -> None:
+        self.die()
+
+
+class House:
+    def __init__(self, tmp_path: Path, nursery: trio.Nursery, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> None:
+        self.nursery = nursery
+        self.all: list[FakeWorker] = []
+        self.launched: list[float] = []
+        self.greet = True
+        self.leave = True
+        self.refuse: OSError | None = None
+        self.nodes = tmp_path / "nodes.txt"
+        self.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\n")
+        self.config = Config(
+            backends=self.nodes,
+            listen=(ListenAddress("127.0.0.1", 0),),
+            control=tmp_path / "c.sock",
+            workers=2,
+            transfer_rate=10.0,
+            rebalance=rebalance,
+            timeouts=Timeouts(hard_stop_after=3.0),
+        )
+        self.supervisor = Supervisor(self.config, launcher=self.launch)
+
+    async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
+        if self.refuse is not None:
+            raise self.refuse
+        worker = FakeWorker(self, listening)
+        self.all.append(worker)
+        self.launched.append(trio.current_time())
+        self.nursery.start_soon(worker.run)
+        await trio.lowlevel.checkpoint()
+        return worker
+
+    @property
+    def workers(self) -> dict[int, FakeWorker]:
+        """Those that are there, the newest by number."""
+        return {worker.setup.number: worker for worker in self.all if worker.alive}
+
+
+@asynccontextmanager
+async def house(tmp_path: Path, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> AsyncIterator[House]:
+    async with trio.open_nursery() as nursery:
+        it = House(tmp_path, nursery, rebalance)
+        await nursery.start(it.supervisor.run)
+        it.all.sort(key=lambda worker: worker.setup.number)  # they start in any order
+        yield it
+        nursery.cancel_scope.cancel()

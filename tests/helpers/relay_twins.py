@@ -1,0 +1,360 @@
+"""One story, told to the relay loop in C and to the one in Python; everybody must have seen the same.
+
+A story is a list of steps: a far end writes, reads, ends its output, or is gone; after each the pump has two turns. The
+session in between (:class:`Jumpy`) passes everything on, and does what some elements tell it to: it reads
+stepwise or lets be scanned, answers, stops reading, closes, or fails. The sockets are connected without a network, so
+that the same happens each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import socket
+import ssl
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
+
+from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.relay.relayed import Relayed
+from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.xmpp.framing.framer import Element, Framer
+from cxfr_proxy.xmpp.framing.lane import Lane, Piece
+
+HEADER: Final = b"<s:s xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'>"
+FULL: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the far end of that side does. ``data`` is what it writes, ``size`` how much it reads."""
+
+    what: Literal["write", "read", "end", "go"]
+    side: Side
+    data: bytes = b""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """``max_held`` and ``max_element`` as of :class:`Lane`, of both. ``tls``: the client's leg has it. ``buffer``: the
+    bytes that each socket takes. ``hasty``: a turn has no time, and every look is dear."""
+
+    steps: Sequence[Step]
+    max_held: int | None = None
+    max_element: int | None = None
+    tls: bool = False
+    buffer: int = 4096
+    hasty: bool = False
+
+
+@dataclass
+class Seen:
+    """What came out at the far ends, whether they saw the end of it, and what the session was told."""
+
+    received: dict[Side, bytearray] = field(default_factory=lambda: {side: bytearray() for side in Side})
+    ended: set[Side] = field(default_factory=set)
+    told: list[tuple[object, ...]] = field(default_factory=list)
+
+
+class Jumpy:
+    """A session that passes everything on, and does what elements tell it."""
+
+    def __init__(self, story: Story, told: list[tuple[object, ...]]) -> None:
+        self.lanes = [self._lane(story) for _ in Side]
+        self.fast: list[Lane | None] = list(self.lanes)
+        self.told = told
+        self.ended: set[Side] = set()
+        self.held: set[Side] = set()
+        self._out: list[Command] = []
+
+    def _lane(self, story: Story) -> Lane:
+        lane = Lane(max_element_bytes=story.max_element, max_depth=8, max_held_bytes=story.max_held)
+        lane.feed(HEADER)
+        while lane.next() is not None:
+            pass
+        assert lane.opened
+        return lane
+
+    def is_behind(self, side: Side) -> bool:
+        return self.lanes[side].unread and self.wants(side)
+
+    def wants(self, side: Side) -> bool:
+        return side not in self.ended and side not in self.held
+
+    def due(self, *, backlogged: bool) -> float | None:
+        return None
+
+    def caught_up(self, side: Side, now: float) -> None:
+        self.told.append(("caught up", side))
+
+    def start(self, now: float) -> list[Command]:
+        return []
+
+    def stop(self, now: float) -> list[Command]:
+        self.told.append(("stop",))
+        return [Close(at_once=True)]
+
+    def eof(self, side: Side, now: float) -> list[Command]:
+        self.told.append(("eof", side))
+        self.ended.add(side)
+        self._out.append(EndOutput(side.other))
+        if len(self.ended) == 2:
+            self._out.append(Close())
+        return self._take()
+
+    def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
+        self.lanes[side].feed(data)
+        return self.read_on(side, now)
+
+    def read_on(self, side: Side, now: float) -> list[Command]:
+        self._step(side)
+        return self._take()
+
+    def noted(self, side: Side, ready: bytes, now: float) -> list[Command]:
+        for piece in self.lanes[side].pieces(ready):
+            self._on(side, piece)
+        return self._take()
+
+    def _step(self, side: Side) -> None:
+        lane = self.lanes[side]
+        while self.fast[side] is None and (piece := lane.next()) is not None:
+            self._on(side, piece)
+        if self.fast[side] is not None and (unread := lane.take_unread()):
+            for piece in lane.pieces(lane.scan(unread)):
+                self._on(side, piece)
+
+    def _take(self) -> list[Command]:
+        out, self._out = self._out, []
+        return out
+
+    def _on(self, side: Side, piece: Piece) -> None:
+        if piece.data:
+            self._out.append(Send(side.other, piece.data))
+        if piece.note is None:
+            return
+        self.told.append((type(piece.note).__name__, side, piece.note.start, piece.note.end, piece.whole))
+        if isinstance(piece.note, Element):
+            self._obey(side, piece.note.name)
+        else:
+            self._out.append(Close())
+
+    def _obey(self, side: Side, name: str) -> None:
+        match name:
+            case "slow" | "quick":
+                self.fast[side] = self.lanes[side] if name == "quick" else None
+            case "slower" | "quicker":
+                self.fast[side.other] = self.lanes[side.other] if name == "quicker" else None
+                self._step(side.other)
+            case "echo":
+                self._out.append(Send(side, b"<message from='proxy'/>"))
+            case "hold":
+                self.held.add(side.other)
+            case "free":
+                self.held.clear()
+            case "heed":
+                for lane in self.lanes:
+                    lane.note_acks(True)
+            case "end":
+                self._out.append(EndOutput(side.other))
+            case "close" | "cut":
+                self._out.append(Close(at_once=name == "cut"))
+            case "fault":
+                raise RuntimeError("as wished")
+
+
+ORDERS: Final = ("slow", "quick", "slower", "quicker", "echo", "hold", "free", "heed", "end", "close", "cut", "fault")
+
+
+class Told:
+    """One telling: a pump with one session in it, and the far ends of its sockets. ``client``: far and near, if not
+    those that there are for stories."""
+
+    def __init__(
+        self,
+        story: Story,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+        client: tuple[socket.socket, socket.socket] | None = None,
+    ) -> None:
+        self.seen = Seen()
+        self.hasty = story.hasty
+        self.pump = (
+            Pump(write_stall_timeout=30, share_seconds=0.0, costly_seconds=-1.0)
+            if story.hasty
+            else Pump(write_stall_timeout=30, share_seconds=math.inf, costly_seconds=math.inf)
+        )
+        pairs = [client or socket.socketpair(), socket.socketpair()]
+        for sock in (sock for pair in pairs for sock in pair):
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, story.buffer)
+        self.far = [pair[0] for pair in pairs]
+        near = [pair[1] for pair in pairs]
+        if story.tls and contexts is not None:
+            self.far[Side.CLIENT], near[Side.CLIENT] = _secured(pairs[Side.CLIENT], *contexts)
+        self.session = Jumpy(story, self.seen.told)
+        self.relayed: Relayed = self.pump.relay(
+            cast("Session", self.session),
+            *near,
+            session_id=1,
+            client_address="",
+            client_port=None,
+            observer=lambda relayed, event: None,
+            on_over=lambda relayed: None,
+        )
+        self.pump.drive(self.relayed, self.session.start)
+
+    def tell(self, step: Step) -> None:
+        far = self.far[step.side]
+        match step.what:
+            case "write":
+                with contextlib.suppress(*FULL, OSError):
+                    far.send(step.data)  # what doesn't fit is not said
+            case "read":
+                self._read(step.side, step.size)
+            case "end":
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(far, socket.SHUT_WR)
+            case "go":
+                far.close()
+        for _ in range(2):
+            self.pump._turn()
+
+    def _read(self, side: Side, size: int) -> int:
+        try:
+            data = self.far[side].recv(size)
+        except FULL:
+            return 0
+        except OSError:
+            data = b""
+        if not data:
+            self.seen.ended.add(side)
+        self.seen.received[side] += data
+        return len(data)
+
+    def finish(self) -> Seen:
+        """Everything that is under way arrives."""
+        idle, enough = 0, 30 if self.hasty else 3
+        while idle < enough:
+            moved = sum(self._read(side, 65_536) for side in Side if self.far[side].fileno() >= 0)
+            self.pump._turn()
+            idle = 0 if moved else idle + 1
+        self.seen.told += [("counted", lane.stanzas, lane.ack) for lane in self.session.lanes]
+        self.pump.discard(self.relayed)
+        self.pump.close()
+        for far in self.far:
+            far.close()
+        return self.seen
+
+
+def scanner() -> Framer:
+    """In the middle of a stream."""
+    found = Jumpy(Story(()), []).lanes[Side.NODE].scanner
+    assert found is not None
+    return found
+
+
+def _secured(
+    pair: tuple[socket.socket, socket.socket], client: ssl.SSLContext, server: ssl.SSLContext
+) -> tuple[socket.socket, socket.socket]:
+    far = client.wrap_socket(pair[0], server_hostname="example.org", do_handshake_on_connect=False)
+    near = server.wrap_socket(pair[1], server_side=True, do_handshake_on_connect=False)
+    waiting = [far, near]
+    while waiting:
+        for sock in tuple(waiting):
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                sock.do_handshake()
+                waiting.remove(sock)
+    return far, near
+
+
+def tell(
+    story: Story, which: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+) -> tuple[Seen, dict[Side, float]]:
+    """What everybody saw, with that engine, and when the switchboard heard each side last. Inside of trio."""
+    before = engine.ENGINE
+    engine.use(which)
+    try:
+        told = Told(story, contexts)
+    finally:
+        engine.use(before)
+    for step in story.steps:
+        told.tell(step)
+    board = told.pump._board
+    heard = {leg.side: board.heard(leg.fd) if board is not None and leg.fd >= 0 else 0.0 for leg in told.relayed.legs}
+    return told.finish(), heard
+
+
+def difference(story: Story, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> str | None:
+    """``None``: the engines did the same."""
+    native, _ = tell(story, "native", contexts)
+    python, _ = tell(story, "python", contexts)
+    return None if native == python else f"native: {native}\npython: {python}"
+
+
+# --- stories
+
+STANZAS: Final = (
+    b"<message to='a@b'><body>" + b"word " * 60 + b"</body></message>",
+    b"<message to='c@d'><body>" + "wört ".encode() * 9 + b"</body></message>",
+    b"<presence/>",
+    b"<iq type='get' id='1'><query xmlns='jabber:iq:roster'/></iq>",
+    b"<iq><x>" + b"y" * 5000 + b"</x></iq>",
+    b"<r xmlns='urn:xmpp:sm:3'/>",
+    b"<a xmlns='urn:xmpp:sm:3' h='1'/>",
+    b"<message><body>urn:xmpp:cxfr</body></message>",
+    b" ",
+    b"\n",
+)
+FAULTS: Final = (b"</s:s>", b"<!-- -->", b"text", b"\0", b"<a></b>", b"\xff")
+
+
+def random_story(chance: random.Random) -> Story:
+    said = {side: _said(chance) for side in Side}
+    steps: list[Step] = []
+    whole = chance.random() < 0.3  # elements come whole
+    for _ in range(chance.randint(1, 60)):
+        side = chance.choice(list(Side))
+        if chance.random() < 0.65:
+            pending = said[side]
+            size = chance.choice((1, 7, 60, 900, 9000, 60_000))
+            if whole:
+                size = pending.find(b">", size) + 1
+            steps.append(Step("write", side, pending[:size]))
+            said[side] = pending[size:]
+        else:
+            steps.append(Step("read", side, size=chance.choice((1, 100, 5000, 65_536))))
+        if chance.random() < 0.01:
+            steps.append(Step(chance.choice(("end", "go")), side))
+    tls = chance.random() < 0.2
+    return Story(
+        tuple(steps),
+        max_held=chance.choice((None, None, 50, 3000)),
+        max_element=chance.choice((None, None, None, 400)),
+        tls=tls,
+        buffer=chance.choice((4096, 4096, 150_000)),
+        hasty=not tls and chance.random() < 0.3,  # the loops share out TLS legs differently
+    )
+
+
+def _said(chance: random.Random) -> bytes:
+    parts: list[bytes] = []
+    rare = chance.choice((0.0, 0.02, 0.2))
+    for _ in range(chance.choice((1, 10, 60, 200))):
+        parts.append(chance.choice(STANZAS))
+        if chance.random() < rare / 10:
+            parts.append(b"<x/>" * chance.choice((60, 70, 300)))
+        if chance.random() < rare:
+            parts.append(f"<{chance.choice(ORDERS)}/>".encode())
+        if chance.random() < rare / 10:
+            parts.append(chance.choice(FAULTS))
+    return b"".join(parts)
+
+
+def compare(seeds: Iterable[int], contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> list[str]:
+    """What differed, with the seed of each story. Inside of trio."""
+    found = ((seed, difference(random_story(random.Random(seed)), contexts)) for seed in seeds)
+    return [f"seed {seed}: {text}" for seed, text in found if text is not None]

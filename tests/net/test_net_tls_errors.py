@@ -1,0 +1,212 @@
+"""A TLS connection that breaks is the end of that one alone; what OpenSSL keeps of it harms no other."""
+
+from __future__ import annotations
+
+import _ssl
+import ctypes
+import errno
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from relay_tools import client_context, server_context, shake_hands, tcp_pair, write_pem
+from relay_twins import STANZAS, Step, Story, Told, scanner
+
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.tls_errors import forget_errors, is_over
+from cxfr_proxy.relay import engine
+from cxfr_proxy.session.commands import Side
+
+CLIENT, NODE = Side
+MESSAGE = STANZAS[0]
+RESET = b"\x01\0\0\0\0\0\0\0"  # struct linger: on, no time
+RECORD_BEGINS = b"\x17\x03\x03\x00\x40"
+"""The head of a record of 64 bytes: who reads it has to wait."""
+ERR_LIB_SYS = 2
+
+openssl = ctypes.CDLL(_ssl.__file__)  # the very library that ``ssl`` calls
+openssl.ERR_peek_error.restype = ctypes.c_ulong
+
+
+def leave_error(number: int = errno.EPIPE) -> None:
+    """What Python 3.13 with OpenSSL 3.5 does not take out of the queue."""
+    openssl.ERR_new()
+    openssl.ERR_set_error(ERR_LIB_SYS, number, None)
+    assert openssl.ERR_peek_error()
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    forget_errors()
+    yield
+    forget_errors()
+
+
+class Breaking(ssl.SSLSocket):
+    """Breaks when it is told to, as a TLS socket of Python 3.13 does."""
+
+    breaks: OSError | None = None
+
+    def _break(self) -> None:
+        if self.breaks is not None:
+            leave_error()
+            raise self.breaks
+
+    def read(self, *args: object) -> object:  # type: ignore[override]
+        self._break()
+        return super().read(*args)  # type: ignore[arg-type]
+
+    def write(self, data: object) -> int:
+        self._break()
+        return super().write(data)  # type: ignore[arg-type]
+
+    def send(self, data: object, flags: int = 0) -> int:
+        self._break()
+        return super().send(data)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    certificate = write_pem(tmp_path, "example.org")
+    server = server_context(certificate)
+    server.sslsocket_class = Breaking
+    return client_context(certificate), server
+
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+def test_nothing_is_left() -> None:
+    leave_error()
+    forget_errors()
+    assert openssl.ERR_peek_error() == 0
+
+
+@pytest.mark.parametrize(
+    ("exc", "tls", "over"),
+    [
+        (BlockingIOError(), False, False),
+        (ConnectionResetError(), False, True),
+        (ssl.SSLWantReadError(), True, False),
+        (ssl.SSLWantWriteError(), True, False),
+        (ssl.SSLEOFError(), True, True),
+        (BrokenPipeError(), True, True),
+        (BlockingIOError(), True, True),
+        (TimeoutError(), True, True),
+    ],
+)
+def test_what_an_error_means(exc: OSError, tls: bool, over: bool) -> None:
+    leave_error()
+    assert is_over(exc, tls=tls) is over
+    if tls and over:
+        assert openssl.ERR_peek_error() == 0
+
+
+# --- in the pump
+
+
+@pytest.fixture(params=engine.ENGINES)
+def which(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = engine.ENGINE
+    engine.use(request.param)
+    yield request.param
+    engine.use(before)
+
+
+@pytest.mark.parametrize("when", ["read", "written"])
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError, BlockingIOError])
+@pytest.mark.usefixtures("which")
+async def test_the_end_of_a_session_is_no_other_s(when: str, error: type[OSError], contexts: Contexts) -> None:
+    innocent, other = (Told(Story((), tls=True), contexts) for _ in range(2))
+    leg = other.relayed.legs[CLIENT]
+    assert isinstance(leg.tls, Breaking)
+    leg.tls.breaks = error()
+    other.tell(Step("write", CLIENT if when == "read" else NODE, MESSAGE))
+    assert other.seen.told == ([("eof", CLIENT)] if when == "read" else [])
+    _tell_record_begins(innocent)
+    assert innocent.seen.told == []
+    innocent.tell(Step("write", NODE, MESSAGE))
+    assert innocent.finish().received[CLIENT] == MESSAGE
+    other.finish()
+
+
+@pytest.mark.usefixtures("which")
+async def test_the_end_of_a_session_by_a_reset_is_no_other_s(contexts: Contexts) -> None:
+    """By what the kernel and OpenSSL really say."""
+    innocent, other = (Told(Story((), tls=True), contexts, client=tcp_pair()) for _ in range(2))
+    far = other.far[CLIENT]
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    socket.socket.close(far)
+    for data in (MESSAGE, MESSAGE):
+        other.pump._send(other.relayed.legs[CLIENT], data)
+    _tell_record_begins(innocent)
+    assert innocent.seen.told == []
+    assert openssl.ERR_peek_error() == 0
+    innocent.finish()
+    other.finish()
+
+
+def _tell_record_begins(told: Told) -> None:
+    socket.socket.send(told.far[CLIENT], RECORD_BEGINS)
+    told.pump._turn()
+
+
+async def test_what_a_tls_leg_says_to_the_switchboard_is_forgotten() -> None:
+    if engine.ENGINE != "native":
+        pytest.skip("the relay loop was not compiled here, or is not to run")
+    from cxfr_proxy.relay._turn import Switchboard
+
+    forgotten: list[None] = []
+    ended: list[int] = []
+    here, there = socket.socketpair()
+
+    def breaks(*_: object) -> int:
+        raise BlockingIOError
+
+    def unused(*_: object) -> None:
+        raise AssertionError
+
+    with here, there, select.epoll() as epoll:
+        board = Switchboard(epoll.fileno(), (ssl.SSLWantReadError,), lambda: forgotten.append(None))
+        epoll.register(here, select.EPOLLIN)
+        there.send(MESSAGE)
+        board.connect(here.fileno(), here.fileno(), scanner(), 10, breaks, None)
+        epoll.modify(here, select.EPOLLIN | select.EPOLLONESHOT)
+        board.turn(0.0, 1.0, unused, ended.append, unused, unused)
+        assert (len(forgotten), ended) == (1, [here.fileno()])
+
+
+# --- before the pump
+
+
+async def _tls_pair(contexts: Contexts) -> tuple[ssl.SSLSocket, Endpoint]:
+    there, here = tcp_pair()
+    client = contexts[0].wrap_socket(there, server_hostname="example.org", do_handshake_on_connect=False)
+    server = contexts[1].wrap_socket(here, server_side=True, do_handshake_on_connect=False)
+    await shake_hands(client, server)
+    return client, Endpoint(server)
+
+
+@pytest.mark.parametrize("what", ["receive_some", "send_all"])
+@pytest.mark.parametrize("error", [BrokenPipeError, BlockingIOError])
+async def test_the_end_of_a_connection_is_no_other_s(what: str, error: type[OSError], contexts: Contexts) -> None:
+    client, innocent = await _tls_pair(contexts)
+    far, other = await _tls_pair(contexts)
+    assert isinstance(other.sock, Breaking)
+    other.sock.breaks = error()
+    with pytest.raises(error):
+        await (other.receive_some() if what == "receive_some" else other.send_all(b"x"))
+    socket.socket.send(client, RECORD_BEGINS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(innocent.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks  # it waits for the rest of the record
+        nursery.cancel_scope.cancel()
+    assert openssl.ERR_peek_error() == 0
+    for each in (client, innocent, far, other):
+        each.close()

@@ -1,0 +1,61 @@
+"""What is counted for as long as the proxy lives."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.transfers.statistics import BUCKETS, Attempt, Durations, Kind, PastTransfer, Tally, Totals
+
+REFUSED = Attempt(Rung.CXFR, Outcome.REFUSED)
+RESET = Attempt(Rung.RESET, Outcome.MOVED)
+MOVED = Attempt(Rung.CXFR, Outcome.MOVED)
+
+
+def over(node: str, *tried: Attempt, software: str = "other", seconds: float = 1.0) -> PastTransfer:
+    return PastTransfer(node, Trigger.DRAIN, software, tried, seconds)
+
+
+def test_a_transfer_counts_once_and_each_rung_that_was_tried() -> None:
+    tally = Tally()
+    tally.add(over("a", REFUSED, RESET))
+    tally.add(over("a", REFUSED, RESET))
+    tally.add(over("b", MOVED, software="Gajim"))
+    assert list(tally.transfers()) == [
+        ("a", Kind(Trigger.DRAIN, "other", Rung.RESET, Outcome.MOVED), 2),
+        ("b", Kind(Trigger.DRAIN, "Gajim", Rung.CXFR, Outcome.MOVED), 1),
+    ]
+    assert tally.attempts == {("other", REFUSED): 2, ("other", RESET): 2, ("Gajim", MOVED): 1}
+    assert {rung: sum(each.counts) for rung, each in tally.durations.items()} == {Rung.RESET: 2, Rung.CXFR: 1}
+
+
+def test_nodes_without_transfers_for_the_longest_time_are_forgotten() -> None:
+    tally = Tally(nodes=2)
+    for name in ("a", "b", "a", "c"):
+        tally.add(over(name, MOVED))
+    assert {node: count for node, _, count in tally.transfers()} == {"a": 2, "c": 1}
+    assert tally.attempts == {("other", MOVED): 4}, "these are not by node"
+
+
+def test_durations_fall_where_they_belong() -> None:
+    """Held against counting them one by one."""
+    rng = random.Random(5)
+    given = [*BUCKETS, 0.0, 1e9, *(rng.uniform(0, 70) for _ in range(1000))]
+    durations = Durations()
+    for seconds in given:
+        durations.add(seconds)
+    for index, bound in enumerate(BUCKETS):
+        assert sum(durations.counts[: index + 1]) == sum(seconds <= bound for seconds in given)
+    assert sum(durations.counts) == len(given)
+    assert durations.seconds == pytest.approx(sum(given))
+
+
+def test_totals_are_summed_up() -> None:
+    one = Totals(1, 2, 3, {"stalled": 1}, {"host-unknown": 4}, {"aborted": 5})
+    other = Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1})
+    one.include(other)
+    assert one == Totals(11, 22, 33, {"stalled": 2, "stopped": 2}, {"host-unknown": 4}, {"aborted": 6, "other": 6})
+    assert other == Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1}), "only one changes"

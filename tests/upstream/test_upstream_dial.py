@@ -1,0 +1,401 @@
+"""Reaching a node: every way it can be configured, and every step at which it can fail."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from relay_tools import no_leak, peer, pem, server_context, until, write_pem
+
+from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, UnixAddress
+from cxfr_proxy.config.table import Limits, Timeouts
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.proxy_header import read_proxy_header
+from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
+from cxfr_proxy.net.connection_limit import open_descriptors
+from cxfr_proxy.upstream.dial import Dialer
+
+CLIENT, PROXY = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
+HEADER = (
+    b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
+    b" from='localhost' id='1' version='1.0'>"
+)
+FEATURES = b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>"
+PROCEED = b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return write_pem(tmp_path, "localhost")
+
+
+@pytest.fixture
+def dialer() -> Dialer:
+    return Dialer(Timeouts(node_connect_timeout=5.0, tls_handshake_timeout=10.0), Limits())
+
+
+def node(port: int, tls: NodeTls = NodeTls.NONE, **options: object) -> NodeSpec:
+    return NodeSpec("n", Address("127.0.0.1", port), tls=tls, **options)  # type: ignore[arg-type]
+
+
+def says(*replies: bytes) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """A node that answers each thing it reads with the next of these, then closes; without any, when it has read."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            for reply in replies or (b"",):
+                await stream.receive_some()
+                await stream.send_all(reply)
+
+    return serve
+
+
+async def listen_only(stream: trio.SocketStream) -> None:
+    async with stream:
+        async for _ in stream:
+            pass
+
+
+async def refused(dialer: Dialer, spec: NodeSpec, domain: str = "localhost") -> str:
+    """The text of the fault; nothing may stay open, and the client is not told where nodes are."""
+    with no_leak(), pytest.raises(NodeError) as caught:
+        await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)
+    assert caught.value.condition == "remote-connection-failed"
+    assert "127.0.0.1" not in caught.value.text
+    return caught.value.text
+
+
+async def test_plain_tcp(dialer: Dialer) -> None:
+    async with peer(says(b"hello")) as port:
+        endpoint = await dialer.dial(node(port), "localhost", client=CLIENT, proxy=PROXY)
+        await endpoint.send_all(b"x")
+        assert await endpoint.receive_some() == b"hello"
+        endpoint.close()
+
+
+async def test_ipv6(dialer: Dialer) -> None:
+    async with peer(says(b"hello"), host="::1") as port:
+        spec = NodeSpec("n", Address("::1", port))
+        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        endpoint.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_node_that_vanished_is_given_up(dialer: Dialer, host: str) -> None:
+    async with peer(_wait, host=host) as port:
+        spec = NodeSpec("n", Address(host, port))
+        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        given = endpoint.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert given == 1000 * Timeouts().keepalive_timeout
+        endpoint.close()
+
+
+async def _wait(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+
+
+async def test_unix_socket(dialer: Dialer, tmp_path: Path) -> None:
+    path = str(tmp_path / "c2s")
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(path)
+    sock.listen()
+    spec = NodeSpec("n", UnixAddress(path), send_proxy=ProxyHeader.V2)
+    endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+    accepted, _ = await sock.accept()
+    header = await read_proxy_header(trio.SocketStream(accepted))
+    assert header.source == CLIENT
+    for each in (endpoint, sock, accepted):
+        each.close()
+    assert await refused(dialer, NodeSpec("n", UnixAddress(path + "-missing"))) == (
+        "no connection to the node: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize("version", list(ProxyHeader))
+async def test_proxy_header_comes_first(dialer: Dialer, version: ProxyHeader, certificate: Path) -> None:
+    """Before TLS as well."""
+    headers = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        headers.append(await read_proxy_header(stream))
+        tls = trio.SSLStream(stream, server_context(certificate), server_side=True)
+        await tls.do_handshake()
+
+    async with peer(serve) as port:
+        spec = node(port, NodeTls.DIRECT, ca=str(certificate), send_proxy=version)
+        (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+    assert (headers[0].source, headers[0].destination) == (CLIENT, PROXY)
+
+
+@pytest.mark.parametrize("tls", [NodeTls.DIRECT, NodeTls.STARTTLS])
+async def test_tls(dialer: Dialer, tls: NodeTls, certificate: Path) -> None:
+    demo = DemoNode("n", starttls=server_context(certificate), public_tls=server_context(certificate))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(demo.serve)
+        address = demo.address if tls is NodeTls.STARTTLS else demo.public_address
+        assert address is not None
+        spec = node(address.port, tls, ca=str(certificate))
+        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        assert isinstance(endpoint.sock, ssl.SSLSocket)
+        await endpoint.send_all(HEADER.replace(b"from=", b"to="))
+        assert b"<stream:stream" in await endpoint.receive_some()
+        endpoint.close()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("domain", "verify_name", "good"),
+    [
+        ("localhost", None, True),
+        ("example.org", None, False),
+        ("example.org", "localhost", True),
+        ("localhost", "n1.example.org", False),
+        ("", None, False),
+        ("..", None, False),
+        ("a" * 64 + ".org", None, False),
+        ("exämple.org", None, False),
+    ],
+)
+async def test_the_name_in_the_nodes_certificate(
+    dialer: Dialer, certificate: Path, domain: str, verify_name: str | None, good: bool
+) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, server_context(certificate), server_side=True)
+        try:
+            await tls.do_handshake()
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            await trio.aclose_forcefully(tls)
+
+    async with peer(serve) as port:
+        spec = node(port, NodeTls.DIRECT, ca=str(certificate), verify_name=verify_name)
+        if good:
+            (await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)).close()
+        else:
+            with pytest.raises(NodeError) as caught:
+                await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)
+            assert caught.value.condition == "remote-connection-failed"
+            assert isinstance(caught.value, DomainRefused) == (verify_name is None), "the client's word is no proof"
+            if domain == "example.org":
+                assert "certificate was not accepted" in caught.value.text
+
+
+async def test_another_authority(dialer: Dialer, certificate: Path, tmp_path: Path) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, server_context(certificate), server_side=True)
+        try:
+            await tls.do_handshake()
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            await trio.aclose_forcefully(tls)
+
+    other = write_pem(tmp_path, "other.example")
+    async with peer(serve) as port:
+        with pytest.raises(NodeError, match="certificate was not accepted") as caught:
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
+        assert not isinstance(caught.value, DomainRefused), "whatever a client asks for"
+        # The file is read once, until the dialer is told that it may have changed.
+        other.write_bytes(pem("localhost"))
+        with pytest.raises(NodeError, match="certificate was not accepted"):
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
+        spec = node(port, NodeTls.DIRECT, ca=str(other))
+        assert dialer.read_files([spec])
+        assert not dialer.read_files([spec])
+        (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+async def test_a_ca_file_that_is_no_good_any_more_changes_nothing(
+    dialer: Dialer, tmp_path: Path, content: bytes | None
+) -> None:
+    """What was read last goes on, here and in a process that is told of it."""
+    path = write_pem(tmp_path, "localhost")
+    spec = node(0, NodeTls.DIRECT, ca=str(path))
+    dialer.read_files([spec])
+    context = dialer._context(spec)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="CA certificates"):
+        dialer.read_files([spec])
+    assert dialer._context(spec) is context
+    other = Dialer(Timeouts(), Limits())
+    other.take(dialer.authorities)
+    assert other._context(spec).get_ca_certs() == context.get_ca_certs() != []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+async def test_unusable_ca_file(dialer: Dialer, tmp_path: Path, content: bytes | None) -> None:
+    """The file may vanish while the proxy runs: that ends an attempt, and the next node is tried."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    async with peer(listen_only) as port:
+        with pytest.raises(NodeError, match="CA certificates"):
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(path)), "localhost", client=CLIENT, proxy=PROXY)
+
+
+async def test_nobody_listens(dialer: Dialer) -> None:
+    async with peer(listen_only) as port:
+        pass
+    assert await refused(dialer, node(port)) == "no connection to the node: Connection refused"
+    # A name with an IPv4 and an IPv6 address fails in another way.
+    spec = NodeSpec("n", Address("localhost", port))
+    assert await refused(dialer, spec) == "no connection to the node: Connection refused"
+
+
+async def test_a_name_that_does_not_exist(dialer: Dialer) -> None:
+    text = await refused(dialer, NodeSpec("n", Address("node.invalid", 5222)))
+    assert text.startswith("no connection to the node: ")
+
+
+STEPS: dict[str, list[tuple[bytes, ...]]] = {
+    "the node closed the connection": [(), (HEADER,), (b"<stream:stre",)],
+    "the node does not offer STARTTLS": [
+        (HEADER + b"<stream:features/>",),
+    ],
+    "the node answered localhost by the stream error host-unknown": [
+        (HEADER + b"<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>",),
+    ],
+    "the node refused STARTTLS": [
+        (HEADER + FEATURES, b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>"),
+    ],
+    "the node sent plain bytes behind <proceed/>": [
+        (HEADER + FEATURES, PROCEED + b"<x/>"),
+        (HEADER + FEATURES, PROCEED + b" "),
+    ],
+    "the node ended the stream at once": [(HEADER + b"</stream:stream>",)],
+    "the node's stream can't be read: ": [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n",),
+        (HEADER + b"<!-- no -->",),
+        (HEADER + b"<a>" + b"x" * 2_000_000,),
+    ],
+    "the node sent no stream features": [(HEADER + b"<message/>",)],
+}
+
+
+@pytest.mark.parametrize(("text", "replies"), [(text, replies) for text, each in STEPS.items() for replies in each])
+async def test_a_node_that_fails_at_a_step_of_starttls(
+    dialer: Dialer, certificate: Path, text: str, replies: tuple[bytes, ...]
+) -> None:
+    async with peer(says(*replies)) as port:
+        with pytest.raises(NodeError) as caught:
+            await dialer.dial(
+                node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY
+            )
+    assert caught.value.text.startswith(text)
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        (b"<a:b>",),
+        (HEADER + b"<a:b/>",),
+        (HEADER + FEATURES, b"<a:b/>"),
+        (HEADER + FEATURES,),
+        (HEADER + FEATURES, PROCEED, b"not a handshake"),
+        (HEADER + FEATURES, PROCEED),
+    ],
+)
+async def test_a_node_that_sends_nonsense(dialer: Dialer, certificate: Path, replies: tuple[bytes, ...]) -> None:
+    async with peer(says(*replies)) as port:
+        with pytest.raises(NodeError) as caught:
+            await dialer.dial(
+                node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY
+            )
+    assert caught.value.condition == "remote-connection-failed"
+
+
+@pytest.mark.parametrize("tls", [NodeTls.DIRECT, NodeTls.STARTTLS])
+async def test_a_node_that_says_nothing(
+    dialer: Dialer, certificate: Path, tls: NodeTls, autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.05  # sockets need real time
+    async with peer(listen_only) as port:
+        began = trio.current_time()
+        with pytest.raises(NodeError) as caught:
+            await dialer.dial(node(port, tls, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY)
+        assert caught.value.text == "the node did not answer in time"
+        assert 10.0 <= trio.current_time() - began < 16.0
+
+
+@pytest.mark.parametrize("tls", list(NodeTls))
+async def test_cancelled(dialer: Dialer, certificate: Path, tls: NodeTls) -> None:
+    ca = str(certificate) if tls is not NodeTls.NONE else None
+    async with peer(listen_only) as port:
+        before = open_descriptors()
+        with trio.CancelScope() as scope:
+            if tls is NodeTls.NONE:
+                scope.cancel()
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cancel() -> None:
+                    await trio.testing.wait_all_tasks_blocked(0.02)
+                    scope.cancel()
+
+                spec = node(port, tls, ca=ca)
+                await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        assert scope.cancelled_caught
+        await until(lambda: open_descriptors() == before)  # the node's end too, once ours is closed
+
+
+# --- names
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that were looked up."""
+    names: list[str] = []
+    real = trio.open_tcp_stream
+
+    async def open_tcp_stream(host: str, port: int) -> trio.SocketStream:
+        names.append(host)
+        return await real(host, port)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    return names
+
+
+async def connect(dialer: Dialer, spec: NodeSpec) -> None:
+    (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+
+
+async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: Dialer, resolved: list[str]) -> None:
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("localhost", port))
+        await connect(dialer, spec)
+        await connect(dialer, spec)
+        assert resolved == ["localhost"]
+        (await dialer.dial(spec, "localhost", client=None, proxy=None, resolve=True)).close()
+        assert resolved == ["localhost"] * 2
+        await connect(dialer, spec)
+        assert len(resolved) == 2
+        dialer.read_files([spec])
+        await connect(dialer, spec)
+        assert len(resolved) == 3
+        await connect(dialer, node(port))
+        assert len(resolved) == 3, "an address is no name"
+
+
+async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, resolved: list[str]) -> None:
+    async with peer(listen_only) as port:
+        spec = NodeSpec("n", Address("localhost", port))
+        await connect(dialer, spec)
+    assert "Connection refused" in await refused(dialer, spec)
+    assert len(resolved) == 2
+    async with peer(listen_only) as other:  # the name leads elsewhere now
+        moved = NodeSpec("n", Address("localhost", other))
+        assert isinstance(moved.address, Address)
+        dialer._answered[moved.address] = (socket.AF_INET, ("127.0.0.1", port))
+        await connect(dialer, moved)
+        assert len(resolved) == 3
+        await connect(dialer, moved)
+        assert len(resolved) == 3
