@@ -41,9 +41,10 @@ UNAVOIDABLE: Final = (
         resuming=True,
         lost=0,
         twice=2 * WINDOW,
-        reason="A node that stops takes for undelivered what its client has not acknowledged (XEP-0198), and gives it "
-        "back to its sender or keeps it for the client's next session. Clients acknowledge when they are asked, and "
-        "the node stops without asking: what the client had got since the last time comes twice.",
+        reason="A node that stops treats what its client has not acknowledged (XEP-0198) as undelivered: it returns "
+        "it to the sender or keeps it for the client's next session. Clients acknowledge when they are asked, "
+        "and the node stops without asking. So messages that the client has received since it was last asked "
+        "come twice.",
     ),
     Limit(
         Trigger.SIGTERM,
@@ -51,10 +52,10 @@ UNAVOIDABLE: Final = (
         resuming=None,
         lost=WINDOW,
         twice=WINDOW,
-        reason="Prosody throws its sessions off one by one. It acknowledges or answers a message to somebody whom it "
-        "has just thrown off, and nobody ever gets it: lost. And it closes sockets from which it has not read all, so "
-        "the kernel resets the connection and its last answers are gone (the tap has not seen them either): whoever "
-        "was not answered sends again, and it comes twice.",
+        reason="Prosody ends its sessions one by one. It acknowledges or answers a message to a client whose session "
+        "has just ended, and nobody ever gets it: lost. It also closes sockets from which it has not read "
+        "everything, so the kernel resets the connection and the node's last answers are gone (the tap has "
+        "not seen them either). Clients that were not answered send again, and the message comes twice.",
     ),
     Limit(
         Trigger.SIGTERM,
@@ -62,9 +63,9 @@ UNAVOIDABLE: Final = (
         resuming=None,
         lost=WINDOW,
         twice=WINDOW,
-        reason="What is on its way within the cluster, from node2 to a session on node1 that is ending, is neither "
-        "delivered nor given back: no tap has seen it, and its sender is told nothing. What node1 took in but did not "
-        "answer any more comes twice.",
+        reason="Messages that are on their way within the cluster, from node2 to a session on node1 that is ending, "
+        "are neither delivered nor returned: no tap has seen them, and their senders are told nothing. "
+        "Messages that node1 accepted but did not answer any more come twice.",
     ),
     Limit(
         Trigger.KILL,
@@ -72,10 +73,11 @@ UNAVOIDABLE: Final = (
         resuming=None,
         lost=2 * WINDOW,
         twice=WINDOW,
-        reason="A killed node takes along what it had taken in and acknowledged, but not passed on, and what other "
-        "nodes send it until they notice: lost. What it had passed on but not yet acknowledged is sent again, since "
-        "nobody can know: it comes twice. With XEP-0198 too: the session died with the node. What another node gives "
-        "back when it notices at last is sent again behind what was written meanwhile: out of order.",
+        reason="A killed node takes with it what it had acknowledged but not passed on, and what other nodes send it "
+        "until they notice: lost. Messages that it had passed on but not yet acknowledged are sent again, "
+        "since nobody can know: they come twice, with XEP-0198 too, because the session died with the node. "
+        "Messages that another node returns when it notices at last are sent again behind those written "
+        "meanwhile: out of order.",
         disordered=WINDOW,
     ),
 )
