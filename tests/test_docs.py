@@ -1,0 +1,114 @@
+"""The pages: links lead somewhere; every log event, node option and command is documented, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import cxfr_proxy
+from cxfr_proxy.admin.commands import COMMANDS
+from cxfr_proxy.cluster.nodes import OPTIONS
+
+PACKAGE: Final = Path(cxfr_proxy.__file__).parent
+ROOT: Final = PACKAGE.parent
+PAGES: Final = sorted(
+    (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("bench/*.md"),
+        *ROOT.glob("bench/results/*.md"),
+    )
+)
+
+LINK: Final = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+WRITTEN_BY_LIBRARIES: Final = {"log", "log-lost"}
+"""Events for which there is no call of ``emit``: they are put together in ``events.py``."""
+REPORTED: Final = re.compile(r'"((?:drain|rebalance)-[a-z]+)"')
+"""Events whose name is a value that somebody else passes on."""
+
+
+def prose(page: Path) -> str:
+    """A page without its listings."""
+    return re.sub(r"^( *)```.*?^\1```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub names the headings of a page."""
+    found: dict[str, int] = {}
+    names = set()
+    for title in re.findall(r"^#{1,6} +(.*?) *$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
+        name = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        count = found.get(name, 0)
+        found[name] = count + 1
+        names.add(f"{name}-{count}" if count else name)
+    return names
+
+
+def broken_links(page: Path) -> Iterator[str]:
+    for target in LINK.findall(re.sub(r"`[^`\n]*`", "", prose(page))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists():
+            yield f"{target}: no such file"
+        elif anchor and anchor not in anchors(file):
+            yield f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    assert not list(broken_links(page))
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `b` c\n[x](#a-b-c) [y](#nothing) [z](gone.md) `[no](link)`\n")
+    assert list(broken_links(page)) == ["#nothing: no such heading", "gone.md: no such file"]
+
+
+def test_the_list_of_contents_has_every_page() -> None:
+    contents = (ROOT / "docs" / "README.md").read_text("utf-8")
+    listed = {(ROOT / "docs" / target.partition("#")[0]).resolve() for target in LINK.findall(contents)}
+    missing = {page for page in ROOT.glob("docs/*.md") if page.resolve() not in listed and page.name != "README.md"}
+    assert not missing
+
+
+def emitted_events() -> set[str]:
+    """The name of every event that the proxy logs."""
+    names = set(WRITTEN_BY_LIBRARIES)
+    for path in PACKAGE.rglob("*.py"):
+        if "demo" in path.parts:
+            continue
+        source = path.read_text("utf-8")
+        names.update(REPORTED.findall(source))
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func).split(".")[-1] == "emit":
+                values = (part.value for part in ast.walk(node.args[1]) if isinstance(part, ast.Constant))
+                names.update(value for value in values if isinstance(value, str))
+    return names
+
+
+def test_every_log_event_is_documented() -> None:
+    rows = re.findall(r"^\|([^|]*)\|", (ROOT / "docs" / "log.md").read_text("utf-8"), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert documented == emitted_events()
+
+
+def test_every_node_option_is_documented() -> None:
+    rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / "nodes.md").read_text("utf-8"), re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`([a-z-]+)=", row)]
+    assert sorted(documented) == sorted(OPTIONS)
+
+
+def test_every_command_is_documented() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    rows = " ".join(re.findall(r"^\| (.*?) \|", page, re.MULTILINE))
+    missing = [command.name for command in COMMANDS if not re.search(rf"`{command.name}\b", rows)]
+    assert not missing
