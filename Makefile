@@ -33,11 +33,11 @@ clients: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench all
 
-# References are drawn from the tables in cxfr_proxy/config/table.py and admin/metrics.py; tests hold them together.
+# References are drawn from the tables in cxfr_proxy/config/table.py and admin/metrics/table.py; tests hold them together.
 docs: $(VENV)/.installed
 	$(BIN)/python -c 'from cxfr_proxy.config import settings, table; print(end=settings.render_markdown(table.SETTINGS))' \
 		> docs/configuration.md
-	$(BIN)/python -c 'from cxfr_proxy.admin import metrics; print(end=metrics.render_markdown())' > docs/metrics.md
+	$(BIN)/python -c 'from cxfr_proxy.admin.metrics import reference; print(end=reference.render_markdown())' > docs/metrics.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -36,12 +36,12 @@ import trio
 
 from cxfr_proxy import __version__, cli_tables, events, log_hooks, signals
 from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
+from cxfr_proxy.admin.control import client
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import find_control
 from cxfr_proxy.config.settings import Group, Setting, SettingsFile, read_settings_file
 from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process import control
 
 if TYPE_CHECKING:
     from cxfr_proxy.cluster.nodes import NodeSpec
@@ -407,11 +407,11 @@ def _speak(command: Command, flags: Mapping[str, object], find: Callable[[], Pat
 
 
 async def _converse(path: Path, command: str, given: Mapping[str, object], screen: _Screen) -> object:
-    async with aclosing(control.call(path, command, given)) as answers:
+    async with aclosing(client.call(path, command, given)) as answers:
         async for answer in answers:
-            if isinstance(answer, control.Result):
+            if isinstance(answer, client.Result):
                 return answer.value
-            if isinstance(answer, control.Progress):
+            if isinstance(answer, client.Interim):
                 screen.progress(answer.value)
             else:
                 screen.note(answer.note)

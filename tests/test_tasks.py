@@ -27,7 +27,7 @@ BARE: Final = {
     "process/keeper.py": 1,  # at the start, where a worker that does not come up is the operator's to know
     "process/supervisor.py": 1,  # inside Task.USER_MAP
     "process/fleet.py": 1,  # of one command
-    "process/control.py": 1,  # of one command
+    "admin/control/server.py": 1,  # of one command
     "net/listen.py": 1,  # the inside of each is Task.ACCEPT
     "cluster/sources/etcd.py": 1,  # inside Task.ETCD
 }

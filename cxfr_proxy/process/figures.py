@@ -15,7 +15,8 @@ from typing import Final
 import trio
 
 from cxfr_proxy import __version__
-from cxfr_proxy.admin.metrics import DrainFigures, Exposition, ProcessFigures, ReloadFigures, Snapshot, in_parts
+from cxfr_proxy.admin.metrics.exposition import Exposition, in_parts
+from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures, ReloadFigures
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources import Standing
 from cxfr_proxy.cluster.sources import State as SourceState
@@ -35,8 +36,8 @@ up after ten."""
 
 
 class Figures:
-    """A :class:`~cxfr_proxy.admin.http.Source`. ``standing`` is that of the list of nodes; ``stopping`` says whether
-    the proxy is; ``room`` is how many connections fit; ``serves``: whether clients are served by this process."""
+    """A :class:`~cxfr_proxy.admin.http.pages.PageSource`. ``standing`` is that of the list of nodes; ``stopping``
+    says whether the proxy is; ``room`` is how many connections fit; ``serves``: whether clients are served by this process."""
 
     def __init__(
         self,
@@ -91,12 +92,12 @@ class Figures:
             self._next = trio.current_time() + took / self._share
             return Exposition(content_type, b"".join(body))
 
-    def _snapshot(self, states: dict[str, int]) -> Snapshot:
+    def _snapshot(self, states: dict[str, int]) -> MetricsSnapshot:
         drains = [
             DrainFigures(name, drain.stage, self._drainer.left(name), waits=drain.reason is not None)
             for name, drain in self._drainer.drains.items()
         ]
-        return Snapshot(
+        return MetricsSnapshot(
             build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
             nodes=[node_row(node, self._sessions.of_node(node.name)) for node in self._cluster],
             workers=self._sessions.worker_rows(),

@@ -15,6 +15,8 @@ from typing import Final
 import trio
 
 from cxfr_proxy.admin import commands
+from cxfr_proxy.admin.control.server import serve_control
+from cxfr_proxy.admin.http.server import serve_http
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources import open_source
@@ -25,7 +27,6 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process.announce import announce, say_of_certificates
 from cxfr_proxy.process.automatic import Automatic
-from cxfr_proxy.process.control import serve_control
 from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.listing import UserList
 from cxfr_proxy.process.messages import Files
@@ -35,7 +36,6 @@ from cxfr_proxy.process.reloads import Part, Reloads
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.vacancy import Vacancy
-from cxfr_proxy.process.web import serve_http
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.check import Checks

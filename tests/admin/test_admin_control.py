@@ -21,10 +21,11 @@ from fake_operations import START, FakeOperations
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.commands import execute
+from cxfr_proxy.admin.control import client, server
+from cxfr_proxy.admin.control.client import Interim, Result, call
+from cxfr_proxy.admin.control.server import Handler, Send, serve_control
 from cxfr_proxy.admin.rows import Note
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process import control
-from cxfr_proxy.process.control import Handler, Progress, Result, Send, call, serve_control
 
 
 @asynccontextmanager
@@ -37,7 +38,7 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
-async def answers(path: Path, command: str, **arguments: object) -> list[Progress | Note | Result]:
+async def answers(path: Path, command: str, **arguments: object) -> list[Interim | Note | Result]:
     async with aclosing(call(path, command, arguments)) as stream:
         return [answer async for answer in stream]
 
@@ -83,7 +84,7 @@ async def test_progress_then_result(path: Path) -> None:
     fake = FakeOperations()
     async with serving(path, fake):
         got = await answers(path, "drain", node="node1", wait=True)
-    assert [type(answer) for answer in got] == [Progress] * 4 + [Result]
+    assert [type(answer) for answer in got] == [Interim] * 4 + [Result]
     last = got[-1].value if isinstance(got[-1], Result) else None
     assert isinstance(last, dict)
     assert (last["left"], last["finished"], last["waiting_reason"]) == (0, True, None)
@@ -190,7 +191,7 @@ async def test_one_that_is_removed_is_made_again(
         return command
 
     async with serving(path, handler=handler), aclosing(call(path, "wait", {})) as waiting:
-        assert await anext(waiting) == Progress("begun")
+        assert await anext(waiting) == Interim("begun")
         if everything:
             shutil.rmtree(path.parent)
         else:
@@ -277,7 +278,7 @@ async def test_leaving_ends_the_wait_and_not_the_drain(path: Path) -> None:
     fake = FakeOperations(script=(START,))
     async with serving(path, fake):
         async with aclosing(call(path, "drain", {"node": "node1", "wait": True})) as stream:
-            assert isinstance(await anext(stream), Progress)
+            assert isinstance(await anext(stream), Interim)
             await fake.waiting.wait()
             assert fake.waits_ended == []
         with trio.fail_after(5):
@@ -332,7 +333,7 @@ async def test_an_answer_without_a_json_form_is_a_defect(path: Path, caplog: pyt
 
 
 async def test_a_silent_client_is_not_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "REQUEST_SECONDS", 0.0)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.0)
     async with serving(path):
         (answer,) = await raw(path, b"")
     assert answer == {"error": {"message": "no complete request within 0 seconds"}}
@@ -391,7 +392,7 @@ async def test_what_answers_is_no_proxy(path: Path, said: bytes, message: str) -
 
 async def test_a_proxy_that_stands_still_holds_nobody_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel still takes the connection and the request; nothing comes back."""
-    monkeypatch.setattr(control, "SILENCE_SECONDS", 0.05)  # sockets know no mock time
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.05)  # sockets know no mock time
     path = tmp_path / "c.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))

@@ -12,16 +12,10 @@ from prometheus_client import parser
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from cxfr_proxy.admin.metrics import (
-    METRICS,
-    DrainFigures,
-    ProcessFigures,
-    ReloadFigures,
-    Snapshot,
-    Type,
-    expose,
-    render_markdown,
-)
+from cxfr_proxy.admin.metrics.exposition import expose
+from cxfr_proxy.admin.metrics.reference import render_markdown
+from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures, ReloadFigures
+from cxfr_proxy.admin.metrics.table import METRICS, MetricType
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.session.client_software import MEASURED, Software, name_of
 from cxfr_proxy.session.commands import Outcome
@@ -43,7 +37,7 @@ def tally() -> Tally:
     return filled
 
 
-SNAPSHOT = Snapshot(
+SNAPSHOT = MetricsSnapshot(
     build={"version": "1.2.3", "framer": "native", "relay": "python"},
     nodes=[
         NodeRow("node1", "10.0.0.1:5222", None, "drain", "up", 2, 7, 5, 3, 1, 9, 4, 2, 6, usable=False),
@@ -72,7 +66,7 @@ SNAPSHOT = Snapshot(
 )
 
 
-def families(snapshot: Snapshot = SNAPSHOT) -> dict[str, Family]:
+def families(snapshot: MetricsSnapshot = SNAPSHOT) -> dict[str, Family]:
     """By the table's names."""
     text = expose(snapshot).body.decode()
     parsed = {each.name: each for each in parser.text_string_to_metric_families(text)}
@@ -122,7 +116,7 @@ def test_names_and_units() -> None:
     assert len(set(names)) == len(names)
     for metric in METRICS:
         assert re.fullmatch("(cxfr|process)(_[a-z]+)+", metric.name)
-        assert metric.name.endswith("_total") == (metric.type is Type.COUNTER)
+        assert metric.name.endswith("_total") == (metric.type is MetricType.COUNTER)
         assert metric.help.endswith(".")
         assert not re.search("milli|minutes|kilo|percent", metric.name)
 

@@ -18,7 +18,7 @@ from e2e_proxy import COMMAND, Row, all_bound, connect, log_in, until
 from e2e_workers import World, world
 from prometheus_client import parser
 
-from cxfr_proxy.admin.metrics import METRICS
+from cxfr_proxy.admin.metrics.table import METRICS
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.habits import Kind
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from cxfr_proxy.admin.commands import Operations, execute
+from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
@@ -33,7 +34,6 @@ from cxfr_proxy.admin.rows import (
     WorkerRow,
 )
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process.control import serve_control
 
 START = DrainProgress("node1", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason="the rate allows no more now")
 

@@ -21,7 +21,10 @@ import trio
 from fake_workers import House, house
 from trio.testing import MockClock, memory_stream_pair
 
-from cxfr_proxy.admin.metrics import Exposition
+from cxfr_proxy.admin.control import server as control_server
+from cxfr_proxy.admin.control.client import Result, call
+from cxfr_proxy.admin.http.server import HttpServer
+from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
@@ -29,10 +32,9 @@ from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config.table import Config, RebalanceMode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.net import listen
-from cxfr_proxy.process import control, server, web
+from cxfr_proxy.process import server
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.collector import Turns
-from cxfr_proxy.process.control import Result, call
 from cxfr_proxy.process.fleet import Fleet, Grants
 from cxfr_proxy.process.keeper import Keeper
 from cxfr_proxy.process.link import Link
@@ -202,7 +204,7 @@ async def a_worker(world: World) -> None:
 
 async def a_command(world: World) -> None:
     async with world.proxy() as proxy:
-        world.fail(control, "_receive_request")
+        world.fail(control_server, "_receive_request")
         path = world.tmp_path / "c.sock"
         async with await trio.open_unix_socket(str(path)) as stream:
             assert await stream.receive_some() == b""
@@ -212,8 +214,8 @@ async def a_command(world: World) -> None:
 
 
 async def a_scrape(world: World) -> None:
-    world.fail(web.HttpServer, "_converse")
-    http = web.HttpServer(NoFigures())
+    world.fail(HttpServer, "_converse")
+    http = HttpServer(NoFigures())
     for expected in (b"", b"HTTP/1.1 200 "):
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:

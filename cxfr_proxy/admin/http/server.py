@@ -1,4 +1,4 @@
-"""The HTTP server: sockets, limits and times around :mod:`cxfr_proxy.admin.http`. The protocol is h11's to know.
+"""The HTTP server: sockets, limits and times around :mod:`.pages`. The protocol is h11's to know.
 
 Who watches a proxy needs an answer above all while it is in trouble, and whoever else can reach the port may be a part
 of that trouble. So:
@@ -24,7 +24,7 @@ from typing import Final, NoReturn
 import h11
 import trio
 
-from cxfr_proxy.admin.http import Answer, Source, answer, said
+from cxfr_proxy.admin.http.pages import HttpAnswer, PageSource, answer, said
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.listen import bind, serve_streams
@@ -43,7 +43,7 @@ IDLE_SECONDS: Final = 75.0
 ANSWER_SECONDS: Final = 10.0
 """For making an answer, and for taking it: as long as Prometheus waits for one."""
 _LINGER_SECONDS: Final = 1.0
-"""For who was answered in the middle of what he said to read it, before a reset destroys it."""
+"""For who was answered in the middle of its request to read it, before a reset destroys it."""
 _LINGER_BYTES: Final = 262_144
 """And how much of what it has sent meanwhile is read for that."""
 
@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 
 async def serve_http(
-    address: ListenAddress, source: Source, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    address: ListenAddress, source: PageSource, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> NoReturn:
     """Answer requests until cancelled; ``started`` once there can be some. Raises :class:`ConfigError`."""
     listeners = bind([address])
@@ -67,11 +67,11 @@ async def serve_http(
 class HttpServer:
     """All connections; :meth:`serve` is one of them."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: PageSource) -> None:
         self._source = source
-        self._open: dict[_Connection, None] = {}
+        self._open: dict[_HttpConnection, None] = {}
         """All that may stay, oldest first."""
-        self._waiting: dict[_Connection, None] = {}
+        self._waiting: dict[_HttpConnection, None] = {}
         """Of these, who has not asked for anything yet, or again; longest first."""
 
     @property
@@ -80,7 +80,7 @@ class HttpServer:
 
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         """Until it is closed, which is done here. Nothing but cancellation leaves here as an exception."""
-        connection = _Connection(stream)
+        connection = _HttpConnection(stream)
         async with stream:
             self._make_room(connection.address)
             self._open[connection] = None
@@ -100,14 +100,14 @@ class HttpServer:
         elif len(self._open) >= MAX_CONNECTIONS:
             self._end_one_of(self._open)
 
-    def _end_one_of(self, connections: Collection[_Connection]) -> None:
+    def _end_one_of(self, connections: Collection[_HttpConnection]) -> None:
         waiting = (each for each in self._waiting if each in connections)
         ended = next(waiting, None) or next(iter(connections))
         self._waiting.pop(ended, None)
         del self._open[ended]
         ended.life.cancel()
 
-    async def _converse(self, connection: _Connection) -> None:
+    async def _converse(self, connection: _HttpConnection) -> None:
         patience = REQUEST_SECONDS
         while True:
             if connection in self._open:  # else it has to make room
@@ -118,12 +118,12 @@ class HttpServer:
                 self._waiting.pop(connection, None)
             if request is None:
                 return
-            found = request if isinstance(request, Answer) else await self._answer(request)
+            found = request if isinstance(request, HttpAnswer) else await self._answer(request)
             if not await connection.say(found):
                 return
             patience = IDLE_SECONDS
 
-    async def _answer(self, request: h11.Request) -> Answer:
+    async def _answer(self, request: h11.Request) -> HttpAnswer:
         accept = b",".join(value for name, value in request.headers if name == b"accept")
         method, target = request.method.decode("ascii"), request.target.decode("latin-1")
         try:
@@ -134,7 +134,7 @@ class HttpServer:
         return said(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-class _Connection:
+class _HttpConnection:
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.life = trio.CancelScope()
         self.address = _address(stream)
@@ -142,7 +142,7 @@ class _Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._head_only = False
 
-    async def next_request(self, patience: float) -> h11.Request | Answer | None:
+    async def next_request(self, patience: float) -> h11.Request | HttpAnswer | None:
         """``None``: there is none more. An answer: it is none, or took too long. ``patience`` in seconds, until it
         begins."""
         self._head_only = False
@@ -164,7 +164,7 @@ class _Connection:
             return event
         return said(HTTPStatus.REQUEST_TIMEOUT) if begun else None
 
-    async def say(self, what: Answer) -> bool:
+    async def say(self, what: HttpAnswer) -> bool:
         """Whether another request may follow."""
         last = self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0])
         headers = [

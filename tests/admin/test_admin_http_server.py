@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from cxfr_proxy.admin.metrics import Exposition
+from cxfr_proxy.admin.http import server as http_server
+from cxfr_proxy.admin.http.server import HttpServer, serve_http
+from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process import web
-from cxfr_proxy.process.web import HttpServer, serve_http
 
 HELLO = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -251,7 +251,7 @@ async def test_who_says_too_little(data: bytes, answered: bytes, autojump_clock:
         received = await client.rest()
         assert received.startswith(answered)
         assert bool(received) == bool(answered)
-        assert trio.current_time() - began == pytest.approx(web.REQUEST_SECONDS, abs=1.1)
+        assert trio.current_time() - began == pytest.approx(http_server.REQUEST_SECONDS, abs=1.1)
 
 
 async def test_byte_by_byte_is_not_for_ever(autojump_clock: MockClock) -> None:
@@ -262,7 +262,7 @@ async def test_byte_by_byte_is_not_for_ever(autojump_clock: MockClock) -> None:
             for _ in range(100):
                 await client.stream.send_all(b"G")
                 await trio.sleep(1)
-        assert trio.current_time() - began < web.REQUEST_SECONDS + 3
+        assert trio.current_time() - began < http_server.REQUEST_SECONDS + 3
 
 
 async def test_a_connection_may_rest_between_two_scrapes(autojump_clock: MockClock) -> None:
@@ -273,7 +273,7 @@ async def test_a_connection_may_rest_between_two_scrapes(autojump_clock: MockClo
             await trio.sleep(60)
         began = trio.current_time()
         assert await client.rest() == b""
-        assert trio.current_time() - began == pytest.approx(web.IDLE_SECONDS - 60, abs=1.1)
+        assert trio.current_time() - began == pytest.approx(http_server.IDLE_SECONDS - 60, abs=1.1)
 
 
 async def test_the_time_for_a_request_begins_with_it(autojump_clock: MockClock) -> None:
@@ -285,7 +285,7 @@ async def test_the_time_for_a_request_begins_with_it(autojump_clock: MockClock) 
         began = trio.current_time()
         await client.stream.send_all(HELLO[:-1])
         assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
-        assert trio.current_time() - began == pytest.approx(web.REQUEST_SECONDS)
+        assert trio.current_time() - began == pytest.approx(http_server.REQUEST_SECONDS)
 
 
 async def test_figures_that_do_not_come(autojump_clock: MockClock) -> None:
@@ -294,12 +294,12 @@ async def test_figures_that_do_not_come(autojump_clock: MockClock) -> None:
         client = it.connect()
         began = trio.current_time()
         assert (await client.ask("/metrics"))[0] == 503
-        assert trio.current_time() - began == web.ANSWER_SECONDS
+        assert trio.current_time() - began == http_server.ANSWER_SECONDS
         assert (await client.ask("/livez"))[0] == 200
 
 
 async def test_who_does_not_read_his_answer(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "ANSWER_SECONDS", 0.1)  # sockets know no mock time
+    monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.1)  # sockets know no mock time
     source = FakeSource()
     source.body = b"x" * 50_000_000
     server = HttpServer(source)
@@ -325,16 +325,16 @@ async def test_whoever_comes_finds_a_place(autojump_clock: MockClock) -> None:
     """Though somebody holds all there are: first by silence, then by half requests."""
     async with world() as it:
         for begun in (b"", b"GET /"):
-            for _ in range(web.MAX_CONNECTIONS):
+            for _ in range(http_server.MAX_CONNECTIONS):
                 hog = it.connect()
                 if begun:
                     await hog.stream.send_all(begun)
                 await wait_all_tasks_blocked()
-            assert it.server.connections == web.MAX_CONNECTIONS
-            for _ in range(2 * web.MAX_CONNECTIONS):
+            assert it.server.connections == http_server.MAX_CONNECTIONS
+            for _ in range(2 * http_server.MAX_CONNECTIONS):
                 client = it.connect()
                 assert await client.ask("/livez") == (200, b"OK\n")
-                assert it.server.connections <= web.MAX_CONNECTIONS
+                assert it.server.connections <= http_server.MAX_CONNECTIONS
                 await client.stream.aclose()
                 await wait_all_tasks_blocked()
                 it.connect()
@@ -345,7 +345,7 @@ async def test_who_waits_for_an_answer_goes_last(autojump_clock: MockClock) -> N
     """Who asks for nothing goes before; where all ask, the oldest makes room for a health check."""
     async with world() as it:
         it.source.go = trio.Event()
-        asking = [it.connect() for _ in range(web.MAX_CONNECTIONS - 1)]
+        asking = [it.connect() for _ in range(http_server.MAX_CONNECTIONS - 1)]
         for client in asking:
             await client.stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         idle = it.connect()
@@ -353,7 +353,7 @@ async def test_who_waits_for_an_answer_goes_last(autojump_clock: MockClock) -> N
         for _ in range(3):
             assert await it.connect().ask("/livez") == (200, b"OK\n")
         assert await idle.rest() == b""
-        assert it.server.connections == web.MAX_CONNECTIONS
+        assert it.server.connections == http_server.MAX_CONNECTIONS
         busy = it.connect()
         await busy.stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         await wait_all_tasks_blocked()
@@ -372,10 +372,10 @@ async def test_one_address_leaves_room_for_others() -> None:
         other = Client(await trio.open_tcp_stream("127.0.0.1", port, local_address="127.0.0.2"))
         assert await other.ask("/livez") == (200, b"OK\n")
         hogs = []
-        for _ in range(2 * web.MAX_CONNECTIONS):
+        for _ in range(2 * http_server.MAX_CONNECTIONS):
             hogs.append(Client(await trio.open_tcp_stream("127.0.0.1", port)))
             assert await hogs[-1].ask("/livez") == (200, b"OK\n"), "the newest always has a place"
-        assert server.connections == web.MAX_OF_ONE_ADDRESS + 1
+        assert server.connections == http_server.MAX_OF_ONE_ADDRESS + 1
         assert await other.ask("/livez") == (200, b"OK\n")
         for client in (other, *hogs):
             await client.stream.aclose()

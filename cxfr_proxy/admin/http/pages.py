@@ -3,7 +3,7 @@
 All of it is read and nothing can be changed, so nobody has to be told apart: who can connect may ask. In the answers
 are only words of this program's own and names of nodes, no secret, and no client's name or address.
 
-Here is which page there is and what is on it; :mod:`cxfr_proxy.process.web` has the sockets.
+Here is which page there is and what is on it; :mod:`.server` has the sockets.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from cxfr_proxy.admin.metrics import Exposition
+from cxfr_proxy.admin.metrics.exposition import Exposition
 
 
-class Source(Protocol):
-    """Who knows what the pages tell."""
+class PageSource(Protocol):
+    """What knows what the pages tell."""
 
     def unready(self) -> str | None:
         """Why no client should be sent here now, in a sentence; ``None``: they may be."""
@@ -28,7 +28,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """``allow``: what may be done instead, where the method was wrong."""
 
     status: HTTPStatus
@@ -40,27 +40,27 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Page:
     help: str
-    answer: Callable[[Source, str], Awaitable[Answer]]
+    answer: Callable[[PageSource, str], Awaitable[HttpAnswer]]
     """``accept`` is its second argument."""
 
 
-def said(status: HTTPStatus, text: str = "") -> Answer:
+def said(status: HTTPStatus, text: str = "") -> HttpAnswer:
     """A line of plain text, the status's own words by default."""
-    return Answer(status, f"{text or status.phrase}\n".encode())
+    return HttpAnswer(status, f"{text or status.phrase}\n".encode())
 
 
-async def _alive(source: Source, accept: str) -> Answer:
+async def _alive(source: PageSource, accept: str) -> HttpAnswer:
     return said(HTTPStatus.OK)
 
 
-async def _ready(source: Source, accept: str) -> Answer:
+async def _ready(source: PageSource, accept: str) -> HttpAnswer:
     reason = source.unready()
     return said(HTTPStatus.OK) if reason is None else said(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
 
-async def _metrics(source: Source, accept: str) -> Answer:
+async def _metrics(source: PageSource, accept: str) -> HttpAnswer:
     exposition = await source.metrics(accept)
-    return Answer(HTTPStatus.OK, exposition.body, exposition.content_type)
+    return HttpAnswer(HTTPStatus.OK, exposition.body, exposition.content_type)
 
 
 PAGES: Final[Mapping[str, Page]] = MappingProxyType(
@@ -74,7 +74,7 @@ _NOT_FOUND: Final = "There is only:\n" + "\n".join(f"{path}  {page.help}" for pa
 _METHODS: Final = ("GET", "HEAD")
 
 
-async def answer(source: Source, method: str, target: str, accept: str = "") -> Answer:
+async def answer(source: PageSource, method: str, target: str, accept: str = "") -> HttpAnswer:
     """The answer to one request; to HEAD the same as to GET, and who sends it leaves the body out.
 
     ``target`` as it was sent: a path with or without a query, which means nothing here, or a whole URL (RFC 9112
@@ -85,7 +85,7 @@ async def answer(source: Source, method: str, target: str, accept: str = "") -> 
         return said(HTTPStatus.NOT_FOUND, _NOT_FOUND)
     if method not in _METHODS:
         refusal = HTTPStatus.METHOD_NOT_ALLOWED
-        return Answer(refusal, f"{refusal.phrase}\n".encode(), allow=", ".join(_METHODS))
+        return HttpAnswer(refusal, f"{refusal.phrase}\n".encode(), allow=", ".join(_METHODS))
     return await page.answer(source, accept)
 
 

@@ -7,8 +7,8 @@ from http import HTTPStatus
 import pytest
 import trio
 
-from cxfr_proxy.admin.http import PAGES, answer
-from cxfr_proxy.admin.metrics import Exposition
+from cxfr_proxy.admin.http.pages import PAGES, answer
+from cxfr_proxy.admin.metrics.exposition import Exposition
 
 
 class FakeSource:

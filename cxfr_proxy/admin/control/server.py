@@ -1,0 +1,208 @@
+"""Serving commands: one connection carries one request and its answers.
+
+No request can stop the server. What cannot be understood is answered with an error, a defect is logged and answered,
+and the cost of a connection is bounded in bytes and, until the request is complete, in time.
+
+A client that goes away ends its command's waiting, and nothing else. One that only closes its sending half (``socat``
+does) is still there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, NoReturn, Protocol
+
+import trio
+
+from cxfr_proxy.admin.codec import encode
+from cxfr_proxy.admin.control.socket_file import SocketFile, socket_file
+from cxfr_proxy.admin.rows import Note
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.listen import serve_streams
+from cxfr_proxy.tasks import Task, isolated, start
+
+MAX_REQUEST_BYTES: Final = 65_536
+"""The longest sensible request, a command with a JID, has some 3 KB."""
+REQUEST_SECONDS: Final = 10.0
+"""From connecting to a complete request: commands send it at once, and a person at ``socat`` can type one."""
+ROWS_AT_A_TIME: Final = 100
+"""Rows encoded between two checkpoints: about a millisecond, in which no other session is served."""
+_LOOK_SECONDS: Final = 1.0
+"""Between two looks whether the socket is still there: what cleans up temporary files may have taken it along."""
+
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+_log = logging.getLogger(__name__)
+
+Send = Callable[[object], Awaitable[None]]
+
+
+class Handler(Protocol):
+    """Whoever carries commands out."""
+
+    async def __call__(self, command: str, arguments: Mapping[str, object], send: Send, /) -> object:
+        """Return the result of a command, whose arguments are unchecked; ``send`` tells progress meanwhile.
+
+        Progress and results are what :mod:`cxfr_proxy.admin.codec` takes. Raises :class:`ConfigError` for what the
+        operator did wrong. Cancelled when the client goes away.
+        """
+
+
+async def serve_control(
+    path: Path, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> NoReturn:
+    """Serve commands on ``path`` until cancelled; ``started`` once they can be sent.
+
+    Raises :class:`ConfigError` as :func:`~.socket_file.socket_file` does. A socket that is removed is made again, and
+    commands go on meanwhile. On cancel all commands' waiting ends and the socket is removed.
+    """
+    with ExitStack() as held:
+        place = held.enter_context(socket_file(path))
+        async with trio.open_nursery() as commands:
+            emit(_log, "control-listening", path=str(path))
+            task_status.started()
+            while True:
+                await _serve_until_gone(place, partial(_serve_client, handler), commands)
+                emit(_log, "control-socket-gone", level=logging.WARNING, path=str(path))
+                held.close()
+                place = await _have_again(path, held)
+                emit(_log, "control-socket-again", path=str(path))
+    raise AssertionError("the loop has no end")
+
+
+async def _serve_until_gone(
+    place: SocketFile, serve: Callable[[trio.SocketStream], Awaitable[None]], commands: trio.Nursery
+) -> None:
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(place.listening.dup()))
+    async with trio.open_nursery() as serving:
+        start(serving, Task.CONTROL, partial(serve_streams, Task.CONTROL, serve, [listener], commands))
+        while not place.is_gone:  # noqa: ASYNC110 - what has to be waited for is somebody else's doing
+            await trio.sleep(_LOOK_SECONDS)
+        serving.cancel_scope.cancel()
+
+
+async def _have_again(path: Path, held: ExitStack) -> SocketFile:
+    """Return the socket as soon as it can be had; each reason why it cannot is logged once."""
+    said = None
+    while True:
+        try:
+            return held.enter_context(socket_file(path))
+        except ConfigError as exc:
+            if str(exc) != said:
+                said = str(exc)
+                emit(_log, "control-socket-failed", level=logging.ERROR, reason=said)
+        await trio.sleep(_LOOK_SECONDS)
+
+
+class _BadRequest(Exception):
+    """The request is no request; the text is the answer."""
+
+
+async def _serve_client(handler: Handler, stream: trio.SocketStream) -> None:
+    """Serve one connection."""
+    async with stream:
+        with suppress(*_GONE):  # nobody is there to be told
+            await _answer(handler, stream)
+
+
+async def _answer(handler: Handler, stream: trio.SocketStream) -> None:
+    async def progress(value: object) -> None:
+        await _send(stream, "note" if isinstance(value, Note) else "progress", value)
+
+    try:
+        with trio.fail_after(REQUEST_SECONDS):
+            line = await _receive_request(stream)
+        if line is None:
+            return
+        command, arguments = _parse_request(line)
+        outcome = None  # stays so if the client went away
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_gone, stream, nursery.cancel_scope)
+            outcome = await _run(handler, command, arguments, progress)
+            nursery.cancel_scope.cancel()
+        if outcome is not None:
+            await _send(stream, *outcome)
+    except trio.TooSlowError:
+        await _send(stream, *_error(f"no complete request within {REQUEST_SECONDS:g} seconds"))
+    except _BadRequest as exc:
+        await _send(stream, *_error(str(exc)))
+
+
+def _error(message: str) -> tuple[str, object]:
+    return "error", {"message": message}
+
+
+async def _run(handler: Handler, command: str, arguments: Mapping[str, object], progress: Send) -> tuple[str, object]:
+    """Return the last answer. Runs inside the nursery, so that no exception group has to be taken apart outside."""
+    try:
+        with isolated(Task.CONTROL, (ConfigError, *_GONE), command=command):
+            return "result", await handler(command, arguments, progress)
+    except ConfigError as exc:
+        return _error(str(exc))
+    except _GONE:
+        return _error("the client went away")
+    return _error("the proxy failed to do that; its log says why")
+
+
+async def _receive_request(stream: trio.SocketStream) -> bytes | None:
+    """Return the first line without its end; ``None`` if the client left without one."""
+    received = bytearray()
+    while b"\n" not in received:
+        if len(received) > MAX_REQUEST_BYTES:
+            raise _BadRequest(f"expected a request of at most {MAX_REQUEST_BYTES} bytes")
+        data = await stream.receive_some(65_536)
+        if not data:
+            break
+        received += data
+    line, end, _ = bytes(received).partition(b"\n")
+    if len(line) > MAX_REQUEST_BYTES:
+        raise _BadRequest(f"expected a request of at most {MAX_REQUEST_BYTES} bytes")
+    return line if end or line else None
+
+
+def _parse_request(line: bytes) -> tuple[str, Mapping[str, object]]:
+    try:
+        request: object = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise _BadRequest("expected a line of JSON") from exc
+    if not isinstance(request, dict):
+        raise _BadRequest('expected an object like {"command": "show", "arguments": {"what": "nodes"}}')
+    command, arguments = request.get("command"), request.get("arguments", {})
+    if not isinstance(command, str):
+        raise _BadRequest('expected "command" to be a string')
+    if not isinstance(arguments, dict):
+        raise _BadRequest('expected "arguments" to be an object')
+    return command, arguments
+
+
+async def _cancel_when_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """Cancel ``scope`` when the client has closed; return when it has only finished sending."""
+    try:
+        while await stream.receive_some(4096):
+            pass  # whatever follows a request is not read as one
+    except trio.BrokenResourceError:
+        scope.cancel()
+        return
+    poll = select.poll()  # a closed peer shows as a hang-up, a half-closed one doesn't
+    poll.register(stream.socket.fileno(), 0)
+    if poll.poll(0):
+        scope.cancel()
+
+
+async def _send(stream: trio.SocketStream, kind: str, value: object) -> None:
+    """Send one answer line. A long list goes out in pieces, so that other tasks run while it is encoded."""
+    if not isinstance(value, list):
+        await stream.send_all(b'{"%s": %s}\n' % (kind.encode(), encode(value)))
+        return
+    await stream.send_all(b'{"%s": [' % kind.encode())
+    for at in range(0, len(value), ROWS_AT_A_TIME):
+        rows = b", ".join(encode(row) for row in value[at : at + ROWS_AT_A_TIME])
+        await stream.send_all(b", " + rows if at else rows)
+    await stream.send_all(b"]}\n")

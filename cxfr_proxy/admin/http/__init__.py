@@ -1,0 +1,1 @@
+"""What is to be had by HTTP: ``pages`` says which page there is and what is on it, ``server`` has the sockets."""

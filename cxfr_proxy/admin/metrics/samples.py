@@ -1,0 +1,101 @@
+"""The functions that get a metric's values out of a snapshot: what the last column of the table is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot
+from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.cluster.nodes import Health, Wish
+from cxfr_proxy.session.commands import Reason
+from cxfr_proxy.session.state import State
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.statistics import WORKER_DIED, Durations
+
+Measured = float | Durations
+Samples = Iterable[tuple[Sequence[str], Measured]]
+"""The labels' values, each time with what was measured."""
+
+_WISHES: Final = (*Wish, "removed")
+_WORKER_STATES: Final = ("starting", "up", "leaving", "stopping", "waiting", "gone")
+
+
+def single(value: Callable[[MetricsSnapshot], float]) -> Callable[[MetricsSnapshot], Samples]:
+    return lambda snapshot: [((), value(snapshot))]
+
+
+def by_node(value: Callable[[NodeRow], float]) -> Callable[[MetricsSnapshot], Samples]:
+    return lambda snapshot: [((row.name,), value(row)) for row in snapshot.nodes]
+
+
+def by_drain(value: Callable[[DrainFigures], float]) -> Callable[[MetricsSnapshot], Samples]:
+    return lambda snapshot: [((drain.node,), value(drain)) for drain in snapshot.drains]
+
+
+def by_slot(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], Samples]:
+    """Of a number of which there are two workers for a while, what is counted of both alike."""
+    return lambda snapshot: {(str(row.number),): value(row) for row in snapshot.workers}.items()
+
+
+def by_worker(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], Samples]:
+    """By number, both workers' together."""
+
+    def samples(snapshot: MetricsSnapshot) -> Samples:
+        sums: dict[tuple[str], float] = {}
+        for row in snapshot.workers:
+            sums[(str(row.number),)] = sums.get((str(row.number),), 0) + value(row)
+        return sums.items()
+
+    return samples
+
+
+def _one_of(name: str, states: Iterable[str], state: str) -> Iterator[tuple[tuple[str, str], float]]:
+    """1 beside the state that it is, 0 beside all others: so each is there to be asked for."""
+    for each in states:
+        yield (name, str(each)), float(each == state)
+
+
+def wishes(snapshot: MetricsSnapshot) -> Samples:
+    return [sample for row in snapshot.nodes for sample in _one_of(row.name, _WISHES, row.wish)]
+
+
+def healths(snapshot: MetricsSnapshot) -> Samples:
+    return [sample for row in snapshot.nodes for sample in _one_of(row.name, Health, row.health)]
+
+
+def stages(snapshot: MetricsSnapshot) -> Samples:
+    return [sample for drain in snapshot.drains for sample in _one_of(drain.node, Stage, drain.stage)]
+
+
+def session_states(snapshot: MetricsSnapshot) -> Samples:
+    return [((state.value,), snapshot.states.get(state.value, 0)) for state in State if state is not State.CLOSED]
+
+
+def worker_states(snapshot: MetricsSnapshot) -> Samples:
+    states = [row.state for row in snapshot.workers]
+    return [((state,), states.count(state)) for state in _WORKER_STATES]
+
+
+def ends(snapshot: MetricsSnapshot) -> Samples:
+    reasons = {str(reason): 0 for reason in Reason} | {WORKER_DIED: 0} | snapshot.totals.ended
+    return [((reason,), count) for reason, count in reasons.items()]
+
+
+def transfers(snapshot: MetricsSnapshot) -> Samples:
+    for node, kind, count in snapshot.tally.transfers():
+        yield (node, kind.software, kind.trigger, kind.rung, kind.outcome), count
+
+
+def returns(snapshot: MetricsSnapshot) -> Samples:
+    for node, kind, count in snapshot.tally.returns():
+        yield (node, kind.software, kind.trigger, kind.rung), count
+
+
+def attempts(snapshot: MetricsSnapshot) -> Samples:
+    for (software, attempt), count in snapshot.tally.attempts.items():
+        yield (software, attempt.rung, attempt.outcome), count
+
+
+def durations(snapshot: MetricsSnapshot) -> Samples:
+    return [((rung,), durations) for rung, durations in snapshot.tally.durations.items()]

@@ -1,0 +1,58 @@
+"""What there is to tell at one moment: the metrics' one source of values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cxfr_proxy.admin.rows import NodeRow, WorkerRow
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.statistics import Tally, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class DrainFigures:
+    """A drain that was ordered, and not called off since. ``left``: sessions; ``waits``: nobody can be moved now."""
+
+    node: str
+    stage: Stage
+    left: int
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """The main process. ``started`` in seconds since 1970; ``resident_bytes`` is ``None`` where nobody can tell."""
+
+    started: float
+    cpu_seconds: float
+    resident_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFigures:
+    """How reading it went last, and when it went well last, in seconds since 1970; ``None``: it never did."""
+
+    worked: bool
+    worked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSnapshot:
+    """What there is to tell at one moment. ``build`` has the words of ``--version``; ``states`` are sessions by theirs;
+    ``room`` is how many connections fit, ``rate`` how many clients a second are told to move at most;
+    ``reloads`` are by what is read, ``certificate_expiries`` in seconds since 1970 by the certificate's file."""
+
+    build: Mapping[str, str]
+    nodes: Sequence[NodeRow]
+    workers: Sequence[WorkerRow]
+    drains: Sequence[DrainFigures]
+    states: Mapping[str, int]
+    totals: Totals
+    tally: Tally
+    room: int
+    rate: float
+    process: ProcessFigures
+    source_well: bool = True
+    certificate_expiries: Mapping[str, float] = field(default_factory=dict)
+    reloads: Mapping[str, ReloadFigures] = field(default_factory=dict)
