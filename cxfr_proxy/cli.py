@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO, TypeVar
 import trio
 
 from cxfr_proxy import __version__, cli_tables, events, log_hooks, signals
-from cxfr_proxy.admin.commands import COMMANDS, Argument, Command
+from cxfr_proxy.admin.arguments import Argument
+from cxfr_proxy.admin.commands import COMMANDS, Command
 from cxfr_proxy.admin.control import client
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import find_control

@@ -154,12 +154,12 @@ class _InProcess:
         self.address = Address(host, port)
 
     async def drain(self, node: str) -> None:
-        self._proxy.operations.drain(node)
+        self._proxy.console.drains.begin(node)
 
     async def remove(self, node: str) -> None:
         lines = self._nodes_file.read_text().splitlines(keepends=True)
         self._nodes_file.write_text("".join(line for line in lines if line.split()[0] != node))
-        await self._proxy.operations.reload()
+        await self._proxy.console.files.reload()
 
     def left(self, node: str) -> int:
         return self._proxy.registry.of_node(node).sessions

@@ -82,13 +82,5 @@ def say_of_rebalance(what: str, rebalance: Rebalance) -> None:
             moved=counts.moved,
             left=counts.left + counts.held,
             held=counts.held or None,
-            reason=rebalance.ended or say_of_held(rebalance, trio.current_time()),
+            reason=rebalance.ended or rebalance.held_reason(trio.current_time()),
         )
-
-
-def say_of_held(rebalance: Rebalance, now: float) -> str | None:
-    """Why some are left although all were asked, and what follows; ``None``: none are."""
-    if not rebalance.counts.held:
-        return None
-    then = f", and are looked at again in {rebalance.again_at - now:.0f} s" if rebalance.again_at is not None else ""
-    return f"{rebalance.counts.held} were moved less than redirect-window ago{then}"

@@ -101,7 +101,7 @@ class Slot:
 
 
 class Fleet:
-    """All slots; iterating gives the workers. :class:`~.operations.Sessions` for the operator."""
+    """All slots; iterating gives the workers. The console's :class:`~cxfr_proxy.admin.parts.Sessions`."""
 
     def __init__(self, workers: int) -> None:
         self.slots = [Slot(number) for number in range(1, workers + 1)]

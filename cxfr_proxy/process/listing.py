@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 
 import trio
 
+from cxfr_proxy.admin.reloads import Part, Reloads
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.user_map import UserMap
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.messages import BadMessage, Listed
-from cxfr_proxy.process.reloads import Part, Reloads
 
 USERS_A_PIECE = 50_000
 """Some 700 kB, and a few milliseconds."""

@@ -10,13 +10,24 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy import __version__
 from cxfr_proxy.admin import commands
+from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
+from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.http.server import serve_http
+from cxfr_proxy.admin.http.status import ProxyStatus
+from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
+from cxfr_proxy.admin.nodes import NodeControl
+from cxfr_proxy.admin.parts import Sessions
+from cxfr_proxy.admin.pins import PinControl
+from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.reloads import Part, Reloads
+from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.sources import open_source
@@ -27,26 +38,36 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process.announce import announce, say_of_certificates
 from cxfr_proxy.process.automatic import Automatic
-from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.listing import UserList
 from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.nodelist import Drainer, NodeList
-from cxfr_proxy.process.operations import ProxyOperations, Sessions
-from cxfr_proxy.process.reloads import Part, Reloads
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.vacancy import Vacancy
+from cxfr_proxy.relay import engine
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.check import Checks
 from cxfr_proxy.upstream.common_features import Templates
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.probe import look
+from cxfr_proxy.xmpp.framing import framer
 
 _COMPARING_SHARE: Final = 0.05
 """Of the time, for comparing the nodes' features: in a proxy of one process nobody is served meanwhile."""
 
 _log = logging.getLogger(__name__)
+
+
+class ServedSessions(Sessions, Protocol):
+    """Where the sessions are, with what serves them."""
+
+    async def take_files(self, files: Files) -> list[str]:
+        """Let other processes use what was read; return errors, if there were some."""
+
+    def tell_files(self, files: Files) -> None:
+        """Do the same without waiting: errors go to the log."""
 
 
 def _nothing() -> None:
@@ -73,7 +94,7 @@ class Management:
         config: Config,
         cluster: Cluster,
         assigned: Assigned,
-        sessions: Sessions,
+        sessions: ServedSessions,
         drainer: Drainer,
         rebalances: Rebalances,
         *,
@@ -126,18 +147,25 @@ class Management:
             changed=nodes_read,
             files_read=self._tell_files,
         )
-        self.operations = ProxyOperations(
-            cluster,
-            sessions,
-            drainer,
-            rebalances,
-            config.timeouts,
-            self.reload,
-            sharing=self._sharing,
-            pins=assigned.pins,
-            domains=config.domain,
-            automatic=self._automatic,
-            restarts=restarts,
+        timeouts = config.timeouts
+        self.console = Console(
+            nodes=NodeControl(cluster, sessions, drainer),
+            drains=DrainControl(
+                cluster,
+                drainer,
+                sessions,
+                self._sharing,
+                domains=tuple(map(domain_key, config.domain)),
+                # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
+                closing_seconds=timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0,
+                auto=self._automatic,
+            ),
+            rebalances=RebalanceControl(cluster, rebalances, sessions, drainer, self._automatic),
+            pins=PinControl(cluster, assigned.pins, sessions, self._sharing),
+            workers=WorkerControl(sessions, restarts),
+            sessions=sessions,
+            peers=self._sharing,
+            files=self,
         )
 
     # --- tasks
@@ -164,20 +192,19 @@ class Management:
             start(services, task, run)
         if self._automatic is not None:
             start(services, Task.REBALANCE, self._automatic.run)
-        await services.start(serve_control, self._config.control, partial(commands.execute, self.operations))
+        await services.start(serve_control, self._config.control, partial(commands.execute, self.console))
         if self._config.http is not None:
-            figures = Figures(
+            scraper = MetricsScraper(
                 self._cluster,
                 self._sessions,
                 self._drainer,
-                self.reloads,
-                self._source.standing,
-                self.certificates,
-                stopping=self._stopping,
-                room=room,
-                serves=self._config.workers == 1,
+                FilesRead(self._source.standing, self.certificates, self.reloads),
+                capacity=room,
+                build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
+                share=SHARE if self._config.workers == 1 else SHARE_OF_NOBODY,
             )
-            await services.start(serve_http, self._config.http, figures)
+            status = ProxyStatus(self._cluster, self._sessions, scraper, self._stopping)
+            await services.start(serve_http, self._config.http, status)
 
     def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
         """Clients can connect now, at these."""

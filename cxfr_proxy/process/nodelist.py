@@ -9,12 +9,12 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.admin.reloads import Part, Reloads
 from cxfr_proxy.cluster.members import Changes, Cluster
 from cxfr_proxy.cluster.shared import Order
 from cxfr_proxy.cluster.sources import Reading, Source
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.process.reloads import Part, Reloads
 from cxfr_proxy.transfers.drain_stages import Schedule
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.upstream.check import Checks

@@ -17,6 +17,7 @@ import trio
 
 from cxfr_proxy import signals
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.workers import ONE_PROCESS
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import Forecast
@@ -31,8 +32,7 @@ from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.announce import say_of_drain, say_of_rebalance
 from cxfr_proxy.process.management import Management
 from cxfr_proxy.process.messages import Files
-from cxfr_proxy.process.operations import (
-    ONE_PROCESS,
+from cxfr_proxy.process.queries import (
     forecast,
     rebalance_forecast,
     session_rows,
@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 class Proxy:
     """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
 
-    ``operations`` is what an operator can do with it; ``addresses`` are the clients' sockets once it runs. ``reread``
+    ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``reread``
     reads the settings as they are by now; ``None``: they come from nowhere that could change.
     """
 
@@ -111,7 +111,7 @@ class Proxy:
             on_gone=self._management.nodes.forget_empty,
         )
         self.addresses: list[tuple[str, int]] = []
-        self.operations = self._management.operations
+        self.console = self._management.console
         self.reload_on_signal = self._management.reload_on_signal
 
     # --- tasks

@@ -145,7 +145,7 @@ class Supervisor:
         self._sockets: list[list[socket.socket]] = []
         self._reported = trio.Event()
         self.addresses: list[tuple[str, int]] = []
-        self.operations = self._management.operations
+        self.console = self._management.console
         self.reload_on_signal = self._management.reload_on_signal
 
     # --- tasks

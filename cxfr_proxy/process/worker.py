@@ -68,7 +68,7 @@ from cxfr_proxy.process.messages import (
     Transferred,
     WorkerCounts,
 )
-from cxfr_proxy.process.operations import (
+from cxfr_proxy.process.queries import (
     forecast,
     rebalance_forecast,
     session_rows,

@@ -82,6 +82,13 @@ class Rebalance:
     def number(self) -> int:
         return self.order.number
 
+    def held_reason(self, now: float) -> str | None:
+        """Say why some are left although all were asked, and what follows; ``None``: none are."""
+        if not self.counts.held:
+            return None
+        then = f", and are looked at again in {self.again_at - now:.0f} s" if self.again_at is not None else ""
+        return f"{self.counts.held} were moved less than redirect-window ago{then}"
+
 
 class Rebalances:
     """Keeps them. ``tell`` lets those who carry it out know which one goes on, ``counts_of`` is what they say of one

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_operations import START, FakeOperations, proxy_in_thread
+from fake_console import START, FakeConsole, proxy_in_thread
 
 from cxfr_proxy.admin.rows import RebalanceProgress, RestartProgress
 from cxfr_proxy.cli import main
@@ -21,8 +21,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "control.sock"
 
 
-def run(path: Path, *argv: str, fake: FakeOperations | None = None) -> int:
-    with proxy_in_thread(path, fake or FakeOperations()):
+def run(path: Path, *argv: str, fake: FakeConsole | None = None) -> int:
+    with proxy_in_thread(path, fake or FakeConsole()):
         return main([*argv, "--control", str(path)])
 
 
@@ -73,7 +73,7 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_resource_cannot_write_on_the_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "juliet@example.org/\x1b[2J\n2 romeo\u202e\ud800"
-    run(path, "show", "sessions", fake=FakeOperations(jid=hostile))
+    run(path, "show", "sessions", fake=FakeConsole(jid=hostile))
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 2
     assert out.replace("\n", "").isprintable()
@@ -111,7 +111,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_drain_and_undrain(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     assert run(path, "drain", "node1", "--deadline", "90s", "--rate", "5", fake=fake) == 0
     assert fake.calls == [("drain", "node1", None, 90.0, 5.0)]
     assert run(path, "undrain", "node1", fake=fake) == 0
@@ -120,7 +120,7 @@ def test_drain_and_undrain(path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_last_node_is_drained_by_force_alone(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations(refused="every login for h")
+    fake = FakeConsole(refused="every login for h")
     assert run(path, "drain", "node1", "--plan", fake=fake) == 1
     assert "\nevery login for h would be refused, for no other node is" in capsys.readouterr().out
     for words in ((), ("--wait",)):
@@ -158,7 +158,7 @@ def test_the_last_node_is_drained_by_force_alone(path: Path, capsys: pytest.Capt
 def test_what_follows_from_an_undrain(
     row: dict[str, int], words: tuple[str, ...], said: str, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     fake.returning = replace(fake.returning, **row)  # type: ignore[arg-type]
     assert run(path, "undrain", "node1", *words, fake=fake) == 0
     assert capsys.readouterr().out.startswith(f"node1 takes clients again{said}")
@@ -166,7 +166,7 @@ def test_what_follows_from_an_undrain(
 
 
 def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     assert run(path, "drain", "node1", "--plan", "--grace", "10s", "--deadline", "2m", fake=fake) == 0
     assert fake.calls == [("plan", "node1", 10.0, 120.0, None)]
     assert capsys.readouterr().out.splitlines() == [
@@ -186,7 +186,7 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "stay_down": 0,
         "refuses_logins": None,
     }
-    run(path, "drain", "node1", "--plan", fake=FakeOperations(stay_down=3))
+    run(path, "drain", "node1", "--plan", fake=FakeConsole(stay_down=3))
     assert "\n3 of them use software that is known not to come back" in capsys.readouterr().out
     assert run(path, "abort", "node1", fake=fake) == 0
     assert fake.calls[-1] == ("abort", "node1")
@@ -194,7 +194,7 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_aborted_drain_says_why_it_ended(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations(script=(START, replace(START, finished=True, waiting_reason="the drain was aborted")))
+    fake = FakeConsole(script=(START, replace(START, finished=True, waiting_reason="the drain was aborted")))
     assert run(path, "drain", "node1", "--wait", fake=fake) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "node1 is not empty: 3 of 3 sessions are left: the drain was aborted"
@@ -248,14 +248,14 @@ def test_drain_wait_on_a_narrow_terminal_stays_on_one_line(path: Path, monkeypat
 
 
 def test_not_empty_at_the_deadline(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations(script=(START, replace(START, asked=3, silent=3, finished=True, waiting_reason=None)))
+    fake = FakeConsole(script=(START, replace(START, asked=3, silent=3, finished=True, waiting_reason=None)))
     assert run(path, "drain", "node1", "--wait", fake=fake) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "node1 is not empty: 3 of 3 sessions are left at the deadline"
 
 
 def test_interrupting_leaves_the_drain(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations(script=(START,), interrupt=True)
+    fake = FakeConsole(script=(START,), interrupt=True)
     with proxy_in_thread(path, fake):
         assert main(["drain", "node1", "--wait", "--control", str(path)]) == 130
     assert fake.draining == {"node1"}
@@ -276,7 +276,7 @@ def test_restart_workers(path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_workers_that_could_not_be_replaced(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     last = RestartProgress(3, 1, 2, 0, 1, finished=True, failure="the new worker 2 is ill")
-    assert run(path, "restart-workers", "--wait", fake=FakeOperations(restart=(last,))) == 1
+    assert run(path, "restart-workers", "--wait", fake=FakeConsole(restart=(last,))) == 1
     assert capsys.readouterr().out.splitlines()[-1] == (
         "1 of 3 workers are replaced: the new worker 2 is ill; "
         "1 had clients left at the end of hard-stop-after, and cut them"
@@ -284,7 +284,7 @@ def test_workers_that_could_not_be_replaced(path: Path, capsys: pytest.CaptureFi
 
 
 def test_interrupting_leaves_the_restart(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations(interrupt=True)
+    fake = FakeConsole(interrupt=True)
     with proxy_in_thread(path, fake):
         assert main(["restart-workers", "--wait", "--control", str(path)]) == 130
     assert "the workers go on being replaced" in capsys.readouterr().err
@@ -324,7 +324,7 @@ class Unread(io.StringIO):
 def test_a_reader_that_leaves_does_not_make_the_node_empty(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    fake = FakeOperations(script=(START,))
+    fake = FakeConsole(script=(START,))
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr(sys, "stdout", Unread(out.fileno()))
         assert run(path, "drain", "node1", "--wait", fake=fake) == 141
@@ -358,7 +358,7 @@ def test_the_socket_is_found_where_the_environment_says(
 ) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text(f"control = '{path}'")
-    with proxy_in_thread(path, FakeOperations()):
+    with proxy_in_thread(path, FakeConsole()):
         assert main(["--config", str(settings), "show", "nodes"]) == 0
         assert main(["show", "nodes", "--config", str(settings)]) == 0
         monkeypatch.setenv("CXFR_PROXY_CONTROL", str(path))
@@ -369,7 +369,7 @@ def test_the_socket_is_found_where_the_environment_says(
 
 
 def test_a_rebalance_is_watched_to_its_end(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     assert run(path, "rebalance", "--wait", "--rate", "5", "--max-share", "20%", fake=fake) == 0
     assert fake.calls == [("rebalance", 5.0, 20.0)]
     assert capsys.readouterr().out.splitlines() == [
@@ -403,17 +403,17 @@ def test_a_rebalance_is_watched_to_its_end(path: Path, capsys: pytest.CaptureFix
 def test_how_a_rebalance_ends(
     last: RebalanceProgress, code: int, sentence: str, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(path, "rebalance", "--wait", fake=FakeOperations(rebalance_script=(last,))) == code
+    assert run(path, "rebalance", "--wait", fake=FakeConsole(rebalance_script=(last,))) == code
     assert capsys.readouterr().out.splitlines()[-1] == sentence
 
 
 def test_who_stops_watching_stops_no_rebalance(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(path, "rebalance", "--wait", fake=FakeOperations(interrupt=True)) == 130
+    assert run(path, "rebalance", "--wait", fake=FakeConsole(interrupt=True)) == 130
     assert "the rebalance goes on (show transfers tells" in capsys.readouterr().err
 
 
 def test_a_rebalance_is_planned(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     assert run(path, "rebalance", "--plan", "--max-share", "10", fake=fake) == 0
     assert fake.calls == [("plan-rebalance", None, 10.0)]
     assert capsys.readouterr().out.splitlines() == [
@@ -422,16 +422,16 @@ def test_a_rebalance_is_planned(path: Path, capsys: pytest.CaptureFixture[str]) 
         "node2  node3       101",
         "300 sessions, 40 of them inactive; at 50 per second it takes about 6.0s",
     ]
-    run(path, "rebalance", "--plan", fake=FakeOperations(planned_moves=[]))
+    run(path, "rebalance", "--plan", fake=FakeConsole(planned_moves=[]))
     assert capsys.readouterr().out == "everybody is where he belongs\n"
-    run(path, "rebalance", "--plan", fake=FakeOperations(stay_down=3))
+    run(path, "rebalance", "--plan", fake=FakeConsole(stay_down=3))
     assert "\n3 more would move, but use software that is known not to come back" in capsys.readouterr().out
-    run(path, "rebalance", "--plan", fake=FakeOperations(planned_moves=[], stay_down=3))
+    run(path, "rebalance", "--plan", fake=FakeConsole(planned_moves=[], stay_down=3))
     assert capsys.readouterr().out.startswith("nobody would be moved\n3 more would move, but")
 
 
 def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     assert run(path, "rebalance", fake=fake) == 0
     assert run(path, "rebalance", "--stop", fake=fake) == 0
     assert fake.calls == [("rebalance", None, None), ("stop-rebalance",)]
@@ -445,7 +445,7 @@ def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_user_is_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     assert run(path, "move", "romeo@example.org", "node2", fake=fake) == 0
     assert fake.calls == [("move", "romeo@example.org", "node2")]
     assert capsys.readouterr().out == "1 client of romeo@example.org told to move to node2\n"
@@ -459,7 +459,7 @@ def test_what_is_missing_is_said_beside_the_answer(
     path: Path, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     """Where programs that read the answer do not stumble over it."""
-    run(path, "show", "nodes", *["--json"] * as_json, fake=FakeOperations(missing=["worker 1 is silent"]))
+    run(path, "show", "nodes", *["--json"] * as_json, fake=FakeConsole(missing=["worker 1 is silent"]))
     shown = capsys.readouterr()
     assert shown.err == "cxfr-proxy: worker 1 is silent\n"
     assert "worker 1" not in shown.out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_operations import FakeOperations
+from fake_console import FakeConsole
 
 from cxfr_proxy.admin.commands import COMMANDS, command_named, execute
 from cxfr_proxy.admin.rows import Message, NodeRow, Note, Progress, RestartProgress
@@ -15,47 +15,47 @@ async def _ignore(row: Progress | Note) -> None:
 
 
 async def test_drain_starts_and_returns() -> None:
-    fake = FakeOperations()
-    answer = await execute(fake, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
+    fake = FakeConsole()
+    answer = await execute(fake.console, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
     assert answer == Message("node1 is being drained")
     assert fake.calls == [("drain", "node1", None, 120.0, 5.0)]
     assert fake.waits_ended == []
 
 
 async def test_drain_wait_reports_every_row_and_returns_the_last() -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     seen: list[Progress | Note] = []
 
     async def report(row: Progress | Note) -> None:
         seen.append(row)
 
-    answer = await execute(fake, "drain", {"node": "node1", "wait": True}, report)
+    answer = await execute(fake.console, "drain", {"node": "node1", "wait": True}, report)
     assert tuple(seen) == fake.script
     assert answer == fake.script[-1]
     assert fake.calls == [("drain", "node1", None, None, None)]
 
 
 async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
 
     async def report(row: Progress | Note) -> None:
         raise OSError("nobody there")
 
     with pytest.raises(OSError, match="nobody there"):
-        await execute(fake, "drain", {"node": "node1", "wait": True}, report)
+        await execute(fake.console, "drain", {"node": "node1", "wait": True}, report)
     assert fake.waits_ended == ["node1"]
     assert fake.draining == {"node1"}
 
 
 async def test_restart_workers() -> None:
-    fake = FakeOperations()
-    assert await execute(fake, "restart-workers", {}, _ignore) == Message("the workers are being replaced")
+    fake = FakeConsole()
+    assert await execute(fake.console, "restart-workers", {}, _ignore) == Message("the workers are being replaced")
     seen: list[Progress | Note] = []
 
     async def report(row: Progress | Note) -> None:
         seen.append(row)
 
-    answer = await execute(fake, "restart-workers", {"wait": True}, report)
+    answer = await execute(fake.console, "restart-workers", {"wait": True}, report)
     assert isinstance(answer, RestartProgress)
     assert tuple(seen) == fake.restart
     assert answer == fake.restart[-1]
@@ -63,24 +63,24 @@ async def test_restart_workers() -> None:
 
 
 async def test_pin_and_unpin() -> None:
-    fake = FakeOperations()
-    answer = await execute(fake, "pin", {"jid": "Kim@example.org", "node": "node1"}, _ignore)
+    fake = FakeConsole()
+    answer = await execute(fake.console, "pin", {"jid": "Kim@example.org", "node": "node1"}, _ignore)
     assert "Kim@example.org is placed on node1" in str(answer)
-    await execute(fake, "unpin", {"jid": "kim@example.org"}, _ignore)
+    await execute(fake.console, "unpin", {"jid": "kim@example.org"}, _ignore)
     assert fake.calls == [("pin", "Kim@example.org", "node1"), ("unpin", "kim@example.org")]
 
 
 @pytest.mark.parametrize("who", ["kim", "kim@example.org/phone", "@example.org", "kim@", "a\nb@c"])
 async def test_only_a_bare_jid_is_pinned(who: str) -> None:
     with pytest.raises(ConfigError, match=r"pin: jid: expected a bare JID like kim@example\.org"):
-        await execute(FakeOperations(), "pin", {"jid": who, "node": "node1"}, _ignore)
+        await execute(FakeConsole().console, "pin", {"jid": who, "node": "node1"}, _ignore)
 
 
 async def test_undrain_and_show() -> None:
-    fake = FakeOperations(draining={"node1"})
-    await execute(fake, "undrain", {"node": "node1"}, _ignore)
+    fake = FakeConsole(draining={"node1"})
+    await execute(fake.console, "undrain", {"node": "node1"}, _ignore)
     assert fake.draining == set()
-    rows = await execute(fake, "show", {"what": "nodes"}, _ignore)
+    rows = await execute(fake.console, "show", {"what": "nodes"}, _ignore)
     assert isinstance(rows, list)
     assert isinstance(rows[0], NodeRow)
 
@@ -115,7 +115,7 @@ async def test_undrain_and_show() -> None:
 )
 async def test_mistakes(name: str, given: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        await execute(FakeOperations(), name, given, _ignore)
+        await execute(FakeConsole().console, name, given, _ignore)
     assert str(caught.value).startswith(message)
 
 
@@ -125,12 +125,12 @@ def test_only_asking_changes_nothing() -> None:
 
 
 async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
-    fake = FakeOperations(missing=["worker 1 is silent", "worker 2 is silent"])
+    fake = FakeConsole(missing=["worker 1 is silent", "worker 2 is silent"])
     seen: list[Progress | Note] = []
 
     async def report(row: Progress | Note) -> None:
         seen.append(row)
 
-    rows = await execute(fake, "show", {"what": "nodes"}, report)
+    rows = await execute(fake.console, "show", {"what": "nodes"}, report)
     assert isinstance(rows, list)
     assert seen == [Note("worker 1 is silent"), Note("worker 2 is silent")]

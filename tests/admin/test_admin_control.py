@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from fake_operations import START, FakeOperations
+from fake_console import START, FakeConsole
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.commands import execute
@@ -29,11 +29,9 @@ from cxfr_proxy.errors import ConfigError
 
 
 @asynccontextmanager
-async def serving(
-    path: Path, fake: FakeOperations | None = None, handler: Handler | None = None
-) -> AsyncIterator[None]:
+async def serving(path: Path, fake: FakeConsole | None = None, handler: Handler | None = None) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_control, path, handler or partial(execute, fake or FakeOperations()))
+        await nursery.start(serve_control, path, handler or partial(execute, (fake or FakeConsole()).console))
         yield
         nursery.cancel_scope.cancel()
 
@@ -71,7 +69,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def refusal(path: Path) -> str:
     """What a proxy that cannot have ``path`` is told."""
     with trio.fail_after(5), pytest.raises(ConfigError) as caught:
-        await serve_control(path, partial(execute, FakeOperations()))
+        await serve_control(path, partial(execute, FakeConsole().console))
     return str(caught.value)
 
 
@@ -81,7 +79,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_progress_then_result(path: Path) -> None:
-    fake = FakeOperations()
+    fake = FakeConsole()
     async with serving(path, fake):
         got = await answers(path, "drain", node="node1", wait=True)
     assert [type(answer) for answer in got] == [Interim] * 4 + [Result]
@@ -93,7 +91,7 @@ async def test_progress_then_result(path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 100, 101, 250])
 async def test_long_lists_arrive_whole(path: Path, count: int) -> None:
-    async with serving(path, FakeOperations(sessions_count=count)):
+    async with serving(path, FakeConsole(sessions_count=count)):
         (result,) = await answers(path, "show", what="sessions")
     assert isinstance(result, Result)
     assert isinstance(result.value, list)
@@ -275,7 +273,7 @@ async def test_half_closing_is_not_leaving(path: Path) -> None:
 
 
 async def test_leaving_ends_the_wait_and_not_the_drain(path: Path) -> None:
-    fake = FakeOperations(script=(START,))
+    fake = FakeConsole(script=(START,))
     async with serving(path, fake):
         async with aclosing(call(path, "drain", {"node": "node1", "wait": True})) as stream:
             assert isinstance(await anext(stream), Interim)
@@ -288,7 +286,7 @@ async def test_leaving_ends_the_wait_and_not_the_drain(path: Path) -> None:
 
 
 async def test_many_at_once(path: Path) -> None:
-    fake = FakeOperations(script=(START,))
+    fake = FakeConsole(script=(START,))
     results: list[int] = []
 
     async def ask() -> None:
@@ -412,7 +410,7 @@ async def test_a_proxy_that_stands_still_holds_nobody_for_ever(tmp_path: Path, m
 
 async def test_notes_come_before_the_result(tmp_path: Path) -> None:
     path = tmp_path / "c.sock"
-    async with serving(path, FakeOperations(missing=["worker 1 is silent"])):
+    async with serving(path, FakeConsole(missing=["worker 1 is silent"])):
         note, result = await answers(path, "show", what="nodes")
     assert note == Note("worker 1 is silent")
     assert isinstance(result, Result)

@@ -14,8 +14,9 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from cxfr_proxy.admin.metrics.exposition import expose
 from cxfr_proxy.admin.metrics.reference import render_markdown
-from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures, ReloadFigures
+from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.metrics.table import METRICS, MetricType
+from cxfr_proxy.admin.reloads import Part, ReloadOutcome
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.session.client_software import MEASURED, Software, name_of
 from cxfr_proxy.session.commands import Outcome
@@ -54,14 +55,14 @@ SNAPSHOT = MetricsSnapshot(
         11, 12, 13, {"stalled": 14, "worker-died": 3}, {"remote-connection-failed": 15}, {"not-authorized": 16}
     ),
     tally=tally(),
-    room=1000,
+    capacity=1000,
     rate=2.5,
     process=ProcessFigures(1.7e9, 12.5, 1 << 20),
     source_well=False,
     certificate_expiries={"/etc/ssl/chain.pem": 1.8e9},
     reloads={
-        "nodes": ReloadFigures(worked=False, worked_at=1.6e9),
-        "settings": ReloadFigures(worked=False, worked_at=None),
+        Part.NODES: ReloadOutcome(worked=False, worked_at=1.6e9),
+        Part.SETTINGS: ReloadOutcome(worked=False, worked_at=None),
     },
 )
 

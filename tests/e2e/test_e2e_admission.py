@@ -60,7 +60,7 @@ async def test_who_can_t_be_served_in_time_is_told_and_who_left_is_not_waited_fo
                 await until(lambda: proxy.registry.of_node("a").expected == count)
 
             # Until it was checked its features are not known, and it is connect all the same.
-            while not str((await proxy.operations.nodes())[0].check).startswith("ok"):  # noqa: ASYNC110 - no event
+            while not str((await proxy.console.nodes.rows())[0].check).startswith("ok"):  # noqa: ASYNC110 - no event
                 await trio.sleep(0.01)
             first = await connect(address)
             await first.log_in("first")

@@ -46,7 +46,7 @@ async def test_its_clients_get_another_node_and_it_is_taken_out(tmp_path: Path) 
                 raw = await connect(address)
                 await raw.log_in(f"user{number}")
             assert [relayed.session.node for relayed in proxy.registry] == ["good"] * FAILED_LOGINS
-            rows = {row.name: row for row in await proxy.operations.nodes()}
+            rows = {row.name: row for row in await proxy.console.nodes.rows()}
             assert (rows["hangs"].health, rows["good"].health) == (Health.DOWN, Health.UP)
             before = len(accepted)
             raw = await connect(address)

@@ -230,7 +230,7 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
             for domain in clusters
             for user in (None, "kim", "sam", "pat", "lee", "max")
         ]
-        rows = await proxy.operations.sessions()
+        rows = await proxy.console.sessions.session_rows()
         by_node = Counter(row.node for row in rows)
         assert set(by_node) == {"one1", "one2", "two2"}
         assert by_node["two2"] == 6
@@ -238,7 +238,7 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
         await lost.send(header_of("kim", "three.example"))
         assert await lost.error() == "remote-connection-failed"
         with pytest.raises(ConfigError, match=r"node 'one1' does not serve two.example: its domain= is one.example"):
-            proxy.operations.pin("kim@two.example", "one1")
+            proxy.console.pins.pin("kim@two.example", "one1")
         for raw in raws:
             await raw.close()
 
@@ -294,11 +294,11 @@ async def test_a_full_node_lets_others_have_the_next(tmp_path: Path, certificate
     )
     async with running(*nodes), placing(config, nodes, node1="max-sessions=2") as (proxy, address):
         raws = [await session_of(address, certificate, "localhost", None) for _ in range(4)]
-        assert [row.node for row in await proxy.operations.sessions()] == ["node1", "node1", "node2", "node2"]
+        assert [row.node for row in await proxy.console.sessions.session_rows()] == ["node1", "node1", "node2", "node2"]
         await raws.pop(0).close()
         await until(lambda: len(proxy.registry) == 3)
         raws.append(await session_of(address, certificate, "localhost", None))
-        assert [row.node for row in await proxy.operations.sessions()] == ["node1", "node2", "node2", "node1"]
+        assert [row.node for row in await proxy.console.sessions.session_rows()] == ["node1", "node2", "node2", "node1"]
         for raw in raws:
             await raw.close()
 
@@ -317,19 +317,19 @@ async def test_nobody_is_sent_home_to_a_full_node(tmp_path: Path, certificate: D
             address,
         ),
     ):
-        cluster = proxy.operations._cluster
+        cluster = proxy.console.nodes._cluster
         at_home = [user for number in range(30) if home_of(cluster, user := f"user{number}") == "node1"][:4]
         raws = []
         for user in at_home:
             raws.append(raw := await connect(address, certificate.client_context()))
             await raw.log_in(user, header=header_of(user))
         await trio.sleep(0.3)
-        assert Counter(row.node for row in await proxy.operations.sessions()) == {"node1": 2, "node2": 2}
+        assert Counter(row.node for row in await proxy.console.sessions.session_rows()) == {"node1": 2, "node2": 2}
         assert not proxy.registry.recent
-        assert (await proxy.operations.plan_rebalance()).sessions == 0
+        assert (await proxy.console.rebalances.plan()).sessions == 0
         await raws.pop(0).close()
         await until(lambda: len(proxy.registry) == 3)
-        assert (await proxy.operations.plan_rebalance()).sessions == 1, "there is room for one of the two"
+        assert (await proxy.console.rebalances.plan()).sessions == 1, "there is room for one of the two"
         for raw in raws:
             await raw.close()
 
@@ -352,7 +352,7 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
             lookup_cache=0.1,
         )
         async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
-            cluster = proxy.operations._cluster
+            cluster = proxy.console.nodes._cluster
             users = [user for number in range(30) if home_of(cluster, user := f"user{number}") == "node1"][:4]
             raws = []
             for user in users:
@@ -363,7 +363,7 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
             await until(lambda: all(relayed.session.transfer_under_way is not None for relayed in wrong))
             await until(lambda: sorted(asked) == sorted(users))
             await trio.sleep(0.2)  # their answers are old by then
-            plan = await proxy.operations.plan_rebalance()
+            plan = await proxy.console.rebalances.plan()
             assert [(move.source, move.target, move.sessions) for move in plan.moves] == [("node1", "node2", 2)]
             for raw in raws:
                 await raw.close()
@@ -383,7 +383,7 @@ async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, 
         await raw.send(header_of("kim", "made-up.example"))
         assert await raw.error() == "remote-connection-failed"
         assert proxy.registry.of_node("node1").connect_failures == 1
-        assert proxy.operations._cluster.get("node1").usable
+        assert proxy.console.nodes._cluster.get("node1").usable
         raw = await connect(address, certificate.client_context())
         await raw.log_in("kim")
         await raw.close()
@@ -396,7 +396,7 @@ async def test_the_first_logins_of_a_fresh_proxy_stay_where_they_are(
     nodes = [DemoNode("node1"), DemoNode("node2")]
     config = config_of(tmp_path, certificate)
     async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
-        cluster = proxy.operations._cluster
+        cluster = proxy.console.nodes._cluster
         users = (user for number in range(99) if home_of(cluster, user := f"user{number}") == "node2")
         early = await connect(address, certificate.client_context())
         await early.log_in(next(users))

@@ -278,7 +278,7 @@ async def test_a_client_whose_mechanism_hides_its_name_is_sent_home(tmp_path: Pa
     async with running(*nodes):
         config = replace(plain(tmp_path, nodes_file(tmp_path, nodes)), route=Route.LOGIN, domain=(DOMAIN,))
         async with in_process(config, placing=True) as (proxy, address):
-            cluster = proxy.operations._cluster
+            cluster = proxy.console.nodes._cluster
             await until(lambda: all(node.features for node in cluster), "else it is placed too early to be moved")
             raw = await log_in_unnamed(address)
             assert places(proxy) == {user: "a"}
@@ -374,7 +374,7 @@ async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path,
     async def name_public(proxy: Proxy, directory: str, other: Address) -> None:
         file = tmp_path / directory / "nodes.txt"
         file.write_text("".join(f"{line} public={other}\n" for line in file.read_text().splitlines()))
-        await proxy.operations.reload()
+        await proxy.console.files.reload()
 
     async with running(*nodes):
         first, second = config("first", "a", "b"), config("second", "x", "y")

@@ -40,7 +40,7 @@ def populate(it: House, sessions: int = 5) -> None:
 
 async def progress(it: House) -> DrainProgress:
     """Of node1, now."""
-    async with aclosing(it.supervisor.operations.wait_drained("node1")) as rows:
+    async with aclosing(it.supervisor.console.drains.follow("node1")) as rows:
         return await anext(rows)
 
 
@@ -49,7 +49,7 @@ async def test_stages_in_time(tmp_path: Path, autojump_clock: MockClock) -> None
         populate(it)
         await trio.sleep(1)
         start = trio.current_time()
-        it.supervisor.operations.drain("node1", grace=4.0, deadline=20.0)
+        it.supervisor.console.drains.begin("node1", grace=4.0, deadline=20.0)
         await trio.sleep(1)
         assert (await progress(it)).waiting_reason == "nobody is moved before the grace is over"
         await trio.sleep(60)
@@ -65,7 +65,7 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
         populate(it)
         await trio.sleep(1)
         start = trio.current_time()
-        it.supervisor.operations.drain("node1", grace=4.0, deadline=20.0, rate=3.0)
+        it.supervisor.console.drains.begin("node1", grace=4.0, deadline=20.0, rate=3.0)
         for at, action in ((2.0, "die"), (6.0, "reload"), (8.0, "die"), (12.0, "restart"), (22.0, "die")):
             await trio.sleep_until(start + at)
             if action == "die":
@@ -76,7 +76,7 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
                 it.nodes.write_text(
                     f"node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none weight={at:.0f}\n"
                 )
-                await it.supervisor.operations.reload()
+                await it.supervisor.console.files.reload()
             await trio.sleep(0.5)
             if at < 12.0:  # then all workers are new, and for a moment nobody is there
                 assert it.supervisor._drainer.rate == 3.0
@@ -101,17 +101,17 @@ async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, auto
 async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Through a reload, a node that comes and goes, a dead worker and new ones; until a drain goes on."""
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         populate(it)
         await trio.sleep(1)
-        operations.drain("node1", deadline=20.0, rate=3.0)
+        console.drains.begin("node1", deadline=20.0, rate=3.0)
         await trio.sleep(1)
-        operations.abort("node1")
+        console.drains.abort("node1")
         last = await progress(it)
         assert (last.finished, last.left, last.waiting_reason) == (True, 10, "the drain was aborted")
         assert [told(worker)[-1][1] for worker in it.all] == ["aborted", "aborted"]
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
-        await it.supervisor.operations.reload()
+        await it.supervisor.console.files.reload()
         it.workers[1].die()
         await trio.sleep(1)
         populate(it)
@@ -123,11 +123,11 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         for worker in it.workers.values():
             assert (worker.nodes["node1"].wish, worker.nodes["node1"].stage) == (Wish.DRAIN, Stage.ABORTED)
         assert it.supervisor._drainer.rate == 10.0
-        operations.drain("node1")
+        console.drains.begin("node1")
         await trio.sleep(30)
         assert {worker.nodes["node1"].stage for worker in it.workers.values()} == {Stage.ALL}
-        operations.abort("node1")
-        operations.undrain("node1")
+        console.drains.abort("node1")
+        console.drains.undrain("node1")
         await trio.sleep(1)
         assert {worker.nodes["node1"].wish for worker in it.workers.values()} == {Wish.READY}
         assert not it.supervisor._drainer.drains
@@ -135,39 +135,39 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
 
 async def test_what_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         with pytest.raises(ConfigError, match="no node 'node9'"):
-            operations.abort("node9")
+            console.drains.abort("node9")
         with pytest.raises(ConfigError, match="is not being drained"):
-            operations.abort("node1")
+            console.drains.abort("node1")
         with pytest.raises(ConfigError, match="over before the deadline"):
-            operations.drain("node1", grace=5.0, deadline=5.0)
+            console.drains.begin("node1", grace=5.0, deadline=5.0)
         with pytest.raises(ConfigError, match="over before the deadline"):
-            await operations.plan_drain("node1", grace=5.0, deadline=5.0)
+            await console.drains.plan("node1", grace=5.0, deadline=5.0)
         with pytest.raises(ConfigError, match="no node 'node9'"):
-            await operations.plan_drain("node9")
-        assert [row.wish for row in await operations.nodes()] == ["ready", "ready"]
+            await console.drains.plan("node9")
+        assert [row.wish for row in await console.nodes.rows()] == ["ready", "ready"]
 
 
 async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         it.workers[1].plan = Forecast(30, 10, 0, {"node2": 30})
         it.workers[2].plan = Forecast(70, 30, 0, {"node2": 60, "node3": 10})
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode3 10.0.0.3 check=none\nnode2 10.0.0.2 check=none\n")
-        await it.supervisor.operations.reload()
+        await it.supervisor.console.files.reload()
         before = [len(worker.of(Nodes)) for worker in it.all]
-        plan = await operations.plan_drain("node1", deadline=20.0)
+        plan = await console.drains.plan("node1", deadline=20.0)
         targets = [PlannedTarget("node3", 10), PlannedTarget("node2", 90)]
         assert plan == DrainPlan("node1", 100, 40, targets, rate=10.0, seconds=14.0)
-        assert (await operations.plan_drain("node1", rate=100.0, grace=3.0)).seconds == 4.0
+        assert (await console.drains.plan("node1", rate=100.0, grace=3.0)).seconds == 4.0
         for worker in it.all:
             asked = [message for message in worker.of(Ask) if isinstance(message, Ask) and message.what is Listing.PLAN]
             assert [message.node for message in asked] == ["node1"] * 2
             worker.plan = Forecast(5, 1, 5)
-        assert (await operations.plan_drain("node1")).targets == [PlannedTarget(None, 10)]
+        assert (await console.drains.plan("node1")).targets == [PlannedTarget(None, 10)]
         it.workers[1].hangs = True
-        assert (await operations.plan_drain("node1")).sessions == 5
+        assert (await console.drains.plan("node1")).sessions == 5
         assert [len(worker.of(Nodes)) for worker in it.all] == before
         assert not it.supervisor._drainer.drains
 
@@ -177,7 +177,7 @@ async def test_a_drain_waits_when_it_waits_in_every_worker(tmp_path: Path, autoj
     async with house(tmp_path) as it:
         first, second = it.workers[1], it.workers[2]
         populate(it)
-        it.supervisor.operations.drain("node1", deadline=60.0)
+        it.supervisor.console.drains.begin("node1", deadline=60.0)
 
         async def reason_when_waiting(*workers: FakeWorker, sessions: int = 5) -> str | None:
             for worker in (first, second):

@@ -382,8 +382,8 @@ async def looking_again(world: World) -> None:
     world.fail(Mover, "_look_at_the_leaving")
     async with world.proxy() as proxy:
         for _ in range(2):
-            proxy.operations.drain("node1", force=True)
-            proxy.operations.undrain("node1")
+            proxy.console.drains.begin("node1", force=True)
+            proxy.console.drains.undrain("node1")
             await trio.sleep(5)
         await again(world)
 
@@ -427,7 +427,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.CONNECTION: a_connection,
     Task.CONTROL: a_command,
     Task.DRAINS: partial(
-        in_the_supervisor, owner=Drains, name="_see", ask=lambda it: it.supervisor.operations.drain("node1")
+        in_the_supervisor, owner=Drains, name="_see", ask=lambda it: it.supervisor.console.drains.begin("node1")
     ),
     Task.ELSEWHERE: partial(in_the_supervisor, owner=Fleet, name="tell_elsewhere", ask=report),
     Task.ETCD: etcd,

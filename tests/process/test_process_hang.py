@@ -31,7 +31,7 @@ async def test_one_that_hangs_is_killed_and_replaced(
         await trio.sleep(1)
         assert (it.workers[1], it.workers[2]) == (it.all[2], second)
         assert not first.alive
-        rows = await it.supervisor.operations.workers()
+        rows = await it.supervisor.console.workers.rows()
         assert [(row.deaths, row.hung, row.state) for row in rows] == [(1, 1, "up"), (0, 0, "up")]
         assert it.supervisor.fleet.totals().ended["worker-died"] == 3
         assert [message for message in caplog.messages if message.startswith("worker-")] == [
@@ -86,27 +86,27 @@ async def test_one_that_hangs_while_it_stops(tmp_path: Path, autojump_clock: Moc
 async def test_one_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Long before it is killed: who asks waits once, for a moment, and is told what is missing."""
     async with house(tmp_path) as it:
-        operations, (silent, other) = it.supervisor.operations, it.all
+        console, (silent, other) = it.supervisor.console, it.all
         await trio.sleep(5)
-        await operations.sessions()
-        assert operations.omissions() == []
+        await console.sessions.session_rows()
+        assert console.sessions.omissions() == []
         silent.hangs = True
 
         async def seconds_to_ask() -> float:
             began = trio.current_time()
-            await operations.sessions()
-            await operations.nodes()
+            await console.sessions.session_rows()
+            await console.nodes.rows()
             return trio.current_time() - began
 
         assert await seconds_to_ask() == ANSWER_SECONDS
         assert await seconds_to_ask() == 0
         await trio.sleep(1)
-        (said,) = operations.omissions()
+        (said,) = console.sessions.omissions()
         assert said.startswith(f"worker 1 (pid {silent.pid}) has not answered for 3 s")
-        rows = await operations.workers()
+        rows = await console.workers.rows()
         assert [row.silent_seconds for row in rows] == [3.0, None]
         silent.channel.post(Report(silent.counts))
         await trio.sleep(0.1)
-        assert operations.omissions() == []
+        assert console.sessions.omissions() == []
         assert len(it.all) == 2
         assert other.alive

@@ -49,16 +49,16 @@ def told(worker: FakeWorker) -> Rebalancing | None:
 
 
 async def progress(it: House) -> RebalanceProgress:
-    async with aclosing(it.supervisor.operations.wait_rebalanced()) as rows:
+    async with aclosing(it.supervisor.console.rebalances.follow()) as rows:
         return await anext(rows)
 
 
 async def test_it_is_told_until_it_is_over(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         with pytest.raises(ConfigError, match="no rebalance goes on"):
             await progress(it)
-        operations.rebalance(rate=3.0, max_share=20.0)
+        console.rebalances.begin(rate=3.0, max_share=20.0)
         await trio.sleep(1)
         order = Rebalancing(1, 20.0)
         assert [told(worker) for worker in it.all] == [order, order]
@@ -88,7 +88,7 @@ async def test_it_is_told_until_it_is_over(tmp_path: Path, autojump_clock: MockC
 async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What the old one has moved counts; whom it had left come to the others."""
     async with house(tmp_path) as it:
-        it.supervisor.operations.rebalance()
+        it.supervisor.console.rebalances.begin()
         await trio.sleep(1)
         for worker in it.all:
             said(worker, 1, 10, 4, 4, 0, 0, 0, 6)
@@ -112,10 +112,10 @@ async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockC
 
 async def test_it_is_stopped_or_replaced(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         with pytest.raises(ConfigError, match="no rebalance goes on"):
-            operations.stop_rebalance()
-        operations.rebalance(rate=3.0)
+            console.rebalances.stop()
+        console.rebalances.begin(rate=3.0)
         await trio.sleep(1)
         for worker in it.all:
             said(worker, 1, 10, 4, 4, 0, 0, 0, 6)
@@ -125,47 +125,47 @@ async def test_it_is_stopped_or_replaced(tmp_path: Path, autojump_clock: MockClo
 
             @waiting.start_soon
             async def wait() -> None:
-                async for row in operations.wait_rebalanced():
+                async for row in console.rebalances.follow():
                     ends.append(row)
 
             await trio.sleep(1)
-            operations.rebalance()
+            console.rebalances.begin()
         assert (ends[-1].left, ends[-1].finished, ends[-1].waiting_reason) == (12, True, "another one has begun")
         assert it.supervisor._drainer.rate == 10.0
         await trio.sleep(1)
         assert {told(worker) for worker in it.all} == {Rebalancing(2)}
-        operations.stop_rebalance()
+        console.rebalances.stop()
         await trio.sleep(1)
         assert {told(worker) for worker in it.all} == {None}
         assert (await progress(it)).waiting_reason == "it was stopped"
         with pytest.raises(ConfigError, match="no rebalance goes on"):
-            operations.stop_rebalance()
+            console.rebalances.stop()
 
 
 async def test_a_rate_holds_as_long_as_somebody_is_moved(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
-        operations.rebalance(rate=3.0)
-        operations.drain("node1", grace=1000.0)
-        operations.stop_rebalance()
+        console = it.supervisor.console
+        console.rebalances.begin(rate=3.0)
+        console.drains.begin("node1", grace=1000.0)
+        console.rebalances.stop()
         assert it.supervisor._drainer.rate == 3.0
-        operations.undrain("node1")
+        console.drains.undrain("node1")
         assert it.supervisor._drainer.rate == 10.0
 
 
 async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
-        await operations.reload()
+        await console.files.reload()
         it.all[0].rebalance = Forecast({"node2": {"node3": 5}, "node1": {"node3": 10}}, 2)
         it.all[1].rebalance = Forecast({"node1": {"node2": 1, "node3": 4}}, 1)
-        plan = await operations.plan_rebalance(max_share=30.0)
+        plan = await console.rebalances.plan(max_share=30.0)
         moves = [PlannedMove("node1", "node2", 1), PlannedMove("node1", "node3", 14), PlannedMove("node2", "node3", 5)]
         assert plan == RebalancePlan(20, 3, moves, rate=10.0, seconds=2.0)
-        assert (await operations.plan_rebalance(rate=4.0)).seconds == 5.0
+        assert (await console.rebalances.plan(rate=4.0)).seconds == 5.0
         it.supervisor._drainer.set_share(0.5)
-        assert (await operations.plan_rebalance(rate=4.0)).seconds == 10.0, "another proxy has the other half"
+        assert (await console.rebalances.plan(rate=4.0)).seconds == 10.0, "another proxy has the other half"
         asked = [m.max_share for m in it.all[0].of(Ask) if isinstance(m, Ask) and m.what is Listing.REBALANCE]
         assert asked == [30.0, None, None]
         assert told(it.all[0]) is None
@@ -182,8 +182,8 @@ async def test_who_was_moved_lately_is_said_and_moved_when_the_window_is_over(
 ) -> None:
     caplog.set_level(logging.INFO)
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
-        operations.rebalance(max_share=20.0)
+        console = it.supervisor.console
+        console.rebalances.begin(max_share=20.0)
         await trio.sleep(1)
         held(it.all[0], 1, 2, 20.0)
         held(it.all[1], 1, 3, 42.0)
@@ -216,19 +216,19 @@ async def test_an_operator_s_word_goes_before_those_that_are_held(
     by: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
-        operations.rebalance()
+        console = it.supervisor.console
+        console.rebalances.begin()
         await trio.sleep(1)
         for worker in it.all:
             held(worker, 1, 2, 20.0)
         await trio.sleep(1)
         if by == "stop":
-            operations.stop_rebalance()
+            console.rebalances.stop()
             assert (await progress(it)).held_seconds is None
             with pytest.raises(ConfigError, match="no rebalance goes on"):
-                operations.stop_rebalance()
+                console.rebalances.stop()
         else:
-            operations.rebalance()
+            console.rebalances.begin()
             await trio.sleep(1)
             for worker in it.all:
                 said(worker, 2, 5, 5, 5, 0, 0, 0, 0)
@@ -240,30 +240,30 @@ async def test_an_operator_s_word_goes_before_those_that_are_held(
 
 async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         it.all[0].moves, it.all[1].moves = 2, 1
-        assert await operations.move("romeo@example.org", "node2") == 3
+        assert await console.nodes.move("romeo@example.org", "node2") == 3
         for worker in it.all:
             (message,) = worker.of(MoveUser)
             assert isinstance(message, MoveUser)
             assert (message.jid, message.node) == ("romeo@example.org", "node2")
             worker.moves = 0
         with pytest.raises(ConfigError, match=r"romeo@example\.org has no client that could be moved to 'node2'"):
-            await operations.move("romeo@example.org", "node2")
+            await console.nodes.move("romeo@example.org", "node2")
         with pytest.raises(ConfigError, match="no node 'node9'"):
-            await operations.move("romeo@example.org", "node9")
+            await console.nodes.move("romeo@example.org", "node9")
         node = it.supervisor._cluster.get("node2")
         node.health = Health.DOWN
         with pytest.raises(ConfigError, match="it is down"):
-            await operations.move("romeo@example.org", "node2")
+            await console.nodes.move("romeo@example.org", "node2")
         node.health = Health.UP
         node.set_wish(Wish.DRAIN)
         with pytest.raises(ConfigError, match="in state drain"):
-            await operations.move("romeo@example.org", "node2")
+            await console.nodes.move("romeo@example.org", "node2")
         it.nodes.write_text("node1 10.0.0.1 check=none domain=example.com\nnode2 10.0.0.2 check=none\n")
-        await operations.reload()
+        await console.files.reload()
         with pytest.raises(ConfigError, match=r"does not serve example\.org"):
-            await operations.move("romeo@example.org", "node1")
+            await console.nodes.move("romeo@example.org", "node1")
 
 
 async def test_tokens_go_to_the_misplaced_last(tmp_path: Path, autojump_clock: MockClock) -> None:

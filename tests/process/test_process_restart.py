@@ -32,18 +32,18 @@ async def settled(tmp_path: Path) -> AsyncIterator[House]:
 async def last(it: House) -> RestartProgress:
     """How it ended."""
     with trio.fail_after(300):
-        rows = [row async for row in it.supervisor.operations.wait_restarted()]
+        rows = [row async for row in it.supervisor.console.workers.follow()]
     return rows[-1]
 
 
 async def states(it: House) -> list[tuple[int, int | None, str]]:
-    return [(row.number, row.pid, row.state) for row in await it.supervisor.operations.workers()]
+    return [(row.number, row.pid, row.state) for row in await it.supervisor.console.workers.rows()]
 
 
 async def test_one_by_one(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with settled(tmp_path) as it:
         it.greet = it.leave = False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         assert len(it.all) == 3
         old, other, new = it.all
@@ -64,7 +64,7 @@ async def test_one_by_one(tmp_path: Path, autojump_clock: MockClock) -> None:
         other.end(cut=True)
         assert await last(it) == RestartProgress(2, 2, 0, 0, 1, finished=True, failure=None)
         assert await states(it) == [(1, new.pid, "up"), (2, it.all[3].pid, "up")]
-        assert [row.deaths for row in await it.supervisor.operations.workers()] == [0, 0]
+        assert [row.deaths for row in await it.supervisor.console.workers.rows()] == [0, 0]
 
 
 async def test_totals_stay_and_ids_are_new(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -72,7 +72,7 @@ async def test_totals_stay_and_ids_are_new(tmp_path: Path, autojump_clock: MockC
         it.leave = False
         old = it.workers[1]
         old.report(node1=NodeCounts(sessions=3, asked=5, moved=4))
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         new = it.workers[1]
         new.report(node1=NodeCounts(sessions=1, asked=1, moved=1))
@@ -81,7 +81,7 @@ async def test_totals_stay_and_ids_are_new(tmp_path: Path, autojump_clock: MockC
         old.channel.post(Report(old.counts))
         await trio.sleep(1)
         assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=4, asked=8, moved=7)
-        async with aclosing(it.supervisor.operations.wait_restarted()) as rows:
+        async with aclosing(it.supervisor.console.workers.follow()) as rows:
             progress = await anext(rows)
         assert (progress.sessions, progress.left, progress.finished) == (3, 2, False)
         old.end()
@@ -95,12 +95,12 @@ async def test_a_drain_goes_on_across_it(tmp_path: Path, autojump_clock: MockClo
     """The new one knows of it, the old one still hears, and both draw on the one bucket."""
     async with settled(tmp_path) as it:
         it.leave = False
-        it.supervisor.operations.drain("node1")
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.drains.begin("node1")
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         old, new = it.all[0], it.workers[1]
         assert new.pieces[0].states[0].wish is Wish.DRAIN
-        it.supervisor.operations.drain("node2", force=True)
+        it.supervisor.console.drains.begin("node2", force=True)
         await trio.sleep(1)
         for worker in (old, new):
             assert worker.nodes["node2"].wish is Wish.DRAIN
@@ -137,7 +137,7 @@ async def test_a_new_one_that_does_not_come_up(
         assert callable(spoil)
         spoil(it)
         before = await states(it)
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         for worker in it.all[2:]:
             worker.die(2)
@@ -146,7 +146,7 @@ async def test_a_new_one_that_does_not_come_up(
         assert not any(worker.of(Leave) for worker in it.all)
         assert [record.levelno for record in caplog.records if record.message == "restart-ends"] == [logging.ERROR]
         it.greet, it.refuse = True, None
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         assert (await last(it)).left == 0, "another attempt"
 
 
@@ -154,7 +154,7 @@ async def test_a_new_one_that_hangs_at_its_start(tmp_path: Path, autojump_clock:
     async with settled(tmp_path) as it:
         it.greet = False
         began = trio.current_time()
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         done = await last(it)
         assert 29 < trio.current_time() - began < 36
         assert done.left == 2
@@ -168,10 +168,10 @@ async def test_asked_again_while_it_goes_on(
     caplog.set_level(logging.INFO)
     async with settled(tmp_path) as it:
         it.leave = False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         it.supervisor.restart_on_signal()
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         assert len(it.all) == 3
         it.leave = True
@@ -185,7 +185,7 @@ async def test_asked_again_while_it_goes_on(
 async def test_the_old_one_dies_before_the_new_one_is_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with settled(tmp_path) as it:
         it.greet = False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         it.all[0].die()
         await trio.sleep(1)
@@ -193,14 +193,14 @@ async def test_the_old_one_dies_before_the_new_one_is_up(tmp_path: Path, autojum
         it.greet = True
         it.all[2].greet()
         assert (await last(it)).left == 0
-        assert [row.deaths for row in await it.supervisor.operations.workers()] == [1, 0]
+        assert [row.deaths for row in await it.supervisor.console.workers.rows()] == [1, 0]
 
 
 async def test_both_die(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The restart has failed, and the slot gets a worker all the same."""
     async with settled(tmp_path) as it:
         it.greet = False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         it.all[0].die()
         it.greet = True
@@ -215,13 +215,13 @@ async def test_one_dies_while_it_leaves(tmp_path: Path, autojump_clock: MockCloc
         it.leave = False
         old = it.all[0]
         old.report(node1=NodeCounts(sessions=3))
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         assert old.of(Leave)
         it.leave = True
         old.die()
         assert (await last(it)).left == 0
-        assert [row.deaths for row in await it.supervisor.operations.workers()] == [1, 0]
+        assert [row.deaths for row in await it.supervisor.console.workers.rows()] == [1, 0]
         assert it.supervisor.fleet.totals().ended["worker-died"] == 3
 
 
@@ -230,7 +230,7 @@ async def test_one_that_does_not_leave_is_killed(tmp_path: Path, autojump_clock:
     async with settled(tmp_path) as it:
         it.leave = False
         began = trio.current_time()
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         with trio.move_on_after(20):
             while it.all[0].alive:  # noqa: ASYNC110 - what is waited for is the supervisor's to do
                 await trio.sleep(0.1)
@@ -242,7 +242,7 @@ async def test_one_that_does_not_leave_is_killed(tmp_path: Path, autojump_clock:
 async def test_the_new_one_dies_as_soon_as_it_is_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with settled(tmp_path) as it:
         it.leave = False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(0.5)
         it.all[2].die()
         await trio.sleep(0.5)
@@ -255,7 +255,7 @@ async def test_the_new_one_dies_as_soon_as_it_is_up(tmp_path: Path, autojump_clo
 async def test_who_began_meanwhile_is_not_replaced_again(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with settled(tmp_path) as it:
         it.leave = False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         it.workers[2].die()
         await trio.sleep(1)
@@ -282,7 +282,7 @@ async def make_it_wait(it: House) -> None:
 async def test_a_slot_whose_workers_die_at_once_gets_one_now(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         await make_it_wait(it)
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(0.01)
         assert (await states(it))[0][2] == "up"
         assert (await last(it)).left == 0
@@ -294,7 +294,7 @@ async def test_a_slot_whose_workers_still_die_at_once(tmp_path: Path, autojump_c
         await make_it_wait(it)
         it.greet = False
         attempts = len(it.all)
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(0.01)
         it.all[-1].die(2)
         assert (await last(it)).failure == "the new worker 1 ended before it served, with exit code 2"
@@ -313,7 +313,7 @@ async def test_not_while_the_proxy_stops(
     async with settled(tmp_path) as it:
         it.supervisor.stop()
         with pytest.raises(ConfigError, match="the proxy is stopping"):
-            it.supervisor.operations.restart_workers()
+            it.supervisor.console.workers.restart()
         it.supervisor.restart_on_signal()
         await trio.sleep(0.5)
         assert len(it.all) == 2
@@ -333,10 +333,10 @@ async def test_a_stop_in_the_middle(new_is_up: bool, tmp_path: Path, autojump_cl
 
         await trio.sleep(60)
         it.greet, it.leave = new_is_up, False
-        it.supervisor.operations.restart_workers()
+        it.supervisor.console.workers.restart()
         await trio.sleep(1)
         it.supervisor.stop()
-        waiting = it.supervisor.operations.wait_restarted()
+        waiting = it.supervisor.console.workers.follow()
         await trio.sleep(0.1)
         if not new_is_up:
             it.all[2].greet()
@@ -356,6 +356,6 @@ async def test_one_process_has_none(tmp_path: Path, caplog: pytest.LogCaptureFix
     proxy.restart_on_signal()
     assert caplog.messages == ["restart-refused"]
     with pytest.raises(ConfigError, match="one process"):
-        proxy.operations.restart_workers()
+        proxy.console.workers.restart()
     with pytest.raises(ConfigError, match="not being replaced"):
-        await anext(proxy.operations.wait_restarted())
+        await anext(proxy.console.workers.follow())

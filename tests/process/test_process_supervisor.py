@@ -50,7 +50,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         first, second = it.workers[1], it.workers[2]
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
         assert first.setup.development_certificate == second.setup.development_certificate
-        it.supervisor.operations.drain("node1")
+        it.supervisor.console.drains.begin("node1")
         first.channel.post(NodeDown("node2", "connection refused"))
         first.channel.post(Redirected("romeo@example.org"))
         await trio.sleep(1)
@@ -73,7 +73,7 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
     async with house(tmp_path) as it:
         it.workers[1].report(node1=NodeCounts(sessions=3, asked=5, moved=4))
         it.workers[2].report(node1=NodeCounts(sessions=2, asked=1, moved=1, forged=1))
-        it.supervisor.operations.drain("node2")
+        it.supervisor.console.drains.begin("node2")
         await trio.sleep(5)
         assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=5, asked=6, moved=5, forged=1)
         died = trio.current_time()
@@ -86,7 +86,7 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
         new = it.workers[1]
         assert new.nodes["node2"].wish is Wish.DRAIN
         assert new.setup.first_id > 10_000
-        assert [row.deaths for row in await it.supervisor.operations.workers()] == [1, 0]
+        assert [row.deaths for row in await it.supervisor.console.workers.rows()] == [1, 0]
 
 
 async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -104,7 +104,7 @@ async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Pat
 
 
 async def drained(it: House, node: str) -> bool:
-    async with aclosing(it.supervisor.operations.wait_drained(node)) as progress:
+    async with aclosing(it.supervisor.console.drains.follow(node)) as progress:
         return (await anext(progress)).finished
 
 
@@ -141,7 +141,7 @@ async def test_the_drain_of_a_node_whose_line_is_gone_ends_in_the_log(
             it.workers[1].report(node1=NodeCounts(sessions=1))
             await trio.sleep(1)
         it.nodes.write_text("node2 10.0.0.2 check=none\n")
-        await it.supervisor.operations.reload()
+        await it.supervisor.console.files.reload()
         it.workers[1].report(node1=NodeCounts(moved=1))
         await trio.sleep(1)
     assert [message for message in caplog.messages if message.startswith("drain-")] == ["drain-begins", "drain-ends"]
@@ -153,21 +153,21 @@ async def test_a_drain_ends_when_no_worker_waits_for_anybody(
 ) -> None:
     """Nor is a node forgotten before, whose line is gone."""
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         it.workers[1].report(node1=NodeCounts(sessions=1))
         await trio.sleep(1)
         if removed:
             it.nodes.write_text("node2 10.0.0.2 check=none\n")
-            await it.supervisor.operations.reload()
+            await it.supervisor.console.files.reload()
         else:
-            operations.drain("node1")
+            console.drains.begin("node1")
         it.workers[1].report(node1=NodeCounts(moved=1), awaited={"node1": 1})
         await trio.sleep(1)
         assert not await drained(it, "node1")
         it.workers[1].report(node1=NodeCounts(moved=1), awaited={})
         await trio.sleep(1)
         if removed:
-            assert [row.name for row in await operations.nodes()] == ["node2"]
+            assert [row.name for row in await console.nodes.rows()] == ["node2"]
         else:
             assert await drained(it, "node1")
 

@@ -56,41 +56,41 @@ def test_a_node_that_is_down_is_none() -> None:
 
 async def test_it_takes_force(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
-        assert (await operations.plan_drain("node2")).refuses_logins is None
-        operations.drain("node1")
-        assert (await operations.plan_drain("node2")).refuses_logins == "every login"
+        console = it.supervisor.console
+        assert (await console.drains.plan("node2")).refuses_logins is None
+        console.drains.begin("node1")
+        assert (await console.drains.plan("node2")).refuses_logins == "every login"
         with pytest.raises(ConfigError, match=r"while 'node2' is drained every login is refused, .* --force"):
-            operations.drain("node2")
+            console.drains.begin("node2")
         assert it.supervisor._cluster.get("node2").wish is Wish.READY
-        operations.drain("node1", deadline=60.0)  # which takes nobody as it is
-        operations.drain("node2", force=True)
-        operations.drain("node2", deadline=60.0)
-        assert [(row.drain, row.wish) for row in await operations.nodes()] == [("awake", "drain")] * 2
+        console.drains.begin("node1", deadline=60.0)  # which takes nobody as it is
+        console.drains.begin("node2", force=True)
+        console.drains.begin("node2", deadline=60.0)
+        assert [(row.drain, row.wish) for row in await console.nodes.rows()] == [("awake", "drain")] * 2
 
 
 async def test_how_far_a_drain_is(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
 
         async def stage() -> tuple[str | None, str | None]:
-            row = (await operations.nodes())[0]
+            row = (await console.nodes.rows())[0]
             return row.drain, row.drain_reason
 
         assert await stage() == (None, None)
         it.workers[1].report(node1=NodeCounts(sessions=1))
-        operations.drain("node1", grace=10.0, deadline=60.0)
+        console.drains.begin("node1", grace=10.0, deadline=60.0)
         assert await stage() == ("grace", None)
         for seconds, expected in ((11, "awake"), (20, "all"), (30, "rest")):
             await trio.sleep(seconds)
             assert await stage() == (expected, None)
-        operations.abort("node1")
+        console.drains.abort("node1")
         assert await stage() == ("aborted", None)
         it.workers[1].report(node1=NodeCounts())
-        operations.drain("node1")
+        console.drains.begin("node1")
         await trio.sleep(1)
         assert await stage() == ("done", None)
-        operations.undrain("node1")
+        console.drains.undrain("node1")
         assert await stage() == (None, None)
 
 
@@ -100,8 +100,8 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
     caplog.set_level(logging.INFO)
     moved = PastTransfer("node1", Trigger.DRAIN, "Gajim", (Attempt(Rung.RESET, Outcome.MOVED),), 0.2)
     async with house(tmp_path) as it:
-        operations, first, second = it.supervisor.operations, it.workers[1], it.workers[2]
-        operations.drain("node1")
+        console, first, second = it.supervisor.console, it.workers[1], it.workers[2]
+        console.drains.begin("node1")
         for number, user in enumerate(("kim", "lee")):
             first.channel.post(Transferred(moved, 2 * number + 1, f"{user}@h/r"))
         await trio.sleep(3)
@@ -114,14 +114,14 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
             TransferRow(session, "j", "node1", None, "reset", outcome, 9.0, 0.2, "drain")
             for session, outcome in ((1, "moved"), (3, "moved"), (1, "refused"))
         ]
-        seconds = [row.returned_seconds for row in await operations.transfers()]
+        seconds = [row.returned_seconds for row in await console.sessions.transfer_rows()]
         assert seconds == [pytest.approx(4, abs=0.1), None, None]
-        assert [row.returned for row in await operations.nodes()] == [1, 0]
-        async with aclosing(operations.wait_drained("node1")) as rows:
+        assert [row.returned for row in await console.nodes.rows()] == [1, 0]
+        async with aclosing(console.drains.follow("node1")) as rows:
             assert (await anext(rows)).returned == 1
-        operations.undrain("node1")
-        operations.drain("node1")
-        async with aclosing(operations.wait_drained("node1")) as rows:
+        console.drains.undrain("node1")
+        console.drains.begin("node1")
+        async with aclosing(console.drains.follow("node1")) as rows:
             assert (await anext(rows)).returned == 0, "of this drain"
         tally = it.supervisor.fleet.tally
         kind = Kind(Trigger.DRAIN, "Gajim", Rung.RESET, Outcome.MOVED)
@@ -135,13 +135,13 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
 
 async def test_what_follows_from_an_undrain(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path, RebalanceMode.AUTO) as it:
-        operations = it.supervisor.operations
+        console = it.supervisor.console
         for excused in (True, False):
-            operations.drain("node1")
+            console.drains.begin("node1")
             await trio.sleep(10)
             it.all[0].rebalance = Forecast({"node2": {"node1": 5}}, held=2)
-            operations.undrain("node1", rebalance=not excused)
-            row = await operations.plan_return("node1")
+            console.drains.undrain("node1", rebalance=not excused)
+            row = await console.rebalances.plan_return("node1")
             assert (row.to_move, row.held, row.up) == (5, 2, True)
             assert row.begins_in == pytest.approx(5.0, abs=0.1)
             await trio.sleep(10)

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from cxfr_proxy.cluster.members import UnknownNode
 from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
 from cxfr_proxy.cluster.placement import Policies, Policy
-from cxfr_proxy.process.operations import rebalance_forecast
+from cxfr_proxy.process.queries import rebalance_forecast
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.transfers.rebalances import Rebalancing

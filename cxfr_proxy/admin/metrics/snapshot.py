@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cxfr_proxy.admin.reloads import Part, ReloadOutcome
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.statistics import Tally, Totals
@@ -30,17 +31,9 @@ class ProcessFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class ReloadFigures:
-    """How reading it went last, and when it went well last, in seconds since 1970; ``None``: it never did."""
-
-    worked: bool
-    worked_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
     """What there is to tell at one moment. ``build`` has the words of ``--version``; ``states`` are sessions by theirs;
-    ``room`` is how many connections fit, ``rate`` how many clients a second are told to move at most;
+    ``capacity`` is how many connections fit, ``rate`` how many clients a second are told to move at most;
     ``reloads`` are by what is read, ``certificate_expiries`` in seconds since 1970 by the certificate's file."""
 
     build: Mapping[str, str]
@@ -50,9 +43,9 @@ class MetricsSnapshot:
     states: Mapping[str, int]
     totals: Totals
     tally: Tally
-    room: int
+    capacity: int
     rate: float
     process: ProcessFigures
     source_well: bool = True
     certificate_expiries: Mapping[str, float] = field(default_factory=dict)
-    reloads: Mapping[str, ReloadFigures] = field(default_factory=dict)
+    reloads: Mapping[Part, ReloadOutcome] = field(default_factory=dict)

@@ -84,7 +84,7 @@ METRICS: Final = (
         _GAUGE,
         "Connections that fit; more wait in the kernel until some have left.",
         (),
-        single(lambda snapshot: snapshot.room),
+        single(lambda snapshot: snapshot.capacity),
     ),
     Metric(
         "cxfr_connections_waited_total",

@@ -14,9 +14,10 @@ from needs import has_proc
 from prometheus_client import parser
 from trio.testing import MockClock
 
+from cxfr_proxy.admin.http.status import ProxyStatus
+from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process.figures import Figures
 from cxfr_proxy.process.fleet import STATES_SECONDS
 from cxfr_proxy.process.messages import Report, Transferred, WorkerCounts
 from cxfr_proxy.session.commands import Outcome
@@ -36,23 +37,21 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def figures(it: House, *, serves: bool = True) -> Figures:
+def scraper(it: House, *, share: float = SHARE) -> MetricsScraper:
     supervisor = it.supervisor
     management = supervisor._management
-    return Figures(
+    return MetricsScraper(
         supervisor._cluster,
         supervisor.fleet,
         supervisor._drainer,
-        management.reloads,
-        management._source.standing,
-        management.certificates,
-        stopping=supervisor._is_stopping,
-        room=100,
-        serves=serves,
+        FilesRead(management._source.standing, management.certificates, management.reloads),
+        capacity=100,
+        build={"version": "1", "framer": "a", "relay": "b"},
+        share=share,
     )
 
 
-async def scrape(subject: Figures) -> tuple[Scrape, set[tuple[str, ...]]]:
+async def scrape(subject: MetricsScraper) -> tuple[Scrape, set[tuple[str, ...]]]:
     """All samples, and which of them are counters."""
     text = (await subject.metrics("")).body.decode()
     samples: Scrape = {}
@@ -88,7 +87,7 @@ def live(worker: FakeWorker, **more: int) -> None:
 async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Workers work, die, hang and are replaced; every scrape has all counters of the last one, and none lower."""
     async with house(tmp_path) as it:
-        subject = figures(it)
+        subject = scraper(it)
         last: Scrape = {}
 
         async def look() -> Scrape:
@@ -117,7 +116,7 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
                 case 1:
                     it.workers[1].die()
                 case 2:
-                    it.supervisor.operations.restart_workers()
+                    it.supervisor.console.workers.restart()
                     await trio.sleep(1)
                 case 3:
                     it.workers[2].hangs = True
@@ -136,12 +135,12 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
 async def test_states_and_one_worker_that_does_not_answer(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What it said last is told, and nobody waits long for it."""
     async with house(tmp_path) as it:
-        subject = figures(it)
+        subject = scraper(it)
         it.workers[1].states = {"bound": 3, "negotiating": 1}
         it.workers[2].states = {"bound": 2}
         seen, _ = await scrape(subject)
         assert (seen["cxfr_sessions", "bound"], seen["cxfr_sessions", "negotiating"]) == (5, 1)
-        await it.supervisor.operations.nodes()  # for which they are asked for their counts alone
+        await it.supervisor.console.nodes.rows()  # for which they are asked for their counts alone
         it.workers[1].hangs = True
         it.workers[2].states = {"bound": 1}
         await trio.sleep(1)  # since it was asked
@@ -155,7 +154,8 @@ async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockCloc
     async with trio.open_nursery() as nursery:
         it = House(tmp_path, nursery)
         it.greet = False
-        subject = figures(it)
+        supervisor = it.supervisor
+        subject = ProxyStatus(supervisor._cluster, supervisor.fleet, scraper(it), supervisor._is_stopping)
         nursery.start_soon(it.supervisor.run)
         assert subject.unready() == "no worker serves"
         await trio.sleep(1)
@@ -163,7 +163,7 @@ async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockCloc
         it.all[0].greet()
         await trio.sleep(1)
         assert subject.unready() is None
-        it.supervisor.operations.drain("node1")
+        it.supervisor.console.drains.begin("node1")
         assert subject.unready() is None, "there is another"
         it.supervisor._cluster.get("node2").health = Health.DOWN
         assert subject.unready() == "no node is ready and up"
@@ -175,10 +175,10 @@ async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockCloc
 
 async def test_drains(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        subject = figures(it)
+        subject = scraper(it)
         it.workers[1].report(node1=NodeCounts(sessions=3))
         await trio.sleep(1)
-        it.supervisor.operations.drain("node1", grace=10, rate=7)
+        it.supervisor.console.drains.begin("node1", grace=10, rate=7)
         seen, _ = await scrape(subject)
         assert seen["cxfr_drain_stage", "node1", "grace"] == 1
         assert seen["cxfr_drain_waiting", "node1"] == 1
@@ -189,21 +189,23 @@ async def test_drains(tmp_path: Path, autojump_clock: MockClock) -> None:
         seen, _ = await scrape(subject)
         assert (seen["cxfr_drain_stage", "node1", "grace"], seen["cxfr_drain_stage", "node1", "all"]) == (0, 1)
         assert seen["cxfr_drain_waiting", "node1"] == 0
-        it.supervisor.operations.undrain("node1")
+        it.supervisor.console.drains.undrain("node1")
         seen, _ = await scrape(subject)
         assert not [key for key in seen if key[0].startswith("cxfr_drain")]
 
 
-@pytest.mark.parametrize(("serves", "share"), [(True, 0.02), (False, 0.2)])
+@pytest.mark.parametrize("share", [SHARE, SHARE_OF_NOBODY])
 async def test_however_many_ask_it_takes_a_small_share_of_the_time(
-    serves: bool, share: float, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    share: float, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spent = itertools.count()
     monkeypatch.setattr(time, "thread_time", lambda: next(spent) * 0.01)  # 10 ms from look to look
     # A page of one part: 10 ms for what is known, for the part, and for finding that there is no more.
-    monkeypatch.setattr("cxfr_proxy.process.figures.in_parts", lambda snapshot, accept: ("text/plain", iter([b""])))
+    monkeypatch.setattr(
+        "cxfr_proxy.admin.metrics.scrape.in_parts", lambda snapshot, accept: ("text/plain", iter([b""]))
+    )
     async with house(tmp_path) as it:
-        subject = figures(it, serves=serves)
+        subject = scraper(it, share=share)
         began = trio.current_time()
         async with trio.open_nursery() as asking:
             for _ in range(11):
@@ -213,7 +215,7 @@ async def test_however_many_ask_it_takes_a_small_share_of_the_time(
 
 async def test_figures_of_the_process(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        seen, _ = await scrape(figures(it))
+        seen, _ = await scrape(scraper(it))
         assert abs(seen[("process_start_time_seconds",)] - time.time()) < 60
         memory = seen.get(("process_resident_memory_bytes",))
         assert memory is None if not has_proc else memory is not None and memory > 10 << 20
@@ -224,7 +226,7 @@ async def test_figures_of_the_process(tmp_path: Path, autojump_clock: MockClock)
 async def test_files_that_are_no_good(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What became of the reading of each, and since when it is as it is."""
     async with house(tmp_path) as it:
-        subject = figures(it)
+        subject = scraper(it)
         path = tmp_path / "nodes.txt"
         good = _text(path)
 
@@ -239,7 +241,7 @@ async def test_files_that_are_no_good(tmp_path: Path, autojump_clock: MockClock)
         _write(path, "node1 nonsense:port\n")
         await trio.sleep(5)
         assert await seen() == (0, 0, 1)
-        (row,) = await it.supervisor.operations.source()
+        row = it.supervisor.console.peers.source_row()
         assert row.state == "faulty"
         assert row.lost_seconds == pytest.approx(3, abs=2)
         assert f"{path}:1:16" in (row.reason or "")
@@ -249,10 +251,10 @@ async def test_files_that_are_no_good(tmp_path: Path, autojump_clock: MockClock)
         os.rename(path, tmp_path / "aside.txt")
         await trio.sleep(5)
         assert await seen() == (0, 1, 1)
-        (row,) = await it.supervisor.operations.source()
+        row = it.supervisor.console.peers.source_row()
         assert (row.state, row.reason) == ("lost", "No such file or directory")
         with pytest.raises(ConfigError):
-            await it.supervisor.operations.reload()
+            await it.supervisor.console.files.reload()
         assert await seen() == (0, 0, 1)
         _write(path, good)
         await trio.sleep(5)

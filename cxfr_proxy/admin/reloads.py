@@ -29,8 +29,8 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """``worked_at``: when it worked last, in seconds since 1970; ``None`` if it never has."""
+class ReloadOutcome:
+    """Whether reading it worked last; ``worked_at``: when it did, in seconds since 1970, ``None`` if it never has."""
 
     worked: bool
     worked_at: float | None
@@ -41,7 +41,7 @@ class Reloads:
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self.outcomes: dict[Part, Outcome] = {}
+        self.outcomes: dict[Part, ReloadOutcome] = {}
         """Of those parts that there are."""
 
     @contextmanager
@@ -51,9 +51,11 @@ class Reloads:
             yield
         except ConfigError:
             before = self.outcomes.get(part)
-            self.outcomes[part] = Outcome(worked=False, worked_at=before.worked_at if before is not None else None)
+            self.outcomes[part] = ReloadOutcome(
+                worked=False, worked_at=before.worked_at if before is not None else None
+            )
             raise
-        self.outcomes[part] = Outcome(worked=True, worked_at=self._wall_clock())
+        self.outcomes[part] = ReloadOutcome(worked=True, worked_at=self._wall_clock())
 
     @contextmanager
     def logged(self, part: Part) -> Iterator[None]:

@@ -1,0 +1,156 @@
+"""What the commands do and answer: a function each, which takes the parts of the proxy that it needs.
+
+Its keyword arguments are the command's, as :data:`cxfr_proxy.admin.commands.COMMANDS` lists and checks them. What goes
+on for a while is started without waiting; only ``wait`` waits, and may be cancelled at any moment, which ends the
+waiting and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TypeVar
+
+from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.nodes import NodeControl
+from cxfr_proxy.admin.parts import Peers, Reloader
+from cxfr_proxy.admin.pins import PinControl
+from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.rows import (
+    DrainPlan,
+    DrainProgress,
+    Message,
+    Note,
+    Progress,
+    RebalancePlan,
+    RebalanceProgress,
+    RestartProgress,
+    Returning,
+)
+from cxfr_proxy.admin.workers import WorkerControl
+from cxfr_proxy.errors import ConfigError
+
+Report = Callable[[Progress | Note], Awaitable[None]]
+"""Tell whoever waits how far it is, or what is to be known of the answer; may block, and may raise when nobody waits
+any more."""
+
+_P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress)
+
+
+async def drain(
+    drains: DrainControl,
+    peers: Peers,
+    report: Report,
+    *,
+    node: str,
+    plan: bool,
+    wait: bool,
+    grace: float | None,
+    deadline: float | None,
+    rate: float | None,
+    force: bool,
+) -> DrainPlan | DrainProgress | Message:
+    if plan and wait:
+        raise ConfigError("drain: with plan nothing begins, so there is nothing to wait for")
+    if plan:
+        return await drains.plan(node, grace=grace, deadline=deadline, rate=rate)
+    refused = drains.refused_without(node)
+    drains.begin(node, grace=grace, deadline=deadline, rate=rate, force=force)
+    if wait:
+        return await _watch(drains.follow(node), report, f"the drain of {node} ended before it could be watched")
+    cost = f"; {refused} is refused until another node is ready and up" if refused is not None else ""
+    return _message(peers, f"{node} is being drained{cost}")
+
+
+async def abort(drains: DrainControl, peers: Peers, *, node: str) -> Message:
+    drains.abort(node)
+    return _message(peers, f"the drain of {node} is stopped; who is there stays, and nobody new comes")
+
+
+async def undrain(
+    drains: DrainControl, rebalances: RebalanceControl, peers: Peers, *, node: str, no_rebalance: bool
+) -> Message:
+    drains.undrain(node, rebalance=not no_rebalance)
+    row = await rebalances.plan_return(node)
+    follows = _what_follows(replace(row, begins_in=None) if no_rebalance else row)
+    return _message(peers, f"{node} takes clients again{follows}")
+
+
+def _what_follows(row: Returning) -> str:
+    """Say who is moved there, and when."""
+    if not row.up:
+        when = "some time after that" if row.begins_in is not None else "by the next rebalance"
+        return f" when it is up; who belongs there is moved {when}"
+    if not row.to_move:
+        return "; everybody is where they belong"
+    who = "1 session is" if row.to_move == 1 else f"{row.to_move} sessions are"
+    if row.begins_in is None:
+        return f"; {who} left elsewhere than they belong until the next rebalance"
+    held = f", {row.held} of them later (they were moved less than redirect-window ago)" if row.held else ""
+    return f"; {who} moved to where they belong in {row.begins_in:.0f} s{held}; undrain --no-rebalance leaves them"
+
+
+async def rebalance(
+    rebalances: RebalanceControl,
+    report: Report,
+    *,
+    plan: bool,
+    wait: bool,
+    rate: float | None,
+    max_share: float | None,
+    stop: bool,
+) -> RebalancePlan | RebalanceProgress | Message:
+    if plan + wait + stop > 1:
+        raise ConfigError("rebalance: expected one of plan, wait and stop")
+    if plan:
+        return await rebalances.plan(rate=rate, max_share=max_share)
+    if stop:
+        rebalances.stop()
+        return Message("the rebalance is stopped; who was asked already may still go")
+    rebalances.begin(rate=rate, max_share=max_share)
+    if wait:
+        return await _watch(rebalances.follow(), report, "the rebalance ended before it could be watched")
+    return Message("clients that are elsewhere than they belong are being moved")
+
+
+async def move(nodes: NodeControl, *, jid: str, node: str) -> Message:
+    asked = await nodes.move(jid, node)
+    return Message(f"{asked} client{'s' * (asked != 1)} of {jid} told to move to {node}")
+
+
+async def pin(pins: PinControl, peers: Peers, *, jid: str, node: str) -> Message:
+    pins.pin(jid, node)
+    return _message(peers, f"{jid} is placed on {node} from now on; a rebalance moves who is elsewhere (show pins)")
+
+
+async def unpin(pins: PinControl, peers: Peers, *, jid: str) -> Message:
+    pins.unpin(jid)
+    return _message(peers, f"{jid} is placed like everybody else again")
+
+
+async def reload(files: Reloader) -> Message:
+    return Message(await files.reload())
+
+
+async def restart_workers(workers: WorkerControl, report: Report, *, wait: bool) -> RestartProgress | Message:
+    workers.restart()
+    if wait:
+        return await _watch(workers.follow(), report, "the workers were replaced before it could be watched")
+    return Message("the workers are being replaced")
+
+
+async def _watch(rows: AsyncGenerator[_P, None], report: Report, missed: str) -> _P:
+    """Report each row, and return the last one. Raises :class:`ConfigError` where there is none."""
+    last: _P | None = None
+    async with aclosing(rows):
+        async for last in rows:
+            await report(last)
+    if last is None:
+        raise ConfigError(missed)
+    return last
+
+
+def _message(peers: Peers, done: str) -> Message:
+    caveat = peers.caveat
+    return Message(f"{done} ({caveat})" if caveat is not None else done)

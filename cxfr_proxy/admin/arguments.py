@@ -1,0 +1,57 @@
+"""What a command takes, and how it is checked: once, for every way that a command comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cxfr_proxy.config.values import Kind
+from cxfr_proxy.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument. ``kind`` is ``None`` for a switch, which is there or not; ``positional`` ones are required."""
+
+    name: str
+    help: str
+    kind: Kind[Any] | None = None
+    positional: bool = False
+    choices: tuple[str, ...] = ()
+    """Empty: whatever ``kind`` takes."""
+
+    @property
+    def keyword(self) -> str:
+        """The parameter that it is given as."""
+        return self.name.replace("-", "_")
+
+    def read(self, value: object) -> object:
+        """Return the argument's value from text or JSON; ``None`` where an option wasn't given.
+
+        Raises :class:`ConfigError`.
+        """
+        if self.kind is None:
+            if value is None or isinstance(value, bool):
+                return bool(value)
+            raise self._unfit(f"{value!r:.80}")
+        if value is None:
+            if self.positional:
+                raise self._unfit("nothing")
+            return None
+        # To Python, true is a number.
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self._unfit(f"{value!r:.80}")
+        if self.choices and value not in self.choices:
+            raise self._unfit(f"{value!r:.80}")
+        try:
+            return self.kind.parse(str(value))
+        except ConfigError as exc:
+            raise ConfigError(f"{self.name}: {exc.message}") from exc
+
+    def _unfit(self, found: str) -> ConfigError:
+        return ConfigError(f"{self.name}: expected {self._expected()}, found {found}")
+
+    def _expected(self) -> str:
+        if self.choices:
+            return " or ".join(self.choices)
+        return self.kind.expected if self.kind is not None else "true or false"

@@ -1,0 +1,24 @@
+"""Everything of a running proxy that an operator can get at, part by part. A command is given those that it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.nodes import NodeControl
+from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists
+from cxfr_proxy.admin.pins import PinControl
+from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.workers import WorkerControl
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    nodes: NodeControl
+    drains: DrainControl
+    rebalances: RebalanceControl
+    pins: PinControl
+    workers: WorkerControl
+    sessions: SessionLists
+    peers: Peers
+    files: Reloader

@@ -1,0 +1,35 @@
+"""What the pages tell of the running proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cxfr_proxy.admin.metrics.exposition import Exposition
+from cxfr_proxy.admin.metrics.scrape import MetricsScraper
+from cxfr_proxy.admin.parts import Sessions
+from cxfr_proxy.cluster.members import Cluster
+
+
+class ProxyStatus:
+    """A :class:`~.pages.PageSource`. ``stopping`` says whether the proxy is."""
+
+    def __init__(
+        self, cluster: Cluster, sessions: Sessions, scraper: MetricsScraper, stopping: Callable[[], bool]
+    ) -> None:
+        self._cluster = cluster
+        self._sessions = sessions
+        self._scraper = scraper
+        self._stopping = stopping
+
+    def unready(self) -> str | None:
+        """Return why no client should be sent here now; ``None``: they may be."""
+        if self._stopping():
+            return "the proxy is stopping"
+        if not any(row.state == "up" for row in self._sessions.worker_rows()):
+            return "no worker serves"
+        if not any(node.usable for node in self._cluster):
+            return "no node is ready and up"
+        return None
+
+    async def metrics(self, accept: str) -> Exposition:
+        return await self._scraper.metrics(accept)

@@ -1,0 +1,158 @@
+"""The parts of the running proxy that an operator's commands need, each as small as what commands need of it.
+
+The list of nodes, the rebalances and the pins are the real ones, which stand below this room. What stands above it
+(whoever asks the workers, keeps the drains, speaks with peer proxies) is known here by these protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from cxfr_proxy.admin.rows import ProxyRow, RestartProgress, SessionRow, SourceRow, TransferRow, WorkerRow
+from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.transfers.drains import Drain
+from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.statistics import Tally, Totals
+
+
+class SessionLists(Protocol):
+    """Who knows all sessions."""
+
+    async def session_rows(self) -> list[SessionRow]:
+        """Return all sessions, oldest first."""
+
+    async def transfer_rows(self) -> list[TransferRow]:
+        """Return running and recent transfers, newest last."""
+
+    def omissions(self) -> list[str]:
+        """Say in a sentence each what is missing from the answers that were given last."""
+
+
+class Sessions(SessionLists, Protocol):
+    """Where the sessions are."""
+
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+
+    @property
+    def tally(self) -> Tally:
+        """All transfers there were."""
+
+    def of_node(self, name: str) -> NodeCounts:
+        """What is known of it by now."""
+
+    def totals(self) -> Totals:
+        """What else has happened, as far as it is known by now."""
+
+    def worker_rows(self) -> list[WorkerRow]:
+        """The workers by number; both of a number while one takes over from the other."""
+
+    async def refresh(self) -> None:
+        """Have the workers say what there is now, for :meth:`of_node` and :meth:`worker_rows`."""
+
+    async def states(self) -> dict[str, int]:
+        """Return how many sessions are in which state; refreshes, too."""
+
+    async def plan(self, node: str) -> Forecast:
+        """Return what a drain of that node would come to."""
+
+    async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:
+        """Return what a rebalance would come to; ``max_share`` in percent, ``None`` for all."""
+
+    async def move(self, jid: str, node: str) -> int:
+        """Ask the clients of that JID, bare or full, to move to ``node`` at once; return how many there were."""
+
+
+class Drainer(Protocol):
+    """Who empties nodes."""
+
+    @property
+    def drains(self) -> Mapping[str, Drain]:
+        """The drains by node."""
+
+    @property
+    def rate(self) -> float:
+        """Clients a second, of this proxy and its peers together."""
+
+    @property
+    def share(self) -> float:
+        """The part of the rate that is this proxy's, 0 to 1."""
+
+    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None) -> None:
+        """Begin a drain, or go on with one on new terms."""
+
+    def abort(self, node: str) -> None:
+        """Move nobody off the node any more."""
+
+    def undrain(self, node: str) -> None:
+        """Forget the drain, if there is one."""
+
+    def look_again(self) -> None:
+        """Nodes have changed: sessions that nobody could take may go somewhere now."""
+
+    def left(self, node: str) -> int:
+        """Sessions on the node."""
+
+    def awaited(self, node: str) -> int:
+        """Clients that were cut from the node and may still resume there."""
+
+
+class Peers(Protocol):
+    """The other proxies that share the node list, and the source of that list."""
+
+    @property
+    def caveat(self) -> str | None:
+        """What the answer to a command has to add, that only this proxy has heard of it, say; ``None``: nothing."""
+
+    def tell(self, node: str, *, rebalance: bool = True) -> None:
+        """Let peers know what the operator has said of that node; ``rebalance``: its return may move clients."""
+
+    def tell_pin(self, user: str, node: str | None) -> None:
+        """Let peers know of a pin; ``None``: it is taken away."""
+
+    def left_elsewhere(self, node: str) -> int | None:
+        """Clients that peers have on a node that is drained; ``None``: not all have said that they know of it."""
+
+    def source_row(self) -> SourceRow: ...
+
+    def proxy_rows(self) -> list[ProxyRow]: ...
+
+
+class AutoRebalance(Protocol):
+    """Who begins a rebalance when users have come to belong elsewhere."""
+
+    def excuse(self, node: str, *, excused: bool = True) -> None:
+        """Let the return of that node be no reason for a rebalance; or be one after all."""
+
+    def seconds_until_due(self) -> float:
+        """Until one begins, if there is a reason by then and nothing changes."""
+
+
+class Restart(Protocol):
+    """One replacing of all workers."""
+
+    def progress(self) -> RestartProgress: ...
+
+
+class Restarts(Protocol):
+    """Who replaces workers."""
+
+    @property
+    def last(self) -> Restart | None:
+        """The one under way, or the last there was."""
+
+    def begin(self) -> None:
+        """Start replacing all workers, unless that is under way. Raises :class:`ConfigError` while the proxy stops."""
+
+
+class Reloader(Protocol):
+    """Who reads the files."""
+
+    async def reload(self) -> str:
+        """Read nodes, user map and certificates again; return in a sentence what was done.
+
+        Raises :class:`ConfigError`, and then what was bad is as it was.
+        """

@@ -1,0 +1,120 @@
+"""What one process can say of its own sessions, for the operator: rows, counts and forecasts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import trio
+
+from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.placement import Placement
+from cxfr_proxy.cluster.plan import Forecast, plan_drain
+from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.session.client_software import name_of
+from cxfr_proxy.transfers.planner import planned_moves
+from cxfr_proxy.transfers.registry import Registry, Relayed, TransferRecord
+
+COUNTED_AT_A_TIME: Final = 1000
+"""Sessions looked at between two checkpoints: some tenths of a millisecond."""
+PLANNED_AT_A_TIME: Final = 100
+"""Moves planned between two checkpoints: some milliseconds, in which no session is served."""
+
+
+async def rebalance_forecast(
+    registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
+) -> RebalanceForecast:
+    """What a rebalance would come to for this process's sessions."""
+    total = RebalanceForecast()
+    now = trio.current_time()
+    for move in await planned_moves(registry, cluster, placement, max_share):
+        total.add(move)
+        held_until = registry.held_until(move.session_id, now)
+        if held_until is not None and not move.stays_down:
+            total.hold(held_until - now)
+    return total
+
+
+async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> Forecast:
+    """What a drain of that node would come to for this process's sessions; raises as :func:`plan_drain`."""
+    total = Forecast()
+    for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster, placement)):
+        if number % PLANNED_AT_A_TIME == 0:
+            await trio.lowlevel.checkpoint()
+        total.add(move)
+    return total
+
+
+async def session_states(registry: Registry) -> dict[str, int]:
+    """How many of this process's sessions are in which state."""
+    states: Counter[str] = Counter()
+    for number, relayed in enumerate(registry):
+        if number % COUNTED_AT_A_TIME == 0:
+            await trio.lowlevel.checkpoint()
+        states[relayed.session.state.value] += 1
+    return states
+
+
+def session_rows(registry: Registry, now: float) -> list[SessionRow]:
+    """All of this process's sessions, oldest first."""
+    return [_session_row(relayed, now) for relayed in registry]
+
+
+def transfer_rows(registry: Registry, now: float) -> tuple[list[TransferRow], list[TransferRow]]:
+    """This process's transfers: those that are over, in the order they ended, and those that run."""
+    ended = [_transfer_row(record, now) for record in registry.recent]
+    return ended, [row for relayed in registry if (row := _running_row(relayed, now)) is not None]
+
+
+def _session_row(relayed: Relayed, now: float) -> SessionRow:
+    session = relayed.session
+    return SessionRow(
+        id=relayed.id,
+        jid=session.full_jid,
+        node=session.node,
+        state=session.state.value,
+        tls=relayed.tls_version,
+        stream_management=session.stream_management,
+        client_address=relayed.client_address,
+        age_seconds=now - relayed.opened,
+        idle_seconds=now - relayed.last_active,
+        transfer=str(session.rung) if session.rung is not None else None,
+        inactive=session.inactive,
+    )
+
+
+def _running_row(relayed: Relayed, now: float) -> TransferRow | None:
+    transfer = relayed.session.transfer_under_way
+    if transfer is None:
+        return None
+    return TransferRow(
+        session=relayed.id,
+        jid=relayed.session.full_jid or "",
+        source=relayed.session.node,
+        target=transfer.order.target,
+        rung=str(transfer.rung),
+        outcome=None,
+        seconds_ago=now - transfer.started,
+        duration_seconds=now - transfer.started,
+        reason=str(transfer.order.trigger),
+        software=name_of(relayed.session.software),
+        caps=relayed.session.software.caps,
+    )
+
+
+def _transfer_row(record: TransferRecord, now: float) -> TransferRow:
+    rung, outcome = record.tried[-1]
+    return TransferRow(
+        session=record.session,
+        jid=record.full_jid or "",
+        source=record.source,
+        target=record.target,
+        rung=str(rung),
+        outcome=str(outcome),
+        seconds_ago=now - record.ended + record.seconds,
+        duration_seconds=record.seconds,
+        reason=str(record.trigger),
+        software=name_of(record.software),
+        caps=record.software.caps,
+    )

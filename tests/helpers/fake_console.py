@@ -1,0 +1,347 @@
+"""A proxy without sessions, as commands see it: two nodes, and parts that note what they are asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from cxfr_proxy.admin.commands import execute
+from cxfr_proxy.admin.console import Console
+from cxfr_proxy.admin.control.server import serve_control
+from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.nodes import NodeControl
+from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists
+from cxfr_proxy.admin.pins import PinControl
+from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.rows import (
+    DrainPlan,
+    DrainProgress,
+    NodeRow,
+    PinRow,
+    PlannedMove,
+    PlannedTarget,
+    ProxyRow,
+    RebalancePlan,
+    RebalanceProgress,
+    RestartProgress,
+    Returning,
+    SessionRow,
+    SourceRow,
+    TransferRow,
+    WorkerRow,
+)
+from cxfr_proxy.admin.workers import WorkerControl
+from cxfr_proxy.errors import ConfigError
+
+START = DrainProgress("node1", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason="the rate allows no more now")
+
+
+@dataclass
+class FakeConsole:
+    """``script`` is what a wait reports; after it, a wait that isn't ``finished`` goes on for ever."""
+
+    script: tuple[DrainProgress, ...] = (
+        START,
+        START,
+        replace(START, asked=2, moved=1, refused=1, left=1, waiting_reason=None),
+        replace(START, asked=3, moved=2, refused=1, left=0, finished=True, waiting_reason=None, returned=1),
+    )
+    restart: tuple[RestartProgress, ...] = (
+        RestartProgress(2, 0, 2, 0, 0, finished=False, failure=None),
+        RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None),
+        RestartProgress(2, 2, 0, 0, 0, finished=True, failure=None),
+    )
+    rebalance_script: tuple[RebalanceProgress, ...] = (
+        RebalanceProgress(3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason=None),
+        RebalanceProgress(3, 2, 1, 1, 0, 0, 2, finished=False, waiting_reason=None),
+        RebalanceProgress(3, 3, 3, 1, 0, 0, 0, finished=True, waiting_reason=None),
+    )
+    planned_moves: list[PlannedMove] = field(
+        default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
+    )
+    stay_down: int = 0
+    refused: str | None = None
+    """Whose logins would be."""
+    returning: Returning = field(default_factory=lambda: Returning("", up=True, to_move=0, held=0, begins_in=5.0))
+    interrupt: bool = False
+    """Send this process the Ctrl-C of an operator once the script is through."""
+    draining: set[str] = field(default_factory=set)
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    waits_ended: list[str] = field(default_factory=list)
+    waiting: trio.Event = field(default_factory=trio.Event)
+    wait_ended: trio.Event = field(default_factory=trio.Event)
+    jid: str = "juliet@example.org/balcony"
+    sessions_count: int = 1
+    alone: str | None = None
+    """What is to be added to the answers of orders."""
+    missing: list[str] = field(default_factory=list)
+    """What is missing from all answers."""
+
+    @property
+    def console(self) -> Console:
+        return Console(
+            nodes=_Nodes(self),
+            drains=_Drains(self),
+            rebalances=_Rebalances(self),
+            pins=_Pins(self),
+            workers=_Workers(self),
+            sessions=_Sessions(self),
+            peers=_Peers(self),
+            files=_Files(),
+        )
+
+    def check(self, node: str) -> None:
+        if node not in ("node1", "node2"):
+            raise ConfigError(f"unknown node {node!r}; known are node1, node2")
+
+    async def send_interrupt(self) -> None:
+        if self.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            await trio.sleep_forever()
+
+
+class _Drains(DrainControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    def refused_without(self, node: str) -> str | None:
+        self._fake.check(node)
+        return self._fake.refused
+
+    def begin(
+        self,
+        node: str,
+        *,
+        grace: float | None = None,
+        deadline: float | None = None,
+        rate: float | None = None,
+        force: bool = False,
+    ) -> None:
+        self._fake.check(node)
+        if self._fake.refused is not None and not force:
+            raise ConfigError("nothing is done")
+        self._fake.draining.add(node)
+        self._fake.calls.append(("drain", node, grace, deadline, rate))
+
+    async def plan(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> DrainPlan:
+        fake = self._fake
+        fake.check(node)
+        fake.calls.append(("plan", node, grace, deadline, rate))
+        targets = [PlannedTarget("node2", 1190), PlannedTarget(None, 10)]
+        return DrainPlan(
+            "node1", 1200, 700, targets, rate=50.0, seconds=72.5, stay_down=fake.stay_down, refuses_logins=fake.refused
+        )
+
+    def abort(self, node: str) -> None:
+        self._fake.check(node)
+        self._fake.calls.append(("abort", node))
+
+    def undrain(self, node: str, *, rebalance: bool = True) -> None:
+        self._fake.check(node)
+        self._fake.draining.discard(node)
+        self._fake.calls.append(("undrain", node) if rebalance else ("undrain", node, "no-rebalance"))
+
+    async def follow(self, node: str) -> AsyncGenerator[DrainProgress, None]:
+        fake = self._fake
+        fake.check(node)
+        try:
+            for row in fake.script:
+                yield row
+                await trio.lowlevel.checkpoint()
+            fake.waiting.set()
+            if fake.interrupt:
+                os.kill(os.getpid(), signal.SIGINT)
+            if not fake.script[-1].finished:
+                await trio.sleep_forever()
+        finally:
+            fake.waits_ended.append(node)
+            fake.wait_ended.set()
+
+
+class _Rebalances(RebalanceControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    def begin(self, *, rate: float | None = None, max_share: float | None = None) -> None:
+        self._fake.calls.append(("rebalance", rate, max_share))
+
+    async def plan(self, *, rate: float | None = None, max_share: float | None = None) -> RebalancePlan:
+        fake = self._fake
+        fake.calls.append(("plan-rebalance", rate, max_share))
+        return RebalancePlan(300, 40, fake.planned_moves, rate=50.0, seconds=6.0, stay_down=fake.stay_down)
+
+    async def plan_return(self, node: str) -> Returning:
+        return replace(self._fake.returning, node=node)
+
+    def stop(self) -> None:
+        self._fake.calls.append(("stop-rebalance",))
+
+    async def follow(self) -> AsyncGenerator[RebalanceProgress, None]:
+        for row in self._fake.rebalance_script:
+            yield row
+            await trio.lowlevel.checkpoint()
+        await self._fake.send_interrupt()
+
+
+class _Nodes(NodeControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    async def move(self, address: str, node: str) -> int:
+        self._fake.check(node)
+        self._fake.calls.append(("move", address, node))
+        return self._fake.sessions_count
+
+    async def rows(self) -> list[NodeRow]:
+        return [
+            NodeRow(
+                "node1",
+                "10.0.0.11:5222",
+                "node1.example.org",
+                "drain",
+                "up",
+                1,
+                12,
+                3,
+                0,
+                2,
+                5,
+                1,
+                0,
+                1,
+                False,
+                7,
+                190.0,
+                "ok 3 ms",
+                1.5,
+                0.35,
+                returned=2,
+                drain="awake",
+            ),
+            NodeRow(
+                "node2",
+                "10.0.0.12:5222",
+                None,
+                "ready",
+                "down",
+                20,
+                1234,
+                0,
+                17,
+                0,
+                usable=False,
+                check="timeout",
+                check_seconds_ago=0.5,
+            ),
+        ]
+
+
+class _Pins(PinControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    def pin(self, user: str, node: str) -> None:
+        self._fake.check(node)
+        self._fake.calls.append(("pin", user, node))
+
+    def unpin(self, user: str) -> None:
+        self._fake.calls.append(("unpin", user))
+
+    async def rows(self) -> list[PinRow]:
+        return [PinRow("juliet@example.org", "node1", 2, []), PinRow("romeo@example.org", "node1", 0, ["node2", "old"])]
+
+
+class _Workers(WorkerControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    async def rows(self) -> list[WorkerRow]:
+        return [WorkerRow(1, 4711, "up", 12, 15, 0), WorkerRow(2, None, "starting", 0, 0, 2, 1)]
+
+    def restart(self) -> None:
+        self._fake.calls.append(("restart-workers",))
+
+    async def follow(self) -> AsyncGenerator[RestartProgress, None]:
+        for row in self._fake.restart:
+            yield row
+            await trio.lowlevel.checkpoint()
+        await self._fake.send_interrupt()
+
+
+class _Sessions(SessionLists):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    def omissions(self) -> list[str]:
+        return self._fake.missing
+
+    async def session_rows(self) -> list[SessionRow]:
+        row = SessionRow(1, self._fake.jid, "node1", "bound", "TLSv1.3", True, "192.0.2.1:40000", 3721.0, 0.25, None)
+        return [replace(row, id=number) for number in range(1, self._fake.sessions_count + 1)]
+
+    async def transfer_rows(self) -> list[TransferRow]:
+        return [TransferRow(1, self._fake.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain", "slixmpp")]
+
+
+class _Peers(Peers):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    @property
+    def caveat(self) -> str | None:
+        return self._fake.alone
+
+    def tell(self, node: str, *, rebalance: bool = True) -> None:
+        pass
+
+    def tell_pin(self, user: str, node: str | None) -> None:
+        pass
+
+    def left_elsewhere(self, node: str) -> int | None:
+        return 0
+
+    def source_row(self) -> SourceRow:
+        return SourceRow("etcd://etcd1:2379/cxfr", "lost", 61.0, "no answer", 2, 2, 33.4, 1)
+
+    def proxy_rows(self) -> list[ProxyRow]:
+        return [ProxyRow("front1-0a1b2c", own=True, sessions=12, to_move=3)]
+
+
+class _Files(Reloader):
+    async def reload(self) -> str:
+        raise ConfigError("expected a host", file="nodes.txt", line=3, column=7)
+
+
+@contextmanager
+def proxy_in_thread(path: Path, fake: FakeConsole) -> Iterator[None]:
+    """Serve ``fake`` on ``path`` from another thread, for tests of the command line, which has a trio of its
+    own."""
+    ready = threading.Event()
+    stop: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_control, path, partial(execute, fake.console))
+            stop.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        if stop:
+            token, scope = stop[0]
+            token.run_sync_soon(scope.cancel)
+        thread.join(10)
