@@ -149,7 +149,7 @@ COMMANDS: Final = (
     ),
     Command(
         "move",
-        "send one user's clients to a node, at once; he belongs where he belonged, so a rebalance may send him home",
+        "send one user's clients to a node, at once; they still belong elsewhere, so a rebalance may send them home",
         (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True), _NODE),
         mutates=True,
         run=lambda on, given, report: actions.move(on.nodes, **given),

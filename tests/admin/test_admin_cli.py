@@ -436,7 +436,7 @@ def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixt
     assert run(path, "rebalance", "--stop", fake=fake) == 0
     assert fake.calls == [("rebalance", None, None), ("stop-rebalance",)]
     assert capsys.readouterr().out.splitlines() == [
-        "who is elsewhere than he belongs is being moved",
+        "clients that are elsewhere than they belong are being moved",
         "the rebalance is stopped; who was asked already may still go",
     ]
     assert run(path, "rebalance", "--stop", "--wait") == 2

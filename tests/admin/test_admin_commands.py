@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fake_console import FakeConsole
 
-from cxfr_proxy.admin.commands import COMMANDS, command_named, execute
+from cxfr_proxy.admin.commands import COMMANDS, Command, command_named, execute
 from cxfr_proxy.admin.rows import Message, NodeRow, Note, Progress, RestartProgress
 from cxfr_proxy.errors import ConfigError
 
@@ -134,3 +134,16 @@ async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
     rows = await execute(fake.console, "show", {"what": "nodes"}, report)
     assert isinstance(rows, list)
     assert seen == [Note("worker 1 is silent"), Note("worker 2 is silent")]
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.name != "reload"], ids=lambda each: each.name)
+async def test_every_row_fits_its_function(command: Command) -> None:
+    """Each argument that a row lists is one that its function takes, and the other way round."""
+    given: dict[str, object] = {}
+    for argument in command.arguments:
+        if argument.positional:
+            given[argument.name] = argument.choices[0] if argument.choices else _SAMPLES[argument.name]
+    await execute(FakeConsole().console, command.name, given, _ignore)
+
+
+_SAMPLES = {"node": "node1", "jid": "kim@example.org"}
