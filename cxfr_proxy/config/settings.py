@@ -192,10 +192,10 @@ _MARKDOWN_HEAD: Final = """# Configuration
 
 Drawn from the table in `cxfr_proxy/config/table.py`; a test fails when the two differ.
 
-A setting is a flag (`--transfer-rate 50`), or a line of a TOML file that `--config FILE` names
-(`transfer-rate = 50`). A flag wins over the file. Settings marked with * may be repeated: the flag is given
-again, the file holds a list; flags then replace the file's whole list. Relative paths start from the
-directory the proxy was started in.
+A setting is a flag (`--transfer-rate 50`), or a line of the TOML file that `--config FILE` names
+(`transfer-rate = 50`). A flag wins over the file. Settings marked with * may be repeated: give the flag
+again, or write a list in the file; flags replace the file's whole list. Relative paths start from the
+directory that the proxy was started in.
 
 ```toml
 backends = "nodes.txt"

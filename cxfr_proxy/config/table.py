@@ -73,9 +73,9 @@ def _control_field() -> Path:
     row = Row(
         Group.OPERATING,
         values.PATH,
-        "unix socket that listens for this program's commands (drain, show, reload, …)",
-        "The places where a system service, a user's service and a test run may write, and where only root "
-        "or the user who runs the proxy can speak to it.",
+        "unix socket on which the proxy takes commands (drain, show, reload, …)",
+        "A system service, a user's service and a test run may write there, and only root or the user who runs the "
+        "proxy can use the socket.",
         repeatable=False,
         default="$CXFR_PROXY_CONTROL, else $RUNTIME_DIRECTORY/control.sock, else $XDG_RUNTIME_DIR/cxfr-proxy.sock, "
         "else /run/cxfr-proxy.sock for root, else a private directory for temporary files",
@@ -85,8 +85,8 @@ def _control_field() -> Path:
 
 
 MAX_WORKERS: Final = 256
-"""More than there are cores gain nothing, while each takes memory, and hears what all others tell: beyond this many, a
-number was mistyped."""
+"More workers than cores gain nothing, while each takes memory and hears what all others report: a larger number was "
+"mistyped."
 
 
 def default_workers() -> int:
@@ -99,9 +99,9 @@ def _workers_field() -> int:
         Group.SERVING,
         values.whole(minimum=1, maximum=MAX_WORKERS),
         f"processes that serve clients, {MAX_WORKERS} at most; with 1 everything is done in one process",
-        "One process uses one core; more than there are cores gain nothing, while each takes memory and hears what all "
-        "others tell. Each has its own sessions and can be lost without the others; what the operator sees and orders, "
-        "the transfer rate among it, is the proxy's.",
+        "One process uses one core. More workers than cores gain nothing, while each takes memory and hears what all "
+        "others report. Each worker has its own sessions and can be lost without the others. Commands and the "
+        "transfer rate apply to the proxy as a whole.",
         repeatable=False,
         default="the number of cores",
     )
@@ -117,93 +117,96 @@ class Timeouts:
         Group.TIMES,
         values.seconds(zero=False),
         10.0,
-        "how long a client may take to answer the connection-transfer request before it is moved another way",
-        "A client that knows the request answers within a round trip, also on a slow mobile link; some "
-        "clients never answer anything they don't know, and a drain waits this long for each of them.",
+        "how long a client may take to answer the connection-transfer request before the next rung is tried",
+        "A client that knows the request answers within a round trip, even on a slow mobile link. Some clients never "
+        "answer what they don't know, and a drain waits this long for each of them.",
     )
     see_other_host_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         5.0,
-        "how long a client may take to leave after a stream error, see-other-host among them, before it is cut",
-        "RFC 6120 section 4.4 lets each side wait for the other's closing tag; one that hasn't sent it "
-        "after a few round trips won't.",
+        "how long a client may take to leave after a stream error (such as see-other-host) before it is cut",
+        "RFC 6120 section 4.4 lets each side wait for the other's closing tag. A client that hasn't sent it after a "
+        "few round trips won't.",
     )
     node_connect_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         5.0,
         "how long a node may take to accept a connection before another one is tried",
-        "Nodes are near; five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
+        "Nodes are near. Five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
     )
     node_greeting_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         10.0,
         "how long a node may take to greet a client (header and features) before another one is tried",
-        "Nodes greet within milliseconds, in a storm of logins within seconds; clients give up after ten to thirty.",
+        "Nodes greet within milliseconds, or within seconds in a storm of logins. Clients give up after ten to thirty "
+        "seconds.",
     )
     lookup_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         1.0,
         "how long a login waits for user-lookup before the user is placed without it",
-        "An endpoint next door answers in milliseconds; a second is noticed and not complained about.",
+        "A nearby endpoint answers in milliseconds. Users notice a second, but don't complain about it.",
     )
     node_close_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         5.0,
-        "how long a node may take to send what it still has, and its closing tag, once its stream was closed",
-        "What arrives in this time is still delivered to the client, so it is long; but the client waits "
-        "for it without a session.",
+        "how long a node may take to send what it still has, and its closing tag, after its stream was closed",
+        "Everything that arrives in this time is still delivered, so it is long. But the client waits without a "
+        "session meanwhile.",
     )
     tls_handshake_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         10.0,
         "how long a TLS handshake may take",
-        "Two round trips and a signature; ten seconds allow for lost packets, and bound what a silent "
-        "connection costs.",
+        "A handshake takes two round trips and a signature. Ten seconds allow for lost packets, and limit the cost of "
+        "a silent connection.",
     )
     negotiation_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         60.0,
         "how long a client may take from its stream header to a bound resource",
-        "People may be asked for a password in the middle of it; connections that never log in are what a "
-        "flood is made of.",
+        "Users may be asked for a password in between. Connections that never log in are what a flood is made of.",
     )
     admission_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         30.0,
-        "how long a login may wait for its turn where logins-per-second holds it back, before it is told to try again",
-        "Most clients wait half a minute or longer for an answer; behind that one waits for somebody who has left.",
+        "how long a login may wait for its turn where logins-per-second holds it back, before the client is told to "
+        "try again",
+        "Most clients wait half a minute or longer for an answer. After that, a login waits for a client that has "
+        "left.",
     )
     write_stall_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),
         30.0,
-        "how long a side that doesn't read may hold up the bytes for it before its session ends",
-        "A phone that changes networks is back, or gone, well before; until then the other side is not read either.",
+        "how long a client or node that doesn't read may hold up the bytes for it before the session ends",
+        "A phone that changes networks is back, or gone, well before. Until then the other side is not read either.",
     )
     keepalive_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=True),
         150.0,
-        "how long the machine of a client or node may be silent before its connection is given up: TCP asks it after "
-        "three fifths of this time, and then every tenth; 0 leaves it to the system",
-        "Who vanishes without a word (a phone without a signal) holds a session, and messages are sent to nobody. "
-        "Asked every minute and a half, a phone's radio sleeps in between; the system's own default is two hours.",
+        "how long the machine of a client or node may be silent before the proxy gives its connection up. TCP probes "
+        "it after three fifths of this time, and then every tenth; 0 leaves it to the system",
+        "A client that vanishes without a word (a phone without a signal) holds a session, and messages to it go "
+        "nowhere. A probe every minute and a half lets a phone's radio sleep in between. The system's own default is "
+        "two hours.",
     )
     hard_stop_after: float = setting(
         Group.TIMES,
         values.seconds(zero=True),
         30.0,
-        "how long a stopping proxy, or a worker that is replaced, moves its clients away before it cuts those that are "
-        "left; 0 cuts at once",
-        "Service managers kill what hasn't stopped by itself; systemd does after 90 seconds.",
+        "how long a stopping proxy, or a worker that is replaced, moves its clients away before it cuts the remaining "
+        "ones; 0 cuts at once",
+        "Service managers kill programs that don't stop by themselves; systemd does after 90 seconds.",
     )
 
 
@@ -216,7 +219,7 @@ class Limits:
         values.size(minimum=10_000),
         32_768,
         "longest element before a resource is bound",
-        "Nobody is known yet, so little is kept for them; tokens in the place of passwords have up to some 20 KB. "
+        "The client is unknown yet, so little is kept for it. Tokens that replace passwords have up to some 20 KB. "
         "RFC 6120 section 13.12 forbids less than 10000 bytes.",
     )
     max_element_up: int = setting(
@@ -224,30 +227,31 @@ class Limits:
         values.size(minimum=10_000),
         262_144,
         "longest element from a client",
-        "What servers themselves accept from clients by default. RFC 6120 section 13.12 forbids less than 10000 bytes.",
+        "Servers accept as much from clients by default. RFC 6120 section 13.12 forbids less than 10000 bytes.",
     )
     max_element_down: int = setting(
         Group.SIZES,
         values.size(minimum=10_000),
         1_048_576,
-        "longest element from a node that is held back until it is complete; a longer one is passed on in pieces",
-        "Only whole elements leave a client's stream intact when a node dies; large rosters and archives "
-        "fit. This much memory may be held for each session.",
+        "longest element from a node that is held back until it is complete; longer ones are cut through, that is, "
+        "passed on in pieces",
+        "Only whole elements leave a client's stream intact when a node dies. Large rosters and archives fit. This "
+        "much memory may be held for each session.",
     )
     max_depth: int = setting(
         Group.SIZES,
         values.whole(minimum=8),
         64,
         "deepest nesting of elements",
-        "A forwarded, encrypted, archived message nests about 10 deep; parsers that recurse fail at some hundreds.",
+        "A forwarded, encrypted, archived message nests about 10 deep. Parsers that recurse fail at some hundreds.",
     )
     connections_per_address: int | None = setting(
         Group.SIZES,
         values.MAXIMUM,
         1000,
         "most connections from one client address at a time; none (or 0) for no limit",
-        "An office or a mobile carrier may have hundreds of users behind one address; a thousand idle ones "
-        "cost under 20 MB. Set none where another proxy in front hides the clients' addresses.",
+        "An office or a mobile carrier may have hundreds of users behind one address. A thousand idle connections "
+        "cost less than 20 MB. Set none behind another proxy that hides the clients' addresses.",
     )
 
 
@@ -259,10 +263,10 @@ class Config:
         Group.SERVING,
         cast("Kind[Backends | None]", values.BACKENDS),
         None,
-        "where the nodes come from: a file that names them, one a line; SRV records, as in "
+        "where the nodes come from: a file that lists them, one per line; SRV records, as in "
         "dns+srv://[SERVER/]_xmpp-client._tcp.example.org; or etcd, which several proxies share, as in "
-        "etcd://[USER@]HOST[:PORT][,HOST...]/PREFIX, by TLS etcds://",
-        "There is no sensible guess. `check` reads them and says what is wrong.",
+        "etcd://[USER@]HOST[:PORT][,HOST...]/PREFIX (with TLS: etcds://)",
+        "There is no sensible guess. `check` reads the nodes and reports every fault.",
         shown="none: required to serve",
     )
     """``None`` in every command that doesn't serve."""
@@ -271,13 +275,13 @@ class Config:
         values.LISTEN,
         (ListenAddress(None, 5222),),
         "where clients connect; a host of * (or none) is every address, an IPv6 address stands in brackets",
-        "5222 is the port that is registered for XMPP clients (RFC 6120 section 14.7).",
+        "5222 is the registered port for XMPP clients (RFC 6120 section 14.7).",
     )
     domain: tuple[str, ...] = repeatable(
         Group.SERVING,
         values.DOMAIN,
         (),
-        "domain that is served; clients that ask for another one are refused",
+        "domain that is served; clients that ask for another domain are refused",
         "The nodes know their domains and refuse others themselves.",
         shown="any: what the client asks for is passed on to the node",
     )
@@ -285,17 +289,17 @@ class Config:
         Group.SERVING,
         values.PATH,
         (),
-        "PEM file with a certificate chain, and its key if no --key goes with it; shown to clients of the domains that "
-        "it names, and of two for one domain, RSA and ECDSA, the one that a client can verify",
-        "No certificate can be made up that clients would accept; one to try things with can.",
+        "PEM file with a certificate chain, and its key unless --key names another file. Clients see the certificate "
+        "for the domain they ask for, and of an RSA and an ECDSA certificate the one that they can verify",
+        "Clients accept no made-up certificate, but one is enough to try the proxy.",
         shown="none: a self-signed one for the domains, made anew at each start",
     )
     key: tuple[Path, ...] = repeatable(
         Group.SERVING,
         values.PATH,
         (),
-        "PEM file with the private key of the certificate that stands at the same place in the order",
-        "Many tools write both into one file.",
+        "PEM file with the private key of the certificate at the same place in the order",
+        "Many tools write certificate and key into one file.",
         shown="the certificate's file",
     )
     starttls: StartTls = setting(
@@ -309,149 +313,153 @@ class Config:
         Group.SERVING,
         values.one_of(SaslAuthzid),
         SaslAuthzid.SAME,
-        "whether a client may name somebody else as whom to log in (the authzid of PLAIN, X-OAUTH2 and SCRAM)",
-        "Hardly anybody needs it, and some servers let everybody do it: ejabberd before 26.07 does for PLAIN.",
+        "whether a client may log in as another user than it authenticates as (the authzid of PLAIN, X-OAUTH2 and "
+        "SCRAM)",
+        "Hardly anybody needs it, and some servers allow it to everybody: ejabberd before 26.07 does for PLAIN.",
     )
     route: Route = setting(
         Group.SERVING,
         values.one_of(Route),
         Route.LOGIN,
-        "when a client gets its node: once it has begun to log in, shown features that all nodes have in common until "
-        "then; or as it connects, by the from of its header, else where there are the fewest sessions",
-        "Most clients say who they are only in their login. Where nodes offer different features, or none has been "
-        "asked for them yet, it is connect all the same.",
+        "when a client gets its node. login: once it begins to log in; until then it is shown the features that all "
+        "nodes have in common. connect: at once, by the from of its header, else where the sessions are fewest",
+        "Most clients name their user only in the login. Where nodes offer different features, or their features are "
+        "not known yet, connect applies anyway.",
     )
     placement: tuple[DomainPolicy, ...] = repeatable(
         Group.SERVING,
         values.PLACEMENT,
         (DomainPolicy(None, Policy.RENDEZVOUS),),
-        "by what users are placed: rendezvous gives each a node of his own, least-sessions and first-available don't; "
-        "for all domains, or for one",
-        "A user's clients meet on one node, where his roster and archive are in memory already, and a node that joins "
+        "the policy that places users: rendezvous gives each user a home node, least-sessions and first-available "
+        "don't. For all domains, or for one",
+        "A user's clients meet on one node, which has the roster and archive in memory already, and a node that joins "
         "or leaves moves only its share of users.",
     )
     user_map: Path | None = setting(
         Group.SERVING,
         cast("Kind[Path | None]", values.PATH),
         None,
-        "file that says on which node users belong, one 'jid node' a line; others are placed by the policy",
-        "For those whose data is on one node; a file because somebody else knows, and it outlives restarts.",
+        "file that assigns users to nodes, one 'jid node' per line; all other users are placed by the policy",
+        "It is for users whose data is on one node. It is a file, so it outlives restarts and other programs can "
+        "write it.",
         shown="none",
     )
     user_lookup: str | None = setting(
         Group.SERVING,
         cast("Kind[str | None]", values.LOOKUP_URL),
         None,
-        "HTTP endpoint that is asked on which node a user belongs who is in no user-map; {jid} stands for him, else "
-        "?jid= is added",
-        "For those who keep it in a database. See docs/placement.md for the answers.",
+        "HTTP endpoint that assigns users to nodes, asked for users who are not in the user-map. {jid} in the URL "
+        "stands for the user; without it ?jid= is added",
+        "It is for assignments in a database. docs/placement.md describes the answers.",
         shown="none",
     )
     lookup_cache: float = setting(
         Group.SERVING,
         values.seconds(zero=False),
         60.0,
-        "how long an answer of user-lookup holds, also that it has none",
-        "A client that reconnects does so within a minute; who is moved in the database should not wait longer.",
+        "how long an answer of user-lookup holds, including the answer that there is none",
+        "A client that reconnects does so within a minute. A user who is moved in the database should not wait longer.",
     )
     workers: int = _workers_field()
     transfer_rate: float = setting(
         Group.MOVING,
         values.RATE,
         100.0,
-        "clients told to move per second, over all drains and whatever else moves them",
-        "Each of them logs in again within seconds, and a login is the most expensive thing a node does. "
-        "10,000 clients move in 100 seconds.",
+        "clients that are asked to move per second, by drains, rebalances and everything else together",
+        "Each of them logs in again within seconds, and a login is the most expensive thing a node does. 10,000 "
+        "clients move in 100 seconds.",
     )
     logins_per_second: float | None = setting(
         Group.SERVING,
         values.RATE_LIMIT,
         None,
-        "logins per second to each node; who comes faster waits for his turn, at most admission-timeout. none for no "
+        "logins per second to each node; further clients wait for their turn, at most admission-timeout. none for no "
         "limit",
-        "What a node and its database can take is known to who runs them; those who come back after a node was lost "
-        "come all at once.",
+        "Only the operator knows what a node and its database can take. After a node was lost, all its clients come "
+        "at once.",
     )
     on_node_down: OnNodeDown = setting(
         Group.MOVING,
         values.one_of(OnNodeDown),
         OnNodeDown.TRANSFER,
-        "what becomes of the sessions that a node has when checks find it down, if there is another one to take them: "
-        "transfer them at the transfer rate, close them all at once, or keep them",
-        "Who is connected to a node that hangs gets nothing, and mostly does not notice; one that has closed its "
-        "listener is about to end its sessions anyway. If it is up again in time, the rest stays.",
+        "what happens to the clients of a node that is down, while another node is up: transfer moves them at the "
+        "transfer rate, close tells all at once, keep leaves them",
+        "Clients of a node that hangs get nothing, and mostly don't notice. A node that has closed its listener is "
+        "about to end its sessions anyway. If the node is up again in time, the remaining clients stay.",
     )
     cxfr_unknown: CxfrUnknown = setting(
         Group.MOVING,
         values.one_of(CxfrUnknown),
         CxfrUnknown.TRY,
-        "ask clients of which nothing is known by connection transfer (XEP-0051) first, or skip to the next way",
-        "A client that doesn't know the request answers with an error and loses nothing; one that does "
-        "moves without a gap.",
+        "whether clients of which nothing is known are asked by connection transfer (XEP-0051) first, or skip to the "
+        "next rung",
+        "A client that doesn't know the request answers with an error and loses nothing; one that does moves without "
+        "a gap.",
     )
     sm_after_transfer: SmAfterTransfer = setting(
         Group.MOVING,
         values.one_of(SmAfterTransfer),
         SmAfterTransfer.END,
-        "what becomes of a stream with XEP-0198 that was asked by connection transfer, once its client leaves: end it "
-        "on the node; or wrap, which gives all clients ids by which they can resume through this proxy only",
-        "The node has counted fewer stanzas than the client, and might believe a wrong count, and lose one, if the "
-        "client resumed it by another way. With wrap nobody can resume what was begun before the proxy was restarted.",
+        "what happens to a stream with XEP-0198 that was asked by connection transfer when its client leaves: end "
+        "closes it on the node; wrap gives all clients ids by which they can resume through this proxy only",
+        "The node has counted fewer stanzas than the client. If the client resumed by another way, the node might "
+        "believe a wrong count and lose a stanza. With wrap, nothing can be resumed that began before the proxy was "
+        "restarted.",
     )
     cxfr_allow: tuple[ClientMatch, ...] = repeatable(
         Group.MOVING,
         values.CLIENTS,
         (),
         "clients that are known to understand connection transfer (XEP-0051), by a trait",
-        "What clients say and answer is learned while they are served; this is for those that say nothing.",
-        shown="none but those that say so",
+        "The proxy learns from what clients say and answer. This is for clients that say nothing.",
+        shown="none except those that say so",
     )
     cxfr_deny: tuple[ClientMatch, ...] = repeatable(
         Group.MOVING,
         values.CLIENTS,
         (),
-        "clients never to ask by connection transfer (XEP-0051), by a trait",
-        "A client that doesn't know the request loses nothing by being asked, but the time it takes to answer.",
+        "clients that are never asked by connection transfer (XEP-0051), by a trait",
+        "A client that doesn't know the request loses nothing by being asked except the time that it takes to answer.",
         shown="none",
     )
     wrong_node: WrongNode = setting(
         Group.MOVING,
         values.one_of(WrongNode),
         WrongNode.TRANSFER,
-        "transfer a client whose user has a node of his own, and that has logged in on another one; or keep it there",
-        "Where a user belongs may be known only when he has logged in; he would stay apart from his other clients "
-        "for as long as he is connected.",
+        "transfer moves a client that has logged in on another node than its user's home; keep leaves it there",
+        "The user may be known only after the login. The client would stay apart from the user's other clients for as "
+        "long as it is connected.",
     )
     rebalance: RebalanceMode = setting(
         Group.MOVING,
         values.one_of(RebalanceMode),
         RebalanceMode.AUTO,
-        "whether users who come to belong elsewhere, as a node joins, is back or has another weight, are moved there "
-        "by themselves, or only by the command rebalance",
-        "A node that joins would stay empty until people happen to log in anew. They are moved at transfer-rate, "
-        "and only those who have to.",
+        "whether users whose home changes, because a node joins, is back or has another weight, are moved there by "
+        "themselves (auto) or only by the command rebalance (manual)",
+        "A node that joins would stay empty until users happen to log in again. They are moved at transfer-rate, and "
+        "only those whose home has changed.",
     )
     redirect_window: float = setting(
         Group.MOVING,
         values.seconds(zero=True),
         60.0,
-        "within this time nobody is redirected to another host twice, nor moved twice to where he belongs",
-        "Two proxies that disagree would send a client to and fro; clients give up after 2 to 5 redirects in a row.",
+        "time within which a user is not redirected to another host twice, and a client is not moved home twice",
+        "Two proxies that disagree would send a client to and fro. Clients give up after 2 to 5 redirects in a row.",
     )
     redirect_targets: tuple[HostPattern, ...] = repeatable(
         Group.MOVING,
         values.HOST_PATTERN,
         (),
-        "host that clients may be sent to, *.example.org for all below it; a public= that is none of these is an error",
-        "The nodes file says where clients are sent, and may be written by a program or another team than this.",
+        "host that clients may be sent to, *.example.org for all hosts below it; any other public= is an error",
+        "The list of nodes says where clients are sent, and another program or team may write it.",
         shown="any",
     )
     redirect_domain: tuple[DomainRedirect, ...] = repeatable(
         Group.MOVING,
         values.REDIRECT,
         (),
-        "domain that is not served here any more: over TLS its clients are told the address by see-other-host",
-        "A domain that moves to other servers keeps its users; DNS takes its time, and some clients have the address "
+        "domain that is not served here any more: over TLS its clients are sent to that address by see-other-host",
+        "A domain that moves to other servers keeps its users. DNS takes its time, and some clients have the address "
         "written down.",
         shown="none",
     )
@@ -459,8 +467,9 @@ class Config:
         Group.MOVING,
         values.one_of(TrustNodeRedirects),
         TrustNodeRedirects.NO,
-        "pass a node's see-other-host on to its client, over TLS and within redirect-targets; else it is replaced",
-        "A node's redirect leads around the proxy, and one that was broken into could lead anywhere.",
+        "whether a node's see-other-host is passed on to its client, over TLS and within redirect-targets; otherwise "
+        "the proxy moves the client",
+        "A node's redirect leads around the proxy, and a node that was broken into could send clients anywhere.",
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
@@ -469,9 +478,9 @@ class Config:
         Group.OPERATING,
         cast("Kind[ListenAddress | None]", values.LISTEN),
         None,
-        "where /metrics, /livez and /readyz are answered by HTTP, without TLS or password: best a loopback address "
+        "address that answers /metrics, /livez and /readyz by HTTP, without TLS or password: best a loopback address "
         "like 127.0.0.1:9222",
-        "Nothing can be changed there and no client is named, but how the nodes are is nobody else's business.",
+        "HTTP changes nothing and names no client, but the nodes' state is nobody else's business.",
         shown="none: no HTTP",
     )
     """``None``: not at all."""
@@ -479,15 +488,15 @@ class Config:
         Group.OPERATING,
         values.one_of(LogFormat),
         LogFormat.TEXT,
-        "how the log's lines are written",
-        "A person reads it first; a log collector is told to.",
+        "how log lines are written",
+        "People read it first; JSON is for log collectors.",
     )
     log_level: LogLevel = setting(
         Group.OPERATING,
         values.one_of(LogLevel),
         LogLevel.INFO,
-        "least severe events that are logged",
-        "One line for each session that comes, moves and goes; debug adds what leads there.",
+        "the least severe events that are logged",
+        "One line for each session that comes, moves and goes; debug adds what leads to them.",
     )
 
     @classmethod
