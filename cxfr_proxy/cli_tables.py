@@ -227,7 +227,7 @@ def rebalance_plan(row: RowJson) -> str:
         when = duration(row.get("held_seconds"))
         left_alone += f"\n{held} of them were moved less than redirect-window ago: they follow by themselves, in {when}"
     if not rows:
-        return f"nobody would be moved{left_alone}" if left_alone else "everybody is where he belongs"
+        return f"nobody would be moved{left_alone}" if left_alone else "all users are where they belong"
     return f"{table(_MOVES, rows)}\n{_extent(row)}{left_alone}"
 
 
@@ -259,7 +259,9 @@ def _rebalance_outcome(row: RowJson) -> str:
     total, left = _number(row, "total"), _number(row, "left")
     if left:
         return f"{left} of {total} sessions are left where they are: {_plain(row.get('waiting_reason'))}"
-    return f"{_number(row, 'moved')} of {total} sessions moved when asked" if total else "everybody is where he belongs"
+    return (
+        f"{_number(row, 'moved')} of {total} sessions moved when asked" if total else "all users are where they belong"
+    )
 
 
 def _restart_outcome(row: RowJson) -> str:

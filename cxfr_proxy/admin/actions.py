@@ -1,8 +1,8 @@
 """What the commands do and answer: a function each, which takes the parts of the proxy that it needs.
 
-Its keyword arguments are the command's, as :data:`cxfr_proxy.admin.commands.COMMANDS` lists and checks them. What goes
-on for a while is started without waiting; only ``wait`` waits, and may be cancelled at any moment, which ends the
-waiting and nothing else.
+Keyword arguments are the command's, as :data:`cxfr_proxy.admin.commands.COMMANDS` lists and checks them. A function
+starts what takes a while and returns at once. Only ``wait`` waits; cancelling it at any moment ends the wait and
+nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.errors import ConfigError
 
 Report = Callable[[Progress | Note], Awaitable[None]]
-"""Tell whoever waits how far it is, or what is to be known of the answer; may block, and may raise when nobody waits
+"""Send progress, or a note on the answer, to the command line that waits. May block, and may raise once nobody waits
 any more."""
 
 _P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress)
@@ -65,7 +65,7 @@ async def drain(
 
 async def abort(drains: DrainControl, peers: Peers, *, node: str) -> Message:
     drains.abort(node)
-    return _message(peers, f"the drain of {node} is stopped; who is there stays, and nobody new comes")
+    return _message(peers, f"the drain of {node} is stopped; its clients stay, and nobody new is placed there")
 
 
 async def undrain(
@@ -78,17 +78,17 @@ async def undrain(
 
 
 def _what_follows(row: Returning) -> str:
-    """Say who is moved there, and when."""
+    """Return what happens to users who belong on that node."""
     if not row.up:
         when = "some time after that" if row.begins_in is not None else "by the next rebalance"
-        return f" when it is up; who belongs there is moved {when}"
+        return f" when it is up; users who belong there are moved {when}"
     if not row.to_move:
-        return "; everybody is where they belong"
-    who = "1 session is" if row.to_move == 1 else f"{row.to_move} sessions are"
+        return "; all users are where they belong"
+    sessions = "1 session is" if row.to_move == 1 else f"{row.to_move} sessions are"
     if row.begins_in is None:
-        return f"; {who} left elsewhere than they belong until the next rebalance"
+        return f"; {sessions} left elsewhere than they belong until the next rebalance"
     held = f", {row.held} of them later (they were moved less than redirect-window ago)" if row.held else ""
-    return f"; {who} moved to where they belong in {row.begins_in:.0f} s{held}; undrain --no-rebalance leaves them"
+    return f"; {sessions} moved to where they belong in {row.begins_in:.0f} s{held}; undrain --no-rebalance leaves them"
 
 
 async def rebalance(
@@ -107,7 +107,7 @@ async def rebalance(
         return await rebalances.plan(rate=rate, max_share=max_share)
     if stop:
         rebalances.stop()
-        return Message("the rebalance is stopped; who was asked already may still go")
+        return Message("the rebalance is stopped; clients that were asked already may still leave")
     rebalances.begin(rate=rate, max_share=max_share)
     if wait:
         return await _watch(rebalances.follow(), report, "the rebalance ended before it could be watched")
@@ -121,7 +121,9 @@ async def move(nodes: NodeControl, *, jid: str, node: str) -> Message:
 
 async def pin(pins: PinControl, peers: Peers, *, jid: str, node: str) -> Message:
     pins.pin(jid, node)
-    return _message(peers, f"{jid} is placed on {node} from now on; a rebalance moves who is elsewhere (show pins)")
+    return _message(
+        peers, f"{jid} is placed on {node} from now on; a rebalance moves sessions that are elsewhere (show pins)"
+    )
 
 
 async def unpin(pins: PinControl, peers: Peers, *, jid: str) -> Message:

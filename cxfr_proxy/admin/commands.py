@@ -98,40 +98,40 @@ COMMANDS: Final = (
             Argument("wait", "show progress until the node is empty, or the deadline has passed"),
             Argument(
                 "grace",
-                "place nobody there at once, but move nobody before this time: for a load balancer to notice",
+                "place nobody there from now on, but move nobody before this time: for a load balancer to notice",
                 values.seconds(zero=True),
             ),
             Argument(
                 "deadline",
-                "after this time, close the clients that are left without asking; inactive ones (XEP-0352) are not"
-                " asked in its first half",
+                "after this time, close the remaining clients without asking them; inactive clients (XEP-0352) are "
+                "not asked in the first half of it",
                 values.seconds(zero=False),
             ),
             Argument("rate", "clients to move per second, instead of transfer-rate", values.RATE),
-            Argument("force", "also where no other node is ready and up, so that logins are refused"),
+            Argument("force", "drain even if no other node is ready and up, so that logins are refused"),
         ),
         mutates=True,
         run=lambda on, given, report: actions.drain(on.drains, on.peers, report, **given),
-        goes_on="the drain of {node} goes on (show nodes tells how far it is, abort {node} stops it)",
+        goes_on="the drain of {node} goes on (show nodes tells its stage, abort {node} stops it)",
     ),
     Command(
         "abort",
-        "stop a drain where it is: who is there stays there, and nobody new comes; drain again to go on",
+        "stop a drain where it is: no further client is asked, and nobody new is placed there; drain again to continue",
         (_NODE,),
         mutates=True,
         run=lambda on, given, report: actions.abort(on.drains, on.peers, **given),
     ),
     Command(
         "undrain",
-        "stop a drain and let the node take clients again; who belongs there is moved there soon, which is said",
-        (_NODE, Argument("no-rebalance", "move nobody there for that, but by the next rebalance")),
+        "make a node ready again, after a drain or during one; users who belong there are moved there soon",
+        (_NODE, Argument("no-rebalance", "leave users where they are until the next rebalance")),
         mutates=True,
         run=lambda on, given, report: actions.undrain(on.drains, on.rebalances, on.peers, **given),
     ),
     Command(
         "rebalance",
-        "move those who are elsewhere than they belong: users with a node of their own to it, and of the others the"
-        " fewest that even the load",
+        "move users who are elsewhere than they belong: users with a home node to it, and of the others as few as "
+        "even the load",
         (
             Argument(
                 "plan", "change nothing; show how many clients would go from where to where, and how long it takes"
@@ -141,7 +141,7 @@ COMMANDS: Final = (
             Argument(
                 "max-share", "move at most this share of each node's clients: for a change in portions", values.SHARE
             ),
-            Argument("stop", "ask nobody more in the rebalance that goes on"),
+            Argument("stop", "stop the rebalance that is running: no further client is asked"),
         ),
         mutates=True,
         run=lambda on, given, report: actions.rebalance(on.rebalances, report, **given),
@@ -149,7 +149,8 @@ COMMANDS: Final = (
     ),
     Command(
         "move",
-        "send one user's clients to a node, at once; they still belong elsewhere, so a rebalance may send them home",
+        "send one user's clients to a node, at once; the user's home does not change, so a rebalance may send them "
+        "back",
         (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True), _NODE),
         mutates=True,
         run=lambda on, given, report: actions.move(on.nodes, **given),
@@ -170,7 +171,7 @@ COMMANDS: Final = (
     ),
     Command(
         "unpin",
-        "place a user like everybody else again",
+        "place a user by the user map, the lookup or the policy again",
         (_JID,),
         mutates=True,
         run=lambda on, given, report: actions.unpin(on.pins, on.peers, **given),

@@ -115,7 +115,7 @@ def test_drain_and_undrain(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run(path, "drain", "node1", "--deadline", "90s", "--rate", "5", fake=fake) == 0
     assert fake.calls == [("drain", "node1", None, 90.0, 5.0)]
     assert run(path, "undrain", "node1", fake=fake) == 0
-    said = "node1 is being drained\nnode1 takes clients again; everybody is where they belong\n"
+    said = "node1 is being drained\nnode1 takes clients again; all users are where they belong\n"
     assert capsys.readouterr().out == said
 
 
@@ -151,8 +151,8 @@ def test_the_last_node_is_drained_by_force_alone(path: Path, capsys: pytest.Capt
             "; 1 session is left elsewhere than they belong until the next rebalance",
         ),
         ({"to_move": 12, "begins_in": None}, (), "; 12 sessions are left elsewhere than they belong until the next"),
-        ({"up": False}, (), " when it is up; who belongs there is moved some time after that"),
-        ({"up": False}, ("--no-rebalance",), " when it is up; who belongs there is moved by the next rebalance"),
+        ({"up": False}, (), " when it is up; users who belong there are moved some time after that"),
+        ({"up": False}, ("--no-rebalance",), " when it is up; users who belong there are moved by the next rebalance"),
     ],
 )
 def test_what_follows_from_an_undrain(
@@ -396,7 +396,7 @@ def test_a_rebalance_is_watched_to_its_end(path: Path, capsys: pytest.CaptureFix
         (
             RebalanceProgress(0, 0, 0, 0, 0, 0, 0, finished=True, waiting_reason=None),
             0,
-            "everybody is where he belongs",
+            "all users are where they belong",
         ),
     ],
 )
@@ -423,7 +423,7 @@ def test_a_rebalance_is_planned(path: Path, capsys: pytest.CaptureFixture[str]) 
         "300 sessions, 40 of them inactive; at 50 per second it takes about 6.0s",
     ]
     run(path, "rebalance", "--plan", fake=FakeConsole(planned_moves=[]))
-    assert capsys.readouterr().out == "everybody is where he belongs\n"
+    assert capsys.readouterr().out == "all users are where they belong\n"
     run(path, "rebalance", "--plan", fake=FakeConsole(stay_down=3))
     assert "\n3 more would move, but use software that is known not to come back" in capsys.readouterr().out
     run(path, "rebalance", "--plan", fake=FakeConsole(planned_moves=[], stay_down=3))
@@ -437,7 +437,7 @@ def test_a_rebalance_is_begun_and_stopped(path: Path, capsys: pytest.CaptureFixt
     assert fake.calls == [("rebalance", None, None), ("stop-rebalance",)]
     assert capsys.readouterr().out.splitlines() == [
         "clients that are elsewhere than they belong are being moved",
-        "the rebalance is stopped; who was asked already may still go",
+        "the rebalance is stopped; clients that were asked already may still leave",
     ]
     assert run(path, "rebalance", "--stop", "--wait") == 2
     assert run(path, "rebalance", "--max-share", "0") == 2

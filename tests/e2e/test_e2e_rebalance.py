@@ -208,7 +208,7 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
             assert [row["sessions"] for row in proxy.events("rebalance-begins")] == [allowed, rest]
             done = await proxy.say("rebalance", "--wait")
             assert (done.code, done.output) == (0, done.output.replace("\r", ""))
-            assert done.output.endswith("everybody is where he belongs\n")
+            assert done.output.endswith("all users are where they belong\n")
             assert (await proxy.say("rebalance", "--stop")).code == 2
 
 

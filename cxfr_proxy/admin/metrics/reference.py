@@ -10,15 +10,17 @@ _MARKDOWN_HEAD: Final = """# Metrics
 
 Drawn from the table in `cxfr_proxy/admin/metrics/table.py`; a test fails when the two differ.
 
-With `--http ADDRESS:PORT` the proxy answers `GET /metrics` in Prometheus' text format, or in OpenMetrics where the
-request's `Accept` says so. Counters go on over the whole life of the proxy, whatever becomes of its workers; they begin
-again at 0 when the proxy itself is started anew. What a worker that is killed had not told yet, a few milliseconds'
-worth, is lost. Of a node that is forgotten (its line is gone, and nobody is on it) the series `cxfr_node_*` end.
+With `--http ADDRESS:PORT` the proxy answers `GET /metrics` in Prometheus' text format, or in OpenMetrics if the
+request's `Accept` names it. Counters continue over the whole life of the proxy, whatever happens to its workers; they
+start at 0 when the proxy itself is restarted. A worker that is killed takes with it what it had not reported yet, a
+few milliseconds' worth. When a node is forgotten (its line is gone, and it has no sessions), its `cxfr_node_*` series
+end.
 
-No label holds a user, an address or anything else that a client said: `software` is a name from the table of what was
-measured (docs/connection-transfer.md), `other`, or `unknown` for a client that has not said what it is.
+No label holds a user, an address or anything else that a client said: `software` is a name from
+[the table of what was measured](connection-transfer.md#what-clients-do), `other`, or `unknown` for a client that has
+not said what it is.
 
-The main process, of which `process_*` tell, is with more than one worker the supervisor, which serves no client.
+`process_*` are about the main process. With more than one worker that is the supervisor, which serves no client.
 """
 
 
