@@ -13,6 +13,7 @@ from real.accounting import balance
 from real.certs import Authority
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
 from real.ejabberd import EjabberdCluster
+from real.hand_over import Loser, who_lost
 from real.programs import DOMAIN, Need, require, wait_accepting, wait_until
 from real.prosody import ProsodyNode
 from real.raw import open_raw
@@ -150,6 +151,49 @@ def test_the_proxys_request_and_its_answer_are_nobodys_loss() -> None:
 def test_what_a_node_said_has_to_be_read() -> None:
     account = balance(_JID, [_connection(b"", _said("1", "2"))], [_connection(b"", _said("2"))])
     assert [e.id for e in account.lost_down] == ["1"]
+
+
+# -- who has lost it, where a stream was resumed -----------------------------------------------------------------------
+
+_ENABLED: Final = b"<enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true'/>"
+_RESUMED: Final = b"<resumed xmlns='urn:xmpp:sm:3' previd='sm1' h='0'/>"
+
+
+def _bodies(*bodies: str) -> bytes:
+    return b"".join(b"<message from='x@b/c'><body>%b</body></message>" % body.encode() for body in bodies)
+
+
+def _resumed(handled: int, down: bytes) -> Recording:
+    resume = b"<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='%d'/>" % handled
+    return Recording(1.0, up_chunks=[Chunk(1.0, _HEADER + resume)], down_chunks=[Chunk(1.0, _HEADER + _RESUMED + down)])
+
+
+@pytest.mark.parametrize(
+    ("first", "handled", "second", "loser"),
+    [
+        ("1", 1, "3", Loser.NODES),  # taken in, and never given out
+        ("1 2", 1, "3", Loser.NODES),  # given out in vain, and not again
+        ("1 2", 2, "3", Loser.PROXY),  # told to be there, and it is not
+        ("1 2", 1, "2 3", Loser.PROXY),  # given out again
+        ("1", 1, "2 3", Loser.PROXY),
+        ("1 2", None, "", Loser.PROXY),  # the stream goes on, without it
+    ],
+)
+def test_who_lost_the_second_of_three(first: str, handled: int | None, second: str, loser: Loser) -> None:
+    sender = _connection(_bodies("1", "2", "3"), b"")
+    legs = [sender, _connection(b"", _ENABLED + _bodies(*first.split()))]
+    if handled is not None:
+        legs.append(_resumed(handled, _bodies(*second.split())))
+    assert who_lost("2", _JID, legs, [_connection(b"", _bodies("1", "3"))]) is loser
+
+
+def test_a_message_that_no_node_has_got_was_lost_before() -> None:
+    assert who_lost("2", _JID, [_connection(_bodies("1"), _ENABLED)], []) is Loser.PROXY
+
+
+def test_a_library_that_has_read_it_has_lost_it() -> None:
+    legs = [_connection(_bodies("2"), _ENABLED + _bodies("2"))]
+    assert who_lost("2", _JID, legs, [_connection(b"", _bodies("2"))]) is Loser.LIBRARY
 
 
 # -- skipping --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import trio
 from real.certs import Authority
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
 from real.ejabberd import EjabberdCluster
+from real.hand_over import Loser, who_lost
 from real.programs import DOMAIN, HOST, PASSWORD, Need, require, wait_until
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
@@ -86,8 +87,8 @@ class Site:
     async def assert_all_arrived_once(self, *, lost_by_nodes: int = 0) -> int:
         """Every message that a library was given was delivered, and none twice; how many there were.
 
-        ``lost_by_nodes``: so many may be missing that a node has taken in, as its tap shows, and no node has ever
-        given out.
+        ``lost_by_nodes``: so many may be missing that nodes have lost between them, by what their taps show
+        (:func:`.hand_over.who_lost`).
         """
 
         def sent() -> set[tuple[str, str]]:
@@ -106,12 +107,18 @@ class Site:
             await wait_until(lambda: sent() <= set(arrived()), 10.0, "all messages to arrive")
         missing = sorted(sent() - set(arrived()))
         assert [key for key in arrived() if 0 in self._seen(key[0])] == [], "the taps have not seen it"
-        by_proxy = [key for key in missing if self._seen(key[0])[0] == 0 or self._seen(key[0])[1] > 0]
-        assert by_proxy == []
+        lost = {key: await self._who_lost(*key) for key in missing}
+        assert {key: loser for key, loser in lost.items() if loser is not Loser.NODES} == {}
         assert len(missing) <= lost_by_nodes, missing
         await trio.sleep(0.3)  # a second copy would come now
         assert [key for key, times in arrived().items() if times > 1] == []
         return len(sent())
+
+    async def _who_lost(self, message_id: str, user: str) -> Loser:
+        fleet = next(fleet for library, fleet in self.fleets.items() if user in self.users[library])
+        legs = [leg for tap in self.taps for leg in tap.connections]
+        connections = (await fleet.wire())[user]
+        return who_lost(message_id.replace("-", " "), f"{user}@{DOMAIN}/{_RESOURCE}", legs, connections)
 
     def _seen(self, message_id: str) -> tuple[int, int]:
         """How often that message went to a node, and came from one."""
