@@ -20,7 +20,7 @@ import trio
 from real.certs import Authority
 from real.ejabberd import EjabberdCluster, version
 from real.js import Js, install, open_js
-from real.programs import DOMAIN, HOST, PASSWORD, Need, require
+from real.programs import DOMAIN, HOST, PASSWORD, Need, missing, require
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.raw import open_raw
@@ -59,8 +59,10 @@ async def open_ejabberd(folder: Path, size: int) -> AsyncIterator[list[int]]:
 async def open_prosody(folder: Path) -> AsyncIterator[list[int]]:
     require(Need.PROSODY)
     async with ProsodyNode(folder / "node", users=USERS, stream_management=True, modules=PROSODY_SASL2) as node:
-        if node.version < FIRST_PROSODY or node.lacks("sasl2"):
-            pytest.skip("this Prosody has no SASL2")
+        if node.version < FIRST_PROSODY:
+            pytest.skip("this Prosody is too old for SASL2")
+        if node.lacks("sasl2"):
+            missing("not installed: Prosody's module sasl2 (Debian: prosody-modules)")
         yield [node.port]
 
 
