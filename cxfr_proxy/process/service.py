@@ -44,7 +44,7 @@ from cxfr_proxy.session.commands import (
     Warned,
 )
 from cxfr_proxy.session.ladder import Order, Trigger
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.tables import State
 from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.registry import Registry, user_of

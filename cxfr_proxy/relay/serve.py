@@ -38,7 +38,7 @@ from cxfr_proxy.net.proxy_protocol import Peer
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed, Returned
-from cxfr_proxy.session.commands import Chosen, Event, Reroute
+from cxfr_proxy.session.commands import EarlyLogin, Event, Reroute
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, isolated, start_once
@@ -310,7 +310,7 @@ class ClientServer:
         client: Endpoint,
         node_end: Endpoint,
         client_peer: Peer | None,
-        chosen: Chosen | None,
+        chosen: EarlyLogin | None,
         *,
         early: bool,
         silent: tuple[str, ...] = (),
@@ -447,7 +447,7 @@ class _Connection:
                         return _Begun(header, None, early=self._server.is_early(header.to or ""))
                     case Opened(header, Login() as login, greeted):
                         shown = SHOWN if greeted else None
-                        return _Begun(header, Chosen(login, self._limit.deadline, MAX_CHANGES, shown))
+                        return _Begun(header, EarlyLogin(login, self._limit.deadline, MAX_CHANGES, shown))
                     case Closed(reply):
                         await self._part(reply)
                         return None
@@ -537,7 +537,7 @@ class _Begun:
     only because nothing was known of the nodes yet. ``silent``: nodes that have not greeted it."""
 
     header: StreamHeader
-    chosen: Chosen | None
+    chosen: EarlyLogin | None
     early: bool = False
     silent: tuple[str, ...] = ()
 

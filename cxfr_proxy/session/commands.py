@@ -31,7 +31,7 @@ class Side(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class EarlyLogin:
     """How a session came to its node, where another one could still be chosen, by who logs in.
 
     ``login`` is what the client had said about itself. ``bind_by``: on the relay's clock, when it has to be bound.
@@ -102,7 +102,7 @@ class Reroute:
 
     header: StreamHeader
     up: Lane
-    chosen: Chosen | None
+    chosen: EarlyLogin | None
     silent: tuple[str, ...] = ()
 
 

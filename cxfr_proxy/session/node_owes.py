@@ -18,7 +18,7 @@ its own fault   counts                counts           counts            counts
 
 (1) It may have had enough of who tries one password after the other. (2) When it has owed it for
 :data:`OWED_SECONDS`, and the client, which has waited as long, leaves, or its time for a login is over. *Its own fault*
-are stream errors that say so (:mod:`.node_side`). A wrong password, an unknown user or domain, a login too slow on the
+are stream errors that say so (:mod:`.node_stream`). A wrong password, an unknown user or domain, a login too slow on the
 client's side never count. Nor does anything once the client has sent what is no part of a login, or has spoken out of
 its turn: who knows what a node makes of it.
 """
@@ -102,6 +102,10 @@ class Turn:
             self._owe(Owes.ANSWER, now)
         else:
             self.odd = True
+
+    def note_odd(self) -> None:
+        """It has sent what is no part of a login."""
+        self.odd = True
 
     @property
     def spoken(self) -> bool:

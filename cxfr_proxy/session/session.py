@@ -1,22 +1,8 @@
 """A session as its relay sees it: bytes, ends, orders and time in; commands out.
 
-::
-
-    NEGOTIATING -> BOUND -> TRANSFERRING -> CLOSING -> CLOSED        (and from each to CLOSING and CLOSED)
-                     ^___________|                                   (recalled, and still there)
-
-One object in layers, each in a file, each standing on the ones before it:
-
-============ =========================================================================================================
-state        the table of states and moves, what the operator decided, a transfer under way
-core         who may still speak; sending; how everything ends
-acks         what is acknowledged where the proxy adds and takes
-settling     the last questions before the node's stream is ended
-moving       the ladder, climbed
-client_side  what the client's stream brings
-node_side    what the node's stream brings
-session      what the relay calls (here)
-============ =========================================================================================================
+One client, from its header to its last byte, and the node that it is with. What it is made of is in :mod:`.parts`, its
+states are in :mod:`.tables`, and docs/session-states.md shows them as a picture. A session decides and never acts: each
+method here lets one thing happen to the parts and returns the commands that follow.
 
 Which direction may be read how:
 
@@ -25,51 +11,172 @@ Which direction may be read how:
 * else it is ``None``, and every byte goes through :meth:`Session.receive`, element by element. So it is while the
   stream is negotiated, and for the client's side while a transfer runs or the node is gone, when each stanza may need
   an answer.
-
-A session does not assume that it has one node for life: ``node`` is a name, the node's leg may be gone while the client
-lives, and everything about it is in ``_node_*``.
 """
 
 from __future__ import annotations
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.commands import Command, Outcome, Reason, Side
+from cxfr_proxy.session import client_stream, climbing, ending, node_stream
+from cxfr_proxy.session.client_software import Software
+from cxfr_proxy.session.commands import Command, EarlyLogin, Outcome, Reason, Side
 from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.session.legs import ClientLeg, NodeLeg
 from cxfr_proxy.session.node_owes import End
-from cxfr_proxy.session.node_side import NodeSide
-from cxfr_proxy.session.state import MOVES, Policy, State, Transfer
+from cxfr_proxy.session.opening import Opening
+from cxfr_proxy.session.parts import Parts
+from cxfr_proxy.session.policy import Policy
+from cxfr_proxy.session.tables import State
+from cxfr_proxy.session.transfer import TransferAttempt
+from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.opening import Negotiation
 
-__all__ = ["MOVES", "Policy", "Session", "State"]
+__all__ = ["Policy", "Session", "State"]
 
 
-class Session(NodeSide):
-    """See the module. Each method answers with the commands that follow; ``now`` is the relay's clock, in seconds."""
+class Session:
+    """See the module. ``now`` is the relay's clock, in seconds.
 
-    __slots__ = ()
+    ``unread`` of ``up`` is what the client has sent already. ``chosen``: another node may still be chosen, by who logs
+    in; what the client was shown already, it does not get from this node again. ``None``: this node is final.
+    ``silent`` are the names of nodes that have not greeted this client.
+    """
+
+    __slots__ = ("_parts", "fast")
+
+    def __init__(
+        self,
+        header: StreamHeader,
+        up: Lane,
+        policy: Policy,
+        *,
+        node: str,
+        tls: bool,
+        offer_starttls: bool = False,
+        chosen: EarlyLogin | None = None,
+        silent: tuple[str, ...] = (),
+    ) -> None:
+        limits = policy.limits
+        # A login may be a password: it waits for a node that has greeted.
+        shown = chosen.shown if chosen is not None else None
+        client = ClientLeg(header, up, tls=tls, shown=shown, held=chosen is not None)
+        negotiation = Negotiation(
+            offer_starttls=offer_starttls,
+            max_bytes=limits.max_element_up,
+            check_authzid=policy.check_authzid,
+            resumption=policy.resumption,
+            new_id=policy.token if policy.wrap_resumable_ids else None,
+        )
+        leg = NodeLeg(node, header, max_element_bytes=limits.max_element_down)
+        self._parts = Parts(client, leg, policy, Opening(chosen, silent), negotiation, header.to or "")
+        self.fast: list[Lane | None] = self._parts.fast
+        """By :class:`Side`: the lane that may be scanned without asking."""
+
+    # --- what others ask
+
+    @property
+    def state(self) -> State:
+        return self._parts.state
+
+    @property
+    def node(self) -> str:
+        """The name of the node that the session is with now."""
+        return self._parts.node.name
+
+    @property
+    def full_jid(self) -> str | None:
+        """Known from bind on; ``None`` for a resumed session that began elsewhere."""
+        return self._parts.negotiation.full_jid
+
+    @property
+    def domain(self) -> str:
+        """The domain the client asked for."""
+        return self._parts.domain
+
+    @property
+    def software(self) -> Software:
+        """What the client has said about itself so far."""
+        return self._parts.software
+
+    @property
+    def tls(self) -> bool:
+        return self._parts.client.tls
+
+    @property
+    def stream_management(self) -> bool:
+        """XEP-0198 is on."""
+        return self._parts.accounting.management.on
+
+    @property
+    def resumable_id(self) -> str | None:
+        """What the client can resume its stream with; ``None`` where it can't."""
+        management = self._parts.accounting.management
+        return management.id if management.resumable else None
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether the client may take this stream up again elsewhere, and finds its counts to be right there."""
+        return self._parts.accounting.can_be_resumed
+
+    @property
+    def inactive(self) -> bool:
+        """The client has said that nobody looks at it (XEP-0352)."""
+        return self._parts.negotiation.inactive
+
+    @property
+    def stays_down(self) -> bool:
+        """The client is known not to come back once its stream has ended: only what forces it moves it."""
+        return self._parts.stays_down
+
+    @property
+    def rung(self) -> Rung | None:
+        """The rung being tried; ``None`` when no transfer runs."""
+        transfer = self._parts.transfer
+        return transfer.rung if transfer is not None else None
+
+    @property
+    def transfer_under_way(self) -> TransferAttempt | None:
+        """To look at; ``None`` when no transfer runs."""
+        return self._parts.transfer
+
+    @property
+    def node_lost(self) -> bool:
+        """The node's stream is over although the client's is not."""
+        return not self._parts.node.writable
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call :meth:`tick`; ``None``: no need to."""
+        return self._parts.deadline
+
+    def wants(self, side: Side) -> bool:
+        """Whether bytes from that side should be read now."""
+        return self._parts.client.wanted if side is Side.CLIENT else self._parts.node.wanted
+
+    # --- what happens
 
     def start(self, now: float) -> list[Command]:
         """Open the node's stream with the client's header, and read what the client has sent behind it.
 
         A login that waits there is sent when the node has greeted, and to no other: it may be a password.
         """
-        self._now = now
-        chosen = self._chosen
-        timeouts = self._policy.timeouts
-        self._login_by = now + timeouts.negotiation_timeout if chosen is None else chosen.bind_by
-        self.deadline = min(self._login_by, now + timeouts.node_greeting_timeout)
-        self._send(Side.NODE, self._header_to_node.raw)
-        if self._turn is not None:
-            self._turn.opened(now)
-        self._read_client()
-        return self._take()
+        parts, opening, timeouts = self._parts, self._parts.opening, self._parts.policy.timeouts
+        assert opening is not None, "nothing has happened yet"
+        parts.begin(now)
+        opening.begin(now, timeouts.negotiation_timeout)
+        parts.wait_until(min(opening.bind_by, now + timeouts.node_greeting_timeout))
+        parts.node.open(parts.client.header)
+        parts.send(Side.NODE, parts.client.header.raw)
+        client_stream.read(parts)
+        return parts.take()
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
         """Bytes from a side whose ``fast`` lane is ``None``."""
         if side is Side.NODE:
-            self._down.feed(data)
-        elif not self._client_over:
-            self._up.feed(data)
+            self._parts.node.lane.feed(data)
+        elif not self._parts.client.over:
+            self._parts.client.lane.feed(data)
         return self.read_on(side, now)
 
     def is_behind(self, side: Side) -> bool:
@@ -78,52 +185,53 @@ class Session(NodeSide):
         There is a bound on what is looked at in one call, so that who sends much to look at waits for the others.
         """
         if side is Side.NODE:
-            return self._down.unread and self.wants(side)
-        return self._up.unread and self.wants(side) and not self._client_over
+            node = self._parts.node
+            return node.lane.unread and node.wanted
+        client = self._parts.client
+        return client.lane.unread and client.wanted and not client.over
 
     def read_on(self, side: Side, now: float) -> list[Command]:
         """Read what that side has brought."""
-        self._now = now
+        self._parts.begin(now)
         if side is Side.NODE:
-            self._read_node()
+            node_stream.read(self._parts)
         else:
-            self._read_client()
-        return self._take()
+            client_stream.read(self._parts)
+        return self._parts.take()
 
     def noted(self, side: Side, ready: bytes, now: float) -> list[Command]:
         """The fast lane of that side has turned a chunk into ``ready`` and noted something in it."""
-        self._now = now
+        self._parts.begin(now)
         if side is Side.CLIENT:
-            for piece in self._up.pieces(ready):
-                self._on_client_piece(piece)
+            client_stream.on_scanned(self._parts, ready)
         else:
-            for piece in self._down.pieces(ready):
-                self._on_node_piece(piece)
-            self._settle_down()
-        return self._take()
+            node_stream.on_scanned(self._parts, ready)
+            climbing.send_request_if_due(self._parts)
+        return self._parts.take()
 
     def eof(self, side: Side, now: float) -> list[Command]:
         """That side's connection has ended, with or without its stream."""
-        self._now = now
+        self._parts.begin(now)
         if side is Side.CLIENT:
-            self._on_client_eof()
+            client_stream.on_eof(self._parts)
         else:
-            self._on_node_eof()
-        return self._take()
+            node_stream.on_eof(self._parts)
+        return self._parts.take()
 
     def stalled(self, side: Side, now: float) -> list[Command]:
         """That side has not read for too long: its connection is given up."""
-        self._now = now
-        self._give_up(Reason.STALLED)
-        return self._take()
+        self._parts.begin(now)
+        ending.give_up(self._parts, Reason.STALLED)
+        return self._parts.take()
 
     def tick(self, now: float) -> list[Command]:
         """Time has passed. Does nothing before the deadline."""
-        self._now = now
-        if self.deadline is not None and now >= self.deadline:
-            self.deadline = None
-            self._on_deadline()
-        return self._take()
+        parts = self._parts
+        parts.begin(now)
+        if parts.deadline is not None and now >= parts.deadline:
+            parts.wait(None)
+            _on_deadline(parts)
+        return parts.take()
 
     def due(self, *, backlogged: bool) -> float | None:
         """When to call :meth:`tick`; ``None``: no need to. ``backlogged``: the client has not taken all that was sent.
@@ -131,14 +239,19 @@ class Session(NodeSide):
         While a stream is being closed, a client that reads slowly is waited for: nobody can answer what it has not read
         yet. But not without end.
         """
-        if backlogged and self._closing_since is not None:
-            return self._closing_since + 2 * self._policy.timeouts.write_stall_timeout
-        return self.deadline
+        parts = self._parts
+        if backlogged and parts.closing is not None:
+            return parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
+        return parts.deadline
 
     def caught_up(self, side: Side, now: float) -> None:
         """That side has taken all that was sent to it: what it is waited for while closing begins now."""
-        if side is Side.CLIENT and self._closing_since is not None and self.deadline is not None:
-            self.deadline = now + self._closing_wait
+        parts = self._parts
+        if side is Side.CLIENT and parts.closing is not None and parts.deadline is not None:
+            parts.begin(now)
+            parts.wait(parts.closing.wait_seconds)
+
+    # --- what the operator wants
 
     def transfer(self, order: Order, now: float) -> list[Command]:
         """Move this client.
@@ -146,52 +259,56 @@ class Session(NodeSide):
         Only a bound session can be moved; others ignore the order. One that is being asked already is asked no more if
         the order is ``hurried``: the next rung follows at once. A login that waits for a dead node is ended.
         """
-        self._now = now
-        if self.state is State.BOUND:
-            self._transfer = Transfer(order, now)
-            self._move(State.TRANSFERRING)
-            if not order.node_dead or self._give_up_node():
-                self._climb(first=True)
-        elif self.state is State.NEGOTIATING and order.node_dead:
-            self._on_client_unserved()
-        elif order.hurried and self._transfer is not None and self._transfer.rung is Rung.CXFR:
-            self._transfer.order, self._transfer.recalled = order, False
-            self._next_rung(Outcome.SILENT)
-        return self._take()
+        parts = self._parts
+        parts.begin(now)
+        transfer = parts.transfer
+        if parts.state is State.BOUND:
+            transfer = parts.begin_transfer(order)
+            if not order.node_dead or node_stream.on_death(parts):
+                climbing.climb(parts, transfer, first=True)
+        elif parts.state is State.NEGOTIATING and order.node_dead:
+            node_stream.on_death(parts)
+        elif order.hurried and transfer is not None and transfer.is_question:
+            transfer.hurry(order)
+            climbing.try_next_rung(parts, transfer, Outcome.SILENT)
+        return parts.take()
 
     def recall(self, now: float) -> list[Command]:
         """The order is taken back. A client that was asked may still go; one that does not stays.
 
         Does nothing where there is more than a question: a stream whose end has begun ends.
         """
-        self._now = now
-        transfer = self._transfer
-        if transfer is not None and transfer.rung is Rung.CXFR and self._node_out:
-            transfer.recalled = True
-            if self._iq_due is not None:
-                self._next_rung(Outcome.SILENT)  # nor has the client got the question
-        return self._take()
+        parts, transfer = self._parts, self._parts.transfer
+        parts.begin(now)
+        if transfer is not None and transfer.is_question and parts.node.writable:
+            transfer.recall()
+            if transfer.due:
+                climbing.try_next_rung(parts, transfer, Outcome.SILENT)  # nor has the client got the question
+        return parts.take()
 
     def stop(self, now: float) -> list[Command]:
         """End at once, without waiting for anybody."""
-        self._now = now
-        self._give_up(Reason.STOPPED)
-        return self._take()
+        self._parts.begin(now)
+        ending.give_up(self._parts, Reason.STOPPED)
+        return self._parts.take()
 
-    def _on_deadline(self) -> None:
-        if self._settlement is not None and not self._settlement.over and self._farewell is not None:
-            self._settled(answered=False)
-        elif self._farewell is not None:
-            self._say_farewell()  # the node took too long to close
-        elif self.state is State.NEGOTIATING and self._now < self._login_by:
-            self._on_no_greeting()
-        elif self.state is State.NEGOTIATING:
-            self._blame(End.SILENCE)
-            self._on_client_fault(ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long"))
-            self._reason = Reason.TIMED_OUT
-        elif self.state is State.TRANSFERRING and self._transfer is not None:
-            if self._waits_for_answer:
-                self._learn(None)
-            self._next_rung(Outcome.STAYED if self._transfer.accepted else Outcome.SILENT)
-        elif self.state is State.CLOSING:
-            self._give_up(self._reason)
+
+def _on_deadline(parts: Parts) -> None:
+    opening, transfer, closing = parts.negotiating, parts.transfer, parts.closing
+    if closing is not None and closing.farewell is not None:
+        if closing.question is not None and closing.question.open:
+            ending.on_no_last_answer(parts)
+        else:
+            ending.say_farewell(parts)  # the node took too long to close
+    elif opening is not None and parts.now < opening.bind_by:
+        node_stream.on_no_greeting(parts)
+    elif opening is not None:
+        ending.blame_node(parts, End.SILENCE)
+        error = ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long")
+        client_stream.on_fault(parts, error, Reason.TIMED_OUT)
+    elif parts.state is State.TRANSFERRING and transfer is not None:
+        if transfer.unanswered:
+            climbing.learn(parts, None)
+        climbing.try_next_rung(parts, transfer, Outcome.STAYED if transfer.accepted else Outcome.SILENT)
+    elif parts.state is State.CLOSING:
+        ending.give_up(parts, parts.reason)

@@ -41,7 +41,7 @@ from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.tables import State
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage

@@ -16,11 +16,10 @@ class FakeRelayed:
 
     def __init__(self, number: int, node: str, *, jid: str | None = JID, obeys: bool = True, idle: float = 0.0) -> None:
         self.id = number
-        self.script = Script(header=CLIENT_HEADER)
+        self.script = Script(header=CLIENT_HEADER, node=node)
         if jid is not None:
             self.script.bind(jid=jid)
         self.session: Session = self.script.session
-        self.session.node = node
         self.client_address = "192.0.2.1"
         self.client_port: int | None = 50000
         self.opened = 0.0

@@ -10,7 +10,7 @@ over), keeps a transcript, and watches at every step what must never happen, wha
 * TLS is closed in good order where the stream was, on either side, and nowhere else;
 * the last command is the last.
 
-What a session asks before it ends its node's stream (:mod:`cxfr_proxy.session.settling`) is answered at once and by
+What a session asks before it ends its node's stream (:mod:`cxfr_proxy.session.closing`) is answered at once and by
 itself, and not seen by the test, unless it says ``asks=True``.
 
 A failing expectation shows the transcript.
@@ -30,12 +30,13 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session.client_software import Support
+from cxfr_proxy.session.closing import LastQuestion
 from cxfr_proxy.session.commands import (
     Asked,
-    Chosen,
     Close,
     Command,
     Drop,
+    EarlyLogin,
     EndOutput,
     Event,
     Report,
@@ -45,7 +46,9 @@ from cxfr_proxy.session.commands import (
     Upgrade,
 )
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
-from cxfr_proxy.session.session import MOVES, Policy, Session, State
+from cxfr_proxy.session.policy import Policy
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.session.tables import TRANSITIONS, Question, State
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.framing.lane import Lane
@@ -162,9 +165,10 @@ class Script:
         check_authzid: bool = True,
         support: Support | None = None,
         asks: bool = False,
-        chosen: Chosen | None = None,
+        chosen: EarlyLogin | None = None,
         elsewhere: Callable[[Login, str, str], bool] = lambda login, domain, node: False,
         lane: Lane | None = None,
+        node: str = "node1",
     ) -> None:
         self.timeouts = Timeouts()
         self.now = 100.0
@@ -206,7 +210,7 @@ class Script:
             read_header(header.encode(), ClientError),
             lane,
             policy,
-            node="node1",
+            node=node,
             tls=tls,
             offer_starttls=offer_starttls,
             chosen=chosen,
@@ -387,16 +391,16 @@ class Script:
 
     def _reply(self, side: Side, data: bytes) -> bool:
         """Whether that was asked before the node's stream is ended, and is answered here."""
-        settlement = self.session._settlement if hasattr(self, "session") and not self._asks else None
-        if settlement is None:
+        question = last_question(self.session) if hasattr(self, "session") and not self._asks else None
+        if question is None:
             return False
-        if settlement.over:
+        if question.state is Question.ANSWERED:
             return side is Side.NODE and data.startswith(b"<a ")
-        if side is Side.NODE and settlement.ping is not None and settlement.ping.encode() in data:
-            self._replies.append((side, f"<iq type='result' id='{settlement.ping}'/>".encode()))
+        if side is Side.NODE and question.ping is not None and question.ping.encode() in data:
+            self._replies.append((side, f"<iq type='result' id='{question.ping}'/>".encode()))
             return True
-        if side is Side.CLIENT and settlement.ping is None and data.startswith(b"<r "):
-            self._replies.append((side, f"<a xmlns='{names.SM}' h='{settlement.h}'/>".encode()))
+        if side is Side.CLIENT and question.ping is None and data.startswith(b"<r "):
+            self._replies.append((side, f"<a xmlns='{names.SM}' h='{question.h}'/>".encode()))
             return True
         return False
 
@@ -479,13 +483,19 @@ class Script:
             self.fail(f"the client can't read what it got: {exc}\n  {data!r}")
 
 
+def last_question(session: Session) -> LastQuestion | None:
+    """What was asked before the node's stream is ended; ``None``: nothing, or there was no answer in time."""
+    closing = session._parts.closing
+    return closing.question if closing is not None else None
+
+
 def legal(moves: Sequence[tuple[State, State]]) -> bool:
     """A step may make several moves; each pair seen has to be a path through the table."""
     return all(after in _reachable(before) for before, after in moves)
 
 
 def _reachable(state: State) -> set[State]:
-    found = set(MOVES[state])
+    found = {after for (before, _), after in TRANSITIONS.items() if before is state}
     for _ in State:
-        found |= {further for near in found for further in MOVES[near]}
+        found |= {after for (before, _), after in TRANSITIONS.items() if before in found}
     return found

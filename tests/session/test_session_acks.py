@@ -190,7 +190,7 @@ def forged_at(s: Script, forged: str = FORGED) -> Script:
 
 
 def shifted(s: Script) -> Shifted:
-    counters = s.session._negotiation.management.counters
+    counters = s.session._parts.accounting.management.counters
     assert counters is not None
     return Shifted(counters)
 

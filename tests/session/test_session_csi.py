@@ -6,7 +6,7 @@ import pytest
 from session_script import ACTIVE, HELLO, INACTIVE, Script
 
 from cxfr_proxy.session.commands import Awakened
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.tables import State
 
 
 def sleeps(script: Script) -> bool:

@@ -27,7 +27,7 @@ from session_script import (
 
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.session.commands import BoundTo, Ended, Forged, NodeLost, Reason, Redirected, Side
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.tables import State
 
 MALLORY = "mallory@example.org/x"
 

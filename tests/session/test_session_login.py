@@ -23,7 +23,7 @@ from session_script import (
     stream_error,
 )
 
-from cxfr_proxy.session.commands import BoundTo, Chosen, Ended, Reason, Reroute, Side, Warned
+from cxfr_proxy.session.commands import BoundTo, EarlyLogin, Ended, Reason, Reroute, Side, Warned
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.header import SHOWN
@@ -36,7 +36,7 @@ CHALLENGE = f"<challenge {SASL}>cg==</challenge>"
 RESPONSE = f"<response {SASL}>Yz1iaXdzLHI9bm9uY2UscD14</response>"  # c=biws,r=nonce,p=x
 IQ = "<iq type='get' id='1'/>"
 JULIET, ROMEO = Login("juliet@example.org"), Login("romeo@example.org")
-CHOSEN = Chosen(JULIET, bind_by=150.0, changes_left=2, shown=SHOWN)
+CHOSEN = EarlyLogin(JULIET, bind_by=150.0, changes_left=2, shown=SHOWN)
 NAMED = replace(CHOSEN, shown=None)
 """The client's header says who it is, so it gets that user's node's own header and features."""
 GONE = stream_error("remote-connection-failed", text="the server went away, try again")
@@ -64,7 +64,7 @@ def romeo_elsewhere(login: Login, domain: str, node: str) -> bool:
     return login.user == ROMEO.user
 
 
-def begun(behind: str = "", *, chosen: Chosen = CHOSEN, **options: bool) -> Script:
+def begun(behind: str = "", *, chosen: EarlyLogin = CHOSEN, **options: bool) -> Script:
     """A session behind what made it: what the client has said waits to be read."""
     return Script(chosen=chosen, behind=behind, elsewhere=romeo_elsewhere, **options)  # type: ignore[arg-type]
 
@@ -184,7 +184,7 @@ def test_a_failed_attempt_with_another_user_chooses_anew(login: object) -> None:
     s.client(login("romeo") + " " + IQ).node_gets(END).client_gets()
     command = rerouted(s)
     assert command.header.raw == CLIENT_HEADER.encode()
-    assert command.chosen == Chosen(ROMEO, bind_by=150.0, changes_left=1, shown=SHOWN)
+    assert command.chosen == EarlyLogin(ROMEO, bind_by=150.0, changes_left=1, shown=SHOWN)
     again = Script(chosen=command.chosen, lane=command.up, elsewhere=romeo_elsewhere)
     again.node_gets(CLIENT_HEADER).node(NODE_HEADER, FEATURES).node_gets(login("romeo"))
     again.node(FAILURE).client_gets(FAILURE).node_gets(" ", IQ)

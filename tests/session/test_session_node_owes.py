@@ -19,7 +19,7 @@ from session_script import (
     stream_error,
 )
 
-from cxfr_proxy.session.commands import Chosen, LoginFailed, Reroute
+from cxfr_proxy.session.commands import EarlyLogin, LoginFailed, Reroute
 from cxfr_proxy.session.node_owes import OWED_SECONDS
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp.opening.login import UNKNOWN
@@ -185,7 +185,7 @@ def test_another_node_is_tried_where_one_does_not_greet(made: Make) -> None:
 
 
 def test_a_login_behind_features_of_the_proxy_s_waits_for_the_next_one() -> None:
-    chosen = Chosen(login=UNKNOWN, bind_by=160.0, changes_left=1)
+    chosen = EarlyLogin(login=UNKNOWN, bind_by=160.0, changes_left=1)
     it = Script(chosen=chosen, behind=AUTH).node_gets(CLIENT_HEADER).node(NODE_HEADER).wait(GREETING_SECONDS)
     command = silent_reroute(it)
     assert (command.chosen, command.silent) == (chosen, ("node1",))

@@ -26,9 +26,9 @@ from session_script import (
 from cxfr_proxy.config.values import CLIENTS
 from cxfr_proxy.session.client_software import SILENCES, SILENCES_BEHIND_YES, Software, Support
 from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
-from cxfr_proxy.session.core import INTRODUCTION
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.legs import INTRODUCTION
+from cxfr_proxy.session.tables import State
 
 CAPS = "https://a.example#v="
 SLIXMPP = "http://slixmpp.com/ver/1.8.5#v="

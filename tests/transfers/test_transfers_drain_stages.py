@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
 

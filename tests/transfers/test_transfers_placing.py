@@ -43,7 +43,7 @@ def split(house: House, node: str, count: int) -> tuple[list[HouseSession], list
 def log_in(house: House, node: str, jid: str, *, resumed: bool = False) -> HouseSession:
     """A client of that name, with what a service does when it has logged in."""
     session = HouseSession(house, house.registry.new_id(), node)
-    session.session._negotiation.full_jid = jid
+    session.session._parts.negotiation.full_jid = jid
     house.registry.add(session)
     house.registry.note(session, BoundTo(jid, resumed), trio.current_time())
     house.mover.look_at(session)
@@ -79,7 +79,7 @@ async def test_who_logs_in_on_a_wrong_node_is_sent_home(autojump_clock: MockCloc
 
 
 def uses_mcabber(session: HouseSession) -> None:
-    session.session._caps = "http://mcabber.com/caps#v="
+    session.session._parts.client.look("http://mcabber.com/caps#v=")
 
 
 async def test_who_would_stay_down_is_not_sent_home(autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.cluster.nodes import Health, Wish
 from cxfr_proxy.session.commands import Reason
-from cxfr_proxy.session.state import State
+from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.statistics import WORKER_DIED, Durations
 

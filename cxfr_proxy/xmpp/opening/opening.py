@@ -371,6 +371,15 @@ class Negotiation:
         proved = self.attempt is not None and self.attempt.proved
         return self._fail(condition) if not (proved and by_client) else None
 
+    def end_attempt(self) -> None:
+        """A resource is bound: no login is under way any more."""
+        self.attempt = None
+
+    def take_warnings(self) -> tuple[str, ...]:
+        """Return what an operator should know about the node's features, and was not told yet."""
+        warnings, self.warnings = self.warnings, ()
+        return warnings
+
     def _watch_bind(self, iq: Element) -> bool:
         """Whether it asks for a resource, by right."""
         if self.attempt is None or stanza.child(iq, names.BIND, "bind") is None:

@@ -1,0 +1,321 @@
+"""What the client's stream brings.
+
+In use, it passes unseen. While it is negotiated, while a transfer runs and once the node is gone it is read element by
+element: an answer to our own IQ is kept from the node, which never saw the question, and a stanza for which there is no
+node any more gets an error of type ``wait``, or stays unacknowledged (XEP-0198): it never vanishes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from cxfr_proxy.errors import ClientError, RemoteError
+from cxfr_proxy.session import climbing, ending
+from cxfr_proxy.session.closing import Farewell
+from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Reroute, Side, Upgrade
+from cxfr_proxy.session.node_owes import End
+from cxfr_proxy.session.opening import Opening
+from cxfr_proxy.session.parts import Parts
+from cxfr_proxy.session.tables import Features, Incoming, State, Transition
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp.connection_transfer import Answer
+from cxfr_proxy.xmpp.framing.framer import MAX_NOTES, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.framing.lane import Piece
+from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
+from cxfr_proxy.xmpp.opening import client_identity
+from cxfr_proxy.xmpp.opening.header import read_header
+from cxfr_proxy.xmpp.opening.login import read_login
+from cxfr_proxy.xmpp.opening.passage import Passage
+
+_NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
+_STANZAS: Final = (b"<message", b"<presence", b"<iq")
+
+
+# --- reading
+
+
+def read(parts: Parts) -> None:
+    """Read what was fed: while negotiating step by step, for a restart may come. Not all at once, if it is much."""
+    client = parts.client
+    looks_left = MAX_NOTES
+    while looks_left and client.incoming is Incoming.READ:
+        opening = parts.negotiating
+        if opening is None and client.lane.opened:
+            data = client.lane.take_unread()
+            if data:
+                on_scanned(parts, client.lane.scan(data))
+            return
+        if opening is not None and opening.header_may_repeat and client.lane.skip(client.header.raw):
+            continue
+        piece = client.lane.next()
+        if piece is None:
+            return
+        looks_left -= 1
+        if opening is not None and piece.note is not None:
+            opening.note_piece()
+        _on_piece(parts, piece)
+
+
+def on_scanned(parts: Parts, ready: bytes) -> None:
+    """The client's lane has let this out, and may have met something to look at in it."""
+    for piece in parts.client.lane.pieces(ready):
+        _on_piece(parts, piece)
+
+
+def _on_piece(parts: Parts, piece: Piece) -> None:
+    match piece.note:
+        case None:
+            parts.pass_up(piece.data)
+        case Header():
+            _on_header(parts, piece.data)
+        case StreamEnd():
+            _on_end(parts)
+        case Failure(condition=condition, text=text):
+            on_fault(parts, ClientError(condition, text))
+        case Element(name=name, stanzas=position):
+            _on_element(parts, name, piece, position)
+
+
+def _on_header(parts: Parts, raw: bytes) -> None:
+    try:
+        header = read_header(raw, ClientError)
+        if domain_key(header.to or "") != domain_key(parts.domain):
+            raise ClientError(StreamCondition.HOST_UNKNOWN, "the domain changed at the stream's restart")
+    except ClientError as error:
+        on_fault(parts, error)
+        return
+    parts.client.begin(header)
+    parts.node.open(header)
+    if parts.opening is not None:
+        parts.opening.turn.opened(parts.now)
+    parts.pass_up(header.raw)
+
+
+def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
+    client, data = parts.client, piece.data
+    if not client.writable:
+        # With XEP-0198 it was not acknowledged, and the client knows.
+        parts.accounting.miss(data.startswith(_STANZAS) and not parts.accounting.management.on)
+        return
+    negotiating = parts.state is State.NEGOTIATING
+    if client.looks_left and not negotiating:
+        _get_to_know(parts, name, data)
+    usual = name in USUAL and name != "a"
+    if not negotiating and (usual or not parts.node.writable):
+        _on_stanza(parts, name, data, position)
+    else:
+        _on_stream_element(parts, name, piece, position)
+
+
+def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
+    """An element that is about the stream itself, or is part of its opening."""
+    negotiation, client = parts.negotiation, parts.client
+    was_inactive = negotiation.inactive
+    try:
+        passage = negotiation.from_client(piece.data, client.header, position)
+    except ClientError as error:
+        on_fault(parts, error)
+        return
+    opening = parts.negotiating
+    if opening is None:
+        # After bind nothing is negotiated that could begin a new stream.
+        passage.hold_client, passage.start_tls = None, False
+    elif opening.early is not None and _belongs_elsewhere(parts, opening, passage):
+        _reroute(parts, opening, piece)
+        return
+    if parts.opening is not None and passage.forward:
+        parts.opening.note_client(passage, parts.now, proved=negotiation.proved)
+    _pass(parts, passage)
+    question = parts.closing.question if parts.closing is not None else None
+    if name == "a" and question is not None and question.is_covered(piece.data, client.header.context):
+        ending.on_last_answer(parts)
+    if was_inactive and not negotiation.inactive:
+        parts.report(Awakened())
+
+
+def _pass(parts: Parts, passage: Passage) -> None:
+    if passage.start_tls:
+        parts.because(Reason.STARTTLS)
+        ending.end_node_stream(parts)
+        ending.end_node_output(parts)
+        ending.end(parts, Upgrade())
+        return
+    parts.pass_up(passage.forward)
+    if passage.failed is not None:
+        parts.report(passage.failed)
+    opening = parts.opening
+    if passage.answer and opening is not None and opening.features is Features.DUE:
+        # It asked before it was told anything; an answer in front of the header would be none.
+        opening.postpone(passage.answer)
+        passage.hold_client = True
+    else:
+        parts.send(Side.CLIENT, passage.answer)
+    if passage.hold_client:
+        parts.client.hold(True)
+        parts.choose_reading()
+
+
+# --- another node
+
+
+def _belongs_elsewhere(parts: Parts, opening: Opening, passage: Passage) -> bool:
+    """Whether the node was chosen for somebody else than the user who logs in now, and is not that user's."""
+    if passage.begins is None:
+        if passage.forward and not passage.hold_client:
+            opening.settle_for_node()
+        return False
+    login = read_login(passage.begins, parts.domain)
+    return opening.name(login) and parts.policy.elsewhere(login, parts.domain, parts.node.name)
+
+
+def _reroute(parts: Parts, opening: Opening, piece: Piece) -> None:
+    """End this session in front of a login, which another one with another node takes up."""
+    early, client = opening.early, parts.client
+    assert early is not None, "or no login is looked at"
+    assert client.shown is not None, "a client is held until it is greeted"
+    client.lane.put_back(piece)
+    parts.because(Reason.REROUTED)
+    ending.end_node_stream(parts)
+    ending.end_node_output(parts)
+    again = replace(early, changes_left=early.changes_left - 1, shown=client.shown.in_use)
+    ending.end(parts, Reroute(client.header, client.lane, again))
+
+
+# --- stanzas
+
+
+def _get_to_know(parts: Parts, name: str, data: bytes) -> None:
+    """Look for the client's capabilities, until they are found or the time for it is over."""
+    client, caps = parts.client, None
+    if name == "presence" and client_identity.may_have_caps(data):
+        with suppress(stanza.MalformedElement):  # the node's to judge
+            caps = client_identity.caps(stanza.parse(data, client.header.context))
+    client.look(caps)
+    if not client.looks_left:
+        parts.choose_reading()
+
+
+def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
+    """A stanza that is looked at: it holds the watched bytes, or a transfer runs, or the node is gone."""
+    if may_be_watched(data) and _take_answer(parts, data, position):
+        return
+    if parts.node_listens:
+        parts.send(Side.NODE, data)
+    elif not parts.accounting.management.on:
+        _answer_undelivered(parts, data)
+    elif name == "r":
+        _say_last_ack(parts)
+
+
+def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
+    """Whether it answers one of our own IQs, which the node never saw, and so it must not see the answer."""
+    client, transfer = parts.client, parts.transfer
+    try:
+        element = stanza.parse(data, client.header.context)
+    except stanza.MalformedElement:
+        return False
+    if connection_transfer.mentions_support(element):
+        client.show_support(True)
+        if connection_transfer.mentions_support(element, client.caps):
+            climbing.learn(parts, True)
+        return False
+    answer = connection_transfer.answer(element)
+    if answer is None or not connection_transfer.fits(element, parts.domain, parts.negotiation.full_jid):
+        return False
+    if transfer is None or answer.id != transfer.iq_id:
+        return parts.takes_pong(answer, position)
+    parts.swallow_up(position)
+    if transfer.is_question:
+        _on_answer(parts, answer)
+    return True
+
+
+def _on_answer(parts: Parts, answer: Answer) -> None:
+    """The client has answered the request that it is asked by."""
+    client, transfer = parts.client, parts.transfer
+    assert transfer is not None
+    if answer.accepted:
+        if not transfer.accepted:  # saying it again gains no time
+            parts.wait(parts.policy.timeouts.cxfr_timeout)
+            ending.note_redirect(parts, transfer)  # it may be there before it has left here
+        transfer.accept()
+        client.show_support(True)
+        climbing.learn(parts, True)
+        return
+    client.refuse(client_identity.words(answer.text))
+    if answer.unknown_to_it:
+        client.show_support(False)
+        climbing.learn(parts, False)
+    climbing.try_next_rung(parts, transfer, Outcome.REFUSED)
+
+
+def _answer_undelivered(parts: Parts, data: bytes) -> None:
+    try:
+        element = stanza.parse(data, parts.client.header.context)
+    except stanza.MalformedElement:
+        return
+    reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
+    if parts.node.lane.cutting:
+        parts.accounting.miss(1)  # in the middle of an element nothing can be said
+    elif reply is not None:
+        parts.send(Side.CLIENT, reply)
+
+
+def _say_last_ack(parts: Parts) -> None:
+    """The client asks how far the node is, and there is no node any more to answer."""
+    header, lane = parts.node.header, parts.node.lane
+    if header is not None and not lane.cutting:
+        parts.send(Side.CLIENT, parts.accounting.last_ack(lane, header.context))
+
+
+# --- ends
+
+
+def _on_end(parts: Parts) -> None:
+    """``</stream:stream>`` from the client: it has said its last word, and may still get the node's."""
+    ending.blame_node(parts, End.SILENCE)
+    if parts.state is not State.CLOSING:
+        parts.because(Reason.CLIENT_CLOSED)
+    parts.client.receive(Incoming.ENDED)
+    if parts.transfer is not None and parts.transfer.unanswered:
+        climbing.learn(parts, True)  # going is an answer as well
+    ending.settle_transfer(parts, Outcome.MOVED)
+    if parts.client.writable:
+        ending.close_node_first(parts, Farewell())
+    ending.finish_if_over(parts)
+
+
+def on_eof(parts: Parts) -> None:
+    """The client's connection has ended, with or without its stream."""
+    if parts.state is State.CLOSED:
+        return
+    client, was_over = parts.client, parts.client.over
+    client.receive(Incoming.GONE)
+    if parts.state is not State.CLOSING and not was_over:
+        ending.blame_node(parts, End.SILENCE)
+        parts.because(Reason.CLIENT_LOST)
+    ending.settle_transfer(parts, Outcome.MOVED)
+    if was_over:
+        ending.finish_if_over(parts)  # it had said its last word, and may still be reading
+        return
+    if client.writable:
+        ending.end_client_output(parts)  # it is gone, so nothing can be said to it any more
+    if parts.node.writable:
+        # With XEP-0198 the node keeps a cut session for resumption; without, nobody comes back for it.
+        if not parts.accounting.can_be_resumed:
+            ending.end_node_stream(parts)
+        ending.end_node_output(parts)
+    parts.go(Transition.ENDS)
+    ending.await_others(parts, parts.policy.timeouts.node_close_timeout)
+
+
+def on_fault(parts: Parts, error: RemoteError, reason: Reason = Reason.CLIENT_FAULT) -> None:
+    """The client's stream can't go on: the error, the end, and a clean end for the node."""
+    parts.because(reason, error.condition)
+    if not parts.client.over:
+        parts.client.receive(Incoming.FAILED)
+    ending.settle_transfer(parts, Outcome.MOVED)
+    ending.end_client(parts, Farewell(error.condition, error.text))

@@ -1,0 +1,121 @@
+"""The ladder, climbed: one rung after the other until the client has left."""
+
+from __future__ import annotations
+
+import functools
+from typing import Final
+
+from cxfr_proxy.session import ending
+from cxfr_proxy.session.client_software import habit_of
+from cxfr_proxy.session.closing import Farewell
+from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected
+from cxfr_proxy.session.ladder import Rung, Traits, next_rung
+from cxfr_proxy.session.parts import Parts
+from cxfr_proxy.session.tables import Transition
+from cxfr_proxy.session.transfer import TransferAttempt
+from cxfr_proxy.xmpp import connection_transfer
+from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
+from cxfr_proxy.xmpp.names import StreamCondition
+
+_server: Final = functools.lru_cache(maxsize=256)(Server.parse)
+"""Clients are many and domains few."""
+
+
+def climb(parts: Parts, transfer: TransferAttempt, *, first: bool = False) -> None:
+    """Ask by the next rung; ``first``: nobody has been asked yet."""
+    traits = _traits(parts)
+    tried = [rung for rung, _ in transfer.tried]
+    transfer.climb(next_rung(traits, transfer.order, tried, try_unknown=parts.policy.try_unknown))
+    if transfer.is_question and not _ask(parts, transfer):
+        transfer.note(Outcome.REFUSED)
+        climb(parts, transfer, first=first)
+        return
+    parts.report(Asked(transfer.rung, transfer.order, first=first))
+    match transfer.rung:
+        case Rung.CUT:
+            _cut(parts, transfer)
+        case Rung.SEE_OTHER_HOST:
+            address = parts.domain if traits.redirected_home else str(transfer.order.server)
+            if not traits.redirected_home:
+                parts.report(Redirected())
+            ending.ask_and_close(parts, Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
+        case Rung.RESET:
+            ending.ask_and_close(parts, Farewell(StreamCondition.RESET, "reconnect"))
+
+
+def _traits(parts: Parts) -> Traits:
+    software = parts.software
+    habit = habit_of(software)
+    return Traits(
+        tls=parts.client.tls,
+        resumable=parts.accounting.management.resumable,
+        full_jid_known=parts.negotiation.full_jid is not None,
+        knows_cxfr=parts.policy.support.knows_cxfr(software, parts.domain, parts.client.knows_cxfr),
+        preferred=habit.rungs if habit is not None else (),
+        redirected_home=habit is not None and habit.redirected_home,
+    )
+
+
+def _ask(parts: Parts, transfer: TransferAttempt) -> bool:
+    """Send the IQ; return False where the names at hand can't be written in one."""
+    jid = parts.negotiation.full_jid
+    assert jid is not None, "or the rung is another"
+    iq_id = connection_transfer.new_id(parts.policy.token())
+    server = ending.address_told(parts, transfer) or _server(parts.domain)
+    try:
+        request = ConnectionTransfer(iq_id, parts.domain, jid, parts.domain, server)
+        transfer.prepare(iq_id, request.to_bytes())
+    except ValueError:
+        return False
+    parts.wait(parts.policy.timeouts.cxfr_timeout)
+    send_request_if_due(parts)
+    parts.choose_reading()
+    return True
+
+
+def send_request_if_due(parts: Parts) -> None:
+    """After a chunk from the node: is there a boundary for a request that waits for one?"""
+    transfer = parts.transfer
+    if transfer is not None and transfer.due and not parts.node.lane.cutting and parts.client.writable:
+        parts.inject_down(transfer.take_iq())
+
+
+def learn(parts: Parts, knows_cxfr: bool | None) -> None:
+    """What this client has shown is told of all with its capabilities, where it is new."""
+    caps = parts.client.caps
+    if caps is not None and parts.policy.support.is_news(caps, knows_cxfr):
+        parts.report(Learned(caps, knows_cxfr))
+
+
+def try_next_rung(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
+    """The rung has come to that outcome, and the client is still here."""
+    if transfer.recalled or (parts.stays_down and not transfer.order.forced):
+        _stay(parts, transfer, outcome)
+        return
+    transfer.note(outcome)
+    parts.report(Answered(transfer.rung, transfer.order, outcome))
+    climb(parts, transfer)
+
+
+def _stay(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
+    """The client has not gone, and is told nothing more."""
+    parts.wait(None)
+    parts.go(Transition.STAYS)
+    ending.end_transfer(parts, transfer, outcome)
+
+
+def _cut(parts: Parts, transfer: TransferAttempt) -> None:
+    """Both legs end without a word: with XEP-0198 each side can take up where it was cut.
+
+    Where the client goes to nobody could, or not rightly, so the node's stream is ended: what waits in it does not
+    wait for nothing, and the client's attempt to resume fails in good order.
+    """
+    if parts.node.writable and not (parts.accounting.can_be_resumed and transfer.order.resumes):
+        ending.ask_and_close(parts, Farewell(silent=True))
+        return
+    ending.settle_transfer(parts, Outcome.MOVED)
+    if parts.client.writable:
+        ending.end_client_output(parts, silent=True)
+    ending.end_node_output(parts)
+    parts.go(Transition.ENDS)
+    ending.await_others(parts, parts.policy.timeouts.see_other_host_timeout)

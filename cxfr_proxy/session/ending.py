@@ -1,0 +1,270 @@
+"""How a session ends, whoever began it.
+
+Order of closing, so that nothing is lost down: the last question (:mod:`.closing`), the end of the node's stream,
+everything that it still sends goes to the client, and only then the client's farewell. What the client sends in between
+is answered with a stanza error of type ``wait`` (:mod:`.client_stream`). A client that sees its stream end hence knows:
+what was neither acted upon nor answered did not arrive.
+
+Two promises follow from the counts of XEP-0198. What the node did not acknowledge before it went is not acknowledged by
+anybody, nor answered: the client will send it again, and once is right. And a stream whose counts differ is not left to
+be resumed by those who don't know: it is ended on the node, unless the id that the client has for it is the proxy's
+own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cxfr_proxy.session.closing import Farewell, LastQuestion
+from cxfr_proxy.session.commands import (
+    Close,
+    Ended,
+    EndOutput,
+    LoginFailed,
+    Outcome,
+    Reason,
+    Redirected,
+    Reroute,
+    Side,
+    Upgrade,
+)
+from cxfr_proxy.session.node_owes import End
+from cxfr_proxy.session.parts import Parts
+from cxfr_proxy.session.tables import Incoming, Outgoing, State, Transition
+from cxfr_proxy.session.transfer import TransferAttempt
+from cxfr_proxy.xmpp import connection_transfer, stanza
+from cxfr_proxy.xmpp.connection_transfer import Server
+from cxfr_proxy.xmpp.names import StreamCondition
+
+_GOES_ON: Final = frozenset((Reason.STARTTLS, Reason.REROUTED))
+"""Ends of a session whose client's connection, and login, another one takes up."""
+_CLIENTS: Final = frozenset((Reason.CLIENT_CLOSED, Reason.CLIENT_LOST, Reason.CLIENT_FAULT))
+
+
+# --- the last question
+
+
+def ask_and_close(parts: Parts, farewell: Farewell) -> None:
+    """Ask the last question, and end the node's stream when there is an answer; then say farewell to the client."""
+    node, client, timeouts = parts.node, parts.client, parts.policy.timeouts
+    can_ask = node.writable and node.wanted and client.writable
+    if not can_ask or node.lane.cutting or not parts.unquestioned:
+        close_node_first(parts, farewell)
+        return
+    closing, counters = parts.close(), parts.accounting.management.counters
+    closing.plan(farewell)
+    if counters is not None:
+        closing.ask(LastQuestion(h=counters.down.receivers_count(node.lane.stanzas)))
+        parts.send(Side.CLIENT, parts.accounting.request())
+        _wait(parts, timeouts.see_other_host_timeout)
+    else:
+        ping = connection_transfer.new_id(parts.policy.token())
+        closing.ask(LastQuestion(ping))
+        parts.send(Side.NODE, stanza.ping(ping, to=parts.domain))
+        _wait(parts, timeouts.node_close_timeout)
+    parts.choose_reading()
+
+
+def on_last_answer(parts: Parts) -> None:
+    """The last question is answered."""
+    closing = parts.close()
+    assert closing.question is not None
+    closing.question.answer()
+    _go_on_closing(parts)
+
+
+def on_no_last_answer(parts: Parts) -> None:
+    """Time is up for an answer."""
+    _release(parts)
+    _go_on_closing(parts)
+
+
+def _go_on_closing(parts: Parts) -> None:
+    farewell = parts.farewell
+    assert farewell is not None, "it was planned when the question was asked"
+    close_node_first(parts, farewell)
+
+
+def _release(parts: Parts) -> None:
+    """There is no last word: what was withheld is the client's."""
+    if parts.closing is not None:
+        parts.pass_down(parts.closing.take_unanswered())
+
+
+# --- one stream after the other
+
+
+def close_node_first(parts: Parts, farewell: Farewell) -> None:
+    """End the node's stream, pass on what it still sends, then say farewell to the client."""
+    if parts.node.writable and parts.accounting.management.on:
+        # The answer is the last that the client hears of its stanzas.
+        parts.send(Side.NODE, parts.accounting.request())
+    parts.close().plan(farewell)
+    end_node_stream(parts)
+    if parts.state is not State.TRANSFERRING:
+        parts.go(Transition.ENDS)
+    parts.choose_reading()
+    if parts.node.wanted:
+        _wait(parts, parts.policy.timeouts.node_close_timeout)
+    else:
+        say_farewell(parts)
+
+
+def say_farewell(parts: Parts) -> None:
+    """The node has nothing more for the client: end its stream as planned."""
+    farewell = parts.farewell
+    assert farewell is not None
+    parts.close().plan(None)
+    end_client(parts, farewell)
+
+
+def end_client(parts: Parts, farewell: Farewell) -> None:
+    """Write the client's last bytes, and wait until it has left."""
+    _release(parts)
+    end_node_stream(parts)
+    end_node_output(parts)
+    if parts.client.writable:
+        # In the middle of an element nothing can be said any more.
+        silent = parts.node.lane.cutting or farewell.silent
+        if not silent:
+            parts.send(Side.CLIENT, _last_words(parts, farewell))
+        end_client_output(parts, silent=silent)
+    parts.go(Transition.ENDS)
+    await_others(parts, parts.policy.timeouts.see_other_host_timeout)
+
+
+def _last_words(parts: Parts, farewell: Farewell) -> bytes:
+    """An error, if there is one, and the end of the client's stream, behind a header if it has got none."""
+    client = parts.client
+    if client.outgoing is Outgoing.NEW or client.shown is None:
+        header = stanza.stream_header(
+            to=client.header.from_, from_=parts.domain, stream_id=parts.policy.token(), lang="en"
+        )
+        return header + farewell.error("stream") + stanza.STREAM_END
+    return farewell.error(client.shown.prefix) + client.shown.end
+
+
+def end_client_output(parts: Parts, *, silent: bool = False) -> None:
+    parts.client.close_output()
+    parts.close().plan(None)
+    parts.order(EndOutput(Side.CLIENT, silent))
+
+
+def end_node_stream(parts: Parts) -> None:
+    """Say the end of the node's stream, unless it was said or can't be."""
+    if parts.node.writable:
+        parts.send(Side.NODE, parts.node.end_stream())
+
+
+def end_node_output(parts: Parts) -> None:
+    """Half-close the node's connection; without a word of TLS where its stream has not ended in good order."""
+    if parts.node.outgoing is not Outgoing.CLOSED:
+        ended = parts.node.close_output()
+        parts.order(EndOutput(Side.NODE, silent=not ended))
+
+
+def apologise(parts: Parts) -> None:
+    """The node went away before there was a session worth moving."""
+    parts.because(Reason.NODE_LOST, StreamCondition.REMOTE_CONNECTION_FAILED)
+    end_client(parts, Farewell(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again"))
+
+
+# --- waiting
+
+
+def _wait(parts: Parts, seconds: float) -> None:
+    parts.close().wait(seconds)
+    parts.wait(seconds)
+
+
+def await_others(parts: Parts, seconds: float) -> None:
+    """Nothing more is said: wait until both sides have left."""
+    _wait(parts, seconds)
+    parts.client.hold(False)
+    finish_if_over(parts)
+
+
+def finish_if_over(parts: Parts) -> None:
+    """Close both connections if nobody is waited for any more.
+
+    A client that has not ended its stream may still be sending: closing now would make a reset of it, and what is on
+    its way to the client might never be read.
+    """
+    if parts.state is State.CLOSING and parts.client.done and not (parts.client.writable or parts.node.wanted):
+        end(parts, Close())
+
+
+# --- the transfer's end, and the session's
+
+
+def settle_transfer(parts: Parts, outcome: Outcome) -> None:
+    """The client has left, or is being left: the transfer, if there is one, is over."""
+    transfer = parts.transfer
+    if transfer is not None:
+        parts.because(Reason.TRANSFERRED)
+        if transfer.is_question and outcome is Outcome.MOVED and not transfer.accepted:
+            note_redirect(parts, transfer)
+        end_transfer(parts, transfer, outcome)
+
+
+def end_transfer(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
+    parts.end_transfer()
+    parts.report(transfer.end(outcome, parts.now))
+
+
+def address_told(parts: Parts, transfer: TransferAttempt) -> Server | None:
+    """Return where the client is to go; ``None``: home. In plaintext anybody on the way could have written an
+    address."""
+    return transfer.order.server if parts.client.tls else None
+
+
+def note_redirect(parts: Parts, transfer: TransferAttempt) -> None:
+    """The client does as it was asked."""
+    if address_told(parts, transfer) is not None:
+        parts.report(Redirected())
+
+
+def give_up(parts: Parts, reason: Reason) -> None:
+    """End it at once, without waiting for anybody."""
+    if parts.state is State.CLOSED:
+        return
+    if parts.accounting.management.shifted and not parts.accounting.can_be_resumed:
+        end_node_stream(parts)
+    parts.because(reason)
+    left = parts.state is State.CLOSING  # it was told all there was to tell
+    settle_transfer(parts, Outcome.MOVED if left else Outcome.CUT_OFF)
+    end(parts, Close(at_once=True))
+
+
+def end(parts: Parts, last: Close | Upgrade | Reroute) -> None:
+    """The session is over by that command."""
+    parts.wait(None)
+    parts.client.receive(Incoming.GONE)
+    parts.node.receive(Incoming.GONE)
+    if parts.client.outgoing is not Outgoing.CLOSED:
+        parts.client.close_output()
+    if parts.node.outgoing is not Outgoing.CLOSED:
+        parts.node.close_output()
+    parts.go(Transition.IS_OVER)
+    if parts.reason not in _GOES_ON:
+        _report_unfinished_login(parts)
+    accounting = parts.accounting
+    parts.report(Ended(parts.reason, parts.condition, accounting.late, accounting.undelivered))
+    parts.order(last)
+
+
+# --- logins that come to nothing
+
+
+def blame_node(parts: Parts, how: End) -> None:
+    """A login ends so; tell, where it is the node's fault."""
+    opening = parts.negotiating
+    if opening is not None and opening.is_nodes_fault(how, parts.now):
+        parts.report(LoginFailed(how.value))
+
+
+def _report_unfinished_login(parts: Parts) -> None:
+    by_client = parts.reason in _CLIENTS
+    failed = parts.negotiation.end_unfinished(parts.condition or parts.reason, by_client=by_client)
+    if failed is not None:
+        parts.report(failed)

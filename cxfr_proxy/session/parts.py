@@ -1,0 +1,304 @@
+"""A session's parts, and what all of them stand on: the state, the timer, and the commands that are due.
+
+=============== ======================================================================================================
+part            owns
+=============== ======================================================================================================
+``client``      the client's lane and headers, the state of its two directions, what it has shown of itself
+``node``        the same of the node; a value that can be exchanged for another node's while the client lives
+``accounting``  XEP-0198's counts, where the proxy adds stanzas and takes some
+``opening``     what was shown to whom and whose turn it is; only until the stream is bound
+``transfer``    the order, the rung, what was tried; only while a transfer runs
+``closing``     the last question, the farewell, the wait for others; only while the session ends
+``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.opening`
+=============== ======================================================================================================
+
+A part's fields are written in its own file and nowhere else. What happens between the parts is in functions that take
+all of them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
+:mod:`.ending` (how everything ends). They write nothing but by the methods here.
+"""
+
+from __future__ import annotations
+
+from cxfr_proxy.session.accounting import Accounting
+from cxfr_proxy.session.client_software import Software
+from cxfr_proxy.session.closing import Closing, Farewell
+from cxfr_proxy.session.commands import Command, Event, Reason, Report, Send, Side
+from cxfr_proxy.session.ladder import Order
+from cxfr_proxy.session.legs import ClientLeg, NodeLeg
+from cxfr_proxy.session.opening import Opening
+from cxfr_proxy.session.policy import Policy
+from cxfr_proxy.session.tables import TRANSITIONS, State, Transition, Where
+from cxfr_proxy.session.transfer import TransferAttempt
+from cxfr_proxy.xmpp.connection_transfer import Answer
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.opening import Negotiation
+
+_WHERE = {
+    State.NEGOTIATING: Where.NEGOTIATING,
+    State.BOUND: Where.BOUND,
+    State.TRANSFERRING: Where.TRANSFERRING,
+    State.CLOSING: Where.CLOSING,
+}
+
+
+class Parts:
+    """See the module.
+
+    ``domain`` is the one that the client asked for. ``fast`` is by :class:`Side` the lane that may be scanned without
+    asking. ``deadline`` is when time has to be told, on the relay's clock; ``None``: no need to. There is one timer:
+    what is waited for now takes the place of what was waited for before. ``reason`` and ``condition`` say why the
+    session ends, if it does.
+    """
+
+    __slots__ = (
+        "_out",
+        "accounting",
+        "client",
+        "closing",
+        "condition",
+        "deadline",
+        "domain",
+        "fast",
+        "negotiation",
+        "node",
+        "now",
+        "opening",
+        "policy",
+        "reason",
+        "state",
+        "transfer",
+    )
+
+    def __init__(
+        self, client: ClientLeg, node: NodeLeg, policy: Policy, opening: Opening, negotiation: Negotiation, domain: str
+    ) -> None:
+        self.state = State.NEGOTIATING
+        self.client = client
+        self.node = node
+        self.policy = policy
+        self.domain = domain
+        self.negotiation = negotiation
+        self.accounting = Accounting(negotiation.management)
+        self.opening: Opening | None = opening
+        self.transfer: TransferAttempt | None = None
+        self.closing: Closing | None = None
+        self.deadline: float | None = None
+        self.fast: list[Lane | None] = [None, None]
+        self.reason = Reason.STOPPED
+        self.condition: str | None = None
+        self.now = 0.0
+        self._out: list[Command] | None = None  # an idle session keeps no list
+
+    # --- time, commands, reasons
+
+    def begin(self, now: float) -> None:
+        """Something happens at that time."""
+        self.now = now
+
+    def take(self) -> list[Command]:
+        """Return the commands that are due, in order."""
+        out, self._out = self._out, None
+        return out if out is not None else []
+
+    def order(self, command: Command) -> None:
+        if self._out is None:
+            self._out = [command]
+        else:
+            self._out.append(command)
+
+    def send(self, side: Side, data: bytes) -> None:
+        if data:
+            self.order(Send(side, data))
+
+    def report(self, event: Event) -> None:
+        self.order(Report(event))
+
+    def wait(self, seconds: float | None) -> None:
+        """Ask for the time in so many seconds; ``None``: no more."""
+        self.deadline = self.now + seconds if seconds is not None else None
+
+    def wait_until(self, when: float) -> None:
+        self.deadline = when
+
+    def because(self, reason: Reason, condition: str | None = None) -> None:
+        """If the session ends, then for that reason; ``condition`` ``None``: as before."""
+        self.reason = reason
+        self.condition = condition if condition is not None else self.condition
+
+    def note_condition(self, condition: str) -> None:
+        """Something went wrong so; if the session ends, it is told."""
+        self.condition = condition
+
+    # --- states
+
+    def go(self, transition: Transition) -> None:
+        """Take that way to another state; a way that the table does not have raises."""
+        before = self.state
+        after = TRANSITIONS.get((before, transition))
+        if after is None:
+            raise AssertionError(f"no way from {before} by {transition}")
+        if after is not before:
+            self.state = after
+            self.choose_reading()
+
+    @property
+    def where(self) -> Where:
+        """Where the session is, for :data:`~.tables.NODE_REACTIONS`."""
+        return Where.ENDING_NODE if self.farewell is not None else _WHERE[self.state]
+
+    @property
+    def negotiating(self) -> Opening | None:
+        """The opening, while client and node negotiate; ``None`` also while a session that has not come further
+        ends."""
+        return self.opening if self.state is State.NEGOTIATING else None
+
+    def restart(self) -> None:
+        """Both streams begin anew (RFC 6120 section 4.3.3)."""
+        self.client.restart()
+        self.node.restart()
+        if self.opening is not None:
+            self.opening.restart()
+
+    def come_into_use(self) -> None:
+        """The stream is bound: what was needed for that is dropped."""
+        limits = self.policy.limits
+        self.deadline = None
+        self.client.come_into_use(max_element_bytes=limits.max_element_up)
+        self.node.come_into_use(max_held_bytes=limits.max_element_down)
+        self.opening = None
+        self.negotiation.end_attempt()
+        self.go(Transition.BINDS)
+
+    def begin_transfer(self, order: Order) -> TransferAttempt:
+        """Begin to move the client; :attr:`transfer` from here on."""
+        self.transfer = TransferAttempt(order, self.now)
+        self.go(Transition.IS_ORDERED)
+        return self.transfer
+
+    def end_transfer(self) -> None:
+        """It is over, whatever came of it."""
+        self.transfer = None
+
+    def close(self) -> Closing:
+        """Return the closing, which begins with the first that asks for it."""
+        if self.closing is None:
+            self.closing = Closing(self.now)
+        return self.closing
+
+    @property
+    def farewell(self) -> Farewell | None:
+        """What the client gets once its node's stream has ended; ``None``: that is not what is waited for."""
+        return self.closing.farewell if self.closing is not None else None
+
+    # --- reading
+
+    def choose_reading(self) -> None:
+        """Bring ``fast``, and what the lanes report, in line with what has to be looked at now."""
+        client, node, transfer = self.client, self.node, self.transfer
+        bound = self.state is State.BOUND
+        up = bound and node.writable and not client.held
+        asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
+        down = (bound or asked) and node.wanted and self.unquestioned
+        self.fast[Side.CLIENT] = client.lane if up else None
+        self.fast[Side.NODE] = node.lane if down else None
+        client.lane.note_every(not up or client.looks_left > 0)
+        node.lane.note_every(self.withholds)
+        shifted = self.accounting.management.shifted
+        client.lane.note_acks(shifted)
+        node.lane.note_acks(shifted)
+
+    @property
+    def unquestioned(self) -> bool:
+        """No last question was asked."""
+        return self.closing is None or self.closing.question is None
+
+    @property
+    def node_listens(self) -> bool:
+        """Whether what the client sends may go to the node."""
+        return self.node.writable and self.unquestioned
+
+    @property
+    def withholds(self) -> bool:
+        """Whether the node's stanzas are kept for a client that is to say what it has, or has said so."""
+        question = self.closing.question if self.closing is not None else None
+        return question is not None and question.withholds
+
+    # --- passing on
+
+    def pass_up(self, data: bytes) -> None:
+        if self.node.writable:
+            self.send(Side.NODE, data)
+
+    def pass_down(self, data: bytes) -> None:
+        if self.client.writable:
+            self.send(Side.CLIENT, data)
+        else:
+            self.accounting.lose(len(data))
+
+    # --- adding stanzas and taking some, so that the counts stay true
+
+    def inject_down(self, data: bytes) -> None:
+        """A stanza of the proxy's goes to the client, at the node's last boundary."""
+        self.accounting.management.injected_down(self.node.lane.stanzas)
+        self.send(Side.CLIENT, data)
+        self._note_shift()
+
+    def inject_up(self, data: bytes) -> None:
+        """A stanza of the proxy's goes to the node, at the client's last boundary."""
+        self.accounting.management.injected_up(self.client.lane.stanzas)
+        self.send(Side.NODE, data)
+        self._note_shift()
+
+    def swallow_down(self, position: int) -> None:
+        """The node's stanza at that position is kept from the client."""
+        self.accounting.management.swallowed_down(position)
+        self._note_shift()
+
+    def swallow_up(self, position: int) -> None:
+        """The client's stanza at that position is kept from the node."""
+        self.accounting.management.swallowed_up(position)
+        self._note_shift()
+
+    def replace_down(self, position: int, reply: bytes | None) -> None:
+        """The node's stanza at that position is kept from the client; ``reply``, if there is one, answers it."""
+        accounting = self.accounting
+        counted = accounting.management.counting and self.state is not State.NEGOTIATING
+        if counted and self.client.writable:
+            self.send(Side.CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.token))
+        else:
+            self.swallow_down(position)
+        if reply is not None and self.node.writable:
+            # Without a reply the client's answer goes to the node, which has no use for it, but counts it.
+            if counted:
+                accounting.expect_pong()
+            self.inject_up(reply)
+
+    def takes_pong(self, answer: Answer, position: int) -> bool:
+        """Whether the client's stanza at that position makes up for a reply of the proxy's."""
+        if not self.accounting.take_pong(answer):
+            return False
+        self.swallow_up(position)
+        if self.node.writable and self.accounting.management.on:
+            # From then on nobody has to know that anything happened.
+            self.send(Side.NODE, self.accounting.request())
+        return True
+
+    def _note_shift(self) -> None:
+        self.choose_reading()
+        shift = self.accounting.shift
+        if shift is not None and self.state is not State.CLOSED:
+            self.report(shift)
+
+    # --- what is known of the client
+
+    @property
+    def software(self) -> Software:
+        """What the client has said about itself so far."""
+        client, negotiation = self.client, self.negotiation
+        resource = (negotiation.full_jid or "").partition("/")[2]
+        return Software(client.caps, resource or None, negotiation.agent, client.refusal)
+
+    @property
+    def stays_down(self) -> bool:
+        """The client is known not to come back once its stream has ended: only what forces it moves it."""
+        return self.policy.support.stays_down(self.software, self.domain, self.client.knows_cxfr)

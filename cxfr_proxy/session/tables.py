@@ -1,0 +1,272 @@
+"""The machines of a session: every state there is, and every way from one to another.
+
+Nothing here acts. A part of the session is in one state of its own table at a time and goes on by :func:`follow`, which
+raises where a table has no such way: an illegal step is a defect, never a guess. The tables:
+
+* :data:`INCOMING` and :data:`OUTGOING`: one direction of one leg;
+* :data:`TRANSITIONS`: the session as a whole;
+* :data:`NODE_REACTIONS`: what the node did, by where the session is, and what is done about it;
+* :data:`FEATURES`, :data:`ASKING` and :data:`QUESTION`: the parts that exist only for a while.
+
+``docs/session-states.md`` is drawn from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, TypeVar
+
+from cxfr_proxy.session.commands import Side
+
+S = TypeVar("S", bound=Enum)
+
+Table = Mapping[S, frozenset[S]]
+"""By state, the states that may follow."""
+
+
+def follow(table: Table[S], before: S, after: S) -> S:
+    """Return ``after``, which has to follow ``before`` in that table, or be the same state."""
+    if after is not before and after not in table[before]:
+        raise AssertionError(f"no way from {before} to {after}")
+    return after
+
+
+# --- a leg, by direction
+
+
+class Incoming(Enum):
+    """What becomes of the bytes that a leg brings."""
+
+    READ = "read"
+    """They are read and acted upon."""
+    HELD = "held"
+    """They wait: what is still to come decides what the next byte means, or where it goes."""
+    ENDED = "ended"
+    """That side has ended its stream; whatever it says behind that is dropped."""
+    FAILED = "failed"
+    """They can't be followed any further, and are dropped."""
+    GONE = "gone"
+    """The connection has ended, or nothing is expected of it any more."""
+
+
+INCOMING: Final[Table[Incoming]] = {
+    Incoming.READ: frozenset((Incoming.HELD, Incoming.ENDED, Incoming.FAILED, Incoming.GONE)),
+    Incoming.HELD: frozenset((Incoming.READ, Incoming.FAILED, Incoming.GONE)),
+    Incoming.ENDED: frozenset((Incoming.GONE,)),
+    Incoming.FAILED: frozenset((Incoming.GONE,)),
+    Incoming.GONE: frozenset(),
+}
+
+READABLE: Final[Mapping[Side, frozenset[Incoming]]] = {
+    # A client that is not read to its end would be reset, and what was sent to it last might never be read.
+    Side.CLIENT: frozenset((Incoming.READ, Incoming.ENDED, Incoming.FAILED)),
+    Side.NODE: frozenset((Incoming.READ,)),
+}
+"""The states in which the bytes of a side are taken from its socket."""
+
+
+class Outgoing(Enum):
+    """What may be written to a leg."""
+
+    NEW = "new"
+    """A stream begins, and its header was not written yet: there is none that could be ended."""
+    OPEN = "open"
+    """A stream is under way."""
+    ENDED = "ended"
+    """The end of the stream was written, and nothing may follow."""
+    CLOSED = "closed"
+    """The output of the connection has ended."""
+
+
+OUTGOING: Final[Table[Outgoing]] = {
+    Outgoing.NEW: frozenset((Outgoing.OPEN, Outgoing.ENDED, Outgoing.CLOSED)),
+    Outgoing.OPEN: frozenset((Outgoing.NEW, Outgoing.ENDED, Outgoing.CLOSED)),
+    Outgoing.ENDED: frozenset((Outgoing.CLOSED,)),
+    Outgoing.CLOSED: frozenset(),
+}
+
+WRITABLE: Final = frozenset((Outgoing.NEW, Outgoing.OPEN))
+
+
+# --- the session
+
+
+class State(Enum):
+    """Where a session is; the values are the operator's."""
+
+    NEGOTIATING = "negotiating"
+    """Client and node agree on authentication and a resource."""
+    BOUND = "bound"
+    """The stream is in use."""
+    TRANSFERRING = "transferring"
+    """The client was told to move, or will be as soon as its node's stream is closed."""
+    CLOSING = "closing"
+    """One of the streams is ended; the rest is waiting for the other parties to end theirs."""
+    CLOSED = "closed"
+
+
+class Transition(Enum):
+    """What takes a session from one state to another."""
+
+    BINDS = "a resource is bound"
+    IS_ORDERED = "an order to move"
+    STAYS = "the client stays"
+    ENDS = "a stream is ended for good"
+    IS_OVER = "both sides are done, or given up"
+
+
+TRANSITIONS: Final[Mapping[tuple[State, Transition], State]] = {
+    (State.NEGOTIATING, Transition.BINDS): State.BOUND,
+    (State.BOUND, Transition.IS_ORDERED): State.TRANSFERRING,
+    (State.TRANSFERRING, Transition.STAYS): State.BOUND,
+    (State.NEGOTIATING, Transition.ENDS): State.CLOSING,
+    (State.BOUND, Transition.ENDS): State.CLOSING,
+    (State.TRANSFERRING, Transition.ENDS): State.CLOSING,
+    (State.CLOSING, Transition.ENDS): State.CLOSING,
+    (State.NEGOTIATING, Transition.IS_OVER): State.CLOSED,
+    (State.BOUND, Transition.IS_OVER): State.CLOSED,
+    (State.TRANSFERRING, Transition.IS_OVER): State.CLOSED,
+    (State.CLOSING, Transition.IS_OVER): State.CLOSED,
+}
+
+
+# --- what the node did
+
+
+class NodeDid(Enum):
+    """What a node can do to a session, as far as it is not a stanza."""
+
+    GO_AWAY = "a stream error says that it is going away"
+    REDIRECT = "a stream error redirects the client, and is trusted"
+    FAIL = "any other stream error"
+    END_STREAM = "the end of its stream"
+    HANG_UP = "the end of its connection"
+    BREAK = "bytes that can't be followed"
+    DIE = "checks find it dead"
+
+
+class Where(Enum):
+    """Where a session is when its node does something: a :class:`State`, but for one thing."""
+
+    NEGOTIATING = "negotiating"
+    BOUND = "bound"
+    TRANSFERRING = "transferring"
+    ENDING_NODE = "ending the node's stream"
+    """Whatever the state: the node's end is waited for, and the client's farewell comes next."""
+    CLOSING = "closing"
+
+
+class Reaction(Enum):
+    """What is done about it."""
+
+    LOSE = "the client is told to move"
+    APOLOGISE = "the client is told that there is no server"
+    PASS_ERROR = "the client's stream ends by that error"
+    REDIRECT = "the client is told where to go"
+    CLOSE = "the client's stream ends too"
+    SAY_FAREWELL = "the client gets its farewell"
+    FINISH = "the session ends once the client is done"
+
+
+_ENDING: Final = {Where.ENDING_NODE: Reaction.SAY_FAREWELL, Where.CLOSING: Reaction.FINISH}
+"""While it ends, whatever the node does counts as its end: a reason of its own comes too late to matter."""
+_BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
+    NodeDid.GO_AWAY: {
+        # Before bind there is nothing to move, and a redirect would lead around the proxy.
+        Where.NEGOTIATING: Reaction.PASS_ERROR,
+        Where.BOUND: Reaction.LOSE,
+        Where.TRANSFERRING: Reaction.LOSE,
+        **_ENDING,
+    },
+    NodeDid.REDIRECT: {
+        Where.NEGOTIATING: Reaction.REDIRECT,
+        Where.BOUND: Reaction.REDIRECT,
+        Where.TRANSFERRING: Reaction.REDIRECT,
+        **_ENDING,
+    },
+    NodeDid.FAIL: {
+        Where.NEGOTIATING: Reaction.PASS_ERROR,
+        Where.BOUND: Reaction.PASS_ERROR,
+        Where.TRANSFERRING: Reaction.PASS_ERROR,
+        **_ENDING,
+    },
+    NodeDid.END_STREAM: {
+        Where.NEGOTIATING: Reaction.CLOSE,
+        Where.BOUND: Reaction.CLOSE,
+        # The client is being asked: its session ended before it had answered.
+        Where.TRANSFERRING: Reaction.LOSE,
+        **_ENDING,
+    },
+    NodeDid.HANG_UP: {
+        Where.NEGOTIATING: Reaction.APOLOGISE,
+        Where.BOUND: Reaction.LOSE,
+        Where.TRANSFERRING: Reaction.LOSE,
+        **_ENDING,
+    },
+    NodeDid.BREAK: {
+        Where.NEGOTIATING: Reaction.APOLOGISE,
+        Where.BOUND: Reaction.LOSE,
+        Where.TRANSFERRING: Reaction.LOSE,
+        **_ENDING,
+    },
+    # It comes with an order, which a session that is ending does not take.
+    NodeDid.DIE: {Where.NEGOTIATING: Reaction.APOLOGISE, Where.TRANSFERRING: Reaction.LOSE},
+}
+NODE_REACTIONS: Final[Mapping[tuple[NodeDid, Where], Reaction]] = {
+    (did, where): reaction for did, row in _BY_CASE.items() for where, reaction in row.items()
+}
+
+
+# --- what exists only for a while
+
+
+class Features(Enum):
+    """Whose features a client sees while it logs in."""
+
+    PROXYS = "the proxy's"
+    """It has seen them; those of the node are not for the client."""
+    DUE = "none yet"
+    """It waits for the node's."""
+    SEEN = "seen"
+
+
+FEATURES: Final[Table[Features]] = {
+    Features.PROXYS: frozenset((Features.SEEN, Features.DUE)),
+    Features.DUE: frozenset((Features.SEEN,)),
+    Features.SEEN: frozenset((Features.DUE,)),  # the stream has begun anew
+}
+
+
+class Asking(Enum):
+    """How far one rung is."""
+
+    DUE = "due"
+    """The request waits for a boundary behind an element that is cut through."""
+    ASKED = "asked"
+    """The client has the request and has said nothing to it."""
+    ACCEPTED = "accepted"
+    """It has answered that it will go."""
+    TOLD = "told"
+    """The rung is one that waits for no answer."""
+
+
+ASKING: Final[Table[Asking]] = {
+    Asking.TOLD: frozenset((Asking.DUE,)),
+    Asking.DUE: frozenset((Asking.ASKED, Asking.TOLD)),
+    Asking.ASKED: frozenset((Asking.ACCEPTED, Asking.TOLD)),
+    Asking.ACCEPTED: frozenset((Asking.TOLD,)),
+}
+
+
+class Question(Enum):
+    """The last question, before the node's stream is ended."""
+
+    ASKED = "asked"
+    ANSWERED = "answered"
+
+
+QUESTION: Final[Table[Question]] = {
+    Question.ASKED: frozenset((Question.ANSWERED,)),
+    Question.ANSWERED: frozenset(),
+}

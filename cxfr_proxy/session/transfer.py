@@ -1,0 +1,88 @@
+"""A transfer while it runs: the order, the rung that is being tried, and what came of the others."""
+
+from __future__ import annotations
+
+from cxfr_proxy.session.commands import Outcome, Transferred
+from cxfr_proxy.session.ladder import Order, Rung
+from cxfr_proxy.session.tables import ASKING, Asking, follow
+
+
+class TransferAttempt:
+    """``started`` is on the relay's clock, in seconds. ``iq_id`` is the request's; empty before there was one.
+
+    ``recalled`` is independent of how far the rung is: the order was taken back, and a client that does not go when it
+    is asked stays where it is.
+    """
+
+    __slots__ = ("_iq", "asking", "iq_id", "order", "recalled", "rung", "started", "tried")
+
+    def __init__(self, order: Order, started: float) -> None:
+        self.order = order
+        self.started = started
+        self.rung = Rung.RESET
+        self.asking = Asking.TOLD
+        self.iq_id = ""
+        self.recalled = False
+        self.tried: list[tuple[Rung, Outcome]] = []
+        self._iq = b""
+
+    @property
+    def is_question(self) -> bool:
+        """The client is asked and could stay; by any other rung its stream ends."""
+        return self.rung is Rung.CXFR
+
+    @property
+    def unanswered(self) -> bool:
+        """The request is with the client, which has said nothing to it."""
+        return self.is_question and self.asking is Asking.ASKED
+
+    @property
+    def accepted(self) -> bool:
+        """The client has answered that it will go."""
+        return self.is_question and self.asking is Asking.ACCEPTED
+
+    @property
+    def due(self) -> bool:
+        """The request waits for a boundary."""
+        return self.asking is Asking.DUE
+
+    def climb(self, rung: Rung) -> None:
+        """Try that rung."""
+        self.rung = rung
+        self.asking = follow(ASKING, self.asking, Asking.TOLD)
+
+    def prepare(self, iq_id: str, iq: bytes) -> None:
+        """The request is to be sent at the next boundary."""
+        self.iq_id, self._iq = iq_id, iq
+        self.asking = follow(ASKING, self.asking, Asking.DUE)
+
+    def take_iq(self) -> bytes:
+        """Return the request, which goes to the client now."""
+        iq, self._iq = self._iq, b""
+        self.asking = follow(ASKING, self.asking, Asking.ASKED)
+        return iq
+
+    def accept(self) -> None:
+        """The client has answered that it will go."""
+        self.asking = follow(ASKING, self.asking, Asking.ACCEPTED)
+
+    def hurry(self, order: Order) -> None:
+        """Another order has come, and there is no time to ask."""
+        self.order, self.recalled = order, False
+
+    def recall(self) -> None:
+        """The order is taken back."""
+        self.recalled = True
+
+    def must_go(self) -> None:
+        """The node is gone: nobody can stay there."""
+        self.recalled = False
+
+    def note(self, outcome: Outcome) -> None:
+        """The rung that is being tried has come to this."""
+        self.tried.append((self.rung, outcome))
+
+    def end(self, outcome: Outcome, now: float) -> Transferred:
+        """Return the report that closes it."""
+        self.note(outcome)
+        return Transferred(self.order, tuple(self.tried), now - self.started)
