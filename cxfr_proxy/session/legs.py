@@ -186,7 +186,7 @@ class NodeLeg:
     def come_into_use(self, *, max_held_bytes: int) -> None:
         """It is bound: its elements may be of any length, and longer ones are cut through."""
         self.lane.limit_elements(None)
-        self.lane.max_held = max_held_bytes
+        self.lane.hold_at_most(max_held_bytes)
         self.opened_by = self.opened_by.in_use
         if self.header is not None:
             self.header = self.header.in_use

@@ -18,9 +18,9 @@ its own fault   counts                counts           counts            counts
 
 (1) It may have had enough of who tries one password after the other. (2) When it has owed it for
 :data:`OWED_SECONDS`, and the client, which has waited as long, leaves, or its time for a login is over. *Its own fault*
-are stream errors that say so (:mod:`.node_stream`). A wrong password, an unknown user or domain, a login too slow on the
-client's side never count. Nor does anything once the client has sent what is no part of a login, or has spoken out of
-its turn: who knows what a node makes of it.
+are stream errors that say so (:mod:`.node_stream`). A wrong password, an unknown user or domain, a login too slow on
+the client's side never count. Nor does anything once the client has sent what is no part of a login, or has spoken out
+of its turn: nobody knows what a node makes of it.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ VALUES: Final = {"passage"}
 
 def written(tree: ast.AST) -> Iterator[ast.Attribute]:
     """Each ``something.field`` that is written to, unless ``something`` is ``self``."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
-            if ast.unparse(node.value) not in {"self", *VALUES}:
-                yield node
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    for attribute in attributes:
+        if not isinstance(attribute.ctx, ast.Load) and ast.unparse(attribute.value) not in {"self", *VALUES}:
+            yield attribute
 
 
 def declared(tree: ast.AST) -> set[str]:

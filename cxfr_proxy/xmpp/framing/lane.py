@@ -97,6 +97,10 @@ class Lane:
         self._max_element_bytes = max_bytes
         self._framer.max_element_bytes = max_bytes
 
+    def hold_at_most(self, max_bytes: int | None) -> None:
+        """From here on longer elements are cut through; ``None``: none is."""
+        self.max_held = max_bytes
+
     @property
     def stanzas(self) -> int:
         """How many of the stream's complete elements were stanzas; see :class:`~.events.Element`."""
