@@ -1,4 +1,4 @@
-"""A memory that is bounded by forgetting."""
+"""Bound a dictionary by forgetting."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ _V = TypeVar("_V")
 
 
 class Latest(OrderedDict[_K, _V]):
-    """A dictionary in the order in which its keys were last set. What would be more than ``limit`` entries goes, the
-    oldest first."""
+    """A dictionary in the order in which its keys were last set. Beyond ``limit`` entries the oldest ones go first."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()

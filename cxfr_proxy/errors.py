@@ -1,8 +1,8 @@
-"""Whose fault it is.
+"""Errors by whose fault they are.
 
-Three parties can be wrong, and each needs another answer: the operator gets a line that says where and what was
-expected, and the proxy goes on as it was; a client or a node gets an RFC 6120 stream error, and only its own session
-ends. Anything else that is raised is a defect of this program.
+Three parties can be wrong, and each needs another answer. The operator gets a line that says where the fault is and
+what was expected, and the proxy goes on as it was. A client or a node gets a stream error (RFC 6120), and only its own
+session ends. Any other exception is a defect of this program.
 """
 
 from __future__ import annotations
@@ -55,5 +55,5 @@ class NodeError(RemoteError):
 
 
 class DomainRefused(NodeError):
-    """The node doesn't serve that domain, or has no certificate for it. Where a client has named the domain, that says
+    """The node doesn't serve that domain, or has no certificate for it. If a client has named the domain, this says
     nothing of the node."""

@@ -33,9 +33,9 @@ from cxfr_proxy.log_writer import WHOLE_BYTES, LineWriter
 __all__ = ["LogFormat", "LogLevel", "Value", "configure", "emit", "open_log", "quoted"]
 
 MAX_VALUE_CHARS: Final = 1000
-"""A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones and reasons stay far below this."""
+"""A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
 _LAST_SECONDS: Final = 1.0
-"""At the process's end, for what is not written yet."""
+"""The time to write the rest at the process's end."""
 
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 """Printable ASCII without space, quote, equals sign and backslash: nearly every value."""
@@ -76,7 +76,7 @@ def emit(
 
 
 _sums: Sums | None = None
-"""Of the process whose log :func:`open_log` has opened."""
+"""The sums of the process whose log :func:`open_log` has opened."""
 
 
 def _write(
@@ -90,11 +90,10 @@ def _write(
 
 
 def quoted(value: str) -> str:
-    """``value`` as one token of a ``key=value`` line: as it is where that is unmistakable, in quotes
-    otherwise.
+    """Return ``value`` as one token of a ``key=value`` line: as it is if that is unmistakable, otherwise in quotes.
 
-    ``str.isprintable`` is false for line and paragraph separators, for control and format characters
-    (terminal escapes, text direction) and for lone surrogates, which no stream could encode.
+    ``str.isprintable`` is false for line and paragraph separators, for control and format characters (terminal escapes,
+    text direction) and for lone surrogates, which no stream could encode.
     """
     if _PLAIN.fullmatch(value):
         return value
@@ -149,7 +148,7 @@ class _EventFormatter(logging.Formatter):
         raise NotImplementedError
 
     def _event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
-        """The event's name and fields; a record that :func:`emit` didn't make is the event ``log``."""
+        """Return the event's name and fields; a record that :func:`emit` didn't make is the event ``log``."""
         given: dict[str, Value] | None = getattr(record, _RECORD_ATTRIBUTE, None)
         if given is None:
             event, fields = "log", _foreign(record)
@@ -161,13 +160,13 @@ class _EventFormatter(logging.Formatter):
 
     @staticmethod
     def time_of(record: logging.LogRecord) -> str:
-        """UTC, milliseconds: ``2026-01-31T12:00:00.000Z``."""
+        """Return the time in UTC with milliseconds: ``2026-01-31T12:00:00.000Z``."""
         milliseconds = int(record.created * 1000)
         return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
 def _foreign(record: logging.LogRecord) -> dict[str, Value]:
-    """What another library logs, even where it does so wrongly."""
+    """Return another library's message, even if its arguments don't fit its format."""
     try:
         message = record.getMessage()
     except Exception as exc:  # its arguments don't fit its text, or can't be written
@@ -199,11 +198,12 @@ class JsonFormatter(_EventFormatter):
 
 
 class _StreamHandler(logging.StreamHandler[TextIO]):
-    """Writes at once, and waits for it."""
+    """Writes each line at once, and waits for it."""
 
 
 class _WriterHandler(logging.Handler):
-    """Leaves it to a :class:`LineWriter`. What strangers repeat is summed up, other libraries' lines too."""
+    """Hands lines to a :class:`LineWriter`. Repeated events of strangers are summed up, and so are other libraries'
+    lines."""
 
     def __init__(self, descriptor: int, sums: Sums) -> None:
         super().__init__()
@@ -227,23 +227,23 @@ class _WriterHandler(logging.Handler):
         return self._sums.next_due()
 
     def finish(self) -> None:
-        """At the process's end."""
+        """Write the remaining sums and lines at the process's end."""
         self._tell_sums(at_once=True)
         self.writer.flush(_LAST_SECONDS)
 
 
 def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> None:
-    """Send the process's log to ``stream``; a second call replaces what the first set up.
+    """Send the process's log to ``stream``; a second call replaces what the first one set up.
 
-    ``level`` is for this package alone. Of other libraries only warnings are written: their debug lines may
-    hold what they carried, passwords included.
+    ``level`` applies to this package only. Of other libraries only warnings are written: their debug lines may hold
+    what they carried, passwords included.
     """
     _install(_StreamHandler(stream), log_format, level)
 
 
 def open_log(log_format: LogFormat, level: LogLevel, stream: TextIO | None) -> None:
-    """As :func:`configure`, for a process that serves: ``stream``'s descriptor is written to by a thread, and what
-    strangers repeat is summed up. ``None``: it was closed before the process began, so there is no log."""
+    """Configure the log of a process that serves: a thread writes to ``stream``'s descriptor, and repeated events of
+    strangers are summed up. ``None``: it was closed before the process began, so there is no log."""
     global _sums  # one log, one process
     if stream is None:
         _install(logging.NullHandler(), log_format, level)

@@ -1,7 +1,7 @@
-"""Reading the operator's files: only files, and nothing of which the reading waits or never ends.
+"""Read the operator's files: only regular files, so that reading neither waits nor runs for ever.
 
-Whoever opens a FIFO waits for its other end, and with a FIFO in the place of a file that is read again and again the
-whole proxy does; a device may never end. So both are refused, and named.
+Opening a FIFO waits for its other end. If one took the place of a file that is read again and again, the whole proxy
+would wait. Reading a device may never end. So both are refused, and named.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """The file, for reading. Raises ``OSError``, also where it is something else; ``strerror`` says what."""
+    """Open the file for reading. Raises ``OSError``, also if it is no regular file; ``strerror`` says what it is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -40,9 +40,9 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
-    """All of it, but for the byte-order mark that some editors begin each file with.
+    """Return the whole content, without the byte-order mark that some editors write first.
 
-    Raises as :func:`open_file`, and where there is more than so much.
+    Raises like :func:`open_file`, and if the file is larger than ``max_bytes``.
     """
     with open_file(path) as file:
         data = file.read(max_bytes + 1)
@@ -53,7 +53,8 @@ def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
 
 @contextmanager
 def content_as_path(content: bytes) -> Iterator[str]:
-    """A path that has this content for the duration of the block, for this process, or at least for its user alone."""
+    """Make a path that has this content for the duration of the block, readable by this process, or at least by its
+    user only."""
     with os.fdopen(os.memfd_create("cxfr-proxy-content", os.MFD_CLOEXEC), "wb", buffering=0) as memory:
         path = f"/proc/self/fd/{memory.fileno()}"
         if os.path.exists(path):

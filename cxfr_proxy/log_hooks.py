@@ -1,9 +1,9 @@
-"""What Python itself would write to standard error, as events: one line each, like everything else in the log.
+"""Turn what Python itself would write to standard error into events: one line each, like everything else in the log.
 
 ======================= ================================================================================
 ``fault``               an exception that ends the process (``task=process``), or a thread (``task=thread``)
-``unraisable``          one that nobody could be told of: of a finalizer, or of a callback that C code calls
-``log``                 a warning (:mod:`warnings`), as of other libraries' loggers
+``unraisable``          an exception that nobody can catch: of a finalizer, or of a callback that C code calls
+``log``                 a warning (:mod:`warnings`), like those of other libraries' loggers
 ======================= ================================================================================
 """
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def install() -> None:
-    """From now on; for a process that serves, whose log has been configured."""
+    """Install the hooks. For a process that serves, whose log has been configured."""
     sys.excepthook = _on_exception
     sys.unraisablehook = _on_unraisable
     threading.excepthook = _on_thread
@@ -40,7 +40,7 @@ def _on_thread(args: threading.ExceptHookArgs) -> None:
 
 
 def _on_unraisable(args: sys.UnraisableHookArgs) -> None:
-    """The object is told by its kind: its own words may be a stranger's, and its ``repr`` may fail as well."""
+    """Name the object by its type: its own text may be a stranger's, and its ``repr`` may fail as well."""
     source = getattr(args.object, "__qualname__", None) or type(args.object).__qualname__
     error = f"{type(args.exc_value).__name__}: {args.exc_value}"
     emit(_log, "unraisable", level=logging.WARNING, source=str(source), error=error)

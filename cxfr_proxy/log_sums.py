@@ -1,12 +1,12 @@
-"""Events that one stranger could cause without end, summed up.
+"""Sum up events that one stranger could cause without end.
 
-Somebody whose connections are all refused, or whose logins all fail, writes a line each time: so fast that nobody finds
-anything else in the log, or until the disk is full. For the events of :data:`RULES`, of those that have the same
-``by`` (the client's address, say) the first few are written in each :data:`SECONDS`; the others are counted, and their
-number is told at its end by a line of the same event, with ``repeated``.
+A client whose connections are all refused, or whose logins all fail, would write a line each time: so fast that nobody
+finds anything else in the log, or until the disk is full. The events of :data:`RULES` are grouped by the fields in
+``by`` (such as the client's address). Of each group the first few are written in each interval of :data:`SECONDS`. The
+others are counted, and at the interval's end a line of the same event gives their number (``repeated``).
 
-An IPv6 client is told by its /64, of which everybody has as many addresses as they like (RFC 7707). Beyond
-:data:`MAX_OPEN` sums at once the others are one.
+An IPv6 client is grouped by its /64, in which everybody has as many addresses as they like (RFC 7707). Beyond
+:data:`MAX_OPEN` open groups, all further ones share one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 Value = str | int | float | bool | None
 Origin = tuple[logging.Logger, int]
-"""Whose event it is, and its level."""
+"""The logger of the event, and its level."""
 
 SECONDS: Final = 60.0
 MAX_OPEN: Final = 1000
@@ -29,8 +29,8 @@ MAX_OPEN: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``by``: the fields that tell one from another; ``most``: lines of one that are written in each interval.
-    ``unless``: what has a value in that field is always written."""
+    """``by``: the fields that make a group; ``most``: lines that are written of a group in each interval. Events
+    with a value in the field ``unless`` are always written."""
 
     by: tuple[str, ...] = ()
     most: int = 5
@@ -57,7 +57,7 @@ RULES: Final[Mapping[str, Rule]] = {
 
 
 class Repeated(NamedTuple):
-    """What an interval came to."""
+    """The result of an interval."""
 
     event: str
     what: Origin
@@ -74,7 +74,7 @@ class _Open:
 
 
 class Sums:
-    """All that are open. Any thread may call the methods; ``clock`` is in seconds."""
+    """All open groups. Any thread may call the methods; ``clock`` is in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -82,7 +82,7 @@ class Sums:
         self._open: dict[tuple[str, tuple[Value, ...] | None], _Open] = {}
 
     def admit(self, event: str, fields: Mapping[str, Value], what: Origin) -> bool:
-        """Whether this one is to be written; if not, it is counted. ``what`` comes back with the sum."""
+        """Return whether this event is to be written; otherwise count it. ``what`` comes back with the sum."""
         rule = RULES.get(event)
         if rule is None or (rule.unless is not None and fields.get(rule.unless) is not None):
             return True
@@ -102,7 +102,7 @@ class Sums:
             return False
 
     def due(self, *, at_once: bool = False) -> list[Repeated]:
-        """Those whose interval is over; ``at_once``: all that there are."""
+        """Return the sums whose interval is over, or all of them with ``at_once``."""
         found = []
         with self._lock:
             now = self._clock()
@@ -117,7 +117,7 @@ class Sums:
         return found
 
     def next_due(self) -> float | None:
-        """In how many seconds there may be some; ``None``: none is open."""
+        """Return the seconds until a sum may be due; ``None`` if no group is open."""
         with self._lock:
             since = min((each.since for each in self._open.values()), default=None)
             return max(0.0, since + SECONDS - self._clock()) if since is not None else None

@@ -1,15 +1,14 @@
-"""Writing lines so that nobody waits for it.
+"""Write lines without making anybody wait.
 
-Whoever reads the log may stand still (a logger that hangs, a full pipe of a container's) or be gone, a disk may be full
-or slow. None of it is a reason to serve nobody, so a thread writes, and what it can't keep up with is dropped, counted,
-and told as soon as lines can be written again.
+The program that reads the log may stand still (a logger that hangs, a full pipe of a container) or be gone, and a disk
+may be full or slow. None of this is a reason to stop serving. So a thread writes; lines that it can't keep up with are
+dropped and counted, and the log says so as soon as lines can be written again.
 
-Why a thread, and not a descriptor that doesn't block: that would not be this process's alone. What ``O_NONBLOCK`` says,
-it says for everybody who has the same pipe, the workers and the shell that has started all of it among them; and a file
-blocks anyway.
+A descriptor that doesn't block would not do, because ``O_NONBLOCK`` holds for everybody who shares the pipe, the
+workers and the shell that has started them included; and files block anyway.
 
 *Lines stay whole.* A pipe takes up to :data:`WHOLE_BYTES` at once or not at all, whoever else writes to it (POSIX,
-``PIPE_BUF``); no more goes out by one call, and the calls end where lines do. Who makes lines keeps to that length.
+``PIPE_BUF``). No call writes more than that, and calls end where lines do. Callers keep lines to that length.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from typing import Final, NamedTuple
 
 WHOLE_BYTES: Final = 4096
 MAX_WAITING_BYTES: Final = 4 << 20
-"""Some 20,000 lines: more than a drain of as many clients writes while a logger is restarted."""
+"""Room for some 20,000 lines: more than a drain of as many clients writes while a logger is restarted."""
 RETRY_SECONDS: Final = 5.0
-"""After a line could not be written, until what was lost is told without a further line."""
+"""The pause after a line could not be written, until the loss is reported without waiting for a further line."""
 
 
 class _Line(NamedTuple):
     data: bytes
     counts: int = 1
-    """As so many lines, if it is lost: one that tells of others stands for them."""
+    """How many lines this one counts for if it is lost: a line that reports others stands for them."""
 
 
 _WAKE: Final = _Line(b"", 0)
@@ -39,8 +38,9 @@ _WAKE: Final = _Line(b"", 0)
 class LineWriter:
     """Writes to ``descriptor``, which stays the caller's. ``tell_lost`` makes the line that says how many were lost.
 
-    ``tick`` is called by the thread now and then and says in how many seconds it wants to be called again; ``None``:
-    behind the next line. Any thread may call the methods, and so may what Python calls by itself (``__del__``).
+    The thread calls ``tick`` now and then; it returns the seconds until it wants to be called again, or ``None`` to be
+    called after the next line. Any thread may call the methods, and so may code that Python calls by itself
+    (``__del__``).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Have the line written, without its end. Returns at once, whatever becomes of it."""
+        """Queue the line, given without its end. Return at once, whatever becomes of it."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
             if self._waiting_bytes + len(data) > self._max_waiting_bytes:
@@ -79,7 +79,7 @@ class LineWriter:
                 self._thread.start()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all is written, or can't be, for so long at most; whether nothing waits any more."""
+        """Wait at most that long until all is written, or can't be. Return whether nothing is queued any more."""
         self._lines.put(_WAKE)
         return self._thread is None or self._idle.wait(seconds)
 
@@ -89,7 +89,7 @@ class LineWriter:
         self._lines.put(line)
 
     def _queue_lost(self) -> None:
-        """Where it belongs: behind what came before it, and in front of what comes next."""
+        """Put the report of lost lines where it belongs: behind what came before it, in front of what comes next."""
         lost, self._lost = self._lost, 0
         if lost:
             self._queue(_Line(self._tell_lost(lost).encode() + b"\n", lost))
@@ -114,7 +114,7 @@ class LineWriter:
             pause = min((each for each in (retry, due) if each is not None), default=None)
 
     def _take(self, seconds: float | None) -> list[_Line]:
-        """The next lines that go out together; none after so many ``seconds`` in which nothing came."""
+        """Return the next lines to write together; none if nothing came for so many ``seconds``."""
         first, self._next = self._next, None
         if first is None:
             try:
@@ -132,7 +132,7 @@ class LineWriter:
         return lines
 
     def _put_out(self, lines: list[_Line]) -> bool:
-        """Whether they were written. Blocks for as long as it takes."""
+        """Write the lines, and return whether that worked. Blocks for as long as it takes."""
         data = b"".join(line.data for line in lines)
         if self._torn:
             data = b"\n" + data

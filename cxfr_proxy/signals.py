@@ -1,8 +1,8 @@
-"""Signals that come before the proxy can take them.
+"""Hold back signals that come before the proxy can take them.
 
-What these mean to a proxy it can do once it serves; by default they end a process. A deploy hook sends SIGHUP whenever
-it runs, be it in the half second in which the proxy is loaded. So they are held back from the first moment on, by a
-module that imports nothing else, and arrive when somebody takes them.
+A proxy knows what to do with them once it serves; by default they end a process. A deploy hook sends SIGHUP whenever it
+runs, even in the half second in which the proxy is being loaded. So a module that imports nothing else holds them back
+from the first moment on, and they arrive when somebody takes them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Final
 
 HELD: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 ALL: Final = (*HELD, signal.SIGTERM, signal.SIGINT)
-"""What a process that serves takes."""
+"""The signals that a process that serves takes."""
 
 
 def hold() -> None:
-    """Let them wait."""
+    """Hold the signals back."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
 
 
 def release() -> None:
-    """Let those arrive that have come: they are taken now, or the process is none that serves."""
+    """Let the signals arrive that have come: they are taken now, or this process doesn't serve."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 def ignore() -> None:
-    """For a worker: what an operator wants, the supervisor is told."""
+    """Ignore the signals, in a worker: operators signal the supervisor."""
     for number in ALL:
         signal.signal(number, signal.SIG_IGN)

@@ -1,16 +1,16 @@
-"""One key for all spellings of an account, and of a domain.
+"""Make one key for all spellings of an account, and of a domain.
 
 ``Juliet@EXAMPLE.org`` and ``juliet@example.org`` are one account on every server, and so are the ways in which Unicode
-lets one write ``josé``. Whoever looks a user up (the hash, pins, the user map) does so by this key, so they agree; and
-whoever compares two domains (what is served, who may log in as whom, a certificate's names) compares their keys.
-:func:`dns_name` gives what a domain is called where only ASCII goes: in TLS and in certificates.
+can spell ``josé``. Everything that looks a user up (the hash, pins, the user map) uses this key, so all of them agree.
+Everything that compares two domains (which are served, who may log in as whom, a certificate's names) compares their
+keys. :func:`dns_name` returns a domain's name where only ASCII is allowed: in TLS and in certificates.
 
 The rules are RFC 7622's: the localpart is prepared by the profile UsernameCaseMapped of PRECIS (RFC 8265 section 3.3),
-the domainpart is what IDNA makes of it, in lower case and without a trailing dot (section 3.2). Older servers prepare
-localparts by nodeprep (RFC 3920), which folds a little more (``ß`` and ``ss``); such a user may have two keys, and with
-them two homes, if his clients write him in two ways.
+the domainpart by IDNA, in lower case and without a trailing dot (section 3.2). Older servers prepare localparts by
+nodeprep (RFC 3920), which folds a little more (``ß`` and ``ss``). A user there may have two keys, and so two homes, if
+their clients spell the name in two ways.
 
-Nobody is refused: what is no name by these rules is folded as well as can be, and the node judges it.
+Nobody is refused: a name that these rules don't allow is folded as well as possible, and the node judges it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ipaddress import IPv6Address
 from typing import Final
 
 _MAX_CHARACTERS: Final = 1023
-"""Of each part, RFC 7622 sections 3.2.1 and 3.3.1; a longer one is nobody's, and not worth the time that it takes."""
+"""Bytes of each part, RFC 7622 sections 3.2.1 and 3.3.1. A longer one belongs to nobody and is not worth the time."""
 _MAX_DNS_CHARACTERS: Final = 253
-"""Of a name in DNS, RFC 1035 section 2.3.4: 255 octets with the lengths of its labels."""
+"""Characters of a name in DNS, RFC 1035 section 2.3.4: 255 octets with the lengths of its labels."""
 
 _DNS_CHARACTERS: Final = re.compile("[a-z0-9_.:-]+")
-"""With the underscore of services and container networks, and the colon of IPv6 addresses."""
+"""Characters of a domain, with the underscore of services and container networks, and the colon of IPv6 addresses."""
 
 
 def user_key(user: str) -> str:
-    """The key of a bare JID."""
+    """Return the key of a bare JID."""
     # Nearly all are ASCII, where lower case is all there is to it; but for domains that hide Unicode (RFC 3492), or are
     # addresses.
     if user.isascii():
@@ -48,7 +48,7 @@ def _unicode_key(user: str) -> str:
 
 
 def domain_key(domain: str) -> str:
-    """The same for a domain alone."""
+    """Return the key of a domain."""
     key = domain.lower()
     if len(key) > _MAX_CHARACTERS:
         return key.removesuffix(".")
@@ -62,7 +62,7 @@ def domain_key(domain: str) -> str:
 
 
 def _address_key(literal: str) -> str:
-    """Of an IPv6 address in brackets, which may be a domain as well (RFC 7622 section 3.2)."""
+    """Return the key of an IPv6 address in brackets, which may be a domain as well (RFC 7622 section 3.2)."""
     try:
         return f"[{IPv6Address(literal[1:-1])}]"
     except ValueError:
@@ -87,10 +87,10 @@ def _folded(text: str) -> str:
 
 
 def dns_name(domain: str) -> str:
-    """What a domain is called in DNS, in TLS (RFC 6066 section 3: no dot at the end) and in certificates.
+    """Return a domain's name in DNS, in TLS (RFC 6066 section 3: no dot at the end) and in certificates.
 
-    An IPv6 address comes without its brackets; a wildcard (``*.``) may stand first. Raises ``ValueError`` for what no
-    host can be called.
+    An IPv6 address comes without its brackets; a wildcard (``*.``) may stand first. Raises ``ValueError`` if no host
+    can have that name.
     """
     key = domain_key(domain)
     if key.startswith("[") and key.endswith("]") and ":" in key:
@@ -115,7 +115,7 @@ def _label_key(label: str) -> str:
 
 
 def _old_label(label: str) -> str:
-    """Of a name from before IDNA 2008, which is still registered: one with a symbol in it."""
+    """Return the key of a label from before IDNA 2008 that is still registered: one with a symbol in it."""
     try:
         decoded = label[4:].encode("ascii").decode("punycode")
         is_its_own_key = _folded(decoded) == decoded and f"xn--{decoded.encode('punycode').decode()}" == label

@@ -1,21 +1,21 @@
-"""Tasks that a fault does not spread from.
+"""Run tasks from which a fault does not spread.
 
-A nursery ends all its tasks when one of them raises, so an exception that nobody has foreseen in one health check would
-end the proxy. Everything that serves one thing (a check, a session, a command, a worker's message) therefore runs
-inside one of these, and whatever leaves it ends that one thing, with one line in the log (``fault``):
+A nursery ends all its tasks when one of them raises, so an unforeseen exception in one health check would end the
+proxy. Everything that serves one thing (a check, a session, a command, a worker's message) therefore runs inside one of
+these. An exception that leaves it ends that one thing, with one line in the log (``fault``):
 
 ============== =====================================================================================
-isolated       a stretch of code; what comes behind it may ask whether it failed
+isolated       a stretch of code; the code behind it may ask whether it failed
 start          a task that goes on until it returns by itself: after a fault it begins again, later
                each time
 start_once     a task that does one thing
 ============== =====================================================================================
 
-A fault is an :class:`Exception` that reaches here. What was foreseen never does: it is caught where it is known what it
-means. Cancellation and the end of the process pass.
+A fault is an :class:`Exception` that reaches here. Exceptions that were foreseen never do: they are caught where their
+meaning is known. Cancellation and the end of the process pass.
 
-:class:`Task` lists everything that is served so, and ``tests/test_tasks.py`` puts a fault into each. No other file
-calls ``start_soon`` but for what is listed there, too.
+:class:`Task` lists everything that is served this way, and ``tests/test_tasks.py`` puts a fault into each. No other
+file calls ``start_soon``, except for the calls that the test lists.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from cxfr_proxy.events import Value, emit
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 10.0
-"""Between a fault and the next try: the first pause, which doubles, and the longest."""
+"""The pause between a fault and the next try: the first one, which doubles, and the longest."""
 CALM_SECONDS: Final = 30.0
-"""A task that went on for so long begins with the first pause again."""
+"""A task that ran for so long begins with the first pause again."""
 
 _log = logging.getLogger(__name__)
 
 
 class Task(StrEnum):
-    """What is served by itself; the ``task`` of the event ``fault``."""
+    """Something that is served by itself; the ``task`` of the event ``fault``."""
 
     ACCEPT = "accept"
     ANSWER = "answer"
@@ -78,14 +78,15 @@ class Task(StrEnum):
 
 
 def report_fault(task: Task, exc: BaseException, **fields: Value) -> None:
-    """Log it. A group of one is told as that one."""
+    """Log the exception. A group of one is logged as that one."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     emit(_log, "fault", level=logging.ERROR, exc_info=exc, task=str(task), at=_place(exc.__traceback__), **fields)
 
 
 def _place(traceback: TracebackType | None) -> str | None:
-    """Where it was raised, as ``file.py:12``; by that, one defect is told from another where many are summed up."""
+    """Return where it was raised, as ``file.py:12``; by that, one defect is told from another where many are summed
+    up."""
     if traceback is None:
         return None
     while traceback.tb_next is not None:
@@ -96,7 +97,7 @@ def _place(traceback: TracebackType | None) -> str | None:
 class isolated:
     """``with isolated(Task.CHECK, node="n1") as turn:`` keeps a fault in; then ``turn.fault`` is the exception.
 
-    ``passing`` are exceptions that have a meaning outside and are no fault; ``fields`` go to the log.
+    Exceptions in ``passing`` have a meaning outside and are no fault; ``fields`` go to the log.
     """
 
     __slots__ = ("_fields", "_passing", "_task", "fault")
@@ -131,7 +132,7 @@ class isolated:
 
 
 async def keep_going(task: Task, serve: Callable[[], Awaitable[object]], **fields: Value) -> None:
-    """Call ``serve`` until it returns without a fault, with a pause behind each fault."""
+    """Call ``serve`` until it returns without a fault, with a pause after each fault."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         began = trio.current_time()
@@ -146,16 +147,16 @@ async def keep_going(task: Task, serve: Callable[[], Awaitable[object]], **field
 
 
 async def once(task: Task, serve: Callable[..., Awaitable[object]], *arguments: object) -> None:
-    """Call ``serve``, and be over when it has failed."""
+    """Call ``serve`` once; a fault ends it."""
     with isolated(task):
         await serve(*arguments)
 
 
 def start(nursery: trio.Nursery, task: Task, serve: Callable[[], Awaitable[object]], **fields: Value) -> None:
-    """Begin a task that goes on until ``serve`` returns, or is cancelled; see :func:`keep_going`."""
+    """Start a task that goes on until ``serve`` returns, or is cancelled; see :func:`keep_going`."""
     nursery.start_soon(partial(keep_going, task, serve, **fields), name=str(task))
 
 
 def start_once(nursery: trio.Nursery, task: Task, serve: Callable[[], Awaitable[object]]) -> None:
-    """Begin a task that does one thing; see :func:`once`."""
+    """Start a task that does one thing; see :func:`once`."""
     nursery.start_soon(once, task, serve, name=str(task))

@@ -1,4 +1,5 @@
-"""Quantities as an operator writes them, in settings, commands and the nodes file: a number, and perhaps a unit."""
+"""Read quantities as an operator writes them, in settings, commands and the nodes file: a number, and perhaps a
+unit."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ _SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def read_quantity(text: str, units: Mapping[str, float]) -> float:
-    """In the unit that is 1. Raises ``ValueError``."""
+    """Return the value in the unit that is 1. Raises ``ValueError``."""
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[2] not in units:
         raise ValueError(text)
@@ -23,5 +24,5 @@ def read_quantity(text: str, units: Mapping[str, float]) -> float:
 
 
 def read_seconds(text: str) -> float:
-    """A duration, 0 or more. Raises ``ValueError``."""
+    """Return a duration in seconds, 0 or more. Raises ``ValueError``."""
     return read_quantity(text, _SECONDS)
