@@ -9,7 +9,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class Latest(OrderedDict[_K, _V]):
+class BoundedDict(OrderedDict[_K, _V]):
     """A dictionary in the order in which its keys were last set. Beyond ``limit`` entries the oldest ones go first."""
 
     def __init__(self, limit: int) -> None:

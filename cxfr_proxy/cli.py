@@ -46,7 +46,7 @@ from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from cxfr_proxy.cluster.nodes import NodeSpec
-    from cxfr_proxy.cluster.sources import Reading, Source
+    from cxfr_proxy.cluster.sources import NodeSource, Reading
 T = TypeVar("T")
 
 OK: Final = 0
@@ -128,7 +128,7 @@ def _add_setting(parser: _Heading, setting: Setting) -> None:
     text = f"{setting.row.help} (default: {setting.default}{repeated})"
     parser.add_argument(
         f"--{setting.name}",
-        metavar=setting.row.kind.metavar,
+        metavar=setting.row.value_type.metavar,
         action="append" if setting.row.repeatable else "store",
         default=argparse.SUPPRESS,
         help=text.replace("%", "%%"),
@@ -152,14 +152,14 @@ def _add_command(commands: _Commands[_Parser], command: Command) -> None:
 
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
-    if argument.kind is None:
+    if argument.value_type is None:
         parser.add_argument(f"--{argument.name}", dest=argument.name, action="store_true", help=argument.help)
     elif argument.positional:
-        metavar = None if argument.choices else argument.kind.metavar
+        metavar = None if argument.choices else argument.value_type.metavar
         choices = argument.choices or None
         parser.add_argument(argument.name, metavar=metavar, choices=choices, help=argument.help)
     else:
-        metavar = argument.kind.metavar
+        metavar = argument.value_type.metavar
         parser.add_argument(f"--{argument.name}", dest=argument.name, metavar=metavar, help=argument.help)
 
 
@@ -280,10 +280,10 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
             counts.append(values.whole(minimum=minimum).parse(text))
         except ConfigError as exc:
             raise ConfigError(f"{label}: {exc.message}") from exc
-    from cxfr_proxy.demo import DemoOptions, Trigger
+    from cxfr_proxy.demo import DemoOptions, DemoTrigger
     from cxfr_proxy.demo import main as demo
 
-    return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=Trigger(trigger)))
+    return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=DemoTrigger(trigger)))
 
 
 def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
@@ -362,7 +362,7 @@ def _read(load: Callable[[], T]) -> T | None:
         return None
 
 
-def _read_nodes(source: Source) -> Sequence[NodeSpec]:
+def _read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
     """Once. A reading with faults, which a proxy would make the best of, is none."""
     from cxfr_proxy.cluster.tokens import FileFaults
 

@@ -27,10 +27,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TextIO
 
-from cxfr_proxy.log_sums import Sums, Value
+from cxfr_proxy.log_sums import FieldValue, Sums
 from cxfr_proxy.log_writer import WHOLE_BYTES, LineWriter
 
-__all__ = ["LogFormat", "LogLevel", "Value", "configure", "emit", "open_log", "quoted"]
+__all__ = ["FieldValue", "LogFormat", "LogLevel", "configure", "emit", "open_log", "quoted"]
 
 MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
@@ -67,7 +67,7 @@ def emit(
     *,
     level: int = logging.INFO,
     exc_info: BaseException | None = None,
-    **fields: Value,
+    **fields: FieldValue,
 ) -> None:
     """Log one event. A field that is ``None`` is left out of text and ``null`` in JSON; ``exc_info`` adds a
     traceback."""
@@ -80,7 +80,7 @@ _sums: Sums | None = None
 
 
 def _write(
-    logger: logging.Logger, event: str, level: int, exc_info: BaseException | None, fields: Mapping[str, Value]
+    logger: logging.Logger, event: str, level: int, exc_info: BaseException | None, fields: Mapping[str, FieldValue]
 ) -> None:
     # By hand: Logger.log() would look for the line that has called it, which is never written.
     exception = (type(exc_info), exc_info, exc_info.__traceback__) if exc_info is not None else None
@@ -112,13 +112,13 @@ def _escaped(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def _cut(value: Value) -> Value:
+def _cut(value: FieldValue) -> FieldValue:
     if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
         return value[:MAX_VALUE_CHARS] + "…"
     return value
 
 
-def _text_value(value: Value) -> str:
+def _text_value(value: FieldValue) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -144,12 +144,12 @@ class _EventFormatter(logging.Formatter):
             line = self.line(record, event, fields)
         return line
 
-    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, Value]) -> str:
+    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
         raise NotImplementedError
 
-    def _event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
+    def _event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, FieldValue]]:
         """Return the event's name and fields; a record that :func:`emit` didn't make is the event ``log``."""
-        given: dict[str, Value] | None = getattr(record, _RECORD_ATTRIBUTE, None)
+        given: dict[str, FieldValue] | None = getattr(record, _RECORD_ATTRIBUTE, None)
         if given is None:
             event, fields = "log", _foreign(record)
         else:
@@ -165,7 +165,7 @@ class _EventFormatter(logging.Formatter):
         return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
-def _foreign(record: logging.LogRecord) -> dict[str, Value]:
+def _foreign(record: logging.LogRecord) -> dict[str, FieldValue]:
     """Return another library's message, even if its arguments don't fit its format."""
     try:
         message = record.getMessage()
@@ -177,7 +177,7 @@ def _foreign(record: logging.LogRecord) -> dict[str, Value]:
 class TextFormatter(_EventFormatter):
     """``TIME LEVEL event key=value …``"""
 
-    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, Value]) -> str:
+    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
         pairs = [f"{name}={_text_value(value)}" for name, value in fields.items() if value is not None]
         return " ".join([self.time_of(record), record.levelname, event, *pairs])
 
@@ -185,7 +185,7 @@ class TextFormatter(_EventFormatter):
 class JsonFormatter(_EventFormatter):
     """One object a line: ``time``, ``level``, ``logger``, ``event``, ``fields``."""
 
-    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, Value]) -> str:
+    def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
         return json.dumps(
             {
                 "time": self.time_of(record),

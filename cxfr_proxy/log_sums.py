@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from typing import Final, NamedTuple
 
-Value = str | int | float | bool | None
+FieldValue = str | int | float | bool | None
 Origin = tuple[logging.Logger, int]
 """The logger of the event, and its level."""
 
@@ -61,13 +61,13 @@ class Repeated(NamedTuple):
 
     event: str
     what: Origin
-    fields: dict[str, Value]
+    fields: dict[str, FieldValue]
 
 
 @dataclass(slots=True)
 class _Open:
     what: Origin
-    fields: dict[str, Value]
+    fields: dict[str, FieldValue]
     since: float
     written: int = 0
     repeated: int = field(default=0)
@@ -79,16 +79,16 @@ class Sums:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._open: dict[tuple[str, tuple[Value, ...] | None], _Open] = {}
+        self._open: dict[tuple[str, tuple[FieldValue, ...] | None], _Open] = {}
 
-    def admit(self, event: str, fields: Mapping[str, Value], what: Origin) -> bool:
+    def admit(self, event: str, fields: Mapping[str, FieldValue], what: Origin) -> bool:
         """Return whether this event is to be written; otherwise count it. ``what`` comes back with the sum."""
         rule = RULES.get(event)
         if rule is None or (rule.unless is not None and fields.get(rule.unless) is not None):
             return True
         values = {name: _place(name, fields.get(name)) for name in rule.by}
         with self._lock:
-            key: tuple[str, tuple[Value, ...] | None] = event, tuple(values.values())
+            key: tuple[str, tuple[FieldValue, ...] | None] = event, tuple(values.values())
             known = self._open.get(key)
             if known is None and len(self._open) >= MAX_OPEN:
                 key, values = (event, None), {rule.by[0]: "others"} if rule.by else {}
@@ -112,7 +112,7 @@ class Sums:
                     continue
                 del self._open[key]
                 if each.repeated:
-                    told: dict[str, Value] = {"repeated": each.repeated, "seconds": round(seconds)}
+                    told: dict[str, FieldValue] = {"repeated": each.repeated, "seconds": round(seconds)}
                     found.append(Repeated(key[0], each.what, each.fields | told))
         return found
 
@@ -123,7 +123,7 @@ class Sums:
             return max(0.0, since + SECONDS - self._clock()) if since is not None else None
 
 
-def _place(name: str, value: Value) -> Value:
+def _place(name: str, value: FieldValue) -> FieldValue:
     if name == "client" and isinstance(value, str) and ":" in value:
         try:
             return str(IPv6Network((value.partition("%")[0], 64), strict=False))

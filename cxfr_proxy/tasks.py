@@ -30,7 +30,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.events import Value, emit
+from cxfr_proxy.events import FieldValue, emit
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 10.0
@@ -77,7 +77,7 @@ class Task(StrEnum):
     WORKER = "worker"
 
 
-def report_fault(task: Task, exc: BaseException, **fields: Value) -> None:
+def report_fault(task: Task, exc: BaseException, **fields: FieldValue) -> None:
     """Log the exception. A group of one is logged as that one."""
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
@@ -102,7 +102,7 @@ class isolated:
 
     __slots__ = ("_fields", "_passing", "_task", "fault")
 
-    def __init__(self, task: Task, passing: tuple[type[Exception], ...] = (), /, **fields: Value) -> None:
+    def __init__(self, task: Task, passing: tuple[type[Exception], ...] = (), /, **fields: FieldValue) -> None:
         self._task = task
         self._passing = passing
         self._fields = fields
@@ -131,7 +131,7 @@ class isolated:
         report_fault(self._task, fault, **self._fields)
 
 
-async def keep_going(task: Task, serve: Callable[[], Awaitable[object]], **fields: Value) -> None:
+async def keep_going(task: Task, serve: Callable[[], Awaitable[object]], **fields: FieldValue) -> None:
     """Call ``serve`` until it returns without a fault, with a pause after each fault."""
     pause = FIRST_PAUSE_SECONDS
     while True:
@@ -152,7 +152,7 @@ async def once(task: Task, serve: Callable[..., Awaitable[object]], *arguments: 
         await serve(*arguments)
 
 
-def start(nursery: trio.Nursery, task: Task, serve: Callable[[], Awaitable[object]], **fields: Value) -> None:
+def start(nursery: trio.Nursery, task: Task, serve: Callable[[], Awaitable[object]], **fields: FieldValue) -> None:
     """Start a task that goes on until ``serve`` returns, or is cancelled; see :func:`keep_going`."""
     nursery.start_soon(partial(keep_going, task, serve, **fields), name=str(task))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 
 
 def test_the_oldest_goes_first() -> None:
-    latest: Latest[str, int] = Latest(3)
+    latest: BoundedDict[str, int] = BoundedDict(3)
     for number, key in enumerate("abcad"):
         latest[key] = number
     assert list(latest.items()) == [("c", 2), ("a", 3), ("d", 4)]

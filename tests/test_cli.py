@@ -27,7 +27,7 @@ def test_help_shows_every_setting_with_its_default_and_every_command(
     text = capsys.readouterr().out
     words = " ".join(text.split())
     for setting in SETTINGS:
-        start = f" --{setting.name} {setting.row.kind.metavar} {setting.row.help} (default: {setting.default}"
+        start = f" --{setting.name} {setting.row.value_type.metavar} {setting.row.help} (default: {setting.default}"
         assert start in words
     for name in [*(command.name for command in COMMANDS), "check", "demo"]:
         assert f"\n    {name} " in text
@@ -131,7 +131,7 @@ def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         given.append(options)
         return 3
 
-    fake_module(monkeypatch, "cxfr_proxy.demo", main=demo, DemoOptions=FakeDemoOptions, Trigger=str)
+    fake_module(monkeypatch, "cxfr_proxy.demo", main=demo, DemoOptions=FakeDemoOptions, DemoTrigger=str)
     assert main(["demo"]) == 3
     assert main(["demo", "--clients", "5", "--seed", "0"]) == 3
     assert main(["demo", "--trigger", "kill"]) == 3

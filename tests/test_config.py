@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxfr_proxy.cluster.nodes import PublicAddress
-from cxfr_proxy.cluster.placement import Policies, Policy
+from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.control_places import control_places, find_control
 from cxfr_proxy.config.settings import Setting, parse_settings, read_settings_file, render_markdown
@@ -67,7 +67,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "logins-per-second": ("150/s", 150.0),
     "admission-timeout": ("1m", 60.0),
     "route": ("connect", Route.CONNECT),
-    "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", Policy.LEAST_SESSIONS),)),
+    "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", PlacementPolicy.LEAST_SESSIONS),)),
     "user-map": ("users.txt", Path("users.txt")),
     "user-lookup": ("http://[::1]:80/x?y=1", "http://[::1]:80/x?y=1&jid={jid}"),
     "lookup-cache": ("2m", 120.0),
@@ -383,5 +383,7 @@ def test_a_command_finds_the_socket_on_which_a_proxy_listens(tmp_path: Path, mon
 
 def test_placement_by_domain() -> None:
     config = from_file('placement = ["least-sessions", "a.org=rendezvous", "a.org=first-available"]')
-    assert config.policies == Policies(Policy.LEAST_SESSIONS, {"a.org": Policy.FIRST_AVAILABLE})
-    assert Config().policies == Policies()
+    assert config.policies == PlacementPolicies(
+        PlacementPolicy.LEAST_SESSIONS, {"a.org": PlacementPolicy.FIRST_AVAILABLE}
+    )
+    assert Config().policies == PlacementPolicies()

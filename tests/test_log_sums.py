@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cxfr_proxy.log_sums import MAX_OPEN, RULES, SECONDS, Rule, Sums, Value
+from cxfr_proxy.log_sums import MAX_OPEN, RULES, SECONDS, FieldValue, Rule, Sums
 
 ORIGIN = logging.getLogger("cxfr_proxy.test"), logging.INFO
 
@@ -28,11 +28,11 @@ def sums(clock: Clock) -> Sums:
     return Sums(clock)
 
 
-def admitted(sums: Sums, times: int, event: str = "client-refused", **fields: Value) -> int:
+def admitted(sums: Sums, times: int, event: str = "client-refused", **fields: FieldValue) -> int:
     return sum(sums.admit(event, fields, ORIGIN) for _ in range(times))
 
 
-def told(sums: Sums, *, at_once: bool = False) -> list[tuple[str, dict[str, Value]]]:
+def told(sums: Sums, *, at_once: bool = False) -> list[tuple[str, dict[str, FieldValue]]]:
     return [(each.event, each.fields) for each in sums.due(at_once=at_once)]
 
 

@@ -21,7 +21,7 @@ from cxfr_proxy.config.values import CLIENTS, DOMAIN, PLACEMENT
 from cxfr_proxy.errors import ClientError, ConfigError
 from cxfr_proxy.net.certificate_names import read_names
 from cxfr_proxy.net.tls import self_signed
-from cxfr_proxy.session.client_software import Software, Support
+from cxfr_proxy.session.client_software import ClientSoftware, Software
 from cxfr_proxy.spellings import dns_name, domain_key
 from cxfr_proxy.xmpp.connection_transfer import fits
 from cxfr_proxy.xmpp.framing.lane import Lane
@@ -102,7 +102,7 @@ def has_the_policy(one: str, other: str) -> bool:
 
 
 def is_denied(one: str, other: str) -> bool:
-    return Support(deny=[CLIENTS.parse(f"domain={one}")]).knows_cxfr(Software(), other, True) is False
+    return ClientSoftware(deny=[CLIENTS.parse(f"domain={one}")]).knows_cxfr(Software(), other, True) is False
 
 
 def auth(text: str) -> etree._Element:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cxfr_proxy.config.values import Kind
+from cxfr_proxy.config.values import ValueType
 from cxfr_proxy.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument. ``kind`` is ``None`` for a switch, which is there or not; ``positional`` ones are required."""
+    """One argument. ``value_type`` is ``None`` for a switch, which is given or not; ``positional`` ones are
+    required."""
 
     name: str
     help: str
-    kind: Kind[Any] | None = None
+    value_type: ValueType[Any] | None = None
     positional: bool = False
     choices: tuple[str, ...] = ()
-    """Empty: whatever ``kind`` takes."""
+    """Empty: whatever ``value_type`` takes."""
 
     @property
     def keyword(self) -> str:
@@ -30,7 +31,7 @@ class Argument:
 
         Raises :class:`ConfigError`.
         """
-        if self.kind is None:
+        if self.value_type is None:
             if value is None or isinstance(value, bool):
                 return bool(value)
             raise self._unfit(f"{value!r:.80}")
@@ -44,7 +45,7 @@ class Argument:
         if self.choices and value not in self.choices:
             raise self._unfit(f"{value!r:.80}")
         try:
-            return self.kind.parse(str(value))
+            return self.value_type.parse(str(value))
         except ConfigError as exc:
             raise ConfigError(f"{self.name}: {exc.message}") from exc
 
@@ -54,4 +55,4 @@ class Argument:
     def _expected(self) -> str:
         if self.choices:
             return " or ".join(self.choices)
-        return self.kind.expected if self.kind is not None else "true or false"
+        return self.value_type.expected if self.value_type is not None else "true or false"

@@ -17,11 +17,11 @@ from cxfr_proxy.admin.arguments import Argument
 from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.rows import Answer, Note
 from cxfr_proxy.config import values
-from cxfr_proxy.config.values import Kind
+from cxfr_proxy.config.values import ValueType
 from cxfr_proxy.errors import ConfigError
 
 Arguments = Mapping[str, Any]
-"""By keyword; each value is what its argument's kind gives, or ``None``."""
+"""By keyword; each value is what its argument's value type gives, or ``None``."""
 Run = Callable[[Console, Arguments, Report], Awaitable[Answer]]
 
 
@@ -83,7 +83,9 @@ async def _show(on: Console, what: str) -> Answer:
     return await _SHOWN[what](on)
 
 
-_NODE: Final = Argument("node", "the node's name", Kind("a node's name", "NODE", values.TEXT.read), positional=True)
+_NODE: Final = Argument(
+    "node", "the node's name", ValueType("a node's name", "NODE", values.TEXT.read), positional=True
+)
 _JID: Final = Argument("jid", "the user's bare JID", values.BARE_JID, positional=True)
 
 COMMANDS: Final = (

@@ -11,7 +11,7 @@ import trio
 from cxfr_proxy.admin.parts import AutoRebalance, Drainer, Peers, Sessions
 from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Wish
+from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -70,7 +70,7 @@ class DrainControl:
                 f"nothing is done: while '{node}' is drained {refused} is refused, for no other node is ready and up;"
                 " --force drains it all the same"
             )
-        listed.set_wish(Wish.DRAIN)  # before the drain begins: its sessions must find other nodes
+        listed.set_admin_state(AdminState.DRAIN)  # before the drain begins: its sessions must find other nodes
         self._drainer.drain(node, grace=grace, deadline=deadline, rate=rate)
         self._peers.tell(node)
 
@@ -128,7 +128,7 @@ class DrainControl:
         listed = self._cluster.get(node)
         if listed.removed:
             raise ConfigError(f"node '{node}' is no longer listed; put it back first")
-        listed.set_wish(Wish.READY)
+        listed.set_admin_state(AdminState.READY)
         self._drainer.undrain(node)
         self._drainer.look_again()
         if self._auto is not None:

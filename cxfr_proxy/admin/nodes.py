@@ -62,7 +62,7 @@ class NodeControl:
 def _condition(node: Node) -> str:
     if node.removed:
         return "no longer in the nodes file"
-    return "down" if node.health is Health.DOWN else f"in state {node.wish}"
+    return "down" if node.health is Health.DOWN else f"in state {node.admin_state}"
 
 
 def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> NodeRow:
@@ -72,7 +72,7 @@ def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> Node
         name=node.name,
         address=str(node.spec.address),
         public=str(node.spec.public) if node.spec.public is not None else None,
-        wish="removed" if node.removed else str(node.wish),
+        wish="removed" if node.removed else str(node.admin_state),
         health=str(node.health),
         weight=node.spec.weight,
         sessions=counts.sessions,
@@ -85,11 +85,11 @@ def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> Node
         failed=counts.failed,
         returned=counts.returned,
         usable=node.usable,
-        waiting=counts.expected,
+        waiting=counts.logins_waiting,
         health_seconds=now - node.health_since if node.health_since is not None else None,
         check=_check_text(check) if check is not None else None,
         check_seconds_ago=now - check.at if check is not None else None,
-        ramp=node.ramp,
+        ramp=node.warm_up,
         priority=node.spec.priority,
         drain=("done" if drain.done else str(drain.stage)) if drain is not None else None,
         drain_reason=drain.waiting_reason if drain is not None else None,

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from cxfr_proxy.admin.rows import ProxyRow, RestartProgress, SessionRow, SourceRow, TransferRow, WorkerRow
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.registry import NodeCounts
-from cxfr_proxy.transfers.statistics import Tally, Totals
+from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
 class SessionLists(Protocol):
@@ -38,7 +38,7 @@ class Sessions(SessionLists, Protocol):
         """How many there are."""
 
     @property
-    def tally(self) -> Tally:
+    def statistics(self) -> TransferStatistics:
         """All transfers there were."""
 
     def of_node(self, name: str) -> NodeCounts:
@@ -56,7 +56,7 @@ class Sessions(SessionLists, Protocol):
     async def states(self) -> dict[str, int]:
         """Return how many sessions are in which state; refreshes, too."""
 
-    async def plan(self, node: str) -> Forecast:
+    async def plan(self, node: str) -> DrainForecast:
         """Return what a drain of that node would come to."""
 
     async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:

@@ -19,7 +19,7 @@ from cxfr_proxy.events import emit
 _log = logging.getLogger(__name__)
 
 
-class Part(StrEnum):
+class ReloadPart(StrEnum):
     """What is read; ``what`` of the event ``reload-failed``, and a label."""
 
     NODES = "nodes"
@@ -41,11 +41,11 @@ class Reloads:
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self.outcomes: dict[Part, ReloadOutcome] = {}
+        self.outcomes: dict[ReloadPart, ReloadOutcome] = {}
         """Of those parts that there are."""
 
     @contextmanager
-    def noted(self, part: Part) -> Iterator[None]:
+    def noted(self, part: ReloadPart) -> Iterator[None]:
         """Note what becomes of the reading within; its :class:`ConfigError` goes on to whoever has asked for it."""
         try:
             yield
@@ -58,7 +58,7 @@ class Reloads:
         self.outcomes[part] = ReloadOutcome(worked=True, worked_at=self._wall_clock())
 
     @contextmanager
-    def logged(self, part: Part) -> Iterator[None]:
+    def logged(self, part: ReloadPart) -> Iterator[None]:
         """The same, where nobody waits for the answer: what is wrong is logged."""
         try:
             with self.noted(part):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.user_map import UserMap
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import user_key
@@ -69,7 +69,7 @@ class Answers:
     def __init__(self, seconds: float, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._answers: Latest[str, tuple[str | None, float]] = Latest(limit)
+        self._answers: BoundedDict[str, tuple[str | None, float]] = BoundedDict(limit)
 
     def __len__(self) -> int:
         return len(self._answers)

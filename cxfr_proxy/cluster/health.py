@@ -29,7 +29,7 @@ from enum import StrEnum
 from typing import Final
 
 from cxfr_proxy.cluster.members import Node
-from cxfr_proxy.cluster.nodes import Check, Health, Outlook
+from cxfr_proxy.cluster.nodes import Check, Health, SessionOutlook
 
 REFUSALS: Final = 2
 """In a row, and nobody listens there any more. One may be a restart of the listener alone."""
@@ -74,8 +74,9 @@ class _Streak:
 
 
 class Vitals:
-    """Keeps ``health``, ``outlook`` and ``ramp`` of one node; ``now`` is of any one monotonic clock. ``new``: the node
-    takes nobody before it was seen."""
+    """Keeps ``health``, ``session_outlook`` and ``warm_up`` of one node.
+
+    ``now`` is of any one monotonic clock. ``new``: the node takes nobody before a check has seen it."""
 
     def __init__(self, node: Node, *, new: bool = False) -> None:
         self.node = node
@@ -107,7 +108,7 @@ class Vitals:
     def _on_good(self, now: float) -> None:
         node = self.node
         self._seen = True
-        node.outlook = Outlook.GOOD
+        node.session_outlook = SessionOutlook.GOOD
         needed = 1 if self._new or node.spec.check is Check.NONE else node.spec.rise
         if node.health is Health.DOWN and now >= self._hold_until and self._good >= needed:
             node.health, node.health_since = Health.UP, now
@@ -122,14 +123,14 @@ class Vitals:
         if sure or not self._seen:
             self._mark_down(now)
         if sure:
-            node.outlook = Outlook.DEAD if self._silent >= node.spec.fall else Outlook.FAILING
+            node.session_outlook = SessionOutlook.DEAD if self._silent >= node.spec.fall else SessionOutlook.FAILING
 
     @property
     def in_doubt(self) -> bool:
         """The next checks may change something."""
         if self.node.health is Health.UP:
             return self._bad > 0
-        return self._good > 0 or self.node.outlook is Outlook.GOOD
+        return self._good > 0 or self.node.session_outlook is SessionOutlook.GOOD
 
     # --- sessions
 
@@ -166,16 +167,16 @@ class Vitals:
         self._good = 0
         if self.node.health is Health.UP:
             self.node.health, self.node.health_since = Health.DOWN, now
-            self._up_since, self.node.ramp = None, 1.0
+            self._up_since, self.node.warm_up = None, 1.0
 
     # --- the weight of one that has come back
 
     def grow(self, now: float) -> float | None:
-        """Set the node's ramp as it has to be now; when to call again, ``None``: no need to."""
+        """Set the node's warm-up as it has to be now. Return when to call again; ``None``: no need to."""
         since, slowstart = self._up_since, self.node.spec.slowstart
         if since is None or now >= since + slowstart:
-            self._up_since, self.node.ramp = None, 1.0
+            self._up_since, self.node.warm_up = None, 1.0
             return None
         step = int((now - since) / slowstart * STEPS + 1e-9)  # as if on time, where the clock is a hair early
-        self.node.ramp = max(1, step) / STEPS
+        self.node.warm_up = max(1, step) / STEPS
         return since + (step + 1) * slowstart / STEPS

@@ -1,11 +1,11 @@
 """The live list of nodes.
 
-Two axes that never mix: what the operator wants (:class:`~.nodes.Wish`) and what checks see (:class:`~.nodes.Health`).
-A node whose line is gone stays, ``removed``, for as long as sessions live on it.
+Two axes never mix: what the operator wants (:class:`~.nodes.AdminState`) and what checks see
+(:class:`~.nodes.Health`). A node whose line is gone stays, ``removed``, for as long as sessions live on it.
 
-Nobody looks through ten thousand nodes to find the one that has changed: each change of a node's state is told to who
-:meth:`watches <Cluster.watch>`, by whichever hand it was made, and what follows from the list as it stands is worked
-out once for each of its versions.
+Nobody looks through ten thousand nodes to find the one that has changed. Whoever :meth:`watches <Cluster.watch>` is
+told each change of a node's state, by whichever hand it was made, and what follows from the list as it stands is
+computed once for each of its versions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.cluster.tokens import did_you_mean
 from cxfr_proxy.errors import ConfigError
 
@@ -23,7 +23,7 @@ _SHOWN_NAMES: Final = 50
 """Of the known nodes, in an error: a longer list helps nobody."""
 _DOMAINS_KEPT: Final = 64
 """For which the candidates are kept: clients make up any number of domains."""
-_TOLD: Final = frozenset(("features", "health", "outlook", "ramp", "removed", "spec", "wish"))
+_TOLD: Final = frozenset(("admin_state", "features", "health", "removed", "session_outlook", "spec", "warm_up"))
 """The attributes of a node whose change is told."""
 
 
@@ -54,22 +54,22 @@ class CheckResult:
 
 
 class Node:
-    """One node as it stands now. Checks set ``health``; the operator sets the wish by :meth:`set_wish`.
+    """One node as it stands now. Checks set ``health``; the operator sets ``admin_state`` by :meth:`set_admin_state`.
 
     ``changed`` is called behind each change of its state (:data:`_TOLD`)."""
 
     __slots__ = (
         "_changed",
+        "admin_state",
         "check",
         "features",
         "health",
         "health_since",
         "key",
-        "outlook",
-        "ramp",
         "removed",
+        "session_outlook",
         "spec",
-        "wish",
+        "warm_up",
     )
 
     def __init__(self, spec: NodeSpec, changed: Callable[[], None] = _nobody) -> None:
@@ -77,11 +77,11 @@ class Node:
         self.spec = spec
         self.key = spec.name.encode()
         """Its name, as draws take it (:mod:`.placement`)."""
-        self.wish = spec.wish
+        self.admin_state = spec.admin_state
         self.health = Health.UP
         self.health_since: float | None = None
         """By the checks' clock; ``None``: from the beginning."""
-        self.outlook = Outlook.GOOD
+        self.session_outlook = SessionOutlook.GOOD
         """What is to become of the sessions it has; see :mod:`.health`."""
         self.check: CheckResult | None = None
         """The last one; ``None``: nobody has looked."""
@@ -90,7 +90,7 @@ class Node:
         self.features: Mapping[str, bytes] = {}
         """By domain: the stream features with which it last greeted a client that has not logged in, as it wrote them,
         in the default namespaces of the usual header; none where nobody has looked. Replaced, never changed."""
-        self.ramp = 1.0
+        self.warm_up = 1.0
         """How much of its weight counts, 0 to 1: a node that has come back is filled slowly."""
         self._changed: Callable[[], None] = changed
 
@@ -102,7 +102,7 @@ class Node:
             self._changed()
 
     def __repr__(self) -> str:
-        return f"<Node {self.name} {self.wish}, {self.health}{', removed' if self.removed else ''}>"
+        return f"<Node {self.name} {self.admin_state}, {self.health}{', removed' if self.removed else ''}>"
 
     @property
     def name(self) -> str:
@@ -111,12 +111,12 @@ class Node:
     @property
     def weight(self) -> float:
         """Its share of users against the other nodes', now."""
-        return self.spec.weight * self.ramp
+        return self.spec.weight * self.warm_up
 
     @property
     def leaving(self) -> bool:
         """Whether its sessions have to leave."""
-        return self.removed or self.wish is not Wish.READY
+        return self.removed or self.admin_state is not AdminState.READY
 
     @property
     def accepts_new(self) -> bool:
@@ -127,19 +127,19 @@ class Node:
     def usable(self) -> bool:
         return self.accepts_new and self.health is Health.UP
 
-    def set_wish(self, wish: Wish) -> None:
+    def set_admin_state(self, admin_state: AdminState) -> None:
         """The operator's order at run time: holds until the node's ``state=`` is changed in its source."""
-        self.wish = wish
+        self.admin_state = admin_state
 
     def read(self, spec: NodeSpec) -> None:
         """Take over a new reading of the line; a node that is back after removal starts from what it says."""
-        if self.removed or spec.wish is not self.spec.wish:
-            self.wish = spec.wish
+        if self.removed or spec.admin_state is not self.spec.admin_state:
+            self.admin_state = spec.admin_state
         if spec.address != self.spec.address:
             self.health = Health.UP  # what was seen at the old address says nothing about the new one
             self.health_since = self.check = None
-            self.outlook = Outlook.GOOD
-            self.features, self.ramp = {}, 1.0
+            self.session_outlook = SessionOutlook.GOOD
+            self.features, self.warm_up = {}, 1.0
         self.spec = spec
         self.removed = False
 
@@ -160,8 +160,8 @@ class Changes:
         return bool(self.added or self.removed or self.changed or self.emptied)
 
 
-Standing = frozenset[tuple[str, int, tuple[str, ...]]]
-"""See :meth:`Cluster.standing`."""
+PlacementBasis = frozenset[tuple[str, int, int, tuple[str, ...]]]
+"""See :meth:`Cluster.placement_basis`."""
 
 
 class Cluster:
@@ -177,7 +177,7 @@ class Cluster:
         self._removed: list[Node] = []
         self._worked_out = 0  # the version that what follows is of
         self._candidates: dict[str | None, tuple[list[Node], list[Node]]] = {}
-        self._standing: Standing | None = None
+        self._placement_basis: PlacementBasis | None = None
         self.apply(specs)
 
     def watch(self, changed: Callable[[str], None]) -> None:
@@ -221,7 +221,7 @@ class Cluster:
         listed = {spec.name: spec for spec in specs}
         if len(listed) != len(specs):
             raise ValueError("a name is there twice")
-        before = {name: (node.removed, node.wish) for name, node in self._nodes.items()}
+        before = {name: (node.removed, node.admin_state) for name, node in self._nodes.items()}
         added = tuple(name for name in listed if name not in before or before[name][0])
         removed = tuple(name for name, (gone, _) in before.items() if name not in listed and not gone)
         new = frozenset(added)
@@ -230,7 +230,7 @@ class Cluster:
         emptied = tuple(
             node.name
             for node in self
-            if node.name in before and node.leaving and (node.removed, node.wish) != before[node.name]
+            if node.name in before and node.leaving and (node.removed, node.admin_state) != before[node.name]
         )
         return Changes(added=added, removed=removed, changed=changed, emptied=emptied)
 
@@ -260,12 +260,17 @@ class Cluster:
         self._relist()
         self._note(name)
 
-    def standing(self) -> Standing:
-        """What the places of users follow from, ramps apart: the usable nodes, each with its weight and domains."""
+    def placement_basis(self) -> PlacementBasis:
+        """Return what decides where users belong, warm-up apart: each usable node's name, priority, weight, domains.
+
+        Two equal ones place every user alike; one that differs is a reason to look at everybody's place again.
+        """
         self._forget_what_was()
-        if self._standing is None:
-            self._standing = frozenset((node.name, node.spec.weight, node.spec.domain) for node in self if node.usable)
-        return self._standing
+        if self._placement_basis is None:
+            self._placement_basis = frozenset(
+                (node.name, node.spec.priority, node.spec.weight, node.spec.domain) for node in self if node.usable
+            )
+        return self._placement_basis
 
     def unserved_without(self, name: str, domains: Sequence[str] = ()) -> tuple[str, ...] | None:
         """Whose logins nobody would take if that node took none: those of these domains; empty: everybody's.
@@ -310,7 +315,7 @@ class Cluster:
         if self._worked_out != self.version:
             self._worked_out = self.version
             self._candidates.clear()
-            self._standing = None
+            self._placement_basis = None
 
 
 def _differs(spec: NodeSpec, other: NodeSpec) -> bool:

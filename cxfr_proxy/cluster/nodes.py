@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
-from cxfr_proxy.cluster.tokens import FileFaults, Word, did_you_mean, words_of
+from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, tokens_of
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_seconds
@@ -34,7 +34,7 @@ from cxfr_proxy.units import read_seconds
 # --- the values ----------------------------------------------------------------------------------------------
 
 
-class Wish(StrEnum):
+class AdminState(StrEnum):
     """What the operator wants of a node."""
 
     READY = "ready"
@@ -51,7 +51,7 @@ class Health(StrEnum):
     DOWN = "down"
 
 
-class Outlook(StrEnum):
+class SessionOutlook(StrEnum):
     """What checks expect of the sessions that a node has."""
 
     GOOD = "good"
@@ -90,7 +90,7 @@ class Resume(StrEnum):
     """On every node that says so: they fetch each other's sessions, as the nodes of an ejabberd cluster do."""
 
 
-class ProxyHeader(StrEnum):
+class ProxyProtocol(StrEnum):
     """The PROXY protocol's version that tells a node the client's address."""
 
     V1 = "v1"
@@ -151,7 +151,7 @@ class NodeSpec:
     """Path of the certificates the node's is verified against; ``None`` means the system's."""
     verify_name: str | None = None
     """The name the node's certificate has to bear; ``None`` leaves the choice to who dials."""
-    send_proxy: ProxyHeader | None = None
+    send_proxy: ProxyProtocol | None = None
     """``None``: no PROXY header."""
     resume: Resume = Resume.OWN
     max_sessions: int | None = None
@@ -169,7 +169,7 @@ class NodeSpec:
     """So many bad checks in a row and it is down."""
     slowstart: float = 0.0
     """Seconds in which its weight grows back to the full, once it is up again."""
-    wish: Wish = Wish.READY
+    admin_state: AdminState = AdminState.READY
 
     def serves(self, domain: str | None) -> bool:
         """Whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
@@ -211,7 +211,7 @@ _ADDRESSES: Final = "host:port, [ipv6]:port or unix:/path"
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
-def _choice(kind: type[_Choice], word: Word) -> _Choice:
+def _choice(kind: type[_Choice], word: Token) -> _Choice:
     try:
         return kind(word.text)
     except ValueError:
@@ -224,13 +224,13 @@ def _one_of(kind: type[StrEnum]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def _number(word: Word, low: int, high: int, what: str) -> int:
+def _number(word: Token, low: int, high: int, what: str) -> int:
     if not _NUMBER.fullmatch(word.text) or not low <= int(word.text) <= high:
         raise word.expected(f"{what} from {low} to {high}")
     return int(word.text)
 
 
-def _seconds(word: Word, low: float) -> float:
+def _seconds(word: Token, low: float) -> float:
     try:
         seconds = read_seconds(word.text)
     except ValueError:
@@ -240,14 +240,14 @@ def _seconds(word: Word, low: float) -> float:
     return seconds
 
 
-def _path(word: Word) -> str:
+def _path(word: Token) -> str:
     """An absolute path: a daemon's working directory is nothing an operator should have to know."""
     if not word.text.startswith("/") or not word.text.isprintable():
         raise word.expected("an absolute path")
     return word.text
 
 
-def _ipv6(word: Word, *, zone: bool) -> str:
+def _ipv6(word: Token, *, zone: bool) -> str:
     """``zone``: whether ``%eth0`` may follow; it means something on this machine only. What stands for an IPv4 address
     is that one."""
     try:
@@ -259,7 +259,7 @@ def _ipv6(word: Word, *, zone: bool) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def _host(word: Word) -> str:
+def _host(word: Token) -> str:
     """A host name, with a dot at its end or without, or an IPv4 address. A last label of digits is never a name (RFC
     1123 section 2.1)."""
     text = word.text
@@ -276,7 +276,7 @@ def _host(word: Word) -> str:
     return text
 
 
-def _host_or_ip(word: Word) -> str:
+def _host_or_ip(word: Token) -> str:
     """As a certificate has it: without brackets, and without a dot at the end."""
     if ":" not in word.text:
         return _host(word).removesuffix(".")
@@ -284,7 +284,7 @@ def _host_or_ip(word: Word) -> str:
     return _ipv6(word.part(1, -1) if bracketed else word, zone=False)
 
 
-def _host_port(word: Word, *, zone: bool) -> tuple[str, int | None]:
+def _host_port(word: Token, *, zone: bool) -> tuple[str, int | None]:
     """``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``; the port is ``None`` where none is written."""
     text = word.text
     if "://" in text:
@@ -305,7 +305,7 @@ def _host_port(word: Word, *, zone: bool) -> tuple[str, int | None]:
     return host, _number(rest.part(1), 1, 65535, "a port") if rest.text else None
 
 
-def read_public_address(word: Word) -> PublicAddress:
+def read_public_address(word: Token) -> PublicAddress:
     """What clients are told has to be what all of them take for a name: its last part begins with a letter (RFC 1123
     section 2.1). Raises :class:`ConfigError`."""
     host, port = _host_port(word, zone=False)
@@ -316,7 +316,7 @@ def read_public_address(word: Word) -> PublicAddress:
     return PublicAddress(host, port)
 
 
-def _domains(word: Word) -> tuple[str, ...]:
+def _domains(word: Token) -> tuple[str, ...]:
     """By their keys, each once. Domains of JIDs (RFC 7622 section 3.2), written as there or in ASCII."""
     domains: list[str] = []
     start = 0
@@ -342,7 +342,7 @@ class Option:
     """
 
     expects: str
-    read: Callable[[NodeSpec, Word], NodeSpec]
+    read: Callable[[NodeSpec, Token], NodeSpec]
     needs_tls: bool = False
     needs_check: bool = False
     single: bool = False
@@ -377,8 +377,8 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             needs_tls=True,
         ),
         "send-proxy": Option(
-            _one_of(ProxyHeader),
-            lambda spec, value: replace(spec, send_proxy=_choice(ProxyHeader, value)),
+            _one_of(ProxyProtocol),
+            lambda spec, value: replace(spec, send_proxy=_choice(ProxyProtocol, value)),
         ),
         "domain": Option(
             "a domain, or several with commas between",
@@ -407,7 +407,9 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             needs_check=True,
         ),
         "slowstart": Option(_A_TIME, lambda spec, value: replace(spec, slowstart=_seconds(value, 0.0))),
-        "state": Option(_one_of(Wish), lambda spec, value: replace(spec, wish=_choice(Wish, value)), single=True),
+        "state": Option(
+            _one_of(AdminState), lambda spec, value: replace(spec, admin_state=_choice(AdminState, value)), single=True
+        ),
     }
 )
 """Every option of a node's line, by the name it has there."""
@@ -422,10 +424,10 @@ def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tu
     """
     specs: list[NodeSpec] = []
     faults: list[ConfigError] = []
-    names: dict[str, Word] = {}
+    names: dict[str, Token] = {}
     # Not splitlines(): it also splits where no editor counts a line. White space takes care of a "\r".
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
-        words = words_of(line, file, number)
+        words = tokens_of(line, file, number)
         if words:
             spec, found = _read_node(words, names)
             found += _target_faults(spec, words, targets)
@@ -443,7 +445,7 @@ def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYW
 
     Raises :class:`NodesFileError`.
     """
-    words = [Word(name, place, 1, 1), *words_of(text, place, 1)]
+    words = [Token(name, place, 1, 1), *tokens_of(text, place, 1)]
     spec, faults = _read_node(words, {})
     faults += _target_faults(spec, words, targets)
     if faults:
@@ -456,7 +458,7 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
 
     ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options that are one node's.
     """
-    words = [Word(option, place, 1, 1) for option in options]
+    words = [Token(option, place, 1, 1) for option in options]
     spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), words)
     for word in words:
         key = word.text.partition("=")[0]
@@ -469,7 +471,7 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
 
 def parse_address(text: str, place: str, *, zone: bool = False) -> Address:
     """``host:port`` as it stands elsewhere than in this file. Raises :class:`ConfigError`."""
-    word = Word(text, place, 1, 1)
+    word = Token(text, place, 1, 1)
     host, port = _host_port(word, zone=zone)
     if port is None:
         raise word.expected("host:port")
@@ -480,7 +482,7 @@ _NO_ADDRESS: Final = UnixAddress("/")
 """Holds the place while the options are read, which decide about the default port; and where there is none."""
 
 
-def _read_node(words: list[Word], names: dict[str, Word]) -> tuple[NodeSpec, list[ConfigError]]:
+def _read_node(words: list[Token], names: dict[str, Token]) -> tuple[NodeSpec, list[ConfigError]]:
     """The line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
     for word in words:
         if "#" in word.text:
@@ -503,11 +505,11 @@ def _read_node(words: list[Word], names: dict[str, Word]) -> tuple[NodeSpec, lis
     return spec, faults
 
 
-def _is_option(word: Word) -> bool:
+def _is_option(word: Token) -> bool:
     return "=" in word.text and not word.text.startswith("unix:")
 
 
-def _name_faults(name: Word, names: dict[str, Word]) -> list[ConfigError]:
+def _name_faults(name: Token, names: dict[str, Token]) -> list[ConfigError]:
     if not NAME.fullmatch(name.text):
         # Not "-" or "." first: names are arguments of commands and parts of URLs.
         return [name.expected("a name (letters, digits, '.', '_', '-'; a letter or digit first)")]
@@ -517,16 +519,16 @@ def _name_faults(name: Word, names: dict[str, Word]) -> list[ConfigError]:
     return [name.fault(f"expected another name, found '{name.text}' again (first on line {first.line})")]
 
 
-def _target_faults(spec: NodeSpec, words: list[Word], targets: RedirectTargets) -> list[ConfigError]:
+def _target_faults(spec: NodeSpec, words: list[Token], targets: RedirectTargets) -> list[ConfigError]:
     if spec.public is None or targets.allow(spec.public.host):
         return []
     word = next(word for word in words if word.text.startswith("public="))
     return [word.part(len("public=")).expected(f"a host that redirect-targets allows ({targets})")]
 
 
-def _read_options(spec: NodeSpec, words: list[Word]) -> tuple[NodeSpec, list[ConfigError]]:
+def _read_options(spec: NodeSpec, words: list[Token]) -> tuple[NodeSpec, list[ConfigError]]:
     faults: list[ConfigError] = []
-    seen: dict[str, Word] = {}
+    seen: dict[str, Token] = {}
     for word in words:
         try:
             spec = _read_option(spec, word, seen)
@@ -549,7 +551,7 @@ def _read_options(spec: NodeSpec, words: list[Word]) -> tuple[NodeSpec, list[Con
     return spec, faults
 
 
-def _read_option(spec: NodeSpec, word: Word, seen: Collection[str]) -> NodeSpec:
+def _read_option(spec: NodeSpec, word: Token, seen: Collection[str]) -> NodeSpec:
     key, equals, text = word.text.partition("=")
     option = OPTIONS.get(key)
     if option is None:
@@ -563,7 +565,7 @@ def _read_option(spec: NodeSpec, word: Word, seen: Collection[str]) -> NodeSpec:
     return option.read(spec, value)
 
 
-def _read_address(word: Word, tls: NodeTls) -> Address | UnixAddress:
+def _read_address(word: Token, tls: NodeTls) -> Address | UnixAddress:
     if word.text.startswith("unix:"):
         path = _path(word.part(len("unix:")))
         if len(path.encode()) > MAX_UNIX_PATH_BYTES:

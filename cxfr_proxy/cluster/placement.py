@@ -25,7 +25,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, Resume
 from cxfr_proxy.spellings import domain_key, user_key
@@ -34,7 +34,7 @@ _DRAW_BITS: Final = 52
 """One less than a float's mantissa: ``n + 0.5`` is exact then, and the draw never 0 or 1."""
 
 
-class Policy(StrEnum):
+class PlacementPolicy(StrEnum):
     """By what the users of a domain are placed."""
 
     RENDEZVOUS = "rendezvous"
@@ -46,13 +46,13 @@ class Policy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
+class PlacementPolicies:
     """``by_domain`` by :func:`~cxfr_proxy.spellings.domain_key`; all other domains have the ``usual`` one."""
 
-    usual: Policy = Policy.RENDEZVOUS
-    by_domain: Mapping[str, Policy] = field(default_factory=dict)
+    usual: PlacementPolicy = PlacementPolicy.RENDEZVOUS
+    by_domain: Mapping[str, PlacementPolicy] = field(default_factory=dict)
 
-    def of(self, domain: str) -> Policy:
+    def of(self, domain: str) -> PlacementPolicy:
         return self.by_domain.get(domain, self.usual)
 
 
@@ -73,12 +73,15 @@ class Placement:
     """
 
     def __init__(
-        self, cluster: Cluster, policies: Policies | None = None, assigned: Callable[[str], str | None] = _nobody
+        self,
+        cluster: Cluster,
+        policies: PlacementPolicies | None = None,
+        assigned: Callable[[str], str | None] = _nobody,
     ) -> None:
         self._cluster = cluster
-        self._policies = policies if policies is not None else Policies()
+        self._policies = policies if policies is not None else PlacementPolicies()
         self._assigned = assigned
-        self._drawn: Latest[tuple[str, str], list[Node]] = Latest(_DRAWS_KEPT)
+        self._drawn: BoundedDict[tuple[str, str], list[Node]] = BoundedDict(_DRAWS_KEPT)
         self._drawn_of = -1  # the version of the cluster
 
     def rank(
@@ -97,14 +100,14 @@ class Placement:
         domain = domain_key(domain)
         policy = self._policies.of(domain)
         ranked: list[Node] = []
-        if policy is Policy.RENDEZVOUS and user is not None:
+        if policy is PlacementPolicy.RENDEZVOUS and user is not None:
             ranked = [node for node in self._draws(user, domain) if node.name not in exclude]
         if not ranked:
             candidates = self._cluster.candidates(exclude, domain=domain)
-            if policy is Policy.FIRST_AVAILABLE:
+            if policy is PlacementPolicy.FIRST_AVAILABLE:
                 ranked = candidates
             else:
-                ranked = rank(user if policy is Policy.RENDEZVOUS else None, candidates, sessions)
+                ranked = rank(user if policy is PlacementPolicy.RENDEZVOUS else None, candidates, sessions)
         if up_only and ranked and not ranked[0].usable:
             return []  # candidates are all up, or none is
         name = self._assigned(user) if user is not None else None
@@ -127,12 +130,14 @@ class Placement:
         home = next(iter(self.rank(user, domain, _NOBODY_ANYWHERE, up_only=True)), None)
         if home is None or is_full(home, sessions):
             return None
-        has_one = self._policies.of(domain_key(domain)) is Policy.RENDEZVOUS or self._assigned(user) == home.name
+        has_one = (
+            self._policies.of(domain_key(domain)) is PlacementPolicy.RENDEZVOUS or self._assigned(user) == home.name
+        )
         return home if has_one else None
 
     def floats(self, user: str, domain: str) -> bool:
         """Whether that user has no place of his own, and goes where there are the fewest sessions."""
-        return self._policies.of(domain_key(domain)) is Policy.LEAST_SESSIONS and self._assigned(user) is None
+        return self._policies.of(domain_key(domain)) is PlacementPolicy.LEAST_SESSIONS and self._assigned(user) is None
 
     def usable(self, domain: str) -> list[Node]:
         """The nodes that a user of that domain could be moved to now, in the source's order."""

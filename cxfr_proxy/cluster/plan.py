@@ -31,7 +31,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class ProposedMove:
     """One session to move between two nodes, by name; ``target`` is ``None`` where no node can take it."""
 
     session_id: int
@@ -42,7 +42,7 @@ class Move:
 
 
 @dataclass(slots=True)
-class Forecast:
+class DrainForecast:
     """What a plan comes to. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take,
     ``stay_down`` those of them all whose clients are known not to come back."""
 
@@ -52,7 +52,7 @@ class Forecast:
     targets: dict[str, int] = field(default_factory=dict)
     stay_down: int = 0
 
-    def add(self, move: Move) -> None:
+    def add(self, move: ProposedMove) -> None:
         self.sessions += 1
         self.inactive += move.inactive
         self.stay_down += move.stays_down
@@ -61,7 +61,7 @@ class Forecast:
         else:
             self.targets[move.target] = self.targets.get(move.target, 0) + 1
 
-    def include(self, other: Forecast) -> None:
+    def include(self, other: DrainForecast) -> None:
         """That of another process, for the same node."""
         self.sessions += other.sessions
         self.inactive += other.inactive
@@ -91,7 +91,7 @@ def order_of_leaving(snapshot: Iterable[Placed]) -> list[Placed]:
     return sorted(snapshot, key=lambda session: (session.inactive, -session.idle_seconds, session.session_id))
 
 
-def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster, placement: Placement) -> Iterator[Move]:
+def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster, placement: Placement) -> Iterator[ProposedMove]:
     """Every session of ``node``, in the order of leaving, one at a time: there may be many, and others wait.
 
     ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could
@@ -106,10 +106,12 @@ def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster, placemen
     return _moves(leaving, node, placement, sessions)
 
 
-def _moves(leaving: Iterable[Placed], source: str, placement: Placement, sessions: Counter[str]) -> Iterator[Move]:
+def _moves(
+    leaving: Iterable[Placed], source: str, placement: Placement, sessions: Counter[str]
+) -> Iterator[ProposedMove]:
     for session in leaving:
         ranked = placement.rank(session.user, session.domain, sessions, exclude=(source,), up_only=True)
         target = ranked[0].name if ranked else None
         if target is not None:
             sessions[target] += 1
-        yield Move(session.session_id, session.node, target, session.inactive, session.stays_down)
+        yield ProposedMove(session.session_id, session.node, target, session.inactive, session.stays_down)

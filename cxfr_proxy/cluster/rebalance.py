@@ -13,13 +13,14 @@ all there are, for small cases; it holds where the nodes of two domains are the 
 overlap, the load is evened between any two nodes of one domain, directly.
 
 Where several processes serve, each plans for its own sessions. All know how many there are by node, so all find the
-same surplus; which part of it is whose follows from their order, and the parts add up (:class:`Part`).
+same surplus; which part of it is whose follows from their order, and the parts add up (:class:`NodeShare`).
 
 Of several that could go, those go first whose clients are known to come back. One whose client is not, and that would
 have to go, is in the plan, but is not moved: a place that is only better is worth no session.
 
-Nobody is moved off a node that isn't usable: those that leave are a drain's matter, one that is down is the checks',
-and one of weight 0 keeps whom it has. Who is placed by :attr:`~.placement.Policy.FIRST_AVAILABLE` stays where he is.
+Nobody is moved off a node that is not usable: a drain moves those that have to leave, the checks those whose node is
+down, and a node of weight 0 keeps the sessions it has. Users who are placed by
+:attr:`~.placement.PlacementPolicy.FIRST_AVAILABLE` stay where they are.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from dataclasses import dataclass, field
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.cluster.plan import Move, Placed, order_of_leaving
+from cxfr_proxy.cluster.plan import Placed, ProposedMove, order_of_leaving
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NodeShare:
     """What one process has of a node's sessions: its ``own``, with those of the processes ``before`` it, of ``all``."""
 
     own: int
@@ -57,7 +58,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Forecast:
+class RebalanceForecast:
     """What a rebalance comes to: sessions by source and target. ``stay_down`` are none of them: those that would be
     moved, but are left alone since their clients are known not to come back. ``held`` are among them, but wait: their
     clients were moved too lately, and in ``held_seconds`` all of them may be moved again."""
@@ -72,7 +73,7 @@ class Forecast:
     def sessions(self) -> int:
         return sum(sum(targets.values()) for targets in self.moves.values())
 
-    def add(self, move: Move) -> None:
+    def add(self, move: ProposedMove) -> None:
         if move.stays_down:
             self.stay_down += 1
         elif move.target is not None:
@@ -84,7 +85,7 @@ class Forecast:
         self.held += 1
         self.held_seconds = max(self.held_seconds, seconds)
 
-    def include(self, other: Forecast) -> None:
+    def include(self, other: RebalanceForecast) -> None:
         """That of another process."""
         self.inactive += other.inactive
         self.stay_down += other.stay_down
@@ -107,7 +108,7 @@ def plan_rebalance(
     everywhere: Mapping[str, int] | None = None,
     before: Mapping[str, int] | None = None,
     max_share: float | None = None,
-) -> Iterator[Move | None]:
+) -> Iterator[ProposedMove | None]:
     """The sessions of ``snapshot`` to move, in the order of leaving; and ``None`` now and then, so that who asks can do
     something else meanwhile: there may be many.
 
@@ -119,7 +120,7 @@ def plan_rebalance(
     own = Counter(session.node for session in sessions)
     counts = dict(everywhere) if everywhere is not None else dict(own)
     parts = {
-        name: Part(number, (before or {}).get(name, 0), max(counts.get(name, 0), number))
+        name: NodeShare(number, (before or {}).get(name, 0), max(counts.get(name, 0), number))
         for name, number in own.items()
     }
     usable = {node.name for node in cluster if node.usable}
@@ -134,18 +135,18 @@ def plan_rebalance(
     for session in sessions:
         target = plan.targets.get(session.session_id)
         if target is not None and session.stays_down:
-            yield Move(session.session_id, session.node, target, session.inactive, stays_down=True)
+            yield ProposedMove(session.session_id, session.node, target, session.inactive, stays_down=True)
         elif target is None or not allowed[session.node]:
             yield None
         else:
             allowed[session.node] -= 1
-            yield Move(session.session_id, session.node, target, session.inactive)
+            yield ProposedMove(session.session_id, session.node, target, session.inactive)
 
 
 class _Plan:
     """``counts`` are all processes' sessions by node; ``targets`` what comes out, by session."""
 
-    def __init__(self, placement: Placement, parts: Mapping[str, Part], counts: Mapping[str, int]) -> None:
+    def __init__(self, placement: Placement, parts: Mapping[str, NodeShare], counts: Mapping[str, int]) -> None:
         self._placement = placement
         self._parts = parts
         self._everywhere = counts

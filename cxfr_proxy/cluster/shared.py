@@ -4,21 +4,22 @@
 key below a prefix  value                                       says
 =================== =========================================== ====================================================
 ``nodes/NAME``      ``10.0.0.11:5222 weight=2``                 a line of ``nodes.txt`` without the name
-``wishes/NAME``     ``drain``, or JSON (:class:`Order`)          what the operator wants of that node
+``states/NAME``     ``drain``, or JSON (:class:`Directive`)      what the operator wants of that node
 ``pins/BARE JID``   ``NAME``                                    the node of a user whose place was said by hand
 ``proxies/ID``      JSON (:class:`ProxyState`)                  a proxy that lives; the key goes when it dies
 =================== =========================================== ====================================================
 
-Everything here follows from the keys alone, and not from the order in which a proxy came to know them: one that begins
-today comes to the same as one that has heard every word. So a wish is a function of two values: the order's, as long as
-the node's line says the ``state=`` it said when the order was given, and the line's own otherwise.
+Everything here follows from the keys alone, and not from the order in which a proxy came to know them: a proxy that
+starts today reads the same as one that has seen every change. So a node's admin state is a function of two values: the
+directive's, as long as the node's line still says the ``state=`` that it said when the directive was given, and the
+line's own otherwise.
 
-A value that is wrong is a fault that names its key, and costs nothing else: a node stays as it was read last, a wish or
-a pin counts as not being there.
+A value that is wrong is a fault that names its key, and it costs nothing else: a node stays as it was last read, and a
+directive or a pin counts as absent.
 
-The pace is the fleet's, and each proxy has a share of it, which is computed by all from the same published numbers, so
-that the shares' sum is 1. Most of it goes by how many clients each has to move, so that all are done at the same time;
-a tenth is divided evenly, for a proxy whose need is not known yet.
+The fleet has one pace, and each proxy has a share of it. All compute the shares from the same published numbers, so
+that their sum is 1. Most of the pace is divided by how many clients each proxy has to move, so that all finish at the
+same time; a tenth is divided evenly, for a proxy whose need is not known yet.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, Wish, parse_node
+from cxfr_proxy.cluster.nodes import AdminState, NodesFileError, NodeSpec, parse_node
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
 EVEN_SHARE: Final = 0.1
 """Of the pace, for everybody alike."""
 _LONGEST_VALUE: Final = 64 << 10
-"""Of what is read as JSON: an order has 200 bytes."""
+"""Of what is read as JSON: a directive has 200 bytes."""
 _MOST: Final = 1 << 53
 """Of any number: to there a float is exact. It keeps out what is not finite."""
 
@@ -46,33 +47,33 @@ class Section(StrEnum):
     """The first part of a key, below the prefix."""
 
     NODES = "nodes"
-    WISHES = "wishes"
+    STATES = "states"
     PINS = "pins"
     PROXIES = "proxies"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What the operator wants of a node, as said to one proxy and for all.
+class Directive:
+    """What the operator wants of a node, as told to one proxy for all of them.
 
     Times are in seconds since the epoch, ``None`` where there is none: what
     :class:`~cxfr_proxy.transfers.drain_stages.Schedule` has by another clock.
     """
 
-    wish: Wish
+    admin_state: AdminState
     grace_end: float | None = None
     halfway: float | None = None
     deadline: float | None = None
     rate: float | None = None
     """Clients to move per second, of the whole fleet; ``None``: the usual one."""
     aborted: bool = False
-    against: Wish | None = None
-    """The node's own ``state=`` at that time: the order is void when that changes. ``None``: it always counts."""
+    against: AdminState | None = None
+    """The node's own ``state=`` at that time: the directive is void when that changes. ``None``: it always counts."""
     rebalance: bool = True
     """Whether those who belong on a node that is ready again may be moved there for that."""
 
     def holds(self, spec: NodeSpec) -> bool:
-        return self.against is None or self.against is spec.wish
+        return self.against is None or self.against is spec.admin_state
 
     def encode(self) -> str:
         """As a value."""
@@ -93,25 +94,25 @@ class ProxyState:
         return _encode(self)
 
 
-def _encode(value: Order | ProxyState) -> str:
+def _encode(value: Directive | ProxyState) -> str:
     pairs = {each.name: getattr(value, each.name) for each in fields(value)}
     return json.dumps({name: each for name, each in pairs.items() if each is not None})
 
 
-def read_order(text: str) -> Order:
-    """A wish alone, as somebody writes it by hand, or JSON. Raises :class:`ConfigError`."""
-    if text.strip() in list(Wish):
-        return Order(Wish(text.strip()))
+def read_directive(text: str) -> Directive:
+    """Read an admin state alone, as somebody writes it by hand, or JSON. Raises :class:`ConfigError`."""
+    if text.strip() in list(AdminState):
+        return Directive(AdminState(text.strip()))
     value = _object(text)
-    return Order(
-        wish=_wish(value.get("wish")),
+    return Directive(
+        admin_state=_admin_state(value.get("admin_state")),
         grace_end=_number(value, "grace_end"),
         halfway=_number(value, "halfway"),
         deadline=_number(value, "deadline"),
         rate=_number(value, "rate", positive=True),
         aborted=value.get("aborted") is True,
         rebalance=value.get("rebalance") is not False,
-        against=None if value.get("against") is None else _wish(value["against"]),
+        against=None if value.get("against") is None else _admin_state(value["against"]),
     )
 
 
@@ -137,14 +138,14 @@ def _object(text: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise ConfigError(f"expected {', '.join(Wish)} or a JSON object, found {text!r:.60}")
+        raise ConfigError(f"expected {', '.join(AdminState)} or a JSON object, found {text!r:.60}")
     return value
 
 
-def _wish(value: object) -> Wish:
-    if not isinstance(value, str) or value not in list(Wish):
-        raise ConfigError(f"expected {', '.join(Wish)} as a wish, found {value!r:.60}")
-    return Wish(value)
+def _admin_state(value: object) -> AdminState:
+    if not isinstance(value, str) or value not in list(AdminState):
+        raise ConfigError(f"expected {', '.join(AdminState)} as an admin state, found {value!r:.60}")
+    return AdminState(value)
 
 
 def _number(value: Mapping[str, object], name: str, *, positive: bool = False) -> float | None:
@@ -225,12 +226,12 @@ class Keys:
     # --- what they say
 
     def read_nodes(
-        self, pending: Mapping[str, Order] = MappingProxyType({})
-    ) -> tuple[tuple[NodeSpec, ...], dict[str, Order]]:
-        """The nodes by name, each with the wish that holds for it, and the orders that do.
+        self, pending: Mapping[str, Directive] = MappingProxyType({})
+    ) -> tuple[tuple[NodeSpec, ...], dict[str, Directive]]:
+        """Return the nodes by name, each with the admin state that holds for it, and the directives that hold.
 
-        ``pending``: orders that were given here and are not in the store yet. Raises :class:`ConfigError` where there
-        are no nodes.
+        ``pending`` are directives that were given here and are not in the store yet. Raises :class:`ConfigError` where
+        there are no nodes.
         """
         self._specs = {
             name: spec
@@ -243,15 +244,18 @@ class Keys:
             raise ConfigError(
                 f"expected a node ('address [key=value ...]') as {self.key(Section.NODES, 'NAME')}, found {found}"
             )
-        orders = {name: order for name, spec in self._specs.items() if (order := self._order(name, spec, pending))}
+        directives = {
+            name: directive for name, spec in self._specs.items() if (directive := self._directive(name, spec, pending))
+        }
         return tuple(
-            replace(spec, wish=orders[name].wish) if name in orders else spec for name, spec in self._specs.items()
-        ), orders
+            replace(spec, admin_state=directives[name].admin_state) if name in directives else spec
+            for name, spec in self._specs.items()
+        ), directives
 
-    def own_wish(self, name: str) -> Wish | None:
+    def own_admin_state(self, name: str) -> AdminState | None:
         """What the node's line says; ``None`` where there is none."""
         spec = self._specs.get(name)
-        return spec.wish if spec is not None else None
+        return spec.admin_state if spec is not None else None
 
     def _spec(self, name: str, entry: Entry) -> NodeSpec | None:
         """As it was read last, where it is wrong now."""
@@ -262,9 +266,9 @@ class Keys:
             self.faults[key] = "; ".join(f"column {fault.column}: {fault.message}" for fault in exc.errors)
             return self._specs.get(name)
 
-    def _order(self, name: str, spec: NodeSpec, pending: Mapping[str, Order]) -> Order | None:
-        order = pending.get(name) or self._read(Section.WISHES, name, read_order)
-        return order if order is not None and order.holds(spec) else None
+    def _directive(self, name: str, spec: NodeSpec, pending: Mapping[str, Directive]) -> Directive | None:
+        directive = pending.get(name) or self._read(Section.STATES, name, read_directive)
+        return directive if directive is not None and directive.holds(spec) else None
 
     def proxies(self) -> dict[str, ProxyState]:
         """Those that live, by their ids."""

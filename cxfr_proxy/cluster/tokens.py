@@ -19,7 +19,7 @@ _SHOWN_CHARACTERS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Token:
     """A piece of a line that knows where it stands."""
 
     text: str
@@ -27,8 +27,8 @@ class Word:
     line: int
     column: int
 
-    def part(self, start: int, end: int | None = None) -> Word:
-        return Word(self.text[start:end], self.file, self.line, self.column + start)
+    def part(self, start: int, end: int | None = None) -> Token:
+        return Token(self.text[start:end], self.file, self.line, self.column + start)
 
     def fault(self, message: str) -> ConfigError:
         return ConfigError(message, file=self.file, line=self.line, column=self.column)
@@ -50,9 +50,9 @@ class FileFaults(ConfigError):
         return "\n".join(map(str, self.errors))
 
 
-def words_of(line: str, file: str, number: int) -> list[Word]:
+def tokens_of(line: str, file: str, number: int) -> list[Token]:
     """The words of line ``number`` (from 1) before its comment."""
-    words = [Word(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
+    words = [Token(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
     comment = next((i for i, word in enumerate(words) if word.text.startswith("#")), None)
     return words[:comment]
 

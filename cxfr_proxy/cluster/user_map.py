@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import Final
 
 from cxfr_proxy.cluster.nodes import NAME
-from cxfr_proxy.cluster.tokens import FileFaults, Word, not_utf8, words_of
+from cxfr_proxy.cluster.tokens import FileFaults, Token, not_utf8, tokens_of
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import user_key
 
@@ -113,7 +113,7 @@ class _Reader:
         self._places.append(place)
 
     def _two_words(self, text: str, number: int) -> list[str]:
-        user, *rest = words_of(text, self._file, number)
+        user, *rest = tokens_of(text, self._file, number)
         if not rest:
             raise user.part(len(user.text)).expected("a node's name after the user")
         if len(rest) > 1:
@@ -135,8 +135,8 @@ class _Reader:
         self._users[digest >> 56].append(digest << _LINE_BITS | number)
         return place
 
-    def _word(self, index: int, text: str, number: int) -> Word:
-        words = words_of(text, self._file, number)
+    def _word(self, index: int, text: str, number: int) -> Token:
+        words = tokens_of(text, self._file, number)
         return words[index] if index < len(words) else words[0].part(len(words[0].text))
 
     def end(self) -> UserMap:

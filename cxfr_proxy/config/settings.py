@@ -3,7 +3,7 @@
 The table itself is :mod:`cxfr_proxy.config.table`, three dataclasses whose fields are its rows; here is the
 machinery, which knows no setting by name. A row becomes a field by :func:`setting` or :func:`repeatable`;
 :func:`settings_of` collects the rows again as :class:`Setting`. Values reach :meth:`Setting.read` as text, or
-as the numbers and lists that TOML has, and all end in the same :class:`cxfr_proxy.config.values.Kind`.
+as the numbers and lists that TOML has, and all end in the same :class:`cxfr_proxy.config.values.ValueType`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar, cast
 
-from cxfr_proxy.config.values import Kind
+from cxfr_proxy.config.values import ValueType
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import read_file
 
@@ -38,23 +38,25 @@ class Row:
     """What the table says about a field. ``default`` is for people where the value itself doesn't tell."""
 
     group: Group
-    kind: Kind[Any]  # the field's own type; a row is only ever read through Setting
+    value_type: ValueType[Any]  # the field's own type; a row is only ever read through Setting
     help: str
     reason: str
     repeatable: bool
     default: str | None
 
 
-def setting(group: Group, kind: Kind[T], default: T, help: str, reason: str, *, shown: str | None = None) -> T:
-    row = Row(group, kind, help, reason, repeatable=False, default=shown)
+def setting(
+    group: Group, value_type: ValueType[T], default: T, help: str, reason: str, *, shown: str | None = None
+) -> T:
+    row = Row(group, value_type, help, reason, repeatable=False, default=shown)
     value: T = field(default=default, metadata={"row": row})
     return value
 
 
 def repeatable(
-    group: Group, kind: Kind[T], default: tuple[T, ...], help: str, reason: str, *, shown: str | None = None
+    group: Group, value_type: ValueType[T], default: tuple[T, ...], help: str, reason: str, *, shown: str | None = None
 ) -> tuple[T, ...]:
-    row = Row(group, kind, help, reason, repeatable=True, default=shown)
+    row = Row(group, value_type, help, reason, repeatable=True, default=shown)
     value: tuple[T, ...] = field(default=default, metadata={"row": row})
     return value
 
@@ -83,16 +85,16 @@ class Setting:
         """The value from text, a number or a list of these. ``label`` names the setting in a
         :class:`ConfigError`."""
         if isinstance(value, list) and not self.row.repeatable:
-            raise ConfigError(f"{label}: expected {self.row.kind.expected}, found a list")
+            raise ConfigError(f"{label}: expected {self.row.value_type.expected}, found a list")
         items = value if isinstance(value, list) else [value]
         read = tuple(self._read_one(item, label) for item in items)
         return read if self.row.repeatable else read[0]
 
     def _read_one(self, item: object, label: str) -> object:
         if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise ConfigError(f"{label}: expected {self.row.kind.expected}, found {item}")
+            raise ConfigError(f"{label}: expected {self.row.value_type.expected}, found {item}")
         try:
-            return self.row.kind.parse(str(item))
+            return self.row.value_type.parse(str(item))
         except ConfigError as exc:
             raise ConfigError(f"{label}: {exc.message}") from exc
 
@@ -102,7 +104,7 @@ def _default_text(each: Field[object], row: Row) -> str:
         return row.default
     assert each.default is not MISSING, each.name
     values = cast("Sequence[object]", each.default) if row.repeatable else (each.default,)
-    return " ".join(row.kind.show(value) for value in values)
+    return " ".join(row.value_type.show(value) for value in values)
 
 
 def settings_of(sections: Mapping[str, type]) -> tuple[Setting, ...]:
@@ -223,7 +225,7 @@ def render_markdown(settings: Sequence[Setting]) -> str:
 
 def _markdown_row(each: Setting) -> str:
     star = "*" if each.row.repeatable else ""
-    name = f"`{each.name}`{star}<br>`{each.row.kind.metavar}`"
+    name = f"`{each.name}`{star}<br>`{each.row.value_type.metavar}`"
     default = each.default if each.row.default is not None else f"`{each.default}`"
     cells = (name, default, each.row.help, each.row.reason)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
-from cxfr_proxy.cluster.placement import Policies, Policy
+from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.config import values
 from cxfr_proxy.config.choices import (
@@ -35,7 +35,7 @@ from cxfr_proxy.config.choices import (
 )
 from cxfr_proxy.config.control_places import default_control
 from cxfr_proxy.config.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
-from cxfr_proxy.config.values import Backends, ClientMatch, DomainPolicy, DomainRedirect, Kind, ListenAddress
+from cxfr_proxy.config.values import Backends, ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, ValueType
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.spellings import domain_key
@@ -261,7 +261,7 @@ class Config:
 
     backends: Backends | None = setting(
         Group.SERVING,
-        cast("Kind[Backends | None]", values.BACKENDS),
+        cast("ValueType[Backends | None]", values.BACKENDS),
         None,
         "where the nodes come from: a file that lists them, one per line; SRV records, as in "
         "dns+srv://[SERVER/]_xmpp-client._tcp.example.org; or etcd, which several proxies share, as in "
@@ -329,7 +329,7 @@ class Config:
     placement: tuple[DomainPolicy, ...] = repeatable(
         Group.SERVING,
         values.PLACEMENT,
-        (DomainPolicy(None, Policy.RENDEZVOUS),),
+        (DomainPolicy(None, PlacementPolicy.RENDEZVOUS),),
         "the policy that places users: rendezvous gives each user a home node, least-sessions and first-available "
         "don't. For all domains, or for one",
         "A user's clients meet on one node, which has the roster and archive in memory already, and a node that joins "
@@ -337,7 +337,7 @@ class Config:
     )
     user_map: Path | None = setting(
         Group.SERVING,
-        cast("Kind[Path | None]", values.PATH),
+        cast("ValueType[Path | None]", values.PATH),
         None,
         "file that assigns users to nodes, one 'jid node' per line; all other users are placed by the policy",
         "It is for users whose data is on one node. It is a file, so it outlives restarts and other programs can "
@@ -346,7 +346,7 @@ class Config:
     )
     user_lookup: str | None = setting(
         Group.SERVING,
-        cast("Kind[str | None]", values.LOOKUP_URL),
+        cast("ValueType[str | None]", values.LOOKUP_URL),
         None,
         "HTTP endpoint that assigns users to nodes, asked for users who are not in the user-map. {jid} in the URL "
         "stands for the user; without it ?jid= is added",
@@ -476,7 +476,7 @@ class Config:
     control: Path = _control_field()
     http: ListenAddress | None = setting(
         Group.OPERATING,
-        cast("Kind[ListenAddress | None]", values.LISTEN),
+        cast("ValueType[ListenAddress | None]", values.LISTEN),
         None,
         "address that answers /metrics, /livez and /readyz by HTTP, without TLS or password: best a loopback address "
         "like 127.0.0.1:9222",
@@ -549,11 +549,13 @@ class Config:
         return tuple(map(KeyPair, self.certificate, keys))
 
     @property
-    def policies(self) -> Policies:
+    def policies(self) -> PlacementPolicies:
         """By what the users of each domain are placed; of two for the same, the later one counts."""
         by_domain = {each.domain: each.policy for each in self.placement if each.domain is not None}
-        usual = next((each.policy for each in reversed(self.placement) if each.domain is None), Policy.RENDEZVOUS)
-        return Policies(usual, by_domain)
+        usual = next(
+            (each.policy for each in reversed(self.placement) if each.domain is None), PlacementPolicy.RENDEZVOUS
+        )
+        return PlacementPolicies(usual, by_domain)
 
     @property
     def redirection(self) -> RedirectTargets:

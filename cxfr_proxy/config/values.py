@@ -1,6 +1,6 @@
 """How an operator writes a value, and how the proxy writes it back.
 
-A :class:`Kind` is a row's column, not a row: settings (:mod:`cxfr_proxy.config.table`) and the arguments of
+A :class:`ValueType` is a row's column, not a row: settings (:mod:`cxfr_proxy.config.table`) and the arguments of
 commands (:mod:`cxfr_proxy.admin.commands`) share them, so that a time is written the same way on a flag, in
 the settings file and in a request on the control socket. All three arrive here as text; what a refusal says
 is made here as well.
@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
-from cxfr_proxy.cluster.placement import Policy
+from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.cluster.tokens import Word
+from cxfr_proxy.cluster.tokens import Token
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_quantity, read_seconds
@@ -35,7 +35,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class ValueType(Generic[T]):
     """One way to write a value.
 
     ``expected`` completes "expected …" in an error; ``metavar`` stands for the value in ``--help``; ``read``
@@ -98,7 +98,7 @@ class DomainPolicy:
     """By what users are placed; ``domain`` ``None``: of all domains that have no policy of their own."""
 
     domain: str | None
-    policy: Policy
+    policy: PlacementPolicy
 
     def __str__(self) -> str:
         return str(self.policy) if self.domain is None else f"{self.domain}={self.policy}"
@@ -138,7 +138,7 @@ def read_listen_address(text: str) -> ListenAddress:
 _BYTES: Final = {"": 1.0, "B": 1.0, "KiB": 1024.0, "MiB": 1048576.0}
 
 
-def seconds(*, zero: bool) -> Kind[float]:
+def seconds(*, zero: bool) -> ValueType[float]:
     """A duration; ``zero`` says whether 0 means something."""
 
     def read(text: str) -> float:
@@ -148,10 +148,10 @@ def seconds(*, zero: bool) -> Kind[float]:
         return value
 
     least = "" if zero else " above 0"
-    return Kind(f"a time{least} like 10, 10s, 500ms, 2m or 1h", "TIME", read, lambda value: f"{value:g}s")
+    return ValueType(f"a time{least} like 10, 10s, 500ms, 2m or 1h", "TIME", read, lambda value: f"{value:g}s")
 
 
-def size(*, minimum: int) -> Kind[int]:
+def size(*, minimum: int) -> ValueType[int]:
     """A number of bytes, never below ``minimum``."""
 
     def read(text: str) -> int:
@@ -165,10 +165,10 @@ def size(*, minimum: int) -> Kind[int]:
             return f"{value // 1048576}MiB"
         return f"{value // 1024}KiB" if value % 1024 == 0 else str(value)
 
-    return Kind(f"a size of at least {minimum} bytes like 262144, 256KiB or 1MiB", "SIZE", read, show)
+    return ValueType(f"a size of at least {minimum} bytes like 262144, 256KiB or 1MiB", "SIZE", read, show)
 
 
-def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind[int]:
+def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> ValueType[int]:
     """A whole number; ``maximum`` ``None``: as large as one likes."""
 
     def read(text: str) -> int:
@@ -179,7 +179,7 @@ def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> Ki
         return int(text)
 
     extent = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    return Kind(f"a whole number {extent}", metavar, read)
+    return ValueType(f"a whole number {extent}", metavar, read)
 
 
 def _read_maximum(text: str) -> int | None:
@@ -241,13 +241,13 @@ def _read_client_match(text: str) -> ClientMatch:
 
 def _read_policy(text: str) -> DomainPolicy:
     domain, equals, policy = text.rpartition("=")
-    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, Policy(policy))
+    return DomainPolicy(domain_key(_read_domain(domain)) if equals else None, PlacementPolicy(policy))
 
 
 def _read_redirect(text: str) -> DomainRedirect:
     domain, _, target = text.partition("=")
     try:
-        return DomainRedirect(_read_domain(domain), read_public_address(Word(target, "", 1, 1)))
+        return DomainRedirect(_read_domain(domain), read_public_address(Token(target, "", 1, 1)))
     except ConfigError as exc:
         raise ValueError(text) from exc
 
@@ -275,57 +275,57 @@ def _read_text(text: str) -> str:
     return text
 
 
-def one_of(enum: type[E]) -> Kind[E]:
+def one_of(enum: type[E]) -> ValueType[E]:
     """One of an enumeration's values."""
     names = [member.value for member in enum]
-    return Kind(" or ".join(names), "{" + ",".join(names) + "}", enum)
+    return ValueType(" or ".join(names), "{" + ",".join(names) + "}", enum)
 
 
-PATH: Final = Kind("a file's path", "FILE", _read_path)
-BACKENDS: Final[Kind[Backends]] = Kind("a file's path or a URL", "FILE|URL", _read_backends)
-LISTEN: Final = Kind(
+PATH: Final = ValueType("a file's path", "FILE", _read_path)
+BACKENDS: Final[ValueType[Backends]] = ValueType("a file's path or a URL", "FILE|URL", _read_backends)
+LISTEN: Final = ValueType(
     "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
     "ADDRESS:PORT",
     read_listen_address,
 )
-DOMAIN: Final = Kind("a domain like example.org", "DOMAIN", _read_domain)
-HOST_PATTERN: Final = Kind(
+DOMAIN: Final = ValueType("a domain like example.org", "DOMAIN", _read_domain)
+HOST_PATTERN: Final = ValueType(
     "a host like xmpp1.example.org or [2001:db8::1], or *.example.org for all names below it",
     "HOST",
     HostPattern.parse,
 )
-RATE: Final = Kind("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
-RATE_LIMIT: Final = Kind(
+RATE: Final = ValueType("a number per second above 0", "N", _read_rate, lambda value: f"{value:g}/s")
+RATE_LIMIT: Final = ValueType(
     "a number per second, or none (0 is the same) for no limit",
     "N",
     _read_rate_limit,
     lambda value: "none" if value is None else RATE.show(value),
 )
-SHARE: Final = Kind("a percentage above 0 and up to 100", "PERCENT", _read_share, lambda value: f"{value:g}%")
-JID: Final = Kind("a user's address like juliet@example.org, or a client's with its resource", "JID", _read_jid)
-MAXIMUM: Final = Kind(
+SHARE: Final = ValueType("a percentage above 0 and up to 100", "PERCENT", _read_share, lambda value: f"{value:g}%")
+JID: Final = ValueType("a user's address like juliet@example.org, or a client's with its resource", "JID", _read_jid)
+MAXIMUM: Final = ValueType(
     "a whole number, or none (0 is the same) for no limit",
     "N",
     _read_maximum,
     lambda value: "none" if value is None else str(value),
 )
-CLIENTS: Final = Kind(
+CLIENTS: Final = ValueType(
     "caps=…, resource=…, agent=… or domain=… and what it begins with",
     "TRAIT=TEXT",
     _read_client_match,
 )
-PLACEMENT: Final = Kind(
-    f"{', '.join(Policy)}, or one of these for a domain like example.org={Policy.LEAST_SESSIONS}",
+PLACEMENT: Final = ValueType(
+    f"{', '.join(PlacementPolicy)}, or one of these for a domain like example.org={PlacementPolicy.LEAST_SESSIONS}",
     "[DOMAIN=]POLICY",
     _read_policy,
 )
-REDIRECT: Final = Kind(
+REDIRECT: Final = ValueType(
     "a domain and a host like old.example.org=new.example.net or old.example.org=new.example.net:5222",
     "DOMAIN=HOST[:PORT]",
     _read_redirect,
 )
-LOOKUP_URL: Final = Kind(
+LOOKUP_URL: Final = ValueType(
     "a URL like http://127.0.0.1:8080/node or https://example.org/node/{jid}", "URL", _read_lookup_url
 )
-BARE_JID: Final = Kind("a bare JID like kim@example.org", "JID", _read_bare_jid)
-TEXT: Final = Kind("a word", "TEXT", _read_text)
+BARE_JID: Final = ValueType("a bare JID like kim@example.org", "JID", _read_bare_jid)
+TEXT: Final = ValueType("a word", "TEXT", _read_text)

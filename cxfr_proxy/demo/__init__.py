@@ -21,10 +21,10 @@ import sys
 
 import trio
 
-from cxfr_proxy.demo.scenario import DemoOptions, ProxyOpener, Trigger, open_proxy, play
+from cxfr_proxy.demo.scenario import DemoOptions, DemoTrigger, ProxyOpener, open_proxy, play
 from cxfr_proxy.demo.screen import Screen
 
-__all__ = ["DemoOptions", "Trigger", "main"]
+__all__ = ["DemoOptions", "DemoTrigger", "main"]
 
 
 def main(options: DemoOptions, opener: ProxyOpener = open_proxy) -> int:

@@ -150,7 +150,7 @@ class ClientAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class MessageCounts:
     """Messages, counted; ``sent`` without the repetitions, which are ``resent``."""
 
     sent: int = 0
@@ -166,8 +166,8 @@ class Tally:
         """Every message came, once and in its turn."""
         return not (self.lost or self.twice or self.disordered)
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: MessageCounts) -> MessageCounts:
+        return MessageCounts(
             self.sent + other.sent,
             self.received + other.received,
             self.resent + other.resent,
@@ -178,19 +178,19 @@ class Tally:
         )
 
 
-def judge(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
+def judge(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCounts:
     """One client's traffic, up and down together; ``records`` are those of all nodes, of all clients or of this one."""
     own = [record for record in records if record.bare_jid == account.origin]
     return judge_up(account, own) + judge_down(account, own)
 
 
-def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
+def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCounts:
     """What the client sent, against the echoes it saw and what the nodes took in."""
     received = [numbered for record in records for numbered in record.received if numbered.origin == account.origin]
     taken_in = Counter(numbered.number for numbered in received)
     twice = {number for counts in (taken_in, account.echoes) for number, n in counts.items() if n > 1}
     answered = account.echoes.keys() | account.refused
-    return Tally(
+    return MessageCounts(
         sent=account.sent,
         received=len(account.echoes),
         resent=account.resent,
@@ -201,10 +201,10 @@ def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
     )
 
 
-def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> Tally:
+def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCounts:
     """What the nodes pushed, against what the client saw."""
     written = {Numbered(record.key, number) for record in records for number in record.written}
-    return Tally(
+    return MessageCounts(
         sent=len(written),
         received=len(account.pushed),
         lost=len(written - account.pushed.keys()),
@@ -213,11 +213,11 @@ def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> Tall
     )
 
 
-def judge_flow(sender: ClientAccount, arrived: Iterable[Numbered]) -> Tally:
+def judge_flow(sender: ClientAccount, arrived: Iterable[Numbered]) -> MessageCounts:
     """What one sent, against what another one got: ``arrived`` is all that came there, of whomever, in order."""
     own = [numbered for numbered in arrived if numbered.origin == sender.origin]
     counts = Counter(numbered.number for numbered in own)
-    return Tally(
+    return MessageCounts(
         sent=sender.sent,
         received=len(counts),
         resent=sender.resent,

@@ -5,7 +5,7 @@ all: log in, answer pings, send numbered messages, and come back when its stream
 Time and chance come from trio's clock and the ``random.Random`` that is passed in.
 
 A client remembers how each of its streams ended, as the *rung* that the end looks like from its side
-(:class:`~cxfr_proxy.demo.habits.Rung`), and keeps the books on what it sent (:mod:`cxfr_proxy.demo.account`).
+(:class:`~cxfr_proxy.demo.habits.SeenRung`), and keeps the books on what it sent (:mod:`cxfr_proxy.demo.account`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import trio
 from cxfr_proxy.demo.account import ClientAccount, Numbered
 from cxfr_proxy.demo.habits import (
     HABITS,
+    ClientKind,
+    ClientMove,
     Ending,
-    Kind,
     Life,
-    Move,
-    Rung,
     Security,
+    SeenRung,
     Target,
     Traffic,
     caps_hash,
     features,
 )
-from cxfr_proxy.demo.resumption import Resumption
+from cxfr_proxy.demo.resumption import ClientResumption
 from cxfr_proxy.demo.wire import (
     ERROR_TAG,
     FEATURES_TAG,
@@ -40,11 +40,11 @@ from cxfr_proxy.demo.wire import (
     IQ_TAG,
     MESSAGE_TAG,
     STANZA_TAGS,
-    Address,
     Connection,
     EndOfFile,
-    Header,
-    StreamEnd,
+    HostPort,
+    StreamClosed,
+    StreamOpened,
 )
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
@@ -86,8 +86,8 @@ class DemoClient:
     def __init__(
         self,
         jid: str,
-        kind: Kind,
-        address: Address,
+        kind: ClientKind,
+        address: HostPort,
         *,
         rng: random.Random,
         security: Security = Security.NONE,
@@ -111,7 +111,7 @@ class DemoClient:
         """As bound last."""
         self.life = Life.AWAY
         self.target = self.home
-        self.moves: list[Move] = []
+        self.moves: list[ClientMove] = []
         self.faults: list[str] = []
         """What the peer did that no server may do, and logins that failed; for a failing test's eyes."""
         self.logins = 0
@@ -123,7 +123,7 @@ class DemoClient:
         self._back_off_seconds = back_off_seconds
         self._leaving = False
         self._waiting = trio.lowlevel.ParkingLot()
-        self._resumption: Resumption | None = None
+        self._resumption: ClientResumption | None = None
         self._pending: tuple[Ending, float] | None = None
         self._ever_bound = False
         self._unrequested = 0
@@ -189,7 +189,7 @@ class DemoClient:
         self._reset()
         self.life = Life.CONNECTING
         came_in = False
-        ending = Ending(Rung.CUT)
+        ending = Ending(SeenRung.CUT)
         try:
             with trio.fail_after(LOGIN_SECONDS):
                 transport = await self._connect()
@@ -253,7 +253,7 @@ class DemoClient:
         if self._pending is not None:
             ending, since = self._pending
             self._pending = None
-            self.moves.append(Move(ending.rung, self.target.address, trio.current_time() - since, resumed))
+            self.moves.append(ClientMove(ending.rung, self.target.address, trio.current_time() - since, resumed))
 
     # ---- logging in ----
 
@@ -278,7 +278,7 @@ class DemoClient:
     async def _open(self, connection: Connection) -> Element:
         connection.write(stanza.stream_header(to=self.domain, from_=self._header_from, stream_id=None))
         incoming = await connection.read()
-        if not isinstance(incoming, Header):
+        if not isinstance(incoming, StreamOpened):
             raise self._lost(incoming)
         return await self._expect(connection, FEATURES_TAG)
 
@@ -295,7 +295,7 @@ class DemoClient:
         if isinstance(incoming, Element) and incoming.tag == ERROR_TAG:
             return StreamLost(self._stream_error(incoming), stanza.stream_condition(incoming))
         shown = incoming.tag if isinstance(incoming, Element) else incoming
-        return StreamLost(Ending(Rung.CUT), f"unexpected {shown}")
+        return StreamLost(Ending(SeenRung.CUT), f"unexpected {shown}")
 
     async def _resumed(self, connection: Connection) -> bool:
         """Try to resume; what the server has not got is sent again, in order."""
@@ -321,7 +321,7 @@ class DemoClient:
         result = await self._expect(connection, IQ_TAG)
         self.full_jid = result.findtext(f"{qualified(names.BIND, 'bind')}/{qualified(names.BIND, 'jid')}")
         if result.get("type") != "result" or not self.full_jid:
-            raise StreamLost(Ending(Rung.RESET), "no resource")
+            raise StreamLost(Ending(SeenRung.RESET), "no resource")
         former, self._resumption = self._resumption, None
         self.account.stream_lost(None if former is None else former.numbers)
         if sm:
@@ -331,7 +331,7 @@ class DemoClient:
 
     async def _enable(self, connection: Connection) -> None:
         connection.write(f"<enable xmlns='{names.SM}' resume='true'/>".encode())
-        state = Resumption(None, 0)
+        state = ClientResumption(None, 0)
         while state.sm_id is None:
             # Stanzas may come before the answer; they count for nobody yet.
             incoming = await connection.read()
@@ -367,16 +367,16 @@ class DemoClient:
                     self._element(incoming)
                 continue
             if isinstance(incoming, EndOfFile):
-                return ending or self._told() or Ending(Rung.CUT)
-            if isinstance(incoming, StreamEnd):
+                return ending or self._told() or Ending(SeenRung.CUT)
+            if isinstance(incoming, StreamClosed):
                 self._begin_afresh()
                 self._write(STREAM_END if self.life is not Life.MOVING else b"")
                 with trio.move_on_after(FINISH_SECONDS):
                     await connection.flush()
                     await connection.close_politely()
-                return ending or self._told() or Ending(Rung.RESET)
+                return ending or self._told() or Ending(SeenRung.RESET)
             self.faults.append(str(incoming))
-            return ending or Ending(Rung.CUT)
+            return ending or Ending(SeenRung.CUT)
 
     def _begin_afresh(self) -> None:
         """The stream will not be resumed; what was acknowledged on it still is."""
@@ -384,7 +384,7 @@ class DemoClient:
             self._resumption.sm_id = None
 
     def _told(self) -> Ending | None:
-        return Ending(Rung.CXFR, self._going) if self._going is not None else None
+        return Ending(SeenRung.CXFR, self._going) if self._going is not None else None
 
     def _element(self, element: Element) -> None:
         if element.tag in STANZA_TAGS:
@@ -483,20 +483,20 @@ class DemoClient:
         if server == self.domain:
             return self.home
         encrypted = self.home.security is not Security.NONE
-        return Target(Address.parse(server), security if encrypted else Security.NONE)
+        return Target(HostPort.parse(server), security if encrypted else Security.NONE)
 
     def _stream_error(self, error: Element) -> Ending:
         condition = stanza.stream_condition(error)
         if condition != StreamCondition.SEE_OTHER_HOST:
-            return Ending(Rung.RESET)
+            return Ending(SeenRung.RESET)
         place = error.findtext(qualified(names.STREAM_ERRORS, condition)) or self.domain
         if not self.habits.follows_redirect:
-            return Ending(Rung.SEE_OTHER_HOST)
+            return Ending(SeenRung.SEE_OTHER_HOST)
         try:
-            return Ending(Rung.SEE_OTHER_HOST, self._named(place, self.home.security))
+            return Ending(SeenRung.SEE_OTHER_HOST, self._named(place, self.home.security))
         except ValueError:
             self.faults.append(f"bad see-other-host {place!r}")
-            return Ending(Rung.SEE_OTHER_HOST)
+            return Ending(SeenRung.SEE_OTHER_HOST)
 
     # ---- going ----
 

@@ -22,7 +22,7 @@ H_MODULUS: Final = 2**32
 """XEP-0198 section 4: ``h`` wraps."""
 
 
-class Leg(Protocol):
+class SessionStream(Protocol):
     """The stream that carries a session at present."""
 
     def write(self, data: bytes, numbered: Numbered | None = None) -> None: ...
@@ -31,7 +31,7 @@ class Leg(Protocol):
 
 
 @dataclass(slots=True)
-class Counters:
+class AckCounts:
     """The node's half of XEP-0198: how many stanzas came, and which of those sent are not acknowledged."""
 
     sm_id: str
@@ -55,15 +55,15 @@ class Counters:
         return True
 
 
-class Session:
+class NodeSession:
     """One bound resource. Without a ``leg`` it hibernates, waiting to be resumed (XEP-0198)."""
 
-    def __init__(self, full_jid: str, node: str, leg: Leg, record: SessionRecord) -> None:
+    def __init__(self, full_jid: str, node: str, leg: SessionStream, record: SessionRecord) -> None:
         self.full_jid = full_jid
         self.node = node
-        self.leg: Leg | None = leg
+        self.leg: SessionStream | None = leg
         self.record = record
-        self.counters: Counters | None = None
+        self.counters: AckCounts | None = None
         self.pushed = 0
         """Numbers given out to messages the node sends by itself."""
 
@@ -97,7 +97,7 @@ class DemoCluster:
     def __init__(self, domain: str = "localhost", *, shared: bool = False) -> None:
         self.domain = domain
         self.shared = shared
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, NodeSession] = {}
         """By full JID; hibernating ones too."""
         self.records: list[SessionRecord] = []
         """Of every session there ever was, oldest first."""
@@ -105,24 +105,24 @@ class DemoCluster:
         """Bare JIDs that get numbered messages from whichever node they are on: seconds between two."""
         self.undelivered: dict[str, list[tuple[bytes, Numbered | None]]] = {}
         """By bare JID: messages that a session's client had not acknowledged when it ended. The next one gets them."""
-        self._resumable: dict[str, Session] = {}
+        self._resumable: dict[str, NodeSession] = {}
         self._serial = itertools.count(1)
 
     def serial(self) -> str:
         """A text that is unique within the cluster."""
         return f"{next(self._serial):06x}"
 
-    def find(self, jid: str) -> list[Session]:
+    def find(self, jid: str) -> list[NodeSession]:
         """The session of a full JID, or all of a bare one."""
         if "/" in jid:
             return [self.sessions[jid]] if jid in self.sessions else []
         return [session for session in self.sessions.values() if session.bare_jid == jid]
 
-    def on_node(self, node: str) -> list[Session]:
+    def on_node(self, node: str) -> list[NodeSession]:
         """Everybody on a node, hibernating or not."""
         return [session for session in self.sessions.values() if session.node == node]
 
-    def bind(self, full_jid: str, node: str, leg: Leg) -> Session:
+    def bind(self, full_jid: str, node: str, leg: SessionStream) -> NodeSession:
         """A new session; one that held the same full JID ends with ``conflict`` (RFC 6120 section 7.7.2.2)."""
         former = self.sessions.get(full_jid)
         if former is not None:
@@ -130,26 +130,26 @@ class DemoCluster:
             if former.leg is not None:
                 former.leg.end(StreamCondition.CONFLICT, "replaced by a new connection")
         record = SessionRecord(full_jid, f"{node}:{self.serial()}", [node])
-        session = Session(full_jid, node, leg, record)
+        session = NodeSession(full_jid, node, leg, record)
         self.sessions[full_jid] = session
         self.records.append(record)
         return session
 
-    def enable(self, session: Session, *, resumable: bool) -> Counters:
+    def enable(self, session: NodeSession, *, resumable: bool) -> AckCounts:
         """Start stream management on a session (XEP-0198 section 3)."""
-        session.counters = Counters(f"sm-{self.serial()}", resumable)
+        session.counters = AckCounts(f"sm-{self.serial()}", resumable)
         if resumable:
             self._resumable[session.counters.sm_id] = session
         return session.counters
 
-    def resumable(self, sm_id: str, bare_jid: str, node: str) -> Session | None:
+    def resumable(self, sm_id: str, bare_jid: str, node: str) -> NodeSession | None:
         """The session that may be resumed on this node by this user, or ``None``."""
         session = self._resumable.get(sm_id)
         if session is None or session.bare_jid != bare_jid:
             return None
         return session if self.shared or session.node == node else None
 
-    def resume(self, session: Session, node: str, leg: Leg) -> None:
+    def resume(self, session: NodeSession, node: str, leg: SessionStream) -> None:
         """Give a session another stream, perhaps on another node; a stream it still has ends with ``conflict``."""
         former, session.leg = session.leg, leg
         if former is not None:
@@ -157,7 +157,7 @@ class DemoCluster:
         session.node = node
         session.record.nodes.append(node)
 
-    def leg_lost(self, session: Session, leg: Leg, *, closed: bool) -> None:
+    def leg_lost(self, session: NodeSession, leg: SessionStream, *, closed: bool) -> None:
         """A stream has ended; so has its session if it was ``closed`` properly or cannot be resumed."""
         if session.leg is not leg:
             return
@@ -165,7 +165,7 @@ class DemoCluster:
         if closed or session.counters is None or not session.counters.resumable:
             self.drop(session)
 
-    def drop(self, session: Session, *, keep: bool = True) -> None:
+    def drop(self, session: NodeSession, *, keep: bool = True) -> None:
         """Forget a session. Its stream, if it has one, is not touched.
 
         Messages that its client has not acknowledged are kept for the user's next one, as XEP-0198 section 5 wants it,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.xmpp import names
 
 
-class Kind(StrEnum):
+class ClientKind(StrEnum):
     """What a client does when it is told to move."""
 
     CXFR = "cxfr"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
     SEE_OTHER_HOST_RESUMING = "see-other-host+sm"
 
 
-class Rung(StrEnum):
+class SeenRung(StrEnum):
     """How a client was made to move, as it looked from its side."""
 
     CXFR = "cxfr"
@@ -72,15 +72,15 @@ class Habits:
 
 
 HABITS: Final = {
-    Kind.CXFR: Habits(knows_cxfr=True),
-    Kind.CXFR_SILENT: Habits(knows_cxfr=True, answers=False),
-    Kind.SEE_OTHER_HOST: Habits(follows_redirect=True),
-    Kind.PLAIN: Habits(),
-    Kind.MUTE: Habits(answers=False),
-    Kind.STREAM_MANAGEMENT: Habits(resumes=True),
-    Kind.CXFR_RESUMING: Habits(knows_cxfr=True, resumes=True),
-    Kind.CXFR_SILENT_RESUMING: Habits(knows_cxfr=True, answers=False, resumes=True),
-    Kind.SEE_OTHER_HOST_RESUMING: Habits(follows_redirect=True, resumes=True),
+    ClientKind.CXFR: Habits(knows_cxfr=True),
+    ClientKind.CXFR_SILENT: Habits(knows_cxfr=True, answers=False),
+    ClientKind.SEE_OTHER_HOST: Habits(follows_redirect=True),
+    ClientKind.PLAIN: Habits(),
+    ClientKind.MUTE: Habits(answers=False),
+    ClientKind.STREAM_MANAGEMENT: Habits(resumes=True),
+    ClientKind.CXFR_RESUMING: Habits(knows_cxfr=True, resumes=True),
+    ClientKind.CXFR_SILENT_RESUMING: Habits(knows_cxfr=True, answers=False, resumes=True),
+    ClientKind.SEE_OTHER_HOST_RESUMING: Habits(follows_redirect=True, resumes=True),
 }
 
 
@@ -88,7 +88,7 @@ HABITS: Final = {
 class Target:
     """Where to connect, and how."""
 
-    address: Address
+    address: HostPort
     security: Security
 
 
@@ -105,11 +105,11 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class ClientMove:
     """A stream that ended, and what came after it: ``seconds`` from the end to the next bind or resumption."""
 
-    rung: Rung
-    where: Address
+    rung: SeenRung
+    where: HostPort
     seconds: float
     resumed: bool
 
@@ -118,17 +118,17 @@ class Move:
 class Ending:
     """How a stream ended. ``target`` is ``None`` where nobody said where to go."""
 
-    rung: Rung
+    rung: SeenRung
     target: Target | None = None
 
 
-def caps_hash(kind: Kind) -> str:
+def caps_hash(kind: ClientKind) -> str:
     """The XEP-0115 verification string (section 5.1) of a kind's disco#info."""
     text = f"client/pc//{kind}<" + "".join(f"{var}<" for var in sorted(features(kind)))
     return base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()
 
 
-def features(kind: Kind) -> list[str]:
+def features(kind: ClientKind) -> list[str]:
     """The disco#info features of a kind."""
     own = [names.CXFR] if HABITS[kind].knows_cxfr else []
     return [names.DISCO_INFO, names.PING, *own]

@@ -20,10 +20,10 @@ from typing import Final
 import trio
 
 from cxfr_proxy.demo.account import SessionRecord
-from cxfr_proxy.demo.cluster import DemoCluster, Session
+from cxfr_proxy.demo.cluster import DemoCluster, NodeSession
 from cxfr_proxy.demo.proxy_header import BadProxyHeader, ProxyHeader, read_proxy_header
-from cxfr_proxy.demo.stream import NodeStream, Service
-from cxfr_proxy.demo.wire import GONE, Address
+from cxfr_proxy.demo.stream import NodeService, NodeStream
+from cxfr_proxy.demo.wire import GONE, HostPort
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.stanza import STREAM_END
@@ -36,7 +36,7 @@ _LINGER_RESET: Final = b"\x01\x00\x00\x00\x00\x00\x00\x00"
 """``struct linger`` on, zero seconds."""
 
 
-class Stop(StrEnum):
+class StopStyle(StrEnum):
     """How a node goes down; measured on real servers."""
 
     SYSTEM_SHUTDOWN = "system-shutdown"
@@ -54,7 +54,7 @@ class DemoNode:
 
     ``cluster`` is ``None`` for a node of its own; otherwise its domain has to be ``domain``. ``proxy_protocol`` expects
     a PROXY header on the plain address and nowhere else. What is passed on is explained at
-    :class:`~cxfr_proxy.demo.stream.Service`.
+    :class:`~cxfr_proxy.demo.stream.NodeService`.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class DemoNode:
         self.name = name
         self.domain = domain
         self.cluster = cluster or DemoCluster(domain)
-        self.address = Address(host, port)
-        self.public_address: Address | None = None
+        self.address = HostPort(host, port)
+        self.public_address: HostPort | None = None
         self.streams: set[NodeStream] = set()
         """Every connection that has got past its TLS handshake."""
         self.accepted = 0
@@ -91,7 +91,7 @@ class DemoNode:
         self._proxy_protocol = proxy_protocol
         self._listening = trio.CancelScope()
         self._stopped = trio.Event()
-        self._service = Service(
+        self._service = NodeService(
             node=name,
             cluster=self.cluster,
             starttls=starttls,
@@ -170,18 +170,18 @@ class DemoNode:
         finally:
             self.streams.discard(stream)
 
-    async def stop(self, how: Stop) -> None:
+    async def stop(self, how: StopStyle) -> None:
         """Go down in the given way. Returns when nothing is left to send; ``REFUSE`` leaves all sessions alive."""
         self._listening.cancel()
-        if how is Stop.REFUSE:
+        if how is StopStyle.REFUSE:
             return
         self._stopped.set()
         for session in self.cluster.on_node(self.name):
-            self.cluster.drop(session, keep=how is not Stop.KILL)
+            self.cluster.drop(session, keep=how is not StopStyle.KILL)
         for stream in list(self.streams):
-            if how is Stop.KILL:
+            if how is StopStyle.KILL:
                 await stream.cut()
-            elif how is Stop.RESET:
+            elif how is StopStyle.RESET:
                 stream.end_with(stanza.stream_error(StreamCondition.RESET))
             else:
                 stream.end(StreamCondition.SYSTEM_SHUTDOWN, "The node is going down")
@@ -191,7 +191,7 @@ class DemoNode:
     # ---- the witness stand ----
 
     @property
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[NodeSession]:
         """Everybody here, hibernating sessions included."""
         return self.cluster.on_node(self.name)
 
@@ -235,6 +235,6 @@ class DemoNode:
         await self.stream_of(full_jid).cut()
 
 
-def _address_of(listener: trio.SocketListener) -> Address:
+def _address_of(listener: trio.SocketListener) -> HostPort:
     host, port = listener.socket.getsockname()[:2]
-    return Address(host, port)
+    return HostPort(host, port)

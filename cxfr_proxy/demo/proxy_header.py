@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.wire import HostPort
 
 _V1: Final = b"PROXY "
 _V2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -31,8 +31,8 @@ class ProxyHeader:
     """Whose connection it is, and where it went."""
 
     version: int
-    source: Address
-    destination: Address
+    source: HostPort
+    destination: HostPort
     tlvs: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -70,7 +70,7 @@ async def _read_v1(stream: trio.abc.ReceiveStream) -> ProxyHeader:
         version = {"TCP4": 4, "TCP6": 6}[family]
         if {ipaddress.ip_address(ip).version for ip in (source, destination)} != {version}:
             raise BadProxyHeader(f"addresses are not {family}: {words}")
-        return ProxyHeader(1, Address(source, int(source_port)), Address(destination, int(destination_port)))
+        return ProxyHeader(1, HostPort(source, int(source_port)), HostPort(destination, int(destination_port)))
     except (KeyError, ValueError) as exc:
         raise BadProxyHeader(f"bad PROXY line: {line!r}") from exc
 
@@ -82,7 +82,7 @@ def _parse_v2(head: bytes, body: bytes) -> ProxyHeader:
         raise BadProxyHeader(f"bad PROXY v2 header: {head!r}")
     ports = struct.unpack_from("!HH", body, 2 * size)
     hosts = (str(ipaddress.ip_address(body[:size])), str(ipaddress.ip_address(body[size : 2 * size])))
-    return ProxyHeader(2, Address(hosts[0], ports[0]), Address(hosts[1], ports[1]), _tlvs(body[2 * size + 4 :]))
+    return ProxyHeader(2, HostPort(hosts[0], ports[0]), HostPort(hosts[1], ports[1]), _tlvs(body[2 * size + 4 :]))
 
 
 def _tlvs(data: bytes) -> dict[int, bytes]:

@@ -9,7 +9,7 @@ from cxfr_proxy.demo.account import Numbered
 
 
 @dataclass(slots=True)
-class Resumption:
+class ClientResumption:
     """``unacknowledged`` pairs each stanza with its number, if it is a numbered one.
 
     ``sm_id`` is ``None`` until the server has given one, and where the stream can't be resumed.

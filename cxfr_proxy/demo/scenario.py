@@ -1,8 +1,9 @@
 """The story that ``cxfr-proxy demo`` tells: a node is emptied under its clients, and what became of their messages.
 
-Two nodes share their session state. Clients of every kind log in through the proxy, a third of them with numbered
-messages running both ways; ``node1`` is drained, or whatever else :class:`Trigger` says happens to it; when everybody
-is online elsewhere the traffic settles, all log out, and the books are judged (:mod:`cxfr_proxy.demo.account`).
+Two nodes share their session state. Clients of every kind log in through the proxy, and a third of them exchange
+numbered messages in both directions. Then ``node1`` is drained, or meets whatever else :class:`DemoTrigger` names. When
+everybody is online elsewhere, the traffic settles, all log out, and the books are judged
+(:mod:`cxfr_proxy.demo.account`).
 
 The story knows the proxy only as :class:`DemoProxy`. :func:`open_proxy` is the adapter to the real one; the tests put a
 stand-in there.
@@ -23,25 +24,25 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy.config.table import Config, Limits, ListenAddress, RebalanceMode, Timeouts, WrongNode
-from cxfr_proxy.demo.account import Tally, judge
+from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import Kind, Life, Rung, Security, Traffic
-from cxfr_proxy.demo.node import DemoNode, Stop
-from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.habits import ClientKind, Life, Security, SeenRung, Traffic
+from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen
+from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.process.server import Proxy
-from cxfr_proxy.session.commands import Outcome as TransferOutcome
+from cxfr_proxy.session.commands import Outcome
 
 DOMAIN: Final = "localhost"
 SHARES: Final = {
-    Kind.CXFR: 25,
-    Kind.CXFR_SILENT: 10,
-    Kind.SEE_OTHER_HOST: 20,
-    Kind.PLAIN: 15,
-    Kind.MUTE: 10,
-    Kind.STREAM_MANAGEMENT: 20,
+    ClientKind.CXFR: 25,
+    ClientKind.CXFR_SILENT: 10,
+    ClientKind.SEE_OTHER_HOST: 20,
+    ClientKind.PLAIN: 15,
+    ClientKind.MUTE: 10,
+    ClientKind.STREAM_MANAGEMENT: 20,
 }
 """Of a hundred clients. Kinder than the world, where hardly any knows XEP-0051: the demo is to show every rung."""
 TALKATIVE_EVERY: Final = 3
@@ -60,7 +61,7 @@ CXFR_SECONDS: Final = 3.0
 POLL_SECONDS: Final = 0.02
 
 
-class Trigger(StrEnum):
+class DemoTrigger(StrEnum):
     """What happens to ``node1``."""
 
     DRAIN = "drain"
@@ -79,14 +80,14 @@ class DemoOptions:
     clients: int = 200
     seed: int = 1
     live: bool | None = None
-    trigger: Trigger = Trigger.DRAIN
+    trigger: DemoTrigger = DemoTrigger.DRAIN
 
 
 class DemoProxy(Protocol):
     """What the story needs of a proxy."""
 
     @property
-    def address(self) -> Address:
+    def address(self) -> HostPort:
         """Takes STARTTLS and direct TLS."""
 
     async def drain(self, node: str) -> None:
@@ -98,15 +99,15 @@ class DemoProxy(Protocol):
     def left(self, node: str) -> int:
         """How many sessions it still carries to that node."""
 
-    def transfers(self) -> Mapping[Rung, int]:
+    def transfers(self) -> Mapping[SeenRung, int]:
         """Transfers that worked, by the rung that did it."""
 
-    def returned(self) -> Mapping[Rung, int]:
+    def returned(self) -> Mapping[SeenRung, int]:
         """Of these, those whose clients have logged in again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ProxySetup:
     """What a proxy has to be started with. ``directory`` is there for its files, and vanishes afterwards."""
 
     domain: str
@@ -116,11 +117,11 @@ class Setting:
     seed: int
 
 
-ProxyOpener = Callable[[Setting], AbstractAsyncContextManager[DemoProxy]]
+ProxyOpener = Callable[[ProxySetup], AbstractAsyncContextManager[DemoProxy]]
 
 
 @asynccontextmanager
-async def open_proxy(setting: Setting) -> AsyncIterator[DemoProxy]:
+async def open_proxy(setting: ProxySetup) -> AsyncIterator[DemoProxy]:
     """The real proxy, in this process, on a free port of the loopback interface."""
     nodes_file = setting.directory / "nodes.txt"
     lines = [f"{node.name} {node.address} public={node.public_address}\n" for node in setting.nodes]
@@ -151,7 +152,7 @@ class _InProcess:
         self._proxy = proxy
         self._nodes_file = nodes_file
         host, port = proxy.addresses[0]
-        self.address = Address(host, port)
+        self.address = HostPort(host, port)
 
     async def drain(self, node: str) -> None:
         self._proxy.console.drains.begin(node)
@@ -164,19 +165,19 @@ class _InProcess:
     def left(self, node: str) -> int:
         return self._proxy.registry.of_node(node).sessions
 
-    def transfers(self) -> Mapping[Rung, int]:
-        counts: Counter[Rung] = Counter()
+    def transfers(self) -> Mapping[SeenRung, int]:
+        counts: Counter[SeenRung] = Counter()
         for (rung, outcome), count in self._proxy.registry.transfers.items():
-            if outcome is TransferOutcome.MOVED:
-                counts[Rung(rung.value)] += count
+            if outcome is Outcome.MOVED:
+                counts[SeenRung(rung.value)] += count
         return counts
 
-    def returned(self) -> Mapping[Rung, int]:
-        absences = self._proxy.registry.tally.absences
-        return {Rung(rung.value): sum(durations.counts) for rung, durations in absences.items()}
+    def returned(self) -> Mapping[SeenRung, int]:
+        absences = self._proxy.registry.statistics.absences
+        return {SeenRung(rung.value): sum(durations.counts) for rung, durations in absences.items()}
 
 
-async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_proxy) -> Outcome:
+async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_proxy) -> DemoOutcome:
     """Tell the whole story on the screen."""
     with tempfile.TemporaryDirectory(prefix="cxfr-proxy-demo-") as name:
         directory = Path(name)
@@ -190,7 +191,7 @@ async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_
         async with trio.open_nursery() as nursery:
             for node in nodes:
                 await nursery.start(node.serve)
-            async with opener(Setting(DOMAIN, nodes, certificate, directory, options.seed)) as proxy:
+            async with opener(ProxySetup(DOMAIN, nodes, certificate, directory, options.seed)) as proxy:
                 story = Story(options, screen, cluster, nodes, proxy, certificate)
                 outcome = await story.tell()
             nursery.cancel_scope.cancel()
@@ -221,7 +222,7 @@ class Story:
         self._shown: Counter[str] = Counter()
         self.clients = cast_of(options, proxy.address, certificate)
 
-    async def tell(self) -> Outcome:
+    async def tell(self) -> DemoOutcome:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             for client in self.clients:
@@ -239,7 +240,7 @@ class Story:
             self._phase = "done"
             self._look()
             nursery.cancel_scope.cancel()
-        return Outcome(
+        return DemoOutcome(
             self._drained,
             seconds,
             left,
@@ -249,7 +250,7 @@ class Story:
             [f"{client.bare_jid}: {fault}" for client in self.clients for fault in client.faults],
             self._rungs(),
             self._proxy.returned(),
-            node_ended=self._trigger in (Trigger.SIGTERM, Trigger.KILL),
+            node_ended=self._trigger in (DemoTrigger.SIGTERM, DemoTrigger.KILL),
         )
 
     async def _drain(self, nursery: trio.Nursery) -> tuple[float, int, int]:
@@ -267,14 +268,14 @@ class Story:
 
     async def _pull(self) -> None:
         match self._trigger:
-            case Trigger.DRAIN:
+            case DemoTrigger.DRAIN:
                 await self._proxy.drain(self._drained)
-            case Trigger.REMOVE:
+            case DemoTrigger.REMOVE:
                 await self._proxy.remove(self._drained)
-            case Trigger.SIGTERM:
-                await self._nodes[0].stop(Stop.SYSTEM_SHUTDOWN)
-            case Trigger.KILL:
-                await self._nodes[0].stop(Stop.KILL)
+            case DemoTrigger.SIGTERM:
+                await self._nodes[0].stop(StopStyle.SYSTEM_SHUTDOWN)
+            case DemoTrigger.KILL:
+                await self._nodes[0].stop(StopStyle.KILL)
 
     async def _settle(self) -> None:
         """Stop all traffic, wait for what is under way, log everybody out."""
@@ -309,7 +310,7 @@ class Story:
         self._note_moves()
         accounts = [client.account for client in self.clients]
         self._screen.show(
-            Snapshot(
+            DemoSnapshot(
                 seconds=trio.current_time() - self._started,
                 phase=self._phase,
                 clients=len(self.clients),
@@ -332,13 +333,13 @@ class Story:
                 )
         del self._recent[:-20]
 
-    def _rungs(self) -> dict[Rung, Tally]:
+    def _rungs(self) -> dict[SeenRung, MessageCounts]:
         """The books of those who moved, by the way they did."""
-        tallies: dict[Rung, Tally] = {}
+        tallies: dict[SeenRung, MessageCounts] = {}
         for client in self.clients:
             if client.moves:
                 rung = client.moves[0].rung
-                tallies[rung] = tallies.get(rung, Tally()) + judge(client.account, self._cluster.records)
+                tallies[rung] = tallies.get(rung, MessageCounts()) + judge(client.account, self._cluster.records)
         return tallies
 
     def _kinds(self, *, judged: bool) -> list[KindRow]:
@@ -359,21 +360,21 @@ class Story:
                     clients=len(own),
                     under_way=sum(client.life not in (Life.BOUND, Life.GONE) for client in own),
                     moved=Counter(move.rung for client in own for move in client.moves),
-                    tally=sum(tallies, Tally()),
+                    tally=sum(tallies, MessageCounts()),
                 )
             )
         return rows
 
 
 _PHASES: Final = {
-    Trigger.DRAIN: "draining {}",
-    Trigger.REMOVE: "{} is out of the file",
-    Trigger.SIGTERM: "{} stops",
-    Trigger.KILL: "{} was killed",
+    DemoTrigger.DRAIN: "draining {}",
+    DemoTrigger.REMOVE: "{} is out of the file",
+    DemoTrigger.SIGTERM: "{} stops",
+    DemoTrigger.KILL: "{} was killed",
 }
 
 
-def cast_of(options: DemoOptions, address: Address, certificate: DemoCertificate) -> list[DemoClient]:
+def cast_of(options: DemoOptions, address: HostPort, certificate: DemoCertificate) -> list[DemoClient]:
     """The clients, in random order, so that every kind is found on every node."""
     rng = random.Random(options.seed)
     kinds = kinds_of(options.clients)
@@ -393,9 +394,9 @@ def cast_of(options: DemoOptions, address: Address, certificate: DemoCertificate
     ]
 
 
-def kinds_of(count: int) -> list[Kind]:
+def kinds_of(count: int) -> list[ClientKind]:
     """So many kinds, in the proportion of :data:`SHARES`, none missing if there are enough clients."""
     kinds = [kind for kind, share in SHARES.items() for _ in range(max(1, count * share // 100))]
     while len(kinds) < count:
-        kinds.append(Kind.CXFR)
+        kinds.append(ClientKind.CXFR)
     return kinds[:count]

@@ -1,6 +1,6 @@
 """What the demo shows: a picture redrawn in place on a terminal, a line per half second elsewhere, a table at the end.
 
-Everything that decides what is shown is a pure function of a :class:`Snapshot` or an :class:`Outcome`; only
+Everything that decides what is shown is a pure function of a :class:`DemoSnapshot` or an :class:`DemoOutcome`; only
 :class:`Screen` writes.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
-from cxfr_proxy.demo.account import Tally
-from cxfr_proxy.demo.habits import Kind, Rung
+from cxfr_proxy.demo.account import MessageCounts
+from cxfr_proxy.demo.habits import ClientKind, SeenRung
 
 BAR_WIDTH: Final = 40
 WIDTH: Final = 80
@@ -29,15 +29,15 @@ _BOLD, _DIM, _GREEN, _RED, _YELLOW = "1", "2", "32", "31", "33"
 class KindRow:
     """Clients of one kind: how many there are, how many are between two streams, and by which rung how many moved."""
 
-    kind: Kind
+    kind: ClientKind
     clients: int
     under_way: int
-    moved: Mapping[Rung, int]
-    tally: Tally = field(default_factory=Tally)
+    moved: Mapping[SeenRung, int]
+    tally: MessageCounts = field(default_factory=MessageCounts)
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class DemoSnapshot:
     """The demo at one moment. ``nodes`` maps names to sessions; ``recent`` are the latest moves, newest last."""
 
     seconds: float
@@ -52,7 +52,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoOutcome:
     """How it ended. ``left`` counts sessions still on the drained node; ``faults`` are clients' complaints."""
 
     drained: str
@@ -62,19 +62,19 @@ class Outcome:
     away: int
     """Clients that were nowhere when time was up."""
     kinds: Sequence[KindRow]
-    reported: Mapping[Rung, int] = field(default_factory=dict)
+    reported: Mapping[SeenRung, int] = field(default_factory=dict)
     """Transfers by rung as the proxy counted them."""
     faults: Sequence[str] = ()
-    by_rung: Mapping[Rung, Tally] = field(default_factory=dict)
+    by_rung: Mapping[SeenRung, MessageCounts] = field(default_factory=dict)
     """The books of those who moved, by the way they did."""
-    returned: Mapping[Rung, int] = field(default_factory=dict)
+    returned: Mapping[SeenRung, int] = field(default_factory=dict)
     """Of those ``reported``, who has logged in again, as the proxy saw it."""
     node_ended: bool = False
     """The node stopped or died: what it took along is nobody's fault here."""
 
     @property
-    def total(self) -> Tally:
-        return sum((row.tally for row in self.kinds), Tally())
+    def total(self) -> MessageCounts:
+        return sum((row.tally for row in self.kinds), MessageCounts())
 
     @property
     def good(self) -> bool:
@@ -82,7 +82,7 @@ class Outcome:
         return not (self.left or self.away) and (self.total.whole or self.node_ended)
 
 
-_RUNGS: Final = [str(rung).removesuffix("-host") for rung in Rung]
+_RUNGS: Final = [str(rung).removesuffix("-host") for rung in SeenRung]
 """Headings: how many moved by each. Everything fits into 80 columns."""
 
 
@@ -90,7 +90,7 @@ def paint(text: str, code: str, *, colour: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if colour and text else text
 
 
-def frame(snapshot: Snapshot, *, colour: bool) -> list[str]:
+def frame(snapshot: DemoSnapshot, *, colour: bool) -> list[str]:
     """The whole picture, line by line."""
     lines = [
         paint("cxfr-proxy demo", _BOLD, colour=colour) + f"   {snapshot.seconds:5.1f} s   {snapshot.phase}",
@@ -104,7 +104,8 @@ def frame(snapshot: Snapshot, *, colour: bool) -> list[str]:
     lines += _rows(
         [["client", "count", "moving", *_RUNGS]]
         + [
-            [row.kind, row.clients, row.under_way, *(row.moved.get(rung, 0) for rung in Rung)] for row in snapshot.kinds
+            [row.kind, row.clients, row.under_way, *(row.moved.get(rung, 0) for rung in SeenRung)]
+            for row in snapshot.kinds
         ],
         colour=colour,
     )
@@ -117,26 +118,26 @@ def frame(snapshot: Snapshot, *, colour: bool) -> list[str]:
     return lines + [paint(f"  {text}", _DIM, colour=colour) for text in recent + [""] * (RECENT - len(recent))]
 
 
-def line(snapshot: Snapshot) -> str:
+def line(snapshot: DemoSnapshot) -> str:
     """The same in one line, for a log or a pipe."""
     nodes = "  ".join(f"{node} {count:3}" for node, count in snapshot.nodes.items())
-    moved = sum((Counter(row.moved) for row in snapshot.kinds), Counter[Rung]())
-    how = ", ".join(f"{rung} {moved[rung]}" for rung in Rung if moved[rung]) or "nobody yet"
+    moved = sum((Counter(row.moved) for row in snapshot.kinds), Counter[SeenRung]())
+    how = ", ".join(f"{rung} {moved[rung]}" for rung in SeenRung if moved[rung]) or "nobody yet"
     return (
         f"{snapshot.seconds:5.1f} s  {snapshot.phase:<24} {nodes}  moved: {how}  "
         f"messages: {snapshot.sent} sent, {snapshot.under_way} under way"
     )
 
 
-def table(outcome: Outcome, *, colour: bool) -> list[str]:
+def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
     """The result: a row for each kind of client, their sum, and the verdict in words."""
     head = ["client", "count", *_RUNGS, *_TALLY]
     body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
-    moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[Rung]())
+    moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[SeenRung]())
     total = _result_row("all", sum(row.clients for row in outcome.kinds), moved, outcome.total)
     rungs = [
         [rung, outcome.reported.get(rung, 0), outcome.returned.get(rung, 0), *_cells(outcome.by_rung[rung])]
-        for rung in Rung
+        for rung in SeenRung
         if rung in outcome.by_rung
     ]
     return [
@@ -154,7 +155,7 @@ def table(outcome: Outcome, *, colour: bool) -> list[str]:
     ]
 
 
-def verdict(outcome: Outcome, *, colour: bool) -> str:
+def verdict(outcome: DemoOutcome, *, colour: bool) -> str:
     """One line for whoever reads only one."""
     total = outcome.total
     if outcome.good:
@@ -175,11 +176,11 @@ def verdict(outcome: Outcome, *, colour: bool) -> str:
     return paint("FAILED: " + ", ".join(text for count, text in what if count), _RED, colour=colour)
 
 
-def _result_row(name: str, clients: int, moved: Mapping[Rung, int], tally: Tally) -> list[object]:
+def _result_row(name: str, clients: int, moved: Mapping[SeenRung, int], tally: MessageCounts) -> list[object]:
     return [
         name,
         clients,
-        *(moved.get(rung, 0) for rung in Rung),
+        *(moved.get(rung, 0) for rung in SeenRung),
         *_cells(tally),
     ]
 
@@ -187,7 +188,7 @@ def _result_row(name: str, clients: int, moved: Mapping[Rung, int], tally: Tally
 _TALLY: Final = ("sent", "again", "lost", "twice", "order")
 
 
-def _cells(tally: Tally) -> list[object]:
+def _cells(tally: MessageCounts) -> list[object]:
     return [tally.sent, tally.resent, tally.lost, tally.twice, tally.disordered]
 
 
@@ -219,7 +220,7 @@ class Screen:
     def refresh_seconds(self) -> float:
         return TERMINAL_REFRESH_SECONDS if self.live else LINE_REFRESH_SECONDS
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, snapshot: DemoSnapshot) -> None:
         """Draw over the last picture, or add a line."""
         if not self.live:
             self._write(line(snapshot) + "\n")
@@ -229,7 +230,7 @@ class Screen:
         self._height = len(lines)
         self._write(up + "".join(f"{text}\x1b[K\n" for text in lines))
 
-    def conclude(self, outcome: Outcome) -> None:
+    def conclude(self, outcome: DemoOutcome) -> None:
         """Add the table below."""
         self._height = 0
         self._write("\n".join(table(outcome, colour=self._colour)) + "\n")

@@ -20,7 +20,7 @@ import trio
 from lxml import etree
 
 from cxfr_proxy.demo.account import Numbered
-from cxfr_proxy.demo.cluster import DemoCluster, Session
+from cxfr_proxy.demo.cluster import DemoCluster, NodeSession
 from cxfr_proxy.demo.proxy_header import ProxyHeader
 from cxfr_proxy.demo.wire import (
     GONE,
@@ -30,9 +30,9 @@ from cxfr_proxy.demo.wire import (
     STANZA_TAGS,
     Connection,
     EndOfFile,
-    Header,
     Malformed,
-    StreamEnd,
+    StreamClosed,
+    StreamOpened,
 )
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
@@ -47,7 +47,7 @@ CAPS: Final = "http://jabber.org/protocol/caps"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class NodeService:
     """What a node offers on one listener. ``starttls`` is ``None`` where TLS is not to be had, or is on already.
 
     ``check_password`` gets the bare user name and the password; ``None`` lets everybody in.
@@ -73,12 +73,12 @@ class NodeStream:
     """One connection; :meth:`run` lives as long as it does and closes it."""
 
     def __init__(
-        self, service: Service, transport: trio.abc.Stream, *, proxy_header: ProxyHeader | None = None
+        self, service: NodeService, transport: trio.abc.Stream, *, proxy_header: ProxyHeader | None = None
     ) -> None:
         self.service = service
         self.cluster = service.cluster
         self.proxy_header = proxy_header
-        self.session: Session | None = None
+        self.session: NodeSession | None = None
         self.user: str | None = None
         self.tls = isinstance(transport, trio.SSLStream)
         self.connection = Connection(transport)
@@ -151,19 +151,19 @@ class NodeStream:
                 return False
             if self._over:
                 continue  # we have said our last word, and only wait for the client's FIN
-            if isinstance(incoming, StreamEnd):
+            if isinstance(incoming, StreamClosed):
                 self._over = True
                 self._unroute(closed=True)
                 self.connection.write(STREAM_END)
                 return True
             if isinstance(incoming, Malformed):
                 self.end(StreamCondition.NOT_WELL_FORMED, incoming.reason)
-            elif isinstance(incoming, Header):
+            elif isinstance(incoming, StreamOpened):
                 self._open(incoming)
             else:
                 await self._handle(incoming)
 
-    def _open(self, header: Header) -> None:
+    def _open(self, header: StreamOpened) -> None:
         self.stream_id = self.cluster.serial()
         self.connection.write(stanza.stream_header(to=header.from_, from_=self._domain, stream_id=self.stream_id))
         if header.to != self._domain:
@@ -289,7 +289,7 @@ class NodeStream:
     def _jid(self) -> str:
         return self.session.full_jid if self.session is not None else self.user or ""
 
-    def _bound(self, resource: str | None) -> Session:
+    def _bound(self, resource: str | None) -> NodeSession:
         full_jid = f"{self.user}/{resource or self.cluster.serial()}"
         self.session = self.cluster.bind(full_jid, self.service.node, self)
         self.connection.opened()
@@ -336,7 +336,7 @@ class NodeStream:
             self._replay(session)
             self._live()
 
-    def _to_resume(self, element: Element) -> Session | None:
+    def _to_resume(self, element: Element) -> NodeSession | None:
         if self.session is not None or self.user is None:
             return None
         return self.cluster.resumable(element.get("previd", ""), self.user, self.service.node)
@@ -345,7 +345,7 @@ class NodeStream:
     def _resume_failed() -> str:
         return f"<failed xmlns='{names.SM}'><item-not-found xmlns='{names.STANZA_ERRORS}'/></failed>"
 
-    def _resumed(self, session: Session, element: Element) -> str:
+    def _resumed(self, session: NodeSession, element: Element) -> str:
         """Take the session over: ``<resumed/>``. Ends this stream, and takes nothing over, if ``h`` is impossible."""
         assert session.counters is not None
         if not self._acknowledged(session, element.get("h")):
@@ -356,13 +356,13 @@ class NodeStream:
         counters = session.counters
         return f"<resumed xmlns='{names.SM}' h='{counters.received}' previd='{counters.sm_id}'/>"
 
-    def _replay(self, session: Session | None) -> None:
+    def _replay(self, session: NodeSession | None) -> None:
         """Send again what the client of a resumed session has not acknowledged."""
         if session is not None and session.counters is not None:
             for data, numbered in session.counters.unacknowledged:
                 self.connection.write(data, numbered)
 
-    def _acknowledged(self, session: Session, h: str | None) -> bool:
+    def _acknowledged(self, session: NodeSession, h: str | None) -> bool:
         counters = session.counters
         assert counters is not None
         value = int(h) if h is not None and h.isdecimal() else -1
@@ -386,7 +386,7 @@ class NodeStream:
     # ---- stanzas ----
 
     def write(self, data: bytes, numbered: Numbered | None = None) -> None:
-        """The session's stanzas go down here (:class:`~cxfr_proxy.demo.cluster.Leg`)."""
+        """The session's stanzas go down here (:class:`~cxfr_proxy.demo.cluster.SessionStream`)."""
         if self._over:
             return
         self.connection.write(data, numbered)
@@ -491,7 +491,7 @@ class NodeStream:
             f"{payload}</iq>".encode()
         )
 
-    def _bound_session(self) -> Session | None:
+    def _bound_session(self) -> NodeSession | None:
         if self.session is None:
             self.end(StreamCondition.NOT_AUTHORIZED, "bind a resource first")
         return self.session

@@ -43,7 +43,7 @@ GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 through that is not even its own where others leave errors with OpenSSL (:mod:`cxfr_proxy.net.tls_errors`)."""
 
 
-class Address(NamedTuple):
+class HostPort(NamedTuple):
     """Where to dial: a host name or IP address without brackets, and a port."""
 
     host: str
@@ -53,7 +53,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
-    def parse(cls, text: str, default_port: int = 5222) -> Address:
+    def parse(cls, text: str, default_port: int = 5222) -> HostPort:
         """``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``. Raises :class:`ValueError`."""
         host, bracket, rest = text.rpartition("]")
         if bracket:
@@ -63,7 +63,7 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class StreamOpened:
     """A stream was opened (RFC 6120 section 4.7); ``None`` where the attribute was absent."""
 
     to: str | None
@@ -72,7 +72,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEnd:
+class StreamClosed:
     """``</stream:stream>``."""
 
 
@@ -88,7 +88,7 @@ class Malformed:
     reason: str
 
 
-Incoming = Header | Element | StreamEnd | EndOfFile | Malformed
+Incoming = StreamOpened | Element | StreamClosed | EndOfFile | Malformed
 
 
 class StreamParser:
@@ -132,19 +132,19 @@ class StreamParser:
             return Malformed(f"restricted XML: {event}")
         self._depth -= 1
         if self._depth == 0:
-            return StreamEnd()
+            return StreamClosed()
         if self._depth > 1:
             return None
         _forget_older(element)
         return element
 
 
-def _header(root: Element) -> Header | Malformed:
+def _header(root: Element) -> StreamOpened | Malformed:
     if root.getroottree().docinfo.doctype:
         return Malformed("restricted XML: document type")
     if root.tag != STREAM_TAG:
         return Malformed("not a stream header")
-    return Header(root.get("to"), root.get("from"), root.get("id"))
+    return StreamOpened(root.get("to"), root.get("from"), root.get("id"))
 
 
 def _forget_older(element: Element) -> None:

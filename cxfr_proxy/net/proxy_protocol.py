@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from typing import Final
 
-from cxfr_proxy.cluster.nodes import ProxyHeader
+from cxfr_proxy.cluster.nodes import ProxyProtocol
 
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _PROXY_COMMAND: Final = b"\x21"  # version 2, command PROXY
@@ -17,7 +17,7 @@ Peer = tuple[str, int]
 _IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def header(version: ProxyHeader, source: Peer, target: Peer) -> bytes:
+def header(version: ProxyProtocol, source: Peer, target: Peer) -> bytes:
     """The bytes to send before anything else: a connection from ``source`` to ``target``.
 
     It always names two addresses. The specification has a word for connections that are nobody's (``UNKNOWN`` in
@@ -25,7 +25,7 @@ def header(version: ProxyHeader, source: Peer, target: Peer) -> bytes:
     mod_net_proxy takes it for XML, and both refuse ``UNKNOWN``.
     """
     (source_ip, target_ip), ports = _one_family(_ip(source), _ip(target)), (source[1], target[1])
-    if version is ProxyHeader.V1:
+    if version is ProxyProtocol.V1:
         return f"PROXY TCP{source_ip.version} {source_ip} {target_ip} {ports[0]} {ports[1]}\r\n".encode()
     family = b"\x11" if source_ip.version == 4 else b"\x21"  # TCP over IPv4, over IPv6
     body = source_ip.packed + target_ip.packed + b"".join(port.to_bytes(2, "big") for port in ports)

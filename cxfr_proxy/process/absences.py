@@ -14,17 +14,17 @@ import trio
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.events import emit
 from cxfr_proxy.session.commands import Outcome
-from cxfr_proxy.transfers.returns import Back, Returns
-from cxfr_proxy.transfers.statistics import PastTransfer, Tally
+from cxfr_proxy.transfers.returns import ReturnedClient, Returns
+from cxfr_proxy.transfers.statistics import PastTransfer, TransferStatistics
 
 _log = logging.getLogger(__name__)
 
 
 class Absences:
-    """Counts in ``tally``, and logs. ``counted`` is called with the node that somebody has left who is back."""
+    """Counts in ``statistics``, and logs. ``counted`` is called with the node that somebody has left who is back."""
 
-    def __init__(self, tally: Tally, counted: Callable[[str], None] = lambda node: None) -> None:
-        self._tally = tally
+    def __init__(self, statistics: TransferStatistics, counted: Callable[[str], None] = lambda node: None) -> None:
+        self._statistics = statistics
         self._counted = counted
         self._returns = Returns()
 
@@ -37,12 +37,12 @@ class Absences:
         """A client has logged in there."""
         self._note(self._returns.note_login(session, full_jid, trio.current_time()), node)
 
-    def _note(self, back: Back | None, node: str | None) -> None:
+    def _note(self, back: ReturnedClient | None, node: str | None) -> None:
         """``node``: ``None`` where the client had logged in before it left."""
         if back is None:
             return
         gone = back.gone
-        self._tally.add_return(gone.transfer, back.seconds)
+        self._statistics.add_return(gone.transfer, back.seconds)
         self._counted(gone.transfer.node)
         emit(
             _log,

@@ -85,7 +85,7 @@ class Automatic:
         self._cluster = cluster
         self._rebalances = rebalances
         self._steadiness = Steadiness()
-        self._standing = cluster.standing()
+        self._basis = cluster.placement_basis()
         self._placed: _Weights = {}
         self._quiet_at = -math.inf
         self._steady_at = -math.inf
@@ -108,7 +108,7 @@ class Automatic:
 
     async def run(self) -> None:
         """Begin a rebalance whenever there is a reason to, until cancelled."""
-        self._standing, self._placed = self._cluster.standing(), self._weights()
+        self._basis, self._placed = self._cluster.placement_basis(), self._weights()
         self._steadiness.look(self._cluster, trio.current_time())
         while True:
             await trio.sleep(_LOOK_SECONDS)
@@ -127,15 +127,15 @@ class Automatic:
         if self._cluster.version == self._seen:
             return
         self._seen = self._cluster.version
-        standing, weights = self._cluster.standing(), self._weights()
+        basis, weights = self._cluster.placement_basis(), self._weights()
         self._steady_at = self._steadiness.look(self._cluster, now)
-        if standing != self._standing:
-            self._standing, self._quiet_at = standing, now + QUIET_SECONDS
+        if basis != self._basis:
+            self._basis, self._quiet_at = basis, now + QUIET_SECONDS
         # Whose node went is elsewhere by now, and belongs there again when it is back.
         placed = {name: weight for name, weight in self._placed.items() if name in weights}
         for name in self._excused & weights.keys():
             placed[name] = weights[name]
-            if self._cluster.get(name).ramp >= 1.0:
+            if self._cluster.get(name).warm_up >= 1.0:
                 self._excused.discard(name)
         self._placed = placed
         self._reason = _gain(placed, weights)

@@ -15,15 +15,15 @@ from typing import Final
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.link import Link, Request
 from cxfr_proxy.process.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
 from cxfr_proxy.transfers.drains import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
 from cxfr_proxy.transfers.registry import RECENT_TRANSFERS, NodeCounts
-from cxfr_proxy.transfers.statistics import WORKER_DIED, Tally, Totals
+from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatistics
 
 ID_MARGIN: Final = 100_000
 """Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
@@ -107,8 +107,8 @@ class Fleet:
         self.slots = [Slot(number) for number in range(1, workers + 1)]
         self._past: dict[str, NodeCounts] = {}
         self._past_totals = Totals()
-        self.tally = Tally()
-        self.absences = Absences(self.tally)
+        self.statistics = TransferStatistics()
+        self.absences = Absences(self.statistics)
         self._past_rebalance = RebalanceCounts()
         self._counted: dict[str, None] = {}  # nodes of which workers have said other numbers
         self._informed: set[Link] = set()  # who knows what the others have but of these
@@ -147,7 +147,7 @@ class Fleet:
         self.note_counts(link.counts)
         slot.note_last_id(link.counts)
         for name, counts in (link.counts.nodes or {}).items():
-            counts.sessions = counts.expected = 0
+            counts.sessions = counts.logins_waiting = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
         self._past_totals.include(link.counts.totals)
         rebalance = replace(link.counts.rebalance, planning=False, left=0, held=0)
@@ -224,9 +224,9 @@ class Fleet:
         ended.sort(key=lambda row: row.duration_seconds - row.seconds_ago)
         return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]
 
-    async def plan(self, node: str) -> Forecast:
+    async def plan(self, node: str) -> DrainForecast:
         """What a drain of that node would come to."""
-        total = Forecast()
+        total = DrainForecast()
         for answer in await self._ask_all(lambda link: link.ask(Listing.PLAN, node)):
             if answer.plan is not None:
                 total.include(answer.plan)
@@ -311,7 +311,7 @@ def _worker_rows(slot: Slot) -> Iterator[WorkerRow]:
 def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
     if counts is not None:
         total.sessions += counts.sessions
-        total.expected += counts.expected
+        total.logins_waiting += counts.logins_waiting
         total.asked += counts.asked
         total.moved += counts.moved
         total.refused += counts.refused

@@ -25,8 +25,8 @@ from typing import Final
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.events import emit
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.launch import Launched
@@ -95,7 +95,7 @@ class Request:
 
     sessions: list[SessionRow] = field(default_factory=list)
     transfers: list[TransferRow] = field(default_factory=list)
-    plan: Forecast | None = None
+    plan: DrainForecast | None = None
     rebalance: RebalanceForecast | None = None
     moved: int = 0
     error: str | None = None

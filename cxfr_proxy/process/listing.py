@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from cxfr_proxy.admin.reloads import Part, Reloads
+from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
@@ -53,7 +53,7 @@ class UserList:
         self.version = 1
         """Of what is listed; each reading has one more."""
         if file is not None:
-            with self._reloads.noted(Part.USER_MAP):
+            with self._reloads.noted(ReloadPart.USER_MAP):
                 self._take_over(file.load())
 
     async def watch(self) -> None:
@@ -63,7 +63,7 @@ class UserList:
         while self._file is not None:
             with trio.CancelScope() as self._waiting:
                 await self._file.wait_changed()
-            with self._reloads.logged(Part.USER_MAP):
+            with self._reloads.logged(ReloadPart.USER_MAP):
                 await self._read()
 
     def reload_soon(self) -> None:
@@ -73,7 +73,7 @@ class UserList:
     async def reload(self) -> None:
         """Raises :class:`ConfigError`, and then nothing has changed. On cancel likewise."""
         if self._file is not None:
-            with self._reloads.noted(Part.USER_MAP):
+            with self._reloads.noted(ReloadPart.USER_MAP):
                 await self._read()
 
     async def _read(self) -> None:

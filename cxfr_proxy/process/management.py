@@ -26,7 +26,7 @@ from cxfr_proxy.admin.nodes import NodeControl
 from cxfr_proxy.admin.parts import Sessions
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
-from cxfr_proxy.admin.reloads import Part, Reloads
+from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
@@ -119,7 +119,7 @@ class Management:
         self._reread = reread
         self.reloads = Reloads()
         self.users = UserList(map_file, assigned, cluster, users_read, self.reloads)
-        with self.reloads.noted(Part.CERTIFICATES):
+        with self.reloads.noted(ReloadPart.CERTIFICATES):
             self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
         self.dialer = Dialer(config.timeouts, config.limits)
         self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
@@ -198,7 +198,7 @@ class Management:
                 self._cluster,
                 self._sessions,
                 self._drainer,
-                FilesRead(self._source.standing, self.certificates, self.reloads),
+                FilesRead(self._source.status, self.certificates, self.reloads),
                 capacity=room,
                 build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
                 share=SHARE if self._config.workers == 1 else SHARE_OF_NOBODY,
@@ -238,7 +238,7 @@ class Management:
         Raises :class:`ConfigError`; what was bad, is as it was.
         """
         caveat = self._look_at_settings()
-        with self.reloads.noted(Part.CERTIFICATES):
+        with self.reloads.noted(ReloadPart.CERTIFICATES):
             self._read_certificates()
         try:
             done = await self.nodes.reload_as_asked()
@@ -257,7 +257,7 @@ class Management:
         """Read them; which are others now, as the end of a sentence. Raises :class:`ConfigError`."""
         if self._reread is None:
             return ""
-        with self.reloads.noted(Part.SETTINGS):
+        with self.reloads.noted(ReloadPart.SETTINGS):
             changed = self._config.differences(self._reread())
         if not changed:
             return ""
@@ -267,9 +267,9 @@ class Management:
 
     def reload_on_signal(self) -> None:
         """As :meth:`reload`, for SIGHUP: errors go to the log."""
-        with self.reloads.logged(Part.SETTINGS):
+        with self.reloads.logged(ReloadPart.SETTINGS):
             self._look_at_settings()
-        with self.reloads.logged(Part.CERTIFICATES):
+        with self.reloads.logged(ReloadPart.CERTIFICATES):
             self._read_certificates()
             self._tell_files()
         self.nodes.ask()

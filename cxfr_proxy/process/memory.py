@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
-from cxfr_proxy.session.client_software import Support
+from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.transfers.registry import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.xmpp import jid
@@ -35,11 +35,13 @@ class Memory:
 
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
         self._redirect_window = redirect_window
-        self._redirected: Latest[str, float] = Latest(limit)
-        self._resumable: Latest[str, Resumption] = Latest(limit)
+        self._redirected: BoundedDict[str, float] = BoundedDict(limit)
+        self._resumable: BoundedDict[str, Resumption] = BoundedDict(limit)
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
-        self._moved: Latest[str, list[tuple[Moved, float]]] = Latest(limit)  # by bare JID; who has not come back
-        self._support = Support()
+        self._moved: BoundedDict[str, list[tuple[Moved, float]]] = BoundedDict(
+            limit
+        )  # by bare JID; who has not come back
+        self._client_software = ClientSoftware()
 
     def note(self, message: Redirected | Resumable | Lost | Moved | Stayed | Returned | Learned, now: float) -> None:
         """A worker has just said it, or would have."""
@@ -59,7 +61,7 @@ class Memory:
             case Stayed(full_jid) | Returned(full_jid):
                 self._no_more_moved(full_jid)
             case Learned(caps, knows_cxfr):
-                self._support.learn(caps, knows_cxfr)
+                self._client_software.learn(caps, knows_cxfr)
 
     def _no_more_moved(self, full_jid: str) -> None:
         """As :class:`~cxfr_proxy.transfers.loop_guard.LoopGuard` sees it: its resource may be another one by now."""
@@ -90,7 +92,7 @@ class Memory:
             *(Remembered(resumable=each) for each in resumable),
             *(Remembered(lost=tuple(each)) for each in _cut(lost)),
             *(Remembered(moved=tuple(each)) for each in _cut(moved)),
-            *(Remembered(learned=dict(each)) for each in _cut(list(self._support.learned().items()))),
+            *(Remembered(learned=dict(each)) for each in _cut(list(self._client_software.learned().items()))),
         ]
 
     def _forget(self, now: float) -> None:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final, Union, cast
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Wish
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -50,12 +50,12 @@ class NodeState:
     stream features that it greets clients with, by domain."""
 
     spec: NodeSpec
-    wish: Wish
+    admin_state: AdminState
     health: Health
     removed: bool
     stage: Stage
-    outlook: Outlook = Outlook.GOOD
-    ramp: float = 1.0
+    session_outlook: SessionOutlook = SessionOutlook.GOOD
+    warm_up: float = 1.0
     features: dict[str, str] = field(default_factory=dict)
 
 
@@ -338,7 +338,7 @@ class Answer:
     transfers: tuple[TransferRow, ...]
     last: bool
     error: str | None
-    plan: Forecast | None = None
+    plan: DrainForecast | None = None
     states: dict[str, int] | None = None
     rebalance: RebalanceForecast | None = None
     moved: int = 0

@@ -9,10 +9,10 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.admin.reloads import Part, Reloads
+from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.cluster.members import Changes, Cluster
-from cxfr_proxy.cluster.shared import Order
-from cxfr_proxy.cluster.sources import Reading, Source
+from cxfr_proxy.cluster.shared import Directive
+from cxfr_proxy.cluster.sources import NodeSource, Reading
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.transfers.drain_stages import Schedule
@@ -70,13 +70,13 @@ class NodeList:
 
     def __init__(
         self,
-        source: Source,
+        source: NodeSource,
         cluster: Cluster,
         drainer: Drainer,
         dialer: Dialer,
         checks: Checks,
         reloads: Reloads,
-        obey: Callable[[Mapping[str, Order]], None] = lambda orders: None,
+        obey: Callable[[Mapping[str, Directive]], None] = lambda orders: None,
         changed: Callable[[], None] = lambda: None,
         files_read: Callable[[], None] = lambda: None,
     ) -> None:
@@ -93,18 +93,18 @@ class NodeList:
 
     async def begin(self) -> None:
         """The first reading. Raises :class:`ConfigError`."""
-        with self._reloads.noted(Part.NODES):
+        with self._reloads.noted(ReloadPart.NODES):
             reading = await self._source.read()
             self._dialer.read_files(reading.specs)
             self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
-        self._obey(reading.orders)
+        self._obey(reading.directives)
 
     async def watch(self) -> None:
         """Follow the source until cancelled; what was bad is logged, and everything stays as it was."""
         while True:
-            with self._reloads.logged(Part.NODES), self._judged():
+            with self._reloads.logged(ReloadPart.NODES), self._judged():
                 self._take(await self._source.next_reading())
 
     async def read_when_asked(self) -> None:
@@ -112,7 +112,7 @@ class NodeList:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            with self._reloads.logged(Part.NODES), self._judged():
+            with self._reloads.logged(ReloadPart.NODES), self._judged():
                 await self._read_now()
 
     def ask(self) -> None:
@@ -142,7 +142,7 @@ class NodeList:
                 self._drainer.undrain(name)
         for name in changes.emptied:
             self._drainer.drain(name)
-        self._obey(reading.orders)
+        self._obey(reading.directives)
         self._drainer.look_again()
         self.forget_empty()
         self._changed()
@@ -160,7 +160,7 @@ class NodeList:
 
         Raises :class:`ConfigError`, and then nothing has changed.
         """
-        with self._reloads.noted(Part.NODES), self._judged():
+        with self._reloads.noted(ReloadPart.NODES), self._judged():
             return await self._read_now()
 
     @contextmanager
@@ -169,9 +169,9 @@ class NodeList:
         try:
             yield
         except ConfigError as exc:
-            self._source.standing.refused(str(next(iter(getattr(exc, "errors", (exc,))))))
+            self._source.status.refused(str(next(iter(getattr(exc, "errors", (exc,))))))
             raise
-        self._source.standing.taken()
+        self._source.status.taken()
 
     async def _read_now(self) -> str:
         changes = self._take(await self._source.read())

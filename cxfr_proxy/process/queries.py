@@ -10,8 +10,8 @@ import trio
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.cluster.plan import Forecast, plan_drain
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.plan import DrainForecast, plan_drain
+from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
 from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.transfers.planner import planned_moves
 from cxfr_proxy.transfers.registry import Registry, Relayed, TransferRecord
@@ -36,9 +36,9 @@ async def rebalance_forecast(
     return total
 
 
-async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> Forecast:
+async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> DrainForecast:
     """What a drain of that node would come to for this process's sessions; raises as :func:`plan_drain`."""
-    total = Forecast()
+    total = DrainForecast()
     for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster, placement)):
         if number % PLANNED_AT_A_TIME == 0:
             await trio.lowlevel.checkpoint()

@@ -20,8 +20,8 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.admin.workers import ONE_PROCESS
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -42,14 +42,14 @@ from cxfr_proxy.process.queries import (
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.supervisor import Supervisor
 from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.session.client_software import Support
+from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.session.commands import BoundTo, Event, Transferred
 from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalances
 from cxfr_proxy.transfers.registry import NodeCounts, Registry
-from cxfr_proxy.transfers.statistics import Tally, Totals, past_transfer
+from cxfr_proxy.transfers.statistics import Totals, TransferStatistics, past_transfer
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Proxy:
         self._cluster = Cluster()
         assigned = new_assigned(config)
         self.registry = Registry(
-            redirect_window=config.redirect_window, support=Support(config.cxfr_allow, config.cxfr_deny)
+            redirect_window=config.redirect_window, client_software=ClientSoftware(config.cxfr_allow, config.cxfr_deny)
         )
         placement = Placement(self._cluster, config.policies, assigned.node_of)
         self._mover = Mover(
@@ -84,7 +84,7 @@ class Proxy:
             counts_of=self._rebalance_counts,
             report=say_of_rebalance,
         )
-        self._absences = Absences(self.registry.tally, self._count_return)
+        self._absences = Absences(self.registry.statistics, self._count_return)
         self._management = Management(
             config,
             self._cluster,
@@ -206,8 +206,8 @@ class _Here:
         return len(self._registry)
 
     @property
-    def tally(self) -> Tally:
-        return self._registry.tally
+    def statistics(self) -> TransferStatistics:
+        return self._registry.statistics
 
     def totals(self) -> Totals:
         return self._totals()
@@ -230,7 +230,7 @@ class _Here:
         ended, running = transfer_rows(self._registry, trio.current_time())
         return self._absences.complete(ended + running)
 
-    async def plan(self, node: str) -> Forecast:
+    async def plan(self, node: str) -> DrainForecast:
         await trio.lowlevel.checkpoint()
         return await forecast(self._registry, self._cluster, self._placement, node)
 

@@ -54,7 +54,7 @@ from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 if TYPE_CHECKING:
-    from cxfr_proxy.upstream.user_lookup import Lookup
+    from cxfr_proxy.upstream.user_lookup import UserLookup
 
 _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
@@ -299,7 +299,7 @@ class Service:
             ask = partial(self._ask_and_send_home, self._lookup, relayed, user)
             start_once(self._tasks, Task.LOOKUP, ask)
 
-    async def _ask_and_send_home(self, lookup: Lookup, relayed: Relayed, user: str) -> None:
+    async def _ask_and_send_home(self, lookup: UserLookup, relayed: Relayed, user: str) -> None:
         await lookup.find(user)
         if self._registry.get(relayed.id) is relayed:
             self._mover.look_at(relayed)
@@ -321,9 +321,9 @@ def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assig
     return Assigned(Pins(pins), Answers(config.lookup_cache, trio.current_time) if asks else None)
 
 
-def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> Lookup | None:
+def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLookup | None:
     if config.user_lookup is None:
         return None
-    from cxfr_proxy.upstream.user_lookup import Lookup  # an HTTP client takes 60 ms to load
+    from cxfr_proxy.upstream.user_lookup import UserLookup  # an HTTP client takes 60 ms to load
 
-    return Lookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)
+    return UserLookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)

@@ -1,8 +1,8 @@
 """What this proxy tells the other proxies of its fleet, and does because one of them was told.
 
 An operator's order is carried out here at once and then written down for all. One that another proxy was given comes
-with the next reading of the nodes, whose wishes hold it already: what is left is the drain's times, its rate, and that
-it was aborted. Where nobody else is there (a file, DNS) all of this does nothing.
+with the next reading of the nodes, whose admin states hold it already: what is left is the drain's times, its rate, and
+that it was aborted. Where nobody else is there (a file, DNS) all of this does nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import trio
 from cxfr_proxy.admin.rows import ProxyRow, SourceRow
 from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Wish
-from cxfr_proxy.cluster.shared import Order, ProxyState
-from cxfr_proxy.cluster.sources import Shared, Source
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.shared import Directive, ProxyState
+from cxfr_proxy.cluster.sources import NodeSource, Shared
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, keep_going, start
@@ -36,7 +36,7 @@ class Sharing:
 
     def __init__(
         self,
-        source: Source,
+        source: NodeSource,
         cluster: Cluster,
         drainer: Drainer,
         pins: Pins,
@@ -54,7 +54,7 @@ class Sharing:
         self._usual_rate = usual_rate
         self._excuse = excuse
         self._wall_clock = wall_clock
-        self._obeyed: dict[str, Order] = {}
+        self._obeyed: dict[str, Directive] = {}
         if self._shared is not None:
             self._shared.on_share = drainer.set_share
             self._shared.on_pins = self._take_pins
@@ -90,36 +90,36 @@ class Sharing:
 
     def tell(self, node: str, *, rebalance: bool = True) -> None:
         """An operator has said something of that node here, and it was carried out. ``rebalance``: see
-        :class:`~cxfr_proxy.cluster.shared.Order`."""
+        :class:`~cxfr_proxy.cluster.shared.Directive`."""
         if self._shared is not None:
             order = replace(self._order_now(node), rebalance=rebalance)
             self._obeyed[node] = order
-            self._shared.order(node, order)
+            self._shared.set_directive(node, order)
 
-    def _order_now(self, node: str) -> Order:
-        wish, drain = self._cluster.get(node).wish, self._drainer.drains.get(node)
-        if drain is None or wish is Wish.READY:
-            return Order(wish)
+    def _order_now(self, node: str) -> Directive:
+        admin_state, drain = self._cluster.get(node).admin_state, self._drainer.drains.get(node)
+        if drain is None or admin_state is AdminState.READY:
+            return Directive(admin_state)
         if drain.schedule is None:
-            return Order(wish, aborted=drain.stage is Stage.ABORTED)
+            return Directive(admin_state, aborted=drain.stage is Stage.ABORTED)
         by_wall = drain.schedule.shifted(self._ahead())
         rate = self._drainer.rate if self._drainer.rate != self._usual_rate else None
-        return Order(wish, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
+        return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
 
-    def obey(self, orders: Mapping[str, Order]) -> None:
+    def obey(self, orders: Mapping[str, Directive]) -> None:
         """All orders that hold, as of now; those that are known already are left alone."""
         for node, order in orders.items():
             known = self._obeyed.get(node)
-            if node in self._cluster and order.wish is not Wish.READY and not _same(order, known):
+            if node in self._cluster and order.admin_state is not AdminState.READY and not _same(order, known):
                 self._obey(node, order)
             elif self._excuse is not None and not order.rebalance and not _same(order, known):
                 self._excuse(node)
         self._obeyed = dict(orders)
 
-    def _obey(self, node: str, order: Order) -> None:
+    def _obey(self, node: str, order: Directive) -> None:
         if order.aborted:
             self._drainer.adopt(node, None, None)
-        elif order.grace_end is None:  # a wish alone, as somebody has written it by hand
+        elif order.grace_end is None:  # an admin state alone, as somebody has written it by hand
             self._drainer.drain(node)
         else:
             schedule = Schedule(order.grace_end, order.halfway, order.deadline).shifted(-self._ahead())
@@ -155,20 +155,20 @@ class Sharing:
     @property
     def caveat(self) -> str | None:
         """What the answer to an order has to add; ``None``: nothing."""
-        lost_at = self._source.standing.lost_at
+        lost_at = self._source.status.lost_at
         if self._shared is None or lost_at is None:
             return None
         seconds = trio.current_time() - lost_at
         return f"only this proxy knows: etcd has been away for {seconds:.0f} s, and hears of it when it is back"
 
     def source_row(self) -> SourceRow:
-        standing, shared = self._source.standing, self._shared
-        since = standing.since
+        status, shared = self._source.status, self._shared
+        since = status.since
         return SourceRow(
             source=self._source.name,
-            state=str(standing.state),
+            state=str(status.state),
             lost_seconds=trio.current_time() - since if since is not None else None,
-            reason=standing.reason,
+            reason=status.reason,
             nodes=sum(not node.removed for node in self._cluster),
             proxies=len(shared.proxies) if shared is not None else None,
             rate=self._drainer.rate * self._drainer.share,
@@ -185,6 +185,6 @@ class Sharing:
         ]
 
 
-def _same(order: Order, known: Order | None) -> bool:
+def _same(order: Directive, known: Directive | None) -> bool:
     """Whether it asks for the same; ``against`` is the store's affair."""
     return known is not None and replace(order, against=None) == replace(known, against=None)

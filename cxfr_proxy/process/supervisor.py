@@ -1,6 +1,6 @@
 """The process that serves nobody: it owns what there is one of in a proxy.
 
-One of a proxy are: settings, the list of nodes and its file, the nodes' health, wishes, drains, the pace at which
+One of a proxy are: settings, the list of nodes and its file, the nodes' health, admin states, drains, the pace at which
 clients are moved (one token bucket), the control socket and signals. All of it reaches the workers as state, not as
 steps: what :mod:`.telling` gives is everything a worker has to know to do what is wanted, whenever it began. Only
 tokens are handed out one by one: a worker says how many sessions it has to move (:class:`~.messages.Want`), is granted
@@ -235,7 +235,7 @@ class Supervisor:
                 self.fleet.note_counts(counts)
                 self._reported.set()
             case Transferred(transfer, session, full_jid):
-                self.fleet.tally.add(transfer)
+                self.fleet.statistics.add(transfer)
                 self.fleet.absences.note_transfer(session, full_jid, transfer)
             case Called(present):
                 for each in present:

@@ -79,12 +79,12 @@ class NodeStates:
     def _state(self, node: Node) -> NodeState:
         return NodeState(
             node.spec,
-            node.wish,
+            node.admin_state,
             node.health,
             node.removed,
             self._stage(node.name),
-            node.outlook,
-            node.ramp,
+            node.session_outlook,
+            node.warm_up,
             {domain: digest(features) for domain, features in node.features.items()},
         )
 
@@ -216,8 +216,8 @@ class Mirror:
     def _follow(self, state: NodeState) -> None:
         if state.spec.name in self._cluster:  # else its line was gone before this worker began
             node = self._cluster.get(state.spec.name)
-            node.set_wish(state.wish)
-            node.health, node.outlook, node.ramp = state.health, state.outlook, state.ramp
+            node.set_admin_state(state.admin_state)
+            node.health, node.session_outlook, node.warm_up = state.health, state.session_outlook, state.warm_up
             try:
                 node.features = {domain: self._features[known] for domain, known in state.features.items()}
             except KeyError:

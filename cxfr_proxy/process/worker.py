@@ -81,7 +81,7 @@ from cxfr_proxy.process.telling import Mirror
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes, ToldOfPlaces
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.session import commands
-from cxfr_proxy.session.client_software import Support
+from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.mover import Mover
@@ -117,7 +117,7 @@ class _Parts:
         self.mirror = Mirror(self.cluster)
         self.registry = Registry(
             redirect_window=config.redirect_window,
-            support=Support(config.cxfr_allow, config.cxfr_deny),
+            client_software=ClientSoftware(config.cxfr_allow, config.cxfr_deny),
             first_id=setup.first_id,
             id_step=setup.workers,
         )
@@ -253,23 +253,23 @@ class _Parts:
         for moved in told.moved:
             self.remember_moved(moved)
         for caps, knows_cxfr in told.learned.items():
-            self.registry.support.learn(caps, knows_cxfr)
+            self.registry.client_software.learn(caps, knows_cxfr)
         for lost in told.lost:
             self.remember_lost(lost)
 
     def remember_lost(self, lost: Lost) -> None:
         at = trio.current_time() - lost.seconds_ago
-        self.registry.expected.leaves(lost.user, lost.address, lost.node, at=at, seconds=RESUMABLE_SECONDS)
+        self.registry.returning_clients.leaves(lost.user, lost.address, lost.node, at=at, seconds=RESUMABLE_SECONDS)
 
     def remember_moved(self, moved: Moved) -> None:
         at = trio.current_time() - moved.seconds_ago
-        self.registry.moved(moved.full_jid, moved.address, moved.node, at)
+        self.registry.about_to_be_asked(moved.full_jid, moved.address, moved.node, at)
 
     def note_returned(self, returned: Returned) -> None:
         """A client that was moved is with another worker now."""
         self.registry.returned(returned.full_jid, returned.address, None, trio.current_time())
         if returned.wrong:
-            self.registry.guard.landed_wrong(returned.full_jid, self.cluster.standing())
+            self.registry.guard.landed_wrong(returned.full_jid, self.cluster.placement_basis())
 
     def follow(self, piece: Nodes) -> bool:
         """What has changed about the nodes; those that are leaving are to be emptied. Whether that was all of it."""
@@ -391,7 +391,7 @@ class Worker:
             case Returned():
                 parts.note_returned(message)
             case Learned(caps, knows_cxfr):
-                parts.registry.support.learn(caps, knows_cxfr)
+                parts.registry.client_software.learn(caps, knows_cxfr)
             case TakeFiles(request, files):
                 self._take(parts, request, files)
             case Ask():

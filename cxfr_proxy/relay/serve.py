@@ -123,7 +123,7 @@ class ClientServer:
             try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
             token=_token,
             resumption=registry.resumption,
-            support=registry.support,
+            client_software=registry.client_software,
             wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
             trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
             redirect_targets=config.redirection,
@@ -282,7 +282,7 @@ class ClientServer:
         """Who has the session that the client wants to resume: known where it has said which, guessed where not."""
         name = self._registry.node_of_resumable(login.previd) if login.previd is not None else None
         if name is None:
-            name = self._registry.expected.node_for(user, address, trio.current_time())
+            name = self._registry.returning_clients.node_for(user, address, trio.current_time())
         holder = self._cluster.get(name) if name is not None and name in self._cluster else None
         return holder if holder is not None and holder.spec.serves(domain_key(domain)) else None
 

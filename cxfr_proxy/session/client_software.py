@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.config.values import ClientMatch, Trait
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.spellings import domain_key
@@ -128,13 +128,13 @@ class _Learned:
     silences: int = 0
 
 
-class Support:
+class ClientSoftware:
     """What is known of software by now. ``allow`` and ``deny`` are the operator's lists; ``deny`` wins."""
 
     def __init__(self, allow: Iterable[ClientMatch] = (), deny: Iterable[ClientMatch] = ()) -> None:
         self._allow = tuple(allow)
         self._deny = tuple(deny)
-        self._learned: Latest[str, _Learned] = Latest(REMEMBERED)
+        self._learned: BoundedDict[str, _Learned] = BoundedDict(REMEMBERED)
 
     def knows_cxfr(self, software: Software, domain: str, said: bool | None) -> bool | None:
         """Whether that client understands the IQ; ``said`` is what its session has shown, ``None`` where nothing is

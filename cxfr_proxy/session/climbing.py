@@ -50,7 +50,7 @@ def _traits(parts: Parts) -> Traits:
         tls=parts.client.tls,
         resumable=parts.accounting.management.resumable,
         full_jid_known=parts.negotiation.full_jid is not None,
-        knows_cxfr=parts.policy.support.knows_cxfr(software, parts.domain, parts.client.knows_cxfr),
+        knows_cxfr=parts.policy.client_software.knows_cxfr(software, parts.domain, parts.client.knows_cxfr),
         preferred=habit.rungs if habit is not None else (),
         redirected_home=habit is not None and habit.redirected_home,
     )
@@ -83,7 +83,7 @@ def send_request_if_due(parts: Parts) -> None:
 def learn(parts: Parts, knows_cxfr: bool | None) -> None:
     """What this client has shown is told of all with its capabilities, where it is new."""
     caps = parts.client.caps
-    if caps is not None and parts.policy.support.is_news(caps, knows_cxfr):
+    if caps is not None and parts.policy.client_software.is_news(caps, knows_cxfr):
         parts.report(Learned(caps, knows_cxfr))
 
 

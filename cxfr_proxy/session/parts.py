@@ -301,4 +301,4 @@ class Parts:
     @property
     def stays_down(self) -> bool:
         """The client is known not to come back once its stream has ended: only what forces it moves it."""
-        return self.policy.support.stays_down(self.software, self.domain, self.client.knows_cxfr)
+        return self.policy.client_software.stays_down(self.software, self.domain, self.client.knows_cxfr)

@@ -18,16 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
+from cxfr_proxy.cluster.members import PlacementBasis
 from cxfr_proxy.xmpp import jid
 
 REMEMBERED: Final = 100_000
 """Users and clients; the oldest go first."""
 ON_ITS_WAY_SECONDS: Final = 600.0
 """How long a client that was moved is waited for; it may have been sent to an address that leads elsewhere."""
-
-Standing = frozenset[tuple[str, int, tuple[str, ...]]]
-"""The nodes as :meth:`~cxfr_proxy.cluster.members.Cluster.standing` has them."""
 
 
 @dataclass(slots=True)
@@ -37,7 +35,7 @@ class _User:
 
     last: float
     away: int = 0
-    wrong: Standing | None = None
+    wrong: PlacementBasis | None = None
 
 
 class LoopGuard:
@@ -45,11 +43,11 @@ class LoopGuard:
 
     def __init__(self, window: float) -> None:
         self._window = window
-        self._users: Latest[str, _User] = Latest(REMEMBERED)
-        self._clients: Latest[str, float] = Latest(REMEMBERED)
+        self._users: BoundedDict[str, _User] = BoundedDict(REMEMBERED)
+        self._clients: BoundedDict[str, float] = BoundedDict(REMEMBERED)
 
-    def moved(self, full_jid: str, now: float) -> None:
-        """That client is asked to move."""
+    def about_to_be_asked(self, full_jid: str, now: float) -> None:
+        """Remember that this client is to be asked to move."""
         bare = jid.bare(full_jid)
         user = self._users[bare] = self._users.get(bare) or _User(now)
         user.last = now
@@ -73,20 +71,20 @@ class LoopGuard:
         if user is not None and user.away:
             user.away -= 1
 
-    def landed_wrong(self, full_jid: str, standing: Standing) -> None:
+    def landed_wrong(self, full_jid: str, basis: PlacementBasis) -> None:
         """A client that returned sits on a wrong node again."""
         user = self._users.get(jid.bare(full_jid))
         if user is not None:
-            user.wrong = standing
+            user.wrong = basis
 
     def is_wrong(self, full_jid: str) -> bool:
         """Whether one of its user's clients has landed wrong."""
         user = self._users.get(jid.bare(full_jid))
         return user is not None and user.wrong is not None
 
-    def lets(self, full_jid: str, standing: Standing, now: float) -> bool:
+    def lets(self, full_jid: str, basis: PlacementBasis, now: float) -> bool:
         """Whether a client that has logged in by itself may be sent home."""
         user = self._users.get(jid.bare(full_jid))
         if user is None or user.wrong is None:
             return True
-        return user.wrong != standing and now - user.last >= self._window
+        return user.wrong != basis and now - user.last >= self._window

@@ -35,7 +35,7 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, Resume
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, Resume, SessionOutlook
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.config.table import OnNodeDown
@@ -139,10 +139,10 @@ class Mover:
         full_jid, guard = relayed.session.full_jid, self._registry.guard
         if full_jid is None or not self._is_misplaced(relayed.session):
             return
-        standing = self._cluster.standing()
+        basis = self._cluster.placement_basis()
         if self._registry.has_returned(relayed.id):
-            guard.landed_wrong(full_jid, standing)
-        elif guard.lets(full_jid, standing, self._clock()):
+            guard.landed_wrong(full_jid, basis)
+        elif guard.lets(full_jid, basis, self._clock()):
             self._enqueue(Waiting(relayed.id, Urgency.WRONG, Trigger.WRONG_NODE))
 
     def _enqueue(self, waiting: Waiting) -> None:
@@ -234,7 +234,7 @@ class Mover:
 
     def follow_health(self, node: Node) -> None:
         """As checks see that node, its sessions leave or stay."""
-        if node.outlook is Outlook.GOOD:
+        if node.session_outlook is SessionOutlook.GOOD:
             self.node_up(node.name)
         else:
             self.node_down(node.name)
@@ -346,7 +346,7 @@ class Mover:
         source = self._cluster.get(session.node) if session.node in self._cluster else None
         if source is None or source.spec.resume is not Resume.SHARED or self._everybody is not None:
             return False
-        if source.outlook is Outlook.DEAD or (session.node_lost and source.health is Health.DOWN):
+        if source.session_outlook is SessionOutlook.DEAD or (session.node_lost and source.health is Health.DOWN):
             return False
         bound = self._registry.bound_lately(relayed.id)
         if bound is None or self._clock() >= bound + SETTLED_SECONDS:
@@ -432,7 +432,7 @@ class Mover:
         full_jid = relayed.session.full_jid
         assert full_jid is not None, "without it nobody knows the place"
         assert order.place is not None
-        self._registry.moved(full_jid, relayed.client_address, order.place, self._clock())
+        self._registry.about_to_be_asked(full_jid, relayed.client_address, order.place, self._clock())
         self._announced[relayed.id] = relayed, order
         if self._announcer is not None:
             self._announcer.announce(relayed, order)
@@ -494,12 +494,14 @@ class Mover:
             ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
         if ranked:
             return self._order_to(relayed, trigger, ranked[0], hurried=hurried)
-        return Order(trigger, hurried=hurried, node_dead=source is not None and source.outlook is Outlook.DEAD)
+        return Order(
+            trigger, hurried=hurried, node_dead=source is not None and source.session_outlook is SessionOutlook.DEAD
+        )
 
     def _order_to(self, relayed: Relayed, trigger: Trigger, node: Node, *, hurried: bool = False) -> Order:
         session, target = relayed.session, node.spec
         source = self._cluster.get(session.node) if session.node in self._cluster else None
-        dead = source is not None and source.outlook is Outlook.DEAD
+        dead = source is not None and source.session_outlook is SessionOutlook.DEAD
         return Order(
             trigger,
             target=target.name,

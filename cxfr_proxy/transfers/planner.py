@@ -10,7 +10,7 @@ import trio
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
-from cxfr_proxy.cluster.plan import Move
+from cxfr_proxy.cluster.plan import ProposedMove
 from cxfr_proxy.cluster.rebalance import plan_rebalance
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
@@ -23,7 +23,7 @@ LOOKED_AT_A_TIME: Final = 100
 
 async def planned_moves(
     registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
-) -> list[Move]:
+) -> list[ProposedMove]:
     """What a rebalance comes to for this process's sessions, in the order of leaving, with those that would move but
     are left alone since their clients would stay down."""
     plan = plan_rebalance(
@@ -106,7 +106,7 @@ class Planner:
             held_seconds=max(0.0, max(self._held.values(), default=0.0) - trio.current_time()),
         )
 
-    def _is_meant(self, move: Move) -> bool:
+    def _is_meant(self, move: ProposedMove) -> bool:
         return self._only is None or move.session_id in self._only
 
     async def run(self) -> None:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.plan import Placed
-from cxfr_proxy.session.client_software import Software, Support
+from cxfr_proxy.session.client_software import ClientSoftware, Software
 from cxfr_proxy.session.commands import (
     Answered,
     Asked,
@@ -33,8 +33,8 @@ from cxfr_proxy.session.session import Session
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.transfers.awaited import Awaited
 from cxfr_proxy.transfers.loop_guard import LoopGuard
-from cxfr_proxy.transfers.returning_clients import Expected
-from cxfr_proxy.transfers.statistics import Tally, Totals, past_transfer
+from cxfr_proxy.transfers.returning_clients import ReturningClients
+from cxfr_proxy.transfers.statistics import Totals, TransferStatistics, past_transfer
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 from cxfr_proxy.xmpp.stream_management import Resumption
@@ -96,7 +96,7 @@ class TransferRecord:
 
 @dataclass(slots=True)
 class NodeCounts:
-    """What happened to the sessions of one node; only ever grows, but ``sessions`` and ``expected``."""
+    """What happened to the sessions of one node; only ever grows, but ``sessions`` and ``logins_waiting``."""
 
     sessions: int = 0
     asked: int = 0
@@ -108,30 +108,35 @@ class NodeCounts:
     forged: int = 0
     returned: int = 0
     """Of those that moved, who has logged in again; counted by whoever sees all logins."""
-    expected: int = 0
+    logins_waiting: int = 0
     """Logins that wait for their turn, or for the node to accept them."""
 
 
 class Registry:
-    """``redirect_window`` in seconds: how long a redirect is remembered against the next one. ``support`` is what is
-    known of software; it goes on learning.
+    """``redirect_window`` in seconds: how long a redirect is remembered against the next one. ``client_software`` is
+    what is known of clients' programs; it goes on learning.
 
     Where several processes serve, each has a registry of its own. Their ids begin at ``first_id`` and are ``id_step``
     apart; :meth:`note_elsewhere` and ``addresses_elsewhere`` have what the others were last known to have.
     """
 
     def __init__(
-        self, *, redirect_window: float, support: Support | None = None, first_id: int = 1, id_step: int = 1
+        self,
+        *,
+        redirect_window: float,
+        client_software: ClientSoftware | None = None,
+        first_id: int = 1,
+        id_step: int = 1,
     ) -> None:
-        self.support = support if support is not None else Support()
+        self.client_software = client_software if client_software is not None else ClientSoftware()
         self._live: dict[int, Relayed] = {}
         self._logging_in: dict[int, Relayed] = {}
         self._on_node: dict[str, dict[int, Relayed]] = {}
         self._redirect_window = redirect_window
-        self._redirected: Latest[str, float] = Latest(REMEMBERED)
-        self._resumable: Latest[str, Resumption] = Latest(REMEMBERED)
+        self._redirected: BoundedDict[str, float] = BoundedDict(REMEMBERED)
+        self._resumable: BoundedDict[str, Resumption] = BoundedDict(REMEMBERED)
         self._awaited = Awaited(REMEMBERED)
-        self.expected = Expected()
+        self.returning_clients = ReturningClients()
         self.guard = LoopGuard(redirect_window)
         self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
         self._bound: OrderedDict[int, float] = OrderedDict()  # when those were that began lately, by id
@@ -158,7 +163,7 @@ class Registry:
         self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
         self.totals = Totals()
-        self.tally = Tally()
+        self.statistics = TransferStatistics()
 
     # --- coming and going
 
@@ -235,12 +240,12 @@ class Registry:
     @contextmanager
     def expecting(self, node: str) -> Iterator[None]:
         """A session is about to begin there: a burst of logins must not all take the node that was empty before."""
-        self.of_node(node).expected += 1
+        self.of_node(node).logins_waiting += 1
         self._everywhere[node] += 1
         try:
             yield
         finally:
-            self.of_node(node).expected -= 1
+            self.of_node(node).logins_waiting -= 1
             self._everywhere[node] -= 1
 
     def snapshot(self, now: float, node: str | None = None) -> list[Placed]:
@@ -303,15 +308,16 @@ class Registry:
         known = self._resumable.get(stream_management_id)
         return known.node if known is not None else None
 
-    def moved(self, full_jid: str, address: str, node: str, at: float) -> None:
-        """A client at that address is about to be asked to move to that node, where it belongs, or was at that time."""
+    def about_to_be_asked(self, full_jid: str, address: str, node: str, at: float) -> None:
+        """Remember that the client at that address is to be asked, as of ``at``, to move to that node, where it
+        belongs."""
         seconds = max(EXPECTED_SECONDS, self._redirect_window)
-        self.expected.leaves(jid.bare(full_jid), address, node, at=at, seconds=seconds)
-        self.guard.moved(full_jid, at)
+        self.returning_clients.leaves(jid.bare(full_jid), address, node, at=at, seconds=seconds)
+        self.guard.about_to_be_asked(full_jid, at)
 
     def stayed(self, full_jid: str, address: str, node: str) -> None:
         """A client that was to move there has not: it has refused and is let be, or was cut off."""
-        self.expected.stays(jid.bare(full_jid), address, node)
+        self.returning_clients.stays(jid.bare(full_jid), address, node)
         self.guard.stayed(full_jid)
 
     def returned(self, full_jid: str, address: str, node: str | None, now: float) -> bool:
@@ -319,7 +325,7 @@ class Registry:
         moved lately, or is taken for one that was."""
         lately = self.guard.returned(full_jid, now)
         if lately:
-            self.expected.is_back(jid.bare(full_jid), address, node)
+            self.returning_clients.is_back(jid.bare(full_jid), address, node)
         return lately
 
     def held_until(self, session_id: int, now: float) -> float | None:
@@ -380,7 +386,7 @@ class Registry:
             case Transferred(order, tried, seconds):
                 if tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
                     self._await_resumption(session, now + AWAITED_SECONDS)
-                self.tally.add(past_transfer(session, event))
+                self.statistics.add(past_transfer(session, event))
                 self._count(self._counted(relayed), *tried[-1])
                 self._evening.discard(relayed.id)
                 if (target := sent_to(event)) is not None:
@@ -405,7 +411,7 @@ class Registry:
                     stream_management_id, Resumption(session.full_jid, session.node, node_id, counters)
                 )
             case Learned(caps, knows_cxfr):
-                self.support.learn(caps, knows_cxfr)
+                self.client_software.learn(caps, knows_cxfr)
             case Forged():
                 counts.forged += 1
             case FailedLogin(condition=condition):
@@ -415,7 +421,7 @@ class Registry:
                 self.totals.late += late
                 self._keep_counts(session.resumable_id)
                 if may_come_back(session, reason) and not self.was_sent(relayed.id):
-                    self.expected.leaves(
+                    self.returning_clients.leaves(
                         user_of(session), relayed.client_address, session.node, at=now, seconds=RESUMABLE_SECONDS
                     )
             case _:

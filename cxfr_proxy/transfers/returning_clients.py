@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.spellings import user_key
 
 REMEMBERED: Final = 100_000
@@ -44,12 +44,12 @@ class _Way:
 _NEVER: Final = _Way("", -math.inf, -math.inf)
 
 
-class Expected:
+class ReturningClients:
     """Users are bare JIDs, ``None`` where nobody knows; times are one monotonic clock's."""
 
     def __init__(self) -> None:
-        self._users: Latest[str, _Way] = Latest(REMEMBERED)
-        self._addresses: Latest[str, deque[_Leaver]] = Latest(REMEMBERED)
+        self._users: BoundedDict[str, _Way] = BoundedDict(REMEMBERED)
+        self._addresses: BoundedDict[str, deque[_Leaver]] = BoundedDict(REMEMBERED)
 
     def leaves(self, user: str | None, address: str, node: str, *, at: float, seconds: float) -> None:
         """A client is leaving, or has left, at that time, and is to be led to that node for so long."""

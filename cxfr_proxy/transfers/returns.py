@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.transfers.statistics import MAX_NODES, PastTransfer
@@ -31,7 +31,7 @@ _AT_ONCE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class DepartedClient:
     """A client that has left. ``at``: when, by the clock that :class:`Returns` is told."""
 
     session: int
@@ -41,10 +41,10 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
+class ReturnedClient:
     """One that has logged in again, ``seconds`` after it had left."""
 
-    gone: Gone
+    gone: DepartedClient
     session: int
     full_jid: str
     seconds: float
@@ -66,19 +66,23 @@ class Returns:
     """``limit``: users that are remembered. Times are one monotonic clock's."""
 
     def __init__(self, limit: int = REMEMBERED) -> None:
-        self._gone: Latest[str, tuple[Gone, ...]] = Latest(limit)  # by bare JID, oldest first
-        self._logins: Latest[str, _Login] = Latest(limit)  # by bare JID, the last one that was not taken for somebody
-        self.by_node: Latest[str, int] = Latest(MAX_NODES)
+        self._gone: BoundedDict[str, tuple[DepartedClient, ...]] = BoundedDict(limit)  # by bare JID, oldest first
+        self._logins: BoundedDict[str, _Login] = BoundedDict(
+            limit
+        )  # by bare JID, the last one that was not taken for somebody
+        self.by_node: BoundedDict[str, int] = BoundedDict(MAX_NODES)
         """How many are back that had left a node."""
-        self.seconds: Latest[int, float] = Latest(limit)
+        self.seconds: BoundedDict[int, float] = BoundedDict(limit)
         """After how many who had that session was back."""
 
-    def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer, now: float) -> Back | None:
+    def note_transfer(
+        self, session: int, full_jid: str | None, transfer: PastTransfer, now: float
+    ) -> ReturnedClient | None:
         """A transfer is over. The answer: whose client has come before it has left; ``None``: nobody's has."""
         self._forget(now)
         if full_jid is None or transfer.tried[-1].outcome is not Outcome.MOVED:
             return None
-        gone, user = Gone(session, full_jid, transfer, now), jid.bare(full_jid)
+        gone, user = DepartedClient(session, full_jid, transfer, now), jid.bare(full_jid)
         login = self._logins.get(user)
         if login is not None and login.session != session and login.at >= now - transfer.seconds:
             del self._logins[user]
@@ -86,7 +90,7 @@ class Returns:
         self._gone[user] = (*self._gone.get(user, ())[1 - _AT_ONCE :], gone)
         return None
 
-    def note_login(self, session: int, full_jid: str | None, now: float) -> Back | None:
+    def note_login(self, session: int, full_jid: str | None, now: float) -> ReturnedClient | None:
         """A client has logged in; whom it is taken for, if for anybody."""
         self._forget(now)
         if full_jid is None:
@@ -104,11 +108,11 @@ class Returns:
             del self._gone[user]
         return self._is_back(gone, login, now)
 
-    def _is_back(self, gone: Gone, login: _Login, now: float) -> Back:
+    def _is_back(self, gone: DepartedClient, login: _Login, now: float) -> ReturnedClient:
         node = gone.transfer.node
         self.by_node[node] = self.by_node.get(node, 0) + 1
         self.seconds[gone.session] = now - gone.at
-        return Back(gone, login.session, login.full_jid, now - gone.at)
+        return ReturnedClient(gone, login.session, login.full_jid, now - gone.at)
 
     def _forget(self, now: float) -> None:
         """Who is not waited for any more."""

@@ -3,9 +3,9 @@
 Nothing here names a user. What stands beside a number is one of few: a node's name, a software's by the table of what
 was measured (:mod:`cxfr_proxy.session.client_software`), a member of an enumeration.
 
-:class:`Totals` are small, and can be told and summed up at any time. :class:`Tally` has a number for each combination
-that occurred; so where several processes serve, they don't tell numbers but each :class:`PastTransfer` as it ends, and
-one process counts for all.
+:class:`Totals` are small, and can be sent and added up at any time. :class:`TransferStatistics` keeps a number for each
+combination that occurred. So where several processes serve, they do not send numbers but each :class:`PastTransfer` as
+it ends, and one process counts for all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from cxfr_proxy.bounded import Latest
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.session.commands import Outcome, Reason, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
@@ -72,7 +72,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class TriedRung:
     """One rung that was tried, and what came of it."""
 
     rung: Rung
@@ -86,7 +86,7 @@ class PastTransfer:
     node: str
     trigger: Trigger
     software: str
-    tried: tuple[Attempt, ...]
+    tried: tuple[TriedRung, ...]
     seconds: float
 
 
@@ -95,13 +95,13 @@ def past_transfer(session: Session, event: Transferred) -> PastTransfer:
         session.node,
         event.order.trigger,
         name_of(session.software),
-        tuple(Attempt(rung, outcome) for rung, outcome in event.tried),
+        tuple(TriedRung(rung, outcome) for rung, outcome in event.tried),
         event.seconds,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TransferKind:
     """What transfers off a node are told apart by; rung and outcome are the last ones."""
 
     trigger: Trigger
@@ -123,16 +123,16 @@ class Durations:
         self.seconds += seconds
 
 
-class Tally:
+class TransferStatistics:
     """All transfers that are over, and each rung that was tried. ``nodes``: of how many nodes they are kept."""
 
     def __init__(self, nodes: int = MAX_NODES) -> None:
-        self._by_node: Latest[str, Counter[Kind]] = Latest(nodes)
-        self.attempts: Counter[tuple[str, Attempt]] = Counter()
+        self._by_node: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
+        self.attempts: Counter[tuple[str, TriedRung]] = Counter()
         """By software."""
         self.durations: dict[Rung, Durations] = {}
         """By the last rung."""
-        self._returned: Latest[str, Counter[Kind]] = Latest(nodes)
+        self._returned: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
         self.absences: dict[Rung, Durations] = {}
         """Of those who are back, by the rung by which they had left: how long they were away."""
 
@@ -147,24 +147,24 @@ class Tally:
         _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
 
-    def transfers(self) -> Iterator[tuple[str, Kind, int]]:
+    def transfers(self) -> Iterator[tuple[str, TransferKind, int]]:
         """By node, and by what they are told apart by."""
         for node, kinds in self._by_node.items():
             for kind, count in kinds.items():
                 yield node, kind, count
 
-    def returns(self) -> Iterator[tuple[str, Kind, int]]:
+    def returns(self) -> Iterator[tuple[str, TransferKind, int]]:
         """Those of :meth:`transfers` whose clients are back."""
         for node, kinds in self._returned.items():
             for kind, count in kinds.items():
                 yield node, kind, count
 
 
-def _kind(transfer: PastTransfer) -> Kind:
+def _kind(transfer: PastTransfer) -> TransferKind:
     last = transfer.tried[-1]
-    return Kind(transfer.trigger, transfer.software, last.rung, last.outcome)
+    return TransferKind(transfer.trigger, transfer.software, last.rung, last.outcome)
 
 
-def _of_node(by_node: Latest[str, Counter[Kind]], node: str) -> Counter[Kind]:
+def _of_node(by_node: BoundedDict[str, Counter[TransferKind]], node: str) -> Counter[TransferKind]:
     kinds = by_node[node] = by_node.get(node, Counter())
     return kinds

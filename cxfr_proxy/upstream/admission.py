@@ -29,7 +29,7 @@ _STEP_SECONDS: Final = 0.02
 """Whose turn comes within this time go together: waking up for each costs as much as most of a login."""
 
 
-class Gone(OSError):
+class ClientHungUp(OSError):
     """The client has hung up while it waited."""
 
 
@@ -92,7 +92,7 @@ class _Door:
                 if delay := self._bucket.delay(self._clock()):
                     await trio.sleep(max(delay, _STEP_SECONDS))
                 if has_left():
-                    raise Gone("the client hung up while it waited")
+                    raise ClientHungUp("the client hung up while it waited")
                 self._bucket.take(self._clock())
         finally:
             self.waiting -= 1
@@ -111,8 +111,9 @@ class Admission:
     async def admit(self, node: str, address: str, has_left: Callable[[], bool]) -> None:
         """Return when a login from that address may go to that node.
 
-        ``has_left`` is asked when its turn has come: whether the client has gone. Raises :class:`Gone` if so, and
-        :class:`NodeError`, for the client, where that took too long. Who is cancelled takes nobody's turn.
+        ``has_left`` is asked when the login's turn has come: whether the client has gone. Raises :class:`ClientHungUp`
+        if so, and :class:`NodeError`, for the client, where the turn did not come in time. On cancellation the turn
+        goes to the next login.
         """
         if self._rate is None:
             return

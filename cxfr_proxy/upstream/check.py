@@ -24,7 +24,7 @@ import trio
 
 from cxfr_proxy.cluster.health import HOLD_SECONDS, Finding, Vitals
 from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
-from cxfr_proxy.cluster.nodes import MOST_SECONDS, Check, Health, NodeSpec, Outlook
+from cxfr_proxy.cluster.nodes import MOST_SECONDS, Check, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, isolated, start
@@ -239,9 +239,9 @@ class Checks:
     async def _rest(self, watch: _Watch, due: float) -> None:
         """Until ``due``, or until something calls for a look; meanwhile the weight of a node that is back may grow."""
         while trio.current_time() < due:
-            before = watch.node.ramp
+            before = watch.node.warm_up
             step = watch.vitals.grow(trio.current_time())
-            if watch.node.ramp != before:
+            if watch.node.warm_up != before:
                 self._noted(watch.node)
             with trio.move_on_at(min(due, step if step is not None else math.inf)):
                 await watch.wake.wait()
@@ -312,13 +312,20 @@ class Checks:
 
     def _judge(self, watch: _Watch, tell: Callable[[Vitals], None], reason: str | None) -> None:
         node = watch.node
-        health, outlook = node.health, node.outlook
+        health, session_outlook = node.health, node.session_outlook
         tell(watch.vitals)
         if node.health is not health and node.health is Health.DOWN:
             emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
         elif node.health is not health:
             emit(_log, "node-up", node=node.name, slowstart=node.spec.slowstart or None)
-        if node.outlook is not outlook and node.outlook is not Outlook.GOOD:
-            emit(_log, "node-given-up", level=logging.WARNING, node=node.name, outlook=str(node.outlook), reason=reason)
-        if (node.health, node.outlook) != (health, outlook):
+        if node.session_outlook is not session_outlook and node.session_outlook is not SessionOutlook.GOOD:
+            emit(
+                _log,
+                "node-given-up",
+                level=logging.WARNING,
+                node=node.name,
+                outlook=str(node.session_outlook),
+                reason=reason,
+            )
+        if (node.health, node.session_outlook) != (health, session_outlook):
             self._changed(node)

@@ -54,7 +54,7 @@ _SECONDS_BETWEEN_WARNINGS: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Outcome(StrEnum):
+class LookupOutcome(StrEnum):
     """What became of a request."""
 
     FOUND = "found"
@@ -67,7 +67,7 @@ class _Failure(Exception):
     """What is wrong with the answer."""
 
 
-class Lookup:
+class UserLookup:
     """``url`` holds ``{jid}`` where the user is to stand. ``answers`` are noted in ``assigned``, which has to have room
     for them; ``known`` says whether there is a node of that name. ``transport`` is for tests.
     """
@@ -96,7 +96,7 @@ class Lookup:
         self._failures_in_a_row = 0
         self._rests_until = -math.inf
         self._next_warning = -math.inf
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes: Counter[LookupOutcome] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep connections to the endpoint until cancelled; nobody is asked before and afterwards."""
@@ -181,15 +181,15 @@ class Lookup:
                 raise _Failure(f"status {response.status_code}")
         self._failures_in_a_row = 0
         if node is not None and not self._known(node):
-            self.outcomes[Outcome.UNKNOWN_NODE] += 1
+            self.outcomes[LookupOutcome.UNKNOWN_NODE] += 1
             self._warn("a node that is not in the list")
             node = None
         else:
-            self.outcomes[Outcome.FOUND if node is not None else Outcome.NO_OPINION] += 1
+            self.outcomes[LookupOutcome.FOUND if node is not None else LookupOutcome.NO_OPINION] += 1
         self._answers.note(key, node)
 
     def _fail(self, reason: str) -> None:
-        self.outcomes[Outcome.FAILED] += 1
+        self.outcomes[LookupOutcome.FAILED] += 1
         self._failures_in_a_row += 1
         self._rests_until = trio.current_time() + REST_SECONDS  # if it fails so often
         self._warn(reason)
@@ -204,9 +204,9 @@ class Lookup:
                 "lookup-failed",
                 level=logging.WARNING,
                 reason=reason,
-                failed=self.outcomes[Outcome.FAILED],
-                unknown=self.outcomes[Outcome.UNKNOWN_NODE],
-                answered=self.outcomes[Outcome.FOUND] + self.outcomes[Outcome.NO_OPINION],
+                failed=self.outcomes[LookupOutcome.FAILED],
+                unknown=self.outcomes[LookupOutcome.UNKNOWN_NODE],
+                answered=self.outcomes[LookupOutcome.FOUND] + self.outcomes[LookupOutcome.NO_OPINION],
             )
 
 

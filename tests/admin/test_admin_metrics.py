@@ -16,24 +16,24 @@ from cxfr_proxy.admin.metrics.exposition import expose
 from cxfr_proxy.admin.metrics.reference import render_markdown
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot, ProcessFigures
 from cxfr_proxy.admin.metrics.table import METRICS, MetricType
-from cxfr_proxy.admin.reloads import Part, ReloadOutcome
+from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.session.client_software import MEASURED, Software, name_of
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.statistics import Attempt, PastTransfer, Tally, Totals
+from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TransferStatistics, TriedRung
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
 
 
-def tally() -> Tally:
-    filled = Tally()
-    refused, moved = Attempt(Rung.CXFR, Outcome.REFUSED), Attempt(Rung.RESET, Outcome.MOVED)
+def statistics() -> TransferStatistics:
+    filled = TransferStatistics()
+    refused, moved = TriedRung(Rung.CXFR, Outcome.REFUSED), TriedRung(Rung.RESET, Outcome.MOVED)
     filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3))
     filled.add(PastTransfer("node1", Trigger.DRAIN, "Gajim", (moved,), 99.0))
-    filled.add(PastTransfer("gone", Trigger.NODE_LOST, "other", (Attempt(Rung.CXFR, Outcome.MOVED),), 0.01))
+    filled.add(PastTransfer("gone", Trigger.NODE_LOST, "other", (TriedRung(Rung.CXFR, Outcome.MOVED),), 0.01))
     filled.add_return(PastTransfer("node1", Trigger.DRAIN, "Gajim", (refused, moved), 0.3), 4.0)
     return filled
 
@@ -54,15 +54,15 @@ SNAPSHOT = MetricsSnapshot(
     totals=Totals(
         11, 12, 13, {"stalled": 14, "worker-died": 3}, {"remote-connection-failed": 15}, {"not-authorized": 16}
     ),
-    tally=tally(),
+    statistics=statistics(),
     capacity=1000,
     rate=2.5,
     process=ProcessFigures(1.7e9, 12.5, 1 << 20),
     source_well=False,
     certificate_expiries={"/etc/ssl/chain.pem": 1.8e9},
     reloads={
-        Part.NODES: ReloadOutcome(worked=False, worked_at=1.6e9),
-        Part.SETTINGS: ReloadOutcome(worked=False, worked_at=None),
+        ReloadPart.NODES: ReloadOutcome(worked=False, worked_at=1.6e9),
+        ReloadPart.SETTINGS: ReloadOutcome(worked=False, worked_at=None),
     },
 )
 
@@ -233,7 +233,9 @@ def test_the_histogram_is_cumulative() -> None:
 
 
 def test_a_proxy_that_has_just_begun() -> None:
-    empty = replace(SNAPSHOT, nodes=[], workers=[], drains=[], states={}, totals=Totals(), tally=Tally())
+    empty = replace(
+        SNAPSHOT, nodes=[], workers=[], drains=[], states={}, totals=Totals(), statistics=TransferStatistics()
+    )
     assert families(empty)
     assert openmetrics(expose(empty, OPENMETRICS).body)
 

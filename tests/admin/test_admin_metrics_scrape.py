@@ -23,7 +23,7 @@ from cxfr_proxy.process.messages import Report, Transferred, WorkerCounts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.registry import NodeCounts
-from cxfr_proxy.transfers.statistics import Attempt, PastTransfer, Totals
+from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 
 Scrape = dict[tuple[str, ...], float]
 """By name and labels' values, these in the order of the labels' names."""
@@ -44,7 +44,7 @@ def scraper(it: House, *, share: float = SHARE) -> MetricsScraper:
         supervisor._cluster,
         supervisor.fleet,
         supervisor._drainer,
-        FilesRead(management._source.standing, management.certificates, management.reloads),
+        FilesRead(management._source.status, management.certificates, management.reloads),
         capacity=100,
         build={"version": "1", "framer": "a", "relay": "b"},
         share=share,
@@ -66,7 +66,7 @@ async def scrape(subject: MetricsScraper) -> tuple[Scrape, set[tuple[str, ...]]]
 
 
 def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> Transferred:
-    return Transferred(PastTransfer(node, Trigger.DRAIN, "Gajim", (Attempt(Rung.CXFR, outcome),), 0.2), 1, "kim@h/r")
+    return Transferred(PastTransfer(node, Trigger.DRAIN, "Gajim", (TriedRung(Rung.CXFR, outcome),), 0.2), 1, "kim@h/r")
 
 
 def live(worker: FakeWorker, **more: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
-from cxfr_proxy.cluster.nodes import Address, NodeTls, ProxyHeader
+from cxfr_proxy.cluster.nodes import Address, NodeTls, ProxyProtocol
 from cxfr_proxy.config.values import BACKENDS
 from cxfr_proxy.errors import ConfigError
 
@@ -39,7 +39,7 @@ def test_srv() -> None:
     assert isinstance(backends, SrvBackends)
     assert (backends.name, backends.server) == ("_xmpps-client._tcp.example.org", None)
     assert backends.common.tls is NodeTls.DIRECT  # XEP-0368
-    assert backends.common.send_proxy is ProxyHeader.V2
+    assert backends.common.send_proxy is ProxyProtocol.V2
     plain = parse_url("dns+srv://127.0.0.1/_xmpps-client._tcp.example.org?tls=none")
     assert isinstance(plain, SrvBackends)
     assert (plain.server, plain.common.tls) == (Address("127.0.0.1", 53), NodeTls.NONE)

@@ -11,8 +11,8 @@ import trio
 from fake_etcd import URL, FakeEtcd, backends, encoded
 from trio.testing import MockClock
 
-from cxfr_proxy.cluster.nodes import Wish
-from cxfr_proxy.cluster.shared import Order, ProxyState
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
 from cxfr_proxy.errors import ConfigError
 
@@ -44,8 +44,8 @@ async def settle(seconds: float = 0.5) -> None:
     await trio.sleep(seconds)
 
 
-async def wishes(source: EtcdSource) -> dict[str, str]:
-    return {spec.name: str(spec.wish) for spec in (await source.next_reading()).specs}
+async def admin_states(source: EtcdSource) -> dict[str, str]:
+    return {spec.name: str(spec.admin_state) for spec in (await source.next_reading()).specs}
 
 
 def shares(*sources: EtcdSource) -> list[float]:
@@ -89,13 +89,13 @@ async def test_no_nodes_is_no_reading(etcd: FakeEtcd, autojump_clock: MockClock)
 async def test_any_endpoint_will_do(etcd: FakeEtcd, autojump_clock: MockClock) -> None:
     etcd.down = {"etcd1"}
     async with running(etcd) as (source,):
-        assert source.standing.lost_at is None
+        assert source.status.lost_at is None
         etcd.down = {"etcd2"}
         etcd.break_watches()
         await settle()
-        assert source.standing.reason == "etcd2:2379: the connection has ended"
+        assert source.status.reason == "etcd2:2379: the connection has ended"
         await settle(1)
-        assert source.standing.lost_at is None  # it is the other's turn
+        assert source.status.lost_at is None  # it is the other's turn
     etcd.down = {"etcd1", "etcd2"}
     source = EtcdSource(backends(), transport=etcd.transport)
     with pytest.raises(ConfigError, match=f"{URL}: etcd2:2379: connection refused"):
@@ -110,14 +110,16 @@ async def test_an_order_reaches_all_and_its_own_proxy_at_once(etcd: FakeEtcd, au
     async with running(etcd, "one", "two") as (one, two):
         await one.next_reading()
         await two.next_reading()
-        order = Order(Wish.DRAIN, grace_end=10.0, deadline=20.5)
-        one.order("a", order)
-        assert await wishes(one) == {"a": "drain", "b": "ready"}
-        assert await wishes(two) == {"a": "drain", "b": "ready"}
+        order = Directive(AdminState.DRAIN, grace_end=10.0, deadline=20.5)
+        one.set_directive("a", order)
+        assert await admin_states(one) == {"a": "drain", "b": "ready"}
+        assert await admin_states(two) == {"a": "drain", "b": "ready"}
         reading = await one.read()
-        assert reading.orders["a"] == Order(Wish.DRAIN, grace_end=10.0, deadline=20.5, against=Wish.READY)
+        assert reading.directives["a"] == Directive(
+            AdminState.DRAIN, grace_end=10.0, deadline=20.5, against=AdminState.READY
+        )
         assert one.pending == 0
-        one.order("unheard", order)
+        one.set_directive("unheard", order)
         assert one.pending == 0
 
 
@@ -127,14 +129,14 @@ async def test_while_it_is_written_nothing_flickers(etcd: FakeEtcd, autojump_clo
         await source.next_reading()
         etcd.delay = 0.5
         seen: set[str] = set()
-        source.order("a", Order(Wish.DRAIN))
+        source.set_directive("a", Directive(AdminState.DRAIN))
         await settle(0.3)
-        source.order("a", Order(Wish.READY))
+        source.set_directive("a", Directive(AdminState.READY))
         with trio.move_on_after(5):
             while True:
-                seen.add((await wishes(source))["a"])
+                seen.add((await admin_states(source))["a"])
         assert seen == {"ready"}
-        assert (etcd.value("/cxfr/wishes/a") or "").startswith('{"wish": "ready"')
+        assert (etcd.value("/cxfr/states/a") or "").startswith('{"admin_state": "ready"')
 
 
 async def test_nor_while_it_comes_back(etcd: FakeEtcd, autojump_clock: MockClock) -> None:
@@ -142,11 +144,11 @@ async def test_nor_while_it_comes_back(etcd: FakeEtcd, autojump_clock: MockClock
     async with running(etcd) as (source,):
         await source.next_reading()
         etcd.watch_delay = 1.0
-        source.order("a", Order(Wish.DRAIN))
+        source.set_directive("a", Directive(AdminState.DRAIN))
         seen: set[str] = set()
         with trio.move_on_after(5):
             while True:
-                seen.add((await wishes(source))["a"])
+                seen.add((await admin_states(source))["a"])
         assert seen == {"drain"}
 
 
@@ -154,14 +156,14 @@ async def test_changes_that_come_late_undo_nothing(etcd: FakeEtcd, autojump_cloc
     """An operator has had everything read meanwhile."""
     async with running(etcd) as (source,):
         etcd.watch_delay = 1.0
-        etcd.put("/cxfr/wishes/a", "maint")
+        etcd.put("/cxfr/states/a", "maint")
         await settle(0.2)
-        etcd.put("/cxfr/wishes/a", "ready")
+        etcd.put("/cxfr/states/a", "ready")
         await source.read()
         seen: set[str] = set()
         with trio.move_on_after(5):
             while True:
-                seen.add((await wishes(source))["a"])
+                seen.add((await admin_states(source))["a"])
         assert seen == {"ready"}
 
 
@@ -176,9 +178,9 @@ async def test_nor_does_a_reading_that_comes_late(etcd: FakeEtcd, autojump_clock
             return {"header": {"revision": revision}, "kvs": kvs}
 
         etcd.answers["kv/range"] = as_it_was
-        etcd.put("/cxfr/wishes/a", "maint")
+        etcd.put("/cxfr/states/a", "maint")
         await settle()
-        assert (await source.read()).specs[0].wish is Wish.MAINT
+        assert (await source.read()).specs[0].admin_state is AdminState.MAINT
 
 
 async def test_an_order_of_a_time_without_etcd_is_written_later(etcd: FakeEtcd, autojump_clock: MockClock) -> None:
@@ -186,15 +188,15 @@ async def test_an_order_of_a_time_without_etcd_is_written_later(etcd: FakeEtcd, 
         etcd.down = {"etcd1", "etcd2"}
         etcd.break_watches()
         await settle()
-        source.order("a", Order(Wish.MAINT))
+        source.set_directive("a", Directive(AdminState.MAINT))
         source.set_pin("juliet@example.org", "b")
-        assert await wishes(source) == {"a": "maint", "b": "ready"}
+        assert await admin_states(source) == {"a": "maint", "b": "ready"}
         assert (source.pending, source.pins) == (2, {"juliet@example.org": "b"})
-        assert etcd.value("/cxfr/wishes/a") is None
+        assert etcd.value("/cxfr/states/a") is None
         etcd.down = set()
         await settle(20)
         assert (source.pending, source.pins) == (0, {"juliet@example.org": "b"})
-        assert (etcd.value("/cxfr/wishes/a") or "").startswith('{"wish": "maint"')
+        assert (etcd.value("/cxfr/states/a") or "").startswith('{"admin_state": "maint"')
 
 
 async def test_what_somebody_else_has_said_meanwhile_holds(
@@ -204,12 +206,12 @@ async def test_what_somebody_else_has_said_meanwhile_holds(
         etcd.down = {"etcd1", "etcd2"}
         etcd.break_watches()
         await settle()
-        source.order("a", Order(Wish.MAINT))
-        etcd.put("/cxfr/wishes/a", "drain")
+        source.set_directive("a", Directive(AdminState.MAINT))
+        etcd.put("/cxfr/states/a", "drain")
         etcd.down = set()
         await settle(20)
-        assert await wishes(source) == {"a": "drain", "b": "ready"}
-        assert etcd.value("/cxfr/wishes/a") == "drain"
+        assert await admin_states(source) == {"a": "drain", "b": "ready"}
+        assert etcd.value("/cxfr/states/a") == "drain"
         assert "order-overtaken" in [record.getMessage() for record in caplog.records]
 
 
@@ -225,11 +227,11 @@ async def test_an_answer_that_got_lost_is_no_overtaking(
             raise OSError("reset")
 
         etcd.answers["kv/txn"] = write_and_fail
-        source.order("a", Order(Wish.DRAIN))
+        source.set_directive("a", Directive(AdminState.DRAIN))
         await settle(20)
         assert source.pending == 0
         assert [record.getMessage() for record in caplog.records] == ["source-lost"]
-        assert await wishes(source) == {"a": "drain", "b": "ready"}
+        assert await admin_states(source) == {"a": "drain", "b": "ready"}
 
 
 # --- the pace
@@ -311,19 +313,19 @@ async def test_a_slow_one_is_away(etcd: FakeEtcd, autojump_clock: MockClock) -> 
     async with running(etcd) as (source,):
         etcd.delay = 1.0
         await settle(20)
-        assert source.standing.lost_at is None
+        assert source.status.lost_at is None
         etcd.delay = 10.0
         await settle(10)
-        assert source.standing.reason is not None
-        assert source.standing.reason.endswith("no answer within 3 s")
+        assert source.status.reason is not None
+        assert source.status.reason.endswith("no answer within 3 s")
 
 
 async def test_a_watch_that_says_nothing_is_found_out(etcd: FakeEtcd, autojump_clock: MockClock) -> None:
     etcd.deaf = True
     async with running(etcd) as (source,):
         await settle(3)
-        assert source.standing.reason is not None
-        assert source.standing.reason.endswith("what was written has not come back within 3 s")
+        assert source.status.reason is not None
+        assert source.status.reason.endswith("what was written has not come back within 3 s")
 
 
 async def test_a_compacted_revision_is_read_over(
@@ -350,7 +352,7 @@ async def test_a_compacted_revision_is_read_over(
         nursery.start_soon(source.run)
         await settle(3)
         assert len((await source.next_reading()).specs) == 4
-        assert (reads, source.standing.lost_at) == (2, None)
+        assert (reads, source.status.lost_at) == (2, None)
         nursery.cancel_scope.cancel()
 
 
@@ -359,7 +361,7 @@ async def test_a_proxy_that_stood_still_comes_back(etcd: FakeEtcd, autojump_cloc
         for lease in list(etcd.leases):
             etcd.end(lease)  # as if it had been stopped for so long
         await settle(10)
-        assert source.standing.lost_at is None
+        assert source.status.lost_at is None
         assert etcd.value("/cxfr/proxies/one") is not None
 
 
@@ -377,7 +379,7 @@ async def test_a_token_that_is_too_old_is_made_anew(
         nursery.start_soon(source.run)
         await settle(3)
         etcd.valid.clear()
-        source.order("a", Order(Wish.DRAIN))
+        source.set_directive("a", Directive(AdminState.DRAIN))
         await source.read()
         await settle(3)
         assert (source.pending, caplog.records) == (0, [])

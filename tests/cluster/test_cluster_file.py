@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import NodesFileError
-from cxfr_proxy.cluster.sources import State
+from cxfr_proxy.cluster.sources import SourceState
 from cxfr_proxy.cluster.sources.file import MAX_FILE_BYTES, NodesFile
 from cxfr_proxy.errors import ConfigError
 
@@ -197,18 +197,18 @@ async def test_a_file_that_is_gone_is_lost_until_it_is_back(
     source.load()
     aside = path.with_suffix(".aside")
 
-    def state_is(state: State) -> Callable[[], object]:
+    def state_is(state: SourceState) -> Callable[[], object]:
         def look() -> None:
-            assert source.standing.state is state
+            assert source.status.state is state
 
         return look
 
     events = (
         (1.5, lambda: path.rename(aside)),
-        (2.4, state_is(State.WELL)),
-        (3.5, state_is(State.LOST)),
+        (2.4, state_is(SourceState.WELL)),
+        (3.5, state_is(SourceState.LOST)),
         (9.5, lambda: aside.rename(path)),
-        (10.5, state_is(State.WELL)),
+        (10.5, state_is(SourceState.WELL)),
     )
     assert await seconds_to_notice(source, *events) == float("inf")
     assert [record.message for record in caplog.records] == ["source-lost", "source-back"]

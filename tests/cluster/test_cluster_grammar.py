@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from cxfr_proxy.cluster.nodes import (
     OPTIONS,
     Address,
+    AdminState,
     Check,
     NodesFileError,
     NodeSpec,
     NodeTls,
-    ProxyHeader,
+    ProxyProtocol,
     PublicAddress,
     Resume,
     UnixAddress,
-    Wish,
     parse_nodes,
 )
 from cxfr_proxy.errors import ConfigError
@@ -47,7 +47,7 @@ def test_the_shipped_example() -> None:
             ca=None,
             verify_name=None,
             send_proxy=None,
-            wish=Wish.READY,
+            admin_state=AdminState.READY,
         ),
         NodeSpec(
             name="node2",
@@ -57,10 +57,10 @@ def test_the_shipped_example() -> None:
             tls=NodeTls.DIRECT,
             ca="/etc/ssl/nodes.pem",
             verify_name=None,
-            send_proxy=ProxyHeader.V2,
-            wish=Wish.READY,
+            send_proxy=ProxyProtocol.V2,
+            admin_state=AdminState.READY,
         ),
-        NodeSpec(name="node3", address=UnixAddress("/run/xmpp/c2s"), wish=Wish.DRAIN),
+        NodeSpec(name="node3", address=UnixAddress("/run/xmpp/c2s"), admin_state=AdminState.DRAIN),
     )
 
 
@@ -110,9 +110,9 @@ def test_every_option_with_its_other_values() -> None:
         tls=NodeTls.STARTTLS,
         ca="/c.pem",
         verify_name="x.example",
-        send_proxy=ProxyHeader.V1,
+        send_proxy=ProxyProtocol.V1,
         resume=Resume.SHARED,
-        wish=Wish.MAINT,
+        admin_state=AdminState.MAINT,
     )
     assert parse_nodes("a h weight=256 tls=none state=ready", "n.txt")[0].weight == 256
     assert parse_nodes("a h tls=direct verify-name=2001:DB8::1", "n.txt")[0].verify_name == "2001:db8::1"
@@ -247,7 +247,7 @@ def test_the_error_of_a_file_is_a_config_error_with_one_line_a_fault() -> None:
 
 def test_every_option_of_the_table_names_a_field_of_the_spec() -> None:
     fields = {name.replace("-", "_") for name in OPTIONS}
-    assert fields - {"state"} | {"wish", "name", "address"} == set(NodeSpec.__dataclass_fields__)
+    assert fields - {"state"} | {"admin_state", "name", "address"} == set(NodeSpec.__dataclass_fields__)
 
 
 _words = st.text(st.sampled_from("ab1.:=[]#/-% \t\n\r\0é\u2028"), max_size=30) | st.sampled_from(
@@ -284,7 +284,7 @@ _specs = st.builds(
     tls=st.just(NodeTls.DIRECT),
     ca=st.none() | st.just("/c.pem"),
     verify_name=st.none() | _hosts,
-    send_proxy=st.none() | st.sampled_from(ProxyHeader),
+    send_proxy=st.none() | st.sampled_from(ProxyProtocol),
     resume=st.sampled_from(Resume),
     check=st.sampled_from([Check.STREAM, Check.TCP]),
     inter=st.integers(1, 3600).map(float),
@@ -292,13 +292,13 @@ _specs = st.builds(
     rise=st.integers(1, 1000),
     fall=st.integers(1, 1000),
     slowstart=st.integers(0, 3600).map(float),
-    wish=st.sampled_from(Wish),
+    admin_state=st.sampled_from(AdminState),
 )
 
 
 def _written(spec: NodeSpec) -> str:
     options = {
-        "state": spec.wish,
+        "state": spec.admin_state,
         "ca": spec.ca,
         "public": spec.public,
         "weight": spec.weight,

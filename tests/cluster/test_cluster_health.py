@@ -17,15 +17,15 @@ from cxfr_proxy.cluster.health import (
     Vitals,
 )
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health, Outlook, parse_nodes
+from cxfr_proxy.cluster.nodes import Health, SessionOutlook, parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 
 CHECKS = {"o": Finding.OK, "r": Finding.REFUSED, "s": Finding.SILENT, "f": Finding.FAILED}
 STATES = {
-    (Health.UP, Outlook.GOOD): "u",
-    (Health.DOWN, Outlook.GOOD): "d",
-    (Health.DOWN, Outlook.FAILING): "F",
-    (Health.DOWN, Outlook.DEAD): "D",
+    (Health.UP, SessionOutlook.GOOD): "u",
+    (Health.DOWN, SessionOutlook.GOOD): "d",
+    (Health.DOWN, SessionOutlook.FAILING): "F",
+    (Health.DOWN, SessionOutlook.DEAD): "D",
 }
 
 
@@ -35,7 +35,7 @@ def vitals(options: str = "", *, new: bool = False) -> Vitals:
 
 
 def state(of: Vitals) -> str:
-    return STATES[of.node.health, of.node.outlook]
+    return STATES[of.node.health, of.node.session_outlook]
 
 
 def told(of: Vitals, checks: str) -> str:
@@ -212,30 +212,30 @@ def test_without_checks_a_mark_wears_off() -> None:
 def test_the_weight_of_a_node_that_is_back_grows_in_steps() -> None:
     node = vitals("slowstart=10s weight=4")
     told(node, "oo")
-    assert (node.node.ramp, node.grow(5.0)) == (1.0, None), "not when a proxy starts"
+    assert (node.node.warm_up, node.grow(5.0)) == (1.0, None), "not when a proxy starts"
     told(node, "fff")
-    assert node.node.ramp == 1.0
+    assert node.node.warm_up == 1.0
     for second in (100.0, 101.0):
         node.checked(Finding.OK, second)
-    ramps, now = [node.node.ramp], 101.0
+    ramps, now = [node.node.warm_up], 101.0
     while (due := node.grow(now)) is not None:
-        ramps.append(node.node.ramp)
+        ramps.append(node.node.warm_up)
         assert due - now == pytest.approx(0.5)
         now = due
     assert ramps == pytest.approx([1 / STEPS, *(max(1, step) / STEPS for step in range(STEPS))])
     assert now == pytest.approx(111.0)
-    assert (node.node.ramp, node.node.weight) == (1.0, 4.0)
+    assert (node.node.warm_up, node.node.weight) == (1.0, 4.0)
 
 
 def test_going_down_ends_the_growing() -> None:
     node = vitals("slowstart=10s rise=1 fall=1")
     told(node, "ofo")
     node.grow(5.0)
-    assert 0 < node.node.ramp < 1
+    assert 0 < node.node.warm_up < 1
     node.connect_failed(6.0)
-    assert (node.node.ramp, node.grow(7.0)) == (1.0, None)
+    assert (node.node.warm_up, node.grow(7.0)) == (1.0, None)
     node.checked(Finding.OK, 20.0)
-    assert node.node.ramp == 1 / STEPS, "and it begins anew"
+    assert node.node.warm_up == 1 / STEPS, "and it begins anew"
 
 
 def test_placement_follows() -> None:

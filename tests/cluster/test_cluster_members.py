@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from cxfr_proxy.cluster.members import Changes, Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, UnixAddress, Wish
+from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec, UnixAddress
 from cxfr_proxy.errors import ConfigError
 
 
-def spec(name: str, wish: Wish = Wish.READY, weight: int = 1) -> NodeSpec:
-    return NodeSpec(name, Address(f"{name}.example", 5222), weight=weight, wish=wish)
+def spec(name: str, admin_state: AdminState = AdminState.READY, weight: int = 1) -> NodeSpec:
+    return NodeSpec(name, Address(f"{name}.example", 5222), weight=weight, admin_state=admin_state)
 
 
 A, B, C = spec("a"), spec("b"), spec("c")
@@ -28,7 +28,7 @@ def candidates(cluster: Cluster, exclude: tuple[str, ...] = ()) -> list[str]:
 
 def test_the_first_list_is_all_added_and_empties_nothing() -> None:
     cluster = Cluster()
-    assert cluster.apply([A, replace(B, wish=Wish.DRAIN)]) == Changes(added=("a", "b"))
+    assert cluster.apply([A, replace(B, admin_state=AdminState.DRAIN)]) == Changes(added=("a", "b"))
     assert names(cluster) == ["a", "b"]
     assert [node.health for node in cluster] == [Health.UP, Health.UP]
 
@@ -65,12 +65,12 @@ def test_a_new_address_is_innocent_of_the_old_one_s_failures() -> None:
     assert cluster.get("a").health is Health.UP
 
 
-@pytest.mark.parametrize("wish", [Wish.DRAIN, Wish.MAINT])
-def test_a_node_marked_in_the_file_is_emptied_once(wish: Wish) -> None:
+@pytest.mark.parametrize("admin_state", [AdminState.DRAIN, AdminState.MAINT])
+def test_a_node_marked_in_the_file_is_emptied_once(admin_state: AdminState) -> None:
     cluster = Cluster([A, B])
-    marked = [replace(A, wish=wish), B]
+    marked = [replace(A, admin_state=admin_state), B]
     assert cluster.apply(marked) == Changes(changed=("a",), emptied=("a",))
-    assert cluster.get("a").wish is wish
+    assert cluster.get("a").admin_state is admin_state
     assert cluster.apply(marked) == Changes()
     assert cluster.apply([A, B]) == Changes(changed=("a",))
     assert cluster.get("a").usable
@@ -86,38 +86,38 @@ def test_weight_0_takes_nobody_new_and_sends_nobody_away() -> None:
 
 def test_the_operator_s_wish_survives_a_reload_that_does_not_touch_it() -> None:
     cluster = Cluster([A, B])
-    cluster.get("a").set_wish(Wish.DRAIN)
+    cluster.get("a").set_admin_state(AdminState.DRAIN)
     assert cluster.apply([replace(A, weight=3), B]) == Changes(changed=("a",))
-    assert cluster.get("a").wish is Wish.DRAIN
+    assert cluster.get("a").admin_state is AdminState.DRAIN
 
 
 def test_a_changed_state_in_the_file_overrides_the_operator_s_wish() -> None:
     cluster = Cluster([A])
-    cluster.get("a").set_wish(Wish.DRAIN)
+    cluster.get("a").set_admin_state(AdminState.DRAIN)
     # The file says drain now, which is so already: nobody has to be sent away again.
-    assert cluster.apply([replace(A, wish=Wish.DRAIN)]) == Changes(changed=("a",))
+    assert cluster.apply([replace(A, admin_state=AdminState.DRAIN)]) == Changes(changed=("a",))
     cluster.apply([A])
-    assert cluster.get("a").wish is Wish.READY
+    assert cluster.get("a").admin_state is AdminState.READY
 
 
 def test_a_wish_made_ready_at_run_time_holds_against_an_unchanged_file() -> None:
-    drained = replace(A, wish=Wish.DRAIN)
+    drained = replace(A, admin_state=AdminState.DRAIN)
     cluster = Cluster([drained])
-    cluster.get("a").set_wish(Wish.READY)
+    cluster.get("a").set_admin_state(AdminState.READY)
     assert cluster.apply([drained]) == Changes()
-    assert cluster.get("a").wish is Wish.READY
+    assert cluster.get("a").admin_state is AdminState.READY
 
 
 def test_a_node_that_comes_back_revives_as_its_line_says() -> None:
     cluster = Cluster([A, B])
     node = cluster.get("a")
-    node.set_wish(Wish.MAINT)
+    node.set_admin_state(AdminState.MAINT)
     cluster.apply([B])
     assert node.removed
     assert node.leaving
     assert cluster.apply([A, B]) == Changes(added=("a",))
     assert cluster.get("a") is node
-    assert node.wish is Wish.READY
+    assert node.admin_state is AdminState.READY
     assert not cluster.get("a").removed
     assert names(cluster) == ["a", "b"]
 
@@ -125,7 +125,7 @@ def test_a_node_that_comes_back_revives_as_its_line_says() -> None:
 def test_a_node_that_comes_back_drained_is_still_to_be_emptied() -> None:
     cluster = Cluster([A, B])
     cluster.apply([B])
-    assert cluster.apply([replace(A, wish=Wish.DRAIN), B]) == Changes(added=("a",), emptied=("a",))
+    assert cluster.apply([replace(A, admin_state=AdminState.DRAIN), B]) == Changes(added=("a",), emptied=("a",))
 
 
 def test_a_list_with_a_name_twice_changes_nothing() -> None:
@@ -162,14 +162,14 @@ def test_only_a_removed_node_is_forgotten() -> None:
 
 
 def test_candidates_are_the_usable_ones_in_order() -> None:
-    cluster = Cluster([A, B, C, spec("d", Wish.DRAIN), spec("e", Wish.MAINT), spec("f", weight=0)])
+    cluster = Cluster([A, B, C, spec("d", AdminState.DRAIN), spec("e", AdminState.MAINT), spec("f", weight=0)])
     cluster.get("b").health = Health.DOWN
     assert candidates(cluster) == ["a", "c"]
     assert candidates(cluster, ("a",)) == ["c"]
 
 
 def test_where_none_is_up_those_that_are_down_are_tried() -> None:
-    cluster = Cluster([A, B, spec("d", Wish.DRAIN)])
+    cluster = Cluster([A, B, spec("d", AdminState.DRAIN)])
     for node in cluster:
         node.health = Health.DOWN
     assert candidates(cluster) == ["a", "b"]

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish, parse_nodes
-from cxfr_proxy.cluster.placement import Placement, Policies, Policy, rank, rank_to_resume
+from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.placement import Placement, PlacementPolicies, PlacementPolicy, rank, rank_to_resume
 
 USERS = [f"user{number}@example.org" for number in range(2000)]
 
@@ -153,7 +153,7 @@ def test_who_comes_to_resume_goes_where_the_session_is(change: str, expected: st
     cluster = Cluster(listed)
     holder = cluster.get("d")
     if change.startswith("drain"):
-        holder.set_wish(Wish.DRAIN)
+        holder.set_admin_state(AdminState.DRAIN)
     elif change == "down":
         holder.health = Health.DOWN
     elif change == "removed":
@@ -165,7 +165,7 @@ def test_who_comes_to_resume_goes_where_the_session_is(change: str, expected: st
 # --- by policy
 
 
-def placement(nodes: str, policies: Policies | None = None, **assigned: str) -> Placement:
+def placement(nodes: str, policies: PlacementPolicies | None = None, **assigned: str) -> Placement:
     cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
     return Placement(cluster, policies, lambda user: assigned.get(user.partition("@")[0]))
 
@@ -177,7 +177,7 @@ def ranked(placement: Placement, user: str | None, domain: str = "h", **sessions
 def test_each_domain_has_its_policy_and_its_nodes() -> None:
     placed = placement(
         "a h1 domain=one\nb h2 domain=one,two\nc h3",
-        Policies(Policy.FIRST_AVAILABLE, {"two": Policy.LEAST_SESSIONS}),
+        PlacementPolicies(PlacementPolicy.FIRST_AVAILABLE, {"two": PlacementPolicy.LEAST_SESSIONS}),
     )
     assert ranked(placed, "u@one", "One", a=9, b=5) == ["a", "b", "c"]
     assert ranked(placed, "u@two", "two", a=9, b=5, c=1) == ["c", "b"]
@@ -186,7 +186,7 @@ def test_each_domain_has_its_policy_and_its_nodes() -> None:
 
 
 def test_who_was_assigned_a_node_has_it_first() -> None:
-    placed = placement("a h1\nb h2\nc h3", Policies(Policy.LEAST_SESSIONS), kim="c", lost="gone")
+    placed = placement("a h1\nb h2\nc h3", PlacementPolicies(PlacementPolicy.LEAST_SESSIONS), kim="c", lost="gone")
     assert ranked(placed, "kim@h", a=1, b=0, c=9) == ["c", "b", "a"]
     assert ranked(placed, "lost@h", a=1, b=0, c=9) == ["b", "a", "c"]
     home = placed.home("kim@h", "h")
@@ -209,20 +209,20 @@ def test_a_node_that_comes_back_takes_users_as_its_ramp_grows_and_gives_none_awa
     cluster = Cluster(parse_nodes("a h1\nb h2\nc h3", "nodes.txt"))
     placed, users = Placement(cluster), [f"user{number}@h" for number in range(600)]
     before: set[str] = set()
-    for ramp in (0.1, 0.3, 0.6, 1.0):
-        cluster.get("c").ramp = ramp
+    for warm_up in (0.1, 0.3, 0.6, 1.0):
+        cluster.get("c").warm_up = warm_up
         there = {user for user in users if ranked(placed, user)[0] == "c"}
         assert before <= there
-        assert abs(len(there) / 600 - ramp / (2 + ramp)) < 0.06
+        assert abs(len(there) / 600 - warm_up / (2 + warm_up)) < 0.06
         before = there
 
 
 # --- nodes that are full
 
 
-@pytest.mark.parametrize("policy", Policy)
-def test_a_full_node_takes_nobody_new_while_another_has_room(policy: Policy) -> None:
-    placed = placement("a h1 max-sessions=2\nb h2 max-sessions=3\nc h3", Policies(policy), kim="a")
+@pytest.mark.parametrize("policy", PlacementPolicy)
+def test_a_full_node_takes_nobody_new_while_another_has_room(policy: PlacementPolicy) -> None:
+    placed = placement("a h1 max-sessions=2\nb h2 max-sessions=3\nc h3", PlacementPolicies(policy), kim="a")
     for user in ("kim@h", "sam@h", "pat@h", None):
         free = ranked(placed, user, a=1, b=2, c=5)
         full = ranked(placed, user, a=2, b=4, c=5)
@@ -256,7 +256,7 @@ PEOPLE = [f"user{number}@{domain}" for number in range(8) for domain in ("one", 
 ASSIGNED = {"user1": "a", "user2": "b", "user3": "z"}
 
 
-def homes(lines: list[Line], policies: Policies) -> dict[str, str | None]:
+def homes(lines: list[Line], policies: PlacementPolicies) -> dict[str, str | None]:
     nodes = "\n".join(f"{name} h weight={weight}{domain}" for name, weight, domain in lines)
     placed = placement(nodes, policies, **ASSIGNED)
     found = {user: placed.home(user, user.partition("@")[2]) for user in PEOPLE}
@@ -264,13 +264,15 @@ def homes(lines: list[Line], policies: Policies) -> dict[str, str | None]:
 
 
 policies_of_two = st.builds(
-    Policies, st.sampled_from(Policy), st.dictionaries(st.just("two"), st.sampled_from(Policy), max_size=1)
+    PlacementPolicies,
+    st.sampled_from(PlacementPolicy),
+    st.dictionaries(st.just("two"), st.sampled_from(PlacementPolicy), max_size=1),
 )
 
 
 @given(lists, policies_of_two, st.data())
 def test_a_node_that_goes_or_comes_moves_only_its_own_users(
-    lines: list[Line], policies: Policies, data: st.DataObject
+    lines: list[Line], policies: PlacementPolicies, data: st.DataObject
 ) -> None:
     """Read both ways, as above; of policies without homes only the assigned have one. Who was assigned the node that
     goes falls back to the policy, and alone may have to leave the others then."""
@@ -279,7 +281,7 @@ def test_a_node_that_goes_or_comes_moves_only_its_own_users(
     rest = [line for line in lines if line[0] != gone]
     after = homes(rest, policies) if rest else dict.fromkeys(PEOPLE)
     for user in PEOPLE:
-        if before[user] != gone and policies.of(user.partition("@")[2]) is Policy.RENDEZVOUS:
+        if before[user] != gone and policies.of(user.partition("@")[2]) is PlacementPolicy.RENDEZVOUS:
             assert after[user] == before[user]
 
 
@@ -288,15 +290,15 @@ def test_a_change_of_weight_moves_users_to_or_from_that_node_only(lines: list[Li
     place = data.draw(st.integers(0, len(lines) - 1))
     name, weight, domain = lines[place]
     heavier = [*lines[:place], (name, weight + data.draw(st.integers(1, 200)), domain), *lines[place + 1 :]]
-    before, after = homes(lines, Policies()), homes(heavier, Policies())
+    before, after = homes(lines, PlacementPolicies()), homes(heavier, PlacementPolicies())
     for user in PEOPLE:
         assert after[user] in (before[user], name)
 
 
-@given(lists, st.sampled_from(Policy))
-def test_users_are_on_nodes_of_their_domain(lines: list[Line], policy: Policy) -> None:
+@given(lists, st.sampled_from(PlacementPolicy))
+def test_users_are_on_nodes_of_their_domain(lines: list[Line], policy: PlacementPolicy) -> None:
     serving = {name: domain for name, _, domain in lines}
-    for user, node in homes(lines, Policies(policy)).items():
+    for user, node in homes(lines, PlacementPolicies(policy)).items():
         assert node is None or not serving[node] or user.partition("@")[2] in serving[node]
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
+from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec
 from cxfr_proxy.cluster.placement import Placement, rank
-from cxfr_proxy.cluster.plan import Forecast, Move, Placed
+from cxfr_proxy.cluster.plan import DrainForecast, Placed, ProposedMove
 from cxfr_proxy.cluster.plan import plan_drain as plan_drain_of
 
 
@@ -20,7 +20,7 @@ def cluster_of(**weights: int) -> Cluster:
     return Cluster(NodeSpec(name, Address("h", 5222), weight=weight) for name, weight in weights.items())
 
 
-def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Iterator[Move]:
+def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster) -> Iterator[ProposedMove]:
     return plan_drain_of(snapshot, node, cluster, Placement(cluster))
 
 
@@ -33,7 +33,12 @@ def test_longest_idle_first_and_only_the_node_s_own_sessions() -> None:
         Placed(4, None, "a", 7.0),
     ]
     plan = list(plan_drain(iter(snapshot), "a", cluster_of(a=1, b=1)))
-    assert plan == [Move(3, "a", "b"), Move(4, "a", "b"), Move(5, "a", "b"), Move(1, "a", "b")]
+    assert plan == [
+        ProposedMove(3, "a", "b"),
+        ProposedMove(4, "a", "b"),
+        ProposedMove(5, "a", "b"),
+        ProposedMove(1, "a", "b"),
+    ]
 
 
 def test_nameless_sessions_fill_up_what_is_there_by_weight() -> None:
@@ -59,15 +64,15 @@ def test_users_go_to_their_next_home() -> None:
     others = cluster.candidates(exclude=("a",))
     snapshot = [Placed(number, f"user{number}@h", "a", 0.0) for number in range(50)]
     for session, move in zip(snapshot, plan_drain(snapshot, "a", cluster), strict=True):
-        assert move == Move(session.session_id, "a", rank(session.user, others, {})[0].name)
+        assert move == ProposedMove(session.session_id, "a", rank(session.user, others, {})[0].name)
     assert len({move.target for move in plan_drain(snapshot, "a", cluster)}) == 3
 
 
 def test_nobody_there_to_take_them() -> None:
     cluster = cluster_of(a=1, b=0)
     assert list(plan_drain([Placed(1, "u@h", "a", 0.0), Placed(2, None, "a", 0.0)], "a", cluster)) == [
-        Move(1, "a", None),
-        Move(2, "a", None),
+        ProposedMove(1, "a", None),
+        ProposedMove(2, "a", None),
     ]
 
 
@@ -98,11 +103,11 @@ def test_what_a_plan_comes_to() -> None:
         Placed(number, f"user{number}@h", "a", 0.0, number % 3 == 0, stays_down=number % 10 == 0)
         for number in range(30)
     ]
-    whole, total = Forecast(), Forecast()
+    whole, total = DrainForecast(), DrainForecast()
     for move in plan_drain(snapshot, "a", cluster):
         whole.add(move)
     for part in (snapshot[:7], snapshot[7:]):
-        forecast = Forecast()
+        forecast = DrainForecast()
         for move in plan_drain(part, "a", cluster):
             forecast.add(move)
         total.include(forecast)
@@ -110,33 +115,33 @@ def test_what_a_plan_comes_to() -> None:
     assert (whole.sessions, whole.inactive, whole.unplaced, sum(whole.targets.values())) == (30, 10, 0, 30)
     assert whole.stay_down == 3, "and they leave with the others"
     assert whole.targets.keys() == {"b", "c"}
-    nowhere = Forecast()
+    nowhere = DrainForecast()
     for move in plan_drain(snapshot, "a", cluster_of(a=1)):
         nowhere.add(move)
-    assert nowhere == Forecast(sessions=30, inactive=10, unplaced=30, stay_down=3)
+    assert nowhere == DrainForecast(sessions=30, inactive=10, unplaced=30, stay_down=3)
 
 
 @pytest.mark.parametrize(
     ("plan", "terms", "seconds"),
     [
-        (Forecast(100, 40, 0, {"b": 100}), {}, 10.0),
-        (Forecast(100, 40, 0, {"b": 100}), {"grace": 5.0}, 15.0),
-        (Forecast(100, 40, 0, {"b": 100}), {"deadline": 60.0}, 34.0),  # half of it, then 40
-        (Forecast(100, 0, 0, {"b": 100}), {"deadline": 60.0}, 10.0),
-        (Forecast(100, 40, 0, {"b": 100}), {"deadline": 10.0}, 9.0 + 1.0),
-        (Forecast(100, 40, 0, {"b": 100}), {"deadline": 8.0, "grace": 3.0}, 8.0),
-        (Forecast(100, 40, 100), {"grace": 5.0}, 5.0),
-        (Forecast(), {}, 0.0),
+        (DrainForecast(100, 40, 0, {"b": 100}), {}, 10.0),
+        (DrainForecast(100, 40, 0, {"b": 100}), {"grace": 5.0}, 15.0),
+        (DrainForecast(100, 40, 0, {"b": 100}), {"deadline": 60.0}, 34.0),  # half of it, then 40
+        (DrainForecast(100, 0, 0, {"b": 100}), {"deadline": 60.0}, 10.0),
+        (DrainForecast(100, 40, 0, {"b": 100}), {"deadline": 10.0}, 9.0 + 1.0),
+        (DrainForecast(100, 40, 0, {"b": 100}), {"deadline": 8.0, "grace": 3.0}, 8.0),
+        (DrainForecast(100, 40, 100), {"grace": 5.0}, 5.0),
+        (DrainForecast(), {}, 0.0),
     ],
 )
-def test_how_long_it_takes(plan: Forecast, terms: dict[str, float], seconds: float) -> None:
+def test_how_long_it_takes(plan: DrainForecast, terms: dict[str, float], seconds: float) -> None:
     assert plan.seconds(10.0, **terms) == pytest.approx(seconds)
 
 
 def test_a_removed_node_is_drained_and_an_unknown_one_is_an_error() -> None:
     cluster = cluster_of(a=1, b=1)
     cluster.apply([cluster.get("b").spec])
-    assert list(plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster)) == [Move(1, "a", "b")]
+    assert list(plan_drain([Placed(1, "u@h", "a", 0.0)], "a", cluster)) == [ProposedMove(1, "a", "b")]
     with pytest.raises(UnknownNode):
         plan_drain([], "x", cluster)
 
@@ -153,14 +158,16 @@ def test_a_removed_node_is_drained_and_an_unknown_one_is_an_error() -> None:
         ),
         unique_by=lambda session: session.session_id,
     ),
-    st.sampled_from(Wish),
+    st.sampled_from(AdminState),
 )
-def test_every_session_of_the_node_moves_once_to_another_that_takes_it(snapshot: list[Placed], wish: Wish) -> None:
+def test_every_session_of_the_node_moves_once_to_another_that_takes_it(
+    snapshot: list[Placed], admin_state: AdminState
+) -> None:
     cluster = cluster_of(a=1, b=1, c=1)
-    cluster.get("c").set_wish(wish)
+    cluster.get("c").set_admin_state(admin_state)
     plan = list(plan_drain(snapshot, "a", cluster))
     assert Counter(move.session_id for move in plan) == Counter(s.session_id for s in snapshot if s.node == "a")
-    assert {move.target for move in plan} <= ({"b", "c"} if wish is Wish.READY else {"b"})
+    assert {move.target for move in plan} <= ({"b", "c"} if admin_state is AdminState.READY else {"b"})
     turns = {session.session_id: (session.inactive, -session.idle_seconds) for session in snapshot}
     order = [turns[move.session_id] for move in plan]
     assert order == sorted(order)

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
-from cxfr_proxy.cluster.placement import Placement, Policies, Policy
-from cxfr_proxy.cluster.plan import Move, Placed
-from cxfr_proxy.cluster.rebalance import Forecast, Part, plan_rebalance
+from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.placement import Placement, PlacementPolicies, PlacementPolicy
+from cxfr_proxy.cluster.plan import Placed, ProposedMove
+from cxfr_proxy.cluster.rebalance import NodeShare, RebalanceForecast, plan_rebalance
 
-LEAST = Policies(Policy.LEAST_SESSIONS)
+LEAST = PlacementPolicies(PlacementPolicy.LEAST_SESSIONS)
 
 
 def cluster_of(domain: tuple[str, ...] = (), /, **weights: int) -> Cluster:
@@ -34,8 +34,11 @@ def sessions_on(counts: Mapping[str, int], domain: str = "h") -> list[Placed]:
 
 
 def moves(
-    snapshot: Iterable[Placed], cluster: Cluster, policies: Policies | None = None, max_share: float | None = None
-) -> list[Move]:
+    snapshot: Iterable[Placed],
+    cluster: Cluster,
+    policies: PlacementPolicies | None = None,
+    max_share: float | None = None,
+) -> list[ProposedMove]:
     plan = plan_rebalance(snapshot, cluster, Placement(cluster, policies), max_share=max_share)
     return [move for move in plan if move is not None]
 
@@ -78,7 +81,7 @@ def test_longest_idle_first_and_inactive_last() -> None:
     cluster.get("b").spec = NodeSpec("b", Address("h", 5222), weight=1)
     placement = Placement(cluster, assigned=lambda user: "a")
     plan = [move for move in plan_rebalance(snapshot, cluster, placement) if move is not None]
-    assert plan == [Move(3, "b", "a"), Move(1, "b", "a"), Move(2, "b", "a", inactive=True)]
+    assert plan == [ProposedMove(3, "b", "a"), ProposedMove(1, "b", "a"), ProposedMove(2, "b", "a", inactive=True)]
 
 
 def test_who_would_stay_down_is_counted_and_not_moved() -> None:
@@ -93,9 +96,9 @@ def test_who_would_stay_down_is_counted_and_not_moved() -> None:
     ]
     for order in itertools.permutations(snapshot):
         plan = [move for move in plan_rebalance(order, cluster, placement) if move is not None]
-        assert [move for move in plan if not move.stays_down] == [Move(2, "b", "a")]
-    forecast = Forecast()
-    for move in (Move(1, "b", "a", stays_down=True), Move(2, "b", "a")):
+        assert [move for move in plan if not move.stays_down] == [ProposedMove(2, "b", "a")]
+    forecast = RebalanceForecast()
+    for move in (ProposedMove(1, "b", "a", stays_down=True), ProposedMove(2, "b", "a")):
         forecast.add(move)
     forecast.include(forecast)
     assert (forecast.sessions, forecast.stay_down, forecast.moves) == (2, 2, {"b": {"a": 2}})
@@ -113,10 +116,10 @@ def test_the_load_is_evened_by_those_who_come_back(staying_down: int) -> None:
 
 @pytest.mark.parametrize("state", ["drain", "down", "weight", "gone"])
 @pytest.mark.parametrize("policies", [None, LEAST])
-def test_nobody_is_moved_off_a_node_that_is_another_s_matter(state: str, policies: Policies | None) -> None:
+def test_nobody_is_moved_off_a_node_that_is_another_s_matter(state: str, policies: PlacementPolicies | None) -> None:
     cluster = cluster_of(a=0 if state == "weight" else 1, b=1)
     if state == "drain":
-        cluster.get("a").set_wish(Wish.DRAIN)
+        cluster.get("a").set_admin_state(AdminState.DRAIN)
     elif state == "down":
         cluster.get("a").health = Health.DOWN
     elif state == "gone":
@@ -129,7 +132,7 @@ def test_who_has_no_name_or_comes_where_there_is_room_stays() -> None:
     nameless = [Placed(number, None, "a", 1.0, domain="h") for number in range(20)]
     assert not moves(nameless, cluster)
     assert not moves(nameless, cluster, LEAST)
-    assert not moves(sessions_on({"b": 20}), cluster, Policies(Policy.FIRST_AVAILABLE))
+    assert not moves(sessions_on({"b": 20}), cluster, PlacementPolicies(PlacementPolicy.FIRST_AVAILABLE))
 
 
 # --- the others
@@ -196,7 +199,7 @@ def test_who_goes_home_counts_for_the_others() -> None:
 
 def test_a_node_whose_weight_does_not_count_yet_gives_and_takes_nobody() -> None:
     cluster = cluster_of(a=1, b=1, c=1)
-    cluster.get("c").ramp = 0.0
+    cluster.get("c").warm_up = 0.0
     assert Counter(
         (move.source, move.target) for move in moves(sessions_on({"a": 9, "b": 1, "c": 9}), cluster, LEAST)
     ) == {("a", "b"): 4}
@@ -206,7 +209,7 @@ def test_a_node_whose_weight_does_not_count_yet_gives_and_takes_nobody() -> None
 
 
 @pytest.mark.parametrize("policies", [None, LEAST])
-def test_at_most_a_share_of_each_node(policies: Policies | None) -> None:
+def test_at_most_a_share_of_each_node(policies: PlacementPolicies | None) -> None:
     snapshot = sessions_on({"a": 100, "b": 50})
     cluster = cluster_of(a=1, b=1, c=1)
     whole, some = moves(snapshot, cluster, policies), moves(snapshot, cluster, policies, max_share=10.0)
@@ -219,7 +222,9 @@ def test_at_most_a_share_of_each_node(policies: Policies | None) -> None:
 # --- several processes
 
 
-def in_parts(shares: Sequence[Sequence[Placed]], cluster: Cluster, max_share: float | None = None) -> Iterator[Move]:
+def in_parts(
+    shares: Sequence[Sequence[Placed]], cluster: Cluster, max_share: float | None = None
+) -> Iterator[ProposedMove]:
     everywhere = Counter(session.node for share in shares for session in share)
     before: Counter[str] = Counter()
     for share in shares:
@@ -257,14 +262,14 @@ def test_the_parts_of_all_processes_are_the_whole(
 
 
 def test_parts() -> None:
-    assert [Part(own, before, 10).of(3) for own, before in ((4, 0), (0, 4), (6, 4))] == [
+    assert [NodeShare(own, before, 10).of(3) for own, before in ((4, 0), (0, 4), (6, 4))] == [
         range(1),
         range(1, 1),
         range(1, 3),
     ]
-    assert Part(0, 0, 0).of(0) == range(0)
-    assert Part(3, 0, 3).scaled(2) == 2
-    assert Part(3, 0, 9).scaled(2) == 6
+    assert NodeShare(0, 0, 0).of(0) == range(0)
+    assert NodeShare(3, 0, 3).scaled(2) == 2
+    assert NodeShare(3, 0, 9).scaled(2) == 6
 
 
 # --- what it comes to
@@ -272,7 +277,7 @@ def test_parts() -> None:
 
 def test_a_forecast() -> None:
     """In parts, or at once."""
-    whole, first, second = Forecast(), Forecast(), Forecast()
+    whole, first, second = RebalanceForecast(), RebalanceForecast(), RebalanceForecast()
     plan = moves(sessions_on({"a": 30, "b": 12}), cluster_of(a=1, b=1, c=1), LEAST)
     for number, move in enumerate(plan):
         whole.add(move)

@@ -9,29 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.cluster.nodes import Wish
-from cxfr_proxy.cluster.shared import Entry, Keys, Order, ProxyState, Section, read_order, read_proxy, share_of
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.shared import Directive, Entry, Keys, ProxyState, Section, read_directive, read_proxy, share_of
 from cxfr_proxy.errors import ConfigError
 
 times = st.none() | st.floats(0, 2**40)
-wishes = st.sampled_from(Wish)
+admin_states = st.sampled_from(AdminState)
 orders = st.builds(
-    Order,
-    wishes,
+    Directive,
+    admin_states,
     times,
     times,
     times,
     st.none() | st.floats(0.01, 1e6),
     st.booleans(),
-    st.none() | wishes,
+    st.none() | admin_states,
 )
 counts = st.integers(0, 2**40)
 states = st.builds(ProxyState, counts, counts, st.dictionaries(st.text(), counts, max_size=3))
 
 
 @given(orders)
-def test_an_order_is_read_as_it_was_written(order: Order) -> None:
-    assert read_order(order.encode()) == order
+def test_an_order_is_read_as_it_was_written(order: Directive) -> None:
+    assert read_directive(order.encode()) == order
 
 
 @given(states)
@@ -39,13 +39,13 @@ def test_so_is_what_a_proxy_says(state: ProxyState) -> None:
     assert read_proxy(state.encode()) == state
 
 
-@pytest.mark.parametrize("wish", Wish)
-def test_a_wish_can_be_written_by_hand(wish: Wish) -> None:
-    assert read_order(f" {wish}\n") == Order(wish)
+@pytest.mark.parametrize("admin_state", AdminState)
+def test_a_wish_can_be_written_by_hand(admin_state: AdminState) -> None:
+    assert read_directive(f" {admin_state}\n") == Directive(admin_state)
 
 
 def test_what_a_later_version_says_besides_is_passed_over() -> None:
-    assert read_order('{"wish": "drain", "colour": "red"}') == Order(Wish.DRAIN)
+    assert read_directive('{"admin_state": "drain", "colour": "red"}') == Directive(AdminState.DRAIN)
 
 
 WRONG = [
@@ -54,21 +54,21 @@ WRONG = [
     ("[]", "expected ready, drain, maint or a JSON object, found '[]'"),
     ("[" * 10_000, "expected ready"),
     ("1" + "0" * 5000, "expected ready"),
-    ('{"wish": ["drain"]}', "expected ready, drain, maint as a wish"),
-    ('{"wish": "drain", "against": "x"}', "expected ready, drain, maint as a wish, found 'x'"),
-    ('{"wish": "drain", "deadline": "soon"}', "expected a number as deadline, found 'soon'"),
-    ('{"wish": "drain", "deadline": true}', "expected a number as deadline"),
-    ('{"wish": "drain", "deadline": NaN}', "expected a number as deadline"),
-    ('{"wish": "drain", "grace_end": -1}', "expected a number as grace_end"),
-    ('{"wish": "drain", "halfway": 1e999}', "expected a number as halfway"),
-    ('{"wish": "drain", "rate": 0}', "expected a rate above 0"),
+    ('{"admin_state": ["drain"]}', "expected ready, drain, maint as an admin state"),
+    ('{"admin_state": "drain", "against": "x"}', "expected ready, drain, maint as an admin state, found 'x'"),
+    ('{"admin_state": "drain", "deadline": "soon"}', "expected a number as deadline, found 'soon'"),
+    ('{"admin_state": "drain", "deadline": true}', "expected a number as deadline"),
+    ('{"admin_state": "drain", "deadline": NaN}', "expected a number as deadline"),
+    ('{"admin_state": "drain", "grace_end": -1}', "expected a number as grace_end"),
+    ('{"admin_state": "drain", "halfway": 1e999}', "expected a number as halfway"),
+    ('{"admin_state": "drain", "rate": 0}', "expected a rate above 0"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG)
 def test_an_order_that_is_none(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_order(text)
+        read_directive(text)
     assert caught.value.message.startswith(message)
 
 
@@ -92,21 +92,21 @@ def keys(**values: str) -> Keys:
     return found
 
 
-def read(found: Keys, **pending: Order) -> dict[str, str]:
-    return {spec.name: str(spec.wish) for spec in found.read_nodes(pending)[0]}
+def read(found: Keys, **pending: Directive) -> dict[str, str]:
+    return {spec.name: str(spec.admin_state) for spec in found.read_nodes(pending)[0]}
 
 
 def test_nodes_with_their_wishes() -> None:
-    found = keys(nodes__b="h2 state=maint", nodes__a="h1 weight=3", wishes__a="drain", wishes__none="drain")
+    found = keys(nodes__b="h2 state=maint", nodes__a="h1 weight=3", states__a="drain", states__none="drain")
     assert read(found) == {"a": "drain", "b": "maint"}
     specs, holding = found.read_nodes()
-    assert (specs[0].weight, holding) == (3, {"a": Order(Wish.DRAIN)})
-    assert read(found, a=Order(Wish.READY)) == {"a": "ready", "b": "maint"}  # said here, and not written yet
+    assert (specs[0].weight, holding) == (3, {"a": Directive(AdminState.DRAIN)})
+    assert read(found, a=Directive(AdminState.READY)) == {"a": "ready", "b": "maint"}  # said here, and not written yet
 
 
 def test_an_order_holds_until_the_line_says_something_else() -> None:
-    order = Order(Wish.READY, against=Wish.DRAIN).encode()
-    found = keys(nodes__a="h state=drain", wishes__a=order)
+    order = Directive(AdminState.READY, against=AdminState.DRAIN).encode()
+    found = keys(nodes__a="h state=drain", states__a=order)
     assert read(found) == {"a": "ready"}
     found.put("/cxfr/nodes/a", Entry("h state=drain weight=2", 9))
     assert read(found) == {"a": "ready"}
@@ -115,9 +115,9 @@ def test_an_order_holds_until_the_line_says_something_else() -> None:
 
 
 def test_what_is_wrong_costs_nothing_else_and_is_named() -> None:
-    found = keys(nodes__a="h1", nodes__b="h2", wishes__b="gone")
+    found = keys(nodes__a="h1", nodes__b="h2", states__b="gone")
     assert read(found) == {"a": "ready", "b": "ready"}
-    assert list(found.faults) == ["/cxfr/wishes/b"]
+    assert list(found.faults) == ["/cxfr/states/b"]
     found.put("/cxfr/nodes/a", Entry("h1 wieght=3", 5))
     found.put("/cxfr/nodes/c", Entry("", 6))
     assert read(found) == {"a": "ready", "b": "ready"}  # a as it was; c was never good
@@ -125,7 +125,7 @@ def test_what_is_wrong_costs_nothing_else_and_is_named() -> None:
     assert found.faults["/cxfr/nodes/c"].startswith("column 2: expected an address")
     found.put("/cxfr/nodes/a", Entry("h3", 7))
     found.put("/cxfr/nodes/c", None)
-    found.put("/cxfr/wishes/b", None)
+    found.put("/cxfr/states/b", None)
     assert str(found.read_nodes()[0][0].address) == "h3:5222"
     assert found.faults == {}
 
@@ -173,6 +173,6 @@ def test_who_has_to_move_has_the_pace() -> None:
 
 
 def test_json_that_others_can_read() -> None:
-    value = json.loads(Order(Wish.DRAIN, grace_end=5.0, rate=2.0).encode())
-    assert value == {"wish": "drain", "grace_end": 5.0, "rate": 2.0, "aborted": False, "rebalance": True}
+    value = json.loads(Directive(AdminState.DRAIN, grace_end=5.0, rate=2.0).encode())
+    assert value == {"admin_state": "drain", "grace_end": 5.0, "rate": 2.0, "aborted": False, "rebalance": True}
     assert not math.isnan(value["rate"])

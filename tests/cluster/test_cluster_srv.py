@@ -254,7 +254,7 @@ async def test_what_is_away_is_asked_for_and_changes_nothing(
     with trio.move_on_after(70):
         await source.next_reading()
     assert [at - began for at in zone.asked] == [0, 60, 61, 63, 67]
-    assert (source.standing.reason, source.standing.lost_at) == ("no answer", began + 60)
+    assert (source.status.reason, source.status.lost_at) == ("no answer", began + 60)
     zone.found = []  # an empty zone is no better
     with trio.move_on_after(20):
         await source.next_reading()
@@ -262,7 +262,7 @@ async def test_what_is_away_is_asked_for_and_changes_nothing(
     zone.found = ["a."]
     with trio.move_on_after(30):
         await source.next_reading()
-    assert source.standing.lost_at is None
+    assert source.status.lost_at is None
     assert [record.getMessage() for record in caplog.records] == ["source-lost", "source-back"]
 
 
@@ -271,6 +271,6 @@ async def test_who_asks_for_it_now_is_told(autojump_clock: MockClock) -> None:
     source = zone.source
     with pytest.raises(ConfigError):
         await source.read()
-    assert source.standing.lost_at is None
+    assert source.status.lost_at is None
     zone.found = ["a."]
     assert len((await source.next_reading()).specs) == 1

@@ -19,7 +19,7 @@ from e2e_proxy import HEADER, PATIENCE_SECONDS, Raw, connect, in_process, nodes_
 from cxfr_proxy.config.table import Config, Limits, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.wire import IQ_TAG, Address, EndOfFile, Malformed, StreamEnd
+from cxfr_proxy.demo.wire import IQ_TAG, EndOfFile, HostPort, Malformed, StreamClosed
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("engines")
 @dataclass
 class World:
     proxy: Proxy
-    address: Address
+    address: HostPort
     node: DemoNode
     certificate: DemoCertificate
 
@@ -308,7 +308,7 @@ async def test_a_node_that_dies_in_the_middle_of_a_stanza(tmp_path: Path, certif
                 await raw.send(f"<iq type='error' id='{incoming.get('id')}'/>")
         await raw.close()
         assert not [each for each in received if isinstance(each, Malformed)]
-        assert isinstance(received[-1], StreamEnd)
+        assert isinstance(received[-1], StreamClosed)
         assert "half" not in str([each.get("id") for each in received if isinstance(each, Element)])
 
 

@@ -18,15 +18,15 @@ from e2e_proxy import PATIENCE_SECONDS, Command, Raw, all_bound, command, connec
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import Kind
-from cxfr_proxy.demo.node import DemoNode, Stop
+from cxfr_proxy.demo.habits import ClientKind
+from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.xmpp.names import StreamCondition
 
 pytestmark = pytest.mark.usefixtures("engines")
 
 FAST = ("--cxfr-timeout", "300ms", "--node-close-timeout", "1s", "--transfer-rate", "1000")
-EVERY_KIND = tuple(Kind)
+EVERY_KIND = tuple(ClientKind)
 PING = b"<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"
 
 
@@ -46,7 +46,7 @@ class World:
     nursery: trio.Nursery
     certificate: DemoCertificate
 
-    async def clients(self, *kinds: Kind) -> list[DemoClient]:
+    async def clients(self, *kinds: ClientKind) -> list[DemoClient]:
         return await log_in(self.nursery, self.proxy.address, kinds, self.certificate)
 
     async def raw(self, *, tls: bool = True) -> Raw:
@@ -236,8 +236,8 @@ async def test_show_drain_and_undrain(tmp_path: Path, certificate: DemoCertifica
         assert "moved" in (await it.proxy.say("show", "transfers")).output
 
         assert (await it.proxy.say("undrain", first)).code == 0
-        wishes = {row["name"]: row["wish"] for row in await it.proxy.show("nodes")}
-        assert wishes[first] == "ready"
+        admin_states = {row["name"]: row["wish"] for row in await it.proxy.show("nodes")}
+        assert admin_states[first] == "ready"
         assert not [fault for client in clients for fault in client.faults]
 
 
@@ -449,8 +449,8 @@ async def test_the_hard_stop(tmp_path: Path, certificate: DemoCertificate) -> No
 # --- nodes that fail
 
 
-@pytest.mark.parametrize("how", [Stop.SYSTEM_SHUTDOWN, Stop.RESET, Stop.KILL])
-async def test_a_node_that_goes_down(tmp_path: Path, certificate: DemoCertificate, how: Stop) -> None:
+@pytest.mark.parametrize("how", [StopStyle.SYSTEM_SHUTDOWN, StopStyle.RESET, StopStyle.KILL])
+async def test_a_node_that_goes_down(tmp_path: Path, certificate: DemoCertificate, how: StopStyle) -> None:
     """Whatever it says or doesn't, its clients are moved, and see no stream error of the node's."""
     async with world(tmp_path, certificate) as it:
         clients = await it.clients(*EVERY_KIND, *EVERY_KIND)
@@ -459,7 +459,7 @@ async def test_a_node_that_goes_down(tmp_path: Path, certificate: DemoCertificat
         await it.nodes[0].stop(how)
         await until(lambda: it.sessions()["node2"] == len(clients) and all_bound(clients))
         moved = await it.proxy.event("transfer", len(leaving))
-        assert {each["trigger"] for each in moved} == {"node-lost" if how is Stop.KILL else "node-shutdown"}
+        assert {each["trigger"] for each in moved} == {"node-lost" if how is StopStyle.KILL else "node-shutdown"}
         # Those that can resume, and have not shown what they know, are cut.
         asked = [client for client in leaving if client.habits.knows_cxfr and not client.habits.resumes]
         assert {move.rung.value for client in asked for move in client.moves} <= {"cxfr"}
@@ -468,7 +468,7 @@ async def test_a_node_that_goes_down(tmp_path: Path, certificate: DemoCertificat
 async def test_a_node_that_redirects_a_client(tmp_path: Path, certificate: DemoCertificate) -> None:
     """The proxy decides where clients go; the node's own address never reaches the client."""
     async with world(tmp_path, certificate) as it:
-        (client,) = await it.clients(Kind.SEE_OTHER_HOST)
+        (client,) = await it.clients(ClientKind.SEE_OTHER_HOST)
         node = next(node for node in it.nodes if node.sessions)
         node.end(client.full_jid or "", StreamCondition.SEE_OTHER_HOST, "192.0.2.1:5222")
         await until(lambda: client.moves and all_bound([client]))
@@ -525,7 +525,7 @@ async def test_an_unusable_ca_file_at_reload_changes_nothing(tmp_path: Path, cer
 
 async def test_a_node_that_dies_is_down_at_once(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate) as it:
-        await it.nodes[0].stop(Stop.KILL)
+        await it.nodes[0].stop(StopStyle.KILL)
         for number in range(6):
             raw = await it.raw()
             await raw.log_in(f"user{number}")

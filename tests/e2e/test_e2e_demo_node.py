@@ -17,14 +17,23 @@ import pytest
 import trio
 import trio.testing
 
-from cxfr_proxy.demo.account import ClientAccount, Numbered, SessionRecord, Tally, judge
+from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, SessionRecord, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import Kind, Life, Rung, Security, Traffic
-from cxfr_proxy.demo.node import DemoNode, Stop
+from cxfr_proxy.demo.habits import ClientKind, Life, Security, SeenRung, Traffic
+from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.stream import ACK_EVERY
-from cxfr_proxy.demo.wire import Address, Connection, EndOfFile, Header, Incoming, Malformed, StreamEnd, StreamParser
+from cxfr_proxy.demo.wire import (
+    Connection,
+    EndOfFile,
+    HostPort,
+    Incoming,
+    Malformed,
+    StreamClosed,
+    StreamOpened,
+    StreamParser,
+)
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
@@ -86,7 +95,7 @@ class Raw:
     async def open(self) -> str:
         """A stream header, its answer and the features."""
         await self.send(HEADER)
-        assert isinstance(await self.read(), Header)
+        assert isinstance(await self.read(), StreamOpened)
         return await self.xml()
 
     async def log_in(self, user: str = "romeo", resource: str = "r") -> str:
@@ -111,7 +120,7 @@ class Raw:
         await self.connection.close()
 
 
-async def connect(address: Address | None, tls: ssl.SSLContext | None = None) -> Raw:
+async def connect(address: HostPort | None, tls: ssl.SSLContext | None = None) -> Raw:
     assert address is not None
     stream: trio.abc.Stream = await trio.open_tcp_stream(*address)
     if tls is not None:
@@ -167,7 +176,7 @@ def test_parser_never_reports_an_element_with_an_undeclared_entity() -> None:
         item
         for piece in (HEADER, b"<a>&undefined;</a>", b"<b/>", b"<c/><d/>")
         for item in parser.feed(piece)
-        if not isinstance(item, Header)
+        if not isinstance(item, StreamOpened)
     ]
     assert len(seen) == 1
     assert isinstance(seen[0], Malformed)
@@ -186,7 +195,7 @@ def test_parser_forgets_old_elements() -> None:
 
 def test_parser_gives_what_stood_before_the_fault() -> None:
     header, message, fault = StreamParser().feed(HEADER + b"<message/><a></b>")
-    assert isinstance(header, Header)
+    assert isinstance(header, StreamOpened)
     assert isinstance(message, Element)
     assert isinstance(fault, Malformed)
 
@@ -201,8 +210,8 @@ def test_parser_gives_what_stood_before_the_fault() -> None:
     ],
 )
 def test_address(text: str, address: tuple[str, int]) -> None:
-    assert Address.parse(text) == address
-    assert Address.parse(str(Address.parse(text))) == address
+    assert HostPort.parse(text) == address
+    assert HostPort.parse(str(HostPort.parse(text))) == address
 
 
 # ---- the books ----
@@ -232,7 +241,9 @@ def test_judge() -> None:
     other = SessionRecord("a@b/r", "m:1", ["m"], [Numbered("a@b", 3)])
     stranger = SessionRecord("x@b/r", "n:2", ["n"], [Numbered("a@b", 1)] * 2, {1})
     # up: 5 is lost, 2 was echoed twice, 3 taken in by two nodes, 4 refused; down: 2 is lost
-    assert judge(account, [record, other, stranger]) == Tally(sent=7, received=4, resent=0, refused=1, lost=2, twice=2)
+    assert judge(account, [record, other, stranger]) == MessageCounts(
+        sent=7, received=4, resent=0, refused=1, lost=2, twice=2
+    )
 
 
 # ---- the node: logging in ----
@@ -253,7 +264,7 @@ async def test_sasl_bind_session_ping_disco_and_unknown_iqs() -> None:
             assert answer in reply
             assert 'id="i"' in reply
         await raw.send("<iq type='result' id='proxy-1'/><iq type='error' id='proxy-2'/></stream:stream>")
-        assert await raw.read() == StreamEnd()
+        assert await raw.read() == StreamClosed()
         assert await raw.read() == EndOfFile()
         assert node.records[0].replies == {"proxy-1": "result", "proxy-2": "error"}
         await until(lambda: not node.sessions)
@@ -302,7 +313,7 @@ async def test_stream_errors(sent: bytes, condition: str) -> None:
         while not isinstance(error := await raw.read(), Element) or not str(error.tag).endswith("}error"):
             assert error != EndOfFile()
         assert stream_condition(error) == condition
-        assert await raw.read() == StreamEnd()
+        assert await raw.read() == StreamClosed()
         assert await raw.read() == EndOfFile()
 
 
@@ -422,7 +433,7 @@ async def test_everything_that_came_is_echoed_before_the_stream_ends() -> None:
         )
         seen = [(await raw.element()).get("id") for _ in range(500)]
         assert seen == [str(n) for n in range(500)]
-        assert await raw.read() == StreamEnd()
+        assert await raw.read() == StreamClosed()
         assert node.records[0].received == [Numbered("romeo@localhost", n) for n in range(500)]
 
 
@@ -495,7 +506,7 @@ async def test_an_h_too_high_ends_the_stream() -> None:
         error = await raw.xml()
         assert "handled-count-too-high" in error
         assert 'send-count="2"' in error
-        assert await raw.read() == StreamEnd()
+        assert await raw.read() == StreamClosed()
 
 
 async def test_closing_the_stream_ends_resumability() -> None:
@@ -504,7 +515,7 @@ async def test_closing_the_stream_ends_resumability() -> None:
         await raw.log_in()
         sm_id = await raw.enable()
         await raw.send("</stream:stream>")
-        assert await raw.read() == StreamEnd()
+        assert await raw.read() == StreamClosed()
         await again.log_in(resource="")
         await again.send(f"<resume xmlns='{names.SM}' h='0' previd='{sm_id}'/>")
         assert "item-not-found" in await again.xml()
@@ -516,12 +527,12 @@ async def test_closing_the_stream_ends_resumability() -> None:
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        (Stop.SYSTEM_SHUTDOWN, ["system-shutdown", "end", "eof"]),
-        (Stop.RESET, ["reset", "eof"]),
-        (Stop.KILL, ["eof"]),
+        (StopStyle.SYSTEM_SHUTDOWN, ["system-shutdown", "end", "eof"]),
+        (StopStyle.RESET, ["reset", "eof"]),
+        (StopStyle.KILL, ["eof"]),
     ],
 )
-async def test_ways_to_stop(how: Stop, expected: list[str]) -> None:
+async def test_ways_to_stop(how: StopStyle, expected: list[str]) -> None:
     node = DemoNode("n1")
     async with running(node), connected(node) as raw:
         await raw.log_in()
@@ -532,7 +543,7 @@ async def test_ways_to_stop(how: Stop, expected: list[str]) -> None:
             if isinstance(incoming, Element):
                 seen.append(stream_condition(incoming))
             else:
-                seen.append("end" if incoming == StreamEnd() else "eof")
+                seen.append("end" if incoming == StreamClosed() else "eof")
         assert seen == expected
         assert not node.sessions
         with pytest.raises(OSError, match="all attempts to connect"):
@@ -546,7 +557,7 @@ async def test_serve_ends_when_the_node_has_stopped() -> None:
             await nursery.start(node.serve)
             raw = await connect(node.address)
             await raw.log_in()
-            await node.stop(Stop.SYSTEM_SHUTDOWN)
+            await node.stop(StopStyle.SYSTEM_SHUTDOWN)
             await raw.close()
     assert not node.streams
 
@@ -555,7 +566,7 @@ async def test_refuse_leaves_the_sessions_alive() -> None:
     node = DemoNode("n1")
     async with running(node), connected(node) as raw:
         await raw.log_in()
-        await node.stop(Stop.REFUSE)
+        await node.stop(StopStyle.REFUSE)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(OSError, match="all attempts to connect"):
             await trio.open_tcp_stream(*node.address)
@@ -578,7 +589,7 @@ async def test_push_sends_any_bytes() -> None:
 # ---- clients ----
 
 
-def client_of(node: DemoNode, kind: Kind, user: str = "romeo", **more: float) -> DemoClient:
+def client_of(node: DemoNode, kind: ClientKind, user: str = "romeo", **more: float) -> DemoClient:
     return DemoClient(
         f"{user}@localhost",
         kind,
@@ -600,7 +611,7 @@ def tell(node: DemoNode, client: DemoClient, server: str, sender: str = "localho
     node.deliver(client.full_jid, CXFR_IQ.format(sender=sender, to=client.full_jid, server=server).encode())
 
 
-async def wind_up(client: DemoClient, *nodes: DemoNode, twice: int = 0) -> Tally:
+async def wind_up(client: DemoClient, *nodes: DemoNode, twice: int = 0) -> MessageCounts:
     """Let the traffic settle, log out, and judge. So many may have come twice."""
     client.quiet()
     await until(lambda: client.account.settled)
@@ -616,7 +627,7 @@ async def wind_up(client: DemoClient, *nodes: DemoNode, twice: int = 0) -> Tally
 
 
 @asynccontextmanager
-async def pair(kind: Kind, *, shared: bool = True) -> AsyncIterator[tuple[DemoNode, DemoNode, DemoClient]]:
+async def pair(kind: ClientKind, *, shared: bool = True) -> AsyncIterator[tuple[DemoNode, DemoNode, DemoClient]]:
     """Two nodes and a client on the first, with traffic both ways."""
     cluster = DemoCluster(shared=shared)
     one, two = DemoNode("n1", cluster=cluster), DemoNode("n2", cluster=cluster)
@@ -636,18 +647,18 @@ async def here(client: DemoClient, node: DemoNode) -> None:
     await until(lambda: client.account.echoes.total() > seen + 5)
 
 
-@pytest.mark.parametrize("kind", [Kind.CXFR, Kind.CXFR_SILENT])
-async def test_cxfr_clients_close_and_go_where_they_are_told(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [ClientKind.CXFR, ClientKind.CXFR_SILENT])
+async def test_cxfr_clients_close_and_go_where_they_are_told(kind: ClientKind) -> None:
     async with pair(kind) as (one, two, client):
         tell(one, client, str(two.address))
         await here(client, two)
-        assert [move.rung for move in client.moves] == [Rung.CXFR]
-        assert one.records[0].replies == ({"go": "result"} if kind is Kind.CXFR else {})
+        assert [move.rung for move in client.moves] == [SeenRung.CXFR]
+        assert one.records[0].replies == ({"go": "result"} if kind is ClientKind.CXFR else {})
         await wind_up(client, one, two)
 
 
 async def test_cxfr_to_the_domain_leads_back_home() -> None:
-    async with pair(Kind.CXFR) as (one, _, client):
+    async with pair(ClientKind.CXFR) as (one, _, client):
         tell(one, client, "localhost")
         await here(client, one)
         assert client.moves[0].where == one.address
@@ -655,7 +666,7 @@ async def test_cxfr_to_the_domain_leads_back_home() -> None:
 
 
 async def test_cxfr_from_a_stranger_is_not_followed() -> None:
-    async with pair(Kind.CXFR) as (one, two, client):
+    async with pair(ClientKind.CXFR) as (one, two, client):
         tell(one, client, str(two.address), sender="mallory@localhost/x")
         await until(lambda: client.faults != [])
         assert client.faults.pop().startswith("cxfr from mallory")
@@ -668,13 +679,13 @@ async def test_cxfr_from_a_stranger_is_not_followed() -> None:
 @pytest.mark.parametrize(
     ("kind", "reply"),
     [
-        (Kind.SEE_OTHER_HOST, {"go": "error"}),
-        (Kind.PLAIN, {"go": "error"}),
-        (Kind.STREAM_MANAGEMENT, {"go": "error"}),
-        (Kind.MUTE, {}),
+        (ClientKind.SEE_OTHER_HOST, {"go": "error"}),
+        (ClientKind.PLAIN, {"go": "error"}),
+        (ClientKind.STREAM_MANAGEMENT, {"go": "error"}),
+        (ClientKind.MUTE, {}),
     ],
 )
-async def test_what_the_others_answer_to_the_iq(kind: Kind, reply: dict[str, str]) -> None:
+async def test_what_the_others_answer_to_the_iq(kind: ClientKind, reply: dict[str, str]) -> None:
     async with pair(kind) as (one, two, client):
         tell(one, client, str(two.address))
         seen = client.account.echoes.total()
@@ -684,49 +695,51 @@ async def test_what_the_others_answer_to_the_iq(kind: Kind, reply: dict[str, str
         await wind_up(client, one)
 
 
-@pytest.mark.parametrize("kind", [Kind.SEE_OTHER_HOST, Kind.PLAIN, Kind.MUTE, Kind.STREAM_MANAGEMENT])
-async def test_see_other_host_is_followed_by_some(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind", [ClientKind.SEE_OTHER_HOST, ClientKind.PLAIN, ClientKind.MUTE, ClientKind.STREAM_MANAGEMENT]
+)
+async def test_see_other_host_is_followed_by_some(kind: ClientKind) -> None:
     async with pair(kind) as (one, two, client):
         assert client.full_jid is not None
         one.end(client.full_jid, StreamCondition.SEE_OTHER_HOST, str(two.address))
-        await here(client, two if kind is Kind.SEE_OTHER_HOST else one)
-        assert [move.rung for move in client.moves] == [Rung.SEE_OTHER_HOST]
+        await here(client, two if kind is ClientKind.SEE_OTHER_HOST else one)
+        assert [move.rung for move in client.moves] == [SeenRung.SEE_OTHER_HOST]
         # What the client had not acknowledged its next session gets, though it may have come.
-        await wind_up(client, one, two, twice=2 * ACK_EVERY if kind is Kind.STREAM_MANAGEMENT else 0)
+        await wind_up(client, one, two, twice=2 * ACK_EVERY if kind is ClientKind.STREAM_MANAGEMENT else 0)
 
 
 async def test_stream_management_resumes_after_a_cut_and_loses_nothing() -> None:
-    async with pair(Kind.STREAM_MANAGEMENT) as (one, _, client):
+    async with pair(ClientKind.STREAM_MANAGEMENT) as (one, _, client):
         assert client.full_jid is not None
         await one.cut(client.full_jid)
         await here(client, one)
-        assert (client.moves[0].rung, client.moves[0].resumed) == (Rung.CUT, True)
+        assert (client.moves[0].rung, client.moves[0].resumed) == (SeenRung.CUT, True)
         assert len(one.records) == 1
         await wind_up(client, one)
 
 
 async def test_stream_management_binds_anew_where_the_session_is_unknown() -> None:
-    async with pair(Kind.STREAM_MANAGEMENT, shared=False) as (one, two, client):
+    async with pair(ClientKind.STREAM_MANAGEMENT, shared=False) as (one, two, client):
         assert client.full_jid is not None
         client.home = type(client.home)(two.address, Security.NONE)
         await one.cut(client.full_jid)
         await here(client, two)
-        assert (client.moves[0].rung, client.moves[0].resumed) == (Rung.CUT, False)
+        assert (client.moves[0].rung, client.moves[0].resumed) == (SeenRung.CUT, False)
 
 
 async def test_a_node_that_shuts_down_resends_what_was_under_way() -> None:
-    async with pair(Kind.PLAIN) as (one, two, client):
+    async with pair(ClientKind.PLAIN) as (one, two, client):
         client.home = type(client.home)(two.address, Security.NONE)
-        await one.stop(Stop.SYSTEM_SHUTDOWN)
+        await one.stop(StopStyle.SYSTEM_SHUTDOWN)
         await here(client, two)
-        assert client.moves[0].rung is Rung.RESET
+        assert client.moves[0].rung is SeenRung.RESET
         await wind_up(client, one, two)
 
 
 async def test_an_error_of_type_wait_is_sent_again() -> None:
     node = DemoNode("n1")
     async with running(node) as nursery:
-        client = client_of(node, Kind.PLAIN, interval=60)
+        client = client_of(node, ClientKind.PLAIN, interval=60)
         await nursery.start(client.run)
         first = client.account.number()
         assert client.full_jid is not None
@@ -743,7 +756,7 @@ async def test_an_error_of_type_wait_is_sent_again() -> None:
 async def test_peers_echo_to_each_other() -> None:
     node = DemoNode("n1")
     async with running(node) as nursery:
-        romeo, juliet = client_of(node, Kind.PLAIN), client_of(node, Kind.PLAIN, "juliet", interval=60)
+        romeo, juliet = client_of(node, ClientKind.PLAIN), client_of(node, ClientKind.PLAIN, "juliet", interval=60)
         romeo.traffic = Traffic(0.004, peer="juliet@localhost/demo")
         await nursery.start(juliet.run)
         await nursery.start(romeo.run)
@@ -756,7 +769,7 @@ async def test_clients_over_tls(certificate: DemoCertificate, security: Security
     async with running(node) as nursery:
         assert node.public_address is not None
         client = DemoClient(
-            "romeo@localhost", Kind.CXFR, node.public_address,
+            "romeo@localhost", ClientKind.CXFR, node.public_address,
             rng=random.Random(1), security=security, tls=certificate.client_context(), traffic=Traffic(0.004),
         )  # fmt: skip
         await nursery.start(client.run)
@@ -772,7 +785,7 @@ async def test_a_client_checks_the_certificate_against_the_domain(certificate: D
     async with running(node) as nursery:
         assert node.public_address is not None
         client = DemoClient(
-            "romeo@example.org", Kind.CXFR, node.public_address, rng=random.Random(1),
+            "romeo@example.org", ClientKind.CXFR, node.public_address, rng=random.Random(1),
             security=Security.DIRECT_TLS, tls=certificate.client_context(), back_off_seconds=0.01,
         )  # fmt: skip
         nursery.start_soon(client.run)
@@ -784,7 +797,7 @@ async def test_a_client_checks_the_certificate_against_the_domain(certificate: D
 async def test_capabilities_are_asked_and_told() -> None:
     node = DemoNode("n1", asks_capabilities=True)
     async with running(node) as nursery:
-        await nursery.start(client_of(node, Kind.CXFR).run)
+        await nursery.start(client_of(node, ClientKind.CXFR).run)
         await until(lambda: list(node.records[0].replies.values()) == ["result"])
 
 
@@ -801,7 +814,7 @@ async def test_bound_waits_for_a_node_that_comes_late() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     late = DemoNode("n1", port=listener.socket.getsockname()[1])
     await listener.aclose()
-    client = client_of(late, Kind.PLAIN)
+    client = client_of(late, ClientKind.PLAIN)
     with trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
@@ -815,7 +828,7 @@ async def test_bound_waits_for_a_node_that_comes_late() -> None:
 async def test_a_refused_login_is_the_end() -> None:
     node = DemoNode("n1", check_password=lambda user, password: False)
     async with running(node) as nursery:
-        client = client_of(node, Kind.PLAIN)
+        client = client_of(node, ClientKind.PLAIN)
         nursery.start_soon(client.run)
         await until(lambda: client.life is Life.GONE)
         assert client.logins == 0

@@ -11,12 +11,12 @@ import pytest
 import trio
 
 from cxfr_proxy import demo
-from cxfr_proxy.demo.account import Tally
-from cxfr_proxy.demo.habits import Kind, Rung
+from cxfr_proxy.demo.account import MessageCounts
+from cxfr_proxy.demo.habits import ClientKind, SeenRung
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.scenario import SHARES, DemoOptions, Setting, kinds_of, play
-from cxfr_proxy.demo.screen import KindRow, Outcome, Screen, Snapshot, frame, line, table
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.scenario import SHARES, DemoOptions, ProxySetup, kinds_of, play
+from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen, frame, line, table
+from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.xmpp.names import StreamCondition
 
 pytestmark = pytest.mark.usefixtures("engines")
@@ -27,7 +27,7 @@ CXFR_DEADLINE_SECONDS = 0.5
 class StandIn:
     """Connections go to the public address of ``here``; a drain tells node1's sessions to move, as a proxy would."""
 
-    def __init__(self, nodes: list[DemoNode], address: Address) -> None:
+    def __init__(self, nodes: list[DemoNode], address: HostPort) -> None:
         self.address = address
         self.nodes = nodes
         self.here = nodes[0]
@@ -56,10 +56,10 @@ class StandIn:
     def left(self, node: str) -> int:
         return len(self.nodes[0].sessions)
 
-    def transfers(self) -> Counter[Rung]:
+    def transfers(self) -> Counter[SeenRung]:
         return Counter()
 
-    def returned(self) -> Counter[Rung]:
+    def returned(self) -> Counter[SeenRung]:
         return Counter()
 
     async def splice(self, client: trio.SocketStream) -> None:
@@ -82,10 +82,10 @@ class StandIn:
 
 
 @asynccontextmanager
-async def stand_in(setting: Setting) -> AsyncIterator[StandIn]:
+async def stand_in(setting: ProxySetup) -> AsyncIterator[StandIn]:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        proxy = StandIn(list(setting.nodes), Address(*listeners[0].socket.getsockname()))
+        proxy = StandIn(list(setting.nodes), HostPort(*listeners[0].socket.getsockname()))
         nursery.start_soon(trio.serve_listeners, proxy.splice, listeners)
         yield proxy
         nursery.cancel_scope.cancel()
@@ -112,12 +112,12 @@ async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
     assert rungs == {
         kind: {rung: kinds_of(30).count(kind)}
         for kind, rung in {
-            Kind.CXFR: Rung.CXFR,
-            Kind.CXFR_SILENT: Rung.CXFR,
-            Kind.SEE_OTHER_HOST: Rung.SEE_OTHER_HOST,
-            Kind.PLAIN: Rung.SEE_OTHER_HOST,
-            Kind.MUTE: Rung.SEE_OTHER_HOST,
-            Kind.STREAM_MANAGEMENT: Rung.CUT,
+            ClientKind.CXFR: SeenRung.CXFR,
+            ClientKind.CXFR_SILENT: SeenRung.CXFR,
+            ClientKind.SEE_OTHER_HOST: SeenRung.SEE_OTHER_HOST,
+            ClientKind.PLAIN: SeenRung.SEE_OTHER_HOST,
+            ClientKind.MUTE: SeenRung.SEE_OTHER_HOST,
+            ClientKind.STREAM_MANAGEMENT: SeenRung.CUT,
         }.items()
     }
     assert "draining node1" in out.getvalue()
@@ -146,15 +146,17 @@ def test_kinds(count: int) -> None:
 # ---- the screen ----
 
 ROWS = [
-    KindRow(Kind.CXFR, 2, 1, {Rung.CXFR: 1}, Tally(10, 10, 1, 0, 0, 0)),
-    KindRow(Kind.MUTE, 1, 0, {Rung.SEE_OTHER_HOST: 1}, Tally(5, 4, 0, 0, 0, 0)),
+    KindRow(ClientKind.CXFR, 2, 1, {SeenRung.CXFR: 1}, MessageCounts(10, 10, 1, 0, 0, 0)),
+    KindRow(ClientKind.MUTE, 1, 0, {SeenRung.SEE_OTHER_HOST: 1}, MessageCounts(5, 4, 0, 0, 0, 0)),
 ]
-SNAPSHOT = Snapshot(1.25, "draining node1", 3, {"node1": 1, "node2": 2}, ROWS, 15, 14, 1, [f"m{n}" for n in range(9)])
+SNAPSHOT = DemoSnapshot(
+    1.25, "draining node1", 3, {"node1": 1, "node2": 2}, ROWS, 15, 14, 1, [f"m{n}" for n in range(9)]
+)
 
 
 def test_frame_keeps_its_height_and_its_columns() -> None:
     lines = frame(SNAPSHOT, colour=False)
-    assert len(lines) == len(frame(Snapshot(0, "x", 3, SNAPSHOT.nodes, ROWS, 0, 0, 0), colour=False))
+    assert len(lines) == len(frame(DemoSnapshot(0, "x", 3, SNAPSHOT.nodes, ROWS, 0, 0, 0), colour=False))
     columns = [text for text in lines if text.startswith(("  client", "  cxfr", "  mute"))]
     assert len(columns) == 3
     assert len({len(text) for text in columns}) == 1
@@ -169,17 +171,17 @@ def test_line() -> None:
 @pytest.mark.parametrize(
     ("left", "away", "tally", "words"),
     [
-        (0, 0, Tally(), "node1 emptied in 2.0 s: 0 lost, 0 twice, of 15 messages"),
-        (3, 0, Tally(), "FAILED: 3 sessions left on node1"),
-        (0, 1, Tally(), "FAILED: 1 clients not online"),
-        (0, 0, Tally(lost=1), "FAILED: 1 messages lost"),
-        (0, 0, Tally(twice=2), "FAILED: 2 messages came twice"),
-        (0, 0, Tally(disordered=3), "FAILED: 3 messages out of order"),
+        (0, 0, MessageCounts(), "node1 emptied in 2.0 s: 0 lost, 0 twice, of 15 messages"),
+        (3, 0, MessageCounts(), "FAILED: 3 sessions left on node1"),
+        (0, 1, MessageCounts(), "FAILED: 1 clients not online"),
+        (0, 0, MessageCounts(lost=1), "FAILED: 1 messages lost"),
+        (0, 0, MessageCounts(twice=2), "FAILED: 2 messages came twice"),
+        (0, 0, MessageCounts(disordered=3), "FAILED: 3 messages out of order"),
     ],
 )
-def test_table_and_verdict(left: int, away: int, tally: Tally, words: str) -> None:
-    rows = [*ROWS, KindRow(Kind.PLAIN, 0, 0, {}, tally)]
-    outcome = Outcome("node1", 2.0, left, away, rows)
+def test_table_and_verdict(left: int, away: int, tally: MessageCounts, words: str) -> None:
+    rows = [*ROWS, KindRow(ClientKind.PLAIN, 0, 0, {}, tally)]
+    outcome = DemoOutcome("node1", 2.0, left, away, rows)
     lines = table(outcome, colour=False)
     assert lines[-1].strip() == words
     assert outcome.good == words.startswith("node1")
@@ -188,16 +190,16 @@ def test_table_and_verdict(left: int, away: int, tally: Tally, words: str) -> No
 
 @pytest.mark.parametrize("lost", [0, 4])
 def test_what_a_node_took_along_is_shown_and_no_failure(lost: int) -> None:
-    rows = [KindRow(Kind.PLAIN, 1, 0, {Rung.CUT: 1}, Tally(20, 20, 0, 0, lost))]
-    outcome = Outcome(
+    rows = [KindRow(ClientKind.PLAIN, 1, 0, {SeenRung.CUT: 1}, MessageCounts(20, 20, 0, 0, lost))]
+    outcome = DemoOutcome(
         "node1",
         2.0,
         0,
         0,
         rows,
-        {Rung.CUT: 7},
-        by_rung={Rung.CUT: rows[0].tally},
-        returned={Rung.CUT: 6},
+        {SeenRung.CUT: 7},
+        by_rung={SeenRung.CUT: rows[0].tally},
+        returned={SeenRung.CUT: 6},
         node_ended=True,
     )
     lines = table(outcome, colour=False)

@@ -108,7 +108,7 @@ async def test_a_drain_said_to_one_is_obeyed_by_all(tmp_path: Path) -> None:
         assert len(two.events("transfer")) + len(one.events("transfer")) == there
         assert (await two.say("undrain", "node1")).code == 0
         await until(lambda: _is(it.wish(one), "ready"), "the other takes clients there again")
-        assert json.loads((await it.etcd.values("wishes"))["node1"])["wish"] == "ready"
+        assert json.loads((await it.etcd.values("states"))["node1"])["admin_state"] == "ready"
 
 
 async def _is(found: Awaitable[object], wanted: object) -> bool:
@@ -138,7 +138,7 @@ async def _sessions(it: World) -> int:
 async def test_a_proxy_that_comes_later_knows_all_orders(tmp_path: Path) -> None:
     async with world(tmp_path, workers=("1",)) as it:
         await it.proxies[0].say("drain", "node1", "--grace", "1h")
-        await until(lambda: _has(it.etcd.values("wishes"), "node1"), "it is written down")
+        await until(lambda: _has(it.etcd.values("states"), "node1"), "it is written down")
         async with trio.open_nursery() as nursery:
             late = tmp_path / "late"
             late.mkdir()
@@ -179,7 +179,7 @@ async def test_nodes_come_and_go_and_what_is_wrong_costs_nothing_else(tmp_path: 
         )
         await it.etcd.put("nodes/node3", "127.0.0.1:1 weight=3")
         await until(lambda: _is(_names(proxy), ["node1", "node2", "node3"]), "it is there")
-        await it.etcd.put("wishes/node2", "maint")  # by hand
+        await it.etcd.put("states/node2", "maint")  # by hand
         await until(lambda: _is(it.wish(proxy, "node2"), "maint"), "a wish by hand")
         await it.etcd.compact()
         await it.etcd.delete("nodes/node3")
@@ -224,12 +224,12 @@ async def test_the_fleet_moves_at_one_rate(tmp_path: Path) -> None:
     """20 a second, of two proxies together, and most of it where the clients are."""
     async with world(tmp_path, "--transfer-rate", "20", workers=("1", "1")) as it:
         one, two = it.proxies
-        await it.etcd.put("wishes/node2", "maint")
+        await it.etcd.put("states/node2", "maint")
         await until(lambda: _is(it.wish(two, "node2"), "maint"), "all go to one")
         await until(lambda: _is(it.wish(one, "node2"), "maint"), "all go to one")
         await it.log_in(one, 60, "one")
         await it.log_in(two, 20, "two")
-        await it.etcd.put("wishes/node2", "ready")
+        await it.etcd.put("states/node2", "ready")
         await until(lambda: _is(it.wish(one, "node2"), "ready"), "there is where to go")
         await until(lambda: _is(it.wish(two, "node2"), "ready"), "there is where to go")
         began = trio.current_time()
@@ -269,16 +269,16 @@ async def test_who_was_later_counts_when_etcd_is_back(tmp_path: Path) -> None:
     async with world(tmp_path, workers=("1",)) as it:
         (proxy,) = it.proxies
         await proxy.say("drain", "node1", "--grace", "1h")
-        await until(lambda: _has(it.etcd.values("wishes"), "node1"), "it is written down")
+        await until(lambda: _has(it.etcd.values("states"), "node1"), "it is written down")
         it.etcd.freeze()
         await proxy.event("source-lost")
         await proxy.say("undrain", "node1")
         it.etcd.thaw()
-        await it.etcd.put("wishes/node1", "maint")
+        await it.etcd.put("states/node1", "maint")
         # Whoever is first: the proxy waits a moment before it tries again.
         await proxy.event("source-back")
         (overtaken,) = await proxy.event("order-overtaken")
-        assert overtaken["key"] == "/cxfr/wishes/node1"
+        assert overtaken["key"] == "/cxfr/states/node1"
         await until(lambda: _is(it.wish(proxy), "maint"), "theirs holds")
 
 
@@ -327,7 +327,7 @@ async def test_user_password_and_tls(tmp_path: Path, monkeypatch: pytest.MonkeyP
             with_file = f"{url}&password-file={password}"
             async with command(nursery, tmp_path, with_file, "--workers", "1") as proxy:
                 await proxy.say("drain", "node1", "--force")
-                await until(lambda: _has(etcd.values("wishes"), "node1"), "it may write")
+                await until(lambda: _has(etcd.values("states"), "node1"), "it may write")
                 await trio.sleep(6)  # leases are kept with a login as well
                 assert not proxy.events("source-lost")
                 assert "sesame" not in json.dumps(proxy.log) + json.dumps(await proxy.show("source"))

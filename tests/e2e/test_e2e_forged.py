@@ -10,7 +10,7 @@ from e2e_proxy import command, connect, log_in, nodes_file, running, until
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import Kind, Traffic
+from cxfr_proxy.demo.habits import ClientKind, Traffic
 from cxfr_proxy.demo.node import DemoNode
 
 pytestmark = pytest.mark.usefixtures("engines")
@@ -34,7 +34,7 @@ async def test_a_stranger_cannot_take_a_stream_away(tmp_path: Path, certificate:
     async with running(*nodes) as nursery:
         file = nodes_file(tmp_path, nodes, node1="resume=shared", node2="resume=shared")
         async with command(nursery, tmp_path, file, *options) as proxy:
-            [victim] = await log_in(nursery, proxy.address, [Kind.STREAM_MANAGEMENT], certificate)
+            [victim] = await log_in(nursery, proxy.address, [ClientKind.STREAM_MANAGEMENT], certificate)
             assert victim.full_jid is not None
             stranger = await connect(proxy.address, certificate.client_context())
             await stranger.log_in("mallory")

@@ -15,7 +15,7 @@ import trio
 from e2e_proxy import PATIENCE_SECONDS, Command, Raw, Row, command, connect, running, until
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
-from cxfr_proxy.demo.node import DemoNode, Stop
+from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.wire import EndOfFile
 from cxfr_proxy.xmpp.stanza import Element
 
@@ -241,7 +241,7 @@ async def test_a_node_that_closes_its_listener_is_left(
                 await it.log_in(f"user{number}")
             moving = await it.users_on("node1")
             assert len(moving) >= 2
-            await nodes[0].stop(Stop.REFUSE)
+            await nodes[0].stop(StopStyle.REFUSE)
             async with trio.open_nursery() as leaving:
                 for full_jid in moving:
                     leaving.start_soon(it.comes_back, full_jid)

@@ -12,7 +12,7 @@ from e2e_workers import number_of
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import Kind
+from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
 
 
@@ -29,7 +29,7 @@ async def test_clients_of_a_killed_worker_resume(tmp_path: Path, certificate: De
     async with running(*nodes) as nursery:
         file = nodes_file(tmp_path, nodes, node2="state=drain")
         async with command(nursery, tmp_path, file, *options) as proxy:
-            clients = await log_in(nursery, proxy.address, [Kind.STREAM_MANAGEMENT] * 12, certificate)
+            clients = await log_in(nursery, proxy.address, [ClientKind.STREAM_MANAGEMENT] * 12, certificate)
             assert (await proxy.say("undrain", "node2")).code == 0
             there = {row["jid"]: number_of(row) for row in await proxy.show("sessions")}
             killed = [client for client in clients if there[client.full_jid] == 1]

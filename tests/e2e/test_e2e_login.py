@@ -23,8 +23,8 @@ from cxfr_proxy.cluster.nodes import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
-from cxfr_proxy.demo.node import DemoNode, Stop
-from cxfr_proxy.demo.wire import Address, Header
+from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.wire import HostPort, StreamOpened
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.session.commands import Reason
@@ -66,7 +66,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
 @dataclass
 class World:
     proxy: Proxy
-    address: Address
+    address: HostPort
     nodes: Sequence[DemoNode]
     certificate: DemoCertificate
     placement: Placement
@@ -217,11 +217,11 @@ async def test_all_in_one_flight(tmp_path: Path, certificate: DemoCertificate) -
         await raw.send(
             HEADER + plain(user).encode() + HEADER + f"<iq type='set' id='b'><bind xmlns='{names.BIND}'/></iq>".encode()
         )
-        assert isinstance(await raw.read(), Header)
+        assert isinstance(await raw.read(), StreamOpened)
         assert "mechanisms" in await raw.xml()
         assert "success" in await raw.xml()
         raw.connection.restart()
-        assert isinstance(await raw.read(), Header)
+        assert isinstance(await raw.read(), StreamOpened)
         assert "bind" in await raw.xml()
         assert f"{user}@localhost" in await raw.xml()
         assert it.node_of(user) == "node2"
@@ -421,12 +421,12 @@ async def test_the_home_can_t_be_reached(tmp_path: Path, certificate: DemoCertif
     async with world(tmp_path, certificate) as it:
         user = it.user_of("node2")
         raw = await it.greeted()
-        await it.nodes[1].stop(Stop.REFUSE)
+        await it.nodes[1].stop(StopStyle.REFUSE)
         await bind(raw, user)
         assert it.node_of(user) in ("node1", "node3")
         raw = await it.greeted()
         for node in it.nodes:
-            await node.stop(Stop.REFUSE)
+            await node.stop(StopStyle.REFUSE)
         await raw.send(plain(it.user_of("node1")))
         assert await raw.error() == "remote-connection-failed"
 
@@ -514,7 +514,7 @@ async def test_unknown_users_are_answered_like_known_ones(tmp_path: Path, certif
         known, lost, unknown = it.user_of("node1"), it.user_of("node2"), it.user_of("node3")
         bound = await it.greeted()
         await bind(bound, known)
-        it.proxy.registry.expected.leaves(
+        it.proxy.registry.returning_clients.leaves(
             f"{lost}@localhost", "192.0.2.1", "node3", at=trio.current_time(), seconds=60.0
         )
         answers = set()

@@ -19,12 +19,12 @@ from e2e_proxy import Command, all_bound, command, log_in, nodes_file, running, 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import Kind
+from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.xmpp.names import StreamCondition
 
-KINDS = (Kind.CXFR, Kind.CXFR_SILENT, Kind.SEE_OTHER_HOST)
+KINDS = (ClientKind.CXFR, ClientKind.CXFR_SILENT, ClientKind.SEE_OTHER_HOST)
 """All that go where they are told to go."""
 ROUNDS = 6
 QUICK = ("--cxfr-timeout", "1s", "--node-close-timeout", "1s", "--transfer-rate", "1000", "--workers", "2")
@@ -122,7 +122,7 @@ async def test_trusted_nodes_that_disagree(tmp_path: Path, certificate: DemoCert
         assert {event["trigger"] for event in it.proxies[0].events("transfer")} == {"node-redirected"}
 
 
-def redirect_all(node: DemoNode, address: Address) -> None:
+def redirect_all(node: DemoNode, address: HostPort) -> None:
     for session in node.sessions:
         if session.leg is not None:
             node.end(session.full_jid, StreamCondition.SEE_OTHER_HOST, str(address))

@@ -14,8 +14,8 @@ from matrix.run import KINDS, Cell, Run, Trigger, users
 from matrix.sites import Nodes, open_site
 from real.certs import Authority
 
-from cxfr_proxy.demo.account import ClientAccount, Numbered, Tally, judge_flow, out_of_order
-from cxfr_proxy.demo.habits import HABITS, Kind
+from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, judge_flow, out_of_order
+from cxfr_proxy.demo.habits import HABITS, ClientKind
 
 _EACH: Final = 4
 """Clients of each kind; the command plays more."""
@@ -43,7 +43,7 @@ async def test_built_in_nodes(nodes: Nodes, trigger: Trigger, tmp_path: Path, au
         assert all(c.resumed == c.clients for c in cells if _rung(c.kind) == "cut"), "whoever is cut resumes"
 
 
-def _rung(kind: Kind) -> str:
+def _rung(kind: ClientKind) -> str:
     habits = HABITS[kind]
     return "cxfr" if habits.knows_cxfr else "cut" if habits.resumes else "see-other-host"
 
@@ -51,34 +51,36 @@ def _rung(kind: Kind) -> str:
 # --- the judge
 
 
-def _cell(trigger: Trigger, kind: Kind = Kind.PLAIN, *, nodes: Nodes = Nodes.BUILT_IN, tally: Tally) -> Cell:
+def _cell(
+    trigger: Trigger, kind: ClientKind = ClientKind.PLAIN, *, nodes: Nodes = Nodes.BUILT_IN, tally: MessageCounts
+) -> Cell:
     return Cell(nodes, trigger, kind, 2, tally, {"cut": tally}, 0, traces=("up a #1 came 0 times; taps: ",))
 
 
 @pytest.mark.parametrize(
     ("trigger", "tally", "good"),
     [
-        (Trigger.DRAIN, Tally(sent=9), True),
-        (Trigger.DRAIN, Tally(sent=9, lost=1), False),
-        (Trigger.DRAIN, Tally(sent=9, twice=1), False),
-        (Trigger.DRAIN, Tally(sent=9, disordered=1), False),
-        (Trigger.DRAIN, Tally(), False),
-        (Trigger.SIGTERM, Tally(sent=9, lost=1), False),
-        (Trigger.KILL, Tally(sent=99, lost=20, twice=10), True),
-        (Trigger.KILL, Tally(sent=99, lost=21), False),
-        (Trigger.KILL, Tally(sent=99, twice=11), False),
-        (Trigger.KILL, Tally(sent=99, disordered=10), True),
-        (Trigger.KILL, Tally(sent=99, disordered=11), False),
+        (Trigger.DRAIN, MessageCounts(sent=9), True),
+        (Trigger.DRAIN, MessageCounts(sent=9, lost=1), False),
+        (Trigger.DRAIN, MessageCounts(sent=9, twice=1), False),
+        (Trigger.DRAIN, MessageCounts(sent=9, disordered=1), False),
+        (Trigger.DRAIN, MessageCounts(), False),
+        (Trigger.SIGTERM, MessageCounts(sent=9, lost=1), False),
+        (Trigger.KILL, MessageCounts(sent=99, lost=20, twice=10), True),
+        (Trigger.KILL, MessageCounts(sent=99, lost=21), False),
+        (Trigger.KILL, MessageCounts(sent=99, twice=11), False),
+        (Trigger.KILL, MessageCounts(sent=99, disordered=10), True),
+        (Trigger.KILL, MessageCounts(sent=99, disordered=11), False),
     ],
 )
-def test_what_is_a_fault(trigger: Trigger, tally: Tally, good: bool) -> None:
+def test_what_is_a_fault(trigger: Trigger, tally: MessageCounts, good: bool) -> None:
     cell = _cell(trigger, tally=tally)
     assert (faults([cell]) == []) == good
     assert good or "came 0 times" in faults([cell])[1]
 
 
 def test_what_a_cluster_loses_between_its_nodes_is_not_the_proxy_s() -> None:
-    cell = replace(_cell(Trigger.DRAIN, nodes=Nodes.EJABBERD, tally=Tally(sent=9, lost=2)), lost_within=2)
+    cell = replace(_cell(Trigger.DRAIN, nodes=Nodes.EJABBERD, tally=MessageCounts(sent=9, lost=2)), lost_within=2)
     assert faults([cell]) == []
     assert faults([replace(cell, lost_within=1)]) != []
 
@@ -87,13 +89,13 @@ def test_nothing_is_excused_where_the_node_lives() -> None:
     for nodes in Nodes:
         for kind in KINDS:
             for trigger in (Trigger.DRAIN, Trigger.REMOVED):
-                assert bounds(_cell(trigger, kind, nodes=nodes, tally=Tally())) == (0, 0, 0)
+                assert bounds(_cell(trigger, kind, nodes=nodes, tally=MessageCounts())) == (0, 0, 0)
     assert all(limit.reason for limit in UNAVOIDABLE)
 
 
 @pytest.mark.parametrize("markdown", [False, True])
 def test_the_table_shows_what_is_not_zero_and_why(markdown: bool) -> None:
-    text = render([_cell(Trigger.KILL, tally=Tally(sent=50, lost=3))], markdown=markdown)
+    text = render([_cell(Trigger.KILL, tally=MessageCounts(sent=50, lost=3))], markdown=markdown)
     assert "**3 / 0 / 0** [4] (cut)" in text
     assert UNAVOIDABLE[3].reason in text
 
@@ -103,7 +105,7 @@ def test_a_flow_is_judged_by_what_came() -> None:
     for _ in range(6):
         sender.number()
     arrived = [Numbered("a@b", n) for n in (1, 2, 5, 3, 3, 6)] + [Numbered("x@y", 4)]
-    assert judge_flow(sender, arrived) == Tally(sent=6, received=5, lost=1, twice=1, disordered=1)
+    assert judge_flow(sender, arrived) == MessageCounts(sent=6, received=5, lost=1, twice=1, disordered=1)
 
 
 @pytest.mark.parametrize(("numbers", "count"), [("123", 0), ("132", 1), ("1232", 0), ("3121", 2), ("", 0)])

@@ -20,7 +20,7 @@ from prometheus_client import parser
 
 from cxfr_proxy.admin.metrics.table import METRICS
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
-from cxfr_proxy.demo.habits import Kind
+from cxfr_proxy.demo.habits import ClientKind
 
 ON = ("--http", "127.0.0.1:0", "--transfer-rate", "1000")
 SLIXMPP = (
@@ -85,7 +85,9 @@ async def test_metrics_are_what_the_operator_is_shown(
 ) -> None:
     """By software, rung and outcome; and no client is named anywhere."""
     async with world(tmp_path, certificate, *ON, "--workers", workers) as it:
-        clients = await log_in(it.nursery, it.proxy.address, [Kind.CXFR, Kind.PLAIN, Kind.MUTE] * 2, it.certificate)
+        clients = await log_in(
+            it.nursery, it.proxy.address, [ClientKind.CXFR, ClientKind.PLAIN, ClientKind.MUTE] * 2, it.certificate
+        )
         for number, resource in enumerate(["gajim.A", "gajim.B", "r", "r"]):
             raw = await connect(it.proxy.address, certificate.client_context())
             await raw.log_in(f"raw{number}", resource=resource)
@@ -135,7 +137,9 @@ async def test_counters_never_go_back(tmp_path: Path, certificate: DemoCertifica
 
         async with trio.open_nursery() as watching:
             watching.start_soon(watch)
-            clients = await log_in(it.nursery, it.proxy.address, [Kind.CXFR, Kind.PLAIN] * 6, it.certificate)
+            clients = await log_in(
+                it.nursery, it.proxy.address, [ClientKind.CXFR, ClientKind.PLAIN] * 6, it.certificate
+            )
             assert (await it.proxy.say("drain", "node1", "--wait")).code == 0
             await until(lambda: all_bound(clients))
             moved = shown(await it.proxy.show("transfers"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from e2e_proxy import all_bound, command, connect, log_in, nodes_file, port_of, running, until
 
-from cxfr_proxy.demo.habits import Kind
+from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.xmpp import names
 
@@ -54,7 +54,7 @@ async def test_who_was_moved_is_back(tmp_path: Path) -> None:
         running(*nodes) as nursery,
         command(nursery, tmp_path, nodes_file(tmp_path, nodes), "--starttls", "off", "--workers", "2") as proxy,
     ):
-        clients = await log_in(nursery, proxy.address, [Kind.CXFR, Kind.PLAIN] * 4, None)
+        clients = await log_in(nursery, proxy.address, [ClientKind.CXFR, ClientKind.PLAIN] * 4, None)
         before = {row["name"]: row["sessions"] for row in await proxy.show("nodes")}
         drained = "node1" if before["node1"] else "node2"
         done = await proxy.say("drain", drained, "--wait")

@@ -18,13 +18,13 @@ from e2e_workers import World, world
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import PublicAddress
-from cxfr_proxy.cluster.placement import Placement, Policy
+from cxfr_proxy.cluster.placement import Placement, PlacementPolicy
 from cxfr_proxy.config.table import Config, Route, StartTls
 from cxfr_proxy.config.values import DomainPolicy, DomainRedirect
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.wire import Address, Header, StreamEnd
+from cxfr_proxy.demo.wire import HostPort, StreamClosed, StreamOpened
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.relay.relayed import Relayed
@@ -190,7 +190,7 @@ def config_of(directory: Path, certificate: DemoCertificate, **settings: object)
 @asynccontextmanager
 async def placing(
     config: Config, nodes: Sequence[DemoNode], *, sends_home: bool = False, **lines: str
-) -> AsyncIterator[tuple[Proxy, Address]]:
+) -> AsyncIterator[tuple[Proxy, HostPort]]:
     """The proxy in front of these nodes, which run."""
     assert config.backends is not None
     nodes_file(Path(str(config.backends)).parent, nodes, **lines)
@@ -198,7 +198,7 @@ async def placing(
         yield running_proxy
 
 
-async def session_of(address: Address, certificate: DemoCertificate, domain: str, user: str | None) -> Raw:
+async def session_of(address: HostPort, certificate: DemoCertificate, domain: str, user: str | None) -> Raw:
     """A stream for that domain, logged in at one of its nodes. Without ``user`` the header names nobody."""
     raw = await connect(address, certificate.client_context())
     header = header_of(user, domain) if user is not None else HEADER.replace(b"localhost", domain.encode())
@@ -221,7 +221,7 @@ async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCe
     config = config_of(
         tmp_path,
         certificate,
-        placement=(DomainPolicy("two.example", Policy.LEAST_SESSIONS),),
+        placement=(DomainPolicy("two.example", PlacementPolicy.LEAST_SESSIONS),),
         route=route,
     )
     async with running(*nodes), placing(config, nodes, sends_home=False, **lines) as (proxy, address):
@@ -260,9 +260,9 @@ async def moved(tmp_path: Path, certificate: DemoCertificate, starttls: StartTls
             assert "<required" in await raw.open(header)
             await raw.start_tls(certificate.client_context())
         await raw.send(header)
-        assert isinstance(await raw.read(), Header)
+        assert isinstance(await raw.read(), StreamOpened)
         error = await raw.element()
-        assert isinstance(await raw.read(), StreamEnd)
+        assert isinstance(await raw.read(), StreamClosed)
         await raw.closed()
         assert proxy.registry.last_id == 0  # there was no session
     condition = stream_condition(error)
@@ -290,7 +290,7 @@ async def test_a_full_node_lets_others_have_the_next(tmp_path: Path, certificate
     config = config_of(
         tmp_path,
         certificate,
-        placement=(DomainPolicy(None, Policy.FIRST_AVAILABLE),),
+        placement=(DomainPolicy(None, PlacementPolicy.FIRST_AVAILABLE),),
     )
     async with running(*nodes), placing(config, nodes, node1="max-sessions=2") as (proxy, address):
         raws = [await session_of(address, certificate, "localhost", None) for _ in range(4)]

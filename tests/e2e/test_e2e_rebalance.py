@@ -29,16 +29,15 @@ from e2e_proxy import (
 )
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address as NodeAddress
-from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.cluster.nodes import Address, NodeSpec
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import Kind, Security
+from cxfr_proxy.demo.habits import ClientKind, Security
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.xmpp import names
@@ -51,7 +50,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
 
 def home(user: str, *nodes: str) -> str:
     """Where a user of that name belongs, of nodes with these names."""
-    cluster = Cluster(NodeSpec(name, NodeAddress("h", 1)) for name in nodes)
+    cluster = Cluster(NodeSpec(name, Address("h", 1)) for name in nodes)
     found = Placement(cluster).home(f"{user}@{DOMAIN}", DOMAIN)
     assert found is not None
     return found.name
@@ -92,7 +91,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def log_in(
-    nursery: trio.Nursery, address: Address, user: str, kind: Kind = Kind.CXFR, says: str | None = None
+    nursery: trio.Nursery, address: HostPort, user: str, kind: ClientKind = ClientKind.CXFR, says: str | None = None
 ) -> DemoClient:
     """``says``: the name in its header; ``None``: it has none."""
     client = DemoClient(
@@ -131,7 +130,7 @@ async def test_a_fourth_node_gets_its_quarter_by_itself(tmp_path: Path) -> None:
             crowd() as nursery,
         ):
             users = [f"user{number}" for number in range(80)]
-            kinds = [Kind.CXFR, Kind.CXFR_SILENT, Kind.PLAIN, Kind.STREAM_MANAGEMENT]
+            kinds = [ClientKind.CXFR, ClientKind.CXFR_SILENT, ClientKind.PLAIN, ClientKind.STREAM_MANAGEMENT]
             clients = [
                 await log_in(nursery, address, user, kinds[number % 4], says=user) for number, user in enumerate(users)
             ]
@@ -167,7 +166,7 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
         async with command(services, tmp_path, file, *options) as proxy, crowd() as nursery:
             users = [f"user{number}" for number in range(80)]
             for number, user in enumerate(users):
-                await log_in(nursery, proxy.address, user, [Kind.CXFR, Kind.PLAIN][number % 2], says=user)
+                await log_in(nursery, proxy.address, user, [ClientKind.CXFR, ClientKind.PLAIN][number % 2], says=user)
             nodes_file(tmp_path, nodes)
             await proxy.event("node-up")
             wrong = {user: home(user, "a", "b", "c") for user in users if home(user, "a", "b", "c", "d") == "d"}
@@ -237,8 +236,10 @@ async def test_the_load_is_evened_by_all_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("kind", Kind)
-async def test_a_client_whose_header_hides_its_name_is_sent_home_once(kind: Kind, shared: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ClientKind)
+async def test_a_client_whose_header_hides_its_name_is_sent_home_once(
+    kind: ClientKind, shared: bool, tmp_path: Path
+) -> None:
     nodes = nodes_of("a", "b", shared=shared)
     async with running(*nodes):
         options = dict.fromkeys("ab", "resume=shared") if shared else {}
@@ -261,7 +262,7 @@ async def test_a_client_whose_mechanism_hides_its_name_is_sent_home(tmp_path: Pa
     nodes = nodes_of("a", "b")
     user = user_where(lambda user: home(user, "a", "b") == "b")
 
-    async def log_in_unnamed(address: Address) -> Raw:
+    async def log_in_unnamed(address: HostPort) -> Raw:
         raw = await connect(address)
         await raw.open()
         await raw.send(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'/>")
@@ -303,7 +304,12 @@ async def test_with_workers_as_well(tmp_path: Path) -> None:
         ):
             users = [f"user{number}" for number in range(16)]
             for number, user in enumerate(users):
-                await log_in(nursery, proxy.address, user, [Kind.CXFR, Kind.PLAIN, Kind.STREAM_MANAGEMENT][number % 3])
+                await log_in(
+                    nursery,
+                    proxy.address,
+                    user,
+                    [ClientKind.CXFR, ClientKind.PLAIN, ClientKind.STREAM_MANAGEMENT][number % 3],
+                )
 
                 async def at_home(user: str = user) -> bool:
                     rows = [row for row in await proxy.show("sessions") if (row["jid"] or "").startswith(f"{user}@")]
@@ -371,7 +377,7 @@ async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path,
             control=tmp_path / directory / "c.sock",
         )
 
-    async def name_public(proxy: Proxy, directory: str, other: Address) -> None:
+    async def name_public(proxy: Proxy, directory: str, other: HostPort) -> None:
         file = tmp_path / directory / "nodes.txt"
         file.write_text("".join(f"{line} public={other}\n" for line in file.read_text().splitlines()))
         await proxy.console.files.reload()
@@ -389,7 +395,7 @@ async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path,
             says = user_where(lambda user: home(user, "a", "b") == "b" and home(user, "x", "y") == "x")
             client = DemoClient(
                 f"{user}@{DOMAIN}",
-                Kind.CXFR,
+                ClientKind.CXFR,
                 one_address,
                 rng=random.Random(1),
                 security=Security.DIRECT_TLS,

@@ -15,10 +15,10 @@ import trio
 from e2e_proxy import DOMAIN, all_bound, connect, until
 from e2e_workers import World, world
 
-from cxfr_proxy.demo.account import Tally, judge
+from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import Kind, Security, Traffic
+from cxfr_proxy.demo.habits import ClientKind, Security, Traffic
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ async def pids(it: World) -> set[int]:
     return {row["pid"] for row in await it.proxy.show("workers")}
 
 
-async def talkative(it: World, kinds: Iterable[Kind]) -> list[DemoClient]:
+async def talkative(it: World, kinds: Iterable[ClientKind]) -> list[DemoClient]:
     """A client of each kind, bound, that says something numbered twenty times a second."""
     clients = [
         DemoClient(
@@ -55,13 +55,13 @@ async def talkative(it: World, kinds: Iterable[Kind]) -> list[DemoClient]:
     return clients
 
 
-async def balance(it: World, clients: list[DemoClient]) -> Tally:
+async def balance(it: World, clients: list[DemoClient]) -> MessageCounts:
     """Stop the traffic, wait for what is under way, and do the sums."""
     for client in clients:
         client.quiet()
     await until(lambda: all(client.account.settled for client in clients), "all is answered")
     records = it.nodes[0].cluster.records
-    return sum((judge(client.account, records) for client in clients), Tally())
+    return sum((judge(client.account, records) for client in clients), MessageCounts())
 
 
 async def come_and_go(it: World, came: list[str]) -> None:
@@ -77,7 +77,7 @@ async def come_and_go(it: World, came: list[str]) -> None:
 
 async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate, "--transfer-rate", "20") as it:
-        clients = await talkative(it, [*Kind] * 3)
+        clients = await talkative(it, [*ClientKind] * 3)
         before = await pids(it)
         came: list[str] = []
         async with trio.open_nursery() as comers:
@@ -151,7 +151,7 @@ async def test_who_is_about_to_log_in_may_do_so(tmp_path: Path, certificate: Dem
 
 async def test_a_drain_goes_on(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate, "--transfer-rate", "5") as it:
-        clients = await talkative(it, [*Kind] * 5)
+        clients = await talkative(it, [*ClientKind] * 5)
         done: list[e2e_proxy.Finished] = []
         async with trio.open_nursery() as draining:
 

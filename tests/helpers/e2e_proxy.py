@@ -24,9 +24,9 @@ from cxfr_proxy.config.table import Config, RebalanceMode, WrongNode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.demo.certificate import DemoCertificate
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import Kind, Life, Security
+from cxfr_proxy.demo.habits import ClientKind, Life, Security
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.wire import ERROR_TAG, Address, Connection, EndOfFile, Header, Incoming, StreamEnd
+from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, Incoming, StreamClosed, StreamOpened
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
@@ -82,7 +82,7 @@ async def running(*nodes: DemoNode) -> AsyncIterator[trio.Nursery]:
 
 
 async def log_in(
-    nursery: trio.Nursery, address: Address, kinds: Sequence[Kind], certificate: DemoCertificate | None
+    nursery: trio.Nursery, address: HostPort, kinds: Sequence[ClientKind], certificate: DemoCertificate | None
 ) -> list[DemoClient]:
     """One client of each kind, bound."""
     clients = [
@@ -142,7 +142,7 @@ class Raw:
     async def open(self, header: bytes = HEADER) -> str:
         """A stream header, its answer and the features."""
         await self.send(header)
-        assert isinstance(await self.read(), Header)
+        assert isinstance(await self.read(), StreamOpened)
         return await self.xml()
 
     async def start_tls(self, tls: ssl.SSLContext) -> None:
@@ -171,11 +171,11 @@ class Raw:
     async def error(self) -> str:
         """What ends this stream: the condition of the next stream error, behind which the end must come."""
         incoming = await self.read()
-        while isinstance(incoming, Header) or (isinstance(incoming, Element) and incoming.tag != ERROR_TAG):
+        while isinstance(incoming, StreamOpened) or (isinstance(incoming, Element) and incoming.tag != ERROR_TAG):
             incoming = await self.read()
         assert isinstance(incoming, Element), incoming
         condition = stream_condition(incoming)
-        assert isinstance(await self.read(), StreamEnd)
+        assert isinstance(await self.read(), StreamClosed)
         await self.closed()
         return condition
 
@@ -188,7 +188,7 @@ class Raw:
         await self.connection.close()
 
 
-async def connect(address: Address, tls: ssl.SSLContext | None = None) -> Raw:
+async def connect(address: HostPort, tls: ssl.SSLContext | None = None) -> Raw:
     stream: trio.abc.Stream = await trio.open_tcp_stream(*address)
     if tls is not None:
         stream = trio.SSLStream(stream, tls, server_hostname=DOMAIN)
@@ -209,7 +209,7 @@ def port_of(raw: Raw) -> int:
 
 
 @asynccontextmanager
-async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[tuple[Proxy, Address]]:
+async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[tuple[Proxy, HostPort]]:
     """For tests of many small things: no process to start. Clients stay where they are unless ``placing``."""
     if not placing:
         config = replace(config, wrong_node=WrongNode.KEEP, rebalance=RebalanceMode.MANUAL)
@@ -218,7 +218,7 @@ async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.run)
         try:
-            yield proxy, Address(*proxy.addresses[0])
+            yield proxy, HostPort(*proxy.addresses[0])
         except Exception as exc:
             failure = exc
         for raw in Raw.all:
@@ -248,7 +248,7 @@ class Command:
     control: Path
     nodes: Path
     log: list[Row] = field(default_factory=list)
-    address: Address = Address("", 0)  # noqa: RUF009 - a named tuple
+    address: HostPort = HostPort("", 0)  # noqa: RUF009 - a named tuple
     reading: trio.Event = field(default_factory=trio.Event)
     """Another one, not set: nobody reads the log until it is."""
 
@@ -330,7 +330,7 @@ async def command(
     try:
         nursery.start_soon(it._read_log)
         listening = await it.event("listening")
-        it.address = Address(listening[0]["address"], listening[0]["port"])
+        it.address = HostPort(listening[0]["address"], listening[0]["port"])
         yield it
     except Exception as exc:
         exc.add_note("the proxy's log ends:\n" + "\n".join(json.dumps(line) for line in it.log[-40:]))

@@ -11,8 +11,8 @@ import trio
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import TransferRow
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config, RebalanceMode, Timeouts
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.process.channel import Channel
@@ -52,7 +52,7 @@ class FakeWorker:
         self.heard: list[tuple[float, Message]] = []
         self.counts = WorkerCounts()
         self.states: dict[str, int] = {}
-        self.plan: Forecast | None = None
+        self.plan: DrainForecast | None = None
         """What it says that a drain would come to."""
         self.rebalance: RebalanceForecast | None = None
         """The same of a rebalance."""

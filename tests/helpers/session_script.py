@@ -29,7 +29,7 @@ from lxml import etree
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session.client_software import Support
+from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.session.closing import LastQuestion
 from cxfr_proxy.session.commands import (
     Asked,
@@ -163,7 +163,7 @@ class Script:
         redirect_targets: RedirectTargets = ANYWHERE,
         redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False,
         check_authzid: bool = True,
-        support: Support | None = None,
+        client_software: ClientSoftware | None = None,
         asks: bool = False,
         chosen: EarlyLogin | None = None,
         elsewhere: Callable[[Login, str, str], bool] = lambda login, domain, node: False,
@@ -192,7 +192,7 @@ class Script:
             try_unknown=try_unknown,
             token=self._token,
             resumption=(resumable or {}).get,
-            support=support if support is not None else Support(),
+            client_software=client_software if client_software is not None else ClientSoftware(),
             wrap_resumable_ids=wrap,
             trust_node_redirects=trust_node_redirects,
             redirect_targets=redirect_targets,

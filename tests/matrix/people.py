@@ -31,10 +31,10 @@ from xml.sax.saxutils import quoteattr
 import trio
 from real.programs import DOMAIN, PASSWORD
 
-from cxfr_proxy.demo.account import ClientAccount, Numbered, Tally, judge_flow
+from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, judge_flow
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import Ending, Kind, Life, Rung, Traffic
-from cxfr_proxy.demo.wire import IQ_TAG, MESSAGE_TAG, Address
+from cxfr_proxy.demo.habits import ClientKind, Ending, Life, SeenRung, Traffic
+from cxfr_proxy.demo.wire import IQ_TAG, MESSAGE_TAG, HostPort
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, qualified
 
@@ -50,7 +50,7 @@ WITNESS: Final = "witness"
 class _Checking(DemoClient):
     """Sends messages whose taking in it can be sure of."""
 
-    def __init__(self, user: str, kind: Kind, address: Address, **options: object) -> None:
+    def __init__(self, user: str, kind: ClientKind, address: HostPort, **options: object) -> None:
         super().__init__(
             f"{user}@{DOMAIN}",
             kind,
@@ -121,7 +121,7 @@ class Mover(_Checking):
         self.send_checked(f"{WITNESS}@{DOMAIN}/{WITNESS}", numbered)
 
 
-def mover(user: str, kind: Kind, address: Address, **options: object) -> Mover:
+def mover(user: str, kind: ClientKind, address: HostPort, **options: object) -> Mover:
     """With traffic, and a resource by which the proxy can know its kind."""
     return Mover(user, kind, address, resource=kind.value, traffic=Traffic(INTERVAL_SECONDS, peer=WITNESS), **options)
 
@@ -212,8 +212,8 @@ class Ledger:
 class Witness(_Checking):
     """On a node itself."""
 
-    def __init__(self, ledger: Ledger, address: Address) -> None:
-        super().__init__(WITNESS, Kind.PLAIN, address, resource=WITNESS)
+    def __init__(self, ledger: Ledger, address: HostPort) -> None:
+        super().__init__(WITNESS, ClientKind.PLAIN, address, resource=WITNESS)
         self._ledger = ledger
 
     def _account_of(self, numbered: Numbered) -> ClientAccount:
@@ -225,7 +225,7 @@ class Witness(_Checking):
 
     async def _one_stream(self, task_status: trio.TaskStatus[None]) -> tuple[bool, Ending]:
         bound, ending = await super()._one_stream(task_status)
-        self._ledger.lost(self, ended=ending.rung is not Rung.CUT)
+        self._ledger.lost(self, ended=ending.rung is not SeenRung.CUT)
         return bound, ending
 
     def _take_numbered(self, element: Element) -> None:
@@ -235,7 +235,7 @@ class Witness(_Checking):
             self._ledger.heard(self, numbered, element.get("from", ""), thread)
 
 
-def judge_pair(who: Mover, ledger: Ledger) -> Tally:
+def judge_pair(who: Mover, ledger: Ledger) -> MessageCounts:
     """Both ways."""
     up = judge_flow(who.account, ledger.arrived)
     contact = ledger.contacts.get(who.bare_jid)

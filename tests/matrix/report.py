@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cxfr_proxy.demo.account import Tally
+from cxfr_proxy.demo.account import MessageCounts
 from matrix.limits import UNAVOIDABLE
 from matrix.run import KINDS, Cell, Trigger
 from matrix.sites import Nodes
@@ -18,7 +18,7 @@ def _find(cells: Sequence[Cell], nodes: Nodes, trigger: Trigger, kind: object) -
     return next((c for c in cells if (c.nodes, c.trigger, c.kind) == (nodes, trigger, kind)), None)
 
 
-def _figures(tally: Tally) -> str:
+def _figures(tally: MessageCounts) -> str:
     return f"{tally.lost} / {tally.twice} / {tally.disordered}"
 
 
@@ -69,7 +69,7 @@ def _by_rung(cells: Sequence[Cell]) -> list[list[str]]:
         row = [rung]
         for trigger in Trigger:
             tallies = [c.by_rung[rung] for c in cells if c.trigger is trigger and rung in c.by_rung]
-            total = sum(tallies, Tally())
+            total = sum(tallies, MessageCounts())
             row.append(f"{_figures(total)} of {total.sent}" if tallies else "–")
         rows.append(row)
     return rows

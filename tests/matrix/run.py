@@ -25,21 +25,21 @@ from real.programs import DOMAIN, HOST, Background, background, free_port
 from real.proxy import ProxyProcess, open_proxy
 from real.tap import Tap, open_tap
 
-from cxfr_proxy.demo.account import Numbered, Tally, out_of_order
-from cxfr_proxy.demo.habits import Kind, Life, Security
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.account import MessageCounts, Numbered, out_of_order
+from cxfr_proxy.demo.habits import ClientKind, Life, Security
+from cxfr_proxy.demo.wire import HostPort
 from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
 from matrix.sites import Nodes, Site
 
 KINDS: Final = (
-    Kind.CXFR,
-    Kind.CXFR_RESUMING,
-    Kind.CXFR_SILENT,
-    Kind.CXFR_SILENT_RESUMING,
-    Kind.SEE_OTHER_HOST,
-    Kind.SEE_OTHER_HOST_RESUMING,
-    Kind.PLAIN,
-    Kind.STREAM_MANAGEMENT,
+    ClientKind.CXFR,
+    ClientKind.CXFR_RESUMING,
+    ClientKind.CXFR_SILENT,
+    ClientKind.CXFR_SILENT_RESUMING,
+    ClientKind.SEE_OTHER_HOST,
+    ClientKind.SEE_OTHER_HOST_RESUMING,
+    ClientKind.PLAIN,
+    ClientKind.STREAM_MANAGEMENT,
 )
 EACH: Final = 6
 """Clients of each kind."""
@@ -64,10 +64,10 @@ class Cell:
 
     nodes: Nodes
     trigger: Trigger
-    kind: Kind
+    kind: ClientKind
     clients: int
-    tally: Tally
-    by_rung: Mapping[str, Tally]
+    tally: MessageCounts
+    by_rung: Mapping[str, MessageCounts]
     """The same by the rung that moved each client."""
     resumed: int
     faults: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ def users(each: int = EACH) -> list[str]:
     return [WITNESS, *(user for kind in KINDS for user in _users_of(kind, each))]
 
 
-def _users_of(kind: Kind, each: int) -> list[str]:
+def _users_of(kind: ClientKind, each: int) -> list[str]:
     return [f"{kind.name.replace('_', '').lower()}{number}" for number in range(1, each + 1)]
 
 
@@ -136,7 +136,7 @@ class Run:
             mover(
                 user,
                 kind,
-                Address(proxy.host, proxy.port),
+                HostPort(proxy.host, proxy.port),
                 tls=context,
                 security=Security.STARTTLS if index % 2 else Security.DIRECT_TLS,
             )
@@ -206,21 +206,21 @@ class Run:
 
     # --- judging
 
-    def _cell(self, kind: Kind, rows: Sequence[dict[str, object]]) -> Cell:
+    def _cell(self, kind: ClientKind, rows: Sequence[dict[str, object]]) -> Cell:
         own = [each for each in self.movers if each.kind is kind]
         names = {each.bare_jid for each in own}
         moved = {jid: row for row in rows if (jid := str(row["jid"]).partition("/")[0]) in names}
         tallies = {each: judge_pair(each, self.ledger) for each in own}
-        by_rung: dict[str, Tally] = {}
+        by_rung: dict[str, MessageCounts] = {}
         for each, tally in tallies.items():
             rung = str(moved[each.bare_jid]["rung"]) if each.bare_jid in moved else "none"
-            by_rung[rung] = by_rung.get(rung, Tally()) + tally
+            by_rung[rung] = by_rung.get(rung, MessageCounts()) + tally
         return Cell(
             self.nodes,
             self.trigger,
             kind,
             len(own),
-            sum(tallies.values(), Tally()),
+            sum(tallies.values(), MessageCounts()),
             by_rung,
             sum(move.resumed for each in own for move in each.moves),
             tuple(f"{each.bare_jid}: {fault}" for each in own for fault in each.faults),

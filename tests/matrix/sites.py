@@ -22,8 +22,8 @@ from real.programs import DOMAIN
 from real.prosody import ProsodyNode
 
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.node import DemoNode, Stop
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.wire import HostPort
 
 
 class Nodes(StrEnum):
@@ -41,7 +41,7 @@ class Site(Protocol):
     witnessed: tuple[int, ...]
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[HostPort]:
         """Of node1 and node2, plain."""
 
     async def terminate(self) -> None:
@@ -65,19 +65,19 @@ class BuiltIn:
         self._nodes: list[DemoNode] = []
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[HostPort]:
         return [node.address for node in self._nodes]
 
     async def terminate(self) -> None:
-        await self._nodes[0].stop(Stop.SYSTEM_SHUTDOWN)
+        await self._nodes[0].stop(StopStyle.SYSTEM_SHUTDOWN)
 
     async def kill(self) -> None:
-        await self._nodes[0].stop(Stop.KILL)
+        await self._nodes[0].stop(StopStyle.KILL)
 
     async def refresh(self) -> None:
         cluster = DemoCluster(DOMAIN, shared=self._shared)
         for node in self._nodes:
-            await node.stop(Stop.KILL)
+            await node.stop(StopStyle.KILL)
         self._nodes = [DemoNode(name, DOMAIN, cluster=cluster, asks_capabilities=True) for name in ("node1", "node2")]
         for node in self._nodes:
             await self._nursery.start(node.serve)
@@ -94,8 +94,8 @@ class _Real:
         self._nodes = nodes
 
     @property
-    def addresses(self) -> list[Address]:
-        return [Address(node.host, node.port) for node in self._nodes]
+    def addresses(self) -> list[HostPort]:
+        return [HostPort(node.host, node.port) for node in self._nodes]
 
     async def terminate(self) -> None:
         node = self._nodes[0]

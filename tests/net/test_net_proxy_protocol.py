@@ -9,11 +9,11 @@ import pytest
 import trio.testing
 from relay_tools import tcp_pair
 
-from cxfr_proxy.cluster.nodes import ProxyHeader
+from cxfr_proxy.cluster.nodes import ProxyProtocol
 from cxfr_proxy.demo import proxy_header as reader
 from cxfr_proxy.net.proxy_protocol import Peer, header, own_ends
 
-BOTH = pytest.mark.parametrize("version", list(ProxyHeader))
+BOTH = pytest.mark.parametrize("version", list(ProxyProtocol))
 
 
 async def read(data: bytes) -> reader.ProxyHeader:
@@ -35,14 +35,14 @@ async def read(data: bytes) -> reader.ProxyHeader:
         (("fe80::7%eth0", 1), ("fe80::1%eth0", 2), ("fe80::7", 1), ("fe80::1", 2)),
     ],
 )
-async def test_addresses(version: ProxyHeader, client: Peer, proxy: Peer, source: Peer, destination: Peer) -> None:
+async def test_addresses(version: ProxyProtocol, client: Peer, proxy: Peer, source: Peer, destination: Peer) -> None:
     found = await read(header(version, client, proxy))
-    assert found == reader.ProxyHeader(2 if version is ProxyHeader.V2 else 1, found.source, found.destination)
+    assert found == reader.ProxyHeader(2 if version is ProxyProtocol.V2 else 1, found.source, found.destination)
     assert (found.source, found.destination) == (source, destination)
 
 
 @BOTH
-async def test_one_family(version: ProxyHeader) -> None:
+async def test_one_family(version: ProxyProtocol) -> None:
     """Whatever the two ends are, they are named: a connection of unknown origin is refused by real servers."""
     found = await read(header(version, ("192.0.2.7", 40000), ("2001:db8::1", 5222)))
     assert found.source is not None
@@ -57,16 +57,16 @@ async def test_a_connection_in_nobodys_name() -> None:
         assert (source, target) == (there.getpeername(), there.getsockname())
     here, there = socket.socketpair()
     with here, there:
-        found = await read(header(ProxyHeader.V2, *own_ends(here)))
+        found = await read(header(ProxyProtocol.V2, *own_ends(here)))
     assert found.source == found.destination == ("127.0.0.1", 0)
 
 
 def test_exact_bytes() -> None:
     """As in the examples of the specification."""
     client, proxy = ("192.168.0.1", 56324), ("192.168.0.11", 443)
-    assert header(ProxyHeader.V1, client, proxy) == b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
-    assert header(ProxyHeader.V2, client, proxy) == bytes.fromhex(
+    assert header(ProxyProtocol.V1, client, proxy) == b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
+    assert header(ProxyProtocol.V2, client, proxy) == bytes.fromhex(
         "0d0a0d0a000d0a515549540a2111000cc0a80001c0a8000bdc0401bb"
     )
-    longest = header(ProxyHeader.V1, ("ffff:" * 7 + "ffff", 65535), ("ffff:" * 7 + "ffff", 65535))
+    longest = header(ProxyProtocol.V1, ("ffff:" * 7 + "ffff", 65535), ("ffff:" * 7 + "ffff", 65535))
     assert len(longest) <= 107, "the specification's longest line"

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, Wish
+from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec
 from cxfr_proxy.process.automatic import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, Automatic
 from cxfr_proxy.transfers.drains import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
@@ -68,11 +68,12 @@ async def world() -> AsyncIterator[World]:
     [
         ([SPEC, B, C], "c takes clients"),
         ([SPEC, replace(B, weight=2)], "b takes another share of them"),
+        ([SPEC, replace(B, priority=1)], "b takes another share of them"),
         ([SPEC, replace(B, domain=("h",))], "b takes another share of them"),
         ([B, SPEC], None),
         ([SPEC], None),
         ([SPEC, replace(B, weight=0)], None),
-        ([SPEC, replace(B, wish=Wish.DRAIN)], None),
+        ([SPEC, replace(B, admin_state=AdminState.DRAIN)], None),
     ],
 )
 async def test_a_changed_list(specs: list[NodeSpec], reason: str | None, autojump_clock: MockClock) -> None:
@@ -91,7 +92,7 @@ async def test_a_node_that_is_back(what: str, autojump_clock: MockClock) -> None
 
         def set_up(up: bool) -> None:
             if what == "drain":
-                node.set_wish(Wish.READY if up else Wish.DRAIN)
+                node.set_admin_state(AdminState.READY if up else AdminState.DRAIN)
             else:
                 node.health = Health.UP if up else Health.DOWN
 
@@ -129,11 +130,11 @@ async def test_what_becomes_of_a_node_while_it_is_drained_is_no_fall(autojump_cl
     async with world() as it:
         node = it.cluster.get("b")
         for _ in range(3):
-            node.set_wish(Wish.DRAIN)
+            node.set_admin_state(AdminState.DRAIN)
             await trio.sleep(10)
             node.health = Health.DOWN
             await trio.sleep(10)
-            node.set_wish(Wish.READY)
+            node.set_admin_state(AdminState.READY)
             await trio.sleep(10)
             assert not it.begun, "it is not up yet"
             node.health = Health.UP
@@ -159,20 +160,20 @@ async def test_a_node_that_is_excused_is_no_reason(down: bool, autojump_clock: M
     """Once: with what it still lacks of its weight, also when it is up later. What else changes is one."""
     async with world() as it:
         node = it.cluster.get("b")
-        node.set_wish(Wish.DRAIN)
+        node.set_admin_state(AdminState.DRAIN)
         await trio.sleep(10)
         node.health = Health.DOWN if down else Health.UP
-        node.set_wish(Wish.READY)
+        node.set_admin_state(AdminState.READY)
         it.automatic.excuse("b")
         await trio.sleep(60)
         node.health = Health.UP
-        for ramp in (0.1, 0.5, 1.0):
-            node.ramp = ramp if down else 1.0
+        for warm_up in (0.1, 0.5, 1.0):
+            node.warm_up = warm_up if down else 1.0
             await trio.sleep(60)
         assert not it.begun
-        node.set_wish(Wish.DRAIN)
+        node.set_admin_state(AdminState.DRAIN)
         await trio.sleep(10)
-        node.set_wish(Wish.READY)
+        node.set_admin_state(AdminState.READY)
         it.automatic.excuse("b")
         it.automatic.excuse("b", excused=False)
         await trio.sleep(60)
@@ -183,9 +184,9 @@ async def test_when_it_is_due(autojump_clock: MockClock) -> None:
     async with world() as it:
         assert it.automatic.seconds_until_due() == 0
         node = it.cluster.get("b")
-        node.set_wish(Wish.DRAIN)
+        node.set_admin_state(AdminState.DRAIN)
         await trio.sleep(60)
-        node.set_wish(Wish.READY)
+        node.set_admin_state(AdminState.READY)
         assert it.automatic.seconds_until_due() == QUIET_SECONDS
         await trio.sleep(2)
         assert it.automatic.seconds_until_due() == QUIET_SECONDS - 2
@@ -198,13 +199,13 @@ async def test_when_it_is_due(autojump_clock: MockClock) -> None:
 async def test_a_weight_that_grows_begins_one_again_and_again(autojump_clock: MockClock) -> None:
     async with world() as it:
         node = it.cluster.get("b")
-        node.set_wish(Wish.DRAIN)
+        node.set_admin_state(AdminState.DRAIN)
         await trio.sleep(1)
-        node.set_wish(Wish.READY)
-        node.ramp = 0.0
+        node.set_admin_state(AdminState.READY)
+        node.warm_up = 0.0
         it.start = trio.current_time()
         for number in range(1, 61):
-            node.ramp = number / 60
+            node.warm_up = number / 60
             await trio.sleep(1)
         await trio.sleep(60)
         times = [at for at, _ in it.begun]
@@ -224,8 +225,8 @@ async def test_what_an_operator_has_begun_goes_on(autojump_clock: MockClock) -> 
         await trio.sleep(1)
         assert [why for _, why in it.begun] == [None, "c takes clients"]
         it.busy = True
-        it.cluster.get("c").ramp = 0.5
+        it.cluster.get("c").warm_up = 0.5
         await trio.sleep(6)
-        it.cluster.get("c").ramp = 1.0
+        it.cluster.get("c").warm_up = 1.0
         await trio.sleep(6)
         assert len(it.begun) == 4  # one of its own it replaces

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import SessionRow
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
-from cxfr_proxy.cluster.plan import Forecast
-from cxfr_proxy.cluster.rebalance import Forecast as RebalanceForecast
+from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ClientMatch, ListenAddress, Trait
@@ -74,7 +74,7 @@ from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
 from cxfr_proxy.transfers.registry import NodeCounts
-from cxfr_proxy.transfers.statistics import Attempt, PastTransfer, Totals
+from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 NODES = """
@@ -99,7 +99,7 @@ states = st.lists(
     st.builds(
         NodeState,
         st.sampled_from(parse_nodes(NODES, "nodes.txt")),
-        st.sampled_from(Wish),
+        st.sampled_from(AdminState),
         st.sampled_from(Health),
         st.booleans(),
         st.sampled_from(Stage),
@@ -132,7 +132,7 @@ counts = st.builds(
     totals=st.builds(Totals, ints, ints, ints, counted, counted, counted),
     rebalance=st.builds(RebalanceCounts, ints, st.booleans(), *[ints] * 7),
 )
-attempts = st.builds(Attempt, st.sampled_from(Rung), st.sampled_from(Outcome))
+attempts = st.builds(TriedRung, st.sampled_from(Rung), st.sampled_from(Outcome))
 past_transfers = st.builds(
     PastTransfer,
     texts,
@@ -194,7 +194,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.just(()),
         st.booleans(),
         st.none() | texts,
-        st.none() | st.builds(Forecast, ints, ints, ints, counted),
+        st.none() | st.builds(DrainForecast, ints, ints, ints, counted),
         st.none() | counted,
         st.none() | st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints),
         ints,

@@ -12,8 +12,8 @@ from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
-from cxfr_proxy.cluster.nodes import Wish
-from cxfr_proxy.cluster.plan import Forecast
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.messages import Ask, Listing, Nodes, Report, WorkerCounts
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -28,7 +28,7 @@ def told(worker: FakeWorker) -> list[tuple[float, str]]:
         for state in states:
             if state.spec.name != "node1":
                 continue
-            if state.wish is Wish.DRAIN and (not stages or stages[-1][1] != state.stage):
+            if state.admin_state is AdminState.DRAIN and (not stages or stages[-1][1] != state.stage):
                 stages.append((round(at, 1), str(state.stage)))
     return stages
 
@@ -121,7 +121,7 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         await trio.sleep(60)
         assert {stage for worker in it.all[2:] for _, stage in told(worker)} == {"aborted"}
         for worker in it.workers.values():
-            assert (worker.nodes["node1"].wish, worker.nodes["node1"].stage) == (Wish.DRAIN, Stage.ABORTED)
+            assert (worker.nodes["node1"].admin_state, worker.nodes["node1"].stage) == (AdminState.DRAIN, Stage.ABORTED)
         assert it.supervisor._drainer.rate == 10.0
         console.drains.begin("node1")
         await trio.sleep(30)
@@ -129,7 +129,7 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         console.drains.abort("node1")
         console.drains.undrain("node1")
         await trio.sleep(1)
-        assert {worker.nodes["node1"].wish for worker in it.workers.values()} == {Wish.READY}
+        assert {worker.nodes["node1"].admin_state for worker in it.workers.values()} == {AdminState.READY}
         assert not it.supervisor._drainer.drains
 
 
@@ -152,8 +152,8 @@ async def test_what_is_refused(tmp_path: Path, autojump_clock: MockClock) -> Non
 async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         console = it.supervisor.console
-        it.workers[1].plan = Forecast(30, 10, 0, {"node2": 30})
-        it.workers[2].plan = Forecast(70, 30, 0, {"node2": 60, "node3": 10})
+        it.workers[1].plan = DrainForecast(30, 10, 0, {"node2": 30})
+        it.workers[2].plan = DrainForecast(70, 30, 0, {"node2": 60, "node3": 10})
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode3 10.0.0.3 check=none\nnode2 10.0.0.2 check=none\n")
         await it.supervisor.console.files.reload()
         before = [len(worker.of(Nodes)) for worker in it.all]
@@ -164,7 +164,7 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         for worker in it.all:
             asked = [message for message in worker.of(Ask) if isinstance(message, Ask) and message.what is Listing.PLAN]
             assert [message.node for message in asked] == ["node1"] * 2
-            worker.plan = Forecast(5, 1, 5)
+            worker.plan = DrainForecast(5, 1, 5)
         assert (await console.drains.plan("node1")).targets == [PlannedTarget(None, 10)]
         it.workers[1].hangs = True
         assert (await console.drains.plan("node1")).sessions == 5

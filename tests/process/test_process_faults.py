@@ -59,7 +59,7 @@ from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.check import Checks
 from cxfr_proxy.upstream.common_features import Templates
-from cxfr_proxy.upstream.user_lookup import Lookup
+from cxfr_proxy.upstream.user_lookup import UserLookup
 
 
 class Defect(Exception):
@@ -267,7 +267,7 @@ async def etcd(world: World) -> None:
         nursery.start_soon(source.run)
         await world.failed.wait()
         await trio.testing.wait_all_tasks_blocked()
-        assert source.standing.reason is not None
+        assert source.status.reason is not None
         await again(world)
         nursery.cancel_scope.cancel()
 
@@ -280,7 +280,7 @@ async def a_lookup(world: World) -> None:
         raise Defect
 
     assigned = Assigned(Pins(), Answers(60.0, trio.current_time))
-    lookup = Lookup("http://127.0.0.1:1/{jid}", 1.0, assigned, bool, transport=httpx2.MockTransport(answer))
+    lookup = UserLookup("http://127.0.0.1:1/{jid}", 1.0, assigned, bool, transport=httpx2.MockTransport(answer))
     async with trio.open_nursery() as nursery:
         await nursery.start(lookup.run)
         await lookup.find("romeo@example.org")

@@ -14,8 +14,8 @@ from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.rows import PlannedMove, RebalancePlan, RebalanceProgress
-from cxfr_proxy.cluster.nodes import Health, Wish
-from cxfr_proxy.cluster.rebalance import Forecast
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
@@ -158,8 +158,8 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         console = it.supervisor.console
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
         await console.files.reload()
-        it.all[0].rebalance = Forecast({"node2": {"node3": 5}, "node1": {"node3": 10}}, 2)
-        it.all[1].rebalance = Forecast({"node1": {"node2": 1, "node3": 4}}, 1)
+        it.all[0].rebalance = RebalanceForecast({"node2": {"node3": 5}, "node1": {"node3": 10}}, 2)
+        it.all[1].rebalance = RebalanceForecast({"node1": {"node2": 1, "node3": 4}}, 1)
         plan = await console.rebalances.plan(max_share=30.0)
         moves = [PlannedMove("node1", "node2", 1), PlannedMove("node1", "node3", 14), PlannedMove("node2", "node3", 5)]
         assert plan == RebalancePlan(20, 3, moves, rate=10.0, seconds=2.0)
@@ -257,7 +257,7 @@ async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: Mo
         with pytest.raises(ConfigError, match="it is down"):
             await console.nodes.move("romeo@example.org", "node2")
         node.health = Health.UP
-        node.set_wish(Wish.DRAIN)
+        node.set_admin_state(AdminState.DRAIN)
         with pytest.raises(ConfigError, match="in state drain"):
             await console.nodes.move("romeo@example.org", "node2")
         it.nodes.write_text("node1 10.0.0.1 check=none domain=example.com\nnode2 10.0.0.2 check=none\n")

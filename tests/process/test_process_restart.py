@@ -14,7 +14,7 @@ from fake_workers import FakeWorker, House, house
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.rows import RestartProgress
-from cxfr_proxy.cluster.nodes import Wish
+from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.messages import Grant, Leave, Report, Stop, Want, WorkerCounts
 from cxfr_proxy.process.server import Proxy
@@ -99,11 +99,11 @@ async def test_a_drain_goes_on_across_it(tmp_path: Path, autojump_clock: MockClo
         it.supervisor.console.workers.restart()
         await trio.sleep(1)
         old, new = it.all[0], it.workers[1]
-        assert new.pieces[0].states[0].wish is Wish.DRAIN
+        assert new.pieces[0].states[0].admin_state is AdminState.DRAIN
         it.supervisor.console.drains.begin("node2", force=True)
         await trio.sleep(1)
         for worker in (old, new):
-            assert worker.nodes["node2"].wish is Wish.DRAIN
+            assert worker.nodes["node2"].admin_state is AdminState.DRAIN
         for worker in (old, new):
             worker.channel.post(Want(0, 100, 0))
         await trio.sleep(4.95)

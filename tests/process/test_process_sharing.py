@@ -10,9 +10,9 @@ from trio.testing import MockClock
 
 from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, Wish
-from cxfr_proxy.cluster.shared import Order, ProxyState
-from cxfr_proxy.cluster.sources import Reading, Shared, Standing
+from cxfr_proxy.cluster.nodes import Address, AdminState, NodeSpec
+from cxfr_proxy.cluster.shared import Directive, ProxyState
+from cxfr_proxy.cluster.sources import Reading, Shared, SourceStatus
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 from cxfr_proxy.transfers.drains import Drain, Drains, OwnPace, Rate
@@ -32,14 +32,14 @@ class FakeShared:
         self.pending = 0
         self.on_share: Callable[[float], None] = lambda share: None
         self.on_pins: Callable[[], None] = lambda: None
-        self.orders: list[tuple[str, Order]] = []
+        self.directives: list[tuple[str, Directive]] = []
         self.states: list[ProxyState] = []
 
     async def run(self) -> None:
         await trio.sleep_forever()
 
-    def order(self, node: str, order: Order) -> None:
-        self.orders.append((node, order))
+    def set_directive(self, node: str, directive: Directive) -> None:
+        self.directives.append((node, directive))
 
     def set_pin(self, user: str, node: str | None) -> None:
         self.pins.pop(user, None)
@@ -55,7 +55,7 @@ class FakeSource:
     name = "etcd://etcd1:2379/cxfr"
 
     def __init__(self, shared: Shared | None) -> None:
-        self.standing = Standing(self.name)
+        self.status = SourceStatus(self.name)
         self.shared = shared
 
     async def read(self) -> Reading:
@@ -146,7 +146,7 @@ class House:
 
     def drain(self, node: str, **terms: float) -> None:
         """As an operator says it here."""
-        self.cluster.get(node).set_wish(Wish.DRAIN)
+        self.cluster.get(node).set_admin_state(AdminState.DRAIN)
         self.drainer.drain(node, **terms)
         self.sharing.tell(node)
 
@@ -154,52 +154,56 @@ class House:
 async def test_what_is_told(autojump_clock: MockClock) -> None:
     house, at = House(), EPOCH + trio.current_time()
     house.drain("a", grace=10.0, deadline=60.0, rate=5.0)
-    assert house.shared.orders.pop() == ("a", Order(Wish.DRAIN, at + 10, at + 30, at + 60, rate=5.0))
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.DRAIN, at + 10, at + 30, at + 60, rate=5.0))
     house.drainer.abort("a")
     house.sharing.tell("a")
-    assert house.shared.orders.pop() == ("a", Order(Wish.DRAIN, aborted=True))
-    house.cluster.get("a").set_wish(Wish.READY)
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.DRAIN, aborted=True))
+    house.cluster.get("a").set_admin_state(AdminState.READY)
     house.drainer.undrain("a")
     house.sharing.tell("a")
-    assert house.shared.orders.pop() == ("a", Order(Wish.READY))
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.READY))
     house.sharing.tell("a", rebalance=False)
-    assert house.shared.orders.pop() == ("a", Order(Wish.READY, rebalance=False))
-    house.sharing.obey({"a": Order(Wish.READY, rebalance=False)})
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.READY, rebalance=False))
+    house.sharing.obey({"a": Directive(AdminState.READY, rebalance=False)})
     assert not house.excused, "its own order, which it has carried out"
 
 
 async def test_a_node_that_is_to_move_nobody_moves_nobody_here(autojump_clock: MockClock) -> None:
     house = House()
-    house.sharing.obey({"a": Order(Wish.DRAIN), "b": Order(Wish.READY)})
+    house.sharing.obey({"a": Directive(AdminState.DRAIN), "b": Directive(AdminState.READY)})
     assert not house.excused
     for _ in range(2):
-        house.sharing.obey({"a": Order(Wish.READY, rebalance=False), "b": Order(Wish.READY)})
+        house.sharing.obey({"a": Directive(AdminState.READY, rebalance=False), "b": Directive(AdminState.READY)})
     assert house.excused == ["a"], "once"
 
 
 async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: MockClock) -> None:
     house, now = House(), trio.current_time()
-    house.sharing.obey({"a": Order(Wish.DRAIN, EPOCH + now - 5, EPOCH + now + 20, EPOCH + now + 50, rate=5.0)})
+    house.sharing.obey(
+        {"a": Directive(AdminState.DRAIN, EPOCH + now - 5, EPOCH + now + 20, EPOCH + now + 50, rate=5.0)}
+    )
     drain = house.drainer.drains["a"]
     assert drain.schedule is not None
     times = drain.schedule.shifted(-now)
     assert (times.grace_end, times.halfway, times.deadline) == pytest.approx((-5, 20, 50))
     assert (str(drain.stage), house.drainer.rate) == (Stage.AWAKE, 5.0)
-    house.sharing.obey({"a": Order(Wish.DRAIN, aborted=True)})
+    house.sharing.obey({"a": Directive(AdminState.DRAIN, aborted=True)})
     assert str(drain.stage) == Stage.ABORTED
-    house.sharing.obey({"a": Order(Wish.DRAIN)})  # written by hand: go on
+    house.sharing.obey({"a": Directive(AdminState.DRAIN)})  # written by hand: go on
     assert str(drain.stage) == Stage.ALL
-    house.sharing.obey({"a": Order(Wish.READY), "unknown": Order(Wish.DRAIN)})  # the list of nodes does it
+    house.sharing.obey(
+        {"a": Directive(AdminState.READY), "unknown": Directive(AdminState.DRAIN)}
+    )  # the list of nodes does it
     assert house.drainer.reports == [("drain-begins", "a"), ("drain-aborted", "a")]
 
 
 async def test_the_echo_of_an_own_order_changes_nothing(autojump_clock: MockClock) -> None:
     house = House()
     house.drain("a", grace=10.0)
-    (told,) = house.shared.orders
+    (told,) = house.shared.directives
     house.drainer.drains["a"].done = True
     await trio.sleep(3)
-    echo = Order(Wish.DRAIN, told[1].grace_end, against=Wish.READY)
+    echo = Directive(AdminState.DRAIN, told[1].grace_end, against=AdminState.READY)
     house.sharing.obey({"a": echo})
     house.sharing.obey({"a": echo})
     assert house.drainer.drains["a"].done
@@ -208,7 +212,7 @@ async def test_the_echo_of_an_own_order_changes_nothing(autojump_clock: MockCloc
 
 async def test_what_is_said_of_oneself(autojump_clock: MockClock) -> None:
     house = House()
-    house.cluster.get("b").set_wish(Wish.MAINT)
+    house.cluster.get("b").set_admin_state(AdminState.MAINT)
     with trio.move_on_after(0.1):
         await house.sharing.run()
     assert house.shared.states == [ProxyState(12, 4, {"b": 8})]
@@ -228,13 +232,13 @@ async def test_the_share_is_a_part_of_any_rate(autojump_clock: MockClock) -> Non
     house.shared.on_share(0.25)
     assert (house.drainer.rate, house.sharing.source_row().rate) == (100.0, 25.0)
     house.drain("a", rate=8.0)
-    assert (house.shared.orders[0][1].rate, house.sharing.source_row().rate) == (8.0, 2.0)
+    assert (house.shared.directives[0][1].rate, house.sharing.source_row().rate) == (8.0, 2.0)
 
 
 async def test_who_is_cut_off_says_so(autojump_clock: MockClock) -> None:
     house = House()
     assert (house.sharing.caveat, house.sharing.source_row().state) == (None, "well")
-    house.source.standing.lost("no answer")
+    house.source.status.lost("no answer")
     await trio.sleep(5)
     row = house.sharing.source_row()
     assert (row.state, row.lost_seconds, row.reason) == ("lost", 5.0, "no answer")
@@ -247,8 +251,8 @@ async def test_alone_there_is_nobody_to_tell(autojump_clock: MockClock) -> None:
     house = House(alone=True)
     house.drain("a")
     await house.sharing.run()
-    assert house.shared.orders == []
-    house.source.standing.lost("no answer")  # DNS: nothing that an operator says concerns it
+    assert house.shared.directives == []
+    house.source.status.lost("no answer")  # DNS: nothing that an operator says concerns it
     assert house.sharing.caveat is None
     assert [(row.own, row.sessions, row.to_move) for row in house.sharing.proxy_rows()] == [(True, 12, 4)]
 

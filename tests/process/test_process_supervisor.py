@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.health import FAILED_LOGINS
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, Outlook, Wish, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook, parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.net.connection_limit import Room
@@ -55,7 +55,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         first.channel.post(Redirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
-            assert worker.nodes["node1"].wish is Wish.DRAIN
+            assert worker.nodes["node1"].admin_state is AdminState.DRAIN
             assert worker.nodes["node2"].health is Health.DOWN
         assert second.of(Redirected) == [Redirected("romeo@example.org")]
         assert not first.of(Redirected)
@@ -84,7 +84,7 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
         assert it.supervisor.fleet.totals().ended["worker-died"] == 3
         assert len(it.all) == 3
         new = it.workers[1]
-        assert new.nodes["node2"].wish is Wish.DRAIN
+        assert new.nodes["node2"].admin_state is AdminState.DRAIN
         assert new.setup.first_id > 10_000
         assert [row.deaths for row in await it.supervisor.console.workers.rows()] == [1, 0]
 
@@ -346,7 +346,7 @@ async def test_logins_that_fail_are_counted_over_all_workers(tmp_path: Path, aut
         await fail(FAILED_LOGINS - 1)
         assert second.nodes["node1"].health is Health.UP
         await fail(1)
-        assert (first.nodes["node1"].health, first.nodes["node1"].outlook) == (Health.DOWN, Outlook.GOOD)
+        assert (first.nodes["node1"].health, first.nodes["node1"].session_outlook) == (Health.DOWN, SessionOutlook.GOOD)
 
 
 # --- room

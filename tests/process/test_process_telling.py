@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, UnixAddress, Wish
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook, UnixAddress
 from cxfr_proxy.process.messages import BadMessage, Nodes, NodeState, decode, encode
 from cxfr_proxy.process.telling import STATES_A_PIECE, Mirror, NodeStates, Teller, digest
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -64,7 +64,15 @@ class Pair:
 def shape(cluster: Cluster, *, removed: bool = True) -> list[object]:
     """All that a worker knows of a list."""
     return [
-        (each.spec, each.wish, each.health, each.outlook, each.ramp, each.removed, dict(each.features))
+        (
+            each.spec,
+            each.admin_state,
+            each.health,
+            each.session_outlook,
+            each.warm_up,
+            each.removed,
+            dict(each.features),
+        )
         for each in cluster
         if removed or not each.removed
     ]
@@ -82,10 +90,10 @@ def test_one_that_begins_is_told_everything_and_then_what_changes() -> None:
     assert not pair.tell()
 
     pair.cluster.get("a").health = Health.DOWN
-    pair.cluster.get("a").outlook = Outlook.DEAD
+    pair.cluster.get("a").session_outlook = SessionOutlook.DEAD
     (one,) = pair.tell()
-    assert [(state.spec.name, state.health, state.outlook) for state in one.states] == [
-        ("a", Health.DOWN, Outlook.DEAD)
+    assert [(state.spec.name, state.health, state.session_outlook) for state in one.states] == [
+        ("a", Health.DOWN, SessionOutlook.DEAD)
     ]
     assert (one.order, one.features, one.forgotten) == ((), {}, ())
     assert shape(pair.copy) == shape(pair.cluster)
@@ -142,14 +150,14 @@ def test_a_batch_counts_when_it_is_whole() -> None:
     told = pair.batch()
     next(told)
     assert not len(pair.copy), "nobody is placed by half a list"
-    pair.cluster.get("n0").set_wish(Wish.DRAIN)  # was told already
-    pair.cluster.get("n150").set_wish(Wish.MAINT)  # was not
+    pair.cluster.get("n0").set_admin_state(AdminState.DRAIN)  # was told already
+    pair.cluster.get("n150").set_admin_state(AdminState.MAINT)  # was not
     assert list(told) == [None]
     assert len(pair.copy) == 2 * STATES_A_PIECE
-    assert pair.copy.get("n150").wish is Wish.MAINT
-    assert pair.copy.get("n0").wish is Wish.READY
+    assert pair.copy.get("n150").admin_state is AdminState.MAINT
+    assert pair.copy.get("n0").admin_state is AdminState.READY
     pair.tell()
-    assert pair.copy.get("n0").wish is Wish.DRAIN
+    assert pair.copy.get("n0").admin_state is AdminState.DRAIN
 
 
 def test_a_rebalance_alone() -> None:
@@ -165,7 +173,7 @@ def test_a_rebalance_alone() -> None:
 def test_features_that_were_not_told_are_no_message() -> None:
     state = NodeState(
         NodeSpec("a", UnixAddress("/a")),
-        Wish.READY,
+        AdminState.READY,
         Health.UP,
         removed=False,
         stage=Stage.ALL,
@@ -180,8 +188,8 @@ steps = st.one_of(
     st.tuples(st.just("list"), st.lists(st.sampled_from(NAMES), unique=True)),
     st.tuples(st.just("forget"), st.sampled_from(NAMES)),
     st.tuples(st.just("health"), st.sampled_from(NAMES), st.sampled_from(Health)),
-    st.tuples(st.just("wish"), st.sampled_from(NAMES), st.sampled_from(Wish)),
-    st.tuples(st.just("ramp"), st.sampled_from(NAMES), st.sampled_from([0.5, 1.0])),
+    st.tuples(st.just("admin_state"), st.sampled_from(NAMES), st.sampled_from(AdminState)),
+    st.tuples(st.just("warm_up"), st.sampled_from(NAMES), st.sampled_from([0.5, 1.0])),
     st.tuples(st.just("features"), st.sampled_from(NAMES), st.dictionaries(st.sampled_from("xy"), texts)),
     st.tuples(st.just("piece")),
     st.tuples(st.just("tell")),

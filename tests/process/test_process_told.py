@@ -15,8 +15,8 @@ from trio.testing import MockClock
 
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
-from cxfr_proxy.cluster.rebalance import Forecast
+from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
@@ -24,7 +24,7 @@ from cxfr_proxy.process.messages import Called, Present, Transferred
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.registry import NodeCounts
-from cxfr_proxy.transfers.statistics import Attempt, Kind, PastTransfer
+from cxfr_proxy.transfers.statistics import PastTransfer, TransferKind, TriedRung
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_it_takes_force(tmp_path: Path, autojump_clock: MockClock) -> None
         assert (await console.drains.plan("node2")).refuses_logins == "every login"
         with pytest.raises(ConfigError, match=r"while 'node2' is drained every login is refused, .* --force"):
             console.drains.begin("node2")
-        assert it.supervisor._cluster.get("node2").wish is Wish.READY
+        assert it.supervisor._cluster.get("node2").admin_state is AdminState.READY
         console.drains.begin("node1", deadline=60.0)  # which takes nobody as it is
         console.drains.begin("node2", force=True)
         console.drains.begin("node2", deadline=60.0)
@@ -98,7 +98,7 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
     tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    moved = PastTransfer("node1", Trigger.DRAIN, "Gajim", (Attempt(Rung.RESET, Outcome.MOVED),), 0.2)
+    moved = PastTransfer("node1", Trigger.DRAIN, "Gajim", (TriedRung(Rung.RESET, Outcome.MOVED),), 0.2)
     async with house(tmp_path) as it:
         console, first, second = it.supervisor.console, it.workers[1], it.workers[2]
         console.drains.begin("node1")
@@ -123,11 +123,11 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
         console.drains.begin("node1")
         async with aclosing(console.drains.follow("node1")) as rows:
             assert (await anext(rows)).returned == 0, "of this drain"
-        tally = it.supervisor.fleet.tally
-        kind = Kind(Trigger.DRAIN, "Gajim", Rung.RESET, Outcome.MOVED)
-        assert list(tally.transfers()) == [("node1", kind, 2)]
-        assert list(tally.returns()) == [("node1", kind, 1)]
-        assert sum(tally.absences[Rung.RESET].counts) == 1
+        statistics = it.supervisor.fleet.statistics
+        kind = TransferKind(Trigger.DRAIN, "Gajim", Rung.RESET, Outcome.MOVED)
+        assert list(statistics.transfers()) == [("node1", kind, 2)]
+        assert list(statistics.returns()) == [("node1", kind, 1)]
+        assert sum(statistics.absences[Rung.RESET].counts) == 1
     [record] = [record for record in caplog.records if record.msg == "returned"]
     line = TextFormatter().format(record).partition("returned ")[2]
     assert line == "session=2 jid=kim@h/r node=node2 moved_session=1 source=node1 rung=reset seconds=4"
@@ -139,7 +139,7 @@ async def test_what_follows_from_an_undrain(tmp_path: Path, autojump_clock: Mock
         for excused in (True, False):
             console.drains.begin("node1")
             await trio.sleep(10)
-            it.all[0].rebalance = Forecast({"node2": {"node1": 5}}, held=2)
+            it.all[0].rebalance = RebalanceForecast({"node2": {"node1": 5}}, held=2)
             console.drains.undrain("node1", rebalance=not excused)
             row = await console.rebalances.plan_return("node1")
             assert (row.to_move, row.held, row.up) == (5, 2, True)

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.vacancy import Vacancy
 
@@ -26,7 +26,7 @@ def down(cluster: Cluster) -> None:
 
 
 def drained(cluster: Cluster) -> None:
-    cluster.get("a").set_wish(Wish.DRAIN)
+    cluster.get("a").set_admin_state(AdminState.DRAIN)
 
 
 def removed(cluster: Cluster) -> None:
@@ -46,7 +46,7 @@ async def test_the_last_one_goes_and_another_comes(
         goes(cluster)
         await trio.sleep(100)
         assert said(caplog) == ['ERROR no-node reason="no node is ready and up: logins are refused"']
-        cluster.get("b").set_wish(Wish.READY)
+        cluster.get("b").set_admin_state(AdminState.READY)
         await trio.sleep(100)
         assert said(caplog) == ["INFO node-again"]
         nursery.cancel_scope.cancel()

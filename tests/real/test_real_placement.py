@@ -22,8 +22,8 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import Kind, Security
-from cxfr_proxy.demo.wire import Address
+from cxfr_proxy.demo.habits import ClientKind, Security
+from cxfr_proxy.demo.wire import HostPort
 from real.certs import Authority
 from real.programs import DOMAIN, HOST, PASSWORD, Need, require
 from real.prosody import ProsodyNode
@@ -54,11 +54,11 @@ class _Town:
         return {user: node.name for user, node in found.items() if node is not None}
 
     async def log_in(self, nursery: trio.Nursery, users: Sequence[str]) -> None:
-        address = Address(HOST, self.proxy.port)
+        address = HostPort(HOST, self.proxy.port)
         for user in users:
             self.clients[user] = DemoClient(
                 f"{user}@{DOMAIN}",
-                Kind.CXFR,
+                ClientKind.CXFR,
                 address,
                 rng=random.Random(user),
                 security=Security.DIRECT_TLS,

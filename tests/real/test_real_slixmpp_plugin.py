@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.session.client_software import Software, Support
+from cxfr_proxy.session.client_software import ClientSoftware, Software
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening import client_identity
@@ -307,7 +307,7 @@ async def test_its_capabilities_say_that_it_knows_requests(logs: Path, authority
         said = client_identity.caps(stanza.parse(presence.xml))
         assert said is not None
         assert said.rpartition("#")[0].endswith("+xep-0051")
-        assert Support().knows_cxfr(Software(said), DOMAIN, None) is True
+        assert ClientSoftware().knows_cxfr(Software(said), DOMAIN, None) is True
         stage.first.push(
             JID,
             f"<iq type='get' id='disco' from='{DOMAIN}' to='{JID}'>"

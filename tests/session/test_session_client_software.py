@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from cxfr_proxy.config.values import CLIENTS, ClientMatch, Trait
-from cxfr_proxy.session import client_software as support_module
+from cxfr_proxy.session import client_software as module
 from cxfr_proxy.session.client_software import (
     MEASURED,
     SILENCES,
     SILENCES_BEHIND_YES,
+    ClientSoftware,
     Software,
-    Support,
     habit_of,
     name_of,
 )
@@ -36,16 +36,16 @@ CAPS = "https://unmeasured.example#1"
 DOMAIN = "example.org"
 
 
-def asks(subject: Support, software: Software = UNMEASURED, said: bool | None = None) -> bool | None:
+def asks(subject: ClientSoftware, software: Software = UNMEASURED, said: bool | None = None) -> bool | None:
     return subject.knows_cxfr(software, DOMAIN, said)
 
 
 @pytest.mark.parametrize("habit", MEASURED, ids=lambda habit: habit.name)
-def test_each_row_is_of_one_software(habit: support_module.Habit) -> None:
+def test_each_row_is_of_one_software(habit: module.Habit) -> None:
     software = SENT[habit.name]
     assert [row.name for row in MEASURED if row.fits(software)] == [habit.name]
     assert name_of(software) == habit.name
-    assert asks(Support(), software) is (None if habit.answers else False)
+    assert asks(ClientSoftware(), software) is (None if habit.answers else False)
 
 
 def test_only_who_never_answers_is_not_asked() -> None:
@@ -59,7 +59,7 @@ def test_a_refusal_in_its_own_words_is_enough() -> None:
 @pytest.mark.parametrize("name", ["mcabber", "go-sendxmpp"])
 def test_who_would_stay_down_is_moved_only_if_forced(name: str) -> None:
     """Or if it knows the request after all, so that nothing of it ends that it does not end itself."""
-    subject, software = Support(), SENT[name]
+    subject, software = ClientSoftware(), SENT[name]
     assert subject.stays_down(software, DOMAIN, None)
     assert not subject.stays_down(software, DOMAIN, True)
     assert not subject.stays_down(replace(software, caps=SENT["Gajim"].caps), DOMAIN, None), "the first row that fits"
@@ -101,24 +101,24 @@ def test_names_of_what_was_not_measured() -> None:
 )
 def test_the_operator_decides_by_any_trait(client: str) -> None:
     listed = [CLIENTS.parse(client)]
-    assert asks(Support(allow=listed), said=False) is True
-    assert asks(Support(deny=listed), said=True) is False
-    assert asks(Support(allow=listed, deny=listed)) is False
+    assert asks(ClientSoftware(allow=listed), said=False) is True
+    assert asks(ClientSoftware(deny=listed), said=True) is False
+    assert asks(ClientSoftware(allow=listed, deny=listed)) is False
 
 
 @pytest.mark.parametrize("client", ["caps=unmeasured", "resource=hone", "agent=Unmeas", "domain=org"])
 def test_whom_the_operator_does_not_mean(client: str) -> None:
-    assert asks(Support(deny=[CLIENTS.parse(client)]), said=True) is True
+    assert asks(ClientSoftware(deny=[CLIENTS.parse(client)]), said=True) is True
 
 
 def test_somebody_who_says_nothing_is_meant_by_nobody_but_the_domain() -> None:
     every = [ClientMatch(trait, "x") for trait in Trait]
-    assert Support(allow=every).knows_cxfr(Software(), DOMAIN, None) is None
-    assert Support(allow=every).knows_cxfr(Software(), "X", None) is True
+    assert ClientSoftware(allow=every).knows_cxfr(Software(), DOMAIN, None) is None
+    assert ClientSoftware(allow=every).knows_cxfr(Software(), "X", None) is True
 
 
 def test_what_the_session_has_said_counts_before_what_others_did() -> None:
-    subject = Support()
+    subject = ClientSoftware()
     subject.learn(CAPS, False)
     assert asks(subject) is False
     assert asks(subject, said=True) is True
@@ -126,7 +126,7 @@ def test_what_the_session_has_said_counts_before_what_others_did() -> None:
 
 def test_what_others_have_said_counts_before_the_table() -> None:
     """slixmpp with a plugin, say: its features make another hash."""
-    subject, slixmpp = Support(), SENT["slixmpp"]
+    subject, slixmpp = ClientSoftware(), SENT["slixmpp"]
     assert slixmpp.caps is not None
     subject.learn(slixmpp.caps, True)
     assert asks(subject, slixmpp) is True
@@ -137,11 +137,11 @@ def test_what_others_have_said_counts_before_the_table() -> None:
 
 
 def test_nothing_is_known_of_software_that_was_not_met() -> None:
-    assert asks(Support()) is None
+    assert asks(ClientSoftware()) is None
 
 
 def test_the_last_answer_counts() -> None:
-    subject = Support()
+    subject = ClientSoftware()
     for answer in (True, False, True):
         assert subject.is_news(CAPS, answer)
         subject.learn(CAPS, answer)
@@ -152,7 +152,7 @@ def test_the_last_answer_counts() -> None:
 
 
 def test_silence_counts_when_it_was_met_often_enough() -> None:
-    subject = Support()
+    subject = ClientSoftware()
     for _ in range(SILENCES):
         assert asks(subject) is None
         assert subject.is_news(CAPS, None)
@@ -163,7 +163,7 @@ def test_silence_counts_when_it_was_met_often_enough() -> None:
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_many_silences_in_a_row_turn_a_yes(interrupted: bool) -> None:
-    subject = Support()
+    subject = ClientSoftware()
     subject.learn(CAPS, True)
     for _ in range(SILENCES_BEHIND_YES - 1):
         subject.learn(CAPS, None)
@@ -181,8 +181,8 @@ def test_many_silences_in_a_row_turn_a_yes(interrupted: bool) -> None:
 
 
 def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support_module, "REMEMBERED", 3)
-    subject = Support()
+    monkeypatch.setattr(module, "REMEMBERED", 3)
+    subject = ClientSoftware()
     for name in ("a", "b", "c"):
         subject.learn(name, True)
     subject.learn("a", None)

@@ -24,7 +24,7 @@ from session_script import (
 )
 
 from cxfr_proxy.config.values import CLIENTS
-from cxfr_proxy.session.client_software import SILENCES, SILENCES_BEHIND_YES, Software, Support
+from cxfr_proxy.session.client_software import SILENCES, SILENCES_BEHIND_YES, ClientSoftware, Software
 from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.legs import INTRODUCTION
@@ -51,15 +51,15 @@ def disco(node: str) -> str:
     )
 
 
-def met(support: Support | None = None, caps: str = CAPS, *, sm: bool = False) -> Script:
+def met(client_software: ClientSoftware | None = None, caps: str = CAPS, *, sm: bool = False) -> Script:
     """A client in use that has said what it is."""
-    return Script(support=support).bind(stream_management=sm).client(presence(caps)).forget()
+    return Script(client_software=client_software).bind(stream_management=sm).client(presence(caps)).forget()
 
 
-def knowing(knows_cxfr: bool) -> Support:
-    support = Support()
-    support.learn(CAPS, knows_cxfr)
-    return support
+def knowing(knows_cxfr: bool) -> ClientSoftware:
+    client_software = ClientSoftware()
+    client_software.learn(CAPS, knows_cxfr)
+    return client_software
 
 
 def looked_at(s: Script) -> bool:
@@ -168,7 +168,7 @@ def test_who_refuses_this_request_alone_is_asked_the_next_time(condition: str, k
 
 @pytest.mark.parametrize("knows_cxfr", [None, True])
 def test_silence_is_told(knows_cxfr: bool | None) -> None:
-    met(Support() if knows_cxfr is None else knowing(knows_cxfr)).order().tick().reports(
+    met(ClientSoftware() if knows_cxfr is None else knowing(knows_cxfr)).order().tick().reports(
         ASKED,
         Learned(CAPS, None),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.SILENT),
@@ -233,21 +233,21 @@ def test_the_next_of_that_software_is_not_asked() -> None:
 
 
 def test_silence_of_some_spares_the_next_the_wait() -> None:
-    support = Support()
+    client_software = ClientSoftware()
     for _ in range(SILENCES):
-        learned = met(support).order().tick().reported(Learned)
-        support.learn(learned.caps, learned.knows_cxfr)
-    s = met(support).order()
+        learned = met(client_software).order().tick().reported(Learned)
+        client_software.learn(learned.caps, learned.knows_cxfr)
+    s = met(client_software).order()
     s.expect(s.session.rung is Rung.SEE_OTHER_HOST, "it not to be asked")
 
 
 def test_a_lie_does_not_make_silent_software_wait_for_ever() -> None:
-    support = knowing(True)
+    client_software = knowing(True)
     for _ in range(SILENCES_BEHIND_YES):
-        s = met(support).order().tick()
+        s = met(client_software).order().tick()
         s.expect(s.reported(Learned).knows_cxfr is None, "the silence")
-        support.learn(CAPS, None)
-    met(support).order().client_gets()
+        client_software.learn(CAPS, None)
+    met(client_software).order().client_gets()
 
 
 def test_a_client_that_can_resume_is_asked_if_its_like_know_the_request() -> None:
@@ -256,9 +256,9 @@ def test_a_client_that_can_resume_is_asked_if_its_like_know_the_request() -> Non
 
 
 def test_the_operators_lists() -> None:
-    allowed = Support(allow=[CLIENTS.parse("resource=balc")])
+    allowed = ClientSoftware(allow=[CLIENTS.parse("resource=balc")])
     assert rung_of(met(allowed, sm=True).order()) is Rung.CXFR
-    denied = Support(deny=[CLIENTS.parse("domain=example.org")])
+    denied = ClientSoftware(deny=[CLIENTS.parse("domain=example.org")])
     assert rung_of(met(denied).client(disco(CAPS)).order()) is Rung.SEE_OTHER_HOST
 
 
@@ -299,7 +299,7 @@ def test_a_mark_in_the_capabilities_says_that_it_knows() -> None:
     marked = "http://slixmpp.com/ver/1.17.0+xep-0051#v="
     assert rung_of(met(caps=marked, sm=True).order()) is Rung.CXFR
     assert rung_of(met(caps=marked.replace("+", "-"), sm=True).order()) is Rung.CUT
-    learned = Support()
+    learned = ClientSoftware()
     learned.learn(marked, False)
     assert rung_of(met(learned, caps=marked, sm=True).order()) is Rung.CUT
 

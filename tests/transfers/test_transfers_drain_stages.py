@@ -8,7 +8,7 @@ from session_script import ACTIVE, INACTIVE, answer
 from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock
 
-from cxfr_proxy.cluster.nodes import Health, Wish
+from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
@@ -202,7 +202,7 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         house.mover.enqueue_leaving(late.id)
         await trio.sleep(60)
         assert len(house.moved) == 2
-        assert house.cluster.get("a").wish is Wish.DRAIN, "nobody new comes"
+        assert house.cluster.get("a").admin_state is AdminState.DRAIN, "nobody new comes"
         house.empty("a")
         assert house.mover.drains["a"] is drain
         await trio.sleep(60)
@@ -216,7 +216,7 @@ async def test_who_was_asked_and_does_not_go_stays(how: str, autojump_clock: Moc
     async with working(House()) as house:
         [refuses, silent] = house.populate("a", 2, stays=True)
         [lost] = house.populate("b", 1, stays=True)
-        house.cluster.get("a").set_wish(Wish.DRAIN)
+        house.cluster.get("a").set_admin_state(AdminState.DRAIN)
         house.mover.follow("a", Stage.ALL) if how == "follow" else house.mover.drain("a")
         house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
         await trio.sleep(1)
@@ -227,7 +227,7 @@ async def test_who_was_asked_and_does_not_go_stays(how: str, autojump_clock: Moc
             case "follow":
                 house.mover.follow("a", Stage.ABORTED)
             case "undrain":
-                house.cluster.get("a").set_wish(Wish.READY)
+                house.cluster.get("a").set_admin_state(AdminState.READY)
                 house.mover.undrain("a")
         refuses.script.client(answer("error"))
         silent.script.tick()
@@ -276,7 +276,7 @@ async def test_a_stage_that_somebody_else_says(autojump_clock: MockClock) -> Non
     async with working(House()) as house:
         sleeping = asleep(house.populate("a", 2))
         house.populate("a", 2)
-        house.cluster.get("a").set_wish(Wish.DRAIN)
+        house.cluster.get("a").set_admin_state(AdminState.DRAIN)
         for stage, moved in (
             (Stage.GRACE, []),
             (Stage.ABORTED, []),
@@ -296,7 +296,7 @@ async def test_a_stage_that_somebody_else_says(autojump_clock: MockClock) -> Non
 async def test_one_that_could_not_go_goes_when_the_nodes_are_told_again(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
         house.populate("a", 1)
-        house.cluster.get("a").set_wish(Wish.DRAIN)
+        house.cluster.get("a").set_admin_state(AdminState.DRAIN)
         house.cluster.get("b").health = Health.DOWN
         house.mover.follow("a", Stage.ALL)
         await trio.sleep(1)

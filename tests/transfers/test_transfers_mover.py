@@ -12,8 +12,8 @@ from session_script import ENABLE, ENABLED
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
-from cxfr_proxy.cluster.placement import Placement, Policies
+from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.placement import Placement, PlacementPolicies
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import Outcome, Redirected, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
@@ -28,7 +28,7 @@ class House:
     def __init__(
         self,
         nodes: str = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org:5223",
-        policies: Policies | None = None,
+        policies: PlacementPolicies | None = None,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
         announcer: Announcer | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class House:
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
     ) -> None:
         """As the operator's command does it."""
-        self.cluster.get(node).set_wish(Wish.DRAIN)
+        self.cluster.get(node).set_admin_state(AdminState.DRAIN)
         self.mover.drain(node, grace=grace, deadline=deadline, rate=rate)
 
     def waiting_reason(self, node: str) -> str | None:
@@ -128,7 +128,7 @@ async def test_a_rate_of_a_drain_s_own_ends_with_it(called_off: bool, autojump_c
         await trio.sleep(0.7 if called_off else 20)
         assert house.times == [0.5 * number for number in range(2 if called_off else 7)]
         if called_off:
-            house.cluster.get("a").set_wish(Wish.READY)
+            house.cluster.get("a").set_admin_state(AdminState.READY)
             house.mover.undrain("a")
         else:
             assert house.mover.drains["a"].done
@@ -244,7 +244,7 @@ async def test_who_was_redirected_lately_or_would_not_be_known_again_is_told_no_
         await trio.sleep(61)
         house.empty("b")
         house.populate("b", 1)
-        house.cluster.get("a").set_wish(Wish.READY)
+        house.cluster.get("a").set_admin_state(AdminState.READY)
         house.mover.look_again()
         await trio.sleep(1)
     told = [order.server is not None for _, _, order in house.orders]
@@ -349,7 +349,7 @@ async def test_undraining_leaves_the_rest_where_they_are(autojump_clock: MockClo
         await trio.sleep(0.35)
         before = list(house.moved)
         assert len(before) == 8
-        house.cluster.get("a").set_wish(Wish.READY)
+        house.cluster.get("a").set_admin_state(AdminState.READY)
         house.mover.undrain("a")
         house.mover.look_again()
         await trio.sleep(60)

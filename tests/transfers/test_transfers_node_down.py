@@ -25,7 +25,7 @@ from session_script import (
 from test_transfers_mover import House, working
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cxfr_proxy.cluster.nodes import Health, Outlook
+from cxfr_proxy.cluster.nodes import Health, SessionOutlook
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import Drop, LoginFailed, Side, Warned
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
@@ -144,15 +144,15 @@ def house(on_node_down: OnNodeDown = OnNodeDown.TRANSFER, nodes: str = "a 10.0.0
     return House(nodes, on_node_down=on_node_down)
 
 
-def goes_down(house: House, name: str, outlook: Outlook = Outlook.FAILING) -> None:
+def goes_down(house: House, name: str, session_outlook: SessionOutlook = SessionOutlook.FAILING) -> None:
     node = house.cluster.get(name)
-    node.health, node.outlook = Health.DOWN, outlook
+    node.health, node.session_outlook = Health.DOWN, session_outlook
     house.mover.follow_health(node)
 
 
 def comes_up(house: House, name: str) -> None:
     node = house.cluster.get(name)
-    node.health, node.outlook = Health.UP, Outlook.GOOD
+    node.health, node.session_outlook = Health.UP, SessionOutlook.GOOD
     house.mover.follow_health(node)
     house.mover.look_again()
 
@@ -183,10 +183,10 @@ async def test_they_go_before_those_that_only_drain(autojump_clock: MockClock) -
 async def test_of_a_dead_one_nothing_is_expected(autojump_clock: MockClock) -> None:
     async with working(house(nodes="a 10.0.0.1 resume=shared\nb 10.0.0.2 resume=shared")) as it:
         it.populate("a", 1)
-        goes_down(it, "a", Outlook.DEAD)
+        goes_down(it, "a", SessionOutlook.DEAD)
         await trio.sleep(1)
         it.populate("b", 1)
-        it.cluster.get("a").health, it.cluster.get("a").outlook = Health.UP, Outlook.GOOD
+        it.cluster.get("a").health, it.cluster.get("a").session_outlook = Health.UP, SessionOutlook.GOOD
         it.mover.node_up("a")
         goes_down(it, "b")
         await trio.sleep(1)
@@ -197,7 +197,7 @@ async def test_of_a_dead_one_nothing_is_expected(autojump_clock: MockClock) -> N
 
 async def test_a_drain_does_not_wait_for_a_dead_node_either(autojump_clock: MockClock) -> None:
     async with working(house()) as it:
-        it.cluster.get("a").outlook = Outlook.DEAD
+        it.cluster.get("a").session_outlook = SessionOutlook.DEAD
         it.populate("a", 1)
         it.empty("a")
         await trio.sleep(1)
@@ -266,7 +266,7 @@ async def test_close_closes_nobody_who_could_not_come_back(autojump_clock: MockC
 async def test_keep_keeps(autojump_clock: MockClock) -> None:
     async with working(house(OnNodeDown.KEEP)) as it:
         it.populate("a", 3)
-        goes_down(it, "a", Outlook.DEAD)
+        goes_down(it, "a", SessionOutlook.DEAD)
         it.mover.look_again()
         await trio.sleep(10)
     assert it.orders == []
@@ -275,7 +275,7 @@ async def test_keep_keeps(autojump_clock: MockClock) -> None:
 async def test_what_the_client_is_told(autojump_clock: MockClock) -> None:
     async with working(house(nodes="a 10.0.0.1\nb 10.0.0.2 public=b.example.org:5223")) as it:
         it.populate("a", 1)
-        goes_down(it, "a", Outlook.DEAD)
+        goes_down(it, "a", SessionOutlook.DEAD)
         await trio.sleep(1)
     server = Server("b.example.org", 5223)
     assert it.orders[0][2] == Order(Trigger.NODE_DOWN, "b", server, resumes=False, node_dead=True)

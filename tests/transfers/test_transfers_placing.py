@@ -12,8 +12,8 @@ from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import UnknownNode
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
-from cxfr_proxy.cluster.placement import Policies, Policy
+from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.process.queries import rebalance_forecast
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
@@ -22,7 +22,7 @@ from cxfr_proxy.transfers.registry import Relayed, user_of
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 THREE = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org\nc 10.0.0.3"
-LEAST = Policies(Policy.LEAST_SESSIONS)
+LEAST = PlacementPolicies(PlacementPolicy.LEAST_SESSIONS)
 
 
 def home_of(house: House, session: HouseSession) -> str:
@@ -54,7 +54,7 @@ def goes(house: House, session: HouseSession, order: Order) -> None:
     """What a session reports whose client is asked, and leaves."""
     now = trio.current_time()
     if order.place is not None and order not in [given for _, number, given in house.orders if number == session.id]:
-        house.registry.moved(session.session.full_jid or "", session.client_address, order.place, now)
+        house.registry.about_to_be_asked(session.session.full_jid or "", session.client_address, order.place, now)
     house.registry.note(session, Asked(Rung.CXFR, order, True), now)
     house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.MOVED),), 0.1), now)
     house.registry.note(session, Ended(Reason.CLIENT_CLOSED, None, 0, 0), now)
@@ -98,9 +98,9 @@ async def test_who_would_stay_down_is_not_sent_home(autojump_clock: MockClock) -
         assert len(house.orders) == len(wrong)
 
 
-@pytest.mark.parametrize("policy", [Policy.LEAST_SESSIONS, Policy.FIRST_AVAILABLE])
-async def test_where_nobody_has_a_home_nobody_is_wrong(policy: Policy, autojump_clock: MockClock) -> None:
-    async with working(House(THREE, Policies(policy))) as house:
+@pytest.mark.parametrize("policy", [PlacementPolicy.LEAST_SESSIONS, PlacementPolicy.FIRST_AVAILABLE])
+async def test_where_nobody_has_a_home_nobody_is_wrong(policy: PlacementPolicy, autojump_clock: MockClock) -> None:
+    async with working(House(THREE, PlacementPolicies(policy))) as house:
         for session in house.populate("b", 30):
             house.mover.look_at(session)
         await trio.sleep(60)
@@ -120,7 +120,7 @@ async def test_its_turn_shows_whether_it_is_still_wrong(what: str, autojump_cloc
             case "home again":
                 house.cluster.apply(parse_nodes("a h\nb h weight=0", ""))
             case "drained":
-                house.cluster.get("a").set_wish(Wish.DRAIN)
+                house.cluster.get("a").set_admin_state(AdminState.DRAIN)
             case "down":
                 house.cluster.get("a").health = Health.DOWN
             case "gone":
@@ -246,7 +246,7 @@ async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) ->
         goes(house, wrong[0], Order(Trigger.WRONG_NODE, target="b"))
         now = trio.current_time()
         user = user_of(wrong[0].session)
-        expected = house.registry.expected
+        expected = house.registry.returning_clients
         assert expected.node_for(user, "192.0.2.1", now + 89.9) == "b"
         assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
         assert expected.node_for(user, "192.0.2.1", now + 90.0) is None
@@ -259,7 +259,7 @@ async def test_who_is_asked_can_be_back_before_his_old_stream_has_ended(autojump
         _, (session, *_) = split(house, "a", 2)
         session.stays = True
         assert house.mover.move(session.session.full_jid or "", "b") == 1
-        assert house.registry.expected.node_for(None, "192.0.2.1", trio.current_time()) == "b"
+        assert house.registry.returning_clients.node_for(None, "192.0.2.1", trio.current_time()) == "b"
 
 
 @pytest.mark.parametrize("name", ["same", "other"])
@@ -273,7 +273,7 @@ async def test_who_is_back_is_not_expected_any_more(name: str, autojump_clock: M
             log_in(house, "b", back)
         else:
             house.registry.returned(back, "192.0.2.1", None, trio.current_time())
-        assert house.registry.expected.node_for(None, "192.0.2.1", trio.current_time()) is None
+        assert house.registry.returning_clients.node_for(None, "192.0.2.1", trio.current_time()) is None
 
 
 async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock) -> None:
@@ -284,8 +284,8 @@ async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock
         assert house.mover.move(session.session.full_jid or "", "b") == 1
         order, now = house.orders[-1][2], trio.current_time()
         house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.STAYED),), 0.1), now)
-        assert house.registry.expected.node_for(None, "192.0.2.1", now) is None
-        assert house.registry.expected.node_for(user_of(session.session), "192.0.2.1", now) is None
+        assert house.registry.returning_clients.node_for(None, "192.0.2.1", now) is None
+        assert house.registry.returning_clients.node_for(user_of(session.session), "192.0.2.1", now) is None
         another = log_in(house, "a", f"{user_of(session.session)}/another")
         assert not house.registry.has_returned(another.id)
 
@@ -299,12 +299,12 @@ async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(aut
         house.registry.note(session, Resumable("sm1", "sm1"), now)
         assert house.registry.node_of_resumable("sm1") == "a"
         order = Order(Trigger.REBALANCE, target="b")
-        house.registry.moved(session.session.full_jid or "", session.client_address, "b", now)
+        house.registry.about_to_be_asked(session.session.full_jid or "", session.client_address, "b", now)
         house.registry.note(session, Asked(Rung.CUT, order, True), now)
         house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0), now)
         house.registry.note(session, Ended(Reason.TRANSFERRED, None, 0, 0), now)
         assert house.registry.node_of_resumable("sm1") == "b"
-        expected = house.registry.expected
+        expected = house.registry.returning_clients
         assert expected.node_for(user_of(session.session), "192.0.2.1", now) == "b"
         assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
 

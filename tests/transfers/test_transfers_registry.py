@@ -136,7 +136,7 @@ def test_a_transfer_is_counted_rung_by_rung() -> None:
 def test_what_a_session_has_shown_is_learned() -> None:
     subject = registry()
     subject.note(FakeRelayed(1, "a"), Learned("a.example#v", True), 0.0)
-    assert subject.support.learned() == {"a.example#v": True}
+    assert subject.client_software.learned() == {"a.example#v": True}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SILENT, Outcome.STAYED])
@@ -247,9 +247,9 @@ def test_who_was_lost_is_looked_for_on_its_node() -> None:
     subject = registry()
     lost(subject, 1, "a")
     lost(subject, 2, "b")
-    assert subject.expected.node_for("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS - 1) == "a"
-    assert subject.expected.node_for("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS) is None
-    assert [subject.expected.node_for(None, "192.0.2.1", 1.0) for _ in range(3)] == ["b", "a", None]
+    assert subject.returning_clients.node_for("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS - 1) == "a"
+    assert subject.returning_clients.node_for("user1@example.org", "198.51.100.7", RESUMABLE_SECONDS) is None
+    assert [subject.returning_clients.node_for(None, "192.0.2.1", 1.0) for _ in range(3)] == ["b", "a", None]
 
 
 @pytest.mark.parametrize(
@@ -258,5 +258,5 @@ def test_who_was_lost_is_looked_for_on_its_node() -> None:
 def test_who_left_for_good_is_not_looked_for(reason: Reason, resumes: bool) -> None:
     subject = registry()
     lost(subject, 1, "a", reason=reason, resumes=resumes)
-    assert subject.expected.node_for("user1@example.org", "192.0.2.1", 1.0) is None
-    assert subject.expected.node_for(None, "192.0.2.1", 1.0) is None
+    assert subject.returning_clients.node_for("user1@example.org", "192.0.2.1", 1.0) is None
+    assert subject.returning_clients.node_for(None, "192.0.2.1", 1.0) is None

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from cxfr_proxy.transfers import returning_clients as module
-from cxfr_proxy.transfers.returning_clients import Expected
+from cxfr_proxy.transfers.returning_clients import ReturningClients
 
 ROMEO, JULIET, NURSE = "romeo@example.org", "juliet@example.org", "nurse@example.org"
 HERE, THERE = "192.0.2.1", "198.51.100.7"
 
 
-def of(*leavers: tuple[str | None, str]) -> Expected:
+def of(*leavers: tuple[str | None, str]) -> ReturningClients:
     """Users who have left that address, each with his node, for ten seconds."""
-    expected = Expected()
+    expected = ReturningClients()
     for user, node in leavers:
         expected.leaves(user, HERE, node, at=0.0, seconds=10.0)
     return expected
 
 
-def guesses(expected: Expected, address: str = HERE) -> list[str]:
+def guesses(expected: ReturningClients, address: str = HERE) -> list[str]:
     """Where clients without a name would be led, one after the other."""
     return list(iter(lambda: expected.node_for(None, address, 1.0) or "", ""))
 

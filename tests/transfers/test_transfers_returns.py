@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.transfers.returns import WITHIN_SECONDS, Back, Returns
-from cxfr_proxy.transfers.statistics import Attempt, PastTransfer
+from cxfr_proxy.transfers.returns import WITHIN_SECONDS, ReturnedClient, Returns
+from cxfr_proxy.transfers.statistics import PastTransfer, TriedRung
 
 PHONE, LAPTOP = "kim@h/phone", "kim@h/laptop"
 
 
 def transfer(outcome: Outcome = Outcome.MOVED, node: str = "a", seconds: float = 1.0) -> PastTransfer:
-    return PastTransfer(node, Trigger.DRAIN, "Gajim", (Attempt(Rung.CXFR, outcome),), seconds)
+    return PastTransfer(node, Trigger.DRAIN, "Gajim", (TriedRung(Rung.CXFR, outcome),), seconds)
 
 
-def brief(back: Back | None) -> tuple[int, int, float] | None:
+def brief(back: ReturnedClient | None) -> tuple[int, int, float] | None:
     """Whose session, by which session it is back, and after how long."""
     return (back.gone.session, back.session, back.seconds) if back is not None else None
 

@@ -9,7 +9,7 @@ import trio
 from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cxfr_proxy.cluster.nodes import Health, Outlook, Wish
+from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import BoundTo
 from cxfr_proxy.session.ladder import Trigger
@@ -37,7 +37,7 @@ def drain_in_a_hurry(house: House) -> None:
 
 def goes_down(house: House) -> None:
     node = house.cluster.get("a")
-    node.health, node.outlook = Health.DOWN, Outlook.FAILING
+    node.health, node.session_outlook = Health.DOWN, SessionOutlook.FAILING
     house.mover.follow_health(node)
 
 
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[Callable[[House], None], Trigger]] = {
 async def test_it_waits_until_it_has_settled(case: str, nodes: str, autojump_clock: MockClock) -> None:
     begin, trigger = CASES[case]
     async with working(House(nodes)) as house:
-        house.cluster.get("a").ramp = 0.0  # everybody's place is on b
+        house.cluster.get("a").warm_up = 0.0  # everybody's place is on b
         started = trio.current_time()
         bound(house)
         begin(house)
@@ -112,7 +112,7 @@ async def test_nobody_waits_for_a_node_that_is_gone(how: str, autojump_clock: Mo
         node = house.cluster.get("a")
         node.health = Health.DOWN
         if how == "dead":
-            node.outlook = Outlook.DEAD
+            node.session_outlook = SessionOutlook.DEAD
             house.mover.follow_health(node)
         else:
             lost(house)
@@ -125,7 +125,7 @@ async def test_it_stays_where_the_reason_has_gone_meanwhile(autojump_clock: Mock
         bound(house)
         house.empty("a")
         await trio.sleep(1)
-        house.cluster.get("a").set_wish(Wish.READY)
+        house.cluster.get("a").set_admin_state(AdminState.READY)
         house.mover.undrain("a")
         await trio.sleep(10)
         assert not house.orders

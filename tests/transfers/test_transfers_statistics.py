@@ -8,36 +8,44 @@ import pytest
 
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.transfers.statistics import BUCKETS, Attempt, Durations, Kind, PastTransfer, Tally, Totals
+from cxfr_proxy.transfers.statistics import (
+    BUCKETS,
+    Durations,
+    PastTransfer,
+    Totals,
+    TransferKind,
+    TransferStatistics,
+    TriedRung,
+)
 
-REFUSED = Attempt(Rung.CXFR, Outcome.REFUSED)
-RESET = Attempt(Rung.RESET, Outcome.MOVED)
-MOVED = Attempt(Rung.CXFR, Outcome.MOVED)
+REFUSED = TriedRung(Rung.CXFR, Outcome.REFUSED)
+RESET = TriedRung(Rung.RESET, Outcome.MOVED)
+MOVED = TriedRung(Rung.CXFR, Outcome.MOVED)
 
 
-def over(node: str, *tried: Attempt, software: str = "other", seconds: float = 1.0) -> PastTransfer:
+def over(node: str, *tried: TriedRung, software: str = "other", seconds: float = 1.0) -> PastTransfer:
     return PastTransfer(node, Trigger.DRAIN, software, tried, seconds)
 
 
 def test_a_transfer_counts_once_and_each_rung_that_was_tried() -> None:
-    tally = Tally()
-    tally.add(over("a", REFUSED, RESET))
-    tally.add(over("a", REFUSED, RESET))
-    tally.add(over("b", MOVED, software="Gajim"))
-    assert list(tally.transfers()) == [
-        ("a", Kind(Trigger.DRAIN, "other", Rung.RESET, Outcome.MOVED), 2),
-        ("b", Kind(Trigger.DRAIN, "Gajim", Rung.CXFR, Outcome.MOVED), 1),
+    statistics = TransferStatistics()
+    statistics.add(over("a", REFUSED, RESET))
+    statistics.add(over("a", REFUSED, RESET))
+    statistics.add(over("b", MOVED, software="Gajim"))
+    assert list(statistics.transfers()) == [
+        ("a", TransferKind(Trigger.DRAIN, "other", Rung.RESET, Outcome.MOVED), 2),
+        ("b", TransferKind(Trigger.DRAIN, "Gajim", Rung.CXFR, Outcome.MOVED), 1),
     ]
-    assert tally.attempts == {("other", REFUSED): 2, ("other", RESET): 2, ("Gajim", MOVED): 1}
-    assert {rung: sum(each.counts) for rung, each in tally.durations.items()} == {Rung.RESET: 2, Rung.CXFR: 1}
+    assert statistics.attempts == {("other", REFUSED): 2, ("other", RESET): 2, ("Gajim", MOVED): 1}
+    assert {rung: sum(each.counts) for rung, each in statistics.durations.items()} == {Rung.RESET: 2, Rung.CXFR: 1}
 
 
 def test_nodes_without_transfers_for_the_longest_time_are_forgotten() -> None:
-    tally = Tally(nodes=2)
+    statistics = TransferStatistics(nodes=2)
     for name in ("a", "b", "a", "c"):
-        tally.add(over(name, MOVED))
-    assert {node: count for node, _, count in tally.transfers()} == {"a": 2, "c": 1}
-    assert tally.attempts == {("other", MOVED): 4}, "these are not by node"
+        statistics.add(over(name, MOVED))
+    assert {node: count for node, _, count in statistics.transfers()} == {"a": 2, "c": 1}
+    assert statistics.attempts == {("other", MOVED): 4}, "these are not by node"
 
 
 def test_durations_fall_where_they_belong() -> None:

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.upstream.admission import Admission, Gone
+from cxfr_proxy.upstream.admission import Admission, ClientHungUp
 from cxfr_proxy.xmpp.names import StreamCondition
 
 
@@ -26,7 +26,7 @@ class Burst:
     async def client(self, name: str, node: str = "a", address: str = "192.0.2.1") -> None:
         try:
             await self.admission.admit(node, address, lambda: name in self.left)
-        except Gone:
+        except ClientHungUp:
             self.refused[name] = "gone", self.elapsed
         except NodeError as error:
             self.refused[name] = error.condition, self.elapsed

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.health import FAILED_LOGINS, HOLD_SECONDS, Finding
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, Outlook, parse_nodes
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, SessionOutlook, parse_nodes
 from cxfr_proxy.upstream.check import AT_ONCE, JITTER, MAX_FEATURES_BYTES, TURNS_A_SECOND, Checks
 from cxfr_proxy.upstream.probe import Look
 
@@ -49,17 +49,17 @@ class World:
     def __init__(self, nodes: str, *domains: str) -> None:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.looks = FakeLooks()
-        self.changes: list[tuple[str, Health, Outlook]] = []
+        self.changes: list[tuple[str, Health, SessionOutlook]] = []
         self.ramps: list[float] = []
         self.checks = Checks(
             self.cluster, self.looks.look, self._changed, self._noted, domains=domains, rng=random.Random(1)
         )
 
     def _changed(self, node: Node) -> None:
-        self.changes.append((node.name, node.health, node.outlook))
+        self.changes.append((node.name, node.health, node.session_outlook))
 
     def _noted(self, node: Node) -> None:
-        self.ramps.append(node.ramp)
+        self.ramps.append(node.warm_up)
 
     def node(self, name: str) -> Node:
         return self.cluster.get(name)
@@ -142,7 +142,7 @@ async def test_one_that_is_not_checked_costs_nothing_while_it_is_well(begin: Beg
     assert world.node("a").health is Health.DOWN
     await trio.sleep(1000)
     assert world.node("a").health is Health.UP
-    assert world.node("a").ramp == 1.0
+    assert world.node("a").warm_up == 1.0
     assert checks < 10
 
 
@@ -182,7 +182,7 @@ async def test_a_silent_node_holds_up_no_other_and_is_not_asked_twice_at_once(
     world.looks.findings["a"], world.looks.seconds["a"] = Finding.SILENT, 1000.0
     world.looks.times["b"].clear()
     await trio.sleep(5)
-    assert world.changes == [("a", Health.DOWN, Outlook.DEAD)]
+    assert world.changes == [("a", Health.DOWN, SessionOutlook.DEAD)]
     assert len(world.looks.times["b"]) >= 4
 
 
@@ -203,7 +203,7 @@ async def test_what_sessions_say_counts_at_once_and_is_looked_into(
         case "logins":
             for _ in range(FAILED_LOGINS):
                 world.checks.login_failed(node, "internal-server-error")
-    assert world.changes == [("a", Health.DOWN, Outlook.GOOD)]
+    assert world.changes == [("a", Health.DOWN, SessionOutlook.GOOD)]
     await trio.sleep(0.1)
     assert len(world.looks.times["a"]) == 1
 
@@ -263,7 +263,7 @@ async def test_a_domain_that_fails_is_asked_for_again(begin: Begin, autojump_clo
     await trio.sleep(30)
     world.looks.findings["example.net"] = Finding.FAILED
     await trio.sleep(10)
-    assert world.changes == [("a", Health.DOWN, Outlook.FAILING)]
+    assert world.changes == [("a", Health.DOWN, SessionOutlook.FAILING)]
 
 
 async def test_tcp_checks_open_no_stream(begin: Begin, autojump_clock: MockClock) -> None:
@@ -354,7 +354,7 @@ async def test_the_weight_grows_while_it_waits(begin: Begin, autojump_clock: Moc
     await trio.sleep(20)
     assert [health for _, health, _ in world.changes] == [Health.DOWN, Health.DOWN, Health.UP]
     assert world.ramps == pytest.approx([step / 20 for step in range(2, 21)])
-    assert world.node("a").ramp == 1.0
+    assert world.node("a").warm_up == 1.0
 
 
 async def test_what_an_operator_is_shown(begin: Begin, autojump_clock: MockClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Health, Wish, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
 from cxfr_proxy.upstream import common_features as module
 from cxfr_proxy.upstream.common_features import Templates
 from cxfr_proxy.xmpp import names
@@ -67,7 +67,7 @@ def test_an_international_domain_in_each_of_its_spellings() -> None:
 def test_only_nodes_that_take_users_now_count() -> None:
     nodes = cluster(a=PLAIN, b=OTHER, c=None)
     nodes.get("b").health = Health.DOWN
-    nodes.get("c").set_wish(Wish.DRAIN)
+    nodes.get("c").set_admin_state(AdminState.DRAIN)
     assert shown(nodes) is not None
     nodes.get("a").health = Health.DOWN
     assert shown(nodes) is None, "nobody would take the login"

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from relay_tools import no_leak, peer, pem, server_context, until, write_pem
 
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, UnixAddress
+from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyProtocol, UnixAddress
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
@@ -104,7 +104,7 @@ async def test_unix_socket(dialer: Dialer, tmp_path: Path) -> None:
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(path)
     sock.listen()
-    spec = NodeSpec("n", UnixAddress(path), send_proxy=ProxyHeader.V2)
+    spec = NodeSpec("n", UnixAddress(path), send_proxy=ProxyProtocol.V2)
     endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
     accepted, _ = await sock.accept()
     header = await read_proxy_header(trio.SocketStream(accepted))
@@ -116,8 +116,8 @@ async def test_unix_socket(dialer: Dialer, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("version", list(ProxyHeader))
-async def test_proxy_header_comes_first(dialer: Dialer, version: ProxyHeader, certificate: Path) -> None:
+@pytest.mark.parametrize("version", list(ProxyProtocol))
+async def test_proxy_header_comes_first(dialer: Dialer, version: ProxyProtocol, certificate: Path) -> None:
     """Before TLS as well."""
     headers = []
 

@@ -11,7 +11,7 @@ from relay_tools import no_leak, peer, server_context, until, write_pem
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.health import Finding
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyHeader, UnixAddress
+from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyProtocol, UnixAddress
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
@@ -87,7 +87,7 @@ async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificat
 async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
     heard: list[bytes] = []
     async with peer(says(HEADER + FEATURES + b"</stream:stream>", heard)) as port:
-        seen = await look(dialer, node(port, send_proxy=ProxyHeader.V1), "example.org", seconds=5.0)
+        seen = await look(dialer, node(port, send_proxy=ProxyProtocol.V1), "example.org", seconds=5.0)
         assert seen.features == FEATURES
         await until(lambda: heard)
     assert heard[0].startswith(b"PROXY ")
@@ -95,8 +95,8 @@ async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
     assert heard[0].endswith(b"</stream:stream>")
 
 
-@pytest.mark.parametrize("version", list(ProxyHeader))
-async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyHeader) -> None:
+@pytest.mark.parametrize("version", list(ProxyProtocol))
+async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyProtocol) -> None:
     """No real server reads a header that names nobody."""
     seen: list[tuple[object, ...]] = []
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from cxfr_proxy.admin.metrics.snapshot import DrainFigures, MetricsSnapshot
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
-from cxfr_proxy.cluster.nodes import Health, Wish
+from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.session.commands import Reason
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -17,7 +17,7 @@ Measured = float | Durations
 Samples = Iterable[tuple[Sequence[str], Measured]]
 """The labels' values, each time with what was measured."""
 
-_WISHES: Final = (*Wish, "removed")
+_WISHES: Final = (*AdminState, "removed")
 _WORKER_STATES: Final = ("starting", "up", "leaving", "stopping", "waiting", "gone")
 
 
@@ -83,19 +83,19 @@ def ends(snapshot: MetricsSnapshot) -> Samples:
 
 
 def transfers(snapshot: MetricsSnapshot) -> Samples:
-    for node, kind, count in snapshot.tally.transfers():
+    for node, kind, count in snapshot.statistics.transfers():
         yield (node, kind.software, kind.trigger, kind.rung, kind.outcome), count
 
 
 def returns(snapshot: MetricsSnapshot) -> Samples:
-    for node, kind, count in snapshot.tally.returns():
+    for node, kind, count in snapshot.statistics.returns():
         yield (node, kind.software, kind.trigger, kind.rung), count
 
 
 def attempts(snapshot: MetricsSnapshot) -> Samples:
-    for (software, attempt), count in snapshot.tally.attempts.items():
+    for (software, attempt), count in snapshot.statistics.attempts.items():
         yield (software, attempt.rung, attempt.outcome), count
 
 
 def durations(snapshot: MetricsSnapshot) -> Samples:
-    return [((rung,), durations) for rung, durations in snapshot.tally.durations.items()]
+    return [((rung,), durations) for rung, durations in snapshot.statistics.durations.items()]

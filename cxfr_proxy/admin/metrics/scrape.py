@@ -21,8 +21,8 @@ from cxfr_proxy.admin.nodes import node_row
 from cxfr_proxy.admin.parts import Drainer, Sessions
 from cxfr_proxy.admin.reloads import Reloads
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.sources import Standing
-from cxfr_proxy.cluster.sources import State as SourceState
+from cxfr_proxy.cluster.sources import SourceState as SourceState
+from cxfr_proxy.cluster.sources import SourceStatus
 from cxfr_proxy.net.tls import ServerCertificates
 
 SHARE: Final = 0.02
@@ -36,7 +36,7 @@ up after ten."""
 class FilesRead:
     """What the proxy reads, each with how that went: the source of the node list, certificates, and all the rest."""
 
-    source: Standing
+    source: SourceStatus
     certificates: ServerCertificates
     reloads: Reloads
 
@@ -98,7 +98,7 @@ class MetricsScraper:
             drains=drains,
             states=states,
             totals=self._sessions.totals(),
-            tally=self._sessions.tally,
+            statistics=self._sessions.statistics,
             capacity=self._capacity,
             rate=self._drainer.rate * self._drainer.share,
             process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),

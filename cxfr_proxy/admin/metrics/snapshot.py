@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxfr_proxy.admin.reloads import Part, ReloadOutcome
+from cxfr_proxy.admin.reloads import ReloadOutcome, ReloadPart
 from cxfr_proxy.admin.rows import NodeRow, WorkerRow
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.statistics import Tally, Totals
+from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class MetricsSnapshot:
     drains: Sequence[DrainFigures]
     states: Mapping[str, int]
     totals: Totals
-    tally: Tally
+    statistics: TransferStatistics
     capacity: int
     rate: float
     process: ProcessFigures
     source_well: bool = True
     certificate_expiries: Mapping[str, float] = field(default_factory=dict)
-    reloads: Mapping[Part, ReloadOutcome] = field(default_factory=dict)
+    reloads: Mapping[ReloadPart, ReloadOutcome] = field(default_factory=dict)

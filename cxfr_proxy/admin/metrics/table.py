@@ -166,7 +166,7 @@ METRICS: Final = (
         MetricType.HISTOGRAM,
         "Time from a client's leaving to its return, by the rung by which it left.",
         ("rung",),
-        lambda snapshot: [((rung,), durations) for rung, durations in snapshot.tally.absences.items()],
+        lambda snapshot: [((rung,), durations) for rung, durations in snapshot.statistics.absences.items()],
     ),
     Metric(
         "cxfr_transfers_per_second_max",

@@ -6,9 +6,10 @@ dns       SRV records, looked up when their time is over
 etcd      keys in etcd, which several proxies share; ``gateway`` speaks to it
 ========= ==========================================================================================
 
-A source gives readings: :meth:`Source.read` one now, :meth:`Source.next_reading` the next one that differs. It never
-touches the live :class:`~cxfr_proxy.cluster.members.Cluster`, so a reading that fails changes nothing. One whose origin
-is away has no new readings, says so once (``source-lost``), goes on trying, and says when it is back (``source-back``).
+A source gives readings: :meth:`NodeSource.read` one now, :meth:`NodeSource.next_reading` the next one that differs. It
+never touches the live :class:`~cxfr_proxy.cluster.members.Cluster`, so a reading that fails changes nothing. A source
+whose origin is away has no new readings. It says so once (``source-lost``), goes on trying, and says when it is back
+(``source-back``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import trio
 
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends
 from cxfr_proxy.cluster.nodes import NodeSpec
-from cxfr_proxy.cluster.shared import Order, ProxyState
+from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.events import emit
 
@@ -37,15 +38,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The nodes as they are to be. ``orders``: those that hold, to whichever proxy they were given, by node; their
-    wishes are in ``specs`` already. ``faults``: what was wrong and left out, with its place."""
+    """The nodes as they are to be. ``directives`` are those that hold, by node, whichever proxy they were given to;
+    their admin states are in ``specs`` already. ``faults``: what was wrong and left out, with its place."""
 
     specs: tuple[NodeSpec, ...]
-    orders: Mapping[str, Order] = field(default_factory=dict)
+    directives: Mapping[str, Directive] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
 
-class Source(Protocol):
+class NodeSource(Protocol):
     """See the module."""
 
     @property
@@ -53,7 +54,7 @@ class Source(Protocol):
         """As the operator wrote it, for messages."""
 
     @property
-    def standing(self) -> Standing: ...
+    def status(self) -> SourceStatus: ...
 
     @property
     def shared(self) -> Shared | None:
@@ -98,11 +99,11 @@ class Shared(Protocol):
     async def run(self) -> None:
         """Keep up with it until cancelled; then the others know at once that this proxy is gone."""
 
-    def order(self, node: str, order: Order) -> None:
+    def set_directive(self, node: str, directive: Directive) -> None:
         """Let all know; when it is back, where it is away, unless somebody else has given another one meanwhile."""
 
     def set_pin(self, user: str, node: str | None) -> None:
-        """As :meth:`order`; ``None`` takes the pin away."""
+        """As :meth:`set_directive`; ``None`` takes the pin away."""
 
     def report(self, state: ProxyState) -> None:
         """What this proxy says of itself; told to the others about once a second."""
@@ -114,7 +115,7 @@ class _Since:
     reason: str
 
 
-class State(StrEnum):
+class SourceState(StrEnum):
     """Of a source."""
 
     WELL = "well"
@@ -124,7 +125,7 @@ class State(StrEnum):
     """It can't be reached, or is gone: the same."""
 
 
-class Standing:
+class SourceStatus:
     """Whether a source can be reached, and whether what it says is any good. ``name`` is the source's."""
 
     def __init__(self, name: str) -> None:
@@ -134,8 +135,8 @@ class Standing:
         self._pause = FIRST_RETRY_SECONDS
 
     @property
-    def state(self) -> State:
-        return State.LOST if self._lost else State.FAULTY if self._faulty else State.WELL
+    def state(self) -> SourceState:
+        return SourceState.LOST if self._lost else SourceState.FAULTY if self._faulty else SourceState.WELL
 
     @property
     def lost_at(self) -> float | None:
@@ -184,7 +185,7 @@ class Standing:
         return pause
 
 
-def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTargets) -> Source:
+def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTargets) -> NodeSource:
     """The source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` for files that it needs and can't read.

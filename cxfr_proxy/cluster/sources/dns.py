@@ -19,7 +19,7 @@ from dns.rdtypes.IN.SRV import SRV
 
 from cxfr_proxy.cluster.backends import SrvBackends
 from cxfr_proxy.cluster.nodes import Address, NodeSpec
-from cxfr_proxy.cluster.sources import Reading, Shared, Standing
+from cxfr_proxy.cluster.sources import Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.srv import SrvRecord, next_query, specs_from
 from cxfr_proxy.errors import ConfigError
 
@@ -52,7 +52,7 @@ class SrvSource:
 
     def __init__(self, backends: SrvBackends, chance: random.Random | None = None, look_up: LookUp = look_up) -> None:
         self.name = str(backends)
-        self.standing = Standing(self.name)
+        self.status = SourceStatus(self.name)
         self.shared: Shared | None = None
         self._backends = backends
         self._chance = chance or random.Random()
@@ -65,19 +65,19 @@ class SrvSource:
         records, ttl = await self._look_up(self._backends)
         self._specs = specs = specs_from(records, self._backends.common, self.name)
         self._ask_at = trio.current_time() + next_query(ttl, self._chance.random())
-        self.standing.well()
+        self.status.well()
         return Reading(specs)
 
     async def next_reading(self) -> Reading:
-        """See :class:`~.Source`. Never raises for what can't be had: that is :attr:`standing`'s."""
+        """See :class:`~.Source`. Never raises for what can't be had: that is :attr:`status`'s."""
         while True:
             await trio.sleep_until(self._ask_at)
             before = self._specs
             try:
                 reading = await self.read()
             except ConfigError as exc:
-                self.standing.lost(exc.message)
-                self._ask_at = trio.current_time() + self.standing.next_pause()
+                self.status.lost(exc.message)
+                self._ask_at = trio.current_time() + self.status.next_pause()
                 continue
             if reading.specs != before:
                 return reading

@@ -29,9 +29,9 @@ import httpx2
 import trio
 
 from cxfr_proxy.cluster.backends import PASSWORD_VARIABLE, EtcdBackends
-from cxfr_proxy.cluster.shared import Entry, Keys, Order, ProxyState, Section, share_of
-from cxfr_proxy.cluster.sources import LAST_RETRY_SECONDS, Reading, Shared, Standing
-from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacted, EtcdError, Gateway, Login
+from cxfr_proxy.cluster.shared import Directive, Entry, Keys, ProxyState, Section, share_of
+from cxfr_proxy.cluster.sources import LAST_RETRY_SECONDS, Reading, Shared, SourceStatus
+from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacted, EtcdCredentials, EtcdError, Gateway
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -60,7 +60,7 @@ class _Pending:
     value: str | None
     known: int
     late: bool
-    order: Order | None = None
+    directive: Directive | None = None
 
 
 class EtcdSource:
@@ -79,7 +79,7 @@ class EtcdSource:
         identity: str | None = None,
     ) -> None:
         self.name = str(backends)
-        self.standing = Standing(self.name)
+        self.status = SourceStatus(self.name)
         self.id = identity if identity is not None else f"{socket.gethostname()}-{secrets.token_hex(3)}"
         self.shared: Shared | None = self
         self.on_share: Callable[[float], None] = lambda share: None
@@ -109,7 +109,7 @@ class EtcdSource:
             try:
                 revision, entries = await self._gateway.range(self._prefix)
                 # While it was on its way the watch may have brought newer ones.
-                if revision >= self._revision or self.standing.lost_at is not None:
+                if revision >= self._revision or self.status.lost_at is not None:
                     self._replace(revision, entries)
                 break
             except EtcdError as exc:
@@ -125,9 +125,9 @@ class EtcdSource:
         return self._reading()
 
     def _reading(self) -> Reading:
-        orders = {name: each.order for (_, name), each in self._pending.items() if each.order is not None}
+        directives = {name: each.directive for (_, name), each in self._pending.items() if each.directive is not None}
         try:
-            specs, holding = self._keys.read_nodes(orders)
+            specs, holding = self._keys.read_nodes(directives)
         except ConfigError as exc:
             raise ConfigError(exc.message, file=self.name) from exc
         self._say_faults()
@@ -160,10 +160,10 @@ class EtcdSource:
     def pending(self) -> int:
         return len(self._pending)
 
-    def order(self, node: str, order: Order) -> None:
-        if (own := self._keys.own_wish(node)) is not None:
-            said = replace(order, against=own)
-            self._say(Section.WISHES, node, said.encode(), said)
+    def set_directive(self, node: str, directive: Directive) -> None:
+        if (own := self._keys.own_admin_state(node)) is not None:
+            said = replace(directive, against=own)
+            self._say(Section.STATES, node, said.encode(), said)
 
     def set_pin(self, user: str, node: str | None) -> None:
         self._say(Section.PINS, user, node)
@@ -171,10 +171,10 @@ class EtcdSource:
     def report(self, state: ProxyState) -> None:
         self._state = state
 
-    def _say(self, section: Section, name: str, value: str | None, order: Order | None = None) -> None:
+    def _say(self, section: Section, name: str, value: str | None, directive: Directive | None = None) -> None:
         entry = self._keys.entry(section, name)
-        late = self.standing.lost_at is not None
-        self._pending[section, name] = _Pending(value, entry.revision if entry is not None else 0, late, order)
+        late = self.status.lost_at is not None
+        self._pending[section, name] = _Pending(value, entry.revision if entry is not None else 0, late, directive)
         self._work.set()
         self._tell({section})
 
@@ -187,16 +187,16 @@ class EtcdSource:
                 failure = EtcdError("a fault of the proxy's own, which the log has")
                 with isolated(Task.ETCD):
                     failure = await self._keep_up()
-                self.standing.lost(f"{self._gateway.endpoint}: {failure}")
+                self.status.lost(f"{self._gateway.endpoint}: {failure}")
                 self._gateway.turn()
-                await trio.sleep(self.standing.next_pause() * random.uniform(0.5, 1.0))
+                await trio.sleep(self.status.next_pause() * random.uniform(0.5, 1.0))
         finally:
             with trio.move_on_after(_GOODBYE_SECONDS, shield=True):
                 await self._say_goodbye()
 
     async def _say_goodbye(self) -> None:
         try:
-            if self._lease and self.standing.lost_at is None:
+            if self._lease and self.status.lost_at is None:
                 await self._gateway.revoke(self._lease)
         except EtcdError:
             pass  # it will expire
@@ -226,7 +226,7 @@ class EtcdSource:
         return failures[0]
 
     async def _connect(self) -> None:
-        if self.standing.lost_at is not None:
+        if self.status.lost_at is not None:
             self._settled_at = trio.current_time() + _SETTLING_SECONDS
         self._replace(*await self._gateway.range(self._prefix))
         self._lease = await self._gateway.grant(LEASE_SECONDS)
@@ -249,7 +249,7 @@ class EtcdSource:
                         self._take(await anext(watch))
                     if limit.cancelled_caught:
                         raise EtcdError(f"the watch has not begun within {REQUEST_SECONDS:g} s")
-                    self.standing.well()
+                    self.status.well()
                     async for changes in watch:
                         self._take(changes)
             except Compacted:
@@ -270,7 +270,7 @@ class EtcdSource:
         self._tell({section for section in sections if section is not None})
 
     def _tell(self, sections: set[Section]) -> None:
-        if sections & {Section.NODES, Section.WISHES}:
+        if sections & {Section.NODES, Section.STATES}:
             self._changed.set()
         if Section.PINS in sections:
             self.on_pins()
@@ -279,7 +279,7 @@ class EtcdSource:
 
     def _share_anew(self) -> None:
         share = share_of(self.id, {self.id: ProxyState(), **self._keys.proxies()})
-        if self.standing.lost_at is not None or trio.current_time() < self._settled_at:
+        if self.status.lost_at is not None or trio.current_time() < self._settled_at:
             share = min(share, self.share)
         if share != self.share:
             self.share = share
@@ -336,7 +336,7 @@ class EtcdSource:
         raise EtcdError(f"what was written has not come back within {REQUEST_SECONDS:g} s")
 
 
-def _login(backends: EtcdBackends, environ: Mapping[str, str]) -> Login | None:
+def _login(backends: EtcdBackends, environ: Mapping[str, str]) -> EtcdCredentials | None:
     if backends.user is None:
         return None
     if backends.password_file is None:
@@ -346,11 +346,11 @@ def _login(backends: EtcdBackends, environ: Mapping[str, str]) -> Login | None:
                 f"expected the password of {backends.user!r} in the environment as {PASSWORD_VARIABLE}, or a file that "
                 "?password-file= names"
             )
-        return Login(backends.user, password)
+        return EtcdCredentials(backends.user, password)
     try:
         with open_file(backends.password_file) as file:
             line = file.readline(_LONGEST_PASSWORD).decode("utf-8-sig")  # a byte-order mark is no password
-            return Login(backends.user, line.rstrip("\r\n"))
+            return EtcdCredentials(backends.user, line.rstrip("\r\n"))
     except OSError as exc:
         raise ConfigError(
             f"expected a readable password file, found: {exc.strerror}", file=backends.password_file

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, NamedTuple
 import trio
 
 from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
-from cxfr_proxy.cluster.sources import Reading, Shared, Standing
+from cxfr_proxy.cluster.sources import Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.tokens import not_utf8
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
@@ -32,7 +32,7 @@ MAX_USER_MAP_BYTES: Final = 128 << 20
 """Some three million users."""
 
 
-class _Version(NamedTuple):
+class _FileVersion(NamedTuple):
     """What changes with a file; a write of the same size within a tick of the file system's clock is missed."""
 
     mtime_ns: int
@@ -46,11 +46,11 @@ class WatchedFile:
 
     def __init__(self, path: str | os.PathLike[str], poll_seconds: float, *, what: str, max_bytes: int) -> None:
         self.path = os.fspath(path)
-        self.standing = Standing(self.path)
+        self.status = SourceStatus(self.path)
         self.poll_seconds = poll_seconds
         self._what = what
         self._max_bytes = max_bytes
-        self._loaded: _Version | None = None
+        self._loaded: _FileVersion | None = None
         self._why_missing = ""
 
     async def wait_changed(self) -> None:
@@ -65,14 +65,14 @@ class WatchedFile:
             await trio.sleep(self.poll_seconds)
             version = self._stat()
             if version is not None:
-                self.standing.well()
+                self.status.well()
                 if version == before and version != self._loaded:
                     return
             elif before is None:
-                self.standing.lost(self._why_missing)
+                self.status.lost(self._why_missing)
             before = version
 
-    def _stat(self) -> _Version | None:
+    def _stat(self) -> _FileVersion | None:
         """``None`` where there is no file to be seen. Not in a thread: it takes microseconds."""
         try:
             return _version(os.stat(self.path))
@@ -157,5 +157,5 @@ class UserMapFile(WatchedFile):
             return parse_user_map(file, self.path)
 
 
-def _version(status: os.stat_result) -> _Version:
-    return _Version(status.st_mtime_ns, status.st_size, status.st_ino)
+def _version(status: os.stat_result) -> _FileVersion:
+    return _FileVersion(status.st_mtime_ns, status.st_size, status.st_ino)

@@ -61,7 +61,7 @@ class Compacted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class EtcdCredentials:
     user: str
     password: str
 
@@ -73,7 +73,7 @@ class Gateway:
     """
 
     def __init__(
-        self, backends: EtcdBackends, login: Login | None, transport: httpx2.AsyncBaseTransport | None = None
+        self, backends: EtcdBackends, login: EtcdCredentials | None, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._scheme = "https" if backends.tls else "http"
         self._endpoints = list(backends.endpoints)
@@ -224,7 +224,7 @@ class Gateway:
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as exc:
             raise EtcdError(_reason(exc)) from exc
 
-    async def _authenticate(self, login: Login) -> None:
+    async def _authenticate(self, login: EtcdCredentials) -> None:
         answer = await self._post("auth/authenticate", {"name": login.user, "password": login.password})
         token = answer.get("token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
