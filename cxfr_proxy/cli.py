@@ -46,7 +46,7 @@ from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from cxfr_proxy.cluster.nodes import NodeSpec
-    from cxfr_proxy.cluster.sources import NodeSource, Reading
+    from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 T = TypeVar("T")
 
 OK: Final = 0
@@ -308,8 +308,8 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     """Print them, file by file; the exit code, and the nodes where they have none."""
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
-    from cxfr_proxy.cluster.sources import open_source
     from cxfr_proxy.cluster.sources.file import UserMapFile
+    from cxfr_proxy.cluster.sources.named import open_source
 
     nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
     if nodes is not None and _read(partial(_read_authorities, config, nodes)) is not None:

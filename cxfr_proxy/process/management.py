@@ -30,8 +30,8 @@ from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.sources import open_source
 from cxfr_proxy.cluster.sources.file import UserMapFile
+from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit

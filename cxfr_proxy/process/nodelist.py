@@ -12,7 +12,7 @@ import trio
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.cluster.members import Changes, Cluster
 from cxfr_proxy.cluster.shared import Directive
-from cxfr_proxy.cluster.sources import NodeSource, Reading
+from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.transfers.drain_stages import Schedule

@@ -20,7 +20,7 @@ from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.shared import Directive, ProxyState
-from cxfr_proxy.cluster.sources import NodeSource, Shared
+from cxfr_proxy.cluster.sources.source import NodeSource, Shared
 from cxfr_proxy.process.nodelist import Drainer
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, keep_going, start

@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.nodes import NodesFileError
-from cxfr_proxy.cluster.sources import SourceState
 from cxfr_proxy.cluster.sources.file import MAX_FILE_BYTES, NodesFile
+from cxfr_proxy.cluster.sources.source import SourceState
 from cxfr_proxy.errors import ConfigError
 
 

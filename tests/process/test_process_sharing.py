@@ -12,7 +12,7 @@ from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import Address, AdminState, NodeSpec
 from cxfr_proxy.cluster.shared import Directive, ProxyState
-from cxfr_proxy.cluster.sources import Reading, Shared, SourceStatus
+from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 from cxfr_proxy.transfers.drains import Drain, Drains, OwnPace, Rate

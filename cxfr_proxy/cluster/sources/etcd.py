@@ -30,8 +30,8 @@ import trio
 
 from cxfr_proxy.cluster.backends import PASSWORD_VARIABLE, EtcdBackends
 from cxfr_proxy.cluster.shared import Directive, Entry, Keys, ProxyState, Section, share_of
-from cxfr_proxy.cluster.sources import LAST_RETRY_SECONDS, Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.sources.gateway import REQUEST_SECONDS, Change, Compacted, EtcdCredentials, EtcdError, Gateway
+from cxfr_proxy.cluster.sources.source import LAST_RETRY_SECONDS, Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit

@@ -1,0 +1,27 @@
+"""The source that an operator names with ``--backends``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends
+from cxfr_proxy.cluster.sources.source import NodeSource
+from cxfr_proxy.cluster.targets import RedirectTargets
+
+
+def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTargets) -> NodeSource:
+    """The source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
+
+    Raises :class:`~cxfr_proxy.errors.ConfigError` for files that it needs and can't read.
+    """
+    if isinstance(backends, SrvBackends):
+        from cxfr_proxy.cluster.sources.dns import SrvSource
+
+        return SrvSource(backends)
+    if isinstance(backends, EtcdBackends):
+        from cxfr_proxy.cluster.sources.etcd import EtcdSource
+
+        return EtcdSource(backends, targets)
+    from cxfr_proxy.cluster.sources.file import NodesFile
+
+    return NodesFile(backends, targets=targets)
