@@ -47,6 +47,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "log": Rule(("source",), most=20),
     # More than a filter that bans addresses waits for.
     "login-failed": Rule(("client",), most=30),
+    # Each text once (upstream/node_warnings.py), and a node can make up any number of them.
+    "node-warning": Rule(("node",), most=20),
     "room-again": Rule(),
     # Of somebody who has not logged in.
     "session-end": Rule(("client",), most=30, unless="jid"),

@@ -51,6 +51,7 @@ from cxfr_proxy.transfers.registry import Registry, user_of
 from cxfr_proxy.transfers.statistics import Totals
 from cxfr_proxy.upstream.check import Informed
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.node_warnings import NodeWarnings
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Service:
         )
         self._collector = collector.Turns()
         self._listening = trio.CancelScope()
-        self._warned: set[tuple[str, str]] = set()
+        self._warnings = NodeWarnings()
         self._no_time = trio.Event()
         self._parting = Order(Trigger.PROXY_STOP)
         self._tasks: trio.Nursery | None = None
@@ -275,7 +276,7 @@ class Service:
                 if self._is_leaving(session.node):
                     self._mover.enqueue_leaving(relayed.id)  # it may have been left out because it was not in use
             case Warned(text):
-                self._warn_once(session.node, text)
+                self._warnings.warn(session.node, text)
             case _:
                 pass
 
@@ -308,11 +309,6 @@ class Service:
         """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""
         leaving = name not in self._cluster or self._cluster.get(name).leaving
         return leaving or name in self._mover.down
-
-    def _warn_once(self, node: str, text: str) -> None:
-        if (node, text) not in self._warned and len(self._warned) < 1000:
-            self._warned.add((node, text))
-            emit(_log, "node-warning", level=logging.WARNING, node=node, reason=text)
 
 
 def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assigned:
