@@ -1,9 +1,15 @@
-"""The shape of the package, read from its sources: which way imports run, where IO is, how long files are."""
+"""The shape of the package, read from its sources.
+
+Which way imports run, and that they run in no circle; where IO is; how long files are and how much a constructor takes;
+that a type's name says which type it is, and that every module is on the map of its room.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +70,61 @@ IO: Final = frozenset(
 )
 
 MAX_LINES: Final = 600
+
+MAX_ARGUMENTS: Final = 8
+"""Of a constructor: whoever needs more has several ideas, or collaborators that should be one."""
+WIDE_RECORDS: Final = {
+    "Drain": "a row of counts",
+    "NodeCounts": "a row of counts",
+    "RebalanceCounts": "a row of counts",
+}
+"""Records that change, and have more fields than that, with the reason. Frozen ones need none: they are values."""
+
+# What is still open; each list is to be empty.
+WIDE_CONSTRUCTORS: Final = {
+    "ClientOpening",
+    "ClientServer",
+    "DemoClient",
+    "DemoNode",
+    "Management",
+    "Mover",
+    "NodeList",
+    "NodeService",
+    "Passage",
+    "Policy",
+    "Service",
+}
+SAME_NAMES: Final = {
+    "Answer",
+    "Command",
+    "Drainer",
+    "Element",
+    "Learned",
+    "Message",
+    "Note",
+    "Redirected",
+    "Relayed",
+    "Report",
+    "Resumable",
+    "Restart",
+    "Restarts",
+    "Returned",
+    "Send",
+    "State",
+    "Transferred",
+}
+CIRCLES: Final = {"cxfr_proxy.relay.pump", "cxfr_proxy.relay.relayed", "cxfr_proxy.relay.turns"}
+WITHOUT_MAP: Final = (
+    "admin",
+    "ipc",
+    "net",
+    "process",
+    "relay",
+    "session",
+    "supervisor",
+    "worker",
+    "xmpp",
+)
 
 
 def room_of(module: str) -> str:
@@ -145,3 +206,120 @@ def test_files_are_short(module: str) -> None:
 def test_every_setting_is_documented() -> None:
     page = (PACKAGE.parent / "docs" / "configuration.md").read_text("utf-8")
     assert [each.name for each in SETTINGS if f"`{each.name}`" not in page] == []
+
+
+# --- no circles
+
+
+def reached_from(module: str, graph: Mapping[str, set[str]]) -> set[str]:
+    """Every module that it imports, or that one of those imports, and so on; itself where it stands in a circle."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = graph[waiting.pop()] - reached
+        reached |= new
+        waiting.extend(new)
+    return reached
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Wherever the import stands, and if only for the types: whoever reads one module of a circle has to read all."""
+    graph = {module: {name for name in imports(module) if name in SOURCES} - {module} for module in SOURCES}
+    circle = {module for module in SOURCES if module in reached_from(module, graph)}
+    assert circle <= CIRCLES
+
+
+# --- one name for one type
+
+
+def types_of(tree: ast.Module) -> Iterator[str]:
+    """Classes wherever they stand, and aliases: ``Step = Reply | Closed``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+    for node in tree.body:
+        # A constant is written in capitals, and a function's other name in small letters.
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and re.fullmatch(r"_?[A-Z]\w*[a-z]\w*", target.id):
+            yield target.id
+
+
+def test_no_two_types_have_the_same_name() -> None:
+    """Whoever looks for one by its name finds it, and not three others."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for module, path in SOURCES.items():
+        for name in types_of(ast.parse(path.read_text("utf-8"))):
+            places[name].append(module)
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in SAME_NAMES} == {}
+
+
+# --- constructors
+
+
+def _names(node: ast.expr) -> set[str]:
+    return {
+        each.id if isinstance(each, ast.Name) else each.attr
+        for each in ast.walk(node)
+        if isinstance(each, ast.Name | ast.Attribute)
+    }
+
+
+def _is_frozen(node: ast.ClassDef) -> bool:
+    calls = [each for each in node.decorator_list if isinstance(each, ast.Call)]
+    keywords = [*node.keywords, *(keyword for call in calls for keyword in call.keywords)]
+    return any(each.arg == "frozen" and ast.unparse(each.value) == "True" for each in keywords)
+
+
+def arguments_of(node: ast.ClassDef) -> int:
+    """How many arguments its constructor takes; 0 for a record of values, which has as many fields as there are values.
+
+    A field that is to be called makes a record an object like any other.
+    """
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            return len(each.args.posonlyargs) + len(each.args.args) + len(each.args.kwonlyargs) - 1
+    is_record = any("dataclass" in _names(each) for each in node.decorator_list)
+    is_record |= any("Struct" in _names(each) for each in node.bases)
+    fields = [
+        each for each in node.body if isinstance(each, ast.AnnAssign) and "ClassVar" not in _names(each.annotation)
+    ]
+    fields = [each for each in fields if each.value is None or "init=False" not in ast.unparse(each.value)]
+    calls = any("Callable" in _names(each.annotation) for each in fields)
+    return len(fields) if is_record and (calls or not _is_frozen(node)) else 0
+
+
+def test_constructors_take_few_arguments() -> None:
+    wide = {
+        node.name
+        for path in SOURCES.values()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and arguments_of(node) > MAX_ARGUMENTS
+    }
+    assert wide <= WIDE_CONSTRUCTORS | WIDE_RECORDS.keys()
+    assert wide >= WIDE_RECORDS.keys(), "an exception that is not needed"
+
+
+# --- the map
+
+
+def on_the_map(package: str) -> set[str]:
+    """The first column of the tables in its docstring: ``stream, node  the XMPP server`` names two modules."""
+    text = ast.get_docstring(ast.parse(SOURCES[package].read_text("utf-8"))) or ""
+    names: set[str] = set()
+    for column, rows in re.findall(r"^(=+) =+\n(.*?)^=+ =+$", text, re.MULTILINE | re.DOTALL):
+        for row in rows.splitlines():
+            names.update(re.findall(r"[\w/.]+", row[: len(column)]))
+    return names
+
+
+@pytest.mark.parametrize("package", [module for module, path in SOURCES.items() if path.name == "__init__.py"])
+def test_every_module_is_on_the_map_of_its_room(package: str) -> None:
+    if room_of(package) in WITHOUT_MAP:
+        return
+    folder = SOURCES[package].parent
+    inside = {
+        module.removeprefix(f"{package}.").partition(".")[0] for module in SOURCES if module.startswith(f"{package}.")
+    }
+    mapped = on_the_map(package)
+    assert inside - mapped == set(), "not on the map"
+    assert {name for name in mapped - inside if not (folder / name).exists()} == set(), "on the map, and nowhere else"

@@ -1,1 +1,10 @@
-"""Every setting: one table (:mod:`.table`), how values are written (:mod:`.values`), how it is read and documented."""
+"""Every setting.
+
+=============== ==========================================================================================
+table           the table: each setting with its default, its help and the reason for it
+values          how values are written: one :class:`~.values.ValueType` for each kind of value
+choices         settings that are one of a few words
+settings        how a table is read: flags, environment, file; and how it is documented
+control_places  where the control socket is by default
+=============== ==========================================================================================
+"""

@@ -88,7 +88,7 @@ class Malformed:
     reason: str
 
 
-Incoming = StreamOpened | Element | StreamClosed | EndOfFile | Malformed
+StreamEvent = StreamOpened | Element | StreamClosed | EndOfFile | Malformed
 
 
 class StreamParser:
@@ -105,14 +105,14 @@ class StreamParser:
         )
         self._depth = 0
 
-    def feed(self, data: bytes) -> list[Incoming]:
+    def feed(self, data: bytes) -> list[StreamEvent]:
         """Parse the next bytes. Whatever stood before a fault comes out first, then one :class:`Malformed`."""
         fault: Malformed | None = None
         try:
             self._parser.feed(data)
         except etree.XMLSyntaxError as exc:
             fault = Malformed(str(exc))
-        found: list[Incoming] = []
+        found: list[StreamEvent] = []
         try:
             for event, element in self._parser.read_events():
                 item = self._take(event, element)
@@ -124,7 +124,7 @@ class StreamParser:
             found.append(fault)
         return found
 
-    def _take(self, event: str, element: Element) -> Incoming | None:
+    def _take(self, event: str, element: Element) -> StreamEvent | None:
         if event == "start":
             self._depth += 1
             return _header(element) if self._depth == 1 else None
@@ -171,13 +171,13 @@ class Connection:
         self._parser = StreamParser()
         self._tag_by_tag = True
         self._unparsed = b""
-        self._events: deque[Incoming] = deque()
+        self._events: deque[StreamEvent] = deque()
         self._queue: list[tuple[bytes, Numbered | None]] = []
         self._sending = False
         self._wake = trio.Event()
         self._idle = trio.lowlevel.ParkingLot()
 
-    async def read(self) -> Incoming:
+    async def read(self) -> StreamEvent:
         """The next event; :class:`EndOfFile` again and again once the bytes have ended."""
         while not self._events:
             if self._unparsed:

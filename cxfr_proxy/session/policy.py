@@ -21,9 +21,9 @@ class Policy:
     """One for all sessions.
 
     ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
-    the id that its client has; ``client_software``, what is known of client programs. ``wrap_resumable_ids``: clients get ids of
-    the proxy's own. ``redirected_lately``: whether that user (a bare JID) was sent to another address not long before
-    that time. ``elsewhere`` says whether the one who logs in so at that domain belongs on another node than that.
+    the id that its client has; ``client_software``, what is known of client programs. ``wrap_resumable_ids``: clients
+    get ids of the proxy's own. ``redirected_lately``: whether that user (a bare JID) was sent to another address not
+    long before that time. ``elsewhere`` says whether the one who logs in so at that domain belongs on another node.
     """
 
     timeouts: Timeouts

@@ -1,1 +1,13 @@
-"""Towards the nodes: reaching them, looking at them, and asking whose a client is."""
+"""Towards the nodes.
+
+================ ==========================================================================================
+dial             reaching a node: connect, PROXY header, TLS
+admission        how many logins a second reach a node
+check            health checks: looking at the nodes, and hearing what sessions say about theirs
+probe            one look at a node, as a client would see it
+probe_stream     the proxy's own stream to a node, which a probe reads
+common_features  the stream features that all nodes of a domain share
+node_warnings    what sessions notice about a node, said once
+user_lookup      asking an HTTP endpoint on which node a user belongs
+================ ==========================================================================================
+"""

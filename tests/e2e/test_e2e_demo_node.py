@@ -28,9 +28,9 @@ from cxfr_proxy.demo.wire import (
     Connection,
     EndOfFile,
     HostPort,
-    Incoming,
     Malformed,
     StreamClosed,
+    StreamEvent,
     StreamOpened,
     StreamParser,
 )
@@ -81,7 +81,7 @@ class Raw:
     async def send(self, text: str | bytes) -> None:
         await self.connection.transport.send_all(text.encode() if isinstance(text, str) else text)
 
-    async def read(self) -> Incoming:
+    async def read(self) -> StreamEvent:
         return await self.connection.read()
 
     async def element(self) -> Element:
@@ -143,7 +143,7 @@ async def connected(node: DemoNode) -> AsyncIterator[Raw]:
 def test_parser_gives_the_same_events_for_every_cut() -> None:
     stream = HEADER + b" <message to='a'><body>&lt;x>\xc3\xa9</body></message> <iq type='get'/>\n</stream:stream>"
 
-    def shown(items: list[Incoming]) -> list[str]:
+    def shown(items: list[StreamEvent]) -> list[str]:
         return [serialize(item).decode() if isinstance(item, Element) else repr(item) for item in items]
 
     whole = shown(StreamParser().feed(stream))

@@ -26,7 +26,7 @@ from cxfr_proxy.demo.certificate import DemoCertificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import ClientKind, Life, Security
 from cxfr_proxy.demo.node import DemoNode
-from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, Incoming, StreamClosed, StreamOpened
+from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, StreamClosed, StreamEvent, StreamOpened
 from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
@@ -127,7 +127,7 @@ class Raw:
     async def send(self, data: str | bytes) -> None:
         await self.connection.transport.send_all(data.encode() if isinstance(data, str) else data)
 
-    async def read(self) -> Incoming:
+    async def read(self) -> StreamEvent:
         with trio.fail_after(PATIENCE_SECONDS):
             return await self.connection.read()
 

@@ -21,8 +21,7 @@ from cxfr_proxy.admin.nodes import node_row
 from cxfr_proxy.admin.parts import Drainer, Sessions
 from cxfr_proxy.admin.reloads import Reloads
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.sources.source import SourceState as SourceState
-from cxfr_proxy.cluster.sources.source import SourceStatus
+from cxfr_proxy.cluster.sources.source import SourceState, SourceStatus
 from cxfr_proxy.net.tls import ServerCertificates
 
 SHARE: Final = 0.02
