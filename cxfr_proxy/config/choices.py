@@ -1,4 +1,4 @@
-"""The settings that are a choice of few: what there is to choose from."""
+"""The values of the settings that offer a choice."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class Route(StrEnum):
     """When a client's node is chosen."""
 
     LOGIN = "login"
-    """Once it has begun to log in, where that can be."""
+    """Once the client has begun to log in, where that is possible."""
     CONNECT = "connect"
-    """As soon as its stream begins."""
+    """As soon as the client's stream begins."""
 
 
 class SaslAuthzid(StrEnum):
-    """Who a client may ask to be logged in as."""
+    """As which users a client may log in."""
 
     SAME = "same"
     ALLOW = "allow"
 
 
 class RebalanceMode(StrEnum):
-    """Whether users are moved by themselves when they have come to belong elsewhere."""
+    """Whether users whose home has changed are moved by themselves."""
 
     AUTO = "auto"
     MANUAL = "manual"
 
 
 class WrongNode(StrEnum):
-    """What becomes of a session that was bound on a node that is not its user's own."""
+    """What happens to a session that was bound on another node than its user's home."""
 
     TRANSFER = "transfer"
     KEEP = "keep"
@@ -58,7 +58,7 @@ class CxfrUnknown(StrEnum):
 
 
 class OnNodeDown(StrEnum):
-    """What becomes of the sessions that a node still has when checks are sure that it is down."""
+    """What happens to the sessions of a node that is down for sure."""
 
     TRANSFER = "transfer"
     CLOSE = "close"
@@ -66,7 +66,7 @@ class OnNodeDown(StrEnum):
 
 
 class SmAfterTransfer(StrEnum):
-    """What becomes of a stream with XEP-0198 into which the proxy has put a stanza, when its client leaves."""
+    """What happens to a stream with XEP-0198 into which the proxy has injected a stanza, when its client leaves."""
 
     END = "end"
     WRAP = "wrap"

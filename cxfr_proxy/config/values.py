@@ -28,7 +28,7 @@ from cxfr_proxy.units import read_quantity, read_seconds
 from cxfr_proxy.xmpp import jid
 
 Backends = Path | SrvBackends | EtcdBackends
-"""Where the nodes come from: a file, or what a URL names."""
+"""The source of the nodes: a file, or a URL."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -49,7 +49,7 @@ class ValueType(Generic[T]):
     show: Callable[[T], str] = str
 
     def parse(self, text: str) -> T:
-        """Raises :class:`ConfigError`, without a place: the caller knows where the text stood."""
+        """Read the text. Raises :class:`ConfigError`, without a place: the caller knows where the text stood."""
         try:
             return self.read(text)
         except ValueError as exc:
@@ -70,7 +70,7 @@ class ListenAddress:
 
 
 class Trait(StrEnum):
-    """What a client can be recognised by."""
+    """A trait by which a client can be recognised."""
 
     CAPS = "caps"
     """The beginning of its capabilities, ``node#ver`` (XEP-0115)."""
@@ -95,7 +95,7 @@ class ClientMatch:
 
 @dataclass(frozen=True, slots=True)
 class DomainPolicy:
-    """By what users are placed; ``domain`` ``None``: of all domains that have no policy of their own."""
+    """A policy for the users of ``domain``; ``None``: of all domains that have no policy of their own."""
 
     domain: str | None
     policy: PlacementPolicy
@@ -106,7 +106,7 @@ class DomainPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DomainRedirect:
-    """A domain that is served elsewhere, and where its clients are sent."""
+    """A domain that is served elsewhere, and the address that its clients are sent to."""
 
     domain: str
     target: PublicAddress
@@ -139,7 +139,7 @@ _BYTES: Final = {"": 1.0, "B": 1.0, "KiB": 1024.0, "MiB": 1048576.0}
 
 
 def seconds(*, zero: bool) -> ValueType[float]:
-    """A duration; ``zero`` says whether 0 means something."""
+    """Make a kind for a duration; ``zero`` says whether 0 means something."""
 
     def read(text: str) -> float:
         value = read_seconds(text)
@@ -152,7 +152,7 @@ def seconds(*, zero: bool) -> ValueType[float]:
 
 
 def size(*, minimum: int) -> ValueType[int]:
-    """A number of bytes, never below ``minimum``."""
+    """Make a kind for a number of bytes, never below ``minimum``."""
 
     def read(text: str) -> int:
         value = read_quantity(text, _BYTES)
@@ -169,7 +169,7 @@ def size(*, minimum: int) -> ValueType[int]:
 
 
 def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> ValueType[int]:
-    """A whole number; ``maximum`` ``None``: as large as one likes."""
+    """Make a kind for a whole number; ``maximum`` ``None``: without limit."""
 
     def read(text: str) -> int:
         if re.fullmatch("[0-9]{1,9}", text) is None or int(text) < minimum:
@@ -253,7 +253,8 @@ def _read_redirect(text: str) -> DomainRedirect:
 
 
 def _read_lookup_url(text: str) -> str:
-    """With ``{jid}`` in it, where none was written as a parameter at the end. Where to ask is never a user's to say."""
+    """Return the URL with ``{jid}`` in it, as a parameter at the end unless it was written elsewhere. The host is
+    never taken from a user's name."""
     url = urlsplit(text)
     if url.scheme not in ("http", "https") or not url.hostname or url.username is not None or "{" in url.netloc:
         raise ValueError(text)
@@ -276,7 +277,7 @@ def _read_text(text: str) -> str:
 
 
 def one_of(enum: type[E]) -> ValueType[E]:
-    """One of an enumeration's values."""
+    """Make a kind for the values of an enumeration."""
     names = [member.value for member in enum]
     return ValueType(" or ".join(names), "{" + ",".join(names) + "}", enum)
 

@@ -57,9 +57,9 @@ class Numbered:
 
 @dataclass(slots=True)
 class SessionRecord:
-    """What a node saw of one session, from bind to its last stream.
+    """A node's record of one session, from bind to its last stream.
 
-    ``received`` holds every numbered message taken in, in order, repetitions included; ``written`` those the node
+    ``received`` holds every numbered message taken in, in order, repetitions included; ``written`` those that the node
     pushed by itself and its socket took. ``replies`` maps the ids of IQ answers to their types.
     """
 
@@ -76,7 +76,7 @@ class SessionRecord:
 
 
 class ClientAccount:
-    """One client's side of the books, across all its streams."""
+    """One client's own record, across all its streams."""
 
     def __init__(self, bare_jid: str) -> None:
         self.origin = bare_jid
@@ -185,7 +185,7 @@ def judge(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCo
 
 
 def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCounts:
-    """What the client sent, against the echoes it saw and what the nodes took in."""
+    """Judge what the client sent against the echoes it saw and what the nodes took in."""
     received = [numbered for record in records for numbered in record.received if numbered.origin == account.origin]
     taken_in = Counter(numbered.number for numbered in received)
     twice = {number for counts in (taken_in, account.echoes) for number, n in counts.items() if n > 1}
@@ -202,7 +202,7 @@ def judge_up(account: ClientAccount, records: Iterable[SessionRecord]) -> Messag
 
 
 def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCounts:
-    """What the nodes pushed, against what the client saw."""
+    """Judge what the nodes pushed against what the client saw."""
     written = {Numbered(record.key, number) for record in records for number in record.written}
     return MessageCounts(
         sent=len(written),
@@ -214,7 +214,8 @@ def judge_down(account: ClientAccount, records: Iterable[SessionRecord]) -> Mess
 
 
 def judge_flow(sender: ClientAccount, arrived: Iterable[Numbered]) -> MessageCounts:
-    """What one sent, against what another one got: ``arrived`` is all that came there, of whomever, in order."""
+    """Judge what one party sent against what another one got: ``arrived`` is everything that came there, from
+    anybody, in order."""
     own = [numbered for numbered in arrived if numbered.origin == sender.origin]
     counts = Counter(numbered.number for numbered in own)
     return MessageCounts(
@@ -229,7 +230,7 @@ def judge_flow(sender: ClientAccount, arrived: Iterable[Numbered]) -> MessageCou
 
 
 def out_of_order(arrived: Iterable[Numbered]) -> int:
-    """How many came for the first time behind a higher number of the same origin."""
+    """Return how many came for the first time behind a higher number of the same origin."""
     highest: Counter[str] = Counter()
     seen: set[Numbered] = set()
     late = 0

@@ -1,11 +1,11 @@
-"""Clients that behave like the ones in the field: some know XEP-0051, most do not, and some know nothing at all.
+"""Clients that behave like real ones: some know XEP-0051, most do not, and some know nothing at all.
 
-What a kind does when it is told to move stands in :mod:`cxfr_proxy.demo.habits`; what it does otherwise is the same for
-all: log in, answer pings, send numbered messages, and come back when its stream ends, after a back-off with jitter.
-Time and chance come from trio's clock and the ``random.Random`` that is passed in.
+:mod:`cxfr_proxy.demo.habits` says what each kind does when it is told to move. Everything else is the same for all: log
+in, answer pings, send numbered messages, and come back when the stream ends, after a back-off with jitter. Time and
+chance come from trio's clock and the ``random.Random`` that is passed in.
 
 A client remembers how each of its streams ended, as the *rung* that the end looks like from its side
-(:class:`~cxfr_proxy.demo.habits.SeenRung`), and keeps the books on what it sent (:mod:`cxfr_proxy.demo.account`).
+(:class:`~cxfr_proxy.demo.habits.SeenRung`), and keeps account of what it sent (:mod:`cxfr_proxy.demo.account`).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class DemoClient:
         self.target = self.home
         self.moves: list[ClientMove] = []
         self.faults: list[str] = []
-        """What the peer did that no server may do, and logins that failed; for a failing test's eyes."""
+        """Faults of the peer, and logins that failed; for a failing test to show."""
         self.logins = 0
         self._rng = rng
         self._tls = tls
@@ -177,7 +177,8 @@ class DemoClient:
     # ---- one stream ----
 
     def _pause(self, failures: int, told: bool) -> float:
-        """Seconds to wait: next to nothing for who was told where to go, else exponential, always with jitter."""
+        """Return the seconds to wait: next to none for a client that was told where to go, else exponential, always
+        with jitter."""
         if told and not failures:
             return self._rng.uniform(0, 0.05 * self._back_off_seconds)
         return self._rng.uniform(0.5, 1.0) * min(

@@ -1,8 +1,8 @@
-"""What the demo's nodes know together: who is online where, and what a session remembers between two streams.
+"""Share between the demo's nodes who is online where, and what a session remembers between two streams.
 
-All nodes of a :class:`DemoCluster` live in one process, so routing is a method call. ``shared`` decides one thing, the
-one that real servers differ in: whether an XEP-0198 session of one node can be resumed on another (ejabberd and
-MongooseIM can, Prosody and Openfire can not).
+All nodes of a :class:`DemoCluster` live in one process, so routing is a method call. ``shared`` decides the one thing
+in which real servers differ: whether an XEP-0198 session of one node can be resumed on another (in ejabberd and
+MongooseIM it can, in Prosody and Openfire it can't).
 """
 
 from __future__ import annotations

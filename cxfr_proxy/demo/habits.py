@@ -1,4 +1,4 @@
-"""What kinds of client there are, and what each does when it is told to move: the table :data:`HABITS`."""
+"""Kinds of client, and what each does when it is told to move: the table :data:`HABITS`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxfr_proxy.xmpp import names
 
 
 class ClientKind(StrEnum):
-    """What a client does when it is told to move."""
+    """How a client reacts when it is told to move."""
 
     CXFR = "cxfr"
     """Knows XEP-0051: says yes, finishes, closes, goes there."""
@@ -50,7 +50,7 @@ class Security(StrEnum):
 
 
 class Life(StrEnum):
-    """What a client is doing at present."""
+    """A client's present state."""
 
     AWAY = "away"
     CONNECTING = "connecting"

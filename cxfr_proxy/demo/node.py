@@ -1,9 +1,10 @@
-"""A small XMPP server, for the demo and the tests: everything a proxy's node leg may meet, and every way to stop.
+"""A small XMPP server, for the demo and the tests, with everything that a proxy's node leg may meet, and every way to
+stop.
 
-A node listens twice. The *plain* address is what a proxy dials: TCP, with STARTTLS and PROXY headers where asked for.
-The *public* address is where a client is sent: direct TLS, and STARTTLS for who begins in the clear. What a node does
-beyond the specification it does for the witness stand: it keeps a record of all it took in and wrote
-(:class:`~cxfr_proxy.demo.account.SessionRecord`), and it can be told to send any bytes at all down a session.
+A node listens twice. The *plain* address is for the proxy: TCP, with STARTTLS and PROXY headers where asked for. The
+*public* address is where clients are sent: direct TLS, and STARTTLS for clients that begin in the clear. Beyond the
+specification a node acts as a witness: it keeps a record of everything that it took in and wrote
+(:class:`~cxfr_proxy.demo.account.SessionRecord`), and it can be told to send any bytes down a session.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class DemoNode:
     """One node. :meth:`serve` runs it; :attr:`address` and :attr:`public_address` are known once it has started.
 
     ``cluster`` is ``None`` for a node of its own; otherwise its domain has to be ``domain``. ``proxy_protocol`` expects
-    a PROXY header on the plain address and nowhere else. What is passed on is explained at
-    :class:`~cxfr_proxy.demo.stream.NodeService`.
+    a PROXY header on the plain address and nowhere else. :class:`~cxfr_proxy.demo.stream.NodeService` explains the other
+    options.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The node's end of the PROXY protocol, versions 1 and 2: who the proxy says the client is.
+"""Read the PROXY protocol, versions 1 and 2, as a node does.
 
-Connections that are nobody's (``UNKNOWN``, ``LOCAL``, ``AF_UNSPEC``) are refused, as real servers do.
+Headers that name nobody (``UNKNOWN``, ``LOCAL``, ``AF_UNSPEC``) are refused, as real servers do.
 
-Read byte-exactly from the raw connection, before any XML, because what follows may already be there.
+A header is read byte by byte from the raw connection, before any XML, because the XML may already be there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BadProxyHeader(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """Whose connection it is, and where it went."""
+    """The client's address, and the address it connected to."""
 
     version: int
     source: HostPort

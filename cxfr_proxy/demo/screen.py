@@ -1,7 +1,6 @@
-"""What the demo shows: a picture redrawn in place on a terminal, a line per half second elsewhere, a table at the end.
+"""Show the demo: a picture redrawn in place on a terminal, elsewhere a line per half second, a table at the end.
 
-Everything that decides what is shown is a pure function of a :class:`DemoSnapshot` or an :class:`DemoOutcome`; only
-:class:`Screen` writes.
+Pure functions of a :class:`DemoSnapshot` or a :class:`DemoOutcome` decide what is shown; only :class:`Screen` writes.
 """
 
 from __future__ import annotations
@@ -66,11 +65,11 @@ class DemoOutcome:
     """Transfers by rung as the proxy counted them."""
     faults: Sequence[str] = ()
     by_rung: Mapping[SeenRung, MessageCounts] = field(default_factory=dict)
-    """The books of those who moved, by the way they did."""
+    """The messages of clients that moved, by rung."""
     returned: Mapping[SeenRung, int] = field(default_factory=dict)
-    """Of those ``reported``, who has logged in again, as the proxy saw it."""
+    """How many of those ``reported`` have logged in again, as the proxy saw it."""
     node_ended: bool = False
-    """The node stopped or died: what it took along is nobody's fault here."""
+    """The node stopped or died: the messages that it took with it are nobody's fault here."""
 
     @property
     def total(self) -> MessageCounts:
@@ -144,19 +143,19 @@ def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
         "",
         *_rows([head, *body, total], colour=colour),
         "",
-        "  count: clients of this kind; cxfr to cut: how many moved by that way;",
-        "  again: sent once more, the first having certainly not arrived;",
+        "  count: clients of this kind; cxfr to cut: how many of them moved by that rung;",
+        "  again: sent once more, because the first one certainly did not arrive;",
         "  order: came out of order",
         "",
         *(_rows([["moved by", "moved", "returned", *_TALLY], *rungs], colour=colour) if rungs else []),
-        *(["", "  moved: left by that way; returned: is back by way of the proxy, not at a node", ""] if rungs else []),
+        *(["", "  moved: left by that rung; returned: logged in again through the proxy", ""] if rungs else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
         "  " + verdict(outcome, colour=colour),
     ]
 
 
 def verdict(outcome: DemoOutcome, *, colour: bool) -> str:
-    """One line for whoever reads only one."""
+    """The verdict in one line."""
     total = outcome.total
     if outcome.good:
         good = (

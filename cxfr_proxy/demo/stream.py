@@ -1,9 +1,9 @@
 """One client stream at a demo node, from header to ``</stream:stream>``.
 
-Elements are answered in the order they came, and answers are queued in that order: so when the client closes its
-stream, everything that is due to it stands in the queue before the node's own ``</stream:stream>``.
+Elements are answered in the order in which they came, and answers are queued in that order. So when the client closes
+its stream, everything that is due to it stands in the queue before the node's own ``</stream:stream>``.
 
-The handlers are one table, :attr:`NodeStream.HANDLERS`. What is not in it ends the stream.
+The handlers are one table, :attr:`NodeStream.HANDLERS`. Any element that is not in it ends the stream.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ CAPS: Final = "http://jabber.org/protocol/caps"
 
 @dataclass(frozen=True, slots=True)
 class NodeService:
-    """What a node offers on one listener. ``starttls`` is ``None`` where TLS is not to be had, or is on already.
+    """The services that a node offers on one listener. ``starttls`` is ``None`` where TLS is not to be had, or is on
+    already.
 
     ``check_password`` gets the bare user name and the password; ``None`` lets everybody in.
     """
@@ -137,7 +138,7 @@ class NodeStream:
         await self.connection.close()
 
     def _unroute(self, *, closed: bool) -> None:
-        """What comes for the session from now on has to wait, or go back: here it would vanish."""
+        """Stanzas for the session have to wait from now on, or go back: here they would vanish."""
         if self.session is not None:
             self.cluster.leg_lost(self.session, self, closed=closed)
 
@@ -233,7 +234,7 @@ class NodeStream:
         return True
 
     def _auth(self, element: Element) -> None:
-        """Who says nothing at once is asked for it (RFC 6120 section 6.4.2)."""
+        """Ask a client that has sent no initial response for it (RFC 6120 section 6.4.2)."""
         if element.get("mechanism") == "PLAIN" and not element.text:
             self.connection.write(f"<challenge xmlns='{names.SASL}'/>".encode())
         else:

@@ -1,18 +1,18 @@
-"""What the demo's node and clients share: XML in, bytes out, over any trio stream.
+"""The wire that the demo's node and clients share: XML in, bytes out, over any trio stream.
 
-The node and the clients are witnesses of what the proxy forwards, so they read streams with lxml's pull parser and
-*not* with :mod:`cxfr_proxy.xmpp.framing`: a fault in the proxy's framing must not be able to hide in its own mirror.
+Node and clients are witnesses of what the proxy forwards, so they read streams with lxml's pull parser and *not* with
+:mod:`cxfr_proxy.xmpp.framing`: a fault in the proxy's framing must not be able to hide in its own mirror.
 
 Two rules make the witness strict:
 
 - Restricted XML (comments, processing instructions, a document type: RFC 6120 section 11.1) is reported as
   :class:`Malformed`, so a proxy that lets it through is seen. (lxml falls silent at an undeclared entity and complains
   only when more bytes come; the element that held it is never reported.)
-- While a stream opens it is parsed tag by tag, so that a stream restart which arrived in one read with the element
+- While a stream opens it is parsed tag by tag, so that a stream restart that arrived in one read with the element
   before it still falls on the right byte. Once bound, whole reads are parsed.
 
-Writing never blocks the caller: :meth:`Connection.write` queues, one task per connection sends. What was handed to the
-kernel is reported through ``on_written``, because the accounting judges by what really left.
+Writing never blocks the caller: :meth:`Connection.write` queues, and one task per connection sends. ``on_written``
+reports what was handed to the kernel, because the accounting judges by what really left.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ MESSAGE_TAG: Final = qualified(names.CLIENT, "message")
 PRESENCE_TAG: Final = qualified(names.CLIENT, "presence")
 IQ_TAG: Final = qualified(names.CLIENT, "iq")
 STANZA_TAGS: Final = frozenset((MESSAGE_TAG, PRESENCE_TAG, IQ_TAG))
-"""What XEP-0198 counts."""
+"""The stanzas that XEP-0198 counts."""
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
-"""What a transport raises whose connection is over. trio promises the first two; TLS over memory lets an ``OSError``
-through that is not even its own where others leave errors with OpenSSL (:mod:`cxfr_proxy.net.tls_errors`)."""
+"""Exceptions of a transport whose connection is over. trio promises the first two. TLS over memory lets an
+``OSError`` through that is not even its own where others leave errors with OpenSSL
+(:mod:`cxfr_proxy.net.tls_errors`)."""
 
 
 class HostPort(NamedTuple):
@@ -106,7 +107,7 @@ class StreamParser:
         self._depth = 0
 
     def feed(self, data: bytes) -> list[StreamEvent]:
-        """Parse the next bytes. Whatever stood before a fault comes out first, then one :class:`Malformed`."""
+        """Parse the next bytes. Everything that stood before a fault comes out first, then one :class:`Malformed`."""
         fault: Malformed | None = None
         try:
             self._parser.feed(data)

@@ -1,7 +1,7 @@
-"""The client's end of XEP-0051, for whoever writes clients: take the request, answer it, go where it says.
+"""The client's end of XEP-0051, for authors of clients: take the request, answer it, move.
 
-A proxy that asks is of use only if somebody follows. These are plugins for client libraries, small enough to be read
-before they are trusted, and for authors of other clients the rules written out:
+A proxy that asks is of use only if clients follow. These are plugins for client libraries, small enough to be read
+before they are trusted, and the rules written out for authors of other clients:
 
 ======================= ===============================================================================================
 rules                   must this request be followed? A pure function of the stanza and the client's situation
@@ -10,5 +10,5 @@ js/cxfr.js              an ES module without dependencies: the same rules, and a
                         stanza.js
 ======================= ===============================================================================================
 
-docs/connection-transfer.md says why the rules are what they are. Nothing in the proxy uses this room.
+docs/connection-transfer.md gives the reasons for the rules. Nothing in the proxy uses this room.
 """

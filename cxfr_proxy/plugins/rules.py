@@ -1,18 +1,18 @@
 """Must a client follow this request to move?
 
-Whoever is obeyed here decides where the client logs in next, so everything that is not certain is refused; a refusal
-costs little, since the proxy then tells the client in another way. Asked in this order, so that a stranger learns
-nothing from the answer but that he is one:
+The sender of a request that is followed decides where the client logs in next, so everything that is not certain is
+refused. A refusal costs little, since the proxy then tells the client in another way. The checks run in this order, so
+that a stranger learns nothing from the answer except that it is one:
 
-1. Who asks: the client's own domain, or nobody (RFC 6120 section 8.1.2.1: a stanza without ``from`` is the server's).
-   A server never lets anybody else write either.
-2. Whether the stanza is one, by the grammar of :mod:`cxfr_proxy.xmpp.connection_transfer`. Its laxer reading, since the
+1. The sender is the client's own domain, or nobody (RFC 6120 section 8.1.2.1: a stanza without ``from`` is the
+   server's). A server never lets anybody else write either.
+2. The stanza is a request by the grammar of :mod:`cxfr_proxy.xmpp.connection_transfer`, in its laxer reading, since the
    listings of the specification have neither an id nor a full JID.
-3. Whether the domain is the client's own. Another one is another account, and the password would go there: only where
-   the application has named it.
-4. Whether the stream is encrypted. In plaintext anybody on the way could have written the request, so it may only say
+3. The domain is the client's own. Another domain is another account, and the password would go there: only if the
+   application has named it.
+4. The stream is encrypted. In plaintext anybody on the path could have written the request, so it may only say
    "reconnect as you did".
-5. Whether it has been sent round too often: at most :data:`MAX_MOVES` moves in a row.
+5. The client has not been sent round too often: at most :data:`MAX_MOVES` moves in a row.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the client knows about itself when a request comes.
+    """The client's situation when a request comes.
 
     ``jid`` is its full JID as bound. ``moves`` counts the moves in a row so far, without a session that has lasted
-    between them. ``domains`` are those it may be sent to beside its own.
+    between them. ``domains`` are those that it may be sent to beside its own.
     """
 
     jid: str
@@ -74,8 +74,8 @@ class Situation:
 class Move:
     """Close the stream and connect to ``server``, logging in to ``domain``.
 
-    ``server`` is ``None`` for "simply reconnect": by the address that the client is configured with. Whatever it is,
-    the certificate there has to be ``domain``'s. ``id`` is empty where the request had none and can't be answered.
+    ``server`` is ``None`` for "simply reconnect": by the address that the client is configured with. In either case the
+    certificate there has to be ``domain``'s. ``id`` is empty if the request had none and can't be answered.
     """
 
     id: str
@@ -92,7 +92,7 @@ class Refusal:
 
 
 def judge(request: Element, situation: Situation) -> Move | Refusal:
-    """What to do about an IQ of type ``set`` with a query in ``urn:xmpp:cxfr``. Changes nothing of it."""
+    """Decide about an IQ of type ``set`` with a query in ``urn:xmpp:cxfr``. Nothing of the IQ is changed."""
     own = jid.domain(situation.jid)
     sender = request.get("from")
     if sender is not None and not _same(sender, own):
@@ -112,12 +112,13 @@ def judge(request: Element, situation: Situation) -> Move | Refusal:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two spellings name one domain; an internationalised name equals only itself, not its ASCII form."""
+    """Return whether two spellings name one domain; an internationalised name equals only itself, not its ASCII
+    form."""
     return one.lower() == other.lower()  # not casefold(), which takes two names for one: ß is not ss in DNS
 
 
 def _addressed(request: Element, own: str, full_jid: str) -> Element:
-    """The request with the addresses that it may leave out (RFC 6120 sections 8.1.1.1 and 8.1.2.1)."""
+    """Return the request with the addresses that it may leave out (RFC 6120 sections 8.1.1.1 and 8.1.2.1)."""
     if request.get("from") is not None and request.get("to") is not None:
         return request
     addressed = copy(request)

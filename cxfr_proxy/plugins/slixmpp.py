@@ -81,12 +81,12 @@ class Departure:
     def wait_for(self, awaitable: Awaitable[object]) -> None:
         """Do not leave before this is done, within the plugin's ``patience_seconds``. Call it in the event's handler.
 
-        What it raises is not the plugin's business: the client leaves all the same.
+        An exception that it raises is the application's own business: the client leaves all the same.
         """
         self._awaited.append(awaitable)
 
     async def ready(self, patience_seconds: float) -> None:
-        """Until all is done or patience is at its end; then what is left is cancelled."""
+        """Wait until all is done or patience is at its end; then cancel what is left."""
         tasks = [asyncio.ensure_future(awaitable) for awaitable in self._awaited]
         if not tasks:
             return
@@ -104,7 +104,7 @@ class _Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Home:
-    """How the application had set the library up. ``address`` is ``None`` where DNS says it."""
+    """The library's settings as the application had them. ``address`` is ``None`` if DNS says it."""
 
     address: tuple[str, int] | None
     domain: str
@@ -241,21 +241,22 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self.xmpp.reconnect(self.close_seconds, "connection transfer")
 
     def _is_lost(self, departure: Departure) -> bool:
-        """Whether the connection was, before the client could leave: there may be another by now."""
+        """Return whether the connection was lost before the client could leave: there may be another one by now."""
         return self._departure is not departure or self._phase is not _Phase.PREPARING
 
     def _hold(self) -> None:
-        """Keep what is sent from now on for the next session: the library does that itself where none has started."""
+        """Keep what is sent from now on for the next session. The library does that itself until a session has
+        started."""
         self.xmpp._session_started = False
 
     async def _all_sent(self) -> None:
-        """What was handed to the library before may still be in its filters."""
+        """Wait for stanzas that the library has been given before; they may still be in its filters."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.close_seconds):
                 await self.xmpp.waiting_queue.join()
 
     async def _last_acknowledgements(self, departure: Departure) -> None:
-        """Have what was sent confirmed, where stream management is on."""
+        """Have what was sent confirmed, if stream management is on."""
         management = self.xmpp.plugin.get("xep_0198", None)
         if management is None or not management.enabled_out:
             return
@@ -301,7 +302,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
             self._fail()
 
     def _outgoing(self, outgoing: Any) -> Any:
-        """What comes out of the library's other filters; ``None``: it does not go out now."""
+        """Return what comes out of the library's other filters; ``None``: it does not go out now."""
         departure = self._departure
         if departure is None:
             return outgoing
