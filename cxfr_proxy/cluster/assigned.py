@@ -1,6 +1,6 @@
-"""Who has a node that is not left to the policy, because somebody knows better.
+"""Users whose node is assigned, and not left to the policy.
 
-Asked in this order, and the first that knows the user decides:
+The sources are asked in this order, and the first one that knows the user decides:
 
 ======= =============================================================================================
 pins    what the operator has said of one user while the proxy runs
@@ -8,8 +8,8 @@ listed  the user map, a file
 answers what an HTTP endpoint has said lately; kept here, asked elsewhere
 ======= =============================================================================================
 
-All of them go by :func:`~cxfr_proxy.spellings.user_key`. None of them is asked whether there is such a node, or whether
-it takes users: :class:`~.placement.Placement` passes over a node that doesn't.
+All of them use the key :func:`~cxfr_proxy.spellings.user_key`. None of them knows whether there is such a node, or
+whether it takes users: :class:`~.placement.Placement` passes over a node that doesn't.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import user_key
 
 MAX_PINS: Final = 10_000
-"""Each worker is told all of them when it begins; who has more has a user map."""
+"""Most pins: each worker is told all of them when it begins. A user map is for more."""
 MAX_ANSWERS: Final = 100_000
-"""Some 30 MB when full; the oldest go first."""
+"""Most answers: some 30 MB when full. The oldest go first."""
 
 
 class Pins:
-    """``told`` is called with each change: a user's key and his node, ``None`` for none any more."""
+    """``told`` is called with each change: a user's key and node, ``None`` for none any more."""
 
     def __init__(
         self, nodes: Mapping[str, str] | None = None, told: Callable[[str, str | None], None] = lambda key, node: None
@@ -39,14 +39,14 @@ class Pins:
         self._told = told
 
     def pin(self, user: str, node: str) -> None:
-        """Raises :class:`ConfigError` where there are too many."""
+        """Pin a user. Raises :class:`ConfigError` if there are too many pins."""
         key = user_key(user)
         if key not in self.nodes and len(self.nodes) >= MAX_PINS:
             raise ConfigError(f"there are {MAX_PINS} pins already; a user-map can hold millions")
         self.set(key, node)
 
     def unpin(self, user: str) -> bool:
-        """Whether there was a pin."""
+        """Return whether there was a pin."""
         key = user_key(user)
         there = key in self.nodes
         if there:
@@ -54,7 +54,7 @@ class Pins:
         return there
 
     def set(self, key: str, node: str | None) -> None:
-        """What the user with that key has from now on; ``None``: no pin."""
+        """Set the pin of the user with that key; ``None``: no pin."""
         if node is not None:
             self.nodes[key] = node
         else:
@@ -63,8 +63,8 @@ class Pins:
 
 
 class Answers:
-    """What was answered about users last. It is good for ``seconds``, and then until there is another one: who was
-    placed by it belongs there still. ``clock`` is monotonic, in seconds."""
+    """The last answers about users. An answer is good for ``seconds``, and then until there is another one: a user
+    who was placed by it still belongs there. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
         self._seconds = seconds
@@ -79,7 +79,7 @@ class Answers:
         self._answers[key] = node, self._clock() + self._seconds
 
     def knows(self, key: str) -> bool:
-        """Whether the last answer, be it that there is none, is young enough not to ask again."""
+        """Return whether the last answer, or the answer that there is none, is young enough not to ask again."""
         answer = self._answers.get(key)
         return answer is not None and self._clock() < answer[1]
 
@@ -89,7 +89,8 @@ class Answers:
 
 
 class Assigned:
-    """The three together; what is ``None`` is not in use. ``listed`` is replaced when the file has changed."""
+    """The three sources together; one that is ``None`` is not in use. ``listed`` is replaced when the file has
+    changed."""
 
     def __init__(self, pins: Pins | None = None, answers: Answers | None = None) -> None:
         self.pins = pins if pins is not None else Pins()
@@ -97,7 +98,7 @@ class Assigned:
         self.answers = answers
 
     def node_of(self, user: str) -> str | None:
-        """The name of the node for a bare JID; ``None`` where nobody has said anything."""
+        """Return the name of the node for a bare JID; ``None`` if none is assigned."""
         if not self.pins.nodes and not self.listed and not self.answers:
             return None
         key = user_key(user)
@@ -105,5 +106,5 @@ class Assigned:
         return node if node is not None or self.answers is None else self.answers.node_of(key)
 
     def told_of(self, key: str) -> str | None:
-        """The same without asking anybody outside, by the user's key."""
+        """Return the same for a user's key, without asking anybody outside."""
         return self.pins.nodes.get(key) or self.listed.node_of(key)

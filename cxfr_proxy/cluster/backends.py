@@ -45,8 +45,8 @@ _USER: Final = re.compile(r"[^\s:@/]+")
 
 @dataclass(frozen=True, slots=True)
 class SrvBackends:
-    """The targets of the SRV records of ``name``. ``server``: who is asked; ``None``: as the system has it. ``common``
-    has the options of all nodes."""
+    """The targets of the SRV records of ``name``. ``server`` is the name server to ask; ``None``: the system's.
+    ``common`` has the options of all nodes."""
 
     name: str
     server: Address | None
@@ -60,9 +60,9 @@ class SrvBackends:
 
 @dataclass(frozen=True, slots=True)
 class EtcdBackends:
-    """Keys below ``prefix`` in etcd, which any of ``endpoints`` gives. ``ca``: path of the certificates that etcd's are
-    verified against, ``None``: the system's. ``user``: ``None``: etcd asks nobody who he is; ``password_file``:
-    ``None``: the password is in the environment."""
+    """Keys below ``prefix`` in etcd, reached through any of ``endpoints``. ``ca`` is the path of the certificates to
+    verify etcd's with, ``None``: the system's. ``user`` ``None``: etcd needs no login. ``password_file`` ``None``:
+    the password is in the environment."""
 
     endpoints: tuple[Address, ...]
     prefix: str
@@ -79,7 +79,7 @@ class EtcdBackends:
 
 
 def parse_url(text: str) -> SrvBackends | EtcdBackends:
-    """Raises :class:`ConfigError`, without the URL in it."""
+    """Read what the operator wrote. Raises :class:`ConfigError`, without the URL in it."""
     scheme, _, _ = text.partition("://")
     if scheme not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
@@ -98,7 +98,7 @@ def parse_url(text: str) -> SrvBackends | EtcdBackends:
 
 
 def _options(query: str) -> Iterator[str]:
-    """``key=value`` each. Not ``parse_qsl``: a plus sign is one."""
+    """Read ``key=value`` pairs. Not ``parse_qsl``, since a plus sign is one."""
     return (unquote(option) for option in query.split("&") if option)
 
 
@@ -123,7 +123,7 @@ def _srv(authority: str, path: str, options: tuple[str, ...]) -> SrvBackends:
 
 
 def _server(text: str) -> Address:
-    """An IP address: who would look up a name, if not this server?"""
+    """Read an IP address: a name could not be looked up without this server."""
     address = _address(text, DNS_PORT, "dns+srv://", zone=True)
     try:
         ipaddress.ip_address(address.host)

@@ -1,8 +1,8 @@
-"""From what is seen of a node to whether it is up: a table of rules that is told the time.
+"""Decide from what is seen of a node whether it is up: a table of rules, sans-IO, that is told the time.
 
-Two sources. *Checks* look at the node again and again; ``rise`` and ``fall`` of them in a row decide, as in HAProxy.
-*Sessions* meet it by the way (passive marks): what they say takes it out of placement at once, since another node is
-better for the next user in any case, but it takes checks to say what becomes of the sessions it has.
+There are two sources. *Checks* look at the node again and again; ``rise`` and ``fall`` of them in a row decide, as in
+HAProxy. *Sessions* meet it in passing: their reports take it out of placement at once, since another node is better for
+the next user anyway, but only checks decide about the sessions that it has.
 
 =================================== ========= ============ =========================================================
 what is seen                        health    outlook      remarks
@@ -17,8 +17,8 @@ one good check                      as it was good         nobody else leaves a 
 ``rise`` good checks in a row       up        good         one, if it is new in the list
 =================================== ========= ============ =========================================================
 
-When it comes up, its weight grows back within ``slowstart``, in steps. A node that nobody has looked at counts as up:
-so it is when a proxy starts.
+When a node comes up, its weight grows in steps during its warm-up (``slowstart``). A node that has not been checked yet
+counts as up, as all nodes do when a proxy starts.
 """
 
 from __future__ import annotations
@@ -32,37 +32,39 @@ from cxfr_proxy.cluster.members import Node
 from cxfr_proxy.cluster.nodes import Check, Health, SessionOutlook
 
 REFUSALS: Final = 2
-"""In a row, and nobody listens there any more. One may be a restart of the listener alone."""
+"""Refused connections in a row after which nobody listens there any more. One may be a restart of the listener
+alone."""
 HOLD_SECONDS: Final = 5.0
-"""How long the word of sessions counts more than checks: a node that stops is gone by then, or it was a restart so
+"""How long the reports of sessions count more than checks: a node that stops is gone by then, or it was a restart so
 quick that nobody minds."""
 TOGETHER_SECONDS: Final = 2.0
-"""Words of two sessions that come within this time are about the node and not about a client."""
+"""Reports of two sessions that come within this time are about the node, not about a client."""
 FAILED_LOGINS: Final = 5
-"""In a row, without one that succeeds: one may be a client's own doing."""
+"""Failed logins in a row, without one that succeeds: one alone may be a client's own doing."""
 FAILED_LOGINS_SECONDS: Final = 60.0
-"""From one to the next at most: a login that is never answered takes as long."""
+"""The longest time from one failed login to the next: a login that is never answered takes as long."""
 LONGEST_HOLD_SECONDS: Final = 300.0
-"""For a node that lets nobody in, however well it greets: some try it again after that time."""
+"""The longest hold for a node that lets nobody log in, however well it greets: some clients try it again after that
+time."""
 STEPS: Final = 20
-"""In which the weight of a node that has come back grows; HAProxy's are as many."""
+"""Steps in which the weight of a node that has come back grows; HAProxy has as many."""
 
 
 class Finding(StrEnum):
-    """What came of one look at a node."""
+    """The result of one look at a node."""
 
     OK = "ok"
     REFUSED = "refused"
-    """Nobody listens there: the first thing a server does that stops, while its sessions live on."""
+    """Nobody listens: the first thing that a stopping server does, while its sessions live on."""
     SILENT = "silent"
-    """Nothing came, within the time there was."""
+    """Nothing came in time."""
     FAILED = "failed"
-    """It answered, and not as it should."""
+    """It gave a wrong answer."""
 
 
 @dataclass(slots=True)
 class _Streak:
-    """Words of sessions that belong together, for none is long after the one before."""
+    """Count reports of sessions that belong together, because each comes soon after the one before."""
 
     count: int = 0
     last: float = 0.0
@@ -127,7 +129,7 @@ class Vitals:
 
     @property
     def in_doubt(self) -> bool:
-        """The next checks may change something."""
+        """Return whether the next checks may change something."""
         if self.node.health is Health.UP:
             return self._bad > 0
         return self._good > 0 or self.node.session_outlook is SessionOutlook.GOOD
@@ -135,19 +137,19 @@ class Vitals:
     # --- sessions
 
     def connect_failed(self, now: float) -> None:
-        """A session could not be connected to it."""
+        """Note that a session could not be connected to the node."""
         if self.node.spec.check is Check.NONE:
             self._hold_until = now + HOLD_SECONDS
         self._mark_down(now)
 
     def said_it_was_going(self, now: float, *, sessions: int) -> None:
-        """One of its ``sessions`` (this one included) was told so. A stream error can be meant for one client: it takes
-        two, or the only one."""
+        """Note that one of its ``sessions`` (this one included) was told that the node is going away. A stream error
+        can be meant for one client: it takes two, or the only one."""
         if self._going.add(now, TOGETHER_SECONDS) >= min(2, sessions):
             self._hold_down(now)
 
     def login_failed(self, now: float) -> None:
-        """It has ended a login by a fault of its own."""
+        """Note that it has ended a login by a fault of its own."""
         if self._logins.add(now, FAILED_LOGINS_SECONDS) >= FAILED_LOGINS:
             if self.node.health is Health.DOWN:
                 self._hold_down(now)  # those that were under way fail as well

@@ -1,5 +1,5 @@
-"""What ``check`` says of nodes whose lines are right: what their listeners have to be told besides, and what a choice
-costs. Nobody can see it in the file, and the first sign of it is a client that works less well than it could."""
+"""Hints of ``check`` about nodes whose lines are right: what their listeners need besides, and what a choice costs.
+The file does not show it, and the first sign of it is a client that works less well than it could."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 
 _SHOWN: Final = 5
-"""Names in a line; all of a large cluster would hide what is said of them."""
+"""Names in a line; all nodes of a large cluster would hide the hint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """``concerns`` says of which nodes ``text`` is true."""
+    """A hint. ``concerns`` tells the nodes for which ``text`` is true."""
 
     concerns: Callable[[NodeSpec], bool]
     text: str
@@ -44,7 +44,7 @@ HINTS: Final = (
 
 
 def hints(specs: Sequence[NodeSpec]) -> list[str]:
-    """A line for each hint that concerns some of these nodes, with their names."""
+    """Return a line for each hint that concerns some of these nodes, with their names."""
     found = []
     for hint in HINTS:
         concerned = [spec.name for spec in specs if hint.concerns(spec)]

@@ -1,11 +1,10 @@
 """The live list of nodes.
 
-Two axes never mix: what the operator wants (:class:`~.nodes.AdminState`) and what checks see
-(:class:`~.nodes.Health`). A node whose line is gone stays, ``removed``, for as long as sessions live on it.
+Two axes never mix: what the operator wants (:class:`~.nodes.AdminState`) and what checks see (:class:`~.nodes.Health`).
+A node whose line is gone stays, ``removed``, for as long as sessions live on it.
 
-Nobody looks through ten thousand nodes to find the one that has changed. Whoever :meth:`watches <Cluster.watch>` is
-told each change of a node's state, by whichever hand it was made, and what follows from the list as it stands is
-computed once for each of its versions.
+Nobody looks through ten thousand nodes to find the one that has changed. :meth:`Cluster.watch` reports each change of a
+node's state, whatever caused it, and what follows from the whole list is computed once for each of its versions.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from cxfr_proxy.cluster.tokens import did_you_mean
 from cxfr_proxy.errors import ConfigError
 
 _SHOWN_NAMES: Final = 50
-"""Of the known nodes, in an error: a longer list helps nobody."""
+"""Known nodes that an error names: a longer list helps nobody."""
 _DOMAINS_KEPT: Final = 64
-"""For which the candidates are kept: clients make up any number of domains."""
+"""Domains for which the candidates are kept: clients make up any number of domains."""
 _TOLD: Final = frozenset(("admin_state", "features", "health", "removed", "session_outlook", "spec", "warm_up"))
-"""The attributes of a node whose change is told."""
+"""The attributes of a node whose change is reported."""
 
 
 class UnknownNode(ConfigError):
-    """A name that no node bears."""
+    """A name that no node has."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = list(known)
@@ -45,8 +44,8 @@ def _nobody() -> None:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check saw, for people. ``text``: ``ok``, or what was wrong in a few words; ``at`` is when it was over, by
-    the checks' clock, and ``seconds`` how long it took."""
+    """What a check saw, for people. ``text``: ``ok``, or what was wrong in a few words; ``at`` is when it was over,
+    by the checks' clock, and ``seconds`` how long it took."""
 
     text: str
     at: float
@@ -82,16 +81,17 @@ class Node:
         self.health_since: float | None = None
         """By the checks' clock; ``None``: from the beginning."""
         self.session_outlook = SessionOutlook.GOOD
-        """What is to become of the sessions it has; see :mod:`.health`."""
+        """What is to happen to the sessions that it has; see :mod:`.health`."""
         self.check: CheckResult | None = None
-        """The last one; ``None``: nobody has looked."""
+        """The last check; ``None``: there was none yet."""
         self.removed = False
         """Its line is gone; it is kept while sessions live on it."""
         self.features: Mapping[str, bytes] = {}
-        """By domain: the stream features with which it last greeted a client that has not logged in, as it wrote them,
-        in the default namespaces of the usual header; none where nobody has looked. Replaced, never changed."""
+        """The stream features with which it last greeted a client that has not logged in, by domain, as the node
+        wrote them, in the default namespaces of the usual header; empty before the first check. Replaced, never
+        changed."""
         self.warm_up = 1.0
-        """How much of its weight counts, 0 to 1: a node that has come back is filled slowly."""
+        """How much of its weight counts, 0 to 1, during its warm-up."""
         self._changed: Callable[[], None] = changed
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -110,17 +110,17 @@ class Node:
 
     @property
     def weight(self) -> float:
-        """Its share of users against the other nodes', now."""
+        """Return its share of users relative to the other nodes', now."""
         return self.spec.weight * self.warm_up
 
     @property
     def leaving(self) -> bool:
-        """Whether its sessions have to leave."""
+        """Return whether its sessions have to leave."""
         return self.removed or self.admin_state is not AdminState.READY
 
     @property
     def accepts_new(self) -> bool:
-        """Whether the operator lets users be placed here, be it up or down."""
+        """Return whether the operator lets users be placed here, whether it is up or down."""
         return not self.leaving and self.spec.weight > 0
 
     @property
@@ -128,7 +128,7 @@ class Node:
         return self.accepts_new and self.health is Health.UP
 
     def set_admin_state(self, admin_state: AdminState) -> None:
-        """The operator's order at run time: holds until the node's ``state=`` is changed in its source."""
+        """Set the admin state at run time: it holds until the node's ``state=`` is changed in its source."""
         self.admin_state = admin_state
 
     def read(self, spec: NodeSpec) -> None:
@@ -146,15 +146,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a new list changed, by names; a node may stand in several. False where nothing did."""
+    """What a new list changed, by names; a node may appear in several fields. False if nothing changed."""
 
     added: tuple[str, ...] = ()
     """New, or back after removal."""
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    """Another address or other options, ``state=`` included."""
+    """Nodes with another address or other options, ``state=`` included."""
     emptied: tuple[str, ...] = ()
-    """Became drain, maint or removed: their sessions have to leave now."""
+    """Nodes that became drain, maint or removed: their sessions have to leave now."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.emptied)
@@ -170,7 +170,7 @@ class Cluster:
     def __init__(self, specs: Iterable[NodeSpec] = ()) -> None:
         self._nodes: dict[str, Node] = {}
         self.version = 0
-        """One more with each change of a node or of the list."""
+        """The list's version: one more with each change of a node or of the list."""
         self.list_version = 0
         """One more with each change of which nodes there are, and in which order."""
         self._watchers: list[Callable[[str], None]] = []
@@ -181,7 +181,7 @@ class Cluster:
         self.apply(specs)
 
     def watch(self, changed: Callable[[str], None]) -> None:
-        """Have ``changed`` called with the name of each node that has changed, has come, or is forgotten."""
+        """Call ``changed`` with the name of each node that changes, comes, or is forgotten."""
         self._watchers.append(changed)
 
     def _relist(self) -> None:
@@ -205,11 +205,11 @@ class Cluster:
 
     @property
     def removed(self) -> Sequence[Node]:
-        """Those whose line is gone."""
+        """Return the nodes whose line is gone."""
         return self._removed
 
     def get(self, name: str) -> Node:
-        """The node of that name, removed ones included. Raises :class:`UnknownNode`."""
+        """Return the node of that name, removed ones included. Raises :class:`UnknownNode`."""
         try:
             return self._nodes[name]
         except KeyError:
@@ -273,10 +273,10 @@ class Cluster:
         return self._placement_basis
 
     def unserved_without(self, name: str, domains: Sequence[str] = ()) -> tuple[str, ...] | None:
-        """Whose logins nobody would take if that node took none: those of these domains; empty: everybody's.
+        """Return the domains whose logins nobody would take if that node took none; empty: all domains.
 
-        ``domains`` are the keys of those that the proxy serves, none where it serves any. ``None``: there would be
-        others for all of them, or it takes no logins as it is.
+        ``domains`` are the keys of those that the proxy serves, none if it serves any. ``None``: other nodes would take
+        all logins, or this node takes none as it is.
         """
         node = self.get(name)
         if not node.accepts_new:
@@ -289,9 +289,10 @@ class Cluster:
         return unserved or None
 
     def candidates(self, exclude: Collection[str] = (), *, domain: str | None = None) -> list[Node]:
-        """The nodes a user of that domain may be placed on, in the source's order; ``None``: of any domain.
+        """Return the nodes on which a user of that domain may be placed, in the source's order; ``None``: of any
+        domain.
 
-        Where none of them is up, those that are down but would be welcome: better to try than to refuse.
+        If none of them is up, those that are down but would be welcome: better to try than to refuse.
         """
         usable, welcome = self._candidates_of(domain)
         if exclude:
@@ -300,7 +301,7 @@ class Cluster:
         return list(usable or welcome)
 
     def _candidates_of(self, domain: str | None) -> tuple[list[Node], list[Node]]:
-        """Those that are up, and all that would be welcome."""
+        """Return the nodes that are up, and all that would be welcome."""
         self._forget_what_was()
         known = self._candidates.get(domain)
         if known is None:

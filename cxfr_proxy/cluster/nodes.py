@@ -39,9 +39,9 @@ class AdminState(StrEnum):
 
     READY = "ready"
     DRAIN = "drain"
-    """Takes nobody new; the sessions it has are to leave."""
+    """The node takes nobody new, and its sessions are to leave."""
     MAINT = "maint"
-    """As ``drain``, and being down is no surprise."""
+    """Like ``drain``; being down is no surprise."""
 
 
 class Health(StrEnum):
@@ -55,7 +55,7 @@ class SessionOutlook(StrEnum):
     """What checks expect of the sessions that a node has."""
 
     GOOD = "good"
-    """They are served; or nobody is sure that they aren't."""
+    """They are served, as far as anybody is sure."""
     FAILING = "failing"
     """The node is down beyond doubt, and may serve them for a while yet: they should leave in good order."""
     DEAD = "dead"
@@ -70,7 +70,7 @@ class Check(StrEnum):
     TCP = "tcp"
     """A connection, with TLS where that comes first."""
     NONE = "none"
-    """Nobody looks. What sessions tell holds for a while."""
+    """No check. Reports of sessions hold for a while."""
 
 
 class NodeTls(StrEnum):
@@ -121,7 +121,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class PublicAddress:
-    """Where a client is sent. ``port`` is ``None`` where the client shall use its default."""
+    """Where a client is sent. ``port`` is ``None`` if the client is to use its default."""
 
     host: str
     port: int | None
@@ -141,38 +141,38 @@ class NodeSpec:
     name: str
     address: Address | UnixAddress
     public: PublicAddress | None = None
-    """``None``: the client is told to reconnect to the domain, and comes back here."""
+    """``None``: the client is told to reconnect to the domain, and comes back to the proxy."""
     weight: int = 1
-    """Its share of users against the other nodes', 0 to 256; 0 takes no new users and keeps those it has."""
+    """Its share of users relative to the other nodes', 0 to 256; 0 takes no new users and keeps those it has."""
     priority: int = 0
-    """Users are placed on the nodes of the lowest number of which one can be used; the others stand by."""
+    """Users are placed on the nodes with the lowest number of which one is usable; the others stand by."""
     tls: NodeTls = NodeTls.NONE
     ca: str | None = None
     """Path of the certificates the node's is verified against; ``None`` means the system's."""
     verify_name: str | None = None
-    """The name the node's certificate has to bear; ``None`` leaves the choice to who dials."""
+    """The name in the node's certificate; ``None`` leaves the choice to the dialler."""
     send_proxy: ProxyProtocol | None = None
     """``None``: no PROXY header."""
     resume: Resume = Resume.OWN
     max_sessions: int | None = None
-    """With so many it takes nobody new as long as another node has room; ``None``: any number."""
+    """With so many sessions it takes nobody new while another node has room; ``None``: any number."""
     domain: tuple[str, ...] = ()
-    """Whose users it serves, by :func:`~cxfr_proxy.spellings.domain_key`; empty: any domain's."""
+    """The domains it serves, by :func:`~cxfr_proxy.spellings.domain_key`; empty: all."""
     check: Check = Check.STREAM
     inter: float = 2.0
-    """Seconds between two checks, and for each of them."""
+    """Seconds between two checks, and the longest that one may take."""
     fast_inter: float | None = None
     """Seconds between two checks while its health is in doubt; ``None``: as always."""
     rise: int = 2
-    """So many good checks in a row and it is up."""
+    """Good checks in a row after which it is up."""
     fall: int = 3
-    """So many bad checks in a row and it is down."""
+    """Bad checks in a row after which it is down."""
     slowstart: float = 0.0
-    """Seconds in which its weight grows back to the full, once it is up again."""
+    """Warm-up: seconds in which its weight grows to the full value, once it is up again."""
     admin_state: AdminState = AdminState.READY
 
     def serves(self, domain: str | None) -> bool:
-        """Whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
+        """Return whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
         return domain is None or not self.domain or domain in self.domain
 
 
@@ -183,17 +183,17 @@ class NodesFileError(FileFaults):
 # --- words, and what can stand in them -----------------------------------------------------------------------
 
 MAX_WEIGHT: Final = 256
-"""HAProxy's, so that numbers can be carried over."""
+"""HAProxy's highest weight, so that numbers can be carried over."""
 MAX_PRIORITY: Final = 65535
-"""That of an SRV record (RFC 2782)."""
+"""The highest priority of an SRV record (RFC 2782)."""
 MAX_SESSIONS: Final = 10_000_000
-"""More than any node holds; a typing error otherwise."""
+"""More sessions than any node holds: a larger number is a typing error."""
 MAX_COUNT: Final = 1000
-"""Of checks in a row: more would be a typing error."""
+"""Most checks in a row: more would be a typing error."""
 LEAST_SECONDS: Final = 0.05
-"""Between two checks: sooner they are nothing but load."""
+"""Least seconds between two checks: more frequent ones are nothing but load."""
 MOST_SECONDS: Final = 3600.0
-"""Nobody would wait longer for a check, or for a node to be full."""
+"""Most seconds of a time: nobody would wait longer for a check, or for a node to be full."""
 XMPP_PORT: Final = 5222
 """RFC 6120 section 14.7, ``xmpp-client``."""
 XMPPS_PORT: Final = 5223
@@ -241,7 +241,7 @@ def _seconds(word: Token, low: float) -> float:
 
 
 def _path(word: Token) -> str:
-    """An absolute path: a daemon's working directory is nothing an operator should have to know."""
+    """Read an absolute path: operators should not have to know a daemon's working directory."""
     if not word.text.startswith("/") or not word.text.isprintable():
         raise word.expected("an absolute path")
     return word.text
@@ -277,7 +277,7 @@ def _host(word: Token) -> str:
 
 
 def _host_or_ip(word: Token) -> str:
-    """As a certificate has it: without brackets, and without a dot at the end."""
+    """Read a name as a certificate has it: without brackets, and without a dot at the end."""
     if ":" not in word.text:
         return _host(word).removesuffix(".")
     bracketed = word.text.startswith("[") and word.text.endswith("]")
@@ -306,8 +306,8 @@ def _host_port(word: Token, *, zone: bool) -> tuple[str, int | None]:
 
 
 def read_public_address(word: Token) -> PublicAddress:
-    """What clients are told has to be what all of them take for a name: its last part begins with a letter (RFC 1123
-    section 2.1). Raises :class:`ConfigError`."""
+    """Read an address for clients. It has to be what all of them take for a name: its last part begins with a letter
+    (RFC 1123 section 2.1). Raises :class:`ConfigError`."""
     host, port = _host_port(word, zone=False)
     host = host.removesuffix(".")  # which is no part of a domain (RFC 7622 section 3.2)
     last = host.rpartition(".")[2]
@@ -317,7 +317,7 @@ def read_public_address(word: Token) -> PublicAddress:
 
 
 def _domains(word: Token) -> tuple[str, ...]:
-    """By their keys, each once. Domains of JIDs (RFC 7622 section 3.2), written as there or in ASCII."""
+    """Read domains, by their keys, each once. Domains of JIDs (RFC 7622 section 3.2), written as there or in ASCII."""
     domains: list[str] = []
     start = 0
     for text in word.text.split(","):
@@ -454,9 +454,9 @@ def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYW
 
 
 def parse_common(options: Iterable[str], place: str) -> NodeSpec:
-    """A node without name and address that has these options (``key=value`` each), for others to be made of.
+    """Read a node without name and address that has these options (``key=value`` each), for others to be made of.
 
-    ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options that are one node's.
+    ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options of a single node.
     """
     words = [Token(option, place, 1, 1) for option in options]
     spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), words)
@@ -470,7 +470,7 @@ def parse_common(options: Iterable[str], place: str) -> NodeSpec:
 
 
 def parse_address(text: str, place: str, *, zone: bool = False) -> Address:
-    """``host:port`` as it stands elsewhere than in this file. Raises :class:`ConfigError`."""
+    """Read ``host:port`` as it stands elsewhere than in this file. Raises :class:`ConfigError`."""
     word = Token(text, place, 1, 1)
     host, port = _host_port(word, zone=zone)
     if port is None:
@@ -479,11 +479,11 @@ def parse_address(text: str, place: str, *, zone: bool = False) -> Address:
 
 
 _NO_ADDRESS: Final = UnixAddress("/")
-"""Holds the place while the options are read, which decide about the default port; and where there is none."""
+"""Stands in while the options are read, which decide about the default port; and if there is no address."""
 
 
 def _read_node(words: list[Token], names: dict[str, Token]) -> tuple[NodeSpec, list[ConfigError]]:
-    """The line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
+    """Return the line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
     for word in words:
         if "#" in word.text:
             # A path cut short, or a comment taken for a value: both would go unnoticed.

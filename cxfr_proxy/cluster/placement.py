@@ -1,18 +1,18 @@
-"""Which node for this user: a pure function of who asks and who is there.
+"""Which node for this user: a pure function of the user and the nodes.
 
-A user with a name has a home: weighted rendezvous hashing. Every pair of user and node draws a number that is
-the same everywhere and for ever, and the best draw wins. A node that goes takes only its own draws away, so
-only its users move; one that comes wins some users from each of the others, and nobody moves between those.
-No state, no ring, nothing that proxies would have to agree on but the list of names and weights.
+A user with a name has a home, by weighted rendezvous hashing. Every pair of user and node draws a number that is the
+same everywhere and for ever, and the best draw wins. A node that goes takes only its own draws away, so only its users
+move; a node that comes wins some users from each of the others, and nobody moves between those. There is no state and
+no ring, and proxies have to agree on nothing but the list of names and weights.
 
-The draw is the logarithmic one. With ``h`` uniform in (0, 1), ``-ln(h) / weight`` is exponentially
-distributed with the rate ``weight``, and of independent exponentials the one of rate ``w`` is the smallest
-with probability ``w / sum of all w``: exactly the share a weight stands for.
+The draw is the logarithmic one. With ``h`` uniform in (0, 1), ``-ln(h) / weight`` is exponentially distributed with the
+rate ``weight``, and of independent exponentials the one of rate ``w`` is the smallest with probability ``w / sum of all
+w``: exactly the share that a weight stands for.
 
-Who has no name (yet) has no home, and goes where there are the fewest sessions per weight.
+A client without a name (yet) has no home, and goes where there are the fewest sessions per weight.
 
-Whatever the policy, a node with as many sessions as it may have takes nobody new while another one has room: its users
-go to the next in their own order, and who comes later, when there is room again, to it.
+Whatever the policy, a node with as many sessions as it may have takes nobody new while another one has room. Its users
+go to the next node in their own order; users who come later, when there is room again, go to it.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ _DRAW_BITS: Final = 52
 
 
 class PlacementPolicy(StrEnum):
-    """By what the users of a domain are placed."""
+    """The rule by which the users of a domain are placed."""
 
     RENDEZVOUS = "rendezvous"
-    """Each user has a node of his own, by weighted rendezvous hashing."""
+    """Each user has a home node, by weighted rendezvous hashing."""
     LEAST_SESSIONS = "least-sessions"
-    """Where there are the fewest sessions for its weight; nobody has a home."""
+    """The node with the fewest sessions for its weight; users have no home."""
     FIRST_AVAILABLE = "first-available"
-    """The first in the source's order that is not full; nobody has a home."""
+    """The first node in the source's order that is not full; users have no home."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementPolicies:
-    """``by_domain`` by :func:`~cxfr_proxy.spellings.domain_key`; all other domains have the ``usual`` one."""
+    """Policies. ``by_domain`` is by :func:`~cxfr_proxy.spellings.domain_key`; all other domains have the ``usual``
+    one."""
 
     usual: PlacementPolicy = PlacementPolicy.RENDEZVOUS
     by_domain: Mapping[str, PlacementPolicy] = field(default_factory=dict)
@@ -68,8 +69,8 @@ def _nobody(user: str) -> str | None:
 class Placement:
     """Where users belong, as the list of nodes stands now: the one answer for logins, moves and plans.
 
-    ``assigned`` gives the node's name of a user (a bare JID) whose place is not left to the policy, ``None`` for all
-    others: it comes first as long as that node is in the list, takes users of his domain, and has room.
+    ``assigned`` returns the node's name of a user (a bare JID) whose place is not left to the policy, ``None`` for all
+    others. That node comes first as long as it is in the list, takes users of the domain, and has room.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class Placement:
         exclude: Collection[str] = (),
         up_only: bool = False,
     ) -> list[Node]:
-        """The nodes that ``user`` (a bare JID; ``None``: not known) of that domain may be placed on, best first.
+        """Return the nodes on which ``user`` (a bare JID; ``None``: not known) of that domain may be placed, best
+        first.
 
         ``sessions`` counts by node name. ``up_only``: rather nowhere than on a node that is down.
         """
@@ -114,7 +116,8 @@ class Placement:
         return _by_rules(ranked, name, sessions)
 
     def _draws(self, user: str, domain: str) -> list[Node]:
-        """By draws alone. A login asks for the same user's several times, and ten thousand of them take a while."""
+        """Rank by draws alone. A login asks for the same user's several times, and ten thousand of them take a
+        while."""
         if self._drawn_of != self._cluster.version:
             self._drawn_of = self._cluster.version
             self._drawn.clear()
@@ -124,9 +127,11 @@ class Placement:
         return ranked
 
     def home(self, user: str, domain: str, sessions: Mapping[str, int] = _NOBODY_ANYWHERE) -> Node | None:
-        """The node where that user belongs; ``None`` where nobody of the domain has a place of his own, no node is up
-        that could be it, or it is full (``sessions`` counts by node name): then nobody is sent there, and who is there
-        may stay."""
+        """Return the node where that user belongs.
+
+        ``None`` if users of the domain have no home, no node is up that could be it, or it is full (``sessions`` counts
+        by node name): then nobody is sent there, and users elsewhere may stay.
+        """
         home = next(iter(self.rank(user, domain, _NOBODY_ANYWHERE, up_only=True)), None)
         if home is None or is_full(home, sessions):
             return None
@@ -136,20 +141,19 @@ class Placement:
         return home if has_one else None
 
     def floats(self, user: str, domain: str) -> bool:
-        """Whether that user has no place of his own, and goes where there are the fewest sessions."""
+        """Return whether that user has no home, and goes where the sessions are fewest."""
         return self._policies.of(domain_key(domain)) is PlacementPolicy.LEAST_SESSIONS and self._assigned(user) is None
 
     def usable(self, domain: str) -> list[Node]:
-        """The nodes that a user of that domain could be moved to now, in the source's order."""
+        """Return the nodes that a user of that domain could be moved to now, in the source's order."""
         return [node for node in self._cluster.candidates(domain=domain_key(domain)) if node.usable]
 
 
 def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, int]) -> list[Node]:
-    """The candidates, best first.
+    """Return the candidates, best first.
 
-    ``user`` is a bare JID in any spelling, ``None`` where nobody knows it; ``sessions`` counts by node name, a
-    missing name is 0, and matters only for ``None``. A node of weight 0 comes last: nobody is placed there
-    who has a choice.
+    ``user`` is a bare JID in any spelling, ``None`` if it is not known. ``sessions`` counts by node name, a missing
+    name is 0, and it matters only for ``None``. A node of weight 0 comes last: nobody who has a choice is placed there.
     """
     if user is None:
         return sorted(candidates, key=lambda node: _load(node, sessions.get(node.name, 0)))
@@ -160,25 +164,23 @@ def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, in
 
 
 def _by_rules(ranked: Sequence[Node], name: str | None, sessions: Mapping[str, int]) -> list[Node]:
-    """Those with room first, of these the one of that name, then those that don't stand by; otherwise as they are.
-
-    So those that stand by are tried where none of the others can be reached.
-    """
+    """Return those with room first, of these the one of that name, then those that don't stand by; otherwise in
+    their order. So nodes that stand by are tried if none of the others can be reached."""
     if name is None and not any(node.spec.priority or node.spec.max_sessions is not None for node in ranked):
         return list(ranked)
     return sorted(ranked, key=lambda node: (is_full(node, sessions), node.name != name, node.spec.priority))
 
 
 def is_full(node: Node, sessions: Mapping[str, int]) -> bool:
-    """Whether it has as many sessions as it may have; ``sessions`` counts by node name."""
+    """Return whether it has as many sessions as it may have; ``sessions`` counts by node name."""
     return node.spec.max_sessions is not None and sessions.get(node.name, 0) >= node.spec.max_sessions
 
 
 def rank_to_resume(ranked: Sequence[Node], holder: Node) -> list[Node]:
-    """The ranked candidates for a client whose session ``holder`` has, or had (XEP-0198): best first.
+    """Rank the candidates for a client whose session ``holder`` has, or had (XEP-0198): best first.
 
-    The holder as long as it is up and keeps its sessions, wherever its user belongs; else one that shares sessions with
-    it, if there is any.
+    The holder comes first as long as it is up and keeps its sessions, wherever its user belongs; else one that shares
+    sessions with it, if there is any.
     """
     if not holder.leaving and holder.health is Health.UP:
         return [holder, *(node for node in ranked if node is not holder)]

@@ -1,8 +1,7 @@
-"""Who has to move, in which order, and where to: a snapshot in, moves out.
+"""Plan who has to move, in which order, and where to: a snapshot in, moves out.
 
-A drain is carried out over minutes, so the targets of its plan are a forecast: they show the operator where the
-load would go, and the mover asks placement when a session's turn comes. Nothing here
-waits, paces or sends.
+A drain is carried out over minutes, so the targets of its plan are a forecast: they show the operator where the load
+would go, and the mover asks placement when a session's turn comes. Nothing here waits, paces or sends.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class ProposedMove:
 
 @dataclass(slots=True)
 class DrainForecast:
-    """What a plan comes to. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take,
+    """The sum of a plan. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take,
     ``stay_down`` those of them all whose clients are known not to come back."""
 
     sessions: int = 0
@@ -62,7 +61,7 @@ class DrainForecast:
             self.targets[move.target] = self.targets.get(move.target, 0) + 1
 
     def include(self, other: DrainForecast) -> None:
-        """That of another process, for the same node."""
+        """Add the plan of another process for the same node."""
         self.sessions += other.sessions
         self.inactive += other.inactive
         self.stay_down += other.stay_down
@@ -71,10 +70,10 @@ class DrainForecast:
             self.targets[target] = self.targets.get(target, 0) + sessions
 
     def seconds(self, rate: float, *, grace: float | None = None, deadline: float | None = None) -> float:
-        """About how long it takes to ask everybody who can be moved, at ``rate`` sessions a second.
+        """Return about how long it takes to ask all clients that can be moved, at ``rate`` sessions a second.
 
-        ``grace`` and ``deadline`` as in the order, in seconds from its beginning. Those that are inactive have to wait
-        for half of the deadline; at its end everybody is told at once.
+        ``grace`` and ``deadline`` are seconds from the drain's beginning. Inactive clients have to wait for half of the
+        deadline; at its end all are told at once.
         """
         inactive = 0 if self.unplaced else self.inactive  # no node takes some: then none takes anybody
         active = self.sessions - self.unplaced - inactive
@@ -85,19 +84,18 @@ class DrainForecast:
 
 
 def order_of_leaving(snapshot: Iterable[Placed]) -> list[Placed]:
-    """Longest idle first, for who is typing right now is disturbed last; and behind all of them those that would have
-    to be woken."""
+    """Order by idle time, the longest first: clients that are typing right now are disturbed last, and behind all of
+    them come those that would have to be woken."""
     # The id breaks ties, so that one snapshot makes one order.
     return sorted(snapshot, key=lambda session: (session.inactive, -session.idle_seconds, session.session_id))
 
 
 def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster, placement: Placement) -> Iterator[ProposedMove]:
-    """Every session of ``node``, in the order of leaving, one at a time: there may be many, and others wait.
+    """Yield every session of ``node`` in the order of leaving, one at a time: there may be many, and others wait.
 
-    ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could
-    take more, and so does every move that this plan has made already. Nobody is moved onto a node that is down.
-
-    Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`, at once.
+    ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could take more,
+    and so does every move that this plan has made already. Nobody is moved onto a node that is down. Raises
+    :class:`~cxfr_proxy.cluster.members.UnknownNode`, at once.
     """
     cluster.get(node)
     placed = list(snapshot)

@@ -1,25 +1,25 @@
-"""Who sits on the wrong node, and where he should sit: a snapshot in, moves out.
+"""Plan which sessions are on the wrong node, and where they belong: a snapshot in, moves out.
 
-Users who have a place of their own belong there, so exactly those are moved who are elsewhere. Of the others, who go
-where there are the fewest sessions for the weight, the fewest are moved that even the load. Even means: if a session
-ended and began anew, it would come to no node with a lower load than without it on its own, so
+Users with a home belong there, so exactly those who are elsewhere are moved. Of the other users, who go where the
+sessions are fewest for the weight, as few are moved as even the load. Even means: if a session ended and began again,
+it would come to no node with a lower load than its own has without it, so
 
     (sessions of a - 1) / weight of a  <=  sessions of b / weight of b
 
 for any two nodes ``a`` and ``b`` that could both serve it. While that fails for some pair, a session is moved from the
-``a`` with the highest left side to the ``b`` with the lowest right side. No node gives what it has taken, for what is
-left to a giver is more than the lowest load, which only rises. That no other set of moves is smaller is tested against
-all there are, for small cases; it holds where the nodes of two domains are the same or have none in common. Where they
+``a`` with the highest left side to the ``b`` with the lowest right side. No node gives away what it has taken, because
+what is left to a giver is more than the lowest load, which only rises. A test compares it with all other sets of moves,
+for small cases: none is smaller. That holds if the nodes of two domains are the same or have none in common. If they
 overlap, the load is evened between any two nodes of one domain, directly.
 
 Where several processes serve, each plans for its own sessions. All know how many there are by node, so all find the
-same surplus; which part of it is whose follows from their order, and the parts add up (:class:`NodeShare`).
+same surplus; their order decides which part of it is whose, and the parts add up (:class:`NodeShare`).
 
-Of several that could go, those go first whose clients are known to come back. One whose client is not, and that would
-have to go, is in the plan, but is not moved: a place that is only better is worth no session.
+Of several sessions that could go, those whose clients are known to come back go first. A session whose client is known
+not to, and that would have to go, is in the plan, but is not moved: a place that is only better is worth no session.
 
-Nobody is moved off a node that is not usable: a drain moves those that have to leave, the checks those whose node is
-down, and a node of weight 0 keeps the sessions it has. Users who are placed by
+Nobody is moved off a node that is not usable: a drain moves the sessions that have to leave, the checks those whose
+node is down, and a node of weight 0 keeps the sessions it has. Users who are placed by
 :attr:`~.placement.PlacementPolicy.FIRST_AVAILABLE` stay where they are.
 """
 
@@ -37,7 +37,7 @@ from cxfr_proxy.cluster.plan import Placed, ProposedMove, order_of_leaving
 
 @dataclass(frozen=True, slots=True)
 class NodeShare:
-    """What one process has of a node's sessions: its ``own``, with those of the processes ``before`` it, of ``all``."""
+    """One process's part of a node's sessions: its ``own``, with those of the processes ``before`` it, of ``all``."""
 
     own: int
     before: int
@@ -59,9 +59,9 @@ class NodeShare:
 
 @dataclass(slots=True)
 class RebalanceForecast:
-    """What a rebalance comes to: sessions by source and target. ``stay_down`` are none of them: those that would be
-    moved, but are left alone since their clients are known not to come back. ``held`` are among them, but wait: their
-    clients were moved too lately, and in ``held_seconds`` all of them may be moved again."""
+    """The sum of a rebalance: sessions by source and target. ``stay_down`` are none of them: those that would be
+    moved, but are left alone since their clients are known not to come back. ``held`` are among them, but wait:
+    their clients were moved too lately, and in ``held_seconds`` all of them may be moved again."""
 
     moves: dict[str, dict[str, int]] = field(default_factory=dict)
     inactive: int = 0

@@ -54,8 +54,8 @@ class DemoNode:
     """One node. :meth:`serve` runs it; :attr:`address` and :attr:`public_address` are known once it has started.
 
     ``cluster`` is ``None`` for a node of its own; otherwise its domain has to be ``domain``. ``proxy_protocol`` expects
-    a PROXY header on the plain address and nowhere else. :class:`~cxfr_proxy.demo.stream.NodeService` explains the other
-    options.
+    a PROXY header on the plain address and nowhere else. :class:`~cxfr_proxy.demo.stream.NodeService` explains
+    the other options.
     """
 
     def __init__(
