@@ -26,9 +26,10 @@ from cxfr_proxy.spellings import dns_name, domain_key
 from cxfr_proxy.xmpp.connection_transfer import fits
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.authzid import AuthzidWatch
+from cxfr_proxy.xmpp.opening.client_opening import ClientOpening, DomainMoved, Opened, OpeningRules
 from cxfr_proxy.xmpp.opening.header import read_header
 from cxfr_proxy.xmpp.opening.login import named_by, read_login
-from cxfr_proxy.xmpp.opening.opening import ClientOpening, DomainMoved, Opened
+from cxfr_proxy.xmpp.opening.sasl import read_request
 
 SAME: Final = (
     ("example.org", "EXAMPLE.org"),
@@ -51,14 +52,12 @@ OTHER: Final = (
 
 
 def opening(to: str, *, domain: str | None = None, moved: str | None = None) -> ClientOpening:
-    return ClientOpening(
-        Lane(max_element_bytes=10_000, max_depth=64),
-        tls_first=False,
+    rules = OpeningRules(
+        new_stream_id=lambda: "s",
         domains=(domain_key(domain),) if domain is not None else (),
-        moved={domain_key(moved): "elsewhere.example"} if moved is not None else None,
-        stream_id="s",
-        on_tls=True,
+        moved={domain_key(moved): "elsewhere.example"} if moved is not None else {},
     )
+    return ClientOpening(Lane(max_element_bytes=10_000, max_depth=64), rules, on_tls=True)
 
 
 def header(to: str) -> bytes:
@@ -112,7 +111,7 @@ def auth(text: str) -> etree._Element:
 
 
 def may_log_in_as(one: str, other: str) -> bool:
-    return AuthzidWatch().begun(auth(f"Kim@{other}\0kim\0secret"), one) is None
+    return AuthzidWatch().begun(read_request(auth(f"Kim@{other}\0kim\0secret")), one) is None
 
 
 def logs_in_as(one: str, other: str) -> bool:

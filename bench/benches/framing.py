@@ -20,7 +20,7 @@ from bench.spread import Spread, ratio
 from bench.traffic import HEADER, TRAFFIC, Traffic
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing import framer
-from cxfr_proxy.xmpp.framing.framer import Header
+from cxfr_proxy.xmpp.framing.framer import StreamStart
 
 _CUTS: Final = {"a stanza a read": None, "16 KiB a read": 16_384, "64 bytes a read": 64}
 _MAX_ELEMENT: Final = 1 << 20
@@ -101,7 +101,7 @@ def _framer_reader(engine: str) -> Reader:
     framer.use(engine)
     reading = framer.new_framer(max_element_bytes=_MAX_ELEMENT, max_depth=_MAX_DEPTH)
     assert reading.step(HEADER) == len(HEADER)
-    assert isinstance(reading.notes.pop(), Header)
+    assert isinstance(reading.events.pop(), StreamStart)
     reading = framer.behind_header(reading, stanza.tag_name(HEADER), max_depth=_MAX_DEPTH)
     read = len(HEADER)
 
@@ -111,8 +111,8 @@ def _framer_reader(engine: str) -> Reader:
         for chunk in chunks:
             scan(chunk)
         read += sum(map(len, chunks))
-        if reading.notes or reading.boundary != read:
-            raise AssertionError(f"{engine} ended at {reading.boundary} of {read} bytes, with {reading.notes}")
+        if reading.events or reading.boundary != read:
+            raise AssertionError(f"{engine} ended at {reading.boundary} of {read} bytes, with {reading.events}")
 
     return reader
 

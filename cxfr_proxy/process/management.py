@@ -49,7 +49,7 @@ from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.check import Checks
-from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.probe import look
 from cxfr_proxy.xmpp.framing import framer
@@ -124,7 +124,7 @@ class Management:
         self.dialer = Dialer(config.timeouts, config.limits)
         self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
         self._features_changed = trio.Event()
-        self._templates = Templates(cluster, max_bytes=config.limits.max_element_up)
+        self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
         auto = config.rebalance is RebalanceMode.AUTO
         self._automatic = Automatic(cluster, rebalances) if auto else None
         self._sharing = Sharing(
@@ -219,7 +219,7 @@ class Management:
             await self._features_changed.wait()
             self._features_changed = trio.Event()
             began = time.thread_time()
-            self._templates.compare()
+            self._common_features.compare()
             await trio.sleep((time.thread_time() - began) / _COMPARING_SHARE)
 
     # --- the files

@@ -9,7 +9,7 @@
      ready(fd, events)               it is not connected, or cannot be read now: nothing was received;
      ended(fd)                       it has come to its end, or is broken;
      scanned(fd, chunk, boundary, used)
-                                     this was received and scanned, as far as `used`, and holds a note, or no boundary;
+                                     this was received and scanned, as far as `used`, and holds an event, or no boundary;
      unsent(fd, chunk)               this should go on to the other leg, whose socket does not take it now.
 
    So the rules are in pump.py and lane.py. Nothing that a socket has said is asked for again: a TLS socket says "ended"
@@ -18,8 +18,8 @@
    Those four don't raise what a session is to blame for. What the scanner or a TLS socket raises leaves the turn, and
    `serving` says on which leg. Either way epoll will speak again of those that were not served.
 
-   They may connect and disconnect any leg, and so may whatever else runs Python code: a note being made, a TLS socket. So
-   what is needed of a line is copied, and its objects kept, before anything is called.
+   They may connect and disconnect any leg, and so may whatever else runs Python code: a TLS socket. So what is needed of
+   a line is copied, and its objects kept, before anything is called.
 
    One thread, under the GIL. The calls in here never wait, so none lets go of it, but a TLS socket's. */
 
@@ -227,7 +227,7 @@ static Py_ssize_t send_bytes(const Switchboard *self, const line *on, const char
 /* `held` bytes lie in front of the chunk. */
 static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, uint32_t events, const callbacks *pump)
 {
-    int noted;
+    int reported;
     Py_ssize_t used, size = receive_chunk(self, fd, on);
     if (size == RAISED)
         return -1;
@@ -239,10 +239,10 @@ static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, u
     if (it != NULL)
         it->heard = pump->now;
     self->chunk[size] = 0;
-    Py_ssize_t boundary = scanners->scan(on->scanner, self->chunk, size, &used, &noted);
+    Py_ssize_t boundary = scanners->scan(on->scanner, self->chunk, size, &used, &reported);
     if (boundary < 0)
         return -1;
-    if (noted || boundary == 0)
+    if (reported || boundary == 0)
         return done(PyObject_CallFunction(pump->scanned, "iy#nn", fd, self->chunk, size, boundary, used));
     if ((held || boundary < size) && scanners->hold(on->scanner, self->chunk + boundary, size - boundary) < 0)
         return -1;
@@ -384,7 +384,7 @@ static void drop(PyObject *object)
 static PyMethodDef methods[] = {
     {"connect", connect_leg, METH_VARARGS,
      "connect($self, fd, to, scanner, most, /)\n--\n\n"
-     "Pass on what comes in on `fd` to `to`, at most so many bytes at once, while `scanner` has nothing to note."},
+     "Pass on what comes in on `fd` to `to`, at most so many bytes at once, while `scanner` has nothing to report."},
     {"disconnect", disconnect_leg, METH_O,
      "disconnect($self, fd, /)\n--\n\nDon't; and forget the descriptor. Answers what `heard` would have."},
     {"heard", heard_leg, METH_O,

@@ -365,8 +365,8 @@ class Pump:
     def _pass_on(self, leg: Leg, lane: Lane, ready: bytes) -> None:
         """What the lane has let out of what this leg has brought."""
         owner, other = leg.owner, leg.other
-        if lane.noted:
-            self._look(leg, partial(owner.session.noted, leg.side, ready))
+        if lane.has_events:
+            self._look(leg, partial(owner.session.receive_scanned, leg.side, ready))
         elif ready:
             self._send(other, ready)
             if other.unsent:

@@ -45,14 +45,23 @@ from cxfr_proxy.tasks import Task, isolated, start_once
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.admission import Admission
 from cxfr_proxy.upstream.check import Informed
-from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.xmpp import jid, stanza
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening.client_opening import (
+    PROCEED,
+    BeginTls,
+    ClientOpening,
+    Closed,
+    Opened,
+    OpeningRules,
+    Reply,
+    last_words,
+)
 from cxfr_proxy.xmpp.opening.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
-from cxfr_proxy.xmpp.opening.opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
 
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
@@ -102,7 +111,7 @@ class ClientServer:
         self._placement = placement
         self._find = find
         self._pump = pump
-        self._templates = Templates(cluster, max_bytes=config.limits.max_element_up)
+        self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
         self._dialer = dialer
         self._checks = checks
         self._certificates = certificates
@@ -115,8 +124,14 @@ class ClientServer:
         logins = config.logins_per_second
         self._admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
         self.stopping = False
-        self._domains = frozenset(map(domain_key, config.domain))
-        self._moved = {domain_key(each.domain): str(each.target) for each in config.redirect_domain}
+        self._opening_rules = OpeningRules(
+            new_stream_id=_token,
+            domains=frozenset(map(domain_key, config.domain)),
+            moved={domain_key(each.domain): str(each.target) for each in config.redirect_domain},
+            requires_tls=config.starttls is StartTls.REQUIRED,
+            offers_tls=config.starttls is StartTls.OPTIONAL,
+            features=self._common_features if config.route is Route.LOGIN else None,
+        )
         self._policy = Policy(
             timeouts=config.timeouts,
             limits=config.limits,
@@ -189,28 +204,11 @@ class ClientServer:
         return Lane(max_element_bytes=limits.max_element_negotiating, max_depth=limits.max_depth)
 
     def new_opening(self, lane: Lane, *, tls: bool) -> ClientOpening:
-        tls_first = not tls and self._config.starttls is StartTls.REQUIRED
-        offers_starttls = not tls and self._config.starttls is StartTls.OPTIONAL
-        return ClientOpening(
-            lane,
-            tls_first=tls_first,
-            domains=self._domains,
-            stream_id=_token(),
-            template=partial(self._template, offers_starttls),
-            offers_starttls=offers_starttls,
-            moved=self._moved,
-            on_tls=tls,
-            can_start_tls=self._config.starttls is not StartTls.OFF,
-        )
-
-    def _template(self, offers_starttls: bool, domain: str) -> bytes | None:
-        if self._config.route is not Route.LOGIN:
-            return None
-        return self._templates.of(domain, offer_starttls=offers_starttls)
+        return ClientOpening(lane, self._opening_rules, on_tls=tls)
 
     def is_early(self, domain: str) -> bool:
         """Whether a client of that domain would be asked who it is first, if the nodes' features were known by now."""
-        return self._config.route is Route.LOGIN and self._templates.are_awaited(domain)
+        return self._config.route is Route.LOGIN and self._common_features.are_awaited(domain)
 
     def tls_context(self, domain: str | None, server_name: bytes | None) -> ssl.SSLContext:
         """For the next handshake, with a client that has asked for that domain: certificates may be replaced."""
@@ -310,7 +308,7 @@ class ClientServer:
         client: Endpoint,
         node_end: Endpoint,
         client_peer: Peer | None,
-        chosen: EarlyLogin | None,
+        early_login: EarlyLogin | None,
         *,
         early: bool,
         silent: tuple[str, ...] = (),
@@ -323,7 +321,7 @@ class ClientServer:
             node=node.name,
             tls=client.is_tls,
             offer_starttls=self.offers_starttls(client),
-            chosen=chosen,
+            early_login=early_login,
             silent=silent,
         )
         relayed = self._pump.relay(
@@ -488,12 +486,14 @@ class _Connection:
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> _Begun:
         """Another node than was chosen: what the client has said waits in the lane."""
-        chosen, now = reroute.chosen, trio.current_time()
-        self._last_words = last_words if chosen is not None else partial(_first_and_last_words, reroute.header)
+        early_login, now = reroute.early_login, trio.current_time()
+        self._last_words = last_words if early_login is not None else partial(_first_and_last_words, reroute.header)
         self._lane = reroute.up
-        self._limit.deadline = chosen.bind_by if chosen is not None else now + self._server.negotiation_timeout
+        self._limit.deadline = (
+            early_login.bind_by if early_login is not None else now + self._server.negotiation_timeout
+        )
         await self._endpoint.send_all(unsent)
-        return _Begun(reroute.header, chosen, silent=reroute.silent)
+        return _Begun(reroute.header, early_login, silent=reroute.silent)
 
     async def _relay(self, begun: _Begun) -> None:
         """Begin a session."""
@@ -505,7 +505,7 @@ class _Connection:
             self._endpoint,
             node_end,
             self._client,
-            begun.chosen,
+            begun.early_login,
             early=begun.early,
             silent=begun.silent,
         )
@@ -533,17 +533,18 @@ class _Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A stream that needs a node. ``chosen`` ``None``: whatever the client says, it stays there. ``early``: that is so
-    only because nothing was known of the nodes yet. ``silent``: nodes that have not greeted it."""
+    """A stream that needs a node. ``early_login`` is ``None`` where it stays there whatever the client says, and then
+    ``early`` tells that this is so only because nothing was known of the nodes yet. ``silent``: nodes that have not
+    greeted it."""
 
     header: StreamHeader
-    chosen: EarlyLogin | None
+    early_login: EarlyLogin | None
     early: bool = False
     silent: tuple[str, ...] = ()
 
     @property
     def login(self) -> Login:
-        return self.chosen.login if self.chosen is not None else UNKNOWN
+        return self.early_login.login if self.early_login is not None else UNKNOWN
 
     @property
     def user(self) -> str | None:

@@ -107,7 +107,7 @@ MEASURED: Final = (
     Habit("Gajim", caps=("gajim.org",), resources=("gajim.",)),
     Habit("Profanity", caps=("profanity-im.github.io", "www.profanity.im"), resources=("profanity.",), answers=False),
     # Any stream error leaves it down; a cut doesn't. Its request to resume is malformed, and is answered for the node
-    # (xmpp/opening/opening.py).
+    # (xmpp/opening/negotiation.py).
     Habit("QXmpp", caps=("github.com/qxmpp-project/qxmpp",), resources=("QXmpp",), rungs=(Rung.CUT,)),
     Habit("mcabber", caps=("mcabber.com/caps",), resources=("mcabber",), stays_down=True),
     Habit("go-sendxmpp", resources=("go-sendxmpp.",), agents=("go-sendxmpp",), stays_down=True),

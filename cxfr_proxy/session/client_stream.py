@@ -8,8 +8,9 @@ node any more gets an error of type ``wait``, or stays unacknowledged (XEP-0198)
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cxfr_proxy.errors import ClientError, RemoteError
 from cxfr_proxy.session import climbing, ending
@@ -22,13 +23,20 @@ from cxfr_proxy.session.tables import Features, Incoming, State, Transition
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import connection_transfer, stanza
 from cxfr_proxy.xmpp.connection_transfer import Answer
-from cxfr_proxy.xmpp.framing.framer import MAX_NOTES, USUAL, Element, Failure, Header, StreamEnd, may_be_watched
+from cxfr_proxy.xmpp.framing.framer import (
+    MAX_EVENTS_PER_SCAN,
+    USUAL,
+    StreamEnd,
+    StreamFault,
+    StreamStart,
+    WholeElement,
+    may_be_watched,
+)
 from cxfr_proxy.xmpp.framing.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import client_identity
 from cxfr_proxy.xmpp.opening.header import read_header
-from cxfr_proxy.xmpp.opening.login import read_login
-from cxfr_proxy.xmpp.opening.passage import Passage
+from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 _STANZAS: Final = (b"<message", b"<presence", b"<iq")
@@ -40,7 +48,7 @@ _STANZAS: Final = (b"<message", b"<presence", b"<iq")
 def read(parts: Parts) -> None:
     """Read what was fed: while negotiating step by step, for a restart may come. Not all at once, if it is much."""
     client = parts.client
-    looks_left = MAX_NOTES
+    looks_left = MAX_EVENTS_PER_SCAN
     while looks_left and client.incoming is Incoming.READ:
         opening = parts.negotiating
         if opening is None and client.lane.opened:
@@ -54,7 +62,7 @@ def read(parts: Parts) -> None:
         if piece is None:
             return
         looks_left -= 1
-        if opening is not None and piece.note is not None:
+        if opening is not None and piece.event is not None:
             opening.note_piece()
         _on_piece(parts, piece)
 
@@ -66,16 +74,16 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
 
 
 def _on_piece(parts: Parts, piece: Piece) -> None:
-    match piece.note:
+    match piece.event:
         case None:
             parts.pass_up(piece.data)
-        case Header():
+        case StreamStart():
             _on_header(parts, piece.data)
         case StreamEnd():
             _on_end(parts)
-        case Failure(condition=condition, text=text):
+        case StreamFault(condition=condition, text=text):
             on_fault(parts, ClientError(condition, text))
-        case Element(name=name, stanzas=position):
+        case WholeElement(name=name, stanzas=position):
             _on_element(parts, name, piece, position)
 
 
@@ -115,20 +123,20 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
     negotiation, client = parts.negotiation, parts.client
     was_inactive = negotiation.inactive
     try:
-        passage = negotiation.from_client(piece.data, client.header, position)
+        verdict = negotiation.from_client(piece.data, client.header, position)
     except ClientError as error:
         on_fault(parts, error)
         return
     opening = parts.negotiating
     if opening is None:
         # After bind nothing is negotiated that could begin a new stream.
-        passage.hold_client, passage.start_tls = None, False
-    elif opening.early is not None and _belongs_elsewhere(parts, opening, passage):
+        verdict.hold_client, verdict.start_tls = None, False
+    elif opening.early is not None and _belongs_elsewhere(parts, opening, verdict):
         _reroute(parts, opening, piece)
         return
-    if parts.opening is not None and passage.forward:
-        parts.opening.note_client(passage, parts.now, proved=negotiation.proved)
-    _pass(parts, passage)
+    if parts.opening is not None and verdict.forward:
+        parts.opening.note_client(verdict, parts.now, proved=negotiation.proved)
+    _pass(parts, verdict)
     question = parts.closing.question if parts.closing is not None else None
     if name == "a" and question is not None and question.is_covered(piece.data, client.header.context):
         ending.on_last_answer(parts)
@@ -136,24 +144,24 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
         parts.report(Awakened())
 
 
-def _pass(parts: Parts, passage: Passage) -> None:
-    if passage.start_tls:
+def _pass(parts: Parts, verdict: ElementVerdict) -> None:
+    if verdict.start_tls:
         parts.because(Reason.STARTTLS)
         ending.end_node_stream(parts)
         ending.end_node_output(parts)
         ending.end(parts, Upgrade())
         return
-    parts.pass_up(passage.forward)
-    if passage.failed is not None:
-        parts.report(passage.failed)
+    parts.pass_up(verdict.forward)
+    if verdict.failed is not None:
+        parts.report(verdict.failed)
     opening = parts.opening
-    if passage.answer and opening is not None and opening.features is Features.DUE:
+    if verdict.answer and opening is not None and opening.features is Features.DUE:
         # It asked before it was told anything; an answer in front of the header would be none.
-        opening.postpone(passage.answer)
-        passage.hold_client = True
+        opening.postpone(verdict.answer)
+        verdict.hold_client = True
     else:
-        parts.send(Side.CLIENT, passage.answer)
-    if passage.hold_client:
+        parts.send(Side.CLIENT, verdict.answer)
+    if verdict.hold_client:
         parts.client.hold(True)
         parts.choose_reading()
 
@@ -161,13 +169,13 @@ def _pass(parts: Parts, passage: Passage) -> None:
 # --- another node
 
 
-def _belongs_elsewhere(parts: Parts, opening: Opening, passage: Passage) -> bool:
+def _belongs_elsewhere(parts: Parts, opening: Opening, verdict: ElementVerdict) -> bool:
     """Whether the node was chosen for somebody else than the user who logs in now, and is not that user's."""
-    if passage.begins is None:
-        if passage.forward and not passage.hold_client:
+    login = verdict.begins
+    if login is None:
+        if verdict.forward and not verdict.hold_client:
             opening.settle_for_node()
         return False
-    login = read_login(passage.begins, parts.domain)
     return opening.name(login) and parts.policy.elsewhere(login, parts.domain, parts.node.name)
 
 

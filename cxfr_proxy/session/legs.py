@@ -13,7 +13,7 @@ from cxfr_proxy.session.tables import INCOMING, OUTGOING, READABLE, WRITABLE, In
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 
-INTRODUCTION: Final = 32
+IDENTITY_LOOKS: Final = 32
 """Elements of a bound client that are looked at for its capabilities. Its first presence has them as a rule, behind a
 few requests."""
 _ANY_DEPTH: Final = 2**31 - 1
@@ -51,7 +51,7 @@ class ClientLeg:
         self.caps: str | None = None
         self.refusal: str | None = None
         self.knows_cxfr: bool | None = None
-        self.looks_left = INTRODUCTION
+        self.looks_left = IDENTITY_LOOKS
 
     @property
     def wanted(self) -> bool:

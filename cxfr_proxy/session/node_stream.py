@@ -33,19 +33,19 @@ from cxfr_proxy.session.tables import NODE_REACTIONS, Features, Incoming, NodeDi
 from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.framing.framer import (
-    MAX_NOTES,
+    MAX_EVENTS_PER_SCAN,
     STANZAS,
     USUAL,
-    Element,
-    Failure,
-    Header,
     StreamEnd,
+    StreamFault,
+    StreamStart,
+    WholeElement,
     may_be_watched,
 )
 from cxfr_proxy.xmpp.framing.lane import Piece
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.opening.passage import Bound, Passage
+from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
 """Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
@@ -77,7 +77,7 @@ _HINTS: Final[dict[str, str]] = {
 def read(parts: Parts) -> None:
     """Read what was fed, as :func:`.client_stream.read` does."""
     node = parts.node
-    looks_left = MAX_NOTES
+    looks_left = MAX_EVENTS_PER_SCAN
     while node.wanted and (parts.state is State.NEGOTIATING or not node.lane.opened):
         piece = node.lane.next() if looks_left else None
         if piece is None:
@@ -100,16 +100,16 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
 def _on_piece(parts: Parts, piece: Piece) -> None:
     if not parts.node.wanted:
         return  # the end of a stream that has said it is over
-    match piece.note:
+    match piece.event:
         case None:
             parts.pass_down(piece.data)
-        case Header():
+        case StreamStart():
             _on_header(parts, piece.data)
         case StreamEnd():
             _on_end(parts)
-        case Failure(condition=condition, text=text):
+        case StreamFault(condition=condition, text=text):
             _on_fault(parts, NodeError(condition, text))
-        case Element(name=name, stanzas=position):
+        case WholeElement(name=name, stanzas=position):
             _on_element(parts, name, piece, position)
 
 
@@ -145,7 +145,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
 def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeader, position: int) -> None:
     """An element that is about the stream itself, or is part of its opening."""
     try:
-        passage = parts.negotiation.from_node(data, header, parts.domain, position)
+        verdict = parts.negotiation.from_node(data, header, parts.domain, position)
     except stanza.MalformedElement:
         if parts.state is State.NEGOTIATING:
             _on_fault(parts, NodeError(StreamCondition.BAD_NAMESPACE_PREFIX, "an undeclared prefix"))
@@ -155,21 +155,21 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
             parts.swallow_down(position)
         return
     opening = parts.opening
-    if passage.greets and opening is not None and opening.early is not None:
-        passage.hold_client = False
-    if passage.greets and opening is not None and opening.features is Features.PROXYS:
+    if verdict.greets and opening is not None and opening.early is not None:
+        verdict.hold_client = False
+    if verdict.greets and opening is not None and opening.features is Features.PROXYS:
         opening.see_features()
-        passage.forward = b""
-    elif passage.forward:
-        _fit_to_header(parts, passage, header)
-    _pass(parts, passage)
+        verdict.forward = b""
+    elif verdict.forward:
+        _fit_to_header(parts, verdict, header)
+    _pass(parts, verdict)
 
 
-def _fit_to_header(parts: Parts, passage: Passage, header: StreamHeader) -> None:
+def _fit_to_header(parts: Parts, verdict: ElementVerdict, header: StreamHeader) -> None:
     """The client may have got another header than the node's: its prefixes, if they differ, mean nothing to it."""
     shown = parts.client.shown
     if shown is not None and header is not shown and header.context != shown.context:
-        passage.forward = stanza.serialize(stanza.parse(passage.forward, header.context))
+        verdict.forward = stanza.serialize(stanza.parse(verdict.forward, header.context))
 
 
 # --- transfers that are forged, answers that are ours
@@ -225,35 +225,35 @@ def _on_cut_through(parts: Parts, name: str, data: bytes, header: StreamHeader) 
 # --- the opening
 
 
-def _pass(parts: Parts, passage: Passage) -> None:
+def _pass(parts: Parts, verdict: ElementVerdict) -> None:
     negotiation = parts.negotiation
-    if passage.ends is not None:
+    if verdict.ends is not None:
         _report_warnings(parts)
-        _on_error(parts, passage.ends, passage)
+        _on_error(parts, verdict.ends, verdict)
         return
     opening = parts.opening
     if opening is not None:
-        opening.note_node(passage, parts.now, proved=negotiation.proved)
-        if passage.greets:
+        opening.note_node(verdict, parts.now, proved=negotiation.proved)
+        if verdict.greets:
             parts.wait_until(opening.bind_by)
-    parts.pass_down(passage.forward)
-    if passage.failed is not None:
-        parts.report(passage.failed)
+    parts.pass_down(verdict.forward)
+    if verdict.failed is not None:
+        parts.report(verdict.failed)
     if opening is not None and opening.features is Features.DUE:
         opening.see_features()
         answer = opening.take_answer()
         if answer:
             parts.pass_down(answer)
-            passage.hold_client = False
+            verdict.hold_client = False
     if parts.negotiating is not None:
-        if passage.restart:
+        if verdict.restart:
             parts.restart()
-        if passage.bound is not None:
-            _on_bound(parts, passage.bound)
-    if passage.resumable:
+        if verdict.bound is not None:
+            _on_bound(parts, verdict.bound)
+    if verdict.resumable:
         _on_resumable(parts)
     _report_warnings(parts)
-    if passage.hold_client is False and parts.client.held:
+    if verdict.hold_client is False and parts.client.held:
         parts.client.hold(False)
         parts.choose_reading()
         client_stream.read(parts)
@@ -296,7 +296,7 @@ def on_no_greeting(parts: Parts) -> None:
 
 
 def _react(
-    parts: Parts, did: NodeDid, reason: Reason, error: Passage | None = None, redirect: Server | None = None
+    parts: Parts, did: NodeDid, reason: Reason, error: ElementVerdict | None = None, redirect: Server | None = None
 ) -> None:
     """Do what the table says. ``error`` is the node's stream error, and ``redirect`` where it leads, if it is one."""
     match NODE_REACTIONS[did, parts.where]:
@@ -321,7 +321,7 @@ def _react(
             _pass_error(parts, error)
 
 
-def _on_error(parts: Parts, condition: str, error: Passage) -> None:
+def _on_error(parts: Parts, condition: str, error: ElementVerdict) -> None:
     """The node's stream is over by an error."""
     parts.node.receive(Incoming.ENDED)
     redirect = _trusted_redirect(parts, error.redirect)
@@ -334,7 +334,7 @@ def _on_error(parts: Parts, condition: str, error: Passage) -> None:
         _react(parts, NodeDid.FAIL, Reason.NODE_CLOSED, error)
 
 
-def _pass_error(parts: Parts, error: Passage) -> None:
+def _pass_error(parts: Parts, error: ElementVerdict) -> None:
     """The client's stream ends by the node's error, or by one of ours where the client is not to see it."""
     condition = error.ends
     assert condition is not None

@@ -6,14 +6,15 @@ is :class:`cxfr_proxy.xmpp.opening.opening.Negotiation`'s.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cxfr_proxy.session.commands import EarlyLogin
 from cxfr_proxy.session.node_owes import End, Owes, Turn
 from cxfr_proxy.session.tables import FEATURES, Features, follow
 from cxfr_proxy.xmpp.opening.login import Login
-from cxfr_proxy.xmpp.opening.passage import Passage
+from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 MAX_SILENT: Final = 2
 """Nodes that a client has waited for in vain before it is told so."""
@@ -60,11 +61,11 @@ class Opening:
         """It has said something that is not its header once more."""
         self.header_may_repeat = False
 
-    def note_client(self, passage: Passage, now: float, *, proved: bool) -> None:
+    def note_client(self, verdict: ElementVerdict, now: float, *, proved: bool) -> None:
         """It has said something that the node gets."""
-        if not passage.asks:
+        if not verdict.asks:
             self.turn.note_odd()
-        elif passage.hold_client and passage.begins is None:
+        elif verdict.hold_client and verdict.begins is None:
             self.turn.responded(now)
         else:
             self.turn.asked(now, proved=proved)
@@ -87,17 +88,17 @@ class Opening:
 
     # --- the node
 
-    def note_node(self, passage: Passage, now: float, *, proved: bool) -> None:
+    def note_node(self, verdict: ElementVerdict, now: float, *, proved: bool) -> None:
         """It has said something."""
         turn = self.turn
-        if passage.greets:
+        if verdict.greets:
             turn.greeted(now)
-        elif passage.restart:
+        elif verdict.restart:
             turn.accepted(now, restarts=True)
-        elif passage.hold_client is False and proved:
+        elif verdict.hold_client is False and proved:
             turn.accepted(now, restarts=False)
-        elif passage.hold_client is False:
-            turn.answered(challenges=passage.failed is None)
+        elif verdict.hold_client is False:
+            turn.answered(challenges=verdict.failed is None)
         elif turn.owes is Owes.RESOURCE:
             turn.answered()
 

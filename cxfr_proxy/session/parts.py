@@ -31,7 +31,7 @@ from cxfr_proxy.session.tables import TRANSITIONS, State, Transition, Where
 from cxfr_proxy.session.transfer import TransferAttempt
 from cxfr_proxy.xmpp.connection_transfer import Answer
 from cxfr_proxy.xmpp.framing.lane import Lane
-from cxfr_proxy.xmpp.opening.opening import Negotiation
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
 _WHERE = {
     State.NEGOTIATING: Where.NEGOTIATING,
@@ -201,11 +201,11 @@ class Parts:
         down = (bound or asked) and node.wanted and self.unquestioned
         self.fast[Side.CLIENT] = client.lane if up else None
         self.fast[Side.NODE] = node.lane if down else None
-        client.lane.note_every(not up or client.looks_left > 0)
-        node.lane.note_every(self.withholds)
+        client.lane.report_every(not up or client.looks_left > 0)
+        node.lane.report_every(self.withholds)
         shifted = self.accounting.management.shifted
-        client.lane.note_acks(shifted)
-        node.lane.note_acks(shifted)
+        client.lane.report_acks(shifted)
+        node.lane.report_acks(shifted)
 
     @property
     def unquestioned(self) -> bool:

@@ -7,7 +7,7 @@ method here lets one thing happen to the parts and returns the commands that fol
 Which direction may be read how:
 
 * ``fast[side]`` is the lane of the bytes that *come from* that side while nothing about them has to be known: the relay
-  scans it itself, sends what comes out, and calls :meth:`Session.noted` only when something was noted;
+  scans it itself, sends what comes out, and calls :meth:`Session.receive_scanned` only when its framer reports events;
 * else it is ``None``, and every byte goes through :meth:`Session.receive`, element by element. So it is while the
   stream is negotiated, and for the client's side while a transfer runs or the node is gone, when each stanza may need
   an answer.
@@ -30,7 +30,7 @@ from cxfr_proxy.session.transfer import TransferAttempt
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader
-from cxfr_proxy.xmpp.opening.opening import Negotiation
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
 __all__ = ["Policy", "Session", "State"]
 
@@ -38,8 +38,8 @@ __all__ = ["Policy", "Session", "State"]
 class Session:
     """See the module. ``now`` is the relay's clock, in seconds.
 
-    ``unread`` of ``up`` is what the client has sent already. ``chosen``: another node may still be chosen, by who logs
-    in; what the client was shown already, it does not get from this node again. ``None``: this node is final.
+    ``unread`` of ``up`` is what the client has sent already. ``early_login``: another node may still be chosen, by who
+    logs in; what the client was shown already, it does not get from this node again. ``None``: this node is final.
     ``silent`` are the names of nodes that have not greeted this client.
     """
 
@@ -54,13 +54,13 @@ class Session:
         node: str,
         tls: bool,
         offer_starttls: bool = False,
-        chosen: EarlyLogin | None = None,
+        early_login: EarlyLogin | None = None,
         silent: tuple[str, ...] = (),
     ) -> None:
         limits = policy.limits
         # A login may be a password: it waits for a node that has greeted.
-        shown = chosen.shown if chosen is not None else None
-        client = ClientLeg(header, up, tls=tls, shown=shown, held=chosen is not None)
+        shown = early_login.shown if early_login is not None else None
+        client = ClientLeg(header, up, tls=tls, shown=shown, held=early_login is not None)
         negotiation = Negotiation(
             offer_starttls=offer_starttls,
             max_bytes=limits.max_element_up,
@@ -69,7 +69,7 @@ class Session:
             new_id=policy.token if policy.wrap_resumable_ids else None,
         )
         leg = NodeLeg(node, header, max_element_bytes=limits.max_element_down)
-        self._parts = Parts(client, leg, policy, Opening(chosen, silent), negotiation, header.to or "")
+        self._parts = Parts(client, leg, policy, Opening(early_login, silent), negotiation, header.to or "")
         self.fast: list[Lane | None] = self._parts.fast
         """By :class:`Side`: the lane that may be scanned without asking."""
 
@@ -199,8 +199,8 @@ class Session:
             client_stream.read(self._parts)
         return self._parts.take()
 
-    def noted(self, side: Side, ready: bytes, now: float) -> list[Command]:
-        """The fast lane of that side has turned a chunk into ``ready`` and noted something in it."""
+    def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[Command]:
+        """The fast lane of that side has turned a chunk into ``ready`` and has framer events about it."""
         self._parts.begin(now)
         if side is Side.CLIENT:
             client_stream.on_scanned(self._parts, ready)

@@ -15,7 +15,7 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Check
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
-from cxfr_proxy.xmpp.opening.node_features import differing, template
+from cxfr_proxy.xmpp.opening.node_features import differing, shown_features
 
 _SHOWN_NODES: Final = 20
 """In a log line, of those that differ."""
@@ -25,7 +25,7 @@ _DOMAINS_KEPT: Final = 64
 _log = logging.getLogger(__name__)
 
 
-class Templates:
+class CommonFeatures:
     """``max_bytes``: the longest element that is taken from a client.
 
     Who serves clients calls :meth:`of`, who checks nodes :meth:`compare`.
@@ -67,7 +67,7 @@ class Templates:
             offered = node.features.get(domain)
             if not node.usable or offered is None:
                 return {}
-            found = template(offered, offer_starttls=offer_starttls, max_bytes=self._max_bytes)
+            found = shown_features(offered, offer_starttls=offer_starttls, max_bytes=self._max_bytes)
             if found is None:
                 return {}
             shown[node] = found

@@ -16,7 +16,7 @@ from cxfr_proxy.config.table import Limits
 from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.framing.framer import Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing.framer import StreamEnd, StreamFault, StreamStart, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening import usual_header
@@ -65,7 +65,7 @@ class OwnStream:
         """Raises :class:`NodeError`, also where the answer is a stream error, and ``OSError``."""
         await self._endpoint.send_all(stanza.stream_header(to=domain, from_=None, stream_id=None))
         try:
-            header = read_header(await self._read(Header), NodeError)
+            header = read_header(await self._read(StreamStart), NodeError)
         except NodeError as exc:
             raise _fault(exc.text) from exc
         raw, features = await self._element(header)
@@ -100,13 +100,13 @@ class OwnStream:
             await self._read(StreamEnd)
 
     async def _element(self, header: StreamHeader) -> tuple[bytes, stanza.Element]:
-        raw = await self._read(Element)
+        raw = await self._read(WholeElement)
         try:
             return raw, stanza.parse(raw, header.context)
         except stanza.MalformedElement as exc:
             raise _fault("the node used a prefix that its stream does not declare") from exc
 
-    async def _read(self, kind: type[Header | Element | StreamEnd]) -> bytes:
+    async def _read(self, kind: type[StreamStart | WholeElement | StreamEnd]) -> bytes:
         while True:
             piece = self._lane.next()
             if piece is None:
@@ -114,11 +114,11 @@ class OwnStream:
                 if not data:
                     raise _fault("the node closed the connection")
                 self._lane.feed(data)
-            elif isinstance(piece.note, kind):
+            elif isinstance(piece.event, kind):
                 return piece.data
-            elif isinstance(piece.note, Failure):
-                raise _fault(f"the node's stream can't be read: {piece.note.text}")
-            elif piece.note is not None:
+            elif isinstance(piece.event, StreamFault):
+                raise _fault(f"the node's stream can't be read: {piece.event.text}")
+            elif piece.event is not None:
                 raise _fault("the node ended the stream at once")
 
 

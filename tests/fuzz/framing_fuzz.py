@@ -161,7 +161,7 @@ class Outcome(NamedTuple):
     """``condition`` is the failure's, "" if there was none; ``ack`` the last ``<a/>``."""
 
     boundary: int
-    noted: list[tuple[int, int, str]]
+    reported: list[tuple[int, int, str]]
     stanzas: int
     condition: str
     ack: bytes | None
@@ -189,7 +189,7 @@ class Judge:
             again = self._read(Case(case.body, sizes, case.limit, case.stepwise), native=True)
             if again[:3] != native[:3] or bool(again.condition) != bool(native.condition):
                 return f"native {native}, cut into {sizes} {again}"
-        return self._difference_from_lxml(case, native.boundary, native.noted, native.condition)
+        return self._difference_from_lxml(case, native.boundary, native.reported, native.condition)
 
     def _read(self, case: Case, *, native: bool) -> Outcome:
         base = len(self._header)
@@ -198,45 +198,45 @@ class Judge:
         else:
             reader = self._expat(max_element_bytes=None, max_depth=8)
             reader.step(self._header)
-            reader.notes.clear()
+            reader.events.clear()
             reader.max_element_bytes = case.limit
         assert isinstance(reader, (self._native, self._expat))
         reader.acks = case.limit is None
         at, turn = 0, 0
-        while at < len(case.body) and not any(not isinstance(n, self._framing.Element) for n in reader.notes):
+        while at < len(case.body) and not any(not isinstance(n, self._framing.WholeElement) for n in reader.events):
             piece = case.body[at : at + case.sizes[turn % len(case.sizes)]]
             at, turn = at + len(piece), turn + 1
             while piece and case.stepwise:
-                kept, reader.notes = reader.notes, []
+                kept, reader.events = reader.events, []
                 piece = piece[reader.step(piece) :]
-                reader.notes = kept + reader.notes
-                if kept != reader.notes and not isinstance(reader.notes[-1], self._framing.Element):
+                reader.events = kept + reader.events
+                if kept != reader.events and not isinstance(reader.events[-1], self._framing.WholeElement):
                     break
             while piece and not case.stepwise:
                 before = reader.position
                 reader.scan(piece)
-                piece = piece[reader.position - before :]  # it stops where much is noted
-        noted, condition = [], ""
-        for note in reader.notes:
-            if isinstance(note, self._framing.Failure):
-                condition = note.condition
+                piece = piece[reader.position - before :]  # it stops where much is reported
+        reported, condition = [], ""
+        for event in reader.events:
+            if isinstance(event, self._framing.StreamFault):
+                condition = event.condition
             else:
-                name = note.name if isinstance(note, self._framing.Element) else ""
-                noted.append((note.start - base, note.end - base, name))
+                name = event.name if isinstance(event, self._framing.WholeElement) else ""
+                reported.append((event.start - base, event.end - base, name))
         ack = b"" if case.stepwise and reader.ack else reader.ack  # how much of it is at hand differs then
-        return Outcome(reader.boundary - base, noted, reader.stanzas, condition, ack)
+        return Outcome(reader.boundary - base, reported, reader.stanzas, condition, ack)
 
     def _difference_from_lxml(
-        self, case: Case, boundary: int, noted: list[tuple[int, int, str]], condition: str
+        self, case: Case, boundary: int, reported: list[tuple[int, int, str]], condition: str
     ) -> str | None:
-        ended = any(name == "" for _, _, name in noted)
+        ended = any(name == "" for _, _, name in reported)
         read = self._tree(case.body[:boundary] + (b"" if ended else END))
         if read is None or any(not isinstance(node.tag, str) for node in read.iter()):
             return f"lxml does not take what lies before {boundary}"
         # Values that say the watched bytes, however they spell them: nothing that holds one passes unnoticed.
         said = [any("urn_xmpp_cxfr" in v.replace(":", "_") for e in top.iter() for v in e.values()) for top in read]
-        if sum(said) > len(noted):
-            return f"{sum(said)} elements say the watched bytes, {len(noted)} were noted"
+        if sum(said) > len(reported):
+            return f"{sum(said)} elements say the watched bytes, {len(reported)} were reported"
         hidden = b"<![CDATA[" in case.body or b"&#" in case.body  # as text, in lxml's eyes
         if not condition or condition == "policy-violation" or hidden or not case.body.isascii():
             return None  # names beyond ASCII: lxml goes by XML's fifth edition

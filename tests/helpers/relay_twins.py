@@ -22,7 +22,7 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.relayed import Relayed
 from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.xmpp.framing.framer import Element, Framer
+from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 
 HEADER: Final = b"<s:s xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'>"
@@ -115,7 +115,7 @@ class Jumpy:
         self._step(side)
         return self._take()
 
-    def noted(self, side: Side, ready: bytes, now: float) -> list[Command]:
+    def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[Command]:
         for piece in self.lanes[side].pieces(ready):
             self._on(side, piece)
         return self._take()
@@ -135,11 +135,11 @@ class Jumpy:
     def _on(self, side: Side, piece: Piece) -> None:
         if piece.data:
             self._out.append(Send(side.other, piece.data))
-        if piece.note is None:
+        if piece.event is None:
             return
-        self.told.append((type(piece.note).__name__, side, piece.note.start, piece.note.end, piece.whole))
-        if isinstance(piece.note, Element):
-            self._obey(side, piece.note.name)
+        self.told.append((type(piece.event).__name__, side, piece.event.start, piece.event.end, piece.whole))
+        if isinstance(piece.event, WholeElement):
+            self._obey(side, piece.event.name)
         else:
             self._out.append(Close())
 
@@ -158,7 +158,7 @@ class Jumpy:
                 self.held.clear()
             case "heed":
                 for lane in self.lanes:
-                    lane.note_acks(True)
+                    lane.report_acks(True)
             case "end":
                 self._out.append(EndOutput(side.other))
             case "close" | "cut":

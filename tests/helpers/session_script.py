@@ -165,7 +165,7 @@ class Script:
         check_authzid: bool = True,
         client_software: ClientSoftware | None = None,
         asks: bool = False,
-        chosen: EarlyLogin | None = None,
+        early_login: EarlyLogin | None = None,
         elsewhere: Callable[[Login, str, str], bool] = lambda login, domain, node: False,
         lane: Lane | None = None,
         node: str = "node1",
@@ -204,8 +204,8 @@ class Script:
             lane = Lane(max_element_bytes=8192, max_depth=64)
             lane.feed((header + behind).encode())
             lane.next()
-        if chosen is not None and chosen.shown is not None:
-            self._documents = [chosen.shown.context]
+        if early_login is not None and early_login.shown is not None:
+            self._documents = [early_login.shown.context]
         self.session = Session(
             read_header(header.encode(), ClientError),
             lane,
@@ -213,7 +213,7 @@ class Script:
             node=node,
             tls=tls,
             offer_starttls=offer_starttls,
-            chosen=chosen,
+            early_login=early_login,
         )
         self._do("the client opens", lambda: self.session.start(self.now))
 
@@ -240,8 +240,8 @@ class Script:
             self._do("", lambda: self.session.receive(side, data, self.now))
         else:
             ready = lane.scan(data)
-            if lane.noted:
-                self._do("noted", lambda: self.session.noted(side, ready, self.now))
+            if lane.has_events:
+                self._do("receive_scanned", lambda: self.session.receive_scanned(side, ready, self.now))
             else:
                 self._deliver(side.other, ready)
         return self.catch_up()

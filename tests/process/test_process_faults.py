@@ -58,7 +58,7 @@ from cxfr_proxy.transfers.drains import Drains
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.check import Checks
-from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.upstream.user_lookup import UserLookup
 
 
@@ -431,7 +431,7 @@ CASES: Final[dict[Task, Case]] = {
     ),
     Task.ELSEWHERE: partial(in_the_supervisor, owner=Fleet, name="tell_elsewhere", ask=report),
     Task.ETCD: etcd,
-    Task.FEATURES: partial(in_the_supervisor, owner=Templates, name="compare", ask=change_nodes),
+    Task.FEATURES: partial(in_the_supervisor, owner=CommonFeatures, name="compare", ask=change_nodes),
     Task.GRANTS: partial(from_the_start, owner=Grants, name="next"),
     Task.HTTP: a_scrape,
     Task.LOOKING: looking_again,

@@ -20,9 +20,9 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.serve import ClientServer, _Connection
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.xmpp.framing.framer import MAX_NOTES
+from cxfr_proxy.xmpp.framing.framer import MAX_EVENTS_PER_SCAN
 
-FLOOD = b"<x/>" * 40 * MAX_NOTES
+FLOOD = b"<x/>" * 40 * MAX_EVENTS_PER_SCAN
 STANZA = b"<message><body>hello</body></message>"
 
 
@@ -126,7 +126,8 @@ async def test_a_turn_looks_at_so_much_of_a_flood(which: str, side: Side) -> Non
         while len(arrived) < len(FLOOD):
             before = flooder.looked_at
             pump._turn()
-            assert 0 < flooder.looked_at - before <= 2 * MAX_NOTES, "once where it is read, once where it is behind"
+            looked_at = flooder.looked_at - before
+            assert 0 < looked_at <= 2 * MAX_EVENTS_PER_SCAN, "once where it is read, once where it is behind"
             arrived, turns = arrived + flooder.gets(side.other), turns + 1
         assert arrived == FLOOD
         assert turns <= 40
@@ -153,7 +154,7 @@ async def test_however_many_flood_the_others_are_served_first(which: str, side: 
             assert quiet.gets(side.other) == STANZA, "it waits for none of those who are behind"
         assert all(len(flooder.gets(side.other)) < len(FLOOD) for flooder in flooders), "they are behind"
         gained = [flooder.looked_at - then for flooder, then in zip(flooders, before, strict=True)]
-        assert gained == [5 * MAX_NOTES] * 20, "and have a share together"
+        assert gained == [5 * MAX_EVENTS_PER_SCAN] * 20, "and have a share together"
 
 
 @both_engines

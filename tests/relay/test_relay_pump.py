@@ -39,7 +39,7 @@ Bytes = bytes | bytearray
 class OpenLane:
     """A lane without framing."""
 
-    noted = False
+    has_events = False
     scanner = None
 
     def scan(self, data: bytes) -> bytes:

@@ -153,7 +153,7 @@ async def test_a_fault_of_the_scanner_ends_its_session_alone(caplog: pytest.LogC
     told = Told(Story(()))
     scanner = told.session.lanes[NODE].scanner
     assert scanner is not None
-    scanner.notes = None  # type: ignore[assignment]
+    scanner.events = None  # type: ignore[assignment]
     told.tell(Step("write", NODE, b"<other/>"))
     assert told.seen.told == [("stop",)]
     assert told.relayed.closing

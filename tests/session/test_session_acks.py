@@ -51,7 +51,7 @@ from cxfr_proxy.session.commands import (
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.framing.framer import Element, StreamEnd
+from cxfr_proxy.xmpp.framing.framer import StreamEnd, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 from cxfr_proxy.xmpp.stream_management import Resumption
 
@@ -421,14 +421,14 @@ class History:
         until = len(sent) if everything else self.rng.randint(self.seen[side], len(sent))
         data, self.seen[side] = sent[self.seen[side] : until], until
         for piece in read_all(self.reads[side], data):
-            if isinstance(piece.note, StreamEnd):
+            if isinstance(piece.event, StreamEnd):
                 self.gone[side] = True
                 if side is Side.NODE:
                     self.node.write(END)
                     self.node.counts_sent = self.node.counts_handled = False
                     self.on_node = False
                     self.ended += 1
-            elif isinstance(piece.note, Element) and not self.gone[side]:
+            elif isinstance(piece.event, WholeElement) and not self.gone[side]:
                 element = stanza.parse(piece.data, reader_header())
                 self.client_hears(element) if side is Side.CLIENT else self.node_hears(element)
 
@@ -531,7 +531,7 @@ def reader() -> Lane:
     lane = Lane(max_element_bytes=None, max_depth=64)
     lane.feed(reader_header())
     assert lane.next() is not None
-    lane.note_every(True)
+    lane.report_every(True)
     return lane
 
 

@@ -7,9 +7,9 @@ from session_script import CLIENT_HEADER, FEATURES, NODE_HEADER, Script
 
 from cxfr_proxy.session.commands import Command, Send, Side
 from cxfr_proxy.session.session import State
-from cxfr_proxy.xmpp.framing.framer import MAX_NOTES
+from cxfr_proxy.xmpp.framing.framer import MAX_EVENTS_PER_SCAN
 
-FLOOD = b"".join(b"<x n='%d'/>" % n for n in range(5 * MAX_NOTES))
+FLOOD = b"".join(b"<x n='%d'/>" % n for n in range(5 * MAX_EVENTS_PER_SCAN))
 
 
 def bound() -> Script:
@@ -29,15 +29,15 @@ def bring(it: Script, side: Side, data: bytes) -> list[Command]:
     if lane is None:
         return session.receive(side, data, it.now)
     ready = lane.scan(data)
-    assert lane.noted
-    return session.noted(side, ready, it.now)
+    assert lane.has_events
+    return session.receive_scanned(side, ready, it.now)
 
 
 def all_of(it: Script, side: Side, data: bytes) -> tuple[bytes, int]:
     """What of it arrives at the other side, and in how many calls. None of them may look at more than it should."""
     session, arrived, calls = it.session, sent(bring(it, side, data), side.other), 1
     while session.is_behind(side):
-        assert arrived.count(b"/>") <= calls * MAX_NOTES
+        assert arrived.count(b"/>") <= calls * MAX_EVENTS_PER_SCAN
         arrived, calls = arrived + sent(session.read_on(side, it.now), side.other), calls + 1
     return arrived, calls
 
@@ -88,7 +88,7 @@ def test_a_client_that_waits_is_not_behind() -> None:
 
 def test_who_is_over_is_not_behind() -> None:
     it = bound()
-    bring(it, Side.CLIENT, b"<x/>" * MAX_NOTES + b"</stream:stream>" + FLOOD)
+    bring(it, Side.CLIENT, b"<x/>" * MAX_EVENTS_PER_SCAN + b"</stream:stream>" + FLOOD)
     assert it.session.is_behind(Side.CLIENT)
     it.session.read_on(Side.CLIENT, it.now)
     assert not it.session.is_behind(Side.CLIENT)

@@ -46,7 +46,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.session.tables import TRANSITIONS, State
-from cxfr_proxy.xmpp.stream_management import Resumption
+from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
 SASL2 = "xmlns='urn:xmpp:sasl:2'"
 STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
@@ -65,6 +65,11 @@ def own_header(number: int = 1) -> str:
 # --- opening
 
 
+def resumable(*, origin: int) -> Resumable:
+    """Counted on both sides from behind so many stanzas."""
+    return Resumable("sm1", "sm1", Counters(Flow(origin), Flow(origin)))
+
+
 def test_the_usual_opening() -> None:
     s = Script().node_gets(CLIENT_HEADER).client_gets()
     s.node(NODE_HEADER, FEATURES).client_gets(NODE_HEADER, FEATURES)
@@ -76,7 +81,7 @@ def test_the_usual_opening() -> None:
     s.node(BIND_RESULT).client_gets(BIND_RESULT).is_in(State.BOUND)
     s.reports(BoundTo(JID))
     s.expect(s.session.full_jid == JID, "the JID").expect(s.session.deadline is None, "no deadline")
-    s.client(ENABLE).node(ENABLED).client_gets(ENABLED).reports(Resumable("sm1", "sm1"))
+    s.client(ENABLE).node(ENABLED).client_gets(ENABLED).reports(resumable(origin=1))
 
 
 UP = [AUTH, CLIENT_HEADER, BIND, HELLO]
@@ -138,7 +143,7 @@ def test_sasl2_with_bind2_binds_at_once_and_its_features_follow() -> None:
     )
     features = f"<stream:features>{STARTTLS}<ver xmlns='urn:xmpp:features:rosterver'/></stream:features>"
     s = Script(behind=authenticate + HELLO).node_gets(CLIENT_HEADER, authenticate)
-    s.node(NODE_HEADER, success, features, NEWS).is_in(State.BOUND).reports(BoundTo(JID), Resumable("sm1", "sm1"))
+    s.node(NODE_HEADER, success, features, NEWS).is_in(State.BOUND).reports(BoundTo(JID), resumable(origin=0))
     s.node_gets(HELLO)
     got = s.sent[Side.CLIENT].decode()
     s.expect(got.startswith(NODE_HEADER + success), "success").expect(got.endswith(NEWS), "news")
@@ -156,7 +161,7 @@ def test_resumption(known: bool) -> None:
     s.client(CLIENT_HEADER).node(NODE_HEADER, BIND_FEATURES).forget()
     resume, resumed = (f"<{name} xmlns='urn:xmpp:sm:3' h='1' previd='sm1'/>" for name in ("resume", "resumed"))
     s.client(resume).node_gets(resume).node(resumed, NEWS).client_gets(resumed, NEWS).is_in(State.BOUND)
-    s.reports(BoundTo(JID if known else None, resumed=True), Resumable("sm1", "sm1"))
+    s.reports(BoundTo(JID if known else None, resumed=True), resumable(origin=-1))
     s.expect(s.session.stream_management, "stream management")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 
 import pytest
 from lxml import etree
+from msgspec.structs import replace
 from session_script import (
     BIND,
     BIND_FEATURES,
@@ -64,9 +64,9 @@ def romeo_elsewhere(login: Login, domain: str, node: str) -> bool:
     return login.user == ROMEO.user
 
 
-def begun(behind: str = "", *, chosen: EarlyLogin = CHOSEN, **options: bool) -> Script:
+def begun(behind: str = "", *, early_login: EarlyLogin = CHOSEN, **options: bool) -> Script:
     """A session behind what made it: what the client has said waits to be read."""
-    return Script(chosen=chosen, behind=behind, elsewhere=romeo_elsewhere, **options)  # type: ignore[arg-type]
+    return Script(early_login=early_login, behind=behind, elsewhere=romeo_elsewhere, **options)  # type: ignore[arg-type]
 
 
 # --- logging in
@@ -184,8 +184,8 @@ def test_a_failed_attempt_with_another_user_chooses_anew(login: object) -> None:
     s.client(login("romeo") + " " + IQ).node_gets(END).client_gets()
     command = rerouted(s)
     assert command.header.raw == CLIENT_HEADER.encode()
-    assert command.chosen == EarlyLogin(ROMEO, bind_by=150.0, changes_left=1, shown=SHOWN)
-    again = Script(chosen=command.chosen, lane=command.up, elsewhere=romeo_elsewhere)
+    assert command.early_login == EarlyLogin(ROMEO, bind_by=150.0, changes_left=1, shown=SHOWN)
+    again = Script(early_login=command.early_login, lane=command.up, elsewhere=romeo_elsewhere)
     again.node_gets(CLIENT_HEADER).node(NODE_HEADER, FEATURES).node_gets(login("romeo"))
     again.node(FAILURE).client_gets(FAILURE).node_gets(" ", IQ)
 
@@ -224,7 +224,7 @@ def test_an_exchange_stays_on_its_node() -> None:
 
 
 def test_a_mechanism_that_names_nobody_stays_and_what_follows_may_move() -> None:
-    s = begun(f"<auth {SASL} mechanism='LOGIN'/>", chosen=replace(CHOSEN, login=UNKNOWN))
+    s = begun(f"<auth {SASL} mechanism='LOGIN'/>", early_login=replace(CHOSEN, login=UNKNOWN))
     s.node(NODE_HEADER, FEATURES, CHALLENGE).forget()
     s.client(RESPONSE).node_gets(RESPONSE).node(FAILURE).forget()
     s.client(plain("romeo")).node_gets(END)
@@ -243,7 +243,11 @@ def test_a_node_that_was_asked_for_something_else_is_kept() -> None:
 
 
 def test_nobody_changes_without_end() -> None:
-    s = begun(plain("juliet"), chosen=replace(CHOSEN, changes_left=0)).node(NODE_HEADER, FEATURES, FAILURE).forget()
+    s = (
+        begun(plain("juliet"), early_login=replace(CHOSEN, changes_left=0))
+        .node(NODE_HEADER, FEATURES, FAILURE)
+        .forget()
+    )
     s.client(plain("romeo")).node_gets(plain("romeo"))
 
 
@@ -256,7 +260,7 @@ def test_who_is_in_stays() -> None:
 
 
 def test_a_named_client_gets_the_node_s_own_greeting() -> None:
-    s = begun(chosen=NAMED).node_gets(CLIENT_HEADER)
+    s = begun(early_login=NAMED).node_gets(CLIENT_HEADER)
     s.node(NODE_HEADER, FEATURES).client_gets(NODE_HEADER, FEATURES)
     s.client(plain("juliet")).node_gets(plain("juliet")).node(SUCCESS).client_gets(SUCCESS)
     s.client(CLIENT_HEADER).node_gets(CLIENT_HEADER)
@@ -264,7 +268,7 @@ def test_a_named_client_gets_the_node_s_own_greeting() -> None:
 
 
 def test_a_login_in_the_header_s_flight_waits_for_a_node_that_has_greeted() -> None:
-    s = begun(plain("juliet"), chosen=NAMED).node_gets(CLIENT_HEADER).node(NODE_HEADER).node_gets()
+    s = begun(plain("juliet"), early_login=NAMED).node_gets(CLIENT_HEADER).node(NODE_HEADER).node_gets()
     s.node(FEATURES).client_gets(NODE_HEADER, FEATURES).node_gets(plain("juliet"))
 
 
@@ -276,21 +280,21 @@ def test_who_logs_in_as_another_than_the_header_said_is_judged_by_the_other_s_no
         each.replace("stream:", f"{prefix}:").replace("xmlns:stream", f"xmlns:{prefix}")
         for each in (NODE_HEADER, FEATURES)
     )
-    s = begun(chosen=NAMED).node(header, features).client_gets(header, features).forget()
+    s = begun(early_login=NAMED).node(header, features).client_gets(header, features).forget()
     s.client(login("romeo")).node_gets(END).client_gets()
     command = rerouted(s)
-    assert command.chosen is not None
-    shown = command.chosen.shown
+    assert command.early_login is not None
+    shown = command.early_login.shown
     assert shown is not None
-    assert (shown.prefix, command.chosen.login, command.chosen.changes_left) == (prefix, ROMEO, 1)
-    again = Script(chosen=command.chosen, lane=command.up, elsewhere=romeo_elsewhere)
+    assert (shown.prefix, command.early_login.login, command.early_login.changes_left) == (prefix, ROMEO, 1)
+    again = Script(early_login=command.early_login, lane=command.up, elsewhere=romeo_elsewhere)
     again.node(NODE_HEADER, FEATURES).client_gets().node_gets(CLIENT_HEADER, login("romeo"))
     again.node(stream_error("not-authorized"), END)
     assert again.sent[Side.CLIENT].endswith(f"</{prefix}:stream>".encode())
 
 
 def test_a_named_client_without_another_place_stays() -> None:
-    s = begun(chosen=NAMED).node(NODE_HEADER, FEATURES).client(plain("nurse")).forget()
+    s = begun(early_login=NAMED).node(NODE_HEADER, FEATURES).client(plain("nurse")).forget()
     s.node(FAILURE).client_gets(FAILURE).client(plain("juliet")).node_gets(plain("juliet"))
 
 
@@ -307,5 +311,5 @@ def test_a_lane_that_somebody_else_began_to_read() -> None:
     piece = lane.next()
     assert piece is not None
     lane.put_back(piece)
-    s = Script(chosen=CHOSEN, lane=lane).node(NODE_HEADER, FEATURES).node_gets(CLIENT_HEADER, plain("juliet"))
+    s = Script(early_login=CHOSEN, lane=lane).node(NODE_HEADER, FEATURES).node_gets(CLIENT_HEADER, plain("juliet"))
     s.node(SUCCESS).node_gets(CLIENT_HEADER, BIND)

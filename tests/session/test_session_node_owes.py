@@ -179,18 +179,18 @@ def test_another_node_is_tried_where_one_does_not_greet(made: Make) -> None:
         it.client_gets(NODE_HEADER, stream_error("remote-connection-failed", text=AWAY), END)
     else:
         command = silent_reroute(it)
-        assert (command.chosen, command.silent) == (None, ("node1",))
+        assert (command.early_login, command.silent) == (None, ("node1",))
         it.client_gets().node_gets(CLIENT_HEADER, END)
     assert failures(it) == ["it does not answer"]
 
 
 def test_a_login_behind_features_of_the_proxy_s_waits_for_the_next_one() -> None:
-    chosen = EarlyLogin(login=UNKNOWN, bind_by=160.0, changes_left=1)
-    it = Script(chosen=chosen, behind=AUTH).node_gets(CLIENT_HEADER).node(NODE_HEADER).wait(GREETING_SECONDS)
+    early_login = EarlyLogin(login=UNKNOWN, bind_by=160.0, changes_left=1)
+    it = Script(early_login=early_login, behind=AUTH).node_gets(CLIENT_HEADER).node(NODE_HEADER).wait(GREETING_SECONDS)
     command = silent_reroute(it)
-    assert (command.chosen, command.silent) == (chosen, ("node1",))
+    assert (command.early_login, command.silent) == (early_login, ("node1",))
     it.node_gets(END)
-    again = Script(chosen=command.chosen, lane=command.up)
+    again = Script(early_login=command.early_login, lane=command.up)
     again.node(NODE_HEADER, FEATURES).node_gets(CLIENT_HEADER, AUTH)
 
 

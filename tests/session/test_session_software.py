@@ -27,7 +27,7 @@ from cxfr_proxy.config.values import CLIENTS
 from cxfr_proxy.session.client_software import SILENCES, SILENCES_BEHIND_YES, ClientSoftware, Software
 from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected, Side, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.session.legs import INTRODUCTION
+from cxfr_proxy.session.legs import IDENTITY_LOOKS
 from cxfr_proxy.session.tables import State
 
 CAPS = "https://a.example#v="
@@ -111,9 +111,9 @@ def test_every_byte_passes_while_it_is_looked_at() -> None:
 
 def test_a_client_that_does_not_say_it_is_not_listened_to_for_ever() -> None:
     s = Script().bind()
-    for _ in range(INTRODUCTION - 1):
+    for _ in range(IDENTITY_LOOKS - 1):
         s.client(PRESENCE)
-    s.expect(looked_at(s), f"{INTRODUCTION} elements to be looked at")
+    s.expect(looked_at(s), f"{IDENTITY_LOOKS} elements to be looked at")
     s.client(presence())
     s.expect(not looked_at(s), "it to be over")
     s.expect(s.session.software.caps is None, "none")

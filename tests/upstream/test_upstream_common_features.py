@@ -7,7 +7,7 @@ import pytest
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
 from cxfr_proxy.upstream import common_features as module
-from cxfr_proxy.upstream.common_features import Templates
+from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.xmpp import names
 
 PLAIN = f"<stream:features><mechanisms xmlns='{names.SASL}'><mechanism>PLAIN</mechanism></mechanisms></stream:features>"
@@ -35,7 +35,7 @@ def cluster(**offered: str | None) -> Cluster:
 
 
 def shown(nodes: Cluster, domain: str = "example.org") -> bytes | None:
-    return Templates(nodes, max_bytes=None).of(domain, offer_starttls=False)
+    return CommonFeatures(nodes, max_bytes=None).of(domain, offer_starttls=False)
 
 
 def test_nodes_that_offer_the_same() -> None:
@@ -48,7 +48,7 @@ def test_nodes_that_offer_the_same() -> None:
 def test_what_is_not_known_of_all_is_not_shown(offered: dict[str, str | None], events: list[dict[str, object]]) -> None:
     nodes = cluster(**offered)
     assert shown(nodes) is None
-    Templates(nodes, max_bytes=None).compare()
+    CommonFeatures(nodes, max_bytes=None).compare()
     assert not events
 
 
@@ -75,7 +75,7 @@ def test_only_nodes_that_take_users_now_count() -> None:
 
 def test_a_difference_is_logged_once_and_again_when_it_changes(events: list[dict[str, object]]) -> None:
     nodes = cluster(a=PLAIN, b=OTHER, c=PLAIN)
-    subject = Templates(nodes, max_bytes=None)
+    subject = CommonFeatures(nodes, max_bytes=None)
     for offer_starttls in (False, True):
         assert subject.of("example.org", offer_starttls=offer_starttls) is None
         subject.compare()

@@ -12,9 +12,9 @@ from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 from cxfr_proxy.xmpp.opening.authzid import AuthzidWatch
 from cxfr_proxy.xmpp.opening.header import StreamHeader
-from cxfr_proxy.xmpp.opening.opening import Negotiation
-from cxfr_proxy.xmpp.opening.passage import Passage
-from cxfr_proxy.xmpp.opening.sasl import SaslFault
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
+from cxfr_proxy.xmpp.opening.sasl import SaslFault, read_request
+from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 HEADER = StreamHeader(
     raw=b"",
@@ -46,7 +46,7 @@ def response(message: str, namespace: str = names.SASL) -> str:
 
 
 def judged(element: str) -> SaslFault | None:
-    return AuthzidWatch().begun(stanza.parse(element.encode()), "example.org")
+    return AuthzidWatch().begun(read_request(stanza.parse(element.encode())), "example.org")
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_other_mechanisms_are_the_node_s(mechanism: str) -> None:
 # --- more than one message
 
 
-def up(subject: Negotiation, element: str) -> Passage:
+def up(subject: Negotiation, element: str) -> ElementVerdict:
     return subject.from_client(element.encode(), HEADER)
 
 
-def down(subject: Negotiation, element: str) -> Passage:
+def down(subject: Negotiation, element: str) -> ElementVerdict:
     return subject.from_node(element.encode(), HEADER, "example.org")
 
 
@@ -163,13 +163,14 @@ JULIET = encoded("juliet@example.org\0juliet\0secret")
 def test_a_response_is_judged_as_well(namespace: str, begun: str) -> None:
     subject = Negotiation()
     begin = auth(begun) if namespace == names.SASL else authenticate(begun)
-    assert up(subject, begin) == Passage(forward=begin.encode(), hold_client=True)
+    verdict = up(subject, begin)
+    assert (verdict.forward, verdict.hold_client, verdict.asks) == (begin.encode(), True, True)
     wrong = up(subject, response(ROMEO, namespace))
-    assert wrong == Passage(forward=f"<abort xmlns='{namespace}'/>".encode(), hold_client=True)
+    assert wrong == ElementVerdict(forward=f"<abort xmlns='{namespace}'/>".encode(), hold_client=True, asks=True)
     said = down(subject, f"<failure xmlns='{namespace}'><aborted xmlns='{names.SASL}'/></failure>")
     refusal = f"<failure xmlns='{namespace}'><invalid-authzid xmlns='{names.SASL}'/></failure>"
     failed = FailedLogin("juliet@example.org", "PLAIN", "invalid-authzid")
-    assert said == Passage(forward=refusal.encode(), hold_client=False, failed=failed)
+    assert said == ElementVerdict(forward=refusal.encode(), hold_client=False, failed=failed)
     # The client tries again, as whom it is.
     up(subject, begin)
     assert up(subject, response(JULIET, namespace)).forward == response(JULIET, namespace).encode()
@@ -225,7 +226,8 @@ def test_scram_to_its_end() -> None:
 def test_where_it_is_allowed_everything_passes() -> None:
     subject = Negotiation(check_authzid=False)
     for element in (auth(ROMEO), auth("?"), response(ROMEO), authenticate(ROMEO)):
-        assert up(subject, element) == Passage(forward=element.encode(), hold_client=True)
+        verdict = up(subject, element)
+        assert (verdict.forward, verdict.hold_client, verdict.failed) == (element.encode(), True, None)
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.sampled_from(["PLAIN", "SCRAM-SHA-1"]))

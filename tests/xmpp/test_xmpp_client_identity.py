@@ -8,7 +8,7 @@ from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.opening import client_identity
 from cxfr_proxy.xmpp.opening.header import read_header
-from cxfr_proxy.xmpp.opening.opening import Negotiation
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
 HEADER = (
     b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org' "

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.xmpp.framing.events import MAX_NOTES, Element, Failure, Header, StreamEnd
+from cxfr_proxy.xmpp.framing.events import MAX_EVENTS_PER_SCAN, StreamEnd, StreamFault, StreamStart, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 
 HEADER = b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
@@ -26,7 +26,7 @@ STREAM = [
     b"<message><body>\xe2\x82\xac</body></message>",
 ]
 BODY = b"".join(STREAM)
-NOTED = [STREAM[3], STREAM[4]]
+REPORTED = [STREAM[3], STREAM[4]]
 
 
 def opened(max_held: int | None = None, limit: int | None = None) -> Lane:
@@ -34,7 +34,7 @@ def opened(max_held: int | None = None, limit: int | None = None) -> Lane:
     lane.feed(HEADER)
     piece = lane.next()
     assert piece is not None
-    assert (piece.note, piece.data) == (Header(0, len(HEADER)), HEADER)
+    assert (piece.event, piece.data) == (StreamStart(0, len(HEADER)), HEADER)
     assert lane.next() is None
     lane.limit_elements(limit)
     return lane
@@ -57,8 +57,8 @@ def data(pieces: list[Piece]) -> bytes:
     return b"".join(piece.data for piece in pieces)
 
 
-def noted(pieces: list[Piece]) -> list[bytes]:
-    return [piece.data for piece in pieces if piece.note is not None]
+def reported(pieces: list[Piece]) -> list[bytes]:
+    return [piece.data for piece in pieces if piece.event is not None]
 
 
 def cutting(lane: Lane) -> bool:
@@ -92,7 +92,7 @@ def test_every_cut_gives_the_same(read: object) -> None:
         pieces = read(opened(), *chunks)
         assert data(pieces) == BODY
         assert all(piece.whole for piece in pieces)
-        assert noted(pieces) == (NOTED if read is scanned else [part for part in STREAM if part.strip()])
+        assert reported(pieces) == (REPORTED if read is scanned else [part for part in STREAM if part.strip()])
 
 
 def test_only_whole_elements_leave_at_every_cut() -> None:
@@ -116,9 +116,9 @@ def test_switching_between_the_ways_anywhere_loses_nothing(
     assert data(pieces) == BODY
     assert lane.held_bytes == 0
     assert not cutting(lane)
-    seen = [piece.data for piece in pieces if isinstance(piece.note, Element) and piece.whole]
+    seen = [piece.data for piece in pieces if isinstance(piece.event, WholeElement) and piece.whole]
     if max_held is None:
-        assert [part for part in seen if part in NOTED] == NOTED
+        assert [part for part in seen if part in REPORTED] == REPORTED
     assert set(seen) <= set(STREAM)
 
 
@@ -158,8 +158,8 @@ def test_white_space_inside_an_element_is_held() -> None:
 def test_the_end_and_nothing_behind_it(read: object) -> None:
     assert callable(read)
     for chunks in cuts(b"<iq/> " + END + b"junk<"):
-        pieces = [piece for piece in read(opened(), *chunks) if piece.note is not None or piece.data]
-        ends = [piece for piece in pieces if isinstance(piece.note, StreamEnd)]
+        pieces = [piece for piece in read(opened(), *chunks) if piece.event is not None or piece.data]
+        ends = [piece for piece in pieces if isinstance(piece.event, StreamEnd)]
         assert [piece.data for piece in ends] == [END]
         before = pieces[: pieces.index(ends[0])]
         assert data(before) == b"<iq/> "
@@ -171,13 +171,13 @@ def test_what_comes_before_a_failure_passes_and_the_rest_does_not(read: object) 
     for chunks in [*cuts(b"<iq/><message></oops>"), tuple(bytewise(b"<iq/><message></oops>"))]:
         pieces = read(opened(), *chunks)
         assert data(pieces) == b"<iq/>"
-        assert [type(piece.note) for piece in pieces if piece.note is not None][-1] is Failure
+        assert [type(piece.event) for piece in pieces if piece.event is not None][-1] is StreamFault
         assert not pieces[-1].data
 
 
 def test_a_limit_set_later_counts() -> None:
     lane = opened(limit=20)
-    assert isinstance(scanned(lane, b"<message>" + b"x" * 20)[-1].note, Failure)
+    assert isinstance(scanned(lane, b"<message>" + b"x" * 20)[-1].event, StreamFault)
     lane = opened(limit=20)
     lane.limit_elements(None)
     assert data(scanned(lane, LONG)) == LONG
@@ -215,7 +215,7 @@ def test_a_noted_element_that_was_cut_through_is_not_whole() -> None:
     assert not scanned(lane, forged[:50])[0].whole or lane.cutting
     pieces = scanned(lane, forged[50:] + b"<iq/>")
     assert [(piece.data, piece.whole) for piece in pieces] == [(forged[50:], False), (b"<iq/>", True)]
-    assert pieces[0].note == Element(len(HEADER), len(HEADER) + len(forged), "iq", stanzas=1)
+    assert pieces[0].event == WholeElement(len(HEADER), len(HEADER) + len(forged), "iq", stanzas=1)
 
 
 def test_a_failure_while_cutting_through_carries_no_bytes() -> None:
@@ -223,7 +223,7 @@ def test_a_failure_while_cutting_through_carries_no_bytes() -> None:
     scanned(lane, b"<iq/>", LONG[:40])
     assert cutting(lane)
     pieces = scanned(lane, b"more</oops>and more")
-    assert [(type(piece.note), piece.data) for piece in pieces] == [(Failure, b"")]
+    assert [(type(piece.event), piece.data) for piece in pieces] == [(StreamFault, b"")]
     assert cutting(lane)
 
 
@@ -247,7 +247,7 @@ def test_a_restart_begins_a_new_stream_with_what_was_not_read() -> None:
     lane.restart()
     pieces = stepped(lane, b"")
     assert [piece.data for piece in pieces] == [HEADER, b"<iq/>"]
-    assert pieces[0].note == Header(0, len(HEADER))
+    assert pieces[0].event == StreamStart(0, len(HEADER))
 
 
 def test_a_restart_forgets_half_an_element() -> None:
@@ -266,14 +266,14 @@ def test_white_space_of_the_old_stream_does_not_spoil_the_new_one(cut: bool) -> 
     assert lane.next() is not None
     lane.restart()
     pieces = stepped(lane, *([b"\n", b" ", HEADER] if cut else [HEADER]))
-    assert [(type(piece.note), piece.data) for piece in pieces] == [(Header, HEADER)]
+    assert [(type(piece.event), piece.data) for piece in pieces] == [(StreamStart, HEADER)]
 
 
 def test_a_restart_keeps_the_limits() -> None:
     lane = opened(limit=150)
     lane.restart()
     assert data(stepped(lane, HEADER)) == HEADER
-    assert isinstance(stepped(lane, b"<message>" + b"x" * 150)[-1].note, Failure)
+    assert isinstance(stepped(lane, b"<message>" + b"x" * 150)[-1].event, StreamFault)
 
 
 def test_a_header_that_trickles_in() -> None:
@@ -285,13 +285,13 @@ def test_a_header_that_trickles_in() -> None:
 def test_what_is_to_be_noted_is_so_behind_the_header_as_well() -> None:
     """Of each stream: it is said once for the lane."""
     lane = Lane(max_element_bytes=None, max_depth=8)
-    lane.note_acks(True)
+    lane.report_acks(True)
     for _ in range(2):
         lane.restart()
         lane.feed(HEADER)
         assert lane.next() is not None
         ready = lane.scan(b"<r/><a h='1'/>")
-        assert [piece.note.name for piece in lane.pieces(ready) if isinstance(piece.note, Element)] == ["a"]
+        assert [piece.event.name for piece in lane.pieces(ready) if isinstance(piece.event, WholeElement)] == ["a"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 30])
@@ -301,16 +301,16 @@ def test_white_space_without_end(where: str, size: int) -> None:
     lane = Lane(max_element_bytes=200, max_depth=64)
     before = len(stepped(lane, HEADER)) if where == "behind it" else 0
     pieces = stepped(lane, *[b" " * size] * (200 // size))
-    assert all(piece.note is None for piece in pieces)
-    [failure] = [piece for piece in stepped(lane, b" " * size * 2) if piece.note is not None]
-    assert isinstance(failure.note, Failure)
-    assert (failure.note.condition, failure.data, lane.opened) == ("policy-violation", b"", bool(before))
+    assert all(piece.event is None for piece in pieces)
+    [failure] = [piece for piece in stepped(lane, b" " * size * 2) if piece.event is not None]
+    assert isinstance(failure.event, StreamFault)
+    assert (failure.event.condition, failure.data, lane.opened) == ("policy-violation", b"", bool(before))
 
 
 def test_white_space_between_elements_is_nobodys_fault() -> None:
     lane = Lane(max_element_bytes=200, max_depth=64)
     body = [HEADER, *([b" " * 150, b"<iq/>"] * 20)]
-    assert [piece.data for piece in stepped(lane, *body) if isinstance(piece.note, Element)] == [b"<iq/>"] * 20
+    assert [piece.data for piece in stepped(lane, *body) if isinstance(piece.event, WholeElement)] == [b"<iq/>"] * 20
 
 
 def test_what_is_put_back_comes_next() -> None:
@@ -326,16 +326,16 @@ def test_what_is_put_back_comes_next() -> None:
 
 def test_a_scan_leaves_what_is_much_to_look_at() -> None:
     lane = opened()
-    ready = lane.scan(b"<presence/>" + b"<x/>" * (MAX_NOTES + 5) + b"<iq")
-    assert (ready, lane.noted, lane.unread) == (b"<presence/>" + b"<x/>" * MAX_NOTES, True, True)
-    assert len(noted(list(lane.pieces(ready)))) == MAX_NOTES
+    ready = lane.scan(b"<presence/>" + b"<x/>" * (MAX_EVENTS_PER_SCAN + 5) + b"<iq")
+    assert (ready, lane.has_events, lane.unread) == (b"<presence/>" + b"<x/>" * MAX_EVENTS_PER_SCAN, True, True)
+    assert len(reported(list(lane.pieces(ready)))) == MAX_EVENTS_PER_SCAN
     assert lane.held_bytes == len(b"<x/>" * 5 + b"<iq")
     ready = lane.scan(lane.take_unread())
     assert (ready, lane.unread, lane.held_bytes) == (b"<x/>" * 5, False, 3)
-    assert len(noted(list(lane.pieces(ready)))) == 5
+    assert len(reported(list(lane.pieces(ready)))) == 5
 
 
 def test_what_a_scan_has_left_can_be_stepped_through() -> None:
     lane = opened()
-    list(lane.pieces(lane.scan(b"<x/>" * (MAX_NOTES + 1))))
+    list(lane.pieces(lane.scan(b"<x/>" * (MAX_EVENTS_PER_SCAN + 1))))
     assert data(stepped(lane, b"<y/>")) == b"<x/><y/>"

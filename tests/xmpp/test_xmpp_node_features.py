@@ -6,7 +6,7 @@ import pytest
 from lxml import etree
 
 from cxfr_proxy.xmpp import names, stanza
-from cxfr_proxy.xmpp.opening.node_features import differing, template
+from cxfr_proxy.xmpp.opening.node_features import differing, shown_features
 
 MECHANISMS = (
     f"<mechanisms xmlns='{names.SASL}'><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism></mechanisms>"
@@ -22,7 +22,7 @@ def features(*inner: str) -> bytes:
 
 
 def shown(*inner: str, offer_starttls: bool = False) -> bytes:
-    found = template(features(*inner), offer_starttls=offer_starttls, max_bytes=262_144)
+    found = shown_features(features(*inner), offer_starttls=offer_starttls, max_bytes=262_144)
     assert found is not None
     return found
 
@@ -64,7 +64,7 @@ def test_the_proxy_s_own_starttls_is_shown_where_it_is_on_offer() -> None:
     ],
 )
 def test_what_leads_to_no_login_is_not_shown(offered: bytes) -> None:
-    assert template(offered, offer_starttls=False, max_bytes=None) is None
+    assert shown_features(offered, offer_starttls=False, max_bytes=None) is None
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,19 @@ from lxml import etree
 from cxfr_proxy.errors import ClientError, NodeError
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.framing.lane import Lane
-from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.opening.opening import (
+from cxfr_proxy.xmpp.opening.client_opening import (
     STARTTLS_FEATURES,
     BeginTls,
     ClientOpening,
     Closed,
-    Negotiation,
     Opened,
+    OpeningRules,
     Reply,
     Step,
 )
-from cxfr_proxy.xmpp.opening.passage import Bound, Passage
+from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
+from cxfr_proxy.xmpp.opening.negotiation import Negotiation
+from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
@@ -34,8 +35,8 @@ KNOWN = Resumption(JID, "node1", "sm1")
 
 
 def opening(*, tls_first: bool = True, domains: frozenset[str] = frozenset(), limit: int = 8192) -> ClientOpening:
-    lane = Lane(max_element_bytes=limit, max_depth=64)
-    return ClientOpening(lane, tls_first=tls_first, domains=domains, stream_id="s1")
+    rules = OpeningRules(new_stream_id=lambda: "s1", domains=domains, requires_tls=tls_first)
+    return ClientOpening(Lane(max_element_bytes=limit, max_depth=64), rules, on_tls=False)
 
 
 def refusal(header: str, **options: bool | frozenset[str]) -> tuple[str, etree._Element]:
@@ -203,13 +204,19 @@ def test_what_ends_an_opening(bytes_: str, condition: str) -> None:
     assert caught.value.condition == condition
 
 
+class NoFeatures:
+    """Of a domain whose nodes offer nothing."""
+
+    def of(self, domain: str, *, offer_starttls: bool) -> bytes:
+        return b"<stream:features/>"
+
+
 @pytest.mark.parametrize("tls_first", [True, False])
 def test_a_stream_that_is_closed_in_good_order_is_answered_so(tls_first: bool) -> None:
     flight = (HEADER + " </stream:stream>").encode()
-    features = b"<stream:features/>"
+    rules = OpeningRules(new_stream_id=lambda: "s1", requires_tls=tls_first, features=NoFeatures())
     for at in range(len(flight) + 1):
-        lane = Lane(max_element_bytes=8192, max_depth=64)
-        subject = ClientOpening(lane, tls_first=tls_first, domains=(), stream_id="s1", template=lambda _: features)
+        subject = ClientOpening(Lane(max_element_bytes=8192, max_depth=64), rules, on_tls=False)
         steps = subject.receive(flight[:at]) + subject.receive(flight[at:])
         assert [type(step) for step in steps] == [Reply, Closed]
         assert steps[-1] == Closed(b"</stream:stream>")
@@ -217,7 +224,7 @@ def test_a_stream_that_is_closed_in_good_order_is_answered_so(tls_first: bool) -
 
 def test_nothing_is_read_behind_a_header_on_tls() -> None:
     lane = Lane(max_element_bytes=8192, max_depth=64)
-    subject = ClientOpening(lane, tls_first=False, domains=(), stream_id="s1")
+    subject = ClientOpening(lane, OpeningRules(new_stream_id=lambda: "s1"), on_tls=True)
     assert len(subject.receive(f"{HEADER}<auth/><<<".encode())) == 1
     assert lane.take_unread() == b"<auth/><<<"
 
@@ -228,21 +235,20 @@ def test_nothing_is_read_behind_a_header_on_tls() -> None:
 MOVED = {"example.org": "[2001:db8::1]:5223"}
 
 
-def asked_for_a_moved_domain(*, tls_first: bool, on_tls: bool = False, can_start_tls: bool = False) -> ClientOpening:
-    return ClientOpening(
-        Lane(max_element_bytes=8192, max_depth=64),
+def asked_for_a_moved_domain(*, tls_first: bool, on_tls: bool = False, offers_tls: bool = False) -> ClientOpening:
+    rules = OpeningRules(
+        new_stream_id=lambda: "s1",
         domains={"other.example"},
-        stream_id="s1",
         moved=MOVED,
-        tls_first=tls_first,
-        on_tls=on_tls,
-        can_start_tls=can_start_tls,
+        requires_tls=tls_first,
+        offers_tls=offers_tls,
     )
+    return ClientOpening(Lane(max_element_bytes=8192, max_depth=64), rules, on_tls=on_tls)
 
 
 @pytest.mark.parametrize("domain", ["example.org", "Example.ORG."])
 def test_over_tls_it_says_where_to(domain: str) -> None:
-    subject = asked_for_a_moved_domain(tls_first=False, on_tls=True, can_start_tls=True)
+    subject = asked_for_a_moved_domain(tls_first=False, on_tls=True, offers_tls=True)
     with pytest.raises(ClientError) as caught:
         subject.receive(HEADER.replace("example.org", domain).encode())
     stream = etree.fromstring(subject.refuse(caught.value))
@@ -252,13 +258,13 @@ def test_over_tls_it_says_where_to(domain: str) -> None:
 
 @pytest.mark.parametrize("tls_first", [True, False])
 def test_before_tls_it_says_nothing_but_that_tls_comes_first(tls_first: bool) -> None:
-    subject = asked_for_a_moved_domain(tls_first=tls_first, can_start_tls=True)
+    subject = asked_for_a_moved_domain(tls_first=tls_first, offers_tls=True)
     (reply,) = subject.receive(HEADER.encode())
     assert isinstance(reply, Reply)
     assert b"<required/>" in reply.data
     assert b"2001" not in reply.data
     assert subject.receive(f"<starttls xmlns='{names.TLS}'/>".encode()) == [BeginTls("example.org")]
-    refused = asked_for_a_moved_domain(tls_first=tls_first, can_start_tls=True)
+    refused = asked_for_a_moved_domain(tls_first=tls_first, offers_tls=True)
     with pytest.raises(ClientError, match="policy-violation"):
         refused.receive(f"{HEADER}<auth {SASL}/>".encode())
 
@@ -282,11 +288,11 @@ NODE = read_header(f"<stream:stream {NS} from='example.org' id='n' version='1.0'
 CLIENT = read_header(HEADER.encode(), ClientError)
 
 
-def up(subject: Negotiation, element: str) -> Passage:
+def up(subject: Negotiation, element: str) -> ElementVerdict:
     return subject.from_client(element.encode(), CLIENT)
 
 
-def down(subject: Negotiation, element: str) -> Passage:
+def down(subject: Negotiation, element: str) -> ElementVerdict:
     return subject.from_node(element.encode(), NODE, "example.org")
 
 
@@ -301,7 +307,8 @@ def down(subject: Negotiation, element: str) -> Passage:
     ],
 )
 def test_a_sasl_element_is_forwarded_and_the_rest_waits(element: str) -> None:
-    assert up(Negotiation(), element) == Passage(forward=element.encode(), hold_client=True)
+    verdict = up(Negotiation(), element)
+    assert (verdict.forward, verdict.answer, verdict.hold_client) == (element.encode(), b"", True)
 
 
 @pytest.mark.parametrize(
@@ -315,35 +322,35 @@ def test_a_sasl_element_is_forwarded_and_the_rest_waits(element: str) -> None:
     ],
 )
 def test_the_node_s_answer_lets_the_client_go_on(element: str) -> None:
-    assert down(Negotiation(), element) == Passage(forward=element.encode(), hold_client=False)
+    assert down(Negotiation(), element) == ElementVerdict(forward=element.encode(), hold_client=False)
 
 
 def test_success_begins_a_new_stream_and_sasl2_does_not() -> None:
     assert down(Negotiation(), f"<success {SASL}/>").restart
     jid = "<authorization-identifier>a@b</authorization-identifier>"
-    passage = down(Negotiation(), f"<success {SASL2}>{jid}</success>")
-    assert (passage.restart, passage.bound, passage.hold_client) == (False, None, False)
+    verdict = down(Negotiation(), f"<success {SASL2}>{jid}</success>")
+    assert (verdict.restart, verdict.bound, verdict.hold_client) == (False, None, False)
 
 
 @pytest.mark.parametrize(
     "mechanism", ["EXTERNAL", "external", " EXTERNAL ", "SCRAM-SHA-1-PLUS", "DIGEST-MD5", "GSSAPI", "HT-SHA-256-UNIQ"]
 )
 def test_stripped_mechanisms_are_refused_when_asked_for_all_the_same(mechanism: str) -> None:
-    passage = up(Negotiation(), f"<auth {SASL} mechanism='{mechanism}'>=</auth>")
-    assert (passage.forward, passage.hold_client) == (b"", None)
-    assert etree.fromstring(passage.answer)[0].tag == f"{{{names.SASL}}}invalid-mechanism"
-    passage = up(Negotiation(), f"<authenticate {SASL2} mechanism='{mechanism}'/>")
-    assert (passage.forward, passage.hold_client) == (b"", None)
-    assert etree.fromstring(passage.answer).tag == f"{{{names.SASL2}}}failure"
-    assert etree.fromstring(passage.answer)[0].tag == f"{{{names.SASL}}}invalid-mechanism"
+    verdict = up(Negotiation(), f"<auth {SASL} mechanism='{mechanism}'>=</auth>")
+    assert (verdict.forward, verdict.hold_client) == (b"", None)
+    assert etree.fromstring(verdict.answer)[0].tag == f"{{{names.SASL}}}invalid-mechanism"
+    verdict = up(Negotiation(), f"<authenticate {SASL2} mechanism='{mechanism}'/>")
+    assert (verdict.forward, verdict.hold_client) == (b"", None)
+    assert etree.fromstring(verdict.answer).tag == f"{{{names.SASL2}}}failure"
+    assert etree.fromstring(verdict.answer)[0].tag == f"{{{names.SASL}}}invalid-mechanism"
 
 
 def test_a_malformed_request_to_resume_is_refused_for_the_node() -> None:
     """QXmpp 1.4 binds anew then; a node would say nothing to it, or end the stream."""
     negotiation = Negotiation()
-    passage = up(negotiation, "<resume h='3' previd=''/>")
-    assert not passage.forward
-    assert etree.fromstring(passage.answer).tag == "{urn:xmpp:sm:3}failed"
+    verdict = up(negotiation, "<resume h='3' previd=''/>")
+    assert not verdict.forward
+    assert etree.fromstring(verdict.answer).tag == "{urn:xmpp:sm:3}failed"
     assert not negotiation.management.counting
     well_formed = "<resume xmlns='urn:xmpp:sm:3' h='3' previd='x'/>"
     assert up(Negotiation(), well_formed).forward == well_formed.encode()
@@ -351,13 +358,13 @@ def test_a_malformed_request_to_resume_is_refused_for_the_node() -> None:
 
 def test_compression_is_refused() -> None:
     compress = "<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>"
-    passage = up(Negotiation(), compress)
-    assert passage.forward == b""
-    assert etree.fromstring(passage.answer)[0].tag == "{http://jabber.org/protocol/compress}setup-failed"
+    verdict = up(Negotiation(), compress)
+    assert verdict.forward == b""
+    assert etree.fromstring(verdict.answer)[0].tag == "{http://jabber.org/protocol/compress}setup-failed"
 
 
 def test_starttls_is_taken_where_it_was_offered_and_refused_elsewhere() -> None:
-    assert up(Negotiation(offer_starttls=True), STARTTLS) == Passage(start_tls=True)
+    assert up(Negotiation(offer_starttls=True), STARTTLS) == ElementVerdict(start_tls=True)
     with pytest.raises(ClientError) as caught:
         up(Negotiation(), STARTTLS)
     assert caught.value.condition == "policy-violation"
@@ -376,7 +383,7 @@ def test_bind_names_the_full_jid() -> None:
     subject = Negotiation()
     assert up(subject, f"<iq type='set' id='1'><bind xmlns='{names.BIND}'/></iq>").bound is None
     result = f"<iq type='result' id='1'><bind xmlns='{names.BIND}'><jid>{JID}</jid></bind></iq>"
-    assert down(subject, result) == Passage(forward=result.encode(), bound=Bound(JID))
+    assert down(subject, result) == ElementVerdict(forward=result.encode(), bound=Bound(JID))
     assert subject.full_jid == JID
     assert not subject.management.on
 
@@ -405,11 +412,11 @@ def test_what_is_no_full_jid_names_nobody(bound: str) -> None:
         f"<success {SASL2}><authorization-identifier>{bound}</authorization-identifier></success>",
     ):
         subject = Negotiation()
-        passage = down(subject, result)
+        verdict = down(subject, result)
         if "/" in bound or "<iq" in result:  # SASL2 names a bare JID where no resource is bound
-            assert passage.bound == Bound(None)
+            assert verdict.bound == Bound(None)
             assert subject.warnings
-        assert passage.forward == result.encode()
+        assert verdict.forward == result.encode()
         assert subject.full_jid is None
 
 
@@ -421,18 +428,18 @@ BIND2 = (
 
 def test_sasl2_binds_inline() -> None:
     subject = Negotiation()
-    passage = down(subject, BIND2 % "")
-    assert passage == Passage(forward=(BIND2 % "").encode(), hold_client=False, bound=Bound(JID))
+    verdict = down(subject, BIND2 % "")
+    assert verdict == ElementVerdict(forward=(BIND2 % "").encode(), hold_client=False, bound=Bound(JID))
     assert not subject.management.on
 
 
 def test_stream_management_inside_bind2_and_its_location() -> None:
     subject = Negotiation()
-    passage = down(subject, BIND2 % "<enabled xmlns='urn:xmpp:sm:3' id='sm1' location='[::1]:5222'/>")
-    assert passage.bound == Bound(JID)
+    verdict = down(subject, BIND2 % "<enabled xmlns='urn:xmpp:sm:3' id='sm1' location='[::1]:5222'/>")
+    assert verdict.bound == Bound(JID)
     assert (subject.management.on, subject.management.id) == (True, "sm1")
-    assert b"location" not in passage.forward
-    assert etree.fromstring(passage.forward).find(".//{urn:xmpp:sm:3}enabled") is not None
+    assert b"location" not in verdict.forward
+    assert etree.fromstring(verdict.forward).find(".//{urn:xmpp:sm:3}enabled") is not None
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -440,12 +447,12 @@ def test_sasl2_resumes_inline(known: bool) -> None:
     subject = Negotiation(resumption={"sm1": KNOWN}.get if known else lambda _: None)
     resume = "<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='3'/>"
     assert up(subject, f"<authenticate {SASL2} mechanism='PLAIN'>{resume}</authenticate>").hold_client
-    passage = down(
+    verdict = down(
         subject,
         f"<success {SASL2}><authorization-identifier>juliet@example.org</authorization-identifier>"
         "<resumed xmlns='urn:xmpp:sm:3' h='2' previd='sm1'/></success>",
     )
-    assert passage.bound == Bound(JID if known else None, resumed=True)
+    assert verdict.bound == Bound(JID if known else None, resumed=True)
     assert subject.management.on
 
 
@@ -456,15 +463,17 @@ def test_resumption(known: bool, namespace: str, said: str) -> None:
     subject = Negotiation(resumption={"sm1": KNOWN}.get if known else lambda _: None)
     resume = f"<resume xmlns='{namespace}' previd='sm1' h='3'/>"
     assert up(subject, resume).forward == resume.encode()
-    passage = down(subject, f"<resumed xmlns='{namespace}' h='2'{said}/>")
-    assert passage.bound == Bound(JID if known else None, resumed=True)
+    verdict = down(subject, f"<resumed xmlns='{namespace}' h='2'{said}/>")
+    assert verdict.bound == Bound(JID if known else None, resumed=True)
     assert subject.management.id == "sm1"
 
 
 def test_a_resumption_that_fails_binds_nothing() -> None:
     subject = Negotiation(resumption={"sm1": KNOWN}.get)
     up(subject, "<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='3'/>")
-    assert down(subject, "<failed xmlns='urn:xmpp:sm:3'/>") == Passage(forward=b"<failed xmlns='urn:xmpp:sm:3'/>")
+    assert down(subject, "<failed xmlns='urn:xmpp:sm:3'/>") == ElementVerdict(
+        forward=b"<failed xmlns='urn:xmpp:sm:3'/>"
+    )
     assert subject.full_jid is None
 
 
@@ -525,10 +534,10 @@ def test_prefixes_without_end() -> None:
 
 def test_features_are_rewritten_and_unchanged_ones_pass_byte_by_byte() -> None:
     odd = f"<stream:features ><bind  xmlns=\"{names.BIND}\"></bind>\n<x:y xmlns:x='urn:z'/></stream:features>"
-    assert down(Negotiation(), odd) == Passage(forward=odd.encode(), greets=True)
+    assert down(Negotiation(), odd) == ElementVerdict(forward=odd.encode(), greets=True)
     stripped = f"<stream:features>{STARTTLS}<bind xmlns='{names.BIND}'/></stream:features>"
-    passage = down(Negotiation(), stripped)
-    assert [child.tag for child in etree.fromstring(passage.forward)] == [f"{{{names.BIND}}}bind"]
+    verdict = down(Negotiation(), stripped)
+    assert [child.tag for child in etree.fromstring(verdict.forward)] == [f"{{{names.BIND}}}bind"]
     offered = etree.fromstring(down(Negotiation(offer_starttls=True), odd).forward)
     assert offered[0].tag == f"{{{names.TLS}}}starttls"
 
@@ -554,7 +563,7 @@ def test_features_that_leave_no_login_are_told_to_the_operator() -> None:
 def test_a_stream_error_says_how_the_stream_ends(inner: str, condition: str) -> None:
     error = f"<stream:error>{inner}</stream:error>"
     text = "a" if "<text" in inner else None
-    assert down(Negotiation(), error) == Passage(forward=error.encode(), ends=condition, ends_text=text)
+    assert down(Negotiation(), error) == ElementVerdict(forward=error.encode(), ends=condition, ends_text=text)
 
 
 LIMITS = "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes></limits>"
@@ -572,8 +581,8 @@ LIMITS = "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes><
 )
 def test_features_that_lead_to_no_login_end_it(offered: str, hint: str, offer_starttls: bool) -> None:
     subject = Negotiation(offer_starttls=offer_starttls)
-    passage = down(subject, f"<stream:features>{offered}</stream:features>")
-    assert (passage.forward, passage.ends) == (b"", "remote-connection-failed")
+    verdict = down(subject, f"<stream:features>{offered}</stream:features>")
+    assert (verdict.forward, verdict.ends) == (b"", "remote-connection-failed")
     assert hint in subject.warnings[0]
 
 
@@ -604,7 +613,7 @@ BIND2_WITH_SM = f"<bind xmlns='{names.BIND2}'><enable xmlns='{names.SM}'/></bind
 
 def test_elements_nobody_knows_pass_both_ways() -> None:
     element = "<active xmlns='urn:xmpp:csi:0'/>"
-    assert up(Negotiation(), element) == down(Negotiation(), element) == Passage(forward=element.encode())
+    assert up(Negotiation(), element) == down(Negotiation(), element) == ElementVerdict(forward=element.encode())
 
 
 def test_a_client_says_whether_it_is_looked_at() -> None:
@@ -617,7 +626,7 @@ def test_a_client_says_whether_it_is_looked_at() -> None:
         ("<active/>", True),
         ("<active xmlns='urn:xmpp:csi:0'/>", False),
     ):
-        assert up(subject, element) == Passage(forward=element.encode())
+        assert up(subject, element) == ElementVerdict(forward=element.encode())
         assert subject.inactive is inactive, element
 
 

@@ -10,8 +10,8 @@ from lxml import etree
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.opening.client_opening import BeginTls, ClientOpening, Closed, Opened, OpeningRules, Reply, Step
 from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
-from cxfr_proxy.xmpp.opening.opening import BeginTls, ClientOpening, Closed, Opened, Reply, Step
 
 NS = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
 HEADER = f"<?xml version='1.0'?><stream:stream {NS} to='Example.org' version='1.0'>"
@@ -30,26 +30,24 @@ JULIET = Login("juliet@example.org")
 
 
 class Stage:
-    """An opening for a domain with a template, and the lane it reads."""
+    """An opening for a domain whose nodes have features in common, and the lane it reads."""
 
-    def __init__(
-        self, *, tls_first: bool = False, offers_starttls: bool = False, template: str | None = FEATURES
-    ) -> None:
+    def __init__(self, *, tls_first: bool = False, offers_tls: bool = False, features: str | None = FEATURES) -> None:
         self.asked: list[str] = []
         self.lane = Lane(max_element_bytes=8192, max_depth=64)
-        self.template = template.encode() if template is not None else None
-        self.opening = ClientOpening(
-            self.lane,
-            tls_first=tls_first,
+        self.features = features.encode() if features is not None else None
+        rules = OpeningRules(
+            new_stream_id=lambda: "s1",
             domains=frozenset(("example.org",)),
-            stream_id="s1",
-            template=self._template,
-            offers_starttls=offers_starttls,
+            requires_tls=tls_first,
+            offers_tls=offers_tls,
+            features=self,
         )
+        self.opening = ClientOpening(self.lane, rules, on_tls=False)
 
-    def _template(self, domain: str) -> bytes | None:
+    def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
         self.asked.append(domain)
-        return self.template
+        return self.features
 
     def __call__(self, text: str) -> list[Step]:
         return self.opening.receive(text.encode())
@@ -89,13 +87,13 @@ def test_what_names_no_user_of_the_domain_is_passed_over(from_: str) -> None:
 
 
 def test_where_nodes_differ_a_named_client_stays_on_its_node() -> None:
-    [opened] = Stage(template=None)(HEADER.replace("to=", "from='juliet@example.org' to="))
+    [opened] = Stage(features=None)(HEADER.replace("to=", "from='juliet@example.org' to="))
     assert isinstance(opened, Opened)
     assert opened.login is None
 
 
 def test_without_a_template_a_node_comes_first() -> None:
-    [opened] = Stage(template=None)(HEADER + AUTH)
+    [opened] = Stage(features=None)(HEADER + AUTH)
     assert isinstance(opened, Opened)
     assert opened.login is None
 
@@ -140,7 +138,7 @@ def test_a_header_said_twice_is_one() -> None:
 
 
 def test_starttls_that_was_shown() -> None:
-    assert [type(step) for step in Stage(offers_starttls=True)(HEADER + STARTTLS + "<<<")] == [Reply, BeginTls]
+    assert [type(step) for step in Stage(offers_tls=True)(HEADER + STARTTLS + "<<<")] == [Reply, BeginTls]
     assert [type(step) for step in Stage()(HEADER + STARTTLS)] == [Reply, Opened]
 
 

@@ -16,7 +16,7 @@ from honest_counters import MODULUS, SM, Party
 from lxml import etree
 
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.framing.framer import Element
+from cxfr_proxy.xmpp.framing.framer import WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption, StreamManagement
 
@@ -234,7 +234,7 @@ def _lane() -> Lane:
     lane = Lane(max_element_bytes=None, max_depth=64)
     lane.feed(HEADER)
     assert lane.next() is not None
-    lane.note_every(True)
+    lane.report_every(True)
     return lane
 
 
@@ -360,8 +360,8 @@ class History:
 
     def proxy_reads(self, lane: Lane, data: bytes, handle: object) -> None:
         for piece in lane.pieces(lane.scan(data)):
-            assert isinstance(piece.note, Element)
-            handle(stanza.parse(piece.data, HEADER), piece.data, piece.note.stanzas)  # type: ignore[operator]
+            assert isinstance(piece.event, WholeElement)
+            handle(stanza.parse(piece.data, HEADER), piece.data, piece.event.stanzas)  # type: ignore[operator]
 
     def proxy_from_client(self, element: etree._Element, data: bytes, position: int) -> None:
         management = self.connection.management

@@ -10,7 +10,7 @@ from lxml import etree
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.framing import _expat
-from cxfr_proxy.xmpp.framing.events import Failure, Header
+from cxfr_proxy.xmpp.framing.events import StreamFault, StreamStart
 from cxfr_proxy.xmpp.opening import header as headers
 from cxfr_proxy.xmpp.opening.usual_header import CONTEXT, MAX_BYTES, attributes, glance
 
@@ -88,7 +88,7 @@ def agree_on(header: bytes) -> None:
     framer = _expat.ExpatFramer(max_element_bytes=None, max_depth=9)
     for byte in header:  # so that expat reads it
         framer.step(bytes((byte,)))
-    assert framer.notes == [Header(0, len(header))]
+    assert framer.events == [StreamStart(0, len(header))]
 
     assert headers.read_header(header, ClientError) == headers._read_any_header(header, ClientError)
     assert headers.read_header(header, ClientError).context == CONTEXT
@@ -125,11 +125,11 @@ def test_what_is_taken_for_usual_is_what_the_parsers_read(
 @pytest.mark.parametrize("engine", ["with", "without"])
 def test_a_limit_holds_for_usual_headers_too(engine: str) -> None:
     header = USUAL[0].encode()
-    for limit, kind in ((len(header), Header), (len(header) - 1, Failure)):
+    for limit, kind in ((len(header), StreamStart), (len(header) - 1, StreamFault)):
         framer = _expat.ExpatFramer(max_element_bytes=limit, max_depth=9)
         framer.step(header if engine == "with" else header[:-1])
         framer.step(b"" if engine == "with" else header[-1:])
-        assert isinstance(framer.notes[0], kind)
+        assert isinstance(framer.events[0], kind)
 
 
 def test_expat_goes_on_behind_one() -> None:
@@ -137,9 +137,9 @@ def test_expat_goes_on_behind_one() -> None:
     header = USUAL[0].encode()
     framer = _expat.ExpatFramer(max_element_bytes=None, max_depth=9)
     assert framer.step(header + b"<message/>") == len(header)
-    framer.notes.clear()
+    framer.events.clear()
     assert framer.scan(b"<message><body>x</body></message> <x:y xmlns:x='urn:x'/><iq") == 56
-    assert [(note.start - len(header), note.end - len(header)) for note in framer.notes] == [(34, 56)]
-    framer.notes.clear()
+    assert [(event.start - len(header), event.end - len(header)) for event in framer.events] == [(34, 56)]
+    framer.events.clear()
     framer.scan(b"/></stream:stream>")
-    assert type(framer.notes[0]).__name__ == "StreamEnd"
+    assert type(framer.events[0]).__name__ == "StreamEnd"

@@ -20,15 +20,15 @@ from xml.parsers.expat import ExpatError, XMLParserType
 
 from cxfr_proxy.xmpp.framing.events import (
     MAX_ATTRIBUTES,
-    MAX_NOTES,
+    MAX_EVENTS_PER_SCAN,
     STANZAS,
     USUAL,
     WATCHED,
-    Element,
-    Failure,
-    Header,
-    Note,
+    FramerEvent,
     StreamEnd,
+    StreamFault,
+    StreamStart,
+    WholeElement,
 )
 from cxfr_proxy.xmpp.framing.tag_ends import TagEnds
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -78,9 +78,9 @@ class ExpatFramer:
         "_depth",
         "_max_depth",
         "_name",
-        "_noted",
         "_parser",
         "_renewed",
+        "_reported",
         "_shift",
         "_spelt",
         "_start",
@@ -94,10 +94,10 @@ class ExpatFramer:
         "ack",
         "acks",
         "boundary",
+        "events",
         "every",
         "held",
         "max_element_bytes",
-        "notes",
         "position",
         "stanzas",
     )
@@ -105,7 +105,7 @@ class ExpatFramer:
     def __init__(self, *, max_element_bytes: int | None, max_depth: int) -> None:
         self.max_element_bytes = max_element_bytes
         self.boundary = self.position = 0
-        self.notes: list[Note] = []
+        self.events: list[FramerEvent] = []
         self.held: bytes | bytearray = b""
         self.stanzas = 0
         self.ack: bytes | None = None
@@ -120,7 +120,7 @@ class ExpatFramer:
         self._text = False
         self.every = self.acks = False
         self._stepping = False
-        self._noted = 0  # in this scan
+        self._reported = 0  # in this scan
         self._state_over = False  # the stream has ended or failed
         self._watched_at: list[int] = []  # offsets of watched bytes in elements that have not ended
         self._spelt = False  # a value in the current element says the watched bytes, perhaps by references
@@ -165,7 +165,7 @@ class ExpatFramer:
 
     def scan(self, data: bytes) -> int:
         self._stepping = False
-        self._noted = 0
+        self._reported = 0
         self._tag_ends = None
         base = self.position
         self._parse(data)
@@ -176,7 +176,7 @@ class ExpatFramer:
         if not self.position and self._glance(data):
             return self.position
         offset = 0
-        while offset < len(data) and not self.notes:
+        while offset < len(data) and not self.events:
             # An element ends where a tag does, so pieces that end there never reach beyond an element.
             end = self._tag_end(data, offset)
             self._parse(data[offset:end])
@@ -198,7 +198,7 @@ class ExpatFramer:
         self._tag, self._depth = "stream:stream", 1
         self.position = self.boundary = end
         self._tail = data[:end][-_TAIL:]
-        self.notes.append(Header(0, end))
+        self.events.append(StreamStart(0, end))
         return True
 
     def _parse(self, data: bytes) -> None:
@@ -289,7 +289,7 @@ class ExpatFramer:
     def _fail(self, condition: StreamCondition, text: str) -> None:
         self._state_over = True
         self._cross_space()
-        self.notes.append(Failure(self.boundary, self.boundary, condition, text))
+        self.events.append(StreamFault(self.boundary, self.boundary, condition, text))
 
     # --- what expat sees
 
@@ -320,7 +320,7 @@ class ExpatFramer:
         self.boundary = self._base + len(self._data)
         self._take_watched(self.boundary)
         self._check_size(0, self.boundary)
-        self.notes.append(Header(0, self.boundary))
+        self.events.append(StreamStart(0, self.boundary))
 
     def _on_text(self, text: str) -> None:
         self._text = True
@@ -343,9 +343,9 @@ class ExpatFramer:
             # What began in an earlier chunk, or in an earlier piece of one that is stepped through, is not at hand.
             self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
         if self.every or self._stepping or watched or self._name not in USUAL or (is_ack and self.acks):
-            self.notes.append(Element(self._start, end, self._name, self.stanzas))
-            self._noted += 1
-            if self._noted == MAX_NOTES and not self._stepping:
+            self.events.append(WholeElement(self._start, end, self._name, self.stanzas))
+            self._reported += 1
+            if self._reported == MAX_EVENTS_PER_SCAN and not self._stepping:
                 raise _Enough
 
     def _on_stream_end(self, index: int) -> None:
@@ -354,7 +354,7 @@ class ExpatFramer:
             raise _Refused(StreamCondition.BAD_FORMAT, "empty stream element")
         start, self.boundary = self.boundary, self._end_of_tag(index)
         self._state_over = True
-        self.notes.append(StreamEnd(start, self.boundary))
+        self.events.append(StreamEnd(start, self.boundary))
 
     # --- arithmetic on the current chunk
 

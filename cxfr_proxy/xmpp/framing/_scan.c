@@ -12,8 +12,9 @@
    value or one name, and looking through the runs that are long enough finds them; `tail` is for those that a cut went
    through. A value may also say them by references (`urn:xmpp&#58;cxfr`): `spell` follows values that are not read at once.
 
-   What is called while a chunk is read may run Python code: the making of a note. It finds the scanner busy. An exception
-   from it, or for lack of memory, ends the stream: where it struck, nothing can be read on.
+   Nothing that is called while a chunk is read runs Python code: events are structs made in C. Should that ever change,
+   such code finds the scanner busy. An exception, for lack of memory say, ends the stream: where it struck, nothing can
+   be read on.
 
    One thread at a time, under the GIL; nothing here is made for an interpreter without one.
 
@@ -45,8 +46,8 @@ enum { WATCHED_SIZE = sizeof(WATCHED) - 1, WATCHED_LAST = WATCHED_SIZE - 1, SEAM
 /* More attributes than this are refused: finding one that is there twice compares each with each. */
 enum { MAX_ATTRIBUTES = 100 };
 
-/* A scan stops behind so many notes, as _expat.py's does. */
-enum { MAX_NOTES = 64 };
+/* A scan stops behind so many events, as _expat.py's does. */
+enum { MAX_EVENTS_PER_SCAN = 64 };
 
 enum state {
     CONTENT,       /* between markup: text, or at depth 1 white space */
@@ -86,7 +87,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *notes;
+    PyObject *events;
     PyObject *held; /* the lane's: it is not looked at while bytes are read */
     PyObject *ack; /* the last <a/>; NULL: there was none */
     unsigned long long stanzas;
@@ -96,10 +97,10 @@ typedef struct {
     offset start;           /* of the current top-level element */
     const byte *data, *end; /* the chunk being read */
     byte state, outer, quote;
-    char every; /* note each element */
-    char acks;  /* note each <a/> */
+    char every; /* report each element */
+    char acks;  /* report each <a/> */
     byte stepping;
-    byte noted;          /* how much was, in this chunk */
+    byte reported;       /* how many events, in this chunk */
     byte stop;           /* that is enough: leave the loop */
     byte busy;           /* a chunk is being read */
     byte watched;        /* the watched bytes were seen in the current element */
@@ -122,7 +123,7 @@ typedef struct {
     byte few_names[64]; /* enough for most streams at most times */
 } Scanner;
 
-static PyObject *element_type, *stream_end_type, *failure_type;
+static PyObject *element_type, *stream_end_type, *stream_fault_type;
 
 /* --- classes of bytes */
 
@@ -359,17 +360,17 @@ static void shrink(buffer *from)
 
 /* --- what is reported */
 
-static int note(Scanner *self, PyObject *made)
+static int report(Scanner *self, PyObject *made)
 {
     if (made == NULL)
         return -1;
-    self->noted++;
-    self->stop = self->stepping || (self->noted >= MAX_NOTES && self->state != OVER);
+    self->reported++;
+    self->stop = self->stepping || (self->reported >= MAX_EVENTS_PER_SCAN && self->state != OVER);
     int failed = -1;
-    if (self->notes == NULL || !PyList_Check(self->notes)) /* the caller may have put there what it likes */
-        PyErr_SetString(PyExc_TypeError, "notes: expected a list");
+    if (self->events == NULL || !PyList_Check(self->events)) /* the caller may have put there what it likes */
+        PyErr_SetString(PyExc_TypeError, "events: expected a list");
     else
-        failed = PyList_Append(self->notes, made);
+        failed = PyList_Append(self->events, made);
     Py_DECREF(made);
     return failed;
 }
@@ -378,7 +379,7 @@ static int fail(Scanner *self, const char *condition, const char *text)
 {
     self->state = OVER;
     unsigned long long at = self->boundary;
-    return note(self, PyObject_CallFunction(failure_type, "KKss", at, at, condition, text));
+    return report(self, PyObject_CallFunction(stream_fault_type, "KKss", at, at, condition, text));
 }
 
 static int malformed(Scanner *self, const char *text) { return fail(self, "not-well-formed", text); }
@@ -590,7 +591,7 @@ static inline int element_ended(Scanner *self, const byte *p)
     if (!(self->every || self->stepping || watched) && (kind == ACK ? !self->acks : kind != UNUSUAL))
         return 0;
     unsigned long long from = self->start, to = end;
-    return note(self, PyObject_CallFunction(element_type, "KKs#K", from, to, name, (Py_ssize_t)size, self->stanzas));
+    return report(self, PyObject_CallFunction(element_type, "KKs#K", from, to, name, (Py_ssize_t)size, self->stanzas));
 }
 
 static int stream_ended(Scanner *self, const byte *p)
@@ -598,7 +599,7 @@ static int stream_ended(Scanner *self, const byte *p)
     unsigned long long from = self->boundary, to = offset_of(self, p);
     self->boundary = to;
     self->state = OVER;
-    return note(self, PyObject_CallFunction(stream_end_type, "KK", from, to));
+    return report(self, PyObject_CallFunction(stream_end_type, "KK", from, to));
 }
 
 static int end_tag_ended(Scanner *self, const byte *p)
@@ -864,7 +865,7 @@ static int text_stops(Scanner *self, byte c)
             return NULL;                                                                                               \
     } while (0)
 
-/* Read until the end of the chunk, or until enough is noted; where it stopped, NULL with an exception set. */
+/* Read until the end of the chunk, or until enough is reported; where it stopped, NULL with an exception set. */
 static const byte *run(Scanner *self, const byte *p)
 {
     const byte *const end = self->end;
@@ -1253,7 +1254,7 @@ static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, int st
         PyErr_SetString(PyExc_RuntimeError, "a chunk is being read");
         return -1;
     }
-    self->noted = 0;
+    self->reported = 0;
     if (self->state == OVER) {
         self->position += (offset)size;
         return size;
@@ -1313,13 +1314,13 @@ static int hold(PyObject *object, const char *bytes, Py_ssize_t size)
     return 0;
 }
 
-static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, Py_ssize_t *used, int *noted)
+static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t size, Py_ssize_t *used, int *reported)
 {
     Scanner *self = (Scanner *)object;
     const offset base = self->position;
     Py_ssize_t ready = feed_chunk(self, bytes, size);
     *used = (Py_ssize_t)(self->position - base);
-    *noted = self->noted > 0;
+    *reported = self->reported > 0;
     return ready;
 }
 
@@ -1413,9 +1414,9 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->state = CONTENT;
     self->names.bytes = self->names.few = self->few_names;
     self->names.room = self->names.few_room = sizeof self->few_names;
-    self->notes = PyList_New(0);
+    self->events = PyList_New(0);
     self->held = PyBytes_FromStringAndSize(NULL, 0);
-    if (self->notes == NULL || self->held == NULL || set_limit((PyObject *)self, limit, NULL) < 0 ||
+    if (self->events == NULL || self->held == NULL || set_limit((PyObject *)self, limit, NULL) < 0 ||
         append(&self->names, tag, (size_t)tag_size) < 0 || name_ended(self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -1430,7 +1431,7 @@ static void drop(PyObject *object)
     if (self->names.bytes != self->few_names)
         PyMem_Free(self->names.bytes);
     PyMem_Free(self->attributes.bytes);
-    Py_XDECREF(self->notes);
+    Py_XDECREF(self->events);
     Py_XDECREF(self->held);
     Py_XDECREF(self->ack);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -1445,9 +1446,9 @@ static PyMethodDef methods[] = {
 };
 
 static PyMemberDef members[] = {
-    {"every", T_BOOL, offsetof(Scanner, every), 0, "Note each top-level element while scanning."},
-    {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Note each <a/> while scanning."},
-    {"notes", T_OBJECT_EX, offsetof(Scanner, notes), 0, "What wants a look, in order; the caller replaces or clears it."},
+    {"every", T_BOOL, offsetof(Scanner, every), 0, "Report each top-level element while scanning."},
+    {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Report each <a/> while scanning."},
+    {"events", T_OBJECT_EX, offsetof(Scanner, events), 0, "What wants a look, in order; the caller replaces or clears it."},
     {"held", T_OBJECT_EX, offsetof(Scanner, held), 0, "Bytes before `position` that its lane keeps."},
     {"stanzas", T_ULONGLONG, offsetof(Scanner, stanzas), READONLY, "Complete top-level elements that are stanzas."},
     {"ack", T_OBJECT, offsetof(Scanner, ack), READONLY, "The last <a/>, empty if it came in pieces; None: none."},
@@ -1472,23 +1473,23 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-/* Not a type for the cyclic collector: its list holds notes only, and these and bytes lead nowhere. */
+/* Not a type for the cyclic collector: its list holds events only, and these and bytes lead nowhere. */
 static PyType_Spec spec = {"cxfr_proxy.xmpp.framing._scan.Scanner", sizeof(Scanner), 0, Py_TPFLAGS_DEFAULT, slots};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_scan", "The native framing engine.", -1, NULL, NULL, NULL, NULL, NULL,
 };
 
-static int find_notes(void)
+static int find_events(void)
 {
-    PyObject *notes = PyImport_ImportModule("cxfr_proxy.xmpp.framing.events");
-    if (notes == NULL)
+    PyObject *events = PyImport_ImportModule("cxfr_proxy.xmpp.framing.events");
+    if (events == NULL)
         return -1;
-    if ((element_type = PyObject_GetAttrString(notes, "Element")) != NULL &&
-        (stream_end_type = PyObject_GetAttrString(notes, "StreamEnd")) != NULL)
-        failure_type = PyObject_GetAttrString(notes, "Failure");
-    Py_DECREF(notes);
-    return failure_type == NULL ? -1 : 0;
+    if ((element_type = PyObject_GetAttrString(events, "WholeElement")) != NULL &&
+        (stream_end_type = PyObject_GetAttrString(events, "StreamEnd")) != NULL)
+        stream_fault_type = PyObject_GetAttrString(events, "StreamFault");
+    Py_DECREF(events);
+    return stream_fault_type == NULL ? -1 : 0;
 }
 
 PyMODINIT_FUNC PyInit__scan(void)
@@ -1497,7 +1498,7 @@ PyMODINIT_FUNC PyInit__scan(void)
 #ifdef WIDE
     has_wide = __builtin_cpu_supports("avx2");
 #endif
-    if (find_notes() < 0)
+    if (find_events() < 0)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
@@ -1506,7 +1507,7 @@ PyMODINIT_FUNC PyInit__scan(void)
     if (type == NULL || capsule == NULL || PyModule_AddObjectRef(module, "Scanner", type) < 0 ||
         PyModule_AddObjectRef(module, "api", capsule) < 0 ||
         PyModule_AddIntConstant(module, "MAX_ATTRIBUTES", MAX_ATTRIBUTES) < 0 ||
-        PyModule_AddIntConstant(module, "MAX_NOTES", MAX_NOTES) < 0)
+        PyModule_AddIntConstant(module, "MAX_EVENTS_PER_SCAN", MAX_EVENTS_PER_SCAN) < 0)
         Py_CLEAR(module);
     Py_XDECREF(capsule);
     api.type = (PyTypeObject *)type; /* for ever: the capsule may outlive the module */

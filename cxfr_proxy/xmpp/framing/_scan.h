@@ -14,9 +14,9 @@ typedef struct {
     PyObject *(*all_held)(PyObject *scanner);
 
     /* As Scanner.scan, of bytes behind which lies a NUL: how many of them lie before the last boundary, -1 with an
-       exception set. `used`: how many were read, fewer than there are only if much was noted. `noted`: whether something
-       was. Only the making of a note runs Python code. */
-    Py_ssize_t (*scan)(PyObject *scanner, const char *bytes, Py_ssize_t size, Py_ssize_t *used, int *noted);
+       exception set. `used`: how many were read, fewer than there are only if much was reported. `reported`: whether
+       anything was. */
+    Py_ssize_t (*scan)(PyObject *scanner, const char *bytes, Py_ssize_t size, Py_ssize_t *used, int *reported);
 
     /* Set Scanner.held; -1 with an exception set. */
     int (*hold)(PyObject *scanner, const char *bytes, Py_ssize_t size);

@@ -1,7 +1,7 @@
-from cxfr_proxy.xmpp.framing.events import Note
+from cxfr_proxy.xmpp.framing.events import FramerEvent
 
 MAX_ATTRIBUTES: int
-MAX_NOTES: int
+MAX_EVENTS_PER_SCAN: int
 
 api: object  # a capsule; see _scan.h
 
@@ -9,7 +9,7 @@ class Scanner:
     max_element_bytes: int | None
     every: bool
     acks: bool
-    notes: list[Note]
+    events: list[FramerEvent]
     held: bytes | bytearray
     @property
     def boundary(self) -> int: ...

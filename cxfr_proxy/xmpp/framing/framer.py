@@ -1,9 +1,9 @@
 """Where one top-level element of a stream ends and the next begins.
 
-A relay does not need to understand the stanzas it carries; it needs to know where they *end*, because only there may it
-put one of its own, and only whole elements may reach a client if a node can die in the middle of one. A framer is given
-the bytes of one stream as they come and answers with that: the offset of the last **boundary**, a position between two
-top-level elements (children of ``<stream:stream>``) of an open stream. It also keeps the rules no party may break:
+A relay does not need to understand the stanzas it carries. It needs to know where they *end*: only there may it put one
+of its own, and only whole elements may reach a client if a node can die in the middle of one. A framer takes the bytes
+of one stream as they come and answers with the offset of the last **boundary**, a position between two top-level
+elements (children of ``<stream:stream>``) of an open stream. It also keeps the rules that no party may break:
 
 * RFC 6120 section 11.1, restricted XML: no comment, processing instruction, DTD, or entity beyond the five predefined;
 * UTF-8 only (section 11.6), an XML declaration only at the very start;
@@ -11,18 +11,18 @@ top-level elements (children of ``<stream:stream>``) of an open stream. It also 
 * limits on depth, on the number of attributes and on the size of one element, enforced while the bytes come in, before
   anybody buffers them.
 
-Two ways to feed it. :meth:`Framer.scan` swallows a whole chunk and is meant for streams that are under way: it makes a
-note only of what a session has to look at, and stops where that becomes much. :meth:`Framer.step` stops after the first
-note and notes *every* element; it is meant for openings, where each element can change what the next byte means (a
-restart, a change to TLS), and never looks one byte ahead of the element it reports.
+There are two ways to feed it. :meth:`Framer.scan` swallows a whole chunk and is meant for streams that are under way:
+it reports only what a session has to look at, and stops where that becomes much. :meth:`Framer.step` stops after the
+first event and reports *every* element. It is meant for openings, where each element can change what the next byte
+means (a restart, a change to TLS), and it never looks one byte ahead of the element it reports.
 
-What is worth a note while scanning: a top-level element that is not one of :data:`USUAL`, one that holds the bytes of
-:data:`WATCHED` anywhere or an attribute that says them by character references (``urn:xmpp&#58;cxfr``), the end of the
-stream, and a failure. A note says *look*; it decides nothing. Offsets in notes count from the stream's first byte.
+While scanning, these are worth an event: a top-level element that is not one of :data:`USUAL`, one that holds the bytes
+of :data:`WATCHED` anywhere or an attribute that spells them by character references (``urn:xmpp&#58;cxfr``), the end of
+the stream, and a fault. An event says *look*; it decides nothing. Its offsets count from the stream's first byte.
 
 Two engines give the same answers for every input, cut at every byte: a native one (``_scan.c``, built where there is a
-compiler) and one on expat (``_expat.py``), which also reads all headers. A fault may be noticed earlier by the one than
-by the other, never at another boundary.
+compiler) and one on expat (``_expat.py``), which also reads all headers. One may notice a fault earlier than the other,
+never at another boundary.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cxfr_proxy.xmpp.framing._expat import ExpatFramer
 from cxfr_proxy.xmpp.framing.events import (
     MAX_ATTRIBUTES,
-    MAX_NOTES,
+    MAX_EVENTS_PER_SCAN,
     STANZAS,
     USUAL,
     WATCHED,
-    Element,
-    Failure,
-    Header,
-    Note,
+    FramerEvent,
     StreamEnd,
+    StreamFault,
+    StreamStart,
+    WholeElement,
     may_be_watched,
 )
 
@@ -51,16 +51,16 @@ __all__ = [
     "ENGINE",
     "ENGINES",
     "MAX_ATTRIBUTES",
-    "MAX_NOTES",
+    "MAX_EVENTS_PER_SCAN",
     "STANZAS",
     "USUAL",
     "WATCHED",
-    "Element",
-    "Failure",
     "Framer",
-    "Header",
-    "Note",
+    "FramerEvent",
     "StreamEnd",
+    "StreamFault",
+    "StreamStart",
+    "WholeElement",
     "behind_header",
     "is_native",
     "may_be_watched",
@@ -70,10 +70,10 @@ __all__ = [
 
 
 class Framer(Protocol):
-    """What both engines are. One framer reads one XML document: after a stream restart, make a new one."""
+    """The interface of both engines. One framer reads one XML document: after a stream restart, make a new one."""
 
     max_element_bytes: int | None
-    """The longest a top-level element or the stream's header may be; ``None``: no limit. May be changed any time."""
+    """How long a top-level element, or the stream's header, may be; ``None`` is no limit. May be changed any time."""
 
     @property
     def boundary(self) -> int:
@@ -81,17 +81,17 @@ class Framer(Protocol):
 
     @property
     def position(self) -> int:
-        """Offset of the next byte to read: all before it was read, or came when the stream was over."""
+        """Offset of the next byte to read. All before it was read, or came when the stream was over."""
 
     every: bool
-    """Whether :meth:`scan` notes each top-level element, and not only those that want a look."""
+    """Whether :meth:`scan` reports each top-level element, and not only those that want a look."""
     acks: bool
-    """Whether :meth:`scan` notes each ``<a/>`` of XEP-0198 as well."""
-    notes: list[Note]
+    """Whether :meth:`scan` reports each ``<a/>`` of XEP-0198 as well."""
+    events: list[FramerEvent]
     """What wants a look, in order. The caller clears it before feeding on."""
     held: bytes | bytearray
-    """The last bytes before :attr:`position`, as many as its lane keeps. The lane's own: the framer doesn't look at it.
-    It lies here for those who feed the native engine from C, and so find both."""
+    """The last bytes before :attr:`position`, as many as the lane keeps. They are the lane's, and the framer doesn't
+    look at them: they lie here so that C code that feeds the native engine finds both in one object."""
 
     @property
     def stanzas(self) -> int:
@@ -102,14 +102,14 @@ class Framer(Protocol):
         """The last complete ``<a/>`` of XEP-0198; ``None``: there was none; empty: it came in more than one chunk."""
 
     def scan(self, data: bytes) -> int:
-        """Read ``data`` up to its end, or that of the :data:`MAX_NOTES`-th element to note: :attr:`position` says so.
+        """Read ``data`` to its end, or to that of the :data:`MAX_EVENTS_PER_SCAN`-th element reported.
 
-        Return the offset in it of the last boundary, 0 if there is none past its start. Only for streams whose header
-        is complete. Raises nothing: faults are notes.
+        Afterwards :attr:`position` says how far. Return the offset in ``data`` of the last boundary, 0 if there is none
+        past its start. Only for streams whose header is complete. Raises nothing: faults are events.
         """
 
     def step(self, data: bytes) -> int:
-        """Read ``data`` up to the end of the first thing to note, or all of it; return how many bytes were read."""
+        """Read ``data`` up to the end of the first event, or all of it; return how many bytes were read."""
 
 
 def _load_native() -> type[Scanner] | None:
@@ -129,7 +129,7 @@ ENGINE = ENGINES[0]
 
 
 def use(engine: str) -> None:
-    """Use that engine for streams that begin from now on. Raises ``ValueError`` where there is no such engine here."""
+    """Use that engine for streams that begin from now on. Raises ``ValueError`` where it was not built here."""
     global ENGINE  # one choice for the process, made before it serves
     if engine not in ENGINES:
         raise ValueError(f"no framing engine '{engine}' here, only {', '.join(ENGINES)}")
@@ -137,20 +137,20 @@ def use(engine: str) -> None:
 
 
 def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
-    """A framer for the start of a stream. ``max_depth`` counts the stream element itself as 1.
+    """Return a framer for the start of a stream. ``max_depth`` counts the stream element itself as 1.
 
-    Headers are always read by expat; :func:`behind_header` says who goes on.
+    The expat engine reads all headers; :func:`behind_header` says which one goes on.
     """
     return ExpatFramer(max_element_bytes=max_element_bytes, max_depth=max_depth)
 
 
 def is_native(framer: Framer) -> bool:
-    """Whether C code may feed it."""
+    """Return whether C code may feed it."""
     return _native is not None and isinstance(framer, _native)
 
 
 def behind_header(framer: Framer, tag: bytes, *, max_depth: int) -> Framer:
-    """The framer for the rest of a stream whose header ``framer`` has just read, and nothing behind it.
+    """Return the framer for the rest of a stream of which ``framer`` has read the header and nothing behind it.
 
     ``tag`` is the stream's qualified name, which its closing tag has to repeat.
     """

@@ -8,8 +8,8 @@ passed on as it comes; until it ends there is no boundary and :attr:`Lane.cuttin
 
 A lane is read in one of two ways:
 
-* scanning, for the hot path: :meth:`Lane.scan` turns a chunk into what may go out. If the framer had something to note,
-  :meth:`Lane.pieces` splits that output at what was noted. If it was much, the rest is left :attr:`Lane.unread`.
+* scanning, for the hot path: :meth:`Lane.scan` turns a chunk into what may go out. If the framer reported events,
+  :meth:`Lane.pieces` splits that output at them. If they were many, the rest is left :attr:`Lane.unread`.
 * stepwise, while each element counts: :meth:`Lane.feed`, then :meth:`Lane.next` until it answers ``None``. Nothing is
   read beyond the element returned, so the reader may change its mind after each: restart the stream, hold, or go over
   to scanning with :meth:`Lane.take_unread`. Nothing is cut through, and of an element that was being cut through the
@@ -23,11 +23,20 @@ there may be as much of it as an element may be long: who sends nothing else wou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.framing.framer import Failure, Framer, Header, Note, behind_header, is_native, new_framer
+from cxfr_proxy.xmpp.framing.framer import (
+    Framer,
+    FramerEvent,
+    StreamFault,
+    StreamStart,
+    behind_header,
+    is_native,
+    new_framer,
+)
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _SPACE: Final = b" \t\r\n"
@@ -35,15 +44,14 @@ _HEAD_BYTES: Final = 8192
 """A start tag holds addresses of at most 3071 bytes each, an id and some words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Bytes of a stream in order, with what was noted about them.
+class Piece(Struct, frozen=True, gc=False):
+    """Bytes of a stream in order, with what the framer reported about them.
 
-    ``note`` is ``None`` for what passes unnoticed: while scanning any number of whole usual elements, while stepping
-    white space. ``whole`` is false where the beginning of a noted element was cut through before.
+    ``event`` is ``None`` for what passes unseen: while scanning, any number of whole usual elements; while stepping,
+    white space. ``whole`` is false where the beginning of a reported element was cut through before.
     """
 
-    note: Note | None
+    event: FramerEvent | None
     data: bytes
     whole: bool = True
 
@@ -84,12 +92,12 @@ class Lane:
         self._spaces = 0
         self.feed(unread)
 
-    def note_every(self, every: bool) -> None:
-        """Whether scanning notes each element from here on, or only what wants a look."""
+    def report_every(self, every: bool) -> None:
+        """Set whether scanning reports each element from here on, or only what wants a look."""
         self._every = self._framer.every = every
 
-    def note_acks(self, acks: bool) -> None:
-        """Whether scanning notes each ``<a/>`` (XEP-0198) from here on."""
+    def report_acks(self, acks: bool) -> None:
+        """Set whether scanning reports each ``<a/>`` (XEP-0198) from here on."""
         self._acks = self._framer.acks = acks
 
     def limit_elements(self, max_bytes: int | None) -> None:
@@ -135,21 +143,21 @@ class Lane:
 
     @property
     def scanner(self) -> Framer | None:
-        """What reads the stream now, if that is the native engine and it has noted nothing; ``None`` if not.
+        """What reads the stream now, if that is the native engine and no event of it waits; ``None`` if not.
 
         Who feeds it from C, instead of calling :meth:`scan`, passes the chunk to :meth:`scanned`, or does the same.
         """
-        return self._framer if is_native(self._framer) and not self._framer.notes else None
+        return self._framer if is_native(self._framer) and not self._framer.events else None
 
     def scan(self, data: bytes) -> bytes:
-        """What may go out now. If :attr:`noted` is true after it, what it returned has to go through :meth:`pieces`.
+        """Return what may go out now. If :attr:`has_events` is true afterwards, that has to go through :meth:`pieces`.
 
         If :attr:`unread` is true after it, that is scanned before anything else, as :meth:`take_unread` gives it.
         """
         framer = self._framer
         boundary = framer.scan(data)
-        # If it has stopped early, then behind its last note.
-        used = boundary if framer.notes and framer.notes[-1].end == framer.position else len(data)
+        # If it has stopped early, then behind its last event.
+        used = boundary if framer.events and framer.events[-1].end == framer.position else len(data)
         return self.scanned(data, boundary, used)
 
     def scanned(self, data: bytes, boundary: int, used: int) -> bytes:
@@ -186,22 +194,22 @@ class Lane:
         return ready
 
     @property
-    def noted(self) -> bool:
+    def has_events(self) -> bool:
         """Whether the last scan met something to look at."""
-        return bool(self._framer.notes)
+        return bool(self._framer.events)
 
     def pieces(self, ready: bytes) -> Iterator[Piece]:
-        """Split what the last :meth:`scan` returned at what it noted."""
+        """Split what the last :meth:`scan` returned at the events in it."""
         base = at = self._released - len(ready)
-        notes, self._framer.notes = self._framer.notes, []
-        for note in notes:
-            start = max(note.start, base)
+        events, self._framer.events = self._framer.events, []
+        for event in events:
+            start = max(event.start, base)
             if start > at:
                 yield Piece(None, ready[at - base : start - base])
             # A failure inside an element that is cut through lies behind what has gone out.
-            end = max(note.end, start)
-            yield Piece(note, ready[start - base : end - base], whole=note.start >= base)
-            if isinstance(note, Failure):
+            end = max(event.end, start)
+            yield Piece(event, ready[start - base : end - base], whole=event.start >= base)
+            if isinstance(event, StreamFault):
                 return  # what comes next is at fault
             at = end
         if at < self._released:
@@ -224,26 +232,26 @@ class Lane:
             piece, self._again = self._again, None
             return piece
         framer = self._framer
-        if not framer.notes:
+        if not framer.events:
             unread = self._unread
             if not unread:
                 return None
             used = framer.step(unread)
             self._keep(unread[:used])
             self._unread = unread[used:]
-        if not framer.notes:
+        if not framer.events:
             spaces = self._release(framer.boundary, None)
             if spaces is not None:
                 self._count_spaces(len(spaces.data))
             return spaces
         self._spaces = 0
-        note = framer.notes[0]
-        if note.start > self._released:
-            return self._release(note.start, None)  # white space before it
-        del framer.notes[0]
-        if isinstance(note, Header):
-            self._go_behind_header(note)
-        return self._release(note.end, note)
+        event = framer.events[0]
+        if event.start > self._released:
+            return self._release(event.start, None)  # white space before it
+        del framer.events[0]
+        if isinstance(event, StreamStart):
+            self._go_behind_header(event)
+        return self._release(event.end, event)
 
     def _count_spaces(self, count: int) -> None:
         self._spaces += count
@@ -251,13 +259,13 @@ class Lane:
         if limit is not None and self._spaces > limit:
             at = framer.boundary
             text = f"more than {limit} bytes of white space"
-            framer.notes.append(Failure(at, at, StreamCondition.POLICY_VIOLATION, text))
+            framer.events.append(StreamFault(at, at, StreamCondition.POLICY_VIOLATION, text))
 
     def put_back(self, piece: Piece) -> None:
         """What :meth:`next` has answered last is to be its next answer as well: somebody else reads on."""
         self._again = piece
 
-    def _go_behind_header(self, header: Header) -> None:
+    def _go_behind_header(self, header: StreamStart) -> None:
         before = self._framer
         tag = stanza.tag_name(bytes(before.held[: header.end]))
         self._framer = behind_header(before, tag, max_depth=self._max_depth)
@@ -265,13 +273,13 @@ class Lane:
         self._framer.held = before.held
         self.opened = True
 
-    def _release(self, end: int, note: Note | None) -> Piece | None:
+    def _release(self, end: int, event: FramerEvent | None) -> Piece | None:
         released = self._released
-        if end <= released and note is None:
+        if end <= released and event is None:
             return None  # nothing yet, or the rest of what is being cut through
         held, size = self._framer.held, max(0, end - released)
         self._framer.held = bytes(held[size:])
-        return Piece(note, bytes(held[:size]), whole=note is None or note.start >= released)
+        return Piece(event, bytes(held[:size]), whole=event is None or event.start >= released)
 
     def skip(self, data: bytes) -> bool:
         """Drop ``data`` if it is what comes next; whether it was."""

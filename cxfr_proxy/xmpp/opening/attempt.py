@@ -7,21 +7,22 @@ be known of a login that failed. Names are read and nothing besides, so no passw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening import sasl
 from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.sasl import Names, SaslRequest
 from cxfr_proxy.xmpp.stanza import Element
 
 IQ_AUTH: Final = "iq-auth"
 """Stands for a mechanism where there is none: XEP-0078."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailedLogin:
+class FailedLogin(Struct, frozen=True, gc=False):
     """``user`` is as the client said it, with its domain, and need not be a JID; ``None``: it did not say.
 
     ``condition``: of SASL (RFC 6120 section 6.5), of a stream error (section 4.9.3) or of a stanza error (section
@@ -33,8 +34,7 @@ class FailedLogin:
     condition: str
 
 
-@dataclass(slots=True)
-class Attempt:
+class LoginAttempt(Struct, gc=False):
     """``verdict``: what is wrong with it, where the proxy has found that itself and the node only ends the exchange.
     ``bind_id``: of the client's request for a resource."""
 
@@ -48,35 +48,30 @@ class Attempt:
         return FailedLogin(self.user, self.mechanism, self.verdict or condition)
 
 
-def begun(element: Element, header: StreamHeader) -> Attempt:
-    """By an ``<auth/>`` or ``<authenticate/>`` behind that header."""
+def begun(request: SaslRequest, header: StreamHeader) -> LoginAttempt:
+    """Return the attempt that an ``<auth/>`` or ``<authenticate/>`` behind that header begins."""
+    return LoginAttempt(request.mechanism, _user_of(request.names, header) or header.from_)
+
+
+def begun_by_iq(user: str, domain: str) -> LoginAttempt:
+    """Return the attempt that a request of XEP-0078 begins."""
+    return LoginAttempt(IQ_AUTH, _whole(user, domain))
+
+
+def note_response(attempt: LoginAttempt, response: Element, header: StreamHeader) -> None:
+    """Look for the name in a ``<response/>``: in some exchanges it comes only there."""
+    row = sasl.mechanism_named(attempt.mechanism)
     try:
-        holder = sasl.initial_response(element)
+        said = sasl.message(response) if row is not None else None
+        found = row.read(said) if row is not None and said is not None else None
     except sasl.Unreadable:
-        holder = None
-    mechanism = element.get("mechanism", "").strip().upper()
-    return Attempt(mechanism, _named(mechanism, holder, header) or header.from_)
+        return
+    attempt.user = _user_of(found, header) or attempt.user
 
 
-def begun_by_iq(user: str, domain: str) -> Attempt:
-    """By XEP-0078."""
-    return Attempt(IQ_AUTH, _whole(user, domain))
-
-
-def note_response(attempt: Attempt, response: Element, header: StreamHeader) -> None:
-    """In some exchanges the name comes only there."""
-    attempt.user = _named(attempt.mechanism, response, header) or attempt.user
-
-
-def _named(mechanism: str, holder: Element | None, header: StreamHeader) -> str | None:
-    """Whose password it is, before who to act as."""
-    row = sasl.mechanism_named(mechanism)
-    try:
-        said = sasl.message(holder) if holder is not None and row is not None else None
-        found = row.read(said) if said is not None and row is not None else None
-    except sasl.Unreadable:
-        return None
-    name = found.authcid or found.authzid if found is not None else ""
+def _user_of(found: Names | None, header: StreamHeader) -> str | None:
+    """Return whose password it is, before who to act as."""
+    name = (found.authcid or found.authzid) if found is not None else ""
     return _whole(name, header.to or "") if name else None
 
 
@@ -85,12 +80,12 @@ def _whole(name: str, domain: str) -> str:
 
 
 def sasl_condition(failure: Element) -> str:
-    """Of SASL's or SASL2's ``<failure/>``."""
+    """Return the condition in SASL's or SASL2's ``<failure/>``."""
     return _condition(failure, names.SASL)
 
 
 def stanza_condition(answer: Element) -> str:
-    """Of an IQ of type ``error``."""
+    """Return the condition in an IQ of type ``error``."""
     error = stanza.child(answer, names.CLIENT, "error")
     return _condition(error, names.STANZA_ERRORS) if error is not None else StreamCondition.UNDEFINED_CONDITION
 

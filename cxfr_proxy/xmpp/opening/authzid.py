@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp.opening import sasl
-from cxfr_proxy.xmpp.opening.sasl import Mechanism, SaslFault, Unreadable
+from cxfr_proxy.xmpp.opening.sasl import Mechanism, Names, SaslFault, SaslRequest, Unreadable
 from cxfr_proxy.xmpp.stanza import Element
 
 
@@ -38,23 +38,27 @@ class AuthzidWatch:
     def __init__(self) -> None:
         self._begun: tuple[Mechanism, ...] = ()  # and not ended
 
-    def begun(self, element: Element, domain: str) -> SaslFault | None:
-        """``<auth/>`` or ``<authenticate/>``: what is wrong with it, if anything is; what is wrong has not begun."""
-        mechanism = sasl.mechanism_of(element)
+    def begun(self, request: SaslRequest, domain: str) -> SaslFault | None:
+        """Return what is wrong with an ``<auth/>`` or ``<authenticate/>``, if anything is: then it has not begun."""
+        mechanism = request.row
         if mechanism is None or not mechanism.both:
             return None
-        try:
-            _check(sasl.initial_response(element), (mechanism,), domain)
-        except Unreadable as found:
-            return found.fault
+        if request.fault is not None:
+            return request.fault
+        if _differ(request.names, domain):
+            return SaslFault.INVALID_AUTHZID
         if mechanism not in self._begun:
             self._begun += (mechanism,)
         return None
 
     def answered(self, response: Element, domain: str) -> SaslFault | None:
-        """``<response/>``: what is wrong with it, if anything is."""
+        """Return what is wrong with a ``<response/>``, if anything is."""
+        if not self._begun:
+            return None
         try:
-            _check(response, self._begun, domain)
+            said = sasl.message(response)
+            if said is not None and any(_differ(mechanism.read(said), domain) for mechanism in self._begun):
+                return SaslFault.INVALID_AUTHZID
         except Unreadable as found:
             return found.fault
         return None
@@ -64,14 +68,10 @@ class AuthzidWatch:
         self._begun = ()
 
 
-def _check(holder: Element | None, mechanisms: tuple[Mechanism, ...], domain: str) -> None:
-    said = sasl.message(holder) if holder is not None and mechanisms else None
-    if said is None:
-        return
-    for mechanism in mechanisms:
-        named = mechanism.read(said)
-        if named is not None and named.authzid and _bare(named.authzid, domain) != _bare(named.authcid, domain):
-            raise Unreadable(SaslFault.INVALID_AUTHZID)
+def _differ(named: Names | None, domain: str) -> bool:
+    if named is None or not named.authzid or named.authzid == named.authcid:
+        return False
+    return _bare(named.authzid, domain) != _bare(named.authcid, domain)
 
 
 def _bare(name: str, domain: str) -> str:

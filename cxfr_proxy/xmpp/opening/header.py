@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
 from lxml import etree
+from msgspec import Struct
 
 from cxfr_proxy.errors import RemoteError
 from cxfr_proxy.xmpp import names, stanza
@@ -19,8 +19,7 @@ _MAX_PREFIXES: Final = 16
 """Declared in a stream's header. Two are needed."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamHeader:
+class StreamHeader(Struct, frozen=True, gc=False):
     """An opening tag as received; absent attributes are ``None``.
 
     ``raw`` holds its bytes, declaration included. ``context`` is an opening tag with its namespace declarations and

@@ -7,18 +7,19 @@ Names are read and nothing besides, so no password ever comes to rest here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from cxfr_proxy.spellings import domain_key, user_key
 from cxfr_proxy.xmpp import jid, names, stanza
 from cxfr_proxy.xmpp.opening import sasl
 from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.sasl import Names, SaslRequest
 from cxfr_proxy.xmpp.stanza import Element
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True, gc=False):
     """``user`` is a bare JID, in the one spelling of :func:`~cxfr_proxy.spellings.user_key`. ``previd`` is the session
     that the client wants to resume at once (XEP-0198 inside SASL2), by the id it has. ``None``: it does not say."""
 
@@ -27,10 +28,11 @@ class Login:
 
 
 UNKNOWN: Final = Login()
+_LOGINS: Final = ((names.SASL, "auth"), (names.SASL2, "authenticate"))
 
 
 def named_by(header: StreamHeader) -> Login | None:
-    """What a client's header says about it by ``from`` (RFC 6120 section 4.7.1); ``None``: no user of its domain."""
+    """Return who a header names by ``from`` (RFC 6120 section 4.7.1); ``None``: no user of the domain it asks for."""
     try:
         user = jid.split(header.from_ or "")
     except jid.JidError:
@@ -41,33 +43,20 @@ def named_by(header: StreamHeader) -> Login | None:
 
 
 def read_login(element: Element, domain: str) -> Login:
-    """Of the first element behind the client's header, or of a later attempt; :data:`UNKNOWN` where it is another."""
-    match stanza.name_of(element):
-        case names.SASL, "auth":
-            return Login(_user(element, domain))
-        case names.SASL2, "authenticate":
-            return Login(_user(element, domain), _previd(element))
-        case _:
-            return UNKNOWN
+    """Return what the first element behind the client's header says; :data:`UNKNOWN` where it is no login."""
+    if stanza.name_of(element) in _LOGINS:
+        return login_of(sasl.read_request(element), domain)
+    return UNKNOWN
 
 
-def _user(element: Element, domain: str) -> str | None:
-    mechanism = sasl.mechanism_of(element)
-    if mechanism is None:
-        return None
+def login_of(request: SaslRequest, domain: str) -> Login:
+    """Return who logs in by that request, to that domain."""
+    return Login(_user(request.names, domain), request.previd)
+
+
+def _user(named: Names | None, domain: str) -> str | None:
+    name = (named.authzid or named.authcid) if named is not None else ""
     try:
-        holder = sasl.initial_response(element)
-        said = sasl.message(holder) if holder is not None else None
-        named = mechanism.read(said) if said is not None else None
-        name = (named.authzid or named.authcid) if named is not None else ""
-        return user_key(jid.bare(name if "@" in name else f"{name}@{domain}"))
-    except (sasl.Unreadable, jid.JidError):
+        return user_key(jid.bare(name if "@" in name else f"{name}@{domain}")) if name else None
+    except jid.JidError:
         return None
-
-
-def _previd(authenticate: Element) -> str | None:
-    for namespace in (names.SM, names.SM2):
-        resume = stanza.child(authenticate, namespace, "resume")
-        if resume is not None:
-            return resume.get("previd") or None
-    return None

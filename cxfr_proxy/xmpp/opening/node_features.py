@@ -25,7 +25,7 @@ _Facet = tuple[str, tuple[tuple[str, str], ...], str, tuple["_Facet", ...]]
 
 
 @functools.lru_cache(maxsize=256)
-def template(offered: bytes, *, offer_starttls: bool, max_bytes: int | None) -> bytes | None:
+def shown_features(offered: bytes, *, offer_starttls: bool, max_bytes: int | None) -> bytes | None:
     """What to show of ``offered``, a node's features before login in the namespaces of the usual header.
 
     The other arguments are :func:`~cxfr_proxy.xmpp.opening.features.rewrite`'s. ``None``: nobody could log in by it.

@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from lxml import etree
+from msgspec import Struct
 
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element
@@ -65,22 +66,56 @@ class Mechanism:
     both: bool
 
 
-def mechanism_of(element: Element) -> Mechanism | None:
-    """Of an ``<auth/>`` or ``<authenticate/>``; ``None``: one that names nobody."""
-    return mechanism_named(element.get("mechanism", "").strip().upper())
+class SaslRequest(Struct, frozen=True, gc=False):
+    """What an ``<auth/>`` or ``<authenticate/>`` says of who logs in, and how. Nothing in it is secret.
+
+    ``namespace`` is the element's, SASL's or SASL2's. ``mechanism`` is in capitals; ``row`` is its row, ``None`` where
+    it has none. ``names`` is ``None`` where the first message names nobody or is not there, and ``fault`` says why it
+    can't be read. ``previd`` is the session that the client wants to resume at once (XEP-0198 inside SASL2).
+    """
+
+    namespace: str
+    mechanism: str
+    row: Mechanism | None = None
+    names: Names | None = None
+    fault: SaslFault | None = None
+    previd: str | None = None
+
+
+def read_request(element: Element) -> SaslRequest:
+    """Read an ``<auth/>`` or ``<authenticate/>``."""
+    namespace = etree.QName(element).namespace or ""
+    mechanism = element.get("mechanism", "").strip().upper()
+    row = mechanism_named(mechanism)
+    previd = _previd(element) if namespace == names.SASL2 else None
+    try:
+        holder = _initial_response(element, namespace)
+        said = message(holder) if holder is not None and row is not None else None
+        found = row.read(said) if row is not None and said is not None else None
+    except Unreadable as unreadable:
+        return SaslRequest(namespace, mechanism, row, fault=unreadable.fault, previd=previd)
+    return SaslRequest(namespace, mechanism, row, found, previd=previd)
+
+
+def _previd(authenticate: Element) -> str | None:
+    for namespace in (names.SM, names.SM2):
+        resume = authenticate.find(f"{{{namespace}}}resume")
+        if resume is not None:
+            return resume.get("previd") or None
+    return None
 
 
 def mechanism_named(name: str) -> Mechanism | None:
-    """The row for a name in capitals; ``None`` as above."""
+    """Return the row for a name in capitals; ``None``: such a mechanism names nobody in a way that could be read."""
     return next((row for row in MECHANISMS if row.pattern.fullmatch(name)), None)
 
 
-def initial_response(element: Element) -> Element | None:
-    """What holds the first message: ``<auth/>`` itself, in SASL2 a child that may not be there.
+def _initial_response(element: Element, namespace: str) -> Element | None:
+    """Return what holds the first message: ``<auth/>`` itself, in SASL2 a child that may not be there.
 
     Raises :class:`Unreadable`.
     """
-    if etree.QName(element).namespace != names.SASL2:
+    if namespace != names.SASL2:
         return element
     found = list(element.iterchildren("{*}initial-response"))
     if len(found) > 1:
@@ -89,7 +124,7 @@ def initial_response(element: Element) -> Element | None:
 
 
 def message(holder: Element) -> bytes | None:
-    """What the text of that element says; ``None`` where nothing was said yet. Raises :class:`Unreadable`."""
+    """Return what the text of that element says; ``None`` where it says nothing yet. Raises :class:`Unreadable`."""
     if len(holder):
         raise Unreadable(SaslFault.MALFORMED_REQUEST)
     # Long ones are broken into lines by some encoders, and servers that take that read the same.

@@ -1,13 +1,10 @@
-"""From a client's first byte to its full JID.
+"""What passes between client and node while they negotiate: SASL, SASL2, bind, resumption.
 
-Two readers, one after the other. :class:`ClientOpening` is the proxy's own part: the client's header is answered by the
-proxy itself as long as TLS has to come first, and, where all nodes would say the same (:mod:`.node_features`), until
-the client says who it is. Then a node is dialled, both streams run, and :class:`Negotiation` watches the elements pass,
-SASL, SASL2, bind, resumption, changing only what has to change because TLS ends here.
+Both streams run, and :class:`Negotiation` watches their elements pass. It changes only what has to change because TLS
+ends at the proxy, and answers with an :class:`~.verdict.ElementVerdict` for each.
 
-Clients pipeline: header, ``<auth/>`` and more may come in one segment. So nothing is read beyond the element at hand,
-and after a SASL element of the client the rest waits until the node has answered, because the answer decides whether
-the next byte begins a new stream (RFC 6120 section 4.3.3).
+After a SASL element of the client's the rest waits until the node has answered, because the answer decides whether the
+next byte begins a new stream (RFC 6120 section 4.3.3).
 
 Nothing of these elements is ever logged: passwords are among them.
 """
@@ -16,232 +13,29 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from lxml import etree
 
-from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import jid, names, stanza
-from cxfr_proxy.xmpp.framing.framer import Failure, Header, StreamEnd
-from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import attempt, authzid, client_identity, features
-from cxfr_proxy.xmpp.opening.attempt import Attempt, FailedLogin
-from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.opening.login import Login, named_by, read_login
-from cxfr_proxy.xmpp.opening.passage import Bound, Passage
+from cxfr_proxy.xmpp.opening import attempt, authzid, client_identity, features, sasl
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin, LoginAttempt
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.login import login_of
+from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 from cxfr_proxy.xmpp.stanza import Element
 from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
 
 _COMPRESSION: Final = "http://jabber.org/protocol/compress"
-_STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
 _STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
 _BIND2_INACTIVE: Final = f"{stanza.qualified(names.BIND2, 'bind')}/{stanza.qualified(names.CSI, 'inactive')}"
 """XEP-0386: a client that logs in without anybody looking says so at once."""
 _FEATURES: Final = re.compile(rb"<(?:[^\s<>/:]+:)?features[\s/>]")
-"""What they can begin with, and little else does."""
-
-_ONE_OR_MORE: Final = re.compile(r"\s*0*[1-9][0-9]*\s*(\.|$)", re.ASCII)
-"""A version's major number. Leading zeros mean nothing (RFC 6120 section 4.7.5)."""
-
-STARTTLS_FEATURES: Final = (
-    f"<stream:features><starttls xmlns='{names.TLS}'><required/></starttls></stream:features>".encode()
-)
-PROCEED: Final = f"<proceed xmlns='{names.TLS}'/>".encode()
-
-
-# --- the proxy's own part
-
-
-class DomainMoved(ClientError):
-    """The domain that the client asks for is served elsewhere: at ``address``, ``host[:port]``."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(StreamCondition.SEE_OTHER_HOST, "this domain has moved")
-        self.address = address
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Send this to the client."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class BeginTls:
-    """Drop every byte the client has sent so far, send :data:`PROCEED`, shake hands, and begin anew.
-
-    ``domain``: whose certificate the client is to see, as its header said it.
-    """
-
-    domain: str
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane.
-
-    ``greeted``: the client has got a header and features from the proxy, and ``login`` is what its first element says,
-    which waits in the lane as well. Else it was shown nothing and waits for a node's, and ``login`` is what its header
-    says; ``None``: nothing that would do.
-    """
-
-    header: StreamHeader
-    login: Login | None = None
-    greeted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The client has ended its stream before it wanted anything of a node: send this, and close."""
-
-    data: bytes
-
-
-Step = Reply | BeginTls | Opened | Closed
-
-
-class ClientOpening:
-    """The client's stream as long as the proxy answers it alone.
-
-    ``tls_first``: the client is not on TLS yet and has to be. ``domains``: those served here, by
-    :func:`~cxfr_proxy.spellings.domain_key`; empty: any. ``stream_id``: the id for a header of the proxy's own (RFC
-    6120 section 4.7.3), unguessable. ``template`` gives the features to show to a client of a domain before it has a
-    node; ``None``: it has to have one first. ``offers_starttls``: a ``<starttls/>`` of the proxy's own is among them.
-
-    ``moved``: the addresses of domains that are served elsewhere, by the same key, which are told over TLS only.
-    ``on_tls``: the client is; ``can_start_tls``: it may be.
-    """
-
-    def __init__(
-        self,
-        lane: Lane,
-        *,
-        tls_first: bool,
-        domains: Collection[str],
-        stream_id: str,
-        template: Callable[[str], bytes | None] = lambda _: None,
-        offers_starttls: bool = False,
-        moved: Mapping[str, str] | None = None,
-        on_tls: bool = False,
-        can_start_tls: bool = False,
-    ) -> None:
-        self._lane = lane
-        self._tls_first = tls_first
-        self._domains = domains
-        self._stream_id = stream_id
-        self._template = template
-        self._offers_starttls = offers_starttls
-        self._moved = moved or {}
-        self._on_tls = on_tls
-        self._can_start_tls = can_start_tls
-        self._header: StreamHeader | None = None
-        self._header_may_repeat = False  # some clients say it twice on direct TLS (QXmpp), and mean one stream
-        self._answered = False
-
-    def receive(self, data: bytes) -> list[Step]:
-        """Read on; any last step but :class:`Reply` ends this opening.
-
-        Raises :class:`ClientError`; :meth:`refuse` says what to send then.
-        """
-        self._lane.feed(data)
-        steps: list[Step] = []
-        while (piece := self._next()) is not None:
-            match piece.note:
-                case None:
-                    continue
-                case Failure(condition=condition, text=text):
-                    raise ClientError(condition, text)
-                case StreamEnd():  # whether TLS has to come first or not: a monitor, say, has seen all it wanted
-                    steps.append(Closed(stanza.STREAM_END))
-                case Header():
-                    steps.append(self._on_header(piece.data))
-                case _:
-                    steps.append(self._on_element(piece))
-            if not isinstance(steps[-1], Reply):
-                break
-        return steps
-
-    def _next(self) -> Piece | None:
-        if self._header is not None and self._header_may_repeat:
-            self._header_may_repeat = not self._lane.skip(self._header.raw)
-        return self._lane.next()
-
-    def _on_header(self, raw: bytes) -> Step:
-        header = read_header(raw, ClientError)
-        self._header = header
-        if not _ONE_OR_MORE.match(header.version or ""):
-            raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
-        if not header.to:
-            raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
-        domain = domain_key(header.to)
-        moved_to = self._moved.get(domain)
-        if moved_to is not None:
-            return self._send_elsewhere(moved_to)
-        if self._domains and domain not in self._domains:
-            raise ClientError(StreamCondition.HOST_UNKNOWN, "this domain is not served here")
-        if self._tls_first:
-            return self._require_tls()
-        features = self._template(header.to)
-        if features is None:
-            return Opened(header)
-        login = named_by(header)
-        if login is not None:
-            # What a node offers depends on who asks: ejabberd shows SASL2, Bind 2 and FAST to nobody who doesn't say.
-            return Opened(header, login)
-        self._header_may_repeat = True
-        return Reply(self._answer_header() + features)
-
-    def _require_tls(self) -> Reply:
-        self._tls_first = True
-        return Reply(self._answer_header() + STARTTLS_FEATURES)
-
-    def _send_elsewhere(self, address: str) -> Reply:
-        """Over TLS only: else whoever is in between could have said it (RFC 6120 section 4.9.3.19)."""
-        if self._on_tls:
-            raise DomainMoved(address)
-        if not self._can_start_tls:
-            raise ClientError(StreamCondition.HOST_GONE, "this domain has moved; without TLS nobody is told where to")
-        return self._require_tls()
-
-    def _on_element(self, piece: Piece) -> Step:
-        header = self._header
-        assert header is not None
-        element = _parse(piece.data, header, ClientError)
-        if element.tag == _STARTTLS and (self._tls_first or self._offers_starttls):
-            return BeginTls(header.to or "")
-        if self._tls_first:
-            raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS has to come first")
-        self._lane.put_back(piece)
-        return Opened(header, read_login(element, header.to or ""), greeted=True)
-
-    def _answer_header(self) -> bytes:
-        self._answered = True
-        header = self._header
-        return stanza.stream_header(
-            to=header.from_ if header else None,
-            from_=header.to if header else None,
-            stream_id=self._stream_id,
-            lang="en",
-        )
-
-    def refuse(self, error: RemoteError) -> bytes:
-        """The last bytes for a client that is not let in: a header if it had none, the error, the end."""
-        header = b"" if self._answered else self._answer_header()
-        return header + last_words(error)
-
-
-def last_words(error: RemoteError) -> bytes:
-    """For a client that has got a header of the proxy's own."""
-    address = error.address if isinstance(error, DomainMoved) else None
-    return stanza.stream_error(error.condition, error.text, content=address) + stanza.STREAM_END
-
-
-# --- between client and node
+"""How stream features can begin, and little else does."""
 
 
 class Negotiation:
@@ -286,7 +80,7 @@ class Negotiation:
         self._refusal = b""  # for the client, once the node has ended what was aborted
         self._features = b""  # of the node's, as they were before the proxy changed them
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
-        self.attempt: Attempt | None = None
+        self.attempt: LoginAttempt | None = None
         """The login under way; ``None`` before one, and once a resource is bound."""
         self.agent: str | None = None
         """What the client's software is, if it has said so while it logged in."""
@@ -300,9 +94,9 @@ class Negotiation:
 
     # --- client to node
 
-    def from_client(self, data: bytes, header: StreamHeader, position: int = 0) -> Passage:
+    def from_client(self, data: bytes, header: StreamHeader, position: int = 0) -> ElementVerdict:
         """One element of the client's. Raises :class:`ClientError`."""
-        element = _parse(data, header, ClientError)
+        element = _parse(data, header)
         match stanza.name_of(element):
             case names.SASL, "auth":
                 return self._on_auth(data, element, header, _SASL_REFUSAL)
@@ -315,41 +109,41 @@ class Negotiation:
             case names.SASL | names.SASL2 as namespace, "response":
                 return self._on_response(data, element, header, namespace)
             case names.SASL | names.SASL2, _:
-                return Passage(forward=data, hold_client=True)
+                return ElementVerdict(forward=data, hold_client=True)
             case names.TLS, "starttls":
                 if not self._offer_starttls:
                     raise ClientError(StreamCondition.POLICY_VIOLATION, "TLS was not offered")
-                return Passage(start_tls=True)
+                return ElementVerdict(start_tls=True)
             case names.SM | names.SM2, _:
                 if self.management.from_client(element, position):
                     data = stanza.serialize(element)
             case names.CSI, "active" | "inactive" as state:
                 self.inactive = state == "inactive"
             case namespace, "compress" if namespace == _COMPRESSION:
-                return Passage(answer=_COMPRESSION_REFUSAL)
+                return ElementVerdict(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
                 self._watch_iq_auth(element, header)
-                return Passage(forward=data, asks=self._watch_bind(element))
+                return ElementVerdict(forward=data, asks=self._watch_bind(element))
             case names.CLIENT, "resume" if self.full_jid is None:
-                return Passage(answer=_RESUMPTION_REFUSAL)
-        return Passage(forward=data)
+                return ElementVerdict(answer=_RESUMPTION_REFUSAL)
+        return ElementVerdict(forward=data)
 
-    def _on_auth(self, data: bytes, element: Element, header: StreamHeader, refusal: bytes) -> Passage:
-        self.attempt = attempt.begun(element, header)
+    def _on_auth(self, data: bytes, element: Element, header: StreamHeader, refusal: bytes) -> ElementVerdict:
+        request = sasl.read_request(element)
+        self.attempt = attempt.begun(request, header)
         # A mechanism that was stripped must not be reached by asking for it all the same: EXTERNAL, say, would ask the
         # node to judge the proxy's certificate as if it were the client's.
-        if features.refusal(element.get("mechanism", "")) is not None:
-            return Passage(answer=refusal, failed=self._fail(SaslCondition.INVALID_MECHANISM))
+        if features.refusal(request.mechanism) is not None:
+            return ElementVerdict(answer=refusal, failed=self._fail(SaslCondition.INVALID_MECHANISM))
         if self._authzid is not None:
-            fault = self._authzid.begun(element, header.to or "")
+            fault = self._authzid.begun(request, header.to or "")
             if fault is not None:
-                answer = fault.failure(etree.QName(element).namespace or "")
-                return Passage(answer=answer, failed=self._fail(fault))
-        begins = None if self._authenticating else element
+                return ElementVerdict(answer=fault.failure(request.namespace), failed=self._fail(fault))
+        begins = None if self._authenticating else login_of(request, header.to or "")
         self._authenticating = True
-        return Passage(forward=data, hold_client=True, begins=begins, asks=begins is not None)
+        return ElementVerdict(forward=data, hold_client=True, begins=begins, asks=begins is not None)
 
-    def _on_response(self, data: bytes, element: Element, header: StreamHeader, namespace: str) -> Passage:
+    def _on_response(self, data: bytes, element: Element, header: StreamHeader, namespace: str) -> ElementVerdict:
         if self.attempt is not None:
             attempt.note_response(self.attempt, element, header)
         fault = self._authzid.answered(element, header.to or "") if self._authzid is not None else None
@@ -357,7 +151,7 @@ class Negotiation:
             self._refusal, data = fault.failure(namespace), authzid.abort(namespace)
             if self.attempt is not None:
                 self.attempt.verdict = fault
-        return Passage(forward=data, hold_client=True, asks=True)
+        return ElementVerdict(forward=data, hold_client=True, asks=True)
 
     def _fail(self, condition: str) -> FailedLogin | None:
         """What has become of the login under way, which is over; ``None`` where there is none."""
@@ -406,7 +200,7 @@ class Negotiation:
 
     # --- node to client
 
-    def from_node(self, data: bytes, header: StreamHeader, domain: str, position: int = 0) -> Passage:
+    def from_node(self, data: bytes, header: StreamHeader, domain: str, position: int = 0) -> ElementVerdict:
         """One element of the node's that is not an ordinary stanza of a bound stream.
 
         ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
@@ -423,7 +217,7 @@ class Negotiation:
                 return _stream_error(data, element)
             case names.SASL, "success":
                 self._prove()
-                return Passage(forward=data, hold_client=False, restart=True)
+                return ElementVerdict(forward=data, hold_client=False, restart=True)
             case names.SASL2, "success":
                 return self._on_sasl2_success(data, element, position)
             case names.SASL | names.SASL2, "failure":
@@ -432,21 +226,21 @@ class Negotiation:
                 self._authenticating = False
                 refusal, self._refusal = self._refusal, b""
                 failed = self._fail(attempt.sasl_condition(element))
-                return Passage(forward=refusal or data, hold_client=False, failed=failed)
+                return ElementVerdict(forward=refusal or data, hold_client=False, failed=failed)
             case names.SASL | names.SASL2, local:
                 if local == "challenge" and self._features and features.has_downgrade_protection(element):
                     offered = stanza.parse(self._features, header.context)
                     self.warnings = features.warnings(offered, downgrade_protection=True)
-                return Passage(forward=data, hold_client=False)
+                return ElementVerdict(forward=data, hold_client=False)
             case names.SM | names.SM2, local:
-                passage = self._on_stream_management(data, element, position)
+                verdict = self._on_stream_management(data, element, position)
                 if local == "resumed":
-                    passage.bound = self._resumed()
-                return passage
+                    verdict.bound = self._resumed()
+                return verdict
             case names.CLIENT, "iq" if self.full_jid is None:
                 failed = self._failed_by(element)
-                return Passage(forward=data, bound=self._bound_by(element, domain), failed=failed)
-        return Passage(forward=data)
+                return ElementVerdict(forward=data, bound=self._bound_by(element, domain), failed=failed)
+        return ElementVerdict(forward=data)
 
     def _prove(self) -> None:
         if self.attempt is not None:
@@ -461,30 +255,30 @@ class Negotiation:
         is_bind = self.attempt.bind_id is not None and iq.get("id") == self.attempt.bind_id
         return self.attempt.failed(attempt.stanza_condition(iq)) if is_bind else None
 
-    def _on_features(self, data: bytes, rewritten: _Rewritten) -> Passage:
+    def _on_features(self, data: bytes, rewritten: _Rewritten) -> ElementVerdict:
         self.warnings = rewritten.warnings
         if rewritten.data != data:
             self._features = rewritten.original
         if rewritten.dead_end is not None and not self._authenticating:
             self.warnings = (rewritten.dead_end,)
-            return Passage(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
-        return Passage(forward=rewritten.data, greets=True)
+            return ElementVerdict(ends=StreamCondition.REMOTE_CONNECTION_FAILED)
+        return ElementVerdict(forward=rewritten.data, greets=True)
 
-    def _on_sasl2_success(self, data: bytes, element: Element, position: int) -> Passage:
+    def _on_sasl2_success(self, data: bytes, element: Element, position: int) -> ElementVerdict:
         self._prove()
-        passage = self._on_stream_management(data, element, position)
-        passage.hold_client = False
+        verdict = self._on_stream_management(data, element, position)
+        verdict.hold_client = False
         named = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))
         if named is not None and "/" in named:
-            passage.bound = self._bound_to(named)
+            verdict.bound = self._bound_to(named)
         if stanza.child(element, names.SM, "resumed") is not None:
-            passage.bound = self._resumed()
-        return passage
+            verdict.bound = self._resumed()
+        return verdict
 
-    def _on_stream_management(self, data: bytes, element: Element, position: int) -> Passage:
+    def _on_stream_management(self, data: bytes, element: Element, position: int) -> ElementVerdict:
         before = self.management.id
         edited = self.management.from_node(element, position) | features.strip_location(element)
-        return Passage(
+        return ElementVerdict(
             forward=stanza.serialize(element) if edited else data,
             resumable=self.management.resumable and self.management.id != before,
         )
@@ -549,15 +343,15 @@ def _rewrite_features(
     return _Rewritten(original, data, warnings, dead_end)
 
 
-def _stream_error(data: bytes, error: Element) -> Passage:
+def _stream_error(data: bytes, error: Element) -> ElementVerdict:
     """One that redirects does so wherever in it, and beside whatever else, it says so."""
     text = error.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
     redirect = next(error.iterdescendants("{*}" + StreamCondition.SEE_OTHER_HOST), None)
     if redirect is not None:
-        return Passage(forward=data, ends=StreamCondition.SEE_OTHER_HOST, ends_text=text, redirect=redirect.text)
+        return ElementVerdict(forward=data, ends=StreamCondition.SEE_OTHER_HOST, ends_text=text, redirect=redirect.text)
     if etree.QName(error).namespace != names.STREAM:
-        return Passage(forward=data)
-    return Passage(forward=data, ends=stanza.stream_condition(error), ends_text=text)
+        return ElementVerdict(forward=data)
+    return ElementVerdict(forward=data, ends=stanza.stream_condition(error), ends_text=text)
 
 
 _SASL_REFUSAL: Final = f"<failure xmlns='{names.SASL}'><invalid-mechanism/></failure>".encode()
@@ -570,8 +364,8 @@ take it for no request at all, and the client waits in vain; told that there is 
 _COMPRESSION_REFUSAL: Final = f"<failure xmlns='{_COMPRESSION}'><setup-failed/></failure>".encode()
 
 
-def _parse(data: bytes, header: StreamHeader, fault: type[RemoteError]) -> Element:
+def _parse(data: bytes, header: StreamHeader) -> Element:
     try:
         return stanza.parse(data, header.context)
     except stanza.MalformedElement as exc:
-        raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "an element uses an undeclared prefix") from exc
+        raise ClientError(StreamCondition.BAD_NAMESPACE_PREFIX, "an element uses an undeclared prefix") from exc
