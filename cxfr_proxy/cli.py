@@ -54,7 +54,7 @@ UNFINISHED: Final = 1
 FAULTS: Final = 1
 MISTAKE: Final = 2
 INTERRUPTED: Final = 130
-"""What shells give a program that SIGINT ended."""
+"""Exit code that shells give a program that SIGINT ended."""
 UNREAD: Final = 141
 """The same for SIGPIPE."""
 
@@ -87,7 +87,7 @@ class _Version(argparse.Action):
 
 
 def build_parser() -> _Parser:
-    """The whole command line; every setting's value stays text, for :meth:`Config.from_sources` to read."""
+    """Return the whole command line; every setting's value stays text, for :meth:`Config.from_sources` to read."""
     parser = _Parser(
         prog="cxfr-proxy",
         usage=_USAGE,
@@ -218,8 +218,7 @@ def _unknown_flag(flag: str, parser: _Parser, known: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; ``None`` takes the process's arguments. Returns the exit code, but argparse exits for
-    --help."""
+    """Run the program; ``None`` takes the process's arguments. Returns the exit code, but argparse exits for --help."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a JID need not fit the terminal's encoding
     try:
@@ -241,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _choose_engine() -> None:
-    """What the environment says about it. It says so to few, and the others needn't wait for the import."""
+    """Return what the environment says about the engine. It says so to few, and the others needn't wait for the
+    import."""
     if os.environ.get("CXFR_ENGINE"):
         from cxfr_proxy.relay import engine
 
@@ -305,7 +305,7 @@ def _check(config: Config) -> int:
 
 
 def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
-    """Print them, file by file; the exit code, and the nodes where they have none."""
+    """Print the faults, file by file. Return the exit code, and the nodes if they have none."""
     if config.backends is None:
         raise ConfigError("--backends FILE is needed: it is what to check")
     from cxfr_proxy.cluster.sources.file import UserMapFile
@@ -331,7 +331,7 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
 
 
 def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
-    """The files with CA certificates that nodes name."""
+    """Return the files with CA certificates that nodes name."""
     from cxfr_proxy.upstream.dial import Dialer
 
     Dialer(config.timeouts, config.limits).read_files(nodes)
@@ -339,7 +339,7 @@ def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
 
 
 def _read_certificates(config: Config) -> int:
-    """How many there are, each with its key, and none that clients would object to."""
+    """Check the certificates, each with its key. Return how many there are; none that clients would object to."""
     if not config.key_pairs:
         return 0
     from cxfr_proxy.net.tls import ServerCertificates
@@ -379,7 +379,7 @@ def _read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
 
 
 def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:
-    """Where the proxy was told to listen, or else wherever one is found."""
+    """Return the path where the proxy was told to listen, or else where one is found."""
     told = "control" in flags or (file is not None and "control" in file.values)
     return config.control if told else find_control()
 
@@ -421,8 +421,8 @@ async def _converse(path: Path, command: str, given: Mapping[str, object], scree
 
 @dataclass(slots=True)
 class _Screen:
-    """Where answers go. On a terminal progress is one line that is drawn again; elsewhere it is a line each
-    time it changes, or a JSON value a line."""
+    """The output of answers. On a terminal progress is one line that is drawn again; elsewhere it is a line each
+    time it changes, or a JSON value per line."""
 
     stream: TextIO
     as_json: bool

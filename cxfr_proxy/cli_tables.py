@@ -1,8 +1,8 @@
-"""What people see: aligned tables, the progress of a drain or a rebalance, its outcome in a sentence.
+"""Tables for people: aligned columns, the progress of a drain or a rebalance, its outcome in a sentence.
 
-Everything here takes the decoded JSON that the control socket answers, and returns text; nothing prints. A
-field that an older proxy doesn't send shows as ``-``. JIDs, addresses and reasons were written by strangers,
-so :func:`clean` takes away whatever could move a terminal's cursor or colour it.
+Everything here takes the decoded JSON that the control socket answers, and returns text; nothing prints. A field that
+an older proxy doesn't send shows as ``-``. JIDs, addresses and reasons were written by strangers, so :func:`clean`
+removes everything that could move a terminal's cursor or colour it.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ VIEWS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("TO MOVE", "to_move", right=True),
     ),
 }
-"""What ``show`` can show, by the name it is asked for."""
+"""The views of ``show``, by name."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[RowJson]) -> str:
@@ -165,7 +165,7 @@ def _number(row: RowJson, field: str) -> int:
 
 
 def progress_line(row: RowJson) -> str:
-    """How far a drain, a rebalance or the replacing of workers is, as a line of a log."""
+    """Return the progress of a drain, a rebalance or a restart, as a line of a log."""
     if "replaced" in row:
         replaced, total = _number(row, "replaced"), _number(row, "total")
         return f"workers: {replaced} of {total} replaced, {_number(row, 'sessions')} sessions leaving"
@@ -195,7 +195,7 @@ _TARGETS: Final = (
 
 
 def plan(row: RowJson) -> str:
-    """What a drain would come to: where to in a table, the rest in a sentence below it."""
+    """Return a drain's plan: the targets in a table, the rest in a sentence below it."""
     targets = row.get("targets")
     rows = [target for target in targets if isinstance(target, dict)] if isinstance(targets, list) else []
     sentence = f"{_plain(row.get('node'))}: {_extent(row)}"
@@ -214,7 +214,7 @@ _MOVES: Final = (
 
 
 def rebalance_plan(row: RowJson) -> str:
-    """What a rebalance would come to."""
+    """Return a rebalance's plan."""
     moves = row.get("moves")
     rows = [move for move in moves if isinstance(move, dict)] if isinstance(moves, list) else []
     stay_down = _number(row, "stay_down")
@@ -241,7 +241,7 @@ def _extent(row: RowJson) -> str:
 
 
 def outcome(row: RowJson) -> str:
-    """How a drain, a rebalance or the replacing of workers ended, in a sentence."""
+    """Return in a sentence how a drain, a rebalance or a restart ended."""
     if "replaced" in row:
         return _restart_outcome(row)
     if "node" not in row:

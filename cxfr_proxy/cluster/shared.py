@@ -36,11 +36,11 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
 EVEN_SHARE: Final = 0.1
-"""Of the pace, for everybody alike."""
+"""The part of the pace that is divided evenly."""
 _LONGEST_VALUE: Final = 64 << 10
-"""Of what is read as JSON: a directive has 200 bytes."""
+"""Most characters of a value that is read as JSON: a directive has 200 bytes."""
 _MOST: Final = 1 << 53
-"""Of any number: to there a float is exact. It keeps out what is not finite."""
+"""The largest number: up to it a float is exact. The limit keeps out values that are not finite."""
 
 
 class Section(StrEnum):
@@ -70,7 +70,7 @@ class Directive:
     against: AdminState | None = None
     """The node's own ``state=`` at that time: the directive is void when that changes. ``None``: it always counts."""
     rebalance: bool = True
-    """Whether those who belong on a node that is ready again may be moved there for that."""
+    """Whether users who belong on a node that is ready again may be moved there for that."""
 
     def holds(self, spec: NodeSpec) -> bool:
         return self.against is None or self.against is spec.admin_state
@@ -82,8 +82,8 @@ class Directive:
 
 @dataclass(frozen=True, slots=True)
 class ProxyState:
-    """What a proxy tells the others of itself. ``to_move``: clients that are to be moved now; ``left``: how many it has
-    still on each node that is being emptied, which tells too that it knows of that."""
+    """A proxy's report of itself to the others. ``to_move``: clients that are to be moved now; ``left``: how many it
+    still has on each node that is being emptied, which shows that it knows of that."""
 
     sessions: int = 0
     to_move: int = 0
@@ -100,7 +100,7 @@ def _encode(value: Directive | ProxyState) -> str:
 
 
 def read_directive(text: str) -> Directive:
-    """Read an admin state alone, as somebody writes it by hand, or JSON. Raises :class:`ConfigError`."""
+    """Read an admin state as somebody writes it by hand, or JSON. Raises :class:`ConfigError`."""
     if text.strip() in list(AdminState):
         return Directive(AdminState(text.strip()))
     value = _object(text)
@@ -160,7 +160,7 @@ def _number(value: Mapping[str, object], name: str, *, positive: bool = False) -
 
 
 def share_of(own: str, proxies: Mapping[str, ProxyState]) -> float:
-    """Which part of the fleet's pace is that proxy's, 0 to 1; all of it where it is not among them, or alone."""
+    """Return that proxy's part of the common pace, 0 to 1; all of it if it is not among them, or alone."""
     if own not in proxies or len(proxies) == 1:
         return 1.0
     needs = sum(each.to_move for each in proxies.values())
@@ -191,7 +191,7 @@ class Keys:
     _entries: dict[Section, dict[str, Entry]] = field(default_factory=lambda: {section: {} for section in Section})
     _specs: dict[str, NodeSpec] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
-    """What is wrong, by key."""
+    """Faults, by key."""
 
     def key(self, section: Section, name: str) -> str:
         return f"{self.prefix}/{section}/{name}"
@@ -212,7 +212,7 @@ class Keys:
         return section
 
     def replace(self, entries: Iterable[tuple[str, Entry]]) -> None:
-        """These are all there are."""
+        """Replace all entries."""
         self._entries = {section: {} for section in Section}
         self.faults.clear()
         for key, entry in entries:
@@ -253,12 +253,12 @@ class Keys:
         ), directives
 
     def own_admin_state(self, name: str) -> AdminState | None:
-        """What the node's line says; ``None`` where there is none."""
+        """Return what the node's line says; ``None`` if there is none."""
         spec = self._specs.get(name)
         return spec.admin_state if spec is not None else None
 
     def _spec(self, name: str, entry: Entry) -> NodeSpec | None:
-        """As it was read last, where it is wrong now."""
+        """Return the entry as it was last read well, if it is wrong now."""
         key = self.key(Section.NODES, name)
         try:
             return parse_node(name, entry.value, key, self.targets)
@@ -271,7 +271,7 @@ class Keys:
         return directive if directive is not None and directive.holds(spec) else None
 
     def proxies(self) -> dict[str, ProxyState]:
-        """Those that live, by their ids."""
+        """The proxies that live, by their ids."""
         found = {name: self._read(Section.PROXIES, name, read_proxy) for name in self._entries[Section.PROXIES]}
         # One that can't be understood (it may be newer) lives all the same.
         return {name: state if state is not None else ProxyState() for name, state in found.items()}

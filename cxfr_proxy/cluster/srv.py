@@ -16,14 +16,14 @@ from cxfr_proxy.cluster.nodes import MAX_WEIGHT, XMPP_PORT, XMPPS_PORT, NodeSpec
 from cxfr_proxy.errors import ConfigError
 
 LEAST_SECONDS: Final = 5.0
-"""Between two queries, whatever the records' TTL: a TTL of 0 asks for one per connection."""
+"""Least seconds between two queries, whatever the records' TTL: a TTL of 0 asks for one query per connection."""
 MOST_SECONDS: Final = 300.0
-"""A node that is to be emptied is waited for by somebody."""
+"""Most seconds between two queries: somebody waits for a node that is to be emptied."""
 
 
 @dataclass(frozen=True, slots=True)
 class SrvRecord:
-    """One, with its target as text. A target of ``.`` says that the service is not offered (RFC 2782)."""
+    """One record, with its target as text. A target of ``.`` says that the service is not offered (RFC 2782)."""
 
     priority: int
     weight: int
@@ -32,9 +32,9 @@ class SrvRecord:
 
 
 def specs_from(records: Iterable[SrvRecord], common: NodeSpec, place: str) -> tuple[NodeSpec, ...]:
-    """Nodes in a fixed order; ``common`` has the options of all.
+    """Return nodes in a fixed order; ``common`` has the options of all.
 
-    Raises :class:`~cxfr_proxy.errors.ConfigError` with ``place``: a target that is no host, or no records.
+    Raises :class:`~cxfr_proxy.errors.ConfigError` with ``place`` for a target that is no host, or no records.
     """
     offered = [replace(each, target=each.target.removesuffix(".").lower()) for each in records if each.target != "."]
     found = sorted(offered, key=lambda each: (each.priority, each.target, each.port, each.weight))
@@ -67,5 +67,6 @@ def _spec(record: SrvRecord, heaviest: int, common: NodeSpec, place: str) -> Nod
 
 
 def next_query(ttl: float, chance: float) -> float:
-    """Seconds until the records are to be looked up again; ``chance`` (0 to 1) keeps proxies from asking together."""
+    """Return the seconds until the records are to be looked up again; ``chance`` (0 to 1) keeps proxies from asking
+    together."""
     return min(max(ttl, LEAST_SECONDS), MOST_SECONDS) * (1 + chance / 10)

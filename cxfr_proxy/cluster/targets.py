@@ -1,7 +1,7 @@
-"""To which hosts clients may be sent: what an operator allows as ``public=``, and in what a trusted node says.
+"""The hosts that clients may be sent to: by ``public=``, and by what a trusted node says.
 
 A pattern is a host name, ``*.`` and a name for all names below that, or an IP address (IPv6 with or without brackets).
-Ports don't matter: whoever has the host has all of them. No patterns: any host.
+Ports don't matter: a host's owner has all of them. No patterns: any host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAME: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 @dataclass(frozen=True, slots=True)
 class HostPattern:
-    """In its canonical spelling: lower case and ASCII, IPv6 as RFC 5952 has it, without brackets."""
+    """Return the host in its canonical spelling: lower case and ASCII, IPv6 as RFC 5952 has it, without brackets."""
 
     text: str
 
@@ -39,12 +39,12 @@ class HostPattern:
         return f"[{self.text}]" if ":" in self.text else self.text
 
     def matches(self, host: str) -> bool:
-        """``host``: a canonical one, without brackets."""
+        """Return whether the pattern matches ``host``, a canonical one without brackets."""
         return host == self.text or (self.text.startswith("*.") and host.endswith(self.text[1:]))
 
 
 def _name(text: str) -> str:
-    """An international one in ASCII; what can't be one is as good as unknown."""
+    """Return an international name in ASCII; a name that can't be one is as good as unknown."""
     with suppress(ValueError):
         return dns_name(text)
     return text.lower()
@@ -64,7 +64,7 @@ class RedirectTargets:
     patterns: tuple[HostPattern, ...] = ()
 
     def allow(self, host: str) -> bool:
-        """Whether clients may be sent there; an IPv6 address comes without brackets."""
+        """Return whether clients may be sent there; an IPv6 address comes without brackets."""
         canonical = _ipv6(host) if ":" in host else _name(host)
         return not self.patterns or any(pattern.matches(canonical) for pattern in self.patterns)
 

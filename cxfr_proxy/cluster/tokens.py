@@ -1,4 +1,4 @@
-"""Files that an operator writes, a word at a time: whoever finds a word wrong can say where it stands.
+"""Read an operator's file one token at a time, so that every fault has a place.
 
 A line is words with white space between; a ``#`` where a word could start begins a comment.
 """
@@ -15,7 +15,7 @@ from cxfr_proxy.errors import ConfigError
 
 _WORD: Final = re.compile(r"\S+")
 _SHOWN_CHARACTERS: Final = 60
-"""A longer word is cut in messages: the column says where it is."""
+"""Longest word in a message: the column says where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class FileFaults(ConfigError):
 
 
 def tokens_of(line: str, file: str, number: int) -> list[Token]:
-    """The words of line ``number`` (from 1) before its comment."""
+    """Return the words of line ``number`` (from 1) before its comment."""
     words = [Token(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
     comment = next((i for i, word in enumerate(words) if word.text.startswith("#")), None)
     return words[:comment]
 
 
 def not_utf8(exc: UnicodeDecodeError, file: str, first_line: int = 1) -> ConfigError:
-    """Where the bytes that could not be decoded stand; they begin with ``first_line`` of the file."""
+    """Return the fault for bytes that are not UTF-8, with its place; they begin with ``first_line`` of the file."""
     before = exc.object[: exc.start]
     line_start = before.rfind(b"\n") + 1
     return ConfigError(
@@ -70,6 +70,6 @@ def not_utf8(exc: UnicodeDecodeError, file: str, first_line: int = 1) -> ConfigE
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint to append to a message; empty where nothing comes near."""
+    """Return a hint to append to a message; empty if nothing comes near."""
     near = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

@@ -1,12 +1,12 @@
-"""Which user belongs on which node, as somebody has written it down: a file of one user a line, ``jid node``::
+"""Users and the nodes they belong on, in a file of one user per line, ``jid node``:
 
-    # who                  where
+    # user                 node
     juliet@example.org     node1
-    romeo@example.org      node2     # at his own request
+    romeo@example.org      node2
 
-There may be millions, and every process that serves clients has all of them. So the names are not kept but 64 bits of
-a hash of each, sorted: ten bytes a user, where a dictionary of strings takes more than a hundred. A user who is not in
-the file is taken for one who is with a probability of n in 2^64, and is then merely placed on a node that wasn't his.
+There may be millions, and every process that serves clients has all of them. So it keeps not the names but a 64-bit
+hash of each, sorted: ten bytes a user, where a dictionary of strings takes more than a hundred. A user who is not in
+the file is mistaken for one who is with a probability of n in 2^64, and is then merely placed on another node.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import user_key
 
 MAX_FAULTS: Final = 50
-"""Nobody reads more of them, and it may be another file that was taken for this one."""
+"""Most faults in a message: nobody reads more of them, and the file may be another one by mistake."""
 MAX_NODES: Final = 65_535
-"""In one file: a user's node is kept as two bytes."""
+"""Most nodes in one file: a user's node is kept as two bytes."""
 _LINE_BITS: Final = 32
 _LINE_MASK: Final = (1 << _LINE_BITS) - 1
 
@@ -44,20 +44,21 @@ class UserMap:
         return len(self.digests)
 
     def node_of(self, key: str) -> str | None:
-        """The node of the user with that :func:`~cxfr_proxy.spellings.user_key`; ``None``: the file doesn't say."""
+        """Return the node of the user with that :func:`~cxfr_proxy.spellings.user_key`; ``None``: the file doesn't
+        say."""
         digest = _digest(key)
         at = bisect_left(self.digests, digest)
         found = at < len(self.digests) and self.digests[at] == digest
         return self.nodes[self.places[at]] if found else None
 
     def pieces(self, size: int) -> Iterator[UserMap]:
-        """The same in parts of ``size`` users, at least one; :meth:`join` puts them together again."""
+        """Split the map into parts of ``size`` users, at least one part; :meth:`join` puts them together again."""
         for at in range(0, max(1, len(self)), size):
             yield UserMap(self.nodes, self.digests[at : at + size], self.places[at : at + size])
 
     @classmethod
     def join(cls, pieces: Iterable[UserMap]) -> UserMap:
-        """Of one map, in their order."""
+        """Join the parts of one map, in their order."""
         whole = cls()
         for piece in pieces:
             whole = cls(piece.nodes, whole.digests, whole.places)
@@ -76,8 +77,8 @@ def _digest(key: str) -> int:
 def parse_user_map(lines: Iterable[bytes], file: str) -> UserMap:
     """Read a whole file; ``file`` is its path for the messages.
 
-    Whether there are nodes of these names is not looked at: the list of nodes changes by itself. Raises
-    :class:`FileFaults` with the first :data:`MAX_FAULTS` faults.
+    Node names are not checked, since the list of nodes changes independently. Raises :class:`FileFaults` with the first
+    :data:`MAX_FAULTS` faults.
     """
     reader = _Reader(file)
     for number, line in enumerate(lines, start=1):

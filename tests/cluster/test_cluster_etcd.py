@@ -212,7 +212,7 @@ async def test_what_somebody_else_has_said_meanwhile_holds(
         await settle(20)
         assert await admin_states(source) == {"a": "drain", "b": "ready"}
         assert etcd.value("/cxfr/states/a") == "drain"
-        assert "order-overtaken" in [record.getMessage() for record in caplog.records]
+        assert "command-overtaken" in [record.getMessage() for record in caplog.records]
 
 
 async def test_an_answer_that_got_lost_is_no_overtaking(

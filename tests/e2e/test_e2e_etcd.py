@@ -277,7 +277,7 @@ async def test_who_was_later_counts_when_etcd_is_back(tmp_path: Path) -> None:
         await it.etcd.put("states/node1", "maint")
         # Whoever is first: the proxy waits a moment before it tries again.
         await proxy.event("source-back")
-        (overtaken,) = await proxy.event("order-overtaken")
+        (overtaken,) = await proxy.event("command-overtaken")
         assert overtaken["key"] == "/cxfr/states/node1"
         await until(lambda: _is(it.wish(proxy), "maint"), "theirs holds")
 

@@ -1,4 +1,4 @@
-"""Where the list of nodes comes from.
+"""Sources of the list of nodes.
 
 ========= ==========================================================================================
 source    what a source is: it gives readings, knows how it is, and may share directives and pins

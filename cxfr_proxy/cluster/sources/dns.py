@@ -1,7 +1,7 @@
 """The list of nodes in DNS: SRV records, asked for again when their TTL is over.
 
-An answer without records, and none at all, are the same to a proxy that runs: it goes on with the last ones. Zones are
-edited by hand and name servers come up empty, and who wants all nodes gone stops the proxy.
+An answer without records, and no answer, are the same to a proxy that runs: it goes on with the last ones. Zones are
+edited by hand and name servers come up empty; to take all nodes away, operators stop the proxy.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from cxfr_proxy.cluster.srv import SrvRecord, next_query, specs_from
 from cxfr_proxy.errors import ConfigError
 
 QUERY_SECONDS = 5.0
-"""For one query, all servers and repetitions included."""
+"""Seconds for one query, all servers and repetitions included."""
 
 
 LookUp = Callable[[SrvBackends], Awaitable[tuple[list[SrvRecord], float]]]
-"""Gives the records, and for how many seconds they are good."""
+"""Return the records, and the seconds for which they are good."""
 
 
 async def look_up(backends: SrvBackends) -> tuple[list[SrvRecord], float]:
@@ -87,7 +87,7 @@ class SrvSource:
 
 
 def _resolver(server: Address | None) -> dns.asyncresolver.Resolver:
-    """A new one each time, without a cache: the system's servers may be others by now."""
+    """Return a new resolver each time, without a cache: the system's servers may have changed."""
     resolver = dns.asyncresolver.Resolver(configure=server is None)
     if server is not None:
         resolver.nameservers = [server.host]

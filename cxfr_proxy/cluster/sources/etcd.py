@@ -1,15 +1,16 @@
-"""The list of nodes in etcd, and what several proxies share there: orders, pins, and one pace.
+"""The list of nodes in etcd, and what several proxies share there: directives, pins, and one pace.
 
 All keys are read once, then followed by a watch: :class:`~cxfr_proxy.cluster.shared.Keys` is always what etcd has, or
-had. Whatever fails ends the connection as a whole, and the next one begins by reading all again, so there is one way to
-come up to date, for a start, a revision that is compacted away, another endpoint and a restored backup alike.
+had. Any failure ends the connection as a whole, and the next one begins by reading everything again. So there is one
+way to come up to date, after a start, a revision that was compacted away, at another endpoint, and with a restored
+backup.
 
-* *Lost*: the last known state stays, nodes, orders, pins and share of the pace. A lease that is kept alive every other
-  second tells that etcd has gone; a key of our own that comes back by the watch tells that the watch lives.
-* *Orders* that are given here hold here at once, and are written. One that could not be is written when etcd is back,
-  unless somebody else has changed the key meanwhile: then theirs holds (``order-overtaken``).
-* *Share*: a proxy's key has a lease. When that expires the others take its share; so for a while after coming back, a
-  proxy takes no more than it had: others may not be back yet.
+* *Lost*: the last known state stays: nodes, directives, pins and the share of the pace. A lease that is kept alive
+  every other second shows that etcd has gone; a key of our own that comes back by the watch shows that the watch lives.
+* *Directives* that are given here hold here at once, and are written. One that could not be written is written when
+  etcd is back, unless somebody else has changed the key meanwhile: then theirs holds (``command-overtaken``).
+* *Share*: a proxy's key has a lease. When it expires the others take its share. So for a while after it has come back,
+  a proxy takes no more than it had: others may not be back yet.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from cxfr_proxy.files import open_file
 from cxfr_proxy.tasks import Task, isolated
 
 LEASE_SECONDS: Final = 5
-"""How long a proxy that died keeps its share."""
+"""Seconds for which a proxy that died keeps its share."""
 _REPORT_SECONDS: Final = 1.0
-"""Between two times that a proxy tells how many clients it has to move."""
+"""Least seconds between two reports of how many clients a proxy has to move."""
 _ECHO_SECONDS: Final = 20.0
-"""The same where nothing has changed: what is written then has to come back by the watch."""
+"""Most seconds between two reports: what is written then has to come back by the watch."""
 _SETTLING_SECONDS: Final = LAST_RETRY_SECONDS + LEASE_SECONDS
-"""After etcd was away: by then everybody has tried again, with the time that an attempt takes."""
+"""Seconds after etcd was away, by which everybody has tried again and had time for an attempt."""
 _GOODBYE_SECONDS: Final = 1.0
 _LONGEST_PASSWORD: Final = 4096
 
@@ -95,7 +96,7 @@ class EtcdSource:
         self._state = ProxyState()
         self._reported: tuple[float, ProxyState] = (-math.inf, self._state)
         self.share = 1.0
-        """Of the fleet's pace."""
+        """This proxy's part of the common pace."""
         self._settled_at = -math.inf
         self._changed = trio.Event()
         self._work = trio.Event()
@@ -206,7 +207,7 @@ class EtcdSource:
         await self._gateway.aclose()
 
     async def _keep_up(self) -> EtcdError:
-        """Connect, and follow until something fails; what."""
+        """Connect, and follow until something fails. Return what failed."""
         failures: list[EtcdError] = []
 
         async def attempt(task: Callable[[], Awaitable[None]]) -> None:
@@ -262,7 +263,7 @@ class EtcdSource:
         self._tell(set(Section))
 
     def _take(self, changes: list[Change]) -> None:
-        """What was read as a whole since it was said is newer."""
+        """Drop writes that are older than what was read as a whole."""
         new = [change for change in changes if change.revision > self._read_at]
         sections = {self._keys.put(change.key, change.entry) for change in new}
         self._revision = max([self._revision, *(change.revision for change in new)])
@@ -307,11 +308,11 @@ class EtcdSource:
         if self._pending.get((section, name)) is pending:  # else there is a newer one
             del self._pending[section, name]
         if revision is None:
-            emit(_log, "order-overtaken", level=logging.WARNING, key=self._keys.key(section, name))
+            emit(_log, "command-overtaken", level=logging.WARNING, key=self._keys.key(section, name))
         self._tell({section})
 
     def _drop_what_has_arrived(self) -> None:
-        """It was written, and the answer got lost."""
+        """Return whether it was written and the answer got lost."""
         for (section, name), pending in list(self._pending.items()):
             entry = self._keys.entry(section, name)
             if entry is not None and entry.value == pending.value:

@@ -1,12 +1,13 @@
-"""Files that are followed: the list of nodes, the user map. Reading them, and waiting for the next version.
+"""Files that are followed: the list of nodes, the user map. They are read, and polled for the next version.
 
-By polling: a stat a second costs nothing, and works on network file systems, in containers and for files that
-are replaced by a rename, where change notification is the thing that fails.
+Polling is a stat per second. It costs nothing, and works on network file systems, in containers and for files that are
+replaced by a rename, which is where change notification fails.
 
-An editor that writes in place truncates first, and the first half of a list is a valid list of fewer nodes:
-reading it would drain the others. So a change counts only once two polls in a row have seen the same version.
-A file that has vanished is not a change, for editors replace files: everything stays as it was, and the source is lost
-until it is back.
+An editor that writes in place truncates first, and the first half of a list is a valid list of fewer nodes: reading it
+would drain the others. So a change counts only once two polls in a row have seen the same version.
+
+A file that has vanished is not a change, because editors replace files: everything stays as it was, and the source is
+lost until the file is back.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import open_file
 
 MAX_FILE_BYTES: Final = 4 << 20
-"""Some 50,000 nodes; more is another file taken for this one."""
+"""Bytes of some 50,000 nodes; more is another file by mistake."""
 MAX_USER_MAP_BYTES: Final = 128 << 20
-"""Some three million users."""
+"""Bytes of some three million users."""
 
 
 class _FileVersion(NamedTuple):
-    """What changes with a file; a write of the same size within a tick of the file system's clock is missed."""
+    """The identity of a file's version; a write of the same size within a tick of the file system's clock is missed."""
 
     mtime_ns: int
     size: int
@@ -54,7 +55,7 @@ class WatchedFile:
         self._why_missing = ""
 
     async def wait_changed(self) -> None:
-        """Return when the file is another than the one last loaded, or none was, and has come to rest.
+        """Wait until the file is another than the one last loaded, or none was, and has come to rest.
 
         Cancelling loses nothing: the next call finds the same difference.
         """
@@ -73,7 +74,7 @@ class WatchedFile:
             before = version
 
     def _stat(self) -> _FileVersion | None:
-        """``None`` where there is no file to be seen. Not in a thread: it takes microseconds."""
+        """Return the file's version; ``None`` if there is no file. Not in a thread: it takes microseconds."""
         try:
             return _version(os.stat(self.path))
         except OSError as exc:
@@ -82,9 +83,10 @@ class WatchedFile:
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        """The file. This version has been seen, whatever is found in it: :meth:`wait_changed` waits for another one.
+        """Return the file's content. This version counts as seen, whatever is in it: :meth:`wait_changed` waits for
+        another one.
 
-        Raises :class:`ConfigError` where it cannot be read.
+        Raises :class:`ConfigError` if it cannot be read.
         """
         try:
             with open_file(self.path) as file:

@@ -27,11 +27,11 @@ from cxfr_proxy.errors import ConfigError, CxfrProxyError
 from cxfr_proxy.files import content_as_path, read_file
 
 REQUEST_SECONDS: Final = 3.0
-"""For one request; etcd answers within milliseconds, and one that is this slow is as good as away."""
+"""Seconds for one request; etcd answers within milliseconds, and one that is this slow is as good as away."""
 PAGE_KEYS: Final = 1000
-"""Of a range, at a time."""
+"""Keys of a range that are read at a time."""
 LONGEST_ANSWER: Final = 32 << 20
-"""A page of keys as long as they come (etcd takes requests of 1.5 MiB, but such keys are not ours)."""
+"""Bytes of a page of keys as long as they come (etcd takes requests of 1.5 MiB, but such keys are not ours)."""
 
 _UNAUTHENTICATED: Final = 16
 """gRPC's code: the token has expired, or etcd was restarted."""
@@ -90,7 +90,7 @@ class Gateway:
 
     @property
     def endpoint(self) -> str:
-        """Who is spoken to."""
+        """The endpoint in use."""
         return str(self._endpoints[0])
 
     @property
@@ -98,7 +98,7 @@ class Gateway:
         return len(self._endpoints)
 
     def turn(self) -> None:
-        """Speak to the next one from now on."""
+        """Use the next endpoint from now on."""
         self._endpoints.append(self._endpoints.pop(0))
         self._token = None
 
@@ -108,7 +108,7 @@ class Gateway:
     # --- keys
 
     async def range(self, prefix: str) -> tuple[int, list[tuple[str, Entry]]]:
-        """All keys that begin with ``prefix``, and the revision at which they were so."""
+        """Return all keys that begin with ``prefix``, and the revision at which they were so."""
         start, end = prefix.encode(), _behind(prefix.encode())
         revision, found = 0, list[tuple[str, Entry]]()
         while True:
@@ -126,10 +126,10 @@ class Gateway:
     async def put(
         self, key: str, value: str | None, *, lease: int = 0, unless_changed_since: int | None = None
     ) -> int | None:
-        """Write a key, ``None`` deletes it. The revision of the store then.
+        """Write a key; ``None`` deletes it. Return the store's revision then.
 
-        ``unless_changed_since``: the revision of the value that may be overwritten, 0 for none at all; ``None`` is
-        returned, and nothing done, where there is another.
+        ``unless_changed_since`` is the revision of the value that may be overwritten, 0 for none at all. If there is
+        another value, nothing is written, and ``None`` is returned.
         """
         if value is None:
             write: dict[str, object] = {"request_delete_range": {"key": _base64(key.encode())}}
@@ -150,8 +150,8 @@ class Gateway:
         return _revision(answer) if answer.get("succeeded") is True else None
 
     async def watch(self, prefix: str, revision: int) -> AsyncGenerator[list[Change], None]:
-        """Changes of keys that begin with ``prefix``, from ``revision`` on; the first of them, which may be none, say
-        that it has begun.
+        """Yield changes of keys that begin with ``prefix``, from ``revision`` on; the first one, which may be empty,
+        says that it has begun.
 
         Raises :class:`Compacted`, and :class:`EtcdError` when it ends.
         """
@@ -176,22 +176,22 @@ class Gateway:
     # --- leases
 
     async def grant(self, seconds: int) -> int:
-        """A new lease's number. Keys with it go when it was not kept alive for so long."""
+        """Return the number of a new lease. Its keys go when it was not kept alive for so long."""
         return _int(await self._call("lease/grant", {"TTL": seconds}), "ID", least=1)
 
     async def keep_alive(self, lease: int) -> bool:
-        """Whether it lives."""
+        """Keep the lease alive. Return whether it lives."""
         result = (await self._call("lease/keepalive", {"ID": str(lease)})).get("result")
         return isinstance(result, dict) and _int(result, "TTL") > 0
 
     async def revoke(self, lease: int) -> None:
-        """Its keys are gone at once."""
+        """Revoke the lease: its keys are gone at once."""
         await self._call("lease/revoke", {"ID": str(lease)})
 
     # --- requests
 
     async def _call(self, path: str, body: Mapping[str, object]) -> dict[str, object]:
-        """One request, and once more where the token was too old."""
+        """Send one request, and once more if the token was too old."""
         had_token = self._token is not None
         try:
             return await self._post(path, body)
@@ -209,7 +209,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _open(self, path: str, body: Mapping[str, object]) -> AsyncIterator[httpx2.Response]:
-        """An answer that is no refusal, to be read."""
+        """Send a request and return the answer, if it is no refusal, to be read."""
         if self._login is not None and self._token is None and path != "auth/authenticate":
             await self._authenticate(self._login)
         headers = {"Authorization": self._token} if self._token is not None else {}
@@ -246,7 +246,7 @@ def _context(ca: str | None) -> ssl.SSLContext:
 
 
 def _behind(prefix: bytes) -> bytes:
-    """The first key behind all that begin with it. A prefix ends with a character, never with 0xff."""
+    """Return the first key behind all that begin with the prefix. A prefix ends with a character, never with 0xff."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
@@ -296,7 +296,8 @@ async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
 
 
 def _reason(exc: Exception) -> str:
-    """The cause tells more than httpx2's own words: a name that is unknown, a certificate that isn't trusted."""
+    """Describe the error by its cause, which tells more than httpx2's own words: a name that is unknown, a
+    certificate that isn't trusted."""
     cause: BaseException | None = exc
     while cause is not None and not str(cause):
         cause = cause.__cause__ or cause.__context__

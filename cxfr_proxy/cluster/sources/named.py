@@ -10,7 +10,7 @@ from cxfr_proxy.cluster.targets import RedirectTargets
 
 
 def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTargets) -> NodeSource:
-    """The source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
+    """Open the source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` for files that it needs and can't read.
     """

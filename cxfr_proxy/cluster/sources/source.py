@@ -1,8 +1,8 @@
-"""What a source of the list of nodes is.
+"""The interface of a source of the list of nodes.
 
 A source gives readings: :meth:`NodeSource.read` one now, :meth:`NodeSource.next_reading` the next one that differs. It
 never touches the live :class:`~cxfr_proxy.cluster.members.Cluster`, so a reading that fails changes nothing. A source
-whose origin is away has no new readings. It says so once (``source-lost``), goes on trying, and says when it is back
+whose origin is away has no new readings. It logs that once (``source-lost``), goes on trying, and logs when it is back
 (``source-back``).
 """
 
@@ -22,7 +22,7 @@ from cxfr_proxy.events import emit
 
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 10.0
-"""Between two attempts to reach what is away: the first pause, which doubles, and the longest."""
+"""The pause between two attempts to reach an origin that is away: the first one, which doubles, and the longest."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,21 +49,21 @@ class NodeSource(Protocol):
 
     @property
     def shared(self) -> Shared | None:
-        """What other proxies hear of; ``None`` where there is only the list."""
+        """What is shared with peer proxies; ``None`` if only the list is."""
 
     async def read(self) -> Reading:
         """Read it now. Raises :class:`~cxfr_proxy.errors.ConfigError`."""
 
     async def next_reading(self) -> Reading:
-        """Wait for another one than was read last. Raises :class:`~cxfr_proxy.errors.ConfigError` for one that is no
-        good; the next call waits for the next. Cancelling loses nothing."""
+        """Wait for another reading than the last one. Raises :class:`~cxfr_proxy.errors.ConfigError` for one that is
+        no good; the next call waits for the next. Cancelling loses nothing."""
 
     async def aclose(self) -> None:
-        """No more readings are wanted."""
+        """Close the source: no more readings are wanted."""
 
 
 class Shared(Protocol):
-    """What several proxies have together, besides the list of nodes.
+    """What several proxies share besides the list of nodes.
 
     ``pins`` are nodes by bare JID. ``on_share`` is called with this proxy's part of the pace when it changes,
     ``on_pins`` when a pin does.
@@ -81,23 +81,24 @@ class Shared(Protocol):
 
     @property
     def proxies(self) -> Mapping[str, ProxyState]:
-        """Those that live, as they have said."""
+        """The proxies that live, as they have reported."""
 
     @property
     def pending(self) -> int:
         """Orders and pins that the others haven't heard of yet."""
 
     async def run(self) -> None:
-        """Keep up with it until cancelled; then the others know at once that this proxy is gone."""
+        """Keep up with the store until cancelled; then the others know at once that this proxy is gone."""
 
     def set_directive(self, node: str, directive: Directive) -> None:
-        """Let all know; when it is back, where it is away, unless somebody else has given another one meanwhile."""
+        """Share a directive with all proxies. If the store is away, that is done when it is back, unless somebody
+        else has given another one meanwhile."""
 
     def set_pin(self, user: str, node: str | None) -> None:
-        """As :meth:`set_directive`; ``None`` takes the pin away."""
+        """Set a pin, as :meth:`set_directive` does; ``None`` takes it away."""
 
     def report(self, state: ProxyState) -> None:
-        """What this proxy says of itself; told to the others about once a second."""
+        """Set this proxy's report; the others get it about once a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,13 @@ class SourceState(StrEnum):
 
     WELL = "well"
     FAULTY = "faulty"
-    """It can be read, and what it says is no good: everything is as it was read last."""
+    """It can be read, but its content is no good: everything is as it was read last."""
     LOST = "lost"
     """It can't be reached, or is gone: the same."""
 
 
 class SourceStatus:
-    """Whether a source can be reached, and whether what it says is any good. ``name`` is the source's."""
+    """The state of a source: whether it can be reached, and whether its content is good. ``name`` is the source's."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -131,7 +132,7 @@ class SourceStatus:
 
     @property
     def lost_at(self) -> float | None:
-        """By trio's clock; ``None`` while it can be reached."""
+        """When it was lost, by trio's clock; ``None`` while it can be reached."""
         return self._lost.at if self._lost is not None else None
 
     @property
@@ -147,14 +148,14 @@ class SourceStatus:
         return trouble.reason if trouble is not None else None
 
     def lost(self, reason: str) -> None:
-        """It can't be reached; said the first time."""
+        """Note that it can't be reached; logged the first time."""
         before, now = self._lost, trio.current_time()
         self._lost = _Since(before.at if before is not None else now, reason)
         if before is None:
             emit(_log, "source-lost", level=logging.ERROR, source=self._name, reason=reason)
 
     def well(self) -> None:
-        """It was reached."""
+        """Note that it was reached."""
         self._pause = FIRST_RETRY_SECONDS
         if self._lost is not None:
             seconds = trio.current_time() - self._lost.at
@@ -162,15 +163,15 @@ class SourceStatus:
             emit(_log, "source-back", source=self._name, seconds=round(seconds, 1))
 
     def refused(self, reason: str) -> None:
-        """What it says now is no good. Logged by whoever has read it."""
+        """Note that its content is no good. The reader logs it."""
         before, now = self._faulty, trio.current_time()
         self._faulty = _Since(before.at if before is not None else now, reason)
 
     def taken(self) -> None:
-        """What it says now holds."""
+        """Note that its content holds."""
         self._faulty = None
 
     def next_pause(self) -> float:
-        """Seconds until the next attempt; longer each time."""
+        """Return the seconds until the next attempt; longer each time."""
         pause, self._pause = self._pause, min(2 * self._pause, LAST_RETRY_SECONDS)
         return pause
