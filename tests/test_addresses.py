@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
-from cxfr_proxy.cluster.nodes import NodeSpec, parse_nodes
+from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError

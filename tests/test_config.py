@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cxfr_proxy.cluster.nodes import PublicAddress
+from cxfr_proxy.cluster.addresses import PublicAddress
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.control_places import control_places, find_control

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls
+from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
 from cxfr_proxy.cluster.sources.file import NodesFile, UserMapFile
 from cxfr_proxy.config.settings import read_settings_file

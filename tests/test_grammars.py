@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.cluster.nodes import NodesFileError, parse_nodes
+from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_nodes
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 _label = st.text(st.sampled_from("aZ09_-"), min_size=1, max_size=5)

@@ -14,7 +14,7 @@ from lxml import etree
 
 import cxfr_proxy
 from cxfr_proxy.cluster.backends import SrvBackends, parse_url
-from cxfr_proxy.cluster.nodes import parse_nodes
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import CLIENTS, DOMAIN, PLACEMENT

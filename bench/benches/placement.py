@@ -18,8 +18,9 @@ from typing import Final
 from bench.options import Options, new_report, tell
 from bench.report import Goal, Report, Table, columns
 from bench.spread import Spread
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Node
-from cxfr_proxy.cluster.nodes import Address, NodeSpec
+from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.placement import rank
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
 from cxfr_proxy.spellings import user_key

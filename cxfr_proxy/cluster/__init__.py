@@ -1,7 +1,9 @@
 """Which nodes there are, and who belongs where.
 
 ========== ==========================================================================================
-nodes      the options of a node, and the grammar of ``nodes.txt``
+nodes      a node as its operator describes it: the table of options
+nodes_file the grammar of ``nodes.txt``
+addresses  where a node is dialled, and where clients are sent: host names, IP addresses, ports
 tokens     files that an operator writes, read one token at a time, so that faults have a place
 targets    where clients may be sent: ``redirect-targets``
 backends   where the list comes from, as the operator writes it

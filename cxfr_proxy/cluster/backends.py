@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, parse_address, parse_common
+from cxfr_proxy.cluster.addresses import Address, parse_address
+from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
+from cxfr_proxy.cluster.nodes_file import parse_common
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import dns_name
 

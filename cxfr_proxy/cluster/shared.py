@@ -31,7 +31,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from cxfr_proxy.cluster.nodes import AdminState, NodesFileError, NodeSpec, parse_node
+from cxfr_proxy.cluster.nodes import AdminState, NodeSpec
+from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_node
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 

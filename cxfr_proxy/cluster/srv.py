@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cxfr_proxy.cluster.nodes import MAX_WEIGHT, XMPP_PORT, XMPPS_PORT, NodeSpec, NodeTls, parse_address
+from cxfr_proxy.cluster.addresses import XMPP_PORT, XMPPS_PORT, parse_address
+from cxfr_proxy.cluster.nodes import MAX_WEIGHT, NodeSpec, NodeTls
 from cxfr_proxy.errors import ConfigError
 
 LEAST_SECONDS: Final = 5.0

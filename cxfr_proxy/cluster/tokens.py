@@ -1,6 +1,6 @@
 """Read an operator's file one token at a time, so that every fault has a place.
 
-A line is words with white space between; a ``#`` where a word could start begins a comment.
+A line is tokens with white space between; a ``#`` where a token could start begins a comment.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Final
 
 from cxfr_proxy.errors import ConfigError
 
-_WORD: Final = re.compile(r"\S+")
+_TOKEN: Final = re.compile(r"\S+")
 _SHOWN_CHARACTERS: Final = 60
-"""Longest word in a message: the column says where it is."""
+"""A longer token is cut in messages: the column says where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,15 @@ class Token:
     column: int
 
     def part(self, start: int, end: int | None = None) -> Token:
+        """Return the piece from ``start`` to ``end`` (of the text, from 0), which knows its own place."""
         return Token(self.text[start:end], self.file, self.line, self.column + start)
 
     def fault(self, message: str) -> ConfigError:
+        """Return an error with this message and the token's place, to be raised or collected."""
         return ConfigError(message, file=self.file, line=self.line, column=self.column)
 
     def expected(self, what: str) -> ConfigError:
+        """Return an error that says what should stand here, and what does."""
         shown = self.text if len(self.text) <= _SHOWN_CHARACTERS else self.text[:_SHOWN_CHARACTERS] + "..."
         return self.fault(f"expected {what}, found {repr(shown) if shown else 'nothing'}")
 
@@ -51,14 +54,17 @@ class FileFaults(ConfigError):
 
 
 def tokens_of(line: str, file: str, number: int) -> list[Token]:
-    """Return the words of line ``number`` (from 1) before its comment."""
-    words = [Token(found[0], file, number, found.start() + 1) for found in _WORD.finditer(line)]
-    comment = next((i for i, word in enumerate(words) if word.text.startswith("#")), None)
-    return words[:comment]
+    """Return the tokens of line ``number`` (from 1) before its comment."""
+    tokens = [Token(found[0], file, number, found.start() + 1) for found in _TOKEN.finditer(line)]
+    comment = next((i for i, token in enumerate(tokens) if token.text.startswith("#")), None)
+    return tokens[:comment]
 
 
 def not_utf8(exc: UnicodeDecodeError, file: str, first_line: int = 1) -> ConfigError:
-    """Return the fault for bytes that are not UTF-8, with its place; they begin with ``first_line`` of the file."""
+    """Return an error with the place of the bytes that could not be decoded.
+
+    The bytes that were decoded begin with line ``first_line`` of the file.
+    """
     before = exc.object[: exc.start]
     line_start = before.rfind(b"\n") + 1
     return ConfigError(
@@ -69,7 +75,7 @@ def not_utf8(exc: UnicodeDecodeError, file: str, first_line: int = 1) -> ConfigE
     )
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint to append to a message; empty if nothing comes near."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1)
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """Return a hint to append to a message; empty where nothing known comes near."""
+    near = difflib.get_close_matches(text.lower(), list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""

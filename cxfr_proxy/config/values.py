@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from cxfr_proxy.cluster.addresses import PublicAddress, read_public_address
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
-from cxfr_proxy.cluster.nodes import PublicAddress, read_public_address
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.cluster.tokens import Token

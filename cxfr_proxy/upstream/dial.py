@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import trio
 
+from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, UnixAddress
+from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net import proxy_protocol

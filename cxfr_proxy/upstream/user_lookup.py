@@ -36,7 +36,7 @@ import trio
 
 from cxfr_proxy import __version__
 from cxfr_proxy.cluster.assigned import Answers, Assigned
-from cxfr_proxy.cluster.nodes import NAME
+from cxfr_proxy.cluster.nodes_file import NAME
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, isolated

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
-from cxfr_proxy.cluster.nodes import Address, NodeTls, ProxyProtocol
+from cxfr_proxy.cluster.nodes import NodeTls, ProxyProtocol
 from cxfr_proxy.config.values import BACKENDS
 from cxfr_proxy.errors import ConfigError
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cxfr_proxy.cluster.nodes import NodesFileError
+from cxfr_proxy.cluster.nodes_file import NodesFileError
 from cxfr_proxy.cluster.sources.file import MAX_FILE_BYTES, NodesFile
 from cxfr_proxy.cluster.sources.source import SourceState
 from cxfr_proxy.errors import ConfigError

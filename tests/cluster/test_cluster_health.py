@@ -17,7 +17,8 @@ from cxfr_proxy.cluster.health import (
     Vitals,
 )
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health, SessionOutlook, parse_nodes
+from cxfr_proxy.cluster.nodes import Health, SessionOutlook
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 
 CHECKS = {"o": Finding.OK, "r": Finding.REFUSED, "s": Finding.SILENT, "f": Finding.FAILED}

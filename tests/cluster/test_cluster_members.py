@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.members import Changes, Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec, UnixAddress
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
 from cxfr_proxy.errors import ConfigError
 
 

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicies, PlacementPolicy, rank, rank_to_resume
 
 USERS = [f"user{number}@example.org" for number in range(2000)]

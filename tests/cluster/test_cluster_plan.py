@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
 from cxfr_proxy.cluster.placement import Placement, rank
 from cxfr_proxy.cluster.plan import DrainForecast, Placed, ProposedMove
 from cxfr_proxy.cluster.plan import plan_drain as plan_drain_of

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.plan import Placed, ProposedMove
 from cxfr_proxy.cluster.rebalance import NodeShare, RebalanceForecast, plan_rebalance

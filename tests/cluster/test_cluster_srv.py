@@ -22,9 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.backends import SrvBackends, parse_url
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, Health, NodeSpec, NodeTls, UnixAddress
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, NodeTls
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.sources.dns import SrvSource
 from cxfr_proxy.cluster.srv import SrvRecord, next_query, specs_from

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cxfr_proxy.cluster.nodes import NodesFileError, parse_nodes
+from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_nodes
 from cxfr_proxy.cluster.targets import ANYWHERE, HostPattern, RedirectTargets
 
 

@@ -51,7 +51,7 @@ def test_a_file() -> None:
         ("@h n1", "users.txt:1:1: expected a bare JID like kim@example.org, found '@h'"),
         ("kim@a@b n1", "users.txt:1:1: expected a bare JID like kim@example.org, found 'kim@a@b'"),
         ("kim@h -n", "users.txt:1:7: expected a node's name, found '-n'"),
-        ("a@h n\nkim@h n1\nKim@H. n1", "users.txt:3: expected each user once, found him again (first on line 2)"),
+        ("a@h n\nkim@h n1\nKim@H. n1", "users.txt:3: expected each user once, found it again (first on line 2)"),
         (b"a@h n\nkim@h \xff", "users.txt:2:7: expected UTF-8, found the byte 0xff"),
     ],
 )

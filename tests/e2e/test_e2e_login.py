@@ -19,7 +19,7 @@ from e2e_proxy import HEADER, Raw, command, connect, in_process, nodes_file, run
 from e2e_workers import world as workers_world
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import parse_nodes
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate

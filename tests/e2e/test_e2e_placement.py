@@ -16,8 +16,8 @@ import trio
 from e2e_proxy import COMMAND, HEADER, Raw, connect, in_process, nodes_file, running, until
 from e2e_workers import World, world
 
+from cxfr_proxy.cluster.addresses import PublicAddress
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import PublicAddress
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicy
 from cxfr_proxy.config.table import Config, Route, StartTls
 from cxfr_proxy.config.values import DomainPolicy, DomainRedirect

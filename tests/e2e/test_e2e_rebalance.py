@@ -28,8 +28,9 @@ from e2e_proxy import (
     until,
 )
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, NodeSpec
+from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate

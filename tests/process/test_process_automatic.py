@@ -11,8 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
 from cxfr_proxy.process.automatic import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, Automatic
 from cxfr_proxy.transfers.drains import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import SessionRow
-from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern

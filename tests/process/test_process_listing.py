@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import parse_nodes
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
 from cxfr_proxy.errors import ConfigError

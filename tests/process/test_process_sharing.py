@@ -8,9 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import Address, AdminState, NodeSpec
+from cxfr_proxy.cluster.nodes import AdminState, NodeSpec
 from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.process.sharing import Sharing

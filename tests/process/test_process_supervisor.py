@@ -16,7 +16,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.health import FAILED_LOGINS
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.net.connection_limit import Room

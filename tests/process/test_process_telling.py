@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxfr_proxy.cluster.addresses import UnixAddress
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook, UnixAddress
+from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.process.messages import BadMessage, Nodes, NodeState, decode, encode
 from cxfr_proxy.process.telling import STATES_A_PIECE, Mirror, NodeStates, Teller, digest
 from cxfr_proxy.transfers.drain_stages import Stage

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError

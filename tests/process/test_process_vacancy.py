@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.process.vacancy import Vacancy
 

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import parse_nodes
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 from real.certs import Authority
 from real.crowd import crowd_users, homes, open_crowd

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import parse_nodes
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import ClientKind, Security

@@ -12,7 +12,8 @@ from session_script import ENABLE, ENABLED
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicies
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import Outcome, Redirected, Resumable, Transferred

@@ -12,7 +12,8 @@ from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock
 
 from cxfr_proxy.cluster.members import UnknownNode
-from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.process.queries import rebalance_forecast
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred

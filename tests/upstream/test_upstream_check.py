@@ -13,7 +13,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.health import FAILED_LOGINS, HOLD_SECONDS, Finding
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health, NodeSpec, SessionOutlook, parse_nodes
+from cxfr_proxy.cluster.nodes import Health, NodeSpec, SessionOutlook
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.upstream.check import AT_ONCE, JITTER, MAX_FEATURES_BYTES, TURNS_A_SECOND, Checks
 from cxfr_proxy.upstream.probe import Look
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import AdminState, Health, parse_nodes
+from cxfr_proxy.cluster.nodes import AdminState, Health
+from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.upstream import common_features as module
 from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.xmpp import names

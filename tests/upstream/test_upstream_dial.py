@@ -12,7 +12,8 @@ import trio
 import trio.testing
 from relay_tools import no_leak, peer, pem, server_context, until, write_pem
 
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyProtocol, UnixAddress
+from cxfr_proxy.cluster.addresses import Address, UnixAddress
+from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, ProxyProtocol
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header

@@ -10,8 +10,9 @@ import trio
 from relay_tools import no_leak, peer, server_context, until, write_pem
 from trio.testing import MockClock
 
+from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
-from cxfr_proxy.cluster.nodes import Address, NodeSpec, NodeTls, ProxyProtocol, UnixAddress
+from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, ProxyProtocol
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header

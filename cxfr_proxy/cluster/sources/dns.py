@@ -17,8 +17,9 @@ import dns.resolver
 import trio
 from dns.rdtypes.IN.SRV import SRV
 
+from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.backends import SrvBackends
-from cxfr_proxy.cluster.nodes import Address, NodeSpec
+from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.srv import SrvRecord, next_query, specs_from
 from cxfr_proxy.errors import ConfigError

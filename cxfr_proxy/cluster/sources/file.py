@@ -19,7 +19,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 import trio
 
-from cxfr_proxy.cluster.nodes import NodesFileError, NodeSpec, parse_nodes
+from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_nodes
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.tokens import not_utf8

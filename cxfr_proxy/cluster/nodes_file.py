@@ -1,0 +1,172 @@
+"""The grammar of ``nodes.txt``.
+
+The file holds one node a line, ``name address [key=value ...]``, blank lines and ``#`` comments between::
+
+    # name   address            options
+    node1    10.0.0.11:5222     public=node1.example.org weight=2
+    node2    10.0.0.12:5223     tls=direct ca=/etc/ssl/nodes.pem send-proxy=v2 public=[2001:db8::12]:5222
+    node3    unix:/run/xmpp/c2s state=drain
+
+Tokens are separated by white space and hold none. A ``#`` starts a comment only where a token could start; inside a
+token it is an error rather than a guess. An option stands once, and one that would have no effect is an error. All
+errors of a file are reported together, so that one look is enough to mend it.
+
+Which options there are, and what may stand in them, is the table of :mod:`.nodes`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Final
+
+from cxfr_proxy.cluster.addresses import ADDRESS_FORMS, XMPP_PORT, XMPPS_PORT, UnixAddress, is_unix, read_address
+from cxfr_proxy.cluster.nodes import OPTIONS, Check, NodeSpec, NodeTls
+from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
+from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, tokens_of
+from cxfr_proxy.errors import ConfigError
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Of a node."""
+_NO_ADDRESS: Final = UnixAddress("/")
+"""Stands in while the options are read, which decide about the default port; and if there is no address."""
+
+
+class NodesFileError(FileFaults):
+    """A list that cannot be used, with all of its faults."""
+
+
+def parse_nodes(text: str, file: str, targets: RedirectTargets = ANYWHERE) -> tuple[NodeSpec, ...]:
+    """Read a whole list; ``file`` is its path for the messages, ``targets`` what may be a public address.
+
+    Raises :class:`NodesFileError` with every fault found; a list without nodes is one.
+    """
+    specs: list[NodeSpec] = []
+    faults: list[ConfigError] = []
+    names: dict[str, Token] = {}
+    # Not splitlines(): it also splits where no editor counts a line. White space takes care of a "\r".
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        tokens = tokens_of(line, file, number)
+        if tokens:
+            spec, found = _read_node(tokens, names)
+            found += _target_faults(spec, tokens, targets)
+            specs.append(spec)
+            faults += sorted(found, key=lambda fault: fault.column or 0)
+    if not specs:
+        faults.append(ConfigError("expected a node ('name address [key=value ...]'), found none", file=file))
+    if faults:
+        raise NodesFileError(faults)
+    return tuple(specs)
+
+
+def parse_node(name: str, text: str, place: str, targets: RedirectTargets = ANYWHERE) -> NodeSpec:
+    """Read one node that is kept under its name: ``text`` is its line without it. ``place`` is where, for messages.
+
+    Raises :class:`NodesFileError`.
+    """
+    tokens = [Token(name, place, 1, 1), *tokens_of(text, place, 1)]
+    spec, faults = _read_node(tokens, {})
+    faults += _target_faults(spec, tokens, targets)
+    if faults:
+        raise NodesFileError(faults)
+    return spec
+
+
+def parse_common(options: Iterable[str], place: str) -> NodeSpec:
+    """Read a node without name and address that has these options (``key=value`` each), for others to be made of.
+
+    ``place`` is where they stand, for messages. Raises :class:`NodesFileError`, also for options of a single node.
+    """
+    tokens = [Token(option, place, 1, 1) for option in options]
+    spec, faults = _read_options(NodeSpec("", _NO_ADDRESS), tokens)
+    for token in tokens:
+        key = token.text.partition("=")[0]
+        if key in OPTIONS and OPTIONS[key].single:
+            faults.append(token.fault(f"{key}= is for one node, and these options are for all"))
+    if faults:
+        raise NodesFileError([ConfigError(fault.message, file=place) for fault in faults])
+    return spec
+
+
+def _read_node(tokens: list[Token], names: dict[str, Token]) -> tuple[NodeSpec, list[ConfigError]]:
+    """Return the line's node and all of its faults; with faults the node is of no use. ``names`` are the taken ones."""
+    for token in tokens:
+        if "#" in token.text:
+            # A path cut short, or a comment taken for a value: both would go unnoticed.
+            fault = token.part(token.text.index("#")).fault("expected white space before the '#' of a comment")
+            return NodeSpec("", _NO_ADDRESS), [fault]
+    name, *rest = tokens
+    faults = _name_faults(name, names)
+    address = rest.pop(0) if rest and not _is_option(rest[0]) else None
+    spec, found = _read_options(NodeSpec(name.text, _NO_ADDRESS), rest)
+    faults += found
+    if address is None:
+        missing = rest[0] if rest else name.part(len(name.text))
+        faults.append(missing.expected(f"an address ({ADDRESS_FORMS}) after the name"))
+    else:
+        try:
+            spec = replace(spec, address=read_address(address, XMPPS_PORT if spec.tls is NodeTls.DIRECT else XMPP_PORT))
+        except ConfigError as exc:
+            faults.append(exc)
+    return spec, faults
+
+
+def _is_option(token: Token) -> bool:
+    return "=" in token.text and not is_unix(token)
+
+
+def _name_faults(name: Token, names: dict[str, Token]) -> list[ConfigError]:
+    if not NAME.fullmatch(name.text):
+        # Not "-" or "." first: names are arguments of commands and parts of URLs.
+        return [name.expected("a name (letters, digits, '.', '_', '-'; a letter or digit first)")]
+    first = names.setdefault(name.text, name)
+    if first is name:
+        return []
+    return [name.fault(f"expected another name, found '{name.text}' again (first on line {first.line})")]
+
+
+def _target_faults(spec: NodeSpec, tokens: list[Token], targets: RedirectTargets) -> list[ConfigError]:
+    if spec.public is None or targets.allow(spec.public.host):
+        return []
+    token = next(token for token in tokens if token.text.startswith("public="))
+    return [token.part(len("public=")).expected(f"a host that redirect-targets allows ({targets})")]
+
+
+def _read_options(spec: NodeSpec, tokens: list[Token]) -> tuple[NodeSpec, list[ConfigError]]:
+    faults: list[ConfigError] = []
+    seen: dict[str, Token] = {}
+    for token in tokens:
+        try:
+            spec = _read_option(spec, token, seen)
+        except ConfigError as fault:
+            faults.append(fault)
+        seen.setdefault(token.text.partition("=")[0], token)
+    # With a tls= that is wrong itself, nobody knows what was meant: one message is enough.
+    if spec.tls is NodeTls.NONE and ("tls" not in seen or seen["tls"].text == "tls=none"):
+        faults.extend(
+            token.fault(f"{key}= has no effect without TLS: expected tls=starttls or tls=direct as well")
+            for key, token in seen.items()
+            if key in OPTIONS and OPTIONS[key].needs_tls
+        )
+    if spec.check is Check.NONE:
+        faults.extend(
+            token.fault(f"{key}= has no effect with check=none: nobody looks at the node")
+            for key, token in seen.items()
+            if key in OPTIONS and OPTIONS[key].needs_check
+        )
+    return spec, faults
+
+
+def _read_option(spec: NodeSpec, token: Token, seen: Collection[str]) -> NodeSpec:
+    key, equals, text = token.text.partition("=")
+    option = OPTIONS.get(key)
+    if option is None:
+        hint = did_you_mean(key, OPTIONS) or f" (known: {', '.join(OPTIONS)})"
+        raise token.fault(token.expected("an option (key=value)").message + hint)
+    if key in seen:
+        raise token.fault(f"expected {key}= once, found it again")
+    value = token.part(len(key) + len(equals))
+    if not text:
+        raise value.expected(f"{option.form.expects} after '{key}='")
+    return replace(spec, **{option.field: option.form.read(value)})
