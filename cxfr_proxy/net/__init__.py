@@ -1,1 +1,16 @@
-"""Sockets: listening, TLS and PROXY headers. Knows nothing of XMPP."""
+"""Sockets. Knows nothing of XMPP.
+
+================= =========================================================================================
+transport         the bytes' way in and out of one connection, plain or over TLS, without waiting
+endpoint          the same for a trio task that waits
+listen            where clients come in: bind, and accept
+connection_limit  how many connections fit into the descriptors that there are
+tls               which certificate a client is shown, and how nodes' are verified
+certificate_names what a certificate is for
+client_hello      the name that a client asks for before TLS begins
+close_notify      TLS closed in good order, and read on
+tls_errors        what a broken TLS connection would leave to all others of its thread
+tls_watch         an end to a TLS read that goes on and on
+proxy_protocol    PROXY headers, and what the ends of a connection are called
+================= =========================================================================================
+"""

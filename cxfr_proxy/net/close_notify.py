@@ -20,7 +20,7 @@ import socket
 import ssl
 from typing import Final
 
-from cxfr_proxy.net.tls_errors import is_over
+from cxfr_proxy.net.tls_errors import WANTS, forget_errors
 
 _MOST_BYTES: Final = 4096
 """An alert's record has 24 to 31."""
@@ -53,8 +53,10 @@ def close_notify(tls: ssl.SSLSocket) -> bytes:
         tls.unwrap()
     except ValueError:
         pass  # both directions were closed before
-    except OSError as exc:
-        is_over(exc, tls=True)  # it wants to read, and is to; or it leaves nothing that could harm others
+    except WANTS:
+        pass  # it wants to read the peer's alert; that is for whoever reads on
+    except OSError:
+        forget_errors()  # it was broken before, and must not harm other connections
     finally:
         os.dup2(_PLACE, descriptor, inheritable=False)
         os.dup2(_NEAR, _PLACE, inheritable=False)

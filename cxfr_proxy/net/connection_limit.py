@@ -65,7 +65,7 @@ def _is_open(fd: int) -> bool:
     return True
 
 
-class Room:
+class ConnectionLimit:
     """``connections`` is how many there may be."""
 
     def __init__(self, connections: int) -> None:

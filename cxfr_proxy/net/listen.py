@@ -17,7 +17,7 @@ from trio.socket import SocketType
 from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.net.connection_limit import Room
+from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.tasks import Task, keep_going, once, start_once
 
 BACKLOG: Final = 1024
@@ -170,15 +170,19 @@ async def _serve_streams(
     await trio.serve_listeners(serve, copies, handler_nursery=nursery)
 
 
-async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+async def accept(
+    listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: ConnectionLimit
+) -> None:
     """Start ``serve`` in the nursery for each connection there is room for, until cancelled; then the listeners are
-    closed. Each connection has entered the room; whoever closes it calls :meth:`Room.leave`."""
+    closed. Each connection has entered the room; whoever closes it calls :meth:`ConnectionLimit.leave`."""
     async with trio.open_nursery() as accepting:
         for listener in listeners:
             accepting.start_soon(_accept_from, listener, serve, nursery, room)
 
 
-async def _accept_from(listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+async def _accept_from(
+    listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit
+) -> None:
     async with listener:
         # Not by the listener itself: it wraps each socket twice, only for it to be unwrapped again.
         with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
@@ -186,7 +190,7 @@ async def _accept_from(listener: trio.SocketListener, serve: Serve, nursery: tri
             await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, nursery, room))
 
 
-async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> None:
+async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit) -> None:
     while True:
         await room.wait()
         await trio.lowlevel.wait_readable(sock)
@@ -194,7 +198,7 @@ async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, 
             await trio.sleep(_NO_ROOM_SECONDS)
 
 
-def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: Room) -> bool:
+def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit) -> bool:
     """Take what waits and fits; False where the system has no room for more."""
     for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
         try:

@@ -60,3 +60,16 @@ def _one_family(source: _IpAddress, target: _IpAddress) -> tuple[_IpAddress, _Ip
 
 def _as_v6(address: _IpAddress) -> ipaddress.IPv6Address:
     return ipaddress.IPv6Address(f"::ffff:{address}") if address.version == 4 else ipaddress.IPv6Address(address)
+
+
+def peer_of(address: object) -> Peer | None:
+    """Return the peer at a socket's address; ``None`` at a unix socket's, which is no IP address.
+
+    An IPv4 client on a socket for both families is an IPv4 client, for limits and the log as well.
+    """
+    return (str(address[0]).removeprefix("::ffff:"), int(address[1])) if isinstance(address, tuple) else None
+
+
+def address_of(peer: Peer | None) -> str:
+    """Return what a peer is called in limits and in the log."""
+    return peer[0] if peer is not None else "local"

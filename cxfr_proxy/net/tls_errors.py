@@ -11,7 +11,7 @@ everybody else's session, and take nodes down that are checked by TLS.
 
 Hence the two rules for whoever calls a TLS socket:
 
-* What it raises is passed to :func:`is_over` before any other TLS socket is called.
+* What it raises is passed to :meth:`.transport.Transport.judge` before any other TLS socket is called.
 * Only OpenSSL's own "want read" and "want write" mean "not now". ``BlockingIOError`` of a TLS socket does not: where a
   connection is broken for good, OpenSSL says nothing, and Python raises whatever ``errno`` another call has left.
 
@@ -33,13 +33,3 @@ def forget_errors() -> None:
     """Empty this thread's queue of errors. Costs 3 to 4 µs."""
     # Nothing in Python does only that. To make an object for a connection does it first, and can be had without one.
     _CONTEXT.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-
-
-def is_over(exc: OSError, *, tls: bool) -> bool:
-    """Whether a socket that has raised this is broken, and not just to be waited for. It harms no other then."""
-    if not tls:
-        return not isinstance(exc, BlockingIOError)
-    if isinstance(exc, WANTS):
-        return False
-    forget_errors()
-    return True

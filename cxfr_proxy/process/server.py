@@ -41,7 +41,7 @@ from cxfr_proxy.process.queries import (
 )
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.supervisor import Supervisor
-from cxfr_proxy.relay.relayed import Relayed
+from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.session.commands import BoundTo, Event, Transferred
 from cxfr_proxy.tasks import Task, isolated, start
@@ -161,7 +161,7 @@ class Proxy:
     def _node_noted(self, node: Node) -> None:
         self._management.compare_features()
 
-    def _observe(self, relayed: Relayed, event: Event) -> None:
+    def _observe(self, relayed: LiveSession, event: Event) -> None:
         session = relayed.session
         match event:
             case BoundTo(full_jid):

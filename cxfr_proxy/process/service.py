@@ -23,14 +23,15 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
-from cxfr_proxy.net.connection_limit import Room, sessions_that_fit
+from cxfr_proxy.net.connection_limit import ConnectionLimit, sessions_that_fit
 from cxfr_proxy.net.listen import accept
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.process import collector
+from cxfr_proxy.relay.client_server import ClientServer
+from cxfr_proxy.relay.connection_rules import ConnectionRules
+from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.relay.serve import ClientServer
 from cxfr_proxy.session.commands import (
     Awakened,
     BoundTo,
@@ -49,9 +50,11 @@ from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.registry import Registry, user_of
 from cxfr_proxy.transfers.statistics import Totals
+from cxfr_proxy.upstream.admission import Admission
 from cxfr_proxy.upstream.check import Informed
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.node_warnings import NodeWarnings
+from cxfr_proxy.upstream.router import Router
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Service:
         dialer: Dialer,
         checks: Informed,
         certificates: ServerCertificates,
-        observer: Callable[[Relayed, Event], None] = lambda relayed, event: None,
+        observer: Callable[[LiveSession, Event], None] = lambda relayed, event: None,
         on_gone: Callable[[], None] = lambda: None,
         share: float = 1.0,
     ) -> None:
@@ -92,24 +95,30 @@ class Service:
         self._mover = mover
         self._checks = checks
         self._observer = observer
+        self._on_gone = on_gone
         self._transfer_rate = config.transfer_rate * share
         self._lookup = _new_lookup(config, assigned, cluster)
-        self.room = Room(sessions_that_fit())
+        self.room = ConnectionLimit(sessions_that_fit())
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
-        self._server = ClientServer(
-            config,
+        logins = config.logins_per_second
+        admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
+        router = Router(
             cluster=cluster,
             registry=registry,
             placement=placement,
-            find=self._lookup.find if self._lookup is not None else None,
-            pump=self._pump,
             dialer=dialer,
             checks=checks,
-            certificates=certificates,
-            observer=self._observe,
-            on_gone=on_gone,
-            on_closed=self.room.leave,
-            share=share,
+            admission=admission,
+            users=self._lookup,
+        )
+        self._server = ClientServer(
+            config,
+            rules=ConnectionRules(config, cluster, certificates),
+            router=router,
+            registry=registry,
+            pump=self._pump,
+            limit=self.room,
+            watcher=self,
         )
         self._collector = collector.Turns()
         self._listening = trio.CancelScope()
@@ -193,12 +202,15 @@ class Service:
 
     # --- what sessions report
 
-    def _observe(self, relayed: Relayed, event: Event) -> None:
+    def session_gone(self) -> None:
+        self._on_gone()
+
+    def session_event(self, relayed: LiveSession, event: Event) -> None:
         self._registry.note(relayed, event, trio.current_time())
         self._act(relayed, event)
         self._observer(relayed, event)
 
-    def _act(self, relayed: Relayed, event: Event) -> None:
+    def _act(self, relayed: LiveSession, event: Event) -> None:
         session = relayed.session
         match event:
             case BoundTo(full_jid, resumed):
@@ -280,7 +292,7 @@ class Service:
             case _:
                 pass
 
-    def _place_right(self, relayed: Relayed, *, led: bool) -> None:
+    def _place_right(self, relayed: LiveSession, *, led: bool) -> None:
         """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on; and so
         has one that is not on its user's own node, unless it was ``led`` there."""
         if self.stopping:
@@ -291,7 +303,7 @@ class Service:
         elif self._config.wrong_node is WrongNode.TRANSFER and not led:
             self._send_home(relayed)
 
-    def _send_home(self, relayed: Relayed) -> None:
+    def _send_home(self, relayed: LiveSession) -> None:
         """Where that is may have to be asked: who it is was not known when its node was chosen."""
         user = user_of(relayed.session)
         if self._lookup is None or user is None or self._lookup.knows(user) or self._tasks is None:
@@ -300,7 +312,7 @@ class Service:
             ask = partial(self._ask_and_send_home, self._lookup, relayed, user)
             start_once(self._tasks, Task.LOOKUP, ask)
 
-    async def _ask_and_send_home(self, lookup: UserLookup, relayed: Relayed, user: str) -> None:
+    async def _ask_and_send_home(self, lookup: UserLookup, relayed: LiveSession, user: str) -> None:
         await lookup.find(user)
         if self._registry.get(relayed.id) is relayed:
             self._mover.look_at(relayed)

@@ -79,7 +79,7 @@ from cxfr_proxy.process.roll import Roll
 from cxfr_proxy.process.service import Service, new_assigned
 from cxfr_proxy.process.telling import Mirror
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes, ToldOfPlaces
-from cxfr_proxy.relay.relayed import Relayed
+from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.tasks import Task, isolated, start, start_once
@@ -164,7 +164,7 @@ class _Parts:
         self._reported: dict[str, NodeCounts] = {}
         self._shifted: dict[str, tuple[Counters, str]] = {}  # not told yet, and the client's address, by resumable id
 
-    def _observe(self, relayed: Relayed, event: commands.Event) -> None:
+    def _observe(self, relayed: LiveSession, event: commands.Event) -> None:
         """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
         registry, full_jid, user = self.registry, relayed.session.full_jid, user_of(relayed.session)
         address = relayed.client_address
@@ -192,7 +192,7 @@ class _Parts:
                 self._tell_end(relayed, reason)
         self._changed()
 
-    def _tell_end(self, relayed: Relayed, reason: commands.Reason) -> None:
+    def _tell_end(self, relayed: LiveSession, reason: commands.Reason) -> None:
         session = relayed.session
         if may_come_back(session, reason) and not self.registry.was_sent(relayed.id):
             self._post(Lost(user_of(session), relayed.client_address, session.node))

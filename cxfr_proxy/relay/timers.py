@@ -15,31 +15,34 @@ import trio
 
 from cxfr_proxy.tasks import Task, isolated
 
-_RINGS_TOGETHER: Final = 64
-"""Alarms before other tasks run: a few milliseconds of work."""
+_CALLS_TOGETHER: Final = 64
+"""Calls before other tasks run: a few milliseconds of work."""
 
 
 class Timers:
-    """Calls ``ring`` with an alarm's time and key once its time has come. Times are trio's clock, in seconds."""
+    """Calls ``on_timer`` with the time and key of what was set once its time has come.
 
-    def __init__(self, ring: Callable[[float, int], None]) -> None:
-        self._ring = ring
+    Times are trio's clock, in seconds.
+    """
+
+    def __init__(self, on_timer: Callable[[float, int], None]) -> None:
+        self._on_timer = on_timer
         self._heap: list[tuple[float, int]] = []
         self._sleep = trio.CancelScope()
 
     def set(self, when: float, key: int) -> None:
-        """Ring for ``key`` at ``when``, besides all that was set for it before."""
+        """Call for ``key`` at ``when``, besides all that was set for it before."""
         heapq.heappush(self._heap, (when, key))
         if when < self._sleep.deadline:
             self._sleep.deadline = when
 
     async def run(self) -> None:
-        """Ring until cancelled."""
+        """Call until cancelled."""
         while True:
-            for _ in range(_RINGS_TOGETHER):
+            for _ in range(_CALLS_TOGETHER):
                 if not self._heap or self._heap[0][0] > trio.current_time():
                     break
                 with isolated(Task.TIMERS):
-                    self._ring(*heapq.heappop(self._heap))
+                    self._on_timer(*heapq.heappop(self._heap))
             with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._sleep:
                 await trio.sleep_forever()

@@ -15,9 +15,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
-
-from cxfr_proxy.relay.relayed import Leg
+from typing import Final, TypeVar
 
 SHARE_SECONDS: Final = 0.004
 """Of a part. All that are busy with ordinary stanzas are served in one, and a round of trio's loop costs a hundredth
@@ -30,20 +28,23 @@ COSTLY_SECONDS: Final = 0.002
 clock: Final = time.perf_counter
 
 
-class Queue(OrderedDict[Leg, None]):
+L = TypeVar("L")
+
+
+class Queue(OrderedDict[L, None]):
     """Legs that wait for their turn, each of them once."""
 
     __slots__ = ()
 
-    def add(self, leg: Leg) -> None:
-        """It keeps its place if it has one."""
+    def add(self, leg: L) -> None:
+        """Put it behind the others; it keeps its place if it has one."""
         self.setdefault(leg)
 
-    def discard(self, leg: Leg) -> None:
+    def discard(self, leg: L) -> None:
         self.pop(leg, None)
 
-    def serve(self, serve: Callable[[Leg], None], seconds: float) -> None:
-        """Those who wait now, the first at least, and no more once so many seconds are over."""
+    def serve(self, serve: Callable[[L], None], seconds: float) -> None:
+        """Serve those that wait now, the first at least, and no more once so many seconds are over."""
         until = clock() + seconds
         for _ in range(len(self)):
             if not self:

@@ -1,6 +1,7 @@
 """Towards the nodes.
 
 ================ ==========================================================================================
+router           which node a client gets, and the way there
 dial             reaching a node: connect, PROXY header, TLS
 admission        how many logins a second reach a node
 check            health checks: looking at the nodes, and hearing what sessions say about theirs

@@ -27,7 +27,8 @@ from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.proxy_protocol import Peer
 from cxfr_proxy.net.tls import node_context, node_name, read_authorities
-from cxfr_proxy.upstream.probe_stream import OwnStream
+from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.upstream.probe_stream import ProbeStream
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _SocketAddress = tuple[int, Any]
@@ -86,7 +87,7 @@ class Dialer:
     async def dial(
         self, spec: NodeSpec, domain: str, *, client: Peer | None, proxy: Peer | None, resolve: bool = False
     ) -> Endpoint:
-        """A connection to the node on which the client's stream can begin.
+        """Return a connection to the node on which the client's stream can begin. The caller closes it.
 
         ``client`` and ``proxy`` are the ends of the client's connection; ``None`` where there is none, or they have no
         IP address: then a PROXY header names the ends of this one.
@@ -96,15 +97,16 @@ class Dialer:
         """
         endpoint: Endpoint | None = None
         try:
-            endpoint = await self._connect(spec.address, resolve=resolve)
+            plain = await self._connect(spec.address, resolve=resolve)
+            endpoint = Endpoint(plain)
             if spec.send_proxy is not None:
-                ends = (client, proxy) if client and proxy else proxy_protocol.own_ends(endpoint.sock)
+                ends = (client, proxy) if client and proxy else proxy_protocol.own_ends(plain)
                 # The first bytes: a new socket takes them at once.
                 await endpoint.send_all(proxy_protocol.header(spec.send_proxy, *ends))
             if spec.tls is not NodeTls.NONE:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
-                        await self.own_stream(endpoint).ask_for_tls(domain)
+                        await self.probe_stream(endpoint).ask_for_tls(domain)
                     await endpoint.start_tls(
                         self._context(spec), server_side=False, server_hostname=node_name(spec, domain)
                     )
@@ -119,9 +121,9 @@ class Dialer:
             raise
         return endpoint
 
-    def own_stream(self, endpoint: Endpoint) -> OwnStream:
-        """A stream of the proxy's own on a connection to a node."""
-        return OwnStream(endpoint, self._limits)
+    def probe_stream(self, endpoint: Endpoint) -> ProbeStream:
+        """Return a stream of the proxy's own on a connection to a node, which stays the caller's to close."""
+        return ProbeStream(endpoint, self._limits)
 
     def _context(self, spec: NodeSpec) -> ssl.SSLContext:
         context = self._contexts.get(spec.ca)
@@ -131,7 +133,7 @@ class Dialer:
             context = self._contexts[spec.ca] = node_context(spec, text)
         return context
 
-    async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> Endpoint:
+    async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> PlainTransport:
         literal = _literal(address)
         if literal is not None:
             return await _connect_to(literal, self._timeouts)
@@ -143,9 +145,9 @@ class Dialer:
         self._answered.pop(address, None)
         with trio.fail_after(self._timeouts.node_connect_timeout):
             stream = await trio.open_tcp_stream(address.host, address.port)
-        endpoint = Endpoint.from_stream(stream, self._timeouts.keepalive_timeout)
-        self._answered[address] = (endpoint.sock.family, endpoint.sock.getpeername())
-        return endpoint
+        with socket.socket(fileno=stream.socket.detach()) as sock:
+            self._answered[address] = (sock.family, sock.getpeername())
+            return PlainTransport.adopt(sock, self._timeouts.keepalive_timeout)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -160,25 +162,25 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     return None
 
 
-async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> Endpoint:
+async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> PlainTransport:
     await trio.lowlevel.checkpoint_if_cancelled()
     family, name = address
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        transport = PlainTransport.adopt(sock, timeouts.keepalive_timeout)
     try:
-        endpoint = Endpoint.from_socket(sock, timeouts.keepalive_timeout)
-        error = sock.connect_ex(name)
+        error = transport.connect_ex(name)
         if error == errno.EINPROGRESS:
-            error = sock.connect_ex(name)  # one on this machine has answered by now
+            error = transport.connect_ex(name)  # one on this machine has answered by now
         if error == errno.EALREADY:
             with trio.fail_after(timeouts.node_connect_timeout):
-                await trio.lowlevel.wait_writable(sock)
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                await trio.lowlevel.wait_writable(transport)
+            error = transport.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.EISCONN):
             raise OSError(error, os.strerror(error))
     except BaseException:
-        sock.close()
+        transport.close()
         raise
-    return endpoint
+    return transport
 
 
 def _is_about_the_name(exc: BaseException) -> bool:

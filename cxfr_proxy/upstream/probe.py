@@ -40,11 +40,11 @@ async def look(dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: f
         with closing(endpoint):
             if not asks:
                 return Look(Finding.OK)
-            own_stream = dialer.own_stream(endpoint)
+            stream_to_node = dialer.probe_stream(endpoint)
             with trio.fail_at(latest):
-                greeting = await own_stream.open(domain or "")
+                greeting = await stream_to_node.open(domain or "")
             with suppress(OSError):
-                await own_stream.close()
+                await stream_to_node.close()
             wrong = dead_end(greeting.parsed)
             return Look(Finding.FAILED, wrong) if wrong else Look(Finding.OK, features=greeting.portable)
     except trio.TooSlowError:

@@ -54,15 +54,18 @@ class Greeting:
         return self.features
 
 
-class OwnStream:
-    """``endpoint`` stays the caller's, who closes it."""
+class ProbeStream:
+    """Speaks on ``endpoint``, which stays the caller's to close."""
 
     def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
         self._endpoint = endpoint
         self._lane = Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
 
     async def open(self, domain: str) -> Greeting:
-        """Raises :class:`NodeError`, also where the answer is a stream error, and ``OSError``."""
+        """Open the stream, and return what the node greets it with.
+
+        Raises :class:`NodeError`, also where the answer is a stream error, and ``OSError``.
+        """
         await self._endpoint.send_all(stanza.stream_header(to=domain, from_=None, stream_id=None))
         try:
             header = read_header(await self._read(StreamStart), NodeError)
@@ -81,7 +84,7 @@ class OwnStream:
         return Greeting(header, raw, features)
 
     async def ask_for_tls(self, domain: str) -> None:
-        """Until the node expects the handshake (RFC 6120 section 5.4). Raises as :meth:`open` does."""
+        """Return when the node expects the handshake (RFC 6120 section 5.4). Raises as :meth:`open` does."""
         greeting = await self.open(domain)
         if stanza.child(greeting.parsed, names.TLS, "starttls") is None:
             raise _fault("the node does not offer STARTTLS")

@@ -27,7 +27,7 @@ from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import HostPort, StreamClosed, StreamOpened
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.process.server import Proxy
-from cxfr_proxy.relay.relayed import Relayed
+from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import stream_condition
 
@@ -401,13 +401,13 @@ async def test_the_first_logins_of_a_fresh_proxy_stay_where_they_are(
         early = await connect(address, certificate.client_context())
         await early.log_in(next(users))
         [first] = list(proxy.registry)
-        assert isinstance(first, Relayed)
+        assert isinstance(first, LiveSession)
         assert (first.session.node, first.placed_early) == ("node1", True)
         await until(lambda: all(node.features for node in cluster))
         late = await connect(address, certificate.client_context())
         await late.log_in(next(users))
         [latest] = [relayed for relayed in proxy.registry if relayed is not first]
-        assert isinstance(latest, Relayed)
+        assert isinstance(latest, LiveSession)
         assert (latest.session.node, latest.placed_early) == ("node2", False)
         # Who had to go would be under way by now: a login takes longer.
         assert first.session.transfer_under_way is None

@@ -14,7 +14,9 @@ import trio
 import trio.testing
 
 from cxfr_proxy.net.connection_limit import open_descriptors
+from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.tls import development_certificate
+from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 
 PATIENCE_SECONDS = 10.0
 
@@ -71,6 +73,22 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     here.setblocking(False)
     there.setblocking(False)
     return here, there
+
+
+def transport_pair() -> tuple[socket.socket, PlainTransport]:
+    """The same, and the proxy's end is a transport: there, here."""
+    here, there = tcp_pair()
+    return there, PlainTransport.adopt(here)
+
+
+def endpoint_on(stream: trio.SocketStream) -> Endpoint:
+    """The socket of a stream of trio's, taken over."""
+    return Endpoint(PlainTransport.adopt(socket.socket(fileno=stream.socket.detach())))
+
+
+def server_transport(sock: socket.socket, context: ssl.SSLContext) -> TlsTransport:
+    """The proxy's end of a TLS connection, whose handshake is still to be made."""
+    return TlsTransport.over(PlainTransport.adopt(sock), context, server_side=True)
 
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]

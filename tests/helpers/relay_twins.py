@@ -17,10 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
+from relay_tools import server_transport
+
+from cxfr_proxy.net.transport import PlainTransport, TlsTransport, Transport
 from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Send, Side
+from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Send, Side
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
@@ -170,6 +173,19 @@ class Jumpy:
 ORDERS: Final = ("slow", "quick", "slower", "quicker", "echo", "hold", "free", "heed", "end", "close", "cut", "fault")
 
 
+class Deaf:
+    """A listener that does nothing."""
+
+    def session_event(self, live: LiveSession, event: Event) -> None:
+        """It is reported to nobody."""
+
+    def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
+        """Nobody takes it."""
+
+    def session_over(self, live: LiveSession) -> None:
+        """Nobody asks."""
+
+
 class Told:
     """One telling: a pump with one session in it, and the far ends of its sockets. ``client``: far and near, if not
     those that there are for stories."""
@@ -192,20 +208,22 @@ class Told:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, story.buffer)
         self.far = [pair[0] for pair in pairs]
-        near = [pair[1] for pair in pairs]
+        client_end: Transport
         if story.tls and contexts is not None:
-            self.far[Side.CLIENT], near[Side.CLIENT] = _secured(pairs[Side.CLIENT], *contexts)
+            self.far[Side.CLIENT], client_end = _secured(pairs[Side.CLIENT], *contexts)
+        else:
+            client_end = PlainTransport.adopt(pairs[Side.CLIENT][1])
         self.session = Jumpy(story, self.seen.told)
-        self.relayed: Relayed = self.pump.relay(
+        self.live: LiveSession = self.pump.relay(
             cast("Session", self.session),
-            *near,
+            client_end,
+            PlainTransport.adopt(pairs[Side.NODE][1]),
             session_id=1,
             client_address="",
             client_port=None,
-            observer=lambda relayed, event: None,
-            on_over=lambda relayed: None,
+            listener=Deaf(),
         )
-        self.pump.drive(self.relayed, self.session.start)
+        self.live.start()
 
     def tell(self, step: Step) -> None:
         far = self.far[step.side]
@@ -243,7 +261,7 @@ class Told:
             self.pump._turn()
             idle = 0 if moved else idle + 1
         self.seen.told += [("counted", lane.stanzas, lane.ack) for lane in self.session.lanes]
-        self.pump.discard(self.relayed)
+        self.pump.discard(self.live)
         self.pump.close()
         for far in self.far:
             far.close()
@@ -259,9 +277,9 @@ def scanner() -> Framer:
 
 def _secured(
     pair: tuple[socket.socket, socket.socket], client: ssl.SSLContext, server: ssl.SSLContext
-) -> tuple[socket.socket, socket.socket]:
+) -> tuple[socket.socket, TlsTransport]:
     far = client.wrap_socket(pair[0], server_hostname="example.org", do_handshake_on_connect=False)
-    near = server.wrap_socket(pair[1], server_side=True, do_handshake_on_connect=False)
+    near = server_transport(pair[1], server)
     waiting = [far, near]
     while waiting:
         for sock in tuple(waiting):
@@ -283,8 +301,8 @@ def tell(
         engine.use(before)
     for step in story.steps:
         told.tell(step)
-    board = told.pump._board
-    heard = {leg.side: board.heard(leg.fd) if board is not None and leg.fd >= 0 else 0.0 for leg in told.relayed.legs}
+    board = told.pump._poller._board
+    heard = {leg.side: board.heard(leg.fd) if board is not None and leg.fd >= 0 else 0.0 for leg in told.live.legs}
     return told.finish(), heard
 
 

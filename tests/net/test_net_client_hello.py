@@ -15,6 +15,7 @@ from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.net.client_hello import server_name
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.transport import PlainTransport
 
 
 def hello(name: str | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
@@ -64,7 +65,7 @@ async def test_a_name_that_is_none_is_one_that_nobody_knows(tmp_path: Path, doma
     certificates = ServerCertificates(pairs)
     message = hello("aaaa.example").replace(b"aaaa", b"\xff\xfe\xc3\n")
     here, there = tcp_pair()
-    endpoint = Endpoint.from_socket(here)
+    endpoint = Endpoint(PlainTransport.adopt(here))
     there.sendall(message)
     with there, trio.fail_after(10):
         context = certificates.context_for(domain, await endpoint.server_name())
@@ -79,7 +80,7 @@ async def test_a_name_that_is_none_is_one_that_nobody_knows(tmp_path: Path, doma
 
 async def test_who_goes_away_before_it_names_nobody() -> None:
     here, there = tcp_pair()
-    endpoint = Endpoint.from_socket(here)
+    endpoint = Endpoint(PlainTransport.adopt(here))
     there.close()
     assert await endpoint.server_name() is None
     endpoint.close()

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from relay_tools import client_context, no_leak, server_context, tcp_pair, write_pem
+from relay_tools import client_context, no_leak, server_context, server_transport, tcp_pair, write_pem
 
 from cxfr_proxy.net.close_notify import close_notify
 from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.transport import TlsTransport
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-Ends = tuple[ssl.SSLSocket, ssl.SSLSocket]
+Ends = tuple[ssl.SSLSocket, TlsTransport]
 
 
 def step(sock: ssl.SSLSocket) -> bool:
@@ -39,7 +40,7 @@ def tls_ends(directory: Path, version: ssl.TLSVersion, *, shaken: bool = True) -
     peer = context.wrap_socket(
         there, server_hostname="example.org", do_handshake_on_connect=False, suppress_ragged_eofs=False
     )
-    own = server_context(path).wrap_socket(here, server_side=True, do_handshake_on_connect=False)
+    own = server_transport(here, server_context(path))
     with peer, own:
         if shaken:
             done = {peer: False, own: False}

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from relay_tools import client_context, no_leak, peer, server_context, tcp_pair, write_pem
+from relay_tools import client_context, endpoint_on, no_leak, peer, server_context, tcp_pair, transport_pair, write_pem
 
 from cxfr_proxy.net.endpoint import MAX_DISCARDED, Endpoint
+from cxfr_proxy.net.transport import PlainTransport
 
 
 @pytest.fixture
@@ -20,16 +21,18 @@ def certificate(tmp_path: Path) -> Path:
 
 
 async def stream_pair() -> tuple[Endpoint, socket.socket]:
-    here, there = tcp_pair()
-    return Endpoint.from_stream(trio.SocketStream(trio.socket.from_stdlib_socket(here))), there
+    there, here = transport_pair()
+    return Endpoint(here), there
 
 
 async def test_takes_the_socket_over() -> None:
     with no_leak():
         endpoint, there = await stream_pair()
-        assert endpoint.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert endpoint.sock.getblocking() is False
-        assert not endpoint.is_tls
+        sock = endpoint.transport
+        assert isinstance(sock, PlainTransport)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getblocking() is False
+        assert not sock.is_encrypted
         endpoint.close()
         there.close()
 
@@ -37,8 +40,7 @@ async def test_takes_the_socket_over() -> None:
 async def test_a_silent_machine_is_given_up_in_time() -> None:
     here, there = tcp_pair()
     with there:
-        endpoint = Endpoint.from_socket(here, 150.0)
-        sock = endpoint.sock
+        sock = PlainTransport.adopt(here, 150.0)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         idle, interval, count = (
             sock.getsockopt(socket.IPPROTO_TCP, option)
@@ -48,21 +50,20 @@ async def test_a_silent_machine_is_given_up_in_time() -> None:
         assert (
             sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 150_000 == 1000 * (idle + count * interval)
         )
-        endpoint.close()
+        sock.close()
 
 
 async def test_keepalive_may_be_left_to_the_system() -> None:
     here, there = tcp_pair()
     with there:
-        endpoint = Endpoint.from_socket(here, 0.0)
-        assert not endpoint.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        endpoint.close()
+        transport = PlainTransport.adopt(here, 0.0)
+        assert not transport.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        transport.close()
 
 
 async def test_a_unix_socket_has_no_tcp_options() -> None:
     here, there = socket.socketpair()
-    here.setblocking(False)
-    endpoint = Endpoint.from_stream(trio.SocketStream(trio.socket.from_stdlib_socket(here)), 150.0)
+    endpoint = Endpoint(PlainTransport.adopt(here, 150.0))
     await endpoint.send_all(b"x")
     assert there.recv(1) == b"x"
     endpoint.close()
@@ -104,12 +105,12 @@ async def test_send_all_waits_for_a_slow_reader() -> None:
 async def test_discard_received() -> None:
     endpoint, there = await stream_pair()
     there.send(b"injected" * 1000)
-    await trio.lowlevel.wait_readable(endpoint.sock)
+    await trio.lowlevel.wait_readable(endpoint.transport)
     assert endpoint.discard_received()
     there.send(b"after")
     assert await endpoint.receive_some() == b"after"
     there.close()
-    await trio.lowlevel.wait_readable(endpoint.sock)
+    await trio.lowlevel.wait_readable(endpoint.transport)
     assert endpoint.discard_received()  # at the end of the stream it returns
     endpoint.close()
 
@@ -119,7 +120,7 @@ async def test_no_more_is_discarded_than_may_be() -> None:
     endpoint, there = await stream_pair()
     there.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_DISCARDED)
     assert there.send(bytes(MAX_DISCARDED) + b"rest") == MAX_DISCARDED + 4
-    while len(endpoint.sock.recv(2 * MAX_DISCARDED, socket.MSG_PEEK)) < MAX_DISCARDED + 4:
+    while len(await endpoint.peek(2 * MAX_DISCARDED)) < MAX_DISCARDED + 4:
         await trio.lowlevel.checkpoint()
     assert not endpoint.discard_received()
     assert await endpoint.receive_some() == b"rest"
@@ -131,7 +132,7 @@ async def test_a_peer_that_is_faster_than_we_are_keeps_us_from_nobody() -> None:
     """Neither a read nor a write that need not wait goes by without a checkpoint."""
     endpoint, there = await stream_pair()
     there.send(b"a lot")
-    await trio.lowlevel.wait_readable(endpoint.sock)
+    await trio.lowlevel.wait_readable(endpoint.transport)
     with trio.testing.assert_checkpoints():
         assert await endpoint.receive_some() == b"a lot"
     with trio.testing.assert_checkpoints():
@@ -155,9 +156,9 @@ async def test_tls_both_ways(certificate: Path) -> None:
     data = bytes(range(256)) * 4000
 
     async def serve(stream: trio.SocketStream) -> None:
-        endpoint = Endpoint.from_stream(stream)
+        endpoint = endpoint_on(stream)
         await endpoint.start_tls(server_context(certificate), server_side=True)
-        assert endpoint.is_tls
+        assert endpoint.transport.is_encrypted
         try:
             while received := await endpoint.receive_some():
                 await endpoint.send_all(received)
@@ -165,7 +166,7 @@ async def test_tls_both_ways(certificate: Path) -> None:
             endpoint.close()
 
     async with peer(serve) as port:
-        endpoint = Endpoint.from_stream(await trio.open_tcp_stream("127.0.0.1", port))
+        endpoint = endpoint_on(await trio.open_tcp_stream("127.0.0.1", port))
         await endpoint.start_tls(client_context(certificate), server_side=False, server_hostname="example.org")
         received = bytearray()
         async with trio.open_nursery() as nursery:

@@ -18,7 +18,7 @@ from relay_tools import no_leak, until
 from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net import listen
-from cxfr_proxy.net.connection_limit import Room
+from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.listen import accept, bind, bind_shared, listen_again, listen_no_more
 
 
@@ -198,7 +198,7 @@ async def test_every_connection_is_served_until_it_is_cancelled() -> None:
         async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
             listeners = bind([ListenAddress("127.0.0.1", 0), ListenAddress("::1", 0)])
             ports = [listener.socket.getsockname()[1] for listener in listeners]
-            nursery.start_soon(accept, listeners, serve, clients, Room(100))
+            nursery.start_soon(accept, listeners, serve, clients, ConnectionLimit(100))
             theirs = [socket.create_connection(("::1" if six else "127.0.0.1", ports[six])) for six in [0, 1] * 40]
             await until(lambda: len(served) == len(theirs))
             nursery.cancel_scope.cancel()
@@ -235,7 +235,7 @@ async def test_what_goes_wrong_with_one_connection(fault: int, room: bool, serve
 
     fake: Any = FakeSocket(("one", ()), OSError(fault, ""), ("two", ()))
     async with trio.open_nursery() as nursery:
-        assert listen._accept_some(fake, serve, nursery, Room(10)) is room
+        assert listen._accept_some(fake, serve, nursery, ConnectionLimit(10)) is room
     assert sorted(done) == served
 
 
@@ -243,7 +243,7 @@ async def test_a_fault_of_the_listener_is_not_passed_over() -> None:
     fake: Any = FakeSocket(OSError(errno.EINVAL, ""))
     async with trio.open_nursery() as nursery:
         with pytest.raises(OSError, match=str(errno.EINVAL)):
-            listen._accept_some(fake, trio.testing.wait_all_tasks_blocked, nursery, Room(10))  # type: ignore[arg-type]
+            listen._accept_some(fake, trio.testing.wait_all_tasks_blocked, nursery, ConnectionLimit(10))  # type: ignore[arg-type]
 
 
 def test_sockets_that_rest_get_no_connections() -> None:

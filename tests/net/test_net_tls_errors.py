@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from relay_tools import client_context, server_context, shake_hands, tcp_pair, write_pem
+from relay_tools import client_context, server_context, shake_hands, tcp_pair, transport_pair, write_pem
 from relay_twins import STANZAS, Step, Story, Told, scanner
 
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.tls_errors import forget_errors, is_over
+from cxfr_proxy.net.tls_errors import forget_errors
+from cxfr_proxy.net.transport import Bytes, PlainTransport, TlsTransport, Verdict
 from cxfr_proxy.relay import engine
 from cxfr_proxy.session.commands import Side
 
@@ -47,7 +48,7 @@ def clean() -> Iterator[None]:
     forget_errors()
 
 
-class Breaking(ssl.SSLSocket):
+class Breaking(TlsTransport):
     """Breaks when it is told to, as a TLS socket of Python 3.13 does."""
 
     breaks: OSError | None = None
@@ -57,25 +58,27 @@ class Breaking(ssl.SSLSocket):
             leave_error()
             raise self.breaks
 
-    def read(self, *args: object) -> object:  # type: ignore[override]
+    def read(self, len: int = 1024, buffer: bytearray | None = None) -> bytes:  # type: ignore[override]
         self._break()
-        return super().read(*args)  # type: ignore[arg-type]
+        return super().read(len, buffer)
 
-    def write(self, data: object) -> int:
-        self._break()
-        return super().write(data)  # type: ignore[arg-type]
+    read_now = read  # type: ignore[assignment]
 
-    def send(self, data: object, flags: int = 0) -> int:
+    def write(self, data: Bytes) -> int:  # type: ignore[override]
         self._break()
-        return super().send(data)  # type: ignore[arg-type]
+        return super().write(data)
 
 
 @pytest.fixture
 def contexts(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     certificate = write_pem(tmp_path, "example.org")
-    server = server_context(certificate)
-    server.sslsocket_class = Breaking
-    return client_context(certificate), server
+    return client_context(certificate), server_context(certificate)
+
+
+@pytest.fixture(autouse=True)
+def breaking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transport over TLS may break."""
+    monkeypatch.setattr(TlsTransport, "over", Breaking.over)
 
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
@@ -87,24 +90,35 @@ def test_nothing_is_left() -> None:
     assert openssl.ERR_peek_error() == 0
 
 
+@pytest.mark.parametrize("doing", [Verdict.WAIT_READABLE, Verdict.WAIT_WRITABLE])
 @pytest.mark.parametrize(
-    ("exc", "tls", "over"),
+    ("exc", "plain", "tls"),
     [
-        (BlockingIOError(), False, False),
-        (ConnectionResetError(), False, True),
-        (ssl.SSLWantReadError(), True, False),
-        (ssl.SSLWantWriteError(), True, False),
-        (ssl.SSLEOFError(), True, True),
-        (BrokenPipeError(), True, True),
-        (BlockingIOError(), True, True),
-        (TimeoutError(), True, True),
+        (BlockingIOError(), None, Verdict.OVER),
+        (ConnectionResetError(), Verdict.OVER, Verdict.OVER),
+        (BrokenPipeError(), Verdict.OVER, Verdict.OVER),
+        (TimeoutError(), Verdict.OVER, Verdict.OVER),
+        (ssl.SSLEOFError(), Verdict.OVER, Verdict.OVER),
+        (ssl.SSLZeroReturnError(), Verdict.OVER, Verdict.OVER),
+        (ssl.SSLWantReadError(), Verdict.OVER, Verdict.WAIT_READABLE),
+        (ssl.SSLWantWriteError(), Verdict.OVER, Verdict.WAIT_WRITABLE),
     ],
 )
-def test_what_an_error_means(exc: OSError, tls: bool, over: bool) -> None:
-    leave_error()
-    assert is_over(exc, tls=tls) is over
-    if tls and over:
-        assert openssl.ERR_peek_error() == 0
+def test_what_an_error_means(
+    exc: OSError, doing: Verdict, plain: Verdict | None, tls: Verdict, contexts: Contexts
+) -> None:
+    """``None``: what such a call usually waits for."""
+    for sock in transport_pair():
+        with sock:
+            if isinstance(sock, PlainTransport):
+                assert sock.judge(exc, doing) is (plain or doing)
+                with TlsTransport.over(sock, contexts[1], server_side=True) as encrypted:
+                    leave_error()
+                    assert encrypted.judge(exc, doing) is tls
+                    if tls is Verdict.OVER:
+                        assert openssl.ERR_peek_error() == 0
+                    wants_write = tls is Verdict.WAIT_WRITABLE and doing is Verdict.WAIT_READABLE
+                    assert encrypted.wants_write is wants_write, "only a read waits for what TLS itself has to write"
 
 
 # --- in the pump
@@ -123,9 +137,9 @@ def which(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.usefixtures("which")
 async def test_the_end_of_a_session_is_no_other_s(when: str, error: type[OSError], contexts: Contexts) -> None:
     innocent, other = (Told(Story((), tls=True), contexts) for _ in range(2))
-    leg = other.relayed.legs[CLIENT]
-    assert isinstance(leg.tls, Breaking)
-    leg.tls.breaks = error()
+    leg = other.live.legs[CLIENT]
+    assert isinstance(leg.transport, Breaking)
+    leg.transport.breaks = error()
     other.tell(Step("write", CLIENT if when == "read" else NODE, MESSAGE))
     assert other.seen.told == ([("eof", CLIENT)] if when == "read" else [])
     _tell_record_begins(innocent)
@@ -143,7 +157,7 @@ async def test_the_end_of_a_session_by_a_reset_is_no_other_s(contexts: Contexts)
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     socket.socket.close(far)
     for data in (MESSAGE, MESSAGE):
-        other.pump._send(other.relayed.legs[CLIENT], data)
+        other.pump._send(other.live.legs[CLIENT], data)
     _tell_record_begins(innocent)
     assert innocent.seen.told == []
     assert openssl.ERR_peek_error() == 0
@@ -185,9 +199,9 @@ async def test_what_a_tls_leg_says_to_the_switchboard_is_forgotten() -> None:
 
 
 async def _tls_pair(contexts: Contexts) -> tuple[ssl.SSLSocket, Endpoint]:
-    there, here = tcp_pair()
+    there, here = transport_pair()
     client = contexts[0].wrap_socket(there, server_hostname="example.org", do_handshake_on_connect=False)
-    server = contexts[1].wrap_socket(here, server_side=True, do_handshake_on_connect=False)
+    server = TlsTransport.over(here, contexts[1], server_side=True)
     await shake_hands(client, server)
     return client, Endpoint(server)
 
@@ -197,8 +211,8 @@ async def _tls_pair(contexts: Contexts) -> tuple[ssl.SSLSocket, Endpoint]:
 async def test_the_end_of_a_connection_is_no_other_s(what: str, error: type[OSError], contexts: Contexts) -> None:
     client, innocent = await _tls_pair(contexts)
     far, other = await _tls_pair(contexts)
-    assert isinstance(other.sock, Breaking)
-    other.sock.breaks = error()
+    assert isinstance(other.transport, Breaking)
+    other.transport.breaks = error()
     with pytest.raises(error):
         await (other.receive_some() if what == "receive_some" else other.send_all(b"x"))
     socket.socket.send(client, RECORD_BEGINS)

@@ -19,6 +19,7 @@ import httpx2
 import pytest
 import trio
 from fake_workers import House, house
+from relay_twins import Deaf
 from trio.testing import MockClock, memory_stream_pair
 
 from cxfr_proxy.admin.control import server as control_server
@@ -32,6 +33,7 @@ from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config.table import Config, RebalanceMode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.net import listen
+from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.process import server
 from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.collector import Turns
@@ -48,9 +50,9 @@ from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.telling import Teller
 from cxfr_proxy.process.vacancy import Vacancy
 from cxfr_proxy.process.worker import Worker
+from cxfr_proxy.relay.connection import ClientConnection
+from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.relay.relayed import Relayed
-from cxfr_proxy.relay.serve import _Connection
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import Queue
 from cxfr_proxy.tasks import Task
@@ -297,7 +299,7 @@ async def accepting(world: World) -> None:
 
 async def a_connection(world: World) -> None:
     async with world.proxy() as proxy:
-        world.fail(_Connection, "accept")
+        world.fail(ClientConnection, "accept")
         async with await connect(proxy) as first:
             assert await first.receive_some() == b""
             async with await connect(proxy):
@@ -336,7 +338,7 @@ async def timers(world: World) -> None:
 async def a_session(world: World) -> None:
     """More of it: tests/relay/test_relay_pump.py."""
     pump = Pump(write_stall_timeout=30.0)
-    over: list[Relayed] = []
+    over: list[LiveSession] = []
     client, node = socket.socketpair(), socket.socketpair()
 
     class Faulty:
@@ -354,18 +356,21 @@ async def a_session(world: World) -> None:
         def stop(self, now: float) -> list[object]:
             return []
 
-    relayed = pump.relay(
+    class Listening(Deaf):
+        def session_over(self, live: LiveSession) -> None:
+            over.append(live)
+
+    live = pump.relay(
         Faulty(),  # type: ignore[arg-type]
-        client[0],
-        node[0],
+        PlainTransport.adopt(client[0]),
+        PlainTransport.adopt(node[0]),
         session_id=1,
         client_address="",
         client_port=None,
-        observer=lambda relayed, event: None,
-        on_over=over.append,
+        listener=Listening(),
     )
-    relayed.start()
-    assert over == [relayed]
+    live.start()
+    assert over == [live]
     assert (client[1].recv(1), node[1].recv(1)) == (b"", b"")
     pump.close()
     for sock in (client[1], node[1]):

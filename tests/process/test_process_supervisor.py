@@ -20,7 +20,7 @@ from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
-from cxfr_proxy.net.connection_limit import Room
+from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.process.fleet import Grants
 from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.messages import (
@@ -354,7 +354,7 @@ async def test_logins_that_fail_are_counted_over_all_workers(tmp_path: Path, aut
 
 
 async def test_room(autojump_clock: MockClock) -> None:
-    room = Room(2)
+    room = ConnectionLimit(2)
     entered: list[float] = []
     async with trio.open_nursery() as nursery:
 

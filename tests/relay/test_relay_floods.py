@@ -10,14 +10,16 @@ from typing import cast
 
 import pytest
 import trio
-from relay_tools import tcp_pair, until
-from relay_twins import Jumpy, Story
+from relay_tools import transport_pair, until
+from relay_twins import Deaf, Jumpy, Story
 from trio.testing import MockClock
 
 from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext
+from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.relay.serve import ClientServer, _Connection
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import MAX_EVENTS_PER_SCAN
@@ -34,9 +36,10 @@ def flood(there: socket.socket, data: bytes) -> None:
 
 async def test_who_is_refused_is_not_listened_to_without_end(mock_clock: MockClock) -> None:
     """The clock stands still, so it is not the time that ends it."""
-    here, there = tcp_pair()
-    endpoint = Endpoint.from_socket(here)
-    connection = _Connection(cast("ClientServer", None), endpoint, None)
+    there, here = transport_pair()
+    endpoint = Endpoint(here)
+    shared = ConnectionContext(*[cast("ConnectionRules", None)] * 4)  # type: ignore[arg-type]
+    connection = ClientConnection(shared, endpoint, None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection._part, b"</stream:stream>")
 
@@ -62,17 +65,15 @@ class Party:
             sock.setblocking(False)
         self.told: list[tuple[object, ...]] = []
         session = Jumpy(Story(()), self.told)
-        relayed = pump.relay(
+        pump.relay(
             cast("Session", session),
-            near,
-            beyond,
+            PlainTransport.adopt(near),
+            PlainTransport.adopt(beyond),
             session_id=number,
             client_address="",
             client_port=None,
-            observer=lambda relayed, event: None,
-            on_over=lambda relayed: None,
-        )
-        pump.drive(relayed, session.start)
+            listener=Deaf(),
+        ).start()
 
     @property
     def looked_at(self) -> int:
@@ -106,8 +107,8 @@ def party_of(which: str, count: int, *, costly_seconds: float = 1e9) -> Iterator
     try:
         yield pump, parties
     finally:
-        for relayed in list(pump._sessions.values()):
-            pump.discard(relayed)
+        for live in list(pump._sessions.values()):
+            pump.discard(live)
         pump.close()
         for party in parties:
             party.close()
@@ -186,10 +187,11 @@ async def test_what_goes_to_one_side_at_once_is_one_write(which: str) -> None:
         first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with first, second:
             first.setblocking(False)
-            (relayed,) = pump._sessions.values()
-            leg = relayed.legs[Side.NODE]
-            plain, leg.sock = leg.sock, first
+            (live,) = pump._sessions.values()
+            leg = live.legs[Side.NODE]
+            plain, leg.transport = leg.transport, PlainTransport.adopt(first)
             flooder.sends(Side.CLIENT, b"<x/>" * 10)
             pump._turn()
-            leg.sock = plain
+            leg.transport.close()
+            leg.transport = plain
             assert second.recv(1000) == b"<x/>" * 10

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cxfr_proxy.relay import serve
+from cxfr_proxy.relay.connection_rules import new_token
 
 
 def test_ids_are_unguessable() -> None:
-    ids = {serve._token() for _ in range(10_000)}
+    ids = {new_token() for _ in range(10_000)}
     assert len(ids) == 10_000
     assert {len(each) for each in ids} == {22}, "128 bits, six a character"
     # A counter or a clock would leave characters alone at some place; 10,000 draws of 64 miss one once in 10^64.

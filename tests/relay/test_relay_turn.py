@@ -8,7 +8,6 @@ import select
 import socket
 import ssl
 from pathlib import Path
-from typing import cast
 
 import pytest
 import relay_twins
@@ -17,6 +16,7 @@ from relay_twins import STANZAS, Step, Story, Told, difference, random_story, sc
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net.tls_errors import forget_errors
+from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.xmpp.framing import framer
@@ -72,30 +72,30 @@ async def test_what_is_usual_does_not_reach_the_pump(tls: bool, contexts: Contex
     """Whole stanzas, and such as come in two pieces."""
     told = Told(Story((), tls=tls), contexts)
     asked: list[object] = []
-    told.pump._on_ready = asked.append  # type: ignore[method-assign, assignment]
-    told.pump._on_scanned = asked.append  # type: ignore[method-assign, assignment]
+    told.pump.on_ready = asked.append  # type: ignore[method-assign, assignment]
+    told.pump.on_scanned = asked.append  # type: ignore[method-assign, assignment]
     for side in Side:
         told.tell(Step("write", side, MESSAGE + b"<presence/><me"))
         told.tell(Step("write", side, b"ssage/>\n<iq"))
     assert asked == []
     assert {lane.held_bytes for lane in told.session.lanes} == {3}
-    told.pump.discard(told.relayed)
+    told.pump.discard(told.live)
     seen = told.finish()
     assert seen.received == dict.fromkeys(Side, MESSAGE + b"<presence/><message/>\n")
 
 
 async def test_when_bytes_came_last() -> None:
     told = Told(Story(()))
-    told.relayed.heard = 0.0
-    assert told.relayed.last_active == 0.0
+    told.live.heard = 0.0
+    assert told.live.last_active == 0.0
     told.tell(Step("write", NODE, MESSAGE))
-    first = told.relayed.last_active
+    first = told.live.last_active
     assert 0.0 < first <= told.pump._now
     told.tell(Step("write", NODE, b"<slow/>"))  # from here on it is the pump that reads
     told.tell(Step("write", NODE, MESSAGE))
-    assert told.relayed.last_active > first
+    assert told.live.last_active > first
     told.finish()
-    assert told.relayed.last_active > first
+    assert told.live.last_active > first
 
 
 async def test_a_reset_ends_the_input() -> None:
@@ -108,32 +108,31 @@ async def test_a_reset_ends_the_input() -> None:
     told.finish()
 
 
-class Owing:
-    """A TLS socket that was asked to change its keys, and has to answer before it reads on."""
+class Owing(PlainTransport):
+    """Behaves as TLS that was asked to change its keys, and has to answer before it reads on."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.reads = 0
-        self.write, self._sock = sock.send, sock
+    reads = 0
+    _alert = b""
+    judge = TlsTransport.judge
+    write_own = TlsTransport.write_own
 
-    def read(self, size: int) -> bytes:
+    def read_now(self, most: int, /) -> bytes:  # type: ignore[override]
         self.reads += 1
         if self.reads < 3:
             raise ssl.SSLWantWriteError
-        return self._sock.recv(size)
-
-    def pending(self) -> int:
-        return 0
+        return self.recv(most)
 
 
 async def test_a_tls_leg_that_must_write_before_it_reads() -> None:
     """Else epoll would speak of the bytes that came for it again and again."""
     told = Told(Story(()))
     told.tell(Step("write", CLIENT, b"<slow/>"))
-    while not told.relayed.legs[CLIENT].unsent:
+    while not told.live.legs[CLIENT].unsent:
         told.tell(Step("write", NODE, MESSAGE))
-    client = told.relayed.legs[CLIENT]
-    owing = Owing(client.sock)
-    client.tls = cast("ssl.SSLSocket", owing)
+    client = told.live.legs[CLIENT]
+    assert isinstance(client.transport, PlainTransport)
+    client.transport = owing = Owing.adopt(client.transport)
+    assert isinstance(owing, Owing)
     for _ in range(3):
         told.tell(Step("write", CLIENT, MESSAGE))
     assert owing.reads == 1
@@ -156,20 +155,22 @@ async def test_a_fault_of_the_scanner_ends_its_session_alone(caplog: pytest.LogC
     scanner.events = None  # type: ignore[assignment]
     told.tell(Step("write", NODE, b"<other/>"))
     assert told.seen.told == [("stop",)]
-    assert told.relayed.closing
+    assert told.live.closing
     told.finish()
 
 
 async def test_a_fault_of_nobody_is_raised() -> None:
     told = Told(Story(()))
-    board = told.pump._board
+    board = told.pump._poller._board
     assert board is not None
     assert board.serving == -1
-    told.pump._epoll.close()
+    told.pump._poller._epoll.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         told.pump._turn()
-    for sock in (*told.far, *(leg.sock for leg in told.relayed.legs)):
+    for sock in told.far:
         sock.close()
+    for leg in told.live.legs:
+        leg.transport.close()
 
 
 def test_what_a_switchboard_refuses() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from relay_tools import tcp_pair
+from relay_tools import transport_pair
 from trio.testing import MockClock
 
 from cxfr_proxy.errors import NodeError
@@ -135,7 +135,7 @@ async def test_without_a_rate_nobody_waits(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("unread", [b"", b"<stream:stream>"])
 def test_a_client_that_hangs_up_is_seen_without_reading(unread: bytes) -> None:
-    here, there = tcp_pair()
+    there, here = transport_pair()
     with here, there:
         endpoint = Endpoint(here)
         there.send(unread or b" ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net.connection_limit import open_descriptors
+from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.upstream.dial import Dialer
 
 CLIENT, PROXY = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
@@ -91,7 +91,8 @@ async def test_a_node_that_vanished_is_given_up(dialer: Dialer, host: str) -> No
     async with peer(_wait, host=host) as port:
         spec = NodeSpec("n", Address(host, port))
         endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
-        given = endpoint.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert isinstance(endpoint.transport, PlainTransport)
+        given = endpoint.transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert given == 1000 * Timeouts().keepalive_timeout
         endpoint.close()
 
@@ -142,7 +143,7 @@ async def test_tls(dialer: Dialer, tls: NodeTls, certificate: Path) -> None:
         assert address is not None
         spec = node(address.port, tls, ca=str(certificate))
         endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
-        assert isinstance(endpoint.sock, ssl.SSLSocket)
+        assert endpoint.transport.is_encrypted
         await endpoint.send_all(HEADER.replace(b"from=", b"to="))
         assert b"<stream:stream" in await endpoint.receive_some()
         endpoint.close()

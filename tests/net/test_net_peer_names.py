@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cxfr_proxy.relay.serve import _address, _peer
+from cxfr_proxy.net.proxy_protocol import address_of, peer_of
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from cxfr_proxy.relay.serve import _address, _peer
     ],
 )
 def test_one_client_has_one_address_on_whatever_socket(place: object, address: str) -> None:
-    assert _address(_peer(place)) == address
+    assert address_of(peer_of(place)) == address

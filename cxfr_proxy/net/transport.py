@@ -1,0 +1,265 @@
+"""The way of the bytes into and out of one connection, plain or over TLS, without waiting for anything.
+
+Everything above this module, the opening as well as the pump, calls a connection by :class:`Transport` alone. Whether
+it is plain or encrypted is decided where a transport is made: :meth:`PlainTransport.adopt` for a socket that was
+accepted or connected, :meth:`TlsTransport.over` where TLS begins on one.
+
+A transport *is* a socket, of a subclass that names what is called of it. One that held a socket would cost a Python
+call for each read and write, or two bound methods more for each connection; this way ``read_now`` of a plain connection
+is ``recv`` itself.
+
+TLS runs on the socket, too (``ssl.SSLSocket``), not through buffers in memory (``ssl.MemoryBIO``), where every byte
+would be copied once more, and each connection would keep the buffers that it needed once.
+
+*Ownership.* Whoever makes a transport closes it, until it is passed to :meth:`~cxfr_proxy.relay.pump.Pump.relay`, which
+closes it from then on. A session that gives its client's transport back (``Upgrade``, ``Reroute``) gives that duty with
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from cxfr_proxy.net.close_notify import close_notify
+from cxfr_proxy.net.tls_errors import WANTS, forget_errors
+
+RECORD_BYTES: Final = 16_384
+"""As much as one TLS record holds (RFC 8446 section 5.1)."""
+
+Bytes = bytes | bytearray | memoryview
+
+
+class Verdict(Enum):
+    """What an ``OSError`` of a transport says about its connection."""
+
+    WAIT_READABLE = auto()
+    WAIT_WRITABLE = auto()
+    """It is well: the same call goes on when the socket can be read, or written."""
+    OVER = auto()
+    """It has ended or is broken; to wait would be in vain."""
+
+
+class Transport(Protocol):
+    """A connection that never blocks.
+
+    A call that moves nothing raises ``OSError``. Before any other transport is called, the caller passes the exception
+    to :meth:`judge`: OpenSSL keeps errors where all connections of a thread find them (:mod:`.tls_errors`).
+    """
+
+    @property
+    def is_encrypted(self) -> bool: ...
+
+    @property
+    def wants_write(self) -> bool:
+        """It has to write something of its own before it can be read on, an answer to new keys or a closing alert, and
+        the socket has no room. The caller waits until the socket is writable, and calls :meth:`write_own`."""
+        ...
+
+    def fileno(self) -> int:
+        """What epoll watches; -1 once it is closed."""
+        ...
+
+    def read_now(self, most: int, /) -> bytes:
+        """At most so many bytes of the stream; empty at its end."""
+        ...
+
+    def write_now(self, data: Bytes, /) -> int:
+        """How many bytes were taken: all, or as many as there was room for."""
+        ...
+
+    def pending(self) -> int:
+        """How many bytes have arrived that can be read although epoll does not see them."""
+        ...
+
+    def judge(self, exc: OSError, doing: Verdict) -> Verdict:
+        """What the call that has raised this has to wait for, if anything.
+
+        ``doing`` is what such a call usually waits for: ``WAIT_READABLE`` of a read, ``WAIT_WRITABLE`` of a write.
+        """
+        ...
+
+    def write_own(self) -> None:
+        """Go on with what :attr:`wants_write` spoke of. Raises nothing: reading finds out that it is broken."""
+        ...
+
+    def end_output(self, *, silently: bool = False) -> None:
+        """Half-close the connection: nothing can be sent any more, and what comes in can be read to its end.
+
+        ``silently``: without a word of TLS's own, as if the connection had been cut. Else what was decrypted and not
+        read is lost; and :attr:`wants_write` is set if there was no room for the alert. Raises nothing, as
+        :meth:`write_own`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection, without ending the stream: :meth:`end_output` does that."""
+        ...
+
+    def native_calls(self) -> tuple[ReadInto | None, Write | None]:
+        """What the switchboard calls to read and to write; ``None``: the socket's own ``recv`` and ``send``."""
+        ...
+
+    def version(self) -> str | None:
+        """The version of TLS, as ``TLSv1.3``; ``None`` of a plain connection, and before the handshake."""
+        ...
+
+    def getsockname(self) -> object:
+        """The address of this end, in the form of its family."""
+        ...
+
+
+ReadInto = Callable[[int, bytearray], object]
+"""Takes the most bytes to read and the buffer to put them in; how many there were. (typeshed has another result.)"""
+Write = Callable[[bytes], int]
+"""Takes at most :data:`RECORD_BYTES` bytes; how many were taken."""
+
+
+class PlainTransport(socket.socket):
+    """A connection without TLS: the socket's own methods, by the names of :class:`Transport`."""
+
+    __slots__ = ()
+
+    is_encrypted = False
+    wants_write = False
+    read_now = socket.socket.recv
+    write_now = socket.socket.send
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, keepalive_timeout: float = 0.0) -> PlainTransport:
+        """Take a connected socket, or one that is going to be connected, over from ``sock``, which is empty afterwards.
+
+        ``keepalive_timeout``: the seconds of :func:`keep_alive`; 0 leaves that to the system. Raises ``OSError``, and
+        then ``sock`` is still the caller's.
+        """
+        if sock.family != socket.AF_UNIX:
+            # Without it each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if keepalive_timeout:
+                keep_alive(sock, keepalive_timeout)
+        transport = cls(fileno=sock.fileno())
+        sock.detach()  # only now: nobody would close the descriptor if the line above raised
+        transport.setblocking(False)
+        return transport
+
+    def peek_now(self, most: int) -> bytes:
+        """As :meth:`read_now`, but the bytes are left unread."""
+        return self.recv(most, socket.MSG_PEEK)
+
+    def pending(self) -> int:
+        return 0
+
+    def judge(self, exc: OSError, doing: Verdict) -> Verdict:
+        return doing if isinstance(exc, BlockingIOError) else Verdict.OVER
+
+    def write_own(self) -> None:
+        """It has nothing of its own to write."""
+
+    def end_output(self, *, silently: bool = False) -> None:
+        with contextlib.suppress(OSError):  # it was reset, or never connected: there is nothing to end
+            self.shutdown(socket.SHUT_WR)
+
+    def native_calls(self) -> tuple[None, None]:
+        return None, None
+
+    def version(self) -> None:
+        return None
+
+
+class TlsTransport(ssl.SSLSocket):
+    """A connection over TLS, made by :meth:`over`."""
+
+    is_encrypted = True
+    wants_write = False
+    _alert = b""
+    """The closing alert, as far as the socket has not taken it."""
+    # Its own read() and write(): recv() and send() are the same a microsecond later.
+    read_now = ssl.SSLSocket.read
+
+    @classmethod
+    def over(
+        cls, plain: PlainTransport, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+    ) -> TlsTransport:
+        """Begin TLS on a connection; ``plain`` is empty afterwards. The caller calls ``do_handshake()``.
+
+        Raises ``OSError``, and ``ValueError`` for a ``server_hostname`` that can't be one.
+        """
+        context.sslsocket_class = cls  # what wrap_socket() makes
+        wrapped = context.wrap_socket(
+            plain, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+        assert isinstance(wrapped, cls)
+        return wrapped
+
+    def write_now(self, data: Bytes, /) -> int:
+        return self.write(data) if len(data) <= RECORD_BYTES else self._write_records(data)
+
+    def _write_records(self, data: Bytes) -> int:
+        """OpenSSL takes all or nothing, so it gets no more at once than a record holds."""
+        taken = 0
+        with memoryview(data) as view, contextlib.suppress(*WANTS):
+            while taken < len(data):
+                taken += self.write(view[taken : taken + RECORD_BYTES])
+        return taken
+
+    def judge(self, exc: OSError, doing: Verdict) -> Verdict:
+        if isinstance(exc, ssl.SSLWantReadError):
+            return Verdict.WAIT_READABLE
+        if isinstance(exc, ssl.SSLWantWriteError):
+            if doing is Verdict.WAIT_READABLE:
+                self.wants_write = True
+            return Verdict.WAIT_WRITABLE
+        # No other "not now" is one: a broken connection may be told by whatever errno another call has left.
+        forget_errors()
+        return Verdict.OVER
+
+    def write_own(self) -> None:
+        self.wants_write = False  # where it was a read that wanted to write, that is repeated
+        if self._alert:
+            self._send_alert()
+
+    def end_output(self, *, silently: bool = False) -> None:
+        if silently:
+            self._end_tcp()
+            return
+        with contextlib.suppress(OSError):  # it is broken, and has no end to tell
+            while self.pending():
+                self.read_now(RECORD_BYTES)  # or the alert would be a fault, behind which nothing can be read
+            self._alert = self._alert or close_notify(self)
+        self._send_alert()
+
+    def _send_alert(self) -> None:
+        """By the plain socket beneath: it is a record already."""
+        try:
+            socket.socket.send(self, self._alert)
+        except BlockingIOError:
+            self.wants_write = True
+            return
+        except OSError:
+            pass  # it was reset
+        self._alert = b""
+        self._end_tcp()
+
+    def _end_tcp(self) -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self, socket.SHUT_WR)  # its own shutdown() would end the reading as well
+
+    def native_calls(self) -> tuple[ReadInto, Write]:
+        return self.read, self.write
+
+
+def keep_alive(sock: socket.socket, seconds: float) -> None:
+    """Let TCP give a connection up whose other end has answered nothing for so long, idle or not (tcp(7)).
+
+    An idle one is asked after three fifths of the time, and then every tenth: four questions may get lost. What was
+    sent and is not acknowledged waits for no longer (``TCP_USER_TIMEOUT``; by default Linux repeats it for 15 minutes).
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(seconds * 0.6)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(seconds * 0.1)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))

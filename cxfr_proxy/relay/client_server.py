@@ -1,0 +1,192 @@
+"""Serves clients' connections: a task for each while it opens, then a session in the pump, then perhaps a task again.
+
+A connection is counted by its address and has its place in the connection limit from the moment it is accepted until it
+is closed, through all that. So these duties, and that of closing the socket, stand in an ``ExitStack`` of the task, and
+pass to the session when that begins: :meth:`ClientServer.session_over` does for it what the stack does for a task.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from cxfr_proxy.config.table import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, TrustNodeRedirects
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import ConnectionLimit
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.proxy_protocol import Peer, address_of, peer_of
+from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, OpeningScopes, RoutedStream
+from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
+from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.session.commands import Event
+from cxfr_proxy.session.session import Policy, Session
+from cxfr_proxy.tasks import Task, isolated, start_once
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.upstream.router import Router
+
+_TOO_MANY: Final = "connections-per-address"
+
+_log = logging.getLogger(__name__)
+
+
+class SessionWatcher(Protocol):
+    """Wants to know what becomes of clients' sessions."""
+
+    def session_event(self, live: LiveSession, event: Event) -> None:
+        """A session has reported this."""
+        ...
+
+    def session_gone(self) -> None:
+        """A session was removed from the registry."""
+        ...
+
+
+class ClientServer:
+    """Serves what was accepted. ``tasks`` has to be there before the first connection: what comes back from a session
+    gets its task there."""
+
+    tasks: trio.Nursery
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        rules: ConnectionRules,
+        router: Router,
+        registry: Registry,
+        pump: Pump,
+        limit: ConnectionLimit,
+        watcher: SessionWatcher,
+    ) -> None:
+        self._keepalive_timeout = config.timeouts.keepalive_timeout
+        self._most_per_address = config.limits.connections_per_address
+        self._registry = registry
+        self._pump = pump
+        self._limit = limit
+        self._watcher = watcher
+        self._rules = rules
+        self._scopes = OpeningScopes()
+        self._context = ConnectionContext(rules, router, registry, self._scopes)
+        self._policy = _policy(config, registry, router)
+
+    async def serve(self, sock: socket.socket, address: object) -> None:
+        """Serve one accepted connection until it is closed or has a session. Raises nothing but ``Cancelled``.
+
+        One of the calls stays until no session is left, and ends them all when it is cancelled.
+        """
+        await self._serve_safely(partial(self._serve, sock, peer_of(address)))
+
+    def open_no_more(self) -> None:
+        """End all connections that have no session yet."""
+        self._scopes.stop()
+
+    async def _serve_safely(self, serve: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with isolated(Task.CONNECTION, (OSError,)):
+                await serve()
+        except OSError as exc:
+            emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
+        await self._pump.keep()
+
+    async def _serve(self, sock: socket.socket, client: Peer | None) -> None:
+        with ExitStack() as duties:
+            duties.callback(self._limit.leave)
+            with sock:  # empty once it was taken over
+                endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout))
+            duties.callback(endpoint.close)
+            address = address_of(client)
+            if not self._registry.connected(address, self._most_per_address):
+                self._registry.totals.count_refused(_TOO_MANY)
+                emit(_log, "client-refused", level=logging.WARNING, client=address, reason=_TOO_MANY)
+                return
+            duties.callback(self._registry.disconnected, address)
+            routed = await ClientConnection(self._context, endpoint, client).accept()
+            if routed is not None:
+                self._begin_session(routed, endpoint, client, duties)
+
+    async def _serve_again(self, returned: ReturnedConnection, client: Peer | None) -> None:
+        """A connection that has come back from its session."""
+        with ExitStack() as duties:
+            endpoint = Endpoint(returned.transport)
+            duties.callback(self._limit.leave)
+            duties.callback(endpoint.close)
+            duties.callback(self._registry.disconnected, address_of(client))
+            routed = await ClientConnection(self._context, endpoint, client).go_on(returned)
+            if routed is not None:
+                self._begin_session(routed, endpoint, client, duties)
+
+    def _begin_session(
+        self, routed: RoutedStream, client_end: Endpoint, client: Peer | None, duties: ExitStack
+    ) -> None:
+        """Begin a session, which takes over both ends and all duties."""
+        duties.callback(routed.node_end.close)
+        stream, encrypted = routed.stream, client_end.transport.is_encrypted
+        session = Session(
+            stream.header,
+            routed.lane,
+            self._policy,
+            node=routed.node.name,
+            tls=encrypted,
+            offer_starttls=self._rules.offers_starttls(encrypted=encrypted),
+            early_login=stream.early_login,
+            silent=stream.silent,
+        )
+        live = self._pump.relay(
+            session,
+            client_end.transport,
+            routed.node_end.transport,
+            session_id=self._registry.new_id(),
+            client_address=address_of(client),
+            client_port=client[1] if client is not None else None,
+            listener=self,
+        )
+        duties.pop_all()  # they are the session's from here on
+        live.placed_early = stream.early
+        try:
+            self._registry.add(live)
+        except Exception:
+            self._pump.discard(live)
+            raise
+        live.start()
+
+    # --- what the pump tells of sessions
+
+    def session_event(self, live: LiveSession, event: Event) -> None:
+        self._watcher.session_event(live, event)
+
+    def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
+        client = (live.client_address, live.client_port) if live.client_port is not None else None
+        serve = partial(self._serve_again, returned, client)
+        start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
+
+    def session_over(self, live: LiveSession) -> None:
+        self._registry.remove(live)
+        if live.returned is None:  # else it is still connected, and these are its task's duties again
+            self._registry.disconnected(live.client_address)
+            self._limit.leave()
+        self._watcher.session_gone()
+
+
+def _policy(config: Config, registry: Registry, router: Router) -> Policy:
+    return Policy(
+        timeouts=config.timeouts,
+        limits=config.limits,
+        try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
+        token=new_token,
+        resumption=registry.resumption,
+        client_software=registry.client_software,
+        wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
+        trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
+        redirect_targets=config.redirection,
+        redirected_lately=registry.redirected_lately,
+        check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
+        elsewhere=router.is_elsewhere,
+    )

@@ -1,0 +1,297 @@
+"""One client connection until it has a session: sniff, TLS, opening, a node.
+
+It carries out and decides nothing about streams; that is :mod:`cxfr_proxy.xmpp.opening` before there is a node, and the
+session afterwards. A connection that comes back from its session goes on here: where the client asks for the STARTTLS
+that was on offer, and where somebody else logs in than the node was chosen for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from cxfr_proxy.cluster.members import Node
+from cxfr_proxy.errors import ClientError, NodeError, RemoteError
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.proxy_protocol import Peer, address_of
+from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
+from cxfr_proxy.relay.live_session import ReturnedConnection
+from cxfr_proxy.session.commands import EarlyLogin, Reroute
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.upstream.router import Router, hinted_user
+from cxfr_proxy.xmpp import stanza
+from cxfr_proxy.xmpp.framing.lane import Lane
+from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening.client_opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
+from cxfr_proxy.xmpp.opening.header import SHOWN, StreamHeader
+from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
+
+_TLS_HANDSHAKE: Final = b"\x16"
+"""The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
+_LINGER_SECONDS: Final = 2.0
+"""How long a client that is refused may take to close, so that what was sent to it is not lost in a reset."""
+_LINGER_BYTES: Final = 262_144
+"""As much of what it has sent meanwhile is read for that: several elements of the length that is usual before bind."""
+MAX_CHANGES: Final = 3
+"""Changes of the node on one connection, by failed logins of several users. Nodes count failures by connection, and a
+new one has counted none."""
+
+_log = logging.getLogger(__name__)
+
+
+class OpeningScopes:
+    """The connections without a session, all of which can be told to give up."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._scopes: set[trio.CancelScope] = set()
+
+    def begin(self) -> trio.CancelScope:
+        """Return a scope that :meth:`stop` cancels, until it was passed to :meth:`end`."""
+        scope = trio.CancelScope()
+        if self.stopping:
+            scope.cancel()
+        self._scopes.add(scope)
+        return scope
+
+    def end(self, scope: trio.CancelScope) -> None:
+        self._scopes.discard(scope)
+
+    def stop(self) -> None:
+        """End all that have no session yet, and those that come later."""
+        self.stopping = True
+        for scope in self._scopes:
+            scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionContext:
+    """What all connections of one server share."""
+
+    rules: ConnectionRules
+    router: Router
+    registry: Registry
+    scopes: OpeningScopes
+
+
+@dataclass(frozen=True, slots=True)
+class BegunStream:
+    """A stream that needs a node. ``early_login`` is ``None`` where it stays there whatever the client says, and then
+    ``early`` tells that this is so only because nothing was known of the nodes yet. ``silent``: nodes that have not
+    greeted it."""
+
+    header: StreamHeader
+    early_login: EarlyLogin | None
+    early: bool = False
+    silent: tuple[str, ...] = ()
+
+    @property
+    def login(self) -> Login:
+        return self.early_login.login if self.early_login is not None else UNKNOWN
+
+    @property
+    def user(self) -> str | None:
+        """Who the client says it is, a bare JID; ``None``: it does not."""
+        return self.login.user or hinted_user(self.header)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedStream:
+    """A stream that has got its node. What the client has said and nobody has read yet is in ``lane``."""
+
+    stream: BegunStream
+    lane: Lane
+    node: Node
+    node_end: Endpoint
+    """The connection to the node, for the caller to close."""
+
+
+class ClientConnection:
+    """One connection that was accepted, or has come back from a session. ``endpoint`` stays the caller's to close."""
+
+    def __init__(self, context: ConnectionContext, endpoint: Endpoint, client: Peer | None) -> None:
+        self._context = context
+        self._rules = context.rules
+        self._endpoint = endpoint
+        self._client = client
+        self._lane: Lane
+        self._opening: ClientOpening
+        self._last_words: Callable[[RemoteError], bytes] | None = None  # None: no stream yet that could be answered
+        self._limit: trio.CancelScope
+
+    async def accept(self) -> RoutedStream | None:
+        """Have the client open its stream, and find its node; ``None`` where it gets none and has been told.
+
+        Raises ``OSError`` where the client has left.
+        """
+        return await self._run(self._sniff)
+
+    async def go_on(self, returned: ReturnedConnection) -> RoutedStream | None:
+        """As :meth:`accept`, where a session has left off."""
+        match returned.command:
+            case Reroute() as reroute:
+                return await self._run(partial(self._reroute, reroute, returned.unsent))
+            case _:
+                return await self._run(partial(self._proceed, returned.domain, returned.unsent))
+
+    async def _run(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> RoutedStream | None:
+        begun = None
+        try:
+            begun = await self._open(begin)
+            if begun is not None:
+                node, node_end = await self._reach(begun)
+                return RoutedStream(begun, self._lane, node, node_end)
+        except RemoteError as error:
+            self._context.registry.totals.count_refused(error.condition)
+            # That no node can be reached is not the client's doing, and the operator's to know.
+            level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
+            emit(
+                _log,
+                "client-refused",
+                level=level,
+                client=address_of(self._client),
+                port=self._client[1] if self._client is not None else None,
+                condition=error.condition,
+                reason=error.text,
+                user=begun.user if begun is not None else None,
+            )
+            if self._last_words is not None:
+                await self._part(self._last_words(error))
+        return None
+
+    async def _open(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> BegunStream | None:
+        """What ``begin`` comes to; ``None`` where the client went away, or it takes too long without a stream.
+
+        Raises :class:`ClientError`.
+        """
+        scopes = self._context.scopes
+        begun = None
+        scope = self._limit = scopes.begin()
+        try:
+            with scope:
+                begun = await begin()
+        finally:
+            scopes.end(scope)
+        if not scope.cancelled_caught:
+            return begun
+        if self._last_words is None:
+            if self._endpoint.transport.is_encrypted:
+                self._tls_failed("took too long")
+            return None
+        if scopes.stopping:
+            raise _stopping()
+        raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
+
+    async def _sniff(self) -> BegunStream | None:
+        """Which protocol begins here; ``None`` where nothing does."""
+        self._limit.deadline = trio.current_time() + self._rules.handshake_timeout
+        first = await self._endpoint.peek()
+        if first == _TLS_HANDSHAKE:
+            return await self._start_tls()
+        self._expect_stream()
+        self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
+        return await self._read() if first else None
+
+    def _expect_stream(self) -> None:
+        self._lane = self._rules.new_lane()
+        self._opening = self._rules.new_opening(self._lane, encrypted=self._endpoint.transport.is_encrypted)
+        self._last_words = self._opening.refuse
+
+    async def _read(self) -> BegunStream | None:
+        """The client's stream, until a node is needed, behind TLS if it has to be."""
+        while data := await self._endpoint.receive_some():
+            for step in self._opening.receive(data):
+                match step:
+                    case Reply(reply):
+                        await self._endpoint.send_all(reply)
+                    case Opened(header, None):
+                        return BegunStream(header, None, early=self._rules.is_early(header.to or ""))
+                    case Opened(header, Login() as login, greeted):
+                        shown = SHOWN if greeted else None
+                        return BegunStream(header, EarlyLogin(login, self._limit.deadline, MAX_CHANGES, shown))
+                    case Closed(reply):
+                        await self._part(reply)
+                        return None
+                    case BeginTls(domain):
+                        return await self._proceed(domain, latest=self._limit.deadline)
+        return None
+
+    async def _proceed(self, domain: str, unsent: bytes = b"", latest: float | None = None) -> BegunStream | None:
+        """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's.
+
+        ``latest``: when all has to be done, as far as it was begun before.
+        """
+        if not self._endpoint.discard_received():
+            raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
+        self._limit.deadline = latest if latest is not None else trio.current_time() + self._rules.handshake_timeout
+        await self._endpoint.send_all(unsent + PROCEED)
+        return await self._start_tls(domain, latest)
+
+    async def _start_tls(self, domain: str | None = None, latest: float | None = None) -> BegunStream | None:
+        """Shake hands and expect a new stream; ``None`` where that failed."""
+        rules = self._rules
+        self._last_words = None
+        now = trio.current_time()
+        self._limit.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
+        try:
+            context = rules.tls_context(domain, await self._endpoint.server_name())
+            await self._endpoint.start_tls(context, server_side=True)
+        except OSError as exc:
+            reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
+            self._tls_failed(reason)
+            return None
+        self._expect_stream()
+        self._limit.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
+        return await self._read()
+
+    def _tls_failed(self, reason: str) -> None:
+        emit(_log, "tls-failed", client=address_of(self._client), reason=reason)
+
+    async def _reroute(self, reroute: Reroute, unsent: bytes) -> BegunStream:
+        """Another node than was chosen: what the client has said waits in the lane."""
+        early_login, now = reroute.early_login, trio.current_time()
+        self._last_words = last_words if early_login is not None else partial(_first_and_last_words, reroute.header)
+        self._lane = reroute.up
+        self._limit.deadline = early_login.bind_by if early_login is not None else now + self._rules.negotiation_timeout
+        await self._endpoint.send_all(unsent)
+        return BegunStream(reroute.header, early_login, silent=reroute.silent)
+
+    async def _reach(self, begun: BegunStream) -> tuple[Node, Endpoint]:
+        """As :meth:`Router.reach`; raises ``ClientError`` if the proxy stops meanwhile."""
+        scopes = self._context.scopes
+        scope = scopes.begin()
+        try:
+            with scope:
+                return await self._context.router.reach(
+                    begun.header, begun.login, self._endpoint, self._client, begun.silent
+                )
+        finally:
+            scopes.end(scope)
+        raise _stopping()
+
+    async def _part(self, last_bytes: bytes) -> None:
+        """Say the last words, and wait until the client has closed: a reset would take them back."""
+        left = _LINGER_BYTES
+        with trio.move_on_after(_LINGER_SECONDS):
+            await self._endpoint.send_all(last_bytes)
+            self._endpoint.end_output()
+            while left > 0 and (data := await self._endpoint.receive_some()):
+                left -= len(data)
+
+
+def _first_and_last_words(header: StreamHeader, error: RemoteError) -> bytes:
+    """For a client that has got no header yet."""
+    said = stanza.stream_header(to=header.from_, from_=header.to, stream_id=new_token(), lang="en")
+    return said + last_words(error)
+
+
+def _stopping() -> ClientError:
+    return ClientError(StreamCondition.SYSTEM_SHUTDOWN, "the proxy is stopping")

@@ -1,0 +1,208 @@
+"""A session in the pump: its two legs, and what the pump keeps for each. See :mod:`.pump`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from cxfr_proxy.net.transport import Transport
+from cxfr_proxy.session.commands import Command, Event, Reroute, Side, Upgrade
+from cxfr_proxy.session.ladder import Order
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.xmpp.framing.framer import Framer
+
+NODE_BYTES: Final = 65_536
+"""As much is read from a node at once. Larger reads save nothing: a loopback or LAN read seldom returns more."""
+CLIENT_BYTES: Final = 16_384
+"""As much is read from a client at once. Each element of it may want a look, and the shortest has four bytes."""
+
+Decide = Callable[[float], Sequence[Command]]
+"""A method of the session's that is told the time, on the pump's clock in seconds."""
+DecideUnsent = Callable[[bytes, float], Sequence[Command]]
+"""The same, told before that what a node had not taken."""
+
+
+class Leg:
+    """One side of a live session: its transport, and the bytes that it has not taken yet."""
+
+    __slots__ = (
+        "connected",
+        "costly",
+        "ends_silently",
+        "eof",
+        "fd",
+        "interest",
+        "live",
+        "other",
+        "output_ends",
+        "read_size",
+        "side",
+        "stuck_since",
+        "transport",
+        "unsent",
+    )
+
+    other: Leg
+    """The session's other leg."""
+
+    def __init__(self, live: LiveSession, side: Side, transport: Transport) -> None:
+        self.live = live
+        self.side = side
+        self.transport = transport
+        self.fd = transport.fileno()  # -1: the pump has closed it, or given it back
+        self.read_size = CLIENT_BYTES if side is Side.CLIENT else NODE_BYTES
+        self.interest = 0  # what epoll was told; 0: not registered
+        self.connected: Framer | None = None  # what the switchboard scans with
+        self.unsent = bytearray()
+        self.stuck_since: float | None = None  # since when unsent has not become less
+        self.output_ends = False  # half-close it when unsent is out
+        self.ends_silently = False  # and without close_notify
+        self.eof = False
+        self.costly = False  # seeing to what it has brought last took long
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedConnection:
+    """A client's transport that its session has given back, and what for. Whoever takes it closes it.
+
+    ``unsent`` is still to be written to it. ``domain``: the one that the client has asked for."""
+
+    transport: Transport
+    domain: str
+    unsent: bytes
+    command: Upgrade | Reroute
+
+
+class SessionListener(Protocol):
+    """Is told what becomes of live sessions.
+
+    It may call the session in return: what that comes to is done when the session is between two events again.
+    """
+
+    def session_event(self, live: LiveSession, event: Event) -> None:
+        """The session has reported this."""
+        ...
+
+    def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
+        """The session has given its client's transport back. :meth:`session_over` follows."""
+        ...
+
+    def session_over(self, live: LiveSession) -> None:
+        """Its transports are closed, or given back."""
+        ...
+
+
+class Driver(Protocol):
+    """What a live session needs of the pump that carries its bytes."""
+
+    def drive(self, live: LiveSession, decide: Decide) -> None:
+        """Let the session decide, and do what it says."""
+        ...
+
+    def last_heard(self, live: LiveSession) -> float:
+        """When bytes came last, from either side."""
+        ...
+
+    def exchange_node(self, live: LiveSession, transport: Transport, decide: DecideUnsent, *, silently: bool) -> None:
+        """See :meth:`LiveSession.exchange_node`."""
+        ...
+
+
+class LiveSession:
+    """A session in the pump. Made by :meth:`.pump.Pump.relay`."""
+
+    __slots__ = (
+        "_driver",
+        "client_address",
+        "client_port",
+        "closing",
+        "deferred",
+        "driven",
+        "heard",
+        "id",
+        "legs",
+        "listener",
+        "opened",
+        "placed_early",
+        "returned",
+        "session",
+        "timer_at",
+    )
+
+    def __init__(
+        self,
+        driver: Driver,
+        session: Session,
+        session_id: int,
+        client_address: str,
+        client_port: int | None,
+        listener: SessionListener,
+    ) -> None:
+        self.id = session_id
+        self.session = session
+        self.client_address = client_address
+        self.client_port = client_port
+        """``None``: of a unix socket."""
+        self.opened = self.heard = trio.current_time()
+        self.legs: tuple[Leg, Leg]
+        self.closing = False
+        """The session is over; what is left to do is to get the last bytes out."""
+        self.returned: ReturnedConnection | None = None
+        """The client's connection, which goes on without this session."""
+        self.placed_early = False
+        """Its node was chosen by nothing, only because the nodes' features were not known yet."""
+        self.timer_at = math.inf
+        """When the pump's timers call for it next."""
+        self.driven = False
+        """It has decided, and what it has said is being done."""
+        self.deferred: tuple[Decide, ...] = ()
+        """What it is asked meanwhile."""
+        self.listener = listener
+        self._driver = driver
+
+    @property
+    def last_active(self) -> float:
+        """When bytes came last, from either side."""
+        return self._driver.last_heard(self)
+
+    @property
+    def tls_version(self) -> str | None:
+        """Of the client's connection, as ``TLSv1.3``; ``None`` where it is plain."""
+        return self.legs[Side.CLIENT].transport.version()
+
+    def transfer(self, order: Order) -> None:
+        """Move this client; ignored where it can't be moved now."""
+        self._driver.drive(self, partial(self.session.transfer, order))
+
+    def recall(self) -> None:
+        """Take the order back, as far as that can be done."""
+        self._driver.drive(self, self.session.recall)
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._driver.drive(self, self.session.stop)
+
+    def start(self) -> None:
+        """Begin. From here on the pump does all, until the session is over."""
+        self._driver.drive(self, self.session.start)
+
+    def exchange_node(self, transport: Transport, decide: DecideUnsent, *, silently: bool = False) -> None:
+        """Put ``transport`` in the place of the node's, which is closed, and let the session decide at once.
+
+        ``decide`` is told the bytes that the old node had not taken, which are dropped. From now on the pump closes
+        ``transport``; where the session is over, it does so at once and asks nobody. ``silently``: the old node hears
+        no close_notify, as if its connection had been cut. Raises ``RuntimeError`` while commands of the session are
+        carried out, some of which may be for the old node.
+        """
+        self._driver.exchange_node(self, transport, decide, silently=silently)
+
+    def over(self) -> None:
+        """The last the pump has to say: it and the session know each other no more."""
+        for leg in self.legs:
+            del leg.live, leg.other  # circles, which only the collector could free
+        self.listener.session_over(self)

@@ -1,0 +1,154 @@
+"""Which legs are ready: epoll, and the switchboard that serves those on which there is nothing to decide.
+
+The pump says of each leg what it waits for (:meth:`Poller.register`) and whether its bytes pass without a question
+(:meth:`Poller.connect`). In a turn, the switchboard (``_turn.c``) passes on what passes, and the pump is called for all
+else. Where it was not compiled, epoll is asked here, and the pump is called for everything.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cxfr_proxy.net.transport import RECORD_BYTES
+from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.live_session import Leg, LiveSession
+from cxfr_proxy.relay.turns import clock
+
+if TYPE_CHECKING:
+    from cxfr_proxy.relay._turn import Switchboard
+
+IN: Final = select.EPOLLIN
+OUT: Final = select.EPOLLOUT
+MAX_EVENTS: Final = 256
+"""Legs served before other tasks run."""
+
+
+class LegServer(Protocol):
+    """Serves what the poller finds, by descriptor."""
+
+    def on_ready(self, fd: int, events: int) -> None:
+        """It can be read or written, and nothing was read yet."""
+        ...
+
+    def on_ended(self, fd: int) -> None:
+        """The switchboard has met the end of what comes in there."""
+        ...
+
+    def on_scanned(self, fd: int, data: bytes, boundary: int, used: int) -> None:
+        """The switchboard has read this and scanned ``used`` bytes of it, and it is not to be sent as it is."""
+        ...
+
+    def on_unsent(self, fd: int, data: bytes) -> None:
+        """The switchboard could not send this, which has come from there, on to the other leg."""
+        ...
+
+
+class Poller:
+    """See the module. :meth:`close` comes when it has no leg any more."""
+
+    def __init__(self) -> None:
+        self.legs: dict[int, Leg] = {}
+        """All there are, by descriptor."""
+        self._epoll = select.epoll()
+        self._board: Switchboard | None = engine.new_switchboard(self._epoll)
+        self._ready: deque[tuple[int, int]] = deque()  # what epoll has reported, if no switchboard asks it
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._waker, IN)
+
+    def fileno(self) -> int:
+        """Readable when a leg is ready, or :meth:`wake` was called."""
+        return self._epoll.fileno()
+
+    def wake(self) -> None:
+        """Have a turn, whether a leg is ready or not."""
+        os.eventfd_write(self._waker, 1)
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._waker)
+
+    # --- a turn
+
+    def serve(self, now: float, seconds: float, server: LegServer) -> None:
+        """Have what is ready served: one leg at least, and no more once so many seconds are over.
+
+        Raises what the switchboard meets while it serves :meth:`leg_at_fault`.
+        """
+        if self._board is not None:
+            self._board.turn(now, seconds, server.on_ready, server.on_ended, server.on_scanned, server.on_unsent)
+            return
+        # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
+        until, ready = clock() + seconds, self._ready
+        for _ in range(MAX_EVENTS):
+            if not ready:
+                ready.extend(self._epoll.poll(0, MAX_EVENTS))
+                if not ready:
+                    return
+            server.on_ready(*ready.popleft())
+            if clock() >= until:
+                return
+
+    def leg_at_fault(self) -> Leg | None:
+        """The leg at which an exception has ended the turn; ``None``: it is no leg's."""
+        return self.legs.get(self._board.serving) if self._board is not None else None
+
+    def woken(self, fd: int) -> None:
+        """That is what was ready, if it is no leg: forget that :meth:`wake` was called."""
+        if fd == self._waker:
+            os.eventfd_read(fd)
+
+    # --- what is known of a leg
+
+    def add(self, leg: Leg) -> None:
+        self.legs[leg.fd] = leg
+
+    def register(self, leg: Leg, interest: int) -> None:
+        """Wait for these events from now on; 0: for none."""
+        if not interest:
+            self._epoll.unregister(leg.fd)  # or a hang-up would be reported for ever
+        elif leg.interest:
+            self._epoll.modify(leg.fd, interest)
+        else:
+            self._epoll.register(leg.fd, interest)
+        leg.interest = interest
+
+    def connect(self, leg: Leg) -> None:
+        """Bring the switchboard in line: what may be read, and passes without a question, it passes on by itself."""
+        if self._board is None:
+            return
+        lane = leg.live.session.fast[leg.side] if leg.interest & IN else None
+        scanner = lane.scanner if lane is not None else None
+        if scanner is leg.connected:
+            return
+        if scanner is None:
+            self._disconnect(leg)
+            return
+        receive, _ = leg.transport.native_calls()
+        _, send = leg.other.transport.native_calls()
+        # A TLS socket gives one record at a time, and there is room for it: nothing is left inside.
+        self._board.connect(leg.fd, leg.other.fd, scanner, max(leg.read_size, RECORD_BYTES), receive, send)
+        leg.connected = scanner
+
+    def _disconnect(self, leg: Leg) -> None:
+        if self._board is not None and leg.connected is not None:
+            leg.live.heard = max(leg.live.heard, self._board.disconnect(leg.fd))
+            leg.connected = None
+
+    def remove(self, leg: Leg) -> None:
+        """Forget a leg before its descriptor is closed: the next connection may get that number."""
+        if leg.interest:
+            self._epoll.unregister(leg.fd)
+            leg.interest = 0
+        for each in (leg, leg.other):
+            self._disconnect(each)  # both: what the other brings would go to whoever gets the number
+        del self.legs[leg.fd]
+        leg.fd = -1
+
+    def last_heard(self, live: LiveSession) -> float:
+        """When bytes came last, from either side."""
+        if self._board is None:
+            return live.heard
+        return max(live.heard, *(self._board.heard(leg.fd) for leg in live.legs))

@@ -1,0 +1,125 @@
+"""Which node a client gets, and the way there: placement, the node's admission, a connection.
+
+The nodes are tried in the order of placement. A client that may come back for a session is led to the node that has it:
+by the id that it wants to resume, else by a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import trio
+
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.placement import Placement, rank_to_resume
+from cxfr_proxy.errors import DomainRefused, NodeError
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.proxy_protocol import Peer, address_of, peer_of
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.upstream.admission import Admission
+from cxfr_proxy.upstream.check import Informed
+from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.names import StreamCondition
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.login import Login
+
+
+class UserFinder(Protocol):
+    """Finds out where users belong who are in no map."""
+
+    async def find(self, user: str) -> None:
+        """Return when it is known of that user (a bare JID), or the time is up that they may wait."""
+        ...
+
+
+class Router:
+    """Finds nodes for clients. ``users`` is asked about each user before they are placed; ``None``: nobody is."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        registry: Registry,
+        placement: Placement,
+        dialer: Dialer,
+        checks: Informed,
+        admission: Admission,
+        users: UserFinder | None,
+    ) -> None:
+        self._cluster = cluster
+        self._registry = registry
+        self._placement = placement
+        self._dialer = dialer
+        self._checks = checks
+        self._admission = admission
+        self._users = users
+
+    async def reach(
+        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None, silent: Collection[str] = ()
+    ) -> tuple[Node, Endpoint]:
+        """Return the first node in the order of placement that can be reached, when it is the client's turn.
+
+        The caller closes the endpoint. What ``login`` says goes before the header. ``waiting`` is the client's end.
+        Nodes that were ``silent`` are left out. Raises :class:`NodeError`, for the client, if there is none, and
+        ``OSError`` where the client has left.
+        """
+        user, domain = login.user or hinted_user(header), header.to or ""
+        proxy = peer_of(waiting.transport.getsockname())
+        if user is not None and self._users is not None:
+            await self._users.find(user)
+        ranked = self._placement.rank(user, domain, self._registry.sessions_by_node())
+        holder = self._holder(login, user, domain, address_of(client))
+        if holder is not None:
+            ranked = rank_to_resume(ranked, holder)
+        for node in (node for node in ranked if node.name not in silent):
+            usable = node.usable
+            with self._registry.expecting(node.name):
+                await self._admission.admit(node.name, address_of(client), waiting.has_hung_up)
+                if usable and not node.usable:
+                    continue  # much can happen to a node while one waits for it
+                try:
+                    endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
+                except NodeError as exc:
+                    self._registry.of_node(node.name).connect_failures += 1
+                    if not isinstance(exc, DomainRefused):  # else any name that a client makes up would take it down
+                        self._checks.connect_failed(node, exc.text)
+                    continue
+            return node, endpoint
+        raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
+
+    def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
+        """Whether this user's place is another node than that. A user without a place is well anywhere."""
+        if login.user is None:
+            return False
+        sessions = self._registry.sessions_by_node()
+        ranked = self._placement.rank(login.user, domain, sessions, up_only=True)
+        holder = self._holder(login, login.user, domain, address="")
+        if holder is not None:
+            ranked = rank_to_resume(ranked, holder)
+        elif self._placement.home(login.user, domain, sessions) is None:
+            return False
+        return bool(ranked) and ranked[0].name != node
+
+    def _holder(self, login: Login, user: str | None, domain: str, address: str) -> Node | None:
+        """The node with the session that the client wants to resume: known where it has said which, else guessed."""
+        name = self._registry.node_of_resumable(login.previd) if login.previd is not None else None
+        if name is None:
+            name = self._registry.returning_clients.node_for(user, address, trio.current_time())
+        holder = self._cluster.get(name) if name is not None and name in self._cluster else None
+        return holder if holder is not None and holder.spec.serves(domain_key(domain)) else None
+
+
+def hinted_user(header: StreamHeader) -> str | None:
+    """Return who the client says it is, a bare JID; ``None``: it does not.
+
+    A hint, never to be trusted (RFC 6120 section 4.7.1): it only chooses a node.
+    """
+    if header.from_ is None:
+        return None
+    try:
+        return jid.bare(header.from_)
+    except jid.JidError:
+        return None
