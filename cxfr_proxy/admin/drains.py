@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from functools import partial
 
 import trio
 
+from cxfr_proxy.admin.feed import ChangeFeed, follow
 from cxfr_proxy.admin.parts import AutoRebalance, Drainer, Peers, Sessions
 from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
 from cxfr_proxy.cluster.members import Cluster
@@ -16,8 +17,6 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.drains import Drain
-
-PROGRESS_SECONDS: Final = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +32,7 @@ class DrainControl:
         drainer: Drainer,
         sessions: Sessions,
         peers: Peers,
+        feed: ChangeFeed,
         *,
         domains: Sequence[str] = (),
         closing_seconds: float = 0.0,
@@ -42,6 +42,7 @@ class DrainControl:
         self._drainer = drainer
         self._sessions = sessions
         self._peers = peers
+        self._feed = feed
         self._domains = domains
         self._closing_seconds = closing_seconds
         self._auto = auto
@@ -136,22 +137,16 @@ class DrainControl:
         self._peers.tell(node, rebalance=rebalance)
         emit(_log, "undrain", node=node, sessions=self._drainer.left(node), rebalance=None if rebalance else False)
 
-    async def follow(self, node: str) -> AsyncGenerator[DrainProgress, None]:
-        """Yield how far the drain is about five times a second, and once more on its end; then stop.
+    def follow(self, node: str) -> AsyncGenerator[DrainProgress, None]:
+        """Return how far the drain is, again and again until its end; see :func:`~.feed.follow`.
 
-        Raises :class:`ConfigError` for a node that isn't drained. Closing it ends the waiting only.
+        Raises :class:`ConfigError` for a node that isn't drained.
         """
         self._cluster.get(node)
         drain = self._drainer.drains.get(node)
         if drain is None:
             raise ConfigError(f"node '{node}' is not being drained")
-        while True:
-            await self._sessions.refresh()
-            progress = self._progress(drain)
-            yield progress
-            if progress.finished:
-                return
-            await trio.sleep(PROGRESS_SECONDS)
+        return follow(self._feed, partial(self._progress, drain))
 
     def _progress(self, drain: Drain) -> DrainProgress:
         counts = self._sessions.of_node(drain.node)

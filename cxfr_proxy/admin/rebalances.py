@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import trio
 
-from cxfr_proxy.admin.drains import PROGRESS_SECONDS
+from cxfr_proxy.admin.feed import ChangeFeed, follow
 from cxfr_proxy.admin.parts import AutoRebalance, Drainer, Sessions
 from cxfr_proxy.admin.rows import PlannedMove, RebalancePlan, RebalanceProgress, Returning
 from cxfr_proxy.cluster.members import Cluster
@@ -24,12 +25,14 @@ class RebalanceControl:
         rebalances: Rebalances,
         sessions: Sessions,
         drainer: Drainer,
+        feed: ChangeFeed,
         auto: AutoRebalance | None = None,
     ) -> None:
         self._cluster = cluster
         self._rebalances = rebalances
         self._sessions = sessions
         self._drainer = drainer
+        self._feed = feed
         self._auto = auto
 
     def begin(self, *, rate: float | None = None, max_share: float | None = None) -> None:
@@ -80,26 +83,23 @@ class RebalanceControl:
         if not self._rebalances.stop():
             raise ConfigError("no rebalance goes on")
 
-    async def follow(self) -> AsyncGenerator[RebalanceProgress, None]:
-        """Yield how far the latest one is about five times a second, and once more on its end; then stop.
+    def follow(self) -> AsyncGenerator[RebalanceProgress, None]:
+        """Return how far the latest one is, again and again until its end; see :func:`~.feed.follow`.
 
-        Raises :class:`ConfigError` where there was none. Closing it ends the waiting only.
+        Raises :class:`ConfigError` where there was none.
         """
         rebalance = self._rebalances.last
         if rebalance is None:
             raise ConfigError("no rebalance goes on")
-        while True:
-            await self._sessions.refresh()
-            self._rebalances.look()
-            progress = _progress(rebalance)
-            yield progress
-            if progress.finished:
-                return
-            await trio.sleep(PROGRESS_SECONDS)
+        return follow(self._feed, partial(self._progress, rebalance))
+
+    def _progress(self, rebalance: Rebalance) -> RebalanceProgress:
+        self._rebalances.look()  # with the counts as they are now, it may be over
+        return _progress(rebalance, trio.current_time())
 
 
-def _progress(rebalance: Rebalance) -> RebalanceProgress:
-    counts, now = rebalance.counts, trio.current_time()
+def _progress(rebalance: Rebalance, now: float) -> RebalanceProgress:
+    counts = rebalance.counts
     why_not = "it is being planned" if not rebalance.planned else rebalance.held_reason(now)
     return RebalanceProgress(
         total=counts.planned,

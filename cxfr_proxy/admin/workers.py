@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import trio
-
-from cxfr_proxy.admin.drains import PROGRESS_SECONDS
+from cxfr_proxy.admin.feed import ChangeFeed, follow
 from cxfr_proxy.admin.parts import Restarts, Sessions
 from cxfr_proxy.admin.rows import RestartProgress, WorkerRow
 from cxfr_proxy.errors import ConfigError
@@ -18,8 +16,9 @@ ONE_PROCESS: Final = "with --workers 1 everything is one process, which has no w
 class WorkerControl:
     """``restarts`` is ``None`` where the proxy is one process."""
 
-    def __init__(self, sessions: Sessions, restarts: Restarts | None = None) -> None:
+    def __init__(self, sessions: Sessions, feed: ChangeFeed, restarts: Restarts | None = None) -> None:
         self._sessions = sessions
+        self._feed = feed
         self._restarts = restarts
 
     async def rows(self) -> list[WorkerRow]:
@@ -36,18 +35,12 @@ class WorkerControl:
             raise ConfigError(ONE_PROCESS)
         self._restarts.begin()
 
-    async def follow(self) -> AsyncGenerator[RestartProgress, None]:
-        """Yield how far it is about five times a second, and once more on its end; then stop.
+    def follow(self) -> AsyncGenerator[RestartProgress, None]:
+        """Return how far it is, again and again until its end; see :func:`~.feed.follow`.
 
-        Raises :class:`ConfigError` where workers were never being replaced. Closing it ends the waiting only.
+        Raises :class:`ConfigError` where workers were never being replaced.
         """
         restart = self._restarts.last if self._restarts is not None else None
         if restart is None:
             raise ConfigError("the workers are not being replaced")
-        while True:
-            await self._sessions.refresh()
-            progress = restart.progress()
-            yield progress
-            if progress.finished:
-                return
-            await trio.sleep(PROGRESS_SECONDS)
+        return follow(self._feed, restart.progress)

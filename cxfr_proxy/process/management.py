@@ -19,6 +19,7 @@ from cxfr_proxy.admin import commands
 from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.http.server import serve_http
 from cxfr_proxy.admin.http.status import ProxyStatus
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
@@ -79,7 +80,8 @@ def _nothing_of(node: Node) -> None:
 
 
 class Management:
-    """``sessions`` are where the clients are, ``drainer`` and ``rebalances`` move them.
+    """``sessions`` are where the clients are, ``drainer`` and ``rebalances`` move them. ``feed`` is told
+    what an operator may watch.
 
     ``checked`` is called with each node whose health or outlook is another now, ``noted`` with one that has other
     features, or another weight; ``nodes_read`` and ``users_read`` when the list of nodes and the user map were read.
@@ -97,6 +99,7 @@ class Management:
         sessions: ServedSessions,
         drainer: Drainer,
         rebalances: Rebalances,
+        feed: ChangeFeed,
         *,
         stopping: Callable[[], bool],
         checked: Callable[[Node], None] = _nothing_of,
@@ -155,14 +158,15 @@ class Management:
                 drainer,
                 sessions,
                 self._sharing,
+                feed,
                 domains=tuple(map(domain_key, config.domain)),
                 # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
                 closing_seconds=timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0,
                 auto=self._automatic,
             ),
-            rebalances=RebalanceControl(cluster, rebalances, sessions, drainer, self._automatic),
+            rebalances=RebalanceControl(cluster, rebalances, sessions, drainer, feed, self._automatic),
             pins=PinControl(cluster, assigned.pins, sessions, self._sharing),
-            workers=WorkerControl(sessions, restarts),
+            workers=WorkerControl(sessions, feed, restarts),
             sessions=sessions,
             peers=self._sharing,
             files=self,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import trio
 
+from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -26,9 +27,10 @@ _FAULT = "it met a fault, which the log has"
 class Restart:
     """One time through all slots. Workers that have begun after it need no replacing."""
 
-    def __init__(self, fleet: Fleet, stopping: Callable[[], bool]) -> None:
+    def __init__(self, fleet: Fleet, stopping: Callable[[], bool], feed: ChangeFeed) -> None:
         self._fleet = fleet
         self._stopping = stopping
+        self._feed = feed
         self._began = trio.current_time()
         self._replaced = 0
         self._cut = 0
@@ -55,6 +57,7 @@ class Restart:
         with isolated(Task.RESTART):
             self._failure = await self._replace_all()
         self.finished = True
+        self._feed.changed()
         emit(
             _log,
             "restart-ends",
@@ -71,6 +74,7 @@ class Restart:
             if failure is not None:
                 return failure
             self._replaced += 1
+            self._feed.changed()
         return None
 
     async def _replace(self, slot: Slot) -> str | None:
@@ -87,11 +91,12 @@ class Restart:
 
 
 class Restarts:
-    """One at a time. ``stopping`` says whether the proxy is."""
+    """One at a time. ``stopping`` says whether the proxy is; ``feed`` is told how far it comes."""
 
-    def __init__(self, fleet: Fleet, stopping: Callable[[], bool]) -> None:
+    def __init__(self, fleet: Fleet, stopping: Callable[[], bool], feed: ChangeFeed) -> None:
         self._fleet = fleet
         self._stopping = stopping
+        self._feed = feed
         self._work = trio.Event()
         self.last: Restart | None = None
         """The one under way, or the last there was."""
@@ -103,7 +108,7 @@ class Restarts:
         if self.last is not None and not self.last.finished:
             emit(_log, "restart-goes-on", reason="one is under way already")
             return
-        self.last = Restart(self._fleet, self._stopping)
+        self.last = Restart(self._fleet, self._stopping, self._feed)
         self._work.set()
 
     async def run(self) -> None:

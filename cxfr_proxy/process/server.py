@@ -16,6 +16,7 @@ from typing import Protocol
 import trio
 
 from cxfr_proxy import signals
+from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.admin.workers import ONE_PROCESS
 from cxfr_proxy.cluster.members import Cluster, Node
@@ -69,6 +70,8 @@ class Proxy:
         self.registry = Registry(
             redirect_window=config.redirect_window, client_software=ClientSoftware(config.cxfr_allow, config.cxfr_deny)
         )
+        feed = ChangeFeed()
+        self.registry.changed = feed.changed
         placement = Placement(self._cluster, config.policies, assigned.node_of)
         self._mover = Mover(
             self._cluster,
@@ -76,6 +79,7 @@ class Proxy:
             placement,
             transfer_rate=config.transfer_rate,
             on_node_down=config.on_node_down,
+            changed=feed.changed,
             report=self._on_drain,
         )
         self.rebalances = Rebalances(
@@ -84,6 +88,7 @@ class Proxy:
             counts_of=self._rebalance_counts,
             report=say_of_rebalance,
         )
+        self._cluster.watch(lambda name: feed.changed())
         self._absences = Absences(self.registry.statistics, self._count_return)
         self._management = Management(
             config,
@@ -92,6 +97,7 @@ class Proxy:
             _Here(self.registry, self._cluster, placement, self._mover, self._absences, lambda: self._service.totals),
             self._mover,
             self.rebalances,
+            feed,
             stopping=self._is_stopping,
             checked=self._node_changed,
             noted=self._node_noted,

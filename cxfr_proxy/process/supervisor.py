@@ -29,6 +29,7 @@ from typing import Final
 
 import trio
 
+from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config
@@ -119,7 +120,8 @@ class Supervisor:
             rest=self._rest,
             wake=self._wake,
         )
-        self._restarts = Restarts(self.fleet, self._is_stopping)
+        self._feed = ChangeFeed()
+        self._restarts = Restarts(self.fleet, self._is_stopping, self._feed)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.fleet, pace)
         rate = Rate(pace, config.transfer_rate)
@@ -136,6 +138,7 @@ class Supervisor:
             self.fleet,
             self._drainer,
             self.rebalances,
+            self._feed,
             stopping=self._is_stopping,
             users_read=self._on_listed,
             restarts=self._restarts,
@@ -201,6 +204,7 @@ class Supervisor:
             for name, drain in self._drainer.drains.items():
                 self._drainer.waits(drain, self.fleet.waiting_reason(name))
             self._management.nodes.forget_empty()
+            self._feed.changed()
             await trio.sleep(max(_REPORTS_SECONDS, (time.thread_time() - began) / _REPORTS_SHARE))
 
     # --- workers
@@ -281,6 +285,7 @@ class Supervisor:
         for link in self.fleet:
             link.node_changed(name)
         self._management.compare_features()
+        self._feed.changed()
 
     def _tell_rebalancing(self, order: Rebalancing | None) -> None:
         self._states.rebalance = order

@@ -109,6 +109,7 @@ async def test_an_abort_holds(tmp_path: Path, autojump_clock: MockClock) -> None
         console.drains.abort("node1")
         last = await progress(it)
         assert (last.finished, last.left, last.waiting_reason) == (True, 10, "the drain was aborted")
+        await trio.sleep(0.1)
         assert [told(worker)[-1][1] for worker in it.all] == ["aborted", "aborted"]
         it.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\nnode3 10.0.0.3 check=none\n")
         await it.supervisor.console.files.reload()
