@@ -25,20 +25,20 @@ HINTS: Final = (
     Hint(
         lambda spec: spec.tls is NodeTls.NONE,
         "plain leg: ejabberd offers SASL2, Bind 2 and FAST there only with allow_unencrypted_sasl2: true on the "
-        "listener, and FAST with mod_auth_fast; where it keeps passwords as they are, disable_sasl_mechanisms: "
-        "[digest-md5] spares clients a list that is not what ejabberd vouches for (XEP-0474). Prosody offers them with "
-        "c2s_require_encryption = false, MongooseIM on TLS legs only",
+        "listener, and FAST only with mod_auth_fast. If it stores plaintext passwords, set disable_sasl_mechanisms: "
+        "[digest-md5], or its hash of the list of mechanisms (XEP-0474) won't match the list that clients see. "
+        "Prosody offers them with c2s_require_encryption = false, MongooseIM on TLS legs only",
     ),
     Hint(
         lambda spec: spec.tls is not NodeTls.NONE,
-        "TLS leg: the node offers channel binding, which can't pass the proxy. Clients that say they could have bound "
-        "(y,, in SCRAM) are refused by ejabberd and Prosody, and those that check ejabberd's list of mechanisms "
-        "(XEP-0474) refuse to log in. On a plain leg all of them can",
+        "TLS leg: the node offers channel binding, which can't pass the proxy. ejabberd and Prosody refuse clients "
+        "that say they could have used it (y,, in SCRAM), and clients that check ejabberd's list of mechanisms "
+        "(XEP-0474) refuse to log in. On a plain leg both can log in",
     ),
     Hint(
         lambda spec: spec.send_proxy is not None,
         "send-proxy=: the node's listener has to expect it (ejabberd: use_proxy_protocol: true; Prosody: net_proxy, "
-        "whose port is open on every address unless proxy_interfaces says otherwise)",
+        "whose port listens on every address unless proxy_interfaces says otherwise)",
     ),
 )
 
