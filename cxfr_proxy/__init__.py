@@ -26,7 +26,9 @@ transfers        many clients: the live sessions, who moves when and where to, w
 upstream         towards the nodes: reaching them, checking them, asking whose a client is
 relay            the bytes of every session: the pump, and a connection until the pump has it
 admin            what an operator can ask and order: one table of commands, one of metrics
-process          the running proxy: its tasks, its signals, its control socket
+ipc              what supervisor and workers tell each other, and what carries it
+process          the supervisor, which keeps what there is one of, and the workers, which serve clients
+proxy            the running proxy, put together of these, and its signals
 demo             a small XMPP world, behind ``cxfr-proxy demo`` and the tests
 cli, cli_tables  the command line, and how it shows rows
 __main__         ``python -m cxfr_proxy``: holds signals back, then runs the command line

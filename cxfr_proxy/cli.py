@@ -288,7 +288,7 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
 
 def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
     config.check_serving()
-    from cxfr_proxy.process.server import run
+    from cxfr_proxy.proxy import run
 
     events.open_log(config.log_format, config.log_level, sys.stderr)
     log_hooks.install()

@@ -13,6 +13,7 @@ import pytest
 from cxfr_proxy import __version__, cli_tables, events, log_hooks
 from cxfr_proxy.admin.commands import COMMANDS
 from cxfr_proxy.cli import main
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.demo.certificate import make_certificate
 
@@ -104,14 +105,14 @@ def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert reread() == config
         return 7
 
-    fake_module(monkeypatch, "cxfr_proxy.process.server", run=run)
+    fake_module(monkeypatch, "cxfr_proxy.proxy", run=run)
     monkeypatch.setattr(events, "open_log", lambda *given: logs.append(given))
     monkeypatch.setattr(log_hooks, "install", lambda: None)
     settings = tmp_path / "proxy.toml"
     settings.write_text('starttls = "off"\nmax-depth = 32\nlog-format = "json"')
     assert main(["--config", str(settings), "--backends", "nodes.txt", "--listen", ":1", "--listen", ":2"]) == 7
     (config,) = served
-    assert config.backends == Path("nodes.txt")
+    assert config.backends == FileBackends("nodes.txt")
     assert config.limits.max_depth == 32
     assert [address.port for address in config.listen] == [1, 2]
     assert logs == [(events.LogFormat.JSON, events.LogLevel.INFO, sys.stderr)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxfr_proxy.cluster.addresses import PublicAddress
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.control_places import control_places, find_control
@@ -58,7 +59,7 @@ def test_the_defaults() -> None:
 
 
 OTHER: dict[str, tuple[str, object]] = {
-    "backends": ("nodes.txt", Path("nodes.txt")),
+    "backends": ("nodes.txt", FileBackends("nodes.txt")),
     "listen": ("[::1]:5223", (ListenAddress("::1", 5223),)),
     "domain": ("Example.ORG.", ("example.org",)),
     "certificate": ("a.pem", (Path("a.pem"),)),

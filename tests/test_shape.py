@@ -45,7 +45,9 @@ ORDER: Final = (
     ("transfers",),
     ("upstream",),
     ("relay", "admin"),
+    ("ipc",),
     ("process",),
+    ("proxy",),
     ("demo",),
     ("cli", "cli_tables", "__main__"),
 )

@@ -23,7 +23,7 @@ BARE: Final = {
     "tasks.py": 2,  # what all others use
     "process/worker.py": 2,  # the worker's own two halves: without either it is no worker, and is replaced
     "process/link.py": 2,  # one worker's, inside Task.WORKER
-    "process/channel.py": 1,  # of one channel: its worker ends with it
+    "ipc/channel.py": 1,  # of one channel: its worker ends with it
     "process/keeper.py": 1,  # at the start, where a worker that does not come up is the operator's to know
     "process/supervisor.py": 1,  # inside Task.USER_MAP
     "process/fleet.py": 1,  # of one command

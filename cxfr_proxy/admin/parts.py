@@ -145,7 +145,8 @@ class Restarts(Protocol):
         """The one under way, or the last there was."""
 
     def begin(self) -> None:
-        """Start replacing all workers, unless that is under way. Raises :class:`ConfigError` while the proxy stops."""
+        """Start replacing all workers, unless that is under way. Raises :class:`ConfigError` while the proxy stops,
+        and where the only worker is in the supervisor's process."""
 
 
 class Reloader(Protocol):

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Final
 
 from cxfr_proxy.admin.feed import ChangeFeed, follow
 from cxfr_proxy.admin.parts import Restarts, Sessions
 from cxfr_proxy.admin.rows import RestartProgress, WorkerRow
 from cxfr_proxy.errors import ConfigError
 
-ONE_PROCESS: Final = "with --workers 1 everything is one process, which has no worker to replace"
-
 
 class WorkerControl:
-    """``restarts`` is ``None`` where the proxy is one process."""
-
-    def __init__(self, sessions: Sessions, feed: ChangeFeed, restarts: Restarts | None = None) -> None:
+    def __init__(self, sessions: Sessions, feed: ChangeFeed, restarts: Restarts) -> None:
         self._sessions = sessions
         self._feed = feed
         self._restarts = restarts
@@ -29,10 +24,8 @@ class WorkerControl:
     def restart(self) -> None:
         """Start replacing all workers, one by one; return at once. Again while it goes on: nothing new.
 
-        Raises :class:`ConfigError` where there are no workers, or the proxy is stopping.
+        Raises :class:`ConfigError` where the only worker is in the supervisor's process, or the proxy is stopping.
         """
-        if self._restarts is None:
-            raise ConfigError(ONE_PROCESS)
         self._restarts.begin()
 
     def follow(self) -> AsyncGenerator[RestartProgress, None]:
@@ -40,7 +33,7 @@ class WorkerControl:
 
         Raises :class:`ConfigError` where workers were never being replaced.
         """
-        restart = self._restarts.last if self._restarts is not None else None
+        restart = self._restarts.last
         if restart is None:
             raise ConfigError("the workers are not being replaced")
         return follow(self._feed, restart.progress)

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from cxfr_proxy.cluster.tokens import Token
 
 ADDRESS_FORMS: Final = "host:port, [ipv6]:port or unix:/path"
@@ -25,8 +27,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,8}")
 _UNIX: Final = "unix:"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True, tag=True):
     """Where the proxy dials: ``host`` is a name or an IP address without brackets. A dot at a name's end says that it
     is complete (RFC 1034 section 3.1), and keeps the resolver from trying others."""
 
@@ -37,8 +38,7 @@ class Address:
         return f"{_bracketed(self.host)}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(msgspec.Struct, frozen=True, tag=True):
     """Where the proxy dials on its own machine."""
 
     path: str

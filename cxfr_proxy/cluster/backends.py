@@ -20,9 +20,10 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
+
+import msgspec
 
 from cxfr_proxy.cluster.addresses import Address, parse_address
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
@@ -45,8 +46,16 @@ _PREFIX: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _USER: Final = re.compile(r"[^\s:@/]+")
 
 
-@dataclass(frozen=True, slots=True)
-class SrvBackends:
+class FileBackends(msgspec.Struct, frozen=True, tag=True):
+    """The lines of the file with that path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class SrvBackends(msgspec.Struct, frozen=True, tag=True):
     """The targets of the SRV records of ``name``. ``server`` is the name server to ask; ``None``: the system's.
     ``common`` has the options of all nodes."""
 
@@ -60,8 +69,7 @@ class SrvBackends:
         return f"dns+srv://{server}{self.name}{'?' * bool(self.options)}{'&'.join(self.options)}"
 
 
-@dataclass(frozen=True, slots=True)
-class EtcdBackends:
+class EtcdBackends(msgspec.Struct, frozen=True, tag=True):
     """Keys below ``prefix`` in etcd, reached through any of ``endpoints``. ``ca`` is the path of the certificates to
     verify etcd's with, ``None``: the system's. ``user`` ``None``: etcd needs no login. ``password_file`` ``None``:
     the password is in the environment."""
@@ -78,6 +86,9 @@ class EtcdBackends:
         user = f"{self.user}@" if self.user is not None else ""
         hosts = ",".join(map(str, self.endpoints))
         return f"etcd{'s' * self.tls}://{user}{hosts}{self.prefix}{'?' * bool(options)}{'&'.join(options)}"
+
+
+Backends = FileBackends | SrvBackends | EtcdBackends
 
 
 def parse_url(text: str) -> SrvBackends | EtcdBackends:

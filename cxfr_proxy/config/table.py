@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from cxfr_proxy.cluster.backends import Backends
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.config import values
@@ -35,7 +36,7 @@ from cxfr_proxy.config.choices import (
 )
 from cxfr_proxy.config.control_places import default_control
 from cxfr_proxy.config.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
-from cxfr_proxy.config.values import Backends, ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, ValueType
+from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, ValueType
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.spellings import domain_key

@@ -18,7 +18,7 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from cxfr_proxy.cluster.addresses import PublicAddress, read_public_address
-from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
+from cxfr_proxy.cluster.backends import Backends, FileBackends, parse_url
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.cluster.tokens import Token
@@ -26,9 +26,6 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.units import read_quantity, read_seconds
 from cxfr_proxy.xmpp import jid
-
-Backends = Path | SrvBackends | EtcdBackends
-"""The source of the nodes: a file, or a URL."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -220,7 +217,7 @@ def _read_path(text: str) -> Path:
 
 
 def _read_backends(text: str) -> Backends:
-    return parse_url(text) if "://" in text else _read_path(text)
+    return parse_url(text) if "://" in text else FileBackends(str(_read_path(text)))
 
 
 def _read_domain(text: str) -> str:

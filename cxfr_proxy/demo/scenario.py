@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config, Limits, ListenAddress, RebalanceMode, Timeouts, WrongNode
 from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -32,7 +33,7 @@ from cxfr_proxy.demo.habits import ClientKind, Life, Security, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen
 from cxfr_proxy.demo.wire import HostPort
-from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.session.commands import Outcome
 
 DOMAIN: Final = "localhost"
@@ -127,12 +128,13 @@ async def open_proxy(setting: ProxySetup) -> AsyncIterator[DemoProxy]:
     lines = [f"{node.name} {node.address} public={node.public_address}\n" for node in setting.nodes]
     nodes_file.write_text("".join(lines))
     config = Config(
-        backends=nodes_file,
+        backends=FileBackends(str(nodes_file)),
         listen=(ListenAddress("127.0.0.1", 0),),
         domain=(setting.domain,),
         certificate=(setting.certificate.certificate,),
         key=(setting.certificate.key,),
         control=setting.directory / "control.sock",
+        workers=1,
         limits=Limits(connections_per_address=None),
         wrong_node=WrongNode.KEEP,  # who moves here is to move for the drain
         rebalance=RebalanceMode.MANUAL,
@@ -163,17 +165,17 @@ class _InProcess:
         await self._proxy.console.files.reload()
 
     def left(self, node: str) -> int:
-        return self._proxy.registry.of_node(node).sessions
+        return self._proxy.supervisor.fleet.of_node(node).sessions
 
     def transfers(self) -> Mapping[SeenRung, int]:
         counts: Counter[SeenRung] = Counter()
-        for (rung, outcome), count in self._proxy.registry.transfers.items():
-            if outcome is Outcome.MOVED:
-                counts[SeenRung(rung.value)] += count
+        for _, kind, count in self._proxy.supervisor.fleet.statistics.transfers():
+            if kind.outcome is Outcome.MOVED:
+                counts[SeenRung(kind.rung.value)] += count
         return counts
 
     def returned(self) -> Mapping[SeenRung, int]:
-        absences = self._proxy.registry.statistics.absences
+        absences = self._proxy.supervisor.fleet.statistics.absences
         return {SeenRung(rung.value): sum(durations.counts) for rung, durations in absences.items()}
 
 

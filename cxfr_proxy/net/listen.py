@@ -50,25 +50,32 @@ Serve = Callable[[socket.socket, Any], Awaitable[None]]
 
 def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
     """Listen on all of them, or on none. Raises :class:`ConfigError`."""
-    listeners: list[trio.SocketListener] = []
+    return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in _bind_all(addresses)]
+
+
+def _bind_all(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
     try:
         for address in addresses:
             for sock in _bind(address):
-                listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+                sockets.append(sock)  # one by one: those before the one that fails are to be closed
     except BaseException:
-        for listener in listeners:
-            listener.socket.close()
+        for sock in sockets:
+            sock.close()
         raise
-    return listeners
+    return sockets
 
 
 def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list[socket.socket]]:
-    """Sockets for so many processes, a list for each, between which the kernel spreads connections (SO_REUSEPORT).
+    """Sockets for so many processes, a list for each, between which the kernel spreads connections (SO_REUSEPORT). One
+    process has them to itself.
 
     Raises :class:`ConfigError`. An address that another program has is refused as in :func:`bind`, although the kernel
     would share it with that one too if it is the same user's: so it is bound alone first, for a moment, in which nobody
     can connect who would be cut off.
     """
+    if processes == 1:
+        return [_bind_all(addresses)]
     with contextlib.ExitStack() as closing:
         alone = [closing.enter_context(sock) for address in addresses for sock in _bind(address, listening=False)]
         places = [(each.family, each.getsockname(), _is_dualstack(each)) for each in alone]

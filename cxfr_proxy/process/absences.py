@@ -1,12 +1,12 @@
 """Who was moved and is away, and who of them is back: noted where all logins are seen, so that each is told of once.
 
-In one process that is the process itself, with workers their supervisor, which hears of every transfer and every login.
+That is the supervisor, which hears of every transfer and every login.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import trio
@@ -21,11 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class Absences:
-    """Counts in ``statistics``, and logs. ``counted`` is called with the node that somebody has left who is back."""
+    """Counts in ``statistics``, and logs."""
 
-    def __init__(self, statistics: TransferStatistics, counted: Callable[[str], None] = lambda node: None) -> None:
+    def __init__(self, statistics: TransferStatistics) -> None:
         self._statistics = statistics
-        self._counted = counted
         self._returns = Returns()
 
     def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer) -> None:
@@ -43,7 +42,6 @@ class Absences:
             return
         gone = back.gone
         self._statistics.add_return(gone.transfer, back.seconds)
-        self._counted(gone.transfer.node)
         emit(
             _log,
             "returned",

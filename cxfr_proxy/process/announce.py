@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import trio
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import Present
 from cxfr_proxy.net.tls import ServerCertificates
-from cxfr_proxy.process.messages import Present
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.rebalances import Rebalance
 from cxfr_proxy.transfers.registry import NodeCounts

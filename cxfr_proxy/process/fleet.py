@@ -17,9 +17,9 @@ import trio
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.ipc.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
 from cxfr_proxy.process.absences import Absences
 from cxfr_proxy.process.link import Link, Request
-from cxfr_proxy.process.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
 from cxfr_proxy.transfers.drains import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
 from cxfr_proxy.transfers.registry import RECENT_TRANSFERS, NodeCounts
@@ -164,6 +164,8 @@ class Fleet:
 
     def tell_elsewhere(self) -> None:
         """Let each worker know what the others have, of the nodes of which that is another number now."""
+        if len(self.slots) == 1:
+            return  # a worker that is alone, and stays so, has no others
         links = list(self)
         counted, self._counted = self._counted, {}
         news = _sums(links, counted)

@@ -22,11 +22,11 @@ import trio
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import Hello, Message, Stop
 from cxfr_proxy.process.announce import say_of_lost
 from cxfr_proxy.process.fleet import Fleet, Slot
 from cxfr_proxy.process.launch import Launched
 from cxfr_proxy.process.link import FirstWords, Link
-from cxfr_proxy.process.messages import Hello, Message, Stop
 from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 
 PATIENCE_SECONDS: Final = 5.0

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.ipc.channel import Channel, StreamChannel
+
 
 class Launched(Protocol):
     """A worker's process."""
@@ -20,8 +22,8 @@ class Launched(Protocol):
     def pid(self) -> int: ...
 
     @property
-    def stream(self) -> trio.abc.Stream:
-        """Its end of the channel is the other one."""
+    def channel(self) -> Channel:
+        """The supervisor's end of it."""
 
     async def wait(self) -> int:
         """Its exit code, once it has ended."""
@@ -37,7 +39,7 @@ Launch = Callable[[Sequence[socket.socket]], Awaitable[Launched]]
 class _Process:
     def __init__(self, process: trio.Process, stream: trio.SocketStream) -> None:
         self._process = process
-        self.stream = stream
+        self.channel = StreamChannel(stream)
         self.pid = process.pid
 
     async def wait(self) -> int:

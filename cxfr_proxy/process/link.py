@@ -17,20 +17,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.events import emit
-from cxfr_proxy.process.channel import Channel
-from cxfr_proxy.process.launch import Launched
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.channel import Channel
+from cxfr_proxy.ipc.messages import (
     VERSION,
     Answer,
     Ask,
@@ -53,6 +53,7 @@ from cxfr_proxy.process.messages import (
     Want,
     WorkerCounts,
 )
+from cxfr_proxy.process.launch import Launched
 from cxfr_proxy.process.telling import Teller
 from cxfr_proxy.tasks import Task, isolated, start
 
@@ -151,7 +152,7 @@ class Link:
     async def live(self, worker: Launched, words: FirstWords) -> None:
         """Until it has ended; it is told ``words`` first. Cancelling kills it."""
         self.pid = worker.pid
-        self._channel = Channel(worker.stream, self._receive)
+        self._channel = worker.channel
         self._channel.post(words.setup)
         self._teller = words.nodes
         try:
@@ -171,7 +172,7 @@ class Link:
             start(nursery, Task.TELLING, partial(self._tell_nodes, words), worker=self.number)
             nursery.start_soon(self.tell, words.more)
             try:
-                await channel.run()
+                await channel.run(self._receive)
             except BadMessage as exc:
                 emit(_log, "channel-fault", level=logging.ERROR, worker=self.number, reason=str(exc))
                 worker.kill()
@@ -249,7 +250,7 @@ class Link:
             case Report(counts):
                 nodes = self.counts.nodes if self.counts.nodes is not None else {}
                 nodes.update(counts.nodes or {})
-                self.counts = replace(counts, nodes=nodes)
+                self.counts = msgspec.structs.replace(counts, nodes=nodes)
             case Called(present, over):
                 now = trio.current_time()
                 self.present.update((each.session, (each, now)) for each in present)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from array import array
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 
 import trio
@@ -19,7 +18,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.user_map import UserMap
 from cxfr_proxy.events import emit
-from cxfr_proxy.process.messages import BadMessage, Listed
+from cxfr_proxy.ipc.messages import BadMessage, Listed
 
 USERS_A_PIECE = 50_000
 """Some 700 kB, and a few milliseconds."""
@@ -103,11 +102,7 @@ class UserList:
         version = self.version
         for piece in self._assigned.listed.pieces(USERS_A_PIECE):
             left -= len(piece)
-            yield Listed(version, piece.nodes, _text(piece.digests), _text(piece.places), last=left == 0)
-
-
-def _text(numbers: array[int]) -> str:
-    return b64encode(numbers.tobytes()).decode()
+            yield Listed(version, piece.nodes, piece.digests.tobytes(), piece.places.tobytes(), last=left == 0)
 
 
 class ToldList:
@@ -126,10 +121,10 @@ class ToldList:
             self._pieces = []
         piece = UserMap(told.nodes, array("Q"), array("H"))
         try:
-            piece.digests.frombytes(b64decode(told.digests, validate=True))
-            piece.places.frombytes(b64decode(told.places, validate=True))
+            piece.digests.frombytes(told.digests)
+            piece.places.frombytes(told.places)
         except ValueError as exc:
-            raise BadMessage("a user map that is no base64") from exc
+            raise BadMessage("a user map that is cut off in the middle of a number") from exc
         if len(piece.digests) != len(piece.places) or any(place >= len(piece.nodes) for place in set(piece.places)):
             raise BadMessage("a user map that does not fit together")
         self._pieces.append(piece)

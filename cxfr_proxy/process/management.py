@@ -30,17 +30,17 @@ from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
-from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import Files
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.process.announce import announce, say_of_certificates
 from cxfr_proxy.process.automatic import Automatic
 from cxfr_proxy.process.listing import UserList
-from cxfr_proxy.process.messages import Files
 from cxfr_proxy.process.nodelist import Drainer, NodeList
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.sharing import Sharing
@@ -71,20 +71,11 @@ class ServedSessions(Sessions, Protocol):
         """Do the same without waiting: errors go to the log."""
 
 
-def _nothing() -> None:
-    pass
-
-
-def _nothing_of(node: Node) -> None:
-    pass
-
-
 class Management:
     """``sessions`` are where the clients are, ``drainer`` and ``rebalances`` move them. ``feed`` is told
     what an operator may watch.
 
-    ``checked`` is called with each node whose health or outlook is another now, ``noted`` with one that has other
-    features, or another weight; ``nodes_read`` and ``users_read`` when the list of nodes and the user map were read.
+    ``users_read`` is called when the user map was read.
     ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
     ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
 
@@ -102,11 +93,8 @@ class Management:
         feed: ChangeFeed,
         *,
         stopping: Callable[[], bool],
-        checked: Callable[[Node], None] = _nothing_of,
-        noted: Callable[[Node], None] = _nothing_of,
-        nodes_read: Callable[[], None] = _nothing,
-        users_read: Callable[[], None] = _nothing,
-        restarts: Restarts | None = None,
+        users_read: Callable[[], None],
+        restarts: Restarts,
         development: bytes | None = None,
         reread: Callable[[], Config] | None = None,
     ) -> None:
@@ -125,7 +113,7 @@ class Management:
         with self.reloads.noted(ReloadPart.CERTIFICATES):
             self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
         self.dialer = Dialer(config.timeouts, config.limits)
-        self.checks = Checks(cluster, partial(look, self.dialer), checked, noted, domains=config.domain)
+        self.checks = Checks(cluster, partial(look, self.dialer), domains=config.domain)
         self._features_changed = trio.Event()
         self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
         auto = config.rebalance is RebalanceMode.AUTO
@@ -147,7 +135,6 @@ class Management:
             self.checks,
             self.reloads,
             obey=self._sharing.obey,
-            changed=nodes_read,
             files_read=self._tell_files,
         )
         timeouts = config.timeouts

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
+
 from cxfr_proxy.bounded import BoundedDict
-from cxfr_proxy.process.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
+from cxfr_proxy.ipc.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.transfers.registry import REMEMBERED, RESUMABLE_SECONDS

@@ -65,8 +65,8 @@ class Drainer(Protocol):
 
 
 class NodeList:
-    """``obey`` is called with the orders of each reading, ``changed`` after each, when the list is as it should be;
-    ``files_read`` before it is, where the nodes' CA certificates are others now."""
+    """``obey`` is called with the orders of each reading; ``files_read`` before it is, where the nodes' CA certificates
+    are others now."""
 
     def __init__(
         self,
@@ -77,7 +77,6 @@ class NodeList:
         checks: Checks,
         reloads: Reloads,
         obey: Callable[[Mapping[str, Directive]], None] = lambda orders: None,
-        changed: Callable[[], None] = lambda: None,
         files_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
@@ -87,7 +86,6 @@ class NodeList:
         self._checks = checks
         self._reloads = reloads
         self._obey = obey
-        self._changed = changed
         self._files_read = files_read
         self._asked = trio.Event()
 
@@ -145,7 +143,6 @@ class NodeList:
         self._obey(reading.directives)
         self._drainer.look_again()
         self.forget_empty()
-        self._changed()
         return changes
 
     def forget_empty(self) -> None:

@@ -21,6 +21,7 @@ from cxfr_proxy.tasks import Task, isolated
 
 _log = logging.getLogger(__name__)
 _STOPPING = "the proxy is stopping"
+_ONE_PROCESS = "with --workers 1 everything is one process, which has no worker to replace"
 _FAULT = "it met a fault, which the log has"
 
 
@@ -102,7 +103,10 @@ class Restarts:
         """The one under way, or the last there was."""
 
     def begin(self) -> None:
-        """Nothing new where one is under way: it goes on. Raises :class:`ConfigError` while the proxy stops."""
+        """Nothing new where one is under way: it goes on. Raises :class:`ConfigError` while the proxy stops, and where
+        the only worker is in this process: a new one would be the same program."""
+        if len(self._fleet.slots) == 1:
+            raise ConfigError(_ONE_PROCESS)
         if self._stopping():
             raise ConfigError(_STOPPING)
         if self.last is not None and not self.last.finished:

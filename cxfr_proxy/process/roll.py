@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cxfr_proxy.process.messages import Called, Present
+from cxfr_proxy.ipc.messages import Called, Present
 from cxfr_proxy.transfers.registry import Relayed
 
 PIECE: Final = 100

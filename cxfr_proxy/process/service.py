@@ -26,7 +26,6 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit, sessions_that_fit
 from cxfr_proxy.net.listen import accept
 from cxfr_proxy.net.tls import ServerCertificates
-from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.process import collector
 from cxfr_proxy.relay.client_server import ClientServer
 from cxfr_proxy.relay.connection_rules import ConnectionRules
@@ -71,7 +70,7 @@ _log = logging.getLogger(__name__)
 
 class Service:
     """``share`` of the proxy's clients is served here: 1 of a single process, 1/N of N workers. ``observer`` is told
-    each event after it has been acted upon, ``on_gone`` when a session was removed."""
+    each event after it has been acted upon."""
 
     def __init__(
         self,
@@ -86,7 +85,6 @@ class Service:
         checks: Informed,
         certificates: ServerCertificates,
         observer: Callable[[LiveSession, Event], None] = lambda relayed, event: None,
-        on_gone: Callable[[], None] = lambda: None,
         share: float = 1.0,
     ) -> None:
         self._config = config
@@ -95,7 +93,6 @@ class Service:
         self._mover = mover
         self._checks = checks
         self._observer = observer
-        self._on_gone = on_gone
         self._transfer_rate = config.transfer_rate * share
         self._lookup = _new_lookup(config, assigned, cluster)
         self.room = ConnectionLimit(sessions_that_fit())
@@ -138,7 +135,6 @@ class Service:
         """
         with ExitStack() as held:
             held.callback(self._pump.close)
-            held.enter_context(watching_tls())
             for listener in listeners:
                 held.callback(listener.socket.close)
             async with trio.open_nursery() as services:
@@ -201,9 +197,6 @@ class Service:
             await trio.sleep(pause)
 
     # --- what sessions report
-
-    def session_gone(self) -> None:
-        self._on_gone()
 
     def session_event(self, relayed: LiveSession, event: Event) -> None:
         self._registry.note(relayed, event, trio.current_time())

@@ -24,6 +24,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Final
 
@@ -35,19 +36,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.net.connection_limit import sessions_that_fit
-from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
-from cxfr_proxy.net.tls import development_certificate
-from cxfr_proxy.net.tls_watch import watching_tls
-from cxfr_proxy.process.announce import say_of_rebalance
-from cxfr_proxy.process.drainer import FleetDrainer
-from cxfr_proxy.process.fleet import Fleet, Grants, Slot
-from cxfr_proxy.process.keeper import Keeper
-from cxfr_proxy.process.launch import Launch, Launched, launch
-from cxfr_proxy.process.link import FirstWords, Link
-from cxfr_proxy.process.management import Management
-from cxfr_proxy.process.memory import Memory
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
     Answer,
@@ -76,6 +65,18 @@ from cxfr_proxy.process.messages import (
     Transferred,
     Want,
 )
+from cxfr_proxy.net.connection_limit import sessions_that_fit
+from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
+from cxfr_proxy.net.tls import development_certificate
+from cxfr_proxy.net.tls_watch import watching_tls
+from cxfr_proxy.process.announce import say_of_rebalance
+from cxfr_proxy.process.drainer import FleetDrainer
+from cxfr_proxy.process.fleet import Fleet, Grants, Slot
+from cxfr_proxy.process.keeper import Keeper
+from cxfr_proxy.process.launch import Launch, Launched, launch
+from cxfr_proxy.process.link import FirstWords, Link
+from cxfr_proxy.process.management import Management
+from cxfr_proxy.process.memory import Memory
 from cxfr_proxy.process.restart import Restarts
 from cxfr_proxy.process.telling import NodeStates, Teller
 from cxfr_proxy.tasks import Task, start
@@ -222,7 +223,8 @@ class Supervisor:
         workers = len(self.fleet.slots)
         first_id = slot.next_first_id(workers)
         files = self._management.files
-        setup = Setup(VERSION, self._config, slot.number, workers, first_id, self._development, files)
+        config = replace(self._config, backends=None)  # a worker is told the nodes, and need not know from where
+        setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files)
         more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
         return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
 

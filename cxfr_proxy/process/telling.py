@@ -24,12 +24,12 @@ from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import NodeSpec
-from cxfr_proxy.process.messages import BadMessage, Nodes, NodeState
+from cxfr_proxy.ipc.messages import BadMessage, Nodes, NodeState
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import Rebalancing
 
 STATES_A_PIECE: Final = 100
-"""Some 15 kB, and a millisecond at either end."""
+"""Some 45 kB, and a fraction of a millisecond at either end."""
 NAMES_A_PIECE: Final = 1000
 """Of the order."""
 

@@ -12,7 +12,7 @@ import trio
 
 from cxfr_proxy.cluster.members import Node
 from cxfr_proxy.cluster.nodes import Health
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.messages import (
     Message,
     Moved,
     NodeDown,

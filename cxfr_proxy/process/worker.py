@@ -29,11 +29,8 @@ from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.net.tls import ServerCertificates
-from cxfr_proxy.process import collector
-from cxfr_proxy.process.channel import Channel
-from cxfr_proxy.process.listing import ToldList
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.channel import Channel, StreamChannel
+from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
     Answer,
@@ -68,6 +65,10 @@ from cxfr_proxy.process.messages import (
     Transferred,
     WorkerCounts,
 )
+from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.tls_watch import watching_tls
+from cxfr_proxy.process import collector
+from cxfr_proxy.process.listing import ToldList
 from cxfr_proxy.process.queries import (
     forecast,
     rebalance_forecast,
@@ -105,7 +106,7 @@ _FAULT: Final = "it met a fault, which the log has"
 _log = logging.getLogger(__name__)
 
 
-class _Parts:
+class WorkerParts:
     """Everything that needs settings, made when they are known. Raises :class:`ConfigError`."""
 
     def __init__(self, setup: Setup, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
@@ -294,15 +295,16 @@ class _Parts:
 
 
 class Worker:
-    """``stream`` leads to the supervisor. ``configured`` is called with the settings before anything is done."""
+    """``channel`` leads to the supervisor. ``configured`` is called with the settings before anything is done."""
 
     def __init__(
-        self, stream: trio.abc.Stream, listeners: Sequence[trio.SocketListener], configured: Callable[[Config], None]
+        self, channel: Channel, listeners: Sequence[trio.SocketListener], configured: Callable[[Config], None]
     ) -> None:
-        self._channel = Channel(stream, self._receive)
+        self._channel = channel
         self._listeners = listeners
         self._configured = configured
-        self._parts: _Parts | None = None
+        self.parts: WorkerParts | None = None
+        """What serves, once the settings are known."""
         self._ready = trio.Event()
         self._dirty = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -313,15 +315,14 @@ class Worker:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._listen)
             await self._ready.wait()
-            if self._parts is not None:
+            if self.parts is not None:
                 start(self._nursery, Task.REPORT, self._report)
-                self._nursery.start_soon(self._serve, self._parts)
+                self._nursery.start_soon(self._serve, self.parts)
         if self._fault is not None:
             raise self._fault
 
-    async def _serve(self, parts: _Parts) -> None:
+    async def _serve(self, parts: WorkerParts) -> None:
         assert self._nursery is not None
-        collector.settle()
         self._channel.post(Hello(VERSION, os.getpid()))
         cut = await parts.service.run(self._listeners)
         self._post_report(parts)
@@ -332,15 +333,15 @@ class Worker:
 
     async def _listen(self) -> None:
         try:
-            await self._channel.run()
+            await self._channel.run(self._receive)
         except BadMessage as exc:
             emit(_log, "channel-fault", level=logging.ERROR, reason=str(exc))
         except ConfigError as exc:
             self._fault = exc
         self._ready.set()
-        if self._parts is not None and not self._parts.service.stopping:
-            emit(_log, "supervisor-gone", level=logging.ERROR, sessions=len(self._parts.registry))
-            self._parts.service.stop()
+        if self.parts is not None and not self.parts.service.stopping:
+            emit(_log, "supervisor-gone", level=logging.ERROR, sessions=len(self.parts.registry))
+            self.parts.service.stop()
 
     # --- what the supervisor says
 
@@ -348,13 +349,13 @@ class Worker:
         if isinstance(message, Setup):
             self._set_up(message)
             return
-        parts = self._parts
+        parts = self.parts
         if parts is None:
             raise BadMessage(f"{type(message).__name__} before the settings")
         with isolated(Task.MESSAGE, (BadMessage,), message=type(message).__name__):
             self._obey(parts, message)
 
-    def _obey(self, parts: _Parts, message: Message) -> None:
+    def _obey(self, parts: WorkerParts, message: Message) -> None:
         match message:
             case PinnedBefore(pins):
                 for user, node in pins.items():
@@ -407,12 +408,12 @@ class Worker:
                 raise BadMessage(f"{type(message).__name__} is a worker's to say")
 
     def _set_up(self, setup: Setup) -> None:
-        if self._parts is not None or setup.version != VERSION:
+        if self.parts is not None or setup.version != VERSION:
             raise BadMessage(f"settings of version {setup.version}, or for the second time")
         self._configured(setup.config)
-        self._parts = _Parts(setup, self._channel.post, self._change)
+        self.parts = WorkerParts(setup, self._channel.post, self._change)
 
-    def _take(self, parts: _Parts, request: int, files: Files) -> None:
+    def _take(self, parts: WorkerParts, request: int, files: Files) -> None:
         error = None
         parts.dialer.take(files.authorities)
         try:
@@ -422,7 +423,7 @@ class Worker:
             emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=error)
         self._channel.post(Answer(request, (), (), last=True, error=error))
 
-    def _answer(self, parts: _Parts, ask: Ask) -> None:
+    def _answer(self, parts: WorkerParts, ask: Ask) -> None:
         match ask.what:
             case Listing.COUNTS:
                 self._post_report(parts)
@@ -444,18 +445,18 @@ class Worker:
         if turn.fault is not None:
             self._channel.post(Answer(ask.request, (), (), last=True, error=_FAULT))
 
-    async def _answer_plan(self, parts: _Parts, ask: Ask) -> None:
+    async def _answer_plan(self, parts: WorkerParts, ask: Ask) -> None:
         house = (parts.registry, parts.cluster, parts.placement)
         plan = await forecast(*house, ask.node) if ask.node is not None and ask.node in parts.cluster else None
         rebalance = await rebalance_forecast(*house, ask.max_share) if ask.what is Listing.REBALANCE else None
         self._channel.post(Answer(ask.request, (), (), last=True, error=None, plan=plan, rebalance=rebalance))
 
-    async def _answer_states(self, parts: _Parts, request: int) -> None:
+    async def _answer_states(self, parts: WorkerParts, request: int) -> None:
         states = await session_states(parts.registry)
         self._post_report(parts)
         self._channel.post(Answer(request, (), (), last=True, error=None, states=states))
 
-    async def _answer_rows(self, parts: _Parts, request: int, what: Listing) -> None:
+    async def _answer_rows(self, parts: WorkerParts, request: int, what: Listing) -> None:
         now = trio.current_time()
         if what is Listing.SESSIONS:
             rows = session_rows(parts.registry, now)
@@ -476,18 +477,18 @@ class Worker:
         self._dirty.set()
 
     async def _report(self) -> None:
-        assert self._parts is not None
-        registry = self._parts.registry
+        assert self.parts is not None
+        registry = self.parts.registry
         while True:
             awaits = registry.awaited(trio.current_time())
             with trio.move_on_after(_AWAITING_SECONDS if awaits else math.inf):  # time alone ends waiting
                 await self._dirty.wait()
             self._dirty = trio.Event()
             began = time.thread_time()
-            self._post_report(self._parts)
+            self._post_report(self.parts)
             await trio.sleep(max(_REPORT_SECONDS, (time.thread_time() - began) / _REPORT_SHARE))
 
-    def _post_report(self, parts: _Parts) -> None:
+    def _post_report(self, parts: WorkerParts) -> None:
         parts.tell_shifted()
         parts.call_roll()
         self._channel.post(Report(parts.counts()))
@@ -506,7 +507,8 @@ async def _main(channel: int, listening: Sequence[int]) -> int:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(_inherited(channel)))
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(_inherited(each))) for each in listening]
     try:
-        await Worker(stream, listeners, _configure).run()
+        with watching_tls():
+            await Worker(StreamChannel(stream), listeners, _configure).run()
     except ConfigError as exc:
         emit(_log, "worker-fault", level=logging.ERROR, reason=str(exc))
         return 2
@@ -520,6 +522,7 @@ def _inherited(descriptor: int) -> socket.socket:
 
 def _configure(config: Config) -> None:
     events.open_log(config.log_format, config.log_level, sys.stderr)
+    collector.settle()
 
 
 if __name__ == "__main__":

@@ -44,10 +44,6 @@ class SessionWatcher(Protocol):
         """A session has reported this."""
         ...
 
-    def session_gone(self) -> None:
-        """A session was removed from the registry."""
-        ...
-
 
 class ClientServer:
     """Serves what was accepted. ``tasks`` has to be there before the first connection: what comes back from a session
@@ -172,7 +168,6 @@ class ClientServer:
         if live.returned is None:  # else it is still connected, and these are its task's duties again
             self._registry.disconnected(live.client_address)
             self._limit.leave()
-        self._watcher.session_gone()
 
 
 def _policy(config: Config, registry: Registry, router: Router) -> Policy:

@@ -100,7 +100,7 @@ class Checks:
         self,
         cluster: Cluster,
         look: Looking,
-        changed: Callable[[Node], None],
+        changed: Callable[[Node], None] = lambda node: None,
         noted: Callable[[Node], None] = lambda node: None,
         *,
         domains: Sequence[str] = (),

@@ -18,8 +18,8 @@ from cxfr_proxy.admin.http.status import ProxyStatus
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.ipc.messages import Report, Transferred, WorkerCounts
 from cxfr_proxy.process.fleet import STATES_SECONDS
-from cxfr_proxy.process.messages import Report, Transferred, WorkerCounts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.registry import NodeCounts
@@ -80,8 +80,8 @@ def live(worker: FakeWorker, **more: int) -> None:
         5, node.asked + 1, node.moved + 1, node.refused + 1, node.silent + 1, node.failed + 1, node.connect_failures + 1
     )
     worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals)
-    worker.channel.post(Report(worker.counts))
-    worker.channel.post(transfer())
+    worker.post(Report(worker.counts))
+    worker.post(transfer())
 
 
 async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, autojump_clock: MockClock) -> None:

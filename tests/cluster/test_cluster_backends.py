@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from cxfr_proxy.cluster.addresses import Address
-from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends, parse_url
+from cxfr_proxy.cluster.backends import EtcdBackends, FileBackends, SrvBackends, parse_url
 from cxfr_proxy.cluster.nodes import NodeTls, ProxyProtocol
 from cxfr_proxy.config.values import BACKENDS
 from cxfr_proxy.errors import ConfigError
@@ -31,8 +30,8 @@ def test_a_url_is_written_back_as_it_was(text: str) -> None:
 
 
 def test_a_path_is_a_file() -> None:
-    assert BACKENDS.parse("nodes.txt") == Path("nodes.txt")
-    assert BACKENDS.parse("./etcd:/x") == Path("etcd:/x")
+    assert BACKENDS.parse("nodes.txt") == FileBackends("nodes.txt")
+    assert BACKENDS.parse("./etcd:/x") == FileBackends("etcd:/x")
 
 
 def test_srv() -> None:
@@ -93,6 +92,6 @@ def test_a_password_is_refused_and_not_repeated(text: str) -> None:
 def test_a_file_needs_neither_dns_nor_http() -> None:
     """Whoever has a file does not pay for what others need, at start and in memory."""
     names = "'httpx2', 'dns', 'anyio'"
-    script = f"import sys, cxfr_proxy.process.server, cxfr_proxy.cli; print([n for n in ({names}) if n in sys.modules])"
+    script = f"import sys, cxfr_proxy.proxy, cxfr_proxy.cli; print([n for n in ({names}) if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ import pytest
 import trio
 from e2e_proxy import HEADER, Raw, connect, in_process, nodes_file, running, until
 
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.xmpp import names
@@ -20,7 +21,7 @@ def limited(directory: Path, node: DemoNode, route: Route, *, rate: float, patie
         domain=("localhost",),
         route=route,
         workers=1,
-        backends=nodes_file(directory, [node]),
+        backends=FileBackends(str(nodes_file(directory, [node]))),
         control=directory / "c.sock",
         logins_per_second=rate,
         timeouts=Timeouts(admission_timeout=patience),

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import HEADER, PATIENCE_SECONDS, Raw, connect, in_process, nodes_file, running, until
+from e2e_proxy import HEADER, PATIENCE_SECONDS, ProxyHere, Raw, connect, in_process, nodes_file, running, until
 
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config, Limits, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import IQ_TAG, EndOfFile, HostPort, Malformed, StreamClosed
-from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("engines")
 
 @dataclass
 class World:
-    proxy: Proxy
+    proxy: ProxyHere
     address: HostPort
     node: DemoNode
     certificate: DemoCertificate
@@ -71,7 +71,7 @@ async def world(
     node = DemoNode("node1")
     async with running(node):
         config = Config(
-            backends=nodes_file(directory, [node]),
+            backends=FileBackends(str(nodes_file(directory, [node]))),
             domain=("localhost",),
             certificate=(certificate.certificate,),
             key=(certificate.key,),

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import HEADER, Raw, command, connect, in_process, nodes_file, running, until
+from e2e_proxy import HEADER, ProxyHere, Raw, command, connect, in_process, nodes_file, running, until
 from e2e_workers import world as workers_world
 
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
@@ -26,7 +27,6 @@ from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.wire import HostPort, StreamOpened
 from cxfr_proxy.events import TextFormatter
-from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.session.commands import Reason
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize
@@ -65,7 +65,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
 
 @dataclass
 class World:
-    proxy: Proxy
+    proxy: ProxyHere
     address: HostPort
     nodes: Sequence[DemoNode]
     certificate: DemoCertificate
@@ -158,7 +158,7 @@ async def world(
     async with running(*nodes):
         file = nodes_file(directory, nodes)
         config = Config(
-            backends=file,
+            backends=FileBackends(str(file)),
             domain=("localhost",),
             certificate=(certificate.certificate,),
             key=(certificate.key,),

@@ -8,6 +8,7 @@ import pytest
 import trio
 from e2e_proxy import connect, in_process, running, until
 
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.health import FAILED_LOGINS
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
@@ -37,7 +38,7 @@ async def test_its_clients_get_another_node_and_it_is_taken_out(tmp_path: Path) 
             domain=("localhost",),
             route=Route.CONNECT,
             workers=1,
-            backends=nodes,
+            backends=FileBackends(str(nodes)),
             control=tmp_path / "c.sock",
             timeouts=Timeouts(node_greeting_timeout=0.2),
         )
@@ -71,7 +72,7 @@ async def test_nobody_waits_for_ever_where_no_node_greets(tmp_path: Path) -> Non
             starttls=StartTls.OFF,
             domain=("localhost",),
             workers=1,
-            backends=nodes,
+            backends=FileBackends(str(nodes)),
             control=tmp_path / "c.sock",
             timeouts=Timeouts(node_greeting_timeout=0.2),
         )

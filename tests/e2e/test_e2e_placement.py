@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import COMMAND, HEADER, Raw, connect, in_process, nodes_file, running, until
+from e2e_proxy import COMMAND, HEADER, ProxyHere, Raw, connect, in_process, nodes_file, running, until
 from e2e_workers import World, world
 
 from cxfr_proxy.cluster.addresses import PublicAddress
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicy
 from cxfr_proxy.config.table import Config, Route, StartTls
@@ -26,7 +27,6 @@ from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import HostPort, StreamClosed, StreamOpened
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import stream_condition
@@ -179,7 +179,7 @@ async def test_an_endpoint_that_knows_and_one_that_hangs(tmp_path: Path, certifi
 
 def config_of(directory: Path, certificate: DemoCertificate, **settings: object) -> Config:
     return Config(
-        backends=directory / "nodes.txt",
+        backends=FileBackends(str(directory / "nodes.txt")),
         certificate=(certificate.certificate,),
         key=(certificate.key,),
         control=directory / "c.sock",
@@ -190,7 +190,7 @@ def config_of(directory: Path, certificate: DemoCertificate, **settings: object)
 @asynccontextmanager
 async def placing(
     config: Config, nodes: Sequence[DemoNode], *, sends_home: bool = False, **lines: str
-) -> AsyncIterator[tuple[Proxy, HostPort]]:
+) -> AsyncIterator[tuple[ProxyHere, HostPort]]:
     """The proxy in front of these nodes, which run."""
     assert config.backends is not None
     nodes_file(Path(str(config.backends)).parent, nodes, **lines)
@@ -317,7 +317,7 @@ async def test_nobody_is_sent_home_to_a_full_node(tmp_path: Path, certificate: D
             address,
         ),
     ):
-        cluster = proxy.console.nodes._cluster
+        cluster = proxy.cluster
         at_home = [user for number in range(30) if home_of(cluster, user := f"user{number}") == "node1"][:4]
         raws = []
         for user in at_home:
@@ -352,7 +352,7 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
             lookup_cache=0.1,
         )
         async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
-            cluster = proxy.console.nodes._cluster
+            cluster = proxy.cluster
             users = [user for number in range(30) if home_of(cluster, user := f"user{number}") == "node1"][:4]
             raws = []
             for user in users:
@@ -383,7 +383,7 @@ async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, 
         await raw.send(header_of("kim", "made-up.example"))
         assert await raw.error() == "remote-connection-failed"
         assert proxy.registry.of_node("node1").connect_failures == 1
-        assert proxy.console.nodes._cluster.get("node1").usable
+        assert proxy.cluster.get("node1").usable
         raw = await connect(address, certificate.client_context())
         await raw.log_in("kim")
         await raw.close()
@@ -396,7 +396,7 @@ async def test_the_first_logins_of_a_fresh_proxy_stay_where_they_are(
     nodes = [DemoNode("node1"), DemoNode("node2")]
     config = config_of(tmp_path, certificate)
     async with running(*nodes), placing(config, nodes, sends_home=True) as (proxy, address):
-        cluster = proxy.console.nodes._cluster
+        cluster = proxy.cluster
         users = (user for number in range(99) if home_of(cluster, user := f"user{number}") == "node2")
         early = await connect(address, certificate.client_context())
         await early.log_in(next(users))

@@ -17,6 +17,7 @@ import trio
 from e2e_proxy import (
     DOMAIN,
     PATIENCE_SECONDS,
+    ProxyHere,
     Raw,
     Row,
     all_bound,
@@ -29,6 +30,7 @@ from e2e_proxy import (
 )
 
 from cxfr_proxy.cluster.addresses import Address
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.placement import Placement
@@ -39,7 +41,6 @@ from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.habits import ClientKind, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import HostPort
-from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.xmpp import names
 
@@ -67,7 +68,7 @@ HIDDEN = ("--starttls", "off", "--route", "connect")
 
 def plain(tmp_path: Path, nodes: Path, **settings: float) -> Config:
     return Config(
-        backends=nodes,
+        backends=FileBackends(str(nodes)),
         starttls=StartTls.OFF,
         route=Route.CONNECT,  # so who hides his name may land wrong
         control=tmp_path / "c.sock",
@@ -108,7 +109,7 @@ async def log_in(
     return client
 
 
-def places(proxy: Proxy) -> dict[str, str]:
+def places(proxy: ProxyHere) -> dict[str, str]:
     """Node by user."""
     return {(relayed.session.full_jid or "").partition("@")[0]: relayed.session.node for relayed in proxy.registry}
 
@@ -280,7 +281,7 @@ async def test_a_client_whose_mechanism_hides_its_name_is_sent_home(tmp_path: Pa
     async with running(*nodes):
         config = replace(plain(tmp_path, nodes_file(tmp_path, nodes)), route=Route.LOGIN, domain=(DOMAIN,))
         async with in_process(config, placing=True) as (proxy, address):
-            cluster = proxy.console.nodes._cluster
+            cluster = proxy.cluster
             await until(lambda: all(node.features for node in cluster), "else it is placed too early to be moved")
             raw = await log_in_unnamed(address)
             assert places(proxy) == {user: "a"}
@@ -371,14 +372,14 @@ async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path,
         file = tmp_path / directory / "nodes.txt"
         file.write_text(f"{one} {nodes[0].address}\n{two} {nodes[1].address}\n")
         return Config(
-            backends=file,
+            backends=FileBackends(str(file)),
             route=Route.CONNECT,
             certificate=(certificate.certificate,),
             key=(certificate.key,),
             control=tmp_path / directory / "c.sock",
         )
 
-    async def name_public(proxy: Proxy, directory: str, other: HostPort) -> None:
+    async def name_public(proxy: ProxyHere, directory: str, other: HostPort) -> None:
         file = tmp_path / directory / "nodes.txt"
         file.write_text("".join(f"{line} public={other}\n" for line in file.read_text().splitlines()))
         await proxy.console.files.reload()

@@ -20,6 +20,8 @@ from typing import Any, ClassVar
 
 import trio
 
+from cxfr_proxy.admin.console import Console
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, RebalanceMode, WrongNode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.demo.certificate import DemoCertificate
@@ -27,7 +29,10 @@ from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import ClientKind, Life, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, StreamClosed, StreamEvent, StreamOpened
-from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.process.worker import WorkerParts
+from cxfr_proxy.proxy import Proxy
+from cxfr_proxy.transfers.rebalances import Rebalances
+from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
 
@@ -208,22 +213,57 @@ def port_of(raw: Raw) -> int:
 # --- the proxy in this process
 
 
+class ProxyHere:
+    """A proxy in this process, and what tests look at in it."""
+
+    def __init__(self, config: Config) -> None:
+        self.proxy = Proxy(config)
+
+    @property
+    def address(self) -> HostPort:
+        return HostPort(*self.proxy.addresses[0])
+
+    @property
+    def registry(self) -> Registry:
+        """The worker's."""
+        return self._parts.registry
+
+    @property
+    def cluster(self) -> Cluster:
+        """The nodes as the worker knows them."""
+        return self._parts.cluster
+
+    @property
+    def _parts(self) -> WorkerParts:
+        parts = self.proxy.worker.parts
+        assert parts is not None
+        return parts
+
+    @property
+    def console(self) -> Console:
+        return self.proxy.console
+
+    @property
+    def rebalances(self) -> Rebalances:
+        return self.proxy.supervisor.rebalances
+
+
 @asynccontextmanager
-async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[tuple[Proxy, HostPort]]:
+async def in_process(config: Config, *, placing: bool = False) -> AsyncIterator[tuple[ProxyHere, HostPort]]:
     """For tests of many small things: no process to start. Clients stay where they are unless ``placing``."""
     if not placing:
         config = replace(config, wrong_node=WrongNode.KEEP, rebalance=RebalanceMode.MANUAL)
-    proxy = Proxy(replace(config, listen=(ListenAddress("127.0.0.1", 0),)))
+    here = ProxyHere(replace(config, listen=(ListenAddress("127.0.0.1", 0),), workers=1))
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(proxy.run)
+        await nursery.start(here.proxy.run)
         try:
-            yield proxy, HostPort(*proxy.addresses[0])
+            yield here, here.address
         except Exception as exc:
             failure = exc
         for raw in Raw.all:
             raw.abandon()
-        await until(lambda: not len(proxy.registry), "sessions end with their clients")
+        await until(lambda: not len(here.registry), "sessions end with their clients")
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -11,12 +11,13 @@ import trio
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import TransferRow
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config, RebalanceMode, Timeouts
 from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.process.channel import Channel
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.messages import (
     VERSION,
     Answer,
     Ask,
@@ -47,8 +48,10 @@ class FakeWorker:
         self.listening = list(listening)
         self.hangs = False
         self.pid = 1000 + len(house.all)
-        self.stream, theirs = memory_stream_pair()
-        self.channel = Channel(theirs, self._hear)
+        ours, theirs = memory_stream_pair()
+        self.channel = StreamChannel(ours)
+        """The supervisor's end."""
+        self._own_end = StreamChannel(theirs)
         self.heard: list[tuple[float, Message]] = []
         self.counts = WorkerCounts()
         self.states: dict[str, int] = {}
@@ -94,33 +97,37 @@ class FakeWorker:
                 self.greet()
             case Ask(request, what):
                 if what in (Listing.COUNTS, Listing.STATES):
-                    self.channel.post(Report(self.counts))
+                    self.post(Report(self.counts))
                 plan = self.plan if what is Listing.PLAN else None
                 states = self.states if what is Listing.STATES else None
                 rebalance = self.rebalance if what is Listing.REBALANCE else None
                 moves = tuple(self.transfers) if what is Listing.TRANSFERS else ()
-                self.channel.post(
+                self.post(
                     Answer(request, (), moves, last=True, error=None, plan=plan, states=states, rebalance=rebalance)
                 )
             case MoveUser(request):
-                self.channel.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
+                self.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
             case TakeFiles(request):
-                self.channel.post(Answer(request, (), (), last=True, error=None))
+                self.post(Answer(request, (), (), last=True, error=None))
             case Stop():
                 self.end()
             case Leave() if self.house.leave:
                 self.end()
 
+    def post(self, message: Message) -> None:
+        """Say it."""
+        self._own_end.post(message)
+
     def greet(self) -> None:
-        self.channel.post(Hello(VERSION, self.pid))
+        self.post(Hello(VERSION, self.pid))
 
     def end(self, *, cut: bool = False) -> None:
         """In good order."""
         self.house.nursery.start_soon(self._end, cut)
 
     async def _end(self, cut: bool) -> None:
-        self.channel.post(Stopped(cut))
-        await self.channel.flush()
+        self.post(Stopped(cut))
+        await self._own_end.flush()
         self.die(0)
 
     @property
@@ -129,7 +136,7 @@ class FakeWorker:
 
     def report(self, *, awaited: dict[str, int] | None = None, **nodes: NodeCounts) -> None:
         self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes, awaited=awaited)
-        self.channel.post(Report(self.counts))
+        self.post(Report(self.counts))
 
     def die(self, code: int = -9) -> None:
         if not self._ended.is_set():
@@ -138,7 +145,7 @@ class FakeWorker:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.channel.run)
+            nursery.start_soon(self._own_end.run, self._hear)
             await self._ended.wait()
             nursery.cancel_scope.cancel()
 
@@ -163,7 +170,7 @@ class House:
         self.nodes = tmp_path / "nodes.txt"
         self.nodes.write_text("node1 10.0.0.1 check=none\nnode2 10.0.0.2 check=none\n")
         self.config = Config(
-            backends=self.nodes,
+            backends=FileBackends(str(self.nodes)),
             listen=(ListenAddress("127.0.0.1", 0),),
             control=tmp_path / "c.sock",
             workers=2,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import trio
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
 from cxfr_proxy.admin.rows import SessionRow
+from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.plan import DrainForecast
@@ -21,10 +21,9 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ClientMatch, ListenAddress, Trait
-from cxfr_proxy.net.tls import Pem
-from cxfr_proxy.process.channel import Channel, Lines
-from cxfr_proxy.process.messages import (
-    KINDS,
+from cxfr_proxy.ipc.channel import Channel, Lines, StreamChannel, in_memory
+from cxfr_proxy.ipc.codec import KINDS, decode, encode
+from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
     Answer,
@@ -67,9 +66,8 @@ from cxfr_proxy.process.messages import (
     Transferred,
     Want,
     WorkerCounts,
-    decode,
-    encode,
 )
+from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -84,7 +82,7 @@ node2 [2001:db8::2]:5223 tls=direct ca=/etc/ca.pem verify-name=x.example send-pr
 node3 unix:/run/c2s
 """
 CONFIG = Config(
-    backends=Path("nodes.txt"),
+    backends=FileBackends("nodes.txt"),
     listen=(ListenAddress(None, 5222), ListenAddress("::1", 0)),
     http=ListenAddress("127.0.0.1", 9222),
     domain=("example.org",),
@@ -160,7 +158,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(PinnedBefore, st.dictionaries(texts, texts, max_size=3)),
     st.builds(Pinned, texts, st.none() | texts),
-    st.builds(Listed, ints, st.lists(texts, max_size=3).map(tuple), texts, texts, st.booleans()),
+    st.builds(Listed, ints, st.lists(texts, max_size=3).map(tuple), st.binary(), st.binary(), st.booleans()),
     st.builds(Grant, ints),
     st.builds(Elsewhere, counted, counted, counted),
     st.builds(
@@ -254,12 +252,10 @@ json_values = st.recursive(
 @given(messages, json_values, st.randoms(use_true_random=False))
 def test_a_value_of_another_type_is_refused_or_fits(message: Message, value: object, random: object) -> None:
     """One field replaced by anything: either refused, or what is read is written and read the same again."""
-    ((name, body),) = json.loads(encode(message)).items()
-    if not body:
-        return
+    body = json.loads(encode(message))
     field = random.choice(sorted(body))  # type: ignore[attr-defined]
     body[field] = value
-    line = json.dumps({name: body}).encode()
+    line = json.dumps(body).encode()
     try:
         read = decode(line)
     except BadMessage:
@@ -273,15 +269,17 @@ def test_a_value_of_another_type_is_refused_or_fits(message: Message, value: obj
         b"",
         b"[]",
         b"{}",
-        b'{"Stop": {}, "Stop2": {}}',
-        b'{"Stop": {"extra": 1}}',
-        b'{"Grant": {}}',
-        b'{"Grant": {"tokens": "1"}}',
-        b'{"Grant": {"tokens": true}}',
-        b'{"Grant": {"tokens": 1.0}}',
-        b'{"Nonsense": {}}',
-        b'{"Hello": null}',
-        b'{"Ask": {"request": 1, "what": "passwords"}}',
+        b'{"type": "Stop", "extra": 1}',
+        b'{"type": "Grant"}',
+        b'{"type": "Grant", "tokens": "1"}',
+        b'{"type": "Grant", "tokens": true}',
+        b'{"type": "Grant", "tokens": 1.5}',
+        b'{"type": "Nonsense"}',
+        b'{"type": null}',
+        b'{"tokens": 1}',
+        b'{"type": "Ask", "request": 1, "what": "passwords"}',
+        b'{"type": "Resumable", "stream_management_id": "s", "address": "", "resumption": {"node": "n"}}',
+        b'{"type": "NodeDown", "node": "\xff", "reason": ""}',
         b"[" * 100_000,
     ],
 )
@@ -296,9 +294,20 @@ def test_a_line_without_end_is_not_kept(data: bytes) -> None:
         Lines(max_bytes=100).feed(data)
 
 
-async def test_a_channel() -> None:
-    """Both ways, in order, and the end of one is the end of the other."""
+def over_streams() -> tuple[Channel, Channel]:
     ours, theirs = memory_stream_pair()
+    return StreamChannel(ours), StreamChannel(theirs)
+
+
+@pytest.fixture(params=[over_streams, in_memory])
+def ends(request: pytest.FixtureRequest) -> tuple[Channel, Channel]:
+    both: tuple[Channel, Channel] = request.param()
+    return both
+
+
+async def test_a_channel(ends: tuple[Channel, Channel]) -> None:
+    """Both ways, in order, and the end of one is the end of the other."""
+    here, there = ends
     heard: list[Message] = []
     answered: list[Message] = []
 
@@ -306,12 +315,11 @@ async def test_a_channel() -> None:
         heard.append(message)
         there.post(message)
 
-    here, there = Channel(ours, answered.append), Channel(theirs, echo)
     said = [Grant(number) for number in range(100)]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(there.run)
+        nursery.start_soon(there.run, echo)
         async with trio.open_nursery() as first:
-            first.start_soon(here.run)
+            first.start_soon(here.run, answered.append)
             for message in said:
                 here.post(message)
             await trio.testing.wait_all_tasks_blocked()
@@ -322,9 +330,57 @@ async def test_a_channel() -> None:
     there.post(Stop())  # and nothing happens
 
 
-async def test_several_can_wait_for_what_they_said_to_be_out() -> None:
-    ours, theirs = memory_stream_pair()
-    channel, out = Channel(ours, lambda message: None), 0
+async def test_nobody_is_called_back_from_inside_of_a_post(ends: tuple[Channel, Channel]) -> None:
+    """Who says something may be in the middle of anything."""
+    here, there = ends
+    heard: list[Message] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(there.run, heard.append)
+        nursery.start_soon(here.run, heard.append)
+        await trio.testing.wait_all_tasks_blocked()
+        here.post(Stop())
+        assert not heard
+        await here.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [Stop()]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_said_before_the_end_is_taken(ends: tuple[Channel, Channel]) -> None:
+    here, there = ends
+    heard: list[Message] = []
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def say() -> None:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(here.run, heard.append)
+                    here.post(Stopped(cut=False))
+                    await here.flush()
+                    scope.cancel()
+
+        await there.run(heard.append)
+    assert heard == [Stopped(cut=False)]
+
+
+async def test_a_fault_in_taking_one_is_the_end(ends: tuple[Channel, Channel]) -> None:
+    here, there = ends
+
+    def refuse(message: Message) -> None:
+        raise BadMessage("not now")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.run, lambda message: None)
+        here.post(Stop())
+        with pytest.raises(BadMessage, match="not now"):
+            await there.run(refuse)
+    assert here.broken
+    assert there.broken
+
+
+async def test_several_can_wait_for_what_they_said_to_be_out(ends: tuple[Channel, Channel]) -> None:
+    (channel, other), out = ends, 0
 
     async def say() -> None:
         nonlocal out
@@ -336,22 +392,22 @@ async def test_several_can_wait_for_what_they_said_to_be_out() -> None:
         for _ in range(5):
             nursery.start_soon(say)
         await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(channel.run)
+        nursery.start_soon(channel.run, lambda message: None)
+        nursery.start_soon(other.run, lambda message: None)
         await trio.testing.wait_all_tasks_blocked()
         assert out == 5
         nursery.cancel_scope.cancel()
-    await theirs.aclose()
 
 
 async def test_a_channel_that_hears_nonsense() -> None:
     ours, theirs = memory_stream_pair()
-    channel = Channel(ours, lambda message: None)
+    channel = StreamChannel(ours)
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
         async def listen() -> None:
             with pytest.raises(BadMessage):
-                await channel.run()
+                await channel.run(lambda message: None)
 
         await theirs.send_all(b"nonsense\n")
     assert channel.broken
@@ -359,14 +415,14 @@ async def test_a_channel_that_hears_nonsense() -> None:
 
 async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What piles up is bounded: the channel breaks."""
-    monkeypatch.setattr("cxfr_proxy.process.channel.MAX_UNSENT_BYTES", 1000)
+    monkeypatch.setattr("cxfr_proxy.ipc.channel.MAX_UNSENT_BYTES", 1000)
     ours, _ = memory_stream_pair()
-    channel = Channel(ours, lambda message: None)
+    channel = StreamChannel(ours)
     for _ in range(100):
         channel.post(Redirected("romeo@example.org"))
     assert channel.broken
     with trio.fail_after(1):
-        await channel.run()
+        await channel.run(lambda message: None)
 
 
 def test_settings_arrive_as_they_are() -> None:

@@ -22,34 +22,34 @@ from fake_workers import House, house
 from relay_twins import Deaf
 from trio.testing import MockClock, memory_stream_pair
 
+from cxfr_proxy import proxy as running
 from cxfr_proxy.admin.control import server as control_server
 from cxfr_proxy.admin.control.client import Result, call
 from cxfr_proxy.admin.http.server import HttpServer
 from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
-from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
+from cxfr_proxy.cluster.backends import EtcdBackends, FileBackends, parse_url
 from cxfr_proxy.cluster.sources.etcd import EtcdSource
 from cxfr_proxy.cluster.sources.file import NodesFile
 from cxfr_proxy.config.table import Config, RebalanceMode
 from cxfr_proxy.config.values import ListenAddress
+from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.messages import Answer, Ask, Hello, Listing, Message, Report
 from cxfr_proxy.net import listen
 from cxfr_proxy.net.transport import PlainTransport
-from cxfr_proxy.process import server
-from cxfr_proxy.process.channel import Channel
 from cxfr_proxy.process.collector import Turns
 from cxfr_proxy.process.fleet import Fleet, Grants
 from cxfr_proxy.process.keeper import Keeper
 from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.listing import UserList
-from cxfr_proxy.process.messages import Answer, Ask, Hello, Listing, Message, Report
 from cxfr_proxy.process.nodelist import NodeList
 from cxfr_proxy.process.restart import Restart
-from cxfr_proxy.process.server import Proxy
 from cxfr_proxy.process.service import Service
 from cxfr_proxy.process.sharing import Sharing
 from cxfr_proxy.process.telling import Teller
 from cxfr_proxy.process.vacancy import Vacancy
 from cxfr_proxy.process.worker import Worker
+from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.relay.connection import ClientConnection
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
@@ -108,9 +108,10 @@ class World:
         nodes = self.tmp_path / "nodes.txt"
         nodes.write_text("node1 127.0.0.1:1 check=none\n")
         config = Config(
-            backends=nodes,
+            backends=FileBackends(str(nodes)),
             listen=(ListenAddress("127.0.0.1", 0),),
             control=self.tmp_path / "c.sock",
+            workers=1,
             rebalance=RebalanceMode.MANUAL,
             http=ListenAddress("127.0.0.1", 0) if http else None,
         )
@@ -133,11 +134,13 @@ class World:
         ours, theirs = memory_stream_pair()
         async with house(self.tmp_path) as it, trio.open_nursery() as nursery:
             setup = it.workers[1].setup
-            worker = Worker(theirs, await trio.open_tcp_listeners(0, host="127.0.0.1"), lambda config: None)
+            worker = Worker(
+                StreamChannel(theirs), await trio.open_tcp_listeners(0, host="127.0.0.1"), lambda config: None
+            )
             supervised = Supervised([])
-            channel = Channel(ours, supervised.heard.append)
+            channel = StreamChannel(ours)
             supervised.post = channel.post
-            nursery.start_soon(channel.run)
+            nursery.start_soon(channel.run, supervised.heard.append)
             nursery.start_soon(worker.run)
             channel.post(setup)
             for piece in it.workers[1].pieces:
@@ -256,7 +259,7 @@ async def a_signal(world: World) -> None:
             yield number
 
     async with aclosing(signals()) as received:
-        await server._obey(Obedient(), received, trio.CancelScope())
+        await running._obey(Obedient(), received, trio.CancelScope())
     assert obeyed == ["reload", "restart", "stop"]
 
 
@@ -497,6 +500,8 @@ async def test_a_fault_before_a_connection_is_served_loses_no_room(
                 while await client.receive_some():
                     pass
         with trio.fail_after(60):
-            while proxy._service.room.taken:  # noqa: ASYNC110
+            parts = proxy.worker.parts
+            assert parts is not None
+            while parts.service.room.taken:  # noqa: ASYNC110
                 await trio.sleep(0.1)
     assert "fault" in caplog.messages

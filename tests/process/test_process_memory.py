@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 from fake_workers import house
+from msgspec.structs import replace as restated
 from trio.testing import MockClock
 
-from cxfr_proxy.process.channel import MAX_LINE_BYTES
+from cxfr_proxy.ipc.channel import MAX_LINE_BYTES
+from cxfr_proxy.ipc.codec import encode
+from cxfr_proxy.ipc.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned
 from cxfr_proxy.process.memory import PIECE, Memory
-from cxfr_proxy.process.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, encode
 from cxfr_proxy.session.client_software import SILENCES
 from cxfr_proxy.transfers.registry import RESUMABLE_SECONDS, Registry
 from cxfr_proxy.xmpp.opening.client_identity import LONGEST
@@ -31,11 +33,11 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
     """As long ago as it was; what is out of the window (a minute) is nobody's business any more."""
     async with house(tmp_path) as it:
         first, second = it.all
-        first.channel.post(Redirected("long-ago@example.org"))
+        first.post(Redirected("long-ago@example.org"))
         await trio.sleep(50)
-        first.channel.post(Redirected("romeo@example.org"))
-        second.channel.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1"))
-        second.channel.post(Lost("romeo@example.org", "192.0.2.1", "node1"))
+        first.post(Redirected("romeo@example.org"))
+        second.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1"))
+        second.post(Lost("romeo@example.org", "192.0.2.1", "node1"))
         await trio.sleep(20)
         first.die()
         await trio.sleep(1)
@@ -48,7 +50,7 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert isinstance(told[2], Remembered)
         (lost,) = told[2].lost
         assert lost.seconds_ago == pytest.approx(20, abs=0.1)
-        assert replace(lost, seconds_ago=0.0) == Lost("romeo@example.org", "192.0.2.1", "node1")
+        assert restated(lost, seconds_ago=0.0) == Lost("romeo@example.org", "192.0.2.1", "node1")
         assert isinstance(told[0], Remembered)
         assert told[0].redirected == {"romeo@example.org": pytest.approx(20, abs=0.1)}
 
@@ -60,7 +62,7 @@ async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: Mock
         said = [Learned("no#1", False), Learned("yes#1", False), Learned("yes#1", True), Learned("maybe#1", None)]
         said += [Learned("mute#1", None)] * SILENCES
         for message in said:
-            first.channel.post(message)
+            first.post(message)
         await trio.sleep(1)
         assert second.of(Learned) == said
         assert not first.of(Learned)
@@ -98,10 +100,10 @@ async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: 
         said.append(mine("theirs", "capulet", EVEN_AGAIN))
         not_rightly = Resumable("of-node", Resumption("paris@example.org/r", "node2", "of-node"), "192.0.2.7")
         for message in (*said, not_rightly, mine("a", "juliet")):
-            first.channel.post(message)
-        first.channel.post(Gone("over"))
-        first.channel.post(replace(not_rightly, resumption=replace(not_rightly.resumption, counters=SHIFTED)))
-        second.channel.post(mine("elsewhere", "mercutio"))
+            first.post(message)
+        first.post(Gone("over"))
+        first.post(restated(not_rightly, resumption=replace(not_rightly.resumption, counters=SHIFTED)))
+        second.post(mine("elsewhere", "mercutio"))
         await trio.sleep(1)
         assert not second.of(Remembered)
         first.die()
@@ -114,7 +116,7 @@ async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: 
         told = [
             each for message in it.workers[1].of(Remembered) if isinstance(message, Remembered) for each in message.lost
         ]
-        assert [replace(each, seconds_ago=0.0) for each in told] == lost
+        assert [restated(each, seconds_ago=0.0) for each in told] == lost
         second.end()
         await trio.sleep(1)
         assert len(it.workers[1].of(Remembered)) == 2, "who ends by itself has said what there was to say"

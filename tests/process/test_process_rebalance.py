@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from fake_workers import FakeWorker, House, house
+from msgspec.structs import replace as restated
 from trio.testing import MockClock
 
 from cxfr_proxy.admin.rows import PlannedMove, RebalancePlan, RebalanceProgress
@@ -19,7 +20,7 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.messages import (
     Announced,
     Ask,
     Grant,
@@ -40,7 +41,7 @@ from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
 def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) -> None:
     """planned, asked, moved, refused, silent, failed, left"""
     worker.counts = WorkerCounts(rebalance=RebalanceCounts(number, planning, *counts))
-    worker.channel.post(Report(worker.counts))
+    worker.post(Report(worker.counts))
 
 
 def told(worker: FakeWorker) -> Rebalancing | None:
@@ -174,7 +175,7 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
 def held(worker: FakeWorker, number: int, sessions: int, seconds: float) -> None:
     counts = RebalanceCounts(number, planned=5, held=sessions, held_seconds=seconds)
     worker.counts = WorkerCounts(rebalance=counts)
-    worker.channel.post(Report(worker.counts))
+    worker.post(Report(worker.counts))
 
 
 async def test_who_was_moved_lately_is_said_and_moved_when_the_window_is_over(
@@ -269,10 +270,10 @@ async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: Mo
 async def test_tokens_go_to_the_misplaced_last(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         first, second = it.all
-        first.channel.post(Want(0, 0, 0, 50))
+        first.post(Want(0, 0, 0, 50))
         await trio.sleep(1.05)
         before = len(first.of(Grant))
-        second.channel.post(Want(0, 3, 0))
+        second.post(Want(0, 3, 0))
         await trio.sleep(0.3)
         assert [len(worker.of(Grant)) for worker in it.all] == [before, 3]
         await trio.sleep(10)
@@ -289,7 +290,7 @@ async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock:
             Stayed("c@h/1", "192.0.2.1", "node1"),
         ]
         for message in said:
-            first.channel.post(message)
+            first.post(message)
         await trio.sleep(20)
         assert first.of(Announced) == [Announced(number) for number in range(3)]
         assert second.of(Moved) + second.of(Returned) + second.of(Stayed) == said
@@ -299,7 +300,7 @@ async def test_who_was_moved_is_known_everywhere(tmp_path: Path, autojump_clock:
         assert isinstance(remembered, Remembered)
         (told,) = remembered.moved
         assert told.seconds_ago == pytest.approx(20, abs=0.1)
-        assert replace(told, seconds_ago=0.0) == moved[0]
+        assert restated(told, seconds_ago=0.0) == moved[0]
 
 
 # --- by itself

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from trio.testing import MockClock
 from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.process.messages import Grant, Leave, Report, Stop, Want, WorkerCounts
-from cxfr_proxy.process.server import Proxy
+from cxfr_proxy.ipc.messages import Grant, Leave, Report, Stop, Want, WorkerCounts
+from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.registry import NodeCounts
 
 
@@ -78,7 +79,7 @@ async def test_totals_stay_and_ids_are_new(tmp_path: Path, autojump_clock: MockC
         new.report(node1=NodeCounts(sessions=1, asked=1, moved=1))
         # What it still accepted until the new one was up.
         old.counts = WorkerCounts(3, last_id=4711, nodes={"node1": NodeCounts(sessions=3, asked=7, moved=6)})
-        old.channel.post(Report(old.counts))
+        old.post(Report(old.counts))
         await trio.sleep(1)
         assert it.supervisor.fleet.of_node("node1") == NodeCounts(sessions=4, asked=8, moved=7)
         async with aclosing(it.supervisor.console.workers.follow()) as rows:
@@ -105,7 +106,7 @@ async def test_a_drain_goes_on_across_it(tmp_path: Path, autojump_clock: MockClo
         for worker in (old, new):
             assert worker.nodes["node2"].admin_state is AdminState.DRAIN
         for worker in (old, new):
-            worker.channel.post(Want(0, 100, 0))
+            worker.post(Want(0, 100, 0))
         await trio.sleep(4.95)
         granted = [len(worker.of(Grant)) for worker in (old, new)]
         assert sum(granted) == 5 + 49
@@ -352,7 +353,7 @@ async def test_a_stop_in_the_middle(new_is_up: bool, tmp_path: Path, autojump_cl
 
 async def test_one_process_has_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with trio.open_nursery() as nursery:
-        proxy = Proxy(House(tmp_path, nursery).config)
+        proxy = Proxy(replace(House(tmp_path, nursery).config, workers=1))
     proxy.restart_on_signal()
     assert caplog.messages == ["restart-refused"]
     with pytest.raises(ConfigError, match="one process"):

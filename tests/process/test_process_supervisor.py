@@ -6,12 +6,12 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 from fake_workers import FakeWorker, House, house
+from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.health import FAILED_LOGINS
@@ -20,10 +20,7 @@ from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
-from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.process.fleet import Grants
-from cxfr_proxy.process.link import Link
-from cxfr_proxy.process.messages import (
+from cxfr_proxy.ipc.messages import (
     Called,
     Elsewhere,
     Grant,
@@ -39,8 +36,11 @@ from cxfr_proxy.process.messages import (
     Stop,
     Want,
 )
-from cxfr_proxy.process.server import only
+from cxfr_proxy.net.connection_limit import ConnectionLimit
+from cxfr_proxy.process.fleet import Grants
+from cxfr_proxy.process.link import Link
 from cxfr_proxy.process.upward import GrantedPace, ToldOfNodes
+from cxfr_proxy.proxy import only
 from cxfr_proxy.transfers.drains import OwnPace
 from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.xmpp.stream_management import Resumption
@@ -52,8 +52,8 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
         assert first.setup.development_certificate == second.setup.development_certificate
         it.supervisor.console.drains.begin("node1")
-        first.channel.post(NodeDown("node2", "connection refused"))
-        first.channel.post(Redirected("romeo@example.org"))
+        first.post(NodeDown("node2", "connection refused"))
+        first.post(Redirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
             assert worker.nodes["node1"].admin_state is AdminState.DRAIN
@@ -98,7 +98,7 @@ async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Pat
             Lost("romeo@example.org", "192.0.2.1", "node1"),
         ]
         for message in said:
-            first.channel.post(message)
+            first.post(message)
         await trio.sleep(1)
         assert second.of(Resumable) + second.of(Lost) == said
         assert not first.of(Resumable) + first.of(Lost)
@@ -117,10 +117,10 @@ async def test_each_session_that_goes_with_its_worker_is_told_of(
         one, two, three = (
             Present(number, None, "node1", "192.0.2.1", 40000 + number, seconds=2.0) for number in (1, 3, 5)
         )
-        it.workers[1].channel.post(Called((one, two, three), (99,)))
-        it.workers[2].channel.post(Called((replace(one, session=2),), ()))
+        it.workers[1].post(Called((one, two, three), (99,)))
+        it.workers[2].post(Called((replace(one, session=2),), ()))
         await trio.sleep(1)
-        it.workers[1].channel.post(Called((replace(two, full_jid="kim@example.org/r", seconds=3.0),), (5,)))
+        it.workers[1].post(Called((replace(two, full_jid="kim@example.org/r", seconds=3.0),), (5,)))
         await trio.sleep(4)
         it.workers[1].die()
         await trio.sleep(1)
@@ -250,7 +250,7 @@ async def test_a_worker_that_does_not_stop_is_killed(
 async def test_a_worker_that_talks_nonsense_is_replaced(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         before = it.workers[2]
-        before.channel.post(Stop())  # not a worker's to say
+        before.post(Stop())  # not a worker's to say
         await trio.sleep(1)
         assert it.workers[2] is not before
 
@@ -263,7 +263,7 @@ async def test_one_bucket_for_all(tmp_path: Path, autojump_clock: MockClock) -> 
     async with house(tmp_path) as it:
         start = trio.current_time()
         for worker in it.workers.values():
-            worker.channel.post(Want(0, 100, 0))
+            worker.post(Want(0, 100, 0))
         await trio.sleep(9.95)
         times = sorted(at - start for worker in it.all for at, message in worker.heard if isinstance(message, Grant))
         assert len(times) == 5 + 99
@@ -275,9 +275,9 @@ async def test_one_bucket_for_all(tmp_path: Path, autojump_clock: MockClock) -> 
 
 async def test_who_has_no_node_goes_first(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
-        it.workers[1].channel.post(Want(0, 1000, 0))
+        it.workers[1].post(Want(0, 1000, 0))
         await trio.sleep(1)
-        it.workers[2].channel.post(Want(20, 0, 0))
+        it.workers[2].post(Want(20, 0, 0))
         await wait_all_tasks_blocked()
         before = len(it.workers[1].of(Grant))
         await trio.sleep(1.9)
@@ -338,11 +338,11 @@ async def test_logins_that_fail_are_counted_over_all_workers(tmp_path: Path, aut
 
         async def fail(times: int) -> None:
             for number in range(times):
-                (first, second)[number % 2].channel.post(NodeFailsLogins("node1", "internal-server-error"))
+                (first, second)[number % 2].post(NodeFailsLogins("node1", "internal-server-error"))
                 await trio.sleep(0.01)
 
         await fail(FAILED_LOGINS - 1)
-        second.channel.post(NodeServes("node1", "example.org"))
+        second.post(NodeServes("node1", "example.org"))
         await trio.sleep(0.01)
         await fail(FAILED_LOGINS - 1)
         assert second.nodes["node1"].health is Health.UP

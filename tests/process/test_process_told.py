@@ -21,7 +21,7 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
-from cxfr_proxy.process.messages import Called, Present, Transferred
+from cxfr_proxy.ipc.messages import Called, Present, Transferred
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.registry import NodeCounts
@@ -104,12 +104,12 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
         console, first, second = it.supervisor.console, it.workers[1], it.workers[2]
         console.drains.begin("node1")
         for number, user in enumerate(("kim", "lee")):
-            first.channel.post(Transferred(moved, 2 * number + 1, f"{user}@h/r"))
+            first.post(Transferred(moved, 2 * number + 1, f"{user}@h/r"))
         await trio.sleep(3)
-        second.channel.post(Called((Present(2, None, "node2", "192.0.2.1", 1, 0.0),), ()))
+        second.post(Called((Present(2, None, "node2", "192.0.2.1", 1, 0.0),), ()))
         await trio.sleep(1)
         assert it.supervisor.fleet.of_node("node1").returned == 0
-        second.channel.post(Called((Present(2, "kim@h/r", "node2", "192.0.2.1", 1, 1.0),), (99,)))
+        second.post(Called((Present(2, "kim@h/r", "node2", "192.0.2.1", 1, 1.0),), (99,)))
         await trio.sleep(1)
         second.transfers = [
             TransferRow(session, "j", "node1", None, "reset", outcome, 9.0, 0.2, "drain")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxfr_proxy.cluster.backends import EtcdBackends, SrvBackends
+from cxfr_proxy.cluster.backends import Backends, EtcdBackends, SrvBackends
 from cxfr_proxy.cluster.sources.source import NodeSource
 from cxfr_proxy.cluster.targets import RedirectTargets
 
 
-def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTargets) -> NodeSource:
+def open_source(backends: Backends, targets: RedirectTargets) -> NodeSource:
     """Open the source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` for files that it needs and can't read.
@@ -24,4 +24,4 @@ def open_source(backends: Path | SrvBackends | EtcdBackends, targets: RedirectTa
         return EtcdSource(backends, targets)
     from cxfr_proxy.cluster.sources.file import NodesFile
 
-    return NodesFile(backends, targets=targets)
+    return NodesFile(Path(backends.path), targets=targets)

@@ -1,24 +1,18 @@
-"""What the supervisor and its workers tell each other, and how it is written: a line of JSON each.
+"""What the supervisor and its workers tell each other.
 
-A message is a dataclass; on the wire it is ``{"Grant": {"tokens": 1}}``. What may stand in a field is what its type
-says, and a line is read against these types: unknown messages, missing and additional fields and values of another
-type are a :class:`BadMessage`. Both ends are of one version, for a worker is started from the supervisor's own code;
-where that isn't so (the program was replaced on disk while it ran), :class:`Hello` says it.
+A message is an object that never changes. :mod:`.codec` writes it as a line where the two are processes of their own;
+in one process it is handed over as it is. Both ends are of one version, for a worker is started from the supervisor's
+own code; where that isn't so (the program was replaced on disk while it ran), :class:`Hello` says it.
 
 Counts are totals since the worker began, never differences: a message can be left out when a newer one follows.
 """
 
 from __future__ import annotations
 
-import json
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, Union, cast
+from typing import Final
+
+import msgspec
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
@@ -33,19 +27,26 @@ from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 10
+VERSION: Final = 11
 """Of this language. To be raised with every change."""
 
 
 class BadMessage(Exception):
-    """The line is no message of this version."""
+    """Something was said that is no message of this version, or not at this point, or not by that end."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A message. Its class is told by name; see :data:`~cxfr_proxy.ipc.codec.KINDS`."""
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What several messages hold."""
 
 
 # --- from the supervisor
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeState(Part, frozen=True):
     """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the hashes of the
     stream features that it greets clients with, by domain."""
 
@@ -56,11 +57,10 @@ class NodeState:
     stage: Stage
     session_outlook: SessionOutlook = SessionOutlook.GOOD
     warm_up: float = 1.0
-    features: dict[str, str] = field(default_factory=dict)
+    features: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(Message, frozen=True):
     """Those that have changed, or a part of them: all count once the ``last`` part is there (:mod:`.telling`). Also an
     order: the sessions of those that are leaving are to be moved, as their stage has it, and those that are elsewhere
     than they belong as ``rebalance`` has it; ``None``: none goes on.
@@ -72,13 +72,12 @@ class Nodes:
     states: tuple[NodeState, ...] = ()
     forgotten: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
-    features: dict[str, str] = field(default_factory=dict)
+    features: dict[str, str] = {}
     rebalance: Rebalancing | None = None
     last: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
+class Files(Part, frozen=True):
     """What the supervisor has read last, and found good: certificates and keys in the settings' order, and the nodes'
     CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
 
@@ -86,8 +85,7 @@ class Files:
     authorities: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Message, frozen=True):
     """The first thing a worker hears; pins and nodes follow, and it serves when it has heard of all. Its session ids
     are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
     ``development_certificate`` is PEM, ``None`` where there are real ones."""
@@ -101,52 +99,46 @@ class Setup:
     files: Files
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedBefore:
+class PinnedBefore(Message, frozen=True):
     """A part of the pins there were when the worker began: the nodes' names by users' keys."""
 
     nodes: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
+class Pinned(Message, frozen=True):
     """The operator wants that user, by his key, on that node; ``None``: wherever he belongs."""
 
     user: str
     node: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Message, frozen=True):
     """A part of the user map; all of a version together are the map that counts. ``digests`` and ``places`` are those
-    of :class:`~cxfr_proxy.cluster.user_map.UserMap`, in base64."""
+    of :class:`~cxfr_proxy.cluster.user_map.UserMap`, as their arrays' bytes."""
 
     version: int
     nodes: tuple[str, ...]
-    digests: str
-    places: str
+    digests: bytes
+    places: bytes
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Message, frozen=True):
     """The worker may move so many sessions more."""
 
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(Message, frozen=True):
     """What the other workers have: sessions by node, connections by client address (where there are many), and the
     sessions by node of those that come before it. Of nodes, those of which it is another number now."""
 
     sessions: dict[str, int]
     addresses: dict[str, int]
-    sessions_before: dict[str, int] = field(default_factory=dict)
+    sessions_before: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TakeFiles:
+class TakeFiles(Message, frozen=True):
     """Use these from now on."""
 
     request: int
@@ -167,8 +159,7 @@ class Listing(StrEnum):
     """What a rebalance would come to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Message, frozen=True):
     """Answered by :class:`Report` where it is about counts or states, and always by :class:`Answer`. ``node``: which,
     where it is about one; ``max_share`` as of a rebalance."""
 
@@ -178,8 +169,7 @@ class Ask:
     max_share: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MoveUser:
+class MoveUser(Message, frozen=True):
     """Send the clients of that JID to the node, at once; answered by :class:`Answer`."""
 
     request: int
@@ -187,31 +177,27 @@ class MoveUser:
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Message, frozen=True):
     """Another worker has taken over: accept nobody any more, move everybody at the proxy's pace, and end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Message, frozen=True):
     """The proxy stops: accept nobody any more, move everybody, and end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
+class Remembered(Message, frozen=True):
     """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
     ``resumable``: by the id that the client has; ``learned``: by capabilities, whether connection transfer is known.
     """
 
-    redirected: dict[str, float] = field(default_factory=dict)
-    resumable: dict[str, Resumption] = field(default_factory=dict)
+    redirected: dict[str, float] = {}
+    resumable: dict[str, Resumption] = {}
     lost: tuple[Lost, ...] = ()
     moved: tuple[Moved, ...] = ()
-    learned: dict[str, bool] = field(default_factory=dict)
+    learned: dict[str, bool] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Announced(Message, frozen=True):
     """All others have been told of the :class:`Moved` of that session."""
 
     session: int
@@ -220,16 +206,14 @@ class Announced:
 # --- from a worker
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Message, frozen=True):
     """It serves."""
 
     version: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Message, frozen=True):
     """How many sessions wait for being moved, those without a node first, and how many tokens have come so far.
     ``misplaced``: those that are only not where they belong."""
 
@@ -239,15 +223,13 @@ class Want:
     misplaced: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PutBack:
+class PutBack(Message, frozen=True):
     """Tokens nobody needed: who was to be moved has left, or can't be moved now."""
 
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCounts:
+class WorkerCounts(Part, frozen=True):
     """``nodes`` are those whose counts are others than when they were said last. ``awaited``: by node, who was cut from
     it and may still come for its session. ``waiting``: by node, why its drain does not go on."""
 
@@ -258,17 +240,15 @@ class WorkerCounts:
     awaited: dict[str, int] | None = None
     waiting: dict[str, str] | None = None
     addresses: dict[str, int] | None = None
-    totals: Totals = field(default_factory=Totals)
-    rebalance: RebalanceCounts = field(default_factory=RebalanceCounts)
+    totals: Totals = msgspec.field(default_factory=Totals)
+    rebalance: RebalanceCounts = msgspec.field(default_factory=RebalanceCounts)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Message, frozen=True):
     counts: WorkerCounts
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(Part, frozen=True):
     """A session. ``full_jid`` is ``None`` before it is bound, ``port`` where the client's is a unix socket;
     ``seconds``: for so long it has been there."""
 
@@ -280,16 +260,14 @@ class Present:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(Message, frozen=True):
     """Sessions that have begun or were bound since this was said last, and those that are over."""
 
     present: tuple[Present, ...]
     over: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
+class Transferred(Message, frozen=True):
     """One more transfer is over, of that session and client. Told one by one: there are too many numbers of them to
     tell all with each."""
 
@@ -298,39 +276,34 @@ class Transferred:
     full_jid: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDown:
+class NodeDown(Message, frozen=True):
     """A connection to it failed."""
 
     node: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeGoing:
+class NodeGoing(Message, frozen=True):
     """One of its sessions was told that it is going away."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFailsLogins:
+class NodeFailsLogins(Message, frozen=True):
     """It has ended a login by a fault of its own."""
 
     node: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeServes:
+class NodeServes(Message, frozen=True):
     """A client has logged in there for that domain: the worker's first one for it, or behind one that failed."""
 
     node: str
     domain: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Message, frozen=True):
     """Rows, some at a time; ``last`` closes the answer. ``moved``: clients that were asked to move."""
 
     request: int
@@ -344,15 +317,13 @@ class Answer:
     moved: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Message, frozen=True):
     """Everybody has gone; ``cut``: not all by themselves."""
 
     cut: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(Message, frozen=True):
     """The session that could be resumed by that id is over; :class:`Lost` says so if its client may come back."""
 
     stream_management_id: str
@@ -361,15 +332,13 @@ class Gone:
 # --- both ways: what one worker saw of a user, or of a software, that another may meet
 
 
-@dataclass(frozen=True, slots=True)
-class Redirected:
+class Redirected(Message, frozen=True):
     """``user`` (bare JID) was sent to another address just now."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resumable:
+class Resumable(Message, frozen=True):
     """A client can resume its session (XEP-0198) by that id, or its counts have shifted since that was said. It is
     connected from ``address``."""
 
@@ -388,8 +357,7 @@ class Resumable:
         return Lost(user, self.address, known.node)
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Message, frozen=True):
     """A client that may resume its session on that node has left ``address``. ``user`` is a bare JID, where it is
     known."""
 
@@ -399,8 +367,7 @@ class Lost:
     seconds_ago: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Message, frozen=True):
     """That client, which is connected from ``address``, is about to be asked to move to ``node``, where it belongs; its
     worker waits for :class:`Announced`. ``session`` is its id."""
 
@@ -411,8 +378,7 @@ class Moved:
     seconds_ago: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Stayed:
+class Stayed(Message, frozen=True):
     """That client has not moved to that node, or not yet, although it was asked or about to be."""
 
     full_jid: str
@@ -420,8 +386,7 @@ class Stayed:
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(Message, frozen=True):
     """That client, which was moved or is taken for one that was, has logged in from ``address``; ``wrong``: on a wrong
     node again."""
 
@@ -430,157 +395,9 @@ class Returned:
     wrong: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(Message, frozen=True):
     """Whether clients with these capabilities know the connection transfer, as one of them has shown; ``None``: it was
     silent."""
 
     caps: str
     knows_cxfr: bool | None
-
-
-Message = (
-    Setup
-    | PinnedBefore
-    | Nodes
-    | Pinned
-    | Listed
-    | Grant
-    | Elsewhere
-    | TakeFiles
-    | Ask
-    | MoveUser
-    | Leave
-    | Stop
-    | Remembered
-    | Announced
-    | Hello
-    | Want
-    | PutBack
-    | Report
-    | Called
-    | Transferred
-    | NodeDown
-    | NodeGoing
-    | NodeFailsLogins
-    | NodeServes
-    | Answer
-    | Stopped
-    | Gone
-    | Redirected
-    | Resumable
-    | Lost
-    | Moved
-    | Stayed
-    | Returned
-    | Learned
-)
-
-KINDS: Final[Mapping[str, type]] = {kind.__name__: kind for kind in typing.get_args(Message)}
-
-
-# --- the codec
-
-
-def encode(message: Message) -> bytes:
-    """One line, its end included."""
-    return json.dumps({type(message).__name__: _plain(message)}, separators=(",", ":")).encode() + b"\n"
-
-
-def decode(line: bytes) -> Message:
-    """Raises :class:`BadMessage`."""
-    try:
-        value: object = json.loads(line)
-    except (ValueError, RecursionError) as exc:
-        raise BadMessage(f"no JSON: {line[:80]!r}") from exc
-    if not isinstance(value, dict) or len(value) != 1:
-        raise BadMessage(f"no message: {line[:80]!r}")
-    ((name, body),) = value.items()
-    if name not in KINDS:
-        raise BadMessage(f"no message is called {name!r:.40}")
-    return cast("Message", _read(KINDS[name], body, name))
-
-
-def _plain(value: object) -> object:
-    if is_dataclass(value):
-        return {
-            name: _plain(each)
-            for name, default in _defaults(cast("type", type(value))).items()
-            if (each := getattr(value, name)) != default
-        }
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return value  # numbers, text, None; a StrEnum is text
-
-
-@cache
-def _defaults(kind: type) -> dict[str, object]:
-    """By name; ``MISSING``, which is like nothing else, where there is none."""
-    return {
-        each.name: each.default_factory() if each.default_factory is not MISSING else each.default
-        for each in fields(kind)
-    }
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:  # Any: whatever an annotation can be
-    hints = typing.get_type_hints(kind)
-    return {each.name: hints[each.name] for each in fields(kind)}
-
-
-def _read(kind: Any, value: object, where: str) -> object:
-    """``value`` as a ``kind``. The kinds are those of this module's dataclasses, and of what they hold."""
-    if kind in (int, float, str, bool, types.NoneType):
-        return _read_scalar(kind, value, where)
-    origin = typing.get_origin(kind)
-    if origin in (Union, types.UnionType):
-        return _read_union(typing.get_args(kind), value, where)
-    if origin is tuple and isinstance(value, list):
-        item = typing.get_args(kind)[0]
-        return tuple(_read(item, each, where) for each in value)
-    if origin is dict and isinstance(value, dict):
-        item = typing.get_args(kind)[1]
-        return {key: _read(item, each, f"{where}[]") for key, each in value.items()}
-    if is_dataclass(kind) and isinstance(value, dict):
-        return _read_dataclass(cast("type", kind), value, where)
-    if isinstance(kind, type) and isinstance(value, str) and issubclass(kind, StrEnum | Path):
-        try:
-            return kind(value)
-        except ValueError:
-            pass
-    raise _unfit(kind, value, where)
-
-
-def _read_scalar(kind: type, value: object, where: str) -> object:
-    if kind is float and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            raise _unfit(kind, value, where) from None
-    if type(value) is not kind:
-        raise _unfit(kind, value, where)
-    return value
-
-
-def _read_union(kinds: tuple[Any, ...], value: object, where: str) -> object:
-    for kind in kinds:
-        try:
-            return _read(kind, value, where)
-        except BadMessage:
-            continue
-    raise _unfit(kinds, value, where)
-
-
-def _read_dataclass(kind: type, value: dict[str, object], where: str) -> object:
-    hints, defaults = _hints(kind), _defaults(kind)
-    if not value.keys() <= hints.keys() or any(defaults[name] is MISSING for name in hints.keys() - value.keys()):
-        raise _unfit(kind, value, where)
-    return kind(**{name: _read(hints[name], each, f"{where}.{name}") for name, each in value.items()})
-
-
-def _unfit(kind: object, value: object, where: str) -> BadMessage:
-    return BadMessage(f"{where}: expected {kind}, found {repr(value)[:80]}")

@@ -1,21 +1,26 @@
-"""One end of the connection between supervisor and worker.
+"""What carries messages between the supervisor and a worker, one end of it.
 
-Sending never blocks: what is posted is written by the channel's own task, in order. So whoever has something to say
-can say it in the middle of handling an event. What the other end does not take is kept up to :data:`MAX_UNSENT_BYTES`;
-an end that lets that much pile up does not work any more, and the channel is broken for both.
+Posting never blocks: what is posted goes out in order, by the channel's own task. So whoever has something to say can
+say it in the middle of handling an event, and is never called back from inside of :meth:`Channel.post`.
 
 A channel that is broken says so once, by the end of :meth:`Channel.run`; what is posted afterwards is dropped, since
-nobody is there to hear it.
+nobody is there to take it.
+
+There are two. :class:`StreamChannel` writes lines to another process (:mod:`.codec`). What the other end does not take
+is kept up to :data:`MAX_UNSENT_BYTES`; an end that lets that much pile up does not work any more, and the channel is
+broken for both. :func:`in_memory` gives the two ends of one within a process: objects, handed over as they are.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.process.messages import BadMessage, Message, decode, encode
+from cxfr_proxy.ipc.codec import decode, encode
+from cxfr_proxy.ipc.messages import BadMessage, Message
 
 MAX_UNSENT_BYTES: Final = 64 << 20
 """Whoever has a lot to say lets it go out piece by piece (:meth:`Channel.flush`). So this is what comes to pass while
@@ -24,6 +29,31 @@ MAX_LINE_BYTES: Final = 16 << 20
 """The longest message is a worker's counts of all its nodes: a megabyte for ten thousand. What there may be more of is
 told in pieces."""
 _READ_BYTES: Final = 65_536
+
+Receive = Callable[[Message], None]
+"""Called with each message, in order. It must not block."""
+
+
+class Channel(Protocol):
+    """One end."""
+
+    broken: bool
+
+    def post(self, message: Message) -> None:
+        """Send it as soon as possible."""
+
+    async def flush(self) -> None:
+        """Wait until all that was posted is out, or nobody is there to take it."""
+
+    async def run(self, receive: Receive) -> None:
+        """Carry messages until the other end has closed.
+
+        Raises :class:`~.messages.BadMessage` for one that speaks another language, and whatever ``receive`` raises.
+        The other end is closed when this returns, raises or is cancelled.
+        """
+
+
+# --- to another process
 
 
 class Lines:
@@ -34,7 +64,8 @@ class Lines:
         self._received = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """Raises :class:`BadMessage`; nothing can be read afterwards."""
+        """Return the messages that are complete now. Raises :class:`~.messages.BadMessage`; nothing can be read
+        afterwards."""
         begin = len(self._received)
         self._received += data
         messages: list[Message] = []
@@ -50,12 +81,11 @@ class Lines:
         return messages
 
 
-class Channel:
-    """``stream`` belongs to it from now on; ``receiver`` is called for each message, in order, and must not block."""
+class StreamChannel:
+    """A :class:`Channel` over ``stream``, which belongs to it from now on."""
 
-    def __init__(self, stream: trio.abc.Stream, receiver: Callable[[Message], None]) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
-        self._receiver = receiver
         self._unsent = bytearray()
         self._something = trio.Event()
         self._writing = False
@@ -63,7 +93,6 @@ class Channel:
         self.broken = False
 
     def post(self, message: Message) -> None:
-        """Say it as soon as possible."""
         if self.broken:
             return
         self._unsent += encode(message)
@@ -77,19 +106,16 @@ class Channel:
         self._something.set()
 
     async def flush(self) -> None:
-        """Wait until all that was posted is out, or nobody is there to hear it."""
         while (self._unsent or self._writing) and not self.broken:
             await self._emptied.park()
 
-    async def run(self) -> None:
-        """Until the other end has closed. Raises :class:`BadMessage` for one that speaks another language, and whatever
-        ``receiver`` raises. On cancel the stream is closed."""
+    async def run(self, receive: Receive) -> None:
         fault: Exception | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 try:
-                    await self._read()
+                    await self._read(receive)
                 except Exception as exc:
                     fault = exc  # as it is, not in a group
                 nursery.cancel_scope.cancel()
@@ -101,14 +127,14 @@ class Channel:
         if fault is not None:
             raise fault
 
-    async def _read(self) -> None:
+    async def _read(self, receive: Receive) -> None:
         lines = Lines()
         try:
             while data := await self._stream.receive_some(_READ_BYTES):
                 for message in lines.feed(bytes(data)):
-                    self._receiver(message)
+                    receive(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+            pass  # the other end was killed, or we were: an end like any other
 
     async def _write(self, everything: trio.CancelScope) -> None:
         while not self.broken:
@@ -125,3 +151,55 @@ class Channel:
                 self._writing = False
                 self._emptied.unpark_all()
         everything.cancel()
+
+
+# --- within a process
+
+
+def in_memory() -> tuple[MemoryChannel, MemoryChannel]:
+    """Return the two ends of one."""
+    one, other = MemoryChannel(), MemoryChannel()
+    one.other, other.other = other, one
+    return one, other
+
+
+class MemoryChannel:
+    """A :class:`Channel` to ``other``, its other end. Both must know each other: see :func:`in_memory`."""
+
+    other: MemoryChannel
+
+    def __init__(self) -> None:
+        self._arrived: deque[Message] = deque()
+        self._something = trio.Event()
+        self._taken = trio.lowlevel.ParkingLot()
+        self.broken = False
+
+    def post(self, message: Message) -> None:
+        if not self.broken:
+            self.other._arrived.append(message)
+            self.other._something.set()
+
+    async def flush(self) -> None:
+        while self.other._arrived and not self.broken:
+            await self.other._taken.park()
+
+    async def run(self, receive: Receive) -> None:
+        try:
+            while not self.broken or self._arrived:  # what was posted before the other end closed still counts
+                await self._something.wait()
+                self._something = trio.Event()
+                while self._arrived:
+                    receive(self._arrived.popleft())
+                self._taken.unpark_all()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Be broken, and the other end with it."""
+        self._close()
+        self.other._close()
+
+    def _close(self) -> None:
+        self.broken = True
+        self._something.set()
+        self._taken.unpark_all()

@@ -1,0 +1,138 @@
+"""The running proxy: a supervisor, its workers, and the signals.
+
+There is one assembly. The supervisor keeps what there is one of, and workers serve the clients. With ``--workers 1``
+the one worker is in the supervisor's process, as it is in the demo and wherever a proxy is wanted inside another
+program; with more, each is a process of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from cxfr_proxy import signals
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import raise_descriptor_limit
+from cxfr_proxy.process import collector
+from cxfr_proxy.process.in_process import InProcessWorkers
+from cxfr_proxy.process.launch import launch
+from cxfr_proxy.process.supervisor import Supervisor
+from cxfr_proxy.process.worker import Worker
+from cxfr_proxy.tasks import Task, isolated, start
+
+_log = logging.getLogger(__name__)
+
+
+class Proxy:
+    """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
+
+    ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``reread``
+    reads the settings as they are by now; ``None``: they come from nowhere that could change.
+    """
+
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+        self._here = InProcessWorkers()
+        self.supervisor = Supervisor(config, reread, self._here.launch if config.workers == 1 else launch)
+        self.console = self.supervisor.console
+        self.stop = self.supervisor.stop
+        self.reload_on_signal = self.supervisor.reload_on_signal
+        self.restart_on_signal = self.supervisor.restart_on_signal
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return self.supervisor.addresses
+
+    @property
+    def worker(self) -> Worker:
+        """The one in this process. Raises :class:`LookupError` where there is none."""
+        if self._here.latest is None:
+            raise LookupError("all workers are in other processes")
+        return self._here.latest.worker
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
+
+        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
+        had, or no worker lives.
+        """
+        async with self._here.running():
+            await self.supervisor.run(task_status=task_status)
+
+
+# --- the process
+
+
+class Stoppable(Protocol):
+    """What signals are for: a :class:`Proxy`."""
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def reload_on_signal(self) -> None: ...
+
+    def restart_on_signal(self) -> None: ...
+
+
+def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Serve until a signal ends it; the exit code. Raises :class:`ConfigError` where it can't begin.
+
+    ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
+    """
+    raise_descriptor_limit()
+    try:
+        return trio.run(_serve, config, reread)
+    except BaseExceptionGroup as group:
+        raise only(group) from group
+
+
+def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one fault of the operator's in a group that nurseries made; the group itself where there is another."""
+    config_errors, rest = group.split(ConfigError)
+    if config_errors is None or rest is not None:
+        return group
+    leaf: BaseException = config_errors
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return leaf
+
+
+async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
+    proxy = Proxy(config, reread)
+    collector.settle()
+    with trio.open_signal_receiver(*signals.ALL) as received:
+        signals.release()
+        try:
+            async with trio.open_nursery() as nursery:
+                start(nursery, Task.SIGNAL, partial(_obey, proxy, received, nursery.cancel_scope))
+                await proxy.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            signals.hold()  # there is nothing left that they could mean
+    return 0
+
+
+async def _obey(proxy: Stoppable, received: AsyncIterator[int], everything: trio.CancelScope) -> None:
+    """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: new workers."""
+    asked_to_stop = False
+    async for number in received:
+        with isolated(Task.SIGNAL, signal=signal.Signals(number).name):
+            if number == signal.SIGHUP:
+                proxy.reload_on_signal()
+            elif number == signal.SIGUSR2:
+                proxy.restart_on_signal()
+            elif number == signal.SIGUSR1:
+                emit(_log, "signal-ignored", signal="SIGUSR1", reason="it means nothing to this program")
+            elif asked_to_stop:
+                emit(_log, "stopped", cut=True)
+                everything.cancel()
+            else:
+                asked_to_stop = True
+                proxy.stop()
