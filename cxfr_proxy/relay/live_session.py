@@ -23,8 +23,6 @@ CLIENT_BYTES: Final = 16_384
 
 Decide = Callable[[float], Sequence[Command]]
 """A method of the session's that is told the time, on the pump's clock in seconds."""
-DecideUnsent = Callable[[bytes, float], Sequence[Command]]
-"""The same, told before that what a node had not taken."""
 
 
 class Leg:
@@ -108,8 +106,8 @@ class Driver(Protocol):
         """When bytes came last, from either side."""
         ...
 
-    def exchange_node(self, live: LiveSession, transport: Transport, decide: DecideUnsent, *, silently: bool) -> None:
-        """See :meth:`LiveSession.exchange_node`."""
+    def offer_node(self, live: LiveSession, transport: Transport, decide: Decide) -> None:
+        """See :meth:`LiveSession.offer_node`."""
         ...
 
 
@@ -131,6 +129,7 @@ class LiveSession:
         "placed_early",
         "returned",
         "session",
+        "spare_node",
         "timer_at",
     )
 
@@ -152,6 +151,8 @@ class LiveSession:
         self.legs: tuple[Leg, Leg]
         self.closing = False
         """The session is over; what is left to do is to get the last bytes out."""
+        self.spare_node: Transport | None = None
+        """A connection to another node, that may take the place of the node's."""
         self.returned: ReturnedConnection | None = None
         """The client's connection, which goes on without this session."""
         self.placed_early = False
@@ -191,15 +192,13 @@ class LiveSession:
         """Begin. From here on the pump does all, until the session is over."""
         self._driver.drive(self, self.session.start)
 
-    def exchange_node(self, transport: Transport, decide: DecideUnsent, *, silently: bool = False) -> None:
-        """Put ``transport`` in the place of the node's, which is closed, and let the session decide at once.
+    def offer_node(self, transport: Transport, decide: Decide) -> None:
+        """Hand a connection to another node over, and let the session decide what becomes of it.
 
-        ``decide`` is told the bytes that the old node had not taken, which are dropped. From now on the pump closes
-        ``transport``; where the session is over, it does so at once and asks nobody. ``silently``: the old node hears
-        no close_notify, as if its connection had been cut. Raises ``RuntimeError`` while commands of the session are
-        carried out, some of which may be for the old node.
+        From now on the pump closes it: it takes the place of the node's (:meth:`.pump.Pump.exchange_node`), or is
+        dropped, with the session at the latest. A session that is over is not asked.
         """
-        self._driver.exchange_node(self, transport, decide, silently=silently)
+        self._driver.offer_node(self, transport, decide)
 
     def over(self) -> None:
         """The last the pump has to say: it and the session know each other no more."""

@@ -42,7 +42,7 @@ import trio
 
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.transport import Transport, Verdict
-from cxfr_proxy.relay.live_session import Decide, DecideUnsent, Leg, LiveSession, ReturnedConnection, SessionListener
+from cxfr_proxy.relay.live_session import Decide, Leg, LiveSession, ReturnedConnection, SessionListener
 from cxfr_proxy.relay.poller import IN, OUT, Poller
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
@@ -215,25 +215,37 @@ class Pump:
         self._sessions[session_id] = live
         return live
 
-    def exchange_node(self, live: LiveSession, transport: Transport, decide: DecideUnsent, *, silently: bool) -> None:
-        """See :meth:`LiveSession.exchange_node`."""
+    def offer_node(self, live: LiveSession, transport: Transport, decide: Decide) -> None:
+        """See :meth:`LiveSession.offer_node`."""
         if live.closing:
             transport.close()
             return
-        if live.driven:
-            raise RuntimeError("the node can't be exchanged while commands are carried out")
+        self.drop_spare_node(live)
+        live.spare_node = transport
+        self.drive(live, decide)
+
+    def exchange_node(self, live: LiveSession) -> None:
+        """Put the connection that was offered in the place of the node's, which is closed at once.
+
+        What is sent to the node from here on, and comes from it, is the new one's. What the old one had not taken is
+        dropped, and logged as such. Its TLS ends in good order if the session has ended its output before
+        (``EndOutput``); else its connection is cut. Raises ``RuntimeError`` where nothing was offered.
+        """
+        transport, live.spare_node = live.spare_node, None
+        if transport is None:
+            raise RuntimeError("there is no other connection to put in the node's place")
         client, former = live.legs
-        unsent = bytes(former.unsent)
-        if former.fd >= 0:
-            self._forget(former)
-            if not unsent:  # else TLS may have written a part of a record, and an alert in it would be a fault
-                former.transport.end_output(silently=silently)
-            former.transport.close()
-        node = Leg(live, Side.NODE, transport)
-        self._pair(live, client, node)
+        self._drop(former)
+        self._pair(live, client, Leg(live, Side.NODE, transport))
         del former.live, former.other  # circles, which only the collector could free
-        self._poller.add(node)
-        self.drive(live, partial(decide, unsent))
+        self._poller.add(live.legs[Side.NODE])
+
+    @staticmethod
+    def drop_spare_node(live: LiveSession) -> None:
+        """Close the connection that was offered, if there is one."""
+        if live.spare_node is not None:
+            live.spare_node.close()
+            live.spare_node = None
 
     @staticmethod
     def _pair(live: LiveSession, client: Leg, node: Leg) -> None:
@@ -497,6 +509,7 @@ class Pump:
 
     def _close(self, live: LiveSession, *, at_once: bool) -> None:
         live.closing = True
+        self.drop_spare_node(live)
         for leg in live.legs:
             if at_once or not leg.unsent:
                 self._drop(leg)

@@ -23,7 +23,8 @@ from cxfr_proxy.net.transport import PlainTransport, TlsTransport, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Close, Command, EndOutput, Event, Send, Side
+from cxfr_proxy.session.commands import Awakened, Close, Command, EndOutput, Event, Forged, Report, Send, Side
+from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
@@ -68,6 +69,7 @@ class Jumpy:
     """A session that passes everything on, and does what elements tell it."""
 
     def __init__(self, story: Story, told: list[tuple[object, ...]]) -> None:
+        self._story = story
         self.lanes = [self._lane(story) for _ in Side]
         self.fast: list[Lane | None] = list(self.lanes)
         self.told = told
@@ -83,6 +85,10 @@ class Jumpy:
         assert lane.opened
         return lane
 
+    def restart(self, side: Side) -> None:
+        """Another stream begins on that side."""
+        self.lanes[side] = self.fast[side] = self._lane(self._story)
+
     def is_behind(self, side: Side) -> bool:
         return self.lanes[side].unread and self.wants(side)
 
@@ -97,6 +103,10 @@ class Jumpy:
 
     def start(self, now: float) -> list[Command]:
         return []
+
+    def transfer(self, order: Order, now: float) -> list[Command]:
+        self.told.append(("transfer", order.trigger))
+        return [Send(Side.CLIENT, b"<move/>"), Report(Awakened())]
 
     def stop(self, now: float) -> list[Command]:
         self.told.append(("stop",))
@@ -155,6 +165,8 @@ class Jumpy:
                 self._step(side.other)
             case "echo":
                 self._out.append(Send(side, b"<message from='proxy'/>"))
+            case "report":
+                self._out += [Report(Forged()), Send(side, b"<reported/>")]
             case "hold":
                 self.held.add(side.other)
             case "free":
@@ -210,7 +222,7 @@ class Told:
         self.far = [pair[0] for pair in pairs]
         client_end: Transport
         if story.tls and contexts is not None:
-            self.far[Side.CLIENT], client_end = _secured(pairs[Side.CLIENT], *contexts)
+            self.far[Side.CLIENT], client_end = secured(pairs[Side.CLIENT], *contexts)
         else:
             client_end = PlainTransport.adopt(pairs[Side.CLIENT][1])
         self.session = Jumpy(story, self.seen.told)
@@ -275,7 +287,7 @@ def scanner() -> Framer:
     return found
 
 
-def _secured(
+def secured(
     pair: tuple[socket.socket, socket.socket], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> tuple[socket.socket, TlsTransport]:
     far = client.wrap_socket(pair[0], server_hostname="example.org", do_handshake_on_connect=False)
