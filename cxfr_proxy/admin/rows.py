@@ -232,14 +232,14 @@ class TransferRow:
 
 @dataclass(frozen=True, slots=True)
 class PinRow:
-    """A user whom the operator wants on a node. ``user`` is his bare JID in the spelling that all others come to."""
+    """A pinned user. ``user`` is a bare JID in its canonical spelling."""
 
     user: str
     node: str
     here: int
-    """His sessions on that node."""
+    """The user's sessions on that node."""
     elsewhere: list[str]
-    """The other nodes that he has sessions on: a pin alone moves nobody."""
+    """The other nodes that the user has sessions on: a pin alone moves nobody."""
 
 
 @dataclass(frozen=True, slots=True)

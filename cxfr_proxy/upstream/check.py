@@ -1,14 +1,14 @@
-"""Looking at the nodes, and hearing what sessions tell about theirs.
+"""Check the nodes, and take in what sessions report about theirs.
 
-What follows from it for a node's health is a table in :mod:`cxfr_proxy.cluster.health`. Here is when to look: every
-``inter`` seconds, or ``fast-inter`` while there is doubt, and at once where sessions have met something. Each node has
-a task of its own, so its checks never overlap and a silent node holds up no other. The time between two checks varies
-by chance, and so does the first one's: many nodes, and many proxies that were started together, are not looked at in
-step.
+The consequences for a node's health are a table in :mod:`cxfr_proxy.cluster.health`. This module decides when to look:
+every ``inter`` seconds, or ``fast-inter`` while there is doubt, and at once after sessions have met something. Each
+node has a task of its own, so its checks never overlap and a silent node holds up no other. The time between two checks
+varies by chance, and so does the first one's: many nodes, and many proxies that were started together, are not looked
+at in step.
 
 A check connects as a session would be connected: with the PROXY header, and with TLS. The streams it opens are for the
-domains that the node serves; those it was not asked for yet all at once, and then one a check, in turn. One for which
-it fails has its turn again.
+domains that the node serves; those that it was not asked for yet all at once, and then one per check, in turn. A domain
+for which it fails has its turn again.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ JITTER: Final = 0.1
 """The share by which a pause may be longer or shorter."""
 
 AT_ONCE: Final = 50
-"""Nodes that are new, and looked at in the moment they are; of more,"""
+"""Nodes that are new and are looked at as soon as they appear; of more,"""
 TURNS_A_SECOND: Final = 200.0
 """so many. A check takes a millisecond of a core's time or two, half of it the kernel's."""
 MAX_FEATURES_BYTES: Final = 32 * 1024
-"""Of one node and domain, kept: servers' are of one to three kilobytes. Clients of a node with more get their node
-before they are shown features."""
+"""Most bytes of features that are kept of a node and domain: servers' have one to three kilobytes. Clients of a node
+with more get their node before they are shown features."""
 
 _WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
-"""For tables, where the usual reasons are too long."""
+"""Short texts for tables, where the usual reasons are too long."""
 
 _UNFORESEEN: Final = Look(Finding.FAILED, "what it answered was not foreseen; the log has it")
-"""Of a look that ended by a fault of this program: a node that provokes one is no good to clients either."""
+"""The result of a look that ended by a fault of this program: a node that provokes one is no good to clients either."""
 
 _log = logging.getLogger(__name__)
 
 
 class Informed(Protocol):
-    """Who wants to know what sessions learn about their nodes."""
+    """Receives what sessions learn about their nodes."""
 
     def connect_failed(self, node: Node, reason: str) -> None:
         """A session could not be connected to it."""
@@ -75,7 +75,7 @@ class Looking(Protocol):
 
 
 class _Watch:
-    """What is kept of one node."""
+    """The state that is kept of one node."""
 
     def __init__(self, node: Node, *, new: bool = False) -> None:
         self.node = node
@@ -88,7 +88,7 @@ class _Watch:
         self.wake = trio.Event()
         self.watched = False
         self.in_line = True
-        """It waits for its turn to be looked at for the first time, or as it is now."""
+        """It waits for its first look, or for one at its new line."""
 
 
 class Checks:
@@ -147,7 +147,7 @@ class Checks:
         self.served(domain)
 
     def served(self, domain: str) -> None:
-        """A client has logged in for that domain. What one says before may be any nonsense."""
+        """A client has logged in for that domain. Before the login it may name any nonsense."""
         if not self._domains:
             self._domains = (domain,)
             for watch in self._watches.values():
@@ -217,7 +217,7 @@ class Checks:
             del self._watches[watch.node.name]
 
     async def _take_turn(self, watch: _Watch) -> None:
-        """Where it is new, or its line is: a list of thousands is not looked at in one moment."""
+        """Wait if the node or its line is new: a list of thousands is not looked at in one moment."""
         if watch.in_line and watch.node.spec.check is not Check.NONE:
             now = trio.current_time()
             self._last_turn = max(self._last_turn, now - AT_ONCE / TURNS_A_SECOND) + 1 / TURNS_A_SECOND
@@ -237,7 +237,8 @@ class Checks:
         return pause
 
     async def _rest(self, watch: _Watch, due: float) -> None:
-        """Until ``due``, or until something calls for a look; meanwhile the weight of a node that is back may grow."""
+        """Wait until ``due``, or until something calls for a look; meanwhile the weight of a node that is back may
+        grow."""
         while trio.current_time() < due:
             before = watch.node.warm_up
             step = watch.vitals.grow(trio.current_time())
@@ -290,7 +291,7 @@ class Checks:
         return seen
 
     def _keep_features(self, node: Node, domain: str, features: bytes | None) -> None:
-        """Those of the domains it is asked for, one each. Features that are too long are none."""
+        """Return the features for the domains it is asked for, one each. Features that are too long count as none."""
         if features is None:
             return
         asked = {domain_key(each) for each in node.spec.domain or self._domains}
@@ -304,7 +305,7 @@ class Checks:
     # --- what follows
 
     def _heard(self, node: Node, tell: Callable[[Vitals], None], reason: str) -> None:
-        """A session has said something; where that matters, look for oneself."""
+        """Take in a session's report; if it matters, look for oneself."""
         watch, health = self._watch_of(node), node.health
         self._judge(watch, tell, reason)
         if node.health is not health:

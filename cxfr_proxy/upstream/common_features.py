@@ -1,8 +1,8 @@
-"""What all nodes of a domain have in common to show a client that has none yet.
+"""Find the features that all nodes of a domain have in common, for clients that have no node yet.
 
-Health checks leave each node's features with it (``Node.features``). Where those of all nodes that take users now come
-to the same, a client may be shown them first and get its node by who it turns out to be. Where they differ, or one is
-not known yet, it can't.
+Health checks leave each node's features with it (``Node.features``). If those of all nodes that take users now mean the
+same, a client may be shown them first and get its node by the user it turns out to be. If they differ, or one node's
+are not known yet, it can't.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp.opening.node_features import differing, shown_features
 
 _SHOWN_NODES: Final = 20
-"""In a log line, of those that differ."""
+"""Most names in a log line."""
 _DOMAINS_KEPT: Final = 64
-"""For which it is kept what their nodes have in common: clients make up any number of domains."""
+"""Domains that are kept: clients make up any number of domains."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class CommonFeatures:
         self._common_of = -1  # the version of the cluster
 
     def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
-        """The features to show to a client of that domain; ``None``: its node has to be chosen first."""
+        """Return the features to show to a client of that domain; ``None``: its node has to be chosen first."""
         if self._common_of != self._cluster.version or len(self._common) >= _DOMAINS_KEPT:
             self._common_of = self._cluster.version
             self._common.clear()
@@ -55,13 +55,13 @@ class CommonFeatures:
         return shown[0]
 
     def are_awaited(self, domain: str) -> bool:
-        """Whether some node of that domain has not been asked for its features yet, and will be."""
+        """Return whether some node of that domain has not been asked for its features yet, and will be."""
         key = domain_key(domain)
         nodes = self._cluster.candidates(domain=key)
         return any(node.spec.check is Check.STREAM and key not in node.features for node in nodes)
 
     def _shown(self, domain: str, *, offer_starttls: bool = False) -> dict[Node, bytes]:
-        """By each node what its clients would be shown; empty where that is not known of all."""
+        """Return what each node's clients would be shown; empty unless it is known of all."""
         shown: dict[Node, bytes] = {}
         for node in self._cluster.candidates(domain=domain):
             offered = node.features.get(domain)
@@ -74,7 +74,8 @@ class CommonFeatures:
         return shown
 
     def compare(self) -> None:
-        """Something has changed about nodes: tell the log where their features have come to differ, or do no more."""
+        """Log that the nodes' features have come to differ, or differ no more. Called after something has changed
+        about nodes."""
         for domain in sorted({domain for node in self._cluster for domain in node.features}):
             shown = self._shown(domain)
             if shown:

@@ -1,8 +1,8 @@
-"""Reaching a node: connect, say whose connection it is, and put TLS on it as its line in the nodes file says.
+"""Reach a node: connect, say whose connection it is, and put TLS on it as its line in the list says.
 
-Resolving a name, and trying its addresses side by side (RFC 8305), costs as much as the rest of a login. So it is done
-for health checks, every other second, and a session is connected to the address that answered last; only where that
-fails, or none is known yet, the session goes the long way itself.
+Resolving a name and trying its addresses side by side (RFC 8305) costs as much as the rest of a login. So health checks
+do it, every other second, and a session is connected to the address that answered last. Only if that fails, or none is
+known yet, the session resolves the name itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FINDINGS: Final = {
     errno.EHOSTDOWN: Finding.SILENT,
     errno.ENETUNREACH: Finding.SILENT,
 }
-"""What the system's answer to a connection says about the node."""
+"""Say what the system's answer to a connection means for the node."""
 
 _MISMATCHES: Final = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
@@ -57,14 +57,14 @@ class Dialer:
         self._limits = limits
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self.authorities: Mapping[str, str] = {}
-        """What is used of ``ca=`` files, by path."""
+        """The contents of ``ca=`` files in use, by path."""
         self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
 
     def read_files(self, specs: Iterable[NodeSpec]) -> bool:
-        """Read the files with CA certificates that the nodes name; whether they are others than before. Where names
-        lead is found out anew.
+        """Read the files with CA certificates that the nodes name. Return whether they have changed. Names are resolved
+        anew.
 
-        Raises :class:`ConfigError`, and then goes on with what there was.
+        Raises :class:`ConfigError`, and then goes on with the former contents.
         """
         contexts: dict[str | None, ssl.SSLContext] = {}
         authorities: dict[str, str] = {}
@@ -80,7 +80,7 @@ class Dialer:
         return changed
 
     def take(self, authorities: Mapping[str, str]) -> None:
-        """As :meth:`read_files`, where somebody else has read them."""
+        """Take contents that another process has read; see :meth:`read_files`."""
         self._contexts, self.authorities = {}, authorities
         self._answered.clear()
 
@@ -152,7 +152,7 @@ class Dialer:
 
 @functools.lru_cache(maxsize=1024)
 def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
-    """An IP address or a path; ``None`` for a name."""
+    """Return an IP address or a path; ``None`` for a name."""
     if isinstance(address, UnixAddress):
         return socket.AF_UNIX, address.path
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -184,8 +184,8 @@ async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> PlainTrans
 
 
 def _is_about_the_name(exc: BaseException) -> bool:
-    """Whether a certificate is not for the name that was asked for, or that name can't be one. All else that is wrong
-    with a certificate is the node's fault."""
+    """Return whether a certificate is not for the name that was asked for, or that name can't be one. Any other
+    fault of a certificate is the node's."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return exc.verify_code in _MISMATCHES
     return isinstance(exc, ValueError)
@@ -215,7 +215,8 @@ def _reason(exc: OSError) -> str:
 
 
 def _first(exc: OSError) -> OSError:
-    """The bare reason. trio's own ``OSError`` and its text name the address; behind it are the cause, or several."""
+    """Return the bare reason. trio's own ``OSError`` and its text name the address; behind it are the cause, or
+    several."""
     cause: BaseException | None = exc.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
@@ -223,7 +224,7 @@ def _first(exc: OSError) -> OSError:
 
 
 def finding(error: NodeError) -> Finding:
-    """What a failed :meth:`Dialer.dial` says about the node."""
+    """Say what a failed :meth:`Dialer.dial` means for the node."""
     match error.__cause__:
         case trio.TooSlowError():
             return Finding.SILENT

@@ -1,4 +1,4 @@
-"""One look at a node: connect as a session is connected, and see how it greets a client."""
+"""Look at a node once: connect as a session is connected, and see how it greets a client."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cxfr_proxy.xmpp.opening.features import dead_end
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen. ``reason`` is for the operator, ``None`` where nothing is wrong; ``features`` are ``None`` where
-    the node was not asked for them, or wrote them so that they can't stand anywhere else."""
+    """The result of a look. ``reason`` is for the operator, ``None`` if nothing is wrong; ``features`` are ``None``
+    if the node was not asked for them, or wrote them in a form that can't stand elsewhere."""
 
     finding: Finding
     reason: str | None = None
@@ -27,8 +27,9 @@ class Look:
 async def look(dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> Look:
     """Connect, and see how the node greets a client of that domain; without ``stream``, only connect.
 
-    ``domain`` ``None``: nobody knows yet which domains are served. No stream can be opened then, and no certificate be
-    checked but against ``verify-name=``; so that is not tried. ``seconds`` are for all until the greeting is there.
+    ``domain`` ``None``: it is not known yet which domains are served. Then no stream can be opened, and a certificate
+    can only be checked against ``verify-name=``; so neither is tried. ``seconds`` are for everything until the greeting
+    is there.
     """
     asks = stream and domain is not None
     if not asks and (spec.tls is NodeTls.STARTTLS or (domain is None and spec.verify_name is None)):

@@ -1,7 +1,7 @@
 """A stream of the proxy's own to a node, in nobody's name: to ask for TLS, or to see that the node answers.
 
-It is opened as a client opens one (RFC 6120 section 4.2) and read element by element. What the node says instead of
-what was asked for is its fault, and becomes a :class:`NodeError`.
+It is opened as a client opens one (RFC 6120 section 4.2) and read element by element. Any other answer than the one
+asked for is the node's fault, and becomes a :class:`NodeError`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _ABOUT_THE_DOMAIN: Final = (
     StreamCondition.IMPROPER_ADDRESSING,
 )
 _CLOSE_SECONDS: Final = 1.0
-"""How long a node may take to end its side: a round trip. Nothing depends on it but its log."""
+"""Seconds that a node may take to end its side: a round trip. Only its log depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """With what a node greets a client that has not logged in."""
+    """The greeting of a node to a client that has not logged in."""
 
     header: StreamHeader
     features: bytes
@@ -44,7 +44,7 @@ class Greeting:
 
     @property
     def portable(self) -> bytes | None:
-        """The features, if they mean the same behind any header of the usual form; ``None`` where they don't."""
+        """The features, if they mean the same behind any header of the usual form; otherwise ``None``."""
         if self.header.prefix != "stream":
             return None
         try:
@@ -96,8 +96,8 @@ class ProbeStream:
             raise _fault("the node sent plain bytes behind <proceed/>")
 
     async def close(self) -> None:
-        """Say that it is over and let the node say so too, or it would take this for a lost client. Raises nothing but
-        ``OSError``."""
+        """End the stream and let the node end its side too; it would take this for a lost client otherwise. Raises
+        nothing but ``OSError``."""
         await self._endpoint.send_all(stanza.STREAM_END)
         with trio.move_on_after(_CLOSE_SECONDS), suppress(NodeError):
             await self._read(StreamEnd)

@@ -1,21 +1,21 @@
-"""Asking an HTTP endpoint on which node a user belongs, before he is placed.
+"""Ask an HTTP endpoint on which node a user belongs, before the user is placed.
 
-It may help and never hinders: whatever goes wrong, the user is placed as if nobody had been asked, and he waits for the
+The lookup may help and never hinders: if anything goes wrong, the user is placed as if nobody had been asked, after the
 timeout at most. So requests about the same user are one, only so many are under way at a time, and an endpoint that
 keeps failing is left alone for a while.
 
-``GET URL`` with the user's bare JID in it, in one spelling for all that it has (:func:`~cxfr_proxy.spellings
-.user_key`). The answers:
+``GET URL`` has the user's bare JID in it, in the one spelling for all that it has
+(:func:`~cxfr_proxy.spellings.user_key`). The answers:
 
 ========================================== =========================================================
-200, ``text/plain``: the node's name       he belongs there
+200, ``text/plain``: the node's name       the user belongs there
 200, ``application/json``: ``{"node": …}`` the same; ``null``: as 404
 404                                        the endpoint has no opinion
 a node that is not in the list             counted and logged; as 404
 anything else, and silence                 a failure: counted and logged, nothing is remembered
 ========================================== =========================================================
 
-Where to ask is the operator's word alone: redirects are not followed, the environment's proxies not used, and nothing
+Only the operator decides where to ask: redirects are not followed, the environment's proxies are not used, and nothing
 that a client says can leave its place in the URL.
 """
 
@@ -42,12 +42,13 @@ from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, isolated
 
 MAX_REQUESTS: Final = 64
-"""Under way at a time, in each worker; who comes then waits, as long as the timeout lets him."""
+"""Requests under way at a time, in each worker; a further one waits, until its timeout at most."""
 MAX_ANSWER_BYTES: Final = 4096
-"""A name and some JSON around it; nobody means to send more."""
+"""Most bytes of an answer: a name and some JSON around it."""
 MAX_NAME_CHARACTERS: Final = 255
 FAILURES_IN_A_ROW: Final = 10
-"""After so many nobody is asked for :data:`REST_SECONDS`, so that an endpoint that is down costs no login any time."""
+"""Failures in a row after which nobody is asked for :data:`REST_SECONDS`, so that an endpoint that is down delays
+few logins."""
 REST_SECONDS: Final = 5.0
 _SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
@@ -55,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 class LookupOutcome(StrEnum):
-    """What became of a request."""
+    """The result of a request."""
 
     FOUND = "found"
     NO_OPINION = "no-opinion"
@@ -64,13 +65,12 @@ class LookupOutcome(StrEnum):
 
 
 class _Failure(Exception):
-    """What is wrong with the answer."""
+    """The fault of an answer."""
 
 
 class UserLookup:
-    """``url`` holds ``{jid}`` where the user is to stand. ``answers`` are noted in ``assigned``, which has to have room
-    for them; ``known`` says whether there is a node of that name. ``transport`` is for tests.
-    """
+    """``url`` has ``{jid}`` in the user's place. Answers are noted in ``assigned``, which has to have room for them;
+    ``known`` says whether there is a node of that name. ``transport`` is for tests."""
 
     def __init__(
         self,
@@ -120,16 +120,16 @@ class UserLookup:
                 self._client = None
 
     def knows(self, user: str) -> bool:
-        """Whether :meth:`find` would ask nobody."""
+        """Return whether :meth:`find` would ask nobody."""
         return self._knows(user_key(user))
 
     def _knows(self, key: str) -> bool:
         return self._assigned.told_of(key) is not None or self._answers.knows(key)
 
     async def find(self, user: str) -> None:
-        """Have it in ``assigned`` where that user (a bare JID) belongs, if the endpoint says so within the timeout.
+        """Note in ``assigned`` where that user (a bare JID) belongs, if the endpoint says so within the timeout.
 
-        On cancel the request is given up; who waits for the same one asks anew.
+        On cancellation the request is given up; others that wait for the same one ask again.
         """
         key = user_key(user)
         if self._knows(key):
@@ -195,7 +195,7 @@ class UserLookup:
         self._warn(reason)
 
     def _warn(self, reason: str) -> None:
-        """Once a while; the counts tell how often it was."""
+        """Log failures once in a while; the counts say how often they happened."""
         now = trio.current_time()
         if now >= self._next_warning:
             self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
@@ -211,7 +211,8 @@ class UserLookup:
 
 
 async def _body(response: httpx2.Response) -> bytes:
-    """To its end, be it too long: the timeout bounds that, and httpx2 has generators that want to be exhausted."""
+    """Read the answer to its end, even if it is too long: the timeout bounds that, and httpx2 has generators that
+    want to be exhausted."""
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece[: MAX_ANSWER_BYTES + 1 - len(body)]
@@ -221,7 +222,7 @@ async def _body(response: httpx2.Response) -> bytes:
 
 
 def _read_answer(body: bytes, content_type: str) -> str | None:
-    """The node's name. Raises :class:`_Failure`, which never repeats what the answer holds."""
+    """Return the node's name. Raises :class:`_Failure`, which never repeats the answer's content."""
     if content_type.partition(";")[0].strip().lower() == "application/json":
         try:
             value = json.loads(body)

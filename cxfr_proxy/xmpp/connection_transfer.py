@@ -13,9 +13,9 @@ so these are ours, and this module is where they are written down:
   send the payload back, and many answer with an error because they never heard of this protocol.
 * *Support* is announced as the disco#info feature ``urn:xmpp:cxfr``. A server asks for features once per capabilities
   hash, ever, so who comes later would never see it: a client says it in its presence as well, by :data:`CAPS_MARK`.
-* *Forgery*: a request that comes from anybody but the proxy would let a stranger send a user where he likes.
+* *Forgery*: a request that comes from anybody but the proxy would let a stranger send a user anywhere.
   :func:`is_transfer` finds it, and errs on the side of finding. An answer can be forged as well, by somebody who made
-  the client answer *him*: besides the id, :func:`fits` looks at who it is from and for.
+  the client answer *them*: besides the id, :func:`fits` looks at who it is from and for.
 
 Why the id begins with the namespace: the framer, which does not parse, watches for one byte string,
 ``urn:xmpp:cxfr``. Every request holds it in its ``xmlns``, every announcement of support in its ``var``; an answer need

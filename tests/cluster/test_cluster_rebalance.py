@@ -1,4 +1,4 @@
-"""Plans of a rebalance: who sits elsewhere than he belongs, and the fewest moves that even the load."""
+"""Plans of a rebalance: which sessions are elsewhere than they belong, and the fewest moves that even the load."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_longest_idle_first_and_inactive_last() -> None:
 
 
 def test_who_would_stay_down_is_counted_and_not_moved() -> None:
-    """Nor does anybody count as where he does not go: there is room for one more on the node."""
+    """A session that is not moved does not count on its target: there is room for one more on the node."""
     cluster = cluster_of(a=1, b=1)
     cluster.get("a").spec = NodeSpec("a", Address("h", 5222), max_sessions=1)
     placement = Placement(cluster, assigned=lambda user: "a")

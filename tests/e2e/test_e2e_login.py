@@ -1,7 +1,7 @@
 """Clients get their node by who logs in: the proxy in this process, three nodes that share nothing, raw clients that
 leave out ``from``.
 
-Where a user belongs is computed by :class:`Placement` from the nodes file, and where he is, is read from the nodes.
+Where a user belongs is computed by :class:`Placement` from the nodes file, and the nodes tell where the user is.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class World:
         return next(user for user in (f"user{number}" for number in range(100)) if self.home(user) in homes)
 
     def node_of(self, user: str) -> str:
-        """Where he is bound."""
+        """The node where the user is bound."""
         [found] = [node.name for node in self.nodes for each in node.sessions if each.bare_jid == f"{user}@localhost"]
         return found
 

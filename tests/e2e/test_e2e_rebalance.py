@@ -63,14 +63,14 @@ def user_where(condition: Callable[[str], bool]) -> str:
 
 
 HIDDEN = ("--starttls", "off", "--route", "connect")
-"""Who doesn't say his name in the header may land on the wrong node."""
+"""A client that doesn't name its user in the header may land on the wrong node."""
 
 
 def plain(tmp_path: Path, nodes: Path, **settings: float) -> Config:
     return Config(
         backends=FileBackends(str(nodes)),
         starttls=StartTls.OFF,
-        route=Route.CONNECT,  # so who hides his name may land wrong
+        route=Route.CONNECT,  # so a client that doesn't name its user may land wrong
         control=tmp_path / "c.sock",
         timeouts=Timeouts(cxfr_timeout=0.3, see_other_host_timeout=0.5, node_close_timeout=1.0),
         **settings,  # type: ignore[arg-type]

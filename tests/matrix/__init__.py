@@ -9,7 +9,7 @@ nodes or triggers play only those). The tests play it too: the built-in nodes in
 ``tests/real``.
 
 ======= ==============================================================================================
-people  who sends what, and how he knows what has become of it
+people  who sends what, and how the sender knows what became of it
 sites   the nodes
 run     one run: one kind of nodes, one trigger, all kinds of client at once
 limits  THE table of what no proxy can save, with reasons and bounds; everything else has to be zero

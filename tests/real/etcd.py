@@ -26,7 +26,7 @@ PREFIX = "/cxfr"
 
 
 class Etcd:
-    """``url`` is what ``--backends`` takes, if etcd asks nobody who he is."""
+    """``url`` is what ``--backends`` takes, if etcd needs no login."""
 
     def __init__(self, folder: Path, certificate: Certificate | None, ca: Path | None) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Real clients in front of real nodes get their node by who logs in: nobody has to be moved to where he belongs.
+"""Real clients in front of real nodes get their node by the user who logs in: nobody has to be moved home afterwards.
 
 slixmpp says ``from`` in no header; both libraries log in by SCRAM. Who is where is read from the taps, and who belongs
 where from the nodes file.
@@ -87,7 +87,7 @@ async def _everybody_at_home(site: _Site, logs: Path, everybody: int) -> None:
         assert site.found() == {user: site.home(user) for user in crowd.users}
         assert not await site.proxy.show("transfers")
         headers = [leg.up for tap in site.taps.values() for leg in tap.connections if leg.read_down().bound_jid]
-        assert any(b" from=" not in up for up in headers), "somebody has not said who he is"
+        assert any(b" from=" not in up for up in headers), "one client has not named its user"
         assert any(b"SCRAM-SHA-" in up for up in headers)
 
 

@@ -140,7 +140,7 @@ async def test_everybody_is_at_home_and_a_fourth_node_takes_its_quarter(tmp_path
 
 
 async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authority: Authority) -> None:
-    """With ``--route connect`` nobody's name is known before he has logged in.
+    """With ``--route connect`` no user's name is known before the login.
 
     They come one after the other: of several who are sent from one address at once, and don't say who they are, nobody
     knows who is who when they are back.

@@ -357,7 +357,7 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
 async def test_a_client_that_is_cut_and_away_for_a_while_misses_nothing(tmp_path: Path, authority: Authority) -> None:
     require(Need.EJABBERD)
     with trio.fail_after(90):
-        # Each on a node of his own.
+        # Each on a node of its own.
         pair = _open_pair(tmp_path, authority, mode="end", placement="least-sessions")
         async with pair as (cluster, proxy), open_raw(proxy.port) as romeo:
             romeo_jid = await romeo.login("romeo")

@@ -265,7 +265,7 @@ async def test_who_is_asked_can_be_back_before_his_old_stream_has_ended(autojump
 
 @pytest.mark.parametrize("name", ["same", "other"])
 async def test_who_is_back_is_not_expected_any_more(name: str, autojump_clock: MockClock) -> None:
-    """He needn't have been guessed: he can have said who he is, or come to another process."""
+    """The user needn't have been guessed: the client can have named them, or come to another process."""
     async with working(House("a h\nb h")) as house:
         _, (session, *_) = split(house, "a", 2)
         goes(house, session, Order(Trigger.WRONG_NODE, target="b"))
@@ -278,7 +278,7 @@ async def test_who_is_back_is_not_expected_any_more(name: str, autojump_clock: M
 
 
 async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock) -> None:
-    """Nor is the next login of that user taken for his."""
+    """Nor is the next login of that user taken for theirs."""
     async with working(House("a h\nb h")) as house:
         _, (session, *_) = split(house, "a", 2)
         session.stays = True
@@ -472,7 +472,7 @@ async def test_nobody_is_sent_home_before_all_others_know(autojump_clock: MockCl
 
 
 async def test_who_has_to_leave_is_told_at_once(autojump_clock: MockClock) -> None:
-    """Wherever he comes back to will do."""
+    """Any node that the client comes back to will do."""
     others = Others()
     async with working(House("a h\nb h", announcer=others)) as house:
         house.populate("a", 3)

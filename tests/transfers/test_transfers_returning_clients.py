@@ -12,7 +12,7 @@ HERE, THERE = "192.0.2.1", "198.51.100.7"
 
 
 def of(*leavers: tuple[str | None, str]) -> ReturningClients:
-    """Users who have left that address, each with his node, for ten seconds."""
+    """Users who have left that address, each with a node, for ten seconds."""
     expected = ReturningClients()
     for user, node in leavers:
         expected.leaves(user, HERE, node, at=0.0, seconds=10.0)
@@ -78,7 +78,7 @@ def test_as_many_as_have_left_are_led(targets: str, order: int) -> None:
 
 
 def test_a_stranger_who_was_taken_for_somebody() -> None:
-    """Nobody expected him, so he has no place to give back; who is expected has lost his."""
+    """A user who was not expected has no place to give back; the expected one has lost theirs."""
     expected = of((ROMEO, "a"))
     assert expected.node_for(None, HERE, 1.0) == "a"
     expected.is_back(NURSE, HERE, "a")

@@ -67,7 +67,7 @@ class EtcdCredentials:
 
 
 class Gateway:
-    """``login``: ``None`` where etcd asks nobody who he is. ``transport``: httpx2's own unless one is given.
+    """``login``: ``None`` if etcd needs no login. ``transport``: httpx2's own unless one is given.
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` for a CA file that can't be read.
     """

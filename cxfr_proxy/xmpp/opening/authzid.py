@@ -2,7 +2,7 @@
 
 SASL tells whose password it is (authcid) from who to act as (authzid). XMPP knows one case where they differ, an
 administrator who acts for somebody else, and hardly anybody has it. But a server that forgets to compare them lets
-everybody in as anybody with his own password: ejabberd did, for PLAIN and X-OAUTH2, until 26.07. So the proxy, which
+users in as anybody with their own password: ejabberd did, for PLAIN and X-OAUTH2, until 26.07. So the proxy, which
 reads these messages anyway (:mod:`.sasl`), compares them itself.
 
 Which mechanisms: those whose first message holds both names, PLAIN and X-OAUTH2 (RFC 4616 section 2), and SCRAM (RFC
