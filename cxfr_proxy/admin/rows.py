@@ -145,17 +145,17 @@ Progress = DrainProgress | RestartProgress | RebalanceProgress
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node. ``wish`` is what the operator wants, ``health`` what checks see."""
+    """One node. ``admin_state`` is what the operator wants, ``health`` what checks see."""
 
     name: str
     address: str
     public: str | None
     """Where its clients are sent; ``None``: to the domain, which leads back to a proxy."""
-    wish: str
+    admin_state: str
     health: str
     weight: int
     sessions: int
-    moved_away: int
+    moved: int
     connect_failures: int
     forged: int
     """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
@@ -173,7 +173,7 @@ class NodeRow:
     check: str | None = None
     """What the last check saw: ``ok 3 ms``, or what was wrong; ``None``: nobody has looked."""
     check_seconds_ago: float | None = None
-    ramp: float = 1.0
+    warm_up: float = 1.0
     """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
     returned: int = 0
     """Of those that moved away, who is back, on whichever node."""
@@ -221,7 +221,8 @@ class TransferRow:
     seconds_ago: float
     duration_seconds: float
     """Until now, while it runs."""
-    reason: str
+    trigger: str
+    """What it is for: ``drain``, ``node-down``, ``rebalance`` ..."""
     software: str = "unknown"
     """The client's, by its name in the table of what was measured; else ``other``, or ``unknown`` if it is silent."""
     returned_seconds: float | None = None

@@ -97,7 +97,7 @@ def _running_row(relayed: Relayed, now: float) -> TransferRow | None:
         outcome=None,
         seconds_ago=now - transfer.started,
         duration_seconds=now - transfer.started,
-        reason=str(transfer.order.trigger),
+        trigger=str(transfer.order.trigger),
         software=name_of(relayed.session.software),
         caps=relayed.session.software.caps,
     )
@@ -114,7 +114,7 @@ def _transfer_row(record: TransferRecord, now: float) -> TransferRow:
         outcome=str(outcome),
         seconds_ago=now - record.ended + record.seconds,
         duration_seconds=record.seconds,
-        reason=str(record.trigger),
+        trigger=str(record.trigger),
         software=name_of(record.software),
         caps=record.software.caps,
     )

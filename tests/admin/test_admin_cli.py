@@ -29,12 +29,12 @@ def run(path: Path, *argv: str, fake: FakeConsole | None = None) -> int:
 def test_show_nodes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "show", "nodes") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "NODE   ADDRESS         PUBLIC             WISH   DRAIN  HEALTH  SINCE  CHECK    WEIGHT  RAMP  SESSIONS"
-        "  WAITING  MOVED  RETURNED  UNREACHED  FORGED",
-        "node1  10.0.0.11:5222  node1.example.org  drain  awake  up      3m10s  ok 3 ms       1   35%        12"
-        "        7      3         2          0       2",
-        "node2  10.0.0.12:5222  -                  ready  -      down        -  timeout      20  100%      1234"
-        "        0      0         0         17       0",
+        "NODE   ADDRESS         PUBLIC             ADMIN STATE  DRAIN  HEALTH  SINCE  CHECK    WEIGHT  WARM-UP"
+        "  SESSIONS  WAITING  MOVED  RETURNED  UNREACHED  FORGED",
+        "node1  10.0.0.11:5222  node1.example.org  drain        awake  up      3m10s  ok 3 ms       1      35%"
+        "        12        7      3         2          0       2",
+        "node2  10.0.0.12:5222  -                  ready        -      down        -  timeout      20     100%"
+        "      1234        0      0         0         17       0",
     ]
 
 
@@ -86,11 +86,11 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "name": "node2",
         "address": "10.0.0.12:5222",
         "public": None,
-        "wish": "ready",
+        "admin_state": "ready",
         "health": "down",
         "weight": 20,
         "sessions": 1234,
-        "moved_away": 0,
+        "moved": 0,
         "connect_failures": 17,
         "forged": 0,
         "waiting": 0,
@@ -102,7 +102,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "health_seconds": None,
         "check": "timeout",
         "check_seconds_ago": 0.5,
-        "ramp": 1.0,
+        "warm_up": 1.0,
         "priority": 0,
         "returned": 0,
         "drain": None,

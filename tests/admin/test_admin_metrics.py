@@ -193,7 +193,7 @@ def test_where_values_come_from(name: str, expected: dict[tuple[str, ...], float
 @pytest.mark.parametrize(
     ("name", "ones"),
     [
-        ("cxfr_node_wish", {("node1", "drain"), ("node2", "ready")}),
+        ("cxfr_node_admin_state", {("node1", "drain"), ("node2", "ready")}),
         ("cxfr_node_health", {("node1", "up"), ("node2", "down")}),
         ("cxfr_drain_stage", {("node1", "awake")}),
         ("cxfr_workers", {("leaving",), ("up",), ("waiting",)}),
@@ -205,10 +205,10 @@ def test_what_is_one_of_several(name: str, ones: set[tuple[str, ...]]) -> None:
     assert set(found.values()) == {0, 1}
 
 
-def test_a_wish_or_state_that_nobody_thought_of_would_be_seen() -> None:
-    removed = replace(SNAPSHOT, nodes=[replace(row, wish="removed") for row in SNAPSHOT.nodes])
+def test_a_state_that_nobody_thought_of_would_be_seen() -> None:
+    removed = replace(SNAPSHOT, nodes=[replace(row, admin_state="removed") for row in SNAPSHOT.nodes])
     by_node = Counter[str]()
-    for sample in families(removed)["cxfr_node_wish"].samples:
+    for sample in families(removed)["cxfr_node_admin_state"].samples:
         by_node[sample.labels["node"]] += int(sample.value)
     assert by_node == {"node1": 1, "node2": 1}
 

@@ -236,7 +236,7 @@ async def test_show_drain_and_undrain(tmp_path: Path, certificate: DemoCertifica
         assert "moved" in (await it.proxy.say("show", "transfers")).output
 
         assert (await it.proxy.say("undrain", first)).code == 0
-        admin_states = {row["name"]: row["wish"] for row in await it.proxy.show("nodes")}
+        admin_states = {row["name"]: row["admin_state"] for row in await it.proxy.show("nodes")}
         assert admin_states[first] == "ready"
         assert not [fault for client in clients for fault in client.faults]
 
@@ -371,7 +371,7 @@ async def test_a_changed_file_is_picked_up_and_empties_a_node(
             nodes_file(tmp_path, it.nodes[1:])
         await until(lambda: it.sessions()["node1"] == 0)
         await until(lambda: all_bound(clients))
-        rows = {row["name"]: row["wish"] for row in await it.proxy.show("nodes")}
+        rows = {row["name"]: row["admin_state"] for row in await it.proxy.show("nodes")}
         assert rows == ({"node1": "drain", "node2": "ready"} if how == "drain" else {"node2": "ready"})
 
 

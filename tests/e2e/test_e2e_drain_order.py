@@ -55,7 +55,7 @@ async def test_a_plan_foretells_the_drain(tmp_path: Path, certificate: DemoCerti
             in (await it.proxy.say("drain", "node1", "--plan")).output
         )
         assert len(await on_node1(it)) == len(there)
-        assert {row["wish"] for row in await it.proxy.show("nodes")} == {"ready"}
+        assert {row["admin_state"] for row in await it.proxy.show("nodes")} == {"ready"}
         assert not it.proxy.events("drain-begins")
         nowhere = await it.proxy.say("drain", "node2")
         assert nowhere.code == 0

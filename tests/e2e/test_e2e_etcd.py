@@ -46,8 +46,8 @@ class World:
             await raw.log_in(f"{prefix}{number}")
             self.raws.append(raw)
 
-    async def wish(self, proxy: Command, node: str = "node1") -> str:
-        return next(str(row["wish"]) for row in await proxy.show("nodes") if row["name"] == node)
+    async def admin_state(self, proxy: Command, node: str = "node1") -> str:
+        return next(str(row["admin_state"]) for row in await proxy.show("nodes") if row["name"] == node)
 
     async def state(self, proxy: Command) -> str:
         (row,) = await proxy.show("source")
@@ -104,10 +104,10 @@ async def test_a_drain_said_to_one_is_obeyed_by_all(tmp_path: Path) -> None:
         assert [row["sessions"] for row in await one.show("proxies")] != []
         done = await one.say("drain", "node1", "--wait")
         assert (done.code, it.sessions("node1")) == (0, 0), done.output
-        assert [await it.wish(each) for each in it.proxies] == ["drain", "drain"]
+        assert [await it.admin_state(each) for each in it.proxies] == ["drain", "drain"]
         assert len(two.events("transfer")) + len(one.events("transfer")) == there
         assert (await two.say("undrain", "node1")).code == 0
-        await until(lambda: _is(it.wish(one), "ready"), "the other takes clients there again")
+        await until(lambda: _is(it.admin_state(one), "ready"), "the other takes clients there again")
         assert json.loads((await it.etcd.values("states"))["node1"])["admin_state"] == "ready"
 
 
@@ -143,7 +143,7 @@ async def test_a_proxy_that_comes_later_knows_all_orders(tmp_path: Path) -> None
             late = tmp_path / "late"
             late.mkdir()
             async with command(nursery, late, it.etcd.url, "--workers", "1") as proxy:
-                assert await it.wish(proxy) == "drain"
+                assert await it.admin_state(proxy) == "drain"
                 assert (await proxy.say("abort", "node1")).code == 0  # it is a drain, with its times
                 await it.proxies[0].event("drain-aborted")
             nursery.cancel_scope.cancel()
@@ -180,7 +180,7 @@ async def test_nodes_come_and_go_and_what_is_wrong_costs_nothing_else(tmp_path: 
         await it.etcd.put("nodes/node3", "127.0.0.1:1 weight=3")
         await until(lambda: _is(_names(proxy), ["node1", "node2", "node3"]), "it is there")
         await it.etcd.put("states/node2", "maint")  # by hand
-        await until(lambda: _is(it.wish(proxy, "node2"), "maint"), "a wish by hand")
+        await until(lambda: _is(it.admin_state(proxy, "node2"), "maint"), "a state by hand")
         await it.etcd.compact()
         await it.etcd.delete("nodes/node3")
         await until(lambda: _is(_names(proxy), ["node1", "node2"]), "it is gone")
@@ -191,7 +191,7 @@ async def test_nodes_come_and_go_and_what_is_wrong_costs_nothing_else(tmp_path: 
 
 
 async def _names(proxy: Command) -> list[str]:
-    return [row["name"] for row in await proxy.show("nodes") if row["wish"] != "removed"]
+    return [row["name"] for row in await proxy.show("nodes") if row["admin_state"] != "removed"]
 
 
 # --- the pace
@@ -225,13 +225,13 @@ async def test_the_fleet_moves_at_one_rate(tmp_path: Path) -> None:
     async with world(tmp_path, "--transfer-rate", "20", workers=("1", "1")) as it:
         one, two = it.proxies
         await it.etcd.put("states/node2", "maint")
-        await until(lambda: _is(it.wish(two, "node2"), "maint"), "all go to one")
-        await until(lambda: _is(it.wish(one, "node2"), "maint"), "all go to one")
+        await until(lambda: _is(it.admin_state(two, "node2"), "maint"), "all go to one")
+        await until(lambda: _is(it.admin_state(one, "node2"), "maint"), "all go to one")
         await it.log_in(one, 60, "one")
         await it.log_in(two, 20, "two")
         await it.etcd.put("states/node2", "ready")
-        await until(lambda: _is(it.wish(one, "node2"), "ready"), "there is where to go")
-        await until(lambda: _is(it.wish(two, "node2"), "ready"), "there is where to go")
+        await until(lambda: _is(it.admin_state(one, "node2"), "ready"), "there is where to go")
+        await until(lambda: _is(it.admin_state(two, "node2"), "ready"), "there is where to go")
         began = trio.current_time()
         done = await one.say("drain", "node1", "--wait")
         seconds = trio.current_time() - began
@@ -254,13 +254,13 @@ async def test_losing_etcd_freezes_and_heals(tmp_path: Path) -> None:
         done = await one.say("drain", "node2")
         assert "only this proxy knows" in done.output
         await two.say("drain", "node1")
-        assert [await it.wish(one, "node2"), await it.wish(two, "node2")] == ["drain", "ready"]
+        assert [await it.admin_state(one, "node2"), await it.admin_state(two, "node2")] == ["drain", "ready"]
         await it.etcd.start()
         for each in it.proxies:
             await each.event("source-back")
         for name in ("node1", "node2"):
             for each in it.proxies:
-                await until(lambda n=name, e=each: _is(it.wish(e, n), "drain"), f"{name}")  # type: ignore[misc]
+                await until(lambda n=name, e=each: _is(it.admin_state(e, n), "drain"), f"{name}")  # type: ignore[misc]
         assert [len(each.events("source-lost")) for each in it.proxies] == [1, 1]
 
 
@@ -279,7 +279,7 @@ async def test_who_was_later_counts_when_etcd_is_back(tmp_path: Path) -> None:
         await proxy.event("source-back")
         (overtaken,) = await proxy.event("command-overtaken")
         assert overtaken["key"] == "/cxfr/states/node1"
-        await until(lambda: _is(it.wish(proxy), "maint"), "theirs holds")
+        await until(lambda: _is(it.admin_state(proxy), "maint"), "theirs holds")
 
 
 async def test_a_slow_etcd_holds_nobody_up(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ async def test_a_slow_etcd_holds_nobody_up(tmp_path: Path) -> None:
         assert (failed.code, "no answer within 3 s" in failed.output) == (2, True)
         it.etcd.thaw()
         for each in it.proxies:
-            await until(lambda each=each: _is(it.wish(each), "drain"), "written when it answers again")  # type: ignore[misc]
+            await until(lambda each=each: _is(it.admin_state(each), "drain"), "written when it answers again")  # type: ignore[misc]
 
 
 async def test_without_etcd_it_does_not_start(tmp_path: Path) -> None:

@@ -153,9 +153,9 @@ async def test_a_node_that_is_stopped_is_down_and_its_users_move(
         assert (row["health"], row["check"], row["sessions"]) == ("down", "timeout", 0)
         first.send(signal.SIGCONT)
         row = await it.node_is("node1", "health", "up")
-        assert 0 < row["ramp"] < 1, "it is filled slowly"
+        assert 0 < row["warm_up"] < 1, "it is filled slowly"
         assert row["check"].startswith("ok ")
-        await it.node_is("node1", "ramp", 1.0)
+        await it.node_is("node1", "warm_up", 1.0)
         for number in range(8):
             await it.log_in(f"late{number}")
         assert await it.users_on("node1")

@@ -115,11 +115,11 @@ async def test_metrics_are_what_the_operator_is_shown(
             told = {metric: seen[f"cxfr_node_{metric}", name] for metric in ("sessions", "moved_total", "asked_total")}
             assert told == {
                 "sessions": row["sessions"],
-                "moved_total": row["moved_away"],
+                "moved_total": row["moved"],
                 "asked_total": row["asked"],
             }
             assert seen["cxfr_node_health", row["health"], name] == 1
-            assert seen["cxfr_node_wish", name, row["wish"]] == 1
+            assert seen["cxfr_node_admin_state", name, row["admin_state"]] == 1
         text = (await get(it, "/metrics"))[1]
         assert not re.search(r"@|localhost|\d+\.\d+\.\d+\.\d+|user\d|raw\d", text)
         names = {family.name for family in parser.text_string_to_metric_families(text)}

@@ -147,7 +147,7 @@ async def test_what_is_refused(tmp_path: Path, autojump_clock: MockClock) -> Non
             await console.drains.plan("node1", grace=5.0, deadline=5.0)
         with pytest.raises(ConfigError, match="no node 'node9'"):
             await console.drains.plan("node9")
-        assert [row.wish for row in await console.nodes.rows()] == ["ready", "ready"]
+        assert [row.admin_state for row in await console.nodes.rows()] == ["ready", "ready"]
 
 
 async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:

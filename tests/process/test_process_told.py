@@ -67,7 +67,7 @@ async def test_it_takes_force(tmp_path: Path, autojump_clock: MockClock) -> None
         console.drains.begin("node1", deadline=60.0)  # which takes nobody as it is
         console.drains.begin("node2", force=True)
         console.drains.begin("node2", deadline=60.0)
-        assert [(row.drain, row.wish) for row in await console.nodes.rows()] == [("awake", "drain")] * 2
+        assert [(row.drain, row.admin_state) for row in await console.nodes.rows()] == [("awake", "drain")] * 2
 
 
 async def test_how_far_a_drain_is(tmp_path: Path, autojump_clock: MockClock) -> None:

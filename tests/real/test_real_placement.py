@@ -132,7 +132,7 @@ async def test_everybody_is_at_home_and_a_fourth_node_takes_its_quarter(tmp_path
             assert {user for user, client in town.clients.items() if client.logins > 1} == movers
             transfers = await town.proxy.show("transfers")
             assert Counter(row["jid"].partition("@")[0] for row in transfers) == dict.fromkeys(movers, 1)
-            assert {row["reason"] for row in transfers} == {"rebalance"}
+            assert {row["trigger"] for row in transfers} == {"rebalance"}
             began = sorted(-row["seconds_ago"] for row in transfers)
             # Half a second's worth at once, then one after the other; a busy machine is late, and never early.
             assert began[-1] - began[0] >= (len(began) - 1 - _RATE / 2) / _RATE - 0.2
@@ -154,7 +154,7 @@ async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authorit
                 await town.log_in(nursery, [f"user{number}"])
                 await town.until_all_are(town.homes(3))
             transfers = await town.proxy.show("transfers")
-            assert {row["reason"] for row in transfers} == {"wrong-node"}
+            assert {row["trigger"] for row in transfers} == {"wrong-node"}
             assert max(Counter(row["jid"] for row in transfers).values()) == 1, "nobody is moved twice"
             assert {client.logins for client in town.clients.values()} == {1, 2}
             nursery.cancel_scope.cancel()

@@ -17,7 +17,7 @@ Measured = float | Durations
 Samples = Iterable[tuple[Sequence[str], Measured]]
 """The labels' values, each time with what was measured."""
 
-_WISHES: Final = (*AdminState, "removed")
+_ADMIN_STATES: Final = (*AdminState, "removed")
 _WORKER_STATES: Final = ("starting", "up", "leaving", "stopping", "waiting", "gone")
 
 
@@ -56,8 +56,8 @@ def _one_of(name: str, states: Iterable[str], state: str) -> Iterator[tuple[tupl
         yield (name, str(each)), float(each == state)
 
 
-def wishes(snapshot: MetricsSnapshot) -> Samples:
-    return [sample for row in snapshot.nodes for sample in _one_of(row.name, _WISHES, row.wish)]
+def admin_states(snapshot: MetricsSnapshot) -> Samples:
+    return [sample for row in snapshot.nodes for sample in _one_of(row.name, _ADMIN_STATES, row.admin_state)]
 
 
 def healths(snapshot: MetricsSnapshot) -> Samples:

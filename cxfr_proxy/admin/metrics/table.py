@@ -21,6 +21,7 @@ from typing import Final
 
 from cxfr_proxy.admin.metrics.samples import (
     Samples,
+    admin_states,
     attempts,
     by_drain,
     by_node,
@@ -34,7 +35,6 @@ from cxfr_proxy.admin.metrics.samples import (
     single,
     stages,
     transfers,
-    wishes,
     worker_states,
 )
 from cxfr_proxy.admin.metrics.snapshot import MetricsSnapshot
@@ -177,11 +177,11 @@ METRICS: Final = (
     ),
     # --- nodes
     Metric(
-        "cxfr_node_wish",
+        "cxfr_node_admin_state",
         _GAUGE,
         "1 for the node's admin state, 0 for the others.",
-        ("node", "wish"),
-        wishes,
+        ("node", "state"),
+        admin_states,
     ),
     Metric("cxfr_node_health", _GAUGE, "1 for the node's health, 0 for the other.", ("node", "health"), healths),
     Metric(
@@ -218,7 +218,7 @@ METRICS: Final = (
         _COUNTER,
         "Clients that moved away after being asked.",
         _NODE,
-        by_node(lambda row: row.moved_away),
+        by_node(lambda row: row.moved),
     ),
     Metric(
         "cxfr_node_returned_total",
