@@ -13,6 +13,7 @@ tasks            a fault in one task ends what that task serves, and nothing els
 bounded          a dictionary that forgets its oldest entries
 units            how quantities are written: ``500ms``, ``2m``
 spellings        one key for all spellings of an account or a domain
+gc_policy        when the garbage collector of a process with many sessions looks at what
 files            what can be read of the files that an operator names
 signals          signals that arrive before the proxy can act on them
 
@@ -27,7 +28,8 @@ upstream         towards the nodes: reaching them, checking them, asking whose a
 relay            the bytes of every session: the pump, and a connection until the pump has it
 admin            what an operator can ask and order: one table of commands, one of metrics
 ipc              what supervisor and workers tell each other, and what carries it
-process          the supervisor, which keeps what there is one of, and the workers, which serve clients
+worker           what serves clients
+supervisor       what there is one of: nodes, health, drains, pace, peers; and the workers, in slots
 proxy            the running proxy, put together of these, and its signals
 demo             a small XMPP world, behind ``cxfr-proxy demo`` and the tests
 cli, cli_tables  the command line, and how it shows rows

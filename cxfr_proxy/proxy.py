@@ -15,17 +15,16 @@ from typing import Protocol
 
 import trio
 
-from cxfr_proxy import signals
+from cxfr_proxy import gc_policy, signals
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import raise_descriptor_limit
-from cxfr_proxy.process import collector
-from cxfr_proxy.process.in_process import InProcessWorkers
-from cxfr_proxy.process.launch import launch
-from cxfr_proxy.process.supervisor import Supervisor
-from cxfr_proxy.process.worker import Worker
+from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.tasks import Task, isolated, start
+from cxfr_proxy.worker.in_process import InProcessWorkers
+from cxfr_proxy.worker.launch import launch_process
+from cxfr_proxy.worker.worker import Worker
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Proxy:
 
     def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
         self._here = InProcessWorkers()
-        self.supervisor = Supervisor(config, reread, self._here.launch if config.workers == 1 else launch)
+        self.supervisor = Supervisor(config, self._here.launch if config.workers == 1 else launch_process, reread)
         self.console = self.supervisor.console
         self.stop = self.supervisor.stop
         self.reload_on_signal = self.supervisor.reload_on_signal
@@ -106,7 +105,7 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
     proxy = Proxy(config, reread)
-    collector.settle()
+    gc_policy.settle()
     with trio.open_signal_receiver(*signals.ALL) as received:
         signals.release()
         try:

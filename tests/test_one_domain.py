@@ -241,7 +241,7 @@ def test_what_nothing_in_dns_can_be_called(domain: str) -> None:
 
 PACKAGE: Final = Path(cxfr_proxy.__file__).parent
 KEPT_AS_WRITTEN: Final = {
-    "process/service.py": "what a node has answered to",
+    "worker/service.py": "what a node has answered to",
 }
 
 

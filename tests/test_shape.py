@@ -30,6 +30,7 @@ ORDER: Final = (
         "errors",
         "events",
         "files",
+        "gc_policy",
         "log_hooks",
         "log_sums",
         "log_writer",
@@ -46,13 +47,13 @@ ORDER: Final = (
     ("upstream",),
     ("relay", "admin"),
     ("ipc",),
-    ("process",),
+    ("worker", "supervisor"),
     ("proxy",),
     ("demo",),
     ("cli", "cli_tables", "__main__"),
 )
 """Rooms from the bottom up; each may import its own row and those before it."""
-STRANGERS: Final = ({"xmpp", "cluster"}, {"session", "net"}, {"relay", "admin"})
+STRANGERS: Final = ({"worker", "supervisor"}, {"xmpp", "cluster"}, {"session", "net"}, {"relay", "admin"})
 """Of one row, and still none knows the other."""
 
 PLUGINS_MAY_IMPORT: Final = {"errors", "xmpp", "plugins"}
@@ -103,19 +104,13 @@ SAME_NAMES: Final = {
     "Redirected",
     "Report",
     "Resumable",
-    "Restart",
-    "Restarts",
     "Send",
     "State",
     "Transferred",
 }
 WITHOUT_MAP: Final = (
     "admin",
-    "ipc",
-    "process",
     "session",
-    "supervisor",
-    "worker",
 )
 
 

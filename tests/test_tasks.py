@@ -21,12 +21,12 @@ OUTSIDE: Final = ("demo", "plugins")
 """Not parts of a proxy that runs."""
 BARE: Final = {
     "tasks.py": 2,  # what all others use
-    "process/worker.py": 2,  # the worker's own two halves: without either it is no worker, and is replaced
-    "process/link.py": 2,  # one worker's, inside Task.WORKER
+    "worker/worker.py": 2,  # the worker's own two halves: without either it is no worker, and is replaced
+    "supervisor/link.py": 2,  # one worker's, inside Task.WORKER
     "ipc/channel.py": 1,  # of one channel: its worker ends with it
-    "process/keeper.py": 1,  # at the start, where a worker that does not come up is the operator's to know
-    "process/supervisor.py": 1,  # inside Task.USER_MAP
-    "process/fleet.py": 1,  # of one command
+    "supervisor/worker_slots.py": 1,  # at the start, where a worker that does not come up is the operator's to know
+    "supervisor/supervisor.py": 1,  # inside Task.USER_MAP
+    "supervisor/workers.py": 1,  # of one command
     "admin/control/server.py": 1,  # of one command
     "net/listen.py": 1,  # the inside of each is Task.ACCEPT
     "cluster/sources/etcd.py": 1,  # inside Task.ETCD

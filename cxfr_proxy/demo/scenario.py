@@ -165,17 +165,17 @@ class _InProcess:
         await self._proxy.console.files.reload()
 
     def left(self, node: str) -> int:
-        return self._proxy.supervisor.fleet.of_node(node).sessions
+        return self._proxy.supervisor.workers.of_node(node).sessions
 
     def transfers(self) -> Mapping[SeenRung, int]:
         counts: Counter[SeenRung] = Counter()
-        for _, kind, count in self._proxy.supervisor.fleet.statistics.transfers():
+        for _, kind, count in self._proxy.supervisor.workers.statistics.transfers():
             if kind.outcome is Outcome.MOVED:
                 counts[SeenRung(kind.rung.value)] += count
         return counts
 
     def returned(self) -> Mapping[SeenRung, int]:
-        absences = self._proxy.supervisor.fleet.statistics.absences
+        absences = self._proxy.supervisor.workers.statistics.absences
         return {SeenRung(rung.value): sum(durations.counts) for rung, durations in absences.items()}
 
 

@@ -31,7 +31,7 @@ told in pieces."""
 _READ_BYTES: Final = 65_536
 
 Receive = Callable[[Message], None]
-"""Called with each message, in order. It must not block."""
+"""SessionsChanged with each message, in order. It must not block."""
 
 
 class Channel(Protocol):

@@ -260,7 +260,7 @@ class Present(Part, frozen=True):
     seconds: float
 
 
-class Called(Message, frozen=True):
+class SessionsChanged(Message, frozen=True):
     """Sessions that have begun or were bound since this was said last, and those that are over."""
 
     present: tuple[Present, ...]

@@ -148,7 +148,7 @@ class Registry:
         self.last_id = first_id - id_step
         self._id_step = id_step
         self.changed: Callable[[], object] = _nothing
-        """Called when sessions and connections come and go."""
+        """SessionsChanged when sessions and connections come and go."""
         self.added: Callable[[Relayed], object] = _nobody
         self.removed: Callable[[Relayed], object] = _nobody
         self._everywhere: Counter[str] = Counter()  # sessions by node, in all processes, with those that are to begin

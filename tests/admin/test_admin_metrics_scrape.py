@@ -19,9 +19,9 @@ from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, M
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import Report, Transferred, WorkerCounts
-from cxfr_proxy.process.fleet import STATES_SECONDS
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.supervisor.workers import STATES_SECONDS
 from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 
@@ -42,7 +42,7 @@ def scraper(it: House, *, share: float = SHARE) -> MetricsScraper:
     management = supervisor._management
     return MetricsScraper(
         supervisor._cluster,
-        supervisor.fleet,
+        supervisor.workers,
         supervisor._drainer,
         FilesRead(management._source.status, management.certificates, management.reloads),
         capacity=100,
@@ -155,7 +155,7 @@ async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockCloc
         it = House(tmp_path, nursery)
         it.greet = False
         supervisor = it.supervisor
-        subject = ProxyStatus(supervisor._cluster, supervisor.fleet, scraper(it), supervisor._is_stopping)
+        subject = ProxyStatus(supervisor._cluster, supervisor.workers, scraper(it), supervisor._is_stopping)
         nursery.start_soon(it.supervisor.run)
         assert subject.unready() == "no worker serves"
         await trio.sleep(1)

@@ -173,7 +173,7 @@ async def test_a_drain_goes_on(tmp_path: Path, certificate: DemoCertificate) -> 
 
 ILL = """
 import sys
-from cxfr_proxy.process import launch
+from cxfr_proxy.worker import launch
 launch._PROGRAM = f"import os, sys; os.path.exists({sys.argv.pop(1)!r}) and sys.exit(3); {launch._PROGRAM}"
 from cxfr_proxy.cli import main
 sys.exit(main())
@@ -241,7 +241,7 @@ async def test_one_process_is_not_replaced(tmp_path: Path, certificate: DemoCert
 
 IMPATIENT = """
 import sys
-from cxfr_proxy.process import link
+from cxfr_proxy.supervisor import link
 link.SILENCE_SECONDS = 12.0  # a worker of a busy machine takes some seconds to start
 from cxfr_proxy.cli import main
 sys.exit(main())

@@ -259,7 +259,7 @@ async def test_room_runs_out_and_comes_back(
 
 COUNTING_GARBAGE = """
 import gc, signal, sys
-from cxfr_proxy.process import collector
+from cxfr_proxy import gc_policy
 
 def count(*_):
     print("garbage", gc.collect(), file=sys.stderr, flush=True)
@@ -270,7 +270,7 @@ def settle():
     gc.disable()
 
 signal.signal(signal.SIGWINCH, count)
-collector.settle = settle
+gc_policy.settle = settle
 from cxfr_proxy.cli import main
 sys.exit(main())
 """

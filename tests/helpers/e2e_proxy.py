@@ -29,10 +29,10 @@ from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import ClientKind, Life, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, StreamClosed, StreamEvent, StreamOpened
-from cxfr_proxy.process.worker import WorkerParts
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.worker.worker import WorkerParts
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
 

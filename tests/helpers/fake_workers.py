@@ -35,7 +35,7 @@ from cxfr_proxy.ipc.messages import (
     TakeFiles,
     WorkerCounts,
 )
-from cxfr_proxy.process.supervisor import Supervisor
+from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.transfers.registry import NodeCounts
 
 
@@ -178,7 +178,7 @@ class House:
             rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
-        self.supervisor = Supervisor(self.config, launcher=self.launch)
+        self.supervisor = Supervisor(self.config, self.launch)
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:

@@ -15,11 +15,11 @@ from cxfr_proxy.cluster.members import UnknownNode
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
-from cxfr_proxy.process.queries import rebalance_forecast
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.transfers.rebalances import Rebalancing
 from cxfr_proxy.transfers.registry import Relayed, user_of
+from cxfr_proxy.worker.queries import rebalance_forecast
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 THREE = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org\nc 10.0.0.3"

@@ -1,0 +1,30 @@
+"""A worker that was started, as the supervisor knows it, wherever it runs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from cxfr_proxy.ipc.channel import Channel
+
+
+class Launched(Protocol):
+    """A worker's process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def channel(self) -> Channel:
+        """The supervisor's end of it."""
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+
+    def kill(self) -> None:
+        """At once; nothing if it has ended."""
+
+
+Launch = Callable[[Sequence[socket.socket]], Awaitable[Launched]]
+"""With the listening sockets that it inherits. Raises :class:`OSError`."""

@@ -1,0 +1,154 @@
+"""Rebalancing by itself, when users have come to belong elsewhere.
+
+That is so when a node has joined, is up or ready again, has another weight, priority or other domains, or when more
+of its weight counts (its ``slowstart``); a node that goes takes only its own users along, and those are moved by its
+drain.
+
+Nodes that come and go would have people follow them to and fro. So nothing begins before
+
+* the list has stood still for :data:`QUIET_SECONDS`; a weight that grows by itself is no unrest, but as long as it
+  does, there is one rebalance in that time at most;
+* each node that went down by itself has been up again for :data:`STEADY_SECONDS`, twice as long each time that it went,
+  up to :data:`LONGEST_SECONDS`. One that has been up for that long begins anew. A node that an operator has drained did
+  not go by itself, whatever became of it meanwhile.
+
+One that an operator has asked for goes on, and the next follows it. A node that an operator has let back in, and wants
+nobody moved for, is *excused*: its coming is no reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.transfers.rebalances import Rebalances
+
+QUIET_SECONDS: Final = 5.0
+"""A node that is restarted fails two checks, two seconds apart, before it is down."""
+STEADY_SECONDS: Final = 30.0
+"""What fails right after its start has failed by then as a rule."""
+LONGEST_SECONDS: Final = 900.0
+_LOOK_SECONDS: Final = 0.25
+
+_Weights = Mapping[str, tuple[int, float, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stay:
+    """How a node was seen: ``since`` when it is usable, or not, and how often it went by itself lately."""
+
+    usable: bool
+    since: float
+    falls: int = 0
+
+    @property
+    def steady_at(self) -> float:
+        """When it will have been there for long enough."""
+        if not self.falls:
+            return self.since
+        return self.since + min(STEADY_SECONDS * 2.0 ** min(self.falls - 1, 16), LONGEST_SECONDS)
+
+
+class Steadiness:
+    """Since when nodes have been there, told the time. Those of the first look have always been."""
+
+    def __init__(self) -> None:
+        self._stays: dict[str, _Stay] | None = None
+
+    def look(self, nodes: Iterable[Node], now: float) -> float:
+        """From when on all that are there have been so for long enough."""
+        before, first = self._stays or {}, self._stays is None
+        self._stays = {}
+        for node in nodes:
+            stay = before.get(node.name) or _Stay(node.usable, -math.inf if first else now)
+            self._stays[node.name] = self._seen(stay, node, now)
+        return max((stay.steady_at for stay in self._stays.values() if stay.usable), default=-math.inf)
+
+    @staticmethod
+    def _seen(stay: _Stay, node: Node, now: float) -> _Stay:
+        if node.usable is stay.usable:
+            return stay
+        steady = stay.usable and now - stay.since >= LONGEST_SECONDS
+        fell = stay.usable and node.accepts_new  # nobody has said so: it is down
+        return _Stay(node.usable, now, (0 if steady else stay.falls) + fell)
+
+
+class AutoRebalancer:
+    """``weights`` of the usable nodes, as of the last rebalance, or of the last time that one went."""
+
+    def __init__(self, cluster: Cluster, rebalances: Rebalances) -> None:
+        self._cluster = cluster
+        self._rebalances = rebalances
+        self._steadiness = Steadiness()
+        self._basis = cluster.placement_basis()
+        self._placed: _Weights = {}
+        self._quiet_at = -math.inf
+        self._steady_at = -math.inf
+        self._excused: set[str] = set()
+        self._seen: int | None = None  # the cluster's version
+        self._reason: str | None = None
+
+    def excuse(self, node: str, *, excused: bool = True) -> None:
+        """That its coming back, now or when it is up, is no reason; or is one after all."""
+        if excused:
+            self._excused.add(node)
+        else:
+            self._excused.discard(node)
+        self._seen = None
+
+    def seconds_until_due(self) -> float:
+        """Until one begins, if there is a reason for it by then and nothing changes; it may wait for an operator's."""
+        self._look(trio.current_time())
+        return max(0.0, max(self._quiet_at, self._steady_at) - trio.current_time())
+
+    async def run(self) -> None:
+        """Begin a rebalance whenever there is a reason to, until cancelled."""
+        self._basis, self._placed = self._cluster.placement_basis(), self._weights()
+        self._steadiness.look(self._cluster, trio.current_time())
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            now = trio.current_time()
+            self._look(now)
+            current = self._rebalances.current
+            by_operator = current is not None and current.reason is None
+            due = now >= max(self._quiet_at, self._steady_at)
+            if self._reason is not None and due and not by_operator:
+                reason, self._reason = self._reason, None
+                self._placed, self._quiet_at = self._weights(), now + QUIET_SECONDS
+                self._rebalances.begin(reason=reason)
+
+    def _look(self, now: float) -> None:
+        """See what has changed."""
+        if self._cluster.version == self._seen:
+            return
+        self._seen = self._cluster.version
+        basis, weights = self._cluster.placement_basis(), self._weights()
+        self._steady_at = self._steadiness.look(self._cluster, now)
+        if basis != self._basis:
+            self._basis, self._quiet_at = basis, now + QUIET_SECONDS
+        # Whose node went is elsewhere by now, and belongs there again when it is back.
+        placed = {name: weight for name, weight in self._placed.items() if name in weights}
+        for name in self._excused & weights.keys():
+            placed[name] = weights[name]
+            if self._cluster.get(name).warm_up >= 1.0:
+                self._excused.discard(name)
+        self._placed = placed
+        self._reason = _gain(placed, weights)
+
+    def _weights(self) -> _Weights:
+        return {node.name: (node.spec.priority, node.weight, node.spec.domain) for node in self._cluster if node.usable}
+
+
+def _gain(before: _Weights, now: _Weights) -> str | None:
+    """What could make users belong to another node that is there; ``None``: nothing."""
+    for name, place in now.items():
+        if name not in before:
+            return f"{name} takes clients"
+        if place != before[name]:
+            return f"{name} takes another share of them"
+    return None

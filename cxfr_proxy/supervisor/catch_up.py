@@ -1,0 +1,110 @@
+"""What workers tell each other about users and software, kept for those that start later.
+
+A worker hears as it happens whom the others redirected, what can be resumed by which id, which clients were lost that
+may come back for their sessions, and what was learned of software. One that starts later is told what still matters, in
+pieces: all of it may be more than one line can hold.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
+
+from cxfr_proxy.bounded import BoundedDict
+from cxfr_proxy.ipc.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
+from cxfr_proxy.session.client_software import ClientSoftware
+from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
+from cxfr_proxy.transfers.registry import REMEMBERED, RESUMABLE_SECONDS
+from cxfr_proxy.xmpp import jid
+from cxfr_proxy.xmpp.stream_management import Resumption
+
+_T = TypeVar("_T")
+
+_MOVED_AT_ONCE: Final = 9
+"""Of one user, remembered beside the newest one."""
+PIECE: Final = 100
+"""Entries a message. A JID has at most 3,071 bytes, and counts that differ some 14 for each stanza that made them so
+and is not acknowledged: a line stays far below its limit."""
+
+
+class CatchUp:
+    """``redirect_window`` as the registry's, in seconds; ``limit`` for each of the kinds that are about users, the
+    oldest go first."""
+
+    def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
+        self._redirect_window = redirect_window
+        self._redirected: BoundedDict[str, float] = BoundedDict(limit)
+        self._resumable: BoundedDict[str, Resumption] = BoundedDict(limit)
+        self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
+        self._moved: BoundedDict[str, list[tuple[Moved, float]]] = BoundedDict(
+            limit
+        )  # by bare JID; who has not come back
+        self._client_software = ClientSoftware()
+
+    def note(self, message: Redirected | Resumable | Lost | Moved | Stayed | Returned | Learned, now: float) -> None:
+        """A worker has just said it, or would have."""
+        match message:
+            case Redirected(user):
+                self._redirected[user] = now
+                self._forget(now)
+            case Resumable(stream_management_id, resumption):
+                self._resumable[stream_management_id] = resumption
+            case Lost():
+                self._lost.append((message, now))
+                self._forget(now)
+            case Moved(full_jid=full_jid):
+                user = jid.bare(full_jid)
+                self._moved[user] = [*self._moved.get(user, ())[-_MOVED_AT_ONCE:], (message, now)]
+                self._forget(now)
+            case Stayed(full_jid) | Returned(full_jid):
+                self._no_more_moved(full_jid)
+            case Learned(caps, knows_cxfr):
+                self._client_software.learn(caps, knows_cxfr)
+
+    def _no_more_moved(self, full_jid: str) -> None:
+        """As :class:`~cxfr_proxy.transfers.loop_guard.LoopGuard` sees it: its resource may be another one by now."""
+        user = jid.bare(full_jid)
+        moved = self._moved.get(user, [])
+        own = next((each for each in moved if each[0].full_jid == full_jid), moved[0] if moved else None)
+        if own is not None:
+            moved.remove(own)
+            if not moved:
+                del self._moved[user]
+
+    def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
+        """A worker was killed before it could say it; what the others are to be told."""
+        told = list(lost)
+        for each in told:
+            self.note(each, now)
+        return [Remembered(lost=tuple(piece)) for piece in _cut(told)]
+
+    def pieces(self, now: float) -> list[Remembered]:
+        """Everything that matters at this time, oldest first."""
+        self._forget(now)
+        redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
+        resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
+        lost = [replace(each, seconds_ago=now - at) for each, at in self._lost]
+        moved = [replace(each, seconds_ago=now - at) for own in self._moved.values() for each, at in own]
+        return [
+            *(Remembered(redirected=each) for each in redirected),
+            *(Remembered(resumable=each) for each in resumable),
+            *(Remembered(lost=tuple(each)) for each in _cut(lost)),
+            *(Remembered(moved=tuple(each)) for each in _cut(moved)),
+            *(Remembered(learned=dict(each)) for each in _cut(list(self._client_software.learned().items()))),
+        ]
+
+    def _forget(self, now: float) -> None:
+        """What is too long ago to matter."""
+        while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
+            self._lost.popleft()
+        while self._moved and now - next(iter(self._moved.values()))[-1][1] >= ON_ITS_WAY_SECONDS:
+            self._moved.popitem(last=False)
+        while self._redirected and now - next(iter(self._redirected.values())) >= self._redirect_window:
+            self._redirected.popitem(last=False)
+
+
+def _cut(entries: list[_T]) -> Iterator[list[_T]]:
+    return (entries[at : at + PIECE] for at in range(0, len(entries), PIECE))

@@ -1,0 +1,90 @@
+"""Drains that workers carry out: the supervisor keeps them, and their sum over all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.supervisor.startup_log import say_of_drain
+from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+from cxfr_proxy.transfers.drains import Drain, Drains, Rate
+
+
+class DrainKeeper:
+    """A :class:`~.nodelist.Drainer`. ``changed`` lets the workers know of a node."""
+
+    def __init__(self, cluster: Cluster, workers: Workers, rate: Rate, changed: Callable[[str], None]) -> None:
+        self._cluster = cluster
+        self._workers = workers
+        self._changed = changed
+        self._rate = rate
+        self._drains = Drains(
+            rate, counts_of=workers.of_node, awaited=workers.awaited, advanced=self._advance, report=self._report
+        )
+
+    @property
+    def drains(self) -> dict[str, Drain]:
+        return self._drains.by_node
+
+    @property
+    def rate(self) -> float:
+        return self._rate.now
+
+    @property
+    def share(self) -> float:
+        return self._rate.share
+
+    def set_share(self, share: float) -> None:
+        self._rate.set_share(share)
+
+    @property
+    def to_move(self) -> int:
+        return sum(link.wanted[2] for link in self._workers)
+
+    def stage(self, node: str) -> Stage:
+        """What workers need to know of it; of no drain, that there is no reason to wait for anything."""
+        drain = self.drains.get(node)
+        return drain.stage if drain is not None else Stage.ALL
+
+    def drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
+        self._cluster.get(node)
+        self._drains.begin(node, grace=grace, deadline=deadline, rate=rate)
+        self._changed(node)
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
+        self._cluster.get(node)
+        self._drains.adopt(node, schedule, rate)
+        self._changed(node)
+
+    def abort(self, node: str) -> None:
+        self._drains.abort(node)
+
+    def undrain(self, node: str) -> None:
+        self._drains.end(node)
+        self._changed(node)
+
+    def look_again(self) -> None:
+        pass  # workers do, with all that they are told of nodes
+
+    def left(self, node: str) -> int:
+        return self._workers.of_node(node).sessions
+
+    def awaited(self, node: str) -> int:
+        return self._workers.awaited(node)
+
+    def waits(self, drain: Drain, reason: str | None) -> None:
+        """What workers say of it."""
+        self._drains.waits(drain, reason)
+
+    def _advance(self, drain: Drain) -> None:
+        self._changed(drain.node)
+
+    def _report(self, what: str, drain: Drain) -> None:
+        say_of_drain(what, drain, self._workers.of_node(drain.node))
+
+    async def watch(self) -> None:
+        """As :meth:`~cxfr_proxy.transfers.drains.Drains.watch`."""
+        await self._drains.watch()

@@ -1,0 +1,340 @@
+"""One worker as the supervisor sees it: its process, its end of the channel, and what it has said of itself.
+
+::
+
+    STARTING -> UP -> LEAVING -> STOPPING          (and from each to its end)
+
+A worker is UP when it has greeted, LEAVING when it was told that another one has taken over, STOPPING when it has said
+that everybody is gone.
+
+Alive is who is heard from. Every so often a worker is asked for its counts, which it answers as soon as it reads the
+question; one from which nothing comes for :data:`SILENCE_SECONDS` serves nobody either, and is killed. That time is
+counted in turns of waiting and not read from a clock: where this process itself was held up (stopped, or the machine
+slept), the workers are not to blame. Before the greeting nothing counts, so a worker that never comes up is killed too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+
+from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.channel import Channel
+from cxfr_proxy.ipc.launch import Launched
+from cxfr_proxy.ipc.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    BadMessage,
+    Files,
+    Gone,
+    Hello,
+    Leave,
+    Listing,
+    Lost,
+    Message,
+    MoveUser,
+    Present,
+    Report,
+    Resumable,
+    SessionsChanged,
+    Setup,
+    Stopped,
+    TakeFiles,
+    Want,
+    WorkerCounts,
+)
+from cxfr_proxy.supervisor.node_states import Teller
+from cxfr_proxy.tasks import Task, isolated, start
+
+SILENCE_SECONDS: Final = 30.0
+"""A healthy worker has not been kept from answering for so long even on a machine that swaps."""
+SILENCE_TURNS: Final = 6
+ANSWER_SECONDS: Final = 2.0
+"""For a worker to answer a question; one that takes longer is left out of what an operator is shown, and named."""
+OBEY_SECONDS: Final = 10.0
+"""The same for an order, which may take work."""
+NODES_SECONDS: Final = 0.005
+"""Between two batches of what has changed about the nodes; the first one behind a pause is told at once."""
+_NOBODY: Final = 0
+"""The number of a request whose answer nobody waits for."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstWords:
+    """What a worker is told at the start: the settings and what it needs before it serves, then the nodes by ``nodes``;
+    and ``more``, meanwhile."""
+
+    setup: Setup
+    before: Iterable[Message]
+    nodes: Teller
+    more: Iterable[Message]
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    UP = "up"
+    LEAVING = "leaving"
+    STOPPING = "stopping"
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """What was asked, as far as it is answered."""
+
+    sessions: list[SessionRow] = field(default_factory=list)
+    transfers: list[TransferRow] = field(default_factory=list)
+    plan: DrainForecast | None = None
+    rebalance: RebalanceForecast | None = None
+    moved: int = 0
+    error: str | None = None
+    answered: trio.Event = field(default_factory=trio.Event)
+
+
+class Link:
+    """``number`` is its slot's. ``hear`` is told each message, after it was noted here. ``parting_seconds``: how long
+    it may take to end once it was told to leave."""
+
+    def __init__(self, number: int, hear: Callable[[Link, Message], None], parting_seconds: float) -> None:
+        self.number = number
+        self.state = State.STARTING
+        self.began = trio.current_time()
+        self.pid: int | None = None
+        self.greeted = False
+        """It has served; so it stays when it is over."""
+        self.gone = False
+        self.hung = False
+        self.overdue_since: float | None = None
+        """When it was asked what it did not answer in time; ``None`` again as soon as anything comes from it."""
+        self.cut = False
+        """It said that it had to cut clients at its end."""
+        self.code: int | None = None
+        """Its exit code, once it is gone; ``None`` where it could not even be started."""
+        self.counts = WorkerCounts()
+        self.states: dict[str, int] = {}
+        """How many of its sessions were in which state when it was asked last."""
+        self.want = Want(0, 0, 0)
+        self.at_stake: dict[str, Lost] = {}
+        """By the id to resume with: which clients would be lost, and may come back, if it were killed now."""
+        self.present: dict[int, tuple[Present, float]] = {}
+        """Its sessions by id, each with when that was heard."""
+        self.granted = 0
+        self._hear = hear
+        self._parting_seconds = parting_seconds
+        self._channel: Channel | None = None
+        self._life = trio.CancelScope()
+        self._silent_turns = 0
+        self._teller: Teller | None = None
+        self._news_of_nodes = trio.Event()
+        self._nodes_told = trio.lowlevel.ParkingLot()
+        self._requests: dict[int, Request] = {}
+        self._last_request = _NOBODY
+
+    @property
+    def died(self) -> bool:
+        """It is gone, and not because it was told to."""
+        return self.gone and (self.state is not State.STOPPING or self.code != 0)
+
+    # --- its life
+
+    async def live(self, worker: Launched, words: FirstWords) -> None:
+        """Until it has ended; it is told ``words`` first. Cancelling kills it."""
+        self.pid = worker.pid
+        self._channel = worker.channel
+        self._channel.post(words.setup)
+        self._teller = words.nodes
+        try:
+            with self._life:
+                await self._talk(worker, self._channel, words)
+                self._end_within(self._parting_seconds)  # who has nobody to talk to leaves by itself
+                await worker.wait()
+        finally:
+            worker.kill()
+            with trio.CancelScope(shield=True):  # SIGKILL cannot be refused
+                self.code = await worker.wait()
+            self._leave_unanswered()
+
+    async def _talk(self, worker: Launched, channel: Channel, words: FirstWords) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            start(nursery, Task.TELLING, partial(self._tell_nodes, words), worker=self.number)
+            nursery.start_soon(self.tell, words.more)
+            try:
+                await channel.run(self._receive)
+            except BadMessage as exc:
+                emit(_log, "channel-fault", level=logging.ERROR, worker=self.number, reason=str(exc))
+                worker.kill()
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self) -> None:
+        while self._silent_turns < SILENCE_TURNS:
+            self._silent_turns += 1
+            self.post(Ask(_NOBODY, Listing.COUNTS))
+            await trio.sleep(SILENCE_SECONDS / SILENCE_TURNS)
+        self.hung = True
+        emit(_log, "worker-hung", level=logging.ERROR, worker=self.number, pid=self.pid, seconds=SILENCE_SECONDS)
+        self._life.cancel()
+
+    def leave(self) -> None:
+        """Another one has taken over: let this one move its clients and end."""
+        if self.state is State.UP:
+            self.state = State.LEAVING
+            self.post(Leave())
+            self._end_within(self._parting_seconds)
+
+    def _end_within(self, seconds: float) -> None:
+        self._life.deadline = min(self._life.deadline, trio.current_time() + seconds)
+
+    # --- what it is told, and says
+
+    def post(self, message: Message) -> None:
+        if self._channel is not None:
+            self._channel.post(message)
+
+    async def tell(self, messages: Iterable[Message]) -> None:
+        """One at a time: all of them may be more than the channel holds."""
+        for message in messages:
+            self.post(message)
+            if self._channel is not None:
+                await self._channel.flush()
+
+    async def _tell_nodes(self, words: FirstWords) -> None:
+        await self.tell(words.before)
+        while True:
+            await self.tell(words.nodes.batch())
+            self._nodes_told.unpark_all()
+            await trio.sleep(NODES_SECONDS)
+            await self._news_of_nodes.wait()
+            self._news_of_nodes = trio.Event()
+
+    def node_changed(self, name: str) -> None:
+        """It is to be told of that node again, soon."""
+        if self._teller is not None:
+            self._teller.changed(name)
+            self._news_of_nodes.set()
+
+    def rebalance_changed(self) -> None:
+        """As :meth:`node_changed`, of the rebalance that goes on."""
+        self._news_of_nodes.set()
+
+    async def _until_it_knows_the_nodes(self) -> None:
+        while self._teller is not None and not self._teller.up_to_date and not self.gone:
+            await self._nodes_told.park()
+
+    def _receive(self, message: Message) -> None:
+        name = type(message).__name__
+        self.overdue_since = None
+        with isolated(Task.MESSAGE, (BadMessage,), worker=self.number, message=name):
+            self._note(message)
+            self._hear(self, message)
+
+    def _note(self, message: Message) -> None:
+        match message:
+            case Hello(version):
+                if version != VERSION or self.state is not State.STARTING:
+                    raise BadMessage(f"a worker of version {version}, in state {self.state}")
+                self.state = State.UP
+                self.greeted = True
+            case Report(counts):
+                nodes = self.counts.nodes if self.counts.nodes is not None else {}
+                nodes.update(counts.nodes or {})
+                self.counts = msgspec.structs.replace(counts, nodes=nodes)
+            case SessionsChanged(present, over):
+                now = trio.current_time()
+                self.present.update((each.session, (each, now)) for each in present)
+                for session in over:
+                    self.present.pop(session, None)
+            case Want():
+                self.want = message
+            case Answer():
+                self._note_answer(message)
+            case Resumable(stream_management_id):
+                self.at_stake.pop(stream_management_id, None)
+                if message.lost is not None:
+                    self.at_stake[stream_management_id] = message.lost
+            case Gone(stream_management_id):
+                self.at_stake.pop(stream_management_id, None)
+            case Stopped(cut):
+                self.state = State.STOPPING
+                self.cut = cut
+            case _:
+                pass
+        if self.greeted:
+            self._silent_turns = 0
+
+    async def ask(
+        self, what: Listing, node: str | None = None, max_share: float | None = None, within: float = ANSWER_SECONDS
+    ) -> Request:
+        """Ask for a list, of ``node`` where it is about one. Empty where nobody answers ``within`` so many seconds, and
+        at once where an answer is overdue already."""
+        if self.overdue_since is not None:
+            await trio.lowlevel.checkpoint()
+            return Request()
+        return await self._request(lambda number: Ask(number, what, node, max_share), within)
+
+    async def take_files(self, files: Files) -> Request:
+        """Have it use these."""
+        return await self._request(lambda number: TakeFiles(number, files), OBEY_SECONDS)
+
+    async def move(self, jid: str, node: str) -> Request:
+        """Have the clients of that JID sent to the node."""
+        return await self._request(lambda number: MoveUser(number, jid, node), OBEY_SECONDS)
+
+    async def _request(self, make: Callable[[int], Message], within: float) -> Request:
+        request = Request()
+        if self.gone or self.state is State.STARTING:
+            await trio.lowlevel.checkpoint()
+            return request
+        self._last_request += 1
+        number = self._last_request
+        self._requests[number] = request
+        asked = trio.current_time()
+        with trio.move_on_after(within) as waiting:
+            await self._until_it_knows_the_nodes()  # what is asked may be about one that is new
+            self.post(make(number))
+            await request.answered.wait()
+        if waiting.cancelled_caught and self.overdue_since is None:
+            self.overdue_since = asked
+        self._requests.pop(number, None)
+        return request
+
+    def _note_answer(self, answer: Answer) -> None:
+        request = self._requests.get(answer.request)
+        if request is not None:
+            request.sessions += answer.sessions
+            request.transfers += answer.transfers
+            request.plan = request.plan or answer.plan
+            request.rebalance = request.rebalance or answer.rebalance
+            request.moved += answer.moved
+            request.error = request.error or answer.error
+            self.states = answer.states if answer.states is not None else self.states
+            if answer.last:
+                request.answered.set()
+
+    def _leave_unanswered(self) -> None:
+        for request in self._requests.values():
+            request.answered.set()
+        self._requests.clear()
+        self._nodes_told.unpark_all()
+
+    # --- pace
+
+    @property
+    def wanted(self) -> tuple[int, int, int]:
+        """Tokens it still needs: for sessions whose node is gone, for those that have to go as well, and for all."""
+        want, under_way = self.want, self.granted - self.want.received
+        needs = (want.lost, want.lost + want.leaving, want.lost + want.leaving + want.misplaced)
+        lost, going, all_of_them = (max(0, need - under_way) for need in needs)
+        return lost, going, all_of_them

@@ -1,0 +1,267 @@
+"""What there is one of in a proxy, whether clients are served by this process or by workers.
+
+That is the list of nodes and where it comes from, their health, who has a node assigned, the certificates, what is
+shared with other proxies, and what an operator can do with all of it: control socket, metrics, reload.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from cxfr_proxy import __version__
+from cxfr_proxy.admin import commands
+from cxfr_proxy.admin.console import Console
+from cxfr_proxy.admin.control.server import serve_control
+from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.feed import ChangeFeed
+from cxfr_proxy.admin.http.server import serve_http
+from cxfr_proxy.admin.http.status import ProxyStatus
+from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
+from cxfr_proxy.admin.nodes import NodeControl
+from cxfr_proxy.admin.parts import Sessions
+from cxfr_proxy.admin.pins import PinControl
+from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.reloads import ReloadPart, Reloads
+from cxfr_proxy.admin.workers import WorkerControl
+from cxfr_proxy.cluster.assigned import Assigned
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.sources.file import UserMapFile
+from cxfr_proxy.cluster.sources.named import open_source
+from cxfr_proxy.config.table import Config, RebalanceMode, Route
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import Files
+from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.relay import engine
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
+from cxfr_proxy.supervisor.node_list import Drainer, NodeList
+from cxfr_proxy.supervisor.peer_proxies import PeerProxies
+from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.startup_log import announce, say_of_certificates
+from cxfr_proxy.supervisor.user_list import UserList
+from cxfr_proxy.supervisor.vacancy import Vacancy
+from cxfr_proxy.tasks import Task, start
+from cxfr_proxy.transfers.rebalances import Rebalances
+from cxfr_proxy.upstream.check import Checks
+from cxfr_proxy.upstream.common_features import CommonFeatures
+from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.probe import look
+from cxfr_proxy.xmpp.framing import framer
+
+_COMPARING_SHARE: Final = 0.05
+"""Of the time, for comparing the nodes' features: in a proxy of one process nobody is served meanwhile."""
+
+_log = logging.getLogger(__name__)
+
+
+class ServedSessions(Sessions, Protocol):
+    """Where the sessions are, with what serves them."""
+
+    async def take_files(self, files: Files) -> list[str]:
+        """Let other processes use what was read; return errors, if there were some."""
+
+    def tell_files(self, files: Files) -> None:
+        """Do the same without waiting: errors go to the log."""
+
+
+class Management:
+    """``sessions`` are where the clients are, ``drainer`` and ``rebalances`` move them. ``feed`` is told
+    what an operator may watch.
+
+    ``users_read`` is called when the user map was read.
+    ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
+    ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
+
+    Raises :class:`ConfigError` where a file of the settings can't be read; the nodes are read by :meth:`begin`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        assigned: Assigned,
+        sessions: ServedSessions,
+        drainer: Drainer,
+        rebalances: Rebalances,
+        feed: ChangeFeed,
+        *,
+        stopping: Callable[[], bool],
+        users_read: Callable[[], None],
+        restarts: RollingRestarts,
+        development: bytes | None = None,
+        reread: Callable[[], Config] | None = None,
+    ) -> None:
+        assert config.backends is not None
+        self._config = config
+        self._cluster = cluster
+        self._sessions = sessions
+        self._drainer = drainer
+        self._rebalances = rebalances
+        self._stopping = stopping
+        self._source = source = open_source(config.backends, config.redirection)
+        map_file = UserMapFile(config.user_map) if config.user_map is not None else None
+        self._reread = reread
+        self.reloads = Reloads()
+        self.users = UserList(map_file, assigned, cluster, users_read, self.reloads)
+        with self.reloads.noted(ReloadPart.CERTIFICATES):
+            self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
+        self.dialer = Dialer(config.timeouts, config.limits)
+        self.checks = Checks(cluster, partial(look, self.dialer), domains=config.domain)
+        self._features_changed = trio.Event()
+        self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
+        auto = config.rebalance is RebalanceMode.AUTO
+        self._automatic = AutoRebalancer(cluster, rebalances) if auto else None
+        self._sharing = PeerProxies(
+            source,
+            cluster,
+            drainer,
+            pins=assigned.pins,
+            sessions=lambda: sessions.sessions,
+            usual_rate=config.transfer_rate,
+            excuse=self._automatic.excuse if self._automatic is not None else None,
+        )
+        self.nodes = NodeList(
+            source,
+            cluster,
+            drainer,
+            self.dialer,
+            self.checks,
+            self.reloads,
+            obey=self._sharing.obey,
+            files_read=self._tell_files,
+        )
+        timeouts = config.timeouts
+        self.console = Console(
+            nodes=NodeControl(cluster, sessions, drainer),
+            drains=DrainControl(
+                cluster,
+                drainer,
+                sessions,
+                self._sharing,
+                feed,
+                domains=tuple(map(domain_key, config.domain)),
+                # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
+                closing_seconds=timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0,
+                auto=self._automatic,
+            ),
+            rebalances=RebalanceControl(cluster, rebalances, sessions, drainer, feed, self._automatic),
+            pins=PinControl(cluster, assigned.pins, sessions, self._sharing),
+            workers=WorkerControl(sessions, feed, restarts),
+            sessions=sessions,
+            peers=self._sharing,
+            files=self,
+        )
+
+    # --- tasks
+
+    async def begin(self) -> None:
+        """Read the nodes for the first time, which may take etcd its time. Raises :class:`ConfigError`."""
+        await self.nodes.begin()
+
+    async def serve(self, services: trio.Nursery, *, room: int) -> None:
+        """Begin everything in ``services``; an operator can connect when this returns. ``room``: how many sessions fit.
+
+        Raises :class:`ConfigError` where a socket can't be had.
+        """
+        for task, run in (
+            (Task.SOURCE, self.nodes.watch),
+            (Task.RELOAD, self.nodes.read_when_asked),
+            (Task.USER_MAP, self.users.watch),
+            (Task.CHECK, self.checks.run),
+            (Task.SHARING, self._sharing.run),
+            (Task.REBALANCE, self._rebalances.watch),
+            (Task.VACANCY, Vacancy(self._cluster, self._config.domain).run),
+            (Task.FEATURES, self._compare_features_when_changed),
+        ):
+            start(services, task, run)
+        if self._automatic is not None:
+            start(services, Task.REBALANCE, self._automatic.run)
+        await services.start(serve_control, self._config.control, partial(commands.execute, self.console))
+        if self._config.http is not None:
+            scraper = MetricsScraper(
+                self._cluster,
+                self._sessions,
+                self._drainer,
+                FilesRead(self._source.status, self.certificates, self.reloads),
+                capacity=room,
+                build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
+                share=SHARE if self._config.workers == 1 else SHARE_OF_NOBODY,
+            )
+            status = ProxyStatus(self._cluster, self._sessions, scraper, self._stopping)
+            await services.start(serve_http, self._config.http, status)
+
+    def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
+        """Clients can connect now, at these."""
+        announce(self.certificates, addresses, nodes=len(self._cluster), sessions=room)
+
+    def compare_features(self) -> None:
+        """Something has changed about nodes; done soon, and once for many changes."""
+        self._features_changed.set()
+
+    async def _compare_features_when_changed(self) -> None:
+        while self._config.route is Route.LOGIN:
+            await self._features_changed.wait()
+            self._features_changed = trio.Event()
+            began = time.thread_time()
+            self._common_features.compare()
+            await trio.sleep((time.thread_time() - began) / _COMPARING_SHARE)
+
+    # --- the files
+
+    @property
+    def files(self) -> Files:
+        """What was read last, and was good."""
+        return Files(self.certificates.contents, dict(self.dialer.authorities))
+
+    def _tell_files(self) -> None:
+        self._sessions.tell_files(self.files)
+
+    async def reload(self) -> str:
+        """Read nodes, user map and certificates again, and see whether the settings are still good; what was done.
+
+        Raises :class:`ConfigError`; what was bad, is as it was.
+        """
+        caveat = self._look_at_settings()
+        with self.reloads.noted(ReloadPart.CERTIFICATES):
+            self._read_certificates()
+        try:
+            done = await self.nodes.reload_as_asked()
+        finally:
+            errors = await self._sessions.take_files(self.files)
+        if errors:
+            raise ConfigError(errors[0])
+        await self.users.reload()
+        return "; ".join((f"{done}, certificates read again{caveat}", *self.certificates.problems))
+
+    def _read_certificates(self) -> None:
+        self.certificates.reload()
+        say_of_certificates(self.certificates)
+
+    def _look_at_settings(self) -> str:
+        """Read them; which are others now, as the end of a sentence. Raises :class:`ConfigError`."""
+        if self._reread is None:
+            return ""
+        with self.reloads.noted(ReloadPart.SETTINGS):
+            changed = self._config.differences(self._reread())
+        if not changed:
+            return ""
+        names = ", ".join(changed)
+        emit(_log, "settings-not-taken", level=logging.WARNING, settings=names, reason="they are read at the start")
+        return f"; {names}: changed, which takes a restart of the proxy"
+
+    def reload_on_signal(self) -> None:
+        """As :meth:`reload`, for SIGHUP: errors go to the log."""
+        with self.reloads.logged(ReloadPart.SETTINGS):
+            self._look_at_settings()
+        with self.reloads.logged(ReloadPart.CERTIFICATES):
+            self._read_certificates()
+            self._tell_files()
+        self.nodes.ask()
+        self.users.reload_soon()

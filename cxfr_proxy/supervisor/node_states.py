@@ -1,0 +1,161 @@
+"""The list of nodes on its way to a worker: what has changed, in pieces.
+
+A worker's copy of the list is kept true and never sent again as a whole: ten thousand nodes that each go down would be
+told ten thousand times otherwise. Who tells (:class:`Teller`, one for each worker) remembers which nodes the worker has
+to be told of, and nothing of what has happened to them: a node that has changed five times before its turn comes is
+told once, as it is then. So what is told is always a state. A worker that has just begun has to be told of all.
+
+A *batch* is everything that there was to tell at one moment, in as many :class:`~.messages.Nodes` as it takes, the last
+of them marked. The worker's end (:class:`Mirror`) takes it over as a whole: nobody is placed by half a list.
+
+Stream features are long, and the same on all nodes as a rule: they are told once, and referred to by a hash. Both ends
+forget one as soon as no node refers to it any more; the teller goes by what it has told, and so holds nothing for known
+that the other end has forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Final, TypeVar
+
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.ipc.messages import Nodes, NodeState
+from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.rebalances import Rebalancing
+
+STATES_A_PIECE: Final = 100
+"""Some 45 kB, and a fraction of a millisecond at either end."""
+NAMES_A_PIECE: Final = 1000
+"""Of the order."""
+
+_T = TypeVar("_T")
+
+
+def digest(features: bytes) -> str:
+    """What features are referred to by."""
+    return hashlib.blake2b(features, digest_size=16).hexdigest()
+
+
+class NodeStates:
+    """The nodes as workers have to know them, worked out once for all workers. ``stage`` gives that of a node's drain.
+
+    :meth:`changed` has to be called for each node that has changed, or whose stage has.
+    """
+
+    def __init__(self, cluster: Cluster, stage: Callable[[str], Stage]) -> None:
+        self._cluster = cluster
+        self._stage = stage
+        self._states: dict[str, NodeState] = {}
+        self._order: tuple[str, ...] = ()
+        self._order_of = -1  # the version of the list
+        self.rebalance: Rebalancing | None = None
+        """The one that goes on."""
+
+    def changed(self, name: str) -> None:
+        self._states.pop(name, None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all nodes that are listed, in the source's order; the same object as long as they are the same."""
+        if self._order_of != self._cluster.list_version:
+            self._order_of = self._cluster.list_version
+            order = tuple(node.name for node in self._cluster if not node.removed)
+            if order != self._order:
+                self._order = order
+        return self._order
+
+    def of(self, name: str) -> NodeState | None:
+        """``None``: there is no such node any more."""
+        state = self._states.get(name)
+        if state is None and name in self._cluster:
+            state = self._states[name] = self._state(self._cluster.get(name))
+        return state
+
+    def _state(self, node: Node) -> NodeState:
+        return NodeState(
+            node.spec,
+            node.admin_state,
+            node.health,
+            node.removed,
+            self._stage(node.name),
+            node.session_outlook,
+            node.warm_up,
+            {domain: digest(features) for domain, features in node.features.items()},
+        )
+
+    def text(self, name: str, domain: str) -> str:
+        """The features of that node."""
+        return self._cluster.get(name).features[domain].decode()
+
+
+class Teller:
+    """What one worker has to be told; see the module."""
+
+    def __init__(self, states: NodeStates) -> None:
+        self._states = states
+        self._stale: dict[str, None] = dict.fromkeys(states.names)
+        self._told: dict[str, NodeState] = {}
+        self._held: Counter[str] = Counter()  # by digest: how many of the told states refer to it
+        self._order: tuple[str, ...] = ()
+        self._rebalance: Rebalancing | None = None
+        self._begun = False
+
+    def changed(self, name: str) -> None:
+        """That node is another than it was when it was told."""
+        self._stale[name] = None
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether all was told that there is to tell."""
+        same = self._order is self._states.names and self._rebalance == self._states.rebalance
+        return self._begun and same and not self._stale
+
+    def batch(self) -> Iterator[Nodes]:
+        """Everything that is to be told now, in pieces, each as things stand when it is asked for. Nothing where the
+        worker is up to date; what changes meanwhile is the next batch's."""
+        if self.up_to_date:
+            return
+        stale, self._stale, self._begun = list(self._stale), {}, True
+        order = self._states.names
+        names = () if order is self._order else order
+        self._order = order
+        pieces = list(zip_longest(_cut(stale, STATES_A_PIECE), _cut(names, NAMES_A_PIECE), fillvalue=()))
+        told = 0
+        try:
+            for told, (part, names_part) in enumerate(pieces or [((), ())], start=1):
+                yield self._piece(part, tuple(names_part), last=told >= len(pieces))
+        finally:  # where not all of it was asked for, there is another batch
+            for part, _ in pieces[told:]:
+                self._stale.update(dict.fromkeys(part))
+
+    def _piece(self, names: Sequence[str], order: tuple[str, ...], *, last: bool) -> Nodes:
+        states: list[NodeState] = []
+        features: dict[str, str] = {}
+        for name in names:
+            state = self._states.of(name)
+            if state is not None:
+                states.append(state)
+                new = {known: domain for domain, known in state.features.items() if not self._held[known]}
+                features |= {known: self._states.text(name, domain) for known, domain in new.items()}
+            self._note(name, state)
+        forgotten = tuple(name for name in names if name not in self._told)
+        if last:
+            self._rebalance = self._states.rebalance
+        return Nodes(tuple(states), forgotten, order, features, self._rebalance, last)
+
+    def _note(self, name: str, state: NodeState | None) -> None:
+        before = self._told.pop(name, None)
+        if state is not None:
+            self._told[name] = state
+            self._held.update(state.features.values())
+        for known in before.features.values() if before is not None else ():
+            self._held[known] -= 1
+            if not self._held[known]:
+                del self._held[known]
+
+
+def _cut(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    return (items[at : at + size] for at in range(0, len(items), size))

@@ -1,0 +1,190 @@
+"""What this proxy tells the other proxies of its fleet, and does because one of them was told.
+
+An operator's order is carried out here at once and then written down for all. One that another proxy was given comes
+with the next reading of the nodes, whose admin states hold it already: what is left is the drain's times, its rate, and
+that it was aborted. Where nobody else is there (a file, DNS) all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import trio
+
+from cxfr_proxy.admin.rows import ProxyRow, SourceRow
+from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes import AdminState
+from cxfr_proxy.cluster.shared import Directive, ProxyState
+from cxfr_proxy.cluster.sources.source import NodeSource, Shared
+from cxfr_proxy.spellings import user_key
+from cxfr_proxy.supervisor.node_list import Drainer
+from cxfr_proxy.tasks import Task, keep_going, start
+from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+
+_REPORT_SECONDS = 0.5
+"""Between two looks at how much there is to move."""
+
+
+class PeerProxies:
+    """``sessions`` counts this proxy's; ``usual_rate`` is the setting; ``wall_clock`` is the same on all machines.
+    ``excuse`` is called with a node that comes back and is to move nobody."""
+
+    def __init__(
+        self,
+        source: NodeSource,
+        cluster: Cluster,
+        drainer: Drainer,
+        pins: Pins,
+        sessions: Callable[[], int],
+        usual_rate: float,
+        excuse: Callable[[str], None] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._source = source
+        self._shared = source.shared
+        self._cluster = cluster
+        self._drainer = drainer
+        self._pins = pins
+        self._sessions = sessions
+        self._usual_rate = usual_rate
+        self._excuse = excuse
+        self._wall_clock = wall_clock
+        self._obeyed: dict[str, Directive] = {}
+        if self._shared is not None:
+            self._shared.on_share = drainer.set_share
+            self._shared.on_pins = self._take_pins
+
+    async def run(self) -> None:
+        """Keep up with the others until cancelled."""
+        if self._shared is None:
+            return
+        async with trio.open_nursery() as nursery:
+            start(nursery, Task.ETCD, self._shared.run)
+            await keep_going(Task.SHARING, partial(self._keep_reporting, self._shared))
+
+    async def _keep_reporting(self, shared: Shared) -> None:
+        while True:
+            shared.report(self._state())
+            await trio.sleep(_REPORT_SECONDS)
+
+    def _state(self) -> ProxyState:
+        leaving = (node.name for node in self._cluster if node.leaving)
+        left = {name: self._drainer.left(name) + self._drainer.awaited(name) for name in leaving}
+        return ProxyState(self._sessions(), self._drainer.to_move, left)
+
+    def left_elsewhere(self, node: str) -> int | None:
+        """Clients that other proxies have on a node that is being emptied; ``None``: not all have said that they know
+        of it."""
+        if self._shared is None:
+            return 0
+        said = [state.left.get(node) for name, state in self._shared.proxies.items() if name != self._shared.id]
+        known = [left for left in said if left is not None]
+        return sum(known) if len(known) == len(said) else None
+
+    # --- orders
+
+    def tell(self, node: str, *, rebalance: bool = True) -> None:
+        """An operator has said something of that node here, and it was carried out. ``rebalance``: see
+        :class:`~cxfr_proxy.cluster.shared.Directive`."""
+        if self._shared is not None:
+            order = replace(self._order_now(node), rebalance=rebalance)
+            self._obeyed[node] = order
+            self._shared.set_directive(node, order)
+
+    def _order_now(self, node: str) -> Directive:
+        admin_state, drain = self._cluster.get(node).admin_state, self._drainer.drains.get(node)
+        if drain is None or admin_state is AdminState.READY:
+            return Directive(admin_state)
+        if drain.schedule is None:
+            return Directive(admin_state, aborted=drain.stage is Stage.ABORTED)
+        by_wall = drain.schedule.shifted(self._ahead())
+        rate = self._drainer.rate if self._drainer.rate != self._usual_rate else None
+        return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
+
+    def obey(self, orders: Mapping[str, Directive]) -> None:
+        """All orders that hold, as of now; those that are known already are left alone."""
+        for node, order in orders.items():
+            known = self._obeyed.get(node)
+            if node in self._cluster and order.admin_state is not AdminState.READY and not _same(order, known):
+                self._obey(node, order)
+            elif self._excuse is not None and not order.rebalance and not _same(order, known):
+                self._excuse(node)
+        self._obeyed = dict(orders)
+
+    def _obey(self, node: str, order: Directive) -> None:
+        if order.aborted:
+            self._drainer.adopt(node, None, None)
+        elif order.grace_end is None:  # an admin state alone, as somebody has written it by hand
+            self._drainer.drain(node)
+        else:
+            schedule = Schedule(order.grace_end, order.halfway, order.deadline).shifted(-self._ahead())
+            self._drainer.adopt(node, schedule, order.rate)
+
+    def _ahead(self) -> float:
+        """Of trio's clock, which begins anywhere."""
+        return self._wall_clock() - trio.current_time()
+
+    # --- pins
+
+    def tell_pin(self, user: str, node: str | None) -> None:
+        """An operator has pinned that user here; ``None``: takes his pin away."""
+        if self._shared is None:
+            return
+        key = user_key(user)
+        for name in [name for name in self._shared.pins if user_key(name) == key and name != key]:
+            self._shared.set_pin(name, None)  # somebody has written it by hand
+        self._shared.set_pin(key, node)
+
+    def _take_pins(self) -> None:
+        """They are as all have them now."""
+        assert self._shared is not None
+        pins = {user_key(user): node for user, node in islice(self._shared.pins.items(), MAX_PINS)}
+        for key in self._pins.nodes.keys() - pins.keys():
+            self._pins.set(key, None)
+        for key, node in pins.items():
+            if self._pins.nodes.get(key) != node:
+                self._pins.set(key, node)
+
+    # --- what there is to say
+
+    @property
+    def caveat(self) -> str | None:
+        """What the answer to an order has to add; ``None``: nothing."""
+        lost_at = self._source.status.lost_at
+        if self._shared is None or lost_at is None:
+            return None
+        seconds = trio.current_time() - lost_at
+        return f"only this proxy knows: etcd has been away for {seconds:.0f} s, and hears of it when it is back"
+
+    def source_row(self) -> SourceRow:
+        status, shared = self._source.status, self._shared
+        since = status.since
+        return SourceRow(
+            source=self._source.name,
+            state=str(status.state),
+            lost_seconds=trio.current_time() - since if since is not None else None,
+            reason=status.reason,
+            nodes=sum(not node.removed for node in self._cluster),
+            proxies=len(shared.proxies) if shared is not None else None,
+            rate=self._drainer.rate * self._drainer.share,
+            pending=shared.pending if shared is not None else 0,
+        )
+
+    def proxy_rows(self) -> list[ProxyRow]:
+        """Those that live, as they have said; this one alone where there is nobody to share with."""
+        if self._shared is None:
+            return [ProxyRow("this", own=True, sessions=self._sessions(), to_move=self._drainer.to_move)]
+        return [
+            ProxyRow(name, own=name == self._shared.id, sessions=state.sessions, to_move=state.to_move)
+            for name, state in sorted(self._shared.proxies.items())
+        ]
+
+
+def _same(order: Directive, known: Directive | None) -> bool:
+    """Whether it asks for the same; ``against`` is the store's affair."""
+    return known is not None and replace(order, against=None) == replace(known, against=None)

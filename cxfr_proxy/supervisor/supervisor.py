@@ -1,0 +1,323 @@
+"""The process that serves nobody: it owns what there is one of in a proxy.
+
+One of a proxy are: settings, the list of nodes and its file, the nodes' health, admin states, drains, the pace at which
+clients are moved (one token bucket), the control socket and signals. All of it reaches the workers as state, not as
+steps: what :mod:`.telling` gives is everything a worker has to know to do what is wanted, whenever it began. Only
+tokens are handed out one by one: a worker says how many sessions it has to move (:class:`~.messages.Want`), is granted
+one, and chooses who has been idle for longest.
+
+The listening sockets are made here and stay open here, so that connections wait for a worker that is being replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import Final
+
+import trio
+
+from cxfr_proxy.admin.feed import ChangeFeed
+from cxfr_proxy.cluster.assigned import Assigned, Pins
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.launch import Launch, Launched
+from cxfr_proxy.ipc.messages import (
+    VERSION,
+    Announced,
+    Answer,
+    BadMessage,
+    Gone,
+    Hello,
+    Learned,
+    Lost,
+    Message,
+    Moved,
+    NodeDown,
+    NodeFailsLogins,
+    NodeGoing,
+    NodeServes,
+    Pinned,
+    PinnedBefore,
+    PutBack,
+    Redirected,
+    Report,
+    Resumable,
+    Returned,
+    SessionsChanged,
+    Setup,
+    Stayed,
+    Stopped,
+    Transferred,
+    Want,
+)
+from cxfr_proxy.net.connection_limit import sessions_that_fit
+from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
+from cxfr_proxy.net.tls import development_certificate
+from cxfr_proxy.net.tls_watch import watching_tls
+from cxfr_proxy.supervisor.catch_up import CatchUp
+from cxfr_proxy.supervisor.drains import DrainKeeper
+from cxfr_proxy.supervisor.link import FirstWords, Link
+from cxfr_proxy.supervisor.management import Management
+from cxfr_proxy.supervisor.node_states import NodeStates, Teller
+from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.startup_log import say_of_rebalance
+from cxfr_proxy.supervisor.worker_slots import WorkerSlots
+from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
+from cxfr_proxy.tasks import Task, start
+from cxfr_proxy.transfers.drains import OwnPace, Rate
+from cxfr_proxy.transfers.rebalances import Rebalances, Rebalancing
+
+_REPORTS_SECONDS: Final = 0.005
+_REPORTS_SHARE: Final = 0.02
+"""As the workers' reports: at least so long, and at most this share of the time, between two rounds."""
+_PINS_A_PIECE: Final = 100
+"""A key may take 12 KB."""
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """One proxy of several processes; as :class:`~.server.Proxy` otherwise.
+
+    ``addresses`` are the clients' sockets once it runs. Certificates are read in the constructor, which raises
+    :class:`ConfigError`; nodes by :meth:`run`.
+    """
+
+    def __init__(self, config: Config, launch: Launch, reread: Callable[[], Config] | None = None) -> None:
+        config.check_serving()
+        self._config = config
+        self._launch = launch
+        self._cluster = Cluster()
+        self._assigned = Assigned(Pins(told=self._tell_pin))
+        self._listed = trio.Event()
+        self._development = (
+            None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
+        )
+        self.workers = Workers(config.workers)
+        self._memory = CatchUp(config.redirect_window)
+        self._keeper = WorkerSlots(
+            self.workers,
+            config.timeouts.hard_stop_after,
+            launch=self._start_worker,
+            first_words=self._first_words,
+            hear=self._hear,
+            buried=self._buried,
+            rest=self._rest,
+            wake=self._wake,
+        )
+        self._feed = ChangeFeed()
+        self._restarts = RollingRestarts(self.workers, self._is_stopping, self._feed)
+        pace = OwnPace(config.transfer_rate)
+        self._grants = Grants(self.workers, pace)
+        rate = Rate(pace, config.transfer_rate)
+        self._drainer = DrainKeeper(self._cluster, self.workers, rate, self._node_changed)
+        self._states = NodeStates(self._cluster, self._drainer.stage)
+        self._cluster.watch(self._node_changed)
+        self.rebalances = Rebalances(
+            rate, tell=self._tell_rebalancing, counts_of=self.workers.rebalance_counts, report=say_of_rebalance
+        )
+        self._management = Management(
+            config,
+            self._cluster,
+            self._assigned,
+            self.workers,
+            self._drainer,
+            self.rebalances,
+            self._feed,
+            stopping=self._is_stopping,
+            users_read=self._on_listed,
+            restarts=self._restarts,
+            development=self._development.encode() if self._development is not None else None,
+            reread=reread,
+        )
+        self._sockets: list[list[socket.socket]] = []
+        self._reported = trio.Event()
+        self.addresses: list[tuple[str, int]] = []
+        self.console = self._management.console
+        self.reload_on_signal = self._management.reload_on_signal
+
+    # --- tasks
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
+
+        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
+        had, or no worker lives.
+        """
+        with watching_tls():  # health checks read from nodes
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._management.begin()
+        if self._keeper.stopping:
+            return
+        workers = len(self.workers.slots)
+        room = sessions_that_fit() * workers
+        self._sockets = bind_shared(self._config.listen, workers)
+        self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
+        try:
+            async with trio.open_nursery() as services:
+                for task, run in (
+                    (Task.USER_MAP, self._tell_listed),
+                    (Task.DRAINS, self._drainer.watch),
+                    (Task.GRANTS, self._grants.run),
+                    (Task.RESTART, self._restarts.run),
+                    (Task.ELSEWHERE, self._follow_reports),
+                ):
+                    start(services, task, run)
+                await self._management.serve(services, room=room)
+                async with trio.open_nursery() as keeping:
+                    await keeping.start(self._keeper.run)
+                    self._management.announce(self.addresses, room=room)
+                    task_status.started()
+                emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
+                services.cancel_scope.cancel()
+        finally:
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for sock in [each for sockets in self._sockets for each in sockets]:
+            sock.close()
+
+    async def _follow_reports(self) -> None:
+        """Do what follows from what workers have counted, once for many reports."""
+        while True:
+            await self._reported.wait()
+            self._reported = trio.Event()
+            began = time.thread_time()
+            self.workers.tell_elsewhere()
+            for name, drain in self._drainer.drains.items():
+                self._drainer.waits(drain, self.workers.waiting_reason(name))
+            self._management.nodes.forget_empty()
+            self._feed.changed()
+            await trio.sleep(max(_REPORTS_SECONDS, (time.thread_time() - began) / _REPORTS_SHARE))
+
+    # --- workers
+
+    def _rest(self, slot: WorkerSlot) -> None:
+        listen_no_more(self._sockets[slot.number - 1])
+
+    def _wake(self, slot: WorkerSlot) -> None:
+        listen_again(self._sockets[slot.number - 1])
+
+    async def _start_worker(self, slot: WorkerSlot) -> Launched:
+        return await self._launch(self._sockets[slot.number - 1])
+
+    def _first_words(self, slot: WorkerSlot) -> FirstWords:
+        workers = len(self.workers.slots)
+        first_id = slot.next_first_id(workers)
+        files = self._management.files
+        config = replace(self._config, backends=None)  # a worker is told the nodes, and need not know from where
+        setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files)
+        more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
+        return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
+
+    def _pieces_of_pins(self) -> Iterator[PinnedBefore]:
+        """Each as the pins are when it is asked for."""
+        pins = self._assigned.pins.nodes
+        keys = list(pins)
+        for at in range(0, len(keys), _PINS_A_PIECE):
+            yield PinnedBefore({key: pins[key] for key in keys[at : at + _PINS_A_PIECE] if key in pins})
+
+    def _hear(self, link: Link, message: Message) -> None:
+        match message:
+            case Report(counts):
+                self.workers.note_counts(counts)
+                self._reported.set()
+            case Transferred(transfer, session, full_jid):
+                self.workers.statistics.add(transfer)
+                self.workers.absences.note_transfer(session, full_jid, transfer)
+            case SessionsChanged(present):
+                for each in present:
+                    self.workers.absences.note_login(each.session, each.full_jid, each.node)
+            case Want():
+                self._grants.wanted()
+            case PutBack(tokens):
+                self._grants.put_back(tokens)
+            case NodeDown(name, reason) if name in self._cluster:
+                self._management.checks.connect_failed(self._cluster.get(name), reason)
+            case NodeGoing(name) if name in self._cluster:
+                self._management.checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
+            case NodeFailsLogins(name, reason) if name in self._cluster:
+                self._management.checks.login_failed(self._cluster.get(name), reason)
+            case NodeServes(name, domain) if name in self._cluster:
+                self._management.checks.login_worked(self._cluster.get(name), domain)
+            case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
+                pass  # it was forgotten meanwhile
+            case Redirected() | Resumable() | Lost() | Moved() | Stayed() | Returned() | Learned():
+                self._memory.note(message, trio.current_time())
+                for other in self.workers:
+                    if other is not link:
+                        other.post(message)
+                if isinstance(message, Moved):
+                    link.post(Announced(message.session))
+            case Hello() | Answer() | Stopped() | Gone():
+                pass  # noted by whom they concern
+            case _:
+                raise BadMessage(f"{type(message).__name__} is the supervisor's to say")
+
+    def _buried(self, link: Link) -> None:
+        at_stake = link.at_stake.values() if link.died else ()
+        for piece in self._memory.note_killed(at_stake, trio.current_time()):
+            for other in self.workers:
+                other.post(piece)
+        self._reported.set()
+
+    # --- nodes
+
+    def _node_changed(self, name: str) -> None:
+        """That node, or its drain's stage: all workers are to know, and so what is to be moved."""
+        self._states.changed(name)
+        for link in self.workers:
+            link.node_changed(name)
+        self._management.compare_features()
+        self._feed.changed()
+
+    def _tell_rebalancing(self, order: Rebalancing | None) -> None:
+        self._states.rebalance = order
+        for link in self.workers:
+            link.rebalance_changed()
+
+    # --- users who have a node assigned
+
+    def _tell_pin(self, key: str, node: str | None) -> None:
+        for link in self.workers:
+            link.post(Pinned(key, node))
+
+    def _on_listed(self) -> None:
+        self._listed.set()
+
+    async def _tell_listed(self) -> None:
+        """Let all workers know the user map as it is now; those that begin are told at the start."""
+        while True:
+            await self._listed.wait()
+            self._listed = trio.Event()
+            async with trio.open_nursery() as telling:
+                for link in self.workers:
+                    telling.start_soon(link.tell, self._management.users.pieces())
+
+    # --- the operator
+
+    def stop(self) -> None:
+        """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
+        if not self._keeper.stopping:
+            emit(_log, "stopping", sessions=self.workers.sessions, within=self._config.timeouts.hard_stop_after)
+            self._close_sockets()
+            self._keeper.stop()
+
+    def _is_stopping(self) -> bool:
+        return self._keeper.stopping
+
+    def restart_on_signal(self) -> None:
+        """Replace all workers, one by one, for SIGUSR2; a refusal goes to the log."""
+        try:
+            self._restarts.begin()
+        except ConfigError as exc:
+            emit(_log, "restart-refused", level=logging.WARNING, reason=str(exc))

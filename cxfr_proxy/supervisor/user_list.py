@@ -1,0 +1,104 @@
+"""The user map on its way: read from its file in a thread, and told to workers in pieces.
+
+A million users take three seconds to read, which nobody who serves clients has at once; and ten megabytes as a message,
+so each piece is small enough for the channel to carry other things between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import trio
+
+from cxfr_proxy.admin.reloads import ReloadPart, Reloads
+from cxfr_proxy.cluster.assigned import Assigned
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.sources.file import UserMapFile
+from cxfr_proxy.cluster.user_map import UserMap
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.messages import Listed
+
+USERS_A_PIECE = 50_000
+"""Some 700 kB, and a few milliseconds."""
+_SHOWN_NODES = 10
+
+_log = logging.getLogger(__name__)
+
+
+class UserList:
+    """Keeps ``assigned.listed`` as the file has it; ``None``: there is no file, and nothing to be done.
+
+    Reads it first in the constructor, which raises :class:`ConfigError`; what there is to say of it waits for
+    :meth:`watch`, when there are nodes. ``changed`` is called after each reading.
+    """
+
+    def __init__(
+        self,
+        file: UserMapFile | None,
+        assigned: Assigned,
+        cluster: Cluster,
+        changed: Callable[[], None] = lambda: None,
+        reloads: Reloads | None = None,
+    ) -> None:
+        self._file = file
+        self._assigned = assigned
+        self._cluster = cluster
+        self._changed = changed
+        self._reloads = reloads if reloads is not None else Reloads()
+        self._reading = trio.Lock()
+        self._waiting = trio.CancelScope()
+        self.version = 1
+        """Of what is listed; each reading has one more."""
+        if file is not None:
+            with self._reloads.noted(ReloadPart.USER_MAP):
+                self._take_over(file.load())
+
+    async def watch(self) -> None:
+        """Follow the file until cancelled; what is bad in it goes to the log."""
+        if self._file is not None:
+            self._say()
+        while self._file is not None:
+            with trio.CancelScope() as self._waiting:
+                await self._file.wait_changed()
+            with self._reloads.logged(ReloadPart.USER_MAP):
+                await self._read()
+
+    def reload_soon(self) -> None:
+        """Have :meth:`watch` read it again, be it changed or not."""
+        self._waiting.cancel()
+
+    async def reload(self) -> None:
+        """Raises :class:`ConfigError`, and then nothing has changed. On cancel likewise."""
+        if self._file is not None:
+            with self._reloads.noted(ReloadPart.USER_MAP):
+                await self._read()
+
+    async def _read(self) -> None:
+        assert self._file is not None
+        async with self._reading:
+            self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
+            self._say()
+
+    def _take_over(self, listed: UserMap) -> None:
+        self._assigned.listed = listed
+        self.version += 1
+        self._changed()
+
+    def _say(self) -> None:
+        listed = self._assigned.listed
+        emit(_log, "user-map", users=len(listed), nodes=len(listed.nodes))
+        unknown = [name for name in listed.nodes if name not in self._cluster]
+        if unknown:
+            shown = ",".join(unknown[:_SHOWN_NODES])
+            emit(_log, "user-map-unknown-nodes", level=logging.WARNING, nodes=shown, count=len(unknown))
+
+    def pieces(self) -> Iterator[Listed]:
+        """What workers are told of it."""
+        if self._file is None:
+            return
+        left = len(self._assigned.listed)
+        version = self.version
+        for piece in self._assigned.listed.pieces(USERS_A_PIECE):
+            left -= len(piece)
+            yield Listed(version, piece.nodes, piece.digests.tobytes(), piece.places.tobytes(), last=left == 0)

@@ -1,0 +1,235 @@
+"""Keeping a worker in each slot, and putting a new one in the place of one that serves.
+
+One task a slot decides everything about it, so that there is one answer to each question:
+
+* A worker that ends is replaced at once, or, if it lived less than a second, with a pause that doubles. In a pause its
+  sockets do not listen: the kernel would give them connections that nobody takes.
+* A worker that is to be replaced stays until the new one serves, and then leaves. Both have the same listening sockets
+  meanwhile, so there is always somebody to accept, and what one leaves in the kernel's queue is the other's.
+* A new one that does not come up changes nothing. If the old one ends before the new one is up, the new one is its
+  replacement.
+* When the proxy stops, nobody is replaced any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.launch import Launched
+from cxfr_proxy.ipc.messages import Hello, Message, Stop
+from cxfr_proxy.supervisor.link import FirstWords, Link
+from cxfr_proxy.supervisor.startup_log import say_of_lost
+from cxfr_proxy.supervisor.workers import Workers, WorkerSlot
+from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
+
+PATIENCE_SECONDS: Final = 5.0
+"""Beyond ``hard-stop-after``, for a worker to end, before it is killed."""
+_SHORT_LIFE_SECONDS: Final = 1.0
+"""A worker that dies sooner will probably do so again."""
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 10.0
+
+_LINES_AT_A_TIME: Final = 100
+"""Lines of the log between two checkpoints: about a millisecond."""
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerSlots:
+    """``launch`` starts a process with the slot's sockets; ``first_words`` are what its worker is told at the start;
+    ``hear`` is told each message, ``buried`` when a worker is gone; ``rest`` has the slot's sockets listen no more,
+    ``wake`` again, which may raise ``OSError``."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        hard_stop_after: float,
+        *,
+        launch: Callable[[WorkerSlot], Awaitable[Launched]],
+        first_words: Callable[[WorkerSlot], FirstWords],
+        hear: Callable[[Link, Message], None],
+        buried: Callable[[Link], None],
+        rest: Callable[[WorkerSlot], None],
+        wake: Callable[[WorkerSlot], None],
+    ) -> None:
+        self._workers = workers
+        self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
+        self._launch = launch
+        self._first_words = first_words
+        self._hear = hear
+        self._buried = buried
+        self._rest = rest
+        self._wake = wake
+        self._nursery: trio.Nursery | None = None
+        self._stop = trio.Event()
+        self.cut = False
+        """Not all clients left by themselves when the proxy stopped."""
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Let all move their clients and end, and replace nobody any more; :meth:`run` returns when they are gone."""
+        self._stop.set()
+        for link in self._workers:
+            link.post(Stop())
+        for slot in self._workers.slots:
+            slot.changed()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Have workers until :meth:`stop`; ``started`` when all serve. Cancelling kills them.
+
+        Raises :class:`ConfigError`, in a group, if one of the first does not begin to serve.
+        """
+        async with trio.open_nursery() as self._nursery:
+            async with trio.open_nursery() as starting:
+                for slot in self._workers.slots:
+                    starting.start_soon(self._nursery.start, self._keep, slot)
+            task_status.started()
+            await self._stop.wait()
+            self._nursery.cancel_scope.deadline = trio.current_time() + self._parting_seconds
+        self.cut |= self._nursery.cancel_scope.cancelled_caught
+
+    async def _keep(self, slot: WorkerSlot, *, task_status: trio.TaskStatus[None]) -> None:
+        link = await self._start(slot)
+        if not link.greeted and not self.stopping:
+            raise ConfigError(f"{_not_up(link)}; the log may say why")
+        task_status.started()
+        await keep_going(Task.SLOT, partial(self._keep_on, slot), worker=slot.number)
+        slot.vacant = "gone"
+
+    async def _keep_on(self, slot: WorkerSlot) -> None:
+        """With who is in it, if there is one."""
+        link = slot.links[-1] if slot.links else await self._start(slot)
+        pause = 0.0
+        while await self._wait_for_news(slot, link):
+            if not link.gone:
+                link = await self._replace(slot, link)
+                continue
+            lived = trio.current_time() - link.began
+            pause = 0.0 if link.greeted and lived > _SHORT_LIFE_SECONDS else _longer(pause)
+            if not await self._pause(slot, pause):
+                break
+            link = await self._start(slot)
+            if slot.replacement is not None and not link.greeted:
+                slot.settle(f"the new {_not_up(link)}")
+
+    async def _wait_for_news(self, slot: WorkerSlot, link: Link) -> bool:
+        """Until that worker is gone, or is to be replaced; False when the proxy stops."""
+        await slot.until(lambda: self.stopping or link.gone or slot.replacement is not None)
+        return not self.stopping
+
+    async def _pause(self, slot: WorkerSlot, seconds: float) -> bool:
+        """Before the next worker, unless one is asked for; False when the proxy stops."""
+        if seconds:
+            self._rest(slot)
+        with trio.move_on_after(seconds):
+            await slot.until(lambda: self.stopping or slot.replacement is not None)
+        return not self.stopping
+
+    async def _replace(self, slot: WorkerSlot, link: Link) -> Link:
+        """Who is in the slot afterwards."""
+        order = slot.replacement
+        assert order is not None
+        if link.began >= order.asked:
+            slot.settle()  # the one that was asked to be replaced has ended meanwhile
+            return link
+        new = await self._start(slot)
+        if not new.greeted:
+            slot.settle(f"the new {_not_up(new)}; the old one stays")
+            return link
+        order.old = link
+        slot.replaced += 1
+        link.leave()
+        slot.settle()
+        return new
+
+    # --- one worker
+
+    async def _start(self, slot: WorkerSlot) -> Link:
+        """A new worker, once it serves or has ended."""
+        assert self._nursery is not None
+        link = Link(slot.number, partial(self._heard, slot), self._parting_seconds)
+        start_once(self._nursery, Task.SLOT, partial(self._live, slot, link))
+        slot.links.append(link)
+        await slot.until(lambda: link.greeted or link.gone)
+        return link
+
+    async def _live(self, slot: WorkerSlot, link: Link) -> None:
+        with isolated(Task.WORKER, worker=slot.number):
+            worker = await self._launched(slot)
+            if worker is not None:
+                try:
+                    await link.live(worker, self._first_words(slot))
+                finally:
+                    worker.kill()  # nothing, where it has ended as it should
+        link.gone = True
+        with isolated(Task.WORKER, worker=slot.number):
+            self._workers.bury(slot, link)
+            self._say_how_it_ended(link)
+            self._buried(link)
+        slot.changed()
+        if link.died:
+            with isolated(Task.WORKER, worker=slot.number):
+                await self._say_who_is_lost(link)
+
+    async def _launched(self, slot: WorkerSlot) -> Launched | None:
+        """``None`` where it can't be started."""
+        try:
+            self._wake(slot)
+            return await self._launch(slot)
+        except OSError as exc:
+            emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))
+            return None
+
+    def _heard(self, slot: WorkerSlot, link: Link, message: Message) -> None:
+        if isinstance(message, Hello):
+            emit(_log, "worker-up", worker=link.number, pid=link.pid)
+            if self.stopping:
+                link.post(Stop())
+            slot.changed()
+        self._hear(link, message)
+
+    def _say_how_it_ended(self, link: Link) -> None:
+        sessions = link.counts.sessions
+        if link.died:
+            self.cut |= self.stopping and bool(sessions)
+            emit(
+                _log,
+                "worker-died",
+                level=logging.ERROR,
+                worker=link.number,
+                pid=link.pid,
+                code=link.code,
+                sessions=sessions,
+            )
+        elif self.stopping:
+            self.cut |= link.cut
+        else:
+            emit(_log, "worker-left", worker=link.number, pid=link.pid, cut=link.cut)
+
+    async def _say_who_is_lost(self, link: Link) -> None:
+        """A line for each, as its worker would have written it."""
+        now = trio.current_time()
+        for number, (session, heard) in enumerate(link.present.values()):
+            if number % _LINES_AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
+            say_of_lost(session, now - heard)
+        link.present.clear()
+
+
+def _longer(pause: float) -> float:
+    return min(max(_FIRST_PAUSE_SECONDS, pause * 2), _LONGEST_PAUSE_SECONDS)
+
+
+def _not_up(link: Link) -> str:
+    how = f"ended before it served, with exit code {link.code}" if link.code is not None else "could not be started"
+    return f"worker {link.number} {how}"

@@ -1,0 +1,359 @@
+"""All workers as the supervisor sees them: a slot for each core's worth, who is in it, and sums over all.
+
+A slot has one worker; two while one is being replaced, and none while its workers die at once. What a worker had
+counted is added to the past when it is gone, so that totals never go back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Final
+
+import trio
+
+from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.ipc.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
+from cxfr_proxy.supervisor.absences import Absences
+from cxfr_proxy.supervisor.link import Link, Request
+from cxfr_proxy.transfers.drains import OwnPace
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
+from cxfr_proxy.transfers.registry import RECENT_TRANSFERS, NodeCounts
+from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatistics
+
+ID_MARGIN: Final = 100_000
+"""Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
+still takes until the new one is up."""
+STATES_SECONDS: Final = 2.0
+"""For workers to say in which states their sessions are. Who watches a proxy waits ten seconds or so for all there is:
+the last figures of a worker that hangs are better than none."""
+
+
+_NONE: Final = NodeCounts()
+
+
+@dataclass(eq=False, slots=True)
+class Replacement:
+    """What a slot is asked for: a worker that has begun after ``asked`` (trio's clock)."""
+
+    asked: float
+    settled: bool = False
+    old: Link | None = None
+    """Who leaves for it; ``None`` where nobody had to."""
+    failure: str | None = None
+    """Why there is no new one; the old one stays."""
+
+
+class WorkerSlot:
+    """The place of one worker. ``number`` from 1 on."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.links: list[Link] = []
+        """Who is in it, oldest first."""
+        self.deaths = 0
+        self.hung = 0
+        self.replaced = 0
+        """How many were, on order."""
+        self.vacant = "waiting"
+        """What is said of it while nobody is in it."""
+        self.replacement: Replacement | None = None
+        self._last_id: int | None = None
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def next_first_id(self, workers: int) -> int:
+        """Of the sessions of its next worker."""
+        if self._last_id is None:
+            self._last_id = self.number
+        else:
+            self._last_id = max([self._last_id, *(link.counts.last_id for link in self.links)]) + workers * ID_MARGIN
+        return self._last_id
+
+    def replace(self, asked: float) -> Replacement:
+        """Have a worker in it that is new; see :meth:`~.keeper.Keeper.keep`."""
+        self.replacement = Replacement(asked)
+        self.changed()
+        return self.replacement
+
+    def settle(self, failure: str | None = None) -> None:
+        """What was asked for is done, or can't be done."""
+        assert self.replacement is not None
+        self.replacement.settled = True
+        self.replacement.failure = failure
+        self.replacement = None
+        self.changed()
+
+    def note_last_id(self, counts: WorkerCounts) -> None:
+        self._last_id = max(self._last_id or 0, counts.last_id)
+
+    def changed(self) -> None:
+        """Let who waits look again."""
+        self._lot.unpark_all()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; it is looked at after each :meth:`changed`."""
+        while not condition():
+            await self._lot.park()
+
+
+class Workers:
+    """All slots; iterating gives the workers. The console's :class:`~cxfr_proxy.admin.parts.Sessions`."""
+
+    def __init__(self, workers: int) -> None:
+        self.slots = [WorkerSlot(number) for number in range(1, workers + 1)]
+        self._past: dict[str, NodeCounts] = {}
+        self._past_totals = Totals()
+        self.statistics = TransferStatistics()
+        self.absences = Absences(self.statistics)
+        self._past_rebalance = RebalanceCounts()
+        self._counted: dict[str, None] = {}  # nodes of which workers have said other numbers
+        self._informed: set[Link] = set()  # who knows what the others have but of these
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter([link for slot in self.slots for link in slot.links])
+
+    @property
+    def sessions(self) -> int:
+        return sum(link.counts.sessions for link in self)
+
+    def of_node(self, name: str) -> NodeCounts:
+        total = NodeCounts()
+        _add(total, self._past.get(name))
+        for link in self:
+            _add(total, (link.counts.nodes or {}).get(name))
+        total.returned = self.absences.returned_from(name)
+        return total
+
+    def totals(self) -> Totals:
+        """Of all workers there were."""
+        total = Totals()
+        total.include(self._past_totals)
+        for link in self:
+            total.include(link.counts.totals)
+        return total
+
+    def awaited(self, node: str) -> int:
+        """As :meth:`~cxfr_proxy.transfers.mover.Mover.awaited`, of all workers."""
+        return sum((link.counts.awaited or {}).get(node, 0) for link in self)
+
+    def bury(self, slot: WorkerSlot, link: Link) -> None:
+        """It is gone, and its sessions with it."""
+        slot.links.remove(link)
+        self._informed.discard(link)
+        self.note_counts(link.counts)
+        slot.note_last_id(link.counts)
+        for name, counts in (link.counts.nodes or {}).items():
+            counts.sessions = counts.logins_waiting = 0
+            _add(self._past.setdefault(name, NodeCounts()), counts)
+        self._past_totals.include(link.counts.totals)
+        rebalance = replace(link.counts.rebalance, planning=False, left=0, held=0)
+        latest = max(rebalance.number, self._past_rebalance.number)
+        self._past_rebalance = total(latest, [rebalance, self._past_rebalance])
+        slot.hung += link.hung
+        if link.died:
+            slot.deaths += 1
+            self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
+
+    def note_counts(self, counts: WorkerCounts) -> None:
+        """A worker has said them: the others are to know."""
+        self._counted.update(dict.fromkeys(counts.nodes or {}))
+
+    def tell_elsewhere(self) -> None:
+        """Let each worker know what the others have, of the nodes of which that is another number now."""
+        if len(self.slots) == 1:
+            return  # a worker that is alone, and stays so, has no others
+        links = list(self)
+        counted, self._counted = self._counted, {}
+        news = _sums(links, counted)
+        all_of_them = (
+            _sums(links, {name for link in links for name in link.counts.nodes or {}})
+            if (any(link not in self._informed for link in links))
+            else news
+        )
+        addresses: Counter[str] = Counter()
+        for link in links:
+            addresses.update(link.counts.addresses or {})
+        for number, link in enumerate(links):
+            sums = news if link in self._informed else all_of_them
+            own = Counter(link.counts.addresses or {})
+            link.post(
+                Elsewhere(
+                    {name: each[-1] - (each[number + 1] - each[number]) for name, each in sums.items()},
+                    dict(addresses - own),
+                    {name: each[number] for name, each in sums.items()},
+                )
+            )
+            self._informed.add(link)
+
+    def rebalance_counts(self, number: int) -> RebalanceCounts | None:
+        """What became of that rebalance; ``None``: not all workers have planned for it yet."""
+        if any(link.greeted and link.counts.rebalance.number != number for link in self):
+            return None
+        return total(number, [self._past_rebalance, *(link.counts.rebalance for link in self)])
+
+    def waiting_reason(self, node: str) -> str | None:
+        """Why the drain of that node does not go on in any of the workers that have sessions on it."""
+        having = [link.counts for link in self if (link.counts.nodes or {}).get(node, NodeCounts()).sessions]
+        reasons = [(counts.waiting or {}).get(node) for counts in having]
+        return reasons[0] if reasons and None not in reasons else None
+
+    # --- for the operator
+
+    async def refresh(self) -> None:
+        await self._ask_all(lambda link: link.ask(Listing.COUNTS))
+
+    async def states(self) -> dict[str, int]:
+        await self._ask_all(lambda link: link.ask(Listing.STATES, within=STATES_SECONDS))
+        total: Counter[str] = Counter()
+        for link in self:
+            total.update(link.states)
+        return total
+
+    async def session_rows(self) -> list[SessionRow]:
+        rows = [
+            row for answer in await self._ask_all(lambda link: link.ask(Listing.SESSIONS)) for row in answer.sessions
+        ]
+        return sorted(rows, key=lambda row: -row.age_seconds)
+
+    async def transfer_rows(self) -> list[TransferRow]:
+        answers = await self._ask_all(lambda link: link.ask(Listing.TRANSFERS))
+        rows = self.absences.complete(row for answer in answers for row in answer.transfers)
+        ended = [row for row in rows if row.outcome is not None]
+        ended.sort(key=lambda row: row.duration_seconds - row.seconds_ago)
+        return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]
+
+    async def plan(self, node: str) -> DrainForecast:
+        """What a drain of that node would come to."""
+        total = DrainForecast()
+        for answer in await self._ask_all(lambda link: link.ask(Listing.PLAN, node)):
+            if answer.plan is not None:
+                total.include(answer.plan)
+        return total
+
+    async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:
+        """What a rebalance would come to."""
+        total = RebalanceForecast()
+        for answer in await self._ask_all(lambda link: link.ask(Listing.REBALANCE, max_share=max_share)):
+            if answer.rebalance is not None:
+                total.include(answer.rebalance)
+        return total
+
+    async def move(self, jid: str, node: str) -> int:
+        """As :meth:`~cxfr_proxy.transfers.mover.Mover.move`, in all workers."""
+        return sum(answer.moved for answer in await self._ask_all(lambda link: link.move(jid, node)))
+
+    def omissions(self) -> list[str]:
+        """Which workers owe an answer, a sentence each."""
+        now = trio.current_time()
+        return [
+            f"worker {link.number} (pid {link.pid}) has not answered for {now - link.overdue_since:.0f} s: what it has "
+            "is missing here, or as old as that"
+            for link in self
+            if link.overdue_since is not None
+        ]
+
+    def worker_rows(self) -> list[WorkerRow]:
+        """By number, who leaves before who has come for him."""
+        return [row for slot in self.slots for row in _worker_rows(slot)]
+
+    def tell_files(self, files: Files) -> None:
+        """Without waiting; errors are logged by the workers."""
+        for link in self:
+            link.post(TakeFiles(0, files))
+
+    async def take_files(self, files: Files) -> list[str]:
+        """Errors, if there were some."""
+        return [
+            answer.error
+            for answer in await self._ask_all(lambda link: link.take_files(files))
+            if answer.error is not None
+        ]
+
+    async def _ask_all(self, question: Callable[[Link], Awaitable[Request]]) -> list[Request]:
+        answers: list[Request] = []
+
+        async def ask(link: Link) -> None:
+            answers.append(await question(link))
+
+        async with trio.open_nursery() as asking:
+            for link in self:
+                asking.start_soon(ask, link)
+        return answers
+
+
+def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:
+    """By node: its sessions in all workers before the first one, before the second, ..., and in all."""
+    return {
+        name: [0, *accumulate((link.counts.nodes or {}).get(name, _NONE).sessions for link in links)] for name in names
+    }
+
+
+def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
+    if not slot.links:
+        yield WorkerRow(slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung, slot.replaced)
+    for link in slot.links:
+        counts = link.counts
+        yield WorkerRow(
+            slot.number,
+            link.pid,
+            str(link.state),
+            counts.sessions,
+            counts.connections,
+            slot.deaths,
+            slot.hung,
+            slot.replaced,
+            trio.current_time() - link.overdue_since if link.overdue_since is not None else None,
+        )
+
+
+def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
+    if counts is not None:
+        total.sessions += counts.sessions
+        total.logins_waiting += counts.logins_waiting
+        total.asked += counts.asked
+        total.moved += counts.moved
+        total.refused += counts.refused
+        total.silent += counts.silent
+        total.failed += counts.failed
+        total.connect_failures += counts.connect_failures
+        total.forged += counts.forged
+
+
+class Grants:
+    """The proxy's one token bucket, and who gets the next token: workers with sessions whose node is gone before
+    those with some that have to leave, and these before others; the one with the most to move first, so that all are
+    done at the same time."""
+
+    def __init__(self, links: Iterable[Link], pace: OwnPace) -> None:
+        self._links = links
+        self._pace = pace
+        self._work = trio.Event()
+
+    def wanted(self) -> None:
+        """A worker has said what it wants."""
+        self._work.set()
+
+    def put_back(self, tokens: int) -> None:
+        for _ in range(tokens):
+            self._pace.put_back()
+
+    async def run(self) -> None:
+        """Hand out tokens until cancelled."""
+        while True:
+            while self.next() is None:
+                self._work = trio.Event()
+                await self._work.wait()
+            await self._pace.wait()
+            link = self.next()  # it may have changed while there was no token
+            if link is not None:
+                self._pace.spend()
+                link.granted += 1
+                link.post(Grant(1))
+
+    def next(self) -> Link | None:
+        link = max(self._links, key=lambda link: link.wanted, default=None)
+        return link if link is not None and any(link.wanted) else None

@@ -1,0 +1,16 @@
+"""What serves clients: a process of its own, or the one worker in the supervisor's process.
+
+================ =====================================================================================
+worker           obeys the supervisor, reports to it, and answers its questions
+service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
+ports            what a worker asks and tells the supervisor, in the place of what would decide by itself
+queries          how a worker answers
+mirror           its copy of the list of nodes
+user_map         its copy of the user map
+session_changes  which sessions have come and gone, for the supervisor to know
+in_process       a worker in the supervisor's process
+launch, process  a worker in a process of its own: started, and from the inside
+================ =====================================================================================
+
+A worker imports nothing of the supervisor: what both know is in :mod:`cxfr_proxy.ipc`.
+"""

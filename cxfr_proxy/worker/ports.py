@@ -1,0 +1,122 @@
+"""What the parts of a worker ask and tell the supervisor, where one process would do it by itself.
+
+Each stands in for such a part: tokens come from the supervisor's bucket, what sessions learn of their nodes goes to its
+health checks, and who is sent to a certain node is passed on to the other workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from cxfr_proxy.cluster.members import Node
+from cxfr_proxy.cluster.nodes import Health
+from cxfr_proxy.ipc.messages import (
+    Message,
+    Moved,
+    NodeDown,
+    NodeFailsLogins,
+    NodeGoing,
+    NodeServes,
+    PutBack,
+    Stayed,
+    Want,
+)
+from cxfr_proxy.session.ladder import Order
+from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.transfers.registry import Relayed as LiveSession
+
+
+class GrantedTokens:
+    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.transfers.drains.Pace`."""
+
+    def __init__(self, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
+        self._post = post
+        self._changed = changed
+        self._tokens = 0
+        self._received = 0
+        self._lost = self._leaving = self._misplaced = 0
+        self._resting = True
+        self._granted = trio.Event()
+
+    def grant(self, tokens: int) -> None:
+        self._tokens += tokens
+        self._received += tokens
+        self._granted.set()
+        if self._resting:
+            self.rest()
+
+    async def wait(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self._tokens:
+            self._granted = trio.Event()
+            await self._granted.wait()
+
+    def spend(self) -> None:
+        self._tokens -= 1
+
+    def rest(self) -> None:
+        self._resting = True
+        self._lost = self._leaving = self._misplaced = 0
+        self._changed()  # why a drain waits is known now
+        if self._tokens:
+            self._post(PutBack(self._tokens))
+            self._tokens = 0
+        self._tell()
+
+    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
+        self._lost, self._leaving, self._misplaced = lost, leaving, misplaced
+        self._resting = False
+        # A drain queues thousands at a time: they are told of once.
+        trio.lowlevel.current_trio_token().run_sync_soon(self._tell, idempotent=True)
+
+    def _tell(self) -> None:
+        self._post(Want(self._lost, self._leaving, self._received, self._misplaced))
+
+    def set_rate(self, rate: float) -> None:
+        pass  # the supervisor's
+
+
+class HealthReporter:
+    """What sessions learn about their nodes, passed on. A node that can't be reached is avoided here at once."""
+
+    def __init__(self, post: Callable[[Message], None]) -> None:
+        self._post = post
+        self._served: set[str] = set()  # as many as nodes have domains
+        self._failing: set[str] = set()  # nodes of which the last login that was told of failed
+
+    def connect_failed(self, node: Node, reason: str) -> None:
+        node.health = Health.DOWN
+        self._post(NodeDown(node.name, reason))
+
+    def said_it_was_going(self, node: Node, *, sessions: int) -> None:
+        self._post(NodeGoing(node.name))
+
+    def login_failed(self, node: Node, reason: str) -> None:
+        self._failing.add(node.name)
+        self._post(NodeFailsLogins(node.name, reason))
+
+    def login_worked(self, node: Node, domain: str) -> None:
+        key = domain_key(domain)
+        if key not in self._served or node.name in self._failing:
+            self._served.add(key)
+            self._failing.discard(node.name)
+            self._post(NodeServes(node.name, domain))
+
+
+class MoveAnnouncer:
+    """Lets the other workers know who is sent where, by way of the supervisor."""
+
+    def __init__(self, post: Callable[[Message], None]) -> None:
+        self._post = post
+
+    def announce(self, relayed: LiveSession, order: Order) -> None:
+        full_jid = relayed.session.full_jid
+        if full_jid is not None and order.place is not None:
+            self._post(Moved(relayed.id, full_jid, relayed.client_address, order.place))
+
+    def withdraw(self, relayed: LiveSession, order: Order) -> None:
+        full_jid = relayed.session.full_jid
+        if full_jid is not None and order.place is not None:
+            self._post(Stayed(full_jid, relayed.client_address, order.place))

@@ -1,0 +1,330 @@
+"""What serves clients: the same in a proxy of one process and in each worker.
+
+Data travels one way through it: accept -> sniff -> TLS -> opening -> place -> dial -> pump. An order travels the other
+way: command, node list or a node's own end -> mover -> session -> IQ -> answer -> one log line and one counter.
+
+Who runs it owns the list of nodes, says what is to be drained, and is told every event.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from cxfr_proxy import gc_policy
+from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.placement import Placement
+from cxfr_proxy.config.table import Config, WrongNode
+from cxfr_proxy.events import emit
+from cxfr_proxy.net.connection_limit import ConnectionLimit, sessions_that_fit
+from cxfr_proxy.net.listen import accept
+from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.relay.client_server import ClientServer
+from cxfr_proxy.relay.connection_rules import ConnectionRules
+from cxfr_proxy.relay.live_session import LiveSession
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.session.commands import (
+    Awakened,
+    BoundTo,
+    Ended,
+    Event,
+    Forged,
+    LoginFailed,
+    NodeLost,
+    Reason,
+    Transferred,
+    Warned,
+)
+from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.tables import State
+from cxfr_proxy.tasks import Task, isolated, start, start_once
+from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.registry import Registry, user_of
+from cxfr_proxy.transfers.statistics import Totals
+from cxfr_proxy.upstream.admission import Admission
+from cxfr_proxy.upstream.check import Informed
+from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.node_warnings import NodeWarnings
+from cxfr_proxy.upstream.router import Router
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin
+
+if TYPE_CHECKING:
+    from cxfr_proxy.upstream.user_lookup import UserLookup
+
+_TRIGGERS: Final = {
+    Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
+    Reason.NODE_REDIRECTED: Trigger.NODE_REDIRECTED,
+}
+"""Why a session's node was lost, as the reason of its transfer; all else is a loss without a word."""
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """``share`` of the proxy's clients is served here: 1 of a single process, 1/N of N workers. ``observer`` is told
+    each event after it has been acted upon."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        cluster: Cluster,
+        registry: Registry,
+        placement: Placement,
+        assigned: Assigned,
+        mover: Mover,
+        dialer: Dialer,
+        checks: Informed,
+        certificates: ServerCertificates,
+        observer: Callable[[LiveSession, Event], None] = lambda relayed, event: None,
+        share: float = 1.0,
+    ) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._registry = registry
+        self._mover = mover
+        self._checks = checks
+        self._observer = observer
+        self._transfer_rate = config.transfer_rate * share
+        self._lookup = _new_lookup(config, assigned, cluster)
+        self.room = ConnectionLimit(sessions_that_fit())
+        self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
+        logins = config.logins_per_second
+        admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
+        router = Router(
+            cluster=cluster,
+            registry=registry,
+            placement=placement,
+            dialer=dialer,
+            checks=checks,
+            admission=admission,
+            users=self._lookup,
+        )
+        self._server = ClientServer(
+            config,
+            rules=ConnectionRules(config, cluster, certificates),
+            router=router,
+            registry=registry,
+            pump=self._pump,
+            limit=self.room,
+            watcher=self,
+        )
+        self._collector = gc_policy.Turns()
+        self._listening = trio.CancelScope()
+        self._warnings = NodeWarnings()
+        self._no_time = trio.Event()
+        self._parting = Order(Trigger.PROXY_STOP)
+        self._tasks: trio.Nursery | None = None
+        self.leaving = False
+        self.stopping = False
+
+    async def run(
+        self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> bool:
+        """Serve until :meth:`stop` or :meth:`leave` has moved everybody, or until cancelled.
+
+        Whether some had to be cut. The listeners are closed when it ends.
+        """
+        with ExitStack() as held:
+            held.callback(self._pump.close)
+            for listener in listeners:
+                held.callback(listener.socket.close)
+            async with trio.open_nursery() as services:
+                start(services, Task.PUMP, self._pump.run)
+                start(services, Task.MOVER, self._mover.run)
+                if self._lookup is not None:
+                    await services.start(self._lookup.run)
+                self._tasks = services
+                task_status.started()
+                async with trio.open_nursery() as clients:
+                    self._server.tasks = clients
+                    with self._listening:
+                        await accept(listeners, self._serve, clients, self.room)
+                    deadline = trio.current_time() + self._config.timeouts.hard_stop_after
+                    clients.cancel_scope.deadline = deadline
+                    start(services, Task.SEND_OFF, partial(self._send_off, deadline))
+                services.cancel_scope.cancel()
+        return clients.cancel_scope.cancelled_caught
+
+    async def _serve(self, sock: socket.socket, address: object) -> None:
+        with isolated(Task.CONNECTION):  # what follows closes the socket, whatever happens
+            self._collector.session_comes()
+        await self._server.serve(sock, address)
+
+    @property
+    def totals(self) -> Totals:
+        """What has happened here so far."""
+        return replace(self._registry.totals, waited=self.room.waited)
+
+    def stop(self) -> None:
+        """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
+        self.stopping = True
+        self._no_time.set()
+        self._listening.cancel()
+
+    def leave(self) -> None:
+        """As :meth:`stop`, where another process goes on accepting: at the mover's pace as long as there is time, and
+        who is about to log in may do so."""
+        self.leaving = True
+        self._listening.cancel()
+
+    async def _send_off(self, deadline: float) -> None:
+        if self.leaving and not self.stopping:
+            self._mover.leave(Trigger.WORKER_RESTART)
+            with trio.move_on_at(deadline - self._config.timeouts.hard_stop_after / 3):
+                await self._no_time.wait()
+            if not self.stopping:
+                self.stopping = True
+                self._parting = Order(Trigger.WORKER_RESTART, hurried=True)
+        self._server.open_no_more()
+        await self._move_everybody(deadline)
+
+    async def _move_everybody(self, deadline: float) -> None:
+        """Tell each client to reconnect, in a third of the time there is: the rest is for going through with it."""
+        sessions = list(self._registry)
+        available = (deadline - trio.current_time()) / 3
+        pause = max(0.0, min(1.0 / self._transfer_rate, available / (len(sessions) or 1)))
+        for relayed in sessions:
+            relayed.transfer(self._parting)
+            await trio.sleep(pause)
+
+    # --- what sessions report
+
+    def session_event(self, relayed: LiveSession, event: Event) -> None:
+        self._registry.note(relayed, event, trio.current_time())
+        self._act(relayed, event)
+        self._observer(relayed, event)
+
+    def _act(self, relayed: LiveSession, event: Event) -> None:
+        session = relayed.session
+        match event:
+            case BoundTo(full_jid, resumed):
+                emit(
+                    _log,
+                    "bound",
+                    session=relayed.id,
+                    jid=full_jid,
+                    node=session.node,
+                    client=relayed.client_address,
+                    port=relayed.client_port,
+                )
+                if session.node in self._cluster:
+                    self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
+                # Behind a start of the proxy all would be sent home at once who have just come: they may stay.
+                self._place_right(relayed, led=resumed or relayed.placed_early)
+            case FailedLogin(user, mechanism, condition):
+                # Whoever reads this by machine looks from the left: what the client wrote stands behind its address.
+                emit(
+                    _log,
+                    "login-failed",
+                    session=relayed.id,
+                    client=relayed.client_address,
+                    port=relayed.client_port,
+                    node=session.node,
+                    condition=str(condition),
+                    mechanism=mechanism,
+                    user=user,
+                )
+            case LoginFailed(reason):
+                if session.node in self._cluster:
+                    self._checks.login_failed(self._cluster.get(session.node), reason)
+            case NodeLost(reason):
+                if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
+                    node = self._cluster.get(session.node)
+                    self._checks.said_it_was_going(node, sessions=self._mover.left(node.name))
+                trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
+                self._mover.enqueue_lost(relayed.id, trigger)
+            case Transferred(order, tried, seconds):
+                rung, outcome = tried[-1]
+                emit(
+                    _log,
+                    "transfer",
+                    session=relayed.id,
+                    jid=session.full_jid,
+                    source=session.node,
+                    target=order.target,
+                    server=str(order.server) if order.server is not None else None,
+                    trigger=str(order.trigger),
+                    rung=str(rung),
+                    outcome=str(outcome),
+                    tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
+                    seconds=round(seconds, 3),
+                )
+                if session.state is State.BOUND:  # recalled; there may be another order meanwhile
+                    self._place_right(relayed, led=True)
+            case Ended(reason, condition, late, undelivered):
+                emit(
+                    _log,
+                    "session-end",
+                    session=relayed.id,
+                    jid=session.full_jid,
+                    node=session.node,
+                    reason=str(reason),
+                    condition=condition,
+                    client=relayed.client_address,
+                    port=relayed.client_port,
+                    seconds=round(trio.current_time() - relayed.opened, 3),
+                    late=late or None,
+                    undelivered=undelivered or None,
+                )
+            case Forged():
+                emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)
+            case Awakened():
+                if self._is_leaving(session.node):
+                    self._mover.enqueue_leaving(relayed.id)  # it may have been left out because it was not in use
+            case Warned(text):
+                self._warnings.warn(session.node, text)
+            case _:
+                pass
+
+    def _place_right(self, relayed: LiveSession, *, led: bool) -> None:
+        """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on; and so
+        has one that is not on its user's own node, unless it was ``led`` there."""
+        if self.stopping:
+            # Not now: the session is in the middle of what it reports.
+            trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)
+        elif self.leaving or self._is_leaving(relayed.session.node):
+            self._mover.enqueue_leaving(relayed.id)
+        elif self._config.wrong_node is WrongNode.TRANSFER and not led:
+            self._send_home(relayed)
+
+    def _send_home(self, relayed: LiveSession) -> None:
+        """Where that is may have to be asked: who it is was not known when its node was chosen."""
+        user = user_of(relayed.session)
+        if self._lookup is None or user is None or self._lookup.knows(user) or self._tasks is None:
+            self._mover.look_at(relayed)
+        else:
+            ask = partial(self._ask_and_send_home, self._lookup, relayed, user)
+            start_once(self._tasks, Task.LOOKUP, ask)
+
+    async def _ask_and_send_home(self, lookup: UserLookup, relayed: LiveSession, user: str) -> None:
+        await lookup.find(user)
+        if self._registry.get(relayed.id) is relayed:
+            self._mover.look_at(relayed)
+
+    def _is_leaving(self, name: str) -> bool:
+        """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""
+        leaving = name not in self._cluster or self._cluster.get(name).leaving
+        return leaving or name in self._mover.down
+
+
+def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assigned:
+    """Who has a node assigned; ``pins`` as :class:`Pins` has them."""
+    asks = config.user_lookup is not None
+    return Assigned(Pins(pins), Answers(config.lookup_cache, trio.current_time) if asks else None)
+
+
+def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLookup | None:
+    if config.user_lookup is None:
+        return None
+    from cxfr_proxy.upstream.user_lookup import UserLookup  # an HTTP client takes 60 ms to load
+
+    return UserLookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)

@@ -1,0 +1,51 @@
+"""Which sessions a worker has: said as they come and go, so that each can be told of when their worker can't any more.
+
+It is said in pieces, beside the worker's counts; of what came and went in between nothing is said. A worker that is
+killed takes along what it had not said yet, a few milliseconds' worth, as it does with its counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cxfr_proxy.ipc.messages import Present, SessionsChanged
+from cxfr_proxy.transfers.registry import Relayed
+
+PIECE: Final = 100
+"""Sessions a message. A JID has at most 3,071 bytes: a line stays far below its limit."""
+
+
+class SessionChanges:
+    """A worker's: what there is to say."""
+
+    def __init__(self) -> None:
+        self._present: dict[int, Relayed] = {}
+        self._over: list[int] = []
+
+    def note(self, relayed: Relayed) -> None:
+        """It has begun, or was bound."""
+        self._present[relayed.id] = relayed
+
+    def note_end(self, relayed: Relayed) -> None:
+        self._present.pop(relayed.id, None)
+        self._over.append(relayed.id)
+
+    def call(self, now: float) -> Iterator[SessionsChanged]:
+        """What was noted since the last time."""
+        present, self._present = [_present(each, now) for each in self._present.values()], {}
+        over, self._over = self._over, []
+        for at in range(0, max(len(present), len(over)), PIECE):
+            yield SessionsChanged(tuple(present[at : at + PIECE]), tuple(over[at : at + PIECE]))
+
+
+def _present(relayed: Relayed, now: float) -> Present:
+    session = relayed.session
+    return Present(
+        relayed.id,
+        session.full_jid,
+        session.node,
+        relayed.client_address,
+        relayed.client_port,
+        round(now - relayed.opened, 3),
+    )

@@ -1,0 +1,37 @@
+"""The user map as a worker is told it, in pieces."""
+
+from __future__ import annotations
+
+from array import array
+
+from cxfr_proxy.cluster.user_map import UserMap
+from cxfr_proxy.ipc.messages import BadMessage, Listed
+
+
+class ToldUserMap:
+    """The map as a worker hears of it: by pieces, of which those of the newest version count."""
+
+    def __init__(self) -> None:
+        self._version = 0
+        self._pieces: list[UserMap] = []
+
+    def hear(self, told: Listed) -> UserMap | None:
+        """The whole map with its last piece. Raises :class:`BadMessage`."""
+        if told.version < self._version:
+            return None  # it was still on its way
+        if told.version > self._version:
+            self._version = told.version
+            self._pieces = []
+        piece = UserMap(told.nodes, array("Q"), array("H"))
+        try:
+            piece.digests.frombytes(told.digests)
+            piece.places.frombytes(told.places)
+        except ValueError as exc:
+            raise BadMessage("a user map that is cut off in the middle of a number") from exc
+        if len(piece.digests) != len(piece.places) or any(place >= len(piece.nodes) for place in set(piece.places)):
+            raise BadMessage("a user map that does not fit together")
+        self._pieces.append(piece)
+        if not told.last:
+            return None
+        pieces, self._pieces = self._pieces, []
+        return UserMap.join(pieces)

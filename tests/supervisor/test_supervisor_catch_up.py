@@ -1,0 +1,154 @@
+"""What a worker that starts later is told of what the others saw; and what is forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from fake_workers import house
+from msgspec.structs import replace as restated
+from trio.testing import MockClock
+
+from cxfr_proxy.ipc.channel import MAX_LINE_BYTES
+from cxfr_proxy.ipc.codec import encode
+from cxfr_proxy.ipc.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned
+from cxfr_proxy.session.client_software import SILENCES
+from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp
+from cxfr_proxy.transfers.registry import RESUMABLE_SECONDS, Registry
+from cxfr_proxy.xmpp.opening.client_identity import LONGEST
+from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
+
+
+def resumption(full_jid: str, counters: Counters | None = None) -> Resumption:
+    return Resumption(full_jid, "node1", "theirs", counters)
+
+
+EVEN_AGAIN = Counters(up=Flow(3, steps=((7, -1), (8, 1))), down=Flow(0))
+SHIFTED = Counters(up=Flow(3), down=Flow(0, settled=-1, lead=-2, steps=((7, -1),)))
+
+
+async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """As long ago as it was; what is out of the window (a minute) is nobody's business any more."""
+    async with house(tmp_path) as it:
+        first, second = it.all
+        first.post(Redirected("long-ago@example.org"))
+        await trio.sleep(50)
+        first.post(Redirected("romeo@example.org"))
+        second.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1"))
+        second.post(Lost("romeo@example.org", "192.0.2.1", "node1"))
+        await trio.sleep(20)
+        first.die()
+        await trio.sleep(1)
+        told = it.workers[1].of(Remembered)
+        assert [message.resumable for message in told if isinstance(message, Remembered)] == [
+            {},
+            {"sm-1": resumption("romeo@example.org/orchard", SHIFTED)},
+            {},
+        ]
+        assert isinstance(told[2], Remembered)
+        (lost,) = told[2].lost
+        assert lost.seconds_ago == pytest.approx(20, abs=0.1)
+        assert restated(lost, seconds_ago=0.0) == Lost("romeo@example.org", "192.0.2.1", "node1")
+        assert isinstance(told[0], Remembered)
+        assert told[0].redirected == {"romeo@example.org": pytest.approx(20, abs=0.1)}
+
+
+async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """One that starts later is told what is known; silence that was met too seldom is not."""
+    async with house(tmp_path) as it:
+        first, second = it.all
+        said = [Learned("no#1", False), Learned("yes#1", False), Learned("yes#1", True), Learned("maybe#1", None)]
+        said += [Learned("mute#1", None)] * SILENCES
+        for message in said:
+            first.post(message)
+        await trio.sleep(1)
+        assert second.of(Learned) == said
+        assert not first.of(Learned)
+        second.die()
+        await trio.sleep(1)
+        assert it.workers[2].of(Remembered) == [Remembered(learned={"no#1": False, "yes#1": True, "mute#1": False})]
+
+
+def test_the_oldest_are_forgotten() -> None:
+    memory = CatchUp(60.0, limit=3)
+    for number in range(5):
+        memory.note(Redirected(f"user{number}"), float(number))
+        memory.note(Resumable(f"sm{number}", resumption(f"user{number}/r"), "192.0.2.1"), float(number))
+        memory.note(Lost(f"user{number}", "192.0.2.1", "node1"), float(number))
+    memory.note(Redirected("user2"), 50.0)
+    assert memory.pieces(60.0) == [
+        Remembered({"user3": 57.0, "user4": 56.0, "user2": 10.0}, {}, ()),
+        Remembered({}, {f"sm{number}": resumption(f"user{number}/r") for number in (2, 3, 4)}, ()),
+        Remembered({}, {}, tuple(Lost(f"user{number}", "192.0.2.1", "node1", 60.0 - number) for number in (2, 3, 4))),
+    ]
+    assert memory.pieces(80.0)[0] == Remembered({"user2": 30.0}, {}, ())
+    assert [each.user for each in memory.pieces(RESUMABLE_SECONDS + 3.0)[-1].lost] == ["user4"]
+
+
+async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The others hear of those who can resume, as if it had said so itself; as does its replacement."""
+
+    def mine(stream_management_id: str, user: str | None, counters: Counters | None = None) -> Resumable:
+        full_jid = f"{user}@example.org/r" if user is not None else None
+        return Resumable(stream_management_id, Resumption(full_jid, "node2", "theirs", counters), "192.0.2.7")
+
+    async with house(tmp_path) as it:
+        first, second = it.all
+        said = [mine("a", "juliet"), mine("b", None), mine("wrapped", "nurse", SHIFTED), mine("over", "tybalt")]
+        said.append(mine("theirs", "capulet", EVEN_AGAIN))
+        not_rightly = Resumable("of-node", Resumption("paris@example.org/r", "node2", "of-node"), "192.0.2.7")
+        for message in (*said, not_rightly, mine("a", "juliet")):
+            first.post(message)
+        first.post(Gone("over"))
+        first.post(restated(not_rightly, resumption=replace(not_rightly.resumption, counters=SHIFTED)))
+        second.post(mine("elsewhere", "mercutio"))
+        await trio.sleep(1)
+        assert not second.of(Remembered)
+        first.die()
+        await trio.sleep(1)
+        lost = [
+            Lost(user, "192.0.2.7", "node2")
+            for user in (None, "nurse@example.org", "capulet@example.org", "juliet@example.org")
+        ]
+        assert second.of(Remembered) == [Remembered(lost=tuple(lost))]
+        told = [
+            each for message in it.workers[1].of(Remembered) if isinstance(message, Remembered) for each in message.lost
+        ]
+        assert [restated(each, seconds_ago=0.0) for each in told] == lost
+        second.end()
+        await trio.sleep(1)
+        assert len(it.workers[1].of(Remembered)) == 2, "who ends by itself has said what there was to say"
+
+
+def test_as_many_pieces_as_fit_into_lines() -> None:
+    memory = CatchUp(60.0)
+    longest = "\N{PILE OF POO}" * 767  # of 3071 bytes; JSON writes twelve characters for each
+    unacknowledged = Counters(Flow(0), Flow(0, steps=((1_000_000_000, -1),) * 5000))
+    for number in range(2 * PIECE + 1):
+        memory.note(Resumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged), "192.0.2.1"), 0.0)
+        memory.note(Learned(f"{number}" + longest[: 2 * LONGEST], knows_cxfr=True), 0.0)
+    pieces = memory.pieces(0.0)
+    assert [len(piece.resumable or piece.learned) for piece in pieces] == [PIECE, PIECE, 1] * 2
+    assert max(len(encode(piece)) for piece in pieces) < MAX_LINE_BYTES
+
+
+def test_what_is_remembered_does_not_undo_what_was_seen_since() -> None:
+    registry = Registry(redirect_window=60.0)
+    registry.remember_redirected("romeo@example.org", 100.0)
+    registry.remember_redirected("romeo@example.org", 30.0)
+    assert registry.redirected_lately("romeo@example.org", 120.0)
+
+
+def test_who_is_back_under_another_resource_is_not_on_his_way_any_more() -> None:
+    memory = CatchUp(60.0)
+    for number, resource in enumerate("abc"):
+        memory.note(Moved(number, f"romeo@example.org/{resource}", "192.0.2.1", "node1"), float(number))
+    memory.note(Returned("romeo@example.org/b", "192.0.2.1", wrong=False), 5.0)
+    memory.note(Returned("romeo@example.org/x", "192.0.2.1", wrong=False), 5.0)
+    memory.note(Returned("juliet@example.org/x", "192.0.2.1", wrong=False), 5.0)
+    (piece,) = memory.pieces(10.0)
+    assert piece.moved == (Moved(2, "romeo@example.org/c", "192.0.2.1", "node1", 8.0),)
+    memory.note(Returned("romeo@example.org/y", "192.0.2.1", wrong=False), 5.0)
+    assert memory.pieces(10.0) == []

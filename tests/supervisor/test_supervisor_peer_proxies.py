@@ -1,0 +1,274 @@
+"""What a proxy tells the others of an operator's order, and what it does because another one was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from cxfr_proxy.cluster.addresses import Address
+from cxfr_proxy.cluster.assigned import Pins
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes import AdminState, NodeSpec
+from cxfr_proxy.cluster.shared import Directive, ProxyState
+from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
+from cxfr_proxy.supervisor.peer_proxies import PeerProxies
+from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+from cxfr_proxy.transfers.drains import Drain, Drains, OwnPace, Rate
+from cxfr_proxy.transfers.registry import NodeCounts
+
+EPOCH = 1_000_000.0
+"""What the others' clocks show when this one's shows 0."""
+
+
+class FakeShared:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.id = "one"
+        self.pins: dict[str, str] = {}
+        self.proxies: dict[str, ProxyState] = {}
+        self.pending = 0
+        self.on_share: Callable[[float], None] = lambda share: None
+        self.on_pins: Callable[[], None] = lambda: None
+        self.directives: list[tuple[str, Directive]] = []
+        self.states: list[ProxyState] = []
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    def set_directive(self, node: str, directive: Directive) -> None:
+        self.directives.append((node, directive))
+
+    def set_pin(self, user: str, node: str | None) -> None:
+        self.pins.pop(user, None)
+        if node is not None:
+            self.pins[user] = node
+        self.on_pins()
+
+    def report(self, state: ProxyState) -> None:
+        self.states.append(state)
+
+
+class FakeSource:
+    name = "etcd://etcd1:2379/cxfr"
+
+    def __init__(self, shared: Shared | None) -> None:
+        self.status = SourceStatus(self.name)
+        self.shared = shared
+
+    async def read(self) -> Reading:
+        raise AssertionError
+
+    async def next_reading(self) -> Reading:
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        raise AssertionError
+
+
+class FakeDrainer:
+    """Drains as they are, of nodes with ``sessions`` each."""
+
+    def __init__(self) -> None:
+        self.sessions = {"a": 5, "b": 7}
+        self.to_move = 4
+        self.reports: list[tuple[str, str]] = []
+        self._rate = Rate(OwnPace(100.0), 100.0)
+        self._drains = Drains(
+            self._rate,
+            counts_of=lambda node: NodeCounts(sessions=self.sessions[node]),
+            awaited=lambda node: 1,
+            advanced=lambda drain: None,
+            report=lambda what, drain: self.reports.append((what, drain.node)),
+        )
+
+    @property
+    def drains(self) -> dict[str, Drain]:
+        return self._drains.by_node
+
+    @property
+    def rate(self) -> float:
+        return self._rate.now
+
+    @property
+    def share(self) -> float:
+        return self._rate.share
+
+    def set_share(self, share: float) -> None:
+        self._rate.set_share(share)
+
+    def drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
+        self._drains.begin(node, grace=grace, deadline=deadline, rate=rate)
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
+        self._drains.adopt(node, schedule, rate)
+
+    def abort(self, node: str) -> None:
+        self._drains.abort(node)
+
+    def undrain(self, node: str) -> None:
+        self._drains.end(node)
+
+    def look_again(self) -> None:
+        pass
+
+    def left(self, node: str) -> int:
+        return self.sessions[node]
+
+    def awaited(self, node: str) -> int:
+        return 1
+
+
+class House:
+    def __init__(self, *, alone: bool = False) -> None:
+        self.shared = FakeShared()
+        shared: Shared = self.shared
+        self.source = FakeSource(None if alone else shared)
+        self.cluster = Cluster([NodeSpec("a", Address("a", 1)), NodeSpec("b", Address("b", 1))])
+        self.drainer = FakeDrainer()
+        self.excused: list[str] = []
+        self.told: list[tuple[str, str | None]] = []
+        self.pins = Pins(told=lambda user, node: self.told.append((user, node)))
+        self.sharing = PeerProxies(
+            self.source,
+            self.cluster,
+            self.drainer,
+            pins=self.pins,
+            sessions=lambda: 12,
+            usual_rate=100.0,
+            excuse=self.excused.append,
+            wall_clock=lambda: EPOCH + trio.current_time(),
+        )
+
+    def drain(self, node: str, **terms: float) -> None:
+        """As an operator says it here."""
+        self.cluster.get(node).set_admin_state(AdminState.DRAIN)
+        self.drainer.drain(node, **terms)
+        self.sharing.tell(node)
+
+
+async def test_what_is_told(autojump_clock: MockClock) -> None:
+    house, at = House(), EPOCH + trio.current_time()
+    house.drain("a", grace=10.0, deadline=60.0, rate=5.0)
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.DRAIN, at + 10, at + 30, at + 60, rate=5.0))
+    house.drainer.abort("a")
+    house.sharing.tell("a")
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.DRAIN, aborted=True))
+    house.cluster.get("a").set_admin_state(AdminState.READY)
+    house.drainer.undrain("a")
+    house.sharing.tell("a")
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.READY))
+    house.sharing.tell("a", rebalance=False)
+    assert house.shared.directives.pop() == ("a", Directive(AdminState.READY, rebalance=False))
+    house.sharing.obey({"a": Directive(AdminState.READY, rebalance=False)})
+    assert not house.excused, "its own order, which it has carried out"
+
+
+async def test_a_node_that_is_to_move_nobody_moves_nobody_here(autojump_clock: MockClock) -> None:
+    house = House()
+    house.sharing.obey({"a": Directive(AdminState.DRAIN), "b": Directive(AdminState.READY)})
+    assert not house.excused
+    for _ in range(2):
+        house.sharing.obey({"a": Directive(AdminState.READY, rebalance=False), "b": Directive(AdminState.READY)})
+    assert house.excused == ["a"], "once"
+
+
+async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: MockClock) -> None:
+    house, now = House(), trio.current_time()
+    house.sharing.obey(
+        {"a": Directive(AdminState.DRAIN, EPOCH + now - 5, EPOCH + now + 20, EPOCH + now + 50, rate=5.0)}
+    )
+    drain = house.drainer.drains["a"]
+    assert drain.schedule is not None
+    times = drain.schedule.shifted(-now)
+    assert (times.grace_end, times.halfway, times.deadline) == pytest.approx((-5, 20, 50))
+    assert (str(drain.stage), house.drainer.rate) == (Stage.AWAKE, 5.0)
+    house.sharing.obey({"a": Directive(AdminState.DRAIN, aborted=True)})
+    assert str(drain.stage) == Stage.ABORTED
+    house.sharing.obey({"a": Directive(AdminState.DRAIN)})  # written by hand: go on
+    assert str(drain.stage) == Stage.ALL
+    house.sharing.obey(
+        {"a": Directive(AdminState.READY), "unknown": Directive(AdminState.DRAIN)}
+    )  # the list of nodes does it
+    assert house.drainer.reports == [("drain-begins", "a"), ("drain-aborted", "a")]
+
+
+async def test_the_echo_of_an_own_order_changes_nothing(autojump_clock: MockClock) -> None:
+    house = House()
+    house.drain("a", grace=10.0)
+    (told,) = house.shared.directives
+    house.drainer.drains["a"].done = True
+    await trio.sleep(3)
+    echo = Directive(AdminState.DRAIN, told[1].grace_end, against=AdminState.READY)
+    house.sharing.obey({"a": echo})
+    house.sharing.obey({"a": echo})
+    assert house.drainer.drains["a"].done
+    assert house.drainer.reports == [("drain-begins", "a")]
+
+
+async def test_what_is_said_of_oneself(autojump_clock: MockClock) -> None:
+    house = House()
+    house.cluster.get("b").set_admin_state(AdminState.MAINT)
+    with trio.move_on_after(0.1):
+        await house.sharing.run()
+    assert house.shared.states == [ProxyState(12, 4, {"b": 8})]
+
+
+async def test_a_node_is_empty_when_all_say_so(autojump_clock: MockClock) -> None:
+    house = House()
+    house.shared.proxies = {"one": ProxyState(), "two": ProxyState(9, 3, {"a": 3}), "three": ProxyState()}
+    assert house.sharing.left_elsewhere("a") is None  # one has not heard of it
+    house.shared.proxies["three"] = ProxyState(left={"a": 2})
+    assert house.sharing.left_elsewhere("a") == 5
+    assert House(alone=True).sharing.left_elsewhere("a") == 0
+
+
+async def test_the_share_is_a_part_of_any_rate(autojump_clock: MockClock) -> None:
+    house = House()
+    house.shared.on_share(0.25)
+    assert (house.drainer.rate, house.sharing.source_row().rate) == (100.0, 25.0)
+    house.drain("a", rate=8.0)
+    assert (house.shared.directives[0][1].rate, house.sharing.source_row().rate) == (8.0, 2.0)
+
+
+async def test_who_is_cut_off_says_so(autojump_clock: MockClock) -> None:
+    house = House()
+    assert (house.sharing.caveat, house.sharing.source_row().state) == (None, "well")
+    house.source.status.lost("no answer")
+    await trio.sleep(5)
+    row = house.sharing.source_row()
+    assert (row.state, row.lost_seconds, row.reason) == ("lost", 5.0, "no answer")
+    assert house.sharing.caveat == (
+        "only this proxy knows: etcd has been away for 5 s, and hears of it when it is back"
+    )
+
+
+async def test_alone_there_is_nobody_to_tell(autojump_clock: MockClock) -> None:
+    house = House(alone=True)
+    house.drain("a")
+    await house.sharing.run()
+    assert house.shared.directives == []
+    house.source.status.lost("no answer")  # DNS: nothing that an operator says concerns it
+    assert house.sharing.caveat is None
+    assert [(row.own, row.sessions, row.to_move) for row in house.sharing.proxy_rows()] == [(True, 12, 4)]
+
+
+async def test_pins_are_everybody_s_in_all_their_spellings(autojump_clock: MockClock) -> None:
+    house = House()
+    house.shared.set_pin("Juliet@Example.org", "a")  # by hand
+    house.shared.set_pin("nurse@example.org", "b")
+    assert house.pins.nodes == {"juliet@example.org": "a", "nurse@example.org": "b"}
+    house.pins.pin("JULIET@example.org", "b")
+    house.sharing.tell_pin("JULIET@example.org", "b")
+    assert house.shared.pins == {"nurse@example.org": "b", "juliet@example.org": "b"}
+    assert house.pins.unpin("nurse@example.org")
+    house.sharing.tell_pin("nurse@example.org", None)
+    assert house.shared.pins == house.pins.nodes == {"juliet@example.org": "b"}
+    house.told.clear()
+    house.shared.on_pins()
+    assert house.told == []  # workers hear of changes only

@@ -1,0 +1,120 @@
+"""The user map on its way: from the file, and in pieces to workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from msgspec.structs import replace
+from trio.testing import wait_all_tasks_blocked
+
+from cxfr_proxy.cluster.assigned import Assigned
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.nodes_file import parse_nodes
+from cxfr_proxy.cluster.sources.file import UserMapFile
+from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.ipc.codec import decode, encode
+from cxfr_proxy.ipc.messages import BadMessage, Listed
+from cxfr_proxy.supervisor import user_list as listing
+from cxfr_proxy.supervisor.user_list import UserList
+from cxfr_proxy.worker.user_map import ToldUserMap
+
+MAP = "".join(f"user{number}@h n{number % 3}\n" for number in range(10))
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "USERS_A_PIECE", 4)
+
+
+def users_of(path: Path, changed: list[int] | None = None) -> tuple[UserList, Assigned]:
+    assigned = Assigned()
+    told = changed if changed is not None else []
+    cluster = Cluster(parse_nodes("n0 h\nn1 h\nn2 h\n", "n"))
+    users = UserList(UserMapFile(path, 0.01), assigned, cluster, lambda: told.append(len(assigned.listed)))
+    return users, assigned
+
+
+def pieces(tmp_path: Path, text: str) -> tuple[list[Listed], UserMap]:
+    path = tmp_path / "users.txt"
+    path.write_text(text)
+    users, assigned = users_of(path)
+    return list(users.pieces()), assigned.listed
+
+
+@pytest.mark.parametrize("text", [MAP, "", "a@h n0\n"])
+def test_what_is_told_in_pieces_is_the_map(tmp_path: Path, text: str) -> None:
+    told, listed = pieces(tmp_path, text)
+    assert [piece.last for piece in told] == [False] * (len(told) - 1) + [True]
+    to = ToldUserMap()
+    heard = [to.hear(message) for message in map(decode, map(encode, told)) if isinstance(message, Listed)]
+    assert heard[:-1] == [None] * (len(told) - 1)
+    assert heard[-1] == listed
+
+
+def test_a_newer_version_in_the_middle_of_an_older_one(tmp_path: Path) -> None:
+    old, _ = pieces(tmp_path, MAP)
+    new, listed = pieces(tmp_path, "a@h n0\nb@h n1\nc@h n1\nd@h n1\ne@h n2\n")
+    new = [replace(piece, version=piece.version + 1) for piece in new]
+    to = ToldUserMap()
+    heard = [to.hear(piece) for piece in (old[0], new[0], old[1], new[1], old[2])]
+    assert heard == [None, None, None, listed, None]
+    again = [to.hear(piece) for piece in new]  # to a worker that has begun meanwhile
+    assert again[-1] == listed
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    eight, two = bytes(8), bytes(2)
+    for digests, places, nodes in (
+        (b"!", two, ("n",)),
+        (eight, eight, ("n",)),
+        (eight, two, ()),
+        (bytes(3), two, ("n",)),
+    ):
+        with pytest.raises(BadMessage):
+            ToldUserMap().hear(Listed(1, nodes, digests, places, last=True))
+    whole = ToldUserMap().hear(Listed(1, ("n",), eight, two, last=True))
+    assert whole is not None
+    assert len(whole) == 1
+
+
+async def test_a_file_with_faults_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "users.txt"
+    path.write_text("kim@h n1\n")
+    changed: list[int] = []
+    users, assigned = users_of(path, changed)
+    path.write_text("kim@h n2\nsam\n")
+    with pytest.raises(ConfigError, match=r"users.txt:2:4: expected a node's name"):
+        await users.reload()
+    assert assigned.node_of("kim@h") == "n1"
+    path.write_text("kim@h n2\n")
+    await users.reload()
+    assert assigned.node_of("kim@h") == "n2"
+    assert changed == [1, 1]
+
+
+async def test_it_is_read_again_when_asked_to(tmp_path: Path) -> None:
+    path = tmp_path / "users.txt"
+    path.write_text("kim@h n1\n")
+    changed: list[int] = []
+    users, _ = users_of(path, changed)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(users.watch)
+            await wait_all_tasks_blocked()
+            for turn in (2, 3):
+                users.reload_soon()
+                while len(changed) < turn:  # noqa: ASYNC110 - a thread is waited for
+                    await trio.sleep(0.001)
+            nursery.cancel_scope.cancel()
+
+
+async def test_without_a_file_there_is_nothing_to_do() -> None:
+    assigned = Assigned()
+    assigned.listed = parse_user_map([b"kim@h n1"], "u")
+    users = UserList(None, assigned, Cluster())
+    await users.watch()
+    await users.reload()
+    assert list(users.pieces()) == []
