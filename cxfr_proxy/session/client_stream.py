@@ -13,7 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.session import climbing, ending
+from cxfr_proxy.session import climbing, ending, exchanging
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Reroute, Side, Upgrade
 from cxfr_proxy.session.node_owes import End
@@ -138,6 +138,8 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
         parts.opening.note_client(verdict, parts.now, proved=negotiation.proved)
     _pass(parts, verdict)
     question = parts.closing.question if parts.closing is not None else None
+    if name == "a":
+        exchanging.on_client_ack(parts, piece.data)
     if name == "a" and question is not None and question.is_covered(piece.data, client.header.context):
         ending.on_last_answer(parts)
     if was_inactive and not negotiation.inactive:

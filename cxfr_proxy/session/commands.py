@@ -103,13 +103,34 @@ class Reroute(Struct, frozen=True):
     silent: tuple[str, ...] = ()
 
 
+class Dial(Struct, frozen=True, gc=False):
+    """Connect to that node and log in there in the name of the client, whose session it will resume.
+
+    The answer is :meth:`.session.Session.dialled`. Until then, and until :class:`ExchangeNode`, the session goes on
+    with the node that it has.
+    """
+
+    node: str
+
+
+class ExchangeNode(Struct, frozen=True, gc=False):
+    """Put the connection that was dialled in the place of the node's, which is closed at once.
+
+    What is sent to the node, and comes from it, is the new one's from here on.
+    """
+
+
+class Forgo(Struct, frozen=True, gc=False):
+    """Give up what :class:`Dial` has asked for: close the connection, or stop making it, and answer no more."""
+
+
 class Report(Struct, frozen=True):
     """Tell the registry."""
 
     event: Event
 
 
-Command = Send | EndOutput | Drop | Close | Upgrade | Reroute | Report
+Command = Send | EndOutput | Drop | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
 
 
 def joined(commands: Sequence[Command]) -> Iterator[Command]:
@@ -171,6 +192,20 @@ class NodeLost(Struct, frozen=True, gc=False):
     """The session's node is gone and its client is still here: it wants to be transferred."""
 
     reason: Reason
+
+
+class NodeChanged(Struct, frozen=True, gc=False):
+    """The session is with another node from here on, while its client goes on: its node's leg was exchanged."""
+
+    before: str
+    after: str
+
+
+class ExchangeOver(Struct, frozen=True, gc=False):
+    """An exchange of the node's leg has come to its end. ``failure`` ``None``: the session was resumed on that node."""
+
+    node: str
+    failure: str | None = None
 
 
 class LoginFailed(Struct, frozen=True, gc=False):
@@ -275,6 +310,8 @@ Event = (
     | Resumable
     | Shifted
     | NodeLost
+    | NodeChanged
+    | ExchangeOver
     | LoginFailed
     | Asked
     | Answered

@@ -126,6 +126,11 @@ class ClientLeg:
         self.refusal = words
 
 
+def node_lane(*, max_element_bytes: int) -> Lane:
+    """Return a lane for the bytes of a node, which may be longer than that once the stream is in use."""
+    return Lane(max_element_bytes=max_element_bytes, max_depth=_ANY_DEPTH)
+
+
 class NodeLeg:
     """The node's side.
 
@@ -135,11 +140,11 @@ class NodeLeg:
 
     __slots__ = ("header", "incoming", "lane", "name", "opened_by", "outgoing")
 
-    def __init__(self, name: str, opened_by: StreamHeader, *, max_element_bytes: int) -> None:
+    def __init__(self, name: str, opened_by: StreamHeader, lane: Lane) -> None:
         self.name = name
         self.opened_by = opened_by
         self.header: StreamHeader | None = None
-        self.lane = Lane(max_element_bytes=max_element_bytes, max_depth=_ANY_DEPTH)
+        self.lane = lane
         self.incoming = Incoming.READ
         self.outgoing = Outgoing.NEW
 

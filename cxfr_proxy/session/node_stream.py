@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from cxfr_proxy.errors import NodeError
-from cxfr_proxy.session import client_stream, climbing, ending
+from cxfr_proxy.session import client_stream, climbing, ending, exchanging
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import (
     BoundTo,
@@ -27,9 +27,10 @@ from cxfr_proxy.session.commands import (
     Side,
     Warned,
 )
+from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.node_owes import End
 from cxfr_proxy.session.parts import Parts
-from cxfr_proxy.session.tables import NODE_REACTIONS, Features, Incoming, NodeDid, Outgoing, Reaction, State
+from cxfr_proxy.session.tables import NODE_REACTIONS, Features, Incoming, NodeDid, Outgoing, Reaction, State, Where
 from cxfr_proxy.xmpp import connection_transfer, jid, stanza
 from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError
 from cxfr_proxy.xmpp.framing.framer import (
@@ -83,7 +84,7 @@ def read(parts: Parts) -> None:
         if piece is None:
             return
         looks_left -= 1
-        _on_piece(parts, piece)
+        _on_piece(parts, node, piece)
     data = node.lane.take_unread()
     if node.wanted:
         if data:
@@ -93,16 +94,18 @@ def read(parts: Parts) -> None:
 
 def on_scanned(parts: Parts, ready: bytes) -> None:
     """The node's lane has let this out, and may have met something to look at in it."""
-    for piece in parts.node.lane.pieces(ready):
-        _on_piece(parts, piece)
+    node = parts.node
+    for piece in node.lane.pieces(ready):
+        _on_piece(parts, node, piece)
 
 
-def _on_piece(parts: Parts, piece: Piece) -> None:
-    if not parts.node.wanted:
-        return  # the end of a stream that has said it is over
+def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
+    if not node.wanted:
+        return  # the end of a stream that has said it is over, or of one that was exchanged for another
     match piece.event:
         case None:
-            parts.pass_down(piece.data)
+            if not exchanging.drops_beginning(parts):
+                parts.pass_down(piece.data)
         case StreamStart():
             _on_header(parts, piece.data)
         case StreamEnd():
@@ -128,11 +131,16 @@ def _on_header(parts: Parts, raw: bytes) -> None:
 def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     header = parts.node.header
     assert header is not None, "a framer reports the header first"
-    if not piece.whole:
+    is_stanza = name.rpartition(":")[2] in STANZAS
+    if parts.where is Where.RESUMING:
+        _on_resumption(parts, piece.data, position)
+    elif is_stanza and exchanging.drops(parts, position):
+        return
+    elif not piece.whole:
         _on_cut_through(parts, name, piece.data, header)
     elif _is_iq(name) and may_be_watched(piece.data) and _on_watched_iq(parts, piece.data, header, position):
         return
-    elif parts.withholds and name.rpartition(":")[2] in STANZAS:
+    elif parts.withholds and is_stanza:
         assert parts.closing is not None
         assert parts.closing.question is not None
         parts.closing.question.withhold(piece.data)
@@ -140,6 +148,8 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         parts.pass_down(piece.data)
     else:
         _on_stream_element(parts, name, piece.data, header, position)
+        if name == "a":
+            exchanging.on_node_ack(parts, piece.data, position)
 
 
 def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeader, position: int) -> None:
@@ -253,7 +263,7 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
     if verdict.resumable:
         _on_resumable(parts)
     _report_warnings(parts)
-    if verdict.hold_client is False and parts.client.held:
+    if verdict.hold_client is False and parts.client.held and parts.exchange is None:
         parts.client.hold(False)
         parts.choose_reading()
         client_stream.read(parts)
@@ -408,6 +418,18 @@ def _on_fault(parts: Parts, error: NodeError) -> None:
     _react(parts, NodeDid.BREAK, Reason.NODE_FAULT)
 
 
+def _on_resumption(parts: Parts, data: bytes, position: int) -> None:
+    """A node that was asked for the session has said this."""
+    if not exchanging.on_element(parts, data, position):
+        on_no_resumption(parts)
+
+
+def on_no_resumption(parts: Parts) -> None:
+    """It has not got the session, or does not say so in time, and the leg before it is gone."""
+    parts.node.receive(Incoming.FAILED)
+    _react(parts, NodeDid.REFUSE, Reason.NODE_LOST)
+
+
 def on_death(parts: Parts) -> bool:
     """Checks find it dead: nothing is waited for, and what it does not take may hold up nobody. Return whether the
     client is still here."""
@@ -431,6 +453,7 @@ def _lose(parts: Parts, reason: Reason) -> None:
     if reason is not Reason.NODE_LOST:
         ending.end_node_stream(parts)
     ending.end_node_output(parts)
+    parts.drop_exchange("the node went away")
     parts.choose_reading()
     if parts.transfer is not None:
         parts.transfer.must_go()

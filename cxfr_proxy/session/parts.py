@@ -8,26 +8,31 @@ part            owns
 ``accounting``  XEP-0198's counts, where the proxy adds stanzas and takes some
 ``opening``     what was shown to whom and whose turn it is; only until the stream is bound
 ``transfer``    the order, the rung, what was tried; only while a transfer runs
+``exchange``    the node's leg that is to come, and how far it is; only while one leg is exchanged for another
 ``closing``     the last question, the farewell, the wait for others; only while the session ends
 ``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.opening`
 =============== ======================================================================================================
 
 A part's fields are written in its own file and nowhere else. What happens between the parts is in functions that take
 all of them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
-:mod:`.ending` (how everything ends). They write nothing but by the methods here.
+:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write nothing but by
+the methods here.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from cxfr_proxy.session.accounting import Accounting
 from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.closing import Closing, Farewell
-from cxfr_proxy.session.commands import Command, Event, Reason, Report, Send, Side
+from cxfr_proxy.session.commands import Command, Event, ExchangeOver, Forgo, Reason, Report, Send, Side
+from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.legs import ClientLeg, NodeLeg
 from cxfr_proxy.session.opening import Opening
 from cxfr_proxy.session.policy import Policy
-from cxfr_proxy.session.tables import TRANSITIONS, State, Transition, Where
+from cxfr_proxy.session.tables import TRANSITIONS, Exchanging, Incoming, State, Transition, Where
 from cxfr_proxy.session.transfer import TransferAttempt
 from cxfr_proxy.xmpp.connection_transfer import Answer
 from cxfr_proxy.xmpp.framing.lane import Lane
@@ -39,6 +44,9 @@ _WHERE = {
     State.TRANSFERRING: Where.TRANSFERRING,
     State.CLOSING: Where.CLOSING,
 }
+_OLD_LEG: Final = frozenset((Exchanging.DIALLING, Exchanging.SETTLING))
+_NEW_LEG: Final = frozenset((Exchanging.RESUMING, Exchanging.REPLAYING))
+"""Stages of an exchange, by the node leg that is in its place."""
 
 
 class Parts:
@@ -58,6 +66,7 @@ class Parts:
         "condition",
         "deadline",
         "domain",
+        "exchange",
         "fast",
         "negotiation",
         "node",
@@ -81,6 +90,7 @@ class Parts:
         self.accounting = Accounting(negotiation.management)
         self.opening: Opening | None = opening
         self.transfer: TransferAttempt | None = None
+        self.exchange: Exchange | None = None
         self.closing: Closing | None = None
         self.deadline: float | None = None
         self.fast: list[Lane | None] = [None, None]
@@ -139,12 +149,23 @@ class Parts:
             raise AssertionError(f"no way from {before} by {transition}")
         if after is not before:
             self.state = after
+            # What a node sends again is dropped to the end, or a client that is leaving would get it twice.
+            is_replaying = self.exchange is not None and self.exchange.state is Exchanging.REPLAYING
+            if after is State.CLOSED or not is_replaying:
+                self.drop_exchange("the session has come to its end, or is moved otherwise")
             self.choose_reading()
 
     @property
     def where(self) -> Where:
         """Where the session is, for :data:`~.tables.NODE_REACTIONS`."""
+        if self.exchange is not None and self.exchange.state is Exchanging.RESUMING:
+            return Where.RESUMING
         return Where.ENDING_NODE if self.farewell is not None else _WHERE[self.state]
+
+    @property
+    def movable(self) -> bool:
+        """Whether an order to move can be carried out now."""
+        return self.state is State.BOUND and (self.exchange is None or self.exchange.may_be_given_up)
 
     @property
     def negotiating(self) -> Opening | None:
@@ -179,6 +200,38 @@ class Parts:
         """It is over, whatever came of it."""
         self.transfer = None
 
+    def begin_exchange(self, node: str) -> Exchange:
+        """Begin to exchange the node's leg; :attr:`exchange` from here on."""
+        self.exchange = Exchange(node)
+        return self.exchange
+
+    def exchange_node(self, leg: NodeLeg) -> None:
+        """Put that leg in the place of the node's; nothing that the old one brings is read any more."""
+        self.node.receive(Incoming.GONE)
+        leg.come_into_use(max_held_bytes=self.policy.limits.max_element_down)
+        self.node = leg
+
+    def end_exchange(self, failure: str | None = None, *, forgo: bool = False) -> None:
+        """It has come to its end: ``None``, the session was resumed on the other node. ``forgo``: it was dialled."""
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None
+        if forgo and exchange.may_be_given_up:
+            self.order(Forgo())
+        self.report(ExchangeOver(exchange.node, failure))
+
+    def drop_exchange(self, why: str, *, reachable: bool = True) -> None:
+        """Go on with the node's leg as it is, if another one was to come; unless it was found not to be
+        ``reachable``, there may be a connection for it."""
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.state is Exchanging.REPLAYING:
+                # What the client has got is not what the node has sent again: its count goes on behind that.
+                self.accounting.management.rejoin(exchange.forwarded, self.node.lane.stanzas)
+            self.end_exchange(why, forgo=reachable)
+            self.wait(None)
+            self.client.hold(False)
+            self.choose_reading()
+
     def close(self) -> Closing:
         """Return the closing, which begins with the first that asks for it."""
         if self.closing is None:
@@ -198,14 +251,15 @@ class Parts:
         bound = self.state is State.BOUND
         up = bound and node.writable and not client.held
         asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
-        down = (bound or asked) and node.wanted and self.unquestioned
+        stage = self.exchange.state if self.exchange is not None else None
+        down = (bound or asked) and node.wanted and self.unquestioned and stage not in _NEW_LEG
         self.fast[Side.CLIENT] = client.lane if up else None
         self.fast[Side.NODE] = node.lane if down else None
         client.lane.report_every(not up or client.looks_left > 0)
-        node.lane.report_every(self.withholds)
+        node.lane.report_every(self.withholds or stage in _NEW_LEG)
         shifted = self.accounting.management.shifted
-        client.lane.report_acks(shifted)
-        node.lane.report_acks(shifted)
+        client.lane.report_acks(shifted or stage in _OLD_LEG)
+        node.lane.report_acks(shifted or stage in _OLD_LEG)
 
     @property
     def unquestioned(self) -> bool:
@@ -247,6 +301,8 @@ class Parts:
         """A stanza of the proxy's goes to the node, at the client's last boundary."""
         self.accounting.management.injected_up(self.client.lane.stanzas)
         self.send(Side.NODE, data)
+        if self.exchange is not None and self.exchange.state is Exchanging.SETTLING:
+            self.send(Side.NODE, self.accounting.request())  # the one before does not cover it
         self._note_shift()
 
     def swallow_down(self, position: int) -> None:

@@ -16,16 +16,16 @@ Which direction may be read how:
 from __future__ import annotations
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session import client_stream, climbing, ending, node_stream
+from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream
 from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.commands import Command, EarlyLogin, Outcome, Reason, Side
 from cxfr_proxy.session.ladder import Order, Rung
-from cxfr_proxy.session.legs import ClientLeg, NodeLeg
+from cxfr_proxy.session.legs import ClientLeg, NodeLeg, node_lane
 from cxfr_proxy.session.node_owes import End
 from cxfr_proxy.session.opening import Opening
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.policy import Policy
-from cxfr_proxy.session.tables import State
+from cxfr_proxy.session.tables import State, Where
 from cxfr_proxy.session.transfer import TransferAttempt
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -68,7 +68,7 @@ class Session:
             resumption=policy.resumption,
             new_id=policy.token if policy.wrap_resumable_ids else None,
         )
-        leg = NodeLeg(node, header, max_element_bytes=limits.max_element_down)
+        leg = NodeLeg(node, header, node_lane(max_element_bytes=limits.max_element_down))
         self._parts = Parts(client, leg, policy, Opening(early_login, silent), negotiation, header.to or "")
         self.fast: list[Lane | None] = self._parts.fast
         """By :class:`Side`: the lane that may be scanned without asking."""
@@ -256,13 +256,14 @@ class Session:
     def transfer(self, order: Order, now: float) -> list[Command]:
         """Move this client.
 
-        Only a bound session can be moved; others ignore the order. One that is being asked already is asked no more if
-        the order is ``hurried``: the next rung follows at once. A login that waits for a dead node is ended.
+        Only a bound session can be moved, and not while it is resumed on another node; others ignore the order. One
+        that is being asked already is asked no more if the order is ``hurried``: the next rung follows at once. A login
+        that waits for a dead node is ended.
         """
         parts = self._parts
         parts.begin(now)
         transfer = parts.transfer
-        if parts.state is State.BOUND:
+        if parts.movable:
             transfer = parts.begin_transfer(order)
             if not order.node_dead or node_stream.on_death(parts):
                 climbing.climb(parts, transfer, first=True)
@@ -285,6 +286,24 @@ class Session:
             if transfer.due:
                 climbing.try_next_rung(parts, transfer, Outcome.SILENT)  # nor has the client got the question
         return parts.take()
+
+    def exchange(self, node: str, now: float) -> list[Command]:
+        """Exchange the node's leg for one to that node, while the client goes on and notices nothing.
+
+        Ignored unless the session is bound, has its node, and can be resumed (XEP-0198) by nodes that share sessions:
+        that they do is for the caller to know. :class:`~.commands.ExchangeOver` is reported when it has come to its
+        end, and :class:`~.commands.NodeChanged` at the moment at which the session is with the other node.
+        """
+        self._parts.begin(now)
+        exchanging.begin(self._parts, node)
+        return self._parts.take()
+
+    def dialled(self, leg: NodeLeg | None, now: float) -> list[Command]:
+        """Answer :class:`~.commands.Dial`: on this leg the user is logged in, and the session can be resumed; ``None``:
+        there is none. It may come at any time, also when nobody waits for it any more."""
+        self._parts.begin(now)
+        exchanging.on_dialled(self._parts, leg)
+        return self._parts.take()
 
     def stop(self, now: float) -> list[Command]:
         """End at once, without waiting for anybody."""
@@ -312,3 +331,7 @@ def _on_deadline(parts: Parts) -> None:
         climbing.try_next_rung(parts, transfer, Outcome.STAYED if transfer.accepted else Outcome.SILENT)
     elif parts.state is State.CLOSING:
         ending.give_up(parts, parts.reason)
+    elif parts.where is Where.RESUMING:
+        node_stream.on_no_resumption(parts)
+    else:
+        parts.drop_exchange("it took too long")

@@ -6,7 +6,7 @@ raises where a table has no such way: an illegal step is a defect, never a guess
 * :data:`INCOMING` and :data:`OUTGOING`: one direction of one leg;
 * :data:`TRANSITIONS`: the session as a whole;
 * :data:`NODE_REACTIONS`: what the node did, by where the session is, and what is done about it;
-* :data:`FEATURES`, :data:`ASKING` and :data:`QUESTION`: the parts that exist only for a while.
+* :data:`FEATURES`, :data:`ASKING`, :data:`QUESTION` and :data:`EXCHANGING`: the parts that exist only for a while.
 
 ``docs/session-states.md`` is drawn from them.
 """
@@ -144,14 +144,17 @@ class NodeDid(Enum):
     HANG_UP = "the end of its connection"
     BREAK = "bytes that can't be followed"
     DIE = "checks find it dead"
+    REFUSE = "anything but the session that was asked for"
 
 
 class Where(Enum):
-    """Where a session is when its node does something: a :class:`State`, but for one thing."""
+    """Where a session is when its node does something: a :class:`State`, but for two things."""
 
     NEGOTIATING = "negotiating"
     BOUND = "bound"
     TRANSFERRING = "transferring"
+    RESUMING = "resuming on another node"
+    """The node's leg was exchanged, and the new node has not said yet that it has the session."""
     ENDING_NODE = "ending the node's stream"
     """Whatever the state: the node's end is waited for, and the client's farewell comes next."""
     CLOSING = "closing"
@@ -171,6 +174,8 @@ class Reaction(Enum):
 
 _ENDING: Final = {Where.ENDING_NODE: Reaction.SAY_FAREWELL, Where.CLOSING: Reaction.FINISH}
 """While it ends, whatever the node does counts as its end: a reason of its own comes too late to matter."""
+_LOST: Final = {Where.RESUMING: Reaction.LOSE, **_ENDING}
+"""A stream that ends before it has resumed the session never will."""
 _BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
     NodeDid.GO_AWAY: {
         # Before bind there is nothing to move, and a redirect would lead around the proxy.
@@ -196,22 +201,23 @@ _BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
         Where.BOUND: Reaction.CLOSE,
         # The client is being asked: its session ended before it had answered.
         Where.TRANSFERRING: Reaction.LOSE,
-        **_ENDING,
+        **_LOST,
     },
     NodeDid.HANG_UP: {
         Where.NEGOTIATING: Reaction.APOLOGISE,
         Where.BOUND: Reaction.LOSE,
         Where.TRANSFERRING: Reaction.LOSE,
-        **_ENDING,
+        **_LOST,
     },
     NodeDid.BREAK: {
         Where.NEGOTIATING: Reaction.APOLOGISE,
         Where.BOUND: Reaction.LOSE,
         Where.TRANSFERRING: Reaction.LOSE,
-        **_ENDING,
+        **_LOST,
     },
     # It comes with an order, which a session that is ending does not take.
     NodeDid.DIE: {Where.NEGOTIATING: Reaction.APOLOGISE, Where.TRANSFERRING: Reaction.LOSE},
+    NodeDid.REFUSE: {Where.RESUMING: Reaction.LOSE},
 }
 NODE_REACTIONS: Final[Mapping[tuple[NodeDid, Where], Reaction]] = {
     (did, where): reaction for did, row in _BY_CASE.items() for where, reaction in row.items()
@@ -269,4 +275,25 @@ class Question(Enum):
 QUESTION: Final[Table[Question]] = {
     Question.ASKED: frozenset((Question.ANSWERED,)),
     Question.ANSWERED: frozenset(),
+}
+
+
+class Exchanging(Enum):
+    """How far the exchange of a node's leg is."""
+
+    DIALLING = "dialling"
+    """The relay connects and logs in; everything goes on as before."""
+    SETTLING = "settling"
+    """The client is held, and the old node is asked how far it is."""
+    RESUMING = "resuming"
+    """The new leg is in its place, and the new node is asked for the session."""
+    REPLAYING = "replaying"
+    """The new node sends again what the client has not acknowledged; what the client has got of it is dropped."""
+
+
+EXCHANGING: Final[Table[Exchanging]] = {
+    Exchanging.DIALLING: frozenset((Exchanging.SETTLING,)),
+    Exchanging.SETTLING: frozenset((Exchanging.RESUMING,)),
+    Exchanging.RESUMING: frozenset((Exchanging.REPLAYING,)),
+    Exchanging.REPLAYING: frozenset(),
 }

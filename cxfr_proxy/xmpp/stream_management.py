@@ -73,6 +73,10 @@ class Flow:
         """How many the receiver will have counted when it has got everything up to the sender's ``position``."""
         return (position - self.origin - self.lead) % MODULUS
 
+    def senders_count(self, position: int) -> int:
+        """How many the sender counts up to its ``position``."""
+        return (position - self.origin) % MODULUS
+
     def to_sender(self, h: int) -> int:
         """What the receiver's ``h`` is to the sender. They come in order, so what it acknowledges is settled."""
         while self.steps and (h - self.steps[0][0]) % MODULUS < MODULUS // 2:
@@ -90,6 +94,13 @@ class Flow:
         self.steps, self.lead = (), self.settled
         self.origin = position - acknowledged
         return acknowledged
+
+    def rebase(self, count: int, position: int) -> None:
+        """The sender goes on with another stream, where what comes behind ``position`` follows its ``count``.
+
+        The receiver's stream is the same, and so is what was put in and taken out.
+        """
+        self.origin = position - count
 
 
 @dataclass(slots=True)
@@ -301,6 +312,16 @@ class StreamManagement:
         if self.counters is None:
             self._up = None
         return False
+
+    def leave(self, handled: int) -> None:
+        """The proxy takes the session to another stream of a node's, while the client's goes on: the last that the node
+        has said is that it has handled so many."""
+        self._first_h = handled
+
+    def rejoin(self, count: int, position: int) -> None:
+        """What comes behind ``position`` of the node's new stream follows its ``count``."""
+        assert self.counters is not None, "or there is nothing to resume"
+        self.counters.down.rebase(count, position)
 
     def last_ack(self, ack: bytes | None, context: bytes) -> bytes | None:
         """How far the node had got, for the client to know when the node is gone.

@@ -35,10 +35,13 @@ from cxfr_proxy.session.commands import (
     Asked,
     Close,
     Command,
+    Dial,
     Drop,
     EarlyLogin,
     EndOutput,
     Event,
+    ExchangeNode,
+    Forgo,
     Report,
     Reroute,
     Send,
@@ -46,6 +49,7 @@ from cxfr_proxy.session.commands import (
     Upgrade,
 )
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.session.legs import NodeLeg, node_lane
 from cxfr_proxy.session.policy import Policy
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.tables import TRANSITIONS, Question, State
@@ -90,6 +94,10 @@ BIND_RESULT: Final = (
 ENABLE: Final = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>"
 ENABLED: Final = "<enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true'/>"
 HELLO: Final = "<message to='romeo@example.org' id='m'><body>hello</body></message>"
+SUPPORT: Final = (
+    "<iq type='result' id='d'><query xmlns='http://jabber.org/protocol/disco#info'>"
+    "<feature var='urn:xmpp:cxfr'/></query></iq>"
+)
 NEWS: Final = "<message from='romeo@example.org'><body>news</body></message>"
 PING: Final = "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
 
@@ -184,6 +192,9 @@ class Script:
         self._cut_through = cut_through
         self._transcript: list[str] = []
         self._tokens = 0
+        self.dialling = self.spare = False
+        self.exchanged_at: list[int] = []
+        """How much had been sent to the nodes before, each time that the node's leg was exchanged."""
         self._asks = asks
         self._replies: list[tuple[Side, bytes]] = []
         policy = Policy(
@@ -276,6 +287,19 @@ class Script:
         if due is None:
             self.fail("there is no deadline")
         return self.wait(max(0.0, due - self.now))
+
+    def exchange(self, node: str = "node2") -> Script:
+        return self._do(f"the leg is to be exchanged for one to {node}", lambda: self.session.exchange(node, self.now))
+
+    def dialled(self, *, node: str = "node2", header: str = NODE_HEADER) -> Script:
+        """There is a connection to that node, on which the client's user is logged in."""
+        leg = node_leg(node, header)
+        self.dialling, self.spare = False, True
+        return self._do(f"{node} is dialled", lambda: self.session.dialled(leg, self.now))
+
+    def not_dialled(self) -> Script:
+        self.dialling = False
+        return self._do("it can't be reached", lambda: self.session.dialled(None, self.now))
 
     def stop(self) -> Script:
         return self._do("stop", lambda: self.session.stop(self.now))
@@ -425,9 +449,26 @@ class Script:
                     self.expect(silent != ended, "TLS is closed where the stream was ended, and nowhere else")
                 if side is Side.CLIENT and not (self._cut or self._cut_through):
                     self._check_farewell()
+            case Dial() | ExchangeNode() | Forgo():
+                self._note("          ", command)
+                self._exchange(command)
             case Close() | Upgrade() | Reroute():
                 self._note("          ", command)
                 self._over = True
+
+    def _exchange(self, command: Dial | ExchangeNode | Forgo) -> None:
+        """There is one connection besides the two at most, and it is used, or closed, once."""
+        match command:
+            case Dial():
+                self.expect(not self.dialling, "no connection to be made twice")
+                self.dialling = True
+            case Forgo():
+                self.expect(self.spare or self.dialling, "a connection to close, or to make")
+                self.spare = self.dialling = False
+            case ExchangeNode():
+                self.expect(self.spare, "a connection to put in the place of the node's")
+                self.spare = False
+                self.exchanged_at.append(len(self.sent[Side.NODE]))
 
     def _deliver(self, side: Side, data: bytes) -> None:
         if not data or self._reply(side, data):
@@ -481,6 +522,17 @@ class Script:
             return etree.fromstring(data)
         except etree.XMLSyntaxError as exc:
             self.fail(f"the client can't read what it got: {exc}\n  {data!r}")
+
+
+def node_leg(node: str, header: str = NODE_HEADER) -> NodeLeg:
+    """A leg to that node, which has greeted, and whose lane has been read up to there."""
+    lane = node_lane(max_element_bytes=10_000)
+    lane.feed(header.encode())
+    lane.next()
+    leg = NodeLeg(node, read_header(CLIENT_HEADER.encode(), ClientError), lane)
+    leg.open(leg.opened_by)
+    leg.greet(read_header(header.encode(), ClientError))
+    return leg
 
 
 def last_question(session: Session) -> LastQuestion | None:

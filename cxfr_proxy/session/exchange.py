@@ -1,0 +1,61 @@
+"""The exchange of a session's node leg for another one, while it runs.
+
+See :mod:`.exchanging` for how it goes.
+"""
+
+from __future__ import annotations
+
+from cxfr_proxy.session.legs import NodeLeg
+from cxfr_proxy.session.tables import EXCHANGING, Exchanging, follow
+
+
+class Exchange:
+    """``node`` is the name of the node that the session goes to.
+
+    ``acknowledged`` is how many of the node's stanzas the client has acknowledged, by the node's count; ``None`` while
+    that is not known. ``handled`` is how many of the client's the old node had handled when the legs were exchanged,
+    and ``forwarded`` how many of the node's the client had been sent then. ``replayed_until`` is the position on the
+    new stream up to which the client has got everything.
+    """
+
+    __slots__ = ("acknowledged", "forwarded", "handled", "leg", "node", "replayed_until", "state")
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.state = Exchanging.DIALLING
+        self.leg: NodeLeg | None = None
+        self.acknowledged: int | None = None
+        self.handled = 0
+        self.forwarded = 0
+        self.replayed_until = 0
+
+    @property
+    def may_be_given_up(self) -> bool:
+        """The old leg is in its place: the session can go on with it, and nobody notices."""
+        return self.state in (Exchanging.DIALLING, Exchanging.SETTLING)
+
+    def _go(self, state: Exchanging) -> None:
+        self.state = follow(EXCHANGING, self.state, state)
+
+    def note_acknowledged(self, count: int | None) -> None:
+        """The client has acknowledged so many of the node's stanzas; ``None``: it has said nothing new."""
+        self.acknowledged = count if count is not None else self.acknowledged
+
+    def settle(self, leg: NodeLeg) -> None:
+        """There is a leg to the new node: the old one has to say how far it is."""
+        self.leg = leg
+        self._go(Exchanging.SETTLING)
+
+    def resume(self, handled: int, forwarded: int) -> NodeLeg:
+        """The old node has handled everything, which is so many, and the client was sent so many. Return the leg that
+        takes its place."""
+        leg, self.leg = self.leg, None
+        assert leg is not None, "or nobody was asked"
+        self.handled, self.forwarded = handled, forwarded
+        self._go(Exchanging.RESUMING)
+        return leg
+
+    def replay(self, until: int) -> None:
+        """The new node has the session."""
+        self.replayed_until = until
+        self._go(Exchanging.REPLAYING)

@@ -1,0 +1,181 @@
+"""How a session's node leg is exchanged for another node's, while its client goes on and notices nothing.
+
+What carries it is XEP-0198: the node, or the nodes together, know what the client has acknowledged, so a session can be
+resumed on another of them, by the proxy in the place of the client. The order, so that nothing is lost and nothing
+comes twice:
+
+1. *Dial.* The relay connects to the new node and logs in there in the name of the client (:class:`~.commands.Dial`).
+   The old leg serves on. What the client acknowledges is noted from here on; one of which nothing is known is asked.
+2. *Settle.* The client is read no more, at a boundary, and the old node gets ``<r/>`` behind everything that was sent
+   to it. Its ``<a/>`` says that it has handled all of it. Up to there the old leg is in its place, whatever goes wrong.
+3. *Resume.* Nothing more of the old leg is forwarded: its node counts what comes behind ``<a/>`` as unacknowledged, and
+   sends it again. The legs are exchanged, and the new node gets ``<resume/>`` with what the *client* has acknowledged,
+   and not what it was sent: should its own connection break now, it will miss nothing.
+4. *Replay.* Behind ``<resumed/>`` the new node sends again what was not acknowledged. What of it had been forwarded is
+   dropped, by count; the client has got it. From there on both streams are as they were.
+
+The client's own counts, and what the proxy put in and took out before, stay as they are: only where the node's count
+stands in its stream has changed (:meth:`~cxfr_proxy.xmpp.stream_management.StreamManagement.rejoin`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from xml.sax.saxutils import quoteattr
+
+from cxfr_proxy.session.commands import Dial, ExchangeNode, Forgo, NodeChanged, Resumable, Side
+from cxfr_proxy.session.exchange import Exchange
+from cxfr_proxy.session.legs import NodeLeg
+from cxfr_proxy.session.parts import Parts
+from cxfr_proxy.session.tables import Exchanging, State
+from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp.stream_management import MODULUS, NAMESPACES, Counters, read_h
+
+STEP_SECONDS: Final = 2.0
+"""For a node to say how far it is, or that it has the session: a round trip, and the hand-over between two nodes of a
+cluster, which takes them some milliseconds. The client is not read meanwhile."""
+_INACTIVE: Final = f"<inactive xmlns='{names.CSI}'/>".encode()
+
+
+def begin(parts: Parts, node: str) -> None:
+    """Exchange the node's leg for one to that node. Only a bound session that can be resumed, and has a node, can do
+    so; others go on as they are."""
+    management = parts.accounting.management
+    can = parts.state is State.BOUND and parts.node.writable and management.resumable
+    if not can or parts.exchange is not None or management.counters is None:
+        return
+    exchange = parts.begin_exchange(node)
+    exchange.note_acknowledged(_acknowledged(management.counters, parts.client.lane.ack, parts.client.header.context))
+    parts.wait(parts.policy.timeouts.node_greeting_timeout)
+    if exchange.acknowledged is None:
+        parts.send(Side.CLIENT, parts.accounting.request())
+    parts.order(Dial(node))
+    parts.choose_reading()
+
+
+def on_dialled(parts: Parts, leg: NodeLeg | None) -> None:
+    """The relay has a connection to the new node, on which the session can be resumed; ``None``: there is none."""
+    exchange = parts.exchange
+    if exchange is None or exchange.state is not Exchanging.DIALLING or (leg is not None and leg.name != exchange.node):
+        if leg is not None:
+            parts.order(Forgo())  # it comes too late
+        return
+    if leg is None:
+        parts.drop_exchange("it could not be reached", reachable=False)
+        return
+    exchange.settle(leg)
+    if not _speak_alike(parts, leg):
+        parts.drop_exchange("its stream has other prefixes than the client's")
+    elif exchange.acknowledged is None:
+        parts.drop_exchange("the client has not said what it has got")
+    else:
+        parts.client.hold(True)
+        parts.send(Side.NODE, parts.accounting.request())
+        parts.wait(STEP_SECONDS)
+        parts.choose_reading()
+
+
+def _speak_alike(parts: Parts, leg: NodeLeg) -> bool:
+    """Whether the client can read the new node's stream, and the node the client's."""
+    shown, header = parts.client.shown, leg.header
+    if shown is None or header is None:
+        return False
+    return header.context == shown.context and leg.opened_by.context == parts.client.header.context
+
+
+def on_client_ack(parts: Parts, ack: bytes) -> None:
+    """The client has acknowledged something, which is on its way to the old node."""
+    exchange, counters = parts.exchange, parts.accounting.management.counters
+    if exchange is not None and counters is not None:
+        exchange.note_acknowledged(_acknowledged(counters, ack, parts.client.header.context))
+
+
+def _acknowledged(counters: Counters, ack: bytes | None, context: bytes) -> int | None:
+    """Return how many of the node's stanzas that ``<a/>`` of the client's acknowledges; ``None`` where it is not there,
+    or says no number."""
+    h = _h(ack, context) if ack else None
+    return counters.down.to_sender(h) if h is not None else None
+
+
+def _h(data: bytes, context: bytes) -> int | None:
+    try:
+        return read_h(stanza.parse(data, context))
+    except stanza.MalformedElement:
+        return None
+
+
+def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
+    """The old node has acknowledged something, in front of whatever follows that position: if that is all, the legs are
+    exchanged."""
+    exchange, old, management = parts.exchange, parts.node, parts.accounting.management
+    if exchange is None or exchange.state is not Exchanging.SETTLING or old.header is None:
+        return
+    assert management.counters is not None
+    everything = management.counters.up.receivers_count(parts.client.lane.stanzas)
+    if _h(ack, old.header.context) != everything:
+        return  # an answer to a question of the client's, from before, or to ours, before something was put in
+    leg = exchange.resume(everything, management.counters.down.senders_count(position))
+    management.leave(everything)
+    management.rejoin(exchange.forwarded, leg.lane.stanzas)  # as far as the client is, should there be no answer
+    parts.exchange_node(leg)
+    parts.order(ExchangeNode())
+    parts.report(NodeChanged(old.name, leg.name))
+    previd = quoteattr(management.node_id or "")
+    resume = f"<resume xmlns='{management.namespace}' h='{exchange.acknowledged}' previd={previd}/>"
+    parts.send(Side.NODE, resume.encode())
+    parts.wait(STEP_SECONDS)
+    parts.choose_reading()
+
+
+def on_element(parts: Parts, data: bytes, position: int) -> bool:
+    """The new node has said this. Return whether it has resumed the session by it."""
+    exchange, header = parts.exchange, parts.node.header
+    assert exchange is not None
+    assert header is not None
+    try:
+        element = stanza.parse(data, header.context)
+    except stanza.MalformedElement:
+        return False
+    namespace, name = stanza.name_of(element)
+    if namespace not in NAMESPACES or name != "resumed" or read_h(element) != exchange.handled:
+        return False
+    _on_resumed(parts, exchange, position)
+    return True
+
+
+def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
+    management, acknowledged = parts.accounting.management, exchange.acknowledged
+    assert acknowledged is not None, "it was sent with the request"
+    management.rejoin(acknowledged, position)
+    exchange.replay(position + (exchange.forwarded - acknowledged) % MODULUS)
+    parts.wait(None)
+    if parts.negotiation.inactive:
+        parts.send(Side.NODE, _INACTIVE)  # it belongs to the stream, and not to the session (XEP-0352 section 5)
+    if management.id is not None and management.node_id is not None:
+        parts.report(Resumable(management.id, management.node_id, management.counters))
+    _finish_if_replayed(parts, exchange, position)
+    parts.client.hold(False)
+    parts.choose_reading()
+
+
+def drops(parts: Parts, position: int) -> bool:
+    """Whether the node's stanza at that position is one that the client has got already."""
+    exchange = parts.exchange
+    if exchange is None or exchange.state is not Exchanging.REPLAYING:
+        return False
+    _finish_if_replayed(parts, exchange, position)
+    return position <= exchange.replayed_until
+
+
+def drops_beginning(parts: Parts) -> bool:
+    """The same of a stanza that is being cut through, and has not ended."""
+    exchange = parts.exchange
+    if exchange is None or exchange.state is not Exchanging.REPLAYING:
+        return False
+    return parts.node.lane.stanzas < exchange.replayed_until
+
+
+def _finish_if_replayed(parts: Parts, exchange: Exchange, position: int) -> None:
+    if position >= exchange.replayed_until:
+        parts.end_exchange()
+        parts.choose_reading()

@@ -1,0 +1,374 @@
+"""A session's node leg is exchanged for another node's, while stanzas flow both ways and the client notices nothing.
+
+Scripts by hand, step by step and with everything that can go wrong at each; then random histories of an honest client
+and of honest nodes that share their sessions, in which nothing may be missing, come twice or be counted wrongly.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+import pytest
+from honest_counters import SM
+from lxml import etree
+from session_histories import History, reader
+from session_script import (
+    ACTIVE,
+    END,
+    HELLO,
+    INACTIVE,
+    NEWS,
+    NODE_HEADER,
+    SUPPORT,
+    Script,
+    answer,
+    stream_error,
+)
+
+from cxfr_proxy.session.commands import (
+    Awakened,
+    Dial,
+    Ended,
+    Event,
+    ExchangeOver,
+    Forgo,
+    NodeChanged,
+    NodeLost,
+    Reason,
+    Resumable,
+    Side,
+    Transferred,
+)
+from cxfr_proxy.session.exchanging import STEP_SECONDS
+from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.session.tables import State
+
+R: Final = f"<r xmlns='{SM}'/>"
+CHANGED: Final = NodeChanged("node1", "node2")
+
+
+def a(h: int) -> str:
+    return f"<a xmlns='{SM}' h='{h}'/>"
+
+
+def resume(h: int) -> str:
+    return f"<resume xmlns='{SM}' h='{h}' previd=\"sm1\"/>"
+
+
+def resumed(h: int) -> str:
+    return f"<resumed xmlns='{SM}' h='{h}' previd='sm1'/>"
+
+
+def is_resumed(s: Script, *before: Event, node: str = "node2") -> Script:
+    """The last that was reported is that the session was resumed there."""
+    resumable = Resumable("sm1", "sm1", s.session._parts.accounting.management.counters)
+    return s.reports(*before, resumable, ExchangeOver(node))
+
+
+def news(number: int) -> str:
+    return f"<message from='romeo@example.org' id='n{number}'/>"
+
+
+def hello(number: int) -> str:
+    return f"<message to='romeo@example.org' id='h{number}'/>"
+
+
+def in_use() -> Script:
+    """Two stanzas each way; the client has acknowledged one of its."""
+    s = Script().bind(stream_management=True)
+    s.node(news(1), news(2)).client(a(1), hello(1), hello(2))
+    return s.forget()
+
+
+def settling() -> Script:
+    """The old node was asked how far it is."""
+    return in_use().exchange().nobody_gets_anything().dialled().node_gets(R).client_gets()
+
+
+def resuming() -> Script:
+    """The new node was asked for the session. The old one's answer has reached the client."""
+    s = settling().node(a(2)).client_gets(a(2)).node_gets(resume(1))
+    return s.reports(CHANGED)
+
+
+# --- step by step
+
+
+def test_a_leg_is_exchanged_and_the_client_goes_on() -> None:
+    s = resuming().node(resumed(2), news(2), news(3)).client_gets(news(3))
+    is_resumed(s).is_in(State.BOUND)
+    s.client(hello(3), a(3)).node_gets(hello(3), a(3)).node(news(4)).client_gets(news(4))
+    s.expect(s.session.node == "node2", "the other node").expect(s.session.deadline is None, "no deadline")
+    s.expect(s.session.fast == [s.session._parts.client.lane, s.session._parts.node.lane], "both lanes to be fast")
+
+
+def test_while_the_new_node_is_dialled_everything_goes_on() -> None:
+    s = in_use().exchange().client(hello(3)).node_gets(hello(3)).node(news(3)).client_gets(news(3))
+    s.client(a(3)).node_gets(a(3)).dialled().node_gets(R)
+    s.node(news(4), a(3)).client_gets(news(4), a(3)).node_gets(resume(3))
+    s.node(resumed(3), news(4), news(5)).client_gets(news(5))
+
+
+def test_what_the_old_node_says_behind_its_answer_comes_from_the_new_one() -> None:
+    s = settling().node(a(2), news(3), stream_error("conflict"), END).client_gets(a(2)).node_gets(resume(1))
+    s.node(resumed(2), news(2), news(3)).client_gets(news(3)).is_in(State.BOUND)
+
+
+def test_an_answer_to_an_older_question_does_not_count() -> None:
+    s = settling().node(a(1)).client_gets(a(1)).node_gets().node(news(3), a(2)).client_gets(news(3), a(2))
+    s.node_gets(resume(1)).node(resumed(2), news(2), news(3), news(4)).client_gets(news(4))
+
+
+def test_the_client_is_held_at_a_boundary_and_what_it_had_begun_goes_to_the_new_node() -> None:
+    whole = hello(3)
+    s = in_use().exchange().client(whole[:20]).nobody_gets_anything().dialled()
+    s.expect(not s.session.wants(Side.CLIENT), "the client to be held")
+    s.node_gets(R).node(a(2)).node_gets(resume(1)).node(resumed(2), news(2))
+    s.expect(s.session.wants(Side.CLIENT), "the client to be read").client(whole[20:]).node_gets(whole)
+
+
+def test_a_client_that_has_said_nothing_yet_is_asked_what_it_has() -> None:
+    s = Script().bind(stream_management=True).node(NEWS).client_gets(NEWS).exchange().client_gets(R)
+    s.client(a(1)).node_gets(a(1)).dialled().node_gets(R).node(a(0)).node_gets(resume(1)).node(resumed(0))
+    is_resumed(s, CHANGED)
+
+
+def test_nothing_is_sent_again_where_the_client_has_acknowledged_all() -> None:
+    s = in_use().client(a(2)).forget().exchange().dialled().node(a(2)).node_gets(R, resume(2))
+    is_resumed(s.node(resumed(2)), CHANGED).node(news(3)).client_gets(a(2), news(3))
+
+
+def test_a_long_stanza_that_is_sent_again_is_dropped_in_all_its_pieces() -> None:
+    long = f"<message from='romeo@example.org'><body>{'x' * 30_000}</body></message>"
+    s = Script(cut_through=True).bind(stream_management=True).node(news(1)).client(a(1))
+    for at in range(0, len(long), 9_000):
+        s.node(long[at : at + 9_000])
+    s.forget().exchange().dialled().node(a(0)).node_gets(R, resume(1)).client_gets(a(0)).node(resumed(0))
+    for at in range(0, len(long), 9_000):
+        s.node(long[at : at + 9_000]).client_gets()
+    is_resumed(s, CHANGED).node(news(3)).client_gets(news(3))
+
+
+def test_stanzas_that_the_proxy_has_put_in_and_taken_out_still_count() -> None:
+    s = Script().bind(stream_management=True).client(SUPPORT, R).node(a(1)).node(news(1)).order().recall()
+    s.client(a(1), answer("error"), a(2)).is_in(State.BOUND).forget()
+    # The client has got a stanza more than the node has sent, and the node one less than the client has sent.
+    s.exchange().dialled().node_gets(R).node(a(1)).node_gets(resume(1))
+    s.node(resumed(1), news(2)).client_gets(*edited_by_one(a(1)), news(2))
+    s.client(a(3)).node_gets(*edited_by_one(a(3), -1)).client(hello(1)).node(a(2)).node_gets(hello(1))
+    s.client_gets(*edited_by_one(a(2)))
+
+
+def edited_by_one(ack: str, change: int = 1) -> list[str]:
+    h = int(etree.fromstring(ack).get("h", "")) + change
+    return [f'<a xmlns="{SM}" xmlns:stream="http://etherx.jabber.org/streams" h="{h}"/>']
+
+
+def test_the_new_node_is_told_that_nobody_looks() -> None:
+    s = in_use().client(INACTIVE).forget().exchange().dialled().node(a(2)).node(resumed(2), news(2))
+    is_resumed(s, CHANGED).node_gets(R, resume(1), INACTIVE).client(ACTIVE).node_gets(ACTIVE).reports(Awakened())
+
+
+def test_a_leg_can_be_exchanged_again_and_back() -> None:
+    s = resuming().node(resumed(2), news(2)).client(a(2)).forget().exchange("node1").dialled(node="node1")
+    s.node(a(2)).node_gets(R, resume(2)).node(resumed(2), news(3)).client_gets(a(2), news(3))
+    is_resumed(s, NodeChanged("node2", "node1"), node="node1")
+
+
+# --- what can go wrong, while the old leg is in its place
+
+GIVEN_UP: Final[dict[str, Callable[[], Script]]] = {
+    "it can't be reached": lambda: in_use().exchange().not_dialled(),
+    "it takes too long to be dialled": lambda: in_use().exchange().tick(),
+    "other prefixes": lambda: in_use().exchange().dialled(header=NODE_HEADER.replace("xmlns:", "xmlns:x='y' xmlns:")),
+    "the old node does not answer": lambda: settling().wait(STEP_SECONDS),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN_UP.values(), ids=list(GIVEN_UP))
+def test_nobody_notices_an_exchange_that_is_given_up(way: Callable[[], Script]) -> None:
+    s = way()
+    s.expect(s.reported(ExchangeOver).failure is not None, "a failure").expect(not s.spare, "nothing left over")
+    s.forget().client(hello(3)).node_gets(hello(3)).node(a(3), news(3)).client_gets(a(3), news(3)).is_in(State.BOUND)
+    s.expect(s.session.node == "node1", "the old node").expect(s.session.deadline is None, "no deadline")
+
+
+def test_a_client_that_does_not_say_what_it_has_stays_where_it_is() -> None:
+    s = Script().bind(stream_management=True).exchange().dialled()
+    s.expect(s.reported(ExchangeOver).failure == "the client has not said what it has got", "the reason")
+    s.client(HELLO).node_gets(HELLO)
+
+
+def test_a_connection_that_comes_too_late_is_closed() -> None:
+    s = in_use().exchange().tick().dialled()
+    s.expect(isinstance(s.commands[-1], Forgo), "it to be closed")
+
+
+@pytest.mark.parametrize("begin", [lambda: in_use().exchange().dialled(), settling], ids=["dialled", "settling"])
+@pytest.mark.parametrize("shutdown", [True, False])
+def test_an_old_node_that_goes_away_is_lost_as_ever(begin: Callable[[], Script], shutdown: bool) -> None:
+    s = begin()
+    s = s.node(stream_error("system-shutdown"), END) if shutdown else s.node_ends()
+    reason = Reason.NODE_SHUTDOWN if shutdown else Reason.NODE_LOST
+    s.reports(ExchangeOver("node2", "the node went away"), NodeLost(reason)).client_gets()
+    s.expect(not s.spare, "nothing left over").expect(s.session.wants(Side.CLIENT), "the client to be read")
+
+
+def test_an_order_to_move_comes_first() -> None:
+    s = settling().client_gets().order()
+    s.expect(not s.spare, "nothing left over").expect(s.reported(Transferred).tried[0][0] is Rung.CUT, "the cut")
+
+
+def test_a_client_that_leaves_leaves() -> None:
+    s = in_use().exchange().client(END)
+    s.node_gets(R, END).node(a(2), END).client_gets(a(2), END).client_ends().is_over()
+    s.expect(s.reported(Ended).reason is Reason.CLIENT_CLOSED, "the client's end")
+
+
+@pytest.mark.parametrize("step", [settling, resuming])
+def test_a_proxy_that_stops_leaves_nothing_behind(step: Callable[[], Script]) -> None:
+    s = step().stop().is_over(at_once=True)
+    s.expect(not s.spare, "nothing left over").expect(s.reported(ExchangeOver).failure is not None, "a failure")
+
+
+# --- what can go wrong once the legs are exchanged
+
+LOST: Final[dict[str, Callable[[Script], Script]]] = {
+    "it hasn't got it": lambda s: s.node(f"<failed xmlns='{SM}'/>"),
+    "it knows less than was handled": lambda s: s.node(resumed(1)),
+    "a stream error": lambda s: s.node(stream_error("undefined-condition"), END),
+    "its end": lambda s: s.node(END),
+    "the connection's end": lambda s: s.node_ends(),
+    "no answer": lambda s: s.wait(STEP_SECONDS),
+    "garbage": lambda s: s.node("</message>"),
+}
+
+
+@pytest.mark.parametrize("what", LOST.values(), ids=list(LOST))
+def test_a_node_that_does_not_resume_the_session_is_lost(what: Callable[[Script], Script]) -> None:
+    s = what(resuming())
+    lost = s.reported(NodeLost).reason
+    s.expect(lost in (Reason.NODE_LOST, Reason.NODE_CLOSED, Reason.NODE_FAULT), "a node that is lost").client_gets()
+    s.expect(s.session.node_lost, "no node").expect(s.session.wants(Side.CLIENT), "the client to be read")
+    s.order().is_in(State.CLOSING).output_ended(Side.CLIENT, Side.NODE)
+
+
+def test_a_session_that_is_being_resumed_takes_no_order() -> None:
+    s = resuming().order().nobody_gets_anything().is_in(State.BOUND).node(resumed(2), news(2))
+    is_resumed(s).order().output_ended(Side.CLIENT, Side.NODE)
+
+
+def test_what_is_sent_again_is_dropped_also_for_a_client_that_leaves() -> None:
+    resuming().node(resumed(2)).client(END).node_gets(R, END).node(news(2), news(3), END).client_gets(news(3), END)
+
+
+# --- who can't be helped so
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        lambda: Script().bind(),
+        lambda: Script().bind(stream_management=True).node_ends(),
+        lambda: Script().bind(stream_management=True).order(),
+        lambda: Script(),
+        lambda: Script().bind(stream_management=True).exchange(),
+    ],
+    ids=["without XEP-0198", "without a node", "moved already", "not bound", "under way"],
+)
+def test_others_go_on_as_they_are(scene: Callable[[], Script]) -> None:
+    s = scene().forget()
+    before = len(s.commands)
+    s.exchange()
+    s.expect(len(s.commands) == before, "no command")
+
+
+# --- histories
+
+
+class Exchanges(History):
+    """A history in which the node's leg is exchanged now and then."""
+
+    KINDS: ClassVar = History.KINDS | {"exchange": 6.0, "dial": 10.0, "lose": 0.3, "order": 0.5, "tick": 0.2}
+
+    def connect(self) -> None:
+        self.exchanged = getattr(self, "exchanged", 0)
+        self.detached = False  # what the node says goes to a leg that nobody reads any more
+        super().connect()
+
+    def do(self, kind: str) -> None:
+        script = self.script
+        if kind == "exchange":
+            script.exchange(f"node{self.number}")
+        elif kind == "dial" and script.dialling:
+            script.dialled(node=self.asked_for()) if self.rng.random() < 0.9 else script.not_dialled()
+        else:
+            super().do(kind)
+
+    def settle(self) -> bool:
+        if not super().settle():
+            return False
+        if self.script.session.node_lost:
+            self.lose()  # a client that has lost its node is told to move, and comes back
+            return False
+        return True
+
+    def asked_for(self) -> str:
+        return next(command.node for command in reversed(self.script.commands) if isinstance(command, Dial))
+
+    def move(self, side: Side, size: int) -> None:
+        if self.detached and side is Side.NODE:
+            self.hear(side, everything=False)
+        if self.detached:
+            self.node.take()
+        super().move(side, size)
+        while len(self.script.exchanged_at) > len(self.legs):
+            self.change_legs(self.script.exchanged_at[len(self.legs)])
+
+    @property
+    def legs(self) -> list[int]:
+        """Where, in what the nodes were sent, this connection's legs were exchanged, as far as the node knows."""
+        if not hasattr(self.script, "legs_known"):
+            self.script.legs_known = []  # type: ignore[attr-defined]
+        known: list[int] = self.script.legs_known  # type: ignore[attr-defined]
+        return known
+
+    def change_legs(self, at: int) -> None:
+        missed = self.script.sent[Side.NODE][self.seen[Side.NODE] : at]
+        assert b"<message" not in missed, "it had said that it has handled everything"
+        assert b"<iq" not in missed
+        self.legs.append(at)
+        self.seen[Side.NODE] = max(self.seen[Side.NODE], at)
+        self.reads[Side.NODE] = reader()
+        self.under_way[Side.NODE] = b""
+        self.node.take()
+        self.detached = True
+
+    def node_hears(self, element: etree._Element) -> None:
+        if self.detached and etree.QName(element).localname == "resume":
+            self.detached = False
+            self.exchanged += 1
+            self.node.take()
+        super().node_hears(element)
+
+
+HISTORIES: Final = 300
+
+
+def test_hundreds_of_histories_without_a_loss_a_double_or_a_wrong_count() -> None:
+    exchanged = resumed_by_client = asked = 0
+    for seed in range(HISTORIES):
+        history = Exchanges(random.Random(seed))
+        try:
+            for _ in range(history.rng.randrange(60, 300)):
+                history.act()
+            history.finish()
+        except AssertionError as exc:
+            exc.add_note(f"seed {seed}")
+            raise
+        exchanged += history.exchanged
+        resumed_by_client += history.resumed
+        asked += sum(i.startswith("urn:xmpp:cxfr") for i in history.client.received)
+    assert min(exchanged, resumed_by_client, asked) > HISTORIES / 4, "they were too dull to prove anything"
