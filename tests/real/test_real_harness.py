@@ -13,7 +13,7 @@ from real.accounting import balance
 from real.certs import Authority
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
 from real.ejabberd import EjabberdCluster
-from real.hand_over import Loser, who_lost
+from real.hand_over import Loser, Party, who_lost
 from real.programs import DOMAIN, Need, require, wait_accepting, wait_until
 from real.prosody import ProsodyNode
 from real.raw import open_raw
@@ -156,44 +156,81 @@ def test_what_a_node_said_has_to_be_read() -> None:
 # -- who has lost it, where a stream was resumed -----------------------------------------------------------------------
 
 _ENABLED: Final = b"<enabled xmlns='urn:xmpp:sm:3' id='sm1' resume='true'/>"
-_RESUMED: Final = b"<resumed xmlns='urn:xmpp:sm:3' previd='sm1' h='0'/>"
 
 
-def _bodies(*bodies: str) -> bytes:
-    return b"".join(b"<message from='x@b/c'><body>%b</body></message>" % body.encode() for body in bodies)
+def _bodies(bodies: str) -> bytes:
+    return b"".join(b"<message from='x@b/c'><body>%b</body></message>" % body.encode() for body in bodies.split())
 
 
-def _resumed(handled: int, down: bytes) -> Recording:
-    resume = b"<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='%d'/>" % handled
-    return Recording(1.0, up_chunks=[Chunk(1.0, _HEADER + resume)], down_chunks=[Chunk(1.0, _HEADER + _RESUMED + down)])
-
-
-@pytest.mark.parametrize(
-    ("first", "handled", "second", "loser"),
-    [
-        ("1", 1, "3", Loser.NODES),  # taken in, and never given out
-        ("1 2", 1, "3", Loser.NODES),  # given out in vain, and not again
-        ("1 2", 2, "3", Loser.PROXY),  # told to be there, and it is not
-        ("1 2", 1, "2 3", Loser.PROXY),  # given out again
-        ("1", 1, "2 3", Loser.PROXY),
-        ("1 2", None, "", Loser.PROXY),  # the stream goes on, without it
-    ],
-)
-def test_who_lost_the_second_of_three(first: str, handled: int | None, second: str, loser: Loser) -> None:
-    sender = _connection(_bodies("1", "2", "3"), b"")
-    legs = [sender, _connection(b"", _ENABLED + _bodies(*first.split()))]
+def _parts(first: str, handled: int | None, second: str) -> list[tuple[bytes, bytes]]:
+    """What one side says on a connection and on the one that resumes it (``None``: there is none), each with what the
+    other side says about it."""
+    parts = [(_ENABLED + _bodies(first), b"")]
     if handled is not None:
-        legs.append(_resumed(handled, _bodies(*second.split())))
-    assert who_lost("2", _JID, legs, [_connection(b"", _bodies("1", "3"))]) is loser
+        parts.append((_bodies(second), b" previd='sm1' h='%d'/>" % handled))
+    return parts
 
 
-def test_a_message_that_no_node_has_got_was_lost_before() -> None:
-    assert who_lost("2", _JID, [_connection(_bodies("1"), _ENABLED)], []) is Loser.PROXY
+def _receiving(first: str, handled: int | None, second: str) -> list[Recording]:
+    """A stream, as a node gives it out."""
+    (before, _), *after = _parts(first, handled, second)
+    resumed = b"<resumed xmlns='urn:xmpp:sm:3' previd='sm1' h='0'/>"
+    return [_connection(b"", before)] + [
+        Recording(
+            opened_at=1.0,
+            up_chunks=[Chunk(1.0, _HEADER + b"<resume xmlns='urn:xmpp:sm:3'" + h)],
+            down_chunks=[Chunk(1.0, _HEADER + resumed + down)],
+        )
+        for down, h in after
+    ]
+
+
+def _sending(first: str, handled: int | None, second: str) -> list[Recording]:
+    """A stream, as a client's library writes it."""
+    (_, _), *after = _parts(first, handled, second)
+    resume = b"<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='0'/>"
+    return [_connection(b"<enable xmlns='urn:xmpp:sm:3'/>" + _bodies(first), _ENABLED)] + [
+        Recording(
+            opened_at=1.0,
+            up_chunks=[Chunk(1.0, _HEADER + resume + up)],
+            down_chunks=[Chunk(1.0, _HEADER + b"<resumed xmlns='urn:xmpp:sm:3'" + h)],
+        )
+        for up, h in after
+    ]
+
+
+_SAID = [
+    ("1", 1, "3", False),  # never said
+    ("1 2", 1, "3", False),  # said in vain, and not again
+    ("1 2", 2, "3", True),  # the other side has it, says the resumption
+    ("1 2", 1, "2 3", True),  # said again
+    ("1", 1, "2 3", True),
+    ("1 2", None, "", True),  # the stream goes on, without it
+]
+"""What one side says before and after a resumption, from which stanza on, and whether the second of three is lost by
+somebody else."""
+
+
+@pytest.mark.parametrize(("first", "handled", "second", "by_proxy"), _SAID)
+def test_who_lost_what_a_node_has_taken_in(first: str, handled: int | None, second: str, by_proxy: bool) -> None:
+    sender = _connection(_bodies("1 2 3"), b"")
+    legs = [sender, *_receiving(first, handled, second)]
+    receiver = Party(_JID, [_connection(b"", _bodies("1 3"))])
+    loser = who_lost("2", Party("x@b/c", [sender]), receiver, legs)
+    assert loser is (Loser.PROXY if by_proxy else Loser.NODES)
+
+
+@pytest.mark.parametrize(("first", "handled", "second", "by_proxy"), _SAID)
+def test_who_lost_what_no_node_has_got(first: str, handled: int | None, second: str, by_proxy: bool) -> None:
+    sender = Party(_JID, _sending(first, handled, second))
+    loser = who_lost("2", sender, Party("y@b/c", []), [_connection(_bodies("1 3"), b"")])
+    assert loser is (Loser.PROXY if by_proxy else Loser.SENDER)
 
 
 def test_a_library_that_has_read_it_has_lost_it() -> None:
-    legs = [_connection(_bodies("2"), _ENABLED + _bodies("2"))]
-    assert who_lost("2", _JID, legs, [_connection(b"", _bodies("2"))]) is Loser.LIBRARY
+    leg = _connection(_bodies("2"), _ENABLED + _bodies("2"))
+    receiver = Party(_JID, [_connection(b"", _bodies("2"))])
+    assert who_lost("2", Party("x@b/c", []), receiver, [leg]) is Loser.RECEIVER
 
 
 # -- skipping --------------------------------------------------------------------------------------------------------
