@@ -11,6 +11,7 @@ from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.framing import _expat
 from cxfr_proxy.xmpp.framing.events import StreamFault, StreamStart
+from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening import header as headers
 from cxfr_proxy.xmpp.opening.usual_header import CONTEXT, MAX_BYTES, attributes, glance
 
@@ -86,8 +87,7 @@ def agree_on(header: bytes) -> None:
     assert others == {name: value for name, value in read.items() if not name.startswith("xmlns")}
 
     framer = _expat.ExpatFramer(max_element_bytes=None, max_depth=9)
-    for byte in header:  # so that expat reads it
-        framer.step(bytes((byte,)))
+    framer.step(header)
     assert framer.events == [StreamStart(0, len(header))]
 
     assert headers.read_header(header, ClientError) == headers._read_any_header(header, ClientError)
@@ -122,22 +122,24 @@ def test_what_is_taken_for_usual_is_what_the_parsers_read(
         agree_on(data[:size])
 
 
-@pytest.mark.parametrize("engine", ["with", "without"])
-def test_a_limit_holds_for_usual_headers_too(engine: str) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_limit_holds_for_usual_headers_too(whole: bool) -> None:
     header = USUAL[0].encode()
     for limit, kind in ((len(header), StreamStart), (len(header) - 1, StreamFault)):
-        framer = _expat.ExpatFramer(max_element_bytes=limit, max_depth=9)
-        framer.step(header if engine == "with" else header[:-1])
-        framer.step(b"" if engine == "with" else header[-1:])
-        assert isinstance(framer.events[0], kind)
+        lane = Lane(max_element_bytes=limit, max_depth=9)
+        pieces = []
+        for part in (header,) if whole else (header[:-1], header[-1:]):
+            lane.feed(part)
+            while (piece := lane.next()) is not None:
+                pieces.append(piece)
+        assert [type(piece.event) for piece in pieces if piece.event is not None] == [kind]
 
 
 def test_expat_goes_on_behind_one() -> None:
     """Where nothing native was built it reads the stream's content as well."""
     header = USUAL[0].encode()
-    framer = _expat.ExpatFramer(max_element_bytes=None, max_depth=9)
-    assert framer.step(header + b"<message/>") == len(header)
-    framer.events.clear()
+    framer = _expat.ExpatFramer.behind_usual_header(header, max_element_bytes=None, max_depth=9)
+    assert (framer.boundary, framer.position) == (len(header), len(header))
     assert framer.scan(b"<message><body>x</body></message> <x:y xmlns:x='urn:x'/><iq") == 56
     assert [(event.start - len(header), event.end - len(header)) for event in framer.events] == [(34, 56)]
     framer.events.clear()

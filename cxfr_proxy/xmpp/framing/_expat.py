@@ -32,7 +32,7 @@ from cxfr_proxy.xmpp.framing.events import (
 )
 from cxfr_proxy.xmpp.framing.tag_ends import TagEnds
 from cxfr_proxy.xmpp.names import StreamCondition
-from cxfr_proxy.xmpp.opening.usual_header import glance
+from cxfr_proxy.xmpp.opening.usual_header import TAG as USUAL_TAG
 
 _SPACE: Final = b" \t\r\n"
 _HEAD_BYTES: Final = 4
@@ -130,6 +130,15 @@ class ExpatFramer:
         self._renewed = 0
         self._parser: XMLParserType | None = None  # made when something comes that needs one
 
+    @classmethod
+    def behind_usual_header(cls, header: bytes, *, max_element_bytes: int | None, max_depth: int) -> ExpatFramer:
+        """Return a framer that has read a header of the usual form, and reported it."""
+        framer = cls(max_element_bytes=max_element_bytes, max_depth=max_depth)
+        framer._tag, framer._depth = USUAL_TAG.decode(), 1
+        framer.position = framer.boundary = len(header)
+        framer._tail = header[-_TAIL:]
+        return framer
+
     def _new_parser(self, opening: bytes = b"") -> XMLParserType:
         """A parser at its document's beginning, or inside the element that ``opening`` opens."""
         # The encoding overrides what a declaration says; _on_declaration judges that.
@@ -173,8 +182,6 @@ class ExpatFramer:
 
     def step(self, data: bytes) -> int:
         self._stepping = True
-        if not self.position and self._glance(data):
-            return self.position
         offset = 0
         while offset < len(data) and not self.events:
             # An element ends where a tag does, so pieces that end there never reach beyond an element.
@@ -189,17 +196,6 @@ class ExpatFramer:
         if self._tag_ends is None:  # in the middle of what was scanned so far
             return data.find(b">", offset) + 1 or len(data)
         return self._tag_ends.next(data, offset)
-
-    def _glance(self, data: bytes) -> bool:
-        """Whether a usual header begins here; then it is read."""
-        end = glance(data)
-        if not end or (self.max_element_bytes is not None and end > self.max_element_bytes):
-            return False
-        self._tag, self._depth = "stream:stream", 1
-        self.position = self.boundary = end
-        self._tail = data[:end][-_TAIL:]
-        self.events.append(StreamStart(0, end))
-        return True
 
     def _parse(self, data: bytes) -> None:
         if self._state_over:

@@ -21,8 +21,8 @@ of :data:`WATCHED` anywhere or an attribute that spells them by character refere
 the stream, and a fault. An event says *look*; it decides nothing. Its offsets count from the stream's first byte.
 
 Two engines give the same answers for every input, cut at every byte: a native one (``_scan.c``, built where there is a
-compiler) and one on expat (``_expat.py``), which also reads all headers. One may notice a fault earlier than the other,
-never at another boundary.
+compiler) and one on expat (``_expat.py``), which also reads all headers but those of the usual form. One may notice a
+fault earlier than the other, never at another boundary.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from cxfr_proxy.xmpp.framing.events import (
     WholeElement,
     may_be_watched,
 )
+from cxfr_proxy.xmpp.opening.usual_header import TAG as USUAL_TAG
+from cxfr_proxy.xmpp.opening.usual_header import glance
 
 if TYPE_CHECKING:
     from cxfr_proxy.xmpp.framing._scan import Scanner
@@ -62,6 +64,7 @@ __all__ = [
     "StreamStart",
     "WholeElement",
     "behind_header",
+    "behind_usual_header",
     "is_native",
     "may_be_watched",
     "new_framer",
@@ -139,9 +142,23 @@ def use(engine: str) -> None:
 def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
     """Return a framer for the start of a stream. ``max_depth`` counts the stream element itself as 1.
 
-    The expat engine reads all headers; :func:`behind_header` says which one goes on.
+    The expat engine reads all headers that are not usual; :func:`behind_header` says which one goes on.
     """
     return ExpatFramer(max_element_bytes=max_element_bytes, max_depth=max_depth)
+
+
+def behind_usual_header(data: bytes, *, max_element_bytes: int | None, max_depth: int) -> Framer | None:
+    """Return a framer that stands behind the header of the usual form that ``data`` begins with.
+
+    ``None`` where it begins with none, or with one that is longer than ``max_element_bytes``: then :func:`new_framer`
+    reads it, and says what is wrong if anything is.
+    """
+    end = glance(data)
+    if not end or (max_element_bytes is not None and end > max_element_bytes):
+        return None
+    if _native is not None and ENGINE == "native":
+        return _native(USUAL_TAG, end, max_element_bytes, max_depth)
+    return ExpatFramer.behind_usual_header(data[:end], max_element_bytes=max_element_bytes, max_depth=max_depth)
 
 
 def is_native(framer: Framer) -> bool:

@@ -33,13 +33,18 @@ from cxfr_proxy.xmpp.framing.framer import (
     FramerEvent,
     StreamFault,
     StreamStart,
+    WholeElement,
     behind_header,
+    behind_usual_header,
     is_native,
     new_framer,
 )
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _SPACE: Final = b" \t\r\n"
+_NOT_BEGUN: Final = new_framer(max_element_bytes=None, max_depth=1)
+"""The framer of all lanes whose stream has no byte yet. It is never fed, and nothing about it is changed: most streams
+begin with a usual header, and so never need a framer that reads headers, which takes longer to make than to use."""
 _HEAD_BYTES: Final = 8192
 """A start tag holds addresses of at most 3071 bytes each, an id and some words."""
 
@@ -85,8 +90,8 @@ class Lane:
         self.restart()
 
     def restart(self) -> None:
-        """What is read next is a new stream (RFC 6120 section 4.3.3); what was fed and not yet read belongs to it."""
-        self._framer: Framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
+        """Begin a new stream (RFC 6120 section 4.3.3), to which what was fed and not yet read belongs."""
+        self._framer = _NOT_BEGUN
         self.opened = False
         unread, self._unread, self._begun = self._unread, b"", False
         self._spaces = 0
@@ -94,16 +99,21 @@ class Lane:
 
     def report_every(self, every: bool) -> None:
         """Set whether scanning reports each element from here on, or only what wants a look."""
-        self._every = self._framer.every = every
+        self._every = every
+        if self._framer is not _NOT_BEGUN:
+            self._framer.every = every
 
     def report_acks(self, acks: bool) -> None:
         """Set whether scanning reports each ``<a/>`` (XEP-0198) from here on."""
-        self._acks = self._framer.acks = acks
+        self._acks = acks
+        if self._framer is not _NOT_BEGUN:
+            self._framer.acks = acks
 
     def limit_elements(self, max_bytes: int | None) -> None:
         """From here on elements may be this long; ``None``: any length."""
         self._max_element_bytes = max_bytes
-        self._framer.max_element_bytes = max_bytes
+        if self._framer is not _NOT_BEGUN:
+            self._framer.max_element_bytes = max_bytes
 
     def hold_at_most(self, max_bytes: int | None) -> None:
         """From here on longer elements are cut through; ``None``: none is."""
@@ -218,27 +228,44 @@ class Lane:
     # --- stepwise
 
     def feed(self, data: bytes) -> None:
-        """Bytes for :meth:`next` to read."""
+        """Take bytes for :meth:`next` to read."""
+        if not data:
+            return
         if not self._begun:
-            size = len(data)
-            data = data.lstrip(_SPACE)
-            self._begun = bool(data)
-            self._count_spaces(size - len(data))
+            rest = data.lstrip(_SPACE)
+            self._begun = bool(rest)
+            if len(rest) < len(data):
+                self._count_spaces(len(data) - len(rest))
+            data = rest
         self._unread = self._unread + data if self._unread else data
 
     def next(self) -> Piece | None:
-        """The next element, end, failure, or white space; ``None`` when more bytes are needed for one."""
+        """Return the next element, end, fault, or white space; ``None`` when more bytes are needed for one."""
         if self._again is not None:
             piece, self._again = self._again, None
             return piece
-        framer = self._framer
+        framer, unread = self._framer, self._unread
         if not framer.events:
-            unread = self._unread
             if not unread:
                 return None
+            if framer is _NOT_BEGUN:
+                usual = behind_usual_header(
+                    unread, max_element_bytes=self._max_element_bytes, max_depth=self._max_depth
+                )
+                if usual is not None:
+                    return self._open_at_a_glance(usual)
+                framer = self._begin()
+            at = framer.position
             used = framer.step(unread)
-            self._keep(unread[:used])
             self._unread = unread[used:]
+            if framer.events and not framer.held:
+                event = framer.events[0]
+                if event.start == at and isinstance(event, WholeElement):
+                    # Nearly always: it has come in one piece, and all of that piece is it.
+                    framer.events.clear()
+                    self._spaces = 0
+                    return Piece(event, unread[:used])
+            self._keep(unread[:used])
         if not framer.events:
             spaces = self._release(framer.boundary, None)
             if spaces is not None:
@@ -255,8 +282,9 @@ class Lane:
 
     def _count_spaces(self, count: int) -> None:
         self._spaces += count
-        limit, framer = self._max_element_bytes, self._framer
+        limit = self._max_element_bytes
         if limit is not None and self._spaces > limit:
+            framer = self._framer if self._framer is not _NOT_BEGUN else self._begin()
             at = framer.boundary
             text = f"more than {limit} bytes of white space"
             framer.events.append(StreamFault(at, at, StreamCondition.POLICY_VIOLATION, text))
@@ -264,6 +292,21 @@ class Lane:
     def put_back(self, piece: Piece) -> None:
         """What :meth:`next` has answered last is to be its next answer as well: somebody else reads on."""
         self._again = piece
+
+    def _begin(self) -> Framer:
+        """Have a framer read whatever the stream begins with."""
+        self._framer = new_framer(max_element_bytes=self._max_element_bytes, max_depth=self._max_depth)
+        self._framer.every, self._framer.acks = self._every, self._acks
+        return self._framer
+
+    def _open_at_a_glance(self, framer: Framer) -> Piece:
+        """Go on behind a usual header, where that framer stands."""
+        end, unread = framer.boundary, self._unread
+        framer.every, framer.acks = self._every, self._acks
+        self._framer, self._unread = framer, unread[end:]
+        self._spaces = 0
+        self.opened = True
+        return Piece(StreamStart(0, end), unread[:end])
 
     def _go_behind_header(self, header: StreamStart) -> None:
         before = self._framer

@@ -32,6 +32,7 @@ _HEADER: Final = re.compile(
 )
 _ATTRIBUTES: Final = re.compile(_ATTRIBUTE)
 
+TAG: Final = b"stream:stream"
 MAX_BYTES: Final = 1024
 """Longer ones are not usual, and not to be remembered."""
 
