@@ -15,26 +15,40 @@ _SERVER_NAME: Final = 0
 _HOST_NAME: Final = 0
 
 
+_HEADERS: Final = 5 + 4 + 2 + 32
+"""Bytes in front of the session id: the headers of record and message, the version and the random number."""
+
+
 def server_name(data: bytes) -> bytes | None:
-    """Of what has arrived so far; ``None`` where there is none in it, or it is no whole ClientHello in one record."""
+    """Return the name in what has arrived so far; ``None`` where there is none, or no whole ClientHello in one record.
+
+    Read by offsets, since each connection comes through here: to cut the vectors out of each other took ten times as
+    long.
+    """
     if len(data) < 6 or data[0] != _HANDSHAKE or data[5] != _CLIENT_HELLO:
         return None
-    rest = data[9:]  # behind the headers of record and message
-    rest = rest[2 + 32 :]  # version and random
-    for length_bytes in (1, 2, 1):  # session id, cipher suites, compression methods
-        _, rest = _vector(rest, length_bytes)
-    extensions, _ = _vector(rest, 2)
-    while len(extensions) >= 4:
-        kind = int.from_bytes(extensions[:2], "big")
-        extension, extensions = _vector(extensions[2:], 2)
-        if kind == _SERVER_NAME:
-            names, _ = _vector(extension, 2)
-            name, _ = _vector(names[1:], 2)
-            return name if names[:1] == bytes((_HOST_NAME,)) and name else None
+    try:
+        at = _HEADERS
+        at += 1 + data[at]  # session id
+        at += 2 + _length(data, at)  # cipher suites
+        at += 1 + data[at]  # compression methods
+        end = at + 2 + _length(data, at)
+        at += 2
+        while at + 4 <= end <= len(data):
+            if _length(data, at) == _SERVER_NAME:  # the kind of extension, which has two bytes as lengths have
+                return _first_name(data[at + 4 : at + 4 + _length(data, at + 2)])
+            at += 4 + _length(data, at + 2)
+    except IndexError:
+        pass  # it is cut
     return None
 
 
-def _vector(data: bytes, length_bytes: int) -> tuple[bytes, bytes]:
-    """One with its length in front of it, and what comes behind; empty where it is cut."""
-    end = length_bytes + int.from_bytes(data[:length_bytes], "big")
-    return (data[length_bytes:end], data[end:]) if 0 < end <= len(data) else (b"", b"")
+def _first_name(extension: bytes) -> bytes | None:
+    """Behind the length of the list: a kind, a length, a name."""
+    whole = 5 + _length(extension, 3) <= 2 + _length(extension, 0) <= len(extension)
+    name = extension[5 : 5 + _length(extension, 3)]
+    return name if whole and extension[2] == _HOST_NAME and name else None
+
+
+def _length(data: bytes, at: int) -> int:
+    return data[at] << 8 | data[at + 1]

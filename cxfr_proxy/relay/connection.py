@@ -54,9 +54,9 @@ class OpeningScopes:
         self.stopping = False
         self._scopes: set[trio.CancelScope] = set()
 
-    def begin(self) -> trio.CancelScope:
+    def begin(self, deadline: float = math.inf) -> trio.CancelScope:
         """Return a scope that :meth:`stop` cancels, until it was passed to :meth:`end`."""
-        scope = trio.CancelScope()
+        scope = trio.CancelScope(deadline=deadline)
         if self.stopping:
             scope.cancel()
         self._scopes.add(scope)
@@ -174,7 +174,7 @@ class ClientConnection:
         """
         scopes = self._context.scopes
         begun = None
-        scope = self._limit = scopes.begin()
+        scope = self._limit = scopes.begin(trio.current_time() + self._rules.handshake_timeout)
         try:
             with scope:
                 begun = await begin()
@@ -192,7 +192,6 @@ class ClientConnection:
 
     async def _sniff(self) -> BegunStream | None:
         """Which protocol begins here; ``None`` where nothing does."""
-        self._limit.deadline = trio.current_time() + self._rules.handshake_timeout
         first = await self._endpoint.peek()
         if first == _TLS_HANDSHAKE:
             return await self._start_tls()

@@ -484,7 +484,9 @@ class Pump:
                 self._poller.register(leg, interest)
                 if interest & IN and leg.transport.pending():
                     self._serve_later(leg, self._again)
-            self._poller.connect(leg)
+            # While client and node negotiate there is nothing to connect, and most calls of this are made then.
+            if leg.connected is not None or live.session.fast[leg.side] is not None:
+                self._poller.connect(leg)
         if live.closing:
             self._close(live, at_once=False)
         self._arm_timer(live)

@@ -21,6 +21,9 @@ from cxfr_proxy.session.commands import Side
 
 S = TypeVar("S", bound=Enum)
 
+# What is looked up in a table hashes by identity: an enumeration's own hash is a function in Python that hashes the
+# member's name, and a login made some seventy calls of it.
+
 Table = Mapping[S, frozenset[S]]
 """By state, the states that may follow."""
 
@@ -37,6 +40,8 @@ def follow(table: Table[S], before: S, after: S) -> S:
 
 class Incoming(Enum):
     """What becomes of the bytes that a leg brings."""
+
+    __hash__ = object.__hash__
 
     READ = "read"
     """They are read and acted upon."""
@@ -69,6 +74,8 @@ READABLE: Final[Mapping[Side, frozenset[Incoming]]] = {
 class Outgoing(Enum):
     """What may be written to a leg."""
 
+    __hash__ = object.__hash__
+
     NEW = "new"
     """A stream begins, and its header was not written yet: there is none that could be ended."""
     OPEN = "open"
@@ -95,6 +102,8 @@ WRITABLE: Final = frozenset((Outgoing.NEW, Outgoing.OPEN))
 class State(Enum):
     """Where a session is; the values are the operator's."""
 
+    __hash__ = object.__hash__
+
     NEGOTIATING = "negotiating"
     """Client and node agree on authentication and a resource."""
     BOUND = "bound"
@@ -108,6 +117,8 @@ class State(Enum):
 
 class Transition(Enum):
     """What takes a session from one state to another."""
+
+    __hash__ = object.__hash__
 
     BINDS = "a resource is bound"
     IS_ORDERED = "an order to move"
@@ -137,6 +148,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Transition], State]] = {
 class NodeDid(Enum):
     """What a node can do to a session, as far as it is not a stanza."""
 
+    __hash__ = object.__hash__
+
     GO_AWAY = "a stream error says that it is going away"
     REDIRECT = "a stream error redirects the client, and is trusted"
     FAIL = "any other stream error"
@@ -149,6 +162,8 @@ class NodeDid(Enum):
 
 class Where(Enum):
     """Where a session is when its node does something: a :class:`State`, but for two things."""
+
+    __hash__ = object.__hash__
 
     NEGOTIATING = "negotiating"
     BOUND = "bound"
@@ -230,6 +245,8 @@ NODE_REACTIONS: Final[Mapping[tuple[NodeDid, Where], Reaction]] = {
 class Features(Enum):
     """Whose features a client sees while it logs in."""
 
+    __hash__ = object.__hash__
+
     PROXYS = "the proxy's"
     """It has seen them; those of the node are not for the client."""
     DUE = "none yet"
@@ -246,6 +263,8 @@ FEATURES: Final[Table[Features]] = {
 
 class Asking(Enum):
     """How far one rung is."""
+
+    __hash__ = object.__hash__
 
     DUE = "due"
     """The request waits for a boundary behind an element that is cut through."""
@@ -267,6 +286,8 @@ ASKING: Final[Table[Asking]] = {
 
 class Question(Enum):
     """The last question, before the node's stream is ended."""
+
+    __hash__ = object.__hash__
 
     ASKED = "asked"
     ANSWERED = "answered"

@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import re
 from typing import Final
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
+from xml.sax.saxutils import quoteattr as quote_any
 
 from lxml import etree
 
@@ -34,6 +35,9 @@ _RESTRICTED: Final = (etree.Comment, etree.ProcessingInstruction, etree.Entity)
 
 # Byte-order mark and declaration are looked for at the start only: an attribute may hold "?>" as well.
 _OPENING_TAG: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml\s.*?\?>\s*)?<([^\s<>/?!]+)", re.DOTALL)
+
+_PLAIN: Final = re.compile(r"[^&<>\"'\t\r\n]*")
+"""Nearly all values of attributes: nothing in them has to be escaped."""
 
 STREAM_END: Final = b"</stream:stream>"
 
@@ -117,6 +121,11 @@ def serialize(element: Element) -> bytes:
     return etree.tostring(element, encoding="UTF-8", xml_declaration=False, with_tail=False)
 
 
+def quoted(value: str) -> str:
+    """Return the value of an attribute, escaped and in quotes."""
+    return f'"{value}"' if _PLAIN.fullmatch(value) else quote_any(value)
+
+
 def qualified(namespace: str, local: str) -> str:
     """lxml's spelling of a qualified name."""
     return f"{{{namespace}}}{local}"
@@ -130,7 +139,7 @@ def child(element: Element, namespace: str, local: str) -> Element | None:
 def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None) -> bytes:
     """An opening tag of a ``jabber:client`` stream, RFC 6120 section 4.7. ``None`` leaves an attribute out."""
     attributes = "".join(
-        f" {name}={quoteattr(value)}"
+        f" {name}={quoted(value)}"
         for name, value in (("from", from_), ("to", to), ("id", stream_id), ("xml:lang", lang))
         if value is not None
     )
@@ -164,9 +173,9 @@ def stream_condition(error: Element) -> str:
 
 def ping(iq_id: str, *, to: str | None, from_: str | None = None) -> bytes:
     """XEP-0199. Whoever doesn't know it answers as well, by an error."""
-    addresses = "".join(f" {name}={quoteattr(jid)}" for name, jid in (("from", from_), ("to", to)) if jid is not None)
+    addresses = "".join(f" {name}={quoted(jid)}" for name, jid in (("from", from_), ("to", to)) if jid is not None)
     return (
-        f"<iq xmlns='{names.CLIENT}' type='get' id={quoteattr(iq_id)}{addresses}><ping xmlns='{names.PING}'/></iq>"
+        f"<iq xmlns='{names.CLIENT}' type='get' id={quoted(iq_id)}{addresses}><ping xmlns='{names.PING}'/></iq>"
     ).encode()
 
 
@@ -184,7 +193,7 @@ def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, te
     elif kind != "message" or stanza_type == "error":
         return None
     attributes = "".join(
-        f" {name}={quoteattr(value)}"
+        f" {name}={quoted(value)}"
         for name, value in (("id", stanza.get("id")), ("from", stanza.get("to")), ("to", stanza.get("from")))
         if value is not None
     )
