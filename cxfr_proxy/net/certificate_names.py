@@ -1,9 +1,9 @@
-"""Every name that a certificate can carry, and for whom it is shown.
+"""Read every name that a certificate can carry, and decide for which domains it is shown.
 
-RFC 6120 section 13.7.1.2 lets a server be named by its domain as DNS-ID, wildcards among them, as SRV-ID (RFC 4985),
-and as XmppAddr, the oldest way. An IP address is somebody's domain, too. The subject's common name counts only where
-there is nothing else (RFC 6125 section 6.4.4): such a certificate is shown, since there is no better one, but few
-clients take it for that name. What is left over is another service's, or a user's, and the operator is told.
+RFC 6120 section 13.7.1.2 lets a server be named by its domain as DNS-ID, wildcards included, as SRV-ID (RFC 4985), and
+as XmppAddr, the oldest way. An IP address may be a domain too. The subject's common name counts only if there is
+nothing else (RFC 6125 section 6.4.4): such a certificate is shown, since there is no better one, but few clients accept
+it for that name. Any other name is another service's, or a user's, and the operator is told.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cxfr_proxy.spellings import domain_key
 _SRV_NAME: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.7")
 _XMPP_ADDR: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.5")
 _SERVICES: Final = ("_xmpp-client", "_xmpps-client")
-"""RFC 6120 section 13.7.1.2.1; and XEP-0368's, which some certificates have as well."""
+"""The services of RFC 6120 section 13.7.1.2.1, and XEP-0368's, which some certificates have as well."""
 _STRINGS: Final = {0x0C: "utf-8", 0x16: "ascii"}
 """DER's tags of UTF8String, which XmppAddr is, and IA5String, which SRVName is."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateNames:
-    """``domains``: whose clients see it, by :func:`~cxfr_proxy.spellings.domain_key`; ``*.`` and a domain: all that are
-    one label below. ``unusable``: names that help no client here, each with the reason. ``common_only``: they are in
-    the subject's common name alone."""
+    """``domains``: the domains whose clients see it, by :func:`~cxfr_proxy.spellings.domain_key`; ``*.`` and a
+    domain: all that are one label below. ``unusable``: names that help no client here, each with the reason.
+    ``common_only``: they are in the subject's common name alone."""
 
     domains: tuple[str, ...]
     unusable: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class CertificateNames:
 
 
 def read_names(certificate: x509.Certificate) -> CertificateNames:
-    """Raises ``ValueError`` where there are none to be read: the extension is broken."""
+    """Return the names of the extension. Raises ``ValueError`` if it is broken."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -56,7 +56,7 @@ def read_names(certificate: x509.Certificate) -> CertificateNames:
 
 
 def _judge_any(name: x509.GeneralName) -> tuple[str, str | None]:
-    """The domain that it names, or the name and why it names none."""
+    """Return the domain that it names, or the name and why it names none."""
     try:
         return _judge(name)
     except ValueError:
@@ -64,7 +64,7 @@ def _judge_any(name: x509.GeneralName) -> tuple[str, str | None]:
 
 
 def _judge(name: x509.GeneralName) -> tuple[str, str | None]:
-    """Raises ``ValueError`` where it should be text and is none."""
+    """Return the text of a name. Raises ``ValueError`` if it is no text."""
     match name:
         case x509.DNSName(value=text):
             return text, None if _is_domain(text) else "a wildcard stands alone in the first label"
@@ -96,7 +96,7 @@ def _common_names(certificate: x509.Certificate) -> Iterator[str]:
 
 
 def _text_of(der: bytes) -> str:
-    """Of one DER string. Raises ``ValueError``."""
+    """Return the text of a DER string. Raises ``ValueError``."""
     encoding = _STRINGS.get(der[0])
     if encoding is None:
         raise ValueError("no string")

@@ -1,8 +1,8 @@
-"""The name that a client asks for in its first TLS message, as it wrote it (RFC 8446 section 4.1.2, RFC 6066, 3).
+"""Read the name that a client asks for in its first TLS message, as it wrote it (RFC 8446 section 4.1.2, RFC 6066, 3).
 
-OpenSSL tells it to a callback, and Python decodes it on the way: where it is no ASCII, which is against the RFC, the
-callback is not called at all and the handshake ends with an internal error. A name that nobody knows is no reason for
-that. So who lets OpenSSL choose by name looks first whether this is one that can be.
+OpenSSL passes the name to a callback, and Python decodes it on the way: if it is not ASCII, which is against the RFC,
+the callback is not called at all and the handshake ends with an internal error. An unknown name is no reason for that.
+So before OpenSSL chooses by name, the caller checks here whether it can be one.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Closing TLS in good order: the alert close_notify, said without an end to the reading.
+"""Close TLS in good order: send the alert close_notify without ending the reading.
 
-Whoever closes a stream says so in TLS as well (RFC 6120 section 4.4, RFC 8446 section 6.1: a MUST), or the other side
-has to think that somebody on the way has cut it short. It says nothing of the other direction, in which stanzas, and
-the end of the peer's stream, may still be under way.
+A side that closes its stream closes its TLS as well (RFC 6120 section 4.4, RFC 8446 section 6.1: a MUST), or the other
+side has to think that somebody on the path has cut it short. The alert says nothing of the other direction, in which
+stanzas, and the end of the peer's stream, may still be under way.
 
-OpenSSL can do just that (``SSL_shutdown``, called once). What Python has, ``SSLSocket.unwrap()``, calls it twice, and
-the second call waits for the peer's alert: it reads, and what it reads instead is a fault, after which the connection
-can't be read any more. So while it is called there is nothing to read. For that moment the socket's descriptor stands
-for one end of a pair of sockets of our own, where nothing ever comes in; what OpenSSL writes is found at the other end,
-and the caller writes it to the socket. The descriptor is its own again before anybody else runs. What epoll knows of it
-goes with the connection and not with the number, so it is not concerned.
+OpenSSL can do just that (``SSL_shutdown``, called once). Python's ``SSLSocket.unwrap()`` calls it twice, and the second
+call waits for the peer's alert: it reads, and takes anything else that it reads for a fault, after which the connection
+can't be read any more. So there must be nothing to read while it is called. For that moment the socket's descriptor
+stands for one end of a socket pair of our own, where nothing ever comes in; the caller finds at the other end what
+OpenSSL writes, and writes it to the socket. The descriptor is its own again before anybody else runs. epoll's knowledge
+of it goes with the connection and not with the number, so it is not concerned.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Final
 from cxfr_proxy.net.tls_errors import WANTS, forget_errors
 
 _MOST_BYTES: Final = 4096
-"""An alert's record has 24 to 31."""
+"""Bytes of an alert's record: 24 to 31."""
 
 
 def _make_quiet_pair() -> tuple[int, int]:
-    """Descriptors and no sockets: they are never closed."""
+    """Descriptors and not sockets: they are never closed."""
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)
@@ -36,15 +36,16 @@ def _make_quiet_pair() -> tuple[int, int]:
 
 _NEAR, _FAR = _make_quiet_pair()
 _PLACE: Final = os.dup(_NEAR)
-"""Where a connection is kept meanwhile. Reserved, so that closing needs no new descriptor where there is none left."""
+"""The descriptor that keeps a connection meanwhile. It is reserved, so that closing needs no new descriptor when
+there is none left."""
 
 
 def close_notify(tls: ssl.SSLSocket) -> bytes:
-    """The record that closes one direction, for the caller to write to the socket beneath.
+    """Return the record that closes one direction, for the caller to write to the socket beneath.
 
-    Nothing can be written by ``tls`` afterwards; it can be read as before, but for what is ``pending()`` in it now,
-    which is lost. Empty where the record was made before, or there is no TLS any more to be closed: it has failed, or
-    not begun. Raises nothing but ``OSError``, for a socket that is closed.
+    ``tls`` can write nothing afterwards. It can be read as before, except for what is ``pending()`` in it now, which is
+    lost. Empty if the record was made before, or there is no TLS to be closed: it has failed, or not begun. Raises only
+    ``OSError``, for a socket that is closed.
     """
     descriptor = tls.fileno()
     os.dup2(descriptor, _PLACE, inheritable=False)

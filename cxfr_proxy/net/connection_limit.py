@@ -1,10 +1,10 @@
-"""How many connections fit: the kernel gives a process so many descriptors, and a session takes two.
+"""Limit connections to what fits: the kernel gives a process so many descriptors, and a session takes two.
 
-Those in use are counted by asking for each, not in ``/proc``, which is not mounted everywhere (a chroot, a jail).
+Descriptors in use are counted by asking for each, not in ``/proc``, which is not mounted everywhere (a chroot, a jail).
 
-Beyond that nobody is accepted: connections wait in the kernel's queue, and are refused by it once that is full, which
-is cleaner than to accept what can't be served. It is said once each time it begins, and once when it is over for good:
-not before :data:`_ENOUGH` of the room is free again, or a full proxy would write a line for each client that leaves.
+Beyond the limit nobody is accepted: connections wait in the kernel's queue, and the kernel refuses them once that is
+full. That is cleaner than to accept what can't be served. It is logged when it begins, and when it is over for good:
+not before :data:`_ENOUGH` of the connections fit again, or a full proxy would write a line for each client that leaves.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ import trio
 from cxfr_proxy.events import emit
 
 DESCRIPTORS_A_SESSION: Final = 2
-"""The client's socket and the node's."""
+"""Descriptors of a session: the client's socket and the node's."""
 RESERVE: Final = 128
-"""Descriptors for all else that may be open at a time: probes, control connections, files that are read again."""
+"""Descriptors for everything else that may be open at a time: probes, control connections, files that are read
+again."""
 _ENOUGH: Final = 0.05
 _GAP: Final = 1024
-"""The kernel gives the lowest number that is free, so behind as many unused ones in a row there is none in use. A soft
+"""Unused descriptors in a row behind which none is in use: the kernel gives the lowest number that is free. A soft
 limit of as many is what programs are started with, so nothing they inherit lies higher."""
 
 _log = logging.getLogger(__name__)
 
 
 def raise_descriptor_limit() -> None:
-    """Use what the system allows."""
+    """Raise the limit to what the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(ValueError, OSError):
@@ -40,7 +41,8 @@ def raise_descriptor_limit() -> None:
 
 
 def sessions_that_fit(limit: int | None = None) -> int:
-    """In this process as it is now. ``limit`` is of descriptors, ``None``: the process's own."""
+    """Return how many connections fit into this process as it is now. ``limit`` is of descriptors, ``None``: the
+    process's own."""
     if limit is None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     free = limit - open_descriptors() - RESERVE
@@ -48,7 +50,7 @@ def sessions_that_fit(limit: int | None = None) -> int:
 
 
 def open_descriptors() -> int:
-    """How many this process has open. Takes a millisecond, and more with more of them."""
+    """Return how many descriptors this process has open. Takes a millisecond, and more with more of them."""
     count = fd = last = 0
     while fd <= last + _GAP:
         if _is_open(fd):
@@ -66,7 +68,7 @@ def _is_open(fd: int) -> bool:
 
 
 class ConnectionLimit:
-    """``connections`` is how many there may be."""
+    """``connections`` is the limit."""
 
     def __init__(self, connections: int) -> None:
         self.connections = connections
@@ -81,7 +83,7 @@ class ConnectionLimit:
         return self.connections - self.taken
 
     async def wait(self) -> None:
-        """Return when one more fits."""
+        """Wait until one more fits."""
         if self.taken >= self.connections:
             self.waited += 1
             self._say()

@@ -18,7 +18,8 @@ from cxfr_proxy.spellings import dns_name
 T = TypeVar("T")
 
 MAX_DISCARDED: Final = 65_536
-"""Behind ``<starttls/>`` nothing should come. Some clients send a few bytes there, none so many."""
+"""Most bytes to throw away: nothing should come behind ``<starttls/>``. Some clients send a few bytes there, none so
+many."""
 _WAITS: Final = {
     Verdict.WAIT_READABLE: trio.lowlevel.wait_readable,
     Verdict.WAIT_WRITABLE: trio.lowlevel.wait_writable,
@@ -38,7 +39,7 @@ class Endpoint:
         self.transport = transport
 
     async def peek(self, most: int = 1) -> bytes:
-        """The first bytes, left unread; empty at the end of the stream. Before TLS only."""
+        """Return the first bytes, left unread; empty at the end of the stream. Before TLS only."""
         plain = self._plain()
         while True:
             try:
@@ -47,20 +48,21 @@ class Endpoint:
                 await trio.lowlevel.wait_readable(plain)
 
     async def server_name(self) -> bytes | None:
-        """What the ClientHello asks for, left unread; ``None`` where it says nothing, or came in several pieces.
+        """Return the name that the ClientHello asks for, left unread; ``None`` if it has none, or came in several
+        pieces.
 
         Before TLS only.
         """
         return server_name(await self.peek(RECORD_BYTES))
 
     def has_hung_up(self) -> bool:
-        """Whether the peer will send nothing more than what has arrived."""
+        """Return whether the peer will send nothing more than what has arrived."""
         poll = select.poll()
         poll.register(self.transport, select.POLLRDHUP)
         return bool(poll.poll(0))
 
     async def receive_some(self) -> bytes:
-        """At most :data:`RECORD_BYTES`; empty at the end of the stream. Always a checkpoint."""
+        """Receive at most :data:`RECORD_BYTES`; empty at the end of the stream. Always a checkpoint."""
         try:
             return await self._retry(partial(self.transport.read_now, RECORD_BYTES), Verdict.WAIT_READABLE)
         except ssl.SSLZeroReturnError:
@@ -76,8 +78,8 @@ class Endpoint:
     def discard_received(self) -> bool:
         """Throw away what has arrived and was not read, :data:`MAX_DISCARDED` bytes at most. Before TLS only.
 
-        False if there may be more. What a client sends behind ``<starttls/>`` may have been written by anybody on the
-        way (RFC 6120 section 5.4.3.3).
+        Return false if there may be more. What a client sends behind ``<starttls/>`` may have been written by anybody
+        on the path (RFC 6120 section 5.4.3.3).
         """
         plain, left = self._plain(), MAX_DISCARDED
         with contextlib.suppress(BlockingIOError):
@@ -92,7 +94,7 @@ class Endpoint:
     async def start_tls(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
     ) -> None:
-        """Shake hands; :attr:`transport` is one over TLS afterwards.
+        """Shake hands; afterwards :attr:`transport` is one over TLS.
 
         Raises ``ssl.SSLError`` and other ``OSError``, and ``ValueError`` for a ``server_hostname`` that can't be one.
         """
@@ -104,7 +106,7 @@ class Endpoint:
         await self._retry(tls.do_handshake, Verdict.WAIT_READABLE)
 
     def end_output(self) -> None:
-        """Half-close it, TLS first; nothing can be sent any more, and what comes in can be read to its end."""
+        """Half-close the connection, TLS first. Nothing can be sent any more, and it can be read to its end."""
         self.transport.end_output()
 
     def close(self) -> None:
@@ -117,10 +119,10 @@ class Endpoint:
         return self.transport
 
     async def _retry(self, operation: Callable[[], T], doing: Verdict) -> T:
-        """Try until it does not block. ``doing`` is what it waits for usually.
+        """Repeat the call until it does not block. ``doing`` is what it usually waits for.
 
-        A checkpoint even if it never blocks: a peer that is faster than we are would keep us from everybody else, and
-        our own deadlines from us.
+        It is a checkpoint even if it never blocks: a peer that is faster than we are would keep us from everybody else,
+        and our own deadlines from us.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False

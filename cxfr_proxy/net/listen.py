@@ -1,4 +1,4 @@
-"""Where clients come in: bind, and accept."""
+"""Listen for clients: bind, and accept."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.tasks import Task, keep_going, once, start_once
 
 BACKLOG: Final = 1024
-"""Connections that wait for being accepted: what comes back within a second of a node's death."""
+"""Connections that may wait to be accepted: as many as come back within a second of a node's death."""
 _ACCEPTED_TOGETHER: Final = 32
-"""Connections taken before those that are open get their turn."""
+"""Connections accepted in a row before those that are open get their turn."""
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-"""What passes once others have closed."""
+"""Errors that pass once others have closed."""
 _GONE: Final = frozenset(
     (
         errno.ECONNABORTED,
@@ -37,19 +37,19 @@ _GONE: Final = frozenset(
         errno.ENETUNREACH,
     )
 )
-"""What concerns the one connection alone, accept(2)."""
+"""Errors of the one connection alone, accept(2)."""
 _NO_ROOM_SECONDS: Final = 0.1
 _NOT_SPOKEN: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
-"""There is no IPv6 here, say, ip(7), ipv6(7)."""
+"""Errors of an address family that this machine lacks, such as IPv6, ip(7), ipv6(7)."""
 
 _log = logging.getLogger(__name__)
 
 Serve = Callable[[socket.socket, Any], Awaitable[None]]
-"""Takes over an accepted socket, and its far end's address in the form of its family."""
+"""Serve an accepted socket; the address is its far end's, in the form of its family."""
 
 
 def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
-    """Listen on all of them, or on none. Raises :class:`ConfigError`."""
+    """Listen on all addresses, or on none. Raises :class:`ConfigError`."""
     return [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in _bind_all(addresses)]
 
 
@@ -67,12 +67,12 @@ def _bind_all(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
 
 
 def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list[socket.socket]]:
-    """Sockets for so many processes, a list for each, between which the kernel spreads connections (SO_REUSEPORT). One
-    process has them to itself.
+    """Return sockets for so many processes, a list for each, between which the kernel spreads connections
+    (SO_REUSEPORT). One process has them to itself.
 
     Raises :class:`ConfigError`. An address that another program has is refused as in :func:`bind`, although the kernel
-    would share it with that one too if it is the same user's: so it is bound alone first, for a moment, in which nobody
-    can connect who would be cut off.
+    would share it if it is the same user's. So it is bound alone first, for a moment, in which nobody can connect who
+    would be cut off.
     """
     if processes == 1:
         return [_bind_all(addresses)]
@@ -93,15 +93,15 @@ def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list
 
 
 def listen_no_more(sockets: Iterable[socket.socket]) -> None:
-    """Nobody accepts from these for a while: who waits in their queues is told at once, and others of the same address
-    get the next. They stay bound."""
+    """Stop listening while nobody accepts: clients that wait in the queues are refused at once, and others of the
+    same address get the next client. The sockets stay bound."""
     for sock in sockets:
         with contextlib.suppress(OSError):  # it doesn't listen, or was closed meanwhile
             sock.shutdown(socket.SHUT_RD)
 
 
 def listen_again(sockets: Iterable[socket.socket]) -> None:
-    """Nothing, where they listen. Raises ``OSError``."""
+    """Listen again; nothing happens if they do. Raises ``OSError``."""
     for sock in sockets:
         sock.listen(BACKLOG)
 
@@ -111,7 +111,7 @@ def _is_dualstack(sock: socket.socket) -> bool:
 
 
 def _bind(address: ListenAddress, *, listening: bool = True) -> Iterator[socket.socket]:
-    """One socket after the other, so that whoever takes them has all there are when one fails."""
+    """Yield one socket after the other, so that the caller has all there are when one fails."""
     try:
         if address.host is not None:
             yield from _bind_each(address.host, address.port, listening=listening)
@@ -124,8 +124,8 @@ def _bind(address: ListenAddress, *, listening: bool = True) -> Iterator[socket.
 
 
 def _bind_each(host: str, port: int, *, listening: bool) -> Iterator[socket.socket]:
-    """A name stands for several addresses, and may have some of a family that this machine does not speak, as
-    ``localhost`` has. Raises ``OSError``."""
+    """Resolve a name: it stands for several addresses, and may have some of a family that this machine does not
+    speak, as ``localhost`` has. Raises ``OSError``."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     places = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
     missing: OSError | None = None
@@ -159,10 +159,10 @@ async def serve_streams(
     nursery: trio.Nursery | None = None,
 ) -> NoReturn:
     """Serve each connection in a task of its own, until cancelled; then the listeners are closed. The tasks are in
-    ``nursery``, and stay; ``None``: they end, too.
+    ``nursery``, and stay; ``None``: they end too.
 
-    As :func:`trio.serve_listeners`, which has no limits and closes its listeners when it fails: so it gets others for
-    the same sockets each time.
+    It is :func:`trio.serve_listeners` with limits, and it goes on after it fails: that one closes its listeners then,
+    so it gets others for the same sockets each time.
     """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(listener.socket) for listener in listeners]
@@ -180,8 +180,8 @@ async def _serve_streams(
 async def accept(
     listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: ConnectionLimit
 ) -> None:
-    """Start ``serve`` in the nursery for each connection there is room for, until cancelled; then the listeners are
-    closed. Each connection has entered the room; whoever closes it calls :meth:`ConnectionLimit.leave`."""
+    """Start ``serve`` in the nursery for each connection that fits, until cancelled; then the listeners are closed.
+    Each connection has entered the limit; the task that closes it calls :meth:`ConnectionLimit.leave`."""
     async with trio.open_nursery() as accepting:
         for listener in listeners:
             accepting.start_soon(_accept_from, listener, serve, nursery, room)
@@ -206,7 +206,7 @@ async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, 
 
 
 def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit) -> bool:
-    """Take what waits and fits; False where the system has no room for more."""
+    """Accept what waits and fits; false if the system has no descriptor or memory for more."""
     for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
         try:
             accepted, address = sock.accept()

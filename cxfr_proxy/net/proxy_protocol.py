@@ -1,4 +1,5 @@
-"""The PROXY protocol's header, versions 1 and 2 of the HAProxy project's specification: whose connection this is."""
+"""Write the PROXY protocol's header, versions 1 and 2 of the HAProxy project's specification, which tells a node the
+client's address."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ _IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def header(version: ProxyProtocol, source: Peer, target: Peer) -> bytes:
-    """The bytes to send before anything else: a connection from ``source`` to ``target``.
+    """Return the bytes to send before anything else: a connection from ``source`` to ``target``.
 
-    It always names two addresses. The specification has a word for connections that are nobody's (``UNKNOWN`` in
-    version 1, ``LOCAL`` in version 2), and no XMPP server reads it: ejabberd waits for ever behind ``LOCAL``, Prosody's
+    The header always names two addresses. The specification has a word for connections without a client (``UNKNOWN`` in
+    version 1, ``LOCAL`` in version 2), and no XMPP server reads it: ejabberd waits for ever after ``LOCAL``, Prosody's
     mod_net_proxy takes it for XML, and both refuse ``UNKNOWN``.
     """
     (source_ip, target_ip), ports = _one_family(_ip(source), _ip(target)), (source[1], target[1])
@@ -33,9 +34,9 @@ def header(version: ProxyProtocol, source: Peer, target: Peer) -> bytes:
 
 
 def own_ends(sock: socket.socket) -> tuple[Peer, Peer]:
-    """The source and target of a connection in nobody's name: its own two ends.
+    """Return source and target of a connection without a client: its own two ends.
 
-    A unix socket has none that a header could name; what is on this machine comes from its loopback address.
+    A unix socket has none that a header could name; for a program on this machine the loopback address stands in.
     """
     if sock.family == socket.AF_UNIX:
         return _LOOPBACK, _LOOPBACK
@@ -52,7 +53,7 @@ def _ip(peer: Peer) -> _IpAddress:
 
 
 def _one_family(source: _IpAddress, target: _IpAddress) -> tuple[_IpAddress, _IpAddress]:
-    """Both as IPv6 addresses where only one of them is: the header has one family."""
+    """Return both as IPv6 addresses if only one of them is: the header has one family."""
     if source.version == target.version:
         return source, target
     return _as_v6(source), _as_v6(target)

@@ -30,14 +30,14 @@ from cxfr_proxy.net.certificate_names import CertificateNames, read_names
 from cxfr_proxy.spellings import dns_name, domain_key
 
 MAX_PEM_BYTES: Final = 4 << 20
-"""The authorities of all the world are some 200 KB."""
+"""Most bytes of a file of authorities: those of all the world are some 200 KB."""
 ALPN: Final = ["xmpp-client"]
-"""XEP-0368. A client that offers something else, or nothing, is served all the same."""
+"""The ALPN protocol of XEP-0368. A client that offers something else, or nothing, is served all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """What the two files of a certificate held, as Latin-1 text: PEM, and whatever stands around it."""
+    """The contents of a certificate's two files, as Latin-1 text: PEM, and whatever stands around it."""
 
     certificate: str
     key: str = field(repr=False)
@@ -54,54 +54,59 @@ class ServerCertificates:
         development: bytes | None = None,
         contents: Sequence[Pem] | None = None,
     ) -> None:
-        """``development``: the self-signed certificate to use where there is no other; ``None``: a fresh one.
-        ``contents`` of the files, where they were read already; ``None``: they are read now."""
+        """``development``: the self-signed certificate to use if there is no other; ``None``: a fresh one.
+
+        ``contents`` of the files, if they were read already; ``None``: they are read now.
+        """
         self.self_signed = not key_pairs
         self._key_pairs = tuple(key_pairs)
         self._domains = tuple(domains)
         self._development = development
         self.problems: tuple[str, ...] = ()
-        """What clients will object to in the certificates, and what is never shown to any."""
+        """Faults that clients will object to in the certificates, and certificates that are never shown."""
         self.expiries: dict[str, float] = {}
-        """When each ends, in seconds since 1970, by its file as the operator wrote it."""
+        """The end of each, in seconds since 1970, by its file as the operator wrote it."""
         self.unusable: tuple[str, ...] = ()
-        """Names in them that help nobody here, which is no fault."""
+        """Names in them that help no client here, which is no fault."""
         self.context: ssl.SSLContext
-        """For a client that has named no domain yet; it chooses by SNI."""
+        """The context for a client that has named no domain yet; it chooses by SNI."""
         self._plain: ssl.SSLContext
         self._by_domain: dict[str, ssl.SSLContext] = {}
         self._loaded: tuple[_Loaded, ...] = ()
         self.contents: tuple[Pem, ...] = ()
-        """Of the files, as they were when what is shown was read."""
+        """The files' contents when the certificates in use were read."""
         self._load(contents)
 
     def context_for(self, domain: str | None, server_name: bytes | None = None) -> ssl.SSLContext:
-        """For the next handshake; ``domain``: the header's ``to``, in any spelling, ``None`` where there was none.
-        ``server_name``: what SNI will say, as far as that is known (:mod:`.client_hello`)."""
+        """Return the context for the next handshake.
+
+        ``domain`` is the header's ``to``, in any spelling, ``None`` if there was none. ``server_name`` is what SNI will
+        say, as far as that is known (:mod:`.client_hello`).
+        """
         chosen = _look_up(self._by_domain, domain_key(domain)) if domain is not None else None
         return chosen or (self.context if (server_name or b"").isascii() else self._plain)
 
     def reload(self) -> None:
-        """Read the files again. Raises :class:`ConfigError`, and then goes on with what there was.
+        """Read the files again. Raises :class:`ConfigError`, and then goes on with the former certificates.
 
-        So it does for a certificate that every client would refuse by its dates, in the place of one that they take.
+        That includes a certificate that every client would refuse by its dates, in the place of one that they accept.
         """
         if not self.self_signed:
             self._load(None, untimely=self._untimely)
 
     def take(self, contents: Sequence[Pem]) -> None:
-        """As :meth:`reload`, where somebody else has read them."""
+        """Take contents that another process has read; see :meth:`reload`."""
         if not self.self_signed:
             self._load(contents)
 
     @property
     def _untimely(self) -> frozenset[str]:
-        """The files of those that are shown though they have expired or are not valid yet."""
+        """Return the files of those that are shown though they have expired or are not valid yet."""
         now = _now()
         return frozenset(each.file for each in self._loaded if each.untimely(now) is not None)
 
     def _load(self, contents: Sequence[Pem] | None, *, untimely: frozenset[str] | None = None) -> None:
-        """``untimely``: the files whose certificate may be; ``None``: any."""
+        """``untimely``: the files whose certificate may be out of date; ``None``: any."""
         if not self._key_pairs:
             self.context = self._plain = _development_context(
                 self._development or development_certificate(self._domains or ("localhost",))
@@ -152,7 +157,7 @@ class _Loaded:
         return str(self.pair.certificate)
 
     def untimely(self, now: datetime.datetime) -> str | None:
-        """Why every client refuses it by its dates; ``None`` where that is no reason."""
+        """Return why every client refuses it by its dates; ``None`` if none does."""
         if self.not_after < now:
             return f"has expired: it was valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
         if self.not_before > now:
@@ -161,11 +166,12 @@ class _Loaded:
 
 
 _Together = tuple[_Loaded, ...]
-"""Certificates for the same clients, of which each sees what it can verify: no two with keys of one kind."""
+"""Certificates for the same domains, of which each client sees the one that it can verify: no two have keys of one
+kind."""
 
 
 def _shown(loaded: Sequence[_Loaded]) -> dict[str, _Together]:
-    """By domain, in the operator's order."""
+    """Group certificates by domain, in the operator's order."""
     shown: dict[str, _Together] = {}
     for each in loaded:
         for domain in each.names.domains:
@@ -179,7 +185,8 @@ def _joined(together: _Together, others: _Together) -> _Together:
 
 
 def _beside(first: _Loaded, shown: Mapping[str, _Together]) -> _Together:
-    """For clients of no known domain: the first certificate, with those that stand beside it for all of its names."""
+    """Return the certificates for clients of no known domain: the first one, with those that stand beside it for all
+    of its names."""
     everywhere = [shown[domain] for domain in first.names.domains]
     others = everywhere[0] if everywhere else ()
     return (first, *(each for each in others if each != first and all(each in those for those in everywhere)))
@@ -206,7 +213,7 @@ def _context(together: _Together) -> ssl.SSLContext:
 
 
 def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
-    """From what was read, and not by the files' names: they may hold something else by now."""
+    """Load a certificate from what was read, and not by the files' names: they may hold something else by now."""
     with (
         content_as_path(pem.certificate.encode("latin-1")) as certificate,
         content_as_path(pem.key.encode("latin-1")) as key,
@@ -228,7 +235,7 @@ def _read_pair(pair: KeyPair) -> Pem:
 
 
 def _load_pair(pair: KeyPair, pem: Pem) -> _Loaded:
-    """Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
+    """Load certificate and key. Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
     try:
         certificate = x509.load_pem_x509_certificate(pem.certificate.encode("latin-1"))
         names = read_names(certificate)
@@ -292,7 +299,7 @@ def _wildcard_over(domain: str) -> str:
 
 
 class _ByServerName:
-    """OpenSSL's callback for the name a client asks for."""
+    """Choose by the name a client asks for: OpenSSL's callback."""
 
     def __init__(self, by_domain: Mapping[str, ssl.SSLContext]) -> None:
         self._by_domain = by_domain
@@ -304,7 +311,7 @@ class _ByServerName:
 
 
 def _development_context(certificate: bytes) -> ssl.SSLContext:
-    """A context with that certificate and key. They touch no disk where ``/proc`` is mounted."""
+    """Return a context with that certificate and key. They touch no disk where ``/proc`` is mounted."""
     context = _server_context()
     with content_as_path(certificate) as path:
         context.load_cert_chain(path)
@@ -312,15 +319,15 @@ def _development_context(certificate: bytes) -> ssl.SSLContext:
 
 
 def development_certificate(domains: Sequence[str]) -> bytes:
-    """The two of :func:`self_signed` in one text."""
+    """Return the two texts of :func:`self_signed` in one."""
     certificate, key = self_signed(domains)
     return key + certificate
 
 
 def self_signed(domains: Sequence[str]) -> tuple[bytes, bytes]:
-    """A certificate for these names that is its own authority, and its key, in PEM form.
+    """Return a certificate for these names that is its own authority, and its key, in PEM form.
 
-    Good for 30 days, and for trying things.
+    It is good for 30 days, and for trying things.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cxfr-proxy development certificate")])
@@ -358,7 +365,7 @@ def _general_name(domain: str) -> x509.GeneralName:
 
 
 def read_authorities(spec: NodeSpec) -> str | None:
-    """What the file of ``ca=`` holds, as Latin-1 text; ``None`` where there is none. Raises :class:`ConfigError`."""
+    """Return the content of a ``ca=`` file, as Latin-1 text; ``None`` if there is none. Raises :class:`ConfigError`."""
     if spec.ca is None:
         return None
     try:
@@ -374,7 +381,7 @@ def _no_authorities(spec: NodeSpec, exc: OSError) -> ConfigError:
 
 
 def node_context(spec: NodeSpec, authorities: str | None) -> ssl.SSLContext:
-    """How a node's certificate is verified: against these authorities; ``None``: the system's.
+    """Return a context that verifies nodes' certificates against these authorities; ``None``: the system's.
 
     Raises :class:`ConfigError`.
     """
@@ -392,5 +399,6 @@ def node_context(spec: NodeSpec, authorities: str | None) -> ssl.SSLContext:
 
 
 def node_name(spec: NodeSpec, domain: str) -> str:
-    """The name a node's certificate has to bear: ``verify-name=``, or the client's domain (RFC 6120 13.7.2.1)."""
+    """Return the name that a node's certificate has to have: ``verify-name=``, or the client's domain (RFC 6120
+    13.7.2.1)."""
     return spec.verify_name or domain

@@ -1,18 +1,18 @@
-"""What a TLS connection leaves behind when it breaks, and why it must not stay there.
+"""Clear what a broken TLS connection leaves to all others of its thread.
 
-OpenSSL notes errors in a queue, of which each thread has one: all its connections share it. Whoever asks what a call
-that moved no bytes meant (``SSL_get_error``) is told of what lies in that queue, whichever connection has put it there;
-so it has to be empty before. Python's ``ssl`` empties it when it raises, with one exception: since 3.12.8 and 3.13.1
-what the kernel says to OpenSSL 3.2 and later (``ECONNRESET``, ``EPIPE``) is raised as an ``OSError`` that is no
-``SSLError``, and stays in the queue. From then on each connection of the thread that is read before its next record is
-whole is answered with another one's "broken pipe", until a new connection happens to be made. (Reported there as
-python/cpython#148594; shown with Python 3.13.5 and OpenSSL 3.5.) So one client that resets its connection would end
-everybody else's session, and take nodes down that are checked by TLS.
+OpenSSL notes errors in a queue, one per thread: all of its connections share it. The question what a call that moved no
+bytes meant (``SSL_get_error``) is answered from that queue, whichever connection has put the error there; so the queue
+has to be empty before. Python's ``ssl`` empties it when it raises, with one exception: since 3.12.8 and 3.13.1 the
+kernel's answers to OpenSSL 3.2 and later (``ECONNRESET``, ``EPIPE``) are raised as an ``OSError`` that is no
+``SSLError``, and stay in the queue. From then on each connection of the thread that is read before its next record is
+whole is answered with another one's "broken pipe", until a new connection happens to be made. (Reported as
+python/cpython#148594; shown with Python 3.13.5 and OpenSSL 3.5.) So one client that resets its connection would end all
+other sessions, and take nodes down that are checked by TLS.
 
-Hence the two rules for whoever calls a TLS socket:
+Hence two rules for code that calls a TLS socket:
 
 * What it raises is passed to :meth:`.transport.Transport.judge` before any other TLS socket is called.
-* Only OpenSSL's own "want read" and "want write" mean "not now". ``BlockingIOError`` of a TLS socket does not: where a
+* Only OpenSSL's own "want read" and "want write" mean "not now". ``BlockingIOError`` of a TLS socket does not: if a
   connection is broken for good, OpenSSL says nothing, and Python raises whatever ``errno`` another call has left.
 
 TLS over memory (``trio.SSLStream``) meets no kernel, so it leaves nothing; it is only a victim.

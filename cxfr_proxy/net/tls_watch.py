@@ -1,16 +1,16 @@
-"""Ends a TLS read that goes on and on.
+"""End a TLS read that goes on and on.
 
 One call of OpenSSL's ``SSL_read()`` reads record after record until one holds data, and TLS 1.3 has records that hold
 none: a peer may change its keys (``KeyUpdate``, RFC 8446 section 4.6.3) as often as it likes. Python asks OpenSSL not
 to come back in between (``SSL_MODE_AUTO_RETRY``), and has no way to ask for the opposite. So a peer that sends faster
-than keys are made keeps the loop's thread inside of one call, where no budget and no deadline is asked; a worker was
-held so until its supervisor killed it. What does not help: a small receive buffer, since the kernel goes on filling it.
-TLS over memory would, at the price of another copy, and of buffers that stay as large as they once were.
+than keys are made keeps the loop's thread inside one call, where no budget and no deadline is checked; a worker was
+held so until its supervisor killed it. A small receive buffer does not help, because the kernel goes on filling it. TLS
+over memory would, at the price of another copy, and of buffers that stay as large as they once were.
 
-So there is a thread that looks, every :data:`LOOK_SECONDS`, which call the loop's thread is in. If that is a TLS
-socket's, the same as the last time, and has computed for :data:`CPU_SECONDS` meanwhile (a record of an honest peer's
-takes a thousandth of it), its connection is cut. The call ends then, and all that hangs on it in the usual way. Nobody
-is cut because the machine is busy, or the process stood still: that computes nothing.
+So a thread looks, every :data:`LOOK_SECONDS`, which call the loop's thread is in. If that is a TLS socket's, the same
+as the last time, and has computed for :data:`CPU_SECONDS` meanwhile (a record of an honest peer takes a thousandth of
+it), its connection is cut. The call ends then, and everything that depends on it in the usual way. Nobody is cut
+because the machine is busy, or the process stood still: that computes nothing.
 
 An attacker who connects again each time costs some 40 ms of computing each time (measured: 29 to 41).
 """
@@ -44,7 +44,7 @@ CPU_SECONDS: Final = 0.02
 _CALLS: Final = frozenset(
     method.__code__ for method in (ssl.SSLSocket.read, ssl.SSLSocket.write, ssl.SSLSocket.do_handshake)
 )
-"""All that leads into OpenSSL goes through one of these."""
+"""The functions that lead into OpenSSL."""
 
 _libc: Final = ctypes.CDLL(None)
 _NOWHERE: Final = struct.pack("H14x", socket.AF_UNSPEC)
@@ -53,8 +53,8 @@ _log = logging.getLogger(__name__)
 
 
 class TlsWatch:
-    """Looks at the thread that makes it. ``ended`` is told the address of each peer whose connection was shut down, in
-    the thread that looks."""
+    """Watches the thread that makes it. ``ended`` is called, in the watching thread, with the address of each peer
+    whose connection was shut down."""
 
     def __init__(self, ended: Callable[[str], object], *, cpu_seconds: float = CPU_SECONDS) -> None:
         self._ended = ended
@@ -92,7 +92,8 @@ def _address(connection: socket.socket) -> str:
 
 
 def _disconnect(connection: socket.socket) -> None:
-    """Cut it, and throw away what has arrived: a receive buffer may hold a second's worth of key changes."""
+    """Cut the connection, and throw away what has arrived: a receive buffer may hold a second's worth of key
+    changes."""
     # To connect to no address is how POSIX says it, and Python's sockets can't. shutdown() would leave the buffer.
     if _libc.connect(connection.fileno(), _NOWHERE, len(_NOWHERE)) != 0:
         connection.shutdown(socket.SHUT_RDWR)
@@ -100,7 +101,7 @@ def _disconnect(connection: socket.socket) -> None:
 
 @contextmanager
 def watching_tls() -> Iterator[None]:
-    """The thread of the running trio loop is watched in here."""
+    """Watch the thread of the running trio loop within the block."""
     token, over = trio.lowlevel.current_trio_token(), threading.Event()
     watch = TlsWatch(lambda peer: token.run_sync_soon(_report, peer))
 

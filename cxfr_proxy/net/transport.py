@@ -1,17 +1,17 @@
-"""The way of the bytes into and out of one connection, plain or over TLS, without waiting for anything.
+"""The bytes' way into and out of one connection, plain or over TLS, without waiting for anything.
 
 Everything above this module, the opening as well as the pump, calls a connection by :class:`Transport` alone. Whether
 it is plain or encrypted is decided where a transport is made: :meth:`PlainTransport.adopt` for a socket that was
 accepted or connected, :meth:`TlsTransport.over` where TLS begins on one.
 
-A transport *is* a socket, of a subclass that names what is called of it. One that held a socket would cost a Python
-call for each read and write, or two bound methods more for each connection; this way ``read_now`` of a plain connection
-is ``recv`` itself.
+A transport *is* a socket, of a subclass that names its calls. One that held a socket would cost a Python call for each
+read and write, or two bound methods more for each connection; this way ``read_now`` of a plain connection is ``recv``
+itself.
 
 TLS runs on the socket, too (``ssl.SSLSocket``), not through buffers in memory (``ssl.MemoryBIO``), where every byte
-would be copied once more, and each connection would keep the buffers that it needed once.
+would be copied once more, and each connection would keep the largest buffers that it ever needed.
 
-*Ownership.* Whoever makes a transport closes it, until it is passed to :meth:`~cxfr_proxy.relay.pump.Pump.relay`, which
+*Ownership.* The maker of a transport closes it, until it is passed to :meth:`~cxfr_proxy.relay.pump.Pump.relay`, which
 closes it from then on. A session that gives its client's transport back (``Upgrade``, ``Reroute``) gives that duty with
 it.
 """
@@ -29,13 +29,13 @@ from cxfr_proxy.net.close_notify import close_notify
 from cxfr_proxy.net.tls_errors import WANTS, forget_errors
 
 RECORD_BYTES: Final = 16_384
-"""As much as one TLS record holds (RFC 8446 section 5.1)."""
+"""Bytes that one TLS record holds at most (RFC 8446 section 5.1)."""
 
 Bytes = bytes | bytearray | memoryview
 
 
 class Verdict(Enum):
-    """What an ``OSError`` of a transport says about its connection."""
+    """The meaning of a transport's ``OSError`` for its connection."""
 
     WAIT_READABLE = auto()
     WAIT_WRITABLE = auto()
@@ -56,35 +56,35 @@ class Transport(Protocol):
 
     @property
     def wants_write(self) -> bool:
-        """It has to write something of its own before it can be read on, an answer to new keys or a closing alert, and
-        the socket has no room. The caller waits until the socket is writable, and calls :meth:`write_own`."""
+        """It has to write something of its own before it can be read on, an answer to new keys or a closing alert,
+        and the socket has no room. The caller waits until the socket is writable, and calls :meth:`write_own`."""
         ...
 
     def fileno(self) -> int:
-        """What epoll watches; -1 once it is closed."""
+        """Return the descriptor; -1 once it is closed."""
         ...
 
     def read_now(self, most: int, /) -> bytes:
-        """At most so many bytes of the stream; empty at its end."""
+        """Read at most so many bytes of the stream; empty at its end."""
         ...
 
     def write_now(self, data: Bytes, /) -> int:
-        """How many bytes were taken: all, or as many as there was room for."""
+        """Write, and return how many bytes were taken: all, or as many as there was room for."""
         ...
 
     def pending(self) -> int:
-        """How many bytes have arrived that can be read although epoll does not see them."""
+        """Return how many bytes have arrived that can be read although epoll does not see them."""
         ...
 
     def judge(self, exc: OSError, doing: Verdict) -> Verdict:
-        """What the call that has raised this has to wait for, if anything.
+        """Return what the call that has raised this has to wait for, if anything.
 
         ``doing`` is what such a call usually waits for: ``WAIT_READABLE`` of a read, ``WAIT_WRITABLE`` of a write.
         """
         ...
 
     def write_own(self) -> None:
-        """Go on with what :attr:`wants_write` spoke of. Raises nothing: reading finds out that it is broken."""
+        """Continue the write that :attr:`wants_write` tells of. Raises nothing: reading finds out that it is broken."""
         ...
 
     def end_output(self, *, silently: bool = False) -> None:
@@ -101,15 +101,15 @@ class Transport(Protocol):
         ...
 
     def native_calls(self) -> tuple[ReadInto | None, Write | None]:
-        """What the switchboard calls to read and to write; ``None``: the socket's own ``recv`` and ``send``."""
+        """Return what the switchboard calls to read and to write; ``None``: the socket's own ``recv`` and ``send``."""
         ...
 
     def version(self) -> str | None:
-        """The version of TLS, as ``TLSv1.3``; ``None`` of a plain connection, and before the handshake."""
+        """Return the version of TLS, as ``TLSv1.3``; ``None`` for a plain connection, and before the handshake."""
         ...
 
     def getsockname(self) -> object:
-        """The address of this end, in the form of its family."""
+        """Return the address of this end, in the form of its family."""
         ...
 
 
@@ -147,7 +147,7 @@ class PlainTransport(socket.socket):
         return transport
 
     def peek_now(self, most: int) -> bytes:
-        """As :meth:`read_now`, but the bytes are left unread."""
+        """Read as :meth:`read_now` does, but leave the bytes unread."""
         return self.recv(most, socket.MSG_PEEK)
 
     def pending(self) -> int:
