@@ -64,6 +64,7 @@ WITH_IO: Final = (
     "cxfr_proxy.cluster.sources",
     "cxfr_proxy.transfers.drains",
     "cxfr_proxy.transfers.mover",
+    "cxfr_proxy.transfers.pace",
     "cxfr_proxy.transfers.planner",
     "cxfr_proxy.transfers.rebalances",
 )
@@ -89,8 +90,6 @@ WIDE_CONSTRUCTORS: Final = {
     "DemoClient",
     "DemoNode",
     "Management",
-    "Mover",
-    "NodeList",
     "NodeService",
     "Policy",
     "Service",

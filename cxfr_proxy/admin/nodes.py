@@ -14,8 +14,8 @@ from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain
-from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.xmpp import jid
 
 ROWS_AT_A_TIME: Final = 500

@@ -12,8 +12,8 @@ from typing import Protocol
 from cxfr_proxy.admin.rows import ProxyRow, RestartProgress, SessionRow, SourceRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain
-from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 

@@ -100,7 +100,7 @@ class ClientServer:
             duties.callback(endpoint.close)
             address = address_of(client)
             if not self._registry.connected(address, self._most_per_address):
-                self._registry.totals.count_refused(_TOO_MANY)
+                self._registry.counts.totals.count_refused(_TOO_MANY)
                 emit(_log, "client-refused", level=logging.WARNING, client=address, reason=_TOO_MANY)
                 return
             duties.callback(self._registry.disconnected, address)
@@ -176,12 +176,12 @@ def _policy(config: Config, registry: Registry, router: Router) -> Policy:
         limits=config.limits,
         try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
         token=new_token,
-        resumption=registry.resumption,
-        client_software=registry.client_software,
+        resumption=registry.memory.resumption,
+        client_software=registry.memory.client_software,
         wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
         trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
         redirect_targets=config.redirection,
-        redirected_lately=registry.redirected_lately,
+        redirected_lately=registry.memory.redirected_lately,
         check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
         elsewhere=router.is_elsewhere,
     )

@@ -150,7 +150,7 @@ class ClientConnection:
                 node, node_end = await self._reach(begun)
                 return RoutedStream(begun, self._lane, node, node_end)
         except RemoteError as error:
-            self._context.registry.totals.count_refused(error.condition)
+            self._context.registry.counts.totals.count_refused(error.condition)
             # That no node can be reached is not the client's doing, and the operator's to know.
             level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
             emit(

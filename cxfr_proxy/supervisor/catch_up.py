@@ -17,7 +17,7 @@ from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.ipc.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
-from cxfr_proxy.transfers.registry import REMEMBERED, RESUMABLE_SECONDS
+from cxfr_proxy.transfers.memory import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 

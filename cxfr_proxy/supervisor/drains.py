@@ -7,21 +7,21 @@ from collections.abc import Callable
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.supervisor.startup_log import say_of_drain
 from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
-from cxfr_proxy.transfers.drains import Drain, Drains, Rate
+from cxfr_proxy.transfers.drains import Drain, Drains
+from cxfr_proxy.transfers.pace import Rate
 
 
 class DrainKeeper:
-    """A :class:`~.nodelist.Drainer`. ``changed`` lets the workers know of a node."""
+    """Keeps the drains, and is their host. ``changed`` lets the workers know of a node."""
 
     def __init__(self, cluster: Cluster, workers: Workers, rate: Rate, changed: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._workers = workers
         self._changed = changed
         self._rate = rate
-        self._drains = Drains(
-            rate, counts_of=workers.of_node, awaited=workers.awaited, advanced=self._advance, report=self._report
-        )
+        self._drains = Drains(rate, self)
 
     @property
     def drains(self) -> dict[str, Drain]:
@@ -79,11 +79,14 @@ class DrainKeeper:
         """What workers say of it."""
         self._drains.waits(drain, reason)
 
-    def _advance(self, drain: Drain) -> None:
+    def of_node(self, node: str) -> NodeCounts:
+        return self._workers.of_node(node)
+
+    def stage_changed(self, drain: Drain) -> None:
         self._changed(drain.node)
 
-    def _report(self, what: str, drain: Drain) -> None:
-        say_of_drain(what, drain, self._workers.of_node(drain.node))
+    def report(self, event: str, drain: Drain) -> None:
+        say_of_drain(event, drain, self._workers.of_node(drain.node))
 
     async def watch(self) -> None:
         """As :meth:`~cxfr_proxy.transfers.drains.Drains.watch`."""

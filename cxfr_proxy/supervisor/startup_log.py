@@ -10,9 +10,9 @@ import trio
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.messages import Present
 from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.rebalances import Rebalance
-from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.transfers.statistics import WORKER_DIED
 
 _log = logging.getLogger(__name__)

@@ -71,8 +71,8 @@ from cxfr_proxy.supervisor.startup_log import say_of_rebalance
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, start
-from cxfr_proxy.transfers.drains import OwnPace, Rate
-from cxfr_proxy.transfers.rebalances import Rebalances, Rebalancing
+from cxfr_proxy.transfers.pace import OwnPace, Rate
+from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
 
 _REPORTS_SECONDS: Final = 0.005
 _REPORTS_SHARE: Final = 0.02
@@ -120,9 +120,7 @@ class Supervisor:
         self._drainer = DrainKeeper(self._cluster, self.workers, rate, self._node_changed)
         self._states = NodeStates(self._cluster, self._drainer.stage)
         self._cluster.watch(self._node_changed)
-        self.rebalances = Rebalances(
-            rate, tell=self._tell_rebalancing, counts_of=self.workers.rebalance_counts, report=say_of_rebalance
-        )
+        self.rebalances = Rebalances(rate, self)
         self._management = Management(
             config,
             self._cluster,
@@ -280,10 +278,18 @@ class Supervisor:
         self._management.compare_features()
         self._feed.changed()
 
-    def _tell_rebalancing(self, order: Rebalancing | None) -> None:
+    # --- rebalances: see :class:`~cxfr_proxy.transfers.rebalances.RebalanceHost`
+
+    def follow_rebalance(self, order: Rebalancing | None) -> None:
         self._states.rebalance = order
         for link in self.workers:
             link.rebalance_changed()
+
+    def counts_of_rebalance(self, number: int) -> RebalanceCounts | None:
+        return self.workers.rebalance_counts(number)
+
+    def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
+        say_of_rebalance(event, rebalance)
 
     # --- users who have a node assigned
 

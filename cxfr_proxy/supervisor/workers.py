@@ -20,9 +20,9 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.ipc.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
 from cxfr_proxy.supervisor.absences import Absences
 from cxfr_proxy.supervisor.link import Link, Request
-from cxfr_proxy.transfers.drains import OwnPace
+from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
+from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
-from cxfr_proxy.transfers.registry import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatistics
 
 ID_MARGIN: Final = 100_000

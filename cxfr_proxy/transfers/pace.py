@@ -1,90 +1,109 @@
-"""How fast: a token bucket that is told the time.
+"""How fast clients are asked to move: one for each token.
 
-The bucket starts full. What is kept is not how much is in it but how much is *missing*, at which instant: a
-full bucket then needs no instant at all, and none has to be invented before the first token is taken.
-
-Who waits for :meth:`TokenBucket.delay` seconds and tries again succeeds: ``delay`` and ``take`` compare with
-the same instant, and rounding is made good. Otherwise a waiter at a large clock value would be told to wait
-for less than the clock can show, for ever.
+What the pace protects is the nodes that the clients log in to next, so one bucket serves all triggers. The supervisor
+keeps it (:class:`OwnPace`) and grants its workers tokens; each worker's mover only sees a :class:`Pace`. The rate is
+the setting's, or one that an operator has asked for, until nothing is left to move (:class:`Rate`).
 """
 
 from __future__ import annotations
 
-import math
+from typing import Protocol
+
+import trio
+
+from cxfr_proxy.transfers.token_bucket import TokenBucket
 
 
-class TokenBucket:
-    """At most ``burst + rate * t`` tokens in any window of ``t`` seconds.
+class Pace(Protocol):
+    """Where a mover gets its tokens from: one for each session that it gives an order."""
 
-    ``rate`` is in tokens per second, 0 gives none (a pause); ``burst`` is the bucket's size, at least 1, or
-    no token would ever fit. ``now`` is in seconds of any one monotonic clock; a step back counts as no time
-    at all.
+    async def wait(self) -> None:
+        """Return when a token is at hand; it stays until it is spent."""
 
-    Raises :class:`ValueError` for a rate or a burst that is out of range or not finite.
-    """
+    def spend(self) -> None:
+        """Use the token."""
 
-    __slots__ = ("_at", "_missing", "burst", "rate")
+    def rest(self) -> None:
+        """Nobody is to be moved now: tokens at hand are of no use."""
 
-    def __init__(self, rate: float, burst: float) -> None:
-        self.rate = _checked(rate)
-        self.burst = _checked_burst(burst)
-        self._missing = 0.0
-        self._at = -math.inf
+    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
+        """So many wait to be moved: without a node, on one that is being emptied, and on one that is only not theirs.
 
-    def __repr__(self) -> str:
-        return f"<TokenBucket {self.rate}/s, burst {self.burst}>"
-
-    def delay(self, now: float) -> float:
-        """Seconds until a token is there: 0 if one is, ``math.inf`` if none will come at this rate."""
-        due = self._due()
-        if now >= due:
-            return 0.0
-        delay = due - now
-        return delay if now + delay >= due else delay + math.ulp(due)
-
-    def take(self, now: float) -> bool:
-        """Take one token if there is one."""
-        if now < self._due():
-            return False
-        self._missing = min(self.burst, self._missing_at(now) + 1.0)
-        self._at = max(self._at, now)
-        return True
-
-    def put_back(self, now: float) -> None:
-        """A token that was taken was of no use: as if it had stayed in the bucket."""
-        self._missing = max(0.0, self._missing_at(now) - 1.0)
-        self._at = max(self._at, now)
-
-    def set_rate(self, rate: float, now: float, burst: float | None = None) -> None:
-        """Fill at another rate from now on. What is in the bucket stays; with a smaller ``burst``, what fits in."""
-        rate = _checked(rate)
-        there = self.burst - self._missing_at(now)
-        self._at = max(self._at, now)
-        self.rate = rate
-        if burst is not None:
-            self.burst = _checked_burst(burst)
-        self._missing = self.burst - min(there, self.burst)
-
-    def _missing_at(self, now: float) -> float:
-        if not self._missing or now <= self._at:
-            return self._missing
-        return max(0.0, self._missing - (now - self._at) * self.rate)
-
-    def _due(self) -> float:
-        """The instant from which on a token is there."""
-        lacking = self._missing + 1.0 - self.burst
-        if lacking <= 0:
-            return -math.inf
-        return self._at + lacking / self.rate if self.rate else math.inf
+        Called whenever there are more.
+        """
 
 
-def _checked(rate: float) -> float:
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"rate: expected a finite number of at least 0, found {rate}")
-    return rate
+class OwnPace:
+    """One token bucket, by trio's clock. ``rate`` in clients a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._bucket = TokenBucket(rate, _burst(rate))
+        self._rate_changed = trio.Event()
+
+    async def wait(self) -> None:
+        """Return when a token is at hand; it stays until it is spent."""
+        await trio.lowlevel.checkpoint()
+        while delay := self._bucket.delay(trio.current_time()):
+            with trio.move_on_after(delay):
+                await self._rate_changed.wait()
+
+    def spend(self) -> None:
+        """Use the token."""
+        self._bucket.take(trio.current_time())
+
+    def put_back(self) -> None:
+        """Take back a token that was spent, and was of no use."""
+        self._bucket.put_back(trio.current_time())
+        self._wake()
+
+    def set_rate(self, rate: float) -> None:
+        """Give ``rate`` tokens a second from now on."""
+        self._bucket.set_rate(rate, trio.current_time(), _burst(rate))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._rate_changed.set()
+        self._rate_changed = trio.Event()
 
 
-def _checked_burst(burst: float) -> float:
-    if not (math.isfinite(burst) and burst >= 1):
-        raise ValueError(f"burst: expected a finite number of at least 1, found {burst}")
-    return burst
+def _burst(rate: float) -> float:
+    """Half a second's worth at once: enough not to be late, too little to be a storm."""
+    return max(1.0, rate / 2)
+
+
+class RateUser(Protocol):
+    """Whoever may have asked for another rate."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is still something to move."""
+
+
+class Rate:
+    """At which rate sessions are moved: the usual one, or one that was asked for, until nobody has anything to move."""
+
+    def __init__(self, pace: OwnPace, usual: float) -> None:
+        self._pace = pace
+        self._usual = self.now = usual
+        self.share = 1.0
+        """Which part of it is this proxy's, where several have one together."""
+        self._users: list[RateUser] = []
+
+    def add_user(self, user: RateUser) -> None:
+        """Keep a rate that was asked for as long as this user is busy, too."""
+        self._users.append(user)
+
+    def ask(self, rate: float) -> None:
+        """Replace the usual rate, in clients a second, until :meth:`restore`."""
+        self.now = rate
+        self._pace.set_rate(rate * self.share)
+
+    def set_share(self, share: float) -> None:
+        """Have this proxy use that part of the usual rate, and of any other; 0 to 1."""
+        self.share = share
+        self.ask(self.now)
+
+    def restore(self) -> None:
+        """Return to the usual rate, unless somebody is still busy. Called by a user that has nothing left to move."""
+        if self.now != self._usual and not any(user.busy for user in self._users):
+            self.ask(self._usual)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -24,8 +23,10 @@ LOOKED_AT_A_TIME: Final = 100
 async def planned_moves(
     registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
 ) -> list[ProposedMove]:
-    """What a rebalance comes to for this process's sessions, in the order of leaving, with those that would move but
-    are left alone since their clients would stay down."""
+    """Plan a rebalance for this process's sessions, in the order of leaving.
+
+    The plan holds those that would move but are left alone, since their clients would stay down.
+    """
     plan = plan_rebalance(
         registry.snapshot(trio.current_time()),
         cluster,
@@ -43,9 +44,18 @@ async def planned_moves(
     return moves
 
 
+class PlanCarrier(Protocol):
+    """Whoever carries out the plan: the mover."""
+
+    def queued(self) -> None:
+        """There are more in the queues."""
+
+    def progressed(self) -> None:
+        """There is something to say of the rebalance."""
+
+
 class Planner:
-    """Fills the queue of the rebalanced. ``queued`` is called when there are more, ``changed`` when there is something
-    to say of it."""
+    """Fills the queue of the rebalanced."""
 
     def __init__(
         self,
@@ -53,45 +63,44 @@ class Planner:
         cluster: Cluster,
         placement: Placement,
         queues: Queues,
-        *,
-        queued: Callable[[], None],
-        changed: Callable[[], object],
+        carrier: PlanCarrier,
     ) -> None:
         self._registry = registry
         self._cluster = cluster
         self._placement = placement
         self._queues = queues
-        self._queued = queued
-        self._changed = changed
+        self._carrier = carrier
         self._order: Rebalancing | None = None
         self._planned: int | None = None  # None: not yet
         self._held: dict[int, float] = {}  # until when, by session
         self._only: frozenset[int] | None = None  # None: whoever has to be moved
-        self._before = replace(registry.rebalanced)
+        self._before = replace(registry.counts.rebalanced)
         self._told = trio.Event()
 
     def follow(self, order: Rebalancing | None) -> None:
-        """That one goes on, or none; the same again is nothing new."""
+        """Carry out that rebalance; ``None``: none. The same again is nothing new."""
         if order != self._order:
             self._queues.clear(Urgency.REBALANCED)
             self._order, self._planned = order, None
             if order is not None:  # else it is over, and the next one may be for those who were held
                 self._only = frozenset(self._held) if order.again else None
                 self._held.clear()
-            self._before = replace(self._registry.rebalanced)
+            self._before = replace(self._registry.counts.rebalanced)
             self._told.set()
 
     def hold(self, session_id: int, until: float) -> None:
-        """That one was moved too lately to be moved again before that time."""
+        """Count that session as held: it was moved too lately to be moved again before that time."""
         self._held[session_id] = until
-        self._changed()
+        self._carrier.progressed()
 
     def counts(self, announced: int = 0) -> RebalanceCounts:
-        """Of the one that goes on; of number 0 where none does. ``announced``: sessions taken out of the queue that are
-        about to be asked."""
+        """Return how far the rebalance is; number 0 where none goes on.
+
+        ``announced``: sessions taken out of the queue that are about to be asked.
+        """
         if self._order is None:
             return RebalanceCounts()
-        now, before = self._registry.rebalanced, self._before
+        now, before = self._registry.counts.rebalanced, self._before
         return RebalanceCounts(
             self._order.number,
             self._planned is None,
@@ -110,7 +119,7 @@ class Planner:
         return self._only is None or move.session_id in self._only
 
     async def run(self) -> None:
-        """Plan what is told, until cancelled."""
+        """Plan each rebalance that is told, until cancelled."""
         while True:
             await self._told.wait()
             self._told = trio.Event()
@@ -124,5 +133,5 @@ class Planner:
             for move in moves:
                 self._queues.put(Waiting(move.session_id, Urgency.REBALANCED, Trigger.REBALANCE, move.target))
             self._planned = len(moves)
-            self._queued()
-            self._changed()
+            self._carrier.queued()
+            self._carrier.progressed()

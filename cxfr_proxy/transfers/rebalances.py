@@ -10,13 +10,13 @@ is over for all of them another rebalance begins by itself, for them alone. What
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.transfers.drains import Rate
+from cxfr_proxy.transfers.pace import Rate
 
 _WATCH_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 0.5
@@ -90,26 +90,32 @@ class Rebalance:
         return f"{self.counts.held} were moved less than redirect-window ago{then}"
 
 
-class Rebalances:
-    """Keeps them. ``tell`` lets those who carry it out know which one goes on, ``counts_of`` is what they say of one
-    (``None``: not all have said something yet); ``report`` is told what happened."""
+class RebalanceHost(Protocol):
+    """Whoever has rebalances carried out."""
 
-    def __init__(
-        self,
-        rate: Rate,
-        *,
-        tell: Callable[[Rebalancing | None], None],
-        counts_of: Callable[[int], RebalanceCounts | None],
-        report: Callable[[str, Rebalance], None],
-        clock: Callable[[], float] = trio.current_time,
-    ) -> None:
-        self._clock = clock
+    def follow_rebalance(self, order: Rebalancing | None) -> None:
+        """Let all who carry it out know which one goes on; ``None``: none."""
+
+    def counts_of_rebalance(self, number: int) -> RebalanceCounts | None:
+        """Return how far that one is; ``None``: not everybody has said something yet."""
+
+    def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
+        """Say what becomes of it: ``rebalance-begins`` or ``rebalance-ends``."""
+
+
+class Rebalances:
+    """Keeps them, by trio's clock."""
+
+    def __init__(self, rate: Rate, host: RebalanceHost) -> None:
         self._rate = rate
-        self._tell = tell
-        self._counts_of = counts_of
-        self._report = report
+        self._host = host
         self.last: Rebalance | None = None
-        rate.add_user(lambda: self.current is not None)
+        rate.add_user(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether one goes on."""
+        return self.current is not None
 
     @property
     def current(self) -> Rebalance | None:
@@ -133,7 +139,7 @@ class Rebalances:
         self.last = Rebalance(Rebalancing(number, max_share, again), reason, RebalanceCounts(number))
         if rate is not None:
             self._rate.ask(rate)
-        self._tell(self.last.order)
+        self._host.follow_rebalance(self.last.order)
         return self.last
 
     def stop(self) -> bool:
@@ -142,7 +148,7 @@ class Rebalances:
         if self.current is None:
             return self._forget_held()
         self._end(self.current, "it was stopped")
-        self._tell(None)
+        self._host.follow_rebalance(None)
         return True
 
     def _forget_held(self) -> bool:
@@ -156,33 +162,33 @@ class Rebalances:
         self._see(rebalance)
         rebalance.ended = why
         if rebalance.counts.held and not why:
-            rebalance.again_at = self._clock() + rebalance.counts.held_seconds + _MARGIN_SECONDS
+            rebalance.again_at = trio.current_time() + rebalance.counts.held_seconds + _MARGIN_SECONDS
         self._rate.restore()
         # One that began by itself and had nothing to do is nobody's news.
         if rebalance.counts.planned or rebalance.reason is None:
-            self._report("rebalance-ends", rebalance)
+            self._host.report_rebalance("rebalance-ends", rebalance)
 
     def _see(self, rebalance: Rebalance) -> None:
-        counts = self._counts_of(rebalance.number)
+        counts = self._host.counts_of_rebalance(rebalance.number)
         if counts is None:
             return
         rebalance.counts = counts
         if not rebalance.planned and not counts.planning:
             rebalance.planned = True
             if counts.planned or rebalance.reason is None:
-                self._report("rebalance-begins", rebalance)
+                self._host.report_rebalance("rebalance-begins", rebalance)
 
     def look(self) -> None:
         """See how far it is, and whether it is time for those that were held."""
         last = self.last
-        if last is not None and last.again_at is not None and self._clock() >= last.again_at:
+        if last is not None and last.again_at is not None and trio.current_time() >= last.again_at:
             self.begin(reason=f"{last.counts.held} sessions had been moved too lately", again=True)
         rebalance = self.current
         if rebalance is not None:
             self._see(rebalance)
             if rebalance.planned and rebalance.counts.left <= 0:
                 self._end(rebalance, "")
-                self._tell(None)
+                self._host.follow_rebalance(None)
 
     async def watch(self) -> None:
         """See it end, until cancelled."""

@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.errors import NodeError
-from cxfr_proxy.transfers.pace import TokenBucket
+from cxfr_proxy.transfers.token_bucket import TokenBucket
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _BURST_SECONDS: Final = 0.1

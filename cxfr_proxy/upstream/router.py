@@ -83,7 +83,7 @@ class Router:
                 try:
                     endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
                 except NodeError as exc:
-                    self._registry.of_node(node.name).connect_failures += 1
+                    self._registry.counts.of_node(node.name).connect_failures += 1
                     if not isinstance(exc, DomainRefused):  # else any name that a client makes up would take it down
                         self._checks.connect_failed(node, exc.text)
                     continue
@@ -105,9 +105,9 @@ class Router:
 
     def _holder(self, login: Login, user: str | None, domain: str, address: str) -> Node | None:
         """The node with the session that the client wants to resume: known where it has said which, else guessed."""
-        name = self._registry.node_of_resumable(login.previd) if login.previd is not None else None
+        name = self._registry.memory.node_of_resumable(login.previd) if login.previd is not None else None
         if name is None:
-            name = self._registry.returning_clients.node_for(user, address, trio.current_time())
+            name = self._registry.memory.returning_clients.node_for(user, address, trio.current_time())
         holder = self._cluster.get(name) if name is not None and name in self._cluster else None
         return holder if holder is not None and holder.spec.serves(domain_key(domain)) else None
 

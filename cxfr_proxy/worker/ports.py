@@ -25,7 +25,7 @@ from cxfr_proxy.ipc.messages import (
 )
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.spellings import domain_key
-from cxfr_proxy.transfers.registry import Relayed as LiveSession
+from cxfr_proxy.transfers.relayed import Relayed as LiveSession
 
 
 class GrantedTokens:
@@ -74,9 +74,6 @@ class GrantedTokens:
     def _tell(self) -> None:
         self._post(Want(self._lost, self._leaving, self._received, self._misplaced))
 
-    def set_rate(self, rate: float) -> None:
-        pass  # the supervisor's
-
 
 class HealthReporter:
     """What sessions learn about their nodes, passed on. A node that can't be reached is avoided here at once."""
@@ -108,8 +105,12 @@ class HealthReporter:
 class MoveAnnouncer:
     """Lets the other workers know who is sent where, by way of the supervisor."""
 
-    def __init__(self, post: Callable[[Message], None]) -> None:
+    def __init__(self, post: Callable[[Message], None], progressed: Callable[[], None]) -> None:
         self._post = post
+        self._progressed = progressed
+
+    def progressed(self) -> None:
+        self._progressed()
 
     def announce(self, relayed: LiveSession, order: Order) -> None:
         full_jid = relayed.session.full_jid

@@ -13,8 +13,10 @@ from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import DrainForecast, plan_drain
 from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
 from cxfr_proxy.session.client_software import name_of
+from cxfr_proxy.transfers.counts import TransferRecord
 from cxfr_proxy.transfers.planner import planned_moves
-from cxfr_proxy.transfers.registry import Registry, Relayed, TransferRecord
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.transfers.relayed import Relayed
 
 COUNTED_AT_A_TIME: Final = 1000
 """Sessions looked at between two checkpoints: some tenths of a millisecond."""
@@ -30,7 +32,7 @@ async def rebalance_forecast(
     now = trio.current_time()
     for move in await planned_moves(registry, cluster, placement, max_share):
         total.add(move)
-        held_until = registry.held_until(move.session_id, now)
+        held_until = registry.memory.held_until(move.session_id, now)
         if held_until is not None and not move.stays_down:
             total.hold(held_until - now)
     return total
@@ -63,7 +65,7 @@ def session_rows(registry: Registry, now: float) -> list[SessionRow]:
 
 def transfer_rows(registry: Registry, now: float) -> tuple[list[TransferRow], list[TransferRow]]:
     """This process's transfers: those that are over, in the order they ended, and those that run."""
-    ended = [_transfer_row(record, now) for record in registry.recent]
+    ended = [_transfer_row(record, now) for record in registry.counts.recent]
     return ended, [row for relayed in registry if (row := _running_row(relayed, now)) is not None]
 
 

@@ -47,7 +47,8 @@ from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.transfers.mover import Mover
-from cxfr_proxy.transfers.registry import Registry, user_of
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.transfers.relayed import user_of
 from cxfr_proxy.transfers.statistics import Totals
 from cxfr_proxy.upstream.admission import Admission
 from cxfr_proxy.upstream.check import Informed
@@ -162,7 +163,7 @@ class Service:
     @property
     def totals(self) -> Totals:
         """What has happened here so far."""
-        return replace(self._registry.totals, waited=self.room.waited)
+        return replace(self._registry.counts.totals, waited=self.room.waited)
 
     def stop(self) -> None:
         """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
@@ -239,7 +240,7 @@ class Service:
             case NodeLost(reason):
                 if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
                     node = self._cluster.get(session.node)
-                    self._checks.said_it_was_going(node, sessions=self._mover.left(node.name))
+                    self._checks.said_it_was_going(node, sessions=self._registry.sessions_on(node.name))
                 trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
                 self._mover.enqueue_lost(relayed.id, trigger)
             case Transferred(order, tried, seconds):
@@ -278,7 +279,7 @@ class Service:
             case Forged():
                 emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)
             case Awakened():
-                if self._is_leaving(session.node):
+                if self._mover.is_leaving(session.node):
                     self._mover.enqueue_leaving(relayed.id)  # it may have been left out because it was not in use
             case Warned(text):
                 self._warnings.warn(session.node, text)
@@ -291,7 +292,7 @@ class Service:
         if self.stopping:
             # Not now: the session is in the middle of what it reports.
             trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)
-        elif self.leaving or self._is_leaving(relayed.session.node):
+        elif self.leaving or self._mover.is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
         elif self._config.wrong_node is WrongNode.TRANSFER and not led:
             self._send_home(relayed)
@@ -309,11 +310,6 @@ class Service:
         await lookup.find(user)
         if self._registry.get(relayed.id) is relayed:
             self._mover.look_at(relayed)
-
-    def _is_leaving(self, name: str) -> bool:
-        """A node whose line went, and which was empty, may be forgotten while a client is being connected to it."""
-        leaving = name not in self._cluster or self._cluster.get(name).leaving
-        return leaving or name in self._mover.down
 
 
 def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assigned:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cxfr_proxy.ipc.messages import Present, SessionsChanged
-from cxfr_proxy.transfers.registry import Relayed
+from cxfr_proxy.transfers.relayed import Relayed
 
 PIECE: Final = 100
 """Sessions a message. A JID has at most 3,071 bytes: a line stays far below its limit."""

@@ -67,9 +67,12 @@ from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.tasks import Task, isolated, start, start_once
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.memory import RESUMABLE_SECONDS
 from cxfr_proxy.transfers.mover import Mover
-from cxfr_proxy.transfers.registry import RESUMABLE_SECONDS, NodeCounts, Registry, may_come_back, sent_to, user_of
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.transfers.relayed import may_come_back, sent_to, user_of
 from cxfr_proxy.transfers.statistics import past_transfer
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.worker.mirror import Mirror
@@ -136,11 +139,9 @@ class WorkerParts:
             self.cluster,
             self.registry,
             self.placement,
-            transfer_rate=config.transfer_rate,
+            self.pace,
             on_node_down=config.on_node_down,
-            pace=self.pace,
-            changed=changed,
-            announcer=MoveAnnouncer(post),
+            announcer=MoveAnnouncer(post, changed),
         )
         self.service = Service(
             config,
@@ -167,8 +168,8 @@ class WorkerParts:
         if isinstance(event, commands.BoundTo):
             self._roll.note(relayed)
         match event:
-            case commands.BoundTo() if full_jid is not None and registry.has_returned(relayed.id):
-                self._post(Returned(full_jid, address, wrong=registry.guard.is_wrong(full_jid)))
+            case commands.BoundTo() if full_jid is not None and registry.memory.has_returned(relayed.id):
+                self._post(Returned(full_jid, address, wrong=registry.memory.guard.is_wrong(full_jid)))
             case commands.Redirected() if user is not None:
                 self._post(Redirected(user))
             case commands.Transferred(order):
@@ -190,13 +191,13 @@ class WorkerParts:
 
     def _tell_end(self, relayed: LiveSession, reason: commands.Reason) -> None:
         session = relayed.session
-        if may_come_back(session, reason) and not self.registry.was_sent(relayed.id):
+        if may_come_back(session, reason) and not self.registry.memory.was_sent(relayed.id):
             self._post(Lost(user_of(session), relayed.client_address, session.node))
         if session.resumable_id is not None:
             self._post(Gone(session.resumable_id))
 
     def _tell_resumable(self, stream_management_id: str, address: str) -> None:
-        known = self.registry.resumption(stream_management_id)
+        known = self.registry.memory.resumption(stream_management_id)
         if known is not None:
             self._post(Resumable(stream_management_id, known.without_equal_counts(), address))
 
@@ -204,7 +205,7 @@ class WorkerParts:
         """Whose counts have changed. A stream that was resumed by another one meanwhile has no say any more."""
         shifted, self._shifted = self._shifted, {}
         for stream_management_id, (counters, address) in shifted.items():
-            known = self.registry.resumption(stream_management_id)
+            known = self.registry.memory.resumption(stream_management_id)
             if known is not None and known.counters is counters:
                 self._tell_resumable(stream_management_id, address)
 
@@ -220,7 +221,7 @@ class WorkerParts:
             connections=registry.connections,
             last_id=registry.last_id,
             nodes=self._counts_of_nodes(),
-            awaited=dict(registry.awaited(trio.current_time())),
+            awaited=dict(registry.memory.awaited(trio.current_time())),
             waiting={
                 name: drain.waiting_reason
                 for name, drain in self.mover.drains.items()
@@ -234,7 +235,7 @@ class WorkerParts:
 
     def _counts_of_nodes(self) -> dict[str, NodeCounts]:
         """Of those nodes of which others were reported."""
-        touched = self.registry.take_touched()
+        touched = self.registry.counts.take_touched()
         news = {name: replace(counts) for name, counts in touched.items() if counts != self._reported.get(name)}
         self._reported |= news
         return news
@@ -243,29 +244,31 @@ class WorkerParts:
         """What others saw before this worker began."""
         now = trio.current_time()
         for user, seconds_ago in told.redirected.items():
-            self.registry.remember_redirected(user, now - seconds_ago)
+            self.registry.memory.remember_redirected(user, now - seconds_ago)
         for stream_management_id, resumption in told.resumable.items():
-            self.registry.remember_resumable(stream_management_id, resumption)
+            self.registry.memory.remember_resumable(stream_management_id, resumption)
         for moved in told.moved:
             self.remember_moved(moved)
         for caps, knows_cxfr in told.learned.items():
-            self.registry.client_software.learn(caps, knows_cxfr)
+            self.registry.memory.client_software.learn(caps, knows_cxfr)
         for lost in told.lost:
             self.remember_lost(lost)
 
     def remember_lost(self, lost: Lost) -> None:
         at = trio.current_time() - lost.seconds_ago
-        self.registry.returning_clients.leaves(lost.user, lost.address, lost.node, at=at, seconds=RESUMABLE_SECONDS)
+        self.registry.memory.returning_clients.leaves(
+            lost.user, lost.address, lost.node, at=at, seconds=RESUMABLE_SECONDS
+        )
 
     def remember_moved(self, moved: Moved) -> None:
         at = trio.current_time() - moved.seconds_ago
-        self.registry.about_to_be_asked(moved.full_jid, moved.address, moved.node, at)
+        self.registry.memory.about_to_be_asked(moved.full_jid, moved.address, moved.node, at)
 
     def note_returned(self, returned: Returned) -> None:
         """A client that was moved is with another worker now."""
-        self.registry.returned(returned.full_jid, returned.address, None, trio.current_time())
+        self.registry.memory.returned(returned.full_jid, returned.address, None, trio.current_time())
         if returned.wrong:
-            self.registry.guard.landed_wrong(returned.full_jid, self.cluster.placement_basis())
+            self.registry.memory.guard.landed_wrong(returned.full_jid, self.cluster.placement_basis())
 
     def follow(self, piece: Nodes) -> bool:
         """What has changed about the nodes; those that are leaving are to be emptied. Whether that was all of it."""
@@ -373,9 +376,9 @@ class Worker:
             case Remembered():
                 parts.remember(message)
             case Redirected(user):
-                parts.registry.remember_redirected(user, trio.current_time())
+                parts.registry.memory.remember_redirected(user, trio.current_time())
             case Resumable(stream_management_id, resumption):
-                parts.registry.remember_resumable(stream_management_id, resumption)
+                parts.registry.memory.remember_resumable(stream_management_id, resumption)
             case Lost():
                 parts.remember_lost(message)
             case Moved():
@@ -383,11 +386,11 @@ class Worker:
             case Announced(session):
                 parts.mover.announced(session)
             case Stayed(full_jid, address, node):
-                parts.registry.stayed(full_jid, address, node)
+                parts.registry.memory.stayed(full_jid, address, node)
             case Returned():
                 parts.note_returned(message)
             case Learned(caps, knows_cxfr):
-                parts.registry.client_software.learn(caps, knows_cxfr)
+                parts.registry.memory.client_software.learn(caps, knows_cxfr)
             case TakeFiles(request, files):
                 self._take(parts, request, files)
             case Ask():
@@ -475,7 +478,7 @@ class Worker:
         assert self.parts is not None
         registry = self.parts.registry
         while True:
-            awaits = registry.awaited(trio.current_time())
+            awaits = registry.memory.awaited(trio.current_time())
             with trio.move_on_after(_AWAITING_SECONDS if awaits else math.inf):  # time alone ends waiting
                 await self._dirty.wait()
             self._dirty = trio.Event()

@@ -22,7 +22,7 @@ from cxfr_proxy.ipc.messages import Report, Transferred, WorkerCounts
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.supervisor.workers import STATES_SECONDS
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 
 Scrape = dict[tuple[str, ...], float]

@@ -58,7 +58,7 @@ async def test_who_can_t_be_served_in_time_is_told_and_who_left_is_not_waited_fo
         async with in_process(config) as (proxy, address):
 
             async def queued(count: int) -> None:
-                await until(lambda: proxy.registry.of_node("a").logins_waiting == count)
+                await until(lambda: proxy.registry.counts.of_node("a").logins_waiting == count)
 
             # Until it was checked its features are not known, and it is connect all the same.
             while not str((await proxy.console.nodes.rows())[0].check).startswith("ok"):  # noqa: ASYNC110 - no event

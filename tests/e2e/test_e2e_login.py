@@ -172,7 +172,7 @@ async def world(
             async with in_process(config) as (proxy, address):
                 it = World(proxy, address, nodes, certificate, placement, logged)
                 yield it
-                assert not it.proxy.registry.transfers, "nobody had to be moved"
+                assert not it.proxy.registry.counts.transfers, "nobody had to be moved"
         for secret in (PASSWORD, *(encoded(f"\0user{number}\0{PASSWORD}") for number in range(100))):
             assert secret not in it.log()
 
@@ -266,7 +266,7 @@ async def test_a_wrong_password_and_then_somebody_else(tmp_path: Path, certifica
         await bind(raw, three)
         assert it.node_of(three) == "node3"
         await until(lambda: len(it.proxy.registry) == 1, "the others are over")
-        assert it.proxy.registry.totals.ended[Reason.REROUTED] == 3
+        assert it.proxy.registry.counts.totals.ended[Reason.REROUTED] == 3
         assert it.proxy.registry.connections == 1
         await raw.close()
         await until(lambda: it.proxy.registry.connections == 0)
@@ -357,7 +357,7 @@ async def test_who_logs_in_as_another_than_the_header_said(tmp_path: Path, certi
             await until(lambda: [each.session.node for each in it.proxy.registry] == ["node2"])
             await raw.close()
             await until(lambda: not it.proxy.registry)
-        assert it.proxy.registry.totals.ended[Reason.REROUTED] == 2
+        assert it.proxy.registry.counts.totals.ended[Reason.REROUTED] == 2
 
 
 async def test_sasl2_with_bind_and_resumption(tmp_path: Path, certificate: DemoCertificate) -> None:
@@ -387,7 +387,7 @@ async def test_a_session_is_resumed_where_it_is_and_not_at_home(
         user = it.user_of("node1")
         for node in ("node2", "node3"):
             known = Resumption(f"{user}@localhost/r", node, f"sm-{node}")
-            it.proxy.registry.remember_resumable(f"sm-{node}", known)
+            it.proxy.registry.memory.remember_resumable(f"sm-{node}", known)
             raw = await it.greeted()
             resume = f"<resume xmlns='{names.SM}' previd='sm-{node}' h='0'/>"
             if names_user:
@@ -514,7 +514,7 @@ async def test_unknown_users_are_answered_like_known_ones(tmp_path: Path, certif
         known, lost, unknown = it.user_of("node1"), it.user_of("node2"), it.user_of("node3")
         bound = await it.greeted()
         await bind(bound, known)
-        it.proxy.registry.returning_clients.leaves(
+        it.proxy.registry.memory.returning_clients.leaves(
             f"{lost}@localhost", "192.0.2.1", "node3", at=trio.current_time(), seconds=60.0
         )
         answers = set()

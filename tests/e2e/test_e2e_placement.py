@@ -325,7 +325,7 @@ async def test_nobody_is_sent_home_to_a_full_node(tmp_path: Path, certificate: D
             await raw.log_in(user, header=header_of(user))
         await trio.sleep(0.3)
         assert Counter(row.node for row in await proxy.console.sessions.session_rows()) == {"node1": 2, "node2": 2}
-        assert not proxy.registry.recent
+        assert not proxy.registry.counts.recent
         assert (await proxy.console.rebalances.plan()).sessions == 0
         await raws.pop(0).close()
         await until(lambda: len(proxy.registry) == 3)
@@ -382,7 +382,7 @@ async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, 
         raw = await connect(address, certificate.client_context())
         await raw.send(header_of("kim", "made-up.example"))
         assert await raw.error() == "remote-connection-failed"
-        assert proxy.registry.of_node("node1").connect_failures == 1
+        assert proxy.registry.counts.of_node("node1").connect_failures == 1
         assert proxy.cluster.get("node1").usable
         raw = await connect(address, certificate.client_context())
         await raw.log_in("kim")
@@ -411,6 +411,6 @@ async def test_the_first_logins_of_a_fresh_proxy_stay_where_they_are(
         assert (latest.session.node, latest.placed_early) == ("node2", False)
         # Who had to go would be under way by now: a login takes longer.
         assert first.session.transfer_under_way is None
-        assert not proxy.registry.recent
+        assert not proxy.registry.counts.recent
         for raw in (early, late):
             await raw.close()

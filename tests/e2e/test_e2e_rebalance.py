@@ -148,12 +148,12 @@ async def test_a_fourth_node_gets_its_quarter_by_itself(tmp_path: Path) -> None:
             moved = {user for user in users if after[user] == "d"}
             assert 10 < len(moved) < 30
             await until(lambda: places(proxy) == after, "all are back")
-            assert [record.target for record in proxy.registry.recent] == ["d"] * len(moved)
-            assert {record.trigger for record in proxy.registry.recent} == {Trigger.REBALANCE}
+            assert [record.target for record in proxy.registry.counts.recent] == ["d"] * len(moved)
+            assert {record.trigger for record in proxy.registry.counts.recent} == {Trigger.REBALANCE}
             stayed = {jid: number for jid, number in before.items() if (jid or "").partition("@")[0] not in moved}
             now = {relayed.session.full_jid: relayed.id for relayed in proxy.registry}
             assert stayed.items() <= now.items()
-            asked = sorted(record.ended - record.seconds for record in proxy.registry.recent)
+            asked = sorted(record.ended - record.seconds for record in proxy.registry.counts.recent)
             assert asked[-1] - asked[0] >= (len(moved) - 6) / 10
             assert (rebalance.counts.planned, rebalance.counts.moved) == (len(moved), len(moved))
             await until(lambda: all_bound(clients))
@@ -253,10 +253,10 @@ async def test_a_client_whose_header_hides_its_name_is_sent_home_once(
                 await until(lambda u=user, n=right: places(proxy).get(u) == n, "it is at home")  # type: ignore[misc]
                 assert client.logins <= 2
             await trio.sleep(0.5)
-            moves = Counter(record.full_jid for record in proxy.registry.recent)
+            moves = Counter(record.full_jid for record in proxy.registry.counts.recent)
             assert moves
             assert set(moves.values()) == {1}
-            assert {record.trigger for record in proxy.registry.recent} == {Trigger.WRONG_NODE}
+            assert {record.trigger for record in proxy.registry.counts.recent} == {Trigger.WRONG_NODE}
 
 
 async def test_a_client_whose_mechanism_hides_its_name_is_sent_home(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ async def test_a_client_whose_header_names_somebody_else_is_moved_once(tmp_path:
             await until(lambda: client.logins == 3 and places(proxy) == {user: "b"}, "it is back by itself")
             await trio.sleep(0.5)
             assert client.logins == 3
-            assert len(proxy.registry.recent) == 1
+            assert len(proxy.registry.counts.recent) == 1
 
 
 async def test_whichever_worker_it_comes_back_to(tmp_path: Path) -> None:
@@ -410,8 +410,8 @@ async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path,
             await until(lambda: client.logins == 3 and len(one.registry) == 1, "there and back")
             await trio.sleep(1)
             assert client.logins == 3
-            assert [len(proxy.registry.recent) for proxy in (one, two)] == [1, 1]
-            assert [str(proxy.registry.recent[0].trigger) for proxy in (one, two)] == ["wrong-node"] * 2
+            assert [len(proxy.registry.counts.recent) for proxy in (one, two)] == [1, 1]
+            assert [str(proxy.registry.counts.recent[0].trigger) for proxy in (one, two)] == ["wrong-node"] * 2
 
 
 # --- the operator moves one

@@ -36,7 +36,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerCounts,
 )
 from cxfr_proxy.supervisor.supervisor import Supervisor
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.counts import NodeCounts
 
 
 class FakeWorker:

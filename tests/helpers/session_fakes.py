@@ -26,6 +26,7 @@ class FakeRelayed:
         self.last_active = -idle
         self.orders: list[Order] = []
         self._obeys = obeys
+        self.stopped = False
 
     @property
     def tls_version(self) -> str | None:

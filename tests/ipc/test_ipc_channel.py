@@ -70,9 +70,9 @@ from cxfr_proxy.ipc.messages import (
 from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
-from cxfr_proxy.transfers.registry import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 

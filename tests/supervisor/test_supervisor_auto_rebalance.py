@@ -15,7 +15,7 @@ from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
 from cxfr_proxy.supervisor.auto_rebalance import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, AutoRebalancer
-from cxfr_proxy.transfers.drains import OwnPace, Rate
+from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
 
 SPEC = NodeSpec("a", Address("h", 5222))
@@ -34,20 +34,18 @@ class World:
 
     def __post_init__(self) -> None:
         self.start = trio.current_time()
-        self.rebalances = Rebalances(
-            Rate(OwnPace(1.0), 1.0), tell=self._tell, counts_of=self._counts, report=self._report
-        )
+        self.rebalances = Rebalances(Rate(OwnPace(1.0), 1.0), self)
         self.automatic = AutoRebalancer(self.cluster, self.rebalances)
 
-    def _tell(self, order: Rebalancing | None) -> None:
+    def follow_rebalance(self, order: Rebalancing | None) -> None:
         if order is not None:
             assert self.rebalances.last is not None
             self.begun.append((trio.current_time() - self.start, self.rebalances.last.reason))
 
-    def _counts(self, number: int) -> RebalanceCounts:
+    def counts_of_rebalance(self, number: int) -> RebalanceCounts:
         return RebalanceCounts(number, planned=1, left=int(self.busy))
 
-    def _report(self, what: str, rebalance: Rebalance) -> None:
+    def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
         pass
 
 

@@ -16,7 +16,8 @@ from cxfr_proxy.ipc.codec import encode
 from cxfr_proxy.ipc.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned
 from cxfr_proxy.session.client_software import SILENCES
 from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp
-from cxfr_proxy.transfers.registry import RESUMABLE_SECONDS, Registry
+from cxfr_proxy.transfers.memory import RESUMABLE_SECONDS
+from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.xmpp.opening.client_identity import LONGEST
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
@@ -136,9 +137,9 @@ def test_as_many_pieces_as_fit_into_lines() -> None:
 
 def test_what_is_remembered_does_not_undo_what_was_seen_since() -> None:
     registry = Registry(redirect_window=60.0)
-    registry.remember_redirected("romeo@example.org", 100.0)
-    registry.remember_redirected("romeo@example.org", 30.0)
-    assert registry.redirected_lately("romeo@example.org", 120.0)
+    registry.memory.remember_redirected("romeo@example.org", 100.0)
+    registry.memory.remember_redirected("romeo@example.org", 30.0)
+    assert registry.memory.redirected_lately("romeo@example.org", 120.0)
 
 
 def test_who_is_back_under_another_resource_is_not_on_his_way_any_more() -> None:

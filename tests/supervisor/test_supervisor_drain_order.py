@@ -16,8 +16,8 @@ from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import Ask, Listing, Nodes, Report, WorkerCounts
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.registry import NodeCounts
 
 
 def told(worker: FakeWorker) -> list[tuple[float, str]]:

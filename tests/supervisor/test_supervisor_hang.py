@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from cxfr_proxy.ipc.messages import Report
 from cxfr_proxy.supervisor.link import ANSWER_SECONDS, SILENCE_SECONDS, SILENCE_TURNS
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.counts import NodeCounts
 
 
 async def test_one_that_hangs_is_killed_and_replaced(

@@ -15,9 +15,10 @@ from cxfr_proxy.cluster.nodes import AdminState, NodeSpec
 from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
-from cxfr_proxy.transfers.drains import Drain, Drains, OwnPace, Rate
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.drains import Drain, Drains
+from cxfr_proxy.transfers.pace import OwnPace, Rate
 
 EPOCH = 1_000_000.0
 """What the others' clocks show when this one's shows 0."""
@@ -77,13 +78,16 @@ class FakeDrainer:
         self.to_move = 4
         self.reports: list[tuple[str, str]] = []
         self._rate = Rate(OwnPace(100.0), 100.0)
-        self._drains = Drains(
-            self._rate,
-            counts_of=lambda node: NodeCounts(sessions=self.sessions[node]),
-            awaited=lambda node: 1,
-            advanced=lambda drain: None,
-            report=lambda what, drain: self.reports.append((what, drain.node)),
-        )
+        self._drains = Drains(self._rate, self)
+
+    def of_node(self, node: str) -> NodeCounts:
+        return NodeCounts(sessions=self.sessions[node])
+
+    def stage_changed(self, drain: Drain) -> None:
+        pass
+
+    def report(self, event: str, drain: Drain) -> None:
+        self.reports.append((event, drain.node))
 
     @property
     def drains(self) -> dict[str, Drain]:

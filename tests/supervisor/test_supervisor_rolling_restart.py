@@ -19,7 +19,7 @@ from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import Grant, Leave, Report, Stop, Want, WorkerCounts
 from cxfr_proxy.proxy import Proxy
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.counts import NodeCounts
 
 
 @asynccontextmanager

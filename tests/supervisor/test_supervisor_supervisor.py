@@ -40,8 +40,8 @@ from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.proxy import only
 from cxfr_proxy.supervisor.link import Link
 from cxfr_proxy.supervisor.workers import Grants
-from cxfr_proxy.transfers.drains import OwnPace
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.counts import NodeCounts
+from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.worker.ports import GrantedTokens, HealthReporter
 from cxfr_proxy.xmpp.stream_management import Resumption
 

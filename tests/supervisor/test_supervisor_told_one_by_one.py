@@ -24,7 +24,7 @@ from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.ipc.messages import Present, SessionsChanged, Transferred
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.transfers.registry import NodeCounts
+from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, TransferKind, TriedRung
 
 

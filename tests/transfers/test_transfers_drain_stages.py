@@ -12,6 +12,7 @@ from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+from cxfr_proxy.transfers.mover import LOGIN_SECONDS
 
 
 def asleep(sessions: list[HouseSession]) -> list[int]:
@@ -55,7 +56,7 @@ async def test_nobody_is_moved_before_the_grace_is_over(autojump_clock: MockCloc
         house.mover.enqueue_leaving(late.id)
         house.mover.look_again()
         await trio.sleep(2.9)
-        drain = house.mover.drains["a"]
+        drain = house.drain("a")
         assert (house.orders, drain.reason) == ([], "nobody is moved before the grace is over")
         await trio.sleep(10)
         assert drain.done
@@ -134,7 +135,7 @@ async def test_they_sleep_for_half_of_the_deadline(autojump_clock: MockClock) ->
         house.empty("a", deadline=20.0)
         await trio.sleep(5)
         assert house.moved == [7, 8, 9, 10, 11, 12]
-        assert "inactive" in (house.mover.drains["a"].reason or "")
+        assert "inactive" in (house.drain("a").reason or "")
         house.mover.look_again()  # a reload, a node that is up again
         await trio.sleep(4)
         assert len(house.moved) == 6
@@ -192,10 +193,10 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         house.empty("a", deadline=5.0, rate=2.0)
         await trio.sleep(0.6)
         assert len(house.moved) == 2
-        house.mover.abort("a")
-        drain = house.mover.drains["a"]
+        house.drains.abort("a")
+        drain = house.drain("a")
         assert (drain.reason, drain.deadline) == ("the drain was aborted", None)
-        assert house.mover.rate == 10.0
+        assert house.rate.now == 10.0
         house.cluster.get("b").health = Health.UP
         house.mover.look_again()
         [late] = house.populate("a", 1)
@@ -204,7 +205,7 @@ async def test_an_abort_leaves_the_rest_where_they_are(autojump_clock: MockClock
         assert len(house.moved) == 2
         assert house.cluster.get("a").admin_state is AdminState.DRAIN, "nobody new comes"
         house.empty("a")
-        assert house.mover.drains["a"] is drain
+        assert house.drain("a") is drain
         await trio.sleep(60)
         assert len(house.moved) == 21
         assert drain.done
@@ -217,18 +218,17 @@ async def test_who_was_asked_and_does_not_go_stays(how: str, autojump_clock: Moc
         [refuses, silent] = house.populate("a", 2, stays=True)
         [lost] = house.populate("b", 1, stays=True)
         house.cluster.get("a").set_admin_state(AdminState.DRAIN)
-        house.mover.follow("a", Stage.ALL) if how == "follow" else house.mover.drain("a")
+        house.mover.follow("a", Stage.ALL) if how == "follow" else house.empty("a")
         house.mover.enqueue_lost(lost.id, Trigger.NODE_LOST)
         await trio.sleep(1)
         assert [each.rung for each in house.sessions] == [Rung.CXFR] * 3
         match how:
             case "abort":
-                house.mover.abort("a")
+                house.drains.abort("a")
             case "follow":
                 house.mover.follow("a", Stage.ABORTED)
             case "undrain":
-                house.cluster.get("a").set_admin_state(AdminState.READY)
-                house.mover.undrain("a")
+                house.undrain("a")
         refuses.script.client(answer("error"))
         silent.script.tick()
         lost.script.client(answer("error"))
@@ -242,31 +242,30 @@ async def test_who_was_asked_and_does_not_go_stays(how: str, autojump_clock: Moc
 
 async def test_logins_may_take_their_time_where_nobody_is_moved(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
-        house.populate("a", 1)
-        looked_after: list[str] = []
-        house.mover._drains._look_after = looked_after.append
+        [session] = house.populate("a", 1, named=False)
+        session.opened = trio.current_time() - LOGIN_SECONDS - 1
         house.empty("a", grace=2.0)
         await trio.sleep(1.5)
-        assert not looked_after
-        house.mover.abort("a")
+        assert not session.stopped
+        house.drains.abort("a")
         await trio.sleep(5)
-        assert not looked_after
+        assert not session.stopped
         house.cluster.get("b").health = Health.DOWN
         house.empty("a")
         await trio.sleep(1)
-        assert looked_after
+        assert session.stopped
 
 
 async def test_one_that_was_over_and_begins_again_gives_its_rate_back(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
         house.empty("a")
         await trio.sleep(1)
-        assert house.mover.drains["a"].done
+        assert house.drain("a").done
         house.empty("a", rate=2.0)
-        assert house.mover.rate == 2.0
+        assert house.rate.now == 2.0
         await trio.sleep(1)
-        assert house.mover.drains["a"].done
-        assert house.mover.rate == 10.0
+        assert house.drain("a").done
+        assert house.rate.now == 10.0
 
 
 # --- who is told the stage

@@ -11,20 +11,39 @@ from session_fakes import FakeRelayed
 from session_script import ENABLE, ENABLED
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cxfr_proxy.cluster.members import Cluster, UnknownNode
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicies
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import Outcome, Redirected, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
-from cxfr_proxy.transfers.mover import Announcer, Mover
-from cxfr_proxy.transfers.registry import AWAITED_SECONDS, Registry
+from cxfr_proxy.transfers.announcements import Announcer
+from cxfr_proxy.transfers.counts import NodeCounts
+from cxfr_proxy.transfers.drains import Drain, Drains
+from cxfr_proxy.transfers.memory import AWAITED_SECONDS
+from cxfr_proxy.transfers.mover import Mover
+from cxfr_proxy.transfers.pace import OwnPace, Rate
+from cxfr_proxy.transfers.queues import Urgency
+from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.xmpp.connection_transfer import Server
 
 
+class Tokens(OwnPace):
+    """The one bucket, for a mover that has it to itself."""
+
+    def rest(self) -> None:
+        pass
+
+    def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
+        pass
+
+
 class House:
-    """A cluster, its sessions, and a mover; ``orders`` are all that were given, each with its time."""
+    """A cluster, its sessions, a mover, and the drains that it is told of, as by a supervisor.
+
+    ``orders`` are all that were given, each with its time.
+    """
 
     def __init__(
         self,
@@ -36,16 +55,15 @@ class House:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.registry = Registry(redirect_window=60.0)
         self.placement = Placement(self.cluster, policies)
+        pace = Tokens(10.0)
         self.mover = Mover(
-            self.cluster,
-            self.registry,
-            self.placement,
-            transfer_rate=10.0,
-            on_node_down=on_node_down,
-            announcer=announcer,
+            self.cluster, self.registry, self.placement, pace, on_node_down=on_node_down, announcer=announcer
         )
+        self.rate = Rate(pace, 10.0)
+        self.drains = Drains(self.rate, self)
         self.orders: list[tuple[float, int, Order]] = []
         self.sessions: list[HouseSession] = []
+        self.reports: list[tuple[str, str]] = []
 
     def populate(self, node: str, count: int, **options: bool) -> list[HouseSession]:
         added = [HouseSession(self, self.registry.new_id(), node, **options) for _ in range(count)]
@@ -59,10 +77,39 @@ class House:
     ) -> None:
         """As the operator's command does it."""
         self.cluster.get(node).set_admin_state(AdminState.DRAIN)
-        self.mover.drain(node, grace=grace, deadline=deadline, rate=rate)
+        self.mover.follow(node, self.drains.begin(node, grace=grace, deadline=deadline, rate=rate).stage)
+
+    def undrain(self, node: str) -> None:
+        self.cluster.get(node).set_admin_state(AdminState.READY)
+        self.drains.end(node)
+        self.mover.undrain(node)
+
+    def drain(self, node: str) -> Drain:
+        """It knows why nobody is moved as soon as the mover does."""
+        drain = self.drains.by_node[node]
+        self.drains.waits(drain, self.waiting_reason(node))
+        return drain
 
     def waiting_reason(self, node: str) -> str | None:
         return self.mover.drains[node].waiting_reason
+
+    @property
+    def to_move(self) -> int:
+        return sum(self.mover._queues.length(urgency) for urgency in Urgency)
+
+    # --- for the drains
+
+    def of_node(self, node: str) -> NodeCounts:
+        return self.registry.counts.of_node(node)
+
+    def awaited(self, node: str) -> int:
+        return self.registry.memory.awaited(trio.current_time())[node]
+
+    def stage_changed(self, drain: Drain) -> None:
+        self.mover.follow(drain.node, drain.stage)
+
+    def report(self, event: str, drain: Drain) -> None:
+        self.reports.append((event, drain.node))
 
     @property
     def times(self) -> list[float]:
@@ -96,6 +143,7 @@ async def working(house: House) -> AsyncIterator[House]:
     HouseSession.house_start = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.mover.run)
+        nursery.start_soon(house.drains.watch)
         yield house
         nursery.cancel_scope.cancel()
 
@@ -129,10 +177,9 @@ async def test_a_rate_of_a_drain_s_own_ends_with_it(called_off: bool, autojump_c
         await trio.sleep(0.7 if called_off else 20)
         assert house.times == [0.5 * number for number in range(2 if called_off else 7)]
         if called_off:
-            house.cluster.get("a").set_admin_state(AdminState.READY)
-            house.mover.undrain("a")
+            house.undrain("a")
         else:
-            assert house.mover.drains["a"].done
+            assert house.drain("a").done
         await trio.sleep(20)
         house.orders.clear()
         house.populate("b", 7)
@@ -299,12 +346,12 @@ async def test_a_drain_says_how_it_goes(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
         house.populate("a", 10)
         house.empty("a")
-        drain = house.mover.drains["a"]
+        drain = house.drain("a")
         assert (drain.total, drain.done, drain.deadline) == (10, False, None)
         await trio.sleep(0.15)
-        assert house.mover.left("a") == 10 - 6
+        assert house.registry.sessions_on("a") == 10 - 6
         await trio.sleep(5)
-        assert house.mover.left("a") == 0
+        assert house.registry.sessions_on("a") == 0
         assert drain.done
 
 
@@ -319,8 +366,8 @@ async def test_a_deadline_hurries_the_rest(autojump_clock: MockClock) -> None:
     assert {round(at, 1) for at, _ in hurried} <= {2.0, 2.1}
     # The three that were asked and stayed, and all whose turn had not come.
     assert sorted(number for _, number in hurried)[:3] == [1, 2, 3]
-    assert house.registry.of_node("a").sessions == 3
-    assert house.registry.of_node("b").sessions == 2
+    assert house.registry.counts.of_node("a").sessions == 3
+    assert house.registry.counts.of_node("b").sessions == 2
     assert [session.session.rung for session in house.sessions[:3]] == [Rung.SEE_OTHER_HOST] * 3
 
 
@@ -350,8 +397,7 @@ async def test_undraining_leaves_the_rest_where_they_are(autojump_clock: MockClo
         await trio.sleep(0.35)
         before = list(house.moved)
         assert len(before) == 8
-        house.cluster.get("a").set_admin_state(AdminState.READY)
-        house.mover.undrain("a")
+        house.undrain("a")
         house.mover.look_again()
         await trio.sleep(60)
         assert house.moved == before
@@ -402,13 +448,11 @@ async def test_two_drains_share_one_pace(autojump_clock: MockClock) -> None:
     assert {order.target for _, _, order in house.orders[10:]} == {"c"}
 
 
-async def test_a_drain_of_nothing_and_of_nobody(autojump_clock: MockClock) -> None:
+async def test_a_drain_of_nothing(autojump_clock: MockClock) -> None:
     async with working(House()) as house:
         house.empty("a")
         await trio.sleep(1)
-        assert house.mover.drains["a"].done
-        with pytest.raises(UnknownNode):
-            house.mover.drain("nobody")
+        assert house.drain("a").done
 
 
 # --- everybody
@@ -469,12 +513,12 @@ async def test_a_drain_ends_when_those_who_were_cut_have_their_sessions(comes: b
         house.registry.note(session, Transferred(order, tried, 0.0), trio.current_time())
         house.registry.remove(session)
         await trio.sleep(5)
-        assert not house.mover.drains["a"].done
-        assert (house.mover.left("a"), house.mover.awaited("a"), house.mover.awaited("b")) == (0, 1, 0)
+        assert not house.drain("a").done
+        assert (house.registry.sessions_on("a"), house.awaited("a"), house.awaited("b")) == (0, 1, 0)
         if comes:
             house.registry.note(HouseSession(house, 9, "c"), Resumable("sm1", "sm1"), trio.current_time())
-            assert house.mover.awaited("a") == 0
+            assert house.awaited("a") == 0
             await trio.sleep(0.2)
         else:
             await trio.sleep(AWAITED_SECONDS - 4.8)
-        assert house.mover.drains["a"].done
+        assert house.drain("a").done

@@ -187,7 +187,7 @@ async def test_of_a_dead_one_nothing_is_expected(autojump_clock: MockClock) -> N
         await trio.sleep(1)
         it.populate("b", 1)
         it.cluster.get("a").health, it.cluster.get("a").session_outlook = Health.UP, SessionOutlook.GOOD
-        it.mover.node_up("a")
+        it.mover.follow_health(it.cluster.get("a"))
         goes_down(it, "b")
         await trio.sleep(1)
     first, second = (order for _, _, order in it.orders)

@@ -18,7 +18,7 @@ from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.transfers.rebalances import Rebalancing
-from cxfr_proxy.transfers.registry import Relayed, user_of
+from cxfr_proxy.transfers.relayed import Relayed, user_of
 from cxfr_proxy.worker.queries import rebalance_forecast
 from cxfr_proxy.xmpp.connection_transfer import Server
 
@@ -55,7 +55,9 @@ def goes(house: House, session: HouseSession, order: Order) -> None:
     """What a session reports whose client is asked, and leaves."""
     now = trio.current_time()
     if order.place is not None and order not in [given for _, number, given in house.orders if number == session.id]:
-        house.registry.about_to_be_asked(session.session.full_jid or "", session.client_address, order.place, now)
+        house.registry.memory.about_to_be_asked(
+            session.session.full_jid or "", session.client_address, order.place, now
+        )
     house.registry.note(session, Asked(Rung.CXFR, order, True), now)
     house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.MOVED),), 0.1), now)
     house.registry.note(session, Ended(Reason.CLIENT_CLOSED, None, 0, 0), now)
@@ -247,7 +249,7 @@ async def test_who_was_sent_somewhere_is_led_there(autojump_clock: MockClock) ->
         goes(house, wrong[0], Order(Trigger.WRONG_NODE, target="b"))
         now = trio.current_time()
         user = user_of(wrong[0].session)
-        expected = house.registry.returning_clients
+        expected = house.registry.memory.returning_clients
         assert expected.node_for(user, "192.0.2.1", now + 89.9) == "b"
         assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
         assert expected.node_for(user, "192.0.2.1", now + 90.0) is None
@@ -260,7 +262,7 @@ async def test_who_is_asked_can_be_back_before_his_old_stream_has_ended(autojump
         _, (session, *_) = split(house, "a", 2)
         session.stays = True
         assert house.mover.move(session.session.full_jid or "", "b") == 1
-        assert house.registry.returning_clients.node_for(None, "192.0.2.1", trio.current_time()) == "b"
+        assert house.registry.memory.returning_clients.node_for(None, "192.0.2.1", trio.current_time()) == "b"
 
 
 @pytest.mark.parametrize("name", ["same", "other"])
@@ -273,8 +275,8 @@ async def test_who_is_back_is_not_expected_any_more(name: str, autojump_clock: M
         if name == "same":
             log_in(house, "b", back)
         else:
-            house.registry.returned(back, "192.0.2.1", None, trio.current_time())
-        assert house.registry.returning_clients.node_for(None, "192.0.2.1", trio.current_time()) is None
+            house.registry.memory.returned(back, "192.0.2.1", None, trio.current_time())
+        assert house.registry.memory.returning_clients.node_for(None, "192.0.2.1", trio.current_time()) is None
 
 
 async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock) -> None:
@@ -285,10 +287,10 @@ async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock
         assert house.mover.move(session.session.full_jid or "", "b") == 1
         order, now = house.orders[-1][2], trio.current_time()
         house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.STAYED),), 0.1), now)
-        assert house.registry.returning_clients.node_for(None, "192.0.2.1", now) is None
-        assert house.registry.returning_clients.node_for(user_of(session.session), "192.0.2.1", now) is None
+        assert house.registry.memory.returning_clients.node_for(None, "192.0.2.1", now) is None
+        assert house.registry.memory.returning_clients.node_for(user_of(session.session), "192.0.2.1", now) is None
         another = log_in(house, "a", f"{user_of(session.session)}/another")
-        assert not house.registry.has_returned(another.id)
+        assert not house.registry.memory.has_returned(another.id)
 
 
 async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(autojump_clock: MockClock) -> None:
@@ -298,14 +300,14 @@ async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(aut
         session.script.client(ENABLE).node(ENABLED)
         now = trio.current_time()
         house.registry.note(session, Resumable("sm1", "sm1"), now)
-        assert house.registry.node_of_resumable("sm1") == "a"
+        assert house.registry.memory.node_of_resumable("sm1") == "a"
         order = Order(Trigger.REBALANCE, target="b")
-        house.registry.about_to_be_asked(session.session.full_jid or "", session.client_address, "b", now)
+        house.registry.memory.about_to_be_asked(session.session.full_jid or "", session.client_address, "b", now)
         house.registry.note(session, Asked(Rung.CUT, order, True), now)
         house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0), now)
         house.registry.note(session, Ended(Reason.TRANSFERRED, None, 0, 0), now)
-        assert house.registry.node_of_resumable("sm1") == "b"
-        expected = house.registry.returning_clients
+        assert house.registry.memory.node_of_resumable("sm1") == "b"
+        expected = house.registry.memory.returning_clients
         assert expected.node_for(user_of(session.session), "192.0.2.1", now) == "b"
         assert [expected.node_for(None, "192.0.2.1", now) for _ in range(2)] == ["b", None]
 
@@ -440,12 +442,16 @@ class Others:
     def __init__(self) -> None:
         self.told: list[tuple[int, str | None]] = []
         self.withdrawn: list[int] = []
+        self.news = 0
 
     def announce(self, relayed: Relayed, order: Order) -> None:
         self.told.append((relayed.id, order.place))
 
     def withdraw(self, relayed: Relayed, order: Order) -> None:
         self.withdrawn.append(relayed.id)
+
+    def progressed(self) -> None:
+        self.news += 1
 
 
 async def test_nobody_is_sent_home_before_all_others_know(autojump_clock: MockClock) -> None:
@@ -521,8 +527,8 @@ async def test_a_rebalance_ends_also_where_something_more_urgent_moves_the_last(
         house.mover.follow_rebalance(Rebalancing(1))
         now, order = trio.current_time(), Order(Trigger.REBALANCE, target="b")
         house.registry.note(session, Asked(Rung.CXFR, order, True), now)
-        assert house.registry.rebalanced.asked == 1
+        assert house.registry.counts.rebalanced.asked == 1
         hurried = Order(Trigger.DRAIN, target="b", hurried=True)
         tried = ((Rung.CXFR, Outcome.SILENT), (Rung.RESET, Outcome.MOVED))
         house.registry.note(session, Transferred(hurried, tried, 0.1), now)
-        assert house.registry.rebalanced.moved == 1
+        assert house.registry.counts.rebalanced.moved == 1

@@ -9,7 +9,7 @@ import trio
 from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from cxfr_proxy.cluster.nodes import AdminState, Health, SessionOutlook
+from cxfr_proxy.cluster.nodes import Health, SessionOutlook
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import BoundTo
 from cxfr_proxy.session.ladder import Trigger
@@ -82,7 +82,7 @@ async def test_it_waits_until_it_has_settled(case: str, nodes: str, autojump_clo
         await trio.sleep(0.4)
         if nodes is SHARED:
             assert not house.orders
-            assert house.mover.to_move == 1
+            assert house.to_move == 1
         await trio.sleep(10)
         [(at, _, order)] = house.orders
         assert order.trigger is trigger
@@ -92,7 +92,7 @@ async def test_it_waits_until_it_has_settled(case: str, nodes: str, autojump_clo
         else:
             assert at <= 0.61, "a deadline is half a second away, and looked at every tenth"
         assert trio.current_time() - started > SETTLED_SECONDS
-        assert house.mover.to_move == 0
+        assert house.to_move == 0
 
 
 async def test_closing_those_of_a_node_that_is_down_waits_too(autojump_clock: MockClock) -> None:
@@ -125,11 +125,10 @@ async def test_it_stays_where_the_reason_has_gone_meanwhile(autojump_clock: Mock
         bound(house)
         house.empty("a")
         await trio.sleep(1)
-        house.cluster.get("a").set_admin_state(AdminState.READY)
-        house.mover.undrain("a")
+        house.undrain("a")
         await trio.sleep(10)
         assert not house.orders
-        assert house.mover.to_move == 0
+        assert house.to_move == 0
 
 
 async def test_whoever_loses_their_node_meanwhile_goes_as_one_that_has(autojump_clock: MockClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import cast
 
-from cxfr_proxy.transfers.registry import Relayed
+from cxfr_proxy.transfers.relayed import Relayed
 from cxfr_proxy.worker.session_changes import SessionChanges
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cxfr_proxy.transfers.pace import TokenBucket
+from cxfr_proxy.transfers.token_bucket import TokenBucket
 
 rates = st.floats(0.01, 10_000)
 bursts = st.floats(1, 100)

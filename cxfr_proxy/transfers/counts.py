@@ -1,0 +1,142 @@
+"""What sessions and their moves count as: by node, by rung and outcome, and in total.
+
+A client that is *asked* is counted once, by whichever rung it is asked first. What comes of it is counted by each rung:
+*refused* and *silent* rungs are followed by another one, and with *moved* or *failed* the transfer is over. That a
+client has *returned* is counted by whoever sees all logins (:mod:`.returns`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cxfr_proxy.session.client_software import Software
+from cxfr_proxy.session.commands import Answered, Asked, BoundTo, Ended, Event, Forged, Outcome, Transferred
+from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.transfers.relayed import Relayed
+from cxfr_proxy.transfers.statistics import Totals, TransferStatistics, past_transfer
+from cxfr_proxy.xmpp.opening.attempt import FailedLogin
+
+RECENT_TRANSFERS: Final = 1000
+"""As many as ``show transfers`` lists: the last ten seconds at the default rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRecord:
+    """A transfer that is over. ``ended`` is the relay's clock."""
+
+    session: int
+    full_jid: str | None
+    source: str
+    target: str | None
+    trigger: Trigger
+    tried: tuple[tuple[Rung, Outcome], ...]
+    ended: float
+    seconds: float
+    software: Software
+
+
+@dataclass(slots=True)
+class NodeCounts:
+    """What happened to the sessions of one node; they only ever grow, but ``sessions`` and ``logins_waiting``."""
+
+    sessions: int = 0
+    asked: int = 0
+    moved: int = 0
+    refused: int = 0
+    silent: int = 0
+    failed: int = 0
+    connect_failures: int = 0
+    forged: int = 0
+    returned: int = 0
+    """Of those that moved, who has logged in again; counted by whoever sees all logins."""
+    logins_waiting: int = 0
+    """Logins that wait for their turn, or for the node to accept them."""
+
+
+class SessionCounts:
+    """Of one process's sessions."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeCounts] = {}
+        self._touched: set[str] = set()  # nodes whose counts may have changed
+        self.rebalanced = NodeCounts()
+        """Transfers to even the load, of all nodes; without ``sessions``."""
+        self._evening: set[int] = set()  # sessions whose clients were asked to move to even the load
+        self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
+        self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
+        self.totals = Totals()
+        self.statistics = TransferStatistics()
+
+    def of_node(self, name: str) -> NodeCounts:
+        """Return the node's counts, to look at and to change."""
+        self._touched.add(name)
+        return self.nodes.setdefault(name, NodeCounts())
+
+    def take_touched(self) -> dict[str, NodeCounts]:
+        """Return the counts of the nodes whose counts may have changed since this was asked last."""
+        touched, self._touched = self._touched, set()
+        return {name: self.nodes[name] for name in touched}
+
+    def note(self, relayed: Relayed, event: Event, now: float) -> None:
+        """Count what happened to a session."""
+        match event:
+            case BoundTo():
+                self.totals.logins += 1
+            case Asked(_, order, first):
+                if first and order.trigger is Trigger.REBALANCE:
+                    self._evening.add(relayed.id)
+                for each in self._counted(relayed):
+                    each.asked += first
+            case Answered(rung, _, outcome):
+                self._count(self._counted(relayed), rung, outcome)
+            case Transferred():
+                self._note_transfer(relayed, event, now)
+            case Forged():
+                self.of_node(relayed.session.node).forged += 1
+            case FailedLogin(condition=condition):
+                self.totals.count_failed_login(condition)
+            case Ended(reason, _, late, _):
+                self.totals.count_ended(reason)
+                self.totals.late += late
+            case _:
+                pass
+
+    def forget(self, session_id: int) -> None:
+        """The session has ended."""
+        self._evening.discard(session_id)
+
+    def _note_transfer(self, relayed: Relayed, event: Transferred, now: float) -> None:
+        session, order = relayed.session, event.order
+        self.statistics.add(past_transfer(session, event))
+        self._count(self._counted(relayed), *event.tried[-1])
+        self._evening.discard(relayed.id)
+        self.recent.append(
+            TransferRecord(
+                relayed.id,
+                session.full_jid,
+                session.node,
+                order.target,
+                order.trigger,
+                event.tried,
+                now,
+                event.seconds,
+                session.software,
+            )
+        )
+
+    def _count(self, where: Iterable[NodeCounts], rung: Rung, outcome: Outcome) -> None:
+        self.transfers[rung, outcome] += 1
+        for counts in where:
+            counts.moved += outcome is Outcome.MOVED
+            counts.refused += outcome is Outcome.REFUSED
+            counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
+            counts.failed += outcome is Outcome.CUT_OFF
+
+    def _counted(self, relayed: Relayed) -> tuple[NodeCounts, ...]:
+        """A client that was asked to even the load is counted there too, even if something more urgent moves it in the
+        end."""
+        counts = self.of_node(relayed.session.node)
+        return (counts, self.rebalanced) if relayed.id in self._evening else (counts,)

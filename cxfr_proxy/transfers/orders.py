@@ -1,0 +1,79 @@
+"""What a session is told: the node it goes to, and what its client may know of it.
+
+The target is chosen at the moment at which the order is given, since minutes may have gone by while the session waited.
+"""
+
+from __future__ import annotations
+
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import NodeSpec, Resume, SessionOutlook
+from cxfr_proxy.cluster.placement import Placement, rank_to_resume
+from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.transfers.relayed import Relayed, user_of
+from cxfr_proxy.xmpp.connection_transfer import Server
+
+
+class Orders:
+    """Makes them."""
+
+    def __init__(self, cluster: Cluster, registry: Registry, placement: Placement) -> None:
+        self._cluster = cluster
+        self._registry = registry
+        self._placement = placement
+
+    def away(self, relayed: Relayed, trigger: Trigger, now: float, *, hurried: bool = False) -> Order:
+        """Return the order that sends a session to the node that suits its user best, but for the one it is on.
+
+        Without a target where no node can take it: its client then reconnects to the domain, and finds what there is.
+        ``hurried``: it is closed without being asked.
+        """
+        session = relayed.session
+        ranked = self._placement.rank(
+            user_of(session),
+            session.domain,
+            self._registry.sessions_by_node(),
+            exclude=(session.node,),
+            up_only=trigger in (Trigger.DRAIN, Trigger.NODE_DOWN),  # nobody is moved onto a node that is down
+        )
+        source = self._source(session)
+        if source is not None:
+            ranked = [node for node in rank_to_resume(ranked, source) if node is not source]
+        if ranked:
+            return self.to(ranked[0], relayed, trigger, now, hurried=hurried)
+        return Order(trigger, hurried=hurried, node_dead=_is_dead(source))
+
+    def to(self, node: Node, relayed: Relayed, trigger: Trigger, now: float, *, hurried: bool = False) -> Order:
+        """Return the order that sends a session to that node."""
+        source, target = self._source(relayed.session), node.spec
+        return Order(
+            trigger,
+            target=target.name,
+            server=self._address(target, user_of(relayed.session), now),
+            hurried=hurried,
+            resumes=source is not None
+            and source.spec.resume is target.resume is Resume.SHARED
+            and not _is_dead(source),
+            node_dead=_is_dead(source),
+        )
+
+    def _source(self, session: Session) -> Node | None:
+        """``None``: its line is gone, and the node was forgotten when it was empty; this session was dialled before."""
+        return self._cluster.get(session.node) if session.node in self._cluster else None
+
+    def _address(self, target: NodeSpec, user: str | None, now: float) -> Server | None:
+        """Return what that user's client is told of the node; ``None``: to come back to where it was.
+
+        There may be another proxy at that address, which knows better and sends the client back. So an address is told
+        once in a while, and to those only who would be known again.
+        """
+        if target.public is None or user is None:
+            return None
+        if self._registry.memory.redirected_lately(user, now):
+            return None
+        return Server(target.public.host, target.public.port)
+
+
+def _is_dead(source: Node | None) -> bool:
+    return source is not None and source.session_outlook is SessionOutlook.DEAD

@@ -1,0 +1,53 @@
+"""A live session as its relay offers it to whoever keeps, counts or moves sessions."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from cxfr_proxy.session.commands import Outcome, Reason, Transferred
+from cxfr_proxy.session.ladder import Order
+from cxfr_proxy.session.session import Session
+from cxfr_proxy.xmpp import jid
+
+_LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
+"""A client whose session ended so may come back for it."""
+
+
+class Relayed(Protocol):
+    """A live session as its relay offers it. Times are the relay's clock, in seconds."""
+
+    id: int
+    session: Session
+    client_address: str
+    client_port: int | None
+    opened: float
+
+    @property
+    def last_active(self) -> float: ...
+
+    @property
+    def tls_version(self) -> str | None: ...
+
+    def transfer(self, order: Order) -> None:
+        """Have its client told to move."""
+
+    def recall(self) -> None:
+        """Tell its client nothing more, if it was told to move."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+def user_of(session: Session) -> str | None:
+    """Return the bare JID of its client, once it is known for certain."""
+    return jid.bare(session.full_jid) if session.full_jid is not None else None
+
+
+def may_come_back(session: Session, reason: Reason) -> bool:
+    """Return whether the client of a session that ended so may want to resume it."""
+    return reason in _LEAVES_RESUMABLE and session.can_be_resumed
+
+
+def sent_to(transfer: Transferred) -> str | None:
+    """Return the one node that its client has left for; ``None``: any that placement chooses."""
+    return transfer.order.place if transfer.tried[-1][1] is Outcome.MOVED else None
