@@ -32,7 +32,7 @@ worker           what serves clients
 supervisor       what there is one of: nodes, health, drains, pace, peers; and the workers, in slots
 proxy            the running proxy, put together of these, and its signals
 demo             a small XMPP world, behind ``cxfr-proxy demo`` and the tests
-cli, cli_tables  the command line, and how it shows rows
+cli              the command line
 __main__         ``python -m cxfr_proxy``: holds signals back, then runs the command line
 ================ ==============================================================================================
 

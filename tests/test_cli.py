@@ -10,8 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from cxfr_proxy import __version__, cli_tables, events, log_hooks
+from cxfr_proxy import __version__, events, log_hooks
 from cxfr_proxy.admin.commands import COMMANDS
+from cxfr_proxy.admin.text import duration, table
+from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.cli import main
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import SETTINGS, Config
@@ -235,13 +237,13 @@ def test_check_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_durations(value: object, shown: str) -> None:
-    assert cli_tables.duration(value) == shown
+    assert duration(value) == shown
 
 
 def test_an_empty_table_has_its_titles() -> None:
-    assert cli_tables.table(cli_tables.VIEWS["sessions"], []).startswith("ID  JID  NODE")
+    assert table(VIEWS["sessions"].columns, []).startswith("ID  JID  NODE")
 
 
 def test_a_row_of_another_version_shows_dashes() -> None:
-    view = cli_tables.VIEWS["nodes"]
-    assert cli_tables.table(view, [{"name": "n"}]).splitlines()[1].split() == ["n", *"-" * (len(view) - 1)]
+    columns = VIEWS["nodes"].columns
+    assert table(columns, [{"name": "n"}]).splitlines()[1].split() == ["n", *"-" * (len(columns) - 1)]

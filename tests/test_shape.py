@@ -50,7 +50,7 @@ ORDER: Final = (
     ("worker", "supervisor"),
     ("proxy",),
     ("demo",),
-    ("cli", "cli_tables", "__main__"),
+    ("cli", "__main__"),
 )
 """Rooms from the bottom up; each may import its own row and those before it."""
 STRANGERS: Final = ({"worker", "supervisor"}, {"xmpp", "cluster"}, {"session", "net"}, {"relay", "admin"})
@@ -107,10 +107,7 @@ SAME_NAMES: Final = {
     "State",
     "Transferred",
 }
-WITHOUT_MAP: Final = (
-    "admin",
-    "session",
-)
+WITHOUT_MAP: Final = ("session",)
 
 
 def room_of(module: str) -> str:

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from cxfr_proxy.admin.drains import DrainControl
-from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Peers, Reloader
-from cxfr_proxy.admin.pins import PinControl
-from cxfr_proxy.admin.rebalances import RebalanceControl
+from msgspec.structs import replace
+
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
@@ -28,8 +24,15 @@ from cxfr_proxy.admin.rows import (
     RestartProgress,
     Returning,
 )
-from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line reads the table of commands, and starts faster without the parts of a proxy
+    from cxfr_proxy.admin.drains import DrainControl
+    from cxfr_proxy.admin.nodes import NodeControl
+    from cxfr_proxy.admin.parts import Peers, Reloader
+    from cxfr_proxy.admin.pins import PinControl
+    from cxfr_proxy.admin.rebalances import RebalanceControl
+    from cxfr_proxy.admin.workers import WorkerControl
 
 Report = Callable[[Progress | Note], Awaitable[None]]
 """Send progress, or a note on the answer, to the command line that waits. May block, and may raise once nobody waits

@@ -1,20 +1,38 @@
-"""The one codec of what an operator is told: rows become JSON here, for the control socket and for HTTP."""
+"""The one codec of what an operator is told: rows and JSON, for the control socket, HTTP and the command line."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from cxfr_proxy.admin.rows import SingleAnswer
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 def encode(value: object) -> bytes:
-    """Return ``value`` as JSON on one line: a row, a list or a mapping of rows and plain values.
+    """Return ``value`` as JSON on one line: a row, or lists and mappings of rows and plain values.
 
     Raises :class:`TypeError` for what has no JSON form.
     """
-    return json.dumps(value, default=_as_json).encode()
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        # A path may hold bytes that are no UTF-8. Python keeps them as lone surrogates, which json escapes.
+        return json.dumps(msgspec.to_builtins(value)).encode()
 
 
-def _as_json(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"no JSON form for {type(value).__name__}")
+def as_json(row: msgspec.Struct) -> Mapping[str, Any]:
+    """Return a row as its JSON object would be decoded."""
+    return cast("Mapping[str, Any]", msgspec.to_builtins(row))
+
+
+def read_answer(value: object) -> SingleAnswer | None:
+    """Return the row that a decoded JSON object is; ``None`` where it is none, or one of another version."""
+    try:
+        return msgspec.convert(value, cast("type[SingleAnswer]", SingleAnswer))
+    except msgspec.ValidationError:
+        return None

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cxfr_proxy.admin import actions
 from cxfr_proxy.admin.actions import Report
 from cxfr_proxy.admin.arguments import Argument
-from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.rows import Answer, Note
+from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.config import values
 from cxfr_proxy.config.values import ValueType
 from cxfr_proxy.errors import ConfigError
 
+if TYPE_CHECKING:
+    from cxfr_proxy.admin.console import Console
+
 Arguments = Mapping[str, Any]
 """By keyword; each value is what its argument's value type gives, or ``None``."""
-Run = Callable[[Console, Arguments, Report], Awaitable[Answer]]
+Run = Callable[["Console", Arguments, Report], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +55,8 @@ class Command:
             raise ConfigError(f"{self.name}: {exc.message}") from exc
 
 
-async def _sessions(on: Console) -> Answer:
-    return await on.sessions.session_rows()
-
-
-async def _transfers(on: Console) -> Answer:
-    return await on.sessions.transfer_rows()
-
-
-async def _source(on: Console) -> Answer:
-    return [on.peers.source_row()]
-
-
-async def _proxies(on: Console) -> Answer:
-    return on.peers.proxy_rows()
-
-
-_SHOWN: Final[Mapping[str, Callable[[Console], Awaitable[Answer]]]] = {
-    "nodes": lambda on: on.nodes.rows(),
-    "sessions": _sessions,
-    "transfers": _transfers,
-    "pins": lambda on: on.pins.rows(),
-    "workers": lambda on: on.workers.rows(),
-    "source": _source,
-    "proxies": _proxies,
-}
-
-
 async def _show(on: Console, what: str) -> Answer:
-    return await _SHOWN[what](on)
+    return await VIEWS[what].rows(on)
 
 
 _NODE: Final = Argument(
@@ -160,7 +136,7 @@ COMMANDS: Final = (
     Command(
         "show",
         "show what the proxy knows",
-        (Argument("what", "what to show", values.TEXT, positional=True, choices=tuple(_SHOWN)),),
+        (Argument("what", "what to show", values.TEXT, positional=True, choices=tuple(VIEWS)),),
         mutates=False,
         run=lambda on, given, report: _show(on, **given),
     ),

@@ -1,17 +1,28 @@
-"""What the proxy tells its operator: flat rows, the same for people's tables and for JSON.
+"""Rows: what the proxy tells its operator, flat, the same for people's tables and for programs.
 
-A row is made for one answer and thrown away. Its JSON form is ``dataclasses.asdict``: field names are an
-interface for programs, so they are added to and not renamed. Strings that came from outside (JIDs, resources,
-reasons) are as they came: who shows them to a terminal cleans them (:mod:`cxfr_proxy.cli_tables`).
+A row is made for one answer and thrown away. In JSON it is an object that says its ``kind`` first; field names are an
+interface for programs, so they are added to and not renamed. Strings that came from outside (JIDs, resources, reasons)
+are as they came: whoever shows them to a terminal cleans them (:mod:`.text`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class DrainProgress:
+def _kind(name: str) -> str:
+    """``drain-plan`` for ``DrainPlan``, ``node`` for ``NodeRow``."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "-", name.removesuffix("Row")).lower()
+
+
+class OperatorRow(Struct, frozen=True, tag=_kind, tag_field="kind"):
+    """One thing that is told."""
+
+
+class DrainProgress(OperatorRow, frozen=True):
     """How far a drain has come. ``asked`` counts clients told to move, each once; ``moved``, ``refused``,
     ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node, also of
     other proxies that share it, whose moves are not among the counts."""
@@ -32,8 +43,7 @@ class DrainProgress:
     """Of those that moved, who is back: has logged in again by way of this proxy, on whichever node."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTarget:
+class PlannedTarget(Struct, frozen=True):
     """How many sessions would go to a node."""
 
     node: str | None
@@ -41,8 +51,7 @@ class PlannedTarget:
     sessions: int
 
 
-@dataclass(frozen=True, slots=True)
-class DrainPlan:
+class DrainPlan(OperatorRow, frozen=True):
     """What a drain would come to, if it began now. ``rate`` in clients per second."""
 
     node: str
@@ -60,8 +69,7 @@ class DrainPlan:
     domains; ``None``: nobody's. Then it takes ``force``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Returning:
+class Returning(Struct, frozen=True):
     """A node whose drain is over: what follows. ``to_move`` sessions are elsewhere than they belong by now, ``held`` of
     them were moved less than redirect-window ago."""
 
@@ -73,8 +81,7 @@ class Returning:
     """Seconds until they are moved by themselves, if nothing changes; ``None``: they are not."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestartProgress:
+class RestartProgress(OperatorRow, frozen=True):
     """How far the replacing of workers has come. ``replaced`` are those whose successor serves and who are gone,
     ``left`` those that are not, out of ``total``; ``sessions`` are still with workers that leave."""
 
@@ -90,8 +97,7 @@ class RestartProgress:
     """Why it ended before all were; ``None`` otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class RebalanceProgress:
+class RebalanceProgress(OperatorRow, frozen=True):
     """How far a rebalance has come. ``total`` were to be moved when it began; who had left by their turn, or was where
     they belong, was not asked. The counts as of a drain; ``left``: those whose turn is to come, who are being asked, or
     ``held``: who were moved too lately to be moved again. They are looked at by themselves, in ``held_seconds``."""
@@ -112,8 +118,7 @@ class RebalanceProgress:
     """``None``: nobody is held, or will be looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedMove:
+class PlannedMove(Struct, frozen=True):
     """How many sessions would go from one node to another."""
 
     source: str
@@ -121,8 +126,7 @@ class PlannedMove:
     sessions: int
 
 
-@dataclass(frozen=True, slots=True)
-class RebalancePlan:
+class RebalancePlan(OperatorRow, frozen=True):
     """What a rebalance would come to, if it began now. ``rate`` in clients per second; ``seconds``: about how long it
     takes to ask all of them."""
 
@@ -143,8 +147,7 @@ class RebalancePlan:
 Progress = DrainProgress | RestartProgress | RebalanceProgress
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRow:
+class NodeRow(OperatorRow, frozen=True):
     """One node. ``admin_state`` is what the operator wants, ``health`` what checks see."""
 
     name: str
@@ -186,8 +189,7 @@ class NodeRow:
     """Nodes of the lowest number of which one can be used take users."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
+class SessionRow(OperatorRow, frozen=True):
     """One client. ``jid`` is ``None`` until a resource is bound, ``node`` until one was chosen."""
 
     id: int
@@ -206,8 +208,7 @@ class SessionRow:
     """The client has said that nobody looks at it (XEP-0352)."""
 
 
-@dataclass(frozen=True, slots=True)
-class TransferRow:
+class TransferRow(OperatorRow, frozen=True):
     """One transfer, running or recent. ``seconds_ago`` counts from its start."""
 
     session: int
@@ -231,8 +232,7 @@ class TransferRow:
     """``node#ver`` of its capabilities (XEP-0115)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinRow:
+class PinRow(OperatorRow, frozen=True):
     """A pinned user. ``user`` is a bare JID in its canonical spelling."""
 
     user: str
@@ -243,8 +243,7 @@ class PinRow:
     """The other nodes that the user has sessions on: a pin alone moves nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
+class WorkerRow(OperatorRow, frozen=True):
     """One process that serves clients."""
 
     number: int
@@ -267,8 +266,7 @@ class WorkerRow:
     """For so long it has owed an answer; ``None`` while it answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
+class SourceRow(OperatorRow, frozen=True):
     """Where the nodes come from. ``state`` is ``well``, ``lost`` while it can't be reached (or the file is gone), or
     ``faulty`` while what it says is no good; then everything is as it was last."""
 
@@ -287,8 +285,7 @@ class SourceRow:
     """Orders that the others haven't heard of yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyRow:
+class ProxyRow(OperatorRow, frozen=True):
     """One of the proxies that share their nodes, as it has said of itself. ``to_move``: its clients that are to be
     moved now."""
 
@@ -299,30 +296,20 @@ class ProxyRow:
     to_move: int
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(OperatorRow, frozen=True):
     """What has to be known of an answer, beside it."""
 
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(OperatorRow, frozen=True):
     """The answer of a command that has no rows."""
 
     message: str
 
 
-Answer = (
-    Progress
-    | DrainPlan
-    | RebalancePlan
-    | Message
-    | list[NodeRow]
-    | list[SessionRow]
-    | list[TransferRow]
-    | list[PinRow]
-    | list[WorkerRow]
-    | list[SourceRow]
-    | list[ProxyRow]
-)
+SingleAnswer = Progress | DrainPlan | RebalancePlan | Message
+"""An answer that is no list."""
+
+Answer = SingleAnswer | Sequence[OperatorRow]
+"""What a command is answered with."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.events import emit

@@ -6,11 +6,11 @@ import io
 import json
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_console import START, FakeConsole, proxy_in_thread
+from msgspec.structs import replace
 
 from cxfr_proxy.admin.rows import RebalanceProgress, RestartProgress
 from cxfr_proxy.cli import main
@@ -83,6 +83,7 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(path, "show", "nodes", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[1] == {
+        "kind": "node",
         "name": "node2",
         "address": "10.0.0.12:5222",
         "public": None,
@@ -159,7 +160,7 @@ def test_what_follows_from_an_undrain(
     row: dict[str, int], words: tuple[str, ...], said: str, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeConsole()
-    fake.returning = replace(fake.returning, **row)  # type: ignore[arg-type]
+    fake.returning = replace(fake.returning, **row)
     assert run(path, "undrain", "node1", *words, fake=fake) == 0
     assert capsys.readouterr().out.startswith(f"node1 takes clients again{said}")
     assert fake.calls == [("undrain", "node1", *(word[2:] for word in words))]
@@ -177,6 +178,7 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
     assert run(path, "drain", "node1", "--plan", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
+        "kind": "drain-plan",
         "node": "node1",
         "sessions": 1200,
         "inactive": 700,

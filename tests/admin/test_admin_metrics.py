@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from prometheus_client import parser
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
@@ -206,7 +207,7 @@ def test_what_is_one_of_several(name: str, ones: set[tuple[str, ...]]) -> None:
 
 
 def test_a_state_that_nobody_thought_of_would_be_seen() -> None:
-    removed = replace(SNAPSHOT, nodes=[replace(row, admin_state="removed") for row in SNAPSHOT.nodes])
+    removed = replace(SNAPSHOT, nodes=[structs.replace(row, admin_state="removed") for row in SNAPSHOT.nodes])
     by_node = Counter[str]()
     for sample in families(removed)["cxfr_node_admin_state"].samples:
         by_node[sample.labels["node"]] += int(sample.value)

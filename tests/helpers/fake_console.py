@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.console import Console

@@ -1,0 +1,123 @@
+"""Single answers in words: how far something is, how it ended, what it would come to. Texts are cleaned here."""
+
+from __future__ import annotations
+
+from cxfr_proxy.admin.codec import as_json
+from cxfr_proxy.admin.rows import (
+    DrainPlan,
+    DrainProgress,
+    Message,
+    PlannedMove,
+    PlannedTarget,
+    Progress,
+    RebalancePlan,
+    RebalanceProgress,
+    RestartProgress,
+    SingleAnswer,
+)
+from cxfr_proxy.admin.text import clean, duration, table
+from cxfr_proxy.admin.views import COLUMNS_OF_PLANS
+
+_WIDEST_BAR = 40
+_NARROWEST_BAR = 8
+
+
+def progress_line(row: Progress) -> str:
+    """Return how far it is, as a line of a log."""
+    if isinstance(row, RestartProgress):
+        return f"workers: {row.replaced} of {row.total} replaced, {row.sessions} sessions leaving"
+    subject = clean(row.node) if isinstance(row, DrainProgress) else "rebalance"
+    counts = (
+        f"{row.asked} asked, {row.moved} moved, {row.refused} refused, {row.silent} silent, {row.failed} failed,"
+        f" {row.left} left of {row.total}"
+    )
+    waiting = f" ({clean(row.waiting_reason)})" if row.waiting_reason else ""
+    return f"{subject}: {counts}{waiting}"
+
+
+def progress_bar(row: Progress, columns: int) -> str:
+    """Return :func:`progress_line` in at most ``columns`` characters, behind a bar if there is room for one."""
+    done = 1.0 if row.total == 0 else min(1.0, max(0.0, 1 - row.left / row.total))
+    line = progress_line(row)
+    width = min(_WIDEST_BAR, columns - len(line) - len("[] "))
+    if width < _NARROWEST_BAR:
+        return line[:columns]
+    filled = int(done * width)
+    return f"[{'#' * filled}{'.' * (width - filled)}] {line}"
+
+
+def in_words(answer: SingleAnswer) -> str:
+    """Return an answer as people read it: a message, a plan, or how something ended."""
+    match answer:
+        case Message():
+            return clean(answer.message)
+        case DrainPlan():
+            return _drain_plan(answer)
+        case RebalancePlan():
+            return _rebalance_plan(answer)
+        case DrainProgress():
+            return _drain_outcome(answer)
+        case RebalanceProgress():
+            return _rebalance_outcome(answer)
+        case RestartProgress():
+            return _restart_outcome(answer)
+
+
+def _drain_plan(plan: DrainPlan) -> str:
+    """Return the targets in a table, the rest in sentences below it."""
+    lines = [f"{clean(plan.node)}: {_extent(plan)}"]
+    if plan.targets:
+        lines.insert(0, table(COLUMNS_OF_PLANS[PlannedTarget], [as_json(target) for target in plan.targets]))
+    if plan.refuses_logins is not None:
+        refused = clean(plan.refuses_logins)
+        lines.append(f"{refused} would be refused, for no other node is ready and up: it takes --force")
+    if plan.stay_down:
+        lines.append(
+            f"{plan.stay_down} of them use software that is known not to come back, however it is told to move"
+        )
+    return "\n".join(lines)
+
+
+def _rebalance_plan(plan: RebalancePlan) -> str:
+    exceptions = []
+    if plan.stay_down:
+        exceptions.append(
+            f"{plan.stay_down} more would move, but use software that is known not to come back, and are left where"
+            " they are"
+        )
+    if plan.held:
+        when = duration(plan.held_seconds)
+        exceptions.append(
+            f"{plan.held} of them were moved less than redirect-window ago: they follow by themselves, in {when}"
+        )
+    if not plan.moves:
+        return "\n".join(["nobody would be moved", *exceptions]) if exceptions else "all users are where they belong"
+    moves = table(COLUMNS_OF_PLANS[PlannedMove], [as_json(move) for move in plan.moves])
+    return "\n".join([moves, _extent(plan), *exceptions])
+
+
+def _extent(plan: DrainPlan | RebalancePlan) -> str:
+    return (
+        f"{plan.sessions} sessions, {plan.inactive} of them inactive;"
+        f" at {plan.rate:g} per second it takes about {duration(plan.seconds)}"
+    )
+
+
+def _drain_outcome(row: DrainProgress) -> str:
+    node = clean(row.node)
+    if row.left:
+        why = f": {clean(row.waiting_reason)}" if row.waiting_reason else " at the deadline"
+        return f"{node} is not empty: {row.left} of {row.total} sessions are left{why}"
+    return f"{node} is empty: {row.moved} of {row.total} sessions moved when asked, {row.returned} of them back by now"
+
+
+def _rebalance_outcome(row: RebalanceProgress) -> str:
+    if row.left:
+        return f"{row.left} of {row.total} sessions are left where they are: {clean(row.waiting_reason or '-')}"
+    return f"{row.moved} of {row.total} sessions moved when asked" if row.total else "all users are where they belong"
+
+
+def _restart_outcome(row: RestartProgress) -> str:
+    reason = f": {clean(row.failure or '-')}" if row.left else ""
+    out_of_time = f"; {row.cut} had clients left at the end of hard-stop-after, and cut them" if row.cut else ""
+    return f"{row.replaced} of {row.total} workers are replaced{reason}{out_of_time}"

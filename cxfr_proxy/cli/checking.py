@@ -1,0 +1,103 @@
+"""``cxfr-proxy check``: read the files as a proxy would, and print every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from cxfr_proxy.admin.text import clean
+from cxfr_proxy.cli.exit_codes import FAULTS, OK
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cxfr_proxy.cluster.nodes import NodeSpec
+    from cxfr_proxy.cluster.sources.source import NodeSource, Reading
+
+T = TypeVar("T")
+
+
+def check(config: Config) -> int:
+    from cxfr_proxy.cluster.hints import hints
+
+    code, nodes = _find_faults(config)
+    for line in hints(nodes) if nodes is not None and code == OK else ():
+        print(clean(line))
+    return code
+
+
+def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
+    """Print the faults, file by file. Return the exit code, and the nodes if they have none."""
+    if config.backends is None:
+        raise ConfigError("--backends FILE is needed: it is what to check")
+    from cxfr_proxy.cluster.sources.file import UserMapFile
+    from cxfr_proxy.cluster.sources.named import open_source
+
+    nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
+    if nodes is not None and _read(partial(_read_authorities, config, nodes)) is not None:
+        print(clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
+    else:
+        nodes = None
+    certificates = _read(partial(_read_certificates, config))
+    good = nodes is not None and certificates is not None
+    if certificates:
+        print(f"{certificates} certificate{'s' * (certificates != 1)}, no faults")
+    if config.user_map is None:
+        return OK if good else FAULTS, nodes
+    listed = _read(UserMapFile(config.user_map).load)
+    if listed is not None:
+        unknown = set(listed.nodes) - {spec.name for spec in nodes} if nodes is not None else ()
+        hint = f"; no such node: {', '.join(sorted(unknown)[:10])}" if unknown else ""
+        print(f"{config.user_map}: {len(listed)} user{'s' * (len(listed) != 1)}, no faults{hint}")
+    return OK if good and listed is not None else FAULTS, nodes
+
+
+def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
+    """Return the files with CA certificates that nodes name."""
+    from cxfr_proxy.upstream.dial import Dialer
+
+    Dialer(config.timeouts, config.limits).read_files(nodes)
+    return True
+
+
+def _read_certificates(config: Config) -> int:
+    """Check the certificates, each with its key. Return how many there are; none that clients would object to."""
+    if not config.key_pairs:
+        return 0
+    from cxfr_proxy.net.tls import ServerCertificates
+
+    certificates = ServerCertificates(config.key_pairs, domains=config.domain)
+    for name in certificates.unusable:
+        print(clean(f"{name}: no client here is helped by that name"))
+    if certificates.problems:
+        raise ConfigError("\n".join(certificates.problems))
+    return len(config.key_pairs)
+
+
+def _read(load: Callable[[], T]) -> T | None:
+    """``None`` where there are faults, which are printed."""
+    try:
+        return load()
+    except ConfigError as exc:
+        for error in getattr(exc, "errors", (exc,)):
+            print(clean(str(error)))
+        return None
+
+
+def _read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
+    """Once. A reading with faults, which a proxy would make the best of, is none."""
+    from cxfr_proxy.cluster.tokens import FileFaults
+
+    async def read() -> Reading:
+        try:
+            return await source.read()
+        finally:
+            await source.aclose()
+
+    reading = trio.run(read)
+    if reading.faults:
+        raise FileFaults(map(ConfigError, reading.faults))
+    return reading.specs

@@ -1,0 +1,108 @@
+"""The program: serve, or carry out the command that is named."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from cxfr_proxy import events, log_hooks, signals
+from cxfr_proxy.admin.commands import Command
+from cxfr_proxy.admin.text import clean
+from cxfr_proxy.cli.checking import check
+from cxfr_proxy.cli.exit_codes import INTERRUPTED, MISTAKE, UNREAD
+from cxfr_proxy.cli.parser import build_parser, check_flags
+from cxfr_proxy.cli.speaking import speak
+from cxfr_proxy.config import values
+from cxfr_proxy.config.control_places import find_control
+from cxfr_proxy.config.settings import SettingsFile, read_settings_file
+from cxfr_proxy.config.table import SETTINGS, Config
+from cxfr_proxy.errors import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; ``None`` takes the process's arguments. Returns the exit code, but argparse exits for --help."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a JID need not fit the terminal's encoding
+    try:
+        words = sys.argv[1:] if argv is None else argv
+        parser = build_parser()
+        check_flags(words, parser)
+        _choose_engine()
+        return _run(parser.parse_args(words))
+    except ConfigError as exc:
+        for line in str(exc).splitlines():
+            print(f"cxfr-proxy: {clean(line)}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output has seen enough (`| head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+
+
+def _choose_engine() -> None:
+    """Return what the environment says about the engine. It says so to few, and the others needn't wait for the
+    import."""
+    if os.environ.get("CXFR_ENGINE"):
+        from cxfr_proxy.relay import engine
+
+        engine.use_from_environment()
+
+
+def _run(namespace: argparse.Namespace) -> int:
+    flags: dict[str, object] = vars(namespace)
+    command = flags["command"]
+    if command is not None:  # else it is a proxy's life that begins
+        signals.release()
+    if command == "demo":
+        return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
+    path = flags.get("config")
+    file = read_settings_file(path, SETTINGS) if isinstance(path, str) else None
+    config = Config.from_sources(flags, file)
+    if isinstance(command, Command):
+        return speak(command, flags, partial(_control, config, flags, file))
+    if command == "check":
+        return check(config)
+    reread = partial(_read_settings_again, flags, path) if isinstance(path, str) else None
+    return _serve(config, reread)
+
+
+def _read_settings_again(flags: Mapping[str, object], path: str) -> Config:
+    """Raises :class:`ConfigError`."""
+    config = Config.from_sources(flags, read_settings_file(path, SETTINGS))
+    config.check_serving()
+    return config
+
+
+def _demo(clients: str, seed: str, trigger: str) -> int:
+    counts = []
+    for label, text, minimum in (("--clients", clients, 1), ("--seed", seed, 0)):
+        try:
+            counts.append(values.whole(minimum=minimum).parse(text))
+        except ConfigError as exc:
+            raise ConfigError(f"{label}: {exc.message}") from exc
+    from cxfr_proxy.demo import DemoOptions, DemoTrigger
+    from cxfr_proxy.demo import main as demo
+
+    return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=DemoTrigger(trigger)))
+
+
+def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
+    config.check_serving()
+    from cxfr_proxy.proxy import run
+
+    events.open_log(config.log_format, config.log_level, sys.stderr)
+    log_hooks.install()
+    return run(config, reread)
+
+
+def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:
+    """Return the path where the proxy was told to listen, or else where one is found."""
+    told = "control" in flags or (file is not None and "control" in file.values)
+    return config.control if told else find_control()

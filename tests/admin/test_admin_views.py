@@ -1,0 +1,82 @@
+"""The table of what can be seen, and the rows that are seen by it: they fit each other, and say their kind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from fake_console import FakeConsole
+
+from cxfr_proxy.admin import rows, sentences
+from cxfr_proxy.admin.codec import as_json, encode, read_answer
+from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, Message, OperatorRow, PlannedTarget, RestartProgress
+from cxfr_proxy.admin.text import table
+from cxfr_proxy.admin.views import COLUMNS_OF_PLANS, VIEWS, Style, View
+
+KINDS = [kind for kind in vars(rows).values() if isinstance(kind, type) and issubclass(kind, OperatorRow)]
+
+
+@pytest.mark.parametrize(
+    "row", [*[view.row for view in VIEWS.values()], *COLUMNS_OF_PLANS], ids=lambda row: row.__name__
+)
+def test_each_column_shows_a_field_in_a_style_that_fits(row: type[msgspec.Struct]) -> None:
+    shown = COLUMNS_OF_PLANS.get(row) or next(view.columns for view in VIEWS.values() if view.row is row)
+    types = {field.name: str(field.type) for field in msgspec.structs.fields(row)}
+    for column in shown:
+        numeric = "int" in types[column.field] or "float" in types[column.field]
+        assert column.style.is_numeric == numeric, column
+        assert (column.style is Style.LIST) == types[column.field].startswith("list"), column
+
+
+@pytest.mark.parametrize("name", VIEWS)
+async def test_each_view_shows_its_rows(name: str) -> None:
+    view: View = VIEWS[name]
+    found = await view.rows(FakeConsole().console)
+    assert found
+    assert {type(row) for row in found} == {view.row}
+    assert len(table(view.columns, [as_json(row) for row in found]).splitlines()) == 1 + len(found)
+
+
+def test_each_row_says_its_kind() -> None:
+    kinds = [kind.__struct_config__.tag for kind in KINDS if kind is not OperatorRow]
+    assert len(set(kinds)) == len(kinds)
+    assert {"node", "session", "transfer", "drain-plan", "drain-progress", "message", "note"} <= set(kinds)
+    assert encode(Message("done")) == b'{"kind":"message","message":"done"}'
+
+
+PLAN = DrainPlan("n\x1b1", 3, 1, [PlannedTarget("node2", 2), PlannedTarget(None, 1)], rate=50.0, seconds=1.0)
+
+
+def test_an_answer_is_read_as_what_it_was() -> None:
+    for answer in (PLAN, Message("done"), RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None)):
+        assert read_answer(msgspec.json.decode(encode(answer))) == answer
+    assert sentences.in_words(PLAN).splitlines()[-1].startswith("n\N{REPLACEMENT CHARACTER}1: 3 sessions")
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", [], {}, {"kind": "song"}, {"kind": "message"}, {"message": "done"}])
+def test_what_another_version_says_is_no_answer(value: object) -> None:
+    assert read_answer(value) is None
+
+
+def test_a_newer_proxy_may_say_more() -> None:
+    row = DrainProgress("n", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason=None)
+    assert read_answer({**as_json(row), "mood": "good"}) == row
+
+
+def test_a_path_that_is_no_text_has_a_json_form() -> None:
+    assert msgspec.json.decode(encode(Message("nodes-\udcff.txt")).replace(b"\\udcff", b"?")) == {
+        "kind": "message",
+        "message": "nodes-?.txt",
+    }
+
+
+def test_the_command_line_takes_no_proxy_along() -> None:
+    """``show`` has an answer sooner than half of a proxy is imported."""
+    script = "import sys, cxfr_proxy.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("cxfr_proxy.")}
+    assert not rooms & {"session", "transfers", "net", "upstream", "relay", "worker", "supervisor", "proxy", "demo"}
+    assert not {"lxml", "cryptography", "h11", "prometheus_client", "httpx2"} & set(loaded)
