@@ -112,3 +112,33 @@ def test_every_command_is_documented() -> None:
     rows = " ".join(re.findall(r"^\| (.*?) \|", page, re.MULTILINE))
     missing = [command.name for command in COMMANDS if not re.search(rf"`{command.name}\b", rows)]
     assert not missing
+
+
+PLACES: Final = re.findall(
+    r"^\| [^|]+ \| `([\w/.]+)` \| `(\w+)` \|$",
+    (ROOT / "docs" / "architecture.md").read_text("utf-8"),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("path", "name"), PLACES)
+def test_places_that_newcomers_are_sent_to_exist(path: str, name: str) -> None:
+    source = (PACKAGE / path).read_text("utf-8")
+    assert re.search(rf"^ *(?:class |def |async def |typedef |\}} )?{name}\b", source, re.MULTILINE)
+
+
+NAMED: Final = re.compile(r"`((?:[a-z_]+/)+[\w.-]*\w\.(?:py|c|md|xsd|js))`")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/architecture/*.md"), *ROOT.glob("docs/decisions/*.md")],
+    ids=lambda page: page.name,
+)
+def test_files_that_developers_are_sent_to_exist(page: Path) -> None:
+    missing = [name for name in NAMED.findall(prose(page)) if not any((at / name).exists() for at in (PACKAGE, ROOT))]
+    assert not missing
+
+
+def test_places_are_listed() -> None:
+    assert len(PLACES) > 20
