@@ -35,7 +35,7 @@ from cxfr_proxy.config.table import Config, RebalanceMode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.gc_policy import Turns
 from cxfr_proxy.ipc.channel import StreamChannel
-from cxfr_proxy.ipc.messages import Answer, Ask, Hello, Listing, Message, Report
+from cxfr_proxy.ipc.messages import Answer, Ask, Hello, Listing, Message, WorkerReport
 from cxfr_proxy.net import listen
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.proxy import Proxy
@@ -423,7 +423,7 @@ async def reports(world: World) -> None:
     world.fail(Worker, "_post_report")
     async with world.worker() as it:
         it.post(Ask(7, Listing.STATES))
-        await it.until(Report)
+        await it.until(WorkerReport)
 
 
 Case = Callable[[World], Awaitable[None]]

@@ -94,19 +94,6 @@ WIDE_CONSTRUCTORS: Final = {
     "Policy",
     "Service",
 }
-SAME_NAMES: Final = {
-    "Answer",
-    "Command",
-    "Drainer",
-    "Learned",
-    "Message",
-    "Redirected",
-    "Report",
-    "Resumable",
-    "Send",
-    "State",
-    "Transferred",
-}
 WITHOUT_MAP: Final = ("session",)
 
 
@@ -233,7 +220,7 @@ def test_no_two_types_have_the_same_name() -> None:
     for module, path in SOURCES.items():
         for name in types_of(ast.parse(path.read_text("utf-8"))):
             places[name].append(module)
-    assert {name: found for name, found in places.items() if len(found) > 1 and name not in SAME_NAMES} == {}
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 # --- constructors

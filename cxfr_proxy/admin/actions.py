@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
-    Message,
+    MessageRow,
     Note,
     Progress,
     RebalancePlan,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the command line reads the table of commands, and starts fa
     from cxfr_proxy.admin.rebalances import RebalanceControl
     from cxfr_proxy.admin.workers import WorkerControl
 
-Report = Callable[[Progress | Note], Awaitable[None]]
+ReportProgress = Callable[[Progress | Note], Awaitable[None]]
 """Send progress, or a note on the answer, to the command line that waits. May block, and may raise once nobody waits
 any more."""
 
@@ -44,7 +44,7 @@ _P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress)
 async def drain(
     drains: DrainControl,
     peers: Peers,
-    report: Report,
+    report: ReportProgress,
     *,
     node: str,
     plan: bool,
@@ -53,7 +53,7 @@ async def drain(
     deadline: float | None,
     rate: float | None,
     force: bool,
-) -> DrainPlan | DrainProgress | Message:
+) -> DrainPlan | DrainProgress | MessageRow:
     if plan and wait:
         raise ConfigError("drain: with plan nothing begins, so there is nothing to wait for")
     if plan:
@@ -66,14 +66,14 @@ async def drain(
     return _message(peers, f"{node} is being drained{cost}")
 
 
-async def abort(drains: DrainControl, peers: Peers, *, node: str) -> Message:
+async def abort(drains: DrainControl, peers: Peers, *, node: str) -> MessageRow:
     drains.abort(node)
     return _message(peers, f"the drain of {node} is stopped; its clients stay, and nobody new is placed there")
 
 
 async def undrain(
     drains: DrainControl, rebalances: RebalanceControl, peers: Peers, *, node: str, no_rebalance: bool
-) -> Message:
+) -> MessageRow:
     drains.undrain(node, rebalance=not no_rebalance)
     row = await rebalances.plan_return(node)
     follows = _what_follows(replace(row, begins_in=None) if no_rebalance else row)
@@ -96,56 +96,58 @@ def _what_follows(row: Returning) -> str:
 
 async def rebalance(
     rebalances: RebalanceControl,
-    report: Report,
+    report: ReportProgress,
     *,
     plan: bool,
     wait: bool,
     rate: float | None,
     max_share: float | None,
     stop: bool,
-) -> RebalancePlan | RebalanceProgress | Message:
+) -> RebalancePlan | RebalanceProgress | MessageRow:
     if plan + wait + stop > 1:
         raise ConfigError("rebalance: expected one of plan, wait and stop")
     if plan:
         return await rebalances.plan(rate=rate, max_share=max_share)
     if stop:
         rebalances.stop()
-        return Message("the rebalance is stopped; clients that were asked already may still leave")
+        return MessageRow("the rebalance is stopped; clients that were asked already may still leave")
     rebalances.begin(rate=rate, max_share=max_share)
     if wait:
         return await _watch(rebalances.follow(), report, "the rebalance ended before it could be watched")
-    return Message("clients that are elsewhere than they belong are being moved")
+    return MessageRow("clients that are elsewhere than they belong are being moved")
 
 
-async def move(nodes: NodeControl, *, jid: str, node: str) -> Message:
+async def move(nodes: NodeControl, *, jid: str, node: str) -> MessageRow:
     asked = await nodes.move(jid, node)
-    return Message(f"{asked} client{'s' * (asked != 1)} of {jid} told to move to {node}")
+    return MessageRow(f"{asked} client{'s' * (asked != 1)} of {jid} told to move to {node}")
 
 
-async def pin(pins: PinControl, peers: Peers, *, jid: str, node: str) -> Message:
+async def pin(pins: PinControl, peers: Peers, *, jid: str, node: str) -> MessageRow:
     pins.pin(jid, node)
     return _message(
         peers, f"{jid} is placed on {node} from now on; a rebalance moves sessions that are elsewhere (show pins)"
     )
 
 
-async def unpin(pins: PinControl, peers: Peers, *, jid: str) -> Message:
+async def unpin(pins: PinControl, peers: Peers, *, jid: str) -> MessageRow:
     pins.unpin(jid)
     return _message(peers, f"{jid} is placed like everybody else again")
 
 
-async def reload(files: Reloader) -> Message:
-    return Message(await files.reload())
+async def reload(files: Reloader) -> MessageRow:
+    return MessageRow(await files.reload())
 
 
-async def restart_workers(workers: WorkerControl, report: Report, *, wait: bool) -> RestartProgress | Message:
+async def restart_workers(
+    workers: WorkerControl, report: ReportProgress, *, wait: bool
+) -> RestartProgress | MessageRow:
     workers.restart()
     if wait:
         return await _watch(workers.follow(), report, "the workers were replaced before it could be watched")
-    return Message("the workers are being replaced")
+    return MessageRow("the workers are being replaced")
 
 
-async def _watch(rows: AsyncGenerator[_P, None], report: Report, missed: str) -> _P:
+async def _watch(rows: AsyncGenerator[_P, None], report: ReportProgress, missed: str) -> _P:
     """Report each row, and return the last one. Raises :class:`ConfigError` where there is none."""
     last: _P | None = None
     async with aclosing(rows):
@@ -156,6 +158,6 @@ async def _watch(rows: AsyncGenerator[_P, None], report: Report, missed: str) ->
     return last
 
 
-def _message(peers: Peers, done: str) -> Message:
+def _message(peers: Peers, done: str) -> MessageRow:
     caveat = peers.caveat
-    return Message(f"{done} ({caveat})" if caveat is not None else done)
+    return MessageRow(f"{done} ({caveat})" if caveat is not None else done)

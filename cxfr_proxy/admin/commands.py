@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cxfr_proxy.admin import actions
-from cxfr_proxy.admin.actions import Report
+from cxfr_proxy.admin.actions import ReportProgress
 from cxfr_proxy.admin.arguments import Argument
-from cxfr_proxy.admin.rows import Answer, Note
+from cxfr_proxy.admin.rows import CommandAnswer, Note
 from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.config import values
 from cxfr_proxy.config.values import ValueType
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Arguments = Mapping[str, Any]
 """By keyword; each value is what its argument's value type gives, or ``None``."""
-Run = Callable[["Console", Arguments, Report], Awaitable[Answer]]
+Run = Callable[["Console", Arguments, ReportProgress], Awaitable[CommandAnswer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Command:
             raise ConfigError(f"{self.name}: {exc.message}") from exc
 
 
-async def _show(on: Console, what: str) -> Answer:
+async def _show(on: Console, what: str) -> CommandAnswer:
     return await VIEWS[what].rows(on)
 
 
@@ -181,7 +181,7 @@ def command_named(name: str) -> Command:
     raise ConfigError(f"unknown command {name!r:.80}; known are {known}")
 
 
-async def execute(console: Console, name: str, given: Mapping[str, object], report: Report) -> Answer:
+async def execute(console: Console, name: str, given: Mapping[str, object], report: ReportProgress) -> CommandAnswer:
     """Carry out one command with arguments as they came, and return its answer.
 
     Raises :class:`ConfigError` for the operator's mistakes. On cancel what was started goes on, only the waiting ends.

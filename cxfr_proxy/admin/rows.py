@@ -302,14 +302,14 @@ class Note(OperatorRow, frozen=True):
     note: str
 
 
-class Message(OperatorRow, frozen=True):
+class MessageRow(OperatorRow, frozen=True):
     """The answer of a command that has no rows."""
 
     message: str
 
 
-SingleAnswer = Progress | DrainPlan | RebalancePlan | Message
+SingleAnswer = Progress | DrainPlan | RebalancePlan | MessageRow
 """An answer that is no list."""
 
-Answer = SingleAnswer | Sequence[OperatorRow]
+CommandAnswer = SingleAnswer | Sequence[OperatorRow]
 """What a command is answered with."""

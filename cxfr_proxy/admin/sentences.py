@@ -6,7 +6,7 @@ from cxfr_proxy.admin.codec import as_json
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
-    Message,
+    MessageRow,
     PlannedMove,
     PlannedTarget,
     Progress,
@@ -49,7 +49,7 @@ def progress_bar(row: Progress, columns: int) -> str:
 def in_words(answer: SingleAnswer) -> str:
     """Return an answer as people read it: a message, a plan, or how something ended."""
     match answer:
-        case Message():
+        case MessageRow():
             return clean(answer.message)
         case DrainPlan():
             return _drain_plan(answer)

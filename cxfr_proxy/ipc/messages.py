@@ -160,8 +160,8 @@ class Listing(StrEnum):
 
 
 class Ask(Message, frozen=True):
-    """Answered by :class:`Report` where it is about counts or states, and always by :class:`Answer`. ``node``: which,
-    where it is about one; ``max_share`` as of a rebalance."""
+    """Answered by :class:`WorkerReport` where it is about counts or states, and always by :class:`Answer`. ``node``:
+    which, where it is about one; ``max_share`` as of a rebalance."""
 
     request: int
     what: Listing
@@ -244,7 +244,7 @@ class WorkerCounts(Part, frozen=True):
     rebalance: RebalanceCounts = msgspec.field(default_factory=RebalanceCounts)
 
 
-class Report(Message, frozen=True):
+class WorkerReport(Message, frozen=True):
     counts: WorkerCounts
 
 
@@ -267,7 +267,7 @@ class SessionsChanged(Message, frozen=True):
     over: tuple[int, ...]
 
 
-class Transferred(Message, frozen=True):
+class TransferEnded(Message, frozen=True):
     """One more transfer is over, of that session and client. Told one by one: there are too many numbers of them to
     tell all with each."""
 
@@ -332,13 +332,13 @@ class Gone(Message, frozen=True):
 # --- both ways: what one worker saw of a user, or of a software, that another may meet
 
 
-class Redirected(Message, frozen=True):
+class UserRedirected(Message, frozen=True):
     """``user`` (bare JID) was sent to another address just now."""
 
     user: str
 
 
-class Resumable(Message, frozen=True):
+class SessionResumable(Message, frozen=True):
     """A client can resume its session (XEP-0198) by that id, or its counts have shifted since that was said. It is
     connected from ``address``."""
 
@@ -395,7 +395,7 @@ class Returned(Message, frozen=True):
     wrong: bool
 
 
-class Learned(Message, frozen=True):
+class SoftwareLearned(Message, frozen=True):
     """Whether clients with these capabilities know the connection transfer, as one of them has shown; ``None``: it was
     silent."""
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy.net.transport import Transport
-from cxfr_proxy.session.commands import Command, Event, Reroute, Side, Upgrade
+from cxfr_proxy.session.commands import Event, Reroute, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer
@@ -21,7 +21,7 @@ NODE_BYTES: Final = 65_536
 CLIENT_BYTES: Final = 16_384
 """As much is read from a client at once. Each element of it may want a look, and the shortest has four bytes."""
 
-Decide = Callable[[float], Sequence[Command]]
+Decide = Callable[[float], Sequence[SessionCommand]]
 """A method of the session's that is told the time, on the pump's clock in seconds."""
 
 

@@ -48,12 +48,12 @@ from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
 from cxfr_proxy.session.commands import (
     Close,
-    Command,
     Drop,
     EndOutput,
     Report,
     Reroute,
     Send,
+    SessionCommand,
     Side,
     Upgrade,
     joined,
@@ -442,7 +442,7 @@ class Pump:
         except Exception as exc:
             self._fail(live, exc)
 
-    def _carry_out(self, live: LiveSession, command: Command) -> None:
+    def _carry_out(self, live: LiveSession, command: SessionCommand) -> None:
         match command:
             case Send(side, data):
                 self._send(live.legs[side], data)

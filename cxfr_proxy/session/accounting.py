@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from cxfr_proxy.session.commands import Shifted
 from cxfr_proxy.xmpp import stanza
-from cxfr_proxy.xmpp.connection_transfer import Answer, new_id
+from cxfr_proxy.xmpp.connection_transfer import TransferAnswer, new_id
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.stream_management import StreamManagement
 
@@ -70,7 +70,7 @@ class Accounting:
         """A reply of the proxy's went to the node, and the client's answer to the ping makes up for it."""
         self._pongs_due += 1
 
-    def take_pong(self, answer: Answer) -> bool:
+    def take_pong(self, answer: TransferAnswer) -> bool:
         """Whether that answer of the client's makes up for a reply of the proxy's: the node must not see it."""
         if not self._pongs_due or answer.id != self._ping_id:
             return False

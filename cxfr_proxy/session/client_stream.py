@@ -22,7 +22,7 @@ from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Features, Incoming, State, Transition
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.connection_transfer import Answer
+from cxfr_proxy.xmpp.connection_transfer import TransferAnswer
 from cxfr_proxy.xmpp.framing.framer import (
     MAX_EVENTS_PER_SCAN,
     USUAL,
@@ -243,7 +243,7 @@ def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
     return True
 
 
-def _on_answer(parts: Parts, answer: Answer) -> None:
+def _on_answer(parts: Parts, answer: TransferAnswer) -> None:
     """The client has answered the request that it is asked by."""
     client, transfer = parts.client, parts.transfer
     assert transfer is not None

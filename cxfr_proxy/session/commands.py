@@ -1,7 +1,7 @@
 """What a session tells its relay to do (verbs), and what it tells whoever listens (nouns).
 
-A session decides and never acts. The relay carries out :data:`Command` in order; a :class:`Report` passes through it to
-the registry and the log. Nothing here can block.
+A session decides and never acts. The relay carries out each :data:`SessionCommand` in order; a :class:`Report` passes
+through it to the registry and the log. Nothing here can block.
 
 They are msgspec structs, which cost a sixth of what frozen dataclasses do to make. Those that can't be part of a
 reference cycle, since they hold only numbers, text and the like, are kept from the collector (``gc``).
@@ -130,10 +130,10 @@ class Report(Struct, frozen=True):
     event: Event
 
 
-Command = Send | EndOutput | Drop | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
+SessionCommand = Send | EndOutput | Drop | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
 
 
-def joined(commands: Sequence[Command]) -> Iterator[Command]:
+def joined(commands: Sequence[SessionCommand]) -> Iterator[SessionCommand]:
     """The same, but what goes to one side in a row goes at once: each is a system call, and over TLS a record."""
     for side, run in groupby(commands, _sent_to):
         if side is None:
@@ -142,7 +142,7 @@ def joined(commands: Sequence[Command]) -> Iterator[Command]:
             yield Send(side, b"".join(each.data for each in run if isinstance(each, Send)))
 
 
-def _sent_to(command: Command) -> Side | None:
+def _sent_to(command: SessionCommand) -> Side | None:
     return command.side if isinstance(command, Send) else None
 
 

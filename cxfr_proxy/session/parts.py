@@ -26,7 +26,7 @@ from typing import Final
 from cxfr_proxy.session.accounting import Accounting
 from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.closing import Closing, Farewell
-from cxfr_proxy.session.commands import Command, Event, ExchangeOver, Forgo, Reason, Report, Send, Side
+from cxfr_proxy.session.commands import Event, ExchangeOver, Forgo, Reason, Report, Send, SessionCommand, Side
 from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.legs import ClientLeg, NodeLeg
@@ -34,7 +34,7 @@ from cxfr_proxy.session.opening import Opening
 from cxfr_proxy.session.policy import Policy
 from cxfr_proxy.session.tables import TRANSITIONS, Exchanging, Incoming, State, Transition, Where
 from cxfr_proxy.session.transfer import TransferAttempt
-from cxfr_proxy.xmpp.connection_transfer import Answer
+from cxfr_proxy.xmpp.connection_transfer import TransferAnswer
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
@@ -97,7 +97,7 @@ class Parts:
         self.reason = Reason.STOPPED
         self.condition: str | None = None
         self.now = 0.0
-        self._out: list[Command] | None = None  # an idle session keeps no list
+        self._out: list[SessionCommand] | None = None  # an idle session keeps no list
 
     # --- time, commands, reasons
 
@@ -105,12 +105,12 @@ class Parts:
         """Something happens at that time."""
         self.now = now
 
-    def take(self) -> list[Command]:
+    def take(self) -> list[SessionCommand]:
         """Return the commands that are due, in order."""
         out, self._out = self._out, None
         return out if out is not None else []
 
-    def order(self, command: Command) -> None:
+    def order(self, command: SessionCommand) -> None:
         if self._out is None:
             self._out = [command]
         else:
@@ -329,7 +329,7 @@ class Parts:
                 accounting.expect_pong()
             self.inject_up(reply)
 
-    def takes_pong(self, answer: Answer, position: int) -> bool:
+    def takes_pong(self, answer: TransferAnswer, position: int) -> bool:
         """Whether the client's stanza at that position makes up for a reply of the proxy's."""
         if not self.accounting.take_pong(answer):
             return False

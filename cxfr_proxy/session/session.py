@@ -18,7 +18,7 @@ from __future__ import annotations
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream
 from cxfr_proxy.session.client_software import Software
-from cxfr_proxy.session.commands import Command, EarlyLogin, Outcome, Reason, Side
+from cxfr_proxy.session.commands import EarlyLogin, Outcome, Reason, SessionCommand, Side
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.legs import ClientLeg, NodeLeg, node_lane
 from cxfr_proxy.session.node_owes import End
@@ -156,7 +156,7 @@ class Session:
 
     # --- what happens
 
-    def start(self, now: float) -> list[Command]:
+    def start(self, now: float) -> list[SessionCommand]:
         """Open the node's stream with the client's header, and read what the client has sent behind it.
 
         A login that waits there is sent when the node has greeted, and to no other: it may be a password.
@@ -171,7 +171,7 @@ class Session:
         client_stream.read(parts)
         return parts.take()
 
-    def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
+    def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
         """Bytes from a side whose ``fast`` lane is ``None``."""
         if side is Side.NODE:
             self._parts.node.lane.feed(data)
@@ -190,7 +190,7 @@ class Session:
         client = self._parts.client
         return client.lane.unread and client.wanted and not client.over
 
-    def read_on(self, side: Side, now: float) -> list[Command]:
+    def read_on(self, side: Side, now: float) -> list[SessionCommand]:
         """Read what that side has brought."""
         self._parts.begin(now)
         if side is Side.NODE:
@@ -199,7 +199,7 @@ class Session:
             client_stream.read(self._parts)
         return self._parts.take()
 
-    def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[Command]:
+    def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[SessionCommand]:
         """The fast lane of that side has turned a chunk into ``ready`` and has framer events about it."""
         self._parts.begin(now)
         if side is Side.CLIENT:
@@ -209,7 +209,7 @@ class Session:
             climbing.send_request_if_due(self._parts)
         return self._parts.take()
 
-    def eof(self, side: Side, now: float) -> list[Command]:
+    def eof(self, side: Side, now: float) -> list[SessionCommand]:
         """That side's connection has ended, with or without its stream."""
         self._parts.begin(now)
         if side is Side.CLIENT:
@@ -218,13 +218,13 @@ class Session:
             node_stream.on_eof(self._parts)
         return self._parts.take()
 
-    def stalled(self, side: Side, now: float) -> list[Command]:
+    def stalled(self, side: Side, now: float) -> list[SessionCommand]:
         """That side has not read for too long: its connection is given up."""
         self._parts.begin(now)
         ending.give_up(self._parts, Reason.STALLED)
         return self._parts.take()
 
-    def tick(self, now: float) -> list[Command]:
+    def tick(self, now: float) -> list[SessionCommand]:
         """Time has passed. Does nothing before the deadline."""
         parts = self._parts
         parts.begin(now)
@@ -253,7 +253,7 @@ class Session:
 
     # --- what the operator wants
 
-    def transfer(self, order: Order, now: float) -> list[Command]:
+    def transfer(self, order: Order, now: float) -> list[SessionCommand]:
         """Move this client.
 
         Only a bound session can be moved, and not while it is resumed on another node; others ignore the order. One
@@ -274,7 +274,7 @@ class Session:
             climbing.try_next_rung(parts, transfer, Outcome.SILENT)
         return parts.take()
 
-    def recall(self, now: float) -> list[Command]:
+    def recall(self, now: float) -> list[SessionCommand]:
         """The order is taken back. A client that was asked may still go; one that does not stays.
 
         Does nothing where there is more than a question: a stream whose end has begun ends.
@@ -287,7 +287,7 @@ class Session:
                 climbing.try_next_rung(parts, transfer, Outcome.SILENT)  # nor has the client got the question
         return parts.take()
 
-    def exchange(self, node: str, now: float) -> list[Command]:
+    def exchange(self, node: str, now: float) -> list[SessionCommand]:
         """Exchange the node's leg for one to that node, while the client goes on and notices nothing.
 
         Ignored unless the session is bound, has its node, and can be resumed (XEP-0198) by nodes that share sessions:
@@ -298,14 +298,14 @@ class Session:
         exchanging.begin(self._parts, node)
         return self._parts.take()
 
-    def dialled(self, leg: NodeLeg | None, now: float) -> list[Command]:
+    def dialled(self, leg: NodeLeg | None, now: float) -> list[SessionCommand]:
         """Answer :class:`~.commands.Dial`: on this leg the user is logged in, and the session can be resumed; ``None``:
         there is none. It may come at any time, also when nobody waits for it any more."""
         self._parts.begin(now)
         exchanging.on_dialled(self._parts, leg)
         return self._parts.take()
 
-    def stop(self, now: float) -> list[Command]:
+    def stop(self, now: float) -> list[SessionCommand]:
         """End at once, without waiting for anybody."""
         self._parts.begin(now)
         ending.give_up(self._parts, Reason.STOPPED)

@@ -14,7 +14,16 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from cxfr_proxy.bounded import BoundedDict
-from cxfr_proxy.ipc.messages import Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned, Stayed
+from cxfr_proxy.ipc.messages import (
+    Lost,
+    Moved,
+    Remembered,
+    Returned,
+    SessionResumable,
+    SoftwareLearned,
+    Stayed,
+    UserRedirected,
+)
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.transfers.memory import REMEMBERED, RESUMABLE_SECONDS
@@ -44,13 +53,17 @@ class CatchUp:
         )  # by bare JID; who has not come back
         self._client_software = ClientSoftware()
 
-    def note(self, message: Redirected | Resumable | Lost | Moved | Stayed | Returned | Learned, now: float) -> None:
+    def note(
+        self,
+        message: UserRedirected | SessionResumable | Lost | Moved | Stayed | Returned | SoftwareLearned,
+        now: float,
+    ) -> None:
         """A worker has just said it, or would have."""
         match message:
-            case Redirected(user):
+            case UserRedirected(user):
                 self._redirected[user] = now
                 self._forget(now)
-            case Resumable(stream_management_id, resumption):
+            case SessionResumable(stream_management_id, resumption):
                 self._resumable[stream_management_id] = resumption
             case Lost():
                 self._lost.append((message, now))
@@ -61,7 +74,7 @@ class CatchUp:
                 self._forget(now)
             case Stayed(full_jid) | Returned(full_jid):
                 self._no_more_moved(full_jid)
-            case Learned(caps, knows_cxfr):
+            case SoftwareLearned(caps, knows_cxfr):
                 self._client_software.learn(caps, knows_cxfr)
 
     def _no_more_moved(self, full_jid: str) -> None:

@@ -45,14 +45,14 @@ from cxfr_proxy.ipc.messages import (
     Message,
     MoveUser,
     Present,
-    Report,
-    Resumable,
+    SessionResumable,
     SessionsChanged,
     Setup,
     Stopped,
     TakeFiles,
     Want,
     WorkerCounts,
+    WorkerReport,
 )
 from cxfr_proxy.supervisor.node_states import Teller
 from cxfr_proxy.tasks import Task, isolated, start
@@ -83,7 +83,7 @@ class FirstWords:
     more: Iterable[Message]
 
 
-class State(StrEnum):
+class LinkState(StrEnum):
     STARTING = "starting"
     UP = "up"
     LEAVING = "leaving"
@@ -109,7 +109,7 @@ class Link:
 
     def __init__(self, number: int, hear: Callable[[Link, Message], None], parting_seconds: float) -> None:
         self.number = number
-        self.state = State.STARTING
+        self.state = LinkState.STARTING
         self.began = trio.current_time()
         self.pid: int | None = None
         self.greeted = False
@@ -145,7 +145,7 @@ class Link:
     @property
     def died(self) -> bool:
         """It is gone, and not because it was told to."""
-        return self.gone and (self.state is not State.STOPPING or self.code != 0)
+        return self.gone and (self.state is not LinkState.STOPPING or self.code != 0)
 
     # --- its life
 
@@ -189,8 +189,8 @@ class Link:
 
     def leave(self) -> None:
         """Another one has taken over: let this one move its clients and end."""
-        if self.state is State.UP:
-            self.state = State.LEAVING
+        if self.state is LinkState.UP:
+            self.state = LinkState.LEAVING
             self.post(Leave())
             self._end_within(self._parting_seconds)
 
@@ -243,11 +243,11 @@ class Link:
     def _note(self, message: Message) -> None:
         match message:
             case Hello(version):
-                if version != VERSION or self.state is not State.STARTING:
+                if version != VERSION or self.state is not LinkState.STARTING:
                     raise BadMessage(f"a worker of version {version}, in state {self.state}")
-                self.state = State.UP
+                self.state = LinkState.UP
                 self.greeted = True
-            case Report(counts):
+            case WorkerReport(counts):
                 nodes = self.counts.nodes if self.counts.nodes is not None else {}
                 nodes.update(counts.nodes or {})
                 self.counts = msgspec.structs.replace(counts, nodes=nodes)
@@ -260,14 +260,14 @@ class Link:
                 self.want = message
             case Answer():
                 self._note_answer(message)
-            case Resumable(stream_management_id):
+            case SessionResumable(stream_management_id):
                 self.at_stake.pop(stream_management_id, None)
                 if message.lost is not None:
                     self.at_stake[stream_management_id] = message.lost
             case Gone(stream_management_id):
                 self.at_stake.pop(stream_management_id, None)
             case Stopped(cut):
-                self.state = State.STOPPING
+                self.state = LinkState.STOPPING
                 self.cut = cut
             case _:
                 pass
@@ -294,7 +294,7 @@ class Link:
 
     async def _request(self, make: Callable[[int], Message], within: float) -> Request:
         request = Request()
-        if self.gone or self.state is State.STARTING:
+        if self.gone or self.state is LinkState.STARTING:
             await trio.lowlevel.checkpoint()
             return request
         self._last_request += 1

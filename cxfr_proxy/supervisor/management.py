@@ -41,7 +41,7 @@ from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay import engine
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
-from cxfr_proxy.supervisor.node_list import Drainer, NodeList
+from cxfr_proxy.supervisor.node_list import NodeDrainer, NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
 from cxfr_proxy.supervisor.startup_log import announce, say_of_certificates
@@ -88,7 +88,7 @@ class Management:
         cluster: Cluster,
         assigned: Assigned,
         sessions: ServedSessions,
-        drainer: Drainer,
+        drainer: NodeDrainer,
         rebalances: Rebalances,
         feed: ChangeFeed,
         *,

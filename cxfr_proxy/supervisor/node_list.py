@@ -26,7 +26,7 @@ _SHOWN_NAMES: Final = 100
 _log = logging.getLogger(__name__)
 
 
-class Drainer(Protocol):
+class NodeDrainer(Protocol):
     """Who empties nodes: the mover, or the supervisor through its workers."""
 
     @property
@@ -72,7 +72,7 @@ class NodeList:
         self,
         source: NodeSource,
         cluster: Cluster,
-        drainer: Drainer,
+        drainer: NodeDrainer,
         dialer: Dialer,
         checks: Checks,
         reloads: Reloads,

@@ -22,7 +22,7 @@ from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import NodeSource, Shared
 from cxfr_proxy.spellings import user_key
-from cxfr_proxy.supervisor.node_list import Drainer
+from cxfr_proxy.supervisor.node_list import NodeDrainer
 from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
@@ -38,7 +38,7 @@ class PeerProxies:
         self,
         source: NodeSource,
         cluster: Cluster,
-        drainer: Drainer,
+        drainer: NodeDrainer,
         pins: Pins,
         sessions: Callable[[], int],
         usual_rate: float,

@@ -35,7 +35,6 @@ from cxfr_proxy.ipc.messages import (
     BadMessage,
     Gone,
     Hello,
-    Learned,
     Lost,
     Message,
     Moved,
@@ -46,16 +45,17 @@ from cxfr_proxy.ipc.messages import (
     Pinned,
     PinnedBefore,
     PutBack,
-    Redirected,
-    Report,
-    Resumable,
     Returned,
+    SessionResumable,
     SessionsChanged,
     Setup,
+    SoftwareLearned,
     Stayed,
     Stopped,
-    Transferred,
+    TransferEnded,
+    UserRedirected,
     Want,
+    WorkerReport,
 )
 from cxfr_proxy.net.connection_limit import sessions_that_fit
 from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
@@ -226,10 +226,10 @@ class Supervisor:
 
     def _hear(self, link: Link, message: Message) -> None:
         match message:
-            case Report(counts):
+            case WorkerReport(counts):
                 self.workers.note_counts(counts)
                 self._reported.set()
-            case Transferred(transfer, session, full_jid):
+            case TransferEnded(transfer, session, full_jid):
                 self.workers.statistics.add(transfer)
                 self.workers.absences.note_transfer(session, full_jid, transfer)
             case SessionsChanged(present):
@@ -249,7 +249,7 @@ class Supervisor:
                 self._management.checks.login_worked(self._cluster.get(name), domain)
             case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
-            case Redirected() | Resumable() | Lost() | Moved() | Stayed() | Returned() | Learned():
+            case UserRedirected() | SessionResumable() | Lost() | Moved() | Stayed() | Returned() | SoftwareLearned():
                 self._memory.note(message, trio.current_time())
                 for other in self.workers:
                     if other is not link:

@@ -38,7 +38,6 @@ from cxfr_proxy.ipc.messages import (
     Gone,
     Grant,
     Hello,
-    Learned,
     Leave,
     Listed,
     Listing,
@@ -49,18 +48,19 @@ from cxfr_proxy.ipc.messages import (
     Nodes,
     Pinned,
     PinnedBefore,
-    Redirected,
     Remembered,
-    Report,
-    Resumable,
     Returned,
+    SessionResumable,
     Setup,
+    SoftwareLearned,
     Stayed,
     Stop,
     Stopped,
     TakeFiles,
-    Transferred,
+    TransferEnded,
+    UserRedirected,
     WorkerCounts,
+    WorkerReport,
 )
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay.live_session import LiveSession
@@ -171,9 +171,9 @@ class WorkerParts:
             case commands.BoundTo() if full_jid is not None and registry.memory.has_returned(relayed.id):
                 self._post(Returned(full_jid, address, wrong=registry.memory.guard.is_wrong(full_jid)))
             case commands.Redirected() if user is not None:
-                self._post(Redirected(user))
+                self._post(UserRedirected(user))
             case commands.Transferred(order):
-                self._post(Transferred(past_transfer(relayed.session, event), relayed.id, full_jid))
+                self._post(TransferEnded(past_transfer(relayed.session, event), relayed.id, full_jid))
                 if sent_to(event) is None and order.place is not None and full_jid is not None:
                     self._post(Stayed(full_jid, address, order.place))
                 elif order.place is not None and relayed.session.resumable_id is not None:
@@ -181,7 +181,7 @@ class WorkerParts:
             case commands.Resumable(stream_management_id):
                 self._tell_resumable(stream_management_id, address)
             case commands.Learned(caps, knows_cxfr):
-                self._post(Learned(caps, knows_cxfr))
+                self._post(SoftwareLearned(caps, knows_cxfr))
             case commands.Shifted(counters):
                 if relayed.session.resumable_id is not None:
                     self._shifted[relayed.session.resumable_id] = counters, address
@@ -199,7 +199,7 @@ class WorkerParts:
     def _tell_resumable(self, stream_management_id: str, address: str) -> None:
         known = self.registry.memory.resumption(stream_management_id)
         if known is not None:
-            self._post(Resumable(stream_management_id, known.without_equal_counts(), address))
+            self._post(SessionResumable(stream_management_id, known.without_equal_counts(), address))
 
     def tell_shifted(self) -> None:
         """Whose counts have changed. A stream that was resumed by another one meanwhile has no say any more."""
@@ -375,9 +375,9 @@ class Worker:
                 parts.registry.addresses_elsewhere = addresses
             case Remembered():
                 parts.remember(message)
-            case Redirected(user):
+            case UserRedirected(user):
                 parts.registry.memory.remember_redirected(user, trio.current_time())
-            case Resumable(stream_management_id, resumption):
+            case SessionResumable(stream_management_id, resumption):
                 parts.registry.memory.remember_resumable(stream_management_id, resumption)
             case Lost():
                 parts.remember_lost(message)
@@ -389,7 +389,7 @@ class Worker:
                 parts.registry.memory.stayed(full_jid, address, node)
             case Returned():
                 parts.note_returned(message)
-            case Learned(caps, knows_cxfr):
+            case SoftwareLearned(caps, knows_cxfr):
                 parts.registry.memory.client_software.learn(caps, knows_cxfr)
             case TakeFiles(request, files):
                 self._take(parts, request, files)
@@ -489,4 +489,4 @@ class Worker:
     def _post_report(self, parts: WorkerParts) -> None:
         parts.tell_shifted()
         parts.call_roll()
-        self._channel.post(Report(parts.counts()))
+        self._channel.post(WorkerReport(parts.counts()))

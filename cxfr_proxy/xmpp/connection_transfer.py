@@ -337,7 +337,7 @@ def schema() -> etree.XMLSchema:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TransferAnswer:
     """What a client said to a request.
 
     ``condition`` is the stanza error's defined condition (RFC 6120 section 8.3.3), ``None`` where the client accepted
@@ -360,7 +360,7 @@ _NEVER_HEARD_OF_IT: Final = frozenset(("service-unavailable", "feature-not-imple
 """RFC 6120 section 8.4 has the one, and many libraries say the other."""
 
 
-def answer(stanza: Element) -> Answer | None:
+def answer(stanza: Element) -> TransferAnswer | None:
     """Read a client's stanza as the answer to a request; ``None`` for any other stanza.
 
     Whether the id is one that is open, the caller knows.
@@ -369,14 +369,14 @@ def answer(stanza: Element) -> Answer | None:
     if not _is_iq(stanza) or not iq_id.startswith(ID_PREFIX) or iq_type not in ("result", "error"):
         return None
     if iq_type == "result":
-        return Answer(iq_id, accepted=True, condition=None)
+        return TransferAnswer(iq_id, accepted=True, condition=None)
     parts = {
         etree.QName(part).localname: part.text
         for error in stanza.iterchildren("{*}error")
         for part in error.iterchildren(qualified(names.STANZA_ERRORS, "*"))
     }
     text = parts.pop("text", None)
-    return Answer(iq_id, accepted=False, condition=next(iter(parts), None), text=text)
+    return TransferAnswer(iq_id, accepted=False, condition=next(iter(parts), None), text=text)
 
 
 def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:

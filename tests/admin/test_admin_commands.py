@@ -6,7 +6,7 @@ import pytest
 from fake_console import FakeConsole
 
 from cxfr_proxy.admin.commands import COMMANDS, Command, command_named, execute
-from cxfr_proxy.admin.rows import Message, NodeRow, Note, Progress, RestartProgress
+from cxfr_proxy.admin.rows import MessageRow, NodeRow, Note, Progress, RestartProgress
 from cxfr_proxy.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ async def _ignore(row: Progress | Note) -> None:
 async def test_drain_starts_and_returns() -> None:
     fake = FakeConsole()
     answer = await execute(fake.console, "drain", {"node": "node1", "deadline": "2m", "rate": 5}, _ignore)
-    assert answer == Message("node1 is being drained")
+    assert answer == MessageRow("node1 is being drained")
     assert fake.calls == [("drain", "node1", None, 120.0, 5.0)]
     assert fake.waits_ended == []
 
@@ -49,7 +49,7 @@ async def test_a_wait_that_fails_is_closed_and_leaves_the_drain() -> None:
 
 async def test_restart_workers() -> None:
     fake = FakeConsole()
-    assert await execute(fake.console, "restart-workers", {}, _ignore) == Message("the workers are being replaced")
+    assert await execute(fake.console, "restart-workers", {}, _ignore) == MessageRow("the workers are being replaced")
     seen: list[Progress | Note] = []
 
     async def report(row: Progress | Note) -> None:

@@ -18,7 +18,7 @@ from cxfr_proxy.admin.http.status import ProxyStatus
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import Report, Transferred, WorkerCounts
+from cxfr_proxy.ipc.messages import TransferEnded, WorkerCounts, WorkerReport
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.supervisor.workers import STATES_SECONDS
@@ -65,8 +65,10 @@ async def scrape(subject: MetricsScraper) -> tuple[Scrape, set[tuple[str, ...]]]
     return samples, counters
 
 
-def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> Transferred:
-    return Transferred(PastTransfer(node, Trigger.DRAIN, "Gajim", (TriedRung(Rung.CXFR, outcome),), 0.2), 1, "kim@h/r")
+def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> TransferEnded:
+    return TransferEnded(
+        PastTransfer(node, Trigger.DRAIN, "Gajim", (TriedRung(Rung.CXFR, outcome),), 0.2), 1, "kim@h/r"
+    )
 
 
 def live(worker: FakeWorker, **more: int) -> None:
@@ -80,7 +82,7 @@ def live(worker: FakeWorker, **more: int) -> None:
         5, node.asked + 1, node.moved + 1, node.refused + 1, node.silent + 1, node.failed + 1, node.connect_failures + 1
     )
     worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals)
-    worker.post(Report(worker.counts))
+    worker.post(WorkerReport(worker.counts))
     worker.post(transfer())
 
 

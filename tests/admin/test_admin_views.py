@@ -11,7 +11,7 @@ from fake_console import FakeConsole
 
 from cxfr_proxy.admin import rows, sentences
 from cxfr_proxy.admin.codec import as_json, encode, read_answer
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, Message, OperatorRow, PlannedTarget, RestartProgress
+from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, MessageRow, OperatorRow, PlannedTarget, RestartProgress
 from cxfr_proxy.admin.text import table
 from cxfr_proxy.admin.views import COLUMNS_OF_PLANS, VIEWS, Style, View
 
@@ -43,14 +43,14 @@ def test_each_row_says_its_kind() -> None:
     kinds = [kind.__struct_config__.tag for kind in KINDS if kind is not OperatorRow]
     assert len(set(kinds)) == len(kinds)
     assert {"node", "session", "transfer", "drain-plan", "drain-progress", "message", "note"} <= set(kinds)
-    assert encode(Message("done")) == b'{"kind":"message","message":"done"}'
+    assert encode(MessageRow("done")) == b'{"kind":"message","message":"done"}'
 
 
 PLAN = DrainPlan("n\x1b1", 3, 1, [PlannedTarget("node2", 2), PlannedTarget(None, 1)], rate=50.0, seconds=1.0)
 
 
 def test_an_answer_is_read_as_what_it_was() -> None:
-    for answer in (PLAN, Message("done"), RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None)):
+    for answer in (PLAN, MessageRow("done"), RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None)):
         assert read_answer(msgspec.json.decode(encode(answer))) == answer
     assert sentences.in_words(PLAN).splitlines()[-1].startswith("n\N{REPLACEMENT CHARACTER}1: 3 sessions")
 
@@ -66,7 +66,7 @@ def test_a_newer_proxy_may_say_more() -> None:
 
 
 def test_a_path_that_is_no_text_has_a_json_form() -> None:
-    assert msgspec.json.decode(encode(Message("nodes-\udcff.txt")).replace(b"\\udcff", b"?")) == {
+    assert msgspec.json.decode(encode(MessageRow("nodes-\udcff.txt")).replace(b"\\udcff", b"?")) == {
         "kind": "message",
         "message": "nodes-?.txt",
     }

@@ -28,12 +28,12 @@ from cxfr_proxy.ipc.messages import (
     MoveUser,
     Nodes,
     NodeState,
-    Report,
     Setup,
     Stop,
     Stopped,
     TakeFiles,
     WorkerCounts,
+    WorkerReport,
 )
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -97,7 +97,7 @@ class FakeWorker:
                 self.greet()
             case Ask(request, what):
                 if what in (Listing.COUNTS, Listing.STATES):
-                    self.post(Report(self.counts))
+                    self.post(WorkerReport(self.counts))
                 plan = self.plan if what is Listing.PLAN else None
                 states = self.states if what is Listing.STATES else None
                 rebalance = self.rebalance if what is Listing.REBALANCE else None
@@ -136,7 +136,7 @@ class FakeWorker:
 
     def report(self, *, awaited: dict[str, int] | None = None, **nodes: NodeCounts) -> None:
         self.counts = WorkerCounts(sum(each.sessions for each in nodes.values()), nodes=nodes, awaited=awaited)
-        self.post(Report(self.counts))
+        self.post(WorkerReport(self.counts))
 
     def die(self, code: int = -9) -> None:
         if not self._ended.is_set():

@@ -23,7 +23,7 @@ from cxfr_proxy.net.transport import PlainTransport, TlsTransport, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Awakened, Close, Command, EndOutput, Event, Forged, Report, Send, Side
+from cxfr_proxy.session.commands import Awakened, Close, EndOutput, Event, Forged, Report, Send, SessionCommand, Side
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
@@ -75,7 +75,7 @@ class Jumpy:
         self.told = told
         self.ended: set[Side] = set()
         self.held: set[Side] = set()
-        self._out: list[Command] = []
+        self._out: list[SessionCommand] = []
 
     def _lane(self, story: Story) -> Lane:
         lane = Lane(max_element_bytes=story.max_element, max_depth=8, max_held_bytes=story.max_held)
@@ -101,18 +101,18 @@ class Jumpy:
     def caught_up(self, side: Side, now: float) -> None:
         self.told.append(("caught up", side))
 
-    def start(self, now: float) -> list[Command]:
+    def start(self, now: float) -> list[SessionCommand]:
         return []
 
-    def transfer(self, order: Order, now: float) -> list[Command]:
+    def transfer(self, order: Order, now: float) -> list[SessionCommand]:
         self.told.append(("transfer", order.trigger))
         return [Send(Side.CLIENT, b"<move/>"), Report(Awakened())]
 
-    def stop(self, now: float) -> list[Command]:
+    def stop(self, now: float) -> list[SessionCommand]:
         self.told.append(("stop",))
         return [Close(at_once=True)]
 
-    def eof(self, side: Side, now: float) -> list[Command]:
+    def eof(self, side: Side, now: float) -> list[SessionCommand]:
         self.told.append(("eof", side))
         self.ended.add(side)
         self._out.append(EndOutput(side.other))
@@ -120,15 +120,15 @@ class Jumpy:
             self._out.append(Close())
         return self._take()
 
-    def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
+    def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
         self.lanes[side].feed(data)
         return self.read_on(side, now)
 
-    def read_on(self, side: Side, now: float) -> list[Command]:
+    def read_on(self, side: Side, now: float) -> list[SessionCommand]:
         self._step(side)
         return self._take()
 
-    def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[Command]:
+    def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[SessionCommand]:
         for piece in self.lanes[side].pieces(ready):
             self._on(side, piece)
         return self._take()
@@ -141,7 +141,7 @@ class Jumpy:
             for piece in lane.pieces(lane.scan(unread)):
                 self._on(side, piece)
 
-    def _take(self) -> list[Command]:
+    def _take(self) -> list[SessionCommand]:
         out, self._out = self._out, []
         return out
 

@@ -34,7 +34,6 @@ from cxfr_proxy.session.closing import LastQuestion
 from cxfr_proxy.session.commands import (
     Asked,
     Close,
-    Command,
     Dial,
     Drop,
     EarlyLogin,
@@ -45,6 +44,7 @@ from cxfr_proxy.session.commands import (
     Report,
     Reroute,
     Send,
+    SessionCommand,
     Side,
     Upgrade,
 )
@@ -181,7 +181,7 @@ class Script:
         self.timeouts = Timeouts()
         self.now = 100.0
         self.events: list[Event] = []
-        self.commands: list[Command] = []
+        self.commands: list[SessionCommand] = []
         self.moves: list[tuple[State, State]] = []
         self.sent: dict[Side, bytes] = {Side.CLIENT: b"", Side.NODE: b""}
         self._seen = {Side.CLIENT: 0, Side.NODE: 0}
@@ -394,7 +394,7 @@ class Script:
         line = f"{self.now:8.2f} {self.session.state.name:12} {who} {what}".rstrip()
         self._transcript.append(line if len(line) <= 220 else f"{line[:140]} ... {line[-70:]}")
 
-    def _do(self, what: str, act: Callable[[], list[Command]]) -> Script:
+    def _do(self, what: str, act: Callable[[], list[SessionCommand]]) -> Script:
         if what:
             self._note(what)
         before = self.session.state if hasattr(self, "session") else State.NEGOTIATING
@@ -428,7 +428,7 @@ class Script:
             return True
         return False
 
-    def _carry_out(self, command: Command) -> None:
+    def _carry_out(self, command: SessionCommand) -> None:
         if self._over:
             self.fail(f"a command behind the last one: {command}")
         self.commands.append(command)

@@ -34,7 +34,6 @@ from cxfr_proxy.ipc.messages import (
     Gone,
     Grant,
     Hello,
-    Learned,
     Leave,
     Listed,
     Listing,
@@ -52,20 +51,21 @@ from cxfr_proxy.ipc.messages import (
     PinnedBefore,
     Present,
     PutBack,
-    Redirected,
     Remembered,
-    Report,
-    Resumable,
     Returned,
+    SessionResumable,
     SessionsChanged,
     Setup,
+    SoftwareLearned,
     Stayed,
     Stop,
     Stopped,
     TakeFiles,
-    Transferred,
+    TransferEnded,
+    UserRedirected,
     Want,
     WorkerCounts,
+    WorkerReport,
 )
 from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.session.commands import Outcome
@@ -179,9 +179,9 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, ints, ints),
     st.builds(Want, ints, ints, ints, ints),
     st.builds(PutBack, ints),
-    st.builds(Report, counts),
+    st.builds(WorkerReport, counts),
     st.builds(SessionsChanged, st.lists(present, max_size=3).map(tuple), st.lists(ints, max_size=3).map(tuple)),
-    st.builds(Transferred, past_transfers, ints, st.none() | texts),
+    st.builds(TransferEnded, past_transfers, ints, st.none() | texts),
     st.builds(NodeDown, texts, texts),
     st.builds(NodeFailsLogins, texts, texts),
     st.builds(NodeServes, texts, texts),
@@ -200,14 +200,14 @@ messages: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(Stopped, st.booleans()),
     st.builds(Gone, texts),
-    st.builds(Redirected, texts),
-    st.builds(Resumable, texts, resumptions, texts),
+    st.builds(UserRedirected, texts),
+    st.builds(SessionResumable, texts, resumptions, texts),
     lost,
     moved,
     st.builds(Announced, ints),
     st.builds(Stayed, texts, texts, texts),
     st.builds(Returned, texts, texts, st.booleans()),
-    st.builds(Learned, texts, st.none() | st.booleans()),
+    st.builds(SoftwareLearned, texts, st.none() | st.booleans()),
 )
 
 
@@ -384,7 +384,7 @@ async def test_several_can_wait_for_what_they_said_to_be_out(ends: tuple[Channel
 
     async def say() -> None:
         nonlocal out
-        channel.post(Redirected("romeo@example.org"))
+        channel.post(UserRedirected("romeo@example.org"))
         await channel.flush()
         out += 1
 
@@ -419,7 +419,7 @@ async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     ours, _ = memory_stream_pair()
     channel = StreamChannel(ours)
     for _ in range(100):
-        channel.post(Redirected("romeo@example.org"))
+        channel.post(UserRedirected("romeo@example.org"))
     assert channel.broken
     with trio.fail_after(1):
         await channel.run(lambda message: None)

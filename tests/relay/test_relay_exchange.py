@@ -14,7 +14,7 @@ from relay_twins import Story, Told, secured
 
 from cxfr_proxy.net.transport import PlainTransport, Transport
 from cxfr_proxy.relay import engine
-from cxfr_proxy.session.commands import Command, EndOutput, Send, Side
+from cxfr_proxy.session.commands import EndOutput, Send, SessionCommand, Side
 
 STANZA = b"<message><body>hello</body></message>"
 NEWS = b"<presence/>"
@@ -70,10 +70,10 @@ class World:
             pass
         return data or None
 
-    def offer(self, *commands: Command) -> None:
+    def offer(self, *commands: SessionCommand) -> None:
         """The session is told of the other connection and takes it; these commands come first."""
 
-        def decide(now: float) -> list[Command]:
+        def decide(now: float) -> list[SessionCommand]:
             for command in commands:
                 self.told.pump._carry_out(self.told.live, command)
             self.told.pump.exchange_node(self.told.live)
@@ -166,7 +166,7 @@ async def test_an_offered_connection_goes_with_its_session(contexts: Contexts, w
         it = World(contexts, tls=False)
         asked: list[float] = []
 
-        def decide(now: float) -> list[Command]:
+        def decide(now: float) -> list[SessionCommand]:
             asked.append(now)
             return []
 

@@ -36,7 +36,7 @@ from relay_tools import (
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 from cxfr_proxy.relay.live_session import NODE_BYTES, LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Close, Command, Drop, EndOutput, Event, Send, Side, Upgrade
+from cxfr_proxy.session.commands import Close, Drop, EndOutput, Event, Send, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
 
@@ -62,7 +62,7 @@ class Passing:
     """A session that decides nothing. ``on_transfer`` is what :meth:`transfer` answers."""
 
     is_fast: bool = True
-    on_transfer: list[Command] = field(default_factory=list)
+    on_transfer: list[SessionCommand] = field(default_factory=list)
     fault: Exception | None = None
     deadline: float | None = None
     domain: str = "example.org"
@@ -86,35 +86,35 @@ class Passing:
     def caught_up(self, side: Side, now: float) -> None:
         self.called_up.append(side)
 
-    def start(self, now: float) -> list[Command]:
+    def start(self, now: float) -> list[SessionCommand]:
         return []
 
-    def receive(self, side: Side, data: bytes, now: float) -> list[Command]:
+    def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
         if self.fault is not None:
             raise self.fault
         return [Send(side.other, data)]
 
-    def eof(self, side: Side, now: float) -> list[Command]:
+    def eof(self, side: Side, now: float) -> list[SessionCommand]:
         self.called.append(f"eof {side.name}")
         self.ended.add(side)
         return [EndOutput(side.other), *([Close()] if len(self.ended) == 2 else [])]
 
-    def stalled(self, side: Side, now: float) -> list[Command]:
+    def stalled(self, side: Side, now: float) -> list[SessionCommand]:
         self.called.append(f"stalled {side.name}")
         return [Close(at_once=True)]
 
-    def tick(self, now: float) -> list[Command]:
+    def tick(self, now: float) -> list[SessionCommand]:
         if self.deadline is None or now < self.deadline:
             return []
         self.called.append("tick")
         return [Close(at_once=True)]
 
-    def transfer(self, order: Order, now: float) -> list[Command]:
+    def transfer(self, order: Order, now: float) -> list[SessionCommand]:
         if self.fault is not None:
             raise self.fault
         return self.on_transfer
 
-    def stop(self, now: float) -> list[Command]:
+    def stop(self, now: float) -> list[SessionCommand]:
         self.called.append("stop")
         return [Close(at_once=True)]
 
@@ -555,10 +555,10 @@ async def read_to_the_end(client: socket.socket) -> tuple[bytes, str]:
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("last", [[], [Close()]], ids=["read on", "closed"])
 async def test_tls_is_closed_where_its_output_ends_unless_silently(
-    certificate: Path, silent: bool, last: list[Command]
+    certificate: Path, silent: bool, last: list[SessionCommand]
 ) -> None:
     async with world() as it, tls_pair(certificate) as pair:
-        farewell: list[Command] = [Send(Side.CLIENT, DATA[:50_000]), EndOutput(Side.CLIENT, silent), *last]
+        farewell: list[SessionCommand] = [Send(Side.CLIENT, DATA[:50_000]), EndOutput(Side.CLIENT, silent), *last]
         it.session(Passing(on_transfer=farewell), *pair.inner).transfer(ORDER)
         assert await read_to_the_end(pair.client) == (DATA[:50_000], "cut" if silent else "closed")
 
@@ -566,7 +566,7 @@ async def test_tls_is_closed_where_its_output_ends_unless_silently(
 @BOTH_WAYS
 async def test_tls_is_closed_behind_a_backlog(certificate: Path, is_fast: bool) -> None:
     async with world() as it, tls_pair(certificate) as pair:
-        farewell: list[Command] = [Send(Side.CLIENT, b"farewell"), EndOutput(Side.CLIENT), Close()]
+        farewell: list[SessionCommand] = [Send(Side.CLIENT, b"farewell"), EndOutput(Side.CLIENT), Close()]
         live = it.session(Passing(is_fast, on_transfer=farewell), *pair.inner, buffer_bytes=4096)
         await flood(pair.node)
         live.transfer(ORDER)

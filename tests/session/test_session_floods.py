@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from session_script import CLIENT_HEADER, FEATURES, NODE_HEADER, Script
 
-from cxfr_proxy.session.commands import Command, Send, Side
+from cxfr_proxy.session.commands import Send, SessionCommand, Side
 from cxfr_proxy.session.session import State
 from cxfr_proxy.xmpp.framing.framer import MAX_EVENTS_PER_SCAN
 
@@ -18,11 +18,11 @@ def bound() -> Script:
     return it.forget()
 
 
-def sent(commands: list[Command], side: Side) -> bytes:
+def sent(commands: list[SessionCommand], side: Side) -> bytes:
     return b"".join(each.data for each in commands if isinstance(each, Send) and each.side is side)
 
 
-def bring(it: Script, side: Side, data: bytes) -> list[Command]:
+def bring(it: Script, side: Side, data: bytes) -> list[SessionCommand]:
     """One chunk, once, as the relay brings it."""
     session = it.session
     lane = session.fast[side]

@@ -13,7 +13,16 @@ from trio.testing import MockClock
 
 from cxfr_proxy.ipc.channel import MAX_LINE_BYTES
 from cxfr_proxy.ipc.codec import encode
-from cxfr_proxy.ipc.messages import Gone, Learned, Lost, Moved, Redirected, Remembered, Resumable, Returned
+from cxfr_proxy.ipc.messages import (
+    Gone,
+    Lost,
+    Moved,
+    Remembered,
+    Returned,
+    SessionResumable,
+    SoftwareLearned,
+    UserRedirected,
+)
 from cxfr_proxy.session.client_software import SILENCES
 from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp
 from cxfr_proxy.transfers.memory import RESUMABLE_SECONDS
@@ -34,10 +43,10 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
     """As long ago as it was; what is out of the window (a minute) is nobody's business any more."""
     async with house(tmp_path) as it:
         first, second = it.all
-        first.post(Redirected("long-ago@example.org"))
+        first.post(UserRedirected("long-ago@example.org"))
         await trio.sleep(50)
-        first.post(Redirected("romeo@example.org"))
-        second.post(Resumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1"))
+        first.post(UserRedirected("romeo@example.org"))
+        second.post(SessionResumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1"))
         second.post(Lost("romeo@example.org", "192.0.2.1", "node1"))
         await trio.sleep(20)
         first.die()
@@ -60,13 +69,18 @@ async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: Mock
     """One that starts later is told what is known; silence that was met too seldom is not."""
     async with house(tmp_path) as it:
         first, second = it.all
-        said = [Learned("no#1", False), Learned("yes#1", False), Learned("yes#1", True), Learned("maybe#1", None)]
-        said += [Learned("mute#1", None)] * SILENCES
+        said = [
+            SoftwareLearned("no#1", False),
+            SoftwareLearned("yes#1", False),
+            SoftwareLearned("yes#1", True),
+            SoftwareLearned("maybe#1", None),
+        ]
+        said += [SoftwareLearned("mute#1", None)] * SILENCES
         for message in said:
             first.post(message)
         await trio.sleep(1)
-        assert second.of(Learned) == said
-        assert not first.of(Learned)
+        assert second.of(SoftwareLearned) == said
+        assert not first.of(SoftwareLearned)
         second.die()
         await trio.sleep(1)
         assert it.workers[2].of(Remembered) == [Remembered(learned={"no#1": False, "yes#1": True, "mute#1": False})]
@@ -75,10 +89,10 @@ async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: Mock
 def test_the_oldest_are_forgotten() -> None:
     memory = CatchUp(60.0, limit=3)
     for number in range(5):
-        memory.note(Redirected(f"user{number}"), float(number))
-        memory.note(Resumable(f"sm{number}", resumption(f"user{number}/r"), "192.0.2.1"), float(number))
+        memory.note(UserRedirected(f"user{number}"), float(number))
+        memory.note(SessionResumable(f"sm{number}", resumption(f"user{number}/r"), "192.0.2.1"), float(number))
         memory.note(Lost(f"user{number}", "192.0.2.1", "node1"), float(number))
-    memory.note(Redirected("user2"), 50.0)
+    memory.note(UserRedirected("user2"), 50.0)
     assert memory.pieces(60.0) == [
         Remembered({"user3": 57.0, "user4": 56.0, "user2": 10.0}, {}, ()),
         Remembered({}, {f"sm{number}": resumption(f"user{number}/r") for number in (2, 3, 4)}, ()),
@@ -91,15 +105,15 @@ def test_the_oldest_are_forgotten() -> None:
 async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The others hear of those who can resume, as if it had said so itself; as does its replacement."""
 
-    def mine(stream_management_id: str, user: str | None, counters: Counters | None = None) -> Resumable:
+    def mine(stream_management_id: str, user: str | None, counters: Counters | None = None) -> SessionResumable:
         full_jid = f"{user}@example.org/r" if user is not None else None
-        return Resumable(stream_management_id, Resumption(full_jid, "node2", "theirs", counters), "192.0.2.7")
+        return SessionResumable(stream_management_id, Resumption(full_jid, "node2", "theirs", counters), "192.0.2.7")
 
     async with house(tmp_path) as it:
         first, second = it.all
         said = [mine("a", "juliet"), mine("b", None), mine("wrapped", "nurse", SHIFTED), mine("over", "tybalt")]
         said.append(mine("theirs", "capulet", EVEN_AGAIN))
-        not_rightly = Resumable("of-node", Resumption("paris@example.org/r", "node2", "of-node"), "192.0.2.7")
+        not_rightly = SessionResumable("of-node", Resumption("paris@example.org/r", "node2", "of-node"), "192.0.2.7")
         for message in (*said, not_rightly, mine("a", "juliet")):
             first.post(message)
         first.post(Gone("over"))
@@ -128,8 +142,8 @@ def test_as_many_pieces_as_fit_into_lines() -> None:
     longest = "\N{PILE OF POO}" * 767  # of 3071 bytes; JSON writes twelve characters for each
     unacknowledged = Counters(Flow(0), Flow(0, steps=((1_000_000_000, -1),) * 5000))
     for number in range(2 * PIECE + 1):
-        memory.note(Resumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged), "192.0.2.1"), 0.0)
-        memory.note(Learned(f"{number}" + longest[: 2 * LONGEST], knows_cxfr=True), 0.0)
+        memory.note(SessionResumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged), "192.0.2.1"), 0.0)
+        memory.note(SoftwareLearned(f"{number}" + longest[: 2 * LONGEST], knows_cxfr=True), 0.0)
     pieces = memory.pieces(0.0)
     assert [len(piece.resumable or piece.learned) for piece in pieces] == [PIECE, PIECE, 1] * 2
     assert max(len(encode(piece)) for piece in pieces) < MAX_LINE_BYTES

@@ -15,7 +15,7 @@ from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import Ask, Listing, Nodes, Report, WorkerCounts
+from cxfr_proxy.ipc.messages import Ask, Listing, Nodes, WorkerCounts, WorkerReport
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 
@@ -184,7 +184,7 @@ async def test_a_drain_waits_when_it_waits_in_every_worker(tmp_path: Path, autoj
             for worker in (first, second):
                 counts = {"node1": NodeCounts(sessions=sessions if worker is second else 5)}
                 worker.counts = WorkerCounts(5, nodes=counts, waiting={"node1": "asleep"} if worker in workers else {})
-                worker.post(Report(worker.counts))
+                worker.post(WorkerReport(worker.counts))
             await trio.sleep(0.1)
             return (await progress(it)).waiting_reason
 

@@ -9,7 +9,7 @@ import trio
 from fake_workers import house
 from trio.testing import MockClock
 
-from cxfr_proxy.ipc.messages import Report
+from cxfr_proxy.ipc.messages import WorkerReport
 from cxfr_proxy.supervisor.link import ANSWER_SECONDS, SILENCE_SECONDS, SILENCE_TURNS
 from cxfr_proxy.transfers.counts import NodeCounts
 
@@ -53,7 +53,7 @@ async def test_whatever_is_said_is_a_sign_of_life(tmp_path: Path, autojump_clock
         it.all[0].hangs = True
         for _ in range(20):
             await trio.sleep(SILENCE_SECONDS * 0.8)
-            it.all[0].post(Report(it.all[0].counts))
+            it.all[0].post(WorkerReport(it.all[0].counts))
         assert len(it.all) == 2
 
 
@@ -105,7 +105,7 @@ async def test_one_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path, autoj
         assert said.startswith(f"worker 1 (pid {silent.pid}) has not answered for 3 s")
         rows = await console.workers.rows()
         assert [row.silent_seconds for row in rows] == [3.0, None]
-        silent.post(Report(silent.counts))
+        silent.post(WorkerReport(silent.counts))
         await trio.sleep(0.1)
         assert console.sessions.omissions() == []
         assert len(it.all) == 2

@@ -29,11 +29,11 @@ from cxfr_proxy.ipc.messages import (
     Moved,
     MoveUser,
     Remembered,
-    Report,
     Returned,
     Stayed,
     Want,
     WorkerCounts,
+    WorkerReport,
 )
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
 
@@ -41,7 +41,7 @@ from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
 def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) -> None:
     """planned, asked, moved, refused, silent, failed, left"""
     worker.counts = WorkerCounts(rebalance=RebalanceCounts(number, planning, *counts))
-    worker.post(Report(worker.counts))
+    worker.post(WorkerReport(worker.counts))
 
 
 def told(worker: FakeWorker) -> Rebalancing | None:
@@ -175,7 +175,7 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
 def held(worker: FakeWorker, number: int, sessions: int, seconds: float) -> None:
     counts = RebalanceCounts(number, planned=5, held=sessions, held_seconds=seconds)
     worker.counts = WorkerCounts(rebalance=counts)
-    worker.post(Report(worker.counts))
+    worker.post(WorkerReport(worker.counts))
 
 
 async def test_who_was_moved_lately_is_said_and_moved_when_the_window_is_over(

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import Grant, Leave, Report, Stop, Want, WorkerCounts
+from cxfr_proxy.ipc.messages import Grant, Leave, Stop, Want, WorkerCounts, WorkerReport
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.counts import NodeCounts
 
@@ -79,7 +79,7 @@ async def test_totals_stay_and_ids_are_new(tmp_path: Path, autojump_clock: MockC
         new.report(node1=NodeCounts(sessions=1, asked=1, moved=1))
         # What it still accepted until the new one was up.
         old.counts = WorkerCounts(3, last_id=4711, nodes={"node1": NodeCounts(sessions=3, asked=7, moved=6)})
-        old.post(Report(old.counts))
+        old.post(WorkerReport(old.counts))
         await trio.sleep(1)
         assert it.supervisor.workers.of_node("node1") == NodeCounts(sessions=4, asked=8, moved=7)
         async with aclosing(it.supervisor.console.workers.follow()) as rows:

@@ -30,10 +30,10 @@ from cxfr_proxy.ipc.messages import (
     NodeServes,
     Present,
     PutBack,
-    Redirected,
-    Resumable,
+    SessionResumable,
     SessionsChanged,
     Stop,
+    UserRedirected,
     Want,
 )
 from cxfr_proxy.net.connection_limit import ConnectionLimit
@@ -53,13 +53,13 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert first.setup.development_certificate == second.setup.development_certificate
         it.supervisor.console.drains.begin("node1")
         first.post(NodeDown("node2", "connection refused"))
-        first.post(Redirected("romeo@example.org"))
+        first.post(UserRedirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
             assert worker.nodes["node1"].admin_state is AdminState.DRAIN
             assert worker.nodes["node2"].health is Health.DOWN
-        assert second.of(Redirected) == [Redirected("romeo@example.org")]
-        assert not first.of(Redirected)
+        assert second.of(UserRedirected) == [UserRedirected("romeo@example.org")]
+        assert not first.of(UserRedirected)
         first.report(node1=NodeCounts(sessions=3))
         await trio.sleep(1)
         assert second.of(Elsewhere)[-1] == Elsewhere({"node1": 3}, {}, {"node1": 3})
@@ -94,14 +94,14 @@ async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Pat
     async with house(tmp_path) as it:
         first, second = it.workers[1], it.workers[2]
         said: list[Message] = [
-            Resumable("ours", Resumption("romeo@example.org/r", "node1", "theirs"), "192.0.2.1"),
+            SessionResumable("ours", Resumption("romeo@example.org/r", "node1", "theirs"), "192.0.2.1"),
             Lost("romeo@example.org", "192.0.2.1", "node1"),
         ]
         for message in said:
             first.post(message)
         await trio.sleep(1)
-        assert second.of(Resumable) + second.of(Lost) == said
-        assert not first.of(Resumable) + first.of(Lost)
+        assert second.of(SessionResumable) + second.of(Lost) == said
+        assert not first.of(SessionResumable) + first.of(Lost)
 
 
 async def drained(it: House, node: str) -> bool:

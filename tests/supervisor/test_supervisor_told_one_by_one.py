@@ -21,7 +21,7 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import RebalanceMode
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
-from cxfr_proxy.ipc.messages import Present, SessionsChanged, Transferred
+from cxfr_proxy.ipc.messages import Present, SessionsChanged, TransferEnded
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -104,7 +104,7 @@ async def test_who_was_moved_by_one_worker_is_back_by_another(
         console, first, second = it.supervisor.console, it.workers[1], it.workers[2]
         console.drains.begin("node1")
         for number, user in enumerate(("kim", "lee")):
-            first.post(Transferred(moved, 2 * number + 1, f"{user}@h/r"))
+            first.post(TransferEnded(moved, 2 * number + 1, f"{user}@h/r"))
         await trio.sleep(3)
         second.post(SessionsChanged((Present(2, None, "node2", "192.0.2.1", 1, 0.0),), ()))
         await trio.sleep(1)

@@ -14,9 +14,9 @@ from lxml import etree
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.connection_transfer import (
     ID_PREFIX,
-    Answer,
     ConnectionTransfer,
     Server,
+    TransferAnswer,
     TransferSyntaxError,
     answer,
     is_transfer,
@@ -505,25 +505,25 @@ def error(condition: str) -> str:
 @pytest.mark.parametrize(
     ("attributes", "payload", "expected"),
     [
-        ("type='result'", "", Answer("urn:xmpp:cxfr:1", True, None)),
-        ("type='result' to='jabber.org'", GOOD, Answer("urn:xmpp:cxfr:1", True, None)),
-        ("type='result'", error("conflict"), Answer("urn:xmpp:cxfr:1", True, None)),
-        ("type='error'", error("service-unavailable"), Answer("urn:xmpp:cxfr:1", False, "service-unavailable")),
-        ("type='error'", GOOD + error("not-allowed"), Answer("urn:xmpp:cxfr:1", False, "not-allowed")),
-        ("type='error'", "", Answer("urn:xmpp:cxfr:1", False, None)),
-        ("type='error'", "<error/>", Answer("urn:xmpp:cxfr:1", False, None)),
+        ("type='result'", "", TransferAnswer("urn:xmpp:cxfr:1", True, None)),
+        ("type='result' to='jabber.org'", GOOD, TransferAnswer("urn:xmpp:cxfr:1", True, None)),
+        ("type='result'", error("conflict"), TransferAnswer("urn:xmpp:cxfr:1", True, None)),
+        ("type='error'", error("service-unavailable"), TransferAnswer("urn:xmpp:cxfr:1", False, "service-unavailable")),
+        ("type='error'", GOOD + error("not-allowed"), TransferAnswer("urn:xmpp:cxfr:1", False, "not-allowed")),
+        ("type='error'", "", TransferAnswer("urn:xmpp:cxfr:1", False, None)),
+        ("type='error'", "<error/>", TransferAnswer("urn:xmpp:cxfr:1", False, None)),
         (
             "type='error'",
             f"<error><x xmlns='urn:x'/><text xmlns='{names.STANZA_ERRORS}'>t</text>"
             f"<gone xmlns='{names.STANZA_ERRORS}'/></error>",
-            Answer("urn:xmpp:cxfr:1", False, "gone", "t"),
+            TransferAnswer("urn:xmpp:cxfr:1", False, "gone", "t"),
         ),
         ("type='set'", GOOD, None),
         ("type='get'", "", None),
         ("", "", None),
     ],
 )
-def test_answer(attributes: str, payload: str, expected: Answer | None) -> None:
+def test_answer(attributes: str, payload: str, expected: TransferAnswer | None) -> None:
     assert answer(iq(payload, f"id='urn:xmpp:cxfr:1' {attributes}")) == expected
 
 

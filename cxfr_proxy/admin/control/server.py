@@ -41,13 +41,13 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 _log = logging.getLogger(__name__)
 
-Send = Callable[[object], Awaitable[None]]
+SendLine = Callable[[object], Awaitable[None]]
 
 
 class Handler(Protocol):
     """Whoever carries commands out."""
 
-    async def __call__(self, command: str, arguments: Mapping[str, object], send: Send, /) -> object:
+    async def __call__(self, command: str, arguments: Mapping[str, object], send: SendLine, /) -> object:
         """Return the result of a command, whose arguments are unchecked; ``send`` tells progress meanwhile.
 
         Progress and results are what :mod:`cxfr_proxy.admin.codec` takes. Raises :class:`ConfigError` for what the
@@ -139,7 +139,9 @@ def _error(message: str) -> tuple[str, object]:
     return "error", {"message": message}
 
 
-async def _run(handler: Handler, command: str, arguments: Mapping[str, object], progress: Send) -> tuple[str, object]:
+async def _run(
+    handler: Handler, command: str, arguments: Mapping[str, object], progress: SendLine
+) -> tuple[str, object]:
     """Return the last answer. Runs inside the nursery, so that no exception group has to be taken apart outside."""
     try:
         with isolated(Task.CONTROL, (ConfigError, *_GONE), command=command):
