@@ -57,8 +57,8 @@ from cxfr_proxy.tasks import Task
 from cxfr_proxy.transfers.drains import Drains
 from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.rebalances import Rebalances
-from cxfr_proxy.upstream.check import Checks
 from cxfr_proxy.upstream.common_features import CommonFeatures
+from cxfr_proxy.upstream.health_checks import HealthChecks
 from cxfr_proxy.upstream.user_lookup import UserLookup
 from cxfr_proxy.worker.service import Service
 from cxfr_proxy.worker.worker import Worker
@@ -431,7 +431,7 @@ Case = Callable[[World], Awaitable[None]]
 CASES: Final[dict[Task, Case]] = {
     Task.ACCEPT: accepting,
     Task.ANSWER: an_answer,
-    Task.CHECK: partial(from_the_start, owner=Checks, name="_check"),
+    Task.CHECK: partial(from_the_start, owner=HealthChecks, name="_check"),
     Task.CONNECTION: a_connection,
     Task.CONTROL: a_command,
     Task.DRAINS: partial(

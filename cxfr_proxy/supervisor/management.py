@@ -49,10 +49,10 @@ from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.rebalances import Rebalances
-from cxfr_proxy.upstream.check import Checks
 from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.upstream.dial import Dialer
-from cxfr_proxy.upstream.probe import look
+from cxfr_proxy.upstream.health_checks import HealthChecks
+from cxfr_proxy.upstream.probe import probe
 from cxfr_proxy.xmpp.framing import framer
 
 _COMPARING_SHARE: Final = 0.05
@@ -113,7 +113,7 @@ class Management:
         with self.reloads.noted(ReloadPart.CERTIFICATES):
             self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
         self.dialer = Dialer(config.timeouts, config.limits)
-        self.checks = Checks(cluster, partial(look, self.dialer), domains=config.domain)
+        self.checks = HealthChecks(cluster, partial(probe, self.dialer), domains=config.domain)
         self._features_changed = trio.Event()
         self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
         auto = config.rebalance is RebalanceMode.AUTO

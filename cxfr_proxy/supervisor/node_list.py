@@ -17,8 +17,8 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.transfers.drain_stages import Schedule
 from cxfr_proxy.transfers.drains import Drain
-from cxfr_proxy.upstream.check import Checks
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.health_checks import HealthChecks
 
 _SHOWN_NAMES: Final = 100
 """Of nodes that have changed, in a log line."""
@@ -74,7 +74,7 @@ class NodeList:
         cluster: Cluster,
         drainer: NodeDrainer,
         dialer: Dialer,
-        checks: Checks,
+        checks: HealthChecks,
         reloads: Reloads,
         obey: Callable[[Mapping[str, Directive]], None] = lambda orders: None,
         files_read: Callable[[], None] = lambda: None,

@@ -4,7 +4,7 @@
 router           which node a client gets, and the way there
 dial             reaching a node: connect, PROXY header, TLS
 admission        how many logins a second reach a node
-check            health checks: looking at the nodes, and hearing what sessions say about theirs
+health_checks    looking at the nodes, and hearing what sessions say about theirs
 probe            one look at a node, as a client would see it
 probe_stream     the proxy's own stream to a node, which a probe reads
 common_features  the stream features that all nodes of a domain share

@@ -15,8 +15,8 @@ from cxfr_proxy.xmpp.opening.features import dead_end
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """The result of a look. ``reason`` is for the operator, ``None`` if nothing is wrong; ``features`` are ``None``
+class ProbeResult:
+    """The result of a probe. ``reason`` is for the operator, ``None`` if nothing is wrong; ``features`` are ``None``
     if the node was not asked for them, or wrote them in a form that can't stand elsewhere."""
 
     finding: Finding
@@ -24,7 +24,9 @@ class Look:
     features: bytes | None = None
 
 
-async def look(dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> Look:
+async def probe(
+    dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True
+) -> ProbeResult:
     """Connect, and see how the node greets a client of that domain; without ``stream``, only connect.
 
     ``domain`` ``None``: it is not known yet which domains are served. Then no stream can be opened, and a certificate
@@ -40,17 +42,17 @@ async def look(dialer: Dialer, spec: NodeSpec, domain: str | None, *, seconds: f
             endpoint = await dialer.dial(spec, domain or "", client=None, proxy=None, resolve=True)
         with closing(endpoint):
             if not asks:
-                return Look(Finding.OK)
+                return ProbeResult(Finding.OK)
             stream_to_node = dialer.probe_stream(endpoint)
             with trio.fail_at(latest):
                 greeting = await stream_to_node.open(domain or "")
             with suppress(OSError):
                 await stream_to_node.close()
             wrong = dead_end(greeting.parsed)
-            return Look(Finding.FAILED, wrong) if wrong else Look(Finding.OK, features=greeting.portable)
+            return ProbeResult(Finding.FAILED, wrong) if wrong else ProbeResult(Finding.OK, features=greeting.portable)
     except trio.TooSlowError:
-        return Look(Finding.SILENT, "the node did not answer in time")
+        return ProbeResult(Finding.SILENT, "the node did not answer in time")
     except NodeError as exc:
-        return Look(finding(exc), exc.text)
+        return ProbeResult(finding(exc), exc.text)
     except OSError:
-        return Look(Finding.FAILED, "the node broke the connection")
+        return ProbeResult(Finding.FAILED, "the node broke the connection")

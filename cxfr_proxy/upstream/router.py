@@ -19,8 +19,8 @@ from cxfr_proxy.net.proxy_protocol import Peer, address_of, peer_of
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.admission import Admission
-from cxfr_proxy.upstream.check import Informed
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.health_checks import NodeReports
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader
@@ -45,7 +45,7 @@ class Router:
         registry: Registry,
         placement: Placement,
         dialer: Dialer,
-        checks: Informed,
+        checks: NodeReports,
         admission: Admission,
         users: UserFinder | None,
     ) -> None:

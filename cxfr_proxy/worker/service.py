@@ -51,8 +51,8 @@ from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import user_of
 from cxfr_proxy.transfers.statistics import Totals
 from cxfr_proxy.upstream.admission import Admission
-from cxfr_proxy.upstream.check import Informed
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.health_checks import NodeReports
 from cxfr_proxy.upstream.node_warnings import NodeWarnings
 from cxfr_proxy.upstream.router import Router
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
@@ -83,7 +83,7 @@ class Service:
         assigned: Assigned,
         mover: Mover,
         dialer: Dialer,
-        checks: Informed,
+        checks: NodeReports,
         certificates: ServerCertificates,
         observer: Callable[[LiveSession, Event], None] = lambda relayed, event: None,
         share: float = 1.0,

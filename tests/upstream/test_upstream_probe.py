@@ -17,7 +17,7 @@ from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.upstream.dial import Dialer
-from cxfr_proxy.upstream.probe import look
+from cxfr_proxy.upstream.probe import probe
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.opening import usual_header
 
@@ -75,7 +75,7 @@ async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificat
         address = demo.public_address if tls is NodeTls.DIRECT else demo.address
         assert address is not None
         with no_leak():
-            seen = await look(dialer, node(address.port, tls, ca=str(certificate)), "localhost", seconds=5.0)
+            seen = await probe(dialer, node(address.port, tls, ca=str(certificate)), "localhost", seconds=5.0)
             await until(lambda: not demo.streams)
         nursery.cancel_scope.cancel()
     assert (seen.finding, seen.reason) == (Finding.OK, None)
@@ -88,7 +88,7 @@ async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificat
 async def test_the_stream_is_ended_as_it_should_be(dialer: Dialer) -> None:
     heard: list[bytes] = []
     async with peer(says(HEADER + FEATURES + b"</stream:stream>", heard)) as port:
-        seen = await look(dialer, node(port, send_proxy=ProxyProtocol.V1), "example.org", seconds=5.0)
+        seen = await probe(dialer, node(port, send_proxy=ProxyProtocol.V1), "example.org", seconds=5.0)
         assert seen.features == FEATURES
         await until(lambda: heard)
     assert heard[0].startswith(b"PROXY ")
@@ -107,7 +107,7 @@ async def test_a_check_names_its_own_two_ends(dialer: Dialer, version: ProxyProt
         await stream.send_all(HEADER + FEATURES)
 
     async with peer(serve) as port:
-        looked = await look(dialer, node(port, send_proxy=version), "example.org", seconds=5.0)
+        looked = await probe(dialer, node(port, send_proxy=version), "example.org", seconds=5.0)
     assert looked.finding is Finding.OK
     [(source, destination, client, listener)] = seen
     assert (source, destination) == (client, listener)
@@ -138,7 +138,7 @@ async def test_what_is_found(
     with no_leak():
         async with peer(says(reply)) as port:
             began = trio.current_time()
-            seen = await look(dialer, node(port), "example.org", seconds=3.0)
+            seen = await probe(dialer, node(port), "example.org", seconds=3.0)
             assert trio.current_time() - began <= 3.0
     assert seen.finding is finding
     assert (seen.reason or "").startswith(reason)
@@ -148,7 +148,7 @@ async def test_what_is_found(
 async def test_a_node_that_never_ends_its_side_is_well(dialer: Dialer, autojump_clock: MockClock) -> None:
     autojump_clock.autojump_threshold = 0.05
     async with peer(says(HEADER + FEATURES)) as port:
-        seen = await look(dialer, node(port), "example.org", seconds=0.5)
+        seen = await probe(dialer, node(port), "example.org", seconds=0.5)
     assert (seen.finding, seen.features) == (Finding.OK, FEATURES)
 
 
@@ -156,7 +156,7 @@ async def test_nobody_listens(dialer: Dialer, tmp_path: Path) -> None:
     async with peer(swallow) as port:
         pass
     for address in (Address("127.0.0.1", port), Address("localhost", port), UnixAddress(str(tmp_path / "none"))):
-        seen = await look(dialer, NodeSpec("n", address), "localhost", seconds=5.0)
+        seen = await probe(dialer, NodeSpec("n", address), "localhost", seconds=5.0)
         assert seen.finding is Finding.REFUSED, address
 
 
@@ -179,7 +179,7 @@ async def test_features_that_mean_something_else_elsewhere_are_not_kept(
     dialer: Dialer, header: bytes, features: bytes, portable: bool
 ) -> None:
     async with peer(says(header + features + b"</stream:stream>")) as port:
-        seen = await look(dialer, node(port), "localhost", seconds=5.0)
+        seen = await probe(dialer, node(port), "localhost", seconds=5.0)
     assert seen.features == (features if portable else None)
 
 
@@ -195,7 +195,7 @@ async def test_only_connecting(dialer: Dialer, certificate: Path, domain: str | 
     async with peer(serve) as port:
         for tls in (NodeTls.NONE, NodeTls.STARTTLS, NodeTls.DIRECT):
             ca = str(certificate) if tls is not NodeTls.NONE else None
-            seen = await look(dialer, node(port, tls, ca=ca), domain, seconds=5.0, stream=stream)
+            seen = await probe(dialer, node(port, tls, ca=ca), domain, seconds=5.0, stream=stream)
             await until(lambda: heard)
             shook_hands = bool(heard.pop())
             assert shook_hands is (tls is NodeTls.DIRECT and domain is not None)

@@ -15,8 +15,8 @@ from cxfr_proxy.cluster.health import FAILED_LOGINS, HOLD_SECONDS, Finding
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.nodes import Health, NodeSpec, SessionOutlook
 from cxfr_proxy.cluster.nodes_file import parse_nodes
-from cxfr_proxy.upstream.check import AT_ONCE, JITTER, MAX_FEATURES_BYTES, TURNS_A_SECOND, Checks
-from cxfr_proxy.upstream.probe import Look
+from cxfr_proxy.upstream.health_checks import AT_ONCE, JITTER, MAX_FEATURES_BYTES, TURNS_A_SECOND, HealthChecks
+from cxfr_proxy.upstream.probe import ProbeResult
 
 
 class FakeLooks:
@@ -31,7 +31,7 @@ class FakeLooks:
         self.streams: list[bool] = []
         self.more_features = ""
 
-    async def look(self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> Look:
+    async def look(self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True) -> ProbeResult:
         assert spec.name not in self.running, "checks of one node overlap"
         self.running.add(spec.name)
         self.times.setdefault(spec.name, []).append(trio.current_time())
@@ -41,9 +41,9 @@ class FakeLooks:
         await trio.sleep(min(seconds, self.seconds.get(spec.name, 0.0)))
         self.running.discard(spec.name)
         if finding is not Finding.OK:
-            return Look(finding, f"{finding} by {spec.name}")
+            return ProbeResult(finding, f"{finding} by {spec.name}")
         features = f"<features>{domain}</features>{self.more_features}".encode() if domain and stream else None
-        return Look(Finding.OK, features=features)
+        return ProbeResult(Finding.OK, features=features)
 
 
 class World:
@@ -52,7 +52,7 @@ class World:
         self.looks = FakeLooks()
         self.changes: list[tuple[str, Health, SessionOutlook]] = []
         self.ramps: list[float] = []
-        self.checks = Checks(
+        self.checks = HealthChecks(
             self.cluster, self.looks.look, self._changed, self._noted, domains=domains, rng=random.Random(1)
         )
 

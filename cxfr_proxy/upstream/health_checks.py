@@ -28,7 +28,7 @@ from cxfr_proxy.cluster.nodes import MOST_SECONDS, Check, Health, NodeSpec, Sess
 from cxfr_proxy.events import emit
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.tasks import Task, isolated, start
-from cxfr_proxy.upstream.probe import Look
+from cxfr_proxy.upstream.probe import ProbeResult
 
 JITTER: Final = 0.1
 """The share by which a pause may be longer or shorter."""
@@ -44,13 +44,13 @@ with more get their node before they are shown features."""
 _WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
 """Short texts for tables, where the usual reasons are too long."""
 
-_UNFORESEEN: Final = Look(Finding.FAILED, "what it answered was not foreseen; the log has it")
+_UNFORESEEN: Final = ProbeResult(Finding.FAILED, "what it answered was not foreseen; the log has it")
 """The result of a look that ended by a fault of this program: a node that provokes one is no good to clients either."""
 
 _log = logging.getLogger(__name__)
 
 
-class Informed(Protocol):
+class NodeReports(Protocol):
     """Receives what sessions learn about their nodes."""
 
     def connect_failed(self, node: Node, reason: str) -> None:
@@ -66,12 +66,12 @@ class Informed(Protocol):
         """A client has logged in for that domain."""
 
 
-class Looking(Protocol):
-    """:func:`~cxfr_proxy.upstream.probe.look`, by a certain dialer."""
+class Prober(Protocol):
+    """:func:`~cxfr_proxy.upstream.probe.probe`, by a certain dialer."""
 
     def __call__(
         self, spec: NodeSpec, domain: str | None, *, seconds: float, stream: bool = True
-    ) -> Awaitable[Look]: ...
+    ) -> Awaitable[ProbeResult]: ...
 
 
 class _Watch:
@@ -91,7 +91,7 @@ class _Watch:
         """It waits for its first look, or for one at its new line."""
 
 
-class Checks:
+class HealthChecks:
     """Keeps the nodes' health. ``changed`` is told of each node whose health or outlook is another now, ``noted`` of
     one that has other features, or another weight. ``domains`` are those that are served; none: the first that somebody
     logs in to will be asked for."""
@@ -99,7 +99,7 @@ class Checks:
     def __init__(
         self,
         cluster: Cluster,
-        look: Looking,
+        probe: Prober,
         changed: Callable[[Node], None] = lambda node: None,
         noted: Callable[[Node], None] = lambda node: None,
         *,
@@ -107,7 +107,7 @@ class Checks:
         rng: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
-        self._look = look
+        self._probe = probe
         self._changed = changed
         self._noted = noted
         self._domains = tuple(domains)
@@ -253,7 +253,7 @@ class Checks:
     async def _check(self, watch: _Watch) -> None:
         node, vitals = watch.node, watch.vitals
         began = trio.current_time()
-        seen = Look(Finding.OK)
+        seen = ProbeResult(Finding.OK)
         if node.spec.check is Check.NONE:
             await trio.lowlevel.checkpoint()
         else:
@@ -277,12 +277,12 @@ class Checks:
         new = [domain for domain in domains if domain not in watch.greeted]
         return new or (domains[watch.turn % len(domains)],)
 
-    async def _ask(self, watch: _Watch, domain: str | None) -> Look:
+    async def _ask(self, watch: _Watch, domain: str | None) -> ProbeResult:
         node, vitals = watch.node, watch.vitals
         spec = node.spec
         seen = _UNFORESEEN
         with isolated(Task.CHECK, node=node.name):
-            seen = await self._look(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
+            seen = await self._probe(spec, domain, seconds=spec.inter, stream=spec.check is Check.STREAM)
         if seen.finding is Finding.OK and domain is not None and watch.vitals is vitals:
             watch.turn += 1
             watch.greeted.add(domain)
