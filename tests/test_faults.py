@@ -35,7 +35,8 @@ from cxfr_proxy.config.table import Config, RebalanceMode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.gc_policy import Turns
 from cxfr_proxy.ipc.channel import StreamChannel
-from cxfr_proxy.ipc.messages import Answer, Ask, Hello, Listing, Message, WorkerReport
+from cxfr_proxy.ipc.messages import AnswerPart, Ask, Hello, Message, WorkerReport
+from cxfr_proxy.ipc.questions import CountStates
 from cxfr_proxy.net import listen
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.proxy import Proxy
@@ -60,6 +61,8 @@ from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.upstream.health_checks import HealthChecks
 from cxfr_proxy.upstream.user_lookup import UserLookup
+from cxfr_proxy.worker import queries
+from cxfr_proxy.worker.parts import WorkerParts
 from cxfr_proxy.worker.service import Service
 from cxfr_proxy.worker.worker import Worker
 
@@ -412,17 +415,17 @@ async def the_end(world: World) -> None:
 
 async def an_answer(world: World) -> None:
     async with world.worker() as it:
-        world.fail(Worker, "_answer_states")
-        it.post(Ask(7, Listing.STATES))
-        answer = await it.until(Answer)
-        assert isinstance(answer, Answer)
+        world.fail(queries, "session_states")
+        it.post(Ask(7, CountStates()))
+        answer = await it.until(AnswerPart)
+        assert isinstance(answer, AnswerPart)
         assert (answer.request, answer.last, bool(answer.error)) == (7, True, True)
 
 
 async def reports(world: World) -> None:
-    world.fail(Worker, "_post_report")
+    world.fail(WorkerParts, "report")
     async with world.worker() as it:
-        it.post(Ask(7, Listing.STATES))
+        it.post(Ask(7, CountStates()))
         await it.until(WorkerReport)
 
 

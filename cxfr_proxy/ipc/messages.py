@@ -9,17 +9,13 @@ Counts are totals since the worker began, never differences: a message can be le
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
-from cxfr_proxy.cluster.plan import DrainForecast
-from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.net.tls import Pem
+from cxfr_proxy.ipc.questions import AnyQuestion, AnyReply, Files
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
@@ -27,8 +23,10 @@ from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 11
+VERSION: Final = 12
 """Of this language. To be raised with every change."""
+NOBODY: Final = 0
+"""Asks: the number of a request whose answer nobody waits for."""
 
 
 class BadMessage(Exception):
@@ -75,14 +73,6 @@ class Nodes(Message, frozen=True):
     features: dict[str, str] = {}
     rebalance: Rebalancing | None = None
     last: bool = True
-
-
-class Files(Part, frozen=True):
-    """What the supervisor has read last, and found good: certificates and keys in the settings' order, and the nodes'
-    CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
-
-    certificates: tuple[Pem, ...]
-    authorities: dict[str, str]
 
 
 class Setup(Message, frozen=True):
@@ -138,43 +128,11 @@ class Elsewhere(Message, frozen=True):
     sessions_before: dict[str, int] = {}
 
 
-class TakeFiles(Message, frozen=True):
-    """Use these from now on."""
-
-    request: int
-    files: Files
-
-
-class Listing(StrEnum):
-    """What a worker can be asked for."""
-
-    COUNTS = "counts"
-    SESSIONS = "sessions"
-    TRANSFERS = "transfers"
-    PLAN = "plan"
-    """What a drain of a node would come to."""
-    STATES = "states"
-    """How many sessions are in which state."""
-    REBALANCE = "rebalance"
-    """What a rebalance would come to."""
-
-
 class Ask(Message, frozen=True):
-    """Answered by :class:`WorkerReport` where it is about counts or states, and always by :class:`Answer`. ``node``:
-    which, where it is about one; ``max_share`` as of a rebalance."""
+    """Answered by :class:`AnswerPart`. ``request`` is :data:`NOBODY` where nobody waits for the answer."""
 
     request: int
-    what: Listing
-    node: str | None = None
-    max_share: float | None = None
-
-
-class MoveUser(Message, frozen=True):
-    """Send the clients of that JID to the node, at once; answered by :class:`Answer`."""
-
-    request: int
-    jid: str
-    node: str
+    question: AnyQuestion
 
 
 class Leave(Message, frozen=True):
@@ -303,18 +261,13 @@ class NodeServes(Message, frozen=True):
     domain: str
 
 
-class Answer(Message, frozen=True):
-    """Rows, some at a time; ``last`` closes the answer. ``moved``: clients that were asked to move."""
+class AnswerPart(Message, frozen=True):
+    """The next part of an answer; the ``last`` has none. ``error``: why there is no answer, or not all of it."""
 
     request: int
-    sessions: tuple[SessionRow, ...]
-    transfers: tuple[TransferRow, ...]
-    last: bool
-    error: str | None
-    plan: DrainForecast | None = None
-    states: dict[str, int] | None = None
-    rebalance: RebalanceForecast | None = None
-    moved: int = 0
+    reply: AnyReply | None = None
+    last: bool = False
+    error: str | None = None
 
 
 class Stopped(Message, frozen=True):

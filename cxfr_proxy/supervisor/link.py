@@ -20,56 +20,47 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 import trio
 
-from cxfr_proxy.admin.rows import SessionRow, TransferRow
-from cxfr_proxy.cluster.plan import DrainForecast
-from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.channel import Channel
 from cxfr_proxy.ipc.launch import Launched
 from cxfr_proxy.ipc.messages import (
+    NOBODY,
     VERSION,
-    Answer,
+    AnswerPart,
     Ask,
     BadMessage,
-    Files,
     Gone,
     Hello,
     Leave,
-    Listing,
     Lost,
     Message,
-    MoveUser,
     Present,
     SessionResumable,
     SessionsChanged,
     Setup,
     Stopped,
-    TakeFiles,
     Want,
     WorkerCounts,
     WorkerReport,
 )
+from cxfr_proxy.ipc.questions import ReportCounts, WorkerQuestion, WorkerReply
 from cxfr_proxy.supervisor.node_states import Teller
 from cxfr_proxy.tasks import Task, isolated, start
 
 SILENCE_SECONDS: Final = 30.0
 """A healthy worker has not been kept from answering for so long even on a machine that swaps."""
 SILENCE_TURNS: Final = 6
-ANSWER_SECONDS: Final = 2.0
-"""For a worker to answer a question; one that takes longer is left out of what an operator is shown, and named."""
-OBEY_SECONDS: Final = 10.0
-"""The same for an order, which may take work."""
 NODES_SECONDS: Final = 0.005
 """Between two batches of what has changed about the nodes; the first one behind a pause is told at once."""
-_NOBODY: Final = 0
-"""The number of a request whose answer nobody waits for."""
 
 _log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=WorkerReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +82,10 @@ class LinkState(StrEnum):
 
 
 @dataclass(eq=False, slots=True)
-class Request:
-    """What was asked, as far as it is answered."""
+class Request(Generic[R]):
+    """What was asked, as far as it is answered. ``error``: why it is not, or not quite."""
 
-    sessions: list[SessionRow] = field(default_factory=list)
-    transfers: list[TransferRow] = field(default_factory=list)
-    plan: DrainForecast | None = None
-    rebalance: RebalanceForecast | None = None
-    moved: int = 0
+    reply: R
     error: str | None = None
     answered: trio.Event = field(default_factory=trio.Event)
 
@@ -123,8 +110,6 @@ class Link:
         self.code: int | None = None
         """Its exit code, once it is gone; ``None`` where it could not even be started."""
         self.counts = WorkerCounts()
-        self.states: dict[str, int] = {}
-        """How many of its sessions were in which state when it was asked last."""
         self.want = Want(0, 0, 0)
         self.at_stake: dict[str, Lost] = {}
         """By the id to resume with: which clients would be lost, and may come back, if it were killed now."""
@@ -139,8 +124,9 @@ class Link:
         self._teller: Teller | None = None
         self._news_of_nodes = trio.Event()
         self._nodes_told = trio.lowlevel.ParkingLot()
-        self._requests: dict[int, Request] = {}
-        self._last_request = _NOBODY
+        self._requests: dict[int, Request[WorkerReply]] = {}
+        self._replies: dict[type, WorkerReply] = {}  # the latest ones to questions where the last will do
+        self._last_request = NOBODY
 
     @property
     def died(self) -> bool:
@@ -181,7 +167,7 @@ class Link:
     async def _watch(self) -> None:
         while self._silent_turns < SILENCE_TURNS:
             self._silent_turns += 1
-            self.post(Ask(_NOBODY, Listing.COUNTS))
+            self.post(Ask(NOBODY, ReportCounts()))
             await trio.sleep(SILENCE_SECONDS / SILENCE_TURNS)
         self.hung = True
         emit(_log, "worker-hung", level=logging.ERROR, worker=self.number, pid=self.pid, seconds=SILENCE_SECONDS)
@@ -258,7 +244,7 @@ class Link:
                     self.present.pop(session, None)
             case Want():
                 self.want = message
-            case Answer():
+            case AnswerPart():
                 self._note_answer(message)
             case SessionResumable(stream_management_id):
                 self.at_stake.pop(stream_management_id, None)
@@ -274,53 +260,42 @@ class Link:
         if self.greeted:
             self._silent_turns = 0
 
-    async def ask(
-        self, what: Listing, node: str | None = None, max_share: float | None = None, within: float = ANSWER_SECONDS
-    ) -> Request:
-        """Ask for a list, of ``node`` where it is about one. Empty where nobody answers ``within`` so many seconds, and
-        at once where an answer is overdue already."""
-        if self.overdue_since is not None:
+    async def ask(self, question: WorkerQuestion[R]) -> Request[R]:
+        """Ask, and wait for the answer. What did not come in time is missing from it; a question that orders nothing is
+        not even asked where an answer is overdue already."""
+        request = Request(question.nothing())
+        overdue = self.overdue_since is not None and not question.orders
+        if self.gone or self.state is LinkState.STARTING or overdue:
             await trio.lowlevel.checkpoint()
-            return Request()
-        return await self._request(lambda number: Ask(number, what, node, max_share), within)
+        else:
+            await self._wait_for_answer(question, request)
+        if question.last_will_do:
+            self._replies.setdefault(type(question), request.reply)
+            if request.answered.is_set():
+                self._replies[type(question)] = request.reply
+            request.reply = cast("R", self._replies[type(question)])
+        return request
 
-    async def take_files(self, files: Files) -> Request:
-        """Have it use these."""
-        return await self._request(lambda number: TakeFiles(number, files), OBEY_SECONDS)
-
-    async def move(self, jid: str, node: str) -> Request:
-        """Have the clients of that JID sent to the node."""
-        return await self._request(lambda number: MoveUser(number, jid, node), OBEY_SECONDS)
-
-    async def _request(self, make: Callable[[int], Message], within: float) -> Request:
-        request = Request()
-        if self.gone or self.state is LinkState.STARTING:
-            await trio.lowlevel.checkpoint()
-            return request
+    async def _wait_for_answer(self, question: WorkerQuestion[R], request: Request[R]) -> None:
         self._last_request += 1
         number = self._last_request
-        self._requests[number] = request
+        self._requests[number] = cast("Request[WorkerReply]", request)
         asked = trio.current_time()
-        with trio.move_on_after(within) as waiting:
+        with trio.move_on_after(question.seconds) as waiting:
             await self._until_it_knows_the_nodes()  # what is asked may be about one that is new
-            self.post(make(number))
+            self.post(Ask(number, question))
             await request.answered.wait()
         if waiting.cancelled_caught and self.overdue_since is None:
             self.overdue_since = asked
         self._requests.pop(number, None)
-        return request
 
-    def _note_answer(self, answer: Answer) -> None:
-        request = self._requests.get(answer.request)
+    def _note_answer(self, part: AnswerPart) -> None:
+        request = self._requests.get(part.request)
         if request is not None:
-            request.sessions += answer.sessions
-            request.transfers += answer.transfers
-            request.plan = request.plan or answer.plan
-            request.rebalance = request.rebalance or answer.rebalance
-            request.moved += answer.moved
-            request.error = request.error or answer.error
-            self.states = answer.states if answer.states is not None else self.states
-            if answer.last:
+            if part.reply is not None:
+                request.reply.include(part.reply)
+            request.error = request.error or part.error
+            if part.last:
                 request.answered.set()
 
     def _leave_unanswered(self) -> None:

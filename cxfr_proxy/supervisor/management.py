@@ -36,7 +36,7 @@ from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.ipc.messages import Files
+from cxfr_proxy.ipc.questions import Files
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay import engine
 from cxfr_proxy.spellings import domain_key

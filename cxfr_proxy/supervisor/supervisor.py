@@ -31,7 +31,7 @@ from cxfr_proxy.ipc.launch import Launch, Launched
 from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
-    Answer,
+    AnswerPart,
     BadMessage,
     Gone,
     Hello,
@@ -256,7 +256,7 @@ class Supervisor:
                         other.post(message)
                 if isinstance(message, Moved):
                     link.post(Announced(message.session))
-            case Hello() | Answer() | Stopped() | Gone():
+            case Hello() | AnswerPart() | Stopped() | Gone():
                 pass  # noted by whom they concern
             case _:
                 raise BadMessage(f"{type(message).__name__} is the supervisor's to say")

@@ -7,17 +7,30 @@ counted is added to the past when it is gone, so that totals never go back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
-from cxfr_proxy.ipc.messages import Elsewhere, Files, Grant, Listing, TakeFiles, WorkerCounts
+from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, Grant, WorkerCounts
+from cxfr_proxy.ipc.questions import (
+    CountStates,
+    Files,
+    ListSessions,
+    ListTransfers,
+    MoveUser,
+    PlanDrain,
+    PlanRebalance,
+    ReportCounts,
+    TakeFiles,
+    WorkerQuestion,
+    WorkerReply,
+)
 from cxfr_proxy.supervisor.absences import Absences
 from cxfr_proxy.supervisor.link import Link, Request
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
@@ -28,12 +41,11 @@ from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatist
 ID_MARGIN: Final = 100_000
 """Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
 still takes until the new one is up."""
-STATES_SECONDS: Final = 2.0
-"""For workers to say in which states their sessions are. Who watches a proxy waits ten seconds or so for all there is:
-the last figures of a worker that hangs are better than none."""
 
 
 _NONE: Final = NodeCounts()
+
+R = TypeVar("R", bound=WorkerReply)
 
 
 @dataclass(eq=False, slots=True)
@@ -203,48 +215,47 @@ class Workers:
 
     # --- for the operator
 
-    async def refresh(self) -> None:
-        await self._ask_all(lambda link: link.ask(Listing.COUNTS))
-
-    async def states(self) -> dict[str, int]:
-        await self._ask_all(lambda link: link.ask(Listing.STATES, within=STATES_SECONDS))
-        total: Counter[str] = Counter()
-        for link in self:
-            total.update(link.states)
+    async def ask(self, question: WorkerQuestion[R]) -> R:
+        """Ask all workers; return what they say together."""
+        total = question.nothing()
+        for request in await self._ask_each(question):
+            total.include(request.reply)
         return total
 
+    async def _ask_each(self, question: WorkerQuestion[R]) -> list[Request[R]]:
+        requests: list[Request[R]] = []
+
+        async def ask(link: Link) -> None:
+            requests.append(await link.ask(question))
+
+        async with trio.open_nursery() as asking:
+            for link in self:
+                asking.start_soon(ask, link)
+        return requests
+
+    async def refresh(self) -> None:
+        await self.ask(ReportCounts())
+
+    async def states(self) -> dict[str, int]:
+        return (await self.ask(CountStates())).states
+
     async def session_rows(self) -> list[SessionRow]:
-        rows = [
-            row for answer in await self._ask_all(lambda link: link.ask(Listing.SESSIONS)) for row in answer.sessions
-        ]
-        return sorted(rows, key=lambda row: -row.age_seconds)
+        return sorted((await self.ask(ListSessions())).rows, key=lambda row: -row.age_seconds)
 
     async def transfer_rows(self) -> list[TransferRow]:
-        answers = await self._ask_all(lambda link: link.ask(Listing.TRANSFERS))
-        rows = self.absences.complete(row for answer in answers for row in answer.transfers)
+        rows = self.absences.complete((await self.ask(ListTransfers())).rows)
         ended = [row for row in rows if row.outcome is not None]
         ended.sort(key=lambda row: row.duration_seconds - row.seconds_ago)
         return ended[-RECENT_TRANSFERS:] + [row for row in rows if row.outcome is None]
 
     async def plan(self, node: str) -> DrainForecast:
-        """What a drain of that node would come to."""
-        total = DrainForecast()
-        for answer in await self._ask_all(lambda link: link.ask(Listing.PLAN, node)):
-            if answer.plan is not None:
-                total.include(answer.plan)
-        return total
+        return (await self.ask(PlanDrain(node))).forecast
 
     async def plan_rebalance(self, max_share: float | None) -> RebalanceForecast:
-        """What a rebalance would come to."""
-        total = RebalanceForecast()
-        for answer in await self._ask_all(lambda link: link.ask(Listing.REBALANCE, max_share=max_share)):
-            if answer.rebalance is not None:
-                total.include(answer.rebalance)
-        return total
+        return (await self.ask(PlanRebalance(max_share))).forecast
 
     async def move(self, jid: str, node: str) -> int:
-        """As :meth:`~cxfr_proxy.transfers.mover.Mover.move`, in all workers."""
-        return sum(answer.moved for answer in await self._ask_all(lambda link: link.move(jid, node)))
+        return (await self.ask(MoveUser(jid, node))).clients
 
     def omissions(self) -> list[str]:
         """Which workers owe an answer, a sentence each."""
@@ -261,28 +272,13 @@ class Workers:
         return [row for slot in self.slots for row in _worker_rows(slot)]
 
     def tell_files(self, files: Files) -> None:
-        """Without waiting; errors are logged by the workers."""
+        """Have all workers use these, without waiting; errors are logged by the workers."""
         for link in self:
-            link.post(TakeFiles(0, files))
+            link.post(Ask(NOBODY, TakeFiles(files)))
 
     async def take_files(self, files: Files) -> list[str]:
-        """Errors, if there were some."""
-        return [
-            answer.error
-            for answer in await self._ask_all(lambda link: link.take_files(files))
-            if answer.error is not None
-        ]
-
-    async def _ask_all(self, question: Callable[[Link], Awaitable[Request]]) -> list[Request]:
-        answers: list[Request] = []
-
-        async def ask(link: Link) -> None:
-            answers.append(await question(link))
-
-        async with trio.open_nursery() as asking:
-            for link in self:
-                asking.start_soon(ask, link)
-        return answers
+        """Have all workers use these. Return the errors, if there were some."""
+        return [each.error for each in await self._ask_each(TakeFiles(files)) if each.error is not None]
 
 
 def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:

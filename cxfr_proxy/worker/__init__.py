@@ -3,6 +3,7 @@
 ================ =====================================================================================
 worker           obeys the supervisor, reports to it, and answers its questions
 service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
+parts            everything of a worker that needs settings
 ports            what a worker asks and tells the supervisor, in the place of what would decide by itself
 queries          how a worker answers
 mirror           its copy of the list of nodes

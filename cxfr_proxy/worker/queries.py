@@ -1,9 +1,15 @@
-"""What one process can say of its own sessions, for the operator: rows, counts and forecasts."""
+"""How a worker answers each of the supervisor's questions (:mod:`cxfr_proxy.ipc.questions`), a row each.
+
+What may be long is answered in parts, between which sessions are served. To answer something new, write how, and add a
+row to :data:`ANSWERS`.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
 
 import trio
 
@@ -11,17 +17,119 @@ from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import DrainForecast, plan_drain
-from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.ipc.questions import (
+    AnyQuestion,
+    ClientsMoved,
+    CountStates,
+    Done,
+    DrainPlanned,
+    ListSessions,
+    ListTransfers,
+    MoveUser,
+    PlanDrain,
+    PlanRebalance,
+    RebalancePlanned,
+    ReportCounts,
+    SessionRows,
+    StateCounts,
+    TakeFiles,
+    TransferRows,
+    WorkerReply,
+)
 from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.transfers.counts import TransferRecord
 from cxfr_proxy.transfers.planner import planned_moves
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
+from cxfr_proxy.worker.parts import WorkerParts
 
 COUNTED_AT_A_TIME: Final = 1000
 """Sessions looked at between two checkpoints: some tenths of a millisecond."""
 PLANNED_AT_A_TIME: Final = 100
 """Moves planned between two checkpoints: some milliseconds, in which no session is served."""
+ROWS_AT_A_TIME: Final = 100
+"""Rows in a part of an answer: about a millisecond."""
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+# --- the answers
+
+
+async def answer_counts(parts: WorkerParts, question: ReportCounts) -> AsyncIterator[Done]:
+    parts.report()
+    await trio.lowlevel.checkpoint()
+    yield Done()
+
+
+async def answer_states(parts: WorkerParts, question: CountStates) -> AsyncIterator[StateCounts]:
+    states = await session_states(parts.registry)
+    parts.report()
+    yield StateCounts(states)
+
+
+async def answer_sessions(parts: WorkerParts, question: ListSessions) -> AsyncIterator[SessionRows]:
+    for rows in _pieces(session_rows(parts.registry, trio.current_time())):
+        yield SessionRows(list(rows))
+
+
+async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> AsyncIterator[TransferRows]:
+    ended, running = transfer_rows(parts.registry, trio.current_time())
+    for rows in _pieces(ended + running):
+        yield TransferRows(list(rows))
+
+
+async def answer_drain(parts: WorkerParts, question: PlanDrain) -> AsyncIterator[DrainPlanned]:
+    if question.node in parts.cluster:  # else it was forgotten meanwhile, and nobody is there
+        yield DrainPlanned(await forecast(parts.registry, parts.cluster, parts.placement, question.node))
+
+
+async def answer_rebalance(parts: WorkerParts, question: PlanRebalance) -> AsyncIterator[RebalancePlanned]:
+    yield RebalancePlanned(await rebalance_forecast(parts.registry, parts.cluster, parts.placement, question.max_share))
+
+
+async def obey_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[ClientsMoved]:
+    if question.node in parts.cluster:
+        yield ClientsMoved(parts.mover.move(question.jid, question.node))
+
+
+async def obey_files(parts: WorkerParts, question: TakeFiles) -> AsyncIterator[Done]:
+    """Raises :class:`ConfigError` for certificates that are no good here; those there were stay."""
+    parts.dialer.take(question.files.authorities)
+    try:
+        parts.certificates.take(question.files.certificates)
+    except ConfigError as exc:
+        emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=str(exc))
+        raise
+    yield Done()
+
+
+ANSWERS: Final[Mapping[type[AnyQuestion], Callable[[WorkerParts, Any], AsyncIterator[WorkerReply]]]] = {
+    ReportCounts: answer_counts,
+    CountStates: answer_states,
+    ListSessions: answer_sessions,
+    ListTransfers: answer_transfers,
+    PlanDrain: answer_drain,
+    PlanRebalance: answer_rebalance,
+    MoveUser: obey_move,
+    TakeFiles: obey_files,
+}
+
+
+def answer(parts: WorkerParts, question: AnyQuestion) -> AsyncGenerator[WorkerReply, None]:
+    """Return the parts of the answer. What they raise is why there is none."""
+    return cast("AsyncGenerator[WorkerReply, None]", ANSWERS[type(question)](parts, question))
+
+
+def _pieces(rows: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (rows[at : at + ROWS_AT_A_TIME] for at in range(0, len(rows), ROWS_AT_A_TIME))
+
+
+# --- what they are made of
 
 
 async def rebalance_forecast(

@@ -19,9 +19,9 @@ from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, M
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.messages import TransferEnded, WorkerCounts, WorkerReport
+from cxfr_proxy.ipc.questions import ANSWER_SECONDS
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
-from cxfr_proxy.supervisor.workers import STATES_SECONDS
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 
@@ -149,7 +149,7 @@ async def test_states_and_one_worker_that_does_not_answer(tmp_path: Path, autoju
         began = trio.current_time()
         seen, _ = await scrape(subject)
         assert (seen["cxfr_sessions", "bound"], seen["cxfr_sessions", "negotiating"]) == (4, 1)
-        assert trio.current_time() - began == pytest.approx(STATES_SECONDS)
+        assert trio.current_time() - began == pytest.approx(ANSWER_SECONDS)
 
 
 async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -32,7 +32,7 @@ from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, Str
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.transfers.registry import Registry
-from cxfr_proxy.worker.worker import WorkerParts
+from cxfr_proxy.worker.parts import WorkerParts
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
 

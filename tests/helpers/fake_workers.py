@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 from trio.testing import memory_stream_pair
@@ -19,24 +20,38 @@ from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.ipc.channel import StreamChannel
 from cxfr_proxy.ipc.messages import (
     VERSION,
-    Answer,
+    AnswerPart,
     Ask,
     Hello,
     Leave,
-    Listing,
     Message,
-    MoveUser,
     Nodes,
     NodeState,
     Setup,
     Stop,
     Stopped,
-    TakeFiles,
     WorkerCounts,
     WorkerReport,
 )
+from cxfr_proxy.ipc.questions import (
+    ClientsMoved,
+    CountStates,
+    DrainPlanned,
+    ListTransfers,
+    MoveUser,
+    PlanDrain,
+    PlanRebalance,
+    RebalancePlanned,
+    ReportCounts,
+    StateCounts,
+    TransferRows,
+    WorkerQuestion,
+    WorkerReply,
+)
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.transfers.counts import NodeCounts
+
+Q = TypeVar("Q", bound=WorkerQuestion[WorkerReply])
 
 
 class FakeWorker:
@@ -95,24 +110,37 @@ class FakeWorker:
         match message:
             case Nodes() if self.house.greet and len(self.pieces) == 1:
                 self.greet()
-            case Ask(request, what):
-                if what in (Listing.COUNTS, Listing.STATES):
+            case Ask(request, question):
+                if isinstance(question, ReportCounts | CountStates):
                     self.post(WorkerReport(self.counts))
-                plan = self.plan if what is Listing.PLAN else None
-                states = self.states if what is Listing.STATES else None
-                rebalance = self.rebalance if what is Listing.REBALANCE else None
-                moves = tuple(self.transfers) if what is Listing.TRANSFERS else ()
-                self.post(
-                    Answer(request, (), moves, last=True, error=None, plan=plan, states=states, rebalance=rebalance)
-                )
-            case MoveUser(request):
-                self.post(Answer(request, (), (), last=True, error=None, moved=self.moves))
-            case TakeFiles(request):
-                self.post(Answer(request, (), (), last=True, error=None))
+                reply = self._reply(question)
+                if reply is not None:
+                    self.post(AnswerPart(request, reply))
+                self.post(AnswerPart(request, last=True))
             case Stop():
                 self.end()
             case Leave() if self.house.leave:
                 self.end()
+
+    def _reply(self, question: WorkerQuestion[WorkerReply]) -> WorkerReply | None:
+        match question:
+            case CountStates():
+                return StateCounts(self.states)
+            case ListTransfers():
+                return TransferRows(self.transfers)
+            case PlanDrain():
+                return DrainPlanned(self.plan) if self.plan is not None else None
+            case PlanRebalance():
+                return RebalancePlanned(self.rebalance) if self.rebalance is not None else None
+            case MoveUser():
+                return ClientsMoved(self.moves)
+            case _:
+                return None
+
+    def asked(self, kind: type[Q]) -> list[Q]:
+        """What it was asked of that kind."""
+        questions = [message.question for message in self.of(Ask) if isinstance(message, Ask)]
+        return [question for question in questions if isinstance(question, kind)]
 
     def post(self, message: Message) -> None:
         """Say it."""

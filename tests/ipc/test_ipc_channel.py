@@ -26,21 +26,18 @@ from cxfr_proxy.ipc.codec import KINDS, decode, encode
 from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
-    Answer,
+    AnswerPart,
     Ask,
     BadMessage,
     Elsewhere,
-    Files,
     Gone,
     Grant,
     Hello,
     Leave,
     Listed,
-    Listing,
     Lost,
     Message,
     Moved,
-    MoveUser,
     NodeDown,
     NodeFailsLogins,
     NodeGoing,
@@ -60,12 +57,31 @@ from cxfr_proxy.ipc.messages import (
     Stayed,
     Stop,
     Stopped,
-    TakeFiles,
     TransferEnded,
     UserRedirected,
     Want,
     WorkerCounts,
     WorkerReport,
+)
+from cxfr_proxy.ipc.questions import (
+    ClientsMoved,
+    CountStates,
+    Done,
+    DrainPlanned,
+    Files,
+    ListSessions,
+    ListTransfers,
+    MoveUser,
+    PlanDrain,
+    PlanRebalance,
+    RebalancePlanned,
+    ReportCounts,
+    SessionRows,
+    StateCounts,
+    TakeFiles,
+    TransferRows,
+    WorkerQuestion,
+    WorkerReply,
 )
 from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.session.commands import Outcome
@@ -145,6 +161,22 @@ resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() |
 lost = st.builds(Lost, st.none() | texts, texts, texts, numbers)
 present = st.builds(Present, ints, st.none() | texts, texts, texts, st.none() | ints, numbers)
 moved = st.builds(Moved, ints, texts, texts, texts, numbers)
+questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
+    st.sampled_from([ReportCounts(), CountStates(), ListSessions(), ListTransfers()]),
+    st.builds(PlanDrain, texts),
+    st.builds(PlanRebalance, st.none() | numbers),
+    st.builds(MoveUser, texts, texts),
+    st.builds(TakeFiles, files),
+)
+replies: st.SearchStrategy[WorkerReply] = st.one_of(
+    st.just(Done()),
+    st.builds(StateCounts, counted),
+    st.builds(SessionRows, st.lists(rows, max_size=3)),
+    st.builds(TransferRows, st.just([])),
+    st.builds(DrainPlanned, st.builds(DrainForecast, ints, ints, ints, counted)),
+    st.builds(RebalancePlanned, st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints)),
+    st.builds(ClientsMoved, ints),
+)
 messages: st.SearchStrategy[Message] = st.one_of(
     nodes,
     st.builds(
@@ -161,11 +193,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Listed, ints, st.lists(texts, max_size=3).map(tuple), st.binary(), st.binary(), st.booleans()),
     st.builds(Grant, ints),
     st.builds(Elsewhere, counted, counted, counted),
-    st.builds(
-        TakeFiles, ints, st.builds(Files, st.tuples(st.builds(Pem, texts, texts)), st.dictionaries(texts, texts))
-    ),
-    st.builds(Ask, ints, st.sampled_from(Listing), st.none() | texts, st.none() | numbers),
-    st.builds(MoveUser, ints, texts, texts),
+    st.builds(Ask, ints, questions),
     st.just(Leave()),
     st.just(Stop()),
     st.builds(
@@ -186,18 +214,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(NodeFailsLogins, texts, texts),
     st.builds(NodeServes, texts, texts),
     st.builds(NodeGoing, texts),
-    st.builds(
-        Answer,
-        ints,
-        st.lists(rows, max_size=3).map(tuple),
-        st.just(()),
-        st.booleans(),
-        st.none() | texts,
-        st.none() | st.builds(DrainForecast, ints, ints, ints, counted),
-        st.none() | counted,
-        st.none() | st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints),
-        ints,
-    ),
+    st.builds(AnswerPart, ints, st.none() | replies, st.booleans(), st.none() | texts),
     st.builds(Stopped, st.booleans()),
     st.builds(Gone, texts),
     st.builds(UserRedirected, texts),
@@ -222,6 +239,10 @@ def test_what_is_written_is_read(message: Message) -> None:
 def test_every_message_is_tried() -> None:
     tried = {name for name in KINDS if f"{name}" in str(messages)}
     assert tried == set(KINDS)
+    for kinds, tries in ((WorkerQuestion.__subclasses__(), questions), (WorkerReply.__subclasses__(), replies)):
+        assert [
+            each.__name__ for each in kinds if f"{each.__name__}" not in str(tries) and "cxfr_proxy" in each.__module__
+        ] == []
 
 
 @given(st.lists(messages, max_size=5), st.lists(st.integers(min_value=1, max_value=60)))
@@ -277,7 +298,7 @@ def test_a_value_of_another_type_is_refused_or_fits(message: Message, value: obj
         b'{"type": "Nonsense"}',
         b'{"type": null}',
         b'{"tokens": 1}',
-        b'{"type": "Ask", "request": 1, "what": "passwords"}',
+        b'{"type": "Ask", "request": 1, "question": {"type": "Passwords"}}',
         b'{"type": "Resumable", "stream_management_id": "s", "address": "", "resumption": {"node": "n"}}',
         b'{"type": "NodeDown", "node": "\xff", "reason": ""}',
         b"[" * 100_000,

@@ -15,7 +15,8 @@ from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import Ask, Listing, Nodes, WorkerCounts, WorkerReport
+from cxfr_proxy.ipc.messages import Nodes, WorkerCounts, WorkerReport
+from cxfr_proxy.ipc.questions import PlanDrain
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 
@@ -163,7 +164,7 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         assert plan == DrainPlan("node1", 100, 40, targets, rate=10.0, seconds=14.0)
         assert (await console.drains.plan("node1", rate=100.0, grace=3.0)).seconds == 4.0
         for worker in it.all:
-            asked = [message for message in worker.of(Ask) if isinstance(message, Ask) and message.what is Listing.PLAN]
+            asked = worker.asked(PlanDrain)
             assert [message.node for message in asked] == ["node1"] * 2
             worker.plan = DrainForecast(5, 1, 5)
         assert (await console.drains.plan("node1")).targets == [PlannedTarget(None, 10)]

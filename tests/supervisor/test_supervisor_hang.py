@@ -10,7 +10,8 @@ from fake_workers import house
 from trio.testing import MockClock
 
 from cxfr_proxy.ipc.messages import WorkerReport
-from cxfr_proxy.supervisor.link import ANSWER_SECONDS, SILENCE_SECONDS, SILENCE_TURNS
+from cxfr_proxy.ipc.questions import ANSWER_SECONDS
+from cxfr_proxy.supervisor.link import SILENCE_SECONDS, SILENCE_TURNS
 from cxfr_proxy.transfers.counts import NodeCounts
 
 

@@ -22,12 +22,9 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.ipc.messages import (
     Announced,
-    Ask,
     Grant,
-    Listing,
     Message,
     Moved,
-    MoveUser,
     Remembered,
     Returned,
     Stayed,
@@ -35,6 +32,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerCounts,
     WorkerReport,
 )
+from cxfr_proxy.ipc.questions import MoveUser, PlanRebalance
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
 
 
@@ -167,7 +165,7 @@ async def test_a_plan_is_the_sum_of_the_workers_and_changes_nothing(tmp_path: Pa
         assert (await console.rebalances.plan(rate=4.0)).seconds == 5.0
         it.supervisor._drainer.set_share(0.5)
         assert (await console.rebalances.plan(rate=4.0)).seconds == 10.0, "another proxy has the other half"
-        asked = [m.max_share for m in it.all[0].of(Ask) if isinstance(m, Ask) and m.what is Listing.REBALANCE]
+        asked = [question.max_share for question in it.all[0].asked(PlanRebalance)]
         assert asked == [30.0, None, None]
         assert told(it.all[0]) is None
 
@@ -245,8 +243,7 @@ async def test_a_user_is_moved_by_all_workers(tmp_path: Path, autojump_clock: Mo
         it.all[0].moves, it.all[1].moves = 2, 1
         assert await console.nodes.move("romeo@example.org", "node2") == 3
         for worker in it.all:
-            (message,) = worker.of(MoveUser)
-            assert isinstance(message, MoveUser)
+            (message,) = worker.asked(MoveUser)
             assert (message.jid, message.node) == ("romeo@example.org", "node2")
             worker.moves = 0
         with pytest.raises(ConfigError, match=r"romeo@example\.org has no client that could be moved to 'node2'"):

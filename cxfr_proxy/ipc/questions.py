@@ -1,0 +1,176 @@
+"""What the supervisor asks of all workers, a row each: what the question says, and how the answers become one.
+
+To ask something new, add its question and its reply here, and to :mod:`cxfr_proxy.worker.queries` how a worker answers.
+Nothing else knows them one by one: :meth:`cxfr_proxy.supervisor.workers.Workers.ask` sends any question to all workers,
+and includes what they reply, as it comes, in a reply that holds nothing at first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, Union, cast
+
+import msgspec
+
+from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.net.tls import Pem
+
+ANSWER_SECONDS: Final = 2.0
+"""For a worker to answer; one that takes longer is left out of what an operator is shown, and named. A program that
+scrapes the metrics waits ten seconds or so for all there is."""
+ORDER_SECONDS: Final = 10.0
+"""The same for what changes something, which may take work."""
+
+
+# --- replies
+
+
+class WorkerReply(msgspec.Struct, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one worker answers, or a part of it; and what all answer, once theirs are included."""
+
+    def include(self, other: Self) -> None:
+        """Add the next part, or another worker's."""
+
+
+class Done(WorkerReply):
+    """It is done."""
+
+
+class StateCounts(WorkerReply):
+    """How many sessions are in which state."""
+
+    states: dict[str, int] = {}
+
+    def include(self, other: Self) -> None:
+        self.states = dict(Counter(self.states) + Counter(other.states))
+
+
+class SessionRows(WorkerReply):
+    rows: list[SessionRow] = []
+
+    def include(self, other: Self) -> None:
+        self.rows += other.rows
+
+
+class TransferRows(WorkerReply):
+    rows: list[TransferRow] = []
+
+    def include(self, other: Self) -> None:
+        self.rows += other.rows
+
+
+class DrainPlanned(WorkerReply):
+    forecast: DrainForecast = msgspec.field(default_factory=DrainForecast)
+
+    def include(self, other: Self) -> None:
+        self.forecast.include(other.forecast)
+
+
+class RebalancePlanned(WorkerReply):
+    forecast: RebalanceForecast = msgspec.field(default_factory=RebalanceForecast)
+
+    def include(self, other: Self) -> None:
+        self.forecast.include(other.forecast)
+
+
+class ClientsMoved(WorkerReply):
+    """How many clients were asked to move."""
+
+    clients: int = 0
+
+    def include(self, other: Self) -> None:
+        self.clients += other.clients
+
+
+# --- questions
+
+R = TypeVar("R", bound=WorkerReply, covariant=True)
+
+
+class WorkerQuestion(msgspec.Struct, Generic[R], frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``reply`` is the type of the answer. A question that ``orders`` something may take longer. ``last_will_do``: of a
+    worker that does not answer in time, what it answered last time counts."""
+
+    reply: ClassVar[type[WorkerReply]] = Done
+    orders: ClassVar[bool] = False
+    last_will_do: ClassVar[bool] = False
+
+    @property
+    def seconds(self) -> float:
+        """How long a worker may take."""
+        return ORDER_SECONDS if self.orders else ANSWER_SECONDS
+
+    def nothing(self) -> R:
+        """Return what nobody has answered yet."""
+        return cast("R", self.reply())
+
+
+class ReportCounts(WorkerQuestion[Done], frozen=True):
+    """Report what has been counted, without waiting for the next report."""
+
+
+class CountStates(WorkerQuestion[StateCounts], frozen=True):
+    """How many sessions are in which state? What has been counted is reported, too."""
+
+    reply = StateCounts
+    last_will_do = True
+
+
+class ListSessions(WorkerQuestion[SessionRows], frozen=True):
+    """Which sessions are there?"""
+
+    reply = SessionRows
+
+
+class ListTransfers(WorkerQuestion[TransferRows], frozen=True):
+    """Which transfers run, and which were the last ones?"""
+
+    reply = TransferRows
+
+
+class PlanDrain(WorkerQuestion[DrainPlanned], frozen=True):
+    """What would a drain of that node come to?"""
+
+    reply = DrainPlanned
+    node: str
+
+
+class PlanRebalance(WorkerQuestion[RebalancePlanned], frozen=True):
+    """What would a rebalance come to? ``max_share`` in percent; ``None``: all that have to are moved."""
+
+    reply = RebalancePlanned
+    max_share: float | None = None
+
+
+class MoveUser(WorkerQuestion[ClientsMoved], frozen=True):
+    """Send the clients of that JID to the node, at once."""
+
+    reply = ClientsMoved
+    orders = True
+    jid: str
+    node: str
+
+
+class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the supervisor has read last, and found good: certificates and keys in the settings' order, and the nodes'
+    CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
+
+    certificates: tuple[Pem, ...]
+    authorities: dict[str, str]
+
+
+class TakeFiles(WorkerQuestion[Done], frozen=True):
+    """Use these from now on."""
+
+    orders = True
+    files: Files
+
+
+if TYPE_CHECKING:
+    AnyQuestion = WorkerQuestion[WorkerReply]
+    AnyReply = WorkerReply
+else:
+    AnyQuestion = Union[tuple(WorkerQuestion.__subclasses__())]  # noqa: UP007
+    AnyReply = Union[tuple(WorkerReply.__subclasses__())]  # noqa: UP007

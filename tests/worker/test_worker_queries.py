@@ -1,0 +1,60 @@
+"""Questions to workers: a row for what is asked, and one for how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from cxfr_proxy.cluster.backends import FileBackends
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.config.values import ListenAddress
+from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
+from cxfr_proxy.proxy import Proxy
+from cxfr_proxy.worker import queries
+from cxfr_proxy.worker.parts import WorkerParts
+
+
+class NodesKnown(WorkerReply):
+    names: list[str] = msgspec.field(default_factory=list)
+
+    def include(self, other: NodesKnown) -> None:
+        self.names += other.names
+
+
+class ListNodes(WorkerQuestion[NodesKnown], frozen=True):
+    """Which nodes do you know?"""
+
+    reply = NodesKnown
+
+
+async def answer_nodes(parts: WorkerParts, question: ListNodes) -> AsyncIterator[NodesKnown]:
+    for node in parts.cluster:
+        yield NodesKnown([node.name])
+
+
+def test_each_question_has_its_answer() -> None:
+    asked = {kind for kind in WorkerQuestion.__subclasses__() if kind.__module__.startswith("cxfr_proxy")}
+    assert set(queries.ANSWERS) == asked
+
+
+async def test_a_new_question_is_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked and how answers become one; and how a worker answers. Nothing between has to know it."""
+    monkeypatch.setattr(queries, "ANSWERS", dict([*queries.ANSWERS.items(), (ListNodes, answer_nodes)]))
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("node1 127.0.0.1:1 check=none\nnode2 127.0.0.1:1 check=none\n")
+    config = Config(
+        backends=FileBackends(str(nodes)),
+        listen=(ListenAddress("127.0.0.1", 0),),
+        control=tmp_path / "c.sock",
+        workers=1,
+    )
+    proxy = Proxy(config)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(proxy.run)
+            assert (await proxy.supervisor.workers.ask(ListNodes())).names == ["node1", "node2"]
+            nursery.cancel_scope.cancel()
