@@ -325,7 +325,7 @@ class HealthChecks:
                 "node-given-up",
                 level=logging.WARNING,
                 node=node.name,
-                outlook=str(node.session_outlook),
+                session_outlook=str(node.session_outlook),
                 reason=reason,
             )
         if (node.health, node.session_outlook) != (health, session_outlook):

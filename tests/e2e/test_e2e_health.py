@@ -140,7 +140,7 @@ async def test_a_node_that_is_stopped_is_down_and_its_users_move(
         await it.users[moving[0]].send(f"<message to='{moving[1]}'><body>nobody will read this</body></message>")
         down = (await it.proxy.event("node-down"))[0]
         assert (down["node"], down["reason"]) == ("node1", "the node did not answer in time")
-        assert (await it.proxy.event("node-given-up"))[0]["outlook"] == "dead"
+        assert (await it.proxy.event("node-given-up"))[0]["session_outlook"] == "dead"
         async with trio.open_nursery() as nursery:
             for full_jid in moving:
                 nursery.start_soon(it.comes_back, full_jid)
@@ -247,6 +247,6 @@ async def test_a_node_that_closes_its_listener_is_left(
                     leaving.start_soon(it.comes_back, full_jid)
             assert not nodes[0].sessions
             assert sorted(session.full_jid for session in nodes[1].sessions) == sorted(it.users)
-            assert proxy.events("node-given-up")[0]["outlook"] == "failing"
+            assert proxy.events("node-given-up")[0]["session_outlook"] == "failing"
             await until(lambda: len(proxy.events("transfer")) >= len(moving), "they are logged")
             assert {each["trigger"] for each in proxy.events("transfer")} == {"node-down"}

@@ -166,7 +166,7 @@ async def test_a_node_that_is_stopped_is_left_and_its_users_chat_on(
                 stopped.send_signal(signal.SIGCONT)
             assert users_on(second, site.taps) == sorted(crowd.users), "not everybody is on node2"
             (given_up,) = site.proxy.events("node-given-up")
-            assert (given_up["node"], given_up["outlook"]) == ("node1", "dead")
+            assert (given_up["node"], given_up["session_outlook"]) == ("node1", "dead")
             transfers = site.proxy.events("transfer")
             assert {(each["source"], each["trigger"]) for each in transfers} == {("node1", "node-down")}
             assert len(transfers) == len(on_first)
