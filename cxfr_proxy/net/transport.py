@@ -150,8 +150,8 @@ class PlainTransport(socket.socket):
         """Read as :meth:`read_now` does, but leave the bytes unread."""
         return self.recv(most, socket.MSG_PEEK)
 
-    def pending(self) -> int:
-        return 0
+    # int() is 0: nothing waits inside of a plain socket, and to find that out costs no call of Python's for each read.
+    pending = staticmethod(int)
 
     def judge(self, exc: OSError, doing: Verdict) -> Verdict:
         return doing if isinstance(exc, BlockingIOError) else Verdict.OVER

@@ -36,7 +36,7 @@
 
 #include "../xmpp/framing/_scan.h"
 
-/* As in pump.py: of one turn, of one read, of one TLS record. */
+/* As in poller.py, live_session.py and transport.py: of one turn, of one read, of one TLS record. */
 enum { MAX_EVENTS = 256, MAX_BYTES = 65536, RECORD_BYTES = 16384 };
 
 typedef struct {

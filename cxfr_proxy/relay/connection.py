@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 import trio
+from msgspec import Struct
 
 from cxfr_proxy.cluster.members import Node
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
@@ -82,8 +83,7 @@ class ConnectionContext:
     scopes: OpeningScopes
 
 
-@dataclass(frozen=True, slots=True)
-class BegunStream:
+class BegunStream(Struct, frozen=True):
     """A stream that needs a node. ``early_login`` is ``None`` where it stays there whatever the client says, and then
     ``early`` tells that this is so only because nothing was known of the nodes yet. ``silent``: nodes that have not
     greeted it."""
@@ -103,8 +103,7 @@ class BegunStream:
         return self.login.user or hinted_user(self.header)
 
 
-@dataclass(frozen=True, slots=True)
-class RoutedStream:
+class RoutedStream(Struct, frozen=True):
     """A stream that has got its node. What the client has said and nobody has read yet is in ``lane``."""
 
     stream: BegunStream

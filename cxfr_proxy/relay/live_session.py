@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
 import trio
+from msgspec import Struct
 
 from cxfr_proxy.net.transport import Transport
 from cxfr_proxy.session.commands import Event, Reroute, SessionCommand, Side, Upgrade
@@ -64,8 +64,7 @@ class Leg:
         self.costly = False  # seeing to what it has brought last took long
 
 
-@dataclass(frozen=True, slots=True)
-class ReturnedConnection:
+class ReturnedConnection(Struct, frozen=True):
     """A client's transport that its session has given back, and what for. Whoever takes it closes it.
 
     ``unsent`` is still to be written to it. ``domain``: the one that the client has asked for."""

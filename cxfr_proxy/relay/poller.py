@@ -81,13 +81,14 @@ class Poller:
             self._board.turn(now, seconds, server.on_ready, server.on_ended, server.on_scanned, server.on_unsent)
             return
         # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
-        until, ready = clock() + seconds, self._ready
+        until, ready, on_ready = clock() + seconds, self._ready, server.on_ready
         for _ in range(MAX_EVENTS):
             if not ready:
                 ready.extend(self._epoll.poll(0, MAX_EVENTS))
                 if not ready:
                     return
-            server.on_ready(*ready.popleft())
+            fd, events = ready.popleft()
+            on_ready(fd, events)
             if clock() >= until:
                 return
 

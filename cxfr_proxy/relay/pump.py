@@ -91,6 +91,7 @@ class Pump:
         self._share_seconds = share_seconds
         self._costly_seconds = costly_seconds
         self._poller = Poller()
+        self._legs = self._poller.legs
         self._sessions: dict[int, LiveSession] = {}
         self._again: Queue[Leg] = Queue()  # legs with bytes that epoll does not see
         self._behind: Queue[Leg] = Queue()  # legs that are not read, for what they have brought is not seen to yet
@@ -139,35 +140,35 @@ class Pump:
             self._now = trio.current_time()
             if self._again:
                 self._again.serve(self._read_again, self._share_seconds)
-            self._serve_ready()
+            try:
+                self._poller.serve(self._now, self._share_seconds, self)
+            except Exception as exc:
+                self._fail_what_was_served(exc)
             if self._behind:
                 self._behind.serve(self._catch_up, self._share_seconds * BEHIND_SHARE)
         finally:
             self._turning = False
 
-    def _serve_ready(self) -> None:
-        try:
-            self._poller.serve(self._now, self._share_seconds, self)
-        except Exception as exc:
-            leg = self._poller.leg_at_fault()
-            if leg is None:
-                raise
-            self._fail(leg.live, exc)
+    def _fail_what_was_served(self, exc: Exception) -> None:
+        leg = self._poller.leg_at_fault()
+        if leg is None:
+            raise exc
+        self._fail(leg.live, exc)
 
     # --- what the poller finds
 
     def on_ready(self, fd: int, events: int) -> None:
-        leg = self._poller.legs.get(fd)
+        leg = self._legs.get(fd)
         if leg is not None:
             self._serve(leg, events)
         else:
             self._poller.woken(fd)
 
     def on_ended(self, fd: int) -> None:
-        self._end_input(self._poller.legs[fd])
+        self._end_input(self._legs[fd])
 
     def on_scanned(self, fd: int, data: bytes, boundary: int, used: int) -> None:
-        leg = self._poller.legs[fd]
+        leg = self._legs[fd]
         live = leg.live
         try:
             lane = live.session.fast[leg.side]
@@ -177,7 +178,7 @@ class Pump:
             self._fail(live, exc)
 
     def on_unsent(self, fd: int, data: bytes) -> None:
-        leg = self._poller.legs[fd].other
+        leg = self._legs[fd].other
         live = leg.live
         try:
             self._send(leg, data)
@@ -422,25 +423,20 @@ class Pump:
             return
         live.driven = True
         try:
-            self._let_decide(live, decide)
-            while live.deferred:
-                decide, *others = live.deferred
-                live.deferred = tuple(others)
-                self._let_decide(live, decide)
-        finally:
-            live.driven = False
-
-    def _let_decide(self, live: LiveSession, decide: Decide) -> None:
-        if live.closing:
-            return
-        self._now = trio.current_time()
-        try:
-            commands = decide(self._now)
-            for command in commands if len(commands) < _FEW else joined(commands):
-                self._carry_out(live, command)
-            self._settle(live)
+            while not live.closing:
+                self._now = trio.current_time()
+                commands = decide(self._now)
+                for command in commands if len(commands) < _FEW else joined(commands):
+                    self._carry_out(live, command)
+                self._settle(live)
+                if not live.deferred:
+                    break
+                decide, *later = live.deferred
+                live.deferred = tuple(later)
         except Exception as exc:
             self._fail(live, exc)
+        finally:
+            live.driven = False
 
     def _carry_out(self, live: LiveSession, command: SessionCommand) -> None:
         match command:

@@ -290,8 +290,7 @@ class Service:
         """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on; and so
         has one that is not on its user's own node, unless it was ``led`` there."""
         if self.stopping:
-            # Not now: the session is in the middle of what it reports.
-            trio.lowlevel.current_trio_token().run_sync_soon(relayed.transfer, self._parting)
+            relayed.transfer(self._parting)
         elif self.leaving or self._mover.is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
         elif self._config.wrong_node is WrongNode.TRANSFER and not led:
