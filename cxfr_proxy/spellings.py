@@ -50,6 +50,9 @@ def _unicode_key(user: str) -> str:
 def domain_key(domain: str) -> str:
     """Return the key of a domain."""
     key = domain.lower()
+    # Nearly all: ASCII, with nothing in it that hides Unicode, no dot at the end, no address.
+    if len(key) <= _MAX_CHARACTERS and key.isascii() and key[-1:] not in (".", "]") and "xn--" not in key:
+        return key
     if len(key) > _MAX_CHARACTERS:
         return key.removesuffix(".")
     if not key.isascii():

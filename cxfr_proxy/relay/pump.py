@@ -262,11 +262,11 @@ class Pump:
 
     def _arm_timer(self, live: LiveSession) -> None:
         """Set the timer by what is due first: the session's deadline, or a leg that is stuck."""
-        due = live.session.due(backlogged=bool(live.legs[Side.CLIENT].unsent))
-        for leg in live.legs:
-            if leg.stuck_since is not None:
-                stuck = leg.stuck_since + self._write_stall_timeout
-                due = stuck if due is None else min(due, stuck)
+        client, node = live.legs
+        due = live.session.due(backlogged=bool(client.unsent))
+        if client.stuck_since is not None or node.stuck_since is not None:
+            stuck = min(leg.stuck_since for leg in live.legs if leg.stuck_since is not None) + self._write_stall_timeout
+            due = stuck if due is None else min(due, stuck)
         if due is not None and due < live.timer_at:
             live.timer_at = due
             self._timers.set(due, live.id)
@@ -465,6 +465,7 @@ class Pump:
 
     def _settle(self, live: LiveSession) -> None:
         """Bring epoll, the switchboard and the timer in line with what each leg wants now."""
+        session = live.session
         for leg in live.legs:
             if leg.fd < 0:
                 continue
@@ -472,7 +473,7 @@ class Pump:
                 self._end_output(leg)
             interest = OUT if leg.unsent or leg.transport.wants_write else 0
             if self._may_read(leg):
-                if leg.costly or live.session.is_behind(leg.side):
+                if leg.costly or session.is_behind(leg.side):
                     self._serve_later(leg, self._behind)
                 else:
                     interest |= IN
@@ -481,15 +482,17 @@ class Pump:
                 if interest & IN and leg.transport.pending():
                     self._serve_later(leg, self._again)
             # While client and node negotiate there is nothing to connect, and most calls of this are made then.
-            if leg.connected is not None or live.session.fast[leg.side] is not None:
+            if leg.connected is not None or session.fast[leg.side] is not None:
                 self._poller.connect(leg)
         if live.closing:
             self._close(live, at_once=False)
         self._arm_timer(live)
 
     def _may_read(self, leg: Leg) -> bool:
-        blocked = leg.transport.wants_write or leg.other.unsent or len(leg.unsent) > MAX_UNSENT
-        return not (leg.eof or leg.live.closing or blocked) and leg.live.session.wants(leg.side)
+        if leg.eof or leg.other.unsent or len(leg.unsent) > MAX_UNSENT or leg.transport.wants_write:
+            return False
+        live = leg.live
+        return not live.closing and live.session.wants(leg.side)
 
     def last_heard(self, live: LiveSession) -> float:
         """When bytes came last, from either side."""

@@ -31,8 +31,9 @@ def split(jid: str) -> Jid:
 
     Raises :class:`JidError`.
     """
-    # "surrogatepass": a lone surrogate is no reason for another kind of exception than the documented one.
-    if len(jid.encode("utf-8", "surrogatepass")) > MAX_JID_BYTES:
+    # A character has at most four bytes, so few have to be counted. "surrogatepass": a lone surrogate is no reason for
+    # another kind of exception than the documented one.
+    if len(jid) > MAX_JID_BYTES // 4 and len(jid.encode("utf-8", "surrogatepass")) > MAX_JID_BYTES:
         raise JidError(f"a JID has at most {MAX_JID_BYTES} bytes")
     address, slash, resource = jid.partition("/")
     local, at, domain_part = address.partition("@")
@@ -48,11 +49,11 @@ def split(jid: str) -> Jid:
 
 
 def bare(jid: str) -> str:
-    """The address without its resource. Raises :class:`JidError`."""
+    """Return the address without its resource. Raises :class:`JidError`."""
     local, domain_part, _ = split(jid)
     return domain_part if local is None else f"{local}@{domain_part}"
 
 
 def domain(jid: str) -> str:
-    """The domainpart, as written. Raises :class:`JidError`."""
+    """Return the domainpart, as written. Raises :class:`JidError`."""
     return split(jid).domain

@@ -99,15 +99,17 @@ class Lane:
 
     def report_every(self, every: bool) -> None:
         """Set whether scanning reports each element from here on, or only what wants a look."""
-        self._every = every
-        if self._framer is not _NOT_BEGUN:
-            self._framer.every = every
+        if every is not self._every:
+            self._every = every
+            if self._framer is not _NOT_BEGUN:
+                self._framer.every = every
 
     def report_acks(self, acks: bool) -> None:
         """Set whether scanning reports each ``<a/>`` (XEP-0198) from here on."""
-        self._acks = acks
-        if self._framer is not _NOT_BEGUN:
-            self._framer.acks = acks
+        if acks is not self._acks:
+            self._acks = acks
+            if self._framer is not _NOT_BEGUN:
+                self._framer.acks = acks
 
     def limit_elements(self, max_bytes: int | None) -> None:
         """From here on elements may be this long; ``None``: any length."""

@@ -8,6 +8,7 @@ negotiation     what passes between client and node until a resource is bound
 verdict         what becomes of one element of that
 features        which stream features pass when TLS ends at the proxy
 node_features   the features a client is shown before it has a node
+usual_elements  the elements of a login as nearly every program writes them, at a glance
 sasl            whom the messages of a SASL exchange name
 login           who logs in, to choose a node by
 attempt         a login under way, and how it failed

@@ -24,7 +24,9 @@ from cxfr_proxy.xmpp.framing.framer import StreamEnd, StreamFault, StreamStart
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
-from cxfr_proxy.xmpp.opening.login import Login, named_by, read_login
+from cxfr_proxy.xmpp.opening.login import Login, login_of, named_by, read_login
+from cxfr_proxy.xmpp.opening.sasl import request_of
+from cxfr_proxy.xmpp.opening.usual_elements import read_auth
 
 _STARTTLS: Final = stanza.qualified(names.TLS, "starttls")
 _ONE_OR_MORE: Final = re.compile(r"\s*0*[1-9][0-9]*\s*(\.|$)", re.ASCII)
@@ -199,6 +201,10 @@ class ClientOpening:
     def _on_element(self, piece: Piece) -> Step:
         header = self._header
         assert header is not None
+        auth = read_auth(piece.data) if not self._tls_first else None
+        if auth is not None:
+            self._lane.put_back(piece)
+            return Opened(header, login_of(request_of(auth), header.to or ""), greeted=True)
         try:
             element = stanza.parse(piece.data, header.context)
         except stanza.MalformedElement as exc:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import copy
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ from typing import Final
 from lxml import etree
 
 from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.opening.sasl import LONGEST_NAME
 from cxfr_proxy.xmpp.stanza import Element, qualified
 
 _MECHANISMS: Final = qualified(names.SASL, "mechanisms")
@@ -82,9 +84,14 @@ REFUSED_MECHANISMS: Final = (
 
 
 def refusal(mechanism: str) -> str | None:
-    """Why a SASL mechanism is not offered through the proxy; ``None`` where it is."""
+    """Return why a SASL mechanism is not offered through the proxy; ``None`` where it is."""
     # Mechanism names are upper case (RFC 4422 section 3.1); a client that compares loosely gets no loophole.
     name = mechanism.strip().upper()
+    return _reason_against(name) if len(name) <= LONGEST_NAME else _reason_against.__wrapped__(name)
+
+
+@functools.lru_cache(maxsize=64)
+def _reason_against(name: str) -> str | None:
     return next((row.reason for row in REFUSED_MECHANISMS if row.pattern.fullmatch(name)), None)
 
 

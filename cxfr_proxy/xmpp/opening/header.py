@@ -54,11 +54,13 @@ def _form(context: bytes, prefix: str) -> StreamHeader:
 def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
     """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
     raw = raw.lstrip()
-    return _usual_header(raw) or _read_any_header(raw, fault)
+    usual = _usual_header(raw) if len(raw) <= usual_header.MAX_BYTES else None
+    return usual or _read_any_header(raw, fault)
 
 
+@functools.lru_cache(maxsize=256)  # clients of a site send the same few
 def _usual_header(raw: bytes) -> StreamHeader | None:
-    attributes = usual_header.attributes(raw) if len(raw) <= usual_header.MAX_BYTES else None
+    attributes = usual_header.attributes(raw)
     if attributes is None:
         return None
     return StreamHeader(

@@ -22,10 +22,11 @@ from lxml import etree
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp import jid, names, stanza
 from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
-from cxfr_proxy.xmpp.opening import attempt, authzid, client_identity, features, sasl
+from cxfr_proxy.xmpp.opening import attempt, authzid, client_identity, features, sasl, usual_elements
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin, LoginAttempt
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 from cxfr_proxy.xmpp.opening.login import login_of
+from cxfr_proxy.xmpp.opening.sasl import SaslRequest
 from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 from cxfr_proxy.xmpp.stanza import Element
 from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
@@ -95,17 +96,21 @@ class Negotiation:
     # --- client to node
 
     def from_client(self, data: bytes, header: StreamHeader, position: int = 0) -> ElementVerdict:
-        """One element of the client's. Raises :class:`ClientError`."""
+        """Read one element of the client's, and return what becomes of it. Raises :class:`ClientError`."""
+        if (auth := usual_elements.read_auth(data)) is not None:
+            return self._on_auth(data, sasl.request_of(auth), header, _SASL_REFUSAL)
+        if self._iq_auth is None and (bind := usual_elements.read_bind(data)) is not None:
+            return ElementVerdict(forward=data, asks=self._watch_bind(bind.type, bind.id))
         element = _parse(data, header)
         match stanza.name_of(element):
             case names.SASL, "auth":
-                return self._on_auth(data, element, header, _SASL_REFUSAL)
+                return self._on_auth(data, sasl.read_request(element), header, _SASL_REFUSAL)
             case names.SASL2, "authenticate":
                 self.inactive = element.find(_BIND2_INACTIVE) is not None
                 self.agent = client_identity.agent(element)
                 if self.management.from_client(element, position):
                     data = stanza.serialize(element)
-                return self._on_auth(data, element, header, _SASL2_REFUSAL)
+                return self._on_auth(data, sasl.read_request(element), header, _SASL2_REFUSAL)
             case names.SASL | names.SASL2 as namespace, "response":
                 return self._on_response(data, element, header, namespace)
             case names.SASL | names.SASL2, _:
@@ -123,13 +128,14 @@ class Negotiation:
                 return ElementVerdict(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
                 self._watch_iq_auth(element, header)
-                return ElementVerdict(forward=data, asks=self._watch_bind(element))
+                asks_for_resource = stanza.child(element, names.BIND, "bind") is not None
+                asks = asks_for_resource and self._watch_bind(element.get("type"), element.get("id"))
+                return ElementVerdict(forward=data, asks=asks)
             case names.CLIENT, "resume" if self.full_jid is None:
                 return ElementVerdict(answer=_RESUMPTION_REFUSAL)
         return ElementVerdict(forward=data)
 
-    def _on_auth(self, data: bytes, element: Element, header: StreamHeader, refusal: bytes) -> ElementVerdict:
-        request = sasl.read_request(element)
+    def _on_auth(self, data: bytes, request: SaslRequest, header: StreamHeader, refusal: bytes) -> ElementVerdict:
         self.attempt = attempt.begun(request, header)
         # A mechanism that was stripped must not be reached by asking for it all the same: EXTERNAL, say, would ask the
         # node to judge the proxy's certificate as if it were the client's.
@@ -174,12 +180,12 @@ class Negotiation:
         warnings, self.warnings = self.warnings, ()
         return warnings
 
-    def _watch_bind(self, iq: Element) -> bool:
-        """Whether it asks for a resource, by right."""
-        if self.attempt is None or stanza.child(iq, names.BIND, "bind") is None:
+    def _watch_bind(self, iq_type: str | None, iq_id: str | None) -> bool:
+        """Return whether an IQ with ``<bind/>`` asks for a resource by right."""
+        if self.attempt is None:
             return False
-        self.attempt.bind_id = iq.get("id")
-        return self.attempt.proved and iq.get("type") == "set"
+        self.attempt.bind_id = iq_id
+        return self.attempt.proved and iq_type == "set"
 
     @property
     def proved(self) -> bool:
@@ -211,6 +217,11 @@ class Negotiation:
             )
             if rewritten is not None:
                 return self._on_features(data, rewritten)
+        if usual_elements.is_success(data):
+            self._prove()
+            return ElementVerdict(forward=data, hold_client=False, restart=True)
+        if self._may_be_bound and (bind := usual_elements.read_bind(data)) is not None and bind.type == "result":
+            return ElementVerdict(forward=data, bound=self._bound_to(bind.jid) if bind.jid else None)
         element = stanza.parse(data, header.context)
         match stanza.name_of(element):
             case _, "error":  # whatever its namespace: there are clients that go by its name
@@ -241,6 +252,11 @@ class Negotiation:
                 failed = self._failed_by(element)
                 return ElementVerdict(forward=data, bound=self._bound_by(element, domain), failed=failed)
         return ElementVerdict(forward=data)
+
+    @property
+    def _may_be_bound(self) -> bool:
+        """An answer to an IQ may bind the stream, and none to a request of XEP-0078 is due."""
+        return self.full_jid is None and self._iq_auth is None
 
     def _prove(self) -> None:
         if self.attempt is not None:

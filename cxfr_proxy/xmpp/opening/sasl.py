@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ from lxml import etree
 from msgspec import Struct
 
 from cxfr_proxy.xmpp import names
+from cxfr_proxy.xmpp.opening.usual_elements import UsualAuth
 from cxfr_proxy.xmpp.stanza import Element
+
+LONGEST_NAME: Final = 64
+"""A mechanism's name has at most 20 characters (RFC 4422 section 3.1). What is longer than this is not remembered."""
 
 
 class SaslFault(StrEnum):
@@ -97,6 +102,17 @@ def read_request(element: Element) -> SaslRequest:
     return SaslRequest(namespace, mechanism, row, found, previd=previd)
 
 
+def request_of(auth: UsualAuth) -> SaslRequest:
+    """Return what a usual ``<auth/>`` says."""
+    row = mechanism_named(auth.mechanism)
+    try:
+        said = _decoded(auth.text) if row is not None else None
+        found = row.read(said) if row is not None and said is not None else None
+    except Unreadable as unreadable:
+        return SaslRequest(names.SASL, auth.mechanism, row, fault=unreadable.fault)
+    return SaslRequest(names.SASL, auth.mechanism, row, found)
+
+
 def _previd(authenticate: Element) -> str | None:
     for namespace in (names.SM, names.SM2):
         resume = authenticate.find(f"{{{namespace}}}resume")
@@ -107,6 +123,11 @@ def _previd(authenticate: Element) -> str | None:
 
 def mechanism_named(name: str) -> Mechanism | None:
     """Return the row for a name in capitals; ``None``: such a mechanism names nobody in a way that could be read."""
+    return _row_named(name) if len(name) <= LONGEST_NAME else _row_named.__wrapped__(name)
+
+
+@functools.lru_cache(maxsize=64)
+def _row_named(name: str) -> Mechanism | None:
     return next((row for row in MECHANISMS if row.pattern.fullmatch(name)), None)
 
 
@@ -128,7 +149,10 @@ def message(holder: Element) -> bytes | None:
     if len(holder):
         raise Unreadable(SaslFault.MALFORMED_REQUEST)
     # Long ones are broken into lines by some encoders, and servers that take that read the same.
-    text = "".join((holder.text or "").split())
+    return _decoded("".join((holder.text or "").split()))
+
+
+def _decoded(text: str) -> bytes | None:
     if text in ("", "="):
         return None
     try:
