@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import random
-import ssl
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
@@ -22,6 +21,7 @@ from cxfr_proxy.demo.account import ClientAccount, Numbered
 from cxfr_proxy.demo.habits import (
     HABITS,
     ClientKind,
+    ClientLogin,
     ClientMove,
     Ending,
     Life,
@@ -78,8 +78,6 @@ class LoginRefused(Exception):
 class DemoClient:
     """One user's client. :meth:`run` lives until cancelled, or until :meth:`leave` is done.
 
-    ``tls`` is the context that verifies the server (against the domain, wherever the client connects); ``None`` with
-    ``Security.NONE`` only. ``header_from`` is who its stream headers say it is; most clients say nothing.
     ``back_off_seconds`` is the first delay before coming back; it doubles with every failure.
     """
 
@@ -90,21 +88,16 @@ class DemoClient:
         address: HostPort,
         *,
         rng: random.Random,
-        security: Security = Security.NONE,
-        tls: ssl.SSLContext | None = None,
-        password: str = "secret",
-        resource: str | None = "demo",
-        header_from: str | None = None,
+        login: ClientLogin | None = None,
         traffic: Traffic | None = None,
         back_off_seconds: float = 0.5,
     ) -> None:
-        if tls is None and security is not Security.NONE:
-            raise ValueError("TLS needs a context")
+        login = login if login is not None else ClientLogin()
         self.bare_jid = jid.partition("/")[0]
         self.user, _, self.domain = self.bare_jid.partition("@")
         self.kind = kind
         self.habits = HABITS[kind]
-        self.home = Target(address, security)
+        self.home = Target(address, login.security)
         self.traffic = traffic
         self.account = ClientAccount(self.bare_jid)
         self.full_jid: str | None = None
@@ -116,10 +109,7 @@ class DemoClient:
         """Faults of the peer, and logins that failed; for a failing test to show."""
         self.logins = 0
         self._rng = rng
-        self._tls = tls
-        self._password = password
-        self._resource = resource
-        self._header_from = header_from
+        self._login = login
         self._back_off_seconds = back_off_seconds
         self._leaving = False
         self._waiting = trio.lowlevel.ParkingLot()
@@ -231,8 +221,8 @@ class DemoClient:
         return await self._secure(raw) if self.target.security is Security.DIRECT_TLS else raw
 
     async def _secure(self, raw: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream]:
-        assert self._tls is not None
-        stream = trio.SSLStream(raw, self._tls, server_hostname=self.domain)
+        assert self._login.tls is not None
+        stream = trio.SSLStream(raw, self._login.tls, server_hostname=self.domain)
         try:
             await stream.do_handshake()
         except BaseException:
@@ -266,7 +256,7 @@ class DemoClient:
             await connection.flush()
             connection.upgrade(await self._secure(connection.transport))
             await self._open(connection)
-        plain = base64.b64encode(f"\0{self.user}\0{self._password}".encode()).decode()
+        plain = base64.b64encode(f"\0{self.user}\0{self._login.password}".encode()).decode()
         connection.write(f"<auth xmlns='{names.SASL}' mechanism='PLAIN'>{plain}</auth>".encode())
         await self._expect(connection, qualified(names.SASL, "success"))
         connection.restart()
@@ -277,7 +267,7 @@ class DemoClient:
         connection.opened()
 
     async def _open(self, connection: Connection) -> Element:
-        connection.write(stanza.stream_header(to=self.domain, from_=self._header_from, stream_id=None))
+        connection.write(stanza.stream_header(to=self.domain, from_=self._login.header_from, stream_id=None))
         incoming = await connection.read()
         if not isinstance(incoming, StreamOpened):
             raise self._lost(incoming)
@@ -317,7 +307,7 @@ class DemoClient:
         return True
 
     async def _bind(self, connection: Connection, *, sm: bool) -> None:
-        resource = f"<resource>{self._resource}</resource>" if self._resource else ""
+        resource = f"<resource>{self._login.resource}</resource>" if self._login.resource else ""
         connection.write(f"<iq type='set' id='bind'><bind xmlns='{names.BIND}'>{resource}</bind></iq>".encode())
         result = await self._expect(connection, IQ_TAG)
         self.full_jid = result.findtext(f"{qualified(names.BIND, 'bind')}/{qualified(names.BIND, 'jid')}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -90,6 +91,26 @@ class Target:
 
     address: HostPort
     security: Security
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLogin:
+    """How a client logs in.
+
+    ``tls`` is the context that verifies the server (against the domain, wherever the client connects); ``None`` with
+    ``Security.NONE`` only. ``resource``: ``None`` leaves it to the server. ``header_from`` is who its stream headers
+    say it is; most clients say nothing.
+    """
+
+    security: Security = Security.NONE
+    tls: ssl.SSLContext | None = None
+    password: str = "secret"
+    resource: str | None = "demo"
+    header_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tls is None and self.security is not Security.NONE:
+            raise ValueError("TLS needs a context")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -23,7 +23,7 @@ import trio
 from cxfr_proxy.demo.account import SessionRecord
 from cxfr_proxy.demo.cluster import DemoCluster, NodeSession
 from cxfr_proxy.demo.proxy_header import BadProxyHeader, ProxyHeader, read_proxy_header
-from cxfr_proxy.demo.stream import NodeService, NodeStream
+from cxfr_proxy.demo.stream import NodeOffers, NodeService, NodeStream
 from cxfr_proxy.demo.wire import GONE, HostPort
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -54,8 +54,7 @@ class DemoNode:
     """One node. :meth:`serve` runs it; :attr:`address` and :attr:`public_address` are known once it has started.
 
     ``cluster`` is ``None`` for a node of its own; otherwise its domain has to be ``domain``. ``proxy_protocol`` expects
-    a PROXY header on the plain address and nowhere else. :class:`~cxfr_proxy.demo.stream.NodeService` explains
-    the other options.
+    a PROXY header on the plain address and nowhere else.
     """
 
     def __init__(
@@ -67,15 +66,8 @@ class DemoNode:
         host: str = "127.0.0.1",
         port: int = 0,
         public_tls: ssl.SSLContext | None = None,
-        starttls: ssl.SSLContext | None = None,
         proxy_protocol: bool = False,
-        check_password: Callable[[str, str], bool] | None = None,
-        sasl2: bool = True,
-        sasl2_by_name: bool = False,
-        stream_management: bool = True,
-        extra_features: str = "",
-        sm_location: str | None = None,
-        asks_capabilities: bool = False,
+        offers: NodeOffers | None = None,
     ) -> None:
         if cluster is not None and cluster.domain != domain:
             raise ValueError(f"the cluster serves {cluster.domain}, not {domain}")
@@ -92,18 +84,7 @@ class DemoNode:
         self._proxy_protocol = proxy_protocol
         self._listening = trio.CancelScope()
         self._stopped = trio.Event()
-        self._service = NodeService(
-            node=name,
-            cluster=self.cluster,
-            starttls=starttls,
-            check_password=check_password,
-            sasl2=sasl2,
-            sasl2_by_name=sasl2_by_name,
-            stream_management=stream_management,
-            extra_features=extra_features,
-            sm_location=sm_location,
-            asks_capabilities=asks_capabilities,
-        )
+        self._service = NodeService(name, self.cluster, offers if offers is not None else NodeOffers())
 
     async def serve(self, *, task_status: trio.TaskStatus[DemoNode] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and serve until :meth:`stop` (other than ``REFUSE``) has ended every stream."""
@@ -147,7 +128,7 @@ class DemoNode:
             if not first:
                 return
             if first != _TLS_HANDSHAKE:
-                await self._run(NodeStream(replace(self._service, starttls=context), raw))
+                await self._run(NodeStream(self._with_starttls(context), raw))
                 return
             tls = trio.SSLStream(raw, context, server_side=True)
             try:
@@ -155,7 +136,10 @@ class DemoNode:
                     await tls.do_handshake()
             except (*GONE, trio.TooSlowError):
                 return
-            await self._run(NodeStream(replace(self._service, starttls=None), tls))
+            await self._run(NodeStream(self._with_starttls(None), tls))
+
+    def _with_starttls(self, context: ssl.SSLContext | None) -> NodeService:
+        return replace(self._service, offers=replace(self._service.offers, starttls=context))
 
     async def _run(self, stream: NodeStream) -> None:
         if self._stopped.is_set():

@@ -29,9 +29,10 @@ from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import ClientKind, Life, Security, SeenRung, Traffic
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Life, Security, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.session.commands import Outcome
@@ -187,7 +188,7 @@ async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_
         cluster = DemoCluster(DOMAIN, shared=True)
         context = certificate.server_context()
         nodes = [
-            DemoNode(node, DOMAIN, cluster=cluster, public_tls=context, asks_capabilities=True)
+            DemoNode(node, DOMAIN, cluster=cluster, public_tls=context, offers=NodeOffers(asks_capabilities=True))
             for node in ("node1", "node2")
         ]
         async with trio.open_nursery() as nursery:
@@ -388,8 +389,7 @@ def cast_of(options: DemoOptions, address: HostPort, certificate: DemoCertificat
             kind,
             address,
             rng=random.Random(rng.getrandbits(64)),
-            security=Security.STARTTLS if number % 2 else Security.DIRECT_TLS,
-            tls=context,
+            login=ClientLogin(security=Security.STARTTLS if number % 2 else Security.DIRECT_TLS, tls=context),
             traffic=Traffic(INTERVAL_SECONDS) if number % TALKATIVE_EVERY == 0 else None,
         )
         for number, kind in enumerate(kinds)

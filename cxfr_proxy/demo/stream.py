@@ -47,15 +47,12 @@ CAPS: Final = "http://jabber.org/protocol/caps"
 
 
 @dataclass(frozen=True, slots=True)
-class NodeService:
-    """The services that a node offers on one listener. ``starttls`` is ``None`` where TLS is not to be had, or is on
-    already.
+class NodeOffers:
+    """What a node offers its clients. ``starttls`` is ``None`` where TLS is not to be had, or is on already.
 
     ``check_password`` gets the bare user name and the password; ``None`` lets everybody in.
     """
 
-    node: str
-    cluster: DemoCluster
     starttls: ssl.SSLContext | None = None
     check_password: Callable[[str, str], bool] | None = None
     sasl2: bool = True
@@ -68,6 +65,15 @@ class NodeService:
     """The ``location`` that ``<enabled/>`` carries (XEP-0198 section 3); ``None``: none."""
     asks_capabilities: bool = False
     """Ask each new XEP-0115 hash what its software can do, as real servers do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeService:
+    """One listener of a node's."""
+
+    node: str
+    cluster: DemoCluster
+    offers: NodeOffers
 
 
 class NodeStream:
@@ -173,25 +179,25 @@ class NodeStream:
             self.connection.write(self._features(named="@" in (header.from_ or "")))
 
     def _features(self, *, named: bool = True) -> bytes:
-        sm = f"<sm xmlns='{names.SM}'/>" if self.service.stream_management else ""
+        sm = f"<sm xmlns='{names.SM}'/>" if self.service.offers.stream_management else ""
         if self.user is not None:
             inner = f"<bind xmlns='{names.BIND}'/><session xmlns='{names.SESSION}'><optional/></session>{sm}"
             inner += f"<csi xmlns='{names.CSI}'/>"
-        elif self.service.starttls is not None and not self.tls:
+        elif self.service.offers.starttls is not None and not self.tls:
             inner = f"<starttls xmlns='{names.TLS}'><required/></starttls>"
         else:
             inner = f"<mechanisms xmlns='{names.SASL}'><mechanism>PLAIN</mechanism></mechanisms>"
-            if self.service.sasl2 and (named or not self.service.sasl2_by_name):
+            if self.service.offers.sasl2 and (named or not self.service.offers.sasl2_by_name):
                 inner += (
                     f"<authentication xmlns='{names.SASL2}'><mechanism>PLAIN</mechanism><inline>"
                     f"<bind xmlns='{names.BIND2}'><inline><feature var='{names.SM}'/></inline></bind>{sm}"
                     "</inline></authentication>"
                 )
-        return f"<stream:features>{inner}{self.service.extra_features}</stream:features>".encode()
+        return f"<stream:features>{inner}{self.service.offers.extra_features}</stream:features>".encode()
 
     async def _handle(self, element: Element) -> None:
-        if element.tag == qualified(names.TLS, "starttls") and self.service.starttls is not None:
-            await self._starttls(self.service.starttls)
+        if element.tag == qualified(names.TLS, "starttls") and self.service.offers.starttls is not None:
+            await self._starttls(self.service.offers.starttls)
             return
         handler = self.HANDLERS.get(str(element.tag))
         if handler is None:
@@ -227,7 +233,7 @@ class NodeStream:
             _, user, password = base64.b64decode(response or "", validate=True).decode().split("\0")
         except (binascii.Error, ValueError):
             return False
-        check = self.service.check_password
+        check = self.service.offers.check_password
         if not user or (check is not None and not check(user, password)):
             return False
         self.user = f"{user}@{self._domain}"
@@ -307,7 +313,7 @@ class NodeStream:
     # ---- stream management, XEP-0198 ----
 
     def _enable(self, element: Element) -> None:
-        if self.session is None or self.session.counters is not None or not self.service.stream_management:
+        if self.session is None or self.session.counters is not None or not self.service.offers.stream_management:
             self.connection.write(
                 f"<failed xmlns='{names.SM}'><unexpected-request xmlns='{names.STANZA_ERRORS}'/></failed>".encode()
             )
@@ -319,7 +325,7 @@ class NodeStream:
         resumable = enable.get("resume") in ("true", "1")
         counters = self.cluster.enable(self.session, resumable=resumable)
         resume = f" id='{counters.sm_id}' resume='true'" if resumable else ""
-        location = self.service.sm_location
+        location = self.service.offers.sm_location
         where = f" location={quoteattr(location)}" if resumable and location is not None else ""
         return f"<enabled xmlns='{names.SM}'{resume}{where}/>"
 
@@ -443,7 +449,7 @@ class NodeStream:
     def _presence(self, element: Element) -> None:
         """Nobody has a roster here; only the software behind it is of interest (XEP-0115)."""
         caps = child(element, CAPS, "c")
-        if caps is None or not self.service.asks_capabilities:
+        if caps is None or not self.service.offers.asks_capabilities:
             return
         node = f"{caps.get('node', '')}#{caps.get('ver', '')}"
         self._deliver(

@@ -20,6 +20,7 @@ from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -189,7 +190,7 @@ async def test_nodes_behind_tls_and_proxy_headers(
     context = certificate.server_context()
     node = DemoNode(
         "node1",
-        starttls=context if tls == "starttls" else None,
+        offers=NodeOffers(starttls=context if tls == "starttls" else None),
         public_tls=context if tls == "direct" else None,
         proxy_protocol=send_proxy is not None,
     )
@@ -577,7 +578,9 @@ async def test_no_secret_is_ever_logged(tmp_path: Path, certificate: DemoCertifi
     """Not at debug level, not when the login fails, not when the stanza that holds it is broken."""
     password = "correct-horse-battery"
     token = base64.b64encode(f"\0romeo\0{password}".encode()).decode()
-    nodes = [DemoNode("node1", check_password=lambda user, given: user == "romeo" and given == password)]
+    nodes = [
+        DemoNode("node1", offers=NodeOffers(check_password=lambda user, given: user == "romeo" and given == password))
+    ]
     sasl = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
     async with world(tmp_path, certificate, "--log-level", "debug", nodes=nodes) as it:
         raw = await it.raw()

@@ -12,7 +12,7 @@ import trio
 
 from cxfr_proxy.demo.certificate import make_certificate
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import ClientKind, Security
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import Connection, EndOfFile
 
@@ -79,8 +79,7 @@ async def test_a_handshake_ends_and_the_node_takes_the_next(
             next(iter(ClientKind)),
             node.public_address,
             rng=random.Random(1),
-            security=Security.DIRECT_TLS,
-            tls=certificate.client_context(),
+            login=ClientLogin(security=Security.DIRECT_TLS, tls=certificate.client_context()),
         )
         await nursery.start(client.run)
         assert client.logins == 1

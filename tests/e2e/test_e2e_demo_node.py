@@ -21,9 +21,9 @@ from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, Sess
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import ClientKind, Life, Security, SeenRung, Traffic
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Life, Security, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
-from cxfr_proxy.demo.stream import ACK_EVERY
+from cxfr_proxy.demo.stream import ACK_EVERY, NodeOffers
 from cxfr_proxy.demo.wire import (
     Connection,
     EndOfFile,
@@ -287,7 +287,7 @@ async def test_a_restart_pipelined_behind_the_password() -> None:
 
 
 async def test_wrong_password_and_no_password() -> None:
-    node = DemoNode("n1", check_password=lambda user, password: password == f"{user}!")
+    node = DemoNode("n1", offers=NodeOffers(check_password=lambda user, password: password == f"{user}!"))
     async with running(node), connected(node) as raw:
         await raw.open()
         for secret in (plain("a", "b"), "***", plain("")):
@@ -351,7 +351,7 @@ async def test_sasl2_with_bind2_and_inline_stream_management() -> None:
 
 
 async def test_starttls_on_the_plain_address_drops_what_came_before(certificate: DemoCertificate) -> None:
-    node = DemoNode("n1", starttls=certificate.server_context())
+    node = DemoNode("n1", offers=NodeOffers(starttls=certificate.server_context()))
     async with running(node), connected(node) as raw:
         features = await raw.open()
         assert "required" in features
@@ -770,7 +770,7 @@ async def test_clients_over_tls(certificate: DemoCertificate, security: Security
         assert node.public_address is not None
         client = DemoClient(
             "romeo@localhost", ClientKind.CXFR, node.public_address,
-            rng=random.Random(1), security=security, tls=certificate.client_context(), traffic=Traffic(0.004),
+            rng=random.Random(1), login=ClientLogin(security, certificate.client_context()), traffic=Traffic(0.004),
         )  # fmt: skip
         await nursery.start(client.run)
         assert node.stream_of("romeo@localhost/demo").tls
@@ -786,7 +786,7 @@ async def test_a_client_checks_the_certificate_against_the_domain(certificate: D
         assert node.public_address is not None
         client = DemoClient(
             "romeo@example.org", ClientKind.CXFR, node.public_address, rng=random.Random(1),
-            security=Security.DIRECT_TLS, tls=certificate.client_context(), back_off_seconds=0.01,
+            login=ClientLogin(security=Security.DIRECT_TLS, tls=certificate.client_context()), back_off_seconds=0.01,
         )  # fmt: skip
         nursery.start_soon(client.run)
         await until(lambda: len(client.faults) >= 2)
@@ -795,14 +795,16 @@ async def test_a_client_checks_the_certificate_against_the_domain(certificate: D
 
 
 async def test_capabilities_are_asked_and_told() -> None:
-    node = DemoNode("n1", asks_capabilities=True)
+    node = DemoNode("n1", offers=NodeOffers(asks_capabilities=True))
     async with running(node) as nursery:
         await nursery.start(client_of(node, ClientKind.CXFR).run)
         await until(lambda: list(node.records[0].replies.values()) == ["result"])
 
 
 async def test_features_and_location_for_a_proxy_to_strip() -> None:
-    node = DemoNode("n1", extra_features="<compression xmlns='urn:c'/>", sm_location="elsewhere.example:5222")
+    node = DemoNode(
+        "n1", offers=NodeOffers(extra_features="<compression xmlns='urn:c'/>", sm_location="elsewhere.example:5222")
+    )
     async with running(node), connected(node) as idle, connected(node) as raw:
         assert "compression" in await idle.open()
         await raw.log_in()
@@ -826,7 +828,7 @@ async def test_bound_waits_for_a_node_that_comes_late() -> None:
 
 
 async def test_a_refused_login_is_the_end() -> None:
-    node = DemoNode("n1", check_password=lambda user, password: False)
+    node = DemoNode("n1", offers=NodeOffers(check_password=lambda user, password: False))
     async with running(node) as nursery:
         client = client_of(node, ClientKind.PLAIN)
         nursery.start_soon(client.run)

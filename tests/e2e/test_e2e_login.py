@@ -25,6 +25,7 @@ from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.demo.wire import HostPort, StreamOpened
 from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.session.commands import Reason
@@ -148,10 +149,12 @@ async def world(
     nodes = [
         DemoNode(
             f"node{number}",
-            extra_features=features,
-            sasl2=True,
-            sasl2_by_name=sasl2_by_name,
-            check_password=lambda user, password: password == PASSWORD,
+            offers=NodeOffers(
+                extra_features=features,
+                sasl2=True,
+                sasl2_by_name=sasl2_by_name,
+                check_password=lambda user, password: password == PASSWORD,
+            ),
         )
         for number, features in enumerate(extra, start=1)
     ]
@@ -530,7 +533,7 @@ async def test_unknown_users_are_answered_like_known_ones(tmp_path: Path, certif
 
 
 async def test_workers_say_once_that_nodes_differ(tmp_path: Path, certificate: DemoCertificate) -> None:
-    nodes = [DemoNode("node1"), DemoNode("node2", extra_features=REGISTER)]
+    nodes = [DemoNode("node1"), DemoNode("node2", offers=NodeOffers(extra_features=REGISTER))]
     async with running(*nodes) as nursery:
         options = ("--domain", "localhost", "--starttls", "off", "--workers", "2")
         async with command(nursery, tmp_path, nodes_file(tmp_path, nodes), *options) as proxy:

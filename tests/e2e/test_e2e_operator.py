@@ -10,6 +10,7 @@ from e2e_proxy import all_bound, command, connect, log_in, nodes_file, port_of, 
 
 from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.xmpp import names
 
 pytestmark = pytest.mark.usefixtures("engines")
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("engines")
 
 @pytest.mark.parametrize("route", ["login", "connect"])
 async def test_a_login_that_fails_is_a_line_with_who_and_from_where(tmp_path: Path, route: str) -> None:
-    node = DemoNode("node1", check_password=lambda user, password: password == "right")
+    node = DemoNode("node1", offers=NodeOffers(check_password=lambda user, password: password == "right"))
     async with (
         running(node) as nursery,
         command(nursery, tmp_path, nodes_file(tmp_path, [node]), "--starttls", "off", "--route", route) as proxy,

@@ -25,6 +25,7 @@ from cxfr_proxy.config.values import DomainPolicy, DomainRedirect
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.demo.wire import HostPort, StreamClosed, StreamOpened
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.relay.live_session import LiveSession
@@ -371,7 +372,7 @@ async def test_who_turns_up_at_bind_is_asked_after_then(tmp_path: Path, certific
 
 async def test_a_name_that_a_client_makes_up_takes_no_node_down(tmp_path: Path, certificate: DemoCertificate) -> None:
     """The nodes' certificates are for another one."""
-    node = DemoNode("node1", starttls=certificate.server_context())
+    node = DemoNode("node1", offers=NodeOffers(starttls=certificate.server_context()))
     config = config_of(
         tmp_path,
         certificate,

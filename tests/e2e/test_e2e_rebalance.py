@@ -38,7 +38,7 @@ from cxfr_proxy.config.table import Config, Route, StartTls, Timeouts
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import ClientKind, Security
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.session.ladder import Trigger
@@ -101,7 +101,7 @@ async def log_in(
         kind,
         address,
         rng=random.Random(user),
-        header_from=f"{says}@{DOMAIN}" if says is not None else None,
+        login=ClientLogin(header_from=f"{says}@{DOMAIN}" if says is not None else None),
         back_off_seconds=0.05,
     )
     with trio.fail_after(PATIENCE_SECONDS):
@@ -400,9 +400,9 @@ async def test_two_proxies_that_disagree_move_a_client_once_each(tmp_path: Path,
                 ClientKind.CXFR,
                 one_address,
                 rng=random.Random(1),
-                security=Security.DIRECT_TLS,
-                tls=certificate.client_context(),
-                header_from=f"{says}@{DOMAIN}",
+                login=ClientLogin(
+                    security=Security.DIRECT_TLS, tls=certificate.client_context(), header_from=f"{says}@{DOMAIN}"
+                ),
                 back_off_seconds=0.05,
             )
             with trio.fail_after(PATIENCE_SECONDS):

@@ -18,7 +18,7 @@ from e2e_workers import World, world
 from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import ClientKind, Security, Traffic
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Security, Traffic
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,7 @@ async def talkative(it: World, kinds: Iterable[ClientKind]) -> list[DemoClient]:
             kind,
             it.proxy.address,
             rng=random.Random(number),
-            security=list(Security)[1 + number % 2],
-            tls=it.certificate.client_context(),
+            login=ClientLogin(security=list(Security)[1 + number % 2], tls=it.certificate.client_context()),
             back_off_seconds=0.05,
             traffic=Traffic(0.05),
         )

@@ -26,7 +26,7 @@ from cxfr_proxy.config.table import Config, RebalanceMode, WrongNode
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.demo.certificate import DemoCertificate
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import ClientKind, Life, Security
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Life, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, StreamClosed, StreamEvent, StreamOpened
 from cxfr_proxy.proxy import Proxy
@@ -96,8 +96,10 @@ async def log_in(
             kind,
             address,
             rng=random.Random(number),
-            security=Security.NONE if certificate is None else list(Security)[1 + number % 2],
-            tls=None if certificate is None else certificate.client_context(),
+            login=ClientLogin(
+                security=Security.NONE if certificate is None else list(Security)[1 + number % 2],
+                tls=None if certificate is None else certificate.client_context(),
+            ),
             back_off_seconds=0.05,
         )
         for number, kind in enumerate(kinds)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import ssl
 from dataclasses import dataclass, field
 from typing import Final
 from xml.sax.saxutils import quoteattr
@@ -33,7 +34,7 @@ from real.programs import DOMAIN, PASSWORD
 
 from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, judge_flow
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import ClientKind, Ending, Life, SeenRung, Traffic
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Ending, Life, Security, SeenRung, Traffic
 from cxfr_proxy.demo.wire import IQ_TAG, MESSAGE_TAG, HostPort
 from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, qualified
@@ -50,15 +51,17 @@ WITNESS: Final = "witness"
 class _Checking(DemoClient):
     """Sends messages whose taking in it can be sure of."""
 
-    def __init__(self, user: str, kind: ClientKind, address: HostPort, **options: object) -> None:
+    def __init__(
+        self, user: str, kind: ClientKind, address: HostPort, login: ClientLogin, traffic: Traffic | None = None
+    ) -> None:
         super().__init__(
             f"{user}@{DOMAIN}",
             kind,
             address,
             rng=random.Random(user),
-            password=PASSWORD,
+            login=login,
+            traffic=traffic,
             back_off_seconds=0.1,
-            **options,  # type: ignore[arg-type] # handed on
         )
         self._checks: dict[Numbered, str] = {}
         """The id of the ping behind each message, the last time that it was sent."""
@@ -121,9 +124,10 @@ class Mover(_Checking):
         self.send_checked(f"{WITNESS}@{DOMAIN}/{WITNESS}", numbered)
 
 
-def mover(user: str, kind: ClientKind, address: HostPort, **options: object) -> Mover:
+def mover(user: str, kind: ClientKind, address: HostPort, *, tls: ssl.SSLContext, security: Security) -> Mover:
     """With traffic, and a resource by which the proxy can know its kind."""
-    return Mover(user, kind, address, resource=kind.value, traffic=Traffic(INTERVAL_SECONDS, peer=WITNESS), **options)
+    login = ClientLogin(security, tls, PASSWORD, kind.value)
+    return Mover(user, kind, address, login, Traffic(INTERVAL_SECONDS, peer=WITNESS))
 
 
 @dataclass(slots=True)
@@ -213,7 +217,7 @@ class Witness(_Checking):
     """On a node itself."""
 
     def __init__(self, ledger: Ledger, address: HostPort) -> None:
-        super().__init__(WITNESS, ClientKind.PLAIN, address, resource=WITNESS)
+        super().__init__(WITNESS, ClientKind.PLAIN, address, ClientLogin(password=PASSWORD, resource=WITNESS))
         self._ledger = ledger
 
     def _account_of(self, numbered: Numbered) -> ClientAccount:

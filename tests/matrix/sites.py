@@ -23,6 +23,7 @@ from real.prosody import ProsodyNode
 
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode, StopStyle
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.demo.wire import HostPort
 
 
@@ -78,7 +79,10 @@ class BuiltIn:
         cluster = DemoCluster(DOMAIN, shared=self._shared)
         for node in self._nodes:
             await node.stop(StopStyle.KILL)
-        self._nodes = [DemoNode(name, DOMAIN, cluster=cluster, asks_capabilities=True) for name in ("node1", "node2")]
+        self._nodes = [
+            DemoNode(name, DOMAIN, cluster=cluster, offers=NodeOffers(asks_capabilities=True))
+            for name in ("node1", "node2")
+        ]
         for node in self._nodes:
             await self._nursery.start(node.serve)
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.plugins.rules import Move, Situation, judge
 from cxfr_proxy.session.client_software import Software, name_of
 from cxfr_proxy.xmpp import names, stanza
@@ -192,7 +193,12 @@ async def open_site(
             context = tls_context(authority, certified)
             # Stream management off: a client that has it is cut, not asked.
             nodes = [
-                DemoNode(name, DOMAIN, public_tls=context, starttls=context, sasl2=False, stream_management=False)
+                DemoNode(
+                    name,
+                    DOMAIN,
+                    public_tls=context,
+                    offers=NodeOffers(starttls=context, sasl2=False, stream_management=False),
+                )
                 for name in ("node1", "node2")
             ]
             lines = []

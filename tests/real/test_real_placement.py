@@ -22,7 +22,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.demo.client import DemoClient
-from cxfr_proxy.demo.habits import ClientKind, Security
+from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Security
 from cxfr_proxy.demo.wire import HostPort
 from real.certs import Authority
 from real.programs import DOMAIN, HOST, PASSWORD, Need, require
@@ -61,9 +61,7 @@ class _Town:
                 ClientKind.CXFR,
                 address,
                 rng=random.Random(user),
-                security=Security.DIRECT_TLS,
-                tls=self.tls,
-                password=PASSWORD,
+                login=ClientLogin(security=Security.DIRECT_TLS, tls=self.tls, password=PASSWORD),
                 back_off_seconds=0.1,
             )
         for at in range(0, len(users), _TOGETHER):

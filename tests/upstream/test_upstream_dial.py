@@ -16,6 +16,7 @@ from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, ProxyProtocol
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net.connection_limit import open_descriptors
 from cxfr_proxy.net.transport import PlainTransport
@@ -136,7 +137,9 @@ async def test_proxy_header_comes_first(dialer: Dialer, version: ProxyProtocol, 
 
 @pytest.mark.parametrize("tls", [NodeTls.DIRECT, NodeTls.STARTTLS])
 async def test_tls(dialer: Dialer, tls: NodeTls, certificate: Path) -> None:
-    demo = DemoNode("n", starttls=server_context(certificate), public_tls=server_context(certificate))
+    demo = DemoNode(
+        "n", offers=NodeOffers(starttls=server_context(certificate)), public_tls=server_context(certificate)
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(demo.serve)
         address = demo.address if tls is NodeTls.STARTTLS else demo.public_address

@@ -16,6 +16,7 @@ from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, ProxyProtocol
 from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
+from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.probe import probe
 from cxfr_proxy.xmpp import stanza
@@ -69,7 +70,9 @@ def says(reply: bytes, heard: list[bytes] | None = None) -> Handler:
 @pytest.mark.parametrize("tls", [NodeTls.STARTTLS, NodeTls.DIRECT])
 async def test_features_are_those_that_a_session_gets(dialer: Dialer, certificate: Path, tls: NodeTls) -> None:
     """Behind TLS a node offers no STARTTLS any more."""
-    demo = DemoNode("n", starttls=server_context(certificate), public_tls=server_context(certificate))
+    demo = DemoNode(
+        "n", offers=NodeOffers(starttls=server_context(certificate)), public_tls=server_context(certificate)
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(demo.serve)
         address = demo.public_address if tls is NodeTls.DIRECT else demo.address
