@@ -94,8 +94,9 @@ class ClientServer:
 
     async def _serve(self, sock: socket.socket, client: Peer | None) -> None:
         with ExitStack() as duties:
+            # Done in the opposite order: a connection gives its place to the next one when its socket is closed.
             duties.callback(self._limit.leave)
-            with sock:  # empty once it was taken over
+            with sock:  # closes nothing once the transport has it
                 endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout))
             duties.callback(endpoint.close)
             address = address_of(client)

@@ -75,7 +75,7 @@ class OpeningScopes:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionContext:
-    """What all connections of one server share."""
+    """The parts of a server that its connections share."""
 
     rules: ConnectionRules
     router: Router
@@ -99,12 +99,12 @@ class BegunStream(Struct, frozen=True):
 
     @property
     def user(self) -> str | None:
-        """Who the client says it is, a bare JID; ``None``: it does not."""
+        """The user that the client says it is, a bare JID; ``None``: it does not say."""
         return self.login.user or hinted_user(self.header)
 
 
 class RoutedStream(Struct, frozen=True):
-    """A stream that has got its node. What the client has said and nobody has read yet is in ``lane``."""
+    """A stream that has got its node. ``lane`` holds what the client has said and nobody has read yet."""
 
     stream: BegunStream
     lane: Lane
@@ -167,7 +167,7 @@ class ClientConnection:
         return None
 
     async def _open(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> BegunStream | None:
-        """What ``begin`` comes to; ``None`` where the client went away, or it takes too long without a stream.
+        """Await ``begin``; ``None`` where the client went away, or takes too long without a stream.
 
         Raises :class:`ClientError`.
         """

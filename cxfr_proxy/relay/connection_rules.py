@@ -15,7 +15,7 @@ from cxfr_proxy.xmpp.opening.client_opening import ClientOpening, OpeningRules
 
 
 class ConnectionRules:
-    """What a connection goes by before it has a session. Times in seconds."""
+    """The rules for a connection before it has a session. Times in seconds."""
 
     def __init__(self, config: Config, cluster: Cluster, certificates: ServerCertificates) -> None:
         self._limits = config.limits

@@ -95,7 +95,7 @@ class SessionListener(Protocol):
 
 
 class Driver(Protocol):
-    """What a live session needs of the pump that carries its bytes."""
+    """The pump, as far as a live session needs it."""
 
     def drive(self, live: LiveSession, decide: Decide) -> None:
         """Let the session decide, and do what it says."""
@@ -161,7 +161,7 @@ class LiveSession:
         self.driven = False
         """It has decided, and what it has said is being done."""
         self.deferred: tuple[Decide, ...] = ()
-        """What it is asked meanwhile."""
+        """The decisions that it is asked for meanwhile."""
         self.listener = listener
         self._driver = driver
 

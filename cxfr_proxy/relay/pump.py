@@ -1,33 +1,34 @@
 """The relay loop: one trio task that carries the bytes of every session.
 
-What costs in a relay on top of trio is not Python and not the parser, it is a task switch and a wait per read. So the
+Neither Python nor the parser makes a relay on top of trio expensive: a task switch and a wait per read do. So the
 sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
 then serves every socket that is ready without waiting for anything: receive, scan, send the same bytes. A session has
 no task of its own: parked, it would take more memory than all the rest of it. One task keeps the sessions' lives, so
-that who cancels it ends them all (:meth:`Pump.keep`), and one their deadlines (:mod:`.timers`).
+that cancelling it ends them all (:meth:`Pump.keep`), and one keeps their deadlines (:mod:`.timers`).
 
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
 through the lane alone; else the session is asked, and its commands are carried out.
 
 Where it was compiled, a *switchboard* (``_turn.c``) does the first by itself: the pump connects each leg on which there
-is nothing to decide, and disconnects it before that changes (:meth:`Pump._settle`). What it cannot just pass on, it
-hands over. This file can do all of it alone; tests hold the two together. :mod:`.poller` knows which of both runs.
+is nothing to decide, and disconnects it before that changes (:meth:`Pump._settle`). The switchboard hands over whatever
+it cannot just pass on. This file can do all of it alone; tests hold the two together. :mod:`.poller` knows which of the
+two runs.
 
 Rules:
 
-* *Back-pressure.* What a socket does not take at once is kept with its leg, and the other leg is not read until it is
-  out. So a session holds at most one buffer, one held element and what was injected for each direction.
-* *Fairness.* A turn is bounded in sockets, in time, and in what is read and looked at of one of them; then other tasks
-  get theirs. Who brings more than that waits for the others, never they for him (:mod:`.turns`).
+* *Back-pressure.* A leg keeps the bytes that its socket does not take at once, and the other leg is not read until they
+  are out. So a session holds at most one buffer, one held element and what was injected for each direction.
+* *Fairness.* A turn is bounded in sockets, in time, and in the bytes and elements of each leg; then other tasks get
+  theirs. A leg that brings more waits for the others, and they never wait for it (:mod:`.turns`).
 * *Bytes that epoll does not see.* They can wait inside a transport, where TLS has decrypted more than was read. A leg
   is read until nothing is pending; if its turn is over before, or it may not be read now, it is remembered and served
   again.
 * *A fault ends one session.* An exception from one session's handling closes that session and is logged.
-* *One thing at a time.* A session whose commands are being carried out decides nothing else meanwhile. What listeners
-  ask of it when they hear its reports is put off until then (:meth:`Pump.drive`).
+* *One thing at a time.* A session whose commands are being carried out decides nothing else meanwhile. Listeners that
+  ask something of it when they hear its reports are answered behind these commands (:meth:`Pump.drive`).
 
-Nothing in here awaits but :meth:`Pump.run` and :meth:`Pump.keep`, so whatever else calls in finds every session between
-two events.
+Nothing in here awaits but :meth:`Pump.run` and :meth:`Pump.keep`, so every other caller finds all sessions between two
+events, or is put off until then.
 """
 
 from __future__ import annotations
@@ -228,8 +229,8 @@ class Pump:
     def exchange_node(self, live: LiveSession) -> None:
         """Put the connection that was offered in the place of the node's, which is closed at once.
 
-        What is sent to the node from here on, and comes from it, is the new one's. What the old one had not taken is
-        dropped, and logged as such. Its TLS ends in good order if the session has ended its output before
+        All bytes to and from the node are the new one's from here on. Bytes that the old one had not taken are dropped,
+        and logged as such. Its TLS ends in good order if the session has ended its output before
         (``EndOutput``); else its connection is cut. Raises ``RuntimeError`` where nothing was offered.
         """
         transport, live.spare_node = live.spare_node, None
@@ -368,7 +369,7 @@ class Pump:
         self.drive(leg.live, partial(leg.live.session.eof, leg.side))
 
     def _pass_on(self, leg: Leg, lane: Lane, ready: bytes) -> None:
-        """What the lane has let out of what this leg has brought."""
+        """Send on what the lane has let out, or have the session look at it."""
         live, other = leg.live, leg.other
         if lane.has_events:
             self._look(leg, partial(live.session.receive_scanned, leg.side, ready))

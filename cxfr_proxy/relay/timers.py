@@ -1,7 +1,7 @@
 """Many deadlines and one sleeping task.
 
 A deadline of a session is set, moved and dropped far more often than it is reached. So nothing is ever taken out of the
-heap before its time: what comes up too early, or for a session that is gone, is for the listener to ignore.
+heap before its time: the listener ignores a call that comes too early, or for a session that is gone.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Who is served when, in the pump's turns.
+"""Which legs are served when, in the pump's turns.
 
-A turn has three parts, each with a share of time: what epoll reports; TLS legs with decrypted bytes, of which epoll
-knows nothing; and legs *behind*, which have brought more than is looked at of one leg at once, or what was dear to look
-at. In each, legs are served one after the other, the first at least; who was not served is first the next time, and who
-needs more comes in behind the others.
+A turn has three parts, each with a share of time: legs that epoll reports; legs with pending bytes, of which epoll
+knows nothing; and legs *behind*, which have brought more than is looked at of one leg at once, or something that was
+dear to look at. In each part, legs are served one after the other, the first at least. A leg that was not served is
+first the next time, and one that needs more goes behind the others.
 
-So a flood is kept from the others by no rule about who sends too much. Where each element wants a look, a leg is read
-no more before what it has brought was seen to, and that is done in the third part. However many flood, they have this
-share of a turn together, and everybody else, logins and timers included, waits for one turn.
+So no rule about sending too much keeps a flood from the others. Where each element wants a look, a leg is read no more
+before the session has seen to what it has brought, and that is done in the third part. However many legs flood, they
+have this share of a turn together, and all others, logins and timers included, wait for one turn.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 SHARE_SECONDS: Final = 0.004
-"""Of a part. All that are busy with ordinary stanzas are served in one, and a round of trio's loop costs a hundredth
-of it."""
+"""The share of one part. All legs that are busy with ordinary stanzas are served within it, and a round of trio's loop
+costs a hundredth of it."""
 BEHIND_SHARE: Final = 0.25
-"""Those who are behind have this much of a share: a visit or two, and no more is waited for a flood."""
+"""The part of a share that legs behind have: a visit or two, so that nothing waits longer for a flood."""
 COSTLY_SECONDS: Final = 0.002
-"""What a leg's bytes may cost at once: a hundred times what they usually do."""
+"""The time that a look at a leg's bytes may take: a hundred times the usual."""
 
 clock: Final = time.perf_counter
 
