@@ -119,7 +119,7 @@ async def rebalance(
 
 async def move(nodes: NodeControl, *, jid: str, node: str) -> MessageRow:
     asked = await nodes.move(jid, node)
-    return MessageRow(f"{asked} client{'s' * (asked != 1)} of {jid} told to move to {node}")
+    return MessageRow(f"{asked} client{'s' * (asked != 1)} of {jid} asked to move to {node}")
 
 
 async def pin(pins: PinControl, peers: Peers, *, jid: str, node: str) -> MessageRow:

@@ -450,7 +450,7 @@ def test_a_user_is_moved(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     fake = FakeConsole()
     assert run(path, "move", "romeo@example.org", "node2", fake=fake) == 0
     assert fake.calls == [("move", "romeo@example.org", "node2")]
-    assert capsys.readouterr().out == "1 client of romeo@example.org told to move to node2\n"
+    assert capsys.readouterr().out == "1 client of romeo@example.org asked to move to node2\n"
     assert run(path, "move", "romeo@example.org/", "node2") == 2
     assert "expected a user's address like" in capsys.readouterr().err
     assert run(path, "move", "romeo@example.org") == 2

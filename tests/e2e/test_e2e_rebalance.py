@@ -431,7 +431,7 @@ async def test_a_user_is_moved_by_command(tmp_path: Path) -> None:
 
             assert [row["node"] for row in await sessions()] == ["a"]
             done = await proxy.say("move", f"{user}@{DOMAIN}", "b")
-            assert (done.code, done.output) == (0, f"1 client of {user}@{DOMAIN} told to move to b\n")
+            assert (done.code, done.output) == (0, f"1 client of {user}@{DOMAIN} asked to move to b\n")
             await until(lambda: client.logins == 2, "it is back")
             await trio.sleep(0.5)
             assert [row["node"] for row in await sessions()] == ["b"]

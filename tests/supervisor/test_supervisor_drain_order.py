@@ -15,7 +15,7 @@ from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, PlannedTarget
 from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.ipc.messages import Nodes, WorkerCounts, WorkerReport
+from cxfr_proxy.ipc.messages import Ask, Nodes, WorkerCounts, WorkerReport
 from cxfr_proxy.ipc.questions import PlanDrain
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -58,6 +58,31 @@ async def test_stages_in_time(tmp_path: Path, autojump_clock: MockClock) -> None
             stages = told(worker)
             assert [stage for _, stage in stages] == ["grace", "awake", "all", "rest"]
             assert [at - start for at, _ in stages] == pytest.approx([0, 4, 10, 20], abs=0.21)
+
+
+async def test_who_watches_sees_what_workers_report_and_asks_them_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path) as it:
+        populate(it)
+        await trio.sleep(1)
+        it.supervisor.console.drains.begin("node1")
+        before = [len(worker.of(Ask)) for worker in it.all]
+        seen: list[int] = []
+
+        async def watch() -> None:
+            async with aclosing(it.supervisor.console.drains.follow("node1")) as rows:
+                async for row in rows:
+                    seen.append(row.left)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            for left in (4, 3, 2, 1, 0):
+                await trio.sleep(0.9)
+                populate(it, left)
+        assert seen == [10, 8, 6, 4, 2, 0]
+        # A question whether it lives is put to each worker every five seconds, whoever watches.
+        assert [len(worker.of(Ask)) - asked for worker, asked in zip(it.all, before, strict=True)] == [1, 1]
 
 
 async def test_a_new_worker_and_a_reload_go_on_where_it_was(tmp_path: Path, autojump_clock: MockClock) -> None:
