@@ -29,6 +29,7 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Event
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.tasks import Task, isolated, start_once
+from cxfr_proxy.transfers.memory import ClientMemory
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.router import Router
 
@@ -171,18 +172,25 @@ class ClientServer:
             self._limit.leave()
 
 
+class _Surroundings:
+    """What sessions ask: the memory of clients knows, or the router."""
+
+    def __init__(self, memory: ClientMemory, router: Router) -> None:
+        self.client_software = memory.client_software
+        self.new_token = new_token
+        self.resumption = memory.resumption
+        self.redirected_lately = memory.redirected_lately
+        self.is_elsewhere = router.is_elsewhere
+
+
 def _policy(config: Config, registry: Registry, router: Router) -> Policy:
     return Policy(
         timeouts=config.timeouts,
         limits=config.limits,
+        surroundings=_Surroundings(registry.memory, router),
         try_unknown=config.cxfr_unknown is CxfrUnknown.TRY,
-        token=new_token,
-        resumption=registry.memory.resumption,
-        client_software=registry.memory.client_software,
         wrap_resumable_ids=config.sm_after_transfer is SmAfterTransfer.WRAP,
         trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
         redirect_targets=config.redirection,
-        redirected_lately=registry.memory.redirected_lately,
         check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
-        elsewhere=router.is_elsewhere,
     )

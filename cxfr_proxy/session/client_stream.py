@@ -178,7 +178,7 @@ def _belongs_elsewhere(parts: Parts, opening: Opening, verdict: ElementVerdict) 
         if verdict.forward and not verdict.hold_client:
             opening.settle_for_node()
         return False
-    return opening.name(login) and parts.policy.elsewhere(login, parts.domain, parts.node.name)
+    return opening.name(login) and parts.policy.surroundings.is_elsewhere(login, parts.domain, parts.node.name)
 
 
 def _reroute(parts: Parts, opening: Opening, piece: Piece) -> None:

@@ -50,7 +50,9 @@ def _traits(parts: Parts) -> Traits:
         tls=parts.client.tls,
         resumable=parts.accounting.management.resumable,
         full_jid_known=parts.negotiation.full_jid is not None,
-        knows_cxfr=parts.policy.client_software.knows_cxfr(software, parts.domain, parts.client.knows_cxfr),
+        knows_cxfr=parts.policy.surroundings.client_software.knows_cxfr(
+            software, parts.domain, parts.client.knows_cxfr
+        ),
         preferred=habit.rungs if habit is not None else (),
         redirected_home=habit is not None and habit.redirected_home,
     )
@@ -60,7 +62,7 @@ def _ask(parts: Parts, transfer: TransferAttempt) -> bool:
     """Send the IQ; return False where the names at hand can't be written in one."""
     jid = parts.negotiation.full_jid
     assert jid is not None, "or the rung is another"
-    iq_id = connection_transfer.new_id(parts.policy.token())
+    iq_id = connection_transfer.new_id(parts.policy.surroundings.new_token())
     server = ending.address_told(parts, transfer) or _server(parts.domain)
     try:
         request = ConnectionTransfer(iq_id, parts.domain, jid, parts.domain, server)
@@ -83,7 +85,7 @@ def send_request_if_due(parts: Parts) -> None:
 def learn(parts: Parts, knows_cxfr: bool | None) -> None:
     """What this client has shown is told of all with its capabilities, where it is new."""
     caps = parts.client.caps
-    if caps is not None and parts.policy.client_software.is_news(caps, knows_cxfr):
+    if caps is not None and parts.policy.surroundings.client_software.is_news(caps, knows_cxfr):
         parts.report(Learned(caps, knows_cxfr))
 
 

@@ -58,7 +58,7 @@ def ask_and_close(parts: Parts, farewell: Farewell) -> None:
         parts.send(Side.CLIENT, parts.accounting.request())
         _wait(parts, timeouts.see_other_host_timeout)
     else:
-        ping = connection_transfer.new_id(parts.policy.token())
+        ping = connection_transfer.new_id(parts.policy.surroundings.new_token())
         closing.ask(LastQuestion(ping))
         parts.send(Side.NODE, stanza.ping(ping, to=parts.domain))
         _wait(parts, timeouts.node_close_timeout)
@@ -138,7 +138,7 @@ def _last_words(parts: Parts, farewell: Farewell) -> bytes:
     client = parts.client
     if client.outgoing is Outgoing.NEW or client.shown is None:
         header = stanza.stream_header(
-            to=client.header.from_, from_=parts.domain, stream_id=parts.policy.token(), lang="en"
+            to=client.header.from_, from_=parts.domain, stream_id=parts.policy.surroundings.new_token(), lang="en"
         )
         return header + farewell.error("stream") + stanza.STREAM_END
     return farewell.error(client.shown.prefix) + client.shown.end

@@ -375,7 +375,7 @@ def _trusted_redirect(parts: Parts, address: str | None) -> Server | None:
     policy, full_jid = parts.policy, parts.negotiation.full_jid
     if address is None or not (policy.trust_node_redirects and parts.client.tls):
         return None
-    if policy.redirected_lately(jid.bare(full_jid) if full_jid is not None else None, parts.now):
+    if policy.surroundings.redirected_lately(jid.bare(full_jid) if full_jid is not None else None, parts.now):
         return None
     try:
         server = Server.parse(address)

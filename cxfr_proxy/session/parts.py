@@ -320,7 +320,9 @@ class Parts:
         accounting = self.accounting
         counted = accounting.management.counting and self.state is not State.NEGOTIATING
         if counted and self.client.writable:
-            self.send(Side.CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.token))
+            self.send(
+                Side.CLIENT, accounting.ping(self.domain, self.negotiation.full_jid, self.policy.surroundings.new_token)
+            )
         else:
             self.swallow_down(position)
         if reply is not None and self.node.writable:
@@ -357,4 +359,4 @@ class Parts:
     @property
     def stays_down(self) -> bool:
         """The client is known not to come back once its stream has ended: only what forces it moves it."""
-        return self.policy.client_software.stays_down(self.software, self.domain, self.client.knows_cxfr)
+        return self.policy.surroundings.client_software.stays_down(self.software, self.domain, self.client.knows_cxfr)

@@ -1,9 +1,9 @@
-"""What the operator decided, as far as a session needs it."""
+"""What the operator decided, as far as a session needs it, and what a session asks of the rest of the proxy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.config.table import Limits, Timeouts
@@ -12,29 +12,35 @@ from cxfr_proxy.xmpp.opening.login import Login
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 
-def _nowhere_else(login: Login, domain: str, node: str) -> bool:
-    return False
+class Surroundings(Protocol):
+    """What all sessions know together."""
+
+    @property
+    def client_software(self) -> ClientSoftware:
+        """What is known of client programs."""
+
+    def new_token(self) -> str:
+        """Return text that nobody can guess."""
+
+    def resumption(self, stream_management_id: str, /) -> Resumption | None:
+        """Return what is known of a session that can be resumed (XEP-0198), by the id that its client has."""
+
+    def redirected_lately(self, user: str | None, now: float) -> bool:
+        """Return whether that user (a bare JID) was sent to another address not long before that time."""
+
+    def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
+        """Return whether the one who logs in so at that domain belongs on another node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One for all sessions.
-
-    ``token`` makes unguessable text. ``resumption`` tells what is known of a session that can be resumed (XEP-0198), by
-    the id that its client has; ``client_software``, what is known of client programs. ``wrap_resumable_ids``: clients
-    get ids of the proxy's own. ``redirected_lately``: whether that user (a bare JID) was sent to another address not
-    long before that time. ``elsewhere`` says whether the one who logs in so at that domain belongs on another node.
-    """
+    """One for all sessions. ``wrap_resumable_ids``: clients get ids of the proxy's own for their resumable sessions."""
 
     timeouts: Timeouts
     limits: Limits
+    surroundings: Surroundings
     try_unknown: bool
-    token: Callable[[], str]
-    resumption: Callable[[str], Resumption | None]
-    client_software: ClientSoftware
     wrap_resumable_ids: bool = False
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE
-    redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False
     check_authzid: bool = True
-    elsewhere: Callable[[Login, str, str], bool] = _nowhere_else

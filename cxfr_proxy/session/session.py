@@ -65,8 +65,8 @@ class Session:
             offer_starttls=offer_starttls,
             max_bytes=limits.max_element_up,
             check_authzid=policy.check_authzid,
-            resumption=policy.resumption,
-            new_id=policy.token if policy.wrap_resumable_ids else None,
+            resumption=policy.surroundings.resumption,
+            new_id=policy.surroundings.new_token if policy.wrap_resumable_ids else None,
         )
         leg = NodeLeg(node, header, node_lane(max_element_bytes=limits.max_element_down))
         self._parts = Parts(client, leg, policy, Opening(early_login, silent), negotiation, header.to or "")

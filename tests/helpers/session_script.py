@@ -197,19 +197,19 @@ class Script:
         """How much had been sent to the nodes before, each time that the node's leg was exchanged."""
         self._asks = asks
         self._replies: list[tuple[Side, bytes]] = []
+        self.client_software = client_software if client_software is not None else ClientSoftware()
+        self.resumption = (resumable or {}).get
+        self.redirected_lately = redirected_lately
+        self.is_elsewhere = elsewhere
         policy = Policy(
             timeouts=self.timeouts,
             limits=Limits(max_element_down=max_element_down),
+            surroundings=self,
             try_unknown=try_unknown,
-            token=self._token,
-            resumption=(resumable or {}).get,
-            client_software=client_software if client_software is not None else ClientSoftware(),
             wrap_resumable_ids=wrap,
             trust_node_redirects=trust_node_redirects,
             redirect_targets=redirect_targets,
-            redirected_lately=redirected_lately,
             check_authzid=check_authzid,
-            elsewhere=elsewhere,
         )
         if lane is None:
             lane = Lane(max_element_bytes=8192, max_depth=64)
@@ -228,7 +228,7 @@ class Script:
         )
         self._do("the client opens", lambda: self.session.start(self.now))
 
-    def _token(self) -> str:
+    def new_token(self) -> str:
         self._tokens += 1
         return f"t{self._tokens}"
 
