@@ -40,7 +40,7 @@ class NodeProcess:
     def start(self) -> None:
         """On the port that it had before, if it had one."""
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("node_process.py")), self.name, str(self.port)],
+            [sys.executable, str(Path(__file__).parents[1] / "helpers" / "node_process.py"), self.name, str(self.port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )

@@ -18,7 +18,7 @@ import trio
 from e2e_proxy import Raw, command, until
 from needs import has_proc
 
-NODE = Path(__file__).with_name("node_process.py")
+NODE = Path(__file__).parents[1] / "helpers" / "node_process.py"
 SITE, PHONE = "10.77.0.1", "10.77.0.2"
 
 needs_namespaces = pytest.mark.skipif(
