@@ -41,6 +41,7 @@ async def test_a_plan_foretells_the_drain(tmp_path: Path, certificate: DemoCerti
         assert await it.pings(sleeper)  # so the proxy has read what came before
         done = await it.proxy.say("drain", "node1", "--plan", "--json")
         assert json.loads(done.output) == {
+            "kind": "drain-plan",
             "node": "node1",
             "sessions": len(there),
             "inactive": 1,

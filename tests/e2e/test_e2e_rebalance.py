@@ -175,6 +175,7 @@ async def test_rebalancing_by_command(tmp_path: Path) -> None:
             expected = [{"source": n, "target": "d", "sessions": k} for n, k in sorted(Counter(wrong.values()).items())]
             plan = json.loads((await proxy.say("rebalance", "--plan", "--rate", "10", "--json")).output)
             assert plan == {
+                "kind": "rebalance-plan",
                 "sessions": len(wrong),
                 "inactive": 0,
                 "moves": expected,
