@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
@@ -71,11 +72,29 @@ class ServedSessions(Sessions, Protocol):
         """Do the same without waiting: errors go to the log."""
 
 
-class Management:
-    """``sessions`` are where the clients are, ``drainer`` and ``rebalances`` move them. ``feed`` is told
-    what an operator may watch.
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What goes on by an operator's order, and the feed by which it is watched."""
 
-    ``users_read`` is called when the user map was read.
+    drains: NodeDrainer
+    rebalances: Rebalances
+    restarts: RollingRestarts
+    feed: ChangeFeed
+
+
+class ManagementHost(Protocol):
+    """The supervisor, as its management knows it."""
+
+    def is_stopping(self) -> bool:
+        """Return whether the proxy is to end."""
+
+    def users_read(self) -> None:
+        """The user map was read."""
+
+
+class Management:
+    """``sessions`` are where the clients are, ``operations`` move them.
+
     ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
     ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
 
@@ -88,13 +107,9 @@ class Management:
         cluster: Cluster,
         assigned: Assigned,
         sessions: ServedSessions,
-        drainer: NodeDrainer,
-        rebalances: Rebalances,
-        feed: ChangeFeed,
+        operations: Operations,
+        host: ManagementHost,
         *,
-        stopping: Callable[[], bool],
-        users_read: Callable[[], None],
-        restarts: RollingRestarts,
         development: bytes | None = None,
         reread: Callable[[], Config] | None = None,
     ) -> None:
@@ -102,14 +117,14 @@ class Management:
         self._config = config
         self._cluster = cluster
         self._sessions = sessions
-        self._drainer = drainer
-        self._rebalances = rebalances
-        self._stopping = stopping
+        drainer, rebalances, feed = operations.drains, operations.rebalances, operations.feed
+        self._operations = operations
+        self._host = host
         self._source = source = open_source(config.backends, config.redirection)
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
         self._reread = reread
         self.reloads = Reloads()
-        self.users = UserList(map_file, assigned, cluster, users_read, self.reloads)
+        self.users = UserList(map_file, assigned, cluster, host.users_read, self.reloads)
         with self.reloads.noted(ReloadPart.CERTIFICATES):
             self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
         self.dialer = Dialer(config.timeouts, config.limits)
@@ -153,7 +168,7 @@ class Management:
             ),
             rebalances=RebalanceControl(cluster, rebalances, sessions, drainer, feed, self._automatic),
             pins=PinControl(cluster, assigned.pins, sessions, self._sharing),
-            workers=WorkerControl(sessions, feed, restarts),
+            workers=WorkerControl(sessions, feed, operations.restarts),
             sessions=sessions,
             peers=self._sharing,
             files=self,
@@ -176,7 +191,7 @@ class Management:
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
             (Task.SHARING, self._sharing.run),
-            (Task.REBALANCE, self._rebalances.watch),
+            (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, Vacancy(self._cluster, self._config.domain).run),
             (Task.FEATURES, self._compare_features_when_changed),
         ):
@@ -188,13 +203,13 @@ class Management:
             scraper = MetricsScraper(
                 self._cluster,
                 self._sessions,
-                self._drainer,
+                self._operations.drains,
                 FilesRead(self._source.status, self.certificates, self.reloads),
                 capacity=room,
                 build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
                 share=SHARE if self._config.workers == 1 else SHARE_OF_NOBODY,
             )
-            status = ProxyStatus(self._cluster, self._sessions, scraper, self._stopping)
+            status = ProxyStatus(self._cluster, self._sessions, scraper, self._host.is_stopping)
             await services.start(serve_http, self._config.http, status)
 
     def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:

@@ -64,7 +64,7 @@ from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.drains import DrainKeeper
 from cxfr_proxy.supervisor.link import FirstWords, Link
-from cxfr_proxy.supervisor.management import Management
+from cxfr_proxy.supervisor.management import Management, Operations
 from cxfr_proxy.supervisor.node_states import NodeStates, Teller
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
 from cxfr_proxy.supervisor.startup_log import say_of_rebalance
@@ -113,7 +113,7 @@ class Supervisor:
             wake=self._wake,
         )
         self._feed = ChangeFeed()
-        self._restarts = RollingRestarts(self.workers, self._is_stopping, self._feed)
+        self._restarts = RollingRestarts(self.workers, self.is_stopping, self._feed)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.workers, pace)
         rate = Rate(pace, config.transfer_rate)
@@ -126,12 +126,8 @@ class Supervisor:
             self._cluster,
             self._assigned,
             self.workers,
-            self._drainer,
-            self.rebalances,
-            self._feed,
-            stopping=self._is_stopping,
-            users_read=self._on_listed,
-            restarts=self._restarts,
+            Operations(self._drainer, self.rebalances, self._restarts, self._feed),
+            self,
             development=self._development.encode() if self._development is not None else None,
             reread=reread,
         )
@@ -297,7 +293,7 @@ class Supervisor:
         for link in self.workers:
             link.post(Pinned(key, node))
 
-    def _on_listed(self) -> None:
+    def users_read(self) -> None:
         self._listed.set()
 
     async def _tell_listed(self) -> None:
@@ -318,7 +314,7 @@ class Supervisor:
             self._close_sockets()
             self._keeper.stop()
 
-    def _is_stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         return self._keeper.stopping
 
     def restart_on_signal(self) -> None:

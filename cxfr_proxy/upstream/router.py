@@ -32,7 +32,12 @@ class UserFinder(Protocol):
 
     async def find(self, user: str) -> None:
         """Return when it is known of that user (a bare JID), or the time is up that they may wait."""
-        ...
+
+    def knows(self, user: str) -> bool:
+        """Return whether :meth:`find` would ask nobody."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be ready to ask until cancelled."""
 
 
 class Router:
@@ -55,7 +60,7 @@ class Router:
         self._dialer = dialer
         self._checks = checks
         self._admission = admission
-        self._users = users
+        self.users = users
 
     async def reach(
         self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None, silent: Collection[str] = ()
@@ -68,8 +73,8 @@ class Router:
         """
         user, domain = login.user or hinted_user(header), header.to or ""
         proxy = peer_of(waiting.transport.getsockname())
-        if user is not None and self._users is not None:
-            await self._users.find(user)
+        if user is not None and self.users is not None:
+            await self.users.find(user)
         ranked = self._placement.rank(user, domain, self._registry.sessions_by_node())
         holder = self._holder(login, user, domain, address_of(client))
         if holder is not None:

@@ -27,6 +27,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerReport,
 )
 from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.session import commands
 from cxfr_proxy.session.client_software import ClientSoftware
@@ -37,10 +38,12 @@ from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import may_come_back, sent_to, user_of
 from cxfr_proxy.transfers.statistics import past_transfer
+from cxfr_proxy.upstream.admission import Admission
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.router import Router
 from cxfr_proxy.worker.mirror import Mirror
 from cxfr_proxy.worker.ports import GrantedTokens, HealthReporter, MoveAnnouncer
-from cxfr_proxy.worker.service import Service, new_assigned
+from cxfr_proxy.worker.service import Service, new_assigned, new_lookup
 from cxfr_proxy.worker.session_changes import SessionChanges
 from cxfr_proxy.worker.user_map import ToldUserMap
 from cxfr_proxy.xmpp.stream_management import Counters
@@ -85,18 +88,29 @@ class WorkerParts:
             on_node_down=config.on_node_down,
             announcer=MoveAnnouncer(post, changed),
         )
+        reports = HealthReporter(post)
+        logins = config.logins_per_second
+        router = Router(
+            cluster=self.cluster,
+            registry=self.registry,
+            placement=self.placement,
+            dialer=self.dialer,
+            checks=reports,
+            # The kernel spreads connections evenly over the workers, so each admits its share.
+            admission=Admission(
+                logins / setup.workers if logins is not None else None, config.timeouts.admission_timeout
+            ),
+            users=new_lookup(config, self.assigned, self.cluster),
+        )
         self.service = Service(
             config,
             cluster=self.cluster,
             registry=self.registry,
-            placement=self.placement,
-            assigned=self.assigned,
             mover=self.mover,
-            dialer=self.dialer,
-            checks=HealthReporter(post),
-            certificates=self.certificates,
+            router=router,
+            rules=ConnectionRules(config, self.cluster, self.certificates),
+            reports=reports,
             observer=self._observe,
-            share=1.0 / setup.workers,
         )
         self._post = post
         self._changed = changed

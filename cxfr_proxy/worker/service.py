@@ -21,12 +21,10 @@ import trio
 from cxfr_proxy import gc_policy
 from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit, sessions_that_fit
 from cxfr_proxy.net.listen import accept
-from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay.client_server import ClientServer
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
@@ -50,11 +48,9 @@ from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import user_of
 from cxfr_proxy.transfers.statistics import Totals
-from cxfr_proxy.upstream.admission import Admission
-from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.health_checks import NodeReports
 from cxfr_proxy.upstream.node_warnings import NodeWarnings
-from cxfr_proxy.upstream.router import Router
+from cxfr_proxy.upstream.router import Router, UserFinder
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 if TYPE_CHECKING:
@@ -70,8 +66,8 @@ _log = logging.getLogger(__name__)
 
 
 class Service:
-    """``share`` of the proxy's clients is served here: 1 of a single process, 1/N of N workers. ``observer`` is told
-    each event after it has been acted upon."""
+    """``reports`` takes what sessions learn about their nodes; ``observer`` is told each event after it has been acted
+    upon."""
 
     def __init__(
         self,
@@ -79,39 +75,24 @@ class Service:
         *,
         cluster: Cluster,
         registry: Registry,
-        placement: Placement,
-        assigned: Assigned,
         mover: Mover,
-        dialer: Dialer,
-        checks: NodeReports,
-        certificates: ServerCertificates,
-        observer: Callable[[LiveSession, Event], None] = lambda relayed, event: None,
-        share: float = 1.0,
+        router: Router,
+        rules: ConnectionRules,
+        reports: NodeReports,
+        observer: Callable[[LiveSession, Event], None],
     ) -> None:
         self._config = config
         self._cluster = cluster
         self._registry = registry
         self._mover = mover
-        self._checks = checks
+        self._reports = reports
         self._observer = observer
-        self._transfer_rate = config.transfer_rate * share
-        self._lookup = _new_lookup(config, assigned, cluster)
+        self._users = router.users
         self.room = ConnectionLimit(sessions_that_fit())
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
-        logins = config.logins_per_second
-        admission = Admission(logins * share if logins is not None else None, config.timeouts.admission_timeout)
-        router = Router(
-            cluster=cluster,
-            registry=registry,
-            placement=placement,
-            dialer=dialer,
-            checks=checks,
-            admission=admission,
-            users=self._lookup,
-        )
         self._server = ClientServer(
             config,
-            rules=ConnectionRules(config, cluster, certificates),
+            rules=rules,
             router=router,
             registry=registry,
             pump=self._pump,
@@ -141,8 +122,8 @@ class Service:
             async with trio.open_nursery() as services:
                 start(services, Task.PUMP, self._pump.run)
                 start(services, Task.MOVER, self._mover.run)
-                if self._lookup is not None:
-                    await services.start(self._lookup.run)
+                if self._users is not None:
+                    await services.start(self._users.run)
                 self._tasks = services
                 task_status.started()
                 async with trio.open_nursery() as clients:
@@ -192,7 +173,7 @@ class Service:
         """Tell each client to reconnect, in a third of the time there is: the rest is for going through with it."""
         sessions = list(self._registry)
         available = (deadline - trio.current_time()) / 3
-        pause = max(0.0, min(1.0 / self._transfer_rate, available / (len(sessions) or 1)))
+        pause = max(0.0, min(self._config.workers / self._config.transfer_rate, available / (len(sessions) or 1)))
         for relayed in sessions:
             relayed.transfer(self._parting)
             await trio.sleep(pause)
@@ -218,7 +199,7 @@ class Service:
                     port=relayed.client_port,
                 )
                 if session.node in self._cluster:
-                    self._checks.login_worked(self._cluster.get(session.node), session.domain.lower())
+                    self._reports.login_worked(self._cluster.get(session.node), session.domain.lower())
                 # Behind a start of the proxy all would be sent home at once who have just come: they may stay.
                 self._place_right(relayed, led=resumed or relayed.placed_early)
             case FailedLogin(user, mechanism, condition):
@@ -236,11 +217,11 @@ class Service:
                 )
             case LoginFailed(reason):
                 if session.node in self._cluster:
-                    self._checks.login_failed(self._cluster.get(session.node), reason)
+                    self._reports.login_failed(self._cluster.get(session.node), reason)
             case NodeLost(reason):
                 if reason is Reason.NODE_SHUTDOWN and session.node in self._cluster:
                     node = self._cluster.get(session.node)
-                    self._checks.said_it_was_going(node, sessions=self._registry.sessions_on(node.name))
+                    self._reports.said_it_was_going(node, sessions=self._registry.sessions_on(node.name))
                 trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
                 self._mover.enqueue_lost(relayed.id, trigger)
             case Transferred(order, tried, seconds):
@@ -299,14 +280,14 @@ class Service:
     def _send_home(self, relayed: LiveSession) -> None:
         """Where that is may have to be asked: who it is was not known when its node was chosen."""
         user = user_of(relayed.session)
-        if self._lookup is None or user is None or self._lookup.knows(user) or self._tasks is None:
+        if self._users is None or user is None or self._users.knows(user) or self._tasks is None:
             self._mover.look_at(relayed)
         else:
-            ask = partial(self._ask_and_send_home, self._lookup, relayed, user)
+            ask = partial(self._ask_and_send_home, self._users, relayed, user)
             start_once(self._tasks, Task.LOOKUP, ask)
 
-    async def _ask_and_send_home(self, lookup: UserLookup, relayed: LiveSession, user: str) -> None:
-        await lookup.find(user)
+    async def _ask_and_send_home(self, users: UserFinder, relayed: LiveSession, user: str) -> None:
+        await users.find(user)
         if self._registry.get(relayed.id) is relayed:
             self._mover.look_at(relayed)
 
@@ -317,7 +298,8 @@ def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assig
     return Assigned(Pins(pins), Answers(config.lookup_cache, trio.current_time) if asks else None)
 
 
-def _new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLookup | None:
+def new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLookup | None:
+    """Return what asks the operator's endpoint; ``None`` where there is none to ask."""
     if config.user_lookup is None:
         return None
     from cxfr_proxy.upstream.user_lookup import UserLookup  # an HTTP client takes 60 ms to load

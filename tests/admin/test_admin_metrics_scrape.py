@@ -157,7 +157,7 @@ async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockCloc
         it = House(tmp_path, nursery)
         it.greet = False
         supervisor = it.supervisor
-        subject = ProxyStatus(supervisor._cluster, supervisor.workers, scraper(it), supervisor._is_stopping)
+        subject = ProxyStatus(supervisor._cluster, supervisor.workers, scraper(it), supervisor.is_stopping)
         nursery.start_soon(it.supervisor.run)
         assert subject.unready() == "no worker serves"
         await trio.sleep(1)
