@@ -156,7 +156,7 @@ async def _has(found: Awaitable[dict[str, str]], name: str) -> bool:
 async def test_pins_are_everybody_s(tmp_path: Path) -> None:
     async with world(tmp_path) as it:
         one, two = it.proxies
-        pinned = [{"user": "juliet@localhost", "node": "node2", "here": 0, "elsewhere": []}]
+        pinned = [{"kind": "pin", "user": "juliet@localhost", "node": "node2", "here": 0, "elsewhere": []}]
         assert (await one.say("pin", "Juliet@localhost", "node2")).code == 0
         await until(lambda: _is(two.show("pins"), pinned), "the other knows it")
         assert await it.etcd.values("pins") == {"juliet@localhost": "node2"}

@@ -76,7 +76,7 @@ def transfers(seen: Samples) -> Counter[tuple[str, ...]]:
 def shown(rows: list[Row]) -> Counter[tuple[str, ...]]:
     """The same of ``show transfers --json``."""
     over = [row for row in rows if row["outcome"] is not None]
-    return Counter((row["source"], row["outcome"], row["rung"], row["software"], row["reason"]) for row in over)
+    return Counter((row["source"], row["outcome"], row["rung"], row["software"], row["trigger"]) for row in over)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -78,7 +78,7 @@ async def test_pins(tmp_path: Path, certificate: DemoCertificate) -> None:
         assert said.code == 0, said.output
         assert await nodes_of(it, "kim") == {other(home)}
         pins = await it.proxy.show("pins")
-        assert pins == [{"user": "kim@localhost", "node": other(home), "here": 0, "elsewhere": [home]}]
+        assert pins == [{"kind": "pin", "user": "kim@localhost", "node": other(home), "here": 0, "elsewhere": [home]}]
         assert await it.pings(stays)
 
         workers = await it.workers()
