@@ -124,6 +124,7 @@ class ClientConnection:
         self._lane: Lane
         self._opening: ClientOpening
         self._last_words: Callable[[RemoteError], bytes] | None = None  # None: no stream yet that could be answered
+        self._begun: BegunStream | None = None
         self._limit: trio.CancelScope
 
     async def accept(self) -> RoutedStream | None:
@@ -142,12 +143,8 @@ class ClientConnection:
                 return await self._run(partial(self._proceed, returned.domain, returned.unsent))
 
     async def _run(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> RoutedStream | None:
-        begun = None
         try:
-            begun = await self._open(begin)
-            if begun is not None:
-                node, node_end = await self._reach(begun)
-                return RoutedStream(begun, self._lane, node, node_end)
+            return await self._open_and_reach(begin)
         except RemoteError as error:
             self._context.registry.counts.totals.count_refused(error.condition)
             # That no node can be reached is not the client's doing, and the operator's to know.
@@ -160,27 +157,34 @@ class ClientConnection:
                 port=self._client[1] if self._client is not None else None,
                 condition=error.condition,
                 reason=error.text,
-                user=begun.user if begun is not None else None,
+                user=self._begun.user if self._begun is not None else None,
             )
             if self._last_words is not None:
                 await self._part(self._last_words(error))
         return None
 
-    async def _open(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> BegunStream | None:
-        """Await ``begin``; ``None`` where the client went away, or takes too long without a stream.
+    async def _open_and_reach(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> RoutedStream | None:
+        """Await ``begin``, and find a node for what it comes to.
 
-        Raises :class:`ClientError`.
+        ``None`` where the client went away, or takes too long without a stream. Raises :class:`ClientError` and, from
+        :meth:`Router.reach`, :class:`NodeError`. One scope serves for both, since a scope costs as much as a read.
         """
-        scopes = self._context.scopes
-        begun = None
+        context, scopes = self._context, self._context.scopes
+        routed = None
         scope = self._limit = scopes.begin(trio.current_time() + self._rules.handshake_timeout)
         try:
             with scope:
-                begun = await begin()
+                begun = self._begun = await begin()
+                if begun is not None:
+                    scope.deadline = math.inf  # the router has time limits of its own
+                    node, node_end = await context.router.reach(
+                        begun.header, begun.login, self._endpoint, self._client, begun.silent
+                    )
+                    routed = RoutedStream(begun, self._lane, node, node_end)
         finally:
             scopes.end(scope)
         if not scope.cancelled_caught:
-            return begun
+            return routed
         if self._last_words is None:
             if self._endpoint.transport.is_encrypted:
                 self._tls_failed("took too long")
@@ -261,19 +265,6 @@ class ClientConnection:
         self._limit.deadline = early_login.bind_by if early_login is not None else now + self._rules.negotiation_timeout
         await self._endpoint.send_all(unsent)
         return BegunStream(reroute.header, early_login, silent=reroute.silent)
-
-    async def _reach(self, begun: BegunStream) -> tuple[Node, Endpoint]:
-        """As :meth:`Router.reach`; raises ``ClientError`` if the proxy stops meanwhile."""
-        scopes = self._context.scopes
-        scope = scopes.begin()
-        try:
-            with scope:
-                return await self._context.router.reach(
-                    begun.header, begun.login, self._endpoint, self._client, begun.silent
-                )
-        finally:
-            scopes.end(scope)
-        raise _stopping()
 
     async def _part(self, last_bytes: bytes) -> None:
         """Say the last words, and wait until the client has closed: a reset would take them back."""

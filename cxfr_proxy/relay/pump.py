@@ -425,7 +425,8 @@ class Pump:
         live.driven = True
         try:
             while not live.closing:
-                self._now = trio.current_time()
+                if not self._turning:  # which is short, and has asked the clock
+                    self._now = trio.current_time()
                 commands = decide(self._now)
                 for command in commands if len(commands) < _FEW else joined(commands):
                     self._carry_out(live, command)

@@ -8,6 +8,7 @@ an empty part, which no rule allows, and a length that no three parts can add up
 
 from __future__ import annotations
 
+import functools
 from typing import Final, NamedTuple
 
 MAX_JID_BYTES: Final = 3 * 1023 + 2
@@ -48,6 +49,7 @@ def split(jid: str) -> Jid:
     return Jid(local if at else None, domain_part, resource if slash else None)
 
 
+@functools.lru_cache(maxsize=256)  # a login asks for the same one several times
 def bare(jid: str) -> str:
     """Return the address without its resource. Raises :class:`JidError`."""
     local, domain_part, _ = split(jid)

@@ -33,8 +33,10 @@ _LOGINS: Final = ((names.SASL, "auth"), (names.SASL2, "authenticate"))
 
 def named_by(header: StreamHeader) -> Login | None:
     """Return who a header names by ``from`` (RFC 6120 section 4.7.1); ``None``: no user of the domain it asks for."""
+    if header.from_ is None:
+        return None
     try:
-        user = jid.split(header.from_ or "")
+        user = jid.split(header.from_)
     except jid.JidError:
         return None
     if user.local is None or domain_key(user.domain) != domain_key(header.to or ""):
