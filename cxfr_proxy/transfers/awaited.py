@@ -1,5 +1,7 @@
-"""Clients that were cut from a node and are to fetch their sessions from it elsewhere (XEP-0198): it is empty when they
-have, or when nobody waits for them any more."""
+"""Clients that were cut from a node and are to fetch their sessions from it elsewhere (XEP-0198).
+
+The node is empty when they have, or when they are not waited for any more.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections import Counter, OrderedDict
 
 
 class Awaited:
-    """At most ``limit``, the oldest go first. Each is waited for as long as the others."""
+    """At most ``limit`` clients; the oldest go first. Each is waited for as long as the others."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -15,7 +17,7 @@ class Awaited:
         self._by_node: Counter[str] = Counter()
 
     def cut(self, stream_management_id: str, node: str, until: float) -> None:
-        """That client was cut from the node just now."""
+        """Wait for a client that was cut from the node just now."""
         self.has_come(stream_management_id)
         self._by_id[stream_management_id] = node, until
         self._by_node[node] += 1
@@ -23,13 +25,13 @@ class Awaited:
             self._drop(*self._by_id.popitem(last=False)[1])
 
     def has_come(self, stream_management_id: str) -> None:
-        """It is not waited for any more, if it was."""
+        """Wait for that client no more, if it was waited for."""
         known = self._by_id.pop(stream_management_id, None)
         if known is not None:
             self._drop(*known)
 
     def by_node(self, now: float) -> Counter[str]:
-        """How many are waited for, of each node. To look at: it stays true."""
+        """Return how many clients of each node are waited for. To look at, not to change: it stays true."""
         while self._by_id and next(iter(self._by_id.values()))[1] <= now:
             self._drop(*self._by_id.popitem(last=False)[1])
         return self._by_node

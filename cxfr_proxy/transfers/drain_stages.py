@@ -1,12 +1,12 @@
-"""How far a drain is, and so who of its sessions is moved.
+"""How far a drain is, and so which of its sessions are moved.
 
 ::
 
     GRACE -> AWAKE -> ALL -> REST            (time goes by)
     ABORTED                                  (an operator has said so, at any of them; a new drain begins over)
 
-Whoever keeps a drain has its :class:`Schedule`, which tells the stage from the clock. Who only carries it out, as a
-worker does, is told the stage, and so does the same whenever it began.
+The supervisor keeps a drain's :class:`Schedule`, which makes a stage of the time. Workers, which carry the drain out,
+are told the stage, and so all do the same, whenever they began.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from typing import Final
 
 
 class Stage(StrEnum):
+    """Which sessions of the node are moved."""
+
     GRACE = "grace"
-    """Nobody is moved: who stands in front of the proxy, or watches it, has to notice first."""
+    """None: load balancers in front of the proxy, and whoever watches it, have to notice first."""
     AWAKE = "awake"
-    """Clients that are in use. A phone in a pocket would have to be woken for it, and half of the time is left."""
+    """Those whose clients are active. A phone in a pocket would have to be woken, and half of the time is left."""
     ALL = "all"
-    """Everybody, and those that are not in use last."""
+    """All, inactive ones last."""
     REST = "rest"
-    """The deadline has passed: who is left is closed without being asked."""
+    """All: the deadline has passed, and those that are left are closed without being asked."""
     ABORTED = "aborted"
-    """Nobody, until there is another order. Nobody new comes either."""
+    """None, until there is another command. The node takes nobody new either."""
 
     @property
     def moves(self) -> bool:
-        """Whether somebody is moved at all."""
+        """Whether any session is moved."""
         return self not in _STANDSTILL
 
 
@@ -45,21 +47,21 @@ _STANDSTILL: Final[Mapping[Stage, str]] = MappingProxyType(
 
 
 def standstill(stage: Stage) -> str | None:
-    """Why nobody is moved at that stage; ``None`` where somebody is."""
+    """Return why nobody is moved at that stage; ``None`` where somebody is."""
     return _STANDSTILL.get(stage)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a drain reaches which stage, by whatever clock it was made with. ``halfway`` and ``deadline`` are ``None``
-    where there is no deadline."""
+    """When a drain reaches which stage, by whatever clock the schedule was made with. ``halfway`` and ``deadline`` are
+    ``None`` where there is no deadline."""
 
     grace_end: float
     halfway: float | None = None
     deadline: float | None = None
 
     def changed(self, now: float, *, grace: float | None, deadline: float | None) -> Schedule:
-        """As an order of this instant wants it; both in seconds from ``now``, ``None``: as it was."""
+        """Return the schedule as a command given now wants it; both in seconds from ``now``, ``None``: as it was."""
         return Schedule(
             self.grace_end if grace is None else now + grace,
             self.halfway if deadline is None else now + deadline / 2,
@@ -67,7 +69,7 @@ class Schedule:
         )
 
     def shifted(self, seconds: float) -> Schedule:
-        """The same by a clock that is so far ahead of this one's."""
+        """Return the same schedule by a clock that is so many seconds ahead."""
         return Schedule(
             self.grace_end + seconds,
             self.halfway + seconds if self.halfway is not None else None,
@@ -75,6 +77,7 @@ class Schedule:
         )
 
     def stage(self, now: float) -> Stage:
+        """Return the stage at that time."""
         if self.deadline is not None and now >= self.deadline:
             return Stage.REST
         if now < self.grace_end:

@@ -1,16 +1,16 @@
 """Nobody is sent to and fro.
 
 Two proxies may disagree about where a user belongs: their lists differ, or their weights, or one knows a pin that the
-other doesn't. Each would send him to the other. So what is remembered of a client that was moved, because it sat on the
-wrong node or to even the load, is
+other does not. Each would send the user to the other. So of a client that was moved because it sat on the wrong node,
+or to even the load, the guard remembers
 
-* *which client*: it is not moved again within the window;
-* *that one of the user's clients is on its way*: the next of his sessions is taken for it, since its resource may be
+* *which client* it was: it is not moved again within the window;
+* *that one of the user's clients is on its way*: the user's next session is taken for it, since the resource may be
   another one by then, and stays where it lands;
-* *that it landed wrong*, although it had been sent where it belongs: somebody sees it otherwise. Then that user's
-  clients are not sent home any more until the nodes change, and only after the window then.
+* *that it landed wrong*, although it had been sent where it belongs: another proxy sees it otherwise. Then that user's
+  clients are not sent home any more until the nodes change, and then only after the window.
 
-So a quarrel between two proxies costs a client one move by each of them.
+So when two proxies disagree, a client is moved once by each of them.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ON_ITS_WAY_SECONDS: Final = 600.0
 
 @dataclass(slots=True)
 class _User:
-    """``last``: when one of his clients was moved; ``away``: how many were and have not come back; ``wrong``: the nodes
-    there were when one came back wrong."""
+    """``last``: when one of the user's clients was moved; ``away``: how many were and have not returned; ``wrong``: the
+    basis of placement when one returned to a wrong node."""
 
     last: float
     away: int = 0
@@ -55,7 +55,7 @@ class LoopGuard:
         self._clients[full_jid] = now
 
     def returned(self, full_jid: str, now: float) -> bool:
-        """A client has logged in; whether it was moved lately, or is taken for one that was."""
+        """Note that a client has logged in. Return whether it was moved lately, or is taken for one that was."""
         user = self._users.get(jid.bare(full_jid))
         at = self._clients.get(full_jid)
         lately = at is not None and now - at < self._window
@@ -66,24 +66,24 @@ class LoopGuard:
         return True
 
     def stayed(self, full_jid: str) -> None:
-        """A client that was asked to move has not, and need not."""
+        """Note that a client that was to be moved has not left, and need not."""
         user = self._users.get(jid.bare(full_jid))
         if user is not None and user.away:
             user.away -= 1
 
     def landed_wrong(self, full_jid: str, basis: PlacementBasis) -> None:
-        """A client that returned sits on a wrong node again."""
+        """Note that a client that returned sits on a wrong node again."""
         user = self._users.get(jid.bare(full_jid))
         if user is not None:
             user.wrong = basis
 
     def is_wrong(self, full_jid: str) -> bool:
-        """Whether one of its user's clients has landed wrong."""
+        """Return whether one of its user's clients has landed wrong."""
         user = self._users.get(jid.bare(full_jid))
         return user is not None and user.wrong is not None
 
     def lets(self, full_jid: str, basis: PlacementBasis, now: float) -> bool:
-        """Whether a client that has logged in by itself may be sent home."""
+        """Return whether a client that has logged in of its own accord may be sent home."""
         user = self._users.get(jid.bare(full_jid))
         if user is None or user.wrong is None:
             return True

@@ -1,7 +1,11 @@
-"""Who waits for being moved, the most urgent first.
+"""Who is next: the sessions that wait to be moved, the most urgent first.
 
-A session stands in a queue once, however often it is put there; in which order, its queue says. Its turn shows whether
-it is still to be moved. One whose turn has come too early is set aside, and counts as waiting.
+Sessions whose node is gone go first: their clients are without service, the others only will be. Of those that have to
+leave, clients that are not in use come after the others, whenever they fell asleep. Sessions that are merely elsewhere
+than they belong go last.
+
+A session stands in a queue once, however often it is put there. Only its turn shows whether it is still to be moved. A
+session whose turn has come too early is set aside, and counts as waiting.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ class Urgency(IntEnum):
     LEAVING = 2
     """Their node is being emptied, or everybody leaves."""
     ASLEEP = 3
-    """So they have to leave as well, but their client is not in use (XEP-0352)."""
+    """They have to leave as well, but their client is not in use (XEP-0352)."""
     WRONG = 4
     """They have just logged in, on a node that is not their user's own."""
     REBALANCED = 5
@@ -32,7 +36,7 @@ class Urgency(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """``target``: by name, the node that it was planned for; ``None``: its turn shows."""
+    """One session. ``target``: the name of the node that it is planned for; ``None``: chosen when its turn comes."""
 
     session_id: int
     urgency: Urgency
@@ -41,32 +45,34 @@ class Waiting:
 
 
 class Queues:
-    """All of them."""
+    """One for each urgency, and the sessions that were set aside."""
 
     def __init__(self) -> None:
         self._queues: tuple[OrderedDict[int, Waiting], ...] = tuple(OrderedDict() for _ in Urgency)
         self._aside: dict[int, tuple[float, Waiting]] = {}
 
     def __bool__(self) -> bool:
-        """Whether it is anybody's turn."""
+        """Return whether it is any session's turn."""
         return any(self._queues)
 
     def length(self, urgency: Urgency) -> int:
+        """Return how many wait with that urgency, those that were set aside included."""
         aside = sum(waiting.urgency is urgency for _, waiting in self._aside.values())
         return len(self._queues[urgency]) + aside
 
     @property
     def leaving(self) -> int:
-        """Those that have to go, and can wait."""
+        """How many have to go, and can wait."""
         return self.length(Urgency.DOWN) + self.length(Urgency.LEAVING) + self.length(Urgency.ASLEEP)
 
     @property
     def misplaced(self) -> int:
-        """Those that could as well stay."""
+        """How many could as well stay."""
         return self.length(Urgency.WRONG) + self.length(Urgency.REBALANCED)
 
     def put(self, waiting: Waiting) -> bool:
-        """Behind the others of its urgency; False, and nothing done, where it stands there or was set aside."""
+        """Put a session behind the others of its urgency. Return False, and do nothing, if it stands there already, or
+        was set aside."""
         queue = self._queues[waiting.urgency]
         _, aside = self._aside.get(waiting.session_id, (0.0, None))
         if waiting.session_id in queue or (aside is not None and aside.urgency <= waiting.urgency):
@@ -76,24 +82,25 @@ class Queues:
         return True
 
     def take(self) -> Waiting | None:
-        """The first; ``None``: nobody waits any more."""
+        """Take the first session out; ``None``: nobody waits any more."""
         queue = next(filter(None, self._queues), None)
         return queue.popitem(last=False)[1] if queue is not None else None
 
     def clear(self, urgency: Urgency) -> None:
+        """Forget all with that urgency, those that were set aside included."""
         self._queues[urgency].clear()
         self._aside = {number: each for number, each in self._aside.items() if each[1].urgency is not urgency}
 
     def set_aside(self, waiting: Waiting, until: float) -> None:
-        """Its turn comes at that time; meanwhile it is put into no queue but a more urgent one."""
+        """Have its turn come at that time. Meanwhile it is put into no queue but a more urgent one."""
         self._aside[waiting.session_id] = until, waiting
 
     @property
     def next_due(self) -> float | None:
-        """When the turn of the first of those comes that were set aside; ``None``: there is none."""
+        """When the first of the sessions that were set aside has its turn; ``None``: there is none."""
         return min((until for until, _ in self._aside.values()), default=None)
 
     def take_due(self, now: float) -> list[Waiting]:
-        """Those that were set aside until now, first come first."""
+        """Take those whose time has come out of the sessions that were set aside, the earliest first."""
         due = sorted((until, number) for number, (until, _) in self._aside.items() if until <= now)
         return [self._aside.pop(number)[1] for _, number in due]

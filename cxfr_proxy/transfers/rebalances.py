@@ -1,11 +1,13 @@
-"""Rebalances: what whoever keeps them tells those who carry them out, and sees of them.
+"""Rebalances: what the supervisor tells the workers, which carry them out, and sees of them.
 
 One goes on at a time, and the next one takes its place: a list of nodes that has changed again makes the old plan
-worthless. It is told as a state, with a number; who hears a number for the first time plans for the sessions that it
-has, and so does one who begins later. When all have nobody left to move it is over, and its number is told no more.
+worthless. A rebalance is told as a state, with a number. A worker that is told a number for the first time plans for
+the sessions that it has, and so does a worker that begins later. When nobody is left to be moved the rebalance is over,
+and its number is told no more.
 
-Who was moved less than ``redirect-window`` ago is not moved again: those are *held*, which is said, and when the window
-is over for all of them another rebalance begins by itself, for them alone. Whatever else begins before takes its place.
+A client that was moved less than ``redirect-window`` ago is not moved again. Such sessions are *held*, and reported as
+held. When the window is over for all of them, another rebalance begins by itself, for them alone, unless something else
+begins before.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from cxfr_proxy.transfers.pace import Rate
 
 _WATCH_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 0.5
-"""What was said of a time may be so old, and clocks tick as they like."""
+"""A time that a worker reports may be so old, and clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rebalancing:
-    """One that goes on. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all that
-    have to. ``again``: only those that the last one has held."""
+    """A rebalance that goes on. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all
+    that have to. ``again``: only those that the last one has held."""
 
     number: int
     max_share: float | None = None
@@ -52,7 +54,7 @@ class RebalanceCounts:
     held_seconds: float = 0.0
 
     def include(self, other: RebalanceCounts) -> None:
-        """That of another process, if it is about the same one."""
+        """Add the counts of another process, if they are about the same rebalance."""
         if other.number == self.number:
             self.planning |= other.planning
             self.planned += other.planned
@@ -130,8 +132,10 @@ class Rebalances:
         reason: str | None = None,
         again: bool = False,
     ) -> Rebalance:
-        """One for the nodes as they are now, in place of one that goes on. ``rate`` replaces the usual one until it is
-        over. ``again``: for those that the last one has held."""
+        """Begin a rebalance for the nodes as they are now, in place of one that goes on.
+
+        ``rate`` replaces the usual one until it is over. ``again``: for those that the last one has held.
+        """
         number = self.last.number + 1 if self.last is not None else 1
         if self.current is not None:
             self._end(self.current, "another one has begun")
@@ -143,8 +147,10 @@ class Rebalances:
         return self.last
 
     def stop(self) -> bool:
-        """Ask nobody more, nor those who are held; whether there was anything to stop. Who was asked already may still
-        go."""
+        """Ask nobody more, nor those that are held. Return whether there was anything to stop.
+
+        Clients that were asked already may still go.
+        """
         if self.current is None:
             return self._forget_held()
         self._end(self.current, "it was stopped")
@@ -152,7 +158,7 @@ class Rebalances:
         return True
 
     def _forget_held(self) -> bool:
-        """Nobody is to be moved again by itself; whether somebody was."""
+        """Have no rebalance begin for those that are held. Return whether one would have."""
         waited = self.last is not None and self.last.again_at is not None
         if self.last is not None:
             self.last.again_at = None
@@ -179,7 +185,7 @@ class Rebalances:
                 self._host.report_rebalance("rebalance-begins", rebalance)
 
     def look(self) -> None:
-        """See how far it is, and whether it is time for those that were held."""
+        """Note how far it is, and begin another one if it is time for those that were held."""
         last = self.last
         if last is not None and last.again_at is not None and trio.current_time() >= last.again_at:
             self.begin(reason=f"{last.counts.held} sessions had been moved too lately", again=True)
@@ -191,14 +197,14 @@ class Rebalances:
                 self._host.follow_rebalance(None)
 
     async def watch(self) -> None:
-        """See it end, until cancelled."""
+        """Have it end when nobody is left to be moved; until cancelled."""
         while True:
             await trio.sleep(_WATCH_SECONDS)
             self.look()
 
 
 def total(number: int, counts: Iterable[RebalanceCounts]) -> RebalanceCounts:
-    """Of all processes."""
+    """Return the sum of all processes' counts."""
     result = RebalanceCounts(number)
     for each in counts:
         result.include(each)

@@ -1,12 +1,12 @@
 """Clients that are expected back, and the node that each is to be led to.
 
-A client that was lost can resume its session on the node that has it; one that was sent home belongs on that node. What
-a connection wants is not known when a node has to be chosen for it, so who has left is the best guess: by the user,
-where the client's header names one, and by its address where it does not. By address each is guessed once, the last one
-first, so that many behind one address don't all follow a few.
+A client that was lost can resume its session on the node that has it; a client that was sent home belongs on that
+node. When a node has to be chosen for a connection, it is not known yet what the connection wants. So the best guess is
+a client that has left: by the user, where the client's header names one, and by the address where it does not. By
+address each client is guessed once, the last to leave first, so that many behind one address do not all follow a few.
 
-Where several processes serve, each guesses for itself and is told who has left, and who of those that were sent is
-back: so he is not guessed any more, wherever he has come to.
+Each worker guesses for itself. It is told which clients have left, and which of those that were sent have returned, to
+whichever worker: those are not guessed any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PER_ADDRESS: Final = 64
 
 @dataclass(slots=True)
 class _Leaver:
-    """``until``: when it is not expected any more. ``taken``: a client that has connected was taken for it."""
+    """``until``: from when on it is not expected any more. ``taken``: a client that has connected was taken for it."""
 
     user: str | None
     node: str
@@ -45,14 +45,14 @@ _NEVER: Final = _Way("", -math.inf, -math.inf)
 
 
 class ReturningClients:
-    """Users are bare JIDs, ``None`` where nobody knows; times are one monotonic clock's."""
+    """Users are bare JIDs, ``None`` if they are not known; times are one monotonic clock's."""
 
     def __init__(self) -> None:
         self._users: BoundedDict[str, _Way] = BoundedDict(REMEMBERED)
         self._addresses: BoundedDict[str, deque[_Leaver]] = BoundedDict(REMEMBERED)
 
     def leaves(self, user: str | None, address: str, node: str, *, at: float, seconds: float) -> None:
-        """A client is leaving, or has left, at that time, and is to be led to that node for so long."""
+        """Lead a client that is leaving, or has left, at that time, to that node for so many seconds."""
         key = user_key(user) if user is not None else None
         if key is not None and at >= self._users.get(key, _NEVER).left:
             self._users[key] = _Way(node, at, at + seconds)
@@ -60,7 +60,7 @@ class ReturningClients:
         leavers.append(_Leaver(key, node, at + seconds))
 
     def node_for(self, user: str | None, address: str, now: float) -> str | None:
-        """Where to lead a client that has connected; ``None``: nobody is expected that it could be."""
+        """Return the node to which a client that has connected is led; ``None``: it can be none that is expected."""
         if user is not None:
             way = self._users.get(user_key(user), _NEVER)
             return way.node if now < way.until else None
@@ -71,8 +71,8 @@ class ReturningClients:
         return None
 
     def is_back(self, user: str | None, address: str, node: str | None) -> None:
-        """A client that had left that address has logged in, on that node or (``None``) by way of another process, and
-        is not expected there any more. If it was taken for another one, that one still is."""
+        """Expect a client no more that had left that address, and has logged in on that node, or (``None``) by way of
+        another process. If it was taken for another client, expect that one still."""
         own = self._pop(user, address, node)
         if own is None or (own.taken and own.node == node):
             return
@@ -82,13 +82,14 @@ class ReturningClients:
                 return
 
     def stays(self, user: str | None, address: str, node: str) -> None:
-        """A client that was to leave for that node has not."""
+        """Expect a client no more that was to leave for that node, and has not."""
         own = self._pop(user, address, node, only=True)
         if own is not None and own.user is not None and self._users.get(own.user, _NEVER).node == node:
             del self._users[own.user]
 
     def _pop(self, user: str | None, address: str, node: str | None, *, only: bool = False) -> _Leaver | None:
-        """Of that user's who left there, the last one for that node, else (unless ``only``) the last one."""
+        """Of that user's clients that left that address, take the last one that left for that node, else (unless
+        ``only``) the last one."""
         key = user_key(user) if user is not None else None
         leavers = self._addresses.get(address, deque())
         own = [leaver for leaver in reversed(leavers) if leaver.user == key]

@@ -1,11 +1,11 @@
-"""Who is back: a client that has left because it was moved, and has logged in again.
+"""Which clients have returned: they left because they were moved, and have logged in again.
 
-That a client has *moved* says that it has left, and nothing of whether it came back. It is *returned* once its user has
-logged in again: the same client first, else any of the user's, since its resource may be another one by then. Whose
-client logs in anew before it leaves is back the moment it leaves. Another device that logs in by chance is taken for
-it, the price of knowing nothing else about clients that don't keep their resource.
+A client that has *moved* has left; that says nothing of whether it came back. It has *returned* once its user has
+logged in again: by the same client, or else by any of the user's, since the resource may be another one by then. A
+client that logs in anew before it leaves has returned the moment it leaves. Another device that logs in by chance is
+taken for it: nothing else is known about clients that do not keep their resource.
 
-Only logins by way of this proxy are seen, whichever of its workers has them.
+Only logins by way of this proxy are seen, by whichever of its workers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cxfr_proxy.transfers.statistics import MAX_NODES, PastTransfer
 from cxfr_proxy.xmpp import jid
 
 WITHIN_SECONDS: Final = 600.0
-"""As long as a client that was sent to a certain node is waited for; nearly all are back within ten."""
+"""How long a client is waited for that was sent to a certain node; nearly all have returned within ten."""
 REMEMBERED: Final = 100_000
 """Users; the oldest go first."""
 _TRANSFER_SECONDS: Final = 120.0
-"""Longer than a transfer takes, all rungs together, by the default timeouts: so long ago somebody may have logged in
-who has left just now."""
+"""Longer than a transfer takes, all rungs together, by the default timeouts: a client that has left just now may have
+logged in again so long ago."""
 _AT_ONCE: Final = 10
-"""Of one user, who were moved and are not back."""
+"""Clients of one user that were moved and have not returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class DepartedClient:
 
 @dataclass(frozen=True, slots=True)
 class ReturnedClient:
-    """One that has logged in again, ``seconds`` after it had left."""
+    """A client that has logged in again, ``seconds`` after it had left."""
 
     gone: DepartedClient
     session: int
@@ -71,14 +71,14 @@ class Returns:
             limit
         )  # by bare JID, the last one that was not taken for somebody
         self.by_node: BoundedDict[str, int] = BoundedDict(MAX_NODES)
-        """How many are back that had left a node."""
+        """How many have returned that had left a node."""
         self.seconds: BoundedDict[int, float] = BoundedDict(limit)
         """After how many who had that session was back."""
 
     def note_transfer(
         self, session: int, full_jid: str | None, transfer: PastTransfer, now: float
     ) -> ReturnedClient | None:
-        """A transfer is over. The answer: whose client has come before it has left; ``None``: nobody's has."""
+        """Note that a transfer is over. Return its client if that has logged in again before it left, else ``None``."""
         self._forget(now)
         if full_jid is None or transfer.tried[-1].outcome is not Outcome.MOVED:
             return None
@@ -91,7 +91,7 @@ class Returns:
         return None
 
     def note_login(self, session: int, full_jid: str | None, now: float) -> ReturnedClient | None:
-        """A client has logged in; whom it is taken for, if for anybody."""
+        """Note that a client has logged in. Return the client it is taken for, if for any."""
         self._forget(now)
         if full_jid is None:
             return None
@@ -115,7 +115,7 @@ class Returns:
         return ReturnedClient(gone, login.session, login.full_jid, now - gone.at)
 
     def _forget(self, now: float) -> None:
-        """Who is not waited for any more."""
+        """Forget the clients that are not waited for any more."""
         while self._gone and now - next(iter(self._gone.values()))[-1].at >= WITHIN_SECONDS:
             self._gone.popitem(last=False)
         while self._logins and now - next(iter(self._logins.values())).at >= _TRANSFER_SECONDS:

@@ -27,7 +27,7 @@ BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds. A client that knows the request has left within a round trip or two; one that never answers takes the
 timeouts, 10 and 5 seconds by default."""
 WORKER_DIED: Final = "worker-died"
-"""Among the reasons for sessions' ends: who had them can't say it any more."""
+"""Among the reasons for sessions' ends: the worker that had them can't report it any more."""
 LOGIN_FAILURES: Final = frozenset(map(str, (*SaslCondition, *StreamCondition, *Reason)))
 OTHER_FAILURE: Final = "other"
 MAX_NODES: Final = 1000
@@ -73,7 +73,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class TriedRung:
-    """One rung that was tried, and what came of it."""
+    """A rung that was tried, and its outcome."""
 
     rung: Rung
     outcome: Outcome
@@ -81,7 +81,7 @@ class TriedRung:
 
 @dataclass(frozen=True, slots=True)
 class PastTransfer:
-    """A transfer that is over, without whom it was about. ``tried`` is never empty."""
+    """A transfer that is over, without a word of whose it was. ``tried`` is never empty."""
 
     node: str
     trigger: Trigger
@@ -134,7 +134,7 @@ class TransferStatistics:
         """By the last rung."""
         self._returned: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
         self.absences: dict[Rung, Durations] = {}
-        """Of those who are back, by the rung by which they had left: how long they were away."""
+        """Of clients that have returned, by the rung by which they had left: how long they were away."""
 
     def add(self, transfer: PastTransfer) -> None:
         last = transfer.tried[-1]
@@ -143,18 +143,18 @@ class TransferStatistics:
         self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
 
     def add_return(self, transfer: PastTransfer, seconds: float) -> None:
-        """Whose transfer that was has logged in again, so long after."""
+        """Count that the client of a transfer has logged in again, so many seconds after."""
         _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
 
     def transfers(self) -> Iterator[tuple[str, TransferKind, int]]:
-        """By node, and by what they are told apart by."""
+        """Give each count with its node and what transfers are told apart by."""
         for node, kinds in self._by_node.items():
             for kind, count in kinds.items():
                 yield node, kind, count
 
     def returns(self) -> Iterator[tuple[str, TransferKind, int]]:
-        """Those of :meth:`transfers` whose clients are back."""
+        """Give those counts of :meth:`transfers` whose clients have returned."""
         for node, kinds in self._returned.items():
             for kind, count in kinds.items():
                 yield node, kind, count

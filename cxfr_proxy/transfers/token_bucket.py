@@ -1,10 +1,10 @@
-"""How fast: a token bucket that is told the time.
+"""A token bucket that is told the time.
 
-The bucket starts full. What is kept is not how much is in it but how much is *missing*, at which instant: a
-full bucket then needs no instant at all, and none has to be invented before the first token is taken.
+The bucket starts full. It keeps not how much is in it but how much is *missing*, at which instant: a full bucket then
+needs no instant at all, and none has to be invented before the first token is taken.
 
-Who waits for :meth:`TokenBucket.delay` seconds and tries again succeeds: ``delay`` and ``take`` compare with
-the same instant, and rounding is made good. Otherwise a waiter at a large clock value would be told to wait
+A task that waits for :meth:`TokenBucket.delay` seconds and tries again succeeds: ``delay`` and ``take`` compare with
+the same instant, and rounding is made up for. Otherwise a task that waits at a large clock value would be told to wait
 for less than the clock can show, for ever.
 """
 
@@ -35,7 +35,7 @@ class TokenBucket:
         return f"<TokenBucket {self.rate}/s, burst {self.burst}>"
 
     def delay(self, now: float) -> float:
-        """Seconds until a token is there: 0 if one is, ``math.inf`` if none will come at this rate."""
+        """Return the seconds until a token is there: 0 if one is, ``math.inf`` if none will come at this rate."""
         due = self._due()
         if now >= due:
             return 0.0
@@ -43,7 +43,7 @@ class TokenBucket:
         return delay if now + delay >= due else delay + math.ulp(due)
 
     def take(self, now: float) -> bool:
-        """Take one token if there is one."""
+        """Take one token if there is one. Return whether there was."""
         if now < self._due():
             return False
         self._missing = min(self.burst, self._missing_at(now) + 1.0)
@@ -51,7 +51,7 @@ class TokenBucket:
         return True
 
     def put_back(self, now: float) -> None:
-        """A token that was taken was of no use: as if it had stayed in the bucket."""
+        """Put a token back that was of no use, as if it had stayed in the bucket."""
         self._missing = max(0.0, self._missing_at(now) - 1.0)
         self._at = max(self._at, now)
 

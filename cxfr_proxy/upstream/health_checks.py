@@ -92,24 +92,21 @@ class _Watch:
 
 
 class HealthChecks:
-    """Keeps the nodes' health. ``changed`` is told of each node whose health or outlook is another now, ``noted`` of
-    one that has other features, or another weight. ``domains`` are those that are served; none: the first that somebody
-    logs in to will be asked for."""
+    """Keeps the nodes' health, features and warm-up; whoever needs to know of changes watches the cluster.
+
+    ``domains`` are those that are served. If there are none, the first that somebody logs in to will be asked for.
+    """
 
     def __init__(
         self,
         cluster: Cluster,
         probe: Prober,
-        changed: Callable[[Node], None] = lambda node: None,
-        noted: Callable[[Node], None] = lambda node: None,
         *,
         domains: Sequence[str] = (),
         rng: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
         self._probe = probe
-        self._changed = changed
-        self._noted = noted
         self._domains = tuple(domains)
         self._rng = rng if rng is not None else random.Random()
         self._watches = {node.name: _Watch(node) for node in cluster}
@@ -240,10 +237,7 @@ class HealthChecks:
         """Wait until ``due``, or until something calls for a look; meanwhile the weight of a node that is back may
         grow."""
         while trio.current_time() < due:
-            before = watch.node.warm_up
             step = watch.vitals.grow(trio.current_time())
-            if watch.node.warm_up != before:
-                self._noted(watch.node)
             with trio.move_on_at(min(due, step if step is not None else math.inf)):
                 await watch.wake.wait()
                 return
@@ -298,9 +292,7 @@ class HealthChecks:
         kept = {each: known for each, known in node.features.items() if each in asked and each != domain}
         if len(features) <= MAX_FEATURES_BYTES:
             kept[domain] = features
-        if kept != node.features:
-            node.features = kept
-            self._noted(node)
+        node.features = kept
 
     # --- what follows
 
@@ -328,5 +320,3 @@ class HealthChecks:
                 session_outlook=str(node.session_outlook),
                 reason=reason,
             )
-        if (node.health, node.session_outlook) != (health, session_outlook):
-            self._changed(node)

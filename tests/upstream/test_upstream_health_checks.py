@@ -52,15 +52,30 @@ class World:
         self.looks = FakeLooks()
         self.changes: list[tuple[str, Health, SessionOutlook]] = []
         self.ramps: list[float] = []
-        self.checks = HealthChecks(
-            self.cluster, self.looks.look, self._changed, self._noted, domains=domains, rng=random.Random(1)
-        )
+        self.featured: list[str] = []
+        self._changed_at = -1.0
+        self._seen = {node.name: (node.health, node.session_outlook, node.warm_up) for node in self.cluster}
+        self._features = {node.name: node.features for node in self.cluster}
+        self.cluster.watch(self._changed)
+        self.checks = HealthChecks(self.cluster, self.looks.look, domains=domains, rng=random.Random(1))
 
-    def _changed(self, node: Node) -> None:
-        self.changes.append((node.name, node.health, node.session_outlook))
-
-    def _noted(self, node: Node) -> None:
-        self.ramps.append(node.warm_up)
+    def _changed(self, name: str) -> None:
+        """Health and outlook may change in one instant, one after the other; that is one change."""
+        if name not in self.cluster:
+            return  # it was forgotten
+        node = self.cluster.get(name)
+        health, outlook, warm_up = self._seen.get(name, (Health.UP, SessionOutlook.GOOD, 1.0))
+        self._seen[name] = node.health, node.session_outlook, node.warm_up
+        if self._features.get(name, {}) != node.features:
+            self._features[name] = node.features
+            self.featured.append(name)
+        if warm_up != node.warm_up:
+            self.ramps.append(node.warm_up)
+        if (health, outlook) != (node.health, node.session_outlook):
+            if self.changes and self.changes[-1][0] == name and self._changed_at == trio.current_time():
+                self.changes.pop()
+            self.changes.append((name, node.health, node.session_outlook))
+            self._changed_at = trio.current_time()
 
     def node(self, name: str) -> Node:
         return self.cluster.get(name)
@@ -243,7 +258,7 @@ async def test_the_first_domain_somebody_logs_in_to_is_asked_for(begin: Begin, a
     await trio.sleep(0.1)
     assert set(world.looks.asked[2:]) == {("a", "example.org"), ("b", "example.org")}
     assert world.node("b").features == {"example.org": b"<features>example.org</features>"}
-    assert world.ramps == [1.0, 1.0], "each was told of"
+    assert sorted(world.featured) == ["a", "b"], "each was told of"
 
 
 async def test_all_domains_are_asked_for_and_then_in_turn(begin: Begin, autojump_clock: MockClock) -> None:
@@ -354,7 +369,7 @@ async def test_the_weight_grows_while_it_waits(begin: Begin, autojump_clock: Moc
     world.looks.findings.clear()
     await trio.sleep(20)
     assert [health for _, health, _ in world.changes] == [Health.DOWN, Health.DOWN, Health.UP]
-    assert world.ramps == pytest.approx([step / 20 for step in range(2, 21)])
+    assert world.ramps == pytest.approx([step / 20 for step in range(1, 21)])
     assert world.node("a").warm_up == 1.0
 
 
