@@ -1,0 +1,214 @@
+"""Who closes a client's connection, and counts it down: once, whatever happens and whoever has it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+from relay_tools import no_leak, until
+
+from cxfr_proxy.cluster.addresses import Address
+from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.nodes import NodeSpec
+from cxfr_proxy.config.table import Config, Route, StartTls
+from cxfr_proxy.net.connection_limit import ConnectionLimit
+from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.proxy_protocol import Peer
+from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.relay import client_server
+from cxfr_proxy.relay.client_server import ClientServer
+from cxfr_proxy.relay.connection_rules import ConnectionRules
+from cxfr_proxy.relay.live_session import LiveSession
+from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.session.commands import Event, Upgrade
+from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.upstream.router import Router
+from cxfr_proxy.xmpp.opening.header import StreamHeader
+from cxfr_proxy.xmpp.opening.login import Login
+
+HEADER = (
+    b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org'"
+    b" version='1.0'>"
+)
+NODE = NodeSpec("node1", Address("127.0.0.1", 5222))
+
+
+class OneNode:
+    """A router to one node, whose far ends it has."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._node = cluster.get("node1")
+        self.far: list[socket.socket] = []
+        self.open = trio.Event()
+        """It is reached then."""
+        self.open.set()
+
+    async def reach(
+        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None, silent: Collection[str] = ()
+    ) -> tuple[Node, Endpoint]:
+        await self.open.wait()
+        near, far = socket.socketpair()
+        self.far.append(far)
+        return self._node, Endpoint(PlainTransport.adopt(near))
+
+    def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
+        return False
+
+
+class World:
+    """A server of clients, of which a test has the far ends."""
+
+    def __init__(self, nursery: trio.Nursery, pump: Pump) -> None:
+        config = Config(starttls=StartTls.OFF, route=Route.CONNECT)
+        cluster = Cluster([NODE])
+        self.router = OneNode(cluster)
+        self.registry = Registry(redirect_window=60.0)
+        self.limit = ConnectionLimit(10)
+        self._nursery = nursery
+        self.server = ClientServer(
+            config,
+            rules=ConnectionRules(config, cluster, ServerCertificates((), domains=("example.org",))),
+            router=cast("Router", self.router),
+            registry=self.registry,
+            pump=pump,
+            limit=self.limit,
+            watcher=self,
+        )
+        self.server.tasks = nursery
+
+    def session_event(self, live: LiveSession, event: Event) -> None:
+        self.registry.note(live, event, trio.current_time())
+
+    def connect(self) -> socket.socket:
+        near, far = socket.socketpair()
+        self.limit.enter()
+        self._nursery.start_soon(self.server.serve, near, "")
+        far.send(HEADER)
+        return far
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Connections, and places that are taken."""
+        return self.registry.connections, self.limit.taken
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    pump = Pump(write_stall_timeout=30.0)
+    async with trio.open_nursery() as services:
+        services.start_soon(pump.run)
+        async with trio.open_nursery() as clients:
+            it = World(clients, pump)
+            yield it
+            clients.cancel_scope.cancel()
+        services.cancel_scope.cancel()
+    pump.close()
+    assert it.counted == (0, 0)
+    for far in it.router.far:
+        if far.fileno() >= 0:
+            await ends(far)
+
+
+async def ends(far: socket.socket) -> None:
+    """The connection is closed."""
+    far.setblocking(False)
+    while True:
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(far)
+        with contextlib.suppress(ConnectionResetError):  # what it had sent was not read
+            if far.recv(65_536):
+                continue
+        far.close()
+        return
+
+
+async def test_a_session_has_the_duties_of_its_connection() -> None:
+    with no_leak():
+        async with world() as it:
+            far = it.connect()
+            await until(lambda: it.router.far)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert it.counted == (1, 1)
+            far.close()
+            it.router.far[0].close()
+            await until(lambda: not list(it.registry))
+            assert it.counted == (0, 0)
+
+
+@pytest.mark.parametrize("where", ["session", "registry"])
+async def test_a_fault_where_a_session_begins(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On either side of the line at which the duties pass on."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    with no_leak():
+        async with world() as it:
+            if where == "session":
+                monkeypatch.setattr(client_server, "Session", fail)
+            else:
+                monkeypatch.setattr(it.registry, "add", fail)
+            await ends(it.connect())
+            assert it.counted == (0, 0)
+            assert not list(it.registry)
+    assert [record.msg for record in caplog.records if record.levelno >= logging.ERROR] == ["fault"]
+
+
+async def test_cancelled_while_its_node_is_reached() -> None:
+    with no_leak():
+        async with world() as it:
+            it.router.open = trio.Event()
+            far = it.connect()
+            await until(lambda: it.counted == (1, 1))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await ends(far)
+
+
+async def test_a_client_that_leaves_before_it_has_a_node() -> None:
+    with no_leak():
+        async with world() as it:
+            near, far = socket.socketpair()
+            far.close()
+            it.limit.enter()
+            await it.server.serve(near, "")
+            assert it.counted == (0, 0)
+
+
+async def test_a_connection_that_comes_back_is_counted_all_the_time() -> None:
+    with no_leak():
+        async with world() as it:
+            far = it.connect()
+            await until(lambda: list(it.registry))
+            (live,) = it.registry
+            seen: list[tuple[int, int]] = []
+            it.registry.changed = lambda: seen.append(it.counted)
+            assert isinstance(live, LiveSession)
+            it.server._pump.drive(live, lambda now: [Upgrade()])
+            assert not list(it.registry), "the session is over"
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert it.counted == (1, 1)
+            far.shutdown(socket.SHUT_WR)
+            await ends(far)
+            await until(lambda: it.counted == (0, 0))
+            assert set(seen) <= {(1, 1), (0, 1)}, "counted down once, and its place given when it is closed"
+
+
+async def test_no_more_than_may_be_of_one_address() -> None:
+    with no_leak():
+        async with world() as it:
+            it.server._most_per_address = 1
+            first = it.connect()
+            await until(lambda: it.counted == (1, 1))
+            await ends(it.connect())
+            assert it.counted == (1, 1)
+            first.close()
