@@ -142,3 +142,33 @@ def test_files_that_developers_are_sent_to_exist(page: Path) -> None:
 
 def test_places_are_listed() -> None:
     assert len(PLACES) > 20
+
+
+# --- names in docstrings
+
+SOURCES: Final = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+REFERENCE: Final = re.compile(r":(?:class|mod|func|meth|data|attr):`~?(cxfr_proxy\.[\w.]+|\.[\w.]+)`")
+
+
+def is_defined(name: str) -> bool:
+    """Whether a module has that full name, or the part of it that is no module's is written in the module."""
+    module, rest = name, ""
+    while module not in SOURCES:
+        module, _, last = module.rpartition(".")
+        rest = rest or last
+        if not module:
+            return False
+    return not rest or re.search(rf"\b{rest}\b", SOURCES[module].read_text("utf-8")) is not None
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_names_in_docstrings_exist(module: str) -> None:
+    path = SOURCES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    references = {
+        package + name if name.startswith(".") else name for name in REFERENCE.findall(path.read_text("utf-8"))
+    }
+    assert not [name for name in references if not is_defined(name)]

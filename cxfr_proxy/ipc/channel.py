@@ -1,10 +1,10 @@
-"""What carries messages between the supervisor and a worker, one end of it.
+"""One end of the channel that carries messages between the supervisor and a worker.
 
-Posting never blocks: what is posted goes out in order, by the channel's own task. So whoever has something to say can
-say it in the middle of handling an event, and is never called back from inside of :meth:`Channel.post`.
+Posting never blocks: messages go out in order, by the channel's own task. So code can post in the middle of handling an
+event, and is never called back from inside :meth:`Channel.post`.
 
-A channel that is broken says so once, by the end of :meth:`Channel.run`; what is posted afterwards is dropped, since
-nobody is there to take it.
+A broken channel says so once, by the end of :meth:`Channel.run`. Later messages are dropped, since nobody is there to
+take them.
 
 There are two. :class:`StreamChannel` writes lines to another process (:mod:`.codec`). What the other end does not take
 is kept up to :data:`MAX_UNSENT_BYTES`; an end that lets that much pile up does not work any more, and the channel is
@@ -23,15 +23,15 @@ from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Message
 
 MAX_UNSENT_BYTES: Final = 64 << 20
-"""Whoever has a lot to say lets it go out piece by piece (:meth:`Channel.flush`). So this is what comes to pass while
+"""Most unsent bytes. Long contents go out piece by piece (:meth:`Channel.flush`), so this much comes together while
 the other end stands still, and a worker is killed when it has done so for half a minute."""
 MAX_LINE_BYTES: Final = 16 << 20
-"""The longest message is a worker's counts of all its nodes: a megabyte for ten thousand. What there may be more of is
-told in pieces."""
+"""Longest message: a worker's counts of all its nodes have a megabyte for ten thousand. What there may be more of is
+sent in pieces."""
 _READ_BYTES: Final = 65_536
 
 Receive = Callable[[Message], None]
-"""SessionsChanged with each message, in order. It must not block."""
+"""Called with each message, in order. It must not block."""
 
 
 class Channel(Protocol):
@@ -40,7 +40,7 @@ class Channel(Protocol):
     broken: bool
 
     def post(self, message: Message) -> None:
-        """Send it as soon as possible."""
+        """Send the message as soon as possible."""
 
     async def flush(self) -> None:
         """Wait until all that was posted is out, or nobody is there to take it."""
@@ -57,7 +57,7 @@ class Channel(Protocol):
 
 
 class Lines:
-    """Bytes in, messages out. A line is kept only until it is complete, and never more of it than is allowed."""
+    """Reads messages from bytes. A line is kept only until it is complete, and never more of it than is allowed."""
 
     def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -195,7 +195,7 @@ class MemoryChannel:
             self.close()
 
     def close(self) -> None:
-        """Be broken, and the other end with it."""
+        """Break this end and the other one."""
         self._close()
         self.other._close()
 

@@ -1,8 +1,8 @@
-"""How a message is written: a line of JSON, ``{"type":"Grant","tokens":1}``.
+"""Write a message as a line of JSON, ``{"type":"Grant","tokens":1}``, and read it.
 
-What may stand in a field is what its type says, and a line is read against these types: unknown messages, missing and
-additional fields and values of another type are a :class:`BadMessage`. A line is read as strictly as that because a
-worker may have been started from a program that was replaced on disk meanwhile.
+A field's type says what it may hold, and a line is read strictly by these types: unknown messages, missing and
+additional fields and values of another type are a :class:`BadMessage`. Reading is that strict because a worker may have
+been started from a program that was replaced on disk meanwhile.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def decode(line: bytes | bytearray) -> Message:
 
 
 def _write_other(value: object) -> object:
-    """Return what stands for a value of a type that msgspec does not know."""
+    """Return what is written for a value of a type that msgspec does not know."""
     if isinstance(value, Path):
         return os.fsencode(value)  # a path may hold any bytes, which JSON's text can't; msgspec writes base64
     raise NotImplementedError(f"a message can't hold a {type(value).__name__}")

@@ -17,14 +17,14 @@ class Launched(Protocol):
 
     @property
     def channel(self) -> Channel:
-        """The supervisor's end of it."""
+        """The supervisor's end of its channel."""
 
     async def wait(self) -> int:
         """Its exit code, once it has ended."""
 
     def kill(self) -> None:
-        """At once; nothing if it has ended."""
+        """Kill it at once; nothing happens if it has ended."""
 
 
 Launch = Callable[[Sequence[socket.socket]], Awaitable[Launched]]
-"""With the listening sockets that it inherits. Raises :class:`OSError`."""
+"""Start a worker with the listening sockets that it inherits. Raises :class:`OSError`."""

@@ -1,8 +1,8 @@
-"""What the supervisor and its workers tell each other.
+"""The messages between the supervisor and its workers.
 
 A message is an object that never changes. :mod:`.codec` writes it as a line where the two are processes of their own;
-in one process it is handed over as it is. Both ends are of one version, for a worker is started from the supervisor's
-own code; where that isn't so (the program was replaced on disk while it ran), :class:`Hello` says it.
+in one process it is handed over as it is. Both ends are of one version, because a worker is started from the
+supervisor's own code. If it isn't so (the program was replaced on disk while it ran), :class:`Hello` shows it.
 
 Counts are totals since the worker began, never differences: a message can be left out when a newer one follows.
 """
@@ -24,21 +24,21 @@ from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 VERSION: Final = 12
-"""Of this language. To be raised with every change."""
+"""The version of these messages. Raise it with every change."""
 NOBODY: Final = 0
-"""Asks: the number of a request whose answer nobody waits for."""
+"""The number of a request whose answer nobody waits for."""
 
 
 class BadMessage(Exception):
-    """Something was said that is no message of this version, or not at this point, or not by that end."""
+    """A message that is none of this version, or not at this point, or not from that end."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A message. Its class is told by name; see :data:`~cxfr_proxy.ipc.codec.KINDS`."""
+    """A message; it carries the name of its class, see :data:`~cxfr_proxy.ipc.codec.KINDS`."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What several messages hold."""
+    """A part of several messages."""
 
 
 # --- from the supervisor
@@ -59,12 +59,14 @@ class NodeState(Part, frozen=True):
 
 
 class Nodes(Message, frozen=True):
-    """Those that have changed, or a part of them: all count once the ``last`` part is there (:mod:`.telling`). Also an
-    order: the sessions of those that are leaving are to be moved, as their stage has it, and those that are elsewhere
-    than they belong as ``rebalance`` has it; ``None``: none goes on.
+    """Nodes that have changed, or a part of them: all count once the ``last`` part is there
+    (:mod:`cxfr_proxy.supervisor.node_states`).
 
-    ``forgotten`` are the names of those that are gone, ``order`` has all names in the source's order where that is
-    another one now, and ``features`` those of the nodes by hash, as text, that were not told before.
+    It is an order, too: sessions of nodes that are leaving are to be moved, as the nodes' stage has it, and sessions
+    that are elsewhere than they belong as ``rebalance`` has it; ``None``: none is running.
+
+    ``forgotten`` are the names of nodes that are gone. ``order`` has all names in the source's order if that has
+    changed, and ``features`` those of the nodes by hash, as text, that were not sent before.
     """
 
     states: tuple[NodeState, ...] = ()
@@ -76,9 +78,11 @@ class Nodes(Message, frozen=True):
 
 
 class Setup(Message, frozen=True):
-    """The first thing a worker hears; pins and nodes follow, and it serves when it has heard of all. Its session ids
-    are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
-    ``development_certificate`` is PEM, ``None`` where there are real ones."""
+    """The first message to a worker; pins and nodes follow, and it serves when it has all of them.
+
+    Its session ids are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
+    ``development_certificate`` is PEM, ``None`` if there are real ones.
+    """
 
     version: int
     config: Config
@@ -90,21 +94,21 @@ class Setup(Message, frozen=True):
 
 
 class PinnedBefore(Message, frozen=True):
-    """A part of the pins there were when the worker began: the nodes' names by users' keys."""
+    """A part of the pins that there were when the worker began: the nodes' names by users' keys."""
 
     nodes: dict[str, str]
 
 
 class Pinned(Message, frozen=True):
-    """The operator wants that user, by his key, on that node; ``None``: wherever he belongs."""
+    """The operator has pinned that user, by key, to that node; ``None``: the pin is gone."""
 
     user: str
     node: str | None
 
 
 class Listed(Message, frozen=True):
-    """A part of the user map; all of a version together are the map that counts. ``digests`` and ``places`` are those
-    of :class:`~cxfr_proxy.cluster.user_map.UserMap`, as their arrays' bytes."""
+    """A part of the user map; all parts of a version are the map. ``digests`` and ``places`` are those of
+    :class:`~cxfr_proxy.cluster.user_map.UserMap`, as their arrays' bytes."""
 
     version: int
     nodes: tuple[str, ...]
@@ -114,14 +118,14 @@ class Listed(Message, frozen=True):
 
 
 class Grant(Message, frozen=True):
-    """The worker may move so many sessions more."""
+    """The worker may move that many more sessions."""
 
     tokens: int
 
 
 class Elsewhere(Message, frozen=True):
     """What the other workers have: sessions by node, connections by client address (where there are many), and the
-    sessions by node of those that come before it. Of nodes, those of which it is another number now."""
+    sessions by node of workers that come before it. Only nodes whose number has changed."""
 
     sessions: dict[str, int]
     addresses: dict[str, int]
@@ -129,23 +133,25 @@ class Elsewhere(Message, frozen=True):
 
 
 class Ask(Message, frozen=True):
-    """Answered by :class:`AnswerPart`. ``request`` is :data:`NOBODY` where nobody waits for the answer."""
+    """A question, answered by :class:`AnswerPart`. ``request`` is :data:`NOBODY` if nobody waits for the answer."""
 
     request: int
     question: AnyQuestion
 
 
 class Leave(Message, frozen=True):
-    """Another worker has taken over: accept nobody any more, move everybody at the proxy's pace, and end."""
+    """Another worker has taken over: accept nobody more, move all clients at the proxy's pace, and end."""
 
 
 class Stop(Message, frozen=True):
-    """The proxy stops: accept nobody any more, move everybody, and end."""
+    """The proxy stops: accept nobody more, move all clients, and end."""
 
 
 class Remembered(Message, frozen=True):
-    """What others saw before this worker began, a part of it. ``redirected``: how many seconds ago, by bare JID;
-    ``resumable``: by the id that the client has; ``learned``: by capabilities, whether connection transfer is known.
+    """A part of what other workers saw before this one began.
+
+    ``redirected``: how many seconds ago, by bare JID; ``resumable``: by the id that the client has; ``learned``: by
+    capabilities, whether connection transfer is known.
     """
 
     redirected: dict[str, float] = {}
@@ -156,7 +162,7 @@ class Remembered(Message, frozen=True):
 
 
 class Announced(Message, frozen=True):
-    """All others have been told of the :class:`Moved` of that session."""
+    """All other workers know of the :class:`Moved` of that session."""
 
     session: int
 
@@ -165,15 +171,15 @@ class Announced(Message, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """It serves."""
+    """The worker serves."""
 
     version: int
     pid: int
 
 
 class Want(Message, frozen=True):
-    """How many sessions wait for being moved, those without a node first, and how many tokens have come so far.
-    ``misplaced``: those that are only not where they belong."""
+    """How many sessions wait to be moved, those without a node first, and how many tokens have come so far.
+    ``misplaced``: those that are merely elsewhere than they belong."""
 
     lost: int
     leaving: int
@@ -182,14 +188,15 @@ class Want(Message, frozen=True):
 
 
 class PutBack(Message, frozen=True):
-    """Tokens nobody needed: who was to be moved has left, or can't be moved now."""
+    """Tokens that nobody needed: the client has left, or can't be moved now."""
 
     tokens: int
 
 
 class WorkerCounts(Part, frozen=True):
-    """``nodes`` are those whose counts are others than when they were said last. ``awaited``: by node, who was cut from
-    it and may still come for its session. ``waiting``: by node, why its drain does not go on."""
+    """The worker's counts. ``nodes`` are those whose counts have changed since the last report. ``awaited``: by
+    node, clients that were cut from it and may still fetch their session. ``waiting``: by node, why its drain does
+    not go on."""
 
     sessions: int = 0
     connections: int = 0
@@ -207,8 +214,8 @@ class WorkerReport(Message, frozen=True):
 
 
 class Present(Part, frozen=True):
-    """A session. ``full_jid`` is ``None`` before it is bound, ``port`` where the client's is a unix socket;
-    ``seconds``: for so long it has been there."""
+    """A session. ``full_jid`` is ``None`` before it is bound, ``port`` if the client's is a unix socket; ``seconds``
+    is its age."""
 
     session: int
     full_jid: str | None
@@ -219,15 +226,15 @@ class Present(Part, frozen=True):
 
 
 class SessionsChanged(Message, frozen=True):
-    """Sessions that have begun or were bound since this was said last, and those that are over."""
+    """Sessions that have begun or were bound since the last report, and those that are over."""
 
     present: tuple[Present, ...]
     over: tuple[int, ...]
 
 
 class TransferEnded(Message, frozen=True):
-    """One more transfer is over, of that session and client. Told one by one: there are too many numbers of them to
-    tell all with each."""
+    """A transfer is over, of that session and client. Transfers are reported one by one: there are too many numbers
+    to repeat all of them."""
 
     transfer: PastTransfer
     session: int
@@ -235,27 +242,27 @@ class TransferEnded(Message, frozen=True):
 
 
 class NodeDown(Message, frozen=True):
-    """A connection to it failed."""
+    """A connection to that node failed."""
 
     node: str
     reason: str
 
 
 class NodeGoing(Message, frozen=True):
-    """One of its sessions was told that it is going away."""
+    """One of the node's sessions was told that it is going away."""
 
     node: str
 
 
 class NodeFailsLogins(Message, frozen=True):
-    """It has ended a login by a fault of its own."""
+    """The node has ended a login by a fault of its own."""
 
     node: str
     reason: str
 
 
 class NodeServes(Message, frozen=True):
-    """A client has logged in there for that domain: the worker's first one for it, or behind one that failed."""
+    """A client has logged in on the node for that domain: the worker's first one for it, or after one that failed."""
 
     node: str
     domain: str
@@ -271,7 +278,7 @@ class AnswerPart(Message, frozen=True):
 
 
 class Stopped(Message, frozen=True):
-    """Everybody has gone; ``cut``: not all by themselves."""
+    """All clients are gone; ``cut``: not all by themselves."""
 
     cut: bool
 
@@ -292,7 +299,7 @@ class UserRedirected(Message, frozen=True):
 
 
 class SessionResumable(Message, frozen=True):
-    """A client can resume its session (XEP-0198) by that id, or its counts have shifted since that was said. It is
+    """A client can resume its session (XEP-0198) by that id, or its counts have shifted since the last report. It is
     connected from ``address``."""
 
     stream_management_id: str
@@ -301,7 +308,7 @@ class SessionResumable(Message, frozen=True):
 
     @property
     def lost(self) -> Lost | None:
-        """What would be to say if its worker were killed now; ``None`` where nobody should come back for it."""
+        """The report to make if its worker were killed now; ``None`` if nobody should come back for it."""
         known = self.resumption
         even = known.counters is None or known.counters.even
         if not even and known.node_id == self.stream_management_id:
@@ -311,8 +318,7 @@ class SessionResumable(Message, frozen=True):
 
 
 class Lost(Message, frozen=True):
-    """A client that may resume its session on that node has left ``address``. ``user`` is a bare JID, where it is
-    known."""
+    """A client that may resume its session on that node has left ``address``. ``user`` is a bare JID if it is known."""
 
     user: str | None
     address: str
@@ -332,7 +338,7 @@ class Moved(Message, frozen=True):
 
 
 class Stayed(Message, frozen=True):
-    """That client has not moved to that node, or not yet, although it was asked or about to be."""
+    """That client has not moved to that node, or not yet, although it was asked or was to be."""
 
     full_jid: str
     address: str
@@ -349,8 +355,8 @@ class Returned(Message, frozen=True):
 
 
 class SoftwareLearned(Message, frozen=True):
-    """Whether clients with these capabilities know the connection transfer, as one of them has shown; ``None``: it was
-    silent."""
+    """Whether clients with these capabilities know the connection transfer, as one of them has shown; ``None``: it
+    was silent."""
 
     caps: str
     knows_cxfr: bool | None

@@ -1,8 +1,8 @@
-"""What the supervisor asks of all workers, a row each: what the question says, and how the answers become one.
+"""The questions that the supervisor asks all workers, a row each: what it says, and how the replies become one.
 
-To ask something new, add its question and its reply here, and to :mod:`cxfr_proxy.worker.queries` how a worker answers.
-Nothing else knows them one by one: :meth:`cxfr_proxy.supervisor.workers.Workers.ask` sends any question to all workers,
-and includes what they reply, as it comes, in a reply that holds nothing at first.
+To ask something new, add its question and its reply here, and how a worker answers to :mod:`cxfr_proxy.worker.queries`.
+Nothing else knows questions one by one: :meth:`cxfr_proxy.supervisor.workers.Workers.ask` sends any question to all
+workers, and includes their replies, as they come, in a reply that is empty at first.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.net.tls import Pem
 
 ANSWER_SECONDS: Final = 2.0
-"""For a worker to answer; one that takes longer is left out of what an operator is shown, and named. A program that
-scrapes the metrics waits ten seconds or so for all there is."""
+"""Seconds for a worker to answer. One that takes longer is left out of what an operator is shown, and named. A
+program that scrapes the metrics waits ten seconds or so for all there is."""
 ORDER_SECONDS: Final = 10.0
-"""The same for what changes something, which may take work."""
+"""Seconds for a question that changes something, which may take work."""
 
 
 # --- replies
 
 
 class WorkerReply(msgspec.Struct, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one worker answers, or a part of it; and what all answer, once theirs are included."""
+    """The reply of one worker, or a part of it; and the reply of all, once theirs are included."""
 
     def include(self, other: Self) -> None:
         """Add the next part, or another worker's."""
 
 
 class Done(WorkerReply):
-    """It is done."""
+    """The order was carried out."""
 
 
 class StateCounts(WorkerReply):
@@ -90,8 +90,8 @@ R = TypeVar("R", bound=WorkerReply, covariant=True)
 
 
 class WorkerQuestion(msgspec.Struct, Generic[R], frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``reply`` is the type of the answer. A question that ``orders`` something may take longer. ``last_will_do``: of a
-    worker that does not answer in time, what it answered last time counts."""
+    """``reply`` is the type of the answer. A question that ``orders`` something may take longer. ``last_will_do``:
+    the last answer counts for a worker that does not answer in time."""
 
     reply: ClassVar[type[WorkerReply]] = Done
     orders: ClassVar[bool] = False
@@ -108,11 +108,11 @@ class WorkerQuestion(msgspec.Struct, Generic[R], frozen=True, tag=True, forbid_u
 
 
 class ReportCounts(WorkerQuestion[Done], frozen=True):
-    """Report what has been counted, without waiting for the next report."""
+    """Report counts without waiting for the next report."""
 
 
 class CountStates(WorkerQuestion[StateCounts], frozen=True):
-    """How many sessions are in which state? What has been counted is reported, too."""
+    """How many sessions are in which state? Counts are reported, too."""
 
     reply = StateCounts
     last_will_do = True
@@ -154,8 +154,8 @@ class MoveUser(WorkerQuestion[ClientsMoved], frozen=True):
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the supervisor has read last, and found good: certificates and keys in the settings' order, and the nodes'
-    CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
+    """The files that the supervisor has read last and found good: certificates and keys in the settings' order, and
+    the nodes' CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
 
     certificates: tuple[Pem, ...]
     authorities: dict[str, str]

@@ -1,7 +1,7 @@
 """A session as long as client and node negotiate: what was shown to whom, whose turn it is, and how long it may take.
 
 Exists from the session's start until the stream is bound. What of the elements themselves has to be watched or changed
-is :class:`cxfr_proxy.xmpp.opening.opening.Negotiation`'s.
+is :class:`cxfr_proxy.xmpp.opening.negotiation.Negotiation`'s.
 """
 
 from __future__ import annotations

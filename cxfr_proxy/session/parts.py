@@ -10,7 +10,7 @@ part            owns
 ``transfer``    the order, the rung, what was tried; only while a transfer runs
 ``exchange``    the node's leg that is to come, and how far it is; only while one leg is exchanged for another
 ``closing``     the last question, the farewell, the wait for others; only while the session ends
-``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.opening`
+``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.negotiation`
 =============== ======================================================================================================
 
 A part's fields are written in its own file and nowhere else. What happens between the parts is in functions that take

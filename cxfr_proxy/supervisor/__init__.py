@@ -1,22 +1,22 @@
-"""What there is one of in a proxy, and the workers as it sees them.
+"""The part that there is one of in a proxy, and the workers as it sees them.
 
 =============== =====================================================================================
-supervisor      puts it together, and hears what workers say
-management      nodes, health, files and the operator's console, whoever serves
-workers         all workers, in slots: sums, and who gets the next token
-worker_slots    has a worker in each slot, and replaces it
+supervisor      puts it together, and acts on what workers report
+management      nodes, health, files and the operator's console
+workers         all workers, in slots: sums, and which one gets the next token
+worker_slots    keeps a worker in each slot, and replaces it
 link            one worker: its end of the channel, and whether it lives
 rolling_restart replaces all workers, one by one
 node_states     what has changed about the nodes, on its way to the workers
 node_list       keeps the live list as its source has it
-user_list       the user map, read and told to workers
+user_list       the user map, read and sent to workers
 drains          keeps the drains that workers carry out
 auto_rebalance  begins a rebalance when users have come to belong elsewhere
-peer_proxies    what other proxies are told, and what is done because one of them was told
+peer_proxies    what is shared with the other proxies, and what follows from theirs
 catch_up        what a worker that starts later has to know of users
-absences        who was moved and is away, and who of them is back
-vacancy         says that logins could be placed on no node
-startup_log     what is said of the proxy as a whole
+absences        clients that moved and are away, and which of them have returned
+vacancy         logs that logins could be placed on no node
+startup_log     events of the proxy as a whole
 =============== =====================================================================================
 
 The supervisor imports nothing of a worker: what both know is in :mod:`cxfr_proxy.ipc`.

@@ -1,6 +1,6 @@
-"""Who was moved and is away, and who of them is back: noted where all logins are seen, so that each is told of once.
+"""Note which clients have moved and are away, and which of them return, so that each return is logged once.
 
-That is the supervisor, which hears of every transfer and every login.
+This is in the supervisor, which hears of every transfer and every login.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Absences:
         self._returns = Returns()
 
     def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer) -> None:
-        """That of that session is over, whoever it was."""
+        """Note that the transfer of that session is over."""
         back = self._returns.note_transfer(session, full_jid, transfer, trio.current_time())
         self._note(back, None)
 
     def note_login(self, session: int, full_jid: str | None, node: str) -> None:
-        """A client has logged in there."""
+        """Note that a client has logged in there."""
         self._note(self._returns.note_login(session, full_jid, trio.current_time()), node)
 
     def _note(self, back: ReturnedClient | None, node: str | None) -> None:
-        """``node``: ``None`` where the client had logged in before it left."""
+        """Log a return. ``node`` is ``None`` if the client had logged in before it left."""
         if back is None:
             return
         gone = back.gone
@@ -55,11 +55,11 @@ class Absences:
         )
 
     def returned_from(self, node: str) -> int:
-        """How many are back that had left it."""
+        """Return how many clients have returned that had left that node."""
         return self._returns.by_node.get(node, 0)
 
     def complete(self, rows: Iterable[TransferRow]) -> list[TransferRow]:
-        """The same rows, with after how long who has moved was back."""
+        """Return the same rows, with the seconds after which the clients returned."""
         seconds = self._returns.seconds
         return [
             replace(row, returned_seconds=seconds.get(row.session)) if row.outcome == Outcome.MOVED else row

@@ -1,19 +1,18 @@
-"""Rebalancing by itself, when users have come to belong elsewhere.
+"""Rebalance by itself, when users have come to belong elsewhere.
 
-That is so when a node has joined, is up or ready again, has another weight, priority or other domains, or when more
-of its weight counts (its ``slowstart``); a node that goes takes only its own users along, and those are moved by its
-drain.
+That is so when a node has joined, is up or ready again, has another weight, priority or other domains, or when more of
+its weight counts (its warm-up). A node that goes takes only its own users with it, and its drain moves those.
 
-Nodes that come and go would have people follow them to and fro. So nothing begins before
+Users would follow nodes that come and go to and fro. So nothing begins before
 
-* the list has stood still for :data:`QUIET_SECONDS`; a weight that grows by itself is no unrest, but as long as it
-  does, there is one rebalance in that time at most;
+* the list has stood still for :data:`QUIET_SECONDS`; a weight that grows by itself does not count as a change, but as
+  long as it grows there is at most one rebalance in that time;
 * each node that went down by itself has been up again for :data:`STEADY_SECONDS`, twice as long each time that it went,
-  up to :data:`LONGEST_SECONDS`. One that has been up for that long begins anew. A node that an operator has drained did
-  not go by itself, whatever became of it meanwhile.
+  up to :data:`LONGEST_SECONDS`. A node that has been up for that long starts over. A node that an operator has drained
+  did not go by itself, whatever happened to it meanwhile.
 
-One that an operator has asked for goes on, and the next follows it. A node that an operator has let back in, and wants
-nobody moved for, is *excused*: its coming is no reason.
+A rebalance that an operator has asked for goes on, and the next one follows it. A node that an operator has let back in
+without wanting anybody moved for it is *excused*: its coming is no reason.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.transfers.rebalances import Rebalances
 
 QUIET_SECONDS: Final = 5.0
-"""A node that is restarted fails two checks, two seconds apart, before it is down."""
+"""The time that a restarted node takes to be down: two failed checks, two seconds apart."""
 STEADY_SECONDS: Final = 30.0
-"""What fails right after its start has failed by then as a rule."""
+"""The time by which a node that fails right after its start has usually failed."""
 LONGEST_SECONDS: Final = 900.0
 _LOOK_SECONDS: Final = 0.25
 
@@ -40,7 +39,7 @@ _Weights = Mapping[str, tuple[int, float, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class _Stay:
-    """How a node was seen: ``since`` when it is usable, or not, and how often it went by itself lately."""
+    """What was seen of a node: ``since`` when it is usable, or not, and how often it went by itself lately."""
 
     usable: bool
     since: float
@@ -48,20 +47,20 @@ class _Stay:
 
     @property
     def steady_at(self) -> float:
-        """When it will have been there for long enough."""
+        """When the node will have been there for long enough."""
         if not self.falls:
             return self.since
         return self.since + min(STEADY_SECONDS * 2.0 ** min(self.falls - 1, 16), LONGEST_SECONDS)
 
 
 class Steadiness:
-    """Since when nodes have been there, told the time. Those of the first look have always been."""
+    """Tracks since when nodes have been there; it is told the time. Nodes of the first look have always been there."""
 
     def __init__(self) -> None:
         self._stays: dict[str, _Stay] | None = None
 
     def look(self, nodes: Iterable[Node], now: float) -> float:
-        """From when on all that are there have been so for long enough."""
+        """Return when all nodes that are there will have been there for long enough."""
         before, first = self._stays or {}, self._stays is None
         self._stays = {}
         for node in nodes:
@@ -79,7 +78,7 @@ class Steadiness:
 
 
 class AutoRebalancer:
-    """``weights`` of the usable nodes, as of the last rebalance, or of the last time that one went."""
+    """The ``weights`` of the usable nodes, as of the last rebalance, or of the last time that a node went."""
 
     def __init__(self, cluster: Cluster, rebalances: Rebalances) -> None:
         self._cluster = cluster
@@ -94,7 +93,7 @@ class AutoRebalancer:
         self._reason: str | None = None
 
     def excuse(self, node: str, *, excused: bool = True) -> None:
-        """That its coming back, now or when it is up, is no reason; or is one after all."""
+        """Set whether its coming back, now or when it is up, is no reason."""
         if excused:
             self._excused.add(node)
         else:
@@ -102,7 +101,8 @@ class AutoRebalancer:
         self._seen = None
 
     def seconds_until_due(self) -> float:
-        """Until one begins, if there is a reason for it by then and nothing changes; it may wait for an operator's."""
+        """Return the seconds until a rebalance begins, if there is a reason for it by then and nothing changes; it
+        may wait for an operator's."""
         self._look(trio.current_time())
         return max(0.0, max(self._quiet_at, self._steady_at) - trio.current_time())
 
@@ -123,7 +123,7 @@ class AutoRebalancer:
                 self._rebalances.begin(reason=reason)
 
     def _look(self, now: float) -> None:
-        """See what has changed."""
+        """Look at what has changed."""
         if self._cluster.version == self._seen:
             return
         self._seen = self._cluster.version
@@ -145,7 +145,7 @@ class AutoRebalancer:
 
 
 def _gain(before: _Weights, now: _Weights) -> str | None:
-    """What could make users belong to another node that is there; ``None``: nothing."""
+    """Return what could make users belong to another node that is there; ``None``: nothing."""
     for name, place in now.items():
         if name not in before:
             return f"{name} takes clients"

@@ -1,7 +1,7 @@
-"""What workers tell each other about users and software, kept for those that start later.
+"""Keep what workers tell each other about users and software, for those that start later.
 
-A worker hears as it happens whom the others redirected, what can be resumed by which id, which clients were lost that
-may come back for their sessions, and what was learned of software. One that starts later is told what still matters, in
+A worker hears as it happens which users the others redirected, what can be resumed by which id, which lost clients may
+come back for their sessions, and what was learned of software. A worker that starts later gets what still matters, in
 pieces: all of it may be more than one line can hold.
 """
 
@@ -33,10 +33,10 @@ from cxfr_proxy.xmpp.stream_management import Resumption
 _T = TypeVar("_T")
 
 _MOVED_AT_ONCE: Final = 9
-"""Of one user, remembered beside the newest one."""
+"""Entries of one user that are kept beside the newest one."""
 PIECE: Final = 100
-"""Entries a message. A JID has at most 3,071 bytes, and counts that differ some 14 for each stanza that made them so
-and is not acknowledged: a line stays far below its limit."""
+"""Entries per message. A JID has at most 3,071 bytes, and counts that differ some 14 for each stanza that made them
+so and is not acknowledged: a line stays far below its limit."""
 
 
 class CatchUp:
@@ -58,7 +58,7 @@ class CatchUp:
         message: UserRedirected | SessionResumable | Lost | Moved | Stayed | Returned | SoftwareLearned,
         now: float,
     ) -> None:
-        """A worker has just said it, or would have."""
+        """Note what a worker has just reported, or would have."""
         match message:
             case UserRedirected(user):
                 self._redirected[user] = now
@@ -78,7 +78,8 @@ class CatchUp:
                 self._client_software.learn(caps, knows_cxfr)
 
     def _no_more_moved(self, full_jid: str) -> None:
-        """As :class:`~cxfr_proxy.transfers.loop_guard.LoopGuard` sees it: its resource may be another one by now."""
+        """Note it as :class:`~cxfr_proxy.transfers.loop_guard.LoopGuard` sees it: the resource may be another one by
+        now."""
         user = jid.bare(full_jid)
         moved = self._moved.get(user, [])
         own = next((each for each in moved if each[0].full_jid == full_jid), moved[0] if moved else None)
@@ -88,14 +89,14 @@ class CatchUp:
                 del self._moved[user]
 
     def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
-        """A worker was killed before it could say it; what the others are to be told."""
+        """Return what the others are to be told, since a worker was killed before it could report it."""
         told = list(lost)
         for each in told:
             self.note(each, now)
         return [Remembered(lost=tuple(piece)) for piece in _cut(told)]
 
     def pieces(self, now: float) -> list[Remembered]:
-        """Everything that matters at this time, oldest first."""
+        """Return everything that matters at this time, oldest first."""
         self._forget(now)
         redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
         resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
@@ -110,7 +111,7 @@ class CatchUp:
         ]
 
     def _forget(self, now: float) -> None:
-        """What is too long ago to matter."""
+        """Forget what is too long ago to matter."""
         while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
             self._lost.popleft()
         while self._moved and now - next(iter(self._moved.values()))[-1][1] >= ON_ITS_WAY_SECONDS:

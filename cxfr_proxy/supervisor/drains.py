@@ -1,4 +1,4 @@
-"""Drains that workers carry out: the supervisor keeps them, and their sum over all workers."""
+"""Keep the drains that workers carry out, and their sum over all workers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class DrainKeeper:
         return sum(link.wanted[2] for link in self._workers)
 
     def stage(self, node: str) -> Stage:
-        """What workers need to know of it; of no drain, that there is no reason to wait for anything."""
+        """Return what workers need to know of a node's drain; without a drain, that there is no reason to wait for
+        anything."""
         drain = self.drains.get(node)
         return drain.stage if drain is not None else Stage.ALL
 
@@ -76,7 +77,7 @@ class DrainKeeper:
         return self._workers.awaited(node)
 
     def waits(self, drain: Drain, reason: str | None) -> None:
-        """What workers say of it."""
+        """Return what workers report of it."""
         self._drains.waits(drain, reason)
 
     def of_node(self, node: str) -> NodeCounts:

@@ -1,16 +1,17 @@
-"""One worker as the supervisor sees it: its process, its end of the channel, and what it has said of itself.
+"""One worker as the supervisor sees it: its process, its end of the channel, and what it has reported.
 
 ::
 
-    STARTING -> UP -> LEAVING -> STOPPING          (and from each to its end)
+STARTING -> UP -> LEAVING -> STOPPING (and from each to its end)
 
-A worker is UP when it has greeted, LEAVING when it was told that another one has taken over, STOPPING when it has said
-that everybody is gone.
+A worker is UP when it has greeted, LEAVING when it was told that another one has taken over, STOPPING when it has
+reported that all clients are gone.
 
-Alive is who is heard from. Every so often a worker is asked for its counts, which it answers as soon as it reads the
-question; one from which nothing comes for :data:`SILENCE_SECONDS` serves nobody either, and is killed. That time is
-counted in turns of waiting and not read from a clock: where this process itself was held up (stopped, or the machine
-slept), the workers are not to blame. Before the greeting nothing counts, so a worker that never comes up is killed too.
+A worker is alive if it is heard from. Every so often it is asked for its counts, which it answers as soon as it reads
+the question. A worker from which nothing comes for :data:`SILENCE_SECONDS` serves nobody either, and is killed. That
+time is counted in turns of waiting and not read from a clock: if this process itself was held up (stopped, or the
+machine slept), the workers are not to blame. Before the greeting nothing counts, so a worker that never comes up is
+killed too.
 """
 
 from __future__ import annotations
@@ -53,10 +54,10 @@ from cxfr_proxy.supervisor.node_states import Teller
 from cxfr_proxy.tasks import Task, isolated, start
 
 SILENCE_SECONDS: Final = 30.0
-"""A healthy worker has not been kept from answering for so long even on a machine that swaps."""
+"""Seconds of silence: even on a machine that swaps, nothing keeps a healthy worker from answering for so long."""
 SILENCE_TURNS: Final = 6
 NODES_SECONDS: Final = 0.005
-"""Between two batches of what has changed about the nodes; the first one behind a pause is told at once."""
+"""Seconds between two batches of what has changed about the nodes; the first one after a pause is sent at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ R = TypeVar("R", bound=WorkerReply)
 
 @dataclass(frozen=True, slots=True)
 class FirstWords:
-    """What a worker is told at the start: the settings and what it needs before it serves, then the nodes by ``nodes``;
+    """The first messages to a worker: the settings and what it needs before it serves, then the nodes by ``nodes``;
     and ``more``, meanwhile."""
 
     setup: Setup
@@ -83,7 +84,7 @@ class LinkState(StrEnum):
 
 @dataclass(eq=False, slots=True)
 class Request(Generic[R]):
-    """What was asked, as far as it is answered. ``error``: why it is not, or not quite."""
+    """A question, as far as it is answered. ``error``: why it is not, or not quite."""
 
     reply: R
     error: str | None = None
@@ -91,8 +92,8 @@ class Request(Generic[R]):
 
 
 class Link:
-    """``number`` is its slot's. ``hear`` is told each message, after it was noted here. ``parting_seconds``: how long
-    it may take to end once it was told to leave."""
+    """``number`` is its slot's. ``hear`` is called with each message, after it was noted here. ``parting_seconds``:
+    how long it may take to end once it was told to leave."""
 
     def __init__(self, number: int, hear: Callable[[Link, Message], None], parting_seconds: float) -> None:
         self.number = number
@@ -100,21 +101,22 @@ class Link:
         self.began = trio.current_time()
         self.pid: int | None = None
         self.greeted = False
-        """It has served; so it stays when it is over."""
+        """It has served; true after its end too."""
         self.gone = False
         self.hung = False
         self.overdue_since: float | None = None
-        """When it was asked what it did not answer in time; ``None`` again as soon as anything comes from it."""
+        """When it was asked the question that it did not answer in time; ``None`` again as soon as anything comes
+        from it."""
         self.cut = False
-        """It said that it had to cut clients at its end."""
+        """It has reported that it had to cut clients at its end."""
         self.code: int | None = None
-        """Its exit code, once it is gone; ``None`` where it could not even be started."""
+        """Its exit code, once it is gone; ``None`` if it could not even be started."""
         self.counts = WorkerCounts()
         self.want = Want(0, 0, 0)
         self.at_stake: dict[str, Lost] = {}
-        """By the id to resume with: which clients would be lost, and may come back, if it were killed now."""
+        """Clients that would be lost, and may come back, if it were killed now; by the id to resume with."""
         self.present: dict[int, tuple[Present, float]] = {}
-        """Its sessions by id, each with when that was heard."""
+        """Its sessions by id, each with the time of the report."""
         self.granted = 0
         self._hear = hear
         self._parting_seconds = parting_seconds
@@ -130,13 +132,13 @@ class Link:
 
     @property
     def died(self) -> bool:
-        """It is gone, and not because it was told to."""
+        """Return whether it is gone, and not because it was told to."""
         return self.gone and (self.state is not LinkState.STOPPING or self.code != 0)
 
     # --- its life
 
     async def live(self, worker: Launched, words: FirstWords) -> None:
-        """Until it has ended; it is told ``words`` first. Cancelling kills it."""
+        """Serve the channel until the worker has ended; it gets ``words`` first. Cancelling kills it."""
         self.pid = worker.pid
         self._channel = worker.channel
         self._channel.post(words.setup)
@@ -174,7 +176,7 @@ class Link:
         self._life.cancel()
 
     def leave(self) -> None:
-        """Another one has taken over: let this one move its clients and end."""
+        """Let it move its clients and end: another one has taken over."""
         if self.state is LinkState.UP:
             self.state = LinkState.LEAVING
             self.post(Leave())
@@ -190,7 +192,7 @@ class Link:
             self._channel.post(message)
 
     async def tell(self, messages: Iterable[Message]) -> None:
-        """One at a time: all of them may be more than the channel holds."""
+        """Send messages one at a time: all of them may be more than the channel holds."""
         for message in messages:
             self.post(message)
             if self._channel is not None:
@@ -206,13 +208,13 @@ class Link:
             self._news_of_nodes = trio.Event()
 
     def node_changed(self, name: str) -> None:
-        """It is to be told of that node again, soon."""
+        """Have it told of that node again, soon."""
         if self._teller is not None:
             self._teller.changed(name)
             self._news_of_nodes.set()
 
     def rebalance_changed(self) -> None:
-        """As :meth:`node_changed`, of the rebalance that goes on."""
+        """Have it told of the rebalance that is running."""
         self._news_of_nodes.set()
 
     async def _until_it_knows_the_nodes(self) -> None:
@@ -261,8 +263,8 @@ class Link:
             self._silent_turns = 0
 
     async def ask(self, question: WorkerQuestion[R]) -> Request[R]:
-        """Ask, and wait for the answer. What did not come in time is missing from it; a question that orders nothing is
-        not even asked where an answer is overdue already."""
+        """Ask, and wait for the answer. What did not come in time is missing from it. A question that orders nothing
+        is not even asked while an answer is overdue already."""
         request = Request(question.nothing())
         overdue = self.overdue_since is not None and not question.orders
         if self.gone or self.state is LinkState.STARTING or overdue:
@@ -308,7 +310,8 @@ class Link:
 
     @property
     def wanted(self) -> tuple[int, int, int]:
-        """Tokens it still needs: for sessions whose node is gone, for those that have to go as well, and for all."""
+        """Return the tokens that it still needs: for sessions whose node is gone, for those that have to go as well,
+        and for all."""
         want, under_way = self.want, self.granted - self.want.received
         needs = (want.lost, want.lost + want.leaving, want.lost + want.leaving + want.misplaced)
         lost, going, all_of_them = (max(0, need - under_way) for need in needs)

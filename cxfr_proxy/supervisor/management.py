@@ -1,7 +1,7 @@
-"""What there is one of in a proxy, whether clients are served by this process or by workers.
+"""What there is one of in a proxy.
 
-That is the list of nodes and where it comes from, their health, who has a node assigned, the certificates, what is
-shared with other proxies, and what an operator can do with all of it: control socket, metrics, reload.
+That is the list of nodes and its source, their health, assigned users, the certificates, what is shared with other
+proxies, and what an operator can do with all of it: control socket, metrics, reload.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ from cxfr_proxy.upstream.probe import probe
 from cxfr_proxy.xmpp.framing import framer
 
 _COMPARING_SHARE: Final = 0.05
-"""Of the time, for comparing the nodes' features: in a proxy of one process nobody is served meanwhile."""
+"""Share of the time for comparing the nodes' features: with one worker, no client is served meanwhile."""
 
 _log = logging.getLogger(__name__)
 
 
 class ServedSessions(Sessions, Protocol):
-    """Where the sessions are, with what serves them."""
+    """The workers, which have the sessions."""
 
     async def take_files(self, files: Files) -> list[str]:
         """Let other processes use what was read; return errors, if there were some."""
@@ -213,11 +213,11 @@ class Management:
             await services.start(serve_http, self._config.http, status)
 
     def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
-        """Clients can connect now, at these."""
+        """Log that clients can connect now, at these addresses."""
         announce(self.certificates, addresses, nodes=len(self._cluster), sessions=room)
 
     def compare_features(self) -> None:
-        """Something has changed about nodes; done soon, and once for many changes."""
+        """Follow changes of nodes; done soon, and once for many changes."""
         self._features_changed.set()
 
     async def _compare_features_when_changed(self) -> None:
@@ -232,16 +232,17 @@ class Management:
 
     @property
     def files(self) -> Files:
-        """What was read last, and was good."""
+        """Return what was read last, and was good."""
         return Files(self.certificates.contents, dict(self.dialer.authorities))
 
     def _tell_files(self) -> None:
         self._sessions.tell_files(self.files)
 
     async def reload(self) -> str:
-        """Read nodes, user map and certificates again, and see whether the settings are still good; what was done.
+        """Read nodes, user map and certificates again, and check whether the settings are still good. Return what was
+        done.
 
-        Raises :class:`ConfigError`; what was bad, is as it was.
+        Raises :class:`ConfigError`; faulty content changes nothing.
         """
         caveat = self._look_at_settings()
         with self.reloads.noted(ReloadPart.CERTIFICATES):
@@ -260,7 +261,7 @@ class Management:
         say_of_certificates(self.certificates)
 
     def _look_at_settings(self) -> str:
-        """Read them; which are others now, as the end of a sentence. Raises :class:`ConfigError`."""
+        """Read the certificates. Return which have changed, as the end of a sentence. Raises :class:`ConfigError`."""
         if self._reread is None:
             return ""
         with self.reloads.noted(ReloadPart.SETTINGS):
@@ -272,7 +273,7 @@ class Management:
         return f"; {names}: changed, which takes a restart of the proxy"
 
     def reload_on_signal(self) -> None:
-        """As :meth:`reload`, for SIGHUP: errors go to the log."""
+        """Reload for SIGHUP: errors go to the log."""
         with self.reloads.logged(ReloadPart.SETTINGS):
             self._look_at_settings()
         with self.reloads.logged(ReloadPart.CERTIFICATES):

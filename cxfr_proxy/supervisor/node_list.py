@@ -1,4 +1,4 @@
-"""Keeping the live list of nodes as its source has it, and what follows for drains."""
+"""Keep the live list of nodes as its source has it, with the consequences for drains."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.health_checks import HealthChecks
 
 _SHOWN_NAMES: Final = 100
-"""Of nodes that have changed, in a log line."""
+"""Most names of nodes that have changed, in a log line."""
 
 _log = logging.getLogger(__name__)
 
 
 class NodeDrainer(Protocol):
-    """Who empties nodes: the mover, or the supervisor through its workers."""
+    """Empties nodes."""
 
     @property
     def drains(self) -> dict[str, Drain]: ...
 
     @property
     def rate(self) -> float:
-        """Clients a second, of all proxies that share them."""
+        """Return clients per second, of all proxies that share them."""
 
     @property
     def share(self) -> float:
-        """Of the rate, this proxy's: 0 to 1."""
+        """Return this proxy's part of the rate: 0 to 1."""
 
     @property
     def to_move(self) -> int:
-        """Sessions that wait for being moved."""
+        """Return how many sessions wait to be moved."""
 
     def set_share(self, share: float) -> None: ...
 
@@ -51,7 +51,7 @@ class NodeDrainer(Protocol):
     ) -> None: ...
 
     def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
-        """As :meth:`drain`, or without ``schedule`` as :meth:`abort`, because another proxy was told so."""
+        """Drain, or without ``schedule`` abort, because another proxy was told so."""
 
     def abort(self, node: str) -> None: ...
 
@@ -65,8 +65,8 @@ class NodeDrainer(Protocol):
 
 
 class NodeList:
-    """``obey`` is called with the orders of each reading; ``files_read`` before it is, where the nodes' CA certificates
-    are others now."""
+    """``obey`` is called with the directives of each reading; ``files_read`` before it, if the nodes' CA
+    certificates have changed."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class NodeList:
         self._asked = trio.Event()
 
     async def begin(self) -> None:
-        """The first reading. Raises :class:`ConfigError`."""
+        """Read for the first time. Raises :class:`ConfigError`."""
         with self._reloads.noted(ReloadPart.NODES):
             reading = await self._source.read()
             self._dialer.read_files(reading.specs)
@@ -100,13 +100,13 @@ class NodeList:
         self._obey(reading.directives)
 
     async def watch(self) -> None:
-        """Follow the source until cancelled; what was bad is logged, and everything stays as it was."""
+        """Follow the source until cancelled. Faulty content is logged, and everything stays as it was."""
         while True:
             with self._reloads.logged(ReloadPart.NODES), self._judged():
                 self._take(await self._source.next_reading())
 
     async def read_when_asked(self) -> None:
-        """Read it whenever :meth:`ask` says so, until cancelled; as :meth:`watch` otherwise."""
+        """Read it whenever :meth:`ask` says so, until cancelled; otherwise like :meth:`watch`."""
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
@@ -114,11 +114,11 @@ class NodeList:
                 await self._read_now()
 
     def ask(self) -> None:
-        """As :meth:`reload_as_asked`, soon; errors go to the log."""
+        """Have it read soon; errors go to the log."""
         self._asked.set()
 
     def _take(self, reading: Reading) -> Changes:
-        """Raises :class:`ConfigError`, and then nothing has changed."""
+        """Apply a reading. Raises :class:`ConfigError`, and then nothing has changed."""
         specs = reading.specs
         if self._dialer.read_files(specs):
             self._files_read()
@@ -146,14 +146,14 @@ class NodeList:
         return changes
 
     def forget_empty(self) -> None:
-        """Drop the nodes whose line is gone, and that nobody is on or will be fetched from any more."""
+        """Drop nodes whose line is gone, once nobody is on them or will be fetched from them."""
         for node in self._cluster.removed:
             if not self._drainer.left(node.name) and not self._drainer.awaited(node.name):
                 self._cluster.forget(node.name)
                 self._drainer.undrain(node.name)
 
     async def reload_as_asked(self) -> str:
-        """Read it now, because an operator said so; the answer: what has changed.
+        """Read it now, because an operator said so. Return what has changed.
 
         Raises :class:`ConfigError`, and then nothing has changed.
         """
@@ -162,7 +162,7 @@ class NodeList:
 
     @contextmanager
     def _judged(self) -> Iterator[None]:
-        """Have it in the source's standing whether what it says is any good."""
+        """Note in the source's status whether its content is good."""
         try:
             yield
         except ConfigError as exc:

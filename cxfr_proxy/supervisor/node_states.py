@@ -1,15 +1,15 @@
-"""The list of nodes on its way to a worker: what has changed, in pieces.
+"""Send the list of nodes to a worker: what has changed, in pieces.
 
-A worker's copy of the list is kept true and never sent again as a whole: ten thousand nodes that each go down would be
-told ten thousand times otherwise. Who tells (:class:`Teller`, one for each worker) remembers which nodes the worker has
-to be told of, and nothing of what has happened to them: a node that has changed five times before its turn comes is
-told once, as it is then. So what is told is always a state. A worker that has just begun has to be told of all.
+A worker's copy of the list is kept true and never sent again as a whole; otherwise ten thousand nodes that each go down
+would be sent ten thousand times. A :class:`Teller`, one for each worker, remembers which nodes the worker has to be
+told of, and nothing of what has happened to them: a node that has changed five times before its turn comes is sent
+once, as it is then. So what is sent is always a state. A worker that has just begun is told of all nodes.
 
-A *batch* is everything that there was to tell at one moment, in as many :class:`~.messages.Nodes` as it takes, the last
-of them marked. The worker's end (:class:`Mirror`) takes it over as a whole: nobody is placed by half a list.
+A *batch* is everything that there was to send at one moment, in as many :class:`~cxfr_proxy.ipc.messages.Nodes` as it
+takes, the last of them marked. The worker's end (``Mirror``) takes it over as a whole: nobody is placed by half a list.
 
-Stream features are long, and the same on all nodes as a rule: they are told once, and referred to by a hash. Both ends
-forget one as soon as no node refers to it any more; the teller goes by what it has told, and so holds nothing for known
+Stream features are long, and usually the same on all nodes: they are sent once, and referred to by a hash. Both ends
+forget one as soon as no node refers to it any more. The teller goes by what it has sent, so it never assumes features
 that the other end has forgotten.
 """
 
@@ -27,15 +27,15 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import Rebalancing
 
 STATES_A_PIECE: Final = 100
-"""Some 45 kB, and a fraction of a millisecond at either end."""
+"""Nodes per piece: some 45 kB, and a fraction of a millisecond at either end."""
 NAMES_A_PIECE: Final = 1000
-"""Of the order."""
+"""Names per piece of the order."""
 
 _T = TypeVar("_T")
 
 
 def digest(features: bytes) -> str:
-    """What features are referred to by."""
+    """Return the hash by which features are referred to."""
     return hashlib.blake2b(features, digest_size=16).hexdigest()
 
 
@@ -52,14 +52,14 @@ class NodeStates:
         self._order: tuple[str, ...] = ()
         self._order_of = -1  # the version of the list
         self.rebalance: Rebalancing | None = None
-        """The one that goes on."""
+        """The rebalance that is running."""
 
     def changed(self, name: str) -> None:
         self._states.pop(name, None)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all nodes that are listed, in the source's order; the same object as long as they are the same."""
+        """Return the names of all listed nodes, in the source's order; the same object as long as they are the same."""
         if self._order_of != self._cluster.list_version:
             self._order_of = self._cluster.list_version
             order = tuple(node.name for node in self._cluster if not node.removed)
@@ -68,7 +68,7 @@ class NodeStates:
         return self._order
 
     def of(self, name: str) -> NodeState | None:
-        """``None``: there is no such node any more."""
+        """Return the node's state; ``None``: there is no such node any more."""
         state = self._states.get(name)
         if state is None and name in self._cluster:
             state = self._states[name] = self._state(self._cluster.get(name))
@@ -87,12 +87,12 @@ class NodeStates:
         )
 
     def text(self, name: str, domain: str) -> str:
-        """The features of that node."""
+        """Return the features of that hash."""
         return self._cluster.get(name).features[domain].decode()
 
 
 class Teller:
-    """What one worker has to be told; see the module."""
+    """The changes that one worker has to be told; see the module."""
 
     def __init__(self, states: NodeStates) -> None:
         self._states = states
@@ -104,18 +104,18 @@ class Teller:
         self._begun = False
 
     def changed(self, name: str) -> None:
-        """That node is another than it was when it was told."""
+        """Note that the node has changed since it was sent."""
         self._stale[name] = None
 
     @property
     def up_to_date(self) -> bool:
-        """Whether all was told that there is to tell."""
+        """Return whether everything was sent."""
         same = self._order is self._states.names and self._rebalance == self._states.rebalance
         return self._begun and same and not self._stale
 
     def batch(self) -> Iterator[Nodes]:
-        """Everything that is to be told now, in pieces, each as things stand when it is asked for. Nothing where the
-        worker is up to date; what changes meanwhile is the next batch's."""
+        """Yield everything that is to be sent now, in pieces, each as things stand when it is asked for. Nothing if
+        the worker is up to date; what changes meanwhile belongs to the next batch."""
         if self.up_to_date:
             return
         stale, self._stale, self._begun = list(self._stale), {}, True

@@ -1,8 +1,8 @@
-"""What this proxy tells the other proxies of its fleet, and does because one of them was told.
+"""Share with the other proxies what this one was told, and carry out what another one was told.
 
-An operator's order is carried out here at once and then written down for all. One that another proxy was given comes
-with the next reading of the nodes, whose admin states hold it already: what is left is the drain's times, its rate, and
-that it was aborted. Where nobody else is there (a file, DNS) all of this does nothing.
+An operator's command is carried out here at once and then written down for all. A directive that another proxy was
+given comes with the next reading of the nodes, whose admin states contain it already. What is left are the drain's
+times, its rate, and that it was aborted. Without other proxies (a file, DNS) all of this does nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
 _REPORT_SECONDS = 0.5
-"""Between two looks at how much there is to move."""
+"""Seconds between two looks at how much there is to move."""
 
 
 class PeerProxies:
@@ -78,8 +78,8 @@ class PeerProxies:
         return ProxyState(self._sessions(), self._drainer.to_move, left)
 
     def left_elsewhere(self, node: str) -> int | None:
-        """Clients that other proxies have on a node that is being emptied; ``None``: not all have said that they know
-        of it."""
+        """Return how many clients other proxies have on a node that is being emptied; ``None``: not all have
+        reported that they know of it."""
         if self._shared is None:
             return 0
         said = [state.left.get(node) for name, state in self._shared.proxies.items() if name != self._shared.id]
@@ -89,7 +89,7 @@ class PeerProxies:
     # --- orders
 
     def tell(self, node: str, *, rebalance: bool = True) -> None:
-        """An operator has said something of that node here, and it was carried out. ``rebalance``: see
+        """Share what an operator has said of that node here, which was carried out. ``rebalance``: see
         :class:`~cxfr_proxy.cluster.shared.Directive`."""
         if self._shared is not None:
             order = replace(self._order_now(node), rebalance=rebalance)
@@ -107,7 +107,7 @@ class PeerProxies:
         return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
 
     def obey(self, orders: Mapping[str, Directive]) -> None:
-        """All orders that hold, as of now; those that are known already are left alone."""
+        """Carry out all directives that hold now; those that are known already are left alone."""
         for node, order in orders.items():
             known = self._obeyed.get(node)
             if node in self._cluster and order.admin_state is not AdminState.READY and not _same(order, known):
@@ -126,13 +126,13 @@ class PeerProxies:
             self._drainer.adopt(node, schedule, order.rate)
 
     def _ahead(self) -> float:
-        """Of trio's clock, which begins anywhere."""
+        """Return that time by trio's clock, which begins anywhere."""
         return self._wall_clock() - trio.current_time()
 
     # --- pins
 
     def tell_pin(self, user: str, node: str | None) -> None:
-        """An operator has pinned that user here; ``None``: takes his pin away."""
+        """Share a pin; ``None``: it is gone."""
         if self._shared is None:
             return
         key = user_key(user)
@@ -141,7 +141,7 @@ class PeerProxies:
         self._shared.set_pin(key, node)
 
     def _take_pins(self) -> None:
-        """They are as all have them now."""
+        """Take over the pins as all proxies have them now."""
         assert self._shared is not None
         pins = {user_key(user): node for user, node in islice(self._shared.pins.items(), MAX_PINS)}
         for key in self._pins.nodes.keys() - pins.keys():
@@ -154,7 +154,7 @@ class PeerProxies:
 
     @property
     def caveat(self) -> str | None:
-        """What the answer to an order has to add; ``None``: nothing."""
+        """Return what the answer to a command has to add; ``None``: nothing."""
         lost_at = self._source.status.lost_at
         if self._shared is None or lost_at is None:
             return None
@@ -176,7 +176,7 @@ class PeerProxies:
         )
 
     def proxy_rows(self) -> list[ProxyRow]:
-        """Those that live, as they have said; this one alone where there is nobody to share with."""
+        """Return the proxies that live, as they have reported; this one alone if nothing is shared."""
         if self._shared is None:
             return [ProxyRow("this", own=True, sessions=self._sessions(), to_move=self._drainer.to_move)]
         return [
@@ -186,5 +186,5 @@ class PeerProxies:
 
 
 def _same(order: Directive, known: Directive | None) -> bool:
-    """Whether it asks for the same; ``against`` is the store's affair."""
+    """Return whether it asks for the same; ``against`` is the store's affair."""
     return known is not None and replace(order, against=None) == replace(known, against=None)

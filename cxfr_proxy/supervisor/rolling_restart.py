@@ -1,8 +1,8 @@
-"""Replacing all workers, one by one: for a fix in what workers do, or memory to be had back.
+"""Replace all workers, one by one: for a fix in what workers do, or to get memory back.
 
 The next worker is not touched before the last one has gone, so there is one worker more than usual at any time, and the
-clients that move share the proxy's transfer rate with nobody but drains. The first new worker that does not come up
-ends it: the others would not either.
+clients that move share the proxy's transfer rate only with drains. The first new worker that does not come up ends it:
+the others would not come up either.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FAULT = "it met a fault, which the log has"
 
 
 class RollingRestart:
-    """One time through all slots. Workers that have begun after it need no replacing."""
+    """One pass through all slots. Workers that have begun after it need no replacing."""
 
     def __init__(self, workers: Workers, stopping: Callable[[], bool], feed: ChangeFeed) -> None:
         self._workers = workers
@@ -52,7 +52,7 @@ class RollingRestart:
         )
 
     async def run(self) -> None:
-        """Until all are replaced, or one can't be."""
+        """Replace them until all are new, or one can't be replaced."""
         emit(_log, "restart-begins", workers=len(self._workers.slots), sessions=self._workers.sessions)
         self._failure = _FAULT
         with isolated(Task.RESTART):
@@ -79,7 +79,7 @@ class RollingRestart:
         return None
 
     async def _replace(self, slot: WorkerSlot) -> str | None:
-        """Why it could not be done."""
+        """Why it could not be replaced."""
         order = slot.replace(self._began)
         await slot.until(lambda: order.settled or self._stopping())
         if not order.settled:
@@ -92,7 +92,7 @@ class RollingRestart:
 
 
 class RollingRestarts:
-    """One at a time. ``stopping`` says whether the proxy is; ``feed`` is told how far it comes."""
+    """One restart at a time. ``stopping`` says whether the proxy stops; ``feed`` is told of its progress."""
 
     def __init__(self, workers: Workers, stopping: Callable[[], bool], feed: ChangeFeed) -> None:
         self._workers = workers
@@ -100,11 +100,14 @@ class RollingRestarts:
         self._feed = feed
         self._work = trio.Event()
         self.last: RollingRestart | None = None
-        """The one under way, or the last there was."""
+        """The restart that is running, or the last one."""
 
     def begin(self) -> None:
-        """Nothing new where one is under way: it goes on. Raises :class:`ConfigError` while the proxy stops, and where
-        the only worker is in this process: a new one would be the same program."""
+        """Begin a restart; if one is running, it goes on instead.
+
+        Raises :class:`ConfigError` while the proxy stops, and if the only worker is in this process: a new one would be
+        the same program.
+        """
         if len(self._workers.slots) == 1:
             raise ConfigError(_ONE_PROCESS)
         if self._stopping():
@@ -116,7 +119,7 @@ class RollingRestarts:
         self._work.set()
 
     async def run(self) -> None:
-        """Carry them out until cancelled."""
+        """Carry out restarts until cancelled."""
         while True:
             await self._work.wait()
             self._work = trio.Event()

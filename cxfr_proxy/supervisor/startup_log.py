@@ -1,4 +1,4 @@
-"""What is said of the proxy as a whole, however many processes it has."""
+"""Log events of the proxy as a whole, however many processes it has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def announce(
     certificates: ServerCertificates, addresses: Iterable[tuple[str, int]], *, nodes: int, sessions: int
 ) -> None:
-    """Say at start what an operator has to know. ``sessions`` is how many fit."""
+    """Log at start what an operator has to know. ``sessions`` is how many fit."""
     if certificates.self_signed:
         emit(
             _log,
@@ -36,13 +36,13 @@ def announce(
 
 
 def say_of_certificates(certificates: ServerCertificates) -> None:
-    """Say what clients will object to in them."""
+    """Log what clients will object to in the certificates."""
     for problem in certificates.problems:
         emit(_log, "certificate", level=logging.WARNING, reason=problem)
 
 
 def say_of_lost(session: Present, seconds: float) -> None:
-    """One that has gone with its worker, ``seconds`` after that was said of it."""
+    """Log the end of a session that has gone with its worker, ``seconds`` after its last report."""
     emit(
         _log,
         "session-end",
@@ -57,7 +57,8 @@ def say_of_lost(session: Present, seconds: float) -> None:
 
 
 def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
-    """``what``: as :class:`~cxfr_proxy.transfers.drains.Drains` reports it; ``counts`` are the node's by now."""
+    """Log an event of a drain, as :class:`~cxfr_proxy.transfers.drains.Drains` reports it; ``counts`` are the node's
+    by now."""
     emit(
         _log,
         what,
@@ -71,7 +72,7 @@ def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
 
 
 def say_of_rebalance(what: str, rebalance: Rebalance) -> None:
-    """``what``: as :class:`~cxfr_proxy.transfers.rebalances.Rebalances` reports it."""
+    """Log an event of a rebalance, as :class:`~cxfr_proxy.transfers.rebalances.Rebalances` reports it."""
     counts = rebalance.counts
     if what == "rebalance-begins":
         emit(_log, what, sessions=counts.planned, reason=rebalance.reason or "an operator has said so")

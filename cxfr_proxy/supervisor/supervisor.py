@@ -1,10 +1,10 @@
-"""The process that serves nobody: it owns what there is one of in a proxy.
+"""The supervisor: it serves no client, and owns everything that there is one of in a proxy.
 
-One of a proxy are: settings, the list of nodes and its file, the nodes' health, admin states, drains, the pace at which
-clients are moved (one token bucket), the control socket and signals. All of it reaches the workers as state, not as
-steps: what :mod:`.telling` gives is everything a worker has to know to do what is wanted, whenever it began. Only
-tokens are handed out one by one: a worker says how many sessions it has to move (:class:`~.messages.Want`), is granted
-one, and chooses who has been idle for longest.
+That is: settings, the list of nodes and its source, the nodes' health, admin states, drains, the pace at which clients
+are moved (one token bucket), the control socket and signals. All of it reaches the workers as state, not as steps:
+:mod:`.node_states` sends everything that a worker has to know to do what is wanted, whenever it began. Only tokens are
+handed out one by one: a worker reports how many sessions it has to move (:class:`~cxfr_proxy.ipc.messages.Want`), is
+granted one, and chooses the session that has been idle for longest.
 
 The listening sockets are made here and stay open here, so that connections wait for a worker that is being replaced.
 """
@@ -76,15 +76,15 @@ from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalanc
 
 _REPORTS_SECONDS: Final = 0.005
 _REPORTS_SHARE: Final = 0.02
-"""As the workers' reports: at least so long, and at most this share of the time, between two rounds."""
+"""Least seconds, and largest share of the time, between two rounds over the workers' reports."""
 _PINS_A_PIECE: Final = 100
-"""A key may take 12 KB."""
+"""Pins per message: a key may have 12 KB."""
 
 _log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """One proxy of several processes; as :class:`~.server.Proxy` otherwise.
+    """One proxy; see :class:`cxfr_proxy.proxy.Proxy`.
 
     ``addresses`` are the clients' sockets once it runs. Certificates are read in the constructor, which raises
     :class:`ConfigError`; nodes by :meth:`run`.
@@ -140,10 +140,10 @@ class Supervisor:
     # --- tasks
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until :meth:`stop` has moved everybody, or until cancelled; ``started`` once clients can connect.
+        """Serve until :meth:`stop` has moved all clients, or until cancelled; ``started`` once clients can connect.
 
-        Raises :class:`ConfigError`, alone or in an exception group, where the nodes can't be read, a socket can't be
-        had, or no worker lives.
+        Raises :class:`ConfigError`, alone or in an exception group, if the nodes can't be read, a socket can't be had,
+        or no worker lives.
         """
         with watching_tls():  # health checks read from nodes
             await self._run(task_status)
@@ -181,7 +181,7 @@ class Supervisor:
             sock.close()
 
     async def _follow_reports(self) -> None:
-        """Do what follows from what workers have counted, once for many reports."""
+        """Act on the workers' counts, once for many reports."""
         while True:
             await self._reported.wait()
             self._reported = trio.Event()
@@ -214,7 +214,7 @@ class Supervisor:
         return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
 
     def _pieces_of_pins(self) -> Iterator[PinnedBefore]:
-        """Each as the pins are when it is asked for."""
+        """Yield the pins in pieces, each as they are when it is asked for."""
         pins = self._assigned.pins.nodes
         keys = list(pins)
         for at in range(0, len(keys), _PINS_A_PIECE):
@@ -267,7 +267,7 @@ class Supervisor:
     # --- nodes
 
     def _node_changed(self, name: str) -> None:
-        """That node, or its drain's stage: all workers are to know, and so what is to be moved."""
+        """Let all workers know of a node that has changed, or whose drain's stage has."""
         self._states.changed(name)
         for link in self.workers:
             link.node_changed(name)
@@ -297,7 +297,7 @@ class Supervisor:
         self._listed.set()
 
     async def _tell_listed(self) -> None:
-        """Let all workers know the user map as it is now; those that begin are told at the start."""
+        """Let all workers know the user map as it is now; those that begin get it at the start."""
         while True:
             await self._listed.wait()
             self._listed = trio.Event()
@@ -308,7 +308,7 @@ class Supervisor:
     # --- the operator
 
     def stop(self) -> None:
-        """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
+        """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
         if not self._keeper.stopping:
             emit(_log, "stopping", sessions=self.workers.sessions, within=self._config.timeouts.hard_stop_after)
             self._close_sockets()

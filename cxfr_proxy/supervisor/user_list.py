@@ -1,7 +1,7 @@
-"""The user map on its way: read from its file in a thread, and told to workers in pieces.
+"""Read the user map from its file in a thread, and send it to workers in pieces.
 
-A million users take three seconds to read, which nobody who serves clients has at once; and ten megabytes as a message,
-so each piece is small enough for the channel to carry other things between.
+A million users take three seconds to read, too long for a process that serves clients to spend at once; and they are
+ten megabytes as a message, so each piece is small enough for the channel to carry other things in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.messages import Listed
 
 USERS_A_PIECE = 50_000
-"""Some 700 kB, and a few milliseconds."""
+"""Users per piece: some 700 kB, and a few milliseconds."""
 _SHOWN_NODES = 10
 
 _log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 class UserList:
     """Keeps ``assigned.listed`` as the file has it; ``None``: there is no file, and nothing to be done.
 
-    Reads it first in the constructor, which raises :class:`ConfigError`; what there is to say of it waits for
-    :meth:`watch`, when there are nodes. ``changed`` is called after each reading.
+    The constructor reads it for the first time and raises :class:`ConfigError`; log events wait for :meth:`watch`, when
+    there are nodes. ``changed`` is called after each reading.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class UserList:
         self._reading = trio.Lock()
         self._waiting = trio.CancelScope()
         self.version = 1
-        """Of what is listed; each reading has one more."""
+        """The version of the map; one more with each reading."""
         if file is not None:
             with self._reloads.noted(ReloadPart.USER_MAP):
                 self._take_over(file.load())
 
     async def watch(self) -> None:
-        """Follow the file until cancelled; what is bad in it goes to the log."""
+        """Follow the file until cancelled; faults go to the log."""
         if self._file is not None:
             self._say()
         while self._file is not None:
@@ -65,11 +65,11 @@ class UserList:
                 await self._read()
 
     def reload_soon(self) -> None:
-        """Have :meth:`watch` read it again, be it changed or not."""
+        """Have :meth:`watch` read it again, changed or not."""
         self._waiting.cancel()
 
     async def reload(self) -> None:
-        """Raises :class:`ConfigError`, and then nothing has changed. On cancel likewise."""
+        """Read the file. Raises :class:`ConfigError`, and then nothing has changed. On cancellation likewise."""
         if self._file is not None:
             with self._reloads.noted(ReloadPart.USER_MAP):
                 await self._read()
@@ -94,7 +94,7 @@ class UserList:
             emit(_log, "user-map-unknown-nodes", level=logging.WARNING, nodes=shown, count=len(unknown))
 
     def pieces(self) -> Iterator[Listed]:
-        """What workers are told of it."""
+        """Yield the pieces for workers."""
         if self._file is None:
             return
         left = len(self._assigned.listed)

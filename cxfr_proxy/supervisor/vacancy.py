@@ -1,6 +1,6 @@
-"""That logins could be placed on no node: said once, whatever took the last one, and again when there is one.
+"""Log that logins could be placed on no node: once, whatever took the last one, and again when there is one.
 
-Checks, a changed list, an order by force or another proxy's can each leave none, and what follows is the same: every
+Checks, a changed list, a forced command or another proxy's can each leave no node. The consequence is the same: every
 login is refused, or tried on nodes that are known to be down.
 """
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Vacancy:
-    """``domains`` are those that the proxy serves, each of which is told of; none: any, all as one."""
+    """``domains`` are those that the proxy serves, each logged by itself; empty: any, all as one."""
 
     def __init__(self, cluster: Cluster, domains: Iterable[str]) -> None:
         self._cluster = cluster

@@ -1,14 +1,14 @@
-"""Keeping a worker in each slot, and putting a new one in the place of one that serves.
+"""Keep a worker in each slot, and replace a worker that serves by a new one.
 
-One task a slot decides everything about it, so that there is one answer to each question:
+One task per slot decides everything about it, so that there is one answer to each question:
 
-* A worker that ends is replaced at once, or, if it lived less than a second, with a pause that doubles. In a pause its
+* A worker that ends is replaced at once, or, if it lived less than a second, after a pause that doubles. In a pause its
   sockets do not listen: the kernel would give them connections that nobody takes.
 * A worker that is to be replaced stays until the new one serves, and then leaves. Both have the same listening sockets
-  meanwhile, so there is always somebody to accept, and what one leaves in the kernel's queue is the other's.
-* A new one that does not come up changes nothing. If the old one ends before the new one is up, the new one is its
+  meanwhile, so there is always one that accepts, and what one leaves in the kernel's queue is the other's.
+* A new worker that does not come up changes nothing. If the old one ends before the new one is up, the new one is its
   replacement.
-* When the proxy stops, nobody is replaced any more.
+* When the proxy stops, no worker is replaced any more.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from cxfr_proxy.supervisor.workers import Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 
 PATIENCE_SECONDS: Final = 5.0
-"""Beyond ``hard-stop-after``, for a worker to end, before it is killed."""
+"""Seconds beyond ``hard-stop-after`` for a worker to end before it is killed."""
 _SHORT_LIFE_SECONDS: Final = 1.0
-"""A worker that dies sooner will probably do so again."""
+"""A worker that dies within this time will probably do so again."""
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _LINES_AT_A_TIME: Final = 100
-"""Lines of the log between two checkpoints: about a millisecond."""
+"""Log lines between two checkpoints: about a millisecond."""
 
 _log = logging.getLogger(__name__)
 
 
 class WorkerSlots:
-    """``launch`` starts a process with the slot's sockets; ``first_words`` are what its worker is told at the start;
-    ``hear`` is told each message, ``buried`` when a worker is gone; ``rest`` has the slot's sockets listen no more,
-    ``wake`` again, which may raise ``OSError``."""
+    """``launch`` starts a worker with the slot's sockets; ``first_words`` are its first messages; ``hear`` is called
+    with each message, ``buried`` when a worker is gone; ``rest`` stops the slot's sockets from listening, ``wake``
+    starts it again and may raise ``OSError``."""
 
     def __init__(
         self,
@@ -77,7 +77,8 @@ class WorkerSlots:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Let all move their clients and end, and replace nobody any more; :meth:`run` returns when they are gone."""
+        """Let all workers move their clients and end, and replace none any more; :meth:`run` returns when they are
+        gone."""
         self._stop.set()
         for link in self._workers:
             link.post(Stop())
@@ -85,9 +86,9 @@ class WorkerSlots:
             slot.changed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Have workers until :meth:`stop`; ``started`` when all serve. Cancelling kills them.
+        """Keep workers until :meth:`stop`; ``started`` when all serve. Cancelling kills them.
 
-        Raises :class:`ConfigError`, in a group, if one of the first does not begin to serve.
+        Raises :class:`ConfigError`, in a group, if one of the first workers does not begin to serve.
         """
         async with trio.open_nursery() as self._nursery:
             async with trio.open_nursery() as starting:
@@ -107,7 +108,7 @@ class WorkerSlots:
         slot.vacant = "gone"
 
     async def _keep_on(self, slot: WorkerSlot) -> None:
-        """With who is in it, if there is one."""
+        """Run the slot with the worker that is in it, if there is one."""
         link = slot.links[-1] if slot.links else await self._start(slot)
         pause = 0.0
         while await self._wait_for_news(slot, link):
@@ -123,12 +124,12 @@ class WorkerSlots:
                 slot.settle(f"the new {_not_up(link)}")
 
     async def _wait_for_news(self, slot: WorkerSlot, link: Link) -> bool:
-        """Until that worker is gone, or is to be replaced; False when the proxy stops."""
+        """Wait until that worker is gone, or is to be replaced; return false when the proxy stops."""
         await slot.until(lambda: self.stopping or link.gone or slot.replacement is not None)
         return not self.stopping
 
     async def _pause(self, slot: WorkerSlot, seconds: float) -> bool:
-        """Before the next worker, unless one is asked for; False when the proxy stops."""
+        """Pause before the next worker, unless one is asked for; return false when the proxy stops."""
         if seconds:
             self._rest(slot)
         with trio.move_on_after(seconds):
@@ -136,7 +137,7 @@ class WorkerSlots:
         return not self.stopping
 
     async def _replace(self, slot: WorkerSlot, link: Link) -> Link:
-        """Who is in the slot afterwards."""
+        """Return the worker that is in the slot afterwards."""
         order = slot.replacement
         assert order is not None
         if link.began >= order.asked:
@@ -155,7 +156,7 @@ class WorkerSlots:
     # --- one worker
 
     async def _start(self, slot: WorkerSlot) -> Link:
-        """A new worker, once it serves or has ended."""
+        """Return a new worker, once it serves or has ended."""
         assert self._nursery is not None
         link = Link(slot.number, partial(self._heard, slot), self._parting_seconds)
         start_once(self._nursery, Task.SLOT, partial(self._live, slot, link))
@@ -182,7 +183,7 @@ class WorkerSlots:
                 await self._say_who_is_lost(link)
 
     async def _launched(self, slot: WorkerSlot) -> Launched | None:
-        """``None`` where it can't be started."""
+        """Start a worker; ``None`` if it can't be started."""
         try:
             self._wake(slot)
             return await self._launch(slot)
@@ -217,7 +218,7 @@ class WorkerSlots:
             emit(_log, "worker-left", worker=link.number, pid=link.pid, cut=link.cut)
 
     async def _say_who_is_lost(self, link: Link) -> None:
-        """A line for each, as its worker would have written it."""
+        """Log the end of each session, as its worker would have."""
         now = trio.current_time()
         for number, (session, heard) in enumerate(link.present.values()):
             if number % _LINES_AT_A_TIME == 0:

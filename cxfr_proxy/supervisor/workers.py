@@ -1,7 +1,7 @@
-"""All workers as the supervisor sees them: a slot for each core's worth, who is in it, and sums over all.
+"""All workers as the supervisor sees them: the slots, the workers in them, and sums over all.
 
-A slot has one worker; two while one is being replaced, and none while its workers die at once. What a worker had
-counted is added to the past when it is gone, so that totals never go back.
+A slot has one worker; two while one is being replaced, and none while its workers die at once. The counts of a worker
+that is gone are added to the past, so that totals never go back.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
 from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatistics
 
 ID_MARGIN: Final = 100_000
-"""Ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any more, or
-still takes until the new one is up."""
+"""Session ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any
+more, or still takes until the new one is up."""
 
 
 _NONE: Final = NodeCounts()
@@ -50,12 +50,12 @@ R = TypeVar("R", bound=WorkerReply)
 
 @dataclass(eq=False, slots=True)
 class Replacement:
-    """What a slot is asked for: a worker that has begun after ``asked`` (trio's clock)."""
+    """A replacement that a slot is asked for: a worker that has begun after ``asked`` (trio's clock)."""
 
     asked: float
     settled: bool = False
     old: Link | None = None
-    """Who leaves for it; ``None`` where nobody had to."""
+    """The worker that leaves for it; ``None`` if there was none."""
     failure: str | None = None
     """Why there is no new one; the old one stays."""
 
@@ -66,19 +66,19 @@ class WorkerSlot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.links: list[Link] = []
-        """Who is in it, oldest first."""
+        """The workers in it, oldest first."""
         self.deaths = 0
         self.hung = 0
         self.replaced = 0
-        """How many were, on order."""
+        """How many were replaced on command."""
         self.vacant = "waiting"
-        """What is said of it while nobody is in it."""
+        """Its state while no worker is in it."""
         self.replacement: Replacement | None = None
         self._last_id: int | None = None
         self._lot = trio.lowlevel.ParkingLot()
 
     def next_first_id(self, workers: int) -> int:
-        """Of the sessions of its next worker."""
+        """The first session id of its next worker."""
         if self._last_id is None:
             self._last_id = self.number
         else:
@@ -86,13 +86,13 @@ class WorkerSlot:
         return self._last_id
 
     def replace(self, asked: float) -> Replacement:
-        """Have a worker in it that is new; see :meth:`~.keeper.Keeper.keep`."""
+        """Have a worker in it that is new; see :meth:`~.worker_slots.WorkerSlots.run`."""
         self.replacement = Replacement(asked)
         self.changed()
         return self.replacement
 
     def settle(self, failure: str | None = None) -> None:
-        """What was asked for is done, or can't be done."""
+        """Note that the replacement is done, or can't be done."""
         assert self.replacement is not None
         self.replacement.settled = True
         self.replacement.failure = failure
@@ -103,11 +103,11 @@ class WorkerSlot:
         self._last_id = max(self._last_id or 0, counts.last_id)
 
     def changed(self) -> None:
-        """Let who waits look again."""
+        """Wake the tasks that wait for a change."""
         self._lot.unpark_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds; it is looked at after each :meth:`changed`."""
+        """Wait until the condition holds; it is checked after each :meth:`changed`."""
         while not condition():
             await self._lot.park()
 
@@ -141,7 +141,7 @@ class Workers:
         return total
 
     def totals(self) -> Totals:
-        """Of all workers there were."""
+        """Return the totals of all workers there ever were."""
         total = Totals()
         total.include(self._past_totals)
         for link in self:
@@ -149,11 +149,12 @@ class Workers:
         return total
 
     def awaited(self, node: str) -> int:
-        """As :meth:`~cxfr_proxy.transfers.mover.Mover.awaited`, of all workers."""
+        """Return how many clients that were cut may still fetch their session from that node, over all workers; see
+        :class:`~cxfr_proxy.transfers.awaited.Awaited`."""
         return sum((link.counts.awaited or {}).get(node, 0) for link in self)
 
     def bury(self, slot: WorkerSlot, link: Link) -> None:
-        """It is gone, and its sessions with it."""
+        """Note that a worker is gone, and its sessions with it."""
         slot.links.remove(link)
         self._informed.discard(link)
         self.note_counts(link.counts)
@@ -171,11 +172,11 @@ class Workers:
             self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
 
     def note_counts(self, counts: WorkerCounts) -> None:
-        """A worker has said them: the others are to know."""
+        """Note a worker's counts; the others are to know."""
         self._counted.update(dict.fromkeys(counts.nodes or {}))
 
     def tell_elsewhere(self) -> None:
-        """Let each worker know what the others have, of the nodes of which that is another number now."""
+        """Let each worker know what the others have, for nodes whose number has changed."""
         if len(self.slots) == 1:
             return  # a worker that is alone, and stays so, has no others
         links = list(self)
@@ -202,13 +203,13 @@ class Workers:
             self._informed.add(link)
 
     def rebalance_counts(self, number: int) -> RebalanceCounts | None:
-        """What became of that rebalance; ``None``: not all workers have planned for it yet."""
+        """Return the outcome of that rebalance; ``None``: not all workers have planned for it yet."""
         if any(link.greeted and link.counts.rebalance.number != number for link in self):
             return None
         return total(number, [self._past_rebalance, *(link.counts.rebalance for link in self)])
 
     def waiting_reason(self, node: str) -> str | None:
-        """Why the drain of that node does not go on in any of the workers that have sessions on it."""
+        """Return why the drain of that node does not go on in any of the workers that have sessions on it."""
         having = [link.counts for link in self if (link.counts.nodes or {}).get(node, NodeCounts()).sessions]
         reasons = [(counts.waiting or {}).get(node) for counts in having]
         return reasons[0] if reasons and None not in reasons else None
@@ -216,7 +217,7 @@ class Workers:
     # --- for the operator
 
     async def ask(self, question: WorkerQuestion[R]) -> R:
-        """Ask all workers; return what they say together."""
+        """Ask all workers; return their replies as one."""
         total = question.nothing()
         for request in await self._ask_each(question):
             total.include(request.reply)
@@ -258,7 +259,7 @@ class Workers:
         return (await self.ask(MoveUser(jid, node))).clients
 
     def omissions(self) -> list[str]:
-        """Which workers owe an answer, a sentence each."""
+        """Return which workers owe an answer, a sentence each."""
         now = trio.current_time()
         return [
             f"worker {link.number} (pid {link.pid}) has not answered for {now - link.overdue_since:.0f} s: what it has "
@@ -268,7 +269,7 @@ class Workers:
         ]
 
     def worker_rows(self) -> list[WorkerRow]:
-        """By number, who leaves before who has come for him."""
+        """Return the workers by number, leaving ones before their successors."""
         return [row for slot in self.slots for row in _worker_rows(slot)]
 
     def tell_files(self, files: Files) -> None:
@@ -282,7 +283,7 @@ class Workers:
 
 
 def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:
-    """By node: its sessions in all workers before the first one, before the second, ..., and in all."""
+    """Return by node: its sessions in all workers before the first one, before the second, ..., and in all."""
     return {
         name: [0, *accumulate((link.counts.nodes or {}).get(name, _NONE).sessions for link in links)] for name in names
     }
@@ -320,9 +321,11 @@ def _add(total: NodeCounts, counts: NodeCounts | None) -> None:
 
 
 class Grants:
-    """The proxy's one token bucket, and who gets the next token: workers with sessions whose node is gone before
-    those with some that have to leave, and these before others; the one with the most to move first, so that all are
-    done at the same time."""
+    """The proxy's one token bucket, and which worker gets the next token.
+
+    Workers with sessions whose node is gone come first, then those with sessions that have to leave, then the others;
+    among these the one with the most to move, so that all finish at the same time.
+    """
 
     def __init__(self, links: Iterable[Link], pace: OwnPace) -> None:
         self._links = links
@@ -330,7 +333,7 @@ class Grants:
         self._work = trio.Event()
 
     def wanted(self) -> None:
-        """A worker has said what it wants."""
+        """Note what a worker wants."""
         self._work.set()
 
     def put_back(self, tokens: int) -> None:

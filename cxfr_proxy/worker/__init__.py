@@ -1,10 +1,10 @@
-"""What serves clients: a process of its own, or the one worker in the supervisor's process.
+"""The part that serves clients: a process of its own, or the one worker in the supervisor's process.
 
 ================ =====================================================================================
-worker           obeys the supervisor, reports to it, and answers its questions
-service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
+worker           follows the supervisor's messages, reports to it, and answers its questions
 parts            everything of a worker that needs settings
-ports            what a worker asks and tells the supervisor, in the place of what would decide by itself
+service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
+ports            stands in for parts of the supervisor: the pace, the health checks, the other workers
 queries          how a worker answers
 mirror           its copy of the list of nodes
 user_map         its copy of the user map

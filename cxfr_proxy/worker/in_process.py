@@ -1,8 +1,8 @@
-"""A worker in the supervisor's own process: where there is one only, it needs none of its own.
+"""A worker in the supervisor's own process: a single worker needs none of its own.
 
-It is the same worker, at the other end of a channel that hands messages over as they are. What it does not have is a
-process that could be killed: a fault that ends it ends it alone, and the supervisor begins the next one; whatever holds
-up the one holds up the other.
+It is the same worker, at the other end of a channel that hands messages over as they are. It just has no process that
+could be killed: a fault that ends it ends it alone, and the supervisor starts the next one; but what holds up the one
+holds up the other.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from cxfr_proxy.worker.worker import Worker
 _FAULT_CODE: Final = 1
 _CONFIG_CODE: Final = 2
 _KILLED_CODE: Final = -9
-"""As processes end: by an exception, by settings that are no good, by SIGKILL."""
+"""Exit codes as processes have them: after an exception, faulty settings, SIGKILL."""
 
 _log = logging.getLogger(__name__)
 
 
 class InProcessWorkers:
-    """Begins workers in this process, while :meth:`running`."""
+    """Starts workers in this process, while :meth:`running`."""
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None
         self.latest: InProcessWorker | None = None
-        """The one that was begun last."""
+        """The worker that was started last."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Give workers a place to run, until they have ended."""
+        """Run workers within the block, until they have ended."""
         async with trio.open_nursery() as self._nursery:
             yield
 
     async def launch(self, listening: Sequence[socket.socket]) -> InProcessWorker:
-        """Begin one, with copies of these sockets. Raises :class:`OSError`."""
+        """Start a worker, with copies of these sockets. Raises :class:`OSError`."""
         assert self._nursery is not None
         self.latest = InProcessWorker([sock.dup() for sock in listening])
         start_once(self._nursery, Task.WORKER, self.latest.run)

@@ -1,4 +1,4 @@
-"""Starting a worker as a process of its own."""
+"""Start a worker as a process of its own."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from cxfr_proxy import signals; signals.ignore(); "
     "from cxfr_proxy.worker.process import main; main()"
 )
-"""The worker finds the modules where this process did, and nothing in the directory it happens to be in. Signals that a
-service manager sends to all processes come at any time, so they are ignored before anything is loaded."""
+"""The program of a worker: it finds the modules where this process did, and nothing in the directory it happens to
+be in. Signals that a service manager sends to all processes come at any time, so they are ignored before anything is
+loaded."""
 
 
 async def launch_process(listening: Sequence[socket.socket]) -> Launched:
-    """A fresh interpreter, in a process group of its own: what a terminal sends is for the supervisor."""
+    """Start a fresh interpreter, in a process group of its own: what a terminal sends is for the supervisor."""
     ours, theirs = socket.socketpair()
     try:
         with theirs:

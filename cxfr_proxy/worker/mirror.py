@@ -60,7 +60,7 @@ class Mirror:
         return Told({name: state.stage for name, state in changed.items()}, forgotten, piece.rebalance)
 
     def _specs(self) -> Iterator[NodeSpec]:
-        """Of those that are listed. Their order may be told a batch later than they are."""
+        """Put the listed nodes in order. Their order may come a batch later than they do."""
         for name in dict.fromkeys((*self._order, *self._states)):
             state = self._states.get(name)
             if state is not None and not state.removed:

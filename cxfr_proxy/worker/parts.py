@@ -118,7 +118,8 @@ class WorkerParts:
         self._shifted: dict[str, tuple[Counters, str]] = {}  # not told yet, and the client's address, by resumable id
 
     def _observe(self, relayed: LiveSession, event: commands.Event) -> None:
-        """Tell what other workers may need: its client may come back to one of them. And what is counted for all."""
+        """Report what other workers may need, since the client may come back to one of them, and what is counted for
+        all."""
         registry, full_jid, user = self.registry, relayed.session.full_jid, user_of(relayed.session)
         address = relayed.client_address
         if isinstance(event, commands.BoundTo):
@@ -158,7 +159,8 @@ class WorkerParts:
             self._post(SessionResumable(stream_management_id, known.without_equal_counts(), address))
 
     def tell_shifted(self) -> None:
-        """Whose counts have changed. A stream that was resumed by another one meanwhile has no say any more."""
+        """Report a session whose counts have changed. A stream that was resumed by another one meanwhile has no say
+        any more."""
         shifted, self._shifted = self._shifted, {}
         for stream_management_id, (counters, address) in shifted.items():
             known = self.registry.memory.resumption(stream_management_id)
@@ -166,13 +168,13 @@ class WorkerParts:
                 self._tell_resumable(stream_management_id, address)
 
     def report(self) -> None:
-        """Tell the supervisor what is new, and what has been counted."""
+        """Report what is new, and the counts."""
         self.tell_shifted()
         self.call_roll()
         self._post(WorkerReport(self.counts()))
 
     def call_roll(self) -> None:
-        """Say which sessions have come and gone."""
+        """Report which sessions have come and gone."""
         for called in self._roll.call(trio.current_time()):
             self._post(called)
 
@@ -196,14 +198,14 @@ class WorkerParts:
         )
 
     def _counts_of_nodes(self) -> dict[str, NodeCounts]:
-        """Of those nodes of which others were reported."""
+        """Return the counts of nodes that have changed since the last report."""
         touched = self.registry.counts.take_touched()
         news = {name: replace(counts) for name, counts in touched.items() if counts != self._reported.get(name)}
         self._reported |= news
         return news
 
     def remember(self, told: Remembered) -> None:
-        """What others saw before this worker began."""
+        """Take over what others saw before this worker began."""
         now = trio.current_time()
         for user, seconds_ago in told.redirected.items():
             self.registry.memory.remember_redirected(user, now - seconds_ago)
@@ -227,13 +229,14 @@ class WorkerParts:
         self.registry.memory.about_to_be_asked(moved.full_jid, moved.address, moved.node, at)
 
     def note_returned(self, returned: Returned) -> None:
-        """A client that was moved is with another worker now."""
+        """Note that a client that was moved is with another worker now."""
         self.registry.memory.returned(returned.full_jid, returned.address, None, trio.current_time())
         if returned.wrong:
             self.registry.memory.guard.landed_wrong(returned.full_jid, self.cluster.placement_basis())
 
     def follow(self, piece: Nodes) -> bool:
-        """What has changed about the nodes; those that are leaving are to be emptied. Whether that was all of it."""
+        """Take over what has changed about the nodes; those that are leaving are to be emptied. Return whether that
+        was all of it."""
         told = self.mirror.hear(piece)
         if told is None:
             return False

@@ -1,7 +1,7 @@
-"""What the parts of a worker ask and tell the supervisor, where one process would do it by itself.
+"""Stand-ins in a worker for parts of the supervisor.
 
-Each stands in for such a part: tokens come from the supervisor's bucket, what sessions learn of their nodes goes to its
-health checks, and who is sent to a certain node is passed on to the other workers.
+Tokens come from the supervisor's bucket, what sessions learn of their nodes goes to its health checks, and the other
+workers are told which clients are sent to a certain node.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cxfr_proxy.transfers.relayed import Relayed as LiveSession
 
 
 class GrantedTokens:
-    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.transfers.drains.Pace`."""
+    """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.transfers.pace.Pace`."""
 
     def __init__(self, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
         self._post = post
@@ -76,7 +76,7 @@ class GrantedTokens:
 
 
 class HealthReporter:
-    """What sessions learn about their nodes, passed on. A node that can't be reached is avoided here at once."""
+    """Reports what sessions learn about their nodes. A node that can't be reached is avoided here at once."""
 
     def __init__(self, post: Callable[[Message], None]) -> None:
         self._post = post
@@ -103,7 +103,7 @@ class HealthReporter:
 
 
 class MoveAnnouncer:
-    """Lets the other workers know who is sent where, by way of the supervisor."""
+    """Tells the other workers which clients are sent where, by way of the supervisor."""
 
     def __init__(self, post: Callable[[Message], None], progressed: Callable[[], None]) -> None:
         self._post = post

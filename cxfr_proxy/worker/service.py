@@ -1,9 +1,9 @@
-"""What serves clients: the same in a proxy of one process and in each worker.
+"""Serve clients, in each worker.
 
 Data travels one way through it: accept -> sniff -> TLS -> opening -> place -> dial -> pump. An order travels the other
 way: command, node list or a node's own end -> mover -> session -> IQ -> answer -> one log line and one counter.
 
-Who runs it owns the list of nodes, says what is to be drained, and is told every event.
+The worker around it owns the list of nodes, says what is to be drained, and hears every event.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
     Reason.NODE_REDIRECTED: Trigger.NODE_REDIRECTED,
 }
-"""Why a session's node was lost, as the reason of its transfer; all else is a loss without a word."""
+"""The trigger of a transfer, by why a session's node was lost; any other reason is a loss without a word."""
 
 _log = logging.getLogger(__name__)
 
@@ -111,9 +111,9 @@ class Service:
     async def run(
         self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> bool:
-        """Serve until :meth:`stop` or :meth:`leave` has moved everybody, or until cancelled.
+        """Serve until :meth:`stop` or :meth:`leave` has moved all clients, or until cancelled.
 
-        Whether some had to be cut. The listeners are closed when it ends.
+        Return whether some had to be cut. The listeners are closed when it ends.
         """
         with ExitStack() as held:
             held.callback(self._pump.close)
@@ -143,18 +143,18 @@ class Service:
 
     @property
     def totals(self) -> Totals:
-        """What has happened here so far."""
+        """Return the totals so far."""
         return replace(self._registry.counts.totals, waited=self.room.waited)
 
     def stop(self) -> None:
-        """Accept nobody any more, and move the clients there are; :meth:`run` returns when they have gone."""
+        """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
         self.stopping = True
         self._no_time.set()
         self._listening.cancel()
 
     def leave(self) -> None:
-        """As :meth:`stop`, where another process goes on accepting: at the mover's pace as long as there is time, and
-        who is about to log in may do so."""
+        """Stop, while another worker goes on accepting: move clients at the mover's pace as long as there is time,
+        and let logins that are under way finish."""
         self.leaving = True
         self._listening.cancel()
 
@@ -170,7 +170,7 @@ class Service:
         await self._move_everybody(deadline)
 
     async def _move_everybody(self, deadline: float) -> None:
-        """Tell each client to reconnect, in a third of the time there is: the rest is for going through with it."""
+        """Tell each client to reconnect, in a third of the time there is: the rest is for carrying it out."""
         sessions = list(self._registry)
         available = (deadline - trio.current_time()) / 3
         pause = max(0.0, min(self._config.workers / self._config.transfer_rate, available / (len(sessions) or 1)))
@@ -268,8 +268,8 @@ class Service:
                 pass
 
     def _place_right(self, relayed: LiveSession, *, led: bool) -> None:
-        """A session that is, or becomes, bound while its node is being emptied, or the proxy is, has to move on; and so
-        has one that is not on its user's own node, unless it was ``led`` there."""
+        """Move a session that is, or becomes, bound while its node or the proxy is being emptied; and one that is
+        not on its user's home node, unless it was ``led`` there."""
         if self.stopping:
             relayed.transfer(self._parting)
         elif self.leaving or self._mover.is_leaving(relayed.session.node):
@@ -278,7 +278,7 @@ class Service:
             self._send_home(relayed)
 
     def _send_home(self, relayed: LiveSession) -> None:
-        """Where that is may have to be asked: who it is was not known when its node was chosen."""
+        """Ask where that is, if need be: the user was not known when the node was chosen."""
         user = user_of(relayed.session)
         if self._users is None or user is None or self._users.knows(user) or self._tasks is None:
             self._mover.look_at(relayed)
@@ -293,7 +293,7 @@ class Service:
 
 
 def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assigned:
-    """Who has a node assigned; ``pins`` as :class:`Pins` has them."""
+    """Return the users with an assigned node; ``pins`` as :class:`Pins` has them."""
     asks = config.user_lookup is not None
     return Assigned(Pins(pins), Answers(config.lookup_cache, trio.current_time) if asks else None)
 

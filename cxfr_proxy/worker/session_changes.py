@@ -1,7 +1,8 @@
-"""Which sessions a worker has: said as they come and go, so that each can be told of when their worker can't any more.
+"""Report which sessions a worker has, as they come and go, so that the supervisor can log their end when the worker
+can't any more.
 
-It is said in pieces, beside the worker's counts; of what came and went in between nothing is said. A worker that is
-killed takes along what it had not said yet, a few milliseconds' worth, as it does with its counts.
+The report goes in pieces, beside the worker's counts. Sessions that came and went between two reports are in none. A
+worker that is killed takes with it what it had not reported yet, a few milliseconds' worth, as with its counts.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from cxfr_proxy.ipc.messages import Present, SessionsChanged
 from cxfr_proxy.transfers.relayed import Relayed
 
 PIECE: Final = 100
-"""Sessions a message. A JID has at most 3,071 bytes: a line stays far below its limit."""
+"""Sessions per message. A JID has at most 3,071 bytes: a line stays far below its limit."""
 
 
 class SessionChanges:
-    """A worker's: what there is to say."""
+    """What a worker has to report."""
 
     def __init__(self) -> None:
         self._present: dict[int, Relayed] = {}
         self._over: list[int] = []
 
     def note(self, relayed: Relayed) -> None:
-        """It has begun, or was bound."""
+        """Note that a session has begun, or was bound."""
         self._present[relayed.id] = relayed
 
     def note_end(self, relayed: Relayed) -> None:
@@ -32,7 +33,7 @@ class SessionChanges:
         self._over.append(relayed.id)
 
     def call(self, now: float) -> Iterator[SessionsChanged]:
-        """What was noted since the last time."""
+        """Return what was noted since the last time."""
         present, self._present = [_present(each, now) for each in self._present.values()], {}
         over, self._over = self._over, []
         for at in range(0, max(len(present), len(over)), PIECE):

@@ -1,4 +1,4 @@
-"""The user map as a worker is told it, in pieces."""
+"""The user map as a worker gets it, in pieces."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from cxfr_proxy.ipc.messages import BadMessage, Listed
 
 
 class ToldUserMap:
-    """The map as a worker hears of it: by pieces, of which those of the newest version count."""
+    """Collects the pieces of the newest version."""
 
     def __init__(self) -> None:
         self._version = 0
         self._pieces: list[UserMap] = []
 
     def hear(self, told: Listed) -> UserMap | None:
-        """The whole map with its last piece. Raises :class:`BadMessage`."""
+        """Add a piece. Return the whole map with its last one. Raises :class:`BadMessage`."""
         if told.version < self._version:
             return None  # it was still on its way
         if told.version > self._version:

@@ -1,8 +1,8 @@
-"""One process that serves clients for a supervisor.
+"""A worker: it serves clients for a supervisor.
 
-It is a fresh interpreter that inherits its listening sockets and one end of a :class:`~.channel.Channel`; all else it
-is told over that, settings and nodes included. It decides nothing that is the whole proxy's: nodes, health, drains and
-pace are the supervisor's, and what its sessions learn about nodes it reports.
+It has its listening sockets and one end of a :class:`~cxfr_proxy.ipc.channel.Channel`; everything else comes over that,
+settings and nodes included. It decides nothing that concerns the whole proxy: nodes, health, drains and pace are the
+supervisor's, and it reports what its sessions learn about nodes.
 
 Signals of an operator are the supervisor's too, and ignored here (service managers send them to every process). A
 worker whose supervisor is gone moves its clients as it would at a stop, and ends.
@@ -57,13 +57,13 @@ from cxfr_proxy.worker.parts import WorkerParts
 from cxfr_proxy.worker.queries import answer
 
 _REPORT_SECONDS: Final = 0.005
-"""Between two reports at least; the first one behind a pause is sent at once."""
+"""Least seconds between two reports; the first one after a pause is sent at once."""
 _REPORT_SHARE: Final = 0.02
-"""Of the time, for making reports: those of many nodes and addresses are sent less often."""
+"""Share of the time for making reports: those of many nodes and addresses are sent less often."""
 _AWAITING_SECONDS: Final = 0.1
-"""Between two reports while clients are awaited."""
+"""Seconds between two reports while clients are awaited."""
 _WORDS_SECONDS: Final = 1.0
-"""For the last words, at the end."""
+"""Seconds for the last messages, at the end."""
 _FAULT: Final = "it met a fault, which the log has"
 
 _log = logging.getLogger(__name__)
@@ -79,14 +79,14 @@ class Worker:
         self._listeners = listeners
         self._configured = configured
         self.parts: WorkerParts | None = None
-        """What serves, once the settings are known."""
+        """The parts that serve, once the settings are known."""
         self._ready = trio.Event()
         self._dirty = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._fault: ConfigError | None = None
 
     async def run(self) -> None:
-        """Until the supervisor says stop, or is gone, and everybody was moved. Raises :class:`ConfigError`."""
+        """Serve until the supervisor says stop, or is gone, and all clients were moved. Raises :class:`ConfigError`."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._listen)
             await self._ready.wait()

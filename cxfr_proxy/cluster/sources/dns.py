@@ -70,7 +70,7 @@ class SrvSource:
         return Reading(specs)
 
     async def next_reading(self) -> Reading:
-        """See :class:`~.Source`. Never raises for what can't be had: that is :attr:`status`'s."""
+        """See :class:`~.source.NodeSource`. Never raises for what can't be had: that is :attr:`status`'s."""
         while True:
             await trio.sleep_until(self._ask_at)
             before = self._specs

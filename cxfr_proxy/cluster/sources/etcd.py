@@ -65,9 +65,10 @@ class _Pending:
 
 
 class EtcdSource:
-    """See the module. ``identity`` is the proxy's name among the others; ``transport`` as for :class:`~.Gateway`.
+    """See the module. ``identity`` is the proxy's name among the others; ``transport`` is for
+    :class:`~.gateway.Gateway`.
 
-    Raises :class:`~cxfr_proxy.errors.ConfigError` where the password or the CA can't be read.
+    Raises :class:`~cxfr_proxy.errors.ConfigError` if the password or the CA can't be read.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class EtcdSource:
     # --- the nodes
 
     async def read(self) -> Reading:
-        """See :class:`~.Source`. Every endpoint is tried."""
+        """See :class:`~.source.NodeSource`. Every endpoint is tried."""
         for left in reversed(range(self._gateway.endpoints)):
             try:
                 revision, entries = await self._gateway.range(self._prefix)
@@ -120,7 +121,7 @@ class EtcdSource:
         return self._reading()
 
     async def next_reading(self) -> Reading:
-        """See :class:`~.Source`."""
+        """See :class:`~.source.NodeSource`."""
         await self._changed.wait()
         self._changed = trio.Event()
         return self._reading()
@@ -182,7 +183,7 @@ class EtcdSource:
     # --- keeping up
 
     async def run(self) -> None:
-        """See :class:`~.Shared`."""
+        """See :class:`~.source.Shared`."""
         try:
             while True:
                 failure = EtcdError("a fault of the proxy's own, which the log has")

@@ -123,7 +123,7 @@ class Lane:
 
     @property
     def stanzas(self) -> int:
-        """How many of the stream's complete elements were stanzas; see :class:`~.events.Element`."""
+        """How many of the stream's complete elements were stanzas; see :class:`~.events.WholeElement`."""
         return self._framer.stanzas
 
     @property
