@@ -49,6 +49,7 @@ class Task(StrEnum):
     CHECK = "check"
     CONNECTION = "connection"
     CONTROL = "control"
+    DIAL = "dial"
     DRAINS = "drains"
     ELSEWHERE = "elsewhere"
     ETCD = "etcd"

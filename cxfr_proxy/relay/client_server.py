@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import trio
 
 from cxfr_proxy.config.table import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, TrustNodeRedirects
+from cxfr_proxy.errors import NodeError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
@@ -26,7 +27,8 @@ from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, Ope
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Event
+from cxfr_proxy.session.commands import Dial, Event, Side
+from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.tasks import Task, isolated, start_once
 from cxfr_proxy.transfers.memory import ClientMemory
@@ -69,6 +71,9 @@ class ClientServer:
         self._pump = pump
         self._limit = limit
         self._watcher = watcher
+        self._router = router
+        self._dials: dict[int, trio.CancelScope] = {}
+        """By session: the nodes that are being dialled for those that have one, and want another."""
         self._rules = rules
         self._scopes = OpeningScopes()
         self._context = ConnectionContext(rules, router, registry, self._scopes)
@@ -165,7 +170,38 @@ class ClientServer:
         serve = partial(self._serve_again, returned, client)
         start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
 
+    def session_dials(self, live: LiveSession, dial: Dial) -> None:
+        self._dials[live.id] = scope = trio.CancelScope()
+        start_once(self.tasks, Task.DIAL, partial(self._dial, live, dial, scope))
+
+    async def _dial(self, live: LiveSession, dial: Dial, scope: trio.CancelScope) -> None:
+        """Answer a session that wants another node, unless it has thought better of it meanwhile."""
+        client = (live.client_address, live.client_port) if live.client_port is not None else None
+        proxy = peer_of(live.legs[Side.CLIENT].transport.getsockname())
+        reached: tuple[Endpoint, NodeLeg] | None = None
+        with scope:
+            try:
+                reached = await self._router.log_in(dial, client=client, proxy=proxy)
+            except (NodeError, OSError) as exc:
+                emit(_log, "node-not-reached", session=live.id, node=dial.node, reason=str(exc))
+        if self._dials.get(live.id) is not scope:
+            if reached is not None:
+                reached[0].close()
+            return
+        del self._dials[live.id]
+        if reached is not None:
+            endpoint, leg = reached
+            live.offer_node(endpoint.transport, partial(live.session.dialled, leg))
+        else:
+            live.not_dialled()
+
+    def session_forgoes(self, live: LiveSession) -> None:
+        scope = self._dials.pop(live.id, None)
+        if scope is not None:
+            scope.cancel()
+
     def session_over(self, live: LiveSession) -> None:
+        self.session_forgoes(live)
         self._registry.remove(live)
         if live.returned is None:  # else it is still connected, and these are its task's duties again
             self._registry.disconnected(live.client_address)

@@ -11,7 +11,7 @@ import trio
 from msgspec import Struct
 
 from cxfr_proxy.net.transport import Transport
-from cxfr_proxy.session.commands import Event, Reroute, SessionCommand, Side, Upgrade
+from cxfr_proxy.session.commands import Dial, Event, Reroute, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer
@@ -87,6 +87,15 @@ class SessionListener(Protocol):
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
         """The session has given its client's transport back. :meth:`session_over` follows."""
+        ...
+
+    def session_dials(self, live: LiveSession, dial: Dial) -> None:
+        """The session wants a connection to another node. The answer is :meth:`LiveSession.offer_node`, or
+        :meth:`LiveSession.not_dialled`."""
+        ...
+
+    def session_forgoes(self, live: LiveSession) -> None:
+        """The session does not want it any more."""
         ...
 
     def session_over(self, live: LiveSession) -> None:
@@ -182,6 +191,15 @@ class LiveSession:
     def recall(self) -> None:
         """Take the order back, as far as that can be done."""
         self._driver.drive(self, self.session.recall)
+
+    def exchange(self, node: str) -> None:
+        """Put a connection to that node in the place of its node's, while the client goes on; see
+        :meth:`cxfr_proxy.session.session.Session.exchange`."""
+        self._driver.drive(self, partial(self.session.exchange, node))
+
+    def not_dialled(self) -> None:
+        """Tell the session that there is no connection to the node that it has asked for."""
+        self._driver.drive(self, partial(self.session.dialled, None))
 
     def stop(self) -> None:
         """End it at once."""

@@ -49,8 +49,11 @@ from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
 from cxfr_proxy.session.commands import (
     Close,
+    Dial,
     Drop,
     EndOutput,
+    ExchangeNode,
+    Forgo,
     Report,
     Reroute,
     Send,
@@ -453,6 +456,13 @@ class Pump:
                 self._drop(live.legs[side])
             case Close(at_once):
                 self._close(live, at_once=at_once)
+            case Dial():
+                live.listener.session_dials(live, command)
+            case ExchangeNode():
+                self.exchange_node(live)
+            case Forgo():
+                self.drop_spare_node(live)
+                live.listener.session_forgoes(live)
             case Upgrade() | Reroute():
                 self._give_back(live, command)
 

@@ -104,13 +104,16 @@ class Reroute(Struct, frozen=True):
 
 
 class Dial(Struct, frozen=True, gc=False):
-    """Connect to that node and log in there in the name of the client, whose session it will resume.
+    """Connect to that node and log in there as that user (a bare JID), whose session it will resume.
 
-    The answer is :meth:`.session.Session.dialled`. Until then, and until :class:`ExchangeNode`, the session goes on
-    with the node that it has.
+    ``header`` opens the streams: the client's elements are to be read behind it. The answer is
+    :meth:`.session.Session.dialled`. Until then, and until :class:`ExchangeNode`, the session goes on with the node
+    that it has.
     """
 
     node: str
+    user: str
+    header: StreamHeader
 
 
 class ExchangeNode(Struct, frozen=True, gc=False):

@@ -28,7 +28,7 @@ from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Exchanging, State
-from cxfr_proxy.xmpp import names, stanza
+from cxfr_proxy.xmpp import jid, names, stanza
 from cxfr_proxy.xmpp.stream_management import MODULUS, NAMESPACES, Counters, read_h
 
 STEP_SECONDS: Final = 2.0
@@ -40,16 +40,17 @@ _INACTIVE: Final = f"<inactive xmlns='{names.CSI}'/>".encode()
 def begin(parts: Parts, node: str) -> None:
     """Exchange the node's leg for one to that node. Only a bound session that can be resumed, and has a node, can do
     so; others go on as they are."""
-    management = parts.accounting.management
+    management, full_jid = parts.accounting.management, parts.negotiation.full_jid
     can = parts.state is State.BOUND and parts.node.writable and management.resumable
-    if not can or parts.exchange is not None or management.counters is None:
+    if not can or parts.exchange is not None or management.counters is None or full_jid is None:
         return
     exchange = parts.begin_exchange(node)
     exchange.note_acknowledged(_acknowledged(management.counters, parts.client.lane.ack, parts.client.header.context))
     parts.wait(parts.policy.timeouts.node_greeting_timeout)
     if exchange.acknowledged is None:
         parts.send(Side.CLIENT, parts.accounting.request())
-    parts.order(Dial(node))
+    user = jid.bare(full_jid)
+    parts.order(Dial(node, user, parts.client.header.addressed(to=parts.domain, from_=user)))
     parts.choose_reading()
 
 

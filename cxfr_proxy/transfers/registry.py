@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from cxfr_proxy.cluster.plan import Placed
 from cxfr_proxy.session.client_software import ClientSoftware
-from cxfr_proxy.session.commands import BoundTo, Event
+from cxfr_proxy.session.commands import BoundTo, Event, NodeChanged
 from cxfr_proxy.transfers.counts import SessionCounts
 from cxfr_proxy.transfers.memory import ClientMemory
 from cxfr_proxy.transfers.relayed import Relayed, user_of
@@ -53,8 +53,13 @@ class Registry:
 
     def note(self, relayed: Relayed, event: Event, now: float) -> None:
         """Take what a session reports."""
-        if isinstance(event, BoundTo):
-            self._logging_in.pop(relayed.id, None)
+        match event:
+            case BoundTo():
+                self._logging_in.pop(relayed.id, None)
+            case NodeChanged(before, after):
+                self._leave(relayed, before)
+                self._enter(relayed, after)
+                self.changed()
         self.memory.note(relayed, event, now)
         self.counts.note(relayed, event, now)
 
@@ -67,11 +72,8 @@ class Registry:
 
     def add(self, relayed: Relayed) -> None:
         """Keep a session, which has a node and has not logged in yet."""
-        name = relayed.session.node
         self._live[relayed.id] = self._logging_in[relayed.id] = relayed
-        self._on_node.setdefault(name, {})[relayed.id] = relayed
-        self.counts.of_node(name).sessions += 1
-        self._everywhere[name] += 1
+        self._enter(relayed, relayed.session.node)
         self.added(relayed)
         self.changed()
 
@@ -81,15 +83,24 @@ class Registry:
         self.memory.forget(relayed.id)
         self.counts.forget(relayed.id)
         if self._live.pop(relayed.id, None) is not None:
-            name = relayed.session.node
-            there = self._on_node[name]
-            del there[relayed.id]
-            if not there:
-                del self._on_node[name]
-            self.counts.of_node(name).sessions -= 1
-            self._everywhere[name] -= 1
+            self._leave(relayed, relayed.session.node)
             self.removed(relayed)
             self.changed()
+
+    def _enter(self, relayed: Relayed, name: str) -> None:
+        """Count the session as that node's."""
+        self._on_node.setdefault(name, {})[relayed.id] = relayed
+        self.counts.of_node(name).sessions += 1
+        self._everywhere[name] += 1
+
+    def _leave(self, relayed: Relayed, name: str) -> None:
+        """Count the session as that node's no more."""
+        there = self._on_node[name]
+        del there[relayed.id]
+        if not there:
+            del self._on_node[name]
+        self.counts.of_node(name).sessions -= 1
+        self._everywhere[name] -= 1
 
     def get(self, session_id: int) -> Relayed | None:
         """Return the session with that id; ``None``: it has ended, or is another process's."""

@@ -28,6 +28,9 @@ from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.proxy_protocol import Peer
 from cxfr_proxy.net.tls import node_context, node_name, read_authorities
 from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.session.commands import Dial
+from cxfr_proxy.session.legs import NodeLeg
+from cxfr_proxy.upstream.node_login import log_in_as
 from cxfr_proxy.upstream.probe_stream import ProbeStream
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -120,6 +123,10 @@ class Dialer:
                 raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             raise
         return endpoint
+
+    async def log_in(self, endpoint: Endpoint, dial: Dial) -> NodeLeg:
+        """As :func:`~.node_login.log_in_as`, on a connection that was dialled."""
+        return await log_in_as(endpoint, dial, self._limits)
 
     def probe_stream(self, endpoint: Endpoint) -> ProbeStream:
         """Return a stream of the proxy's own on a connection to a node, which stays the caller's to close."""

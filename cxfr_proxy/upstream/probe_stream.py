@@ -55,18 +55,18 @@ class Greeting:
 
 
 class ProbeStream:
-    """Speaks on ``endpoint``, which stays the caller's to close."""
+    """Speaks on ``endpoint``, which stays the caller's to close. ``lane`` is read, if it is another one's."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(self, endpoint: Endpoint, limits: Limits, lane: Lane | None = None) -> None:
         self._endpoint = endpoint
-        self._lane = Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
+        self._lane = lane or Lane(max_element_bytes=limits.max_element_down, max_depth=limits.max_depth)
 
-    async def open(self, domain: str) -> Greeting:
-        """Open the stream, and return what the node greets it with.
+    async def open(self, domain: str, opening: bytes | None = None) -> Greeting:
+        """Open the stream, by that header of ours if there is one, and return what the node greets it with.
 
         Raises :class:`NodeError`, also where the answer is a stream error, and ``OSError``.
         """
-        await self._endpoint.send_all(stanza.stream_header(to=domain, from_=None, stream_id=None))
+        await self._endpoint.send_all(opening or stanza.stream_header(to=domain, from_=None, stream_id=None))
         try:
             header = read_header(await self._read(StreamStart), NodeError)
         except NodeError as exc:
@@ -88,12 +88,17 @@ class ProbeStream:
         greeting = await self.open(domain)
         if stanza.child(greeting.parsed, names.TLS, "starttls") is None:
             raise _fault("the node does not offer STARTTLS")
-        await self._endpoint.send_all(_STARTTLS)
-        _, answer = await self._element(greeting.header)
+        answer = await self.ask(_STARTTLS, greeting.header)
         if stanza.name_of(answer) != (names.TLS, "proceed"):
             raise _fault("the node refused STARTTLS")
         if self._lane.take_unread():
             raise _fault("the node sent plain bytes behind <proceed/>")
+
+    async def ask(self, request: bytes, header: StreamHeader) -> stanza.Element:
+        """Send this, and return the next element of the node's, whose header that was. Raises as :meth:`open` does."""
+        await self._endpoint.send_all(request)
+        _, answer = await self._element(header)
+        return answer
 
     async def close(self) -> None:
         """End the stream and let the node end its side too; it would take this for a lost client otherwise. Raises

@@ -16,6 +16,8 @@ from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.errors import DomainRefused, NodeError
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.proxy_protocol import Peer, address_of, peer_of
+from cxfr_proxy.session.commands import Dial
+from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.admission import Admission
@@ -94,6 +96,22 @@ class Router:
                     continue
             return node, endpoint
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
+
+    async def log_in(self, dial: Dial, *, client: Peer | None, proxy: Peer | None) -> tuple[Endpoint, NodeLeg]:
+        """Return a connection to that one node, on which that user is logged in and a session can be resumed.
+
+        The caller closes the endpoint. Raises :class:`NodeError`, also where there is no such node any more, and
+        ``OSError``. Nothing stays open when cancelled.
+        """
+        if dial.node not in self._cluster:
+            raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, f"there is no node {dial.node}")
+        node, domain = self._cluster.get(dial.node), dial.header.to or ""
+        endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
+        try:
+            return endpoint, await self._dialer.log_in(endpoint, dial)
+        except BaseException:
+            endpoint.close()
+            raise
 
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         """Whether this user's place is another node than that. A user without a place is well anywhere."""

@@ -30,6 +30,7 @@ from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Life, Security
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import ERROR_TAG, Connection, EndOfFile, HostPort, StreamClosed, StreamEvent, StreamOpened
 from cxfr_proxy.proxy import Proxy
+from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.worker.parts import WorkerParts
@@ -229,6 +230,11 @@ class ProxyHere:
     def registry(self) -> Registry:
         """The worker's."""
         return self._parts.registry
+
+    @property
+    def live(self) -> list[LiveSession]:
+        """Its sessions, as the pump has them."""
+        return [live for live in self.registry if isinstance(live, LiveSession)]
 
     @property
     def cluster(self) -> Cluster:

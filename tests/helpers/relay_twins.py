@@ -23,7 +23,18 @@ from cxfr_proxy.net.transport import PlainTransport, TlsTransport, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Awakened, Close, EndOutput, Event, Forged, Report, Send, SessionCommand, Side
+from cxfr_proxy.session.commands import (
+    Awakened,
+    Close,
+    Dial,
+    EndOutput,
+    Event,
+    Forged,
+    Report,
+    Send,
+    SessionCommand,
+    Side,
+)
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
@@ -193,6 +204,12 @@ class Deaf:
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
         """Nobody takes it."""
+
+    def session_dials(self, live: LiveSession, dial: Dial) -> None:
+        raise AssertionError("no session here wants another node")
+
+    def session_forgoes(self, live: LiveSession) -> None:
+        raise AssertionError("nor has it asked for one")
 
     def session_over(self, live: LiveSession) -> None:
         """Nobody asks."""

@@ -36,7 +36,7 @@ from relay_tools import (
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 from cxfr_proxy.relay.live_session import NODE_BYTES, LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
-from cxfr_proxy.session.commands import Close, Drop, EndOutput, Event, Send, SessionCommand, Side, Upgrade
+from cxfr_proxy.session.commands import Close, Dial, Drop, EndOutput, Event, Send, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
 
@@ -156,6 +156,12 @@ class World:
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
         self.returned.append(live)
+
+    def session_dials(self, live: LiveSession, dial: Dial) -> None:
+        raise AssertionError("no session here wants another node")
+
+    def session_forgoes(self, live: LiveSession) -> None:
+        raise AssertionError("nor has it asked for one")
 
     def session_over(self, live: LiveSession) -> None:
         self.running -= 1

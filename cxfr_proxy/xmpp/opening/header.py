@@ -40,6 +40,12 @@ class StreamHeader(Struct, frozen=True, gc=False):
         """The closing tag that ends this stream."""
         return f"</{self.prefix}:stream>".encode()
 
+    def addressed(self, *, to: str, from_: str) -> StreamHeader:
+        """Return a header of the proxy's own with those addresses, in which the same prefixes mean the same."""
+        addresses = f" from={quoteattr(from_)} to={quoteattr(to)} version='1.0'>".encode()
+        raw = b"<?xml version='1.0'?>" + self.context[:-1] + addresses
+        return StreamHeader(raw, self.context, to, from_, id=None, lang=None, version="1.0", prefix=self.prefix)
+
     @property
     def in_use(self) -> StreamHeader:
         """What matters of it once the stream is bound: its form. One object for all streams of the same."""
