@@ -49,7 +49,6 @@ class Task(StrEnum):
     CHECK = "check"
     CONNECTION = "connection"
     CONTROL = "control"
-    DIAL = "dial"
     DRAINS = "drains"
     ELSEWHERE = "elsewhere"
     ETCD = "etcd"

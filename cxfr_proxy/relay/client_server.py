@@ -172,18 +172,21 @@ class ClientServer:
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:
         self._dials[live.id] = scope = trio.CancelScope()
-        start_once(self.tasks, Task.DIAL, partial(self._dial, live, dial, scope))
+        start_once(self.tasks, Task.CONNECTION, partial(self._dial, live, dial, scope))
 
     async def _dial(self, live: LiveSession, dial: Dial, scope: trio.CancelScope) -> None:
         """Answer a session that wants another node, unless it has thought better of it meanwhile."""
         client = (live.client_address, live.client_port) if live.client_port is not None else None
         proxy = peer_of(live.legs[Side.CLIENT].transport.getsockname())
         reached: tuple[Endpoint, NodeLeg] | None = None
+        why = "it could not be reached"
         with scope:
             try:
                 reached = await self._router.log_in(dial, client=client, proxy=proxy)
-            except (NodeError, OSError) as exc:
-                emit(_log, "node-not-reached", session=live.id, node=dial.node, reason=str(exc))
+            except NodeError as exc:
+                why = exc.text
+            except OSError as exc:
+                why = f"the connection broke: {exc}"
         if self._dials.get(live.id) is not scope:
             if reached is not None:
                 reached[0].close()
@@ -193,7 +196,7 @@ class ClientServer:
             endpoint, leg = reached
             live.offer_node(endpoint.transport, partial(live.session.dialled, leg))
         else:
-            live.not_dialled()
+            live.not_dialled(why)
 
     def session_forgoes(self, live: LiveSession) -> None:
         scope = self._dials.pop(live.id, None)

@@ -197,9 +197,9 @@ class LiveSession:
         :meth:`cxfr_proxy.session.session.Session.exchange`."""
         self._driver.drive(self, partial(self.session.exchange, node))
 
-    def not_dialled(self) -> None:
+    def not_dialled(self, why: str) -> None:
         """Tell the session that there is no connection to the node that it has asked for."""
-        self._driver.drive(self, partial(self.session.dialled, None))
+        self._driver.drive(self, partial(self.session.not_dialled, why))
 
     def stop(self) -> None:
         """End it at once."""
