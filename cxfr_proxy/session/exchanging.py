@@ -54,15 +54,17 @@ def begin(parts: Parts, node: str) -> None:
     parts.choose_reading()
 
 
-def on_dialled(parts: Parts, leg: NodeLeg | None) -> None:
-    """The relay has a connection to the new node, on which the session can be resumed; ``None``: there is none."""
+def on_not_dialled(parts: Parts, why: str) -> None:
+    """The relay has no connection to the new node."""
+    if parts.exchange is not None and parts.exchange.state is Exchanging.DIALLING:
+        parts.drop_exchange(why, reachable=False)
+
+
+def on_dialled(parts: Parts, leg: NodeLeg) -> None:
+    """The relay has a connection to the new node, on which the session can be resumed."""
     exchange = parts.exchange
-    if exchange is None or exchange.state is not Exchanging.DIALLING or (leg is not None and leg.name != exchange.node):
-        if leg is not None:
-            parts.order(Forgo())  # it comes too late
-        return
-    if leg is None:
-        parts.drop_exchange("it could not be reached", reachable=False)
+    if exchange is None or exchange.state is not Exchanging.DIALLING or leg.name != exchange.node:
+        parts.order(Forgo())  # it comes too late
         return
     exchange.settle(leg)
     if not _speak_alike(parts, leg):

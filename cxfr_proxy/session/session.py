@@ -298,11 +298,17 @@ class Session:
         exchanging.begin(self._parts, node)
         return self._parts.take()
 
-    def dialled(self, leg: NodeLeg | None, now: float) -> list[SessionCommand]:
-        """Answer :class:`~.commands.Dial`: on this leg the user is logged in, and the session can be resumed; ``None``:
-        there is none. It may come at any time, also when nobody waits for it any more."""
+    def dialled(self, leg: NodeLeg, now: float) -> list[SessionCommand]:
+        """Answer :class:`~.commands.Dial`: on this leg the user is logged in, and the session can be resumed. The
+        answer may come at any time, also when nobody waits for it any more."""
         self._parts.begin(now)
         exchanging.on_dialled(self._parts, leg)
+        return self._parts.take()
+
+    def not_dialled(self, why: str, now: float) -> list[SessionCommand]:
+        """Answer :class:`~.commands.Dial`: there is no such leg."""
+        self._parts.begin(now)
+        exchanging.on_not_dialled(self._parts, why)
         return self._parts.take()
 
     def stop(self, now: float) -> list[SessionCommand]:

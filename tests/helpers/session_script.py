@@ -299,7 +299,7 @@ class Script:
 
     def not_dialled(self) -> Script:
         self.dialling = False
-        return self._do("it can't be reached", lambda: self.session.dialled(None, self.now))
+        return self._do("it can't be reached", lambda: self.session.not_dialled("it can't be reached", self.now))
 
     def stop(self) -> Script:
         return self._do("stop", lambda: self.session.stop(self.now))
