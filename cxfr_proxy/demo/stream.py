@@ -63,8 +63,6 @@ class NodeOffers:
     """XML put into every ``<stream:features/>``, for what a proxy has to strip."""
     sm_location: str | None = None
     """The ``location`` that ``<enabled/>`` carries (XEP-0198 section 3); ``None``: none."""
-    trusts_proxy: bool = False
-    """Let whoever connects log in as anybody, by SASL EXTERNAL: it is the proxy."""
     asks_capabilities: bool = False
     """Ask each new XEP-0115 hash what its software can do, as real servers do."""
 
@@ -188,7 +186,7 @@ class NodeStream:
         elif self.service.offers.starttls is not None and not self.tls:
             inner = f"<starttls xmlns='{names.TLS}'><required/></starttls>"
         else:
-            external = "<mechanism>EXTERNAL</mechanism>" if self.service.offers.trusts_proxy else ""
+            external = "<mechanism>EXTERNAL</mechanism>" if self.cluster.trusts_proxy else ""
             inner = f"<mechanisms xmlns='{names.SASL}'><mechanism>PLAIN</mechanism>{external}</mechanisms>"
             if self.service.offers.sasl2 and (named or not self.service.offers.sasl2_by_name):
                 inner += (
@@ -244,7 +242,7 @@ class NodeStream:
 
     def _auth(self, element: Element) -> None:
         """Ask a client that has sent no initial response for it (RFC 6120 section 6.4.2)."""
-        if element.get("mechanism") == "EXTERNAL" and self.service.offers.trusts_proxy:
+        if element.get("mechanism") == "EXTERNAL" and self.cluster.trusts_proxy:
             self.user = base64.b64decode(element.text or "").decode()
             self._answer_login(True)
         elif element.get("mechanism") == "PLAIN" and not element.text:

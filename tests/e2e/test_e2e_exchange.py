@@ -19,7 +19,6 @@ from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.habits import ClientKind, Life, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
-from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.relay import engine
 
 CLIENTS = 8
@@ -91,8 +90,8 @@ class World:
 async def world(
     tmp_path: Path, certificate: DemoCertificate, *, tls: bool = False, trusting: bool = True, shared: bool = True
 ) -> AsyncIterator[World]:
-    cluster = DemoCluster("localhost", shared=shared)
-    nodes = [DemoNode(name, cluster=cluster, offers=NodeOffers(trusts_proxy=trusting)) for name in NAMES]
+    cluster = DemoCluster("localhost", shared=shared, trusts_proxy=trusting)
+    nodes = [DemoNode(name, cluster=cluster) for name in NAMES]
     async with running(*nodes) as nursery:
         config = Config(
             backends=FileBackends(str(nodes_file(tmp_path, nodes))),
