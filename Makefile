@@ -38,6 +38,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -c 'from cxfr_proxy.config import settings, table; print(end=settings.render_markdown(table.SETTINGS))' \
 		> docs/configuration.md
 	$(BIN)/python -c 'from cxfr_proxy.admin.metrics import reference; print(end=reference.render_markdown())' > docs/metrics.md
+	$(BIN)/python -c 'from cxfr_proxy.session import chart; print(end=chart.render_markdown())' > docs/session-states.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -19,6 +19,7 @@ ladder          which way to tell this client to move, now
 ending          the last things between node and client, and the end of both streams
 exchanging      another node's leg in the place of the session's own
 client_software what client programs do when they are told to move: measured, learned, or said by the operator
+chart           the tables as a page for people
 node_owes       whose turn it is in a login, and so whose fault it is if it ends without an answer
 =============== ==========================================================================================
 """
