@@ -131,7 +131,6 @@ class DrainControl:
             raise ConfigError(f"node '{node}' is no longer listed; put it back first")
         listed.set_admin_state(AdminState.READY)
         self._drainer.undrain(node)
-        self._drainer.look_again()
         if self._auto is not None:
             self._auto.excuse(node, excused=not rebalance)
         self._peers.tell(node, rebalance=rebalance)

@@ -1,7 +1,7 @@
-"""The feed of changes: who watches the proxy is woken when there is something new to see, and looks then.
+"""The feed of changes wakes those that watch the proxy when there may be something new to see.
 
-The feed says that something has changed and not what, for whoever watches one thing sees best for itself whether that
-has: a look is a few sums. Workers report by themselves what they count, so that a look asks nobody.
+It says that something has changed, not what. A watcher sees for itself whether that concerns it: a look is a few sums
+over what workers have reported by themselves, and asks nobody.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 PAUSE_SECONDS: Final = 0.2
-"""Between two looks: what changes a hundred times a second is read by people."""
+"""Between two looks at least: people read what may change a hundred times a second."""
 QUIET_SECONDS: Final = 2.0
-"""Where nothing changes, the next look comes after so long: time alone changes some of what is seen, a deadline that
-passes for one. It also lets who waits know that the proxy lives."""
+"""Between two looks at most: time alone changes some of what is seen, by a deadline that passes for example. It also
+shows those that wait that the proxy lives."""
 
 
 class ChangeFeed:

@@ -1,7 +1,7 @@
 """The parts of the running proxy that an operator's commands need, each as small as what commands need of it.
 
 The list of nodes, the rebalances and the pins are the real ones, which stand below this room. What stands above it
-(whoever asks the workers, keeps the drains, speaks with peer proxies) is known here by these protocols.
+(what asks the workers, keeps the drains, speaks with peer proxies) is known here by these protocols.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
 class SessionLists(Protocol):
-    """Who knows all sessions."""
+    """What lists all sessions."""
 
     async def session_rows(self) -> list[SessionRow]:
         """Return all sessions, oldest first."""
@@ -67,7 +67,7 @@ class Sessions(SessionLists, Protocol):
 
 
 class Drainer(Protocol):
-    """Who empties nodes."""
+    """What empties nodes."""
 
     @property
     def drains(self) -> Mapping[str, Drain]:
@@ -81,17 +81,16 @@ class Drainer(Protocol):
     def share(self) -> float:
         """The part of the rate that is this proxy's, 0 to 1."""
 
-    def drain(self, node: str, *, grace: float | None, deadline: float | None, rate: float | None) -> None:
-        """Begin a drain, or go on with one on new terms."""
+    def drain(
+        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
+    ) -> None:
+        """Begin a drain, or go on with one on new terms; ``None`` leaves a term as it is."""
 
     def abort(self, node: str) -> None:
         """Move nobody off the node any more."""
 
     def undrain(self, node: str) -> None:
         """Forget the drain, if there is one."""
-
-    def look_again(self) -> None:
-        """Nodes have changed: sessions that nobody could take may go somewhere now."""
 
     def left(self, node: str) -> int:
         """Sessions on the node."""
@@ -105,7 +104,7 @@ class Peers(Protocol):
 
     @property
     def caveat(self) -> str | None:
-        """What the answer to a command has to add, that only this proxy has heard of it, say; ``None``: nothing."""
+        """What the answer to a command has to add, such as that only this proxy has heard of it; ``None``: nothing."""
 
     def tell(self, node: str, *, rebalance: bool = True) -> None:
         """Let peers know what the operator has said of that node; ``rebalance``: its return may move clients."""
@@ -122,7 +121,7 @@ class Peers(Protocol):
 
 
 class AutoRebalance(Protocol):
-    """Who begins a rebalance when users have come to belong elsewhere."""
+    """What begins a rebalance when users have come to belong elsewhere."""
 
     def excuse(self, node: str, *, excused: bool = True) -> None:
         """Let the return of that node be no reason for a rebalance; or be one after all."""
@@ -138,7 +137,7 @@ class Restart(Protocol):
 
 
 class Restarts(Protocol):
-    """Who replaces workers."""
+    """What replaces workers."""
 
     @property
     def last(self) -> Restart | None:
@@ -150,7 +149,7 @@ class Restarts(Protocol):
 
 
 class Reloader(Protocol):
-    """Who reads the files."""
+    """What reads the files."""
 
     async def reload(self) -> str:
         """Read nodes, user map and certificates again; return in a sentence what was done.

@@ -1,6 +1,6 @@
-"""What came of reading each of the proxy's files last: for the log, for metrics, and for whoever ordered it.
+"""What became of reading each of the proxy's files last: for the log, for metrics, and for the operator who asked.
 
-A file that is no good changes nothing, which is easily missed: the proxy runs on as if nothing were wrong, until it is
+A file that is no good changes nothing, which is easily missed: the proxy runs on as if nothing were wrong until it is
 started anew. So each reading leaves behind whether it worked, and when one worked last.
 """
 
@@ -37,16 +37,16 @@ class ReloadOutcome:
 
 
 class Reloads:
-    """``wall_clock`` gives seconds since 1970."""
+    """Keeps the outcome of each reading. ``wall_clock`` gives seconds since 1970."""
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
         self.outcomes: dict[ReloadPart, ReloadOutcome] = {}
-        """Of those parts that there are."""
+        """By what was read, as far as there is such a file."""
 
     @contextmanager
     def noted(self, part: ReloadPart) -> Iterator[None]:
-        """Note what becomes of the reading within; its :class:`ConfigError` goes on to whoever has asked for it."""
+        """Note what becomes of the reading within. Its :class:`ConfigError` goes on to the caller."""
         try:
             yield
         except ConfigError:
@@ -59,7 +59,7 @@ class Reloads:
 
     @contextmanager
     def logged(self, part: ReloadPart) -> Iterator[None]:
-        """The same, where nobody waits for the answer: what is wrong is logged."""
+        """Note it, where nobody waits for the answer: faults are logged."""
         try:
             with self.noted(part):
                 yield

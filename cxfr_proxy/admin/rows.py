@@ -19,13 +19,13 @@ def _kind(name: str) -> str:
 
 
 class OperatorRow(Struct, frozen=True, tag=_kind, tag_field="kind"):
-    """One thing that is told."""
+    """One thing that an operator is told."""
 
 
 class DrainProgress(OperatorRow, frozen=True):
-    """How far a drain has come. ``asked`` counts clients told to move, each once; ``moved``, ``refused``,
-    ``silent`` and ``failed`` how that ended on the last rung tried; ``left`` is what is still on the node, also of
-    other proxies that share it, whose moves are not among the counts."""
+    """How far a drain has come. ``asked`` counts clients that were asked to move, each once; ``moved``, ``refused``,
+    ``silent`` and ``failed`` how that ended on the last rung tried. ``left`` sessions are still on the node, those of
+    peer proxies included, whose transfers are not among the counts."""
 
     node: str
     total: int
@@ -40,7 +40,7 @@ class DrainProgress(OperatorRow, frozen=True):
     waiting_reason: str | None
     """Why nothing moves at the moment; ``None`` while it does."""
     returned: int = 0
-    """Of those that moved, who is back: has logged in again by way of this proxy, on whichever node."""
+    """Those that moved and have logged in again by way of this proxy, on whichever node."""
 
 
 class PlannedTarget(Struct, frozen=True):
@@ -61,16 +61,16 @@ class DrainPlan(OperatorRow, frozen=True):
     targets: list[PlannedTarget]
     rate: float
     seconds: float
-    """About; from the order on until all that can be moved were asked."""
+    """About how long it takes from the command until all that can be moved were asked."""
     stay_down: int = 0
     """Of them: their clients are known not to come back, however they are told to move."""
     refuses_logins: str | None = None
-    """Whose logins would be refused, since no other node takes them: ``every login``, or ``every login for`` some
-    domains; ``None``: nobody's. Then it takes ``force``."""
+    """The logins that would be refused, since no other node takes them: ``every login``, or ``every login for`` some
+    domains; then it takes ``force``. ``None``: no login."""
 
 
 class Returning(Struct, frozen=True):
-    """A node whose drain is over: what follows. ``to_move`` sessions are elsewhere than they belong by now, ``held`` of
+    """What follows when a node is ready again. ``to_move`` sessions are elsewhere than they belong by now, ``held`` of
     them were moved less than redirect-window ago."""
 
     node: str
@@ -82,8 +82,8 @@ class Returning(Struct, frozen=True):
 
 
 class RestartProgress(OperatorRow, frozen=True):
-    """How far the replacing of workers has come. ``replaced`` are those whose successor serves and who are gone,
-    ``left`` those that are not, out of ``total``; ``sessions`` are still with workers that leave."""
+    """How far the replacing of workers has come. Of ``total`` workers ``replaced`` are gone and have a successor that
+    serves, and ``left`` are not; ``sessions`` are still with workers that leave."""
 
     total: int
     replaced: int
@@ -98,9 +98,10 @@ class RestartProgress(OperatorRow, frozen=True):
 
 
 class RebalanceProgress(OperatorRow, frozen=True):
-    """How far a rebalance has come. ``total`` were to be moved when it began; who had left by their turn, or was where
-    they belong, was not asked. The counts as of a drain; ``left``: those whose turn is to come, who are being asked, or
-    ``held``: who were moved too lately to be moved again. They are looked at by themselves, in ``held_seconds``."""
+    """How far a rebalance has come. ``total`` sessions were to be moved when it began; those that had gone by their
+    turn, or were where they belong, were not asked. The counts are as those of a drain. ``left`` are being asked,
+    will be, or are ``held``: they were moved too lately to be moved again, and are looked at once more in
+    ``held_seconds``."""
 
     total: int
     asked: int
@@ -110,12 +111,12 @@ class RebalanceProgress(OperatorRow, frozen=True):
     failed: int
     left: int
     finished: bool
-    """Nothing more will be tried now: everybody was asked (``left`` is 0) but the held, or it was stopped."""
+    """Nothing more will be tried now: all but the held were asked, or it was stopped."""
     waiting_reason: str | None
-    """Why nothing moves at the moment, or any more; ``None`` while it does, and where nobody is left."""
+    """Why nothing moves at the moment, or any more; ``None`` while it does, and if no session is left."""
     held: int = 0
     held_seconds: float | None = None
-    """``None``: nobody is held, or will be looked at."""
+    """``None``: no session is held, or none will be looked at."""
 
 
 class PlannedMove(Struct, frozen=True):
@@ -137,11 +138,11 @@ class RebalancePlan(OperatorRow, frozen=True):
     rate: float
     seconds: float
     stay_down: int = 0
-    """None of them: they would be moved too, but are left alone since their clients are known not to come back."""
+    """Not among them: sessions that are left alone, since their clients are known not to come back."""
     held: int = 0
     """Of them: they were moved less than redirect-window ago, and are moved when it is over."""
     held_seconds: float = 0.0
-    """By then it is, for all of them."""
+    """Seconds until it is over for all of them."""
 
 
 Progress = DrainProgress | RestartProgress | RebalanceProgress
@@ -161,9 +162,9 @@ class NodeRow(OperatorRow, frozen=True):
     moved: int
     connect_failures: int
     forged: int
-    """Connection transfers that came from somebody else than the proxy, and were kept from its clients."""
+    """Connection transfers that did not come from the proxy, and were kept from its clients."""
     asked: int = 0
-    """Clients told to move away; the next three are how that ended on the rungs that were tried."""
+    """Clients that were asked to move away; the next three are how that ended on the rungs that were tried."""
     refused: int = 0
     silent: int = 0
     failed: int = 0
@@ -172,19 +173,19 @@ class NodeRow(OperatorRow, frozen=True):
     waiting: int = 0
     """Logins that wait for their turn (``logins-per-second``), or for the node to accept them."""
     health_seconds: float | None = None
-    """For so long it has been up or down; ``None``: as long as it is known."""
+    """How long it has been up or down; ``None``: as long as it is known."""
     check: str | None = None
-    """What the last check saw: ``ok 3 ms``, or what was wrong; ``None``: nobody has looked."""
+    """What the last check saw: ``ok 3 ms``, or what was wrong; ``None``: there was no check yet."""
     check_seconds_ago: float | None = None
     warm_up: float = 1.0
     """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
     returned: int = 0
-    """Of those that moved away, who is back, on whichever node."""
+    """Those that moved away and have logged in again, on whichever node."""
     drain: str | None = None
     """How far its drain is: a stage (``grace``, ``awake``, ``all``, ``rest``, ``aborted``), or ``done``; ``None``: it
     is not drained."""
     drain_reason: str | None = None
-    """Why nobody can be moved off it at that stage; ``None``: somebody can."""
+    """Why no client can be moved off it at that stage; ``None``: some can."""
     priority: int = 0
     """Nodes of the lowest number of which one can be used take users."""
 
@@ -227,7 +228,7 @@ class TransferRow(OperatorRow, frozen=True):
     software: str = "unknown"
     """The client's, by its name in the table of what was measured; else ``other``, or ``unknown`` if it is silent."""
     returned_seconds: float | None = None
-    """After so long the client was back; ``None``: it has not moved, or is not back yet."""
+    """How long the client was away; ``None``: it has not moved, or has not returned yet."""
     caps: str | None = None
     """``node#ver`` of its capabilities (XEP-0115)."""
 
@@ -247,7 +248,7 @@ class WorkerRow(OperatorRow, frozen=True):
     """One process that serves clients."""
 
     number: int
-    """From 1 on; a worker that is replaced leaves its number to the next. Two have it while one leaves."""
+    """The number of its slot, from 1 on; two workers have it while one leaves."""
     pid: int | None
     """``None`` while there is none."""
     state: str
@@ -257,36 +258,36 @@ class WorkerRow(OperatorRow, frozen=True):
     connections: int
     """Bound or not."""
     deaths: int
-    """How many workers of this number died."""
+    """How many workers of this slot died."""
     hung: int = 0
     """How many of them were killed because they did nothing any more."""
     replaced: int = 0
-    """How many have left for another one, as ordered."""
+    """How many were replaced by command."""
     silent_seconds: float | None = None
-    """For so long it has owed an answer; ``None`` while it answers."""
+    """How long it has owed an answer; ``None`` while it answers."""
 
 
 class SourceRow(OperatorRow, frozen=True):
     """Where the nodes come from. ``state`` is ``well``, ``lost`` while it can't be reached (or the file is gone), or
-    ``faulty`` while what it says is no good; then everything is as it was last."""
+    ``faulty`` while its content is no good; then the nodes stay as they were."""
 
     source: str
     state: str
     lost_seconds: float | None
-    """For so long it has been lost or faulty; ``None`` while it is well."""
+    """How long it has been lost or faulty; ``None`` while it is well."""
     reason: str | None
     """Why it is lost or faulty; ``None`` while it is well."""
     nodes: int
     proxies: int | None
-    """That share it, this one among them; ``None`` where nothing is shared."""
+    """Proxies that share it, this one included; ``None`` where nothing is shared."""
     rate: float
     """Clients per second that this proxy may move: its share, where several proxies have one rate."""
     pending: int
-    """Orders that the others haven't heard of yet."""
+    """Commands that the peer proxies haven't heard of yet."""
 
 
 class ProxyRow(OperatorRow, frozen=True):
-    """One of the proxies that share their nodes, as it has said of itself. ``to_move``: its clients that are to be
+    """One of the proxies that share the node list, as it describes itself. ``to_move``: its clients that are to be
     moved now."""
 
     name: str
@@ -297,7 +298,7 @@ class ProxyRow(OperatorRow, frozen=True):
 
 
 class Note(OperatorRow, frozen=True):
-    """What has to be known of an answer, beside it."""
+    """A remark on an answer: what is missing from it, for example."""
 
     note: str
 

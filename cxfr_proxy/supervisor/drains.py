@@ -67,9 +67,6 @@ class DrainKeeper:
         self._drains.end(node)
         self._changed(node)
 
-    def look_again(self) -> None:
-        pass  # workers do, with all that they are told of nodes
-
     def left(self, node: str) -> int:
         return self._workers.of_node(node).sessions
 

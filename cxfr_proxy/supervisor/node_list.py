@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import trio
 
+from cxfr_proxy.admin.parts import Drainer
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.cluster.members import Changes, Cluster
 from cxfr_proxy.cluster.shared import Directive
@@ -16,7 +17,6 @@ from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.transfers.drain_stages import Schedule
-from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.upstream.dial import Dialer
 from cxfr_proxy.upstream.health_checks import HealthChecks
 
@@ -26,42 +26,18 @@ _SHOWN_NAMES: Final = 100
 _log = logging.getLogger(__name__)
 
 
-class NodeDrainer(Protocol):
-    """Empties nodes."""
-
-    @property
-    def drains(self) -> dict[str, Drain]: ...
-
-    @property
-    def rate(self) -> float:
-        """Return clients per second, of all proxies that share them."""
-
-    @property
-    def share(self) -> float:
-        """Return this proxy's part of the rate: 0 to 1."""
+class NodeDrainer(Drainer, Protocol):
+    """Empties nodes, for the operator, the node list and peer proxies."""
 
     @property
     def to_move(self) -> int:
         """Return how many sessions wait to be moved."""
 
-    def set_share(self, share: float) -> None: ...
-
-    def drain(
-        self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
-    ) -> None: ...
+    def set_share(self, share: float) -> None:
+        """Take that part of the rate, 0 to 1, from now on."""
 
     def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
         """Drain, or without ``schedule`` abort, because another proxy was told so."""
-
-    def abort(self, node: str) -> None: ...
-
-    def undrain(self, node: str) -> None: ...
-
-    def look_again(self) -> None: ...
-
-    def left(self, node: str) -> int: ...
-
-    def awaited(self, node: str) -> int: ...
 
 
 class NodeList:
@@ -141,7 +117,6 @@ class NodeList:
         for name in changes.emptied:
             self._drainer.drain(name)
         self._obey(reading.directives)
-        self._drainer.look_again()
         self.forget_empty()
         return changes
 

@@ -118,9 +118,6 @@ class FakeDrainer:
     def undrain(self, node: str) -> None:
         self._drains.end(node)
 
-    def look_again(self) -> None:
-        pass
-
     def left(self, node: str) -> int:
         return self.sessions[node]
 

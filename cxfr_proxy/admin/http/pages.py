@@ -1,9 +1,7 @@
 """What is to be had by HTTP: whether the proxy lives, whether it is ready, and its metrics.
 
-All of it is read and nothing can be changed, so nobody has to be told apart: who can connect may ask. In the answers
-are only words of this program's own and names of nodes, no secret, and no client's name or address.
-
-Here is which page there is and what is on it; :mod:`.server` has the sockets.
+Everything is read and nothing can be changed, so all who can connect may ask. The answers hold only words of this
+program's own and names of nodes: no secret, and no client's name or address.
 """
 
 from __future__ import annotations
@@ -21,15 +19,15 @@ class PageSource(Protocol):
     """What knows what the pages tell."""
 
     def unready(self) -> str | None:
-        """Why no client should be sent here now, in a sentence; ``None``: they may be."""
+        """Return in a sentence why no client should be sent here now; ``None``: they may be."""
 
     async def metrics(self, accept: str) -> Exposition:
-        """In a format that ``accept`` allows, the request's header of that name."""
+        """Return the page in a format that ``accept`` allows, the request's header of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """``allow``: what may be done instead, where the method was wrong."""
+    """What a request is answered with. ``allow``: the methods that may be used, where the method was wrong."""
 
     status: HTTPStatus
     body: bytes
@@ -41,11 +39,11 @@ class HttpAnswer:
 class Page:
     help: str
     answer: Callable[[PageSource, str], Awaitable[HttpAnswer]]
-    """``accept`` is its second argument."""
+    """Gets the request's ``Accept`` header as its second argument."""
 
 
 def said(status: HTTPStatus, text: str = "") -> HttpAnswer:
-    """A line of plain text, the status's own words by default."""
+    """Return a line of plain text, the status's own words by default."""
     return HttpAnswer(status, f"{text or status.phrase}\n".encode())
 
 
@@ -75,7 +73,7 @@ _METHODS: Final = ("GET", "HEAD")
 
 
 async def answer(source: PageSource, method: str, target: str, accept: str = "") -> HttpAnswer:
-    """The answer to one request; to HEAD the same as to GET, and who sends it leaves the body out.
+    """Return the answer to one request; to HEAD the same as to GET, for the server to send without its body.
 
     ``target`` as it was sent: a path with or without a query, which means nothing here, or a whole URL (RFC 9112
     section 3.2.2).

@@ -1,17 +1,17 @@
 """The HTTP server: sockets, limits and times around :mod:`.pages`. The protocol is h11's to know.
 
-Who watches a proxy needs an answer above all while it is in trouble, and whoever else can reach the port may be a part
-of that trouble. So:
+A monitoring system needs an answer above all while the proxy is in trouble, and others who can reach the port may be a
+part of that trouble. So:
 
-- A connection costs little: a request has a limit in bytes and, once it has begun, in time; no body is read; an answer
+- A connection costs little. A request has a limit in bytes and, once it has begun, in time. No body is read. An answer
   that is not taken in time ends the connection.
-- There are so many connections at most, and so many of one address; whoever comes finds a place. The one that has
-  waited the longest without asking for anything is closed for it, or, where all ask, the oldest. So neither who holds
-  connections open nor who asks without end keeps a health check out.
-- One request at a time: who sends more without waiting for the answer (pipelining, which no client in use does) gets
-  one answer, and that is the end of the connection.
-- What is no HTTP is answered with a 400 (or what h11 thinks fits better), and is the end of the connection. A defect is
-  logged, and answered with a 500 that says nothing else.
+- The number of connections is limited, in all and for each address, and yet a new one always finds a place: the one
+  that has waited the longest without asking for anything is closed for it or, where all ask, the oldest. Neither a peer
+  that holds connections open nor one that asks without end keeps a health check out.
+- One request at a time. A client that sends more without waiting for the answer (pipelining, which no client in use
+  does) gets one answer, and that is the end of the connection.
+- What is no HTTP is answered with a 400, or with what h11 thinks fits better, and is the end of the connection. A
+  defect is logged, and answered with a 500 that says nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cxfr_proxy.tasks import Task, isolated
 MAX_HEAD_BYTES: Final = 8192
 """What other servers take; a scrape's has some 400."""
 MAX_CONNECTIONS: Final = 32
-"""A few who watch, with a connection each; the descriptors are out of what the proxy keeps for itself."""
+"""A few watchers with a connection each; their descriptors are among those that the proxy keeps for itself."""
 MAX_OF_ONE_ADDRESS: Final = 16
 """Half of them: several programs may watch from one machine, and others have to find room."""
 REQUEST_SECONDS: Final = 10.0
@@ -43,9 +43,9 @@ IDLE_SECONDS: Final = 75.0
 ANSWER_SECONDS: Final = 10.0
 """For making an answer, and for taking it: as long as Prometheus waits for one."""
 _LINGER_SECONDS: Final = 1.0
-"""For who was answered in the middle of its request to read it, before a reset destroys it."""
+"""For a client that was answered in the middle of its request to read the answer, before a reset destroys it."""
 _LINGER_BYTES: Final = 262_144
-"""And how much of what it has sent meanwhile is read for that."""
+"""And how much of what it sends meanwhile is read for that."""
 
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
@@ -65,21 +65,21 @@ async def serve_http(
 
 
 class HttpServer:
-    """All connections; :meth:`serve` is one of them."""
+    """Serves all connections; :meth:`serve` serves one of them."""
 
     def __init__(self, source: PageSource) -> None:
         self._source = source
         self._open: dict[_HttpConnection, None] = {}
         """All that may stay, oldest first."""
         self._waiting: dict[_HttpConnection, None] = {}
-        """Of these, who has not asked for anything yet, or again; longest first."""
+        """Those of them that have not asked for anything yet, or again; longest first."""
 
     @property
     def connections(self) -> int:
         return len(self._open)
 
     async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        """Until it is closed, which is done here. Nothing but cancellation leaves here as an exception."""
+        """Serve a connection and close it. Nothing but cancellation leaves here as an exception."""
         connection = _HttpConnection(stream)
         async with stream:
             self._make_room(connection.address)
@@ -93,7 +93,7 @@ class HttpServer:
                 self._open.pop(connection, None)
 
     def _make_room(self, address: str) -> None:
-        """For one more from there."""
+        """End a connection, if one more from that address would be too many."""
         own = [each for each in self._open if address and each.address == address]
         if len(own) >= MAX_OF_ONE_ADDRESS:
             self._end_one_of(own)
@@ -143,8 +143,10 @@ class _HttpConnection:
         self._head_only = False
 
     async def next_request(self, patience: float) -> h11.Request | HttpAnswer | None:
-        """``None``: there is none more. An answer: it is none, or took too long. ``patience`` in seconds, until it
-        begins."""
+        """Return the next request, which has to begin within ``patience`` seconds; ``None``: there are no more.
+
+        An answer instead: what came is no request, or took too long.
+        """
         self._head_only = False
         begun = bool(self._http.trailing_data[0])
         with trio.move_on_after(REQUEST_SECONDS if begun else patience) as waiting:
@@ -165,7 +167,7 @@ class _HttpConnection:
         return said(HTTPStatus.REQUEST_TIMEOUT) if begun else None
 
     async def say(self, what: HttpAnswer) -> bool:
-        """Whether another request may follow."""
+        """Send an answer. Return whether another request may follow."""
         last = self._http.their_state is not h11.DONE or bool(self._http.trailing_data[0])
         headers = [
             ("Content-Type", what.content_type),
@@ -198,7 +200,7 @@ class _HttpConnection:
 
 
 def _address(stream: trio.abc.Stream) -> str:
-    """Of the far end; empty where it has none."""
+    """Return the address of the far end; empty where it has none."""
     if not isinstance(stream, trio.SocketStream):
         return ""
     try:

@@ -34,12 +34,12 @@ def by_drain(value: Callable[[DrainFigures], float]) -> Callable[[MetricsSnapsho
 
 
 def by_slot(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], Samples]:
-    """Of a number of which there are two workers for a while, what is counted of both alike."""
+    """Return what is counted for a slot, whichever workers are in it."""
     return lambda snapshot: {(str(row.number),): value(row) for row in snapshot.workers}.items()
 
 
 def by_worker(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], Samples]:
-    """By number, both workers' together."""
+    """Return what is counted for a worker; where two are in a slot, their sum."""
 
     def samples(snapshot: MetricsSnapshot) -> Samples:
         sums: dict[tuple[str], float] = {}
@@ -51,7 +51,7 @@ def by_worker(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], 
 
 
 def _one_of(name: str, states: Iterable[str], state: str) -> Iterator[tuple[tuple[str, str], float]]:
-    """1 beside the state that it is, 0 beside all others: so each is there to be asked for."""
+    """Yield 1 for the current state and 0 for all others, so that each can be asked for."""
     for each in states:
         yield (name, str(each)), float(each == state)
 
