@@ -61,6 +61,6 @@ def close_notify(tls: ssl.SSLSocket) -> bytes:
     finally:
         os.dup2(_PLACE, descriptor, inheritable=False)
         os.dup2(_NEAR, _PLACE, inheritable=False)
-    with contextlib.suppress(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):  # nothing was written
         return os.read(_FAR, _MOST_BYTES)
     return b""

@@ -82,7 +82,7 @@ class Endpoint:
         on the path (RFC 6120 section 5.4.3.3).
         """
         plain, left = self._plain(), MAX_DISCARDED
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):  # nothing more has arrived
             while left > 0:
                 received = len(plain.read_now(min(left, RECORD_BYTES)))
                 if not received:

@@ -201,9 +201,13 @@ class TlsTransport(ssl.SSLSocket):
     def _write_records(self, data: Bytes) -> int:
         """OpenSSL takes all or nothing, so it gets no more at once than a record holds."""
         taken = 0
-        with memoryview(data) as view, contextlib.suppress(*WANTS):
-            while taken < len(data):
-                taken += self.write(view[taken : taken + RECORD_BYTES])
+        with memoryview(data) as view:
+            try:
+                while taken < len(data):
+                    taken += self.write(view[taken : taken + RECORD_BYTES])
+            except WANTS:
+                if not taken:
+                    raise
         return taken
 
     def judge(self, exc: OSError, doing: Verdict) -> Verdict:
@@ -245,7 +249,7 @@ class TlsTransport(ssl.SSLSocket):
         self._end_tcp()
 
     def _end_tcp(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # as of a plain one
             socket.socket.shutdown(self, socket.SHUT_WR)  # its own shutdown() would end the reading as well
 
     def native_calls(self) -> tuple[ReadInto, Write]:

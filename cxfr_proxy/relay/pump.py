@@ -406,8 +406,6 @@ class Pump:
             if leg.transport.judge(exc, Verdict.WAIT_WRITABLE) is not Verdict.OVER:
                 return
             sent = len(leg.unsent)  # it is gone, as in _send
-        if not sent:
-            return
         del leg.unsent[:sent]
         leg.stuck_since = self._now if leg.unsent else None
         if not leg.unsent:

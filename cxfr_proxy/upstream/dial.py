@@ -147,7 +147,7 @@ class Dialer:
         assert isinstance(address, Address), "only these can be names"
         known = self._answered.get(address)
         if known is not None and not resolve:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the name may lead elsewhere by now, which is found out below
                 return await _connect_to(known, self._timeouts)
         self._answered.pop(address, None)
         with trio.fail_after(self._timeouts.node_connect_timeout):
@@ -163,7 +163,7 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     if isinstance(address, UnixAddress):
         return socket.AF_UNIX, address.path
     for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is no address of that family
             socket.inet_pton(family, address.host)
             return family, (address.host, address.port)
     return None

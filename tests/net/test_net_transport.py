@@ -80,10 +80,10 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
     server.close()
 
 
-def write_on(transport: Transport) -> None:
+def write_on(transport: Transport, data: bytes = DATA) -> None:
     """Until it raises."""
     while True:
-        transport.write_now(DATA)
+        assert transport.write_now(data), "nothing moved, and nothing was raised"
 
 
 def test_bytes_go_both_ways(ends: Ends) -> None:
@@ -93,12 +93,13 @@ def test_bytes_go_both_ways(ends: Ends) -> None:
     assert ends.read(len(DATA)) == DATA
 
 
-def test_what_has_to_wait_says_for_what(ends: Ends) -> None:
+@pytest.mark.parametrize("size", [4096, 4 * RECORD_BYTES], ids=["a record", "several"])
+def test_what_has_to_wait_says_for_what(ends: Ends, size: int) -> None:
     with pytest.raises(OSError) as caught:  # noqa: PT011 - which one is the transport's own business
         ends.near.read_now(100)
     assert ends.near.judge(caught.value, Verdict.WAIT_READABLE) is Verdict.WAIT_READABLE
     with pytest.raises(OSError) as caught:  # noqa: PT011
-        write_on(ends.near)
+        write_on(ends.near, b"x" * size)
     assert ends.near.judge(caught.value, Verdict.WAIT_WRITABLE) is Verdict.WAIT_WRITABLE
     assert not ends.near.wants_write, "a write that waits has nothing of its own to write"
 
