@@ -128,7 +128,7 @@ class Server:
 
 
 def _bracketed(core: str, column: int) -> tuple[str, int, str]:
-    """Host, its column, and what follows, where the host is written in brackets."""
+    """Return the host, its column and what follows, where the host is written in brackets."""
     end = core.find("]")
     if end < 0:
         raise TransferSyntaxError("expected ']' after the IPv6 address", column + len(core))
@@ -138,7 +138,7 @@ def _bracketed(core: str, column: int) -> tuple[str, int, str]:
 
 
 def _plain(core: str, column: int) -> tuple[str, int, str]:
-    """Host, its column, and what follows, where the host is not written in brackets."""
+    """Return the host, its column and what follows, where the host is not written in brackets."""
     if core.count(":") > 1:
         raise TransferSyntaxError("expected at most one ':'; an IPv6 address stands in brackets", column)
     host, colon, port = core.partition(":")
@@ -146,7 +146,7 @@ def _plain(core: str, column: int) -> tuple[str, int, str]:
 
 
 def _host(text: str, column: int) -> str:
-    """Check a host that begins at ``column``; its canonical spelling."""
+    """Check a host that begins at ``column``, and return its canonical spelling."""
     if ":" in text:
         return _ipv6(text, column)
     if not text:
@@ -202,7 +202,7 @@ def _ipv6(text: str, column: int) -> str:
 
 
 def new_id(token: str) -> str:
-    """The id of an IQ to inject. ``token`` is chosen by the caller, unique in the stream's life and not to be guessed.
+    """Return the id of an IQ to inject. The caller's ``token`` is unique in the stream's life and not to be guessed.
 
     Raises :class:`ValueError` for an empty token.
     """
@@ -275,7 +275,7 @@ class ConnectionTransfer:
         return transfer
 
     def to_bytes(self) -> bytes:
-        """The stanza, to be put between two others.
+        """Return the stanza, to be put between two others.
 
         Raises :class:`TransferSyntaxError` for a request that only a lenient parse would read back.
         """
@@ -301,12 +301,12 @@ _ESCAPES: Final = str.maketrans(
 
 
 def _attribute(value: str) -> str:
-    """The value between single quotes. Only attributes need it: the grammar of domain and server has no markup."""
+    """Return the value for single quotes. Only attributes need it: the grammar of domain and server has no markup."""
     return value.translate(_ESCAPES)
 
 
 def _only_child(iq: Element) -> Element:
-    """The payload of a set, which has exactly one (RFC 6120 section 8.2.3)."""
+    """Return the payload of a set, which has exactly one (RFC 6120 section 8.2.3)."""
     if len(iq) != 1 or iq[0].tag != qualified(names.CXFR, "query"):
         raise TransferSyntaxError("expected exactly one child, a query in urn:xmpp:cxfr")
     if (iq.text or "").strip(_XML_SPACE) or (iq[0].tail or "").strip(_XML_SPACE):
@@ -331,7 +331,7 @@ def _check_against_schema(query: Element) -> None:
 
 @functools.cache
 def schema() -> etree.XMLSchema:
-    """``cxfr.xsd``, read from this package on first use. It imports nothing, so nothing is fetched."""
+    """Return ``cxfr.xsd``, read from this package on first use. It imports nothing, so nothing is fetched."""
     source = importlib.resources.files(__package__).joinpath("cxfr.xsd").read_bytes()
     return etree.XMLSchema(etree.fromstring(source, etree.XMLParser(no_network=True, resolve_entities=False)))
 
@@ -380,7 +380,7 @@ def answer(stanza: Element) -> TransferAnswer | None:
 
 
 def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:
-    """Whether a client's answer is addressed as one to the proxy, which asks in the name of ``domain``.
+    """Return whether a client's answer is addressed as one to the proxy, which asks in the name of ``domain``.
 
     Some clients leave out ``to`` (strophe.js), most leave out ``from``. What is for somebody else answers somebody
     else's question, whatever id that had.
@@ -397,7 +397,7 @@ def _address_key(address: str) -> str:
 
 
 def mentions_support(stanza: Element, caps: str | None = None) -> bool:
-    """Whether a client's disco#info result (XEP-0030) lists ``urn:xmpp:cxfr``.
+    """Return whether a client's disco#info result (XEP-0030) lists ``urn:xmpp:cxfr``.
 
     With ``caps`` (``node#ver``), whether it says so of all with these capabilities (XEP-0115 section 6.2).
     """
@@ -411,7 +411,7 @@ def mentions_support(stanza: Element, caps: str | None = None) -> bool:
 
 
 def is_transfer(stanza: Element) -> bool:
-    """Whether a client could take this stanza for a request to move.
+    """Return whether a client could take this stanza for a request to move.
 
     The answer to "must this never reach a client unless the proxy wrote it", so wider than what :meth:`parse` reads: a
     type that is missing or unknown (a client that asks only "is it not an answer?" would obey it), and any element of
@@ -422,7 +422,7 @@ def is_transfer(stanza: Element) -> bool:
 
 
 def is_request(iq: Element) -> bool:
-    """Whether an ``<iq/>`` asks for something, going by its type alone: it is not an answer."""
+    """Return whether an ``<iq/>`` asks for something, going by its type alone: it is not an answer."""
     return iq.get("type") not in ("result", "error")
 
 

@@ -72,7 +72,7 @@ def parse(element: bytes, header: bytes = b"") -> Element:
 
 
 def start_tag(element: bytes, header: bytes) -> Element | None:
-    """An element's name and attributes from its first bytes; ``None`` where they do not reach to the tag's end.
+    """Return an element with the name and attributes in its first bytes; ``None`` where the tag does not end there.
 
     ``header`` as for :func:`parse`.
     """
@@ -86,7 +86,10 @@ def start_tag(element: bytes, header: bytes) -> Element | None:
 
 
 def _refuse_restricted(root: Element) -> None:
-    """RFC 6120 section 11.1. A DTD above all: whatever the parser's flags, its entities are expanded in attributes."""
+    """Raise for what RFC 6120 section 11.1 forbids.
+
+    A DTD above all: whatever the parser's flags, its entities are expanded in attributes.
+    """
     if root.getroottree().docinfo.doctype:
         raise MalformedElement("expected no document type declaration")
     beside = (root.getprevious(), root.getnext())
@@ -95,7 +98,7 @@ def _refuse_restricted(root: Element) -> None:
 
 
 def tag_name(header: bytes) -> bytes:
-    """The qualified name of a stream's opening tag, which its closing tag has to repeat.
+    """Return the qualified name of a stream's opening tag, which its closing tag has to repeat.
 
     Raises :class:`ValueError` where there is none.
     """
@@ -111,13 +114,13 @@ def _closing_tag(header: bytes) -> bytes:
 
 
 def name_of(element: Element) -> tuple[str | None, str]:
-    """Its namespace and local name."""
+    """Return its namespace and local name."""
     namespace, _, local = str(element.tag).rpartition("}")
     return namespace[1:] or None, local
 
 
 def serialize(element: Element) -> bytes:
-    """The element as bytes, with every namespace declaration it needs to stand alone, without its tail."""
+    """Return the element as bytes, with every namespace declaration it needs to stand alone, without its tail."""
     return etree.tostring(element, encoding="UTF-8", xml_declaration=False, with_tail=False)
 
 
@@ -127,17 +130,17 @@ def quoted(value: str) -> str:
 
 
 def qualified(namespace: str, local: str) -> str:
-    """lxml's spelling of a qualified name."""
+    """Return lxml's spelling of a qualified name."""
     return f"{{{namespace}}}{local}"
 
 
 def child(element: Element, namespace: str, local: str) -> Element | None:
-    """The first child of that name, or ``None``."""
+    """Return the first child of that name, or ``None``."""
     return element.find(qualified(namespace, local))
 
 
 def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, lang: str | None = None) -> bytes:
-    """An opening tag of a ``jabber:client`` stream, RFC 6120 section 4.7. ``None`` leaves an attribute out."""
+    """Return an opening tag of a ``jabber:client`` stream (RFC 6120 section 4.7). ``None`` leaves an attribute out."""
     attributes = "".join(
         f" {name}={quoted(value)}"
         for name, value in (("from", from_), ("to", to), ("id", stream_id), ("xml:lang", lang))
@@ -152,7 +155,7 @@ def stream_header(*, to: str | None, from_: str | None, stream_id: str | None, l
 def stream_error(
     condition: str, text: str | None = None, *, content: str | None = None, prefix: str = "stream"
 ) -> bytes:
-    """A stream error without the closing tag that has to follow it, RFC 6120 section 4.9.
+    """Return a stream error without the closing tag that has to follow it (RFC 6120 section 4.9).
 
     ``content`` is the condition element's own text: the address in ``see-other-host``. ``prefix`` is the stream
     namespace's in the header that was sent.
@@ -163,7 +166,7 @@ def stream_error(
 
 
 def stream_condition(error: Element) -> str:
-    """The defined condition in a parsed ``<stream:error/>``; ``undefined-condition`` where it names none."""
+    """Return the defined condition in a parsed ``<stream:error/>``; ``undefined-condition`` where it names none."""
     for part in error.iterchildren(qualified(names.STREAM_ERRORS, "*")):
         local = etree.QName(part).localname
         if local != "text":
@@ -172,7 +175,7 @@ def stream_condition(error: Element) -> str:
 
 
 def ping(iq_id: str, *, to: str | None, from_: str | None = None) -> bytes:
-    """XEP-0199. Whoever doesn't know it answers as well, by an error."""
+    """Return a ping (XEP-0199). A client that doesn't know it answers as well, by an error."""
     addresses = "".join(f" {name}={quoted(jid)}" for name, jid in (("from", from_), ("to", to)) if jid is not None)
     return (
         f"<iq xmlns='{names.CLIENT}' type='get' id={quoted(iq_id)}{addresses}><ping xmlns='{names.PING}'/></iq>"
@@ -180,7 +183,7 @@ def ping(iq_id: str, *, to: str | None, from_: str | None = None) -> bytes:
 
 
 def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, text: str) -> bytes | None:
-    """The stanza error that tells a sender its stanza went nowhere, RFC 6120 section 8.3.
+    """Return the stanza error that tells a sender its stanza went nowhere (RFC 6120 section 8.3).
 
     ``None`` where no answer may be given: to an answer (``result``, ``error``), and to presence, which nobody waits on.
     The reply comes from whom the stanza was for, or from nobody (the server, to the client) where it named none.

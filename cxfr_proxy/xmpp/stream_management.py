@@ -58,11 +58,11 @@ class Flow:
         return self.settled != 0 or self.steps != ()
 
     def injected(self, position: int) -> None:
-        """A stanza of the proxy's own follows the sender's at ``position``."""
+        """Count a stanza of the proxy's own behind the sender's at ``position``."""
         self._step(position + 1, -1)
 
     def swallowed(self, position: int) -> None:
-        """The sender's stanza at ``position`` does not reach the receiver; what it was for is done."""
+        """Leave the sender's stanza at ``position`` out: it does not reach the receiver, and has been dealt with."""
         self._step(position - 1, +1)
 
     def _step(self, position: int, change: int) -> None:
@@ -70,15 +70,15 @@ class Flow:
         self.lead += change
 
     def receivers_count(self, position: int) -> int:
-        """How many the receiver will have counted when it has got everything up to the sender's ``position``."""
+        """Return how many the receiver will have counted when it has got everything up to the sender's ``position``."""
         return (position - self.origin - self.lead) % MODULUS
 
     def senders_count(self, position: int) -> int:
-        """How many the sender counts up to its ``position``."""
+        """Return how many the sender counts up to its ``position``."""
         return (position - self.origin) % MODULUS
 
     def to_sender(self, h: int) -> int:
-        """What the receiver's ``h`` is to the sender. They come in order, so what it acknowledges is settled."""
+        """Return what the receiver's ``h`` is to the sender. They come in order, so what it acknowledges is settled."""
         while self.steps and (h - self.steps[0][0]) % MODULUS < MODULUS // 2:
             self.settled += self.steps[0][1]
             self.steps = self.steps[1:]
@@ -223,7 +223,7 @@ class StreamManagement:
     # --- what the parties say
 
     def from_client(self, element: Element, position: int) -> bool:
-        """An element of XEP-0198 from the client, or one of the login that may hold some; whether it was edited.
+        """Read an element of XEP-0198, or a login that may hold some, from the client; return whether it was edited.
 
         ``position``: how many stanzas came before it.
         """
@@ -241,7 +241,7 @@ class StreamManagement:
         return changed
 
     def from_node(self, element: Element, position: int) -> bool:
-        """The same from the node."""
+        """Read the same from the node."""
         changed = False
         for part in element.iter(*_ANY):
             match etree.QName(part).localname:
@@ -324,7 +324,7 @@ class StreamManagement:
         self.counters.down.rebase(count, position)
 
     def last_ack(self, ack: bytes | None, context: bytes) -> bytes | None:
-        """How far the node had got, for the client to know when the node is gone.
+        """Return how far the node had got, for the client to know when the node is gone.
 
         ``ack`` is the node's last one, in a stream opened by ``context``: ``None`` if it sent none, empty if nobody
         knows. ``None`` is returned where there is nothing that could be said.
@@ -345,7 +345,7 @@ def _continued(known: Resumption | None) -> Counters:
 
 
 def read_h(element: Element) -> int | None:
-    """The count that an element of XEP-0198 says; ``None`` where it says none, or no number."""
+    """Return the count that an element of XEP-0198 says; ``None`` where it says none, or no number."""
     text = element.get("h", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < MODULUS else None
 

@@ -140,7 +140,7 @@ class ExpatFramer:
         return framer
 
     def _new_parser(self, opening: bytes = b"") -> XMLParserType:
-        """A parser at its document's beginning, or inside the element that ``opening`` opens."""
+        """Return a parser at its document's beginning, or inside the element that ``opening`` opens."""
         # The encoding overrides what a declaration says; _on_declaration judges that.
         parser = expat.ParserCreate("UTF-8")
         if opening:
@@ -154,7 +154,7 @@ class ExpatFramer:
         return parser
 
     def _renew_parser(self) -> XMLParserType:
-        """Expat keeps every name it has ever seen, so a stream full of new ones would make it grow for ever."""
+        """Go on with another parser: expat keeps every name it has seen, and would grow for ever on new ones."""
         if not self._tag:
             self._parser = self._new_parser()
             return self._parser
@@ -269,7 +269,7 @@ class ExpatFramer:
             at = data.find(WATCHED, at + 1)
 
     def _take_watched(self, end: int) -> bool:
-        """Whether watched bytes lie before ``end``, in the element that ends there."""
+        """Return whether watched bytes lie before ``end``, in the element that ends there."""
         spelt, self._spelt = self._spelt, False
         hits = self._watched_at
         if not hits or hits[0] >= end:
@@ -278,7 +278,7 @@ class ExpatFramer:
         return True
 
     def _fail_unless_over(self, condition: StreamCondition, text: str) -> None:
-        """What expat says about junk behind the stream's end is of no interest."""
+        """Report a fault, unless it is junk behind the stream's end, which is of no interest."""
         if not self._state_over:
             self._fail(condition, text)
 
@@ -367,7 +367,7 @@ class ExpatFramer:
         return self._base + self._data.index(b">", max(0, index - self._base)) + 1
 
     def _cross_gap(self, index: int) -> None:
-        """Between two top-level elements there is white space or nothing; the boundary moves behind it."""
+        """Move the boundary behind what lies between two top-level elements: white space, or nothing."""
         if index == self.boundary:
             return
         # White space at the end of a chunk has moved the boundary along, so a gap that began in an earlier chunk began
@@ -386,7 +386,7 @@ class ExpatFramer:
 
 
 def _fault_of(head: bytes) -> tuple[StreamCondition, str] | None:
-    """What is wrong with a document that begins so, and expat would not say."""
+    """Return what is wrong with a document that begins so, where expat would not say it."""
     # It would go over to another encoding, whatever it was told, and its offsets would be those of something else. In
     # UTF-8 a NUL is no character of XML's.
     if b"\0" in head or head.startswith(_OTHER_ENCODINGS):

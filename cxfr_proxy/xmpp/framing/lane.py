@@ -112,13 +112,13 @@ class Lane:
                 self._framer.acks = acks
 
     def limit_elements(self, max_bytes: int | None) -> None:
-        """From here on elements may be this long; ``None``: any length."""
+        """Let elements be this long from here on; ``None``: any length."""
         self._max_element_bytes = max_bytes
         if self._framer is not _NOT_BEGUN:
             self._framer.max_element_bytes = max_bytes
 
     def hold_at_most(self, max_bytes: int | None) -> None:
-        """From here on longer elements are cut through; ``None``: none is."""
+        """Cut longer elements through from here on; ``None``: none."""
         self.max_held = max_bytes
 
     @property
@@ -173,7 +173,7 @@ class Lane:
         return self.scanned(data, boundary, used)
 
     def scanned(self, data: bytes, boundary: int, used: int) -> bytes:
-        """What :meth:`scan` answers, when the framer has read ``used`` bytes of it and has answered ``boundary``."""
+        """Return what :meth:`scan` does, where the framer has read ``used`` bytes of it and answered ``boundary``."""
         framer = self._framer
         if used < len(data):
             data, self._unread = data[:used], data[used:]
@@ -292,7 +292,7 @@ class Lane:
             framer.events.append(StreamFault(at, at, StreamCondition.POLICY_VIOLATION, text))
 
     def put_back(self, piece: Piece) -> None:
-        """What :meth:`next` has answered last is to be its next answer as well: somebody else reads on."""
+        """Have :meth:`next` return this piece once more, since somebody else reads on."""
         self._again = piece
 
     def _begin(self) -> Framer:
@@ -334,6 +334,6 @@ class Lane:
         return True
 
     def take_unread(self) -> bytes:
-        """What was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""
+        """Take what was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""
         unread, self._unread = self._unread, b""
         return unread

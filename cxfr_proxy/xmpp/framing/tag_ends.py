@@ -36,7 +36,7 @@ class TagEnds:
         self._before = b""  # the last two bytes, where the end of a state has three
 
     def next(self, data: bytes, start: int) -> int:
-        """The offset behind the first tag that ends behind ``start``, or the length of ``data`` if none does.
+        """Return the offset behind the first tag that ends behind ``start``, or the length of ``data`` if none does.
 
         It has to be called for all bytes in turn, from where it has stopped before.
         """

@@ -26,7 +26,7 @@ from cxfr_proxy.xmpp.stanza import Element
 
 
 def abort(namespace: str) -> bytes:
-    """Ends an exchange with the node, which answers with a failure (RFC 6120 section 6.4.4, XEP-0388 section 2.7)."""
+    """Return what ends an exchange with the node, which fails it then (RFC 6120 6.4.4, XEP-0388 2.7)."""
     return f"<abort xmlns='{namespace}'/>".encode()
 
 
@@ -64,7 +64,7 @@ class AuthzidWatch:
         return None
 
     def ended(self) -> None:
-        """The node has said that it failed. After a success there is nothing more to watch."""
+        """Forget the exchange, since the node has said that it failed. After a success nothing is left to watch."""
         self._begun = ()
 
 

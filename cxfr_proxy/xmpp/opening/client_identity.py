@@ -16,23 +16,23 @@ _CAPS: Final = names.CAPS.encode()
 
 
 def may_have_caps(data: bytes) -> bool:
-    """Whether it is worth parsing for :func:`caps`. Nobody spells the namespace in character references."""
+    """Return whether it is worth parsing for :func:`caps`. Nobody spells the namespace in character references."""
     return _CAPS in data
 
 
 def caps(presence: Element) -> str | None:
-    """``node#ver`` of the entity capabilities (XEP-0115 section 4); ``None`` where it says neither or only one."""
+    """Return ``node#ver`` of the capabilities (XEP-0115 section 4); ``None`` where it says neither or only one."""
     said = stanza.child(presence, names.CAPS, "c")
     node, ver = (said.get("node"), said.get("ver")) if said is not None else (None, None)
     return sys.intern(f"{node[:LONGEST]}#{ver[:LONGEST]}") if node and ver else None
 
 
 def agent(authenticate: Element) -> str | None:
-    """The software of a SASL2 user agent (XEP-0388 section 2.3.1), which clients needn't tell."""
+    """Return the software of a SASL2 user agent (XEP-0388 section 2.3.1), which clients needn't tell."""
     said = stanza.child(authenticate, names.SASL2, "user-agent")
     return words(said.findtext(stanza.qualified(names.SASL2, "software")) if said is not None else None)
 
 
 def words(said: str | None) -> str | None:
-    """What many clients say alike; ``None`` for nothing."""
+    """Return one object for what many clients say alike; ``None`` for nothing."""
     return sys.intern(said[:LONGEST]) if said else None

@@ -191,7 +191,7 @@ class ClientOpening:
         return Reply(self._answer_header() + STARTTLS_FEATURES)
 
     def _send_elsewhere(self, address: str) -> Reply:
-        """Over TLS only: else anybody in between could have said it (RFC 6120 section 4.9.3.19)."""
+        """Tell the new address, over TLS only: else anybody on the way could have (RFC 6120 section 4.9.3.19)."""
         if self._on_tls:
             raise DomainMoved(address)
         if not (self._rules.requires_tls or self._rules.offers_tls):

@@ -153,7 +153,7 @@ def rewrite(
 
 
 def strip_config_version(features: Element) -> None:
-    """Of features that are not what the node wrote: its hash is not theirs."""
+    """Remove the hash from features that are not what the node wrote: it is not theirs."""
     for element in list(features.iter(CONFIG_VERSION)):
         parent = element.getparent()
         assert parent is not None, "features are no such element"
@@ -228,13 +228,13 @@ def _mechanisms(parent: Element) -> list[Element]:
 
 
 def offers_login(features: Element) -> bool:
-    """Whether a client finds a mechanism (SASL, SASL2) or XEP-0078 there."""
+    """Return whether a client finds a mechanism (SASL, SASL2) or XEP-0078 there."""
     offers = (*features.findall(_MECHANISMS), *features.findall(_AUTHENTICATION))
     return any(_mechanisms(offer) for offer in offers) or features.find(IQ_AUTH_FEATURE) is not None
 
 
 def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[str, ...]:
-    """What an operator should know about a node's features, as the node sent them, *before* :func:`rewrite`.
+    """Return what an operator should know about a node's features, as they were *before* :func:`rewrite`.
 
     ``downgrade_protection``: the node was seen to send XEP-0474's hash (:func:`has_downgrade_protection`). It shows in
     no feature, only in a SCRAM challenge, so whoever reads that has to say.
@@ -287,7 +287,7 @@ def _binding_types(features: Element) -> bool:
 
 
 def has_downgrade_protection(challenge: Element) -> bool:
-    """Whether a SASL or SASL2 ``<challenge/>`` is a SCRAM server-first message with the hash of XEP-0474 (``h=``)."""
+    """Return whether a ``<challenge/>`` is a SCRAM server-first message with the hash of XEP-0474 (``h=``)."""
     try:
         message = base64.b64decode("".join((challenge.text or "").split()), validate=True)
     except (binascii.Error, ValueError):

@@ -160,7 +160,7 @@ class Negotiation:
         return ElementVerdict(forward=data, hold_client=True, asks=True)
 
     def _fail(self, condition: str) -> FailedLogin | None:
-        """What has become of the login under way, which is over; ``None`` where there is none."""
+        """End the login under way, and return what has become of it; ``None`` where there is none."""
         failed = self.attempt.failed(condition) if self.attempt is not None else None
         self.attempt = None
         return failed
@@ -207,7 +207,7 @@ class Negotiation:
     # --- node to client
 
     def from_node(self, data: bytes, header: StreamHeader, domain: str, position: int = 0) -> ElementVerdict:
-        """One element of the node's that is not an ordinary stanza of a bound stream.
+        """Read one element of the node's that is no ordinary stanza of a bound stream; return what becomes of it.
 
         ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
         """
@@ -263,7 +263,7 @@ class Negotiation:
             self.attempt.proved = True
 
     def _failed_by(self, iq: Element) -> FailedLogin | None:
-        """A login that this answer refuses: the whole of it (XEP-0078), or the resource, where another may be tried."""
+        """Return the login that this answer refuses: all of it (XEP-0078), or the resource, and another may be tried."""
         if self.attempt is None or iq.get("type") != "error":
             return None
         if self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
@@ -320,7 +320,7 @@ class Negotiation:
         return self._bound_to(named) if named else None
 
     def _bound_to(self, named: str) -> Bound:
-        """What no address can look like (RFC 7622 section 3.1) names nobody to move; the client may know better."""
+        """Take the address that is bound. What none can look like (RFC 7622 section 3.1) names nobody to move."""
         try:
             self.full_jid = named if jid.split(named).resource is not None else None
         except jid.JidError:
@@ -346,7 +346,7 @@ class _Rewritten:
 def _rewrite_features(
     data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None, *, managed: bool
 ) -> _Rewritten | None:
-    """Nodes send the same few features to everybody, so what becomes of them is remembered.
+    """Return what becomes of features. Remembered, since nodes send the same few to everybody.
 
     ``None`` where it is some other element of that name.
     """
@@ -360,7 +360,7 @@ def _rewrite_features(
 
 
 def _stream_error(data: bytes, error: Element) -> ElementVerdict:
-    """One that redirects does so wherever in it, and beside whatever else, it says so."""
+    """Return what a stream error means. It redirects wherever in it, and beside whatever else, it says so."""
     text = error.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
     redirect = next(error.iterdescendants("{*}" + StreamCondition.SEE_OTHER_HOST), None)
     if redirect is not None:

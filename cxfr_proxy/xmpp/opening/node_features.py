@@ -26,7 +26,7 @@ _Facet = tuple[str, tuple[tuple[str, str], ...], str, tuple["_Facet", ...]]
 
 @functools.lru_cache(maxsize=256)
 def shown_features(offered: bytes, *, offer_starttls: bool, max_bytes: int | None) -> bytes | None:
-    """What to show of ``offered``, a node's features before login in the namespaces of the usual header.
+    """Return what to show of ``offered``, a node's features before login in the namespaces of the usual header.
 
     The other arguments are :func:`~cxfr_proxy.xmpp.opening.features.rewrite`'s. ``None``: nobody could log in by it.
     """
@@ -45,7 +45,7 @@ def shown_features(offered: bytes, *, offer_starttls: bool, max_bytes: int | Non
 
 @functools.lru_cache(maxsize=256)
 def differing(one: bytes, other: bytes) -> tuple[str, ...]:
-    """The local names of the features, of two templates, that are not the same in both."""
+    """Return the local names of the features, of two nodes' shown ones, that are not the same in both."""
     mine, theirs = _facets(one), _facets(other)
     return tuple(sorted({etree.QName(name).localname for name, *_ in (mine - theirs) + (theirs - mine)}))
 

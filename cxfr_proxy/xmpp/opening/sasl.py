@@ -39,7 +39,7 @@ class SaslFault(StrEnum):
     MALFORMED_REQUEST = "malformed-request"
 
     def failure(self, namespace: str) -> bytes:
-        """The answer to the client. ``namespace``: of its own element, SASL's or SASL2's."""
+        """Return the answer to the client. ``namespace`` is that of its own element, SASL's or SASL2's."""
         return f"<failure xmlns='{namespace}'><{self} xmlns='{names.SASL}'/></failure>".encode()
 
 
@@ -173,7 +173,7 @@ def _text(said: bytes) -> str:
 
 
 def _read_plain(said: bytes) -> Names:
-    """RFC 4616 section 2."""
+    """Read a message of PLAIN (RFC 4616 section 2)."""
     parts = _text(said).split("\0")
     if len(parts) != 3:
         raise Unreadable(SaslFault.MALFORMED_REQUEST)
@@ -187,7 +187,7 @@ _OAUTHBEARER: Final = re.compile(_GS2.encode() + rb"\x01.*", re.DOTALL)
 
 
 def _read_scram(said: bytes) -> Names | None:
-    """RFC 5802 section 5.1."""
+    """Read a message of SCRAM (RFC 5802 section 5.1)."""
     text = _text(said)
     if text.startswith("c="):
         return None  # the last one
@@ -199,7 +199,7 @@ def _read_scram(said: bytes) -> Names | None:
 
 
 def _read_oauthbearer(said: bytes) -> Names | None:
-    """RFC 7628 section 3.1. Whose token it is, only the server can read."""
+    """Read a message of OAUTHBEARER (RFC 7628 section 3.1). Whose token it is, only the server can tell."""
     found = _OAUTHBEARER.fullmatch(said)
     return Names(_saslname(_text(found[1] or b"")), "") if found is not None else None
 
@@ -209,7 +209,7 @@ def _saslname(name: str) -> str:
 
 
 def _read_token(said: bytes) -> Names:
-    """HT-*: a name, NUL, and a hash, which is no text."""
+    """Read a message of HT-*: a name, NUL, and a hash, which is no text."""
     authcid, nul, _ = said.partition(b"\0")
     if not nul:
         raise Unreadable(SaslFault.MALFORMED_REQUEST)

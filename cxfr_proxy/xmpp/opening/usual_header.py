@@ -41,7 +41,7 @@ CONTEXT: Final = f'<stream:stream xmlns="{names.CLIENT}" xmlns:stream="{names.ST
 
 
 def glance(data: bytes) -> int:
-    """How many bytes of ``data`` are a header of the usual form; 0 where it begins with none, or with part of one."""
+    """Return how many bytes of ``data`` are a usual header; 0 where it begins with none, or with part of one."""
     # No value holds a ">", and neither does what may come before the tag, but for the declaration's end.
     end = data.find(b">", max(0, data.find(b"<stream:stream"))) + 1
     return end if 0 < end <= MAX_BYTES and attributes(data[:end]) is not None else 0
@@ -49,7 +49,7 @@ def glance(data: bytes) -> int:
 
 @functools.lru_cache(maxsize=256)
 def attributes(header: bytes) -> Mapping[str, str] | None:
-    """Of a header of the usual form, by their names as written; ``None`` where it has another.
+    """Return the attributes of a header of the usual form, by names as written; ``None`` where it has another.
 
     Remembered: a header is asked about twice, and the clients of a site send the same few.
     """
