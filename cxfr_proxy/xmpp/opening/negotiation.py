@@ -263,7 +263,7 @@ class Negotiation:
             self.attempt.proved = True
 
     def _failed_by(self, iq: Element) -> FailedLogin | None:
-        """Return the login that this answer refuses: all of it (XEP-0078), or the resource, and another may be tried."""
+        """Return the login that this answer refuses: all of it (XEP-0078), or the resource; another may be tried."""
         if self.attempt is None or iq.get("type") != "error":
             return None
         if self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
