@@ -14,7 +14,7 @@ from relay_twins import Story, Told, secured
 
 from cxfr_proxy.net.transport import PlainTransport, Transport
 from cxfr_proxy.relay import engine
-from cxfr_proxy.session.commands import EndOutput, Send, SessionCommand, Side
+from cxfr_proxy.session.commands import EndOutput, ExchangeNode, Forgo, Send, SessionCommand, Side
 
 STANZA = b"<message><body>hello</body></message>"
 NEWS = b"<presence/>"
@@ -74,11 +74,8 @@ class World:
         """The session is told of the other connection and takes it; these commands come first."""
 
         def decide(now: float) -> list[SessionCommand]:
-            for command in commands:
-                self.told.pump._carry_out(self.told.live, command)
-            self.told.pump.exchange_node(self.told.live)
             self.told.session.restart(Side.NODE)
-            return [Send(Side.NODE, b"<resume/>")]
+            return [*commands, ExchangeNode(), Send(Side.NODE, b"<resume/>")]
 
         self.told.live.offer_node(self.transport, decide)
 
@@ -160,7 +157,7 @@ def _pair_with(it: World) -> socket.socket:
     return near
 
 
-@pytest.mark.parametrize("when", ["offered", "over"])
+@pytest.mark.parametrize("when", ["offered", "forgone", "over"])
 async def test_an_offered_connection_goes_with_its_session(contexts: Contexts, when: str) -> None:
     with no_leak():
         it = World(contexts, tls=False)
@@ -168,13 +165,14 @@ async def test_an_offered_connection_goes_with_its_session(contexts: Contexts, w
 
         def decide(now: float) -> list[SessionCommand]:
             asked.append(now)
-            return []
+            return [Forgo()] if when == "forgone" else []
 
         if when == "over":
             it.told.pump.discard(it.told.live)
         it.told.live.offer_node(it.transport, decide)
-        it.told.pump.discard(it.told.live)
-        assert len(asked) == (when == "offered")
+        if when != "forgone":
+            it.told.pump.discard(it.told.live)
+        assert len(asked) == (when != "over")
         assert it.read(it.new) is None
         it.finish()
 
