@@ -58,6 +58,8 @@ from cxfr_proxy.worker.queries import answer
 
 _REPORT_SECONDS: Final = 0.005
 """Least seconds between two reports; the first one after a pause is sent at once."""
+_REPORT_ALONE_SECONDS: Final = 0.05
+"""The same for the only worker: no other one places users by its counts, and a question is answered at once."""
 _REPORT_SHARE: Final = 0.02
 """Share of the time for making reports: those of many nodes and addresses are sent less often."""
 _AWAITING_SECONDS: Final = 0.1
@@ -206,6 +208,7 @@ class Worker:
     async def _report(self) -> None:
         assert self.parts is not None
         registry = self.parts.registry
+        least = _REPORT_SECONDS if self.parts.workers > 1 else _REPORT_ALONE_SECONDS
         while True:
             awaits = registry.memory.awaited(trio.current_time())
             with trio.move_on_after(_AWAITING_SECONDS if awaits else math.inf):  # time alone ends waiting
@@ -213,4 +216,4 @@ class Worker:
             self._dirty = trio.Event()
             began = time.thread_time()
             self.parts.report()
-            await trio.sleep(max(_REPORT_SECONDS, (time.thread_time() - began) / _REPORT_SHARE))
+            await trio.sleep(max(least, (time.thread_time() - began) / _REPORT_SHARE))
