@@ -23,7 +23,7 @@ from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 12
+VERSION: Final = 13
 """The version of these messages. Raise it with every change."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -81,7 +81,8 @@ class Setup(Message, frozen=True):
     """The first message to a worker; pins and nodes follow, and it serves when it has all of them.
 
     Its session ids are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
-    ``development_certificate`` is PEM, ``None`` if there are real ones.
+    ``development_certificate`` is PEM, ``None`` if there are real ones. ``capacity`` is how many
+    connections fit into its process.
     """
 
     version: int
@@ -91,6 +92,7 @@ class Setup(Message, frozen=True):
     first_id: int
     development_certificate: str | None
     files: Files
+    capacity: int
 
 
 class PinnedBefore(Message, frozen=True):

@@ -132,6 +132,7 @@ class Supervisor:
             reread=reread,
         )
         self._sockets: list[list[socket.socket]] = []
+        self._capacity = 0
         self._reported = trio.Event()
         self.addresses: list[tuple[str, int]] = []
         self.console = self._management.console
@@ -153,7 +154,8 @@ class Supervisor:
         if self._keeper.stopping:
             return
         workers = len(self.workers.slots)
-        room = sessions_that_fit() * workers
+        self._capacity = sessions_that_fit()  # of each: workers' processes have the same limits as this one
+        room = self._capacity * workers
         self._sockets = bind_shared(self._config.listen, workers)
         self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
         try:
@@ -209,7 +211,7 @@ class Supervisor:
         first_id = slot.next_first_id(workers)
         files = self._management.files
         config = replace(self._config, backends=None)  # a worker is told the nodes, and need not know from where
-        setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files)
+        setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files, self._capacity)
         more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
         return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
 

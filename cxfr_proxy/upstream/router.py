@@ -56,7 +56,7 @@ class Router:
         admission: Admission,
         users: UserFinder | None,
     ) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._registry = registry
         self._placement = placement
         self._dialer = dialer
@@ -103,9 +103,9 @@ class Router:
         The caller closes the endpoint. Raises :class:`NodeError`, also where there is no such node any more, and
         ``OSError``. Nothing stays open when cancelled.
         """
-        if dial.node not in self._cluster:
+        if dial.node not in self.cluster:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, f"there is no node {dial.node}")
-        node, domain = self._cluster.get(dial.node), dial.header.to or ""
+        node, domain = self.cluster.get(dial.node), dial.header.to or ""
         endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
         try:
             return endpoint, await self._dialer.log_in(endpoint, dial)
@@ -131,7 +131,7 @@ class Router:
         name = self._registry.memory.node_of_resumable(login.previd) if login.previd is not None else None
         if name is None:
             name = self._registry.memory.returning_clients.node_for(user, address, trio.current_time())
-        holder = self._cluster.get(name) if name is not None and name in self._cluster else None
+        holder = self.cluster.get(name) if name is not None and name in self.cluster else None
         return holder if holder is not None and holder.spec.serves(domain_key(domain)) else None
 
 

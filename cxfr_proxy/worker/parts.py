@@ -26,6 +26,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerCounts,
     WorkerReport,
 )
+from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
@@ -104,11 +105,11 @@ class WorkerParts:
         )
         self.service = Service(
             config,
-            cluster=self.cluster,
             registry=self.registry,
             mover=self.mover,
             router=router,
             rules=ConnectionRules(config, self.cluster, self.certificates),
+            room=ConnectionLimit(setup.capacity),
             reports=reports,
             observer=self._observe,
         )

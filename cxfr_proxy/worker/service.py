@@ -23,7 +23,7 @@ from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
-from cxfr_proxy.net.connection_limit import ConnectionLimit, sessions_that_fit
+from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.listen import accept
 from cxfr_proxy.relay.client_server import ClientServer
 from cxfr_proxy.relay.connection_rules import ConnectionRules
@@ -66,29 +66,29 @@ _log = logging.getLogger(__name__)
 
 
 class Service:
-    """``reports`` takes what sessions learn about their nodes; ``observer`` is told each event after it has been acted
-    upon."""
+    """``room`` is how many connections fit; ``reports`` takes what sessions learn about nodes; ``observer`` is told
+    each event after it has been acted upon."""
 
     def __init__(
         self,
         config: Config,
         *,
-        cluster: Cluster,
         registry: Registry,
         mover: Mover,
         router: Router,
         rules: ConnectionRules,
+        room: ConnectionLimit,
         reports: NodeReports,
         observer: Callable[[LiveSession, Event], None],
     ) -> None:
         self._config = config
-        self._cluster = cluster
+        self._cluster = router.cluster
         self._registry = registry
         self._mover = mover
         self._reports = reports
         self._observer = observer
         self._users = router.users
-        self.room = ConnectionLimit(sessions_that_fit())
+        self.room = room
         self._pump = Pump(write_stall_timeout=config.timeouts.write_stall_timeout)
         self._server = ClientServer(
             config,

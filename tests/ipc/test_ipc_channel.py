@@ -449,7 +449,7 @@ async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_settings_arrive_as_they_are() -> None:
     config = replace(CONFIG, limits=replace(CONFIG.limits, connections_per_address=None), workers=3)
     files = Files((Pem("certificate\n", "key \xe9\n"),), {"ca.pem": "authority"})
-    setup = Setup(VERSION, config, 1, 3, 1, None, files)
+    setup = Setup(VERSION, config, 1, 3, 1, None, files, 1000)
     read = decode(encode(setup))
     assert isinstance(read, Setup)
     assert read == setup
