@@ -218,12 +218,12 @@ def test_the_weight_of_a_node_that_is_back_grows_in_steps() -> None:
     assert node.node.warm_up == 1.0
     for second in (100.0, 101.0):
         node.checked(Finding.OK, second)
-    ramps, now = [node.node.warm_up], 101.0
+    warm_ups, now = [node.node.warm_up], 101.0
     while (due := node.grow(now)) is not None:
-        ramps.append(node.node.warm_up)
+        warm_ups.append(node.node.warm_up)
         assert due - now == pytest.approx(0.5)
         now = due
-    assert ramps == pytest.approx([1 / STEPS, *(max(1, step) / STEPS for step in range(STEPS))])
+    assert warm_ups == pytest.approx([1 / STEPS, *(max(1, step) / STEPS for step in range(STEPS))])
     assert now == pytest.approx(111.0)
     assert (node.node.warm_up, node.node.weight) == (1.0, 4.0)
 

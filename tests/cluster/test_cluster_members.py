@@ -1,4 +1,4 @@
-"""The live list: reloads, wishes and health."""
+"""The live list: reloads, admin states and health."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def test_weight_0_takes_nobody_new_and_sends_nobody_away() -> None:
     assert candidates(cluster) == ["b"]
 
 
-def test_the_operator_s_wish_survives_a_reload_that_does_not_touch_it() -> None:
+def test_the_operator_s_admin_state_survives_a_reload_that_does_not_touch_it() -> None:
     cluster = Cluster([A, B])
     cluster.get("a").set_admin_state(AdminState.DRAIN)
     assert cluster.apply([replace(A, weight=3), B]) == Changes(changed=("a",))
     assert cluster.get("a").admin_state is AdminState.DRAIN
 
 
-def test_a_changed_state_in_the_file_overrides_the_operator_s_wish() -> None:
+def test_a_changed_state_in_the_file_overrides_the_operator_s_admin_state() -> None:
     cluster = Cluster([A])
     cluster.get("a").set_admin_state(AdminState.DRAIN)
     # The file says drain now, which is so already: nobody has to be sent away again.
@@ -101,7 +101,7 @@ def test_a_changed_state_in_the_file_overrides_the_operator_s_wish() -> None:
     assert cluster.get("a").admin_state is AdminState.READY
 
 
-def test_a_wish_made_ready_at_run_time_holds_against_an_unchanged_file() -> None:
+def test_an_admin_state_made_ready_at_run_time_holds_against_an_unchanged_file() -> None:
     drained = replace(A, admin_state=AdminState.DRAIN)
     cluster = Cluster([drained])
     cluster.get("a").set_admin_state(AdminState.READY)

@@ -40,7 +40,7 @@ def test_so_is_what_a_proxy_says(state: ProxyState) -> None:
 
 
 @pytest.mark.parametrize("admin_state", AdminState)
-def test_a_wish_can_be_written_by_hand(admin_state: AdminState) -> None:
+def test_an_admin_state_can_be_written_by_hand(admin_state: AdminState) -> None:
     assert read_directive(f" {admin_state}\n") == Directive(admin_state)
 
 

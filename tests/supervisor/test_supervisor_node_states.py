@@ -203,8 +203,9 @@ steps = st.one_of(
 @settings(max_examples=500)
 @given(st.lists(steps, max_size=40))
 def test_whatever_happens_in_whichever_order(history: list[tuple[object, ...]]) -> None:
-    """Lists, health, wishes, features, pieces that are told meanwhile, a worker that is replaced: in the end the copy
-    is the list. But of nodes whose line is gone it has those only that it has seen: it has nobody on any other."""
+    """Lists, health, admin states, features, pieces that are told meanwhile, a worker that is replaced: in the end the
+    copy is the list. But of nodes whose line is gone it has those only that it has seen: it has nobody on any
+    other."""
     pair = Pair()
     told: Iterator[None] = iter(())
     for what, *args in history:

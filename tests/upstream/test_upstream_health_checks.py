@@ -51,7 +51,7 @@ class World:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.looks = FakeLooks()
         self.changes: list[tuple[str, Health, SessionOutlook]] = []
-        self.ramps: list[float] = []
+        self.warm_ups: list[float] = []
         self.featured: list[str] = []
         self._changed_at = -1.0
         self._seen = {node.name: (node.health, node.session_outlook, node.warm_up) for node in self.cluster}
@@ -70,7 +70,7 @@ class World:
             self._features[name] = node.features
             self.featured.append(name)
         if warm_up != node.warm_up:
-            self.ramps.append(node.warm_up)
+            self.warm_ups.append(node.warm_up)
         if (health, outlook) != (node.health, node.session_outlook):
             if self.changes and self.changes[-1][0] == name and self._changed_at == trio.current_time():
                 self.changes.pop()
@@ -363,13 +363,13 @@ async def test_a_word_about_a_node_that_was_forgotten_hurts_nobody(begin: Begin,
 async def test_the_weight_grows_while_it_waits(begin: Begin, autojump_clock: MockClock) -> None:
     world = begin("a 10.0.0.1 inter=1s slowstart=10s\nb 10.0.0.2")
     await trio.sleep(20)
-    assert world.ramps == [], "not at the start of the proxy"
+    assert world.warm_ups == [], "not at the start of the proxy"
     world.looks.findings["a"] = Finding.REFUSED
     await trio.sleep(5)
     world.looks.findings.clear()
     await trio.sleep(20)
     assert [health for _, health, _ in world.changes] == [Health.DOWN, Health.DOWN, Health.UP]
-    assert world.ramps == pytest.approx([step / 20 for step in range(1, 21)])
+    assert world.warm_ups == pytest.approx([step / 20 for step in range(1, 21)])
     assert world.node("a").warm_up == 1.0
 
 
