@@ -108,7 +108,9 @@ def _drain_outcome(row: DrainProgress) -> str:
     if row.left:
         why = f": {clean(row.waiting_reason)}" if row.waiting_reason else " at the deadline"
         return f"{node} is not empty: {row.left} of {row.total} sessions are left{why}"
-    return f"{node} is empty: {row.moved} of {row.total} sessions moved when asked, {row.returned} of them back by now"
+    return (
+        f"{node} is empty: {row.moved} of {row.total} sessions moved when asked, {row.returned} of them have returned"
+    )
 
 
 def _rebalance_outcome(row: RebalanceProgress) -> str:

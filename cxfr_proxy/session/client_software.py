@@ -1,24 +1,24 @@
-"""What a client's software does when it is told to move: what was measured, what is learned, what the operator says.
+"""How client programs react when they are told to move: what was measured, what is learned, what the operator says.
 
 A client is recognised by what it says about itself anyway: the node of its entity capabilities (XEP-0115) in its first
 presence, the resource of its JID, the user agent of its login (XEP-0388), the words in which it refuses. All of it is
-hearsay, and decides only which way of telling it to move is tried first, and whether it is moved where nothing forces
-it. Who lies about himself is moved less well, and so may be those whom he claims to be like; the operator's lists put
-that right.
+hearsay. It only decides which rung is tried first, and whether the client is moved if nothing forces it. A client that
+lies about itself is moved less well, and so may be the clients that it claims to be like; the operator's lists correct
+that.
 
 Whether a client knows the connection transfer (XEP-0051) is decided by the first of these that knows:
 
-1. the operator's lists, of whom to ask and whom not to ask;
+1. the operator's lists, ``cxfr-deny`` and ``cxfr-allow``;
 2. what this very session has said: an answer, or the feature in its service discovery;
 3. what others with the same capabilities hash have answered;
 4. the mark in its capabilities' node that says so (:data:`~cxfr_proxy.xmpp.connection_transfer.CAPS_MARK`);
-5. the table of what was measured. It says "no" of those alone that never answer: asking any other costs a round trip,
-   and its next version, or a plugin, may know.
+5. the table of what was measured. It says "no" only for programs that never answer: asking any other one costs a round
+   trip, and its next version, or a plugin, may know.
 
-Learned is by capabilities hash (``node#ver``), which names one version of one software with one set of features. An
-answer counts at once, unless it refuses this request and not the kind; silence only when it was met :data:`SILENCES`
-times, since a client may be silent because its connection is, and :data:`SILENCES_BEHIND_YES` times in a row where
-somebody had said yes. Who leaves without having answered has understood.
+What is learned goes by capabilities hash (``node#ver``), which names one version of one program with one set of
+features. An answer counts at once, unless it refuses this request and not the kind. Silence counts only after
+:data:`SILENCES` times, since a client may be silent because its connection is, and after :data:`SILENCES_BEHIND_YES`
+times in a row if one had said yes. A client that leaves without an answer has understood.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp.connection_transfer import CAPS_MARK
 
 SILENCES: Final = 3
-"""As many clients of one software may fail to answer before the next one is not asked any more."""
+"""Clients of one program that may fail to answer before the next one is not asked any more."""
 SILENCES_BEHIND_YES: Final = 8
-"""As many in a row where one has answered that it knows. That may have been a lie; and if it was not, and so many
-connections have broken instead, the price is the gap."""
+"""Clients in a row that may fail to answer after one has answered that it knows. That may have been a lie; and if it
+was not, and so many connections have broken instead, the price is the gap."""
 REMEMBERED: Final = 10_000
-"""Capabilities hashes of which something was learned; the oldest go first. Some 2 MB when full."""
+"""Most capabilities hashes of which something was learned; the oldest go first. Some 2 MB when full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """What a client has said about itself; ``None``: nothing, or not yet.
+    """The client's words about itself; ``None``: nothing, or not yet.
 
     ``caps``: ``node#ver`` of XEP-0115. ``agent``: the software of a SASL2 user agent (XEP-0388 section 2.3.1).
     ``refusal``: the text of the error by which it has refused a request.
@@ -58,15 +58,15 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """What one software was measured to do.
+    """The measured behaviour of one program.
 
-    Recognised where the capabilities' node contains one of ``caps``, the resource begins with one of ``resources``, the
-    agent is one of ``agents``, or the text of its refusal one of ``refusals``.
+    It is recognised if the capabilities' node contains one of ``caps``, the resource begins with one of ``resources``,
+    the agent is one of ``agents``, or the text of its refusal one of ``refusals``.
 
-    ``answers``: to a request that it does not know, by an error; else asking it costs all the time there is for an
-    answer. ``rungs`` are tried before the usual ones, in this order, those that can be. ``redirected_home``: what
-    brings it back is a redirect to its own domain. ``stays_down``: whatever ends its stream ends it for good, until
-    somebody starts it again.
+    ``answers``: it answers a request that it does not know, by an error; otherwise asking it costs the whole time for
+    an answer. ``rungs`` are tried before the usual ones, in this order, those that are possible. ``redirected_home``: a
+    redirect to its own domain brings it back. ``stays_down``: any end of its stream is for good, until somebody starts
+    it again.
     """
 
     name: str
@@ -113,7 +113,7 @@ MEASURED: Final = (
     Habit("go-sendxmpp", resources=("go-sendxmpp.",), agents=("go-sendxmpp",), stays_down=True),
     Habit("Converse", caps=("conversejs.org",), resources=("converse.js-",), answers=False),
 )
-"""What they do was measured with real clients behind a proxy that sent each of them each rung; see
+"""The reactions were measured with real clients behind a proxy that tried each rung on each of them; see
 docs/connection-transfer.md. How they name themselves is from what they publish, not from those runs."""
 
 
@@ -129,7 +129,7 @@ class _Learned:
 
 
 class ClientSoftware:
-    """What is known of software by now. ``allow`` and ``deny`` are the operator's lists; ``deny`` wins."""
+    """The knowledge of client programs so far. ``allow`` and ``deny`` are the operator's lists; ``deny`` wins."""
 
     def __init__(self, allow: Iterable[ClientMatch] = (), deny: Iterable[ClientMatch] = ()) -> None:
         self._allow = tuple(allow)
@@ -137,8 +137,8 @@ class ClientSoftware:
         self._learned: BoundedDict[str, _Learned] = BoundedDict(REMEMBERED)
 
     def knows_cxfr(self, software: Software, domain: str, said: bool | None) -> bool | None:
-        """Whether that client understands the IQ; ``said`` is what its session has shown, ``None`` where nothing is
-        known."""
+        """Return whether that client understands the IQ; ``said`` is what its session has shown, ``None`` if nothing
+        is known."""
         if any(_is_meant(clients, software, domain) for clients in self._deny):
             return False
         if any(_is_meant(clients, software, domain) for clients in self._allow):
@@ -154,22 +154,24 @@ class ClientSoftware:
         return False if habit is not None and not habit.answers else None
 
     def stays_down(self, software: Software, domain: str, said: bool | None) -> bool:
-        """Whether that client is known not to come back, however its stream ends: it is moved only where something
-        forces it. ``said`` as for :meth:`knows_cxfr`: who understands the IQ ends its stream itself."""
+        """Return whether that client is known not to come back, however its stream ends: it is moved only if
+        something forces it. ``said`` as for :meth:`knows_cxfr`: a client that understands the IQ ends its stream
+        itself."""
         if not any(habit.fits(software) for habit in _STAYING_DOWN):
             return False  # nearly all, and all sessions are asked about for a plan
         habit = habit_of(software)
         return habit is not None and habit.stays_down and not self.knows_cxfr(software, domain, said)
 
     def is_news(self, caps: str, knows_cxfr: bool | None) -> bool:
-        """Whether :meth:`learn` would make a difference."""
+        """Return whether :meth:`learn` would make a difference."""
         learned = self._learned.get(caps, _Learned())
         if knows_cxfr is None:
             return learned.knows_cxfr is not False
         return knows_cxfr is not learned.knows_cxfr or learned.silences > 0
 
     def learn(self, caps: str, knows_cxfr: bool | None) -> None:
-        """A client with these capabilities answered that it does or doesn't know the IQ; ``None``: it was silent."""
+        """Learn that a client with these capabilities answered that it does or doesn't know the IQ; ``None``: it was
+        silent."""
         learned = self._learned[caps] = self._learned.get(caps) or _Learned()
         if knows_cxfr is not None:
             learned.knows_cxfr, learned.silences = knows_cxfr, 0
@@ -179,12 +181,12 @@ class ClientSoftware:
             learned.knows_cxfr = False
 
     def learned(self) -> dict[str, bool]:
-        """By capabilities, what is known for sure, oldest first."""
+        """Return what is known for sure, by capabilities, oldest first."""
         return {caps: learned.knows_cxfr for caps, learned in self._learned.items() if learned.knows_cxfr is not None}
 
 
 def habit_of(software: Software) -> Habit | None:
-    """The row of the table that fits; ``None`` for software that was not measured."""
+    """Return the row of the table that fits; ``None`` for software that was not measured."""
     return next((habit for habit in MEASURED if habit.fits(software)), None)
 
 
@@ -194,7 +196,8 @@ def _says_so(software: Software) -> bool:
 
 
 def name_of(software: Software) -> str:
-    """For people and counters, one of few: the table's name, else ``other``, or ``unknown`` if it said nothing."""
+    """Return a name for people and counters, one of few: the table's, else ``other``, or ``unknown`` if it said
+    nothing."""
     habit = habit_of(software)
     if habit is not None:
         return habit.name

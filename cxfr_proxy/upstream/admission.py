@@ -1,10 +1,10 @@
-"""How many logins a second reach a node.
+"""Limit how many logins a second reach a node.
 
 When many clients come back at once, from a node that was emptied or a network that was away, each login costs a node
-and its database far more than it costs the proxy to let a client wait. So logins wait here, for each node by itself:
-addresses take turns, and of one address it is first come, first served. So whoever fills the queue from one address
-waits behind themselves, and everybody else has one more in front. Who waits is told nothing, and keeps a socket and a
-parked task; who has hung up meanwhile takes nobody's turn.
+and its database far more than it costs the proxy to let a client wait. So logins wait here, for each node separately.
+Addresses take turns, and logins of one address come in order: an address that fills the queue waits behind itself, and
+everybody else has one login more in front of theirs. A waiting client is told nothing, and costs a socket and a parked
+task. A client that has hung up meanwhile gives its turn to the next one.
 
 Where several processes serve, each admits its share: the kernel spreads connections evenly over them.
 """
@@ -24,9 +24,9 @@ from cxfr_proxy.transfers.token_bucket import TokenBucket
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _BURST_SECONDS: Final = 0.1
-"""So much of the rate may come at once: a quiet node makes nobody wait for a timer."""
+"""Seconds' worth of the rate that may come at once: a quiet node makes nobody wait for a timer."""
 _STEP_SECONDS: Final = 0.02
-"""Whose turn comes within this time go together: waking up for each costs as much as most of a login."""
+"""Logins whose turn comes within this time go together: waking up for each costs as much as most of a login."""
 
 
 class ClientHungUp(OSError):
@@ -34,7 +34,7 @@ class ClientHungUp(OSError):
 
 
 class _Turns:
-    """One at a time; who waits has a turn by their address, one after the other."""
+    """A lock for one at a time; addresses take turns, one after the other."""
 
     def __init__(self) -> None:
         self._taken = False
@@ -42,7 +42,7 @@ class _Turns:
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[None]:
-        """Have the turn within. Who is cancelled while they wait takes nobody's."""
+        """Hold the turn within the block. A cancelled login gives its turn to the next one."""
         await self._take(address)
         try:
             yield
@@ -77,7 +77,7 @@ class _Turns:
 
 
 class _Door:
-    """Of one node."""
+    """The queue of one node."""
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -99,8 +99,7 @@ class _Door:
 
 
 class Admission:
-    """``rate``: logins a second to each node, ``None`` for any number; ``patience``: how long one may wait, in
-    seconds."""
+    """``rate``: logins a second to each node, ``None`` for any number; ``patience``: the seconds that one may wait."""
 
     def __init__(self, rate: float | None, patience: float, clock: Callable[[], float] = trio.current_time) -> None:
         self._rate = rate
@@ -126,11 +125,11 @@ class Admission:
             raise NodeError(StreamCondition.RESOURCE_CONSTRAINT, "too many logins at the moment, try again later")
 
     def waiting(self, node: str) -> int:
-        """How many logins wait for that node."""
+        """Return how many logins wait for that node."""
         door = self._doors.get(node)
         return door.waiting if door is not None else 0
 
 
 def _network(address: str) -> str:
-    """What one client can choose its address from: of IPv6, the 64 bits that a site has."""
+    """Return the range from which one client can choose its address: of IPv6, the 64 bits that a site has."""
     return address if ":" not in address else str(IPv6Interface(f"{address.partition('%')[0]}/64").network)

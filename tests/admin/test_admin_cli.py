@@ -208,7 +208,7 @@ def test_drain_wait_writes_a_line_for_each_change(path: Path, capsys: pytest.Cap
         "node1: 0 asked, 0 moved, 0 refused, 0 silent, 0 failed, 3 left of 3 (the rate allows no more now)",
         "node1: 2 asked, 1 moved, 1 refused, 0 silent, 0 failed, 1 left of 3",
         "node1: 3 asked, 2 moved, 1 refused, 0 silent, 0 failed, 0 left of 3",
-        "node1 is empty: 2 of 3 sessions moved when asked, 1 of them back by now",
+        "node1 is empty: 2 of 3 sessions moved when asked, 1 of them have returned",
     ]
 
 
@@ -236,7 +236,7 @@ def test_drain_wait_draws_one_line_on_a_terminal(path: Path, monkeypatch: pytest
     assert frames[0].startswith("[.....")
     assert "[####" in frames[-1]
     assert "." not in frames[-1]
-    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked, 1 of them back by now"
+    assert sentence == "node1 is empty: 2 of 3 sessions moved when asked, 1 of them have returned"
     assert end == ""
 
 

@@ -1,12 +1,12 @@
-"""Whom the messages of a SASL exchange name, mechanism by mechanism: a table.
+"""Read the names in the messages of a SASL exchange, mechanism by mechanism: a table.
 
-SASL tells *authentication* identity (authcid: whose password this is) from *authorization* identity (authzid: who to
-act as). What is read here is names alone; a password or token in the same message is passed over and never returned.
-Mechanisms that name nobody before the server has spoken (DIGEST-MD5, CRAM-MD5, LOGIN), or not in a way that could be
-read (EXTERNAL, GSSAPI), have no row.
+SASL tells *authentication* identity (authcid: whose password this is) from *authorization* identity (authzid: which
+user to act as). Only names are read here; a password or token in the same message is passed over and never returned.
+Mechanisms that name nobody before the server has spoken (DIGEST-MD5, CRAM-MD5, LOGIN), or not in a readable way
+(EXTERNAL, GSSAPI), have no row.
 
-What could be read in two ways is not read at all: base64 that isn't canonical, more or less NULs than two, elements
-inside the text, two initial responses.
+A message that could be read in two ways is not read at all: base64 that isn't canonical, more or fewer NULs than two,
+elements inside the text, two initial responses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cxfr_proxy.xmpp.opening.usual_elements import UsualAuth
 from cxfr_proxy.xmpp.stanza import Element
 
 LONGEST_NAME: Final = 64
-"""A mechanism's name has at most 20 characters (RFC 4422 section 3.1). What is longer than this is not remembered."""
+"""Most characters of a mechanism's name that are kept; a name has at most 20 (RFC 4422 section 3.1)."""
 
 
 class SaslFault(StrEnum):
@@ -44,7 +44,7 @@ class SaslFault(StrEnum):
 
 
 class Unreadable(Exception):
-    """The message is none of this mechanism's. Says nothing of what is in it."""
+    """A message that is none of this mechanism's. Says nothing of its content."""
 
     def __init__(self, fault: SaslFault) -> None:
         super().__init__(fault)
@@ -52,7 +52,7 @@ class Unreadable(Exception):
 
 
 class Names(NamedTuple):
-    """Who a message names; empty where it names none."""
+    """The names in a message; empty if it names nobody."""
 
     authzid: str
     authcid: str
@@ -72,11 +72,11 @@ class Mechanism:
 
 
 class SaslRequest(Struct, frozen=True, gc=False):
-    """What an ``<auth/>`` or ``<authenticate/>`` says of who logs in, and how. Nothing in it is secret.
+    """An ``<auth/>`` or ``<authenticate/>``: which user logs in, and how. Nothing in it is secret.
 
-    ``namespace`` is the element's, SASL's or SASL2's. ``mechanism`` is in capitals; ``row`` is its row, ``None`` where
-    it has none. ``names`` is ``None`` where the first message names nobody or is not there, and ``fault`` says why it
-    can't be read. ``previd`` is the session that the client wants to resume at once (XEP-0198 inside SASL2).
+    ``namespace`` is the element's, SASL's or SASL2's. ``mechanism`` is in capitals; ``row`` is its row, ``None`` if it
+    has none. ``names`` is ``None`` if the first message names nobody or is not there, and ``fault`` says why it can't
+    be read. ``previd`` is the session that the client wants to resume at once (XEP-0198 inside SASL2).
     """
 
     namespace: str
