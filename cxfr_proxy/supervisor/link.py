@@ -95,7 +95,7 @@ class Link:
     """``number`` is its slot's. ``hear`` is called with each message, after it was noted here. ``parting_seconds``:
     how long it may take to end once it was told to leave."""
 
-    def __init__(self, number: int, hear: Callable[[Link, Message], None], parting_seconds: float) -> None:
+    def __init__(self, number: int, on_message: Callable[[Link, Message], None], parting_seconds: float) -> None:
         self.number = number
         self.state = LinkState.STARTING
         self.began = trio.current_time()
@@ -118,7 +118,7 @@ class Link:
         self.present: dict[int, tuple[Present, float]] = {}
         """Its sessions by id, each with the time of the report."""
         self.granted = 0
-        self._hear = hear
+        self._on_message = on_message
         self._parting_seconds = parting_seconds
         self._channel: Channel | None = None
         self._life = trio.CancelScope()
@@ -226,7 +226,7 @@ class Link:
         self.overdue_since = None
         with isolated(Task.MESSAGE, (BadMessage,), worker=self.number, message=name):
             self._note(message)
-            self._hear(self, message)
+            self._on_message(self, message)
 
     def _note(self, message: Message) -> None:
         match message:

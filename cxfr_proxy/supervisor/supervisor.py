@@ -107,7 +107,7 @@ class Supervisor:
             config.timeouts.hard_stop_after,
             launch=self._start_worker,
             first_words=self._first_words,
-            hear=self._hear,
+            on_message=self._on_message,
             buried=self._buried,
             rest=self._rest,
             wake=self._wake,
@@ -222,7 +222,7 @@ class Supervisor:
         for at in range(0, len(keys), _PINS_A_PIECE):
             yield PinnedBefore({key: pins[key] for key in keys[at : at + _PINS_A_PIECE] if key in pins})
 
-    def _hear(self, link: Link, message: Message) -> None:
+    def _on_message(self, link: Link, message: Message) -> None:
         match message:
             case WorkerReport(counts):
                 self.workers.note_counts(counts)

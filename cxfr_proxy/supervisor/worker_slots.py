@@ -43,8 +43,8 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerSlots:
-    """``launch`` starts a worker with the slot's sockets; ``first_words`` are its first messages; ``hear`` is called
-    with each message, ``buried`` when a worker is gone; ``rest`` stops the slot's sockets from listening, ``wake``
+    """``launch`` starts a worker with the slot's sockets; ``first_words`` are its first messages; ``on_message`` takes
+    each message, ``buried`` is called when a worker is gone; ``rest`` stops the slot's sockets from listening, ``wake``
     starts it again and may raise ``OSError``."""
 
     def __init__(
@@ -54,7 +54,7 @@ class WorkerSlots:
         *,
         launch: Callable[[WorkerSlot], Awaitable[Launched]],
         first_words: Callable[[WorkerSlot], FirstWords],
-        hear: Callable[[Link, Message], None],
+        on_message: Callable[[Link, Message], None],
         buried: Callable[[Link], None],
         rest: Callable[[WorkerSlot], None],
         wake: Callable[[WorkerSlot], None],
@@ -63,7 +63,7 @@ class WorkerSlots:
         self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
         self._launch = launch
         self._first_words = first_words
-        self._hear = hear
+        self._on_message = on_message
         self._buried = buried
         self._rest = rest
         self._wake = wake
@@ -158,7 +158,7 @@ class WorkerSlots:
     async def _start(self, slot: WorkerSlot) -> Link:
         """Return a new worker, once it serves or has ended."""
         assert self._nursery is not None
-        link = Link(slot.number, partial(self._heard, slot), self._parting_seconds)
+        link = Link(slot.number, partial(self._received, slot), self._parting_seconds)
         start_once(self._nursery, Task.SLOT, partial(self._live, slot, link))
         slot.links.append(link)
         await slot.until(lambda: link.greeted or link.gone)
@@ -191,13 +191,13 @@ class WorkerSlots:
             emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))
             return None
 
-    def _heard(self, slot: WorkerSlot, link: Link, message: Message) -> None:
+    def _received(self, slot: WorkerSlot, link: Link, message: Message) -> None:
         if isinstance(message, Hello):
             emit(_log, "worker-up", worker=link.number, pid=link.pid)
             if self.stopping:
                 link.post(Stop())
             slot.changed()
-        self._hear(link, message)
+        self._on_message(link, message)
 
     def _say_how_it_ended(self, link: Link) -> None:
         sessions = link.counts.sessions

@@ -32,7 +32,7 @@ class Mirror:
         self._order: tuple[str, ...] = ()
         self._features: dict[str, bytes] = {}
 
-    def hear(self, piece: Nodes) -> Told | None:
+    def apply(self, piece: Nodes) -> Told | None:
         """Take over the batch whose last piece this is; ``None``: there is more of it. Raises :class:`BadMessage`."""
         self._pieces.append(piece)
         if not piece.last:

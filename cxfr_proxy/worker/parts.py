@@ -235,10 +235,10 @@ class WorkerParts:
         if returned.wrong:
             self.registry.memory.guard.landed_wrong(returned.full_jid, self.cluster.placement_basis())
 
-    def follow(self, piece: Nodes) -> bool:
+    def apply_nodes(self, piece: Nodes) -> bool:
         """Take over what has changed about the nodes; those that are leaving are to be emptied. Return whether that
         was all of it."""
-        told = self.mirror.hear(piece)
+        told = self.mirror.apply(piece)
         if told is None:
             return False
         for name, stage in told.changed.items():

@@ -15,7 +15,7 @@ class ToldUserMap:
         self._version = 0
         self._pieces: list[UserMap] = []
 
-    def hear(self, told: Listed) -> UserMap | None:
+    def apply(self, told: Listed) -> UserMap | None:
         """Add a piece. Return the whole map with its last one. Raises :class:`BadMessage`."""
         if told.version < self._version:
             return None  # it was still on its way

@@ -130,20 +130,20 @@ class Worker:
         if parts is None:
             raise BadMessage(f"{type(message).__name__} before the settings")
         with isolated(Task.MESSAGE, (BadMessage,), message=type(message).__name__):
-            self._obey(parts, message)
+            self._apply(parts, message)
 
-    def _obey(self, parts: WorkerParts, message: Message) -> None:
+    def _apply(self, parts: WorkerParts, message: Message) -> None:
         match message:
             case PinnedBefore(pins):
                 for user, node in pins.items():
                     parts.assigned.pins.set(user, node)
             case Nodes():
-                if parts.follow(message):
+                if parts.apply_nodes(message):
                     self._ready.set()
             case Pinned(user, node):
                 parts.assigned.pins.set(user, node)
             case Listed():
-                listed = parts.told_list.hear(message)
+                listed = parts.told_list.apply(message)
                 if listed is not None:
                     parts.assigned.listed = listed
             case Grant(tokens):

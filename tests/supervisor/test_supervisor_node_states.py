@@ -50,7 +50,7 @@ class Pair:
         self.heard.append(piece)
         told = decode(encode(piece))
         assert isinstance(told, Nodes)
-        self.mirror.hear(told)
+        self.mirror.apply(told)
 
     def tell(self) -> list[Nodes]:
         """What there is to tell."""
@@ -183,7 +183,7 @@ def test_features_that_were_not_told_are_no_message() -> None:
         features={"x": "no such"},
     )
     with pytest.raises(BadMessage, match="features of 'a'"):
-        Mirror(Cluster()).hear(Nodes((state,), order=("a",)))
+        Mirror(Cluster()).apply(Nodes((state,), order=("a",)))
 
 
 texts = st.sampled_from([b"<f1/>", b"<f2/>", b"<f3/>"])

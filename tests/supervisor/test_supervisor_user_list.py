@@ -49,7 +49,7 @@ def test_what_is_told_in_pieces_is_the_map(tmp_path: Path, text: str) -> None:
     told, listed = pieces(tmp_path, text)
     assert [piece.last for piece in told] == [False] * (len(told) - 1) + [True]
     to = ToldUserMap()
-    heard = [to.hear(message) for message in map(decode, map(encode, told)) if isinstance(message, Listed)]
+    heard = [to.apply(message) for message in map(decode, map(encode, told)) if isinstance(message, Listed)]
     assert heard[:-1] == [None] * (len(told) - 1)
     assert heard[-1] == listed
 
@@ -59,9 +59,9 @@ def test_a_newer_version_in_the_middle_of_an_older_one(tmp_path: Path) -> None:
     new, listed = pieces(tmp_path, "a@h n0\nb@h n1\nc@h n1\nd@h n1\ne@h n2\n")
     new = [replace(piece, version=piece.version + 1) for piece in new]
     to = ToldUserMap()
-    heard = [to.hear(piece) for piece in (old[0], new[0], old[1], new[1], old[2])]
+    heard = [to.apply(piece) for piece in (old[0], new[0], old[1], new[1], old[2])]
     assert heard == [None, None, None, listed, None]
-    again = [to.hear(piece) for piece in new]  # to a worker that has begun meanwhile
+    again = [to.apply(piece) for piece in new]  # to a worker that has begun meanwhile
     assert again[-1] == listed
 
 
@@ -74,8 +74,8 @@ def test_what_does_not_fit_together_is_refused() -> None:
         (bytes(3), two, ("n",)),
     ):
         with pytest.raises(BadMessage):
-            ToldUserMap().hear(Listed(1, nodes, digests, places, last=True))
-    whole = ToldUserMap().hear(Listed(1, ("n",), eight, two, last=True))
+            ToldUserMap().apply(Listed(1, nodes, digests, places, last=True))
+    whole = ToldUserMap().apply(Listed(1, ("n",), eight, two, last=True))
     assert whole is not None
     assert len(whole) == 1
 
