@@ -65,7 +65,7 @@ class Session:
             offer_starttls=offer_starttls,
             max_bytes=limits.max_element_up,
             check_authzid=policy.check_authzid,
-            resumption=policy.surroundings.resumption,
+            known=policy.surroundings,
             new_id=policy.surroundings.new_token if policy.wrap_resumable_ids else None,
         )
         leg = NodeLeg(node, header, node_lane(max_element_bytes=limits.max_element_down))

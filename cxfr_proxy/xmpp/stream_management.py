@@ -25,7 +25,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from lxml import etree
 
@@ -149,10 +149,17 @@ class _Asked:
     position: int
 
 
+class KnownSessions(Protocol):
+    """Knows of sessions that began elsewhere."""
+
+    def resumption(self, stream_management_id: str, /) -> Resumption | None:
+        """Return what is known of a session that can be resumed, by the id that its client has; ``None``: nothing."""
+
+
 class StreamManagement:
     """Follows what client and node say about it, and edits it where they would misunderstand each other.
 
-    ``known`` tells of sessions that began elsewhere, by the client's id for them. ``new_id`` makes ids of the proxy's
+    ``known`` tells of sessions that began elsewhere. ``new_id`` makes ids of the proxy's
     own that clients get instead of their node's, so that nobody else can resume by them; ``None``: they get the node's.
     """
 
@@ -170,9 +177,7 @@ class StreamManagement:
         "resumable",
     )
 
-    def __init__(
-        self, known: Callable[[str], Resumption | None] = lambda _: None, new_id: Callable[[], str] | None = None
-    ) -> None:
+    def __init__(self, known: KnownSessions | None = None, new_id: Callable[[], str] | None = None) -> None:
         self._known = known
         self._new_id = new_id
         self._asked: _Asked | None = None
@@ -272,7 +277,8 @@ class StreamManagement:
 
     def _on_resume(self, resume: Element, position: int) -> bool:
         client_id = resume.get("previd", "")
-        known = copy.deepcopy(self._known(client_id))  # the old stream may still be there, and go on
+        known = self._known.resumption(client_id) if self._known is not None else None
+        known = copy.deepcopy(known)  # the old stream may still be there, and go on
         h = read_h(resume)
         self._asked = _Asked(client_id, known, h, position)
         if known is None:

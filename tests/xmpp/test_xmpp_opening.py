@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from known_sessions import KnownResumptions
 from lxml import etree
 
 from cxfr_proxy.errors import ClientError, NodeError
@@ -444,7 +445,7 @@ def test_stream_management_inside_bind2_and_its_location() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_sasl2_resumes_inline(known: bool) -> None:
-    subject = Negotiation(resumption={"sm1": KNOWN}.get if known else lambda _: None)
+    subject = Negotiation(known=KnownResumptions({"sm1": KNOWN}) if known else None)
     resume = "<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='3'/>"
     assert up(subject, f"<authenticate {SASL2} mechanism='PLAIN'>{resume}</authenticate>").hold_client
     verdict = down(
@@ -460,7 +461,7 @@ def test_sasl2_resumes_inline(known: bool) -> None:
 @pytest.mark.parametrize("namespace", ["urn:xmpp:sm:3", "urn:xmpp:sm:2"])
 @pytest.mark.parametrize("said", [" previd='sm1'", ""])
 def test_resumption(known: bool, namespace: str, said: str) -> None:
-    subject = Negotiation(resumption={"sm1": KNOWN}.get if known else lambda _: None)
+    subject = Negotiation(known=KnownResumptions({"sm1": KNOWN}) if known else None)
     resume = f"<resume xmlns='{namespace}' previd='sm1' h='3'/>"
     assert up(subject, resume).forward == resume.encode()
     verdict = down(subject, f"<resumed xmlns='{namespace}' h='2'{said}/>")
@@ -469,7 +470,7 @@ def test_resumption(known: bool, namespace: str, said: str) -> None:
 
 
 def test_a_resumption_that_fails_binds_nothing() -> None:
-    subject = Negotiation(resumption={"sm1": KNOWN}.get)
+    subject = Negotiation(known=KnownResumptions({"sm1": KNOWN}))
     up(subject, "<resume xmlns='urn:xmpp:sm:3' previd='sm1' h='3'/>")
     assert down(subject, "<failed xmlns='urn:xmpp:sm:3'/>") == ElementVerdict(
         forward=b"<failed xmlns='urn:xmpp:sm:3'/>"

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 from honest_counters import MODULUS, SM, Party
+from known_sessions import KnownResumptions
 from lxml import etree
 
 from cxfr_proxy.xmpp import stanza
@@ -103,7 +104,7 @@ def test_an_id_of_the_proxys_own_is_known_to_the_proxy_only() -> None:
     enabled = sm("enabled", id="sm1", resume="true")
     assert subject.from_node(enabled, 0)
     assert (enabled.get("id"), subject.id, subject.node_id) == ("own", "own", "sm1")
-    again = StreamManagement({"own": Resumption(None, "node1", "sm1")}.get, lambda: "other")
+    again = StreamManagement(KnownResumptions({"own": Resumption(None, "node1", "sm1")}), lambda: "other")
     resume, resumed = sm("resume", h=0, previd="own"), sm("resumed", h=0, previd="sm1")
     assert again.from_client(resume, 0)
     assert resume.get("previd") == "sm1"
@@ -115,7 +116,7 @@ def test_an_id_of_the_proxys_own_is_known_to_the_proxy_only() -> None:
 def test_a_stream_that_is_resumed_while_it_lives_goes_its_own_way() -> None:
     old = on(StreamManagement())
     old.injected_down(2)
-    new = StreamManagement({"sm1": Resumption(None, "node1", "sm1", old.counters)}.get)
+    new = StreamManagement(KnownResumptions({"sm1": Resumption(None, "node1", "sm1", old.counters)}))
     resume = sm("resume", h=3, previd="sm1")
     assert new.from_client(resume, 0)
     assert resume.get("h") == "2"
@@ -140,7 +141,7 @@ def test_a_failed_resumption_still_says_how_far_the_node_had_got() -> None:
     counters = Counters(up=Flow(0), down=Flow(0))
     counters.up.swallowed(2)
     known = {"sm1": Resumption(None, "node1", "sm1", counters)}
-    subject = StreamManagement(known.get)
+    subject = StreamManagement(KnownResumptions(known))
     subject.from_client(sm("resume", h=0, previd="sm1"), 0)
     failed = sm("failed", h=5)
     assert subject.from_node(failed, 0)
@@ -173,7 +174,7 @@ def test_a_login_that_failed_leaves_nothing_of_what_it_asked_for() -> None:
     login = "<authenticate xmlns='urn:xmpp:sasl:2'>{}</authenticate>"
     counters = Counters(up=Flow(0), down=Flow(0))
     counters.up.swallowed(1)
-    subject = StreamManagement({"sm1": Resumption(None, "node1", "sm1", counters)}.get)
+    subject = StreamManagement(KnownResumptions({"sm1": Resumption(None, "node1", "sm1", counters)}))
     subject.from_client(parse(login.format(f"<resume xmlns='{SM}' previd='sm1' h='0'/>")), 0)
     subject.from_client(parse(login.format("")), 0)
     assert not subject.from_node(sm("failed", h=0), 0)
@@ -183,7 +184,7 @@ def test_a_login_that_failed_leaves_nothing_of_what_it_asked_for() -> None:
 def test_a_resumption_that_fails_inside_a_login_which_enables(order: tuple[str, str]) -> None:
     counters = Counters(up=Flow(0), down=Flow(0))
     counters.up.swallowed(1)
-    subject = StreamManagement({"sm1": Resumption(None, "node1", "sm1", counters)}.get)
+    subject = StreamManagement(KnownResumptions({"sm1": Resumption(None, "node1", "sm1", counters)}))
     subject.from_client(
         parse(
             f"<authenticate xmlns='x'><resume xmlns='{SM}' previd='sm1' h='0'/><enable xmlns='{SM}'/></authenticate>"
@@ -263,7 +264,7 @@ class History:
 
     def connect(self) -> None:
         self.connection = Connection(
-            StreamManagement(self.known.get, (lambda: "own") if self.wraps and not self.old else None)
+            StreamManagement(KnownResumptions(self.known), (lambda: "own") if self.wraps and not self.old else None)
         )
         self.client.out = self.node.out = b""
         self.client.counts_sent = self.client.counts_handled = False

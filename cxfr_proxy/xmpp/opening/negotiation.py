@@ -29,7 +29,7 @@ from cxfr_proxy.xmpp.opening.login import login_of
 from cxfr_proxy.xmpp.opening.sasl import SaslRequest
 from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 from cxfr_proxy.xmpp.stanza import Element
-from cxfr_proxy.xmpp.stream_management import Resumption, StreamManagement
+from cxfr_proxy.xmpp.stream_management import KnownSessions, StreamManagement
 
 _COMPRESSION: Final = "http://jabber.org/protocol/compress"
 _STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
@@ -44,7 +44,7 @@ class Negotiation:
 
     ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``max_bytes``: the longest element
     taken from the client, ``None`` for any. ``check_authzid``: nobody logs in as somebody else (:mod:`.authzid`).
-    ``resumption`` and ``new_id`` are :class:`~cxfr_proxy.xmpp.stream_management.StreamManagement`'s.
+    ``known`` and ``new_id`` are :class:`~cxfr_proxy.xmpp.stream_management.StreamManagement`'s.
 
     In :meth:`from_client` and :meth:`from_node`, ``position`` is how many stanzas that side's stream has held so far.
     """
@@ -71,7 +71,7 @@ class Negotiation:
         offer_starttls: bool = False,
         max_bytes: int | None = None,
         check_authzid: bool = True,
-        resumption: Callable[[str], Resumption | None] = lambda _: None,
+        known: KnownSessions | None = None,
         new_id: Callable[[], str] | None = None,
     ) -> None:
         self._offer_starttls = offer_starttls
@@ -86,7 +86,7 @@ class Negotiation:
         self.agent: str | None = None
         """What the client's software is, if it has said so while it logged in."""
         self.full_jid: str | None = None
-        self.management = StreamManagement(resumption, new_id)
+        self.management = StreamManagement(known, new_id)
         """XEP-0198, on or off."""
         self.inactive = False
         """The client has said that nobody looks at it (XEP-0352)."""
