@@ -69,7 +69,7 @@ class Proxy:
 
 
 class Stoppable(Protocol):
-    """What signals are for: a :class:`Proxy`."""
+    """The part of a :class:`Proxy` that signals use."""
 
     async def run(self) -> None: ...
 
@@ -93,7 +93,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
 
 
 def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one fault of the operator's in a group that nurseries made; the group itself where there is another."""
+    """Return the operator's fault where a group that nurseries made holds nothing else; else the group."""
     config_errors, rest = group.split(ConfigError)
     if config_errors is None or rest is not None:
         return group
@@ -110,7 +110,7 @@ async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
         signals.release()
         try:
             async with trio.open_nursery() as nursery:
-                start(nursery, Task.SIGNAL, partial(_obey, proxy, received, nursery.cancel_scope))
+                start(nursery, Task.SIGNAL, partial(_take_signals, proxy, received, nursery.cancel_scope))
                 await proxy.run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -118,7 +118,7 @@ async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
     return 0
 
 
-async def _obey(proxy: Stoppable, received: AsyncIterator[int], everything: trio.CancelScope) -> None:
+async def _take_signals(proxy: Stoppable, received: AsyncIterator[int], everything: trio.CancelScope) -> None:
     """TERM and INT: leave in good order; the second time, at once. HUP: read the files again. USR2: new workers."""
     asked_to_stop = False
     async for number in received:
@@ -127,7 +127,7 @@ async def _obey(proxy: Stoppable, received: AsyncIterator[int], everything: trio
                 proxy.reload_on_signal()
             elif number == signal.SIGUSR2:
                 proxy.restart_on_signal()
-            elif number == signal.SIGUSR1:
+            elif number == signal.SIGUSR1:  # by default it would kill the proxy
                 emit(_log, "signal-ignored", signal="SIGUSR1", reason="it means nothing to this program")
             elif asked_to_stop:
                 emit(_log, "stopped", cut=True)

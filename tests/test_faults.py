@@ -262,7 +262,7 @@ async def a_signal(world: World) -> None:
             yield number
 
     async with aclosing(signals()) as received:
-        await running._obey(Obedient(), received, trio.CancelScope())
+        await running._take_signals(Obedient(), received, trio.CancelScope())
     assert obeyed == ["reload", "restart", "stop"]
 
 

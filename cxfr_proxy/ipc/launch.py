@@ -19,6 +19,10 @@ class Launched(Protocol):
     def channel(self) -> Channel:
         """The supervisor's end of its channel."""
 
+    @property
+    def ends_unheard(self) -> bool:
+        """Whether its sessions can end without a word from it, as those of a killed process do."""
+
     async def wait(self) -> int:
         """Its exit code, once it has ended."""
 

@@ -243,7 +243,7 @@ class TransferEnded(Message, frozen=True):
     full_jid: str | None
 
 
-class NodeDown(Message, frozen=True):
+class NodeUnreachable(Message, frozen=True):
     """A connection to that node failed."""
 
     node: str

@@ -1,8 +1,8 @@
 """The questions that the supervisor asks all workers, a row each: what it says, and how the replies become one.
 
 To ask something new, add its question and its reply here, and how a worker answers to :mod:`cxfr_proxy.worker.queries`.
-Nothing else knows questions one by one: :meth:`cxfr_proxy.supervisor.workers.Workers.ask` sends any question to all
-workers, and includes their replies, as they come, in a reply that is empty at first.
+Nothing between the two knows it: :meth:`cxfr_proxy.supervisor.workers.Workers.ask` sends any question to all workers,
+and includes their replies, as they come, in a reply that is empty at first.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -66,7 +66,7 @@ def _bind_all(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
     return sockets
 
 
-def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list[socket.socket]]:
+def bind_shared(addresses: Sequence[ListenAddress], processes: int) -> list[list[socket.socket]]:
     """Return sockets for so many processes, a list for each, between which the kernel spreads connections
     (SO_REUSEPORT). One process has them to itself.
 
@@ -74,7 +74,8 @@ def bind_shared(addresses: Iterable[ListenAddress], processes: int) -> list[list
     would share it if it is the same user's. So it is bound alone first, for a moment, in which nobody can connect who
     would be cut off.
     """
-    if processes == 1:
+    # A port that the kernel has chosen is the socket's only while it listens, unless it is bound again by its number.
+    if processes == 1 and all(address.port for address in addresses):
         return [_bind_all(addresses)]
     with contextlib.ExitStack() as closing:
         alone = [closing.enter_context(sock) for address in addresses for sock in _bind(address, listening=False)]

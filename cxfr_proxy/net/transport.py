@@ -1,8 +1,8 @@
 """The bytes' way into and out of one connection, plain or over TLS, without waiting for anything.
 
-Everything above this module, the opening as well as the pump, calls a connection by :class:`Transport` alone. Whether
-it is plain or encrypted is decided where a transport is made: :meth:`PlainTransport.adopt` for a socket that was
-accepted or connected, :meth:`TlsTransport.over` where TLS begins on one.
+Everything above this module, the opening as well as the pump, calls a connection by :class:`Transport` alone. Callers
+decide about TLS where they make one (by a client's first byte, by a node's ``tls=``): :meth:`PlainTransport.adopt` for
+a socket that was accepted or connected, :meth:`TlsTransport.over` where TLS begins on one.
 
 A transport *is* a socket, of a subclass that names its calls. One that held a socket would cost a Python call for each
 read and write, or two bound methods more for each connection; this way ``read_now`` of a plain connection is ``recv``

@@ -1,11 +1,11 @@
 """How a session's node leg is exchanged for another node's, while its client goes on and notices nothing.
 
-What carries it is XEP-0198: the node, or the nodes together, know what the client has acknowledged, so a session can be
-resumed on another of them, by the proxy in the place of the client. The order, so that nothing is lost and nothing
-comes twice:
+XEP-0198 makes it possible: the nodes know what the client has acknowledged, so a session can be resumed on another of
+them, by the proxy in the place of the client. The order, so that nothing is lost and nothing comes twice:
 
 1. *Dial.* The relay connects to the new node and logs in there in the name of the client (:class:`~.commands.Dial`).
-   The old leg serves on. What the client acknowledges is noted from here on; one of which nothing is known is asked.
+   The old leg serves on. What the client acknowledges is noted from here on; a client that has acknowledged nothing yet
+   is asked by ``<r/>``.
 2. *Settle.* The client is read no more, at a boundary, and the old node gets ``<r/>`` behind everything that was sent
    to it. Its ``<a/>`` says that it has handled all of it. Up to there the old leg is in its place, whatever goes wrong.
 3. *Resume.* Nothing more of the old leg is forwarded: its node counts what comes behind ``<a/>`` as unacknowledged, and
@@ -13,6 +13,9 @@ comes twice:
    and not what it was sent: should its own connection break now, it will miss nothing.
 4. *Replay.* Behind ``<resumed/>`` the new node sends again what was not acknowledged. What of it had been forwarded is
    dropped, by count; the client has got it. From there on both streams are as they were.
+
+A failure in the first two steps leaves the old leg as it was. In the third the node counts as lost, and the client is
+told to move (:func:`.node_stream.on_no_resumption`). In the fourth the session is with the new node already.
 
 The client's own counts, and what the proxy put in and took out before, stay as they are: only where the node's count
 stands in its stream has changed (:meth:`~cxfr_proxy.xmpp.stream_management.StreamManagement.rejoin`).
@@ -116,10 +119,10 @@ def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
     assert management.counters is not None
     everything = management.counters.up.receivers_count(parts.client.lane.stanzas)
     if _h(ack, old.header.context) != everything:
-        return  # an answer to a question of the client's, from before, or to ours, before something was put in
+        return  # it answers an older ``<r/>``, or ours from before another stanza was injected
     leg = exchange.resume(everything, management.counters.down.senders_count(position))
     management.leave(everything)
-    management.rejoin(exchange.forwarded, leg.lane.stanzas)  # as far as the client is, should there be no answer
+    management.rejoin(exchange.forwarded, leg.lane.stanzas)  # if no answer comes, the counts stand where the client is
     parts.exchange_node(leg)
     parts.order(ExchangeNode())
     parts.report(NodeChanged(old.name, leg.name))

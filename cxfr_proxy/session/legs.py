@@ -17,7 +17,7 @@ IDENTITY_LOOKS: Final = 32
 """Elements of a bound client that are looked at for its capabilities. Its first presence has them as a rule, behind a
 few requests."""
 _ANY_DEPTH: Final = 2**31 - 1
-"""From the node: what it lets pass may be a stranger's, and must not end the stream of whom it is sent to."""
+"""From the node: what it lets pass may be a stranger's, and must not end its recipient's stream."""
 
 
 class ClientLeg:

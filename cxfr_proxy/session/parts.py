@@ -15,8 +15,8 @@ part            owns
 
 A part's fields are written in its own file and nowhere else. What happens between the parts is in functions that take
 all of them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
-:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write nothing but by
-the methods here.
+:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write
+no field: they call the parts' own methods, and those here for what concerns several parts.
 """
 
 from __future__ import annotations

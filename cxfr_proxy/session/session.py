@@ -8,9 +8,8 @@ Which direction may be read how:
 
 * ``fast[side]`` is the lane of the bytes that *come from* that side while nothing about them has to be known: the relay
   scans it itself, sends what comes out, and calls :meth:`Session.receive_scanned` only when its framer reports events;
-* else it is ``None``, and every byte goes through :meth:`Session.receive`, element by element. So it is while the
-  stream is negotiated, and for the client's side while a transfer runs or the node is gone, when each stanza may need
-  an answer.
+* else it is ``None``, and every byte goes through :meth:`Session.receive`, element by element. So it is whenever the
+  session has to see each element; :meth:`.parts.Parts.choose_reading` has the conditions.
 """
 
 from __future__ import annotations

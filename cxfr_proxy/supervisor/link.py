@@ -116,10 +116,11 @@ class Link:
         self.at_stake: dict[str, Lost] = {}
         """Clients that would be lost, and may come back, if it were killed now; by the id to resume with."""
         self.present: dict[int, tuple[Present, float]] = {}
-        """Its sessions by id, each with the time of the report."""
+        """Its sessions by id, each with the time of the report; of a worker that can't end unheard, none."""
         self.granted = 0
         self._on_message = on_message
         self._parting_seconds = parting_seconds
+        self._keeps_present = True
         self._channel: Channel | None = None
         self._life = trio.CancelScope()
         self._silent_turns = 0
@@ -140,6 +141,7 @@ class Link:
     async def live(self, worker: Launched, words: FirstWords) -> None:
         """Serve the channel until the worker has ended; it gets ``words`` first. Cancelling kills it."""
         self.pid = worker.pid
+        self._keeps_present = worker.ends_unheard
         self._channel = worker.channel
         self._channel.post(words.setup)
         self._teller = words.nodes
@@ -239,7 +241,7 @@ class Link:
                 nodes = self.counts.nodes if self.counts.nodes is not None else {}
                 nodes.update(counts.nodes or {})
                 self.counts = msgspec.structs.replace(counts, nodes=nodes)
-            case SessionsChanged(present, over):
+            case SessionsChanged(present, over) if self._keeps_present:
                 now = trio.current_time()
                 self.present.update((each.session, (each, now)) for each in present)
                 for session in over:

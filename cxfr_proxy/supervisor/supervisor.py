@@ -38,10 +38,10 @@ from cxfr_proxy.ipc.messages import (
     Lost,
     Message,
     Moved,
-    NodeDown,
     NodeFailsLogins,
     NodeGoing,
     NodeServes,
+    NodeUnreachable,
     Pinned,
     PinnedBefore,
     PutBack,
@@ -237,7 +237,7 @@ class Supervisor:
                 self._grants.wanted()
             case PutBack(tokens):
                 self._grants.put_back(tokens)
-            case NodeDown(name, reason) if name in self._cluster:
+            case NodeUnreachable(name, reason) if name in self._cluster:
                 self._management.checks.connect_failed(self._cluster.get(name), reason)
             case NodeGoing(name) if name in self._cluster:
                 self._management.checks.said_it_was_going(self._cluster.get(name), sessions=self._drainer.left(name))
@@ -245,7 +245,7 @@ class Supervisor:
                 self._management.checks.login_failed(self._cluster.get(name), reason)
             case NodeServes(name, domain) if name in self._cluster:
                 self._management.checks.login_worked(self._cluster.get(name), domain)
-            case NodeDown() | NodeGoing() | NodeFailsLogins() | NodeServes():
+            case NodeUnreachable() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
             case UserRedirected() | SessionResumable() | Lost() | Moved() | Stayed() | Returned() | SoftwareLearned():
                 self._memory.note(message, trio.current_time())

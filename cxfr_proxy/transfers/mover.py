@@ -1,6 +1,6 @@
 """Carries out moves at their pace.
 
-Whoever wants a session moved puts it into a queue. The mover's one task waits until there is a token
+Callers put sessions to be moved into queues. The mover's one task waits until there is a token
 (:class:`~.pace.Pace`), and only then looks who is first (:mod:`.queues`), whether that session is still to be moved
 (:mod:`.leaving`, :mod:`.homes`), and where to (:mod:`.orders`): minutes may have gone by since it was queued. A session
 that turns out to stay takes no token, so nobody waits for it.
@@ -96,6 +96,7 @@ class Mover:
 
     def enqueue_leaving(self, session_id: int) -> None:
         """The session sits on a node that is being emptied, or everybody leaves."""
+        # Whatever the trigger is: :meth:`.leaving.Leaving.order_for` finds it when the session's turn has come.
         self._enqueue(Waiting(session_id, Urgency.LEAVING, Trigger.DRAIN))
 
     def look_at(self, relayed: Relayed) -> None:

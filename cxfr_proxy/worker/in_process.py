@@ -56,6 +56,8 @@ class InProcessWorkers:
 class InProcessWorker:
     """A :class:`~.launch.Launched`. ``listening`` belongs to it."""
 
+    ends_unheard = False  # whatever ends it, its pump logs each session's end
+
     def __init__(self, listening: Sequence[socket.socket]) -> None:
         self.pid = os.getpid()
         self.channel, theirs = in_memory()

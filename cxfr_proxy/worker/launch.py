@@ -17,6 +17,8 @@ from cxfr_proxy.ipc.launch import Launched
 
 
 class _Process:
+    ends_unheard = True
+
     def __init__(self, process: trio.Process, stream: trio.SocketStream) -> None:
         self._process = process
         self.channel = StreamChannel(stream)

@@ -15,10 +15,10 @@ from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.ipc.messages import (
     Message,
     Moved,
-    NodeDown,
     NodeFailsLogins,
     NodeGoing,
     NodeServes,
+    NodeUnreachable,
     PutBack,
     Stayed,
     Want,
@@ -85,7 +85,7 @@ class HealthReporter:
 
     def connect_failed(self, node: Node, reason: str) -> None:
         node.health = Health.DOWN
-        self._post(NodeDown(node.name, reason))
+        self._post(NodeUnreachable(node.name, reason))
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
         self._post(NodeGoing(node.name))

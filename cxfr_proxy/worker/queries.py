@@ -92,12 +92,12 @@ async def answer_rebalance(parts: WorkerParts, question: PlanRebalance) -> Async
     yield RebalancePlanned(await rebalance_forecast(parts.registry, parts.cluster, parts.placement, question.max_share))
 
 
-async def obey_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[ClientsMoved]:
+async def answer_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[ClientsMoved]:
     if question.node in parts.cluster:
         yield ClientsMoved(parts.mover.move(question.jid, question.node))
 
 
-async def obey_files(parts: WorkerParts, question: TakeFiles) -> AsyncIterator[Done]:
+async def answer_files(parts: WorkerParts, question: TakeFiles) -> AsyncIterator[Done]:
     """Raises :class:`ConfigError` for certificates that are no good here; those there were stay."""
     parts.dialer.take(question.files.authorities)
     try:
@@ -115,8 +115,8 @@ ANSWERS: Final[Mapping[type[AnyQuestion], Callable[[WorkerParts, Any], AsyncIter
     ListTransfers: answer_transfers,
     PlanDrain: answer_drain,
     PlanRebalance: answer_rebalance,
-    MoveUser: obey_move,
-    TakeFiles: obey_files,
+    MoveUser: answer_move,
+    TakeFiles: answer_files,
 }
 
 

@@ -58,6 +58,8 @@ class FakeWorker:
     """Keeps what it hears. Greets, leaves and stops by itself where the house lets it; reports what ``counts`` says
     when asked, unless it hangs."""
 
+    ends_unheard = True
+
     def __init__(self, house: House, listening: Sequence[socket.socket]) -> None:
         self.house = house
         self.listening = list(listening)

@@ -25,9 +25,9 @@ from cxfr_proxy.ipc.messages import (
     Grant,
     Lost,
     Message,
-    NodeDown,
     NodeFailsLogins,
     NodeServes,
+    NodeUnreachable,
     Present,
     PutBack,
     SessionResumable,
@@ -52,7 +52,7 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
         assert first.setup.development_certificate == second.setup.development_certificate
         it.supervisor.console.drains.begin("node1")
-        first.post(NodeDown("node2", "connection refused"))
+        first.post(NodeUnreachable("node2", "connection refused"))
         first.post(UserRedirected("romeo@example.org"))
         await trio.sleep(1)
         for worker in (first, second):
