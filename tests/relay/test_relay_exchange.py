@@ -12,6 +12,7 @@ import pytest
 from relay_tools import client_context, no_leak, server_context, write_pem
 from relay_twins import Story, Told, secured
 
+from cxfr_proxy.net.tls_errors import forget_errors
 from cxfr_proxy.net.transport import PlainTransport, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.session.commands import EndOutput, ExchangeNode, Forgo, Send, SessionCommand, Side
@@ -143,8 +144,10 @@ async def test_an_old_node_whose_output_was_ended_hears_so(contexts: Contexts, s
         encrypted.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         it.offer(EndOutput(Side.NODE, silent))
         if silent:
-            with pytest.raises(ssl.SSLEOFError):
+            # OpenSSL wants to say that it misses an end, and Python from 3.13.1 on raises what came of that.
+            with pytest.raises((ssl.SSLEOFError, BrokenPipeError)):
                 encrypted.read(1)
+            forget_errors()
         else:
             assert it.read(encrypted) is None
         encrypted.close()
