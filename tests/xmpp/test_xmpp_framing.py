@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -512,9 +511,6 @@ def test_judges_hostile_tokens_as_lxml_does_however_cut(body: bytes, sizes: list
     _compare_with_lxml(body, sizes)
 
 
-_TWO_COLONS = re.compile(rb"[\w.-]:[\w.-]+:[\w.-]")
-
-
 def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
     whole, cut = scan(body, [len(body) or 1]), scan(body, sizes)
     assert cut.boundary == whole.boundary
@@ -528,9 +524,12 @@ def _compare_with_lxml(body: bytes, sizes: list[int]) -> None:
     stream = HEADER + body[: whole.boundary]
     if not any(isinstance(event, StreamEnd) for event in whole.events):
         stream += END
-    if _TWO_COLONS.search(stream):
-        return  # well-formed, and no name that lxml can hold: it passes, for the node to refuse
-    root = etree.fromstring(stream, etree.XMLParser(resolve_entities=False))
+    try:
+        root = etree.fromstring(stream, etree.XMLParser(resolve_entities=False))
+    except etree.XMLSyntaxError as exc:
+        if "Failed to parse QName" not in str(exc):
+            raise
+        return  # a tag like <a:b:c/>: well-formed, and no name that lxml can hold. It passes, for the node to refuse
     assert all(isinstance(node.tag, str) for node in root.iter())
     if whole.failure() is None and not whole.events and whole.boundary == len(body):
         return
