@@ -92,8 +92,8 @@ class Request(Generic[R]):
 
 
 class Link:
-    """``number`` is its slot's. ``hear`` is called with each message, after it was noted here. ``parting_seconds``:
-    how long it may take to end once it was told to leave."""
+    """One worker. ``number`` is its slot's. ``on_message`` is called with each message, after it was noted here.
+    ``parting_seconds``: how long it may take to end once it was told to leave."""
 
     def __init__(self, number: int, on_message: Callable[[Link, Message], None], parting_seconds: float) -> None:
         self.number = number

@@ -73,14 +73,19 @@ async def answer_states(parts: WorkerParts, question: CountStates) -> AsyncItera
 
 
 async def answer_sessions(parts: WorkerParts, question: ListSessions) -> AsyncIterator[SessionRows]:
-    for rows in _pieces(session_rows(parts.registry, trio.current_time())):
-        yield SessionRows(list(rows))
+    async for some in _live_pieces(parts.registry):
+        now = trio.current_time()
+        yield SessionRows([_session_row(relayed, now) for relayed in some])
 
 
 async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> AsyncIterator[TransferRows]:
-    ended, running = transfer_rows(parts.registry, trio.current_time())
-    for rows in _pieces(ended + running):
-        yield TransferRows(list(rows))
+    """Those that are over, in the order in which they ended, then those that run."""
+    for records in _pieces(list(parts.registry.counts.recent)):
+        now = trio.current_time()
+        yield TransferRows([_transfer_row(record, now) for record in records])
+    async for some in _live_pieces(parts.registry):
+        now = trio.current_time()
+        yield TransferRows([row for relayed in some if (row := _running_row(relayed, now)) is not None])
 
 
 async def answer_drain(parts: WorkerParts, question: PlanDrain) -> AsyncIterator[DrainPlanned]:
@@ -129,6 +134,13 @@ def _pieces(rows: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (rows[at : at + ROWS_AT_A_TIME] for at in range(0, len(rows), ROWS_AT_A_TIME))
 
 
+async def _live_pieces(registry: Registry) -> AsyncIterator[list[Relayed]]:
+    """Yield this process's sessions, oldest first, but for those that end meanwhile: others are served in between."""
+    for some in _pieces(list(registry)):
+        await trio.lowlevel.checkpoint()
+        yield [relayed for relayed in some if registry.get(relayed.id) is relayed]
+
+
 # --- what they are made of
 
 
@@ -164,17 +176,6 @@ async def session_states(registry: Registry) -> dict[str, int]:
             await trio.lowlevel.checkpoint()
         states[relayed.session.state.value] += 1
     return states
-
-
-def session_rows(registry: Registry, now: float) -> list[SessionRow]:
-    """All of this process's sessions, oldest first."""
-    return [_session_row(relayed, now) for relayed in registry]
-
-
-def transfer_rows(registry: Registry, now: float) -> tuple[list[TransferRow], list[TransferRow]]:
-    """This process's transfers: those that are over, in the order they ended, and those that run."""
-    ended = [_transfer_row(record, now) for record in registry.counts.recent]
-    return ended, [row for relayed in registry if (row := _running_row(relayed, now)) is not None]
 
 
 def _session_row(relayed: Relayed, now: float) -> SessionRow:

@@ -8,12 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from session_fakes import FakeRelayed
 
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 from cxfr_proxy.proxy import Proxy
+from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.worker import queries
 from cxfr_proxy.worker.parts import WorkerParts
 
@@ -39,6 +41,20 @@ async def answer_nodes(parts: WorkerParts, question: ListNodes) -> AsyncIterator
 def test_each_question_has_its_answer() -> None:
     asked = {kind for kind in WorkerQuestion.__subclasses__() if kind.__module__.startswith("cxfr_proxy")}
     assert set(queries.ANSWERS) == asked
+
+
+async def test_a_session_that_ends_while_rows_are_made_is_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions are served between two pieces of an answer, so some of them end."""
+    monkeypatch.setattr(queries, "ROWS_AT_A_TIME", 2)
+    registry = Registry(redirect_window=60.0)
+    live = [FakeRelayed(number, "node1") for number in range(1, 6)]
+    for each in live:
+        registry.add(each)
+    pieces = []
+    async for piece in queries._live_pieces(registry):
+        pieces.append([each.id for each in piece])
+        registry.remove(live[3])
+    assert pieces == [[1, 2], [3], [5]]
 
 
 async def test_a_new_question_is_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
