@@ -16,13 +16,13 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/real
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --ignore tests/real
 	$(BIN)/pytest tests/real
 
 # What a version can break, with the oldest ones that pyproject.toml allows.
 test-lowest:
 	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed-test
-	$(VENV)-lowest/bin/pytest --numprocesses 2 --dist loadfile $(addprefix --ignore tests/,bench e2e fuzz real)
+	$(VENV)-lowest/bin/pytest --numprocesses 3 --dist loadfile $(addprefix --ignore tests/,bench e2e fuzz real)
 
 # Which client programs are back after which kind of move, in front of real nodes: docs/clients.md. CLIENTS are options,
 # of which `make clients CLIENTS=--help` tells.

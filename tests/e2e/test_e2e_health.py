@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import PATIENCE_SECONDS, Command, Raw, Row, command, connect, running, until
+from e2e_proxy import PATIENCE_SECONDS, Command, Raw, Row, command, connect, running
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode, StopStyle
@@ -247,6 +247,5 @@ async def test_a_node_that_closes_its_listener_is_left(
                     leaving.start_soon(it.comes_back, full_jid)
             assert not nodes[0].sessions
             assert sorted(session.full_jid for session in nodes[1].sessions) == sorted(it.users)
-            assert proxy.events("node-given-up")[0]["session_outlook"] == "failing"
-            await until(lambda: len(proxy.events("transfer")) >= len(moving), "they are logged")
-            assert {each["trigger"] for each in proxy.events("transfer")} == {"node-down"}
+            assert (await proxy.event("node-given-up"))[0]["session_outlook"] == "failing"
+            assert {each["trigger"] for each in await proxy.event("transfer", len(moving))} == {"node-down"}
