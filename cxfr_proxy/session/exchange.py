@@ -30,7 +30,7 @@ class Exchange:
         self.replayed_until = 0
 
     @property
-    def may_be_given_up(self) -> bool:
+    def on_old_leg(self) -> bool:
         """The old leg is in its place: the session can go on with it, and nobody notices."""
         return self.state in (Exchanging.DIALLING, Exchanging.SETTLING)
 

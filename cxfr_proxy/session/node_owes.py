@@ -38,6 +38,8 @@ after ten to thirty seconds."""
 class Owes(Enum):
     """What a conforming node has to say next."""
 
+    __hash__ = object.__hash__  # as in :mod:`.tables`
+
     NOTHING = "nothing"
     GREETING = "greeting"
     """Header and features (RFC 6120 sections 4.2 and 4.3.2)."""
@@ -49,6 +51,8 @@ class Owes(Enum):
 
 class End(Enum):
     """How a node ends a login; the text is the operator's."""
+
+    __hash__ = object.__hash__
 
     HANG_UP = "it closes the connection"
     STREAM_END = "it ends the stream"

@@ -38,15 +38,13 @@ from cxfr_proxy.xmpp.connection_transfer import TransferAnswer
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.negotiation import Negotiation
 
-_WHERE = {
+_WHERE: Final = {
     State.NEGOTIATING: Where.NEGOTIATING,
     State.BOUND: Where.BOUND,
     State.TRANSFERRING: Where.TRANSFERRING,
     State.CLOSING: Where.CLOSING,
+    State.CLOSED: Where.CLOSING,  # nobody is left for whom it could mean anything
 }
-_OLD_LEG: Final = frozenset((Exchanging.DIALLING, Exchanging.SETTLING))
-_NEW_LEG: Final = frozenset((Exchanging.RESUMING, Exchanging.REPLAYING))
-"""Stages of an exchange, by the node leg that is in its place."""
 
 
 class Parts:
@@ -165,7 +163,7 @@ class Parts:
     @property
     def movable(self) -> bool:
         """Whether an order to move can be carried out now."""
-        return self.state is State.BOUND and (self.exchange is None or self.exchange.may_be_given_up)
+        return self.state is State.BOUND and (self.exchange is None or self.exchange.on_old_leg)
 
     @property
     def negotiating(self) -> Opening | None:
@@ -215,7 +213,7 @@ class Parts:
         """It has come to its end: ``None``, the session was resumed on the other node. ``forgo``: it was dialled."""
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
-        if forgo and exchange.may_be_given_up:
+        if forgo and exchange.on_old_leg:
             self.order(Forgo())
         self.report(ExchangeOver(exchange.node, failure))
 
@@ -247,19 +245,20 @@ class Parts:
 
     def choose_reading(self) -> None:
         """Bring ``fast``, and what the lanes report, in line with what has to be looked at now."""
-        client, node, transfer = self.client, self.node, self.transfer
+        client, node, transfer, exchange = self.client, self.node, self.transfer, self.exchange
+        on_old_leg = exchange is not None and exchange.on_old_leg
+        on_new_leg = exchange is not None and not on_old_leg
         bound = self.state is State.BOUND
         up = bound and node.writable and not client.held
         asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
-        stage = self.exchange.state if self.exchange is not None else None
-        down = (bound or asked) and node.wanted and self.unquestioned and stage not in _NEW_LEG
+        down = (bound or asked) and node.wanted and self.unquestioned and not on_new_leg
         self.fast[Side.CLIENT] = client.lane if up else None
         self.fast[Side.NODE] = node.lane if down else None
         client.lane.report_every(not up or client.looks_left > 0)
-        node.lane.report_every(self.withholds or stage in _NEW_LEG)
+        node.lane.report_every(self.withholds or on_new_leg)
         shifted = self.accounting.management.shifted
-        client.lane.report_acks(shifted or stage in _OLD_LEG)
-        node.lane.report_acks(shifted or stage in _OLD_LEG)
+        client.lane.report_acks(shifted or on_old_leg)
+        node.lane.report_acks(shifted or on_old_leg)
 
     @property
     def unquestioned(self) -> bool:

@@ -302,6 +302,8 @@ QUESTION: Final[Table[Question]] = {
 class Exchanging(Enum):
     """How far the exchange of a node's leg is."""
 
+    __hash__ = object.__hash__
+
     DIALLING = "dialling"
     """The relay connects and logs in; everything goes on as before."""
     SETTLING = "settling"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 from honest_counters import SM
@@ -27,7 +27,18 @@ from session_script import (
 )
 
 import cxfr_proxy
-from cxfr_proxy.session import chart, closing, exchange, legs, node_stream, opening, tables, transfer
+from cxfr_proxy.session import (
+    chart,
+    closing,
+    ending,
+    exchange,
+    legs,
+    node_owes,
+    node_stream,
+    opening,
+    tables,
+    transfer,
+)
 from cxfr_proxy.session.commands import EarlyLogin, Side
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.parts import Parts
@@ -133,6 +144,17 @@ SCENES: Final[list[Scene]] = [
 ]
 
 
+STEPS: Final[dict[str, tables.Table[Any]]] = {
+    "incoming": tables.INCOMING,
+    "outgoing": tables.OUTGOING,
+    "features": tables.FEATURES,
+    "asking": tables.ASKING,
+    "question": tables.QUESTION,
+    "exchanging": tables.EXCHANGING,
+}
+"""The states of the parts."""
+
+
 class Walked:
     """Every row that was taken."""
 
@@ -173,9 +195,9 @@ def walked() -> Walked:
     return it
 
 
-@pytest.mark.parametrize("name", ["INCOMING", "OUTGOING", "FEATURES", "ASKING", "QUESTION", "EXCHANGING"])
+@pytest.mark.parametrize("name", STEPS)
 def test_every_step_of_a_part_is_walked(walked: Walked, name: str) -> None:
-    table = getattr(tables, name)
+    table = STEPS[name]
     rows = {(before, after) for before, afters in table.items() for after in afters}
     assert rows - walked.steps == set()
 
@@ -193,6 +215,24 @@ def test_there_is_no_other_way() -> None:
         follow(tables.INCOMING, tables.Incoming.GONE, tables.Incoming.READ)
     with pytest.raises(AssertionError, match="no way"):
         Script().session._parts.go(Transition.STAYS)
+
+
+def test_whatever_a_table_is_asked_by_hashes_by_identity() -> None:
+    """An enumeration's own hash is a function in Python, and a login makes some seventy look-ups."""
+    keys: list[object] = []
+    for table in (*STEPS.values(), node_owes._COUNTS):
+        for before, afters in table.items():
+            keys += [before, *afters]
+    keys += [key for row in (*TRANSITIONS, *NODE_REACTIONS) for key in row]
+    assert {type(key) for key in keys if type(key).__hash__ is not object.__hash__} == set()
+
+
+def test_a_session_that_is_closed_is_somewhere_too() -> None:
+    """Whatever its node is said to have done then has no consequence."""
+    parts = Script().stop().session._parts
+    assert NODE_REACTIONS[NodeDid.HANG_UP, parts.where] is tables.Reaction.FINISH
+    ending.finish_if_over(parts)
+    assert parts.take() == []
 
 
 def test_the_page_is_what_the_tables_say() -> None:
