@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -64,6 +64,17 @@ class ListenAddress:
     def __str__(self) -> str:
         host = "*" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNetwork:
+    """Where a connection may come from. ``network`` is an IP network in its canonical spelling; ``None``: a program on
+    this machine, by a unix socket."""
+
+    network: str | None
+
+    def __str__(self) -> str:
+        return self.network if self.network is not None else _UNIX_PEERS
 
 
 class Trait(StrEnum):
@@ -130,6 +141,28 @@ def read_listen_address(text: str) -> ListenAddress:
     elif host and not re.search("[A-Za-z]", host):
         host = str(IPv4Address(host))
     return ListenAddress(host, int(match["port"]))
+
+
+_UNIX_PEERS: Final = "unix"
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses as a socket for both families shows them (RFC 4291 section 2.5.5.2)."""
+
+
+def read_peer_network(text: str) -> PeerNetwork:
+    """``ADDRESS``, ``ADDRESS/BITS`` or ``unix``. Raises ``ValueError``, and :class:`ConfigError` for a network that is
+    written by an address within it."""
+    if text == _UNIX_PEERS:
+        return PeerNetwork(None)
+    address, slash, bits = text.partition("/")
+    if "%" in text or (slash and not re.fullmatch("[0-9]{1,3}", bits)):
+        raise ValueError(text)
+    network = ip_network(text, strict=False)
+    if network.network_address != ip_address(address):
+        raise ConfigError(f"expected the network's first address, as in {network}, found {text!r}")
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        mapped = network.network_address.ipv4_mapped
+        return PeerNetwork(f"{mapped}/{network.prefixlen - _MAPPED.prefixlen}")
+    return PeerNetwork(str(network))
 
 
 _BYTES: Final = {"": 1.0, "B": 1.0, "KiB": 1024.0, "MiB": 1048576.0}
@@ -285,6 +318,11 @@ LISTEN: Final = ValueType(
     "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
     "ADDRESS:PORT",
     read_listen_address,
+)
+PEER_NETWORK: Final = ValueType(
+    "an IP address or network like 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32, or unix for unix sockets",
+    "NETWORK",
+    read_peer_network,
 )
 DOMAIN: Final = ValueType("a domain like example.org", "DOMAIN", _read_domain)
 HOST_PATTERN: Final = ValueType(
