@@ -208,19 +208,19 @@ class _WriterHandler(logging.Handler):
     def __init__(self, descriptor: int, sums: Sums) -> None:
         super().__init__()
         self._sums = sums
-        self.writer = LineWriter(descriptor, self._tell_lost, self._tell_sums)
+        self.writer = LineWriter(descriptor, self._report_lost, self._emit_sums)
 
     def emit(self, record: logging.LogRecord) -> None:
         foreign = getattr(record, _RECORD_ATTRIBUTE, None) is None
         if not foreign or self._sums.admit("log", {"source": record.name}, (_log, record.levelno)):
             self.writer.write(self.format(record))
 
-    def _tell_lost(self, lines: int) -> str:
+    def _report_lost(self, lines: int) -> str:
         record = logging.LogRecord(_log.name, logging.WARNING, "", 0, "log-lost", None, None)
         setattr(record, _RECORD_ATTRIBUTE, {"lines": lines})
         return self.format(record)
 
-    def _tell_sums(self, *, at_once: bool = False) -> float | None:
+    def _emit_sums(self, *, at_once: bool = False) -> float | None:
         for event, what, fields in self._sums.due(at_once=at_once):
             logger, level = what
             _write(logger, event, level, None, fields)
@@ -228,7 +228,7 @@ class _WriterHandler(logging.Handler):
 
     def finish(self) -> None:
         """Write the remaining sums and lines at the process's end."""
-        self._tell_sums(at_once=True)
+        self._emit_sums(at_once=True)
         self.writer.flush(_LAST_SECONDS)
 
 

@@ -39,7 +39,7 @@ _WAKE: Final = _Line(b"", 0)
 
 
 class LineWriter:
-    """Writes to ``descriptor``, which stays the caller's. ``tell_lost`` makes the line that says how many were lost.
+    """Writes to ``descriptor``, which stays the caller's. ``report_lost`` makes the line that says how many were lost.
 
     The thread calls ``tick`` now and then; it returns the seconds until it wants to be called again, or ``None`` to be
     called after the next line. Any thread may call the methods, and so may code that Python calls by itself
@@ -49,13 +49,13 @@ class LineWriter:
     def __init__(
         self,
         descriptor: int,
-        tell_lost: Callable[[int], str],
+        report_lost: Callable[[int], str],
         tick: Callable[[], float | None] = lambda: None,
         *,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         self._descriptor = descriptor
-        self._tell_lost = tell_lost
+        self._report_lost = report_lost
         self._tick = tick
         self._max_waiting_bytes = max_waiting_bytes
         self._lock = threading.RLock()  # may be entered again by a finalizer in the middle of anything
@@ -97,7 +97,7 @@ class LineWriter:
         """Put the report of lost lines where it belongs: behind what came before it, in front of what comes next."""
         lost, self._lost = self._lost, 0
         if lost:
-            self._queue(_Line(self._tell_lost(lost).encode() + b"\n", lost))
+            self._queue(_Line(self._report_lost(lost).encode() + b"\n", lost))
 
     # --- the thread
 

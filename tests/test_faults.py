@@ -47,7 +47,7 @@ from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import Queue
 from cxfr_proxy.supervisor.link import Link
 from cxfr_proxy.supervisor.node_list import NodeList
-from cxfr_proxy.supervisor.node_states import Teller
+from cxfr_proxy.supervisor.node_states import NodeUpdates
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.rolling_restart import RollingRestart
 from cxfr_proxy.supervisor.user_list import UserList
@@ -440,7 +440,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.DRAINS: partial(
         in_the_supervisor, owner=Drains, name="_see", ask=lambda it: it.supervisor.console.drains.begin("node1")
     ),
-    Task.ELSEWHERE: partial(in_the_supervisor, owner=Workers, name="tell_elsewhere", ask=report),
+    Task.ELSEWHERE: partial(in_the_supervisor, owner=Workers, name="send_elsewhere", ask=report),
     Task.ETCD: etcd,
     Task.FEATURES: partial(in_the_supervisor, owner=CommonFeatures, name="compare", ask=change_nodes),
     Task.GRANTS: partial(from_the_start, owner=Grants, name="next"),
@@ -464,7 +464,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.SIGNAL: a_signal,
     Task.SLOT: partial(from_the_start, owner=WorkerSlots, name="_wait_for_news"),
     Task.SOURCE: partial(in_the_supervisor, owner=NodesFile, name="next_reading", ask=change_nodes),
-    Task.TELLING: partial(from_the_start, owner=Teller, name="batch"),
+    Task.TELLING: partial(from_the_start, owner=NodeUpdates, name="batch"),
     Task.TIMERS: timers,
     Task.USER_MAP: partial(from_the_start, owner=UserList, name="watch"),
     Task.VACANCY: partial(from_the_start, owner=Vacancy, name="_look"),

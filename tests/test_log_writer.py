@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 60.0
 F_SETPIPE_SZ = 1031
 
 
-def tell_lost(lines: int) -> str:
+def report_lost(lines: int) -> str:
     return f"log-lost lines={lines}"
 
 
@@ -43,7 +43,7 @@ def read_lines(descriptor: int, until: bytes) -> list[str]:
 
 def test_a_reader_that_stands_still_holds_up_nobody() -> None:
     with small_pipe() as (reading, writing):
-        writer = LineWriter(writing, tell_lost, max_waiting_bytes=20_000)
+        writer = LineWriter(writing, report_lost, max_waiting_bytes=20_000)
         for number in range(10_000):
             writer.write(f"line {number} {'x' * 90}")
         assert not writer.flush(0.01)
@@ -63,7 +63,7 @@ def test_a_reader_that_stands_still_holds_up_nobody() -> None:
 
 def test_lines_of_several_writers_stay_whole() -> None:
     with small_pipe() as (reading, writing):
-        writers = [LineWriter(writing, tell_lost) for _ in range(3)]
+        writers = [LineWriter(writing, report_lost) for _ in range(3)]
         line = "x" * (WHOLE_BYTES - 2)
         for _ in range(50):
             for name, writer in zip("abc", writers, strict=True):
@@ -100,7 +100,7 @@ def test_what_fails_is_counted_and_told_when_it_works_again(broken: Callable[[],
     descriptor = broken()
     reading, writing = os.pipe()
     try:
-        writer = LineWriter(descriptor, tell_lost)
+        writer = LineWriter(descriptor, report_lost)
         for number in range(3):
             writer.write(f"lost {number}")
             assert writer.flush(PATIENCE_SECONDS)
@@ -124,7 +124,7 @@ def test_who_ticks_is_asked_again() -> None:
 
     reading, writing = os.pipe()
     try:
-        LineWriter(writing, tell_lost, tick).write("x")
+        LineWriter(writing, report_lost, tick).write("x")
         assert ticked.wait(PATIENCE_SECONDS)
     finally:
         os.close(reading)

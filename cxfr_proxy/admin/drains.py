@@ -73,7 +73,7 @@ class DrainControl:
             )
         listed.set_admin_state(AdminState.DRAIN)  # before the drain begins: its sessions must find other nodes
         self._drainer.drain(node, grace=grace, deadline=deadline, rate=rate)
-        self._peers.tell(node)
+        self._peers.share_directive(node)
 
     def refused_without(self, node: str) -> str | None:
         """Say whose logins no other node would take if this one took none.
@@ -118,7 +118,7 @@ class DrainControl:
         if node not in self._drainer.drains:
             raise ConfigError(f"node '{node}' is not being drained")
         self._drainer.abort(node)
-        self._peers.tell(node)
+        self._peers.share_directive(node)
 
     def undrain(self, node: str, *, rebalance: bool = True) -> None:
         """Stop a drain and place clients on ``node`` again. Does nothing if it isn't drained.
@@ -133,7 +133,7 @@ class DrainControl:
         self._drainer.undrain(node)
         if self._auto is not None:
             self._auto.excuse(node, excused=not rebalance)
-        self._peers.tell(node, rebalance=rebalance)
+        self._peers.share_directive(node, rebalance=rebalance)
         emit(_log, "undrain", node=node, sessions=self._drainer.left(node), rebalance=None if rebalance else False)
 
     def follow(self, node: str) -> AsyncGenerator[DrainProgress, None]:

@@ -106,10 +106,10 @@ class Peers(Protocol):
     def caveat(self) -> str | None:
         """What the answer to a command has to add, such as that only this proxy has heard of it; ``None``: nothing."""
 
-    def tell(self, node: str, *, rebalance: bool = True) -> None:
+    def share_directive(self, node: str, *, rebalance: bool = True) -> None:
         """Let peers know what the operator has said of that node; ``rebalance``: its return may move clients."""
 
-    def tell_pin(self, user: str, node: str | None) -> None:
+    def share_pin(self, user: str, node: str | None) -> None:
         """Let peers know of a pin; ``None``: it is taken away."""
 
     def left_elsewhere(self, node: str) -> int | None:

@@ -33,13 +33,13 @@ class PinControl:
         if not listed.spec.serves(domain_key(domain)):
             raise ConfigError(f"node '{node}' does not serve {domain}: its domain= is {','.join(listed.spec.domain)}")
         self._pins.pin(user, node)
-        self._peers.tell_pin(user, node)
+        self._peers.share_pin(user, node)
 
     def unpin(self, user: str) -> None:
         """Place ``user`` as if there had been no pin. Raises :class:`ConfigError` where there was none."""
         if not self._pins.unpin(user):
             raise ConfigError(f"{user} has no pin (show pins)")
-        self._peers.tell_pin(user, None)
+        self._peers.share_pin(user, None)
 
     async def rows(self) -> list[PinRow]:
         """Return all pins, by user."""

@@ -29,14 +29,16 @@ MAX_ANSWERS: Final = 100_000
 
 
 class Pins:
-    """``told`` is called with each change: a user's key and node, ``None`` for none any more."""
+    """``on_change`` is called with each change: a user's key and node, ``None`` for none any more."""
 
     def __init__(
-        self, nodes: Mapping[str, str] | None = None, told: Callable[[str, str | None], None] = lambda key, node: None
+        self,
+        nodes: Mapping[str, str] | None = None,
+        on_change: Callable[[str, str | None], None] = lambda key, node: None,
     ) -> None:
         self.nodes = dict(nodes) if nodes is not None else {}
         """By the user's key."""
-        self._told = told
+        self._on_change = on_change
 
     def pin(self, user: str, node: str) -> None:
         """Pin a user. Raises :class:`ConfigError` if there are too many pins."""
@@ -59,7 +61,7 @@ class Pins:
             self.nodes[key] = node
         else:
             self.nodes.pop(key, None)
-        self._told(key, node)
+        self._on_change(key, node)
 
 
 class Answers:
@@ -102,9 +104,9 @@ class Assigned:
         if not self.pins.nodes and not self.listed and not self.answers:
             return None
         key = user_key(user)
-        node = self.told_of(key)
+        node = self.operators_choice(key)
         return node if node is not None or self.answers is None else self.answers.node_of(key)
 
-    def told_of(self, key: str) -> str | None:
+    def operators_choice(self, key: str) -> str | None:
         """Return the same for a user's key, without asking anybody outside."""
         return self.pins.nodes.get(key) or self.listed.node_of(key)

@@ -18,7 +18,7 @@ from cxfr_proxy.config.table import Config
 from cxfr_proxy.ipc.questions import AnyQuestion, AnyReply, Files
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
@@ -62,18 +62,18 @@ class Nodes(Message, frozen=True):
     """Nodes that have changed, or a part of them: all count once the ``last`` part is there
     (:mod:`cxfr_proxy.supervisor.node_states`).
 
-    It is an order, too: sessions of nodes that are leaving are to be moved, as the nodes' stage has it, and sessions
-    that are elsewhere than they belong as ``rebalance`` has it; ``None``: none is running.
+    It also tells the worker to act: sessions of nodes that are leaving are to be moved, as the nodes' stage has it, and
+    sessions that are elsewhere than they belong as ``rebalance`` has it; ``None``: none is running.
 
-    ``forgotten`` are the names of nodes that are gone. ``order`` has all names in the source's order if that has
+    ``forgotten`` are the names of nodes that are gone. ``names`` has all nodes in the source's order if that has
     changed, and ``features`` those of the nodes by hash, as text, that were not sent before.
     """
 
     states: tuple[NodeState, ...] = ()
     forgotten: tuple[str, ...] = ()
-    order: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     features: dict[str, str] = {}
-    rebalance: Rebalancing | None = None
+    rebalance: RebalanceTerms | None = None
     last: bool = True
 
 

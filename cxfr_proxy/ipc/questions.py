@@ -20,7 +20,7 @@ from cxfr_proxy.net.tls import Pem
 ANSWER_SECONDS: Final = 2.0
 """Seconds for a worker to answer. One that takes longer is left out of what an operator is shown, and named. A
 program that scrapes the metrics waits ten seconds or so for all there is."""
-ORDER_SECONDS: Final = 10.0
+ACTION_SECONDS: Final = 10.0
 """Seconds for a question that changes something, which may take work."""
 
 
@@ -35,7 +35,7 @@ class WorkerReply(msgspec.Struct, tag=True, forbid_unknown_fields=True, omit_def
 
 
 class Done(WorkerReply):
-    """The order was carried out."""
+    """The action was carried out."""
 
 
 class StateCounts(WorkerReply):
@@ -90,17 +90,17 @@ R = TypeVar("R", bound=WorkerReply, covariant=True)
 
 
 class WorkerQuestion(msgspec.Struct, Generic[R], frozen=True, tag=True, forbid_unknown_fields=True, omit_defaults=True):
-    """``reply`` is the type of the answer. A question that ``orders`` something may take longer. ``last_will_do``:
-    the last answer counts for a worker that does not answer in time."""
+    """``reply`` is the type of the answer. ``is_action``: it changes something, and may take longer.
+    ``last_will_do``: the last answer counts for a worker that does not answer in time."""
 
     reply: ClassVar[type[WorkerReply]] = Done
-    orders: ClassVar[bool] = False
+    is_action: ClassVar[bool] = False
     last_will_do: ClassVar[bool] = False
 
     @property
     def seconds(self) -> float:
         """How long a worker may take."""
-        return ORDER_SECONDS if self.orders else ANSWER_SECONDS
+        return ACTION_SECONDS if self.is_action else ANSWER_SECONDS
 
     def nothing(self) -> R:
         """Return what nobody has answered yet."""
@@ -148,7 +148,7 @@ class MoveUser(WorkerQuestion[ClientsMoved], frozen=True):
     """Send the clients of that JID to the node, at once."""
 
     reply = ClientsMoved
-    orders = True
+    is_action = True
     jid: str
     node: str
 
@@ -164,7 +164,7 @@ class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TakeFiles(WorkerQuestion[Done], frozen=True):
     """Use these from now on."""
 
-    orders = True
+    is_action = True
     files: Files
 
 

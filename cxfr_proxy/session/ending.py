@@ -147,7 +147,7 @@ def _last_words(parts: Parts, farewell: Farewell) -> bytes:
 def end_client_output(parts: Parts, *, silent: bool = False) -> None:
     parts.client.close_output()
     parts.close().plan(None)
-    parts.order(EndOutput(Side.CLIENT, silent))
+    parts.issue(EndOutput(Side.CLIENT, silent))
 
 
 def end_node_stream(parts: Parts) -> None:
@@ -160,7 +160,7 @@ def end_node_output(parts: Parts) -> None:
     """Half-close the node's connection; without a word of TLS where its stream has not ended in good order."""
     if parts.node.outgoing is not Outgoing.CLOSED:
         ended = parts.node.close_output()
-        parts.order(EndOutput(Side.NODE, silent=not ended))
+        parts.issue(EndOutput(Side.NODE, silent=not ended))
 
 
 def apologise(parts: Parts) -> None:
@@ -250,7 +250,7 @@ def end(parts: Parts, last: Close | Upgrade | Reroute) -> None:
         _report_unfinished_login(parts)
     accounting = parts.accounting
     parts.report(Ended(parts.reason, parts.condition, accounting.late, accounting.undelivered))
-    parts.order(last)
+    parts.issue(last)
 
 
 # --- logins that come to nothing

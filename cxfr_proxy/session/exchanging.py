@@ -53,7 +53,7 @@ def begin(parts: Parts, node: str) -> None:
     if exchange.acknowledged is None:
         parts.send(Side.CLIENT, parts.accounting.request())
     user = jid.bare(full_jid)
-    parts.order(Dial(node, user, parts.client.header.addressed(to=parts.domain, from_=user)))
+    parts.issue(Dial(node, user, parts.client.header.addressed(to=parts.domain, from_=user)))
     parts.choose_reading()
 
 
@@ -67,7 +67,7 @@ def on_dialled(parts: Parts, leg: NodeLeg) -> None:
     """The relay has a connection to the new node, on which the session can be resumed."""
     exchange = parts.exchange
     if exchange is None or exchange.state is not Exchanging.DIALLING or leg.name != exchange.node:
-        parts.order(Forgo())  # it comes too late
+        parts.issue(Forgo())  # it comes too late
         return
     exchange.settle(leg)
     if not _speak_alike(parts, leg):
@@ -124,7 +124,7 @@ def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
     management.leave(everything)
     management.rejoin(exchange.forwarded, leg.lane.stanzas)  # if no answer comes, the counts stand where the client is
     parts.exchange_node(leg)
-    parts.order(ExchangeNode())
+    parts.issue(ExchangeNode())
     parts.report(NodeChanged(old.name, leg.name))
     previd = quoteattr(management.node_id or "")
     resume = f"<resume xmlns='{management.namespace}' h='{exchange.acknowledged}' previd={previd}/>"

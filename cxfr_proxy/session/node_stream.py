@@ -440,7 +440,7 @@ def on_death(parts: Parts) -> bool:
         _react(parts, NodeDid.DIE, Reason.NODE_DOWN)
         if parts.state is State.CLOSED:
             return False
-        parts.order(Drop(Side.NODE))
+        parts.issue(Drop(Side.NODE))
     return True
 
 

@@ -108,7 +108,7 @@ class Parts:
         out, self._out = self._out, None
         return out if out is not None else []
 
-    def order(self, command: SessionCommand) -> None:
+    def issue(self, command: SessionCommand) -> None:
         if self._out is None:
             self._out = [command]
         else:
@@ -116,10 +116,10 @@ class Parts:
 
     def send(self, side: Side, data: bytes) -> None:
         if data:
-            self.order(Send(side, data))
+            self.issue(Send(side, data))
 
     def report(self, event: Event) -> None:
-        self.order(Report(event))
+        self.issue(Report(event))
 
     def wait(self, seconds: float | None) -> None:
         """Ask for the time in so many seconds; ``None``: no more."""
@@ -214,7 +214,7 @@ class Parts:
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         if forgo and exchange.on_old_leg:
-            self.order(Forgo())
+            self.issue(Forgo())
         self.report(ExchangeOver(exchange.node, failure))
 
     def drop_exchange(self, why: str, *, reachable: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.supervisor.startup_log import say_of_drain
+from cxfr_proxy.supervisor.startup_log import log_drain
 from cxfr_proxy.supervisor.workers import Workers
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
@@ -84,7 +84,7 @@ class DrainKeeper:
         self._changed(drain.node)
 
     def report(self, event: str, drain: Drain) -> None:
-        say_of_drain(event, drain, self._workers.of_node(drain.node))
+        log_drain(event, drain, self._workers.of_node(drain.node))
 
     async def watch(self) -> None:
         """As :meth:`~cxfr_proxy.transfers.drains.Drains.watch`."""

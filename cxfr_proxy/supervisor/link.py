@@ -50,7 +50,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerReport,
 )
 from cxfr_proxy.ipc.questions import ReportCounts, WorkerQuestion, WorkerReply
-from cxfr_proxy.supervisor.node_states import Teller
+from cxfr_proxy.supervisor.node_states import NodeUpdates
 from cxfr_proxy.tasks import Task, isolated, start
 
 SILENCE_SECONDS: Final = 30.0
@@ -65,13 +65,13 @@ R = TypeVar("R", bound=WorkerReply)
 
 
 @dataclass(frozen=True, slots=True)
-class FirstWords:
+class FirstMessages:
     """The first messages to a worker: the settings and what it needs before it serves, then the nodes by ``nodes``;
     and ``more``, meanwhile."""
 
     setup: Setup
     before: Iterable[Message]
-    nodes: Teller
+    nodes: NodeUpdates
     more: Iterable[Message]
 
 
@@ -124,9 +124,9 @@ class Link:
         self._channel: Channel | None = None
         self._life = trio.CancelScope()
         self._silent_turns = 0
-        self._teller: Teller | None = None
+        self._updates: NodeUpdates | None = None
         self._news_of_nodes = trio.Event()
-        self._nodes_told = trio.lowlevel.ParkingLot()
+        self._nodes_sent = trio.lowlevel.ParkingLot()
         self._requests: dict[int, Request[WorkerReply]] = {}
         self._replies: dict[type, WorkerReply] = {}  # the latest ones to questions where the last will do
         self._last_request = NOBODY
@@ -138,16 +138,16 @@ class Link:
 
     # --- its life
 
-    async def live(self, worker: Launched, words: FirstWords) -> None:
-        """Serve the channel until the worker has ended; it gets ``words`` first. Cancelling kills it."""
+    async def live(self, worker: Launched, first: FirstMessages) -> None:
+        """Serve the channel until the worker has ended; it gets the ``first`` messages at once. Cancelling kills it."""
         self.pid = worker.pid
         self._keeps_present = worker.ends_unheard
         self._channel = worker.channel
-        self._channel.post(words.setup)
-        self._teller = words.nodes
+        self._channel.post(first.setup)
+        self._updates = first.nodes
         try:
             with self._life:
-                await self._talk(worker, self._channel, words)
+                await self._talk(worker, self._channel, first)
                 self._end_within(self._parting_seconds)  # who has nobody to talk to leaves by itself
                 await worker.wait()
         finally:
@@ -156,11 +156,11 @@ class Link:
                 self.code = await worker.wait()
             self._leave_unanswered()
 
-    async def _talk(self, worker: Launched, channel: Channel, words: FirstWords) -> None:
+    async def _talk(self, worker: Launched, channel: Channel, first: FirstMessages) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
-            start(nursery, Task.TELLING, partial(self._tell_nodes, words), worker=self.number)
-            nursery.start_soon(self.tell, words.more)
+            start(nursery, Task.TELLING, partial(self._send_nodes, first), worker=self.number)
+            nursery.start_soon(self.send_all, first.more)
             try:
                 await channel.run(self._receive)
             except BadMessage as exc:
@@ -193,26 +193,26 @@ class Link:
         if self._channel is not None:
             self._channel.post(message)
 
-    async def tell(self, messages: Iterable[Message]) -> None:
+    async def send_all(self, messages: Iterable[Message]) -> None:
         """Send messages one at a time: all of them may be more than the channel holds."""
         for message in messages:
             self.post(message)
             if self._channel is not None:
                 await self._channel.flush()
 
-    async def _tell_nodes(self, words: FirstWords) -> None:
-        await self.tell(words.before)
+    async def _send_nodes(self, first: FirstMessages) -> None:
+        await self.send_all(first.before)
         while True:
-            await self.tell(words.nodes.batch())
-            self._nodes_told.unpark_all()
+            await self.send_all(first.nodes.batch())
+            self._nodes_sent.unpark_all()
             await trio.sleep(NODES_SECONDS)
             await self._news_of_nodes.wait()
             self._news_of_nodes = trio.Event()
 
     def node_changed(self, name: str) -> None:
         """Have it told of that node again, soon."""
-        if self._teller is not None:
-            self._teller.changed(name)
+        if self._updates is not None:
+            self._updates.changed(name)
             self._news_of_nodes.set()
 
     def rebalance_changed(self) -> None:
@@ -220,8 +220,8 @@ class Link:
         self._news_of_nodes.set()
 
     async def _until_it_knows_the_nodes(self) -> None:
-        while self._teller is not None and not self._teller.up_to_date and not self.gone:
-            await self._nodes_told.park()
+        while self._updates is not None and not self._updates.up_to_date and not self.gone:
+            await self._nodes_sent.park()
 
     def _receive(self, message: Message) -> None:
         name = type(message).__name__
@@ -268,7 +268,7 @@ class Link:
         """Ask, and wait for the answer. What did not come in time is missing from it. A question that orders nothing
         is not even asked while an answer is overdue already."""
         request = Request(question.nothing())
-        overdue = self.overdue_since is not None and not question.orders
+        overdue = self.overdue_since is not None and not question.is_action
         if self.gone or self.state is LinkState.STARTING or overdue:
             await trio.lowlevel.checkpoint()
         else:
@@ -306,7 +306,7 @@ class Link:
         for request in self._requests.values():
             request.answered.set()
         self._requests.clear()
-        self._nodes_told.unpark_all()
+        self._nodes_sent.unpark_all()
 
     # --- pace
 

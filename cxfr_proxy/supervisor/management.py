@@ -45,7 +45,7 @@ from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
 from cxfr_proxy.supervisor.node_list import NodeDrainer, NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
-from cxfr_proxy.supervisor.startup_log import announce, say_of_certificates
+from cxfr_proxy.supervisor.startup_log import announce, log_certificates
 from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.tasks import Task, start
@@ -68,7 +68,7 @@ class ServedSessions(Sessions, Protocol):
     async def take_files(self, files: Files) -> list[str]:
         """Let other processes use what was read; return errors, if there were some."""
 
-    def tell_files(self, files: Files) -> None:
+    def send_files(self, files: Files) -> None:
         """Do the same without waiting: errors go to the log."""
 
 
@@ -149,8 +149,8 @@ class Management:
             self.dialer,
             self.checks,
             self.reloads,
-            obey=self._sharing.obey,
-            files_read=self._tell_files,
+            carry_out=self._sharing.carry_out,
+            files_read=self._send_files,
         )
         timeouts = config.timeouts
         self.console = Console(
@@ -235,8 +235,8 @@ class Management:
         """Return what was read last, and was good."""
         return Files(self.certificates.contents, dict(self.dialer.authorities))
 
-    def _tell_files(self) -> None:
-        self._sessions.tell_files(self.files)
+    def _send_files(self) -> None:
+        self._sessions.send_files(self.files)
 
     async def reload(self) -> str:
         """Read nodes, user map and certificates again, and check whether the settings are still good. Return what was
@@ -258,7 +258,7 @@ class Management:
 
     def _read_certificates(self) -> None:
         self.certificates.reload()
-        say_of_certificates(self.certificates)
+        log_certificates(self.certificates)
 
     def _look_at_settings(self) -> str:
         """Read the certificates. Return which have changed, as the end of a sentence. Raises :class:`ConfigError`."""
@@ -278,6 +278,6 @@ class Management:
             self._look_at_settings()
         with self.reloads.logged(ReloadPart.CERTIFICATES):
             self._read_certificates()
-            self._tell_files()
+            self._send_files()
         self.nodes.ask()
         self.users.reload_soon()

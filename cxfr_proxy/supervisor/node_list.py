@@ -41,7 +41,7 @@ class NodeDrainer(Drainer, Protocol):
 
 
 class NodeList:
-    """``obey`` is called with the directives of each reading; ``files_read`` before it, if the nodes' CA
+    """``carry_out`` is called with the directives of each reading; ``files_read`` before it, if the nodes' CA
     certificates have changed."""
 
     def __init__(
@@ -52,7 +52,7 @@ class NodeList:
         dialer: Dialer,
         checks: HealthChecks,
         reloads: Reloads,
-        obey: Callable[[Mapping[str, Directive]], None] = lambda orders: None,
+        carry_out: Callable[[Mapping[str, Directive]], None] = lambda directives: None,
         files_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
@@ -61,7 +61,7 @@ class NodeList:
         self._dialer = dialer
         self._checks = checks
         self._reloads = reloads
-        self._obey = obey
+        self._carry_out = carry_out
         self._files_read = files_read
         self._asked = trio.Event()
 
@@ -73,7 +73,7 @@ class NodeList:
             self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
-        self._obey(reading.directives)
+        self._carry_out(reading.directives)
 
     async def watch(self) -> None:
         """Follow the source until cancelled. Faulty content is logged, and everything stays as it was."""
@@ -116,7 +116,7 @@ class NodeList:
                 self._drainer.undrain(name)
         for name in changes.emptied:
             self._drainer.drain(name)
-        self._obey(reading.directives)
+        self._carry_out(reading.directives)
         self.forget_empty()
         return changes
 

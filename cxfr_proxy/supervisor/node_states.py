@@ -1,7 +1,7 @@
 """Send the list of nodes to a worker: what has changed, in pieces.
 
 A worker's copy of the list is kept true and never sent again as a whole; otherwise ten thousand nodes that each go down
-would be sent ten thousand times. A :class:`Teller`, one for each worker, remembers which nodes the worker has to be
+would be sent ten thousand times. :class:`NodeUpdates`, one for each worker, remembers which nodes the worker has to be
 told of, and nothing of what has happened to them: a node that has changed five times before its turn comes is sent
 once, as it is then. So what is sent is always a state. A worker that has just begun is told of all nodes.
 
@@ -9,7 +9,7 @@ A *batch* is everything that there was to send at one moment, in as many :class:
 takes, the last of them marked. The worker's end (``Mirror``) takes it over as a whole: nobody is placed by half a list.
 
 Stream features are long, and usually the same on all nodes: they are sent once, and referred to by a hash. Both ends
-forget one as soon as no node refers to it any more. The teller goes by what it has sent, so it never assumes features
+forget one as soon as no node refers to it any more. It goes by what it has sent, so it never assumes features
 that the other end has forgotten.
 """
 
@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.ipc.messages import Nodes, NodeState
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.rebalances import Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceTerms
 
 STATES_A_PIECE: Final = 100
 """Nodes per piece: some 45 kB, and a fraction of a millisecond at either end."""
@@ -49,9 +49,9 @@ class NodeStates:
         self._cluster = cluster
         self._stage = stage
         self._states: dict[str, NodeState] = {}
-        self._order: tuple[str, ...] = ()
-        self._order_of = -1  # the version of the list
-        self.rebalance: Rebalancing | None = None
+        self._names: tuple[str, ...] = ()
+        self._names_version = -1  # the version of the list
+        self.rebalance: RebalanceTerms | None = None
         """The rebalance that is running."""
 
     def changed(self, name: str) -> None:
@@ -60,12 +60,12 @@ class NodeStates:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of all listed nodes, in the source's order; the same object as long as they are the same."""
-        if self._order_of != self._cluster.list_version:
-            self._order_of = self._cluster.list_version
-            order = tuple(node.name for node in self._cluster if not node.removed)
-            if order != self._order:
-                self._order = order
-        return self._order
+        if self._names_version != self._cluster.list_version:
+            self._names_version = self._cluster.list_version
+            names = tuple(node.name for node in self._cluster if not node.removed)
+            if names != self._names:
+                self._names = names
+        return self._names
 
     def of(self, name: str) -> NodeState | None:
         """Return the node's state; ``None``: there is no such node any more."""
@@ -91,16 +91,16 @@ class NodeStates:
         return self._cluster.get(name).features[domain].decode()
 
 
-class Teller:
-    """The changes that one worker has to be told; see the module."""
+class NodeUpdates:
+    """The changes that still have to be sent to one worker; see the module."""
 
     def __init__(self, states: NodeStates) -> None:
         self._states = states
         self._stale: dict[str, None] = dict.fromkeys(states.names)
-        self._told: dict[str, NodeState] = {}
-        self._held: Counter[str] = Counter()  # by digest: how many of the told states refer to it
-        self._order: tuple[str, ...] = ()
-        self._rebalance: Rebalancing | None = None
+        self._sent: dict[str, NodeState] = {}
+        self._held: Counter[str] = Counter()  # by digest: how many of the sent states refer to it
+        self._names: tuple[str, ...] = ()
+        self._rebalance: RebalanceTerms | None = None
         self._begun = False
 
     def changed(self, name: str) -> None:
@@ -110,7 +110,7 @@ class Teller:
     @property
     def up_to_date(self) -> bool:
         """Return whether everything was sent."""
-        same = self._order is self._states.names and self._rebalance == self._states.rebalance
+        same = self._names is self._states.names and self._rebalance == self._states.rebalance
         return self._begun and same and not self._stale
 
     def batch(self) -> Iterator[Nodes]:
@@ -119,37 +119,37 @@ class Teller:
         if self.up_to_date:
             return
         stale, self._stale, self._begun = list(self._stale), {}, True
-        order = self._states.names
-        names = () if order is self._order else order
-        self._order = order
+        listed = self._states.names
+        names = () if listed is self._names else listed
+        self._names = listed
         pieces = list(zip_longest(_cut(stale, STATES_A_PIECE), _cut(names, NAMES_A_PIECE), fillvalue=()))
-        told = 0
+        sent = 0
         try:
-            for told, (part, names_part) in enumerate(pieces or [((), ())], start=1):
-                yield self._piece(part, tuple(names_part), last=told >= len(pieces))
+            for sent, (part, names_part) in enumerate(pieces or [((), ())], start=1):
+                yield self._piece(part, tuple(names_part), last=sent >= len(pieces))
         finally:  # where not all of it was asked for, there is another batch
-            for part, _ in pieces[told:]:
+            for part, _ in pieces[sent:]:
                 self._stale.update(dict.fromkeys(part))
 
-    def _piece(self, names: Sequence[str], order: tuple[str, ...], *, last: bool) -> Nodes:
+    def _piece(self, changed: Sequence[str], names: tuple[str, ...], *, last: bool) -> Nodes:
         states: list[NodeState] = []
         features: dict[str, str] = {}
-        for name in names:
+        for name in changed:
             state = self._states.of(name)
             if state is not None:
                 states.append(state)
                 new = {known: domain for domain, known in state.features.items() if not self._held[known]}
                 features |= {known: self._states.text(name, domain) for known, domain in new.items()}
             self._note(name, state)
-        forgotten = tuple(name for name in names if name not in self._told)
+        forgotten = tuple(name for name in changed if name not in self._sent)
         if last:
             self._rebalance = self._states.rebalance
-        return Nodes(tuple(states), forgotten, order, features, self._rebalance, last)
+        return Nodes(tuple(states), forgotten, names, features, self._rebalance, last)
 
     def _note(self, name: str, state: NodeState | None) -> None:
-        before = self._told.pop(name, None)
+        before = self._sent.pop(name, None)
         if state is not None:
-            self._told[name] = state
+            self._sent[name] = state
             self._held.update(state.features.values())
         for known in before.features.values() if before is not None else ():
             self._held[known] -= 1

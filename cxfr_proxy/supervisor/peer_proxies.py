@@ -54,7 +54,7 @@ class PeerProxies:
         self._usual_rate = usual_rate
         self._excuse = excuse
         self._wall_clock = wall_clock
-        self._obeyed: dict[str, Directive] = {}
+        self._carried_out: dict[str, Directive] = {}
         if self._shared is not None:
             self._shared.on_share = drainer.set_share
             self._shared.on_pins = self._take_pins
@@ -86,17 +86,17 @@ class PeerProxies:
         known = [left for left in said if left is not None]
         return sum(known) if len(known) == len(said) else None
 
-    # --- orders
+    # --- directives
 
-    def tell(self, node: str, *, rebalance: bool = True) -> None:
+    def share_directive(self, node: str, *, rebalance: bool = True) -> None:
         """Share what an operator has said of that node here, which was carried out. ``rebalance``: see
         :class:`~cxfr_proxy.cluster.shared.Directive`."""
         if self._shared is not None:
-            order = replace(self._order_now(node), rebalance=rebalance)
-            self._obeyed[node] = order
-            self._shared.set_directive(node, order)
+            directive = replace(self._directive_now(node), rebalance=rebalance)
+            self._carried_out[node] = directive
+            self._shared.set_directive(node, directive)
 
-    def _order_now(self, node: str) -> Directive:
+    def _directive_now(self, node: str) -> Directive:
         admin_state, drain = self._cluster.get(node).admin_state, self._drainer.drains.get(node)
         if drain is None or admin_state is AdminState.READY:
             return Directive(admin_state)
@@ -106,24 +106,24 @@ class PeerProxies:
         rate = self._drainer.rate if self._drainer.rate != self._usual_rate else None
         return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
 
-    def obey(self, orders: Mapping[str, Directive]) -> None:
+    def carry_out(self, directives: Mapping[str, Directive]) -> None:
         """Carry out all directives that hold now; those that are known already are left alone."""
-        for node, order in orders.items():
-            known = self._obeyed.get(node)
-            if node in self._cluster and order.admin_state is not AdminState.READY and not _same(order, known):
-                self._obey(node, order)
-            elif self._excuse is not None and not order.rebalance and not _same(order, known):
+        for node, directive in directives.items():
+            known = self._carried_out.get(node)
+            if node in self._cluster and directive.admin_state is not AdminState.READY and not _same(directive, known):
+                self._carry_out(node, directive)
+            elif self._excuse is not None and not directive.rebalance and not _same(directive, known):
                 self._excuse(node)
-        self._obeyed = dict(orders)
+        self._carried_out = dict(directives)
 
-    def _obey(self, node: str, order: Directive) -> None:
-        if order.aborted:
+    def _carry_out(self, node: str, directive: Directive) -> None:
+        if directive.aborted:
             self._drainer.adopt(node, None, None)
-        elif order.grace_end is None:  # an admin state alone, as somebody has written it by hand
+        elif directive.grace_end is None:  # an admin state alone, as somebody has written it by hand
             self._drainer.drain(node)
         else:
-            schedule = Schedule(order.grace_end, order.halfway, order.deadline).shifted(-self._ahead())
-            self._drainer.adopt(node, schedule, order.rate)
+            schedule = Schedule(directive.grace_end, directive.halfway, directive.deadline).shifted(-self._ahead())
+            self._drainer.adopt(node, schedule, directive.rate)
 
     def _ahead(self) -> float:
         """Return that time by trio's clock, which begins anywhere."""
@@ -131,7 +131,7 @@ class PeerProxies:
 
     # --- pins
 
-    def tell_pin(self, user: str, node: str | None) -> None:
+    def share_pin(self, user: str, node: str | None) -> None:
         """Share a pin; ``None``: it is gone."""
         if self._shared is None:
             return
@@ -185,6 +185,6 @@ class PeerProxies:
         ]
 
 
-def _same(order: Directive, known: Directive | None) -> bool:
+def _same(directive: Directive, known: Directive | None) -> bool:
     """Return whether it asks for the same; ``against`` is the store's affair."""
-    return known is not None and replace(order, against=None) == replace(known, against=None)
+    return known is not None and replace(directive, against=None) == replace(known, against=None)

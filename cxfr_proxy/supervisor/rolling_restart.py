@@ -80,15 +80,15 @@ class RollingRestart:
 
     async def _replace(self, slot: WorkerSlot) -> str | None:
         """Why it could not be replaced."""
-        order = slot.replace(self._began)
-        await slot.until(lambda: order.settled or self._stopping())
-        if not order.settled:
+        replacement = slot.replace(self._began)
+        await slot.until(lambda: replacement.settled or self._stopping())
+        if not replacement.settled:
             return _STOPPING
-        old = order.old
+        old = replacement.old
         if old is not None:
             await slot.until(lambda: old.gone)
             self._cut += old.cut
-        return order.failure
+        return replacement.failure
 
 
 class RollingRestarts:

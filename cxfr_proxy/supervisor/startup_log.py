@@ -29,19 +29,19 @@ def announce(
             level=logging.WARNING,
             reason="no --certificate: clients see a self-signed one that is made anew at each start",
         )
-    say_of_certificates(certificates)
+    log_certificates(certificates)
     emit(_log, "capacity", sessions=sessions, reason="descriptors the system allows (ulimit -n), two a session")
     for host, port in addresses:
         emit(_log, "listening", address=host, port=port, nodes=nodes)
 
 
-def say_of_certificates(certificates: ServerCertificates) -> None:
+def log_certificates(certificates: ServerCertificates) -> None:
     """Log what clients will object to in the certificates."""
     for problem in certificates.problems:
         emit(_log, "certificate", level=logging.WARNING, reason=problem)
 
 
-def say_of_lost(session: Present, seconds: float) -> None:
+def log_lost(session: Present, seconds: float) -> None:
     """Log the end of a session that has gone with its worker, ``seconds`` after its last report."""
     emit(
         _log,
@@ -56,7 +56,7 @@ def say_of_lost(session: Present, seconds: float) -> None:
     )
 
 
-def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
+def log_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
     """Log an event of a drain, as :class:`~cxfr_proxy.transfers.drains.Drains` reports it; ``counts`` are the node's
     by now."""
     emit(
@@ -71,7 +71,7 @@ def say_of_drain(what: str, drain: Drain, counts: NodeCounts) -> None:
     )
 
 
-def say_of_rebalance(what: str, rebalance: Rebalance) -> None:
+def log_rebalance(what: str, rebalance: Rebalance) -> None:
     """Log an event of a rebalance, as :class:`~cxfr_proxy.transfers.rebalances.Rebalances` reports it."""
     counts = rebalance.counts
     if what == "rebalance-begins":

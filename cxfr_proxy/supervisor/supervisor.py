@@ -63,16 +63,16 @@ from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.drains import DrainKeeper
-from cxfr_proxy.supervisor.link import FirstWords, Link
+from cxfr_proxy.supervisor.link import FirstMessages, Link
 from cxfr_proxy.supervisor.management import Management, Operations
-from cxfr_proxy.supervisor.node_states import NodeStates, Teller
+from cxfr_proxy.supervisor.node_states import NodeStates, NodeUpdates
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
-from cxfr_proxy.supervisor.startup_log import say_of_rebalance
+from cxfr_proxy.supervisor.startup_log import log_rebalance
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.pace import OwnPace, Rate
-from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
+from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, RebalanceTerms
 
 _REPORTS_SECONDS: Final = 0.005
 _REPORTS_SHARE: Final = 0.02
@@ -95,7 +95,7 @@ class Supervisor:
         self._config = config
         self._launch = launch
         self._cluster = Cluster()
-        self._assigned = Assigned(Pins(told=self._tell_pin))
+        self._assigned = Assigned(Pins(on_change=self._send_pin))
         self._listed = trio.Event()
         self._development = (
             None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
@@ -106,7 +106,7 @@ class Supervisor:
             self.workers,
             config.timeouts.hard_stop_after,
             launch=self._start_worker,
-            first_words=self._first_words,
+            first_messages=self._first_messages,
             on_message=self._on_message,
             buried=self._buried,
             rest=self._rest,
@@ -161,7 +161,7 @@ class Supervisor:
         try:
             async with trio.open_nursery() as services:
                 for task, run in (
-                    (Task.USER_MAP, self._tell_listed),
+                    (Task.USER_MAP, self._send_user_map),
                     (Task.DRAINS, self._drainer.watch),
                     (Task.GRANTS, self._grants.run),
                     (Task.RESTART, self._restarts.run),
@@ -188,7 +188,7 @@ class Supervisor:
             await self._reported.wait()
             self._reported = trio.Event()
             began = time.thread_time()
-            self.workers.tell_elsewhere()
+            self.workers.send_elsewhere()
             for name, drain in self._drainer.drains.items():
                 self._drainer.waits(drain, self.workers.waiting_reason(name))
             self._management.nodes.forget_empty()
@@ -206,14 +206,14 @@ class Supervisor:
     async def _start_worker(self, slot: WorkerSlot) -> Launched:
         return await self._launch(self._sockets[slot.number - 1])
 
-    def _first_words(self, slot: WorkerSlot) -> FirstWords:
+    def _first_messages(self, slot: WorkerSlot) -> FirstMessages:
         workers = len(self.workers.slots)
         first_id = slot.next_first_id(workers)
         files = self._management.files
         config = replace(self._config, backends=None)  # a worker is told the nodes, and need not know from where
         setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files, self._capacity)
         more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
-        return FirstWords(setup, self._pieces_of_pins(), Teller(self._states), more)
+        return FirstMessages(setup, self._pieces_of_pins(), NodeUpdates(self._states), more)
 
     def _pieces_of_pins(self) -> Iterator[PinnedBefore]:
         """Yield the pins in pieces, each as they are when it is asked for."""
@@ -278,8 +278,8 @@ class Supervisor:
 
     # --- rebalances: see :class:`~cxfr_proxy.transfers.rebalances.RebalanceHost`
 
-    def follow_rebalance(self, order: Rebalancing | None) -> None:
-        self._states.rebalance = order
+    def follow_rebalance(self, rebalance: RebalanceTerms | None) -> None:
+        self._states.rebalance = rebalance
         for link in self.workers:
             link.rebalance_changed()
 
@@ -287,25 +287,25 @@ class Supervisor:
         return self.workers.rebalance_counts(number)
 
     def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
-        say_of_rebalance(event, rebalance)
+        log_rebalance(event, rebalance)
 
     # --- users who have a node assigned
 
-    def _tell_pin(self, key: str, node: str | None) -> None:
+    def _send_pin(self, key: str, node: str | None) -> None:
         for link in self.workers:
             link.post(Pinned(key, node))
 
     def users_read(self) -> None:
         self._listed.set()
 
-    async def _tell_listed(self) -> None:
+    async def _send_user_map(self) -> None:
         """Let all workers know the user map as it is now; those that begin get it at the start."""
         while True:
             await self._listed.wait()
             self._listed = trio.Event()
-            async with trio.open_nursery() as telling:
+            async with trio.open_nursery() as sending:
                 for link in self.workers:
-                    telling.start_soon(link.tell, self._management.users.pieces())
+                    sending.start_soon(link.send_all, self._management.users.pieces())
 
     # --- the operator
 

@@ -57,7 +57,7 @@ class UserList:
     async def watch(self) -> None:
         """Follow the file until cancelled; faults go to the log."""
         if self._file is not None:
-            self._say()
+            self._log_size()
         while self._file is not None:
             with trio.CancelScope() as self._waiting:
                 await self._file.wait_changed()
@@ -78,14 +78,14 @@ class UserList:
         assert self._file is not None
         async with self._reading:
             self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
-            self._say()
+            self._log_size()
 
     def _take_over(self, listed: UserMap) -> None:
         self._assigned.listed = listed
         self.version += 1
         self._changed()
 
-    def _say(self) -> None:
+    def _log_size(self) -> None:
         listed = self._assigned.listed
         emit(_log, "user-map", users=len(listed), nodes=len(listed.nodes))
         unknown = [name for name in listed.nodes if name not in self._cluster]

@@ -24,8 +24,8 @@ from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.launch import Launched
 from cxfr_proxy.ipc.messages import Hello, Message, Stop
-from cxfr_proxy.supervisor.link import FirstWords, Link
-from cxfr_proxy.supervisor.startup_log import say_of_lost
+from cxfr_proxy.supervisor.link import FirstMessages, Link
+from cxfr_proxy.supervisor.startup_log import log_lost
 from cxfr_proxy.supervisor.workers import Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 
@@ -43,9 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerSlots:
-    """``launch`` starts a worker with the slot's sockets; ``first_words`` are its first messages; ``on_message`` takes
-    each message, ``buried`` is called when a worker is gone; ``rest`` stops the slot's sockets from listening, ``wake``
-    starts it again and may raise ``OSError``."""
+    """``launch`` starts a worker with the slot's sockets; ``first_messages`` gives what is sent to it first;
+    ``on_message`` takes each message, ``buried`` is called when a worker is gone; ``rest`` stops the slot's sockets
+    from listening, ``wake`` starts it again and may raise ``OSError``."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class WorkerSlots:
         hard_stop_after: float,
         *,
         launch: Callable[[WorkerSlot], Awaitable[Launched]],
-        first_words: Callable[[WorkerSlot], FirstWords],
+        first_messages: Callable[[WorkerSlot], FirstMessages],
         on_message: Callable[[Link, Message], None],
         buried: Callable[[Link], None],
         rest: Callable[[WorkerSlot], None],
@@ -62,7 +62,7 @@ class WorkerSlots:
         self._workers = workers
         self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
         self._launch = launch
-        self._first_words = first_words
+        self._first_messages = first_messages
         self._on_message = on_message
         self._buried = buried
         self._rest = rest
@@ -138,16 +138,16 @@ class WorkerSlots:
 
     async def _replace(self, slot: WorkerSlot, link: Link) -> Link:
         """Return the worker that is in the slot afterwards."""
-        order = slot.replacement
-        assert order is not None
-        if link.began >= order.asked:
+        replacement = slot.replacement
+        assert replacement is not None
+        if link.began >= replacement.asked:
             slot.settle()  # the one that was asked to be replaced has ended meanwhile
             return link
         new = await self._start(slot)
         if not new.greeted:
             slot.settle(f"the new {_not_up(new)}; the old one stays")
             return link
-        order.old = link
+        replacement.old = link
         slot.replaced += 1
         link.leave()
         slot.settle()
@@ -169,18 +169,18 @@ class WorkerSlots:
             worker = await self._launched(slot)
             if worker is not None:
                 try:
-                    await link.live(worker, self._first_words(slot))
+                    await link.live(worker, self._first_messages(slot))
                 finally:
                     worker.kill()  # nothing, where it has ended as it should
         link.gone = True
         with isolated(Task.WORKER, worker=slot.number):
             self._workers.bury(slot, link)
-            self._say_how_it_ended(link)
+            self._log_end(link)
             self._buried(link)
         slot.changed()
         if link.died:
             with isolated(Task.WORKER, worker=slot.number):
-                await self._say_who_is_lost(link)
+                await self._log_lost_sessions(link)
 
     async def _launched(self, slot: WorkerSlot) -> Launched | None:
         """Start a worker; ``None`` if it can't be started."""
@@ -199,7 +199,7 @@ class WorkerSlots:
             slot.changed()
         self._on_message(link, message)
 
-    def _say_how_it_ended(self, link: Link) -> None:
+    def _log_end(self, link: Link) -> None:
         sessions = link.counts.sessions
         if link.died:
             self.cut |= self.stopping and bool(sessions)
@@ -217,13 +217,13 @@ class WorkerSlots:
         else:
             emit(_log, "worker-left", worker=link.number, pid=link.pid, cut=link.cut)
 
-    async def _say_who_is_lost(self, link: Link) -> None:
+    async def _log_lost_sessions(self, link: Link) -> None:
         """Log the end of each session, as its worker would have."""
         now = trio.current_time()
         for number, (session, heard) in enumerate(link.present.values()):
             if number % _LINES_AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
-            say_of_lost(session, now - heard)
+            log_lost(session, now - heard)
         link.present.clear()
 
 

@@ -175,7 +175,7 @@ class Workers:
         """Note a worker's counts; the others are to know."""
         self._counted.update(dict.fromkeys(counts.nodes or {}))
 
-    def tell_elsewhere(self) -> None:
+    def send_elsewhere(self) -> None:
         """Let each worker know what the others have, for nodes whose number has changed."""
         if len(self.slots) == 1:
             return  # a worker that is alone, and stays so, has no others
@@ -272,7 +272,7 @@ class Workers:
         """Return the workers by number, leaving ones before their successors."""
         return [row for slot in self.slots for row in _worker_rows(slot)]
 
-    def tell_files(self, files: Files) -> None:
+    def send_files(self, files: Files) -> None:
         """Have all workers use these, without waiting; errors are logged by the workers."""
         for link in self:
             link.post(Ask(NOBODY, TakeFiles(files)))

@@ -43,7 +43,7 @@ from cxfr_proxy.transfers.orders import Orders
 from cxfr_proxy.transfers.pace import Pace
 from cxfr_proxy.transfers.planner import Planner
 from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
-from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
 from cxfr_proxy.xmpp import jid
@@ -163,9 +163,9 @@ class Mover:
         """
         self._news.set()
 
-    def follow_rebalance(self, order: Rebalancing | None) -> None:
+    def follow_rebalance(self, rebalance: RebalanceTerms | None) -> None:
         """Carry out that rebalance; ``None``: none goes on."""
-        self._planner.follow(order)
+        self._planner.follow(rebalance)
 
     def announced(self, session_id: int) -> None:
         """All processes were told where that session's client is to go: tell the client."""

@@ -13,7 +13,7 @@ from cxfr_proxy.cluster.plan import ProposedMove
 from cxfr_proxy.cluster.rebalance import plan_rebalance
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
-from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 
 LOOKED_AT_A_TIME: Final = 100
@@ -70,20 +70,20 @@ class Planner:
         self._placement = placement
         self._queues = queues
         self._carrier = carrier
-        self._order: Rebalancing | None = None
+        self._rebalance: RebalanceTerms | None = None
         self._planned: int | None = None  # None: not yet
         self._held: dict[int, float] = {}  # until when, by session
         self._only: frozenset[int] | None = None  # None: whoever has to be moved
         self._before = replace(registry.counts.rebalanced)
         self._told = trio.Event()
 
-    def follow(self, order: Rebalancing | None) -> None:
+    def follow(self, rebalance: RebalanceTerms | None) -> None:
         """Carry out that rebalance; ``None``: none. The same again is nothing new."""
-        if order != self._order:
+        if rebalance != self._rebalance:
             self._queues.clear(Urgency.REBALANCED)
-            self._order, self._planned = order, None
-            if order is not None:  # else it is over, and the next one may be for those who were held
-                self._only = frozenset(self._held) if order.again else None
+            self._rebalance, self._planned = rebalance, None
+            if rebalance is not None:  # else it is over, and the next one may be for those who were held
+                self._only = frozenset(self._held) if rebalance.again else None
                 self._held.clear()
             self._before = replace(self._registry.counts.rebalanced)
             self._told.set()
@@ -98,11 +98,11 @@ class Planner:
 
         ``announced``: sessions taken out of the queue that are about to be asked.
         """
-        if self._order is None:
+        if self._rebalance is None:
             return RebalanceCounts()
         now, before = self._registry.counts.rebalanced, self._before
         return RebalanceCounts(
-            self._order.number,
+            self._rebalance.number,
             self._planned is None,
             self._planned or 0,
             asked=now.asked - before.asked,
@@ -123,11 +123,11 @@ class Planner:
         while True:
             await self._told.wait()
             self._told = trio.Event()
-            order = self._order
-            if order is None:
+            rebalance = self._rebalance
+            if rebalance is None:
                 continue
-            planned = await planned_moves(self._registry, self._cluster, self._placement, order.max_share)
-            if order != self._order:
+            planned = await planned_moves(self._registry, self._cluster, self._placement, rebalance.max_share)
+            if rebalance != self._rebalance:
                 continue  # there is another one by now
             moves = [move for move in planned if not move.stays_down and self._is_meant(move)]
             for move in moves:

@@ -26,9 +26,9 @@ _MARGIN_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Rebalancing:
-    """A rebalance that goes on. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all
-    that have to. ``again``: only those that the last one has held."""
+class RebalanceTerms:
+    """The rebalance that goes on, as workers are told of it. ``max_share``: at most so many percent of each node's
+    sessions are moved; ``None``: all that have to. ``again``: only those that the last one has held."""
 
     number: int
     max_share: float | None = None
@@ -73,7 +73,7 @@ class Rebalance:
     """``reason``: why it began by itself; ``None``: an operator has said so. ``ended``: what ended it, once it is
     over; empty where everybody was asked. ``again_at``: when those that it has held are to be moved, by the clock."""
 
-    order: Rebalancing
+    terms: RebalanceTerms
     reason: str | None
     counts: RebalanceCounts = field(default_factory=RebalanceCounts)
     planned: bool = False
@@ -82,7 +82,7 @@ class Rebalance:
 
     @property
     def number(self) -> int:
-        return self.order.number
+        return self.terms.number
 
     def held_reason(self, now: float) -> str | None:
         """Say why some are left although all were asked, and what follows; ``None``: none are."""
@@ -95,7 +95,7 @@ class Rebalance:
 class RebalanceHost(Protocol):
     """Whoever has rebalances carried out."""
 
-    def follow_rebalance(self, order: Rebalancing | None) -> None:
+    def follow_rebalance(self, rebalance: RebalanceTerms | None) -> None:
         """Let all who carry it out know which one goes on; ``None``: none."""
 
     def counts_of_rebalance(self, number: int) -> RebalanceCounts | None:
@@ -140,10 +140,10 @@ class Rebalances:
         if self.current is not None:
             self._end(self.current, "another one has begun")
         self._forget_held()
-        self.last = Rebalance(Rebalancing(number, max_share, again), reason, RebalanceCounts(number))
+        self.last = Rebalance(RebalanceTerms(number, max_share, again), reason, RebalanceCounts(number))
         if rate is not None:
             self._rate.ask(rate)
-        self._host.follow_rebalance(self.last.order)
+        self._host.follow_rebalance(self.last.terms)
         return self.last
 
     def stop(self) -> bool:

@@ -296,17 +296,17 @@ class HealthChecks:
 
     # --- what follows
 
-    def _heard(self, node: Node, tell: Callable[[Vitals], None], reason: str) -> None:
+    def _heard(self, node: Node, apply: Callable[[Vitals], None], reason: str) -> None:
         """Take in a session's report; if it matters, look for oneself."""
         watch, health = self._watch_of(node), node.health
-        self._judge(watch, tell, reason)
+        self._judge(watch, apply, reason)
         if node.health is not health:
             watch.wake.set()
 
-    def _judge(self, watch: _Watch, tell: Callable[[Vitals], None], reason: str | None) -> None:
+    def _judge(self, watch: _Watch, apply: Callable[[Vitals], None], reason: str | None) -> None:
         node = watch.node
         health, session_outlook = node.health, node.session_outlook
-        tell(watch.vitals)
+        apply(watch.vitals)
         if node.health is not health and node.health is Health.DOWN:
             emit(_log, "node-down", level=logging.WARNING, node=node.name, reason=reason)
         elif node.health is not health:

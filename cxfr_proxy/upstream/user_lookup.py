@@ -124,7 +124,7 @@ class UserLookup:
         return self._knows(user_key(user))
 
     def _knows(self, key: str) -> bool:
-        return self._assigned.told_of(key) is not None or self._answers.knows(key)
+        return self._assigned.operators_choice(key) is not None or self._answers.knows(key)
 
     async def find(self, user: str) -> None:
         """Note in ``assigned`` where that user (a bare JID) belongs, if the endpoint says so within the timeout.

@@ -9,17 +9,17 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.ipc.messages import BadMessage, Nodes, NodeState
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.rebalances import Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceTerms
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Batch:
     """A batch that was taken over: nodes that have changed, by name, each with the stage of its drain; those that are
     gone; the rebalance that goes on."""
 
     changed: dict[str, Stage]
     forgotten: tuple[str, ...]
-    rebalance: Rebalancing | None
+    rebalance: RebalanceTerms | None
 
 
 class Mirror:
@@ -29,10 +29,10 @@ class Mirror:
         self._cluster = cluster
         self._pieces: list[Nodes] = []
         self._states: dict[str, NodeState] = {}
-        self._order: tuple[str, ...] = ()
+        self._names: tuple[str, ...] = ()
         self._features: dict[str, bytes] = {}
 
-    def apply(self, piece: Nodes) -> Told | None:
+    def apply(self, piece: Nodes) -> Batch | None:
         """Take over the batch whose last piece this is; ``None``: there is more of it. Raises :class:`BadMessage`."""
         self._pieces.append(piece)
         if not piece.last:
@@ -40,15 +40,15 @@ class Mirror:
         pieces, self._pieces = self._pieces, []
         changed = {state.spec.name: state for each in pieces for state in each.states}
         forgotten = tuple(name for each in pieces for name in each.forgotten)
-        order = tuple(name for each in pieces for name in each.order)
+        names = tuple(name for each in pieces for name in each.names)
         for each in pieces:
             self._features |= {known: text.encode() for known, text in each.features.items()}
         relisted = any(_is_listed_anew(state, self._states.get(name)) for name, state in changed.items())
         self._states |= changed
         for name in forgotten:
             self._states.pop(name, None)
-        self._order = order or self._order
-        if order or forgotten or relisted:
+        self._names = names or self._names
+        if names or forgotten or relisted:
             self._cluster.apply(self._specs())
         for state in changed.values():
             self._follow(state)
@@ -57,11 +57,11 @@ class Mirror:
                 self._cluster.forget(name)
         if any(each.states or each.forgotten for each in pieces):
             self._forget_features()
-        return Told({name: state.stage for name, state in changed.items()}, forgotten, piece.rebalance)
+        return Batch({name: state.stage for name, state in changed.items()}, forgotten, piece.rebalance)
 
     def _specs(self) -> Iterator[NodeSpec]:
         """Put the listed nodes in order. Their order may come a batch later than they do."""
-        for name in dict.fromkeys((*self._order, *self._states)):
+        for name in dict.fromkeys((*self._names, *self._states)):
             state = self._states.get(name)
             if state is not None and not state.removed:
                 yield state.spec

@@ -46,7 +46,7 @@ from cxfr_proxy.worker.mirror import Mirror
 from cxfr_proxy.worker.ports import GrantedTokens, HealthReporter, MoveAnnouncer
 from cxfr_proxy.worker.service import Service, new_assigned, new_lookup
 from cxfr_proxy.worker.session_changes import SessionChanges
-from cxfr_proxy.worker.user_map import ToldUserMap
+from cxfr_proxy.worker.user_map import ReceivedUserMap
 from cxfr_proxy.xmpp.stream_management import Counters
 
 
@@ -79,7 +79,7 @@ class WorkerParts:
             contents=setup.files.certificates,
         )
         self.assigned = new_assigned(config)
-        self.told_list = ToldUserMap()
+        self.received_map = ReceivedUserMap()
         self.placement = Placement(self.cluster, config.policies, self.assigned.node_of)
         self.mover = Mover(
             self.cluster,
@@ -116,7 +116,7 @@ class WorkerParts:
         self._post = post
         self._changed = changed
         self._reported: dict[str, NodeCounts] = {}
-        self._shifted: dict[str, tuple[Counters, str]] = {}  # not told yet, and the client's address, by resumable id
+        self._shifted: dict[str, tuple[Counters, str]] = {}  # by resumable id, with the client's address
 
     def _observe(self, relayed: LiveSession, event: commands.Event) -> None:
         """Report what other workers may need, since the client may come back to one of them, and what is counted for
@@ -135,42 +135,42 @@ class WorkerParts:
                 if sent_to(event) is None and order.place is not None and full_jid is not None:
                     self._post(Stayed(full_jid, address, order.place))
                 elif order.place is not None and relayed.session.resumable_id is not None:
-                    self._tell_resumable(relayed.session.resumable_id, address)
+                    self._report_resumable(relayed.session.resumable_id, address)
             case commands.Resumable(stream_management_id):
-                self._tell_resumable(stream_management_id, address)
+                self._report_resumable(stream_management_id, address)
             case commands.Learned(caps, knows_cxfr):
                 self._post(SoftwareLearned(caps, knows_cxfr))
             case commands.Shifted(counters):
                 if relayed.session.resumable_id is not None:
                     self._shifted[relayed.session.resumable_id] = counters, address
             case commands.Ended(reason):
-                self._tell_end(relayed, reason)
+                self._report_end(relayed, reason)
         self._changed()
 
-    def _tell_end(self, relayed: LiveSession, reason: commands.Reason) -> None:
+    def _report_end(self, relayed: LiveSession, reason: commands.Reason) -> None:
         session = relayed.session
         if may_come_back(session, reason) and not self.registry.memory.was_sent(relayed.id):
             self._post(Lost(user_of(session), relayed.client_address, session.node))
         if session.resumable_id is not None:
             self._post(Gone(session.resumable_id))
 
-    def _tell_resumable(self, stream_management_id: str, address: str) -> None:
+    def _report_resumable(self, stream_management_id: str, address: str) -> None:
         known = self.registry.memory.resumption(stream_management_id)
         if known is not None:
             self._post(SessionResumable(stream_management_id, known.without_equal_counts(), address))
 
-    def tell_shifted(self) -> None:
+    def report_shifted(self) -> None:
         """Report a session whose counts have changed. A stream that was resumed by another one meanwhile has no say
         any more."""
         shifted, self._shifted = self._shifted, {}
         for stream_management_id, (counters, address) in shifted.items():
             known = self.registry.memory.resumption(stream_management_id)
             if known is not None and known.counters is counters:
-                self._tell_resumable(stream_management_id, address)
+                self._report_resumable(stream_management_id, address)
 
     def report(self) -> None:
         """Report what is new, and the counts."""
-        self.tell_shifted()
+        self.report_shifted()
         self.call_roll()
         self._post(WorkerReport(self.counts()))
 
@@ -205,18 +205,18 @@ class WorkerParts:
         self._reported |= news
         return news
 
-    def remember(self, told: Remembered) -> None:
+    def remember(self, remembered: Remembered) -> None:
         """Take over what others saw before this worker began."""
         now = trio.current_time()
-        for user, seconds_ago in told.redirected.items():
+        for user, seconds_ago in remembered.redirected.items():
             self.registry.memory.remember_redirected(user, now - seconds_ago)
-        for stream_management_id, resumption in told.resumable.items():
+        for stream_management_id, resumption in remembered.resumable.items():
             self.registry.memory.remember_resumable(stream_management_id, resumption)
-        for moved in told.moved:
+        for moved in remembered.moved:
             self.remember_moved(moved)
-        for caps, knows_cxfr in told.learned.items():
+        for caps, knows_cxfr in remembered.learned.items():
             self.registry.memory.client_software.learn(caps, knows_cxfr)
-        for lost in told.lost:
+        for lost in remembered.lost:
             self.remember_lost(lost)
 
     def remember_lost(self, lost: Lost) -> None:
@@ -238,16 +238,16 @@ class WorkerParts:
     def apply_nodes(self, piece: Nodes) -> bool:
         """Take over what has changed about the nodes; those that are leaving are to be emptied. Return whether that
         was all of it."""
-        told = self.mirror.apply(piece)
-        if told is None:
+        batch = self.mirror.apply(piece)
+        if batch is None:
             return False
-        for name, stage in told.changed.items():
+        for name, stage in batch.changed.items():
             if name in self.cluster:
                 self._follow_node(self.cluster.get(name), stage)
-        for name in told.forgotten:
+        for name in batch.forgotten:
             self.mover.undrain(name)
         self.mover.look_again()
-        self.mover.follow_rebalance(told.rebalance)
+        self.mover.follow_rebalance(batch.rebalance)
         return True
 
     def _follow_node(self, node: Node, stage: Stage) -> None:

@@ -63,15 +63,15 @@ class GrantedTokens:
         if self._tokens:
             self._post(PutBack(self._tokens))
             self._tokens = 0
-        self._tell()
+        self._report()
 
     def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
         self._lost, self._leaving, self._misplaced = lost, leaving, misplaced
         self._resting = False
         # A drain queues thousands at a time: they are told of once.
-        trio.lowlevel.current_trio_token().run_sync_soon(self._tell, idempotent=True)
+        trio.lowlevel.current_trio_token().run_sync_soon(self._report, idempotent=True)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._post(Want(self._lost, self._leaving, self._received, self._misplaced))
 
 

@@ -8,7 +8,7 @@ from cxfr_proxy.cluster.user_map import UserMap
 from cxfr_proxy.ipc.messages import BadMessage, Listed
 
 
-class ToldUserMap:
+class ReceivedUserMap:
     """Collects the pieces of the newest version."""
 
     def __init__(self) -> None:

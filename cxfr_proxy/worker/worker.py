@@ -143,7 +143,7 @@ class Worker:
             case Pinned(user, node):
                 parts.assigned.pins.set(user, node)
             case Listed():
-                listed = parts.told_list.apply(message)
+                listed = parts.received_map.apply(message)
                 if listed is not None:
                     parts.assigned.listed = listed
             case Grant(tokens):

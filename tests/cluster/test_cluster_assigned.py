@@ -23,11 +23,11 @@ def test_pins_before_the_map_before_answers() -> None:
     assert assigned.node_of("kim@h") is None
     assigned.answers.note("kim@h", "answered")
     assert assigned.node_of("Kim@H") == "answered"
-    assert assigned.told_of("kim@h") is None
+    assert assigned.operators_choice("kim@h") is None
     assigned.listed = parse_user_map([b"KIM@h listed"], "u")
     assert assigned.node_of("Kim@H") == "listed"
     assigned.pins.pin("kiM@h", "pinned")
-    assert assigned.node_of("Kim@H") == assigned.told_of("kim@h") == "pinned"
+    assert assigned.node_of("Kim@H") == assigned.operators_choice("kim@h") == "pinned"
     assert assigned.pins.unpin("kim@H")
     assert assigned.node_of("Kim@H") == "listed"
 

@@ -302,10 +302,10 @@ class _Peers(Peers):
     def caveat(self) -> str | None:
         return self._fake.alone
 
-    def tell(self, node: str, *, rebalance: bool = True) -> None:
+    def share_directive(self, node: str, *, rebalance: bool = True) -> None:
         pass
 
-    def tell_pin(self, user: str, node: str | None) -> None:
+    def share_pin(self, user: str, node: str | None) -> None:
         pass
 
     def left_elsewhere(self, node: str) -> int | None:

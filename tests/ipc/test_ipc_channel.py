@@ -88,7 +88,7 @@ from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals, TriedRung
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
@@ -122,7 +122,7 @@ states = st.lists(
 ).map(tuple)
 numbers = st.floats(min_value=0, allow_infinity=False)
 some = st.lists(texts, max_size=3).map(tuple)
-rebalancing = st.none() | st.builds(Rebalancing, ints, st.none() | numbers)
+rebalancing = st.none() | st.builds(RebalanceTerms, ints, st.none() | numbers)
 nodes = st.builds(Nodes, states, some, some, st.dictionaries(texts, texts, max_size=3), rebalancing, st.booleans())
 rows = st.builds(
     SessionRow,

@@ -16,7 +16,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
 from cxfr_proxy.supervisor.auto_rebalance import LONGEST_SECONDS, QUIET_SECONDS, STEADY_SECONDS, AutoRebalancer
 from cxfr_proxy.transfers.pace import OwnPace, Rate
-from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, Rebalancing
+from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, RebalanceTerms
 
 SPEC = NodeSpec("a", Address("h", 5222))
 B = replace(SPEC, name="b")
@@ -37,8 +37,8 @@ class World:
         self.rebalances = Rebalances(Rate(OwnPace(1.0), 1.0), self)
         self.automatic = AutoRebalancer(self.cluster, self.rebalances)
 
-    def follow_rebalance(self, order: Rebalancing | None) -> None:
-        if order is not None:
+    def follow_rebalance(self, rebalance: RebalanceTerms | None) -> None:
+        if rebalance is not None:
             assert self.rebalances.last is not None
             self.begun.append((trio.current_time() - self.start, self.rebalances.last.reason))
 

@@ -13,9 +13,9 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Nodes, NodeState
-from cxfr_proxy.supervisor.node_states import STATES_A_PIECE, NodeStates, Teller, digest
+from cxfr_proxy.supervisor.node_states import STATES_A_PIECE, NodeStates, NodeUpdates, digest
 from cxfr_proxy.transfers.drain_stages import Stage
-from cxfr_proxy.transfers.rebalances import Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceTerms
 from cxfr_proxy.worker.mirror import Mirror
 
 NAMES = "abcde"
@@ -35,14 +35,14 @@ class Pair:
     def begin(self) -> None:
         """A worker that knows nothing."""
         self.copy = Cluster()
-        self.teller, self.mirror = Teller(self.states), Mirror(self.copy)
+        self.updates, self.mirror = NodeUpdates(self.states), Mirror(self.copy)
 
     def changed(self, name: str) -> None:
         self.states.changed(name)
-        self.teller.changed(name)
+        self.updates.changed(name)
 
     def batch(self) -> Iterator[None]:
-        for piece in self.teller.batch():
+        for piece in self.updates.batch():
             self.hear(piece)
             yield
 
@@ -52,10 +52,10 @@ class Pair:
         assert isinstance(told, Nodes)
         self.mirror.apply(told)
 
-    def tell(self) -> list[Nodes]:
+    def send(self) -> list[Nodes]:
         """What there is to tell."""
         before = len(self.heard)
-        while not self.teller.up_to_date:
+        while not self.updates.up_to_date:
             for _ in self.batch():
                 pass
         return self.heard[before:]
@@ -86,19 +86,19 @@ def test_one_that_begins_is_told_everything_and_then_what_changes() -> None:
     pair.list("a", "b", "c")
     pair.cluster.get("b").features = {"x": b"<f/>"}
     pair.stages["c"] = Stage.GRACE
-    (whole,) = pair.tell()
+    (whole,) = pair.send()
     assert [state.spec.name for state in whole.states] == ["a", "b", "c"]
     assert whole.states[2].stage is Stage.GRACE
     assert shape(pair.copy) == shape(pair.cluster)
-    assert not pair.tell()
+    assert not pair.send()
 
     pair.cluster.get("a").health = Health.DOWN
     pair.cluster.get("a").session_outlook = SessionOutlook.DEAD
-    (one,) = pair.tell()
+    (one,) = pair.send()
     assert [(state.spec.name, state.health, state.session_outlook) for state in one.states] == [
         ("a", Health.DOWN, SessionOutlook.DEAD)
     ]
-    assert (one.order, one.features, one.forgotten) == ((), {}, ())
+    assert (one.names, one.features, one.forgotten) == ((), {}, ())
     assert shape(pair.copy) == shape(pair.cluster)
 
 
@@ -106,11 +106,11 @@ def test_what_has_changed_back_is_told_all_the_same() -> None:
     """The worker itself may have found the node down meanwhile."""
     pair = Pair()
     pair.list("a")
-    pair.tell()
+    pair.send()
     pair.copy.get("a").health = Health.DOWN  # and says so, and the supervisor's own check comes behind it
     pair.cluster.get("a").health = Health.DOWN
     pair.cluster.get("a").health = Health.UP
-    assert len(pair.tell()) == 1
+    assert len(pair.send()) == 1
     assert pair.copy.get("a").health is Health.UP
 
 
@@ -120,16 +120,16 @@ def test_features_are_told_once_and_forgotten() -> None:
     text = "<é/>" * 500
     for name in NAMES:
         pair.cluster.get(name).features = {"x": text.encode()}
-    (whole,) = pair.tell()
+    (whole,) = pair.send()
     assert whole.features == {digest(text.encode()): text}
     for name in NAMES:
         pair.cluster.get(name).health = Health.DOWN
-        (one,) = pair.tell()
+        (one,) = pair.send()
         assert len(encode(one)) < len(text) / 4
     for number in range(1000):
         pair.cluster.get("a").features = {"x": b"<f n='%d'/>" % number}
-        pair.tell()
-    assert len(pair.mirror._features) == len(pair.teller._held) == 2
+        pair.send()
+    assert len(pair.mirror._features) == len(pair.updates._held) == 2
     assert shape(pair.copy) == shape(pair.cluster)
 
 
@@ -137,12 +137,12 @@ def test_no_batch_is_longer_than_what_has_changed() -> None:
     """Two thousand nodes that go down one after the other are two thousand short messages."""
     pair = Pair()
     pair.list(*(f"n{number}" for number in range(2000)))
-    whole = pair.tell()
+    whole = pair.send()
     assert len(whole) == 2000 // STATES_A_PIECE
     assert max(len(encode(piece)) for piece in whole) < 60_000
     for node in pair.cluster:
         node.health = Health.DOWN
-        pair.tell()
+        pair.send()
     assert sum(len(encode(piece)) for piece in pair.heard[len(whole) :]) < 2000 * 450
     assert shape(pair.copy) == shape(pair.cluster)
 
@@ -159,18 +159,18 @@ def test_a_batch_counts_when_it_is_whole() -> None:
     assert len(pair.copy) == 2 * STATES_A_PIECE
     assert pair.copy.get("n150").admin_state is AdminState.MAINT
     assert pair.copy.get("n0").admin_state is AdminState.READY
-    pair.tell()
+    pair.send()
     assert pair.copy.get("n0").admin_state is AdminState.DRAIN
 
 
 def test_a_rebalance_alone() -> None:
     pair = Pair()
     pair.list("a")
-    pair.tell()
-    pair.states.rebalance = Rebalancing(1)
-    (piece,) = pair.tell()
-    assert (piece.states, piece.rebalance) == ((), Rebalancing(1))
-    assert not pair.tell()
+    pair.send()
+    pair.states.rebalance = RebalanceTerms(1)
+    (piece,) = pair.send()
+    assert (piece.states, piece.rebalance) == ((), RebalanceTerms(1))
+    assert not pair.send()
 
 
 def test_features_that_were_not_told_are_no_message() -> None:
@@ -183,7 +183,7 @@ def test_features_that_were_not_told_are_no_message() -> None:
         features={"x": "no such"},
     )
     with pytest.raises(BadMessage, match="features of 'a'"):
-        Mirror(Cluster()).apply(Nodes((state,), order=("a",)))
+        Mirror(Cluster()).apply(Nodes((state,), names=("a",)))
 
 
 texts = st.sampled_from([b"<f1/>", b"<f2/>", b"<f3/>"])
@@ -220,7 +220,7 @@ def test_whatever_happens_in_whichever_order(history: list[tuple[object, ...]]) 
                     next(told, None)
             case "tell", []:
                 list(told)
-                pair.tell()
+                pair.send()
             case "replace", []:
                 told = iter(())
                 pair.begin()
@@ -229,6 +229,6 @@ def test_whatever_happens_in_whichever_order(history: list[tuple[object, ...]]) 
             case _, [name, value] if name in pair.cluster:
                 setattr(pair.cluster.get(str(name)), str(what), value)
     list(told)
-    pair.tell()
+    pair.send()
     assert shape(pair.copy, removed=False) == shape(pair.cluster, removed=False)
     assert {node.name for node in pair.copy} <= {node.name for node in pair.cluster}

@@ -134,7 +134,7 @@ class House:
         self.drainer = FakeDrainer()
         self.excused: list[str] = []
         self.told: list[tuple[str, str | None]] = []
-        self.pins = Pins(told=lambda user, node: self.told.append((user, node)))
+        self.pins = Pins(on_change=lambda user, node: self.told.append((user, node)))
         self.sharing = PeerProxies(
             self.source,
             self.cluster,
@@ -150,7 +150,7 @@ class House:
         """As an operator says it here."""
         self.cluster.get(node).set_admin_state(AdminState.DRAIN)
         self.drainer.drain(node, **terms)
-        self.sharing.tell(node)
+        self.sharing.share_directive(node)
 
 
 async def test_what_is_told(autojump_clock: MockClock) -> None:
@@ -158,30 +158,30 @@ async def test_what_is_told(autojump_clock: MockClock) -> None:
     house.drain("a", grace=10.0, deadline=60.0, rate=5.0)
     assert house.shared.directives.pop() == ("a", Directive(AdminState.DRAIN, at + 10, at + 30, at + 60, rate=5.0))
     house.drainer.abort("a")
-    house.sharing.tell("a")
+    house.sharing.share_directive("a")
     assert house.shared.directives.pop() == ("a", Directive(AdminState.DRAIN, aborted=True))
     house.cluster.get("a").set_admin_state(AdminState.READY)
     house.drainer.undrain("a")
-    house.sharing.tell("a")
+    house.sharing.share_directive("a")
     assert house.shared.directives.pop() == ("a", Directive(AdminState.READY))
-    house.sharing.tell("a", rebalance=False)
+    house.sharing.share_directive("a", rebalance=False)
     assert house.shared.directives.pop() == ("a", Directive(AdminState.READY, rebalance=False))
-    house.sharing.obey({"a": Directive(AdminState.READY, rebalance=False)})
+    house.sharing.carry_out({"a": Directive(AdminState.READY, rebalance=False)})
     assert not house.excused, "its own order, which it has carried out"
 
 
 async def test_a_node_that_is_to_move_nobody_moves_nobody_here(autojump_clock: MockClock) -> None:
     house = House()
-    house.sharing.obey({"a": Directive(AdminState.DRAIN), "b": Directive(AdminState.READY)})
+    house.sharing.carry_out({"a": Directive(AdminState.DRAIN), "b": Directive(AdminState.READY)})
     assert not house.excused
     for _ in range(2):
-        house.sharing.obey({"a": Directive(AdminState.READY, rebalance=False), "b": Directive(AdminState.READY)})
+        house.sharing.carry_out({"a": Directive(AdminState.READY, rebalance=False), "b": Directive(AdminState.READY)})
     assert house.excused == ["a"], "once"
 
 
 async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: MockClock) -> None:
     house, now = House(), trio.current_time()
-    house.sharing.obey(
+    house.sharing.carry_out(
         {"a": Directive(AdminState.DRAIN, EPOCH + now - 5, EPOCH + now + 20, EPOCH + now + 50, rate=5.0)}
     )
     drain = house.drainer.drains["a"]
@@ -189,11 +189,11 @@ async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: M
     times = drain.schedule.shifted(-now)
     assert (times.grace_end, times.halfway, times.deadline) == pytest.approx((-5, 20, 50))
     assert (str(drain.stage), house.drainer.rate) == (Stage.AWAKE, 5.0)
-    house.sharing.obey({"a": Directive(AdminState.DRAIN, aborted=True)})
+    house.sharing.carry_out({"a": Directive(AdminState.DRAIN, aborted=True)})
     assert str(drain.stage) == Stage.ABORTED
-    house.sharing.obey({"a": Directive(AdminState.DRAIN)})  # written by hand: go on
+    house.sharing.carry_out({"a": Directive(AdminState.DRAIN)})  # written by hand: go on
     assert str(drain.stage) == Stage.ALL
-    house.sharing.obey(
+    house.sharing.carry_out(
         {"a": Directive(AdminState.READY), "unknown": Directive(AdminState.DRAIN)}
     )  # the list of nodes does it
     assert house.drainer.reports == [("drain-begins", "a"), ("drain-aborted", "a")]
@@ -206,8 +206,8 @@ async def test_the_echo_of_an_own_order_changes_nothing(autojump_clock: MockCloc
     house.drainer.drains["a"].done = True
     await trio.sleep(3)
     echo = Directive(AdminState.DRAIN, told[1].grace_end, against=AdminState.READY)
-    house.sharing.obey({"a": echo})
-    house.sharing.obey({"a": echo})
+    house.sharing.carry_out({"a": echo})
+    house.sharing.carry_out({"a": echo})
     assert house.drainer.drains["a"].done
     assert house.drainer.reports == [("drain-begins", "a")]
 
@@ -265,10 +265,10 @@ async def test_pins_are_everybody_s_in_all_their_spellings(autojump_clock: MockC
     house.shared.set_pin("nurse@example.org", "b")
     assert house.pins.nodes == {"juliet@example.org": "a", "nurse@example.org": "b"}
     house.pins.pin("JULIET@example.org", "b")
-    house.sharing.tell_pin("JULIET@example.org", "b")
+    house.sharing.share_pin("JULIET@example.org", "b")
     assert house.shared.pins == {"nurse@example.org": "b", "juliet@example.org": "b"}
     assert house.pins.unpin("nurse@example.org")
-    house.sharing.tell_pin("nurse@example.org", None)
+    house.sharing.share_pin("nurse@example.org", None)
     assert house.shared.pins == house.pins.nodes == {"juliet@example.org": "b"}
     house.told.clear()
     house.shared.on_pins()

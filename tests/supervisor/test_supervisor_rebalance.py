@@ -33,7 +33,7 @@ from cxfr_proxy.ipc.messages import (
     WorkerReport,
 )
 from cxfr_proxy.ipc.questions import MoveUser, PlanRebalance
-from cxfr_proxy.transfers.rebalances import RebalanceCounts, Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 
 
 def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) -> None:
@@ -42,7 +42,7 @@ def said(worker: FakeWorker, number: int, *counts: int, planning: bool = False) 
     worker.post(WorkerReport(worker.counts))
 
 
-def told(worker: FakeWorker) -> Rebalancing | None:
+def told(worker: FakeWorker) -> RebalanceTerms | None:
     """The rebalance it was told of last."""
     return worker.pieces[-1].rebalance
 
@@ -59,7 +59,7 @@ async def test_it_is_told_until_it_is_over(tmp_path: Path, autojump_clock: MockC
             await progress(it)
         console.rebalances.begin(rate=3.0, max_share=20.0)
         await trio.sleep(1)
-        order = Rebalancing(1, 20.0)
+        order = RebalanceTerms(1, 20.0)
         assert [told(worker) for worker in it.all] == [order, order]
         assert it.supervisor._drainer.rate == 3.0
         said(it.all[0], 1, 10, 2, 1, 1, 0, 0, 8)
@@ -95,7 +95,7 @@ async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockC
         it.all[0].die()
         await trio.sleep(1)
         new = it.workers[1]
-        assert new.pieces[0].rebalance == Rebalancing(1)
+        assert new.pieces[0].rebalance == RebalanceTerms(1)
         said(new, 1, 0, 0, 0, 0, 0, 0, 0)
         await trio.sleep(1)
         row = await progress(it)
@@ -132,7 +132,7 @@ async def test_it_is_stopped_or_replaced(tmp_path: Path, autojump_clock: MockClo
         assert (ends[-1].left, ends[-1].finished, ends[-1].waiting_reason) == (12, True, "another one has begun")
         assert it.supervisor._drainer.rate == 10.0
         await trio.sleep(1)
-        assert {told(worker) for worker in it.all} == {Rebalancing(2)}
+        assert {told(worker) for worker in it.all} == {RebalanceTerms(2)}
         console.rebalances.stop()
         await trio.sleep(1)
         assert {told(worker) for worker in it.all} == {None}
@@ -198,7 +198,7 @@ async def test_who_was_moved_lately_is_said_and_moved_when_the_window_is_over(
         await trio.sleep(40)
         assert [told(worker) for worker in it.all] == [None, None]
         await trio.sleep(3)
-        assert [told(worker) for worker in it.all] == [Rebalancing(2, again=True)] * 2
+        assert [told(worker) for worker in it.all] == [RebalanceTerms(2, again=True)] * 2
         assert it.supervisor.rebalances.last is not None
         assert it.supervisor.rebalances.last.reason == "5 sessions had been moved too lately"
         for worker in it.all:
@@ -312,7 +312,7 @@ async def test_a_list_that_has_changed_begins_one_once_it_is_quiet(tmp_path: Pat
         await trio.sleep(4)
         assert told(it.all[0]) is None
         await trio.sleep(2)
-        assert told(it.all[0]) == Rebalancing(1)
+        assert told(it.all[0]) == RebalanceTerms(1)
         for worker in it.all:
             said(worker, 1, 0, 0, 0, 0, 0, 0, 0)
         await trio.sleep(1)

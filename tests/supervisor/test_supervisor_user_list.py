@@ -19,7 +19,7 @@ from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Listed
 from cxfr_proxy.supervisor import user_list as listing
 from cxfr_proxy.supervisor.user_list import UserList
-from cxfr_proxy.worker.user_map import ToldUserMap
+from cxfr_proxy.worker.user_map import ReceivedUserMap
 
 MAP = "".join(f"user{number}@h n{number % 3}\n" for number in range(10))
 
@@ -48,7 +48,7 @@ def pieces(tmp_path: Path, text: str) -> tuple[list[Listed], UserMap]:
 def test_what_is_told_in_pieces_is_the_map(tmp_path: Path, text: str) -> None:
     told, listed = pieces(tmp_path, text)
     assert [piece.last for piece in told] == [False] * (len(told) - 1) + [True]
-    to = ToldUserMap()
+    to = ReceivedUserMap()
     heard = [to.apply(message) for message in map(decode, map(encode, told)) if isinstance(message, Listed)]
     assert heard[:-1] == [None] * (len(told) - 1)
     assert heard[-1] == listed
@@ -58,7 +58,7 @@ def test_a_newer_version_in_the_middle_of_an_older_one(tmp_path: Path) -> None:
     old, _ = pieces(tmp_path, MAP)
     new, listed = pieces(tmp_path, "a@h n0\nb@h n1\nc@h n1\nd@h n1\ne@h n2\n")
     new = [replace(piece, version=piece.version + 1) for piece in new]
-    to = ToldUserMap()
+    to = ReceivedUserMap()
     heard = [to.apply(piece) for piece in (old[0], new[0], old[1], new[1], old[2])]
     assert heard == [None, None, None, listed, None]
     again = [to.apply(piece) for piece in new]  # to a worker that has begun meanwhile
@@ -74,8 +74,8 @@ def test_what_does_not_fit_together_is_refused() -> None:
         (bytes(3), two, ("n",)),
     ):
         with pytest.raises(BadMessage):
-            ToldUserMap().apply(Listed(1, nodes, digests, places, last=True))
-    whole = ToldUserMap().apply(Listed(1, ("n",), eight, two, last=True))
+            ReceivedUserMap().apply(Listed(1, nodes, digests, places, last=True))
+    whole = ReceivedUserMap().apply(Listed(1, ("n",), eight, two, last=True))
     assert whole is not None
     assert len(whole) == 1
 

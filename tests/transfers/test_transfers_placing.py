@@ -17,7 +17,7 @@ from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
-from cxfr_proxy.transfers.rebalances import Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceTerms
 from cxfr_proxy.transfers.relayed import Relayed, user_of
 from cxfr_proxy.worker.queries import rebalance_forecast
 from cxfr_proxy.xmpp.connection_transfer import Server
@@ -92,7 +92,7 @@ async def test_who_would_stay_down_is_not_sent_home(autojump_clock: MockClock) -
         for session in wrong:
             uses_mcabber(session)
             house.mover.look_at(session)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(60)
         assert not house.orders
         assert house.mover.rebalance_counts().planned == house.mover.rebalance_counts().left == 0
@@ -150,7 +150,7 @@ async def test_those_without_a_node_and_those_who_leave_go_first(autojump_clock:
         _, wrong = split(house, "a", 20)
         for session in wrong:
             house.mover.look_at(session)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(0.05)
         assert len(house.orders) == 5
         leaving, lost = house.populate("b", 3), house.populate("c", 3)
@@ -180,7 +180,7 @@ async def test_a_client_that_was_moved_is_left_where_it_lands(autojump_clock: Mo
         again = log_in(house, "a", jid + "2")
         await trio.sleep(1)
         assert len(house.orders) == 1
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(1)
         assert again.id not in house.moved
         house.registry.remove(again)
@@ -203,7 +203,7 @@ async def test_a_rebalance_asks_again_when_the_window_is_over(autojump_clock: Mo
         goes(house, wrong[0], house.orders[0][2])
         again = log_in(house, "a", wrong[0].session.full_jid or "")
         for number, moved in ((1, False), (2, True)):
-            house.mover.follow_rebalance(Rebalancing(number))
+            house.mover.follow_rebalance(RebalanceTerms(number))
             await trio.sleep(30)
             assert (again.id in house.moved) == moved
             await trio.sleep(30)
@@ -221,7 +221,7 @@ async def test_who_was_moved_lately_is_held_and_counted_and_moved_later(autojump
         forecast = await rebalance_forecast(house.registry, house.cluster, house.placement, None)
         assert (forecast.sessions, forecast.held) == (len(wrong), 1)
         assert forecast.held_seconds == pytest.approx(40)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(10)
         counts = house.mover.rebalance_counts()
         assert (counts.planned, counts.asked, counts.left) == (len(wrong), 0, 0), "the fakes say nothing of being asked"
@@ -232,12 +232,12 @@ async def test_who_was_moved_lately_is_held_and_counted_and_moved_later(autojump
         await trio.sleep(40)
         before = len(house.moved)
         _, later = split(house, "a", 8)
-        house.mover.follow_rebalance(Rebalancing(2, again=True))
+        house.mover.follow_rebalance(RebalanceTerms(2, again=True))
         await trio.sleep(10)
         assert house.moved[before:] == [again.id]
         counts = house.mover.rebalance_counts()
         assert (counts.planned, counts.held) == (1, 0)
-        house.mover.follow_rebalance(Rebalancing(3))
+        house.mover.follow_rebalance(RebalanceTerms(3))
         await trio.sleep(10)
         assert set(house.moved[before + 1 :]) == {session.id for session in later}
 
@@ -356,8 +356,8 @@ async def test_a_rebalance_moves_those_who_are_elsewhere(autojump_clock: MockClo
     async with working(House("a h\nb h")) as house:
         for node in "ab":
             house.populate(node, 30)
-        house.mover.follow_rebalance(Rebalancing(1))
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         assert house.mover.rebalance_counts().planning
         await trio.sleep(60)
         wrong = [session for session in house.sessions if home_of(house, session) != session.session.node]
@@ -372,7 +372,7 @@ async def test_a_rebalance_evens_the_load(autojump_clock: MockClock) -> None:
     async with working(House(THREE, LEAST)) as house:
         house.populate("a", 20, stays=True)
         house.populate("b", 10, stays=True)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(60)
         assert Counter(order.target for _, _, order in house.orders) == {"c": 10}
         assert {house.registry.get(number).session.node for number in house.moved} == {"a"}  # type: ignore[union-attr]
@@ -382,7 +382,7 @@ async def test_the_load_is_evened_no_further_than_it_has_to_be(autojump_clock: M
     """Others have come to the target meanwhile."""
     async with working(House("a h\nb h", LEAST)) as house:
         house.populate("a", 30, stays=True)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(0.25)
         assert len(house.orders) == 7
         house.populate("b", 30)
@@ -397,7 +397,7 @@ async def test_counts_of_a_rebalance(autojump_clock: MockClock) -> None:
         there = house.populate("a", 20, stays=True)
         drained = Order(Trigger.DRAIN)
         house.registry.note(there[19], Asked(Rung.CXFR, drained, True), 0.0)
-        house.mover.follow_rebalance(Rebalancing(7))
+        house.mover.follow_rebalance(RebalanceTerms(7))
         await trio.sleep(0.15)
         (first, second), order = there[:2], house.orders[0][2]
         house.registry.note(first, Asked(Rung.CXFR, order, True), 0.0)
@@ -415,10 +415,10 @@ async def test_counts_of_a_rebalance(autojump_clock: MockClock) -> None:
 async def test_another_rebalance_takes_its_place(autojump_clock: MockClock) -> None:
     async with working(House("a h\nb h", LEAST)) as house:
         house.populate("a", 40)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(0.05)
         house.cluster.apply(parse_nodes("a h weight=9\nb h", ""))
-        house.mover.follow_rebalance(Rebalancing(2, max_share=100.0))
+        house.mover.follow_rebalance(RebalanceTerms(2, max_share=100.0))
         await trio.sleep(60)
         assert len(house.orders) == 5 + 4  # of the 35 that are left, not of 40
 
@@ -428,7 +428,7 @@ async def test_who_sits_for_long_goes_first_and_who_is_not_looked_at_last(autoju
         there = house.populate("a", 10)
         for session in there[:8]:
             session.script.client("<inactive xmlns='urn:xmpp:csi:0'/>")
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(10)
         assert house.moved == [9, 10, 1, 2, 3]
 
@@ -510,7 +510,7 @@ async def test_a_rebalance_goes_on_while_others_are_told(autojump_clock: MockClo
     others = Others()
     async with working(House("a h\nb h", announcer=others)) as house:
         _, wrong = split(house, "a", 5)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(10)
         assert sorted(number for number, _ in others.told) == sorted(session.id for session in wrong)
         counts = house.mover.rebalance_counts()
@@ -524,7 +524,7 @@ async def test_a_rebalance_goes_on_while_others_are_told(autojump_clock: MockClo
 async def test_a_rebalance_ends_also_where_something_more_urgent_moves_the_last(autojump_clock: MockClock) -> None:
     async with working(House("a h\nb h")) as house:
         _, (session, *_) = split(house, "a", 2)
-        house.mover.follow_rebalance(Rebalancing(1))
+        house.mover.follow_rebalance(RebalanceTerms(1))
         now, order = trio.current_time(), Order(Trigger.REBALANCE, target="b")
         house.registry.note(session, Asked(Rung.CXFR, order, True), now)
         assert house.registry.counts.rebalanced.asked == 1

@@ -14,7 +14,7 @@ from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import BoundTo
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.transfers.mover import SETTLED_SECONDS
-from cxfr_proxy.transfers.rebalances import Rebalancing
+from cxfr_proxy.transfers.rebalances import RebalanceTerms
 
 SHARED = "a 10.0.0.1 resume=shared\nb 10.0.0.2 resume=shared"
 OWN = SHARED.replace("shared", "own")
@@ -50,7 +50,7 @@ def look(house: House) -> None:
 
 
 def rebalance(house: House) -> None:
-    house.mover.follow_rebalance(Rebalancing(1))
+    house.mover.follow_rebalance(RebalanceTerms(1))
 
 
 def lost(house: House) -> None:

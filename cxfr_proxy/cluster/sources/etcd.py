@@ -178,7 +178,7 @@ class EtcdSource:
         late = self.status.lost_at is not None
         self._pending[section, name] = _Pending(value, entry.revision if entry is not None else 0, late, directive)
         self._work.set()
-        self._tell({section})
+        self._pass_on({section})
 
     # --- keeping up
 
@@ -261,7 +261,7 @@ class EtcdSource:
         self._read_at = self._revision = revision
         self._keys.replace(entries)
         self._arrived.unpark_all()
-        self._tell(set(Section))
+        self._pass_on(set(Section))
 
     def _take(self, changes: list[Change]) -> None:
         """Drop writes that are older than what was read as a whole."""
@@ -269,9 +269,9 @@ class EtcdSource:
         sections = {self._keys.put(change.key, change.entry) for change in new}
         self._revision = max([self._revision, *(change.revision for change in new)])
         self._arrived.unpark_all()
-        self._tell({section for section in sections if section is not None})
+        self._pass_on({section for section in sections if section is not None})
 
-    def _tell(self, sections: set[Section]) -> None:
+    def _pass_on(self, sections: set[Section]) -> None:
         if sections & {Section.NODES, Section.STATES}:
             self._changed.set()
         if Section.PINS in sections:
@@ -310,7 +310,7 @@ class EtcdSource:
             del self._pending[section, name]
         if revision is None:
             emit(_log, "command-overtaken", level=logging.WARNING, key=self._keys.key(section, name))
-        self._tell({section})
+        self._pass_on({section})
 
     def _drop_what_has_arrived(self) -> None:
         """Return whether it was written and the answer got lost."""
