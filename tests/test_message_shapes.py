@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (13, "43ef782329869d05")
+KNOWN: Final = (14, "dea5aa5adcfa8ef4")
 """The version, and the digest of the shapes that its messages have."""
 
 

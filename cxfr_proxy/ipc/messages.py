@@ -23,7 +23,7 @@ from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 13
+VERSION: Final = 14
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
