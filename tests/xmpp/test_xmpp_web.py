@@ -14,7 +14,7 @@ from cxfr_proxy.errors import ClientError, NodeError
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.web.pages import pages
 from cxfr_proxy.xmpp.web.request import MAX_HEAD_BYTES, MAX_HEADERS, RequestRefused
-from cxfr_proxy.xmpp.web.web_opening import Answered, WebOpening, WebRules, WebSocketAsked, is_http
+from cxfr_proxy.xmpp.web.web_opening import PageServed, WebOpening, WebRules, WebSocketAsked, is_http
 
 PATH = "/xmpp-websocket"
 URL = "wss://example.org/xmpp-websocket?a=1&b='"
@@ -72,7 +72,7 @@ def refused(data: bytes, *origins: str) -> tuple[int, str, dict[bytes, bytes]]:
 
 def page(path: str, method: str = "GET") -> tuple[dict[bytes, bytes], bytes]:
     answered = opening().receive(request(path, method, upgrade=None, connection=None))
-    assert isinstance(answered, Answered)
+    assert isinstance(answered, PageServed)
     response, body = read(answered.reply, method)
     assert response.status_code == HTTPStatus.OK
     return dict(response.headers), body
@@ -279,7 +279,7 @@ def test_no_host_meta_unless_there_is_something_to_announce() -> None:
 def test_a_second_request_gets_no_answer() -> None:
     two = request("/", upgrade=None) + request("/.well-known/host-meta", upgrade=None)
     answered = opening().receive(two)
-    assert isinstance(answered, Answered)
+    assert isinstance(answered, PageServed)
     _, body = read(answered.reply)  # and that is all
     assert b"<!doctype" in body
 

@@ -41,7 +41,7 @@ class WebSocketAsked(Struct, frozen=True):
     early: bytes
 
 
-class Answered(Struct, frozen=True, gc=False):
+class PageServed(Struct, frozen=True, gc=False):
     """Send this, and close."""
 
     reply: bytes
@@ -63,7 +63,7 @@ class WebOpening:
         self._reader = RequestReader()
         self._head_only = False
 
-    def receive(self, data: bytes) -> WebSocketAsked | Answered | None:
+    def receive(self, data: bytes) -> WebSocketAsked | PageServed | None:
         """Read on, and return what follows; ``None``: the request is not complete. Raises
         :class:`~.request.RequestRefused`; :meth:`refuse` says what to send then."""
         request = self._reader.receive(data)
@@ -72,7 +72,7 @@ class WebOpening:
         rules, self._head_only = self._rules, request.method == "HEAD"
         if request.path == rules.websocket_path:
             return WebSocketAsked(request, upgrade.accept(request, rules.origins), self._reader.rest)
-        return Answered(pages.answer(request, rules.pages))
+        return PageServed(pages.answer(request, rules.pages))
 
     def refuse(self, error: RemoteError) -> bytes:
         """Return the last bytes for a client that is refused."""
