@@ -67,6 +67,8 @@ WITH_IO: Final = (
     "cxfr_proxy.transfers.pace",
     "cxfr_proxy.transfers.planner",
     "cxfr_proxy.transfers.rebalances",
+    "cxfr_proxy.transfers.slow_logins",
+    "cxfr_proxy.transfers.young_sessions",
 )
 """The exceptions inside them."""
 IO: Final = frozenset(

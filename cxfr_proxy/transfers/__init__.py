@@ -16,6 +16,8 @@ queues            who is next: the sessions that wait to be moved, the most urge
 pace              at which pace: the supervisor's bucket, and what a mover sees of it
 token_bucket      the bucket itself, which is told the time
 leaving           who has to leave: nodes that are emptied or down, a worker that goes
+young_sessions    who has to wait a moment before they are moved, where nodes share sessions
+slow_logins       logins on nodes that are emptied are stopped when they take too long
 homes             who sits elsewhere than they belong, and where they should go
 orders            what a session is told: its target, and the address for its client
 announcements     all processes know where a client is sent before the client does
@@ -26,5 +28,6 @@ rebalances        the rebalances, one at a time, as the supervisor keeps them
 planner           a rebalance carried out in one process
 ================= ==========================================================================================
 
-Sans-IO, but for those that wait: ``mover``, ``pace``, ``drains``, ``rebalances`` and ``planner``.
+Sans-IO, but for those that wait: ``mover``, ``young_sessions``, ``slow_logins``, ``pace``, ``drains``, ``rebalances``
+and ``planner``.
 """

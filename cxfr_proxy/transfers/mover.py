@@ -8,17 +8,12 @@ that turns out to stay takes no token, so nobody waits for it.
 All queues draw on the same tokens, since what the pace protects is the node that the clients log in to next.
 
 A session that stays where it is because nothing could be done is looked at again when something about the nodes changes
-(:meth:`Mover.look_again`), at its drain's next stage, and when its client becomes active.
-
-Where nodes share sessions, one that is younger than :data:`SETTLED_SECONDS` is set aside until it is as old, whatever
-it is to be moved for: ejabberd tells sessions of one resource apart by the second in which they began, and a client
-that resumes on another node in the second of its bind, or of its last move, is thrown out by the node that it came
-from. Sessions whose node is dead are not kept waiting: nobody is there to throw them out.
+(:meth:`Mover.look_again`), at its drain's next stage, and when its client becomes active. One that is too young is set
+aside for a moment (:mod:`.young_sessions`).
 """
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from typing import Final
@@ -26,7 +21,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
-from cxfr_proxy.cluster.nodes import Health, Resume, SessionOutlook
+from cxfr_proxy.cluster.nodes import SessionOutlook
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import order_of_leaving
 from cxfr_proxy.config.choices import OnNodeDown
@@ -34,7 +29,7 @@ from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.spellings import user_key
-from cxfr_proxy.tasks import Task, isolated, keep_going, start
+from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.announcements import Announcements, Announcer
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.homes import Homes
@@ -46,18 +41,12 @@ from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
+from cxfr_proxy.transfers.slow_logins import SlowLogins
+from cxfr_proxy.transfers.young_sessions import YoungSessions
 from cxfr_proxy.xmpp import jid
 
-LOGIN_SECONDS: Final = 10.0
-"""How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
-SETTLED_SECONDS: Final = 2.0
-"""The second of its bind is over by then, also on a node whose clock goes a little wrong."""
-_LOGINS_SECONDS: Final = 0.1
-"""Between two looks at who is still logging in to a node that is being emptied, at least."""
 _LOOKING_SHARE: Final = 0.1
 """Of the time, for looking again at who had nowhere to go."""
-_LOGINS_SHARE: Final = 0.05
-"""Of the time, for looking at logins: thousands of nodes can be leaving."""
 
 
 class Mover:
@@ -82,11 +71,11 @@ class Mover:
         self._leaving = Leaving(cluster, self._orders, on_node_down)
         self._announcements = Announcements(registry, announcer)
         self._queues = Queues()
+        self._young = YoungSessions(cluster, registry, self._leaving, self._queues, self)
         self._planner = Planner(registry, cluster, placement, self._queues, self)
         self._announcer = announcer
         self._work = trio.Event()
         self._news = trio.Event()
-        self._set_aside = trio.Event()
 
     # --- what others want
 
@@ -121,7 +110,7 @@ class Mover:
             session = relayed.session
             movable = session.node != node and session.state is State.BOUND and relayed.id not in self._announcements
             if movable and _is_of(session, address):
-                if not self._waits_to_settle(relayed, Waiting(relayed.id, Urgency.WRONG, Trigger.MOVE, node)):
+                if not self._young.sets_aside(relayed, Waiting(relayed.id, Urgency.WRONG, Trigger.MOVE, node)):
                     self._announcements.send(relayed, self._orders.to(target, relayed, Trigger.MOVE, now), now)
                 asked += 1
         return asked
@@ -193,10 +182,10 @@ class Mover:
     async def run(self) -> None:
         """Move until cancelled."""
         async with trio.open_nursery() as nursery:
-            start(nursery, Task.DRAINS, self._stop_slow_logins)
+            start(nursery, Task.DRAINS, SlowLogins(self._registry, self._leaving).run)
             start(nursery, Task.REBALANCE, self._planner.run)
             start(nursery, Task.LOOKING, self._look_again_when_asked)
-            start(nursery, Task.MOVER, self._bring_back_when_settled)
+            start(nursery, Task.MOVER, self._young.run)
             await keep_going(Task.MOVER, self._move_all)
 
     async def _move_all(self) -> None:
@@ -218,7 +207,7 @@ class Mover:
         relayed = self._registry.get(waiting.session_id) if waiting is not None else None
         if waiting is None or relayed is None or relayed.session.rung is not None:
             return False
-        if self._waits_to_settle(relayed, waiting):
+        if self._young.sets_aside(relayed, waiting):
             return False
         match waiting.urgency:
             case Urgency.LOST:
@@ -275,31 +264,6 @@ class Mover:
         if self._announcer is not None:
             self._announcer.progressed()
 
-    def _waits_to_settle(self, relayed: Relayed, waiting: Waiting) -> bool:
-        """Return whether it is too young to be moved where nodes share sessions; its turn comes when it is not."""
-        session = relayed.session
-        source = self._cluster.get(session.node) if session.node in self._cluster else None
-        if source is None or source.spec.resume is not Resume.SHARED or self._leaving.everybody is not None:
-            return False
-        if source.session_outlook is SessionOutlook.DEAD or (session.node_lost and source.health is Health.DOWN):
-            return False
-        bound = self._registry.memory.bound_lately(relayed.id)
-        if bound is None or trio.current_time() >= bound + SETTLED_SECONDS:
-            return False
-        self._queues.set_aside(waiting, bound + SETTLED_SECONDS)
-        self._set_aside.set()
-        return True
-
-    async def _bring_back_when_settled(self) -> None:
-        while True:
-            due = self._queues.next_due
-            self._set_aside = trio.Event()
-            with trio.move_on_at(due if due is not None else math.inf) as limit:
-                await self._set_aside.wait()
-            if limit.cancelled_caught:
-                for waiting in self._queues.take_due(trio.current_time()):
-                    self._enqueue(waiting)
-
     async def _look_again_when_asked(self) -> None:
         while True:
             await self._news.wait()
@@ -332,13 +296,13 @@ class Mover:
             relayed = self._registry.get(session.session_id)
             if self._on_node_down is OnNodeDown.TRANSFER:
                 self._enqueue(waiting)
-            elif relayed is not None and relayed.session.rung is None and not self._waits_to_settle(relayed, waiting):
+            elif relayed is not None and relayed.session.rung is None and not self._young.sets_aside(relayed, waiting):
                 _give(relayed, self._leaving.order_from_down(relayed, now))
 
     def _close_the_rest(self, node: str) -> None:
         now = trio.current_time()
         for relayed in self._registry.on_node(node):
-            if not self._waits_to_settle(relayed, Waiting(relayed.id, Urgency.LEAVING, Trigger.DRAIN)):
+            if not self._young.sets_aside(relayed, Waiting(relayed.id, Urgency.LEAVING, Trigger.DRAIN)):
                 _give(relayed, self._leaving.order_for_the_rest(relayed, now))
 
     def _recall(self, node: str) -> None:
@@ -346,25 +310,6 @@ class Mover:
             transfer = relayed.session.transfer_under_way
             if transfer is not None and transfer.order.trigger is Trigger.DRAIN:
                 relayed.recall()
-
-    async def _stop_slow_logins(self) -> None:
-        """Stop logins on nodes that are being emptied: who has not logged in by now has no session to lose, and would
-        keep the node from being empty."""
-        took = 0.0
-        while True:
-            await trio.sleep(max(_LOGINS_SECONDS, took / _LOGINS_SHARE))
-            began, now = time.thread_time(), trio.current_time()
-            for node, drain in self.drains.items():
-                with isolated(Task.DRAINS, node=node):
-                    self._stop_logins(node, drain, now)
-            took = time.thread_time() - began
-
-    def _stop_logins(self, node: str, drain: FollowedDrain, now: float) -> None:
-        if not self._registry.sessions_on(node):
-            drain.waiting_reason = None  # nobody waits any more
-        for relayed in self._registry.logging_in(node) if drain.stage.moves else ():
-            if relayed.session.state is State.NEGOTIATING and now - relayed.opened > LOGIN_SECONDS:
-                relayed.stop()
 
 
 def _give(relayed: Relayed, order: Order | None) -> bool:

@@ -12,7 +12,7 @@ from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import ProposedMove
 from cxfr_proxy.cluster.rebalance import plan_rebalance
 from cxfr_proxy.session.ladder import Trigger
-from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
+from cxfr_proxy.transfers.queues import Queues, QueueWatcher, Urgency, Waiting
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 
@@ -44,11 +44,8 @@ async def planned_moves(
     return moves
 
 
-class PlanCarrier(Protocol):
+class PlanCarrier(QueueWatcher, Protocol):
     """Whoever carries out the plan: the mover."""
-
-    def queued(self) -> None:
-        """There are more in the queues."""
 
     def progressed(self) -> None:
         """There is something to say of the rebalance."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from cxfr_proxy.session.ladder import Trigger
 
@@ -42,6 +43,13 @@ class Waiting:
     urgency: Urgency
     trigger: Trigger
     target: str | None = None
+
+
+class QueueWatcher(Protocol):
+    """Whoever takes sessions out of the queues."""
+
+    def queued(self) -> None:
+        """There are more in the queues."""
 
 
 class Queues:
@@ -100,7 +108,10 @@ class Queues:
         """When the first of the sessions that were set aside has its turn; ``None``: there is none."""
         return min((until for until, _ in self._aside.values()), default=None)
 
-    def take_due(self, now: float) -> list[Waiting]:
-        """Take those whose time has come out of the sessions that were set aside, the earliest first."""
+    def put_back_due(self, now: float) -> bool:
+        """Put the sessions that were set aside, and whose time has come, into their queues, the earliest first. Return
+        whether there were some."""
         due = sorted((until, number) for number, (until, _) in self._aside.items() if until <= now)
-        return [self._aside.pop(number)[1] for _, number in due]
+        for _, number in due:
+            self.put(self._aside.pop(number)[1])
+        return bool(due)

@@ -12,7 +12,7 @@ from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
-from cxfr_proxy.transfers.mover import LOGIN_SECONDS
+from cxfr_proxy.transfers.slow_logins import LOGIN_SECONDS
 
 
 def asleep(sessions: list[HouseSession]) -> list[int]:

@@ -13,8 +13,8 @@ from cxfr_proxy.cluster.nodes import Health, SessionOutlook
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import BoundTo
 from cxfr_proxy.session.ladder import Trigger
-from cxfr_proxy.transfers.mover import SETTLED_SECONDS
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
+from cxfr_proxy.transfers.young_sessions import SETTLED_SECONDS
 
 SHARED = "a 10.0.0.1 resume=shared\nb 10.0.0.2 resume=shared"
 OWN = SHARED.replace("shared", "own")
