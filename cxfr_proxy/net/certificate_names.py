@@ -27,9 +27,9 @@ _STRINGS: Final = {0x0C: "utf-8", 0x16: "ascii"}
 
 @dataclass(frozen=True, slots=True)
 class CertificateNames:
-    """``domains``: the domains whose clients see it, by :func:`~cxfr_proxy.spellings.domain_key`; ``*.`` and a
-    domain: all that are one label below. ``unusable``: names that help no client here, each with the reason.
-    ``common_only``: they are in the subject's common name alone."""
+    """``domains``: the domains whose clients see the certificate, by :func:`~cxfr_proxy.spellings.domain_key`; ``*.``
+    and a domain stand for all domains one label below it. ``unusable``: names that help no client here, each with the
+    reason. ``common_only``: the names are in the subject's common name alone."""
 
     domains: tuple[str, ...]
     unusable: tuple[str, ...] = ()

@@ -39,12 +39,12 @@ def server_name(data: bytes) -> bytes | None:
                 return _first_name(data[at + 4 : at + 4 + _length(data, at + 2)])
             at += 4 + _length(data, at + 2)
     except IndexError:
-        pass  # it is cut
+        pass  # an offset beyond the end: the message was cut, or its lengths are wrong
     return None
 
 
 def _first_name(extension: bytes) -> bytes | None:
-    """Behind the length of the list: a kind, a length, a name."""
+    """Return the first name of the extension's list. Behind the length of the list come a kind, a length and a name."""
     whole = 5 + _length(extension, 3) <= 2 + _length(extension, 0) <= len(extension)
     name = extension[5 : 5 + _length(extension, 3)]
     return name if whole and extension[2] == _HOST_NAME and name else None

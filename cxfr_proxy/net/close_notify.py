@@ -27,7 +27,8 @@ _MOST_BYTES: Final = 4096
 
 
 def _make_quiet_pair() -> tuple[int, int]:
-    """Descriptors and not sockets: they are never closed."""
+    """Return both ends of a socket pair on which nothing ever comes in. They are descriptors, which are never closed,
+    and not sockets, which close themselves."""
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)
@@ -36,8 +37,8 @@ def _make_quiet_pair() -> tuple[int, int]:
 
 _NEAR, _FAR = _make_quiet_pair()
 _PLACE: Final = os.dup(_NEAR)
-"""The descriptor that keeps a connection meanwhile. It is reserved, so that closing needs no new descriptor when
-there is none left."""
+"""The descriptor that holds a connection meanwhile. It is reserved, so that closing needs no new descriptor when none
+is left."""
 
 
 def close_notify(tls: ssl.SSLSocket) -> bytes:
@@ -48,6 +49,7 @@ def close_notify(tls: ssl.SSLSocket) -> bytes:
     ``OSError``, for a socket that is closed.
     """
     descriptor = tls.fileno()
+    # dup2() replaces what a number stands for in one step, so no other thread can be given the number in between.
     os.dup2(descriptor, _PLACE, inheritable=False)
     os.dup2(_NEAR, descriptor, inheritable=False)
     try:
@@ -55,12 +57,12 @@ def close_notify(tls: ssl.SSLSocket) -> bytes:
     except ValueError:
         pass  # both directions were closed before
     except WANTS:
-        pass  # it wants to read the peer's alert; that is for whoever reads on
+        pass  # SSL_shutdown() has written our alert and now wants the peer's, which the next reader finds
     except OSError:
         forget_errors()  # it was broken before, and must not harm other connections
     finally:
         os.dup2(_PLACE, descriptor, inheritable=False)
         os.dup2(_NEAR, _PLACE, inheritable=False)
-    with contextlib.suppress(BlockingIOError):  # nothing was written
+    with contextlib.suppress(BlockingIOError):  # there was nothing to write
         return os.read(_FAR, _MOST_BYTES)
     return b""

@@ -2,9 +2,10 @@
 
 Descriptors in use are counted by asking for each, not in ``/proc``, which is not mounted everywhere (a chroot, a jail).
 
-Beyond the limit nobody is accepted: connections wait in the kernel's queue, and the kernel refuses them once that is
-full. That is cleaner than to accept what can't be served. It is logged when it begins, and when it is over for good:
-not before :data:`_ENOUGH` of the connections fit again, or a full proxy would write a line for each client that leaves.
+Beyond the limit no connection is accepted: connections wait in the kernel's queue, and the kernel refuses them once
+that is full. That is better than accepting connections that cannot be served. The log says when this begins and when it
+is over: not before :data:`_ENOUGH` of the connections fit again, or a full proxy would write a line for each client
+that leaves.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ RESERVE: Final = 128
 again."""
 _ENOUGH: Final = 0.05
 _GAP: Final = 1024
-"""Unused descriptors in a row behind which none is in use: the kernel gives the lowest number that is free. A soft
-limit of as many is what programs are started with, so nothing they inherit lies higher."""
+"""Unused descriptors in a row behind which none is expected: the kernel gives the lowest number that is free. Programs
+are started with a soft limit of this number, so nothing that they inherit lies higher."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def raise_descriptor_limit() -> None:
     """Raise the limit to what the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):
+        with suppress(ValueError, OSError):  # a sandbox may forbid it: then the soft limit is what there is
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -76,7 +77,7 @@ class ConnectionLimit:
         self.waited = 0
         """How often a connection could not be accepted at once."""
         self._left = trio.Event()
-        self._said = False
+        self._logged = False
 
     @property
     def free(self) -> int:
@@ -86,7 +87,7 @@ class ConnectionLimit:
         """Wait until one more fits."""
         if self.taken >= self.connections:
             self.waited += 1
-            self._say()
+            self._log_full()
         while self.taken >= self.connections:
             await self._left.wait()
 
@@ -95,15 +96,16 @@ class ConnectionLimit:
 
     def leave(self) -> None:
         self.taken -= 1
+        # Wakes all that wait, a task for each listening socket; each looks again whether it fits.
         self._left.set()
         self._left = trio.Event()
-        if self._said and self.taken <= self.connections * (1 - _ENOUGH):
-            self._said = False
+        if self._logged and self.taken <= self.connections * (1 - _ENOUGH):
+            self._logged = False
             emit(_log, "room-again", connections=self.taken)
 
-    def _say(self) -> None:
-        if not self._said:
-            self._said = True
+    def _log_full(self) -> None:
+        if not self._logged:
+            self._logged = True
             emit(
                 _log,
                 "full",

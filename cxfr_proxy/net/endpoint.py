@@ -18,7 +18,7 @@ from cxfr_proxy.spellings import dns_name
 T = TypeVar("T")
 
 MAX_DISCARDED: Final = 65_536
-"""Most bytes to throw away: nothing should come behind ``<starttls/>``. Some clients send a few bytes there, none so
+"""Most bytes to throw away. Nothing should come behind ``<starttls/>``; some clients send a few bytes there, none so
 many."""
 _WAITS: Final = {
     Verdict.WAIT_READABLE: trio.lowlevel.wait_readable,
@@ -27,12 +27,12 @@ _WAITS: Final = {
 
 
 class Endpoint:
-    """Reads and writes ``transport``, which is another one once :meth:`start_tls` was called.
+    """Reads and writes ``transport``; :meth:`start_tls` replaces it by another one.
 
-    Whoever closes the transport in the end calls :meth:`close`, or passes ``transport`` on to somebody who closes it.
+    Its owner closes it by :meth:`close`, or passes ``transport`` on to a new owner.
 
     Every method that waits may be cancelled; after a cancelled :meth:`send_all` or :meth:`start_tls` the connection is
-    in an unknown state and is good for closing only. ``OSError`` (``ssl.SSLError`` is one) means it is broken.
+    in an unknown state and can only be closed. ``OSError`` (``ssl.SSLError`` is one) means that it is broken.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -66,10 +66,10 @@ class Endpoint:
         try:
             return await self._retry(partial(self.transport.read_now, RECORD_BYTES), Verdict.WAIT_READABLE)
         except ssl.SSLZeroReturnError:
-            return b""  # the peer has ended TLS, and so have we
+            return b""  # raised instead of an empty read once we have ended TLS, too
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it, as fast as the peer takes it. Always a checkpoint, but for no data."""
+        """Send all of it, as fast as the peer takes it. A checkpoint, unless there is no data."""
         view = memoryview(data)
         while view:
             sent = await self._retry(partial(self.transport.write_now, view), Verdict.WAIT_WRITABLE)
@@ -99,7 +99,7 @@ class Endpoint:
         Raises ``ssl.SSLError`` and other ``OSError``, and ``ValueError`` for a ``server_hostname`` that can't be one.
         """
         if server_hostname is not None:
-            # Judged here, because SSLSocket judges it when the connection is its own already, and would leave it open.
+            # Checked here: SSLSocket checks it after it has taken the descriptor over, raises, and leaves that open.
             server_hostname = dns_name(server_hostname)
         tls = TlsTransport.over(self._plain(), context, server_side=server_side, server_hostname=server_hostname)
         self.transport = tls
@@ -111,7 +111,7 @@ class Endpoint:
 
     def close(self) -> None:
         """End the stream in good order, as far as it can be done without waiting, and close the connection."""
-        self.transport.end_output()
+        self.transport.end_output()  # a TLS peer that sees no close_notify has to assume a truncation attack
         self.transport.close()
 
     def _plain(self) -> PlainTransport:
@@ -121,8 +121,8 @@ class Endpoint:
     async def _retry(self, operation: Callable[[], T], doing: Verdict) -> T:
         """Repeat the call until it does not block. ``doing`` is what it usually waits for.
 
-        It is a checkpoint even if it never blocks: a peer that is faster than we are would keep us from everybody else,
-        and our own deadlines from us.
+        This is a checkpoint even if the call never blocks: a peer that is faster than we are would keep us from
+        everybody else, and our own deadlines from us.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False

@@ -21,9 +21,9 @@ from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.tasks import Task, keep_going, once, start_once
 
 BACKLOG: Final = 1024
-"""Connections that may wait to be accepted: as many as come back within a second of a node's death."""
+"""Most connections that may wait to be accepted: as many as come back within a second of a node's death."""
 _ACCEPTED_TOGETHER: Final = 32
-"""Connections accepted in a row before those that are open get their turn."""
+"""Most connections accepted in a row before those that are open get their turn."""
 _NO_ROOM: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 """Errors that pass once others have closed."""
 _GONE: Final = frozenset(
@@ -37,10 +37,11 @@ _GONE: Final = frozenset(
         errno.ENETUNREACH,
     )
 )
-"""Errors of the one connection alone, accept(2)."""
+"""Errors that concern one connection alone: accept(2) passes on errors that the network already has for it."""
 _NO_ROOM_SECONDS: Final = 0.1
+"""Seconds before the next attempt: the socket stays readable, so without a pause the loop would spin."""
 _NOT_SPOKEN: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
-"""Errors of an address family that this machine lacks, such as IPv6, ip(7), ipv6(7)."""
+"""Errors of an address family that this machine lacks, such as IPv6: ip(7), ipv6(7)."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,13 +69,14 @@ def _bind_all(addresses: Iterable[ListenAddress]) -> list[socket.socket]:
 
 def bind_shared(addresses: Sequence[ListenAddress], processes: int) -> list[list[socket.socket]]:
     """Return sockets for so many processes, a list for each, between which the kernel spreads connections
-    (SO_REUSEPORT). One process has them to itself.
+    (SO_REUSEPORT). A single process has its sockets to itself.
 
     Raises :class:`ConfigError`. An address that another program has is refused as in :func:`bind`, although the kernel
-    would share it if it is the same user's. So it is bound alone first, for a moment, in which nobody can connect who
-    would be cut off.
+    would share it with a program of the same user. So each address is first bound without SO_REUSEPORT, for a moment;
+    it does not listen then, so no client can connect and be cut off.
     """
-    # A port that the kernel has chosen is the socket's only while it listens, unless it is bound again by its number.
+    # Port 0 goes the long way even for one process: the kernel gives a port that it has chosen to others as soon as the
+    # socket stops listening (listen_no_more), unless it was bound by number.
     if processes == 1 and all(address.port for address in addresses):
         return [_bind_all(addresses)]
     with contextlib.ExitStack() as closing:
@@ -94,10 +96,10 @@ def bind_shared(addresses: Sequence[ListenAddress], processes: int) -> list[list
 
 
 def listen_no_more(sockets: Iterable[socket.socket]) -> None:
-    """Stop listening while nobody accepts: clients that wait in the queues are refused at once, and others of the
-    same address get the next client. The sockets stay bound."""
+    """Stop listening while nobody accepts: clients that wait in the queue are refused at once, and the kernel gives new
+    ones to other sockets of the same address. The sockets stay bound."""
     for sock in sockets:
-        with contextlib.suppress(OSError):  # it doesn't listen, or was closed meanwhile
+        with contextlib.suppress(OSError):  # it does not listen, or was closed meanwhile
             sock.shutdown(socket.SHUT_RD)
 
 
@@ -160,10 +162,10 @@ async def serve_streams(
     nursery: trio.Nursery | None = None,
 ) -> NoReturn:
     """Serve each connection in a task of its own, until cancelled; then the listeners are closed. The tasks are in
-    ``nursery``, and stay; ``None``: they end too.
+    ``nursery``, and outlive this call; with ``None`` they end with it.
 
-    It is :func:`trio.serve_listeners` with limits, and it goes on after it fails: that one closes its listeners then,
-    so it gets others for the same sockets each time.
+    This is :func:`trio.serve_listeners` with limits, and it goes on after a failure. That function closes its listeners
+    when it fails, so each time it gets copies for the same sockets.
     """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(listener.socket) for listener in listeners]
@@ -192,7 +194,7 @@ async def _accept_from(
     listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit
 ) -> None:
     async with listener:
-        # Not by the listener itself: it wraps each socket twice, only for it to be unwrapped again.
+        # Not by trio's accept(): that wraps each socket twice, and we would have to unwrap it again.
         with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
             sock.setblocking(False)
             await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, nursery, room))
@@ -207,7 +209,7 @@ async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, 
 
 
 def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit) -> bool:
-    """Accept what waits and fits; false if the system has no descriptor or memory for more."""
+    """Accept connections that wait and fit; return false if the system has no descriptor or memory for more."""
     for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
         try:
             accepted, address = sock.accept()

@@ -47,7 +47,8 @@ _LOOPBACK: Final[Peer] = ("127.0.0.1", 0)
 
 
 def _ip(peer: Peer) -> _IpAddress:
-    """An IPv4 client on an IPv6 socket is an IPv4 client; a zone means nothing on another machine."""
+    """Return the address as the header names it: an IPv4 client on an IPv6 socket is an IPv4 client, and a zone is left
+    out, since it means nothing on another machine."""
     address = ipaddress.ip_address(peer[0].partition("%")[0])
     return getattr(address, "ipv4_mapped", None) or address
 

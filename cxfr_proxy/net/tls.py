@@ -44,7 +44,7 @@ class Pem:
 
 
 class ServerCertificates:
-    """The contexts for clients, replaceable while connections run: ask :meth:`context_for` at each handshake."""
+    """The TLS contexts for clients, replaceable while connections run: call :meth:`context_for` at each handshake."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
-    # A TLS 1.3 server sends two session tickets with each handshake; one is enough to resume with.
+    # OpenSSL sends two session tickets with each TLS 1.3 handshake; one is enough to resume with.
     context.num_tickets = 1
     return context
 

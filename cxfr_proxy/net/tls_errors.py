@@ -1,9 +1,9 @@
 """Clear what a broken TLS connection leaves to all others of its thread.
 
-OpenSSL notes errors in a queue, one per thread: all of its connections share it. The question what a call that moved no
-bytes meant (``SSL_get_error``) is answered from that queue, whichever connection has put the error there; so the queue
-has to be empty before. Python's ``ssl`` empties it when it raises, with one exception: since 3.12.8 and 3.13.1 the
-kernel's answers to OpenSSL 3.2 and later (``ECONNRESET``, ``EPIPE``) are raised as an ``OSError`` that is no
+OpenSSL notes errors in a queue, one per thread: all connections of the thread share it. ``SSL_get_error``, which says
+what a call that moved no bytes meant, answers from that queue, whichever connection has put the error there; so the
+queue has to be empty before. Python's ``ssl`` empties it when it raises, with one exception: since 3.12.8 and 3.13.1
+the kernel's answers to OpenSSL 3.2 and later (``ECONNRESET``, ``EPIPE``) are raised as an ``OSError`` that is no
 ``SSLError``, and stay in the queue. From then on each connection of the thread that is read before its next record is
 whole is answered with another one's "broken pipe", until a new connection happens to be made. (Reported as
 python/cpython#148594; shown with Python 3.13.5 and OpenSSL 3.5.) So one client that resets its connection would end all
@@ -24,12 +24,13 @@ import ssl
 from typing import Final
 
 WANTS: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""Raised by a TLS socket that is well, and has to wait."""
+"""Raised by a TLS socket that is in order, and has to wait."""
 
 _CONTEXT: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 def forget_errors() -> None:
     """Empty this thread's queue of errors. Costs 3 to 4 µs."""
-    # Nothing in Python does only that. To make an object for a connection does it first, and can be had without one.
+    # Python's ssl has no function for it (ERR_clear_error). Making an SSLObject calls it first, and needs no
+    # connection.
     _CONTEXT.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)

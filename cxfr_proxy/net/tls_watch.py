@@ -7,7 +7,7 @@ than keys are made keeps the loop's thread inside one call, where no budget and 
 held so until its supervisor killed it. A small receive buffer does not help, because the kernel goes on filling it. TLS
 over memory would, at the price of another copy, and of buffers that stay as large as they once were.
 
-So a thread looks, every :data:`LOOK_SECONDS`, which call the loop's thread is in. If that is a TLS socket's, the same
+So a thread looks every :data:`LOOK_SECONDS` at which call the loop's thread is in. If that is a TLS socket's, the same
 as the last time, and has computed for :data:`CPU_SECONDS` meanwhile (a record of an honest peer takes a thousandth of
 it), its connection is cut. The call ends then, and everything that depends on it in the usual way. Nobody is cut
 because the machine is busy, or the process stood still: that computes nothing.
@@ -38,8 +38,10 @@ import trio
 from cxfr_proxy.events import emit
 
 LOOK_SECONDS: Final = 0.05
-"""It takes one or two looks, so others wait for a tenth of a second at most. An idle process hardly notices them."""
+"""Seconds between two looks. A call is ended after one or two, so others wait for a tenth of a second at most. An idle
+process hardly notices the looks."""
 CPU_SECONDS: Final = 0.02
+"""Seconds of computing in one call after which its connection is cut: a thousand times what an honest record takes."""
 
 _CALLS: Final = frozenset(
     method.__code__ for method in (ssl.SSLSocket.read, ssl.SSLSocket.write, ssl.SSLSocket.do_handshake)
@@ -75,12 +77,12 @@ class TlsWatch:
             self._call, self._began = call, now
         elif now - self._began >= self._cpu_seconds:
             self._end(call)
-            self._began = math.inf
+            self._began = math.inf  # once is enough: what is left of the call takes care of itself
 
     def _end(self, call: FrameType) -> None:
-        # A descriptor of our own: the other one may be closed at any time, and its number be another connection's then.
+        # A duplicate: the loop's thread may close the connection at any time, and another may get its number.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(call.f_locals["self"].fileno())) as connection:
-            if sys._current_frames().get(self._thread) is call:
+            if sys._current_frames().get(self._thread) is call:  # else the number may be another's by now
                 peer = _address(connection)
                 _disconnect(connection)
                 self._ended(peer)
@@ -94,7 +96,8 @@ def _address(connection: socket.socket) -> str:
 def _disconnect(connection: socket.socket) -> None:
     """Cut the connection, and throw away what has arrived: a receive buffer may hold a second's worth of key
     changes."""
-    # To connect to no address is how POSIX says it, and Python's sockets can't. shutdown() would leave the buffer.
+    # POSIX disconnects a socket by connecting it to AF_UNSPEC, which Python's sockets cannot say. shutdown() would
+    # leave the buffer, and SSL_read() would go on with it.
     if _libc.connect(connection.fileno(), _NOWHERE, len(_NOWHERE)) != 0:
         connection.shutdown(socket.SHUT_RDWR)
 

@@ -1,15 +1,16 @@
-"""The bytes' way into and out of one connection, plain or over TLS, without waiting for anything.
+"""A connection's bytes, in and out, plain or over TLS, without waiting for anything.
 
-Everything above this module, the opening as well as the pump, calls a connection by :class:`Transport` alone. Callers
-decide about TLS where they make one (by a client's first byte, by a node's ``tls=``): :meth:`PlainTransport.adopt` for
-a socket that was accepted or connected, :meth:`TlsTransport.over` where TLS begins on one.
+Everything above this module, the opening as well as the pump, uses a connection by :class:`Transport` alone. The choice
+between plain and TLS is made where a transport is made (by a client's first byte, by a node's ``tls=``):
+:meth:`PlainTransport.adopt` for a socket that was accepted or connected, :meth:`TlsTransport.over` where TLS begins on
+one.
 
-A transport *is* a socket, of a subclass that names its calls. One that held a socket would cost a Python call for each
-read and write, or two bound methods more for each connection; this way ``read_now`` of a plain connection is ``recv``
-itself.
+A transport *is* a socket, of a subclass that gives its methods other names. A transport that held a socket would cost a
+Python call for each read and write, or two more bound methods for each connection; this way ``read_now`` of a plain
+connection is ``recv`` itself.
 
-TLS runs on the socket, too (``ssl.SSLSocket``), not through buffers in memory (``ssl.MemoryBIO``), where every byte
-would be copied once more, and each connection would keep the largest buffers that it ever needed.
+TLS runs on the socket, too (``ssl.SSLSocket``), not through buffers in memory (``ssl.MemoryBIO``), which would copy
+every byte once more, and would leave each connection with the largest buffers that it ever needed.
 
 *Ownership.* The maker of a transport closes it, until it is passed to :meth:`~cxfr_proxy.relay.pump.Pump.relay`, which
 closes it from then on. A session that gives its client's transport back (``Upgrade``, ``Reroute``) gives that duty with
@@ -39,16 +40,16 @@ class Verdict(Enum):
 
     WAIT_READABLE = auto()
     WAIT_WRITABLE = auto()
-    """It is well: the same call goes on when the socket can be read, or written."""
+    """The connection is fine: repeat the same call when the socket can be read, or written."""
     OVER = auto()
-    """It has ended or is broken; to wait would be in vain."""
+    """The connection has ended or is broken; there is nothing to wait for."""
 
 
 class Transport(Protocol):
     """A connection that never blocks.
 
-    A call that moves nothing raises ``OSError``. Before any other transport is called, the caller passes the exception
-    to :meth:`judge`: OpenSSL keeps errors where all connections of a thread find them (:mod:`.tls_errors`).
+    A call that moves nothing raises ``OSError``. The caller passes the exception to :meth:`judge` before it calls any
+    other transport: OpenSSL keeps errors in one place for all connections of a thread (:mod:`.tls_errors`).
     """
 
     @property
@@ -56,8 +57,9 @@ class Transport(Protocol):
 
     @property
     def wants_write(self) -> bool:
-        """It has to write something of its own before it can be read on, an answer to new keys or a closing alert,
-        and the socket has no room. The caller waits until the socket is writable, and calls :meth:`write_own`."""
+        """The transport has to write something of its own before it can be read on, an answer to new keys or a
+        closing alert, and the socket has no room. The caller waits until the socket is writable, and calls
+        :meth:`write_own`."""
         ...
 
     def fileno(self) -> int:
@@ -77,27 +79,28 @@ class Transport(Protocol):
         ...
 
     def judge(self, exc: OSError, doing: Verdict) -> Verdict:
-        """Return what the call that has raised this has to wait for, if anything.
+        """Return what the call that raised this has to wait for, if anything.
 
-        ``doing`` is what such a call usually waits for: ``WAIT_READABLE`` of a read, ``WAIT_WRITABLE`` of a write.
+        ``doing`` is what such a call usually waits for: ``WAIT_READABLE`` for a read, ``WAIT_WRITABLE`` for a write.
         """
         ...
 
     def write_own(self) -> None:
-        """Continue the write that :attr:`wants_write` tells of. Raises nothing: reading finds out that it is broken."""
+        """Continue the write that :attr:`wants_write` announces. Raises nothing: the next read finds a broken
+        connection."""
         ...
 
     def end_output(self, *, silently: bool = False) -> None:
         """Half-close the connection: nothing can be sent any more, and what comes in can be read to its end.
 
-        ``silently``: without a word of TLS's own, as if the connection had been cut. Else what was decrypted and not
-        read is lost; and :attr:`wants_write` is set if there was no room for the alert. Raises nothing, as
+        ``silently``: without a TLS alert, as if the connection had been cut. Otherwise what was decrypted and not read
+        is lost, and :attr:`wants_write` is set if there was no room for the alert. Raises nothing, like
         :meth:`write_own`.
         """
         ...
 
     def close(self) -> None:
-        """Close the connection, without ending the stream: :meth:`end_output` does that."""
+        """Close the connection without ending the stream; :meth:`end_output` does that."""
         ...
 
     def native_calls(self) -> tuple[ReadInto | None, Write | None]:
@@ -137,7 +140,7 @@ class PlainTransport(socket.socket):
         then ``sock`` is still the caller's.
         """
         if sock.family != socket.AF_UNIX:
-            # Without it each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
+            # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if keepalive_timeout:
                 keep_alive(sock, keepalive_timeout)
@@ -150,14 +153,14 @@ class PlainTransport(socket.socket):
         """Read as :meth:`read_now` does, but leave the bytes unread."""
         return self.recv(most, socket.MSG_PEEK)
 
-    # int() is 0: nothing waits inside of a plain socket, and to find that out costs no call of Python's for each read.
+    # int() returns 0: nothing waits inside a plain socket. A method written in Python would cost a call for each read.
     pending = staticmethod(int)
 
     def judge(self, exc: OSError, doing: Verdict) -> Verdict:
         return doing if isinstance(exc, BlockingIOError) else Verdict.OVER
 
     def write_own(self) -> None:
-        """It has nothing of its own to write."""
+        """Do nothing: a plain socket has nothing of its own to write."""
 
     def end_output(self, *, silently: bool = False) -> None:
         with contextlib.suppress(OSError):  # it was reset, or never connected: there is nothing to end
@@ -176,8 +179,8 @@ class TlsTransport(ssl.SSLSocket):
     is_encrypted = True
     wants_write = False
     _alert = b""
-    """The closing alert, as far as the socket has not taken it."""
-    # Its own read() and write(): recv() and send() are the same a microsecond later.
+    """What the socket has not taken yet of the closing alert."""
+    # SSLSocket's recv() and send() do the same a microsecond later.
     read_now = ssl.SSLSocket.read
 
     @classmethod
@@ -188,7 +191,7 @@ class TlsTransport(ssl.SSLSocket):
 
         Raises ``OSError``, and ``ValueError`` for a ``server_hostname`` that can't be one.
         """
-        context.sslsocket_class = cls  # what wrap_socket() makes
+        context.sslsocket_class = cls  # the class that wrap_socket() makes an object of
         wrapped = context.wrap_socket(
             plain, server_side=server_side, server_hostname=server_hostname, do_handshake_on_connect=False
         )
@@ -199,7 +202,8 @@ class TlsTransport(ssl.SSLSocket):
         return self.write(data) if len(data) <= RECORD_BYTES else self._write_records(data)
 
     def _write_records(self, data: Bytes) -> int:
-        """OpenSSL takes all or nothing, so it gets no more at once than a record holds."""
+        """Write record by record: OpenSSL takes all of a write or nothing (no partial writes), so a long one would stay
+        unsent as a whole until the socket had room for its last record."""
         taken = 0
         with memoryview(data) as view:
             try:
@@ -217,12 +221,13 @@ class TlsTransport(ssl.SSLSocket):
             if doing is Verdict.WAIT_READABLE:
                 self.wants_write = True
             return Verdict.WAIT_WRITABLE
-        # No other "not now" is one: a broken connection may be told by whatever errno another call has left.
+        # Nothing else means "not now", not even BlockingIOError: Python may report a broken connection by an errno that
+        # another call has left (:mod:`.tls_errors`).
         forget_errors()
         return Verdict.OVER
 
     def write_own(self) -> None:
-        self.wants_write = False  # where it was a read that wanted to write, that is repeated
+        self.wants_write = False  # if a read wanted to write, the caller repeats that read, which writes
         if self._alert:
             self._send_alert()
 
@@ -230,14 +235,14 @@ class TlsTransport(ssl.SSLSocket):
         if silently:
             self._end_tcp()
             return
-        with contextlib.suppress(OSError):  # it is broken, and has no end to tell
+        with contextlib.suppress(OSError):  # a broken connection has no end to announce
             while self.pending():
-                self.read_now(RECORD_BYTES)  # or the alert would be a fault, behind which nothing can be read
+                self.read_now(RECORD_BYTES)  # or close_notify() would break the reading of what is behind it
             self._alert = self._alert or close_notify(self)
         self._send_alert()
 
     def _send_alert(self) -> None:
-        """By the plain socket beneath: it is a record already."""
+        """Send the alert by the plain socket beneath: it is an encrypted record already."""
         try:
             socket.socket.send(self, self._alert)
         except BlockingIOError:
@@ -249,18 +254,19 @@ class TlsTransport(ssl.SSLSocket):
         self._end_tcp()
 
     def _end_tcp(self) -> None:
-        with contextlib.suppress(OSError):  # as of a plain one
-            socket.socket.shutdown(self, socket.SHUT_WR)  # its own shutdown() would end the reading as well
+        with contextlib.suppress(OSError):  # it was reset, or never connected
+            socket.socket.shutdown(self, socket.SHUT_WR)  # SSLSocket.shutdown() would drop the TLS state
 
     def native_calls(self) -> tuple[ReadInto, Write]:
         return self.read, self.write
 
 
 def keep_alive(sock: socket.socket, seconds: float) -> None:
-    """Let TCP give a connection up whose other end has answered nothing for so long, idle or not (tcp(7)).
+    """Have TCP give up a connection whose other end has answered nothing for so many seconds, idle or not (tcp(7)).
 
-    An idle one is asked after three fifths of the time, and then every tenth: four questions may get lost. What was
-    sent and is not acknowledged waits for no longer (``TCP_USER_TIMEOUT``; by default Linux repeats it for 15 minutes).
+    An idle connection is probed after three fifths of the time, and then every tenth: four probes may get lost. Data
+    that was sent and is not acknowledged waits no longer than that either (``TCP_USER_TIMEOUT``; by default Linux
+    repeats it for 15 minutes).
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(seconds * 0.6)))

@@ -1,10 +1,10 @@
 /* The relay loop's hot path: what cxfr_proxy.relay.pump does for a leg on which there is nothing to decide.
 
-   A switchboard. For a descriptor it knows a line: where what comes in there goes, and the scanner that reads it. The
-   pump connects a leg while its bytes pass without a question, it may be read, and nothing waits to be sent to the other
-   leg; else it disconnects it. A turn asks epoll what is ready, and on each line receives, scans and sends on what lies
-   before the last boundary, with what was held of the element that ends first; it holds the rest. That is what
-   Lane.scanned does. Whatever is not as simple is the pump's:
+   It is a switchboard. For each descriptor it has a line: the descriptor to which the bytes go, and the scanner that
+   reads them. The pump connects a leg while its bytes pass without a question, it may be read, and nothing waits to be
+   sent to the other leg; otherwise it disconnects the leg. A turn asks epoll what is ready. On each line it receives
+   and scans a chunk, sends on what lies before the last boundary (behind what was held of the element that ends first), and
+   holds the rest, as Lane.scanned does. Everything that is not as simple goes to the pump:
 
      ready(fd, events)               it is not connected, or cannot be read now: nothing was received;
      ended(fd)                       it has come to its end, or is broken;
@@ -12,16 +12,16 @@
                                      this was received and scanned, as far as `used`, and holds an event, or no boundary;
      unsent(fd, chunk)               this should go on to the other leg, whose socket does not take it now.
 
-   So the rules are in pump.py and lane.py. Nothing that a socket has said is asked for again: a TLS socket says "ended"
-   once. When it does, `broken` is called before any other is (tls_errors.py).
+   So the rules are in pump.py and lane.py. No call on a socket is repeated to find out what it meant: a TLS socket says
+   "ended" only once. When one is broken, `broken` is called before any other TLS socket is (tls_errors.py).
 
-   Those four don't raise what a session is to blame for. What the scanner or a TLS socket raises leaves the turn, and
-   `serving` says on which leg. Either way epoll will speak again of those that were not served.
+   The four callbacks do not raise exceptions for which a session is to blame. An exception of the scanner or of a TLS
+   socket ends the turn, and `serving` names the leg. Either way epoll reports again the legs that were not served.
 
-   They may connect and disconnect any leg, and so may whatever else runs Python code: a TLS socket. So what is needed of
-   a line is copied, and its objects kept, before anything is called.
+   The callbacks may connect and disconnect any leg, and so may a TLS socket, which runs Python code. So before anything
+   is called, what is needed of a line is copied and references to its objects are taken.
 
-   One thread, under the GIL. The calls in here never wait, so none lets go of it, but a TLS socket's. */
+   All of it runs in one thread, under the GIL. The calls in here never wait, so only a TLS socket's release the GIL. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -36,7 +36,7 @@
 
 #include "../xmpp/framing/_scan.h"
 
-/* As in poller.py, live_session.py and transport.py: of one turn, of one read, of one TLS record. */
+/* Limits of one turn, one read and one TLS record, as in poller.py, live_session.py and transport.py. */
 enum { MAX_EVENTS = 256, MAX_BYTES = 65536, RECORD_BYTES = 16384 };
 
 typedef struct {
@@ -64,7 +64,7 @@ typedef struct {
     struct epoll_event events[MAX_EVENTS];
 } Switchboard;
 
-/* What a turn was given. */
+/* The arguments of a turn. */
 typedef struct {
     double now, seconds; /* the time, and how much of it there is */
     PyObject *ready, *ended, *scanned, *unsent;
@@ -167,7 +167,7 @@ static int done(PyObject *answer)
 
 enum { NOT_NOW = 0, RAISED = -1, GONE = -2 };
 
-/* What a call of recv() or send() means. */
+/* Interpret the result of recv() or send(). Neither is called for no bytes, so 0 means that the stream has ended. */
 static Py_ssize_t moved(ssize_t count)
 {
     if (count > 0)
@@ -175,7 +175,7 @@ static Py_ssize_t moved(ssize_t count)
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? NOT_NOW : GONE;
 }
 
-/* What a call of a TLS socket's method, for `most` bytes, means. */
+/* Interpret the result of a TLS socket's method that was called for `most` bytes. Steals the reference. */
 static Py_ssize_t moved_tls(const Switchboard *self, PyObject *answer, Py_ssize_t most)
 {
     if (answer == NULL) {
@@ -198,6 +198,7 @@ static Py_ssize_t moved_tls(const Switchboard *self, PyObject *answer, Py_ssize_
     return count ? count : GONE;
 }
 
+/* Read into `chunk`. A plain socket is read by recv() itself, which costs no Python call. */
 static Py_ssize_t receive_chunk(Switchboard *self, int fd, const line *on)
 {
     if (on->receive == NULL)
@@ -233,12 +234,12 @@ static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, u
         return -1;
     if (size == GONE)
         return done(PyObject_CallFunction(pump->ended, "i", fd));
-    if (size == NOT_NOW) /* the pump finds out what it takes */
+    if (size == NOT_NOW) /* the pump reads again, and finds out whether TLS has to write first */
         return done(PyObject_CallFunction(pump->ready, "iI", fd, (unsigned)events));
     line *it = line_of(self, fd);
     if (it != NULL)
         it->heard = pump->now;
-    self->chunk[size] = 0;
+    self->chunk[size] = 0; /* the scanner stops at a NUL instead of comparing each position with the end */
     Py_ssize_t boundary = scanners->scan(on->scanner, self->chunk, size, &used, &reported);
     if (boundary < 0)
         return -1;
@@ -251,7 +252,7 @@ static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, u
     Py_ssize_t sent = send_bytes(self, on, bytes, size);
     if (sent == RAISED)
         return -1;
-    if (sent == size || sent == GONE) /* reading from it will say so, behind what it has sent before */
+    if (sent == size || sent == GONE) /* reading from the other leg will say so, behind what it has sent before */
         return 0;
     return done(PyObject_CallFunction(pump->unsent, "iy#", fd, bytes + sent, size - sent));
 }
@@ -261,9 +262,10 @@ static int serve(Switchboard *self, int fd, uint32_t events, const callbacks *pu
     const line *it = line_of(self, fd);
     PyObject *held = it != NULL && it->scanner != NULL ? scanners->all_held(it->scanner) : NULL;
     Py_ssize_t size = held != NULL ? PyBytes_Size(held) : 0;
+    /* EPOLLOUT: bytes wait to be written to this leg, and the pump keeps them. */
     if (held == NULL || size > MAX_BYTES || events & EPOLLOUT)
         return done(PyObject_CallFunction(pump->ready, "iI", fd, (unsigned)events));
-    if (size)
+    if (size) /* in front of the chunk, so that both are sent by one call */
         memcpy(self->chunk - size, PyBytes_AsString(held), (size_t)size);
     const line on = *it;
     keep(&on);
@@ -279,9 +281,9 @@ static double seconds(void)
     return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
 }
 
-/* Until nothing is ready, MAX_EVENTS were served, or the time is over. To ask epoll once more costs less than to go back
-   to trio's loop and come here again: with 100 busy sessions, a round trip took 15 us, and so 13. What epoll has reported
-   and was not served comes first in the next turn, or the first would always be the first. */
+/* Serve until nothing is ready, MAX_EVENTS were served, or the time is over. Asking epoll once more costs less than a
+   round through trio's loop: with 100 busy sessions, a round trip took 13 us instead of 15. Events that were reported
+   and not served come first in the next turn; otherwise a busy leg in front could keep the others from being served. */
 static int serve_all(Switchboard *self, const callbacks *pump)
 {
     const double until = seconds() + pump->seconds;
@@ -331,7 +333,8 @@ static PyObject *turn(PyObject *object, PyObject *args)
 
 static int add_buffer(Switchboard *self)
 {
-    PyObject *all = PyMemoryView_FromObject(self->memory); /* nobody can make the array shorter while it is there */
+    /* While a view exists, the bytearray cannot be resized, so `chunk` stays valid. */
+    PyObject *all = PyMemoryView_FromObject(self->memory);
     if (all == NULL)
         return -1;
     self->buffer = PySequence_GetSlice(all, MAX_BYTES, 2 * MAX_BYTES);
@@ -386,7 +389,7 @@ static PyMethodDef methods[] = {
      "connect($self, fd, to, scanner, most, /)\n--\n\n"
      "Pass on what comes in on `fd` to `to`, at most so many bytes at once, while `scanner` has nothing to report."},
     {"disconnect", disconnect_leg, METH_O,
-     "disconnect($self, fd, /)\n--\n\nDon't; and forget the descriptor. Answers what `heard` would have."},
+     "disconnect($self, fd, /)\n--\n\nForget the descriptor. Returns what `heard` would have."},
     {"heard", heard_leg, METH_O,
      "heard($self, fd, /)\n--\n\nThe time of the turn in which bytes came last, 0.0 if none came in here."},
     {"turn", turn, METH_VARARGS,
@@ -402,7 +405,7 @@ static PyMemberDef members[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Switchboard(epoll, not_now, broken)\n--\n\nSees to the descriptors registered with an epoll, which is not its own."},
+    {Py_tp_doc, "Switchboard(epoll, not_now, broken)\n--\n\nServes the descriptors registered with an epoll, which it does not own."},
     {Py_tp_new, make},
     {Py_tp_dealloc, drop},
     {Py_tp_methods, methods},
@@ -410,7 +413,7 @@ static PyType_Slot slots[] = {
     {0, NULL},
 };
 
-/* Not a type for the cyclic collector: scanners lead nowhere. */
+/* Without support for the cyclic collector: scanners hold no references that could lead back here. */
 static PyType_Spec spec = {"cxfr_proxy.relay._turn.Switchboard", sizeof(Switchboard), 0, Py_TPFLAGS_DEFAULT, slots};
 
 static struct PyModuleDef definition = {
@@ -422,7 +425,7 @@ PyMODINIT_FUNC PyInit__turn(void)
     PyObject *scan = PyImport_ImportModule("cxfr_proxy.xmpp.framing._scan");
     PyObject *capsule = scan == NULL ? NULL : PyObject_GetAttrString(scan, "api");
     scanners = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, SCANNER_API);
-    Py_XDECREF(capsule); /* what it points to stays */
+    Py_XDECREF(capsule); /* the table that it points to is static */
     Py_XDECREF(scan);
     if (scanners == NULL)
         return NULL;

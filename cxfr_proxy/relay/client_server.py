@@ -41,16 +41,16 @@ _log = logging.getLogger(__name__)
 
 
 class SessionWatcher(Protocol):
-    """Wants to know what becomes of clients' sessions."""
+    """Is told what becomes of clients' sessions."""
 
     def session_event(self, live: LiveSession, event: Event) -> None:
-        """A session has reported this."""
+        """Take in what a session has reported."""
         ...
 
 
 class ClientServer:
-    """Serves what was accepted. ``tasks`` has to be there before the first connection: what comes back from a session
-    gets its task there."""
+    """Serves accepted connections. ``tasks`` has to be set before the first connection: a connection that comes back
+    from a session gets its task there."""
 
     tasks: trio.Nursery
 
@@ -73,7 +73,7 @@ class ClientServer:
         self._watcher = watcher
         self._router = router
         self._dials: dict[int, trio.CancelScope] = {}
-        """By session: the nodes that are being dialled for those that have one, and want another."""
+        """By session: the scope of a dial for a session that has a node and wants another."""
         self._rules = rules
         self._scopes = OpeningScopes()
         self._context = ConnectionContext(rules, router, registry, self._scopes)
@@ -102,7 +102,7 @@ class ClientServer:
         with ExitStack() as duties:
             # Done in the opposite order: a connection gives its place to the next one when its socket is closed.
             duties.callback(self._limit.leave)
-            with sock:  # closes nothing once the transport has it
+            with sock:  # closes the socket if adopt() raises; afterwards it is empty, and closing it does nothing
                 endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout))
             duties.callback(endpoint.close)
             address = address_of(client)
@@ -116,7 +116,7 @@ class ClientServer:
                 self._begin_session(routed, endpoint, client, duties)
 
     async def _serve_again(self, returned: ReturnedConnection, client: Peer | None) -> None:
-        """A connection that has come back from its session."""
+        """Serve a connection that has come back from its session. It was counted when it was accepted."""
         with ExitStack() as duties:
             endpoint = Endpoint(returned.transport)
             duties.callback(self._limit.leave)
@@ -151,16 +151,17 @@ class ClientServer:
             client_port=client[1] if client is not None else None,
             listener=self,
         )
-        duties.pop_all()  # they are the session's from here on
+        duties.pop_all()  # the session's from here on: session_over() does each of them
         live.placed_early = stream.early
         try:
             self._registry.add(live)
         except Exception:
+            # The duties were popped already, so the pump has to do them: by way of session_over().
             self._pump.discard(live)
             raise
         live.start()
 
-    # --- what the pump tells of sessions
+    # --- what the pump reports of sessions
 
     def session_event(self, live: LiveSession, event: Event) -> None:
         self._watcher.session_event(live, event)
@@ -175,7 +176,8 @@ class ClientServer:
         start_once(self.tasks, Task.CONNECTION, partial(self._dial, live, dial, scope))
 
     async def _dial(self, live: LiveSession, dial: Dial, scope: trio.CancelScope) -> None:
-        """Answer a session that wants another node, unless it has thought better of it meanwhile."""
+        """Dial another node for a session and hand over the connection, unless the session has given that up
+        meanwhile."""
         client = (live.client_address, live.client_port) if live.client_port is not None else None
         proxy = peer_of(live.legs[Side.CLIENT].transport.getsockname())
         reached: tuple[Endpoint, NodeLeg] | None = None
@@ -187,6 +189,8 @@ class ClientServer:
                 why = exc.text
             except OSError as exc:
                 why = f"the connection broke: {exc}"
+        # Not "is the scope cancelled": the dial may have succeeded in the moment in which the session gave it up, or
+        # the session may have asked for yet another node since.
         if self._dials.get(live.id) is not scope:
             if reached is not None:
                 reached[0].close()
@@ -212,7 +216,7 @@ class ClientServer:
 
 
 class _Surroundings:
-    """What sessions ask: the memory of clients knows, or the router."""
+    """The answers to what sessions ask of the rest of the proxy: the memory of clients gives them, or the router."""
 
     def __init__(self, memory: ClientMemory, router: Router) -> None:
         self.client_software = memory.client_software

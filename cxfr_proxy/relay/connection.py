@@ -1,8 +1,8 @@
 """One client connection until it has a session: sniff, TLS, opening, a node.
 
 It carries out and decides nothing about streams; that is :mod:`cxfr_proxy.xmpp.opening` before there is a node, and the
-session afterwards. A connection that comes back from its session goes on here: where the client asks for the STARTTLS
-that was on offer, and where somebody else logs in than the node was chosen for.
+session afterwards. A session gives its connection back to this module where the client asks for the STARTTLS that was
+on offer, and where another user logs in than the node was chosen for.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
 _LINGER_SECONDS: Final = 2.0
-"""How long a client that is refused may take to close, so that what was sent to it is not lost in a reset."""
+"""Seconds for a refused client to close its connection, so that a reset does not destroy what was sent to it."""
 _LINGER_BYTES: Final = 262_144
-"""As much of what it has sent meanwhile is read for that: several elements of the length that is usual before bind."""
+"""Most bytes that are read and dropped meanwhile: several elements of the length that is usual before bind."""
 MAX_CHANGES: Final = 3
-"""Changes of the node on one connection, by failed logins of several users. Nodes count failures by connection, and a
-new one has counted none."""
+"""Most changes of the node on one connection, when several users fail to log in. Nodes count failed logins by
+connection, and each new connection starts that count again, so the number of guesses is bounded here."""
 
 _log = logging.getLogger(__name__)
 
 
 class OpeningScopes:
-    """The connections without a session, all of which can be told to give up."""
+    """The cancel scopes of all connections that have no session yet."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -84,9 +84,9 @@ class ConnectionContext:
 
 
 class BegunStream(Struct, frozen=True):
-    """A stream that needs a node. ``early_login`` is ``None`` where it stays there whatever the client says, and then
-    ``early`` tells that this is so only because nothing was known of the nodes yet. ``silent``: nodes that have not
-    greeted it."""
+    """A stream that needs a node. ``early_login`` is ``None`` if the node stays the same whatever the client says next;
+    ``early`` is then true if that is only because no node's features were known yet. ``silent`` names the nodes that
+    have not greeted it."""
 
     header: StreamHeader
     early_login: EarlyLogin | None
@@ -104,7 +104,7 @@ class BegunStream(Struct, frozen=True):
 
 
 class RoutedStream(Struct, frozen=True):
-    """A stream that has got its node. ``lane`` holds what the client has said and nobody has read yet."""
+    """A stream that has its node. ``lane`` holds what the client has sent and nobody has read yet."""
 
     stream: BegunStream
     lane: Lane
@@ -114,7 +114,7 @@ class RoutedStream(Struct, frozen=True):
 
 
 class ClientConnection:
-    """One connection that was accepted, or has come back from a session. ``endpoint`` stays the caller's to close."""
+    """An accepted connection, or one that a session has given back. The caller closes ``endpoint``."""
 
     def __init__(self, context: ConnectionContext, endpoint: Endpoint, client: Peer | None) -> None:
         self._context = context
@@ -128,14 +128,14 @@ class ClientConnection:
         self._limit: trio.CancelScope
 
     async def accept(self) -> RoutedStream | None:
-        """Have the client open its stream, and find its node; ``None`` where it gets none and has been told.
+        """Have the client open its stream, and find its node; ``None`` if it gets none and has been told why.
 
-        Raises ``OSError`` where the client has left.
+        Raises ``OSError`` if the client has left.
         """
         return await self._run(self._sniff)
 
     async def go_on(self, returned: ReturnedConnection) -> RoutedStream | None:
-        """As :meth:`accept`, where a session has left off."""
+        """Go on like :meth:`accept` with a connection that a session has given back."""
         match returned.command:
             case Reroute() as reroute:
                 return await self._run(partial(self._reroute, reroute, returned.unsent))
@@ -147,7 +147,7 @@ class ClientConnection:
             return await self._open_and_reach(begin)
         except RemoteError as error:
             self._context.registry.counts.totals.count_refused(error.condition)
-            # That no node can be reached is not the client's doing, and the operator's to know.
+            # An unreachable node is no fault of the client's, and the operator has to know of it.
             level = logging.WARNING if isinstance(error, NodeError) else logging.INFO
             emit(
                 _log,
@@ -164,9 +164,9 @@ class ClientConnection:
         return None
 
     async def _open_and_reach(self, begin: Callable[[], Awaitable[BegunStream | None]]) -> RoutedStream | None:
-        """Await ``begin``, and find a node for what it comes to.
+        """Await ``begin``, and find a node for the stream that it returns.
 
-        ``None`` where the client went away, or takes too long without a stream. Raises :class:`ClientError` and, from
+        ``None`` if the client went away, or took too long without a stream. Raises :class:`ClientError` and, from
         :meth:`Router.reach`, :class:`NodeError`. One scope serves for both, since a scope costs as much as a read.
         """
         context, scopes = self._context, self._context.scopes
@@ -183,6 +183,8 @@ class ClientConnection:
                     routed = RoutedStream(begun, self._lane, node, node_end)
         finally:
             scopes.end(scope)
+        # The scope was cancelled: by its deadline, or because the proxy stops. A client without a stream gets no stream
+        # error, since there is nothing yet that it could belong to.
         if not scope.cancelled_caught:
             return routed
         if self._last_words is None:
@@ -194,7 +196,7 @@ class ClientConnection:
         raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
 
     async def _sniff(self) -> BegunStream | None:
-        """Which protocol begins here; ``None`` where nothing does."""
+        """Find out by the first byte whether the client begins with TLS; ``None`` if it sends nothing."""
         first = await self._endpoint.peek()
         if first == _TLS_HANDSHAKE:
             return await self._start_tls()
@@ -208,13 +210,14 @@ class ClientConnection:
         self._last_words = self._opening.refuse
 
     async def _read(self) -> BegunStream | None:
-        """The client's stream, until a node is needed, behind TLS if it has to be."""
+        """Read the client's stream until it needs a node, and begin TLS on the way if it asks for that."""
         while data := await self._endpoint.receive_some():
             for step in self._opening.receive(data):
                 match step:
                     case Reply(reply):
                         await self._endpoint.send_all(reply)
                     case Opened(header, None):
+                        # No login to wait for: the node is chosen now, and stays.
                         return BegunStream(header, None, early=self._rules.is_early(header.to or ""))
                     case Opened(header, Login() as login, greeted):
                         shown = SHOWN if greeted else None
@@ -227,9 +230,10 @@ class ClientConnection:
         return None
 
     async def _proceed(self, domain: str, unsent: bytes = b"", latest: float | None = None) -> BegunStream | None:
-        """STARTTLS was asked for: whatever came behind it is dropped, in our buffers and in the system's.
+        """Begin STARTTLS. What came behind the request is dropped, in our buffers and in the system's: anybody on the
+        path may have written it (RFC 6120 section 5.4.3.3).
 
-        ``latest``: when all has to be done, as far as it was begun before.
+        ``latest``: the time by which everything has to be done, if it was set before.
         """
         if not self._endpoint.discard_received():
             raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
@@ -238,9 +242,9 @@ class ClientConnection:
         return await self._start_tls(domain, latest)
 
     async def _start_tls(self, domain: str | None = None, latest: float | None = None) -> BegunStream | None:
-        """Shake hands and expect a new stream; ``None`` where that failed."""
+        """Shake hands and expect a new stream; ``None`` if the handshake failed."""
         rules = self._rules
-        self._last_words = None
+        self._last_words = None  # a stream error in the middle of a handshake would be taken for a broken TLS record
         now = trio.current_time()
         self._limit.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
         try:
@@ -258,7 +262,7 @@ class ClientConnection:
         emit(_log, "tls-failed", client=address_of(self._client), reason=reason)
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> BegunStream:
-        """Another node than was chosen: what the client has said waits in the lane."""
+        """Return the stream for another node than the one that was chosen; the lane holds what the client has sent."""
         early_login, now = reroute.early_login, trio.current_time()
         self._last_words = last_words if early_login is not None else partial(_first_and_last_words, reroute.header)
         self._lane = reroute.up
@@ -267,7 +271,8 @@ class ClientConnection:
         return BegunStream(reroute.header, early_login, silent=reroute.silent)
 
     async def _part(self, last_bytes: bytes) -> None:
-        """Say the last words, and wait until the client has closed: a reset would take them back."""
+        """Send the last bytes and wait until the client has closed: closing first could send a reset, which destroys
+        bytes that the client has not read yet."""
         left = _LINGER_BYTES
         with trio.move_on_after(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
@@ -277,7 +282,7 @@ class ClientConnection:
 
 
 def _first_and_last_words(header: StreamHeader, error: RemoteError) -> bytes:
-    """For a client that has got no header yet."""
+    """Return the refusal of a client that has got no header yet, so it starts with one (RFC 6120 section 4.9.1.2)."""
     said = stanza.stream_header(to=header.from_, from_=header.to, stream_id=new_token(), lang="en")
     return said + last_words(error)
 

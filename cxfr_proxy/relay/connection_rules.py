@@ -1,4 +1,4 @@
-"""How connections are opened here, by the settings, the nodes' features and the certificates."""
+"""The rules by which connections are opened: from the settings, the nodes' features and the certificates."""
 
 from __future__ import annotations
 
@@ -42,15 +42,17 @@ class ConnectionRules:
         return ClientOpening(lane, self._opening_rules, on_tls=encrypted)
 
     def offers_starttls(self, *, encrypted: bool) -> bool:
-        """Whether the client may choose to begin TLS."""
+        """Return whether the client may choose to begin TLS."""
         return not encrypted and self._opening_rules.offers_tls
 
     def is_early(self, domain: str) -> bool:
-        """Whether a client of that domain would be asked who it is first, if the nodes' features were known by now."""
+        """Return whether a client of that domain would log in before it gets a node, if the nodes' features were
+        known."""
         return self._asks_for_login and self._common_features.are_awaited(domain)
 
     def tls_context(self, domain: str | None, server_name: bytes | None) -> ssl.SSLContext:
-        """Return the context for the next handshake; certificates may be replaced. See :class:`ServerCertificates`."""
+        """Return the context for the next handshake. Ask each time: certificates may be replaced. See
+        :class:`ServerCertificates`."""
         return self._certificates.context_for(domain, server_name)
 
 

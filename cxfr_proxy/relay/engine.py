@@ -1,6 +1,6 @@
-"""Which engines run: those in C, or those in Python that do the same where there is no compiler.
+"""The choice of engines: those in C, or those in Python, which do the same where there is no compiler.
 
-There are two parts of which there is one in C: the framer (:mod:`cxfr_proxy.xmpp.framing`) and the relay's hot path
+Two parts of the proxy are written in C as well: the framer (:mod:`cxfr_proxy.xmpp.framing`) and the relay's hot path
 (``_turn.c``). The environment variable ``CXFR_ENGINE`` chooses for both, for tests and benches.
 """
 
@@ -31,7 +31,7 @@ _native: Final = _load_native()
 ENGINES: Final = ("native", "python") if _native is not None else ("python",)
 """The engines of the relay loop that there are, the fastest first."""
 ENGINE = ENGINES[0]
-"""The one that runs; see :func:`use`."""
+"""The engine that runs; see :func:`use`."""
 
 
 def use(engine: str) -> None:
@@ -55,7 +55,7 @@ def use_from_environment() -> None:
 
 
 def new_switchboard(epoll: select.epoll) -> Switchboard | None:
-    """For the sockets in that epoll; ``None`` where the pump serves all of them itself."""
+    """Return a switchboard for the sockets in that epoll; ``None`` if the pump serves all of them itself."""
     if _native is None or ENGINE != "native":
         return None
     return _native(epoll.fileno(), WANTS, forget_errors)

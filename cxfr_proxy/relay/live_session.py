@@ -17,9 +17,11 @@ from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer
 
 NODE_BYTES: Final = 65_536
-"""As much is read from a node at once. Larger reads save nothing: a loopback or LAN read seldom returns more."""
+"""Most bytes that are read from a node at once. Larger reads save nothing: a loopback or LAN read seldom returns
+more."""
 CLIENT_BYTES: Final = 16_384
-"""As much is read from a client at once. Each element of it may want a look, and the shortest has four bytes."""
+"""Most bytes that are read from a client at once. Each element of them may want a look, and the shortest (``<a/>``) has
+four."""
 
 Decide = Callable[[float], Sequence[SessionCommand]]
 """A method of the session's that is told the time, on the pump's clock in seconds."""
@@ -46,7 +48,7 @@ class Leg:
     )
 
     other: Leg
-    """The session's other leg."""
+    """The other leg of the same session."""
 
     def __init__(self, live: LiveSession, side: Side, transport: Transport) -> None:
         self.live = live
@@ -65,9 +67,10 @@ class Leg:
 
 
 class ReturnedConnection(Struct, frozen=True):
-    """A client's transport that its session has given back, and what for. Whoever takes it closes it.
+    """A client's transport that its session has given back, and why. The receiver closes it.
 
-    ``unsent`` is still to be written to it. ``domain``: the one that the client has asked for."""
+    ``unsent`` is still to be written to it. ``domain`` is the one that the client has asked for.
+    """
 
     transport: Transport
     domain: str
@@ -78,28 +81,29 @@ class ReturnedConnection(Struct, frozen=True):
 class SessionListener(Protocol):
     """Is told what becomes of live sessions.
 
-    It may call the session in return: what that comes to is done when the session is between two events again.
+    It may call the session from within these methods: the call is carried out when the session is between two events
+    again.
     """
 
     def session_event(self, live: LiveSession, event: Event) -> None:
-        """The session has reported this."""
+        """Take in what the session has reported."""
         ...
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
-        """The session has given its client's transport back. :meth:`session_over` follows."""
+        """Take over the client's transport, which the session has given back. :meth:`session_over` follows."""
         ...
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:
-        """The session wants a connection to another node. The answer is :meth:`LiveSession.offer_node`, or
+        """Dial another node for the session. The answer is :meth:`LiveSession.offer_node`, or
         :meth:`LiveSession.not_dialled`."""
         ...
 
     def session_forgoes(self, live: LiveSession) -> None:
-        """The session does not want it any more."""
+        """Give up the dial: the session does not want that node any more."""
         ...
 
     def session_over(self, live: LiveSession) -> None:
-        """Its transports are closed, or given back."""
+        """Do what is due at a session's end. Its transports are closed, or were given back."""
         ...
 
 
@@ -107,11 +111,11 @@ class Driver(Protocol):
     """The pump, as far as a live session needs it."""
 
     def drive(self, live: LiveSession, decide: Decide) -> None:
-        """Let the session decide, and do what it says."""
+        """Let the session decide, and carry out its commands."""
         ...
 
     def last_heard(self, live: LiveSession) -> float:
-        """When bytes came last, from either side."""
+        """Return when bytes came last, from either side."""
         ...
 
     def offer_node(self, live: LiveSession, transport: Transport, decide: Decide) -> None:
@@ -160,17 +164,17 @@ class LiveSession:
         self.closing = False
         """The session is over; what is left to do is to get the last bytes out."""
         self.spare_node: Transport | None = None
-        """A connection to another node, that may take the place of the node's."""
+        """A connection to another node, which may take the place of the node's."""
         self.returned: ReturnedConnection | None = None
         """The client's connection, which goes on without this session."""
         self.placed_early = False
-        """Its node was chosen by nothing, only because the nodes' features were not known yet."""
+        """Its node was chosen without a login, only because the nodes' features were not known yet."""
         self.timer_at = math.inf
         """When the pump's timers call for it next."""
         self.driven = False
-        """It has decided, and what it has said is being done."""
+        """Its commands are being carried out."""
         self.deferred: tuple[Decide, ...] = ()
-        """The decisions that it is asked for meanwhile."""
+        """Decisions that it was asked for while it was driven; they follow, in this order."""
         self.listener = listener
         self._driver = driver
 
@@ -218,7 +222,7 @@ class LiveSession:
         self._driver.offer_node(self, transport, decide)
 
     def over(self) -> None:
-        """The last the pump has to say: it and the session know each other no more."""
+        """Let go of the session: it is the pump's last call to it."""
         for leg in self.legs:
-            del leg.live, leg.other  # circles, which only the collector could free
+            del leg.live, leg.other  # reference cycles, which only the collector could free
         self.listener.session_over(self)

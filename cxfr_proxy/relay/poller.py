@@ -1,8 +1,9 @@
-"""Which legs are ready: epoll, and the switchboard that serves those on which there is nothing to decide.
+"""The poller knows which legs are ready: by epoll, and by the switchboard that serves those on which there is nothing
+to decide.
 
-The pump says of each leg what it waits for (:meth:`Poller.register`) and whether its bytes pass without a question
-(:meth:`Poller.connect`). In a turn, the switchboard (``_turn.c``) passes on what passes, and the pump is called for all
-else. Where it was not compiled, epoll is asked here, and the pump is called for everything.
+The pump says of each leg what it waits for (:meth:`Poller.register`) and whether its bytes may pass without a question
+(:meth:`Poller.connect`). In a turn, the switchboard (``_turn.c``) passes on what it may, and calls the pump for
+everything else. Without a compiled switchboard, the poller asks epoll itself and calls the pump for everything.
 """
 
 from __future__ import annotations
@@ -23,26 +24,27 @@ if TYPE_CHECKING:
 IN: Final = select.EPOLLIN
 OUT: Final = select.EPOLLOUT
 MAX_EVENTS: Final = 256
-"""Legs served before other tasks run."""
+"""Most legs that are served before other tasks run."""
 
 
 class LegServer(Protocol):
-    """Serves what the poller finds, by descriptor."""
+    """Serves what the poller finds. Legs are named by their descriptors."""
 
     def on_ready(self, fd: int, events: int) -> None:
-        """It can be read or written, and nothing was read yet."""
+        """Read or write the leg; nothing was read yet."""
         ...
 
     def on_ended(self, fd: int) -> None:
-        """The switchboard has met the end of what comes in there."""
+        """End the leg's input: the switchboard has met its end."""
         ...
 
     def on_scanned(self, fd: int, data: bytes, boundary: int, used: int) -> None:
-        """The switchboard has read this and scanned ``used`` bytes of it, and it is not to be sent as it is."""
+        """Go on with data that the switchboard has read and cannot pass on as it is. It has scanned ``used`` bytes of
+        it."""
         ...
 
     def on_unsent(self, fd: int, data: bytes) -> None:
-        """The switchboard could not send this, which has come from there, on to the other leg."""
+        """Keep data that came from this leg and that the switchboard could not send to the other one."""
         ...
 
 
@@ -51,7 +53,7 @@ class Poller:
 
     def __init__(self) -> None:
         self.legs: dict[int, Leg] = {}
-        """All there are, by descriptor."""
+        """All legs, by descriptor."""
         self._epoll = select.epoll()
         self._board: Switchboard | None = engine.new_switchboard(self._epoll)
         self._ready: deque[tuple[int, int]] = deque()  # what epoll has reported, if no switchboard asks it
@@ -59,7 +61,7 @@ class Poller:
         self._epoll.register(self._waker, IN)
 
     def fileno(self) -> int:
-        """Readable when a leg is ready, or :meth:`wake` was called."""
+        """Return a descriptor that is readable when a leg is ready, or :meth:`wake` was called."""
         return self._epoll.fileno()
 
     def wake(self) -> None:
@@ -73,14 +75,14 @@ class Poller:
     # --- a turn
 
     def serve(self, now: float, seconds: float, server: LegServer) -> None:
-        """Have what is ready served: one leg at least, and no more once so many seconds are over.
+        """Have ready legs served: at least one, and no more once so many seconds are over.
 
         Raises what the switchboard meets while it serves :meth:`leg_at_fault`.
         """
         if self._board is not None:
             self._board.turn(now, seconds, server.on_ready, server.on_ended, server.on_scanned, server.on_unsent)
             return
-        # Until nothing is ready: to ask once more costs less than to go back to trio's loop and come here again.
+        # Ask epoll again until nothing is ready: that costs less than a round through trio's loop.
         until, ready, on_ready = clock() + seconds, self._ready, server.on_ready
         for _ in range(MAX_EVENTS):
             if not ready:
@@ -93,11 +95,11 @@ class Poller:
                 return
 
     def leg_at_fault(self) -> Leg | None:
-        """The leg at which an exception has ended the turn; ``None``: it is no leg's."""
+        """Return the leg at which an exception has ended the turn; ``None`` if it was no leg's fault."""
         return self.legs.get(self._board.serving) if self._board is not None else None
 
     def woken(self, fd: int) -> None:
-        """That is what was ready, if it is no leg: forget that :meth:`wake` was called."""
+        """Forget that :meth:`wake` was called, if that is the descriptor that was ready."""
         if fd == self._waker:
             os.eventfd_read(fd)
 
@@ -109,7 +111,7 @@ class Poller:
     def register(self, leg: Leg, interest: int) -> None:
         """Wait for these events from now on; 0: for none."""
         if not interest:
-            self._epoll.unregister(leg.fd)  # or a hang-up would be reported for ever
+            self._epoll.unregister(leg.fd)  # epoll always reports EPOLLHUP and EPOLLERR, so the pump would spin
         elif leg.interest:
             self._epoll.modify(leg.fd, interest)
         else:
@@ -117,7 +119,7 @@ class Poller:
         leg.interest = interest
 
     def connect(self, leg: Leg) -> None:
-        """Bring the switchboard in line: what may be read, and passes without a question, it passes on by itself."""
+        """Have the switchboard pass on this leg's bytes, or stop doing so, as the session's state has it now."""
         if self._board is None:
             return
         lane = leg.live.session.fast[leg.side] if leg.interest & IN else None
@@ -129,12 +131,14 @@ class Poller:
             return
         receive, _ = leg.transport.native_calls()
         _, send = leg.other.transport.native_calls()
-        # A TLS socket gives one record at a time, and there is room for it: nothing is left inside.
+        # SSL_read() returns at most one record. A smaller buffer would leave decrypted bytes inside, where epoll does
+        # not see them.
         self._board.connect(leg.fd, leg.other.fd, scanner, max(leg.read_size, RECORD_BYTES), receive, send)
         leg.connected = scanner
 
     def _disconnect(self, leg: Leg) -> None:
         if self._board is not None and leg.connected is not None:
+            # The switchboard forgets the time with the leg.
             leg.live.heard = max(leg.live.heard, self._board.disconnect(leg.fd))
             leg.connected = None
 
@@ -144,12 +148,12 @@ class Poller:
             self._epoll.unregister(leg.fd)
             leg.interest = 0
         for each in (leg, leg.other):
-            self._disconnect(each)  # both: what the other brings would go to whoever gets the number
+            self._disconnect(each)  # both: the other one's bytes would be sent to the next connection with this number
         del self.legs[leg.fd]
         leg.fd = -1
 
     def last_heard(self, live: LiveSession) -> float:
-        """When bytes came last, from either side."""
+        """Return when bytes came last, from either side."""
         if self._board is None:
             return live.heard
         return max(live.heard, *(self._board.heard(leg.fd) for leg in live.legs))

@@ -1,18 +1,18 @@
 """The relay loop: one trio task that carries the bytes of every session.
 
-Neither Python nor the parser makes a relay on top of trio expensive: a task switch and a wait per read do. So the
+A relay on top of trio is slow because of a task switch and a wait per read, not because of Python or the parser. So the
 sockets of all sessions are in one ``epoll`` of the pump's own; the pump's task waits for *that* to become readable, and
 then serves every socket that is ready without waiting for anything: receive, scan, send the same bytes. A session has
-no task of its own: parked, it would take more memory than all the rest of it. One task keeps the sessions' lives, so
-that cancelling it ends them all (:meth:`Pump.keep`), and one keeps their deadlines (:mod:`.timers`).
+no task of its own: a parked task would take more memory than the rest of the session. One task keeps the sessions
+alive, so that cancelling it ends them all (:meth:`Pump.keep`), and one keeps their deadlines (:mod:`.timers`).
 
 The pump decides nothing. Where the session's state allows it (``session.fast``), bytes go from one socket to the other
 through the lane alone; else the session is asked, and its commands are carried out.
 
 Where it was compiled, a *switchboard* (``_turn.c``) does the first by itself: the pump connects each leg on which there
-is nothing to decide, and disconnects it before that changes (:meth:`Pump._settle`). The switchboard hands over whatever
-it cannot just pass on. This file can do all of it alone; tests hold the two together. :mod:`.poller` knows which of the
-two runs.
+is nothing to decide, and disconnects it before that changes (:meth:`Pump._settle`). The switchboard hands over
+everything that it cannot simply pass on. This file can do all of it alone, and tests hold the two together.
+:mod:`.poller` knows which of the two runs.
 
 Rules:
 
@@ -24,11 +24,11 @@ Rules:
   is read until nothing is pending; if its turn is over before, or it may not be read now, it is remembered and served
   again.
 * *A fault ends one session.* An exception from one session's handling closes that session and is logged.
-* *One thing at a time.* A session whose commands are being carried out decides nothing else meanwhile. Listeners that
-  ask something of it when they hear its reports are answered behind these commands (:meth:`Pump.drive`).
+* *One thing at a time.* A session whose commands are being carried out decides nothing else meanwhile. A listener that
+  calls the session while it hears its reports has the call carried out behind these commands (:meth:`Pump.drive`).
 
-Nothing in here awaits but :meth:`Pump.run` and :meth:`Pump.keep`, so every other caller finds all sessions between two
-events, or is put off until then.
+Only :meth:`Pump.run` and :meth:`Pump.keep` await, so every other caller finds all sessions between two events, or has
+its call put off until then.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ from cxfr_proxy.tasks import Task, isolated, keep_going, report_fault, start
 from cxfr_proxy.xmpp.framing.lane import Lane
 
 STEPWISE_BYTES: Final = 4_096
-"""As much is read at once while each element is looked at."""
+"""Most bytes that are read at once while each element is looked at."""
 MAX_UNSENT: Final = 65_536
-"""A side for which more than this waits is not read any more: it may ask for answers that it doesn't take."""
+"""Most bytes that may wait for a side that is still read: it may send requests, and take none of the answers."""
 READS_PER_TURN: Final = 4
-"""Of a leg with bytes pending: TLS gives one record of at most 16 KiB a read."""
+"""Most reads of a leg with bytes pending: TLS gives one record of at most 16 KiB a read."""
 _FEW: Final = 3
-"""Commands that are not worth looking through."""
+"""Fewer commands than this are not searched for sends that could be joined."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,23 +97,23 @@ class Pump:
         self._poller = Poller()
         self._legs = self._poller.legs
         self._sessions: dict[int, LiveSession] = {}
-        self._again: Queue[Leg] = Queue()  # legs with bytes that epoll does not see
-        self._behind: Queue[Leg] = Queue()  # legs that are not read, for what they have brought is not seen to yet
+        self._again: Queue[Leg] = Queue()  # legs with pending bytes, which epoll does not see
+        self._behind: Queue[Leg] = Queue()  # legs that are not read until the session has dealt with what they brought
         self._turning = False
         self._now = 0.0
         self._timers = Timers(self._on_timer)
-        self._nobody_left: trio.Event | None = None  # somebody waits for it
+        self._nobody_left: trio.Event | None = None  # not None: keep() waits for it
 
     async def run(self) -> None:
-        """Serve until cancelled. The sessions end with :meth:`keep`, and then comes :meth:`close`."""
+        """Serve until cancelled. :meth:`keep` ends the sessions, and :meth:`close` comes last."""
         async with trio.open_nursery() as nursery:
             start(nursery, Task.TIMERS, self._timers.run)
             await keep_going(Task.PUMP, self._run)
 
     async def keep(self) -> None:
-        """Wait until no session is left, and when cancelled, end those there are.
+        """Wait until no session is left; end all of them when cancelled.
 
-        One task does so for all: where there is one, this returns at once.
+        One task does so for all of them; if there is one already, this returns at once.
         """
         if self._nobody_left is not None:
             return
@@ -129,6 +129,7 @@ class Pump:
     async def _run(self) -> None:
         while True:
             if self._again or self._behind:
+                # epoll may have nothing to report although there is work, so waiting for it could take for ever.
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._poller.fileno())
@@ -154,6 +155,7 @@ class Pump:
             self._turning = False
 
     def _fail_what_was_served(self, exc: Exception) -> None:
+        """End the session whose leg the switchboard was serving; raise the exception again if there is none."""
         leg = self._poller.leg_at_fault()
         if leg is None:
             raise exc
@@ -191,9 +193,9 @@ class Pump:
             self._fail(live, exc)
 
     def _serve_later(self, leg: Leg, queue: Queue[Leg]) -> None:
-        """Serve this leg when its turn comes, even if epoll has nothing to say about it."""
+        """Serve this leg when its turn comes, even if epoll has nothing to report of it."""
         queue.add(leg)
-        if not self._turning:
+        if not self._turning:  # the pump's task may be waiting for epoll
             self._poller.wake()
 
     # --- sessions come and go
@@ -211,7 +213,7 @@ class Pump:
     ) -> LiveSession:
         """Take both transports over. The caller calls :meth:`LiveSession.start`, and awaits :meth:`keep` next.
 
-        ``session_id`` is no other session's.
+        ``session_id`` must be unique.
         """
         live = LiveSession(self, session, session_id, client_address, client_port, listener)
         self._pair(live, Leg(live, Side.CLIENT, client), Leg(live, Side.NODE, node))
@@ -232,9 +234,9 @@ class Pump:
     def exchange_node(self, live: LiveSession) -> None:
         """Put the connection that was offered in the place of the node's, which is closed at once.
 
-        All bytes to and from the node are the new one's from here on. Bytes that the old one had not taken are dropped,
-        and logged as such. Its TLS ends in good order if the session has ended its output before
-        (``EndOutput``); else its connection is cut. Raises ``RuntimeError`` where nothing was offered.
+        All bytes to and from the node are the new connection's from here on. Bytes that the old one had not taken are
+        dropped, and logged as such. The old connection's TLS ends in good order if the session has ended its output
+        before (``EndOutput``); else it is cut. Raises ``RuntimeError`` if nothing was offered.
         """
         transport, live.spare_node = live.spare_node, None
         if transport is None:
@@ -242,7 +244,7 @@ class Pump:
         client, former = live.legs
         self._drop(former)
         self._pair(live, client, Leg(live, Side.NODE, transport))
-        del former.live, former.other  # circles, which only the collector could free
+        del former.live, former.other  # reference cycles, which only the collector could free
         self._poller.add(live.legs[Side.NODE])
 
     @staticmethod
@@ -277,13 +279,13 @@ class Pump:
 
     def _on_timer(self, when: float, session_id: int) -> None:
         live = self._sessions.get(session_id)
-        if live is not None and live.timer_at == when:  # else it was set for what is due earlier, or not at all
+        if live is not None and live.timer_at == when:  # else it was set anew since, for something that is due earlier
             live.timer_at = math.inf
             self._expire(live)
             self._arm_timer(live)
 
     def _expire(self, live: LiveSession) -> None:
-        """The timer has run out: of the session, or of a leg that takes no bytes."""
+        """Act on a timer that has run out: the session's, or that of a leg that takes no bytes."""
         now = trio.current_time()
         for leg in live.legs:
             if leg.stuck_since is not None and now >= leg.stuck_since + self._write_stall_timeout:
@@ -303,8 +305,10 @@ class Pump:
     def _serve(self, leg: Leg, events: int) -> None:
         live = leg.live
         try:
+            # "~IN" and "~OUT" and not "& OUT" and "& IN": EPOLLERR and EPOLLHUP are for reading and for writing, which
+            # then find out what is wrong.
             if events & ~IN and (leg.unsent or leg.transport.wants_write):
-                leg.transport.write_own()  # first: nothing else can be written before
+                leg.transport.write_own()  # first: OpenSSL takes no new data before it has written its own
                 self._flush(leg)
                 self._settle(live)
             if leg.interest & IN and events & ~OUT:
@@ -316,7 +320,7 @@ class Pump:
         live, side, transport = leg.live, leg.side, leg.transport
         session = live.session
         for _ in range(READS_PER_TURN):
-            lane = session.fast[side]
+            lane = session.fast[side]  # again each time: what was read may have changed it
             try:
                 data = transport.read_now(leg.read_size if lane is not None else STEPWISE_BYTES)
             except OSError as exc:
@@ -324,7 +328,7 @@ class Pump:
                     if transport.wants_write:
                         self._wait_to_write(leg)
                     return
-                data = b""  # a broken connection is an ended one
+                data = b""  # treat a broken connection as one that has ended
             if not data:
                 self._end_input(leg)
                 return
@@ -338,13 +342,14 @@ class Pump:
         self._serve_later(leg, self._again)
 
     def _wait_to_write(self, leg: Leg) -> None:
-        """The transport has to write before it can read: else epoll would speak of what came again and again."""
+        """Stop reading until the transport has written: it cannot be read before, and epoll would go on reporting
+        it."""
         if leg.stuck_since is None:
             leg.stuck_since = self._now
         self._settle(leg.live)
 
     def _look(self, leg: Leg, decide: Decide) -> None:
-        """Have the session see to what this leg has brought."""
+        """Have the session deal with what this leg has brought, and note whether that took long."""
         live, began = leg.live, clock()
         self.drive(live, decide)
         leg.costly = clock() - began > self._costly_seconds
@@ -355,9 +360,9 @@ class Pump:
         self._serve(leg, IN)
 
     def _catch_up(self, leg: Leg) -> None:
-        """It has waited for its turn."""
+        """Serve a leg that was behind."""
         if not self._may_read(leg):
-            return  # and is queued again once it may
+            return  # _settle() queues it again as soon as it may be read
         live = leg.live
         leg.costly = False
         if live.session.is_behind(leg.side):
@@ -372,7 +377,7 @@ class Pump:
         self.drive(leg.live, partial(leg.live.session.eof, leg.side))
 
     def _pass_on(self, leg: Leg, lane: Lane, ready: bytes) -> None:
-        """Send on what the lane has let out, or have the session look at it."""
+        """Send on what the lane has released, or have the session look at it first."""
         live, other = leg.live, leg.other
         if lane.has_events:
             self._look(leg, partial(live.session.receive_scanned, leg.side, ready))
@@ -390,10 +395,10 @@ class Pump:
             sent = transport.write_now(data)
         except OSError as exc:
             if transport.judge(exc, Verdict.WAIT_WRITABLE) is Verdict.OVER:
-                return  # it is gone: reading from it will say so, after what it has sent before
+                return  # it is gone. Reading will say so, behind what it has sent before, which is still wanted
             sent = 0
         if sent < len(data):
-            leg.unsent += memoryview(data)[sent:]
+            leg.unsent += memoryview(data)[sent:]  # a slice of the bytes would copy them twice
             leg.stuck_since = self._now
 
     def _flush(self, leg: Leg) -> None:
@@ -414,11 +419,11 @@ class Pump:
     # --- carrying out
 
     def drive(self, live: LiveSession, decide: Decide) -> None:
-        """Let the session decide, told the time, and do what it says. A fault in it ends this session alone.
+        """Let the session decide, told the time, and carry out its commands. A fault in it ends this session alone.
 
-        Whoever hears of what the session reports may come here again. Then its commands are still being carried out,
-        and the next ones would overtake them: so it is asked when that is done, before this returns to the first
-        caller. A session that is over is not asked any more.
+        A listener that hears the session's reports may come here again. Then its commands are still being carried out,
+        and the next ones would overtake them: so the session is asked when that is done, before this returns to the
+        first caller. A session that is over is not asked any more.
         """
         if live.driven:
             live.deferred += (decide,)
@@ -426,7 +431,7 @@ class Pump:
         live.driven = True
         try:
             while not live.closing:
-                if not self._turning:  # which is short, and has asked the clock
+                if not self._turning:  # a turn is short, and has read the clock at its beginning
                     self._now = trio.current_time()
                 commands = decide(self._now)
                 for command in commands if len(commands) < _FEW else joined(commands):
@@ -466,8 +471,8 @@ class Pump:
 
     def _fail(self, live: LiveSession, exc: Exception) -> None:
         report_fault(Task.SESSION, exc, session=live.id)
-        live.closing = True  # first: who hears of it may ask it nothing any more
-        with contextlib.suppress(Exception):  # it may fail again
+        live.closing = True  # first: a listener that hears of it may not ask the session anything any more
+        with contextlib.suppress(Exception):  # the session is faulty: stopping it may fail, too
             for command in live.session.stop(self._now):
                 if isinstance(command, Report):
                     live.listener.session_event(live, command.event)
@@ -489,9 +494,10 @@ class Pump:
                     interest |= IN
             if interest != leg.interest:
                 self._poller.register(leg, interest)
-                if interest & IN and leg.transport.pending():
+                if interest & IN and leg.transport.pending():  # epoll will not report bytes that TLS holds already
                     self._serve_later(leg, self._again)
-            # While client and node negotiate there is nothing to connect, and most calls of this are made then.
+            # Most calls are made while client and node negotiate, when there is nothing to connect: they are spared
+            # here.
             if leg.connected is not None or session.fast[leg.side] is not None:
                 self._poller.connect(leg)
         if live.closing:
@@ -505,12 +511,12 @@ class Pump:
         return not live.closing and live.session.wants(leg.side)
 
     def last_heard(self, live: LiveSession) -> float:
-        """When bytes came last, from either side."""
+        """Return when bytes came last, from either side."""
         return self._poller.last_heard(live)
 
     @staticmethod
     def _is_read_first(leg: Leg) -> bool:
-        """Whether bytes are pending that are still wanted: they would be lost with the end of the output."""
+        """Return whether bytes are pending that are still wanted: ending the output would lose them."""
         return leg.transport.pending() > 0 and leg.live.session.wants(leg.side)
 
     @staticmethod

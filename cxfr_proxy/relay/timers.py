@@ -1,7 +1,7 @@
 """Many deadlines and one sleeping task.
 
-A deadline of a session is set, moved and dropped far more often than it is reached. So nothing is ever taken out of the
-heap before its time: the listener ignores a call that comes too early, or for a session that is gone.
+A session sets, moves and drops its deadline far more often than the deadline is reached. So nothing is ever taken out
+of the heap before its time: the listener ignores a call that comes too early, or for a session that is gone.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import trio
 from cxfr_proxy.tasks import Task, isolated
 
 _CALLS_TOGETHER: Final = 64
-"""Calls before other tasks run: a few milliseconds of work."""
+"""Most calls before other tasks run: a few milliseconds of work."""
 
 
 class Timers:
-    """Calls ``on_timer`` with the time and key of what was set once its time has come.
+    """Calls ``on_timer`` with the time and key of each entry when its time has come.
 
     Times are trio's clock, in seconds.
     """
@@ -31,8 +31,9 @@ class Timers:
         self._sleep = trio.CancelScope()
 
     def set(self, when: float, key: int) -> None:
-        """Call for ``key`` at ``when``, besides all that was set for it before."""
+        """Call for ``key`` at ``when``. Earlier entries for the same key stay."""
         heapq.heappush(self._heap, (when, key))
+        # Moving the deadline of the scope in which run() sleeps wakes it in time, without a task switch now.
         if when < self._sleep.deadline:
             self._sleep.deadline = when
 
