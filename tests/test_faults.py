@@ -38,6 +38,7 @@ from cxfr_proxy.ipc.channel import StreamChannel
 from cxfr_proxy.ipc.messages import AnswerPart, Ask, Hello, Message, WorkerReport
 from cxfr_proxy.ipc.questions import CountStates
 from cxfr_proxy.net import listen
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.relay.connection import ClientConnection
@@ -371,8 +372,7 @@ async def a_session(world: World) -> None:
         PlainTransport.adopt(client[0]),
         PlainTransport.adopt(node[0]),
         session_id=1,
-        client_address="",
-        client_port=None,
+        arrival=Arrival("", None),
         listener=Listening(),
     )
     live.start()

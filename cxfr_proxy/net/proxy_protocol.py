@@ -1,11 +1,17 @@
-"""Write the PROXY protocol's header, versions 1 and 2 of the HAProxy project's specification, which tells a node the
-client's address."""
+"""Write the PROXY protocol's header, versions 1 and 2 of the HAProxy project's specification (proxy-protocol.txt).
+
+It tells a node the client's address. Version 2 has room for more, and tells it: the version of TLS, the name that the
+client has asked for, and an id."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from enum import IntEnum
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cxfr_proxy.cluster.nodes import ProxyProtocol
 
@@ -18,19 +24,81 @@ Peer = tuple[str, int]
 _IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def header(version: ProxyProtocol, source: Peer, target: Peer) -> bytes:
-    """Return the bytes to send before anything else: a connection from ``source`` to ``target``.
+class ProxiedConnection(Struct, frozen=True):
+    """A connection that is passed on, as a PROXY header tells of it. ``source`` and ``target`` are ``None`` where there
+    is no IP address, and all else where nothing is told."""
+
+    source: Peer | None
+    """Whose connection it is."""
+    target: Peer | None
+    """Where they have connected to."""
+    tls_version: str | None = None
+    """As OpenSSL has it, ``TLSv1.3``."""
+    server_name: str | None = None
+    """Asked for by SNI."""
+    unique_id: str | None = None
+
+    def or_between(self, source: Peer, target: Peer) -> ProxiedConnection:
+        """Return it with these ends where it has no IP addresses."""
+        has_both = self.source is not None and self.target is not None
+        return self if has_both else replace(self, source=source, target=target)
+
+
+class Tlv(IntEnum):
+    """What follows the addresses in version 2, each with its type and length (section 2.2)."""
+
+    ALPN = 0x01
+    AUTHORITY = 0x02
+    CRC32C = 0x03
+    NOOP = 0x04
+    UNIQUE_ID = 0x05
+    SSL = 0x20
+
+
+class SslTlv(IntEnum):
+    """What an :attr:`Tlv.SSL` holds behind its five bytes (section 2.2.6)."""
+
+    VERSION = 0x21
+
+
+CLIENT_SSL: Final = 0x01
+"""The flag in :attr:`Tlv.SSL` that says: the client has connected over TLS."""
+_NOT_VERIFIED: Final = (1).to_bytes(4, "big")
+"""It has shown no certificate that was verified: zero would say that it has."""
+
+
+def header(version: ProxyProtocol, connection: ProxiedConnection) -> bytes:
+    """Return the bytes to send before anything else, of a connection that has IP addresses.
 
     The header always names two addresses. The specification has a word for connections without a client (``UNKNOWN`` in
     version 1, ``LOCAL`` in version 2), and no XMPP server reads it: ejabberd waits for ever after ``LOCAL``, Prosody's
     mod_net_proxy takes it for XML, and both refuse ``UNKNOWN``.
     """
+    source, target = connection.source, connection.target
+    assert source is not None, "see or_between()"
+    assert target is not None, "see or_between()"
     (source_ip, target_ip), ports = _one_family(_ip(source), _ip(target)), (source[1], target[1])
     if version is ProxyProtocol.V1:
         return f"PROXY TCP{source_ip.version} {source_ip} {target_ip} {ports[0]} {ports[1]}\r\n".encode()
     family = b"\x11" if source_ip.version == 4 else b"\x21"  # TCP over IPv4, over IPv6
-    body = source_ip.packed + target_ip.packed + b"".join(port.to_bytes(2, "big") for port in ports)
+    body = source_ip.packed + target_ip.packed + b"".join(port.to_bytes(2, "big") for port in ports) + _tlvs(connection)
     return V2_SIGNATURE + _PROXY_COMMAND + family + len(body).to_bytes(2, "big") + body
+
+
+def _tlvs(connection: ProxiedConnection) -> bytes:
+    tlvs = b""
+    if connection.server_name is not None:
+        tlvs += _tlv(Tlv.AUTHORITY, connection.server_name.encode())
+    if connection.unique_id is not None:
+        tlvs += _tlv(Tlv.UNIQUE_ID, connection.unique_id.encode())
+    if connection.tls_version is not None:
+        version = _tlv(SslTlv.VERSION, connection.tls_version.encode())
+        tlvs += _tlv(Tlv.SSL, bytes((CLIENT_SSL,)) + _NOT_VERIFIED + version)
+    return tlvs
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return bytes((kind,)) + len(value).to_bytes(2, "big") + value
 
 
 def own_ends(sock: socket.socket) -> tuple[Peer, Peer]:

@@ -19,9 +19,9 @@ import trio
 from cxfr_proxy.config.table import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, TrustNodeRedirects
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.proxy_protocol import Peer, address_of, peer_of
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, OpeningScopes, RoutedStream
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
@@ -84,7 +84,7 @@ class ClientServer:
 
         One of the calls stays until no session is left, and ends them all when it is cancelled.
         """
-        await self._serve_safely(partial(self._serve, sock, peer_of(address)))
+        await self._serve_safely(partial(self._serve, sock, address))
 
     def open_no_more(self) -> None:
         """End all connections that have no session yet."""
@@ -98,45 +98,45 @@ class ClientServer:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
         await self._pump.keep()
 
-    async def _serve(self, sock: socket.socket, client: Peer | None) -> None:
+    async def _serve(self, sock: socket.socket, address: object) -> None:
         with ExitStack() as duties:
             # Done in the opposite order: a connection gives its place to the next one when its socket is closed.
             duties.callback(self._limit.leave)
             with sock:  # closes the socket if adopt() raises; afterwards it is empty, and closing it does nothing
                 endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout))
             duties.callback(endpoint.close)
-            address = address_of(client)
-            if not self._registry.connected(address, self._most_per_address):
+            arrival = Arrival.from_socket(address)
+            if not self._registry.connected(arrival.address, self._most_per_address):
                 self._registry.counts.totals.count_refused(_TOO_MANY)
-                emit(_log, "client-refused", level=logging.WARNING, client=address, reason=_TOO_MANY)
+                emit(_log, "client-refused", level=logging.WARNING, client=arrival.address, reason=_TOO_MANY)
                 return
-            duties.callback(self._registry.disconnected, address)
-            routed = await ClientConnection(self._context, endpoint, client).accept()
+            duties.callback(self._registry.disconnected, arrival.address)
+            connection = ClientConnection(self._context, endpoint, arrival)
+            routed = await connection.accept()
             if routed is not None:
-                self._begin_session(routed, endpoint, client, duties)
+                self._begin_session(routed, endpoint, connection.arrival, duties)
 
-    async def _serve_again(self, returned: ReturnedConnection, client: Peer | None) -> None:
+    async def _serve_again(self, returned: ReturnedConnection, arrival: Arrival) -> None:
         """Serve a connection that has come back from its session. It was counted when it was accepted."""
         with ExitStack() as duties:
             endpoint = Endpoint(returned.transport)
             duties.callback(self._limit.leave)
             duties.callback(endpoint.close)
-            duties.callback(self._registry.disconnected, address_of(client))
-            routed = await ClientConnection(self._context, endpoint, client).go_on(returned)
+            duties.callback(self._registry.disconnected, arrival.address)
+            connection = ClientConnection(self._context, endpoint, arrival)
+            routed = await connection.go_on(returned)
             if routed is not None:
-                self._begin_session(routed, endpoint, client, duties)
+                self._begin_session(routed, endpoint, connection.arrival, duties)
 
-    def _begin_session(
-        self, routed: RoutedStream, client_end: Endpoint, client: Peer | None, duties: ExitStack
-    ) -> None:
+    def _begin_session(self, routed: RoutedStream, client_end: Endpoint, arrival: Arrival, duties: ExitStack) -> None:
         """Begin a session, which takes over both ends and all duties."""
-        duties.callback(routed.node_end.close)
+        duties.callback(routed.reached.endpoint.close)
         stream, encrypted = routed.stream, client_end.transport.is_encrypted
         session = Session(
             stream.header,
             routed.lane,
             self._policy,
-            node=routed.node.name,
+            node=routed.reached.node.name,
             tls=encrypted,
             offer_starttls=self._rules.offers_starttls(encrypted=encrypted),
             early_login=stream.early_login,
@@ -145,10 +145,9 @@ class ClientServer:
         live = self._pump.relay(
             session,
             client_end.transport,
-            routed.node_end.transport,
-            session_id=self._registry.new_id(),
-            client_address=address_of(client),
-            client_port=client[1] if client is not None else None,
+            routed.reached.endpoint.transport,
+            session_id=routed.reached.session_id,
+            arrival=arrival,
             listener=self,
         )
         duties.pop_all()  # the session's from here on: session_over() does each of them
@@ -167,8 +166,7 @@ class ClientServer:
         self._watcher.session_event(live, event)
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
-        client = (live.client_address, live.client_port) if live.client_port is not None else None
-        serve = partial(self._serve_again, returned, client)
+        serve = partial(self._serve_again, returned, live.arrival)
         start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:
@@ -178,13 +176,12 @@ class ClientServer:
     async def _dial(self, live: LiveSession, dial: Dial, scope: trio.CancelScope) -> None:
         """Dial another node for a session and hand over the connection, unless the session has given that up
         meanwhile."""
-        client = (live.client_address, live.client_port) if live.client_port is not None else None
-        proxy = peer_of(live.legs[Side.CLIENT].transport.getsockname())
+        client = live.arrival.passed_on(live.legs[Side.CLIENT].transport, live.id)
         reached: tuple[Endpoint, NodeLeg] | None = None
         why = "it could not be reached"
         with scope:
             try:
-                reached = await self._router.log_in(dial, client=client, proxy=proxy)
+                reached = await self._router.log_in(dial, client)
             except NodeError as exc:
                 why = exc.text
             except OSError as exc:

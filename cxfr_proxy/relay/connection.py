@@ -18,16 +18,15 @@ from typing import Final
 import trio
 from msgspec import Struct
 
-from cxfr_proxy.cluster.members import Node
 from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.proxy_protocol import Peer, address_of
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import ReturnedConnection
 from cxfr_proxy.session.commands import EarlyLogin, Reroute
 from cxfr_proxy.transfers.registry import Registry
-from cxfr_proxy.upstream.router import Router, hinted_user
+from cxfr_proxy.upstream.router import ReachedNode, Router, hinted_user
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.names import StreamCondition
@@ -108,19 +107,17 @@ class RoutedStream(Struct, frozen=True):
 
     stream: BegunStream
     lane: Lane
-    node: Node
-    node_end: Endpoint
-    """The connection to the node, for the caller to close."""
+    reached: ReachedNode
 
 
 class ClientConnection:
     """An accepted connection, or one that a session has given back. The caller closes ``endpoint``."""
 
-    def __init__(self, context: ConnectionContext, endpoint: Endpoint, client: Peer | None) -> None:
+    def __init__(self, context: ConnectionContext, endpoint: Endpoint, arrival: Arrival) -> None:
         self._context = context
         self._rules = context.rules
         self._endpoint = endpoint
-        self._client = client
+        self.arrival = arrival
         self._lane: Lane
         self._opening: ClientOpening
         self._last_words: Callable[[RemoteError], bytes] | None = None  # None: no stream yet that could be answered
@@ -153,8 +150,8 @@ class ClientConnection:
                 _log,
                 "client-refused",
                 level=level,
-                client=address_of(self._client),
-                port=self._client[1] if self._client is not None else None,
+                client=self.arrival.address,
+                port=self.arrival.port,
                 condition=error.condition,
                 reason=error.text,
                 user=self._begun.user if self._begun is not None else None,
@@ -177,10 +174,10 @@ class ClientConnection:
                 begun = self._begun = await begin()
                 if begun is not None:
                     scope.deadline = math.inf  # the router has time limits of its own
-                    node, node_end = await context.router.reach(
-                        begun.header, begun.login, self._endpoint, self._client, begun.silent
+                    reached = await context.router.reach(
+                        begun.header, begun.login, self._endpoint, self.arrival, begun.silent
                     )
-                    routed = RoutedStream(begun, self._lane, node, node_end)
+                    routed = RoutedStream(begun, self._lane, reached)
         finally:
             scopes.end(scope)
         # The scope was cancelled: by its deadline, or because the proxy stops. A client without a stream gets no stream
@@ -248,7 +245,9 @@ class ClientConnection:
         now = trio.current_time()
         self._limit.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
         try:
-            context = rules.tls_context(domain, await self._endpoint.server_name())
+            server_name = await self._endpoint.server_name()
+            self.arrival = self.arrival.asking_for(server_name)
+            context = rules.tls_context(domain, server_name)
             await self._endpoint.start_tls(context, server_side=True)
         except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
@@ -259,7 +258,7 @@ class ClientConnection:
         return await self._read()
 
     def _tls_failed(self, reason: str) -> None:
-        emit(_log, "tls-failed", client=address_of(self._client), reason=reason)
+        emit(_log, "tls-failed", client=self.arrival.address, reason=reason)
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> BegunStream:
         """Return the stream for another node than the one that was chosen; the lane holds what the client has sent."""

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import trio
 from msgspec import Struct
 
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import Transport
 from cxfr_proxy.session.commands import Dial, Event, Reroute, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
@@ -128,8 +129,7 @@ class LiveSession:
 
     __slots__ = (
         "_driver",
-        "client_address",
-        "client_port",
+        "arrival",
         "closing",
         "deferred",
         "driven",
@@ -150,15 +150,12 @@ class LiveSession:
         driver: Driver,
         session: Session,
         session_id: int,
-        client_address: str,
-        client_port: int | None,
+        arrival: Arrival,
         listener: SessionListener,
     ) -> None:
         self.id = session_id
         self.session = session
-        self.client_address = client_address
-        self.client_port = client_port
-        """``None``: of a unix socket."""
+        self.arrival = arrival
         self.opened = self.heard = trio.current_time()
         self.legs: tuple[Leg, Leg]
         self.closing = False
@@ -182,6 +179,16 @@ class LiveSession:
     def last_active(self) -> float:
         """When bytes came last, from either side."""
         return self._driver.last_heard(self)
+
+    @property
+    def client_address(self) -> str:
+        """See :attr:`cxfr_proxy.net.arrival.Arrival.address`."""
+        return self.arrival.address
+
+    @property
+    def client_port(self) -> int | None:
+        """See :attr:`cxfr_proxy.net.arrival.Arrival.port`."""
+        return self.arrival.port
 
     @property
     def tls_version(self) -> str | None:

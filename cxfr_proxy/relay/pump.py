@@ -42,6 +42,7 @@ from typing import Final
 import trio
 
 from cxfr_proxy.events import emit
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import Transport, Verdict
 from cxfr_proxy.relay.live_session import Decide, Leg, LiveSession, ReturnedConnection, SessionListener
 from cxfr_proxy.relay.poller import IN, OUT, Poller
@@ -207,15 +208,14 @@ class Pump:
         node: Transport,
         *,
         session_id: int,
-        client_address: str,
-        client_port: int | None,
+        arrival: Arrival,
         listener: SessionListener,
     ) -> LiveSession:
         """Take both transports over. The caller calls :meth:`LiveSession.start`, and awaits :meth:`keep` next.
 
         ``session_id`` must be unique.
         """
-        live = LiveSession(self, session, session_id, client_address, client_port, listener)
+        live = LiveSession(self, session, session_id, arrival, listener)
         self._pair(live, Leg(live, Side.CLIENT, client), Leg(live, Side.NODE, node))
         for leg in live.legs:
             self._poller.add(leg)

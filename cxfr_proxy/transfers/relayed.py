@@ -18,9 +18,13 @@ class Relayed(Protocol):
 
     id: int
     session: Session
-    client_address: str
-    client_port: int | None
     opened: float
+
+    @property
+    def client_address(self) -> str: ...
+
+    @property
+    def client_port(self) -> int | None: ...
 
     @property
     def last_active(self) -> float: ...

@@ -25,7 +25,7 @@ from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.proxy_protocol import Peer
+from cxfr_proxy.net.proxy_protocol import ProxiedConnection
 from cxfr_proxy.net.tls import node_context, node_name, read_authorities
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.session.commands import Dial
@@ -46,6 +46,9 @@ _FINDINGS: Final = {
     errno.ENETUNREACH: Finding.SILENT,
 }
 """Say what the system's answer to a connection means for the node."""
+
+_NOBODY: Final = ProxiedConnection(None, None)
+"""The connection of a check."""
 
 _MISMATCHES: Final = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
@@ -88,12 +91,12 @@ class Dialer:
         self._answered.clear()
 
     async def dial(
-        self, spec: NodeSpec, domain: str, *, client: Peer | None, proxy: Peer | None, resolve: bool = False
+        self, spec: NodeSpec, domain: str, client: ProxiedConnection | None, *, resolve: bool = False
     ) -> Endpoint:
         """Return a connection to the node on which the client's stream can begin. The caller closes it.
 
-        ``client`` and ``proxy`` are the ends of the client's connection; ``None`` where there is none, or they have no
-        IP address: then a PROXY header names the ends of this one.
+        ``client`` is the client's connection, of which a PROXY header tells; ``None`` where there is none. If it has no
+        IP addresses, the header names the ends of this one.
         ``resolve``: look the node's name up, whatever is remembered of it. Raises :class:`NodeError` where the node
         can't be reached in time, or doesn't do what its line says; its text names no address. Nothing stays open when
         cancelled.
@@ -103,9 +106,9 @@ class Dialer:
             plain = await self._connect(spec.address, resolve=resolve)
             endpoint = Endpoint(plain)
             if spec.send_proxy is not None:
-                ends = (client, proxy) if client and proxy else proxy_protocol.own_ends(plain)
+                told = (client or _NOBODY).or_between(*proxy_protocol.own_ends(plain))
                 # The first bytes: a new socket takes them at once.
-                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, *ends))
+                await endpoint.send_all(proxy_protocol.header(spec.send_proxy, told))
             if spec.tls is not NodeTls.NONE:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:

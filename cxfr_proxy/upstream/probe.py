@@ -39,7 +39,7 @@ async def probe(
     latest = trio.current_time() + seconds
     try:
         with trio.fail_at(latest):
-            endpoint = await dialer.dial(spec, domain or "", client=None, proxy=None, resolve=True)
+            endpoint = await dialer.dial(spec, domain or "", None, resolve=True)
         with closing(endpoint):
             if not asks:
                 return ProbeResult(Finding.OK)

@@ -7,15 +7,16 @@ by the id that it wants to resume, else by a guess.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement, rank_to_resume
 from cxfr_proxy.errors import DomainRefused, NodeError
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.proxy_protocol import Peer, address_of, peer_of
+from cxfr_proxy.net.proxy_protocol import ProxiedConnection
 from cxfr_proxy.session.commands import Dial
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.spellings import domain_key
@@ -42,6 +43,15 @@ class UserFinder(Protocol):
         """Be ready to ask until cancelled."""
 
 
+class ReachedNode(NamedTuple):
+    """A node that takes a client. ``endpoint`` is the caller's to close."""
+
+    node: Node
+    endpoint: Endpoint
+    session_id: int
+    """The id of the session that begins there; the node may have been told."""
+
+
 class Router:
     """Finds nodes for clients. ``users`` is asked about each user before they are placed; ``None``: nobody is."""
 
@@ -65,48 +75,49 @@ class Router:
         self.users = users
 
     async def reach(
-        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None, silent: Collection[str] = ()
-    ) -> tuple[Node, Endpoint]:
+        self, header: StreamHeader, login: Login, waiting: Endpoint, arrival: Arrival, silent: Collection[str] = ()
+    ) -> ReachedNode:
         """Return the first node in the order of placement that can be reached, when it is the client's turn.
 
-        The caller closes the endpoint. What ``login`` says goes before the header. ``waiting`` is the client's end.
-        Nodes that were ``silent`` are left out. Raises :class:`NodeError`, for the client, if there is none, and
+        What ``login`` says goes before the header. ``waiting`` is the client's end, and ``arrival`` tells of it. Nodes
+        that were ``silent`` are left out. Raises :class:`NodeError`, for the client, if there is none, and
         ``OSError`` where the client has left.
         """
         user, domain = login.user or hinted_user(header), header.to or ""
-        proxy = peer_of(waiting.transport.getsockname())
         if user is not None and self.users is not None:
             await self.users.find(user)
         ranked = self._placement.rank(user, domain, self._registry.sessions_by_node())
-        holder = self._holder(login, user, domain, address_of(client))
+        holder = self._holder(login, user, domain, arrival.address)
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
+        session_id = self._registry.new_id()
+        client = arrival.passed_on(waiting.transport, session_id)
         for node in (node for node in ranked if node.name not in silent):
             usable = node.usable
             with self._registry.expecting(node.name):
-                await self._admission.admit(node.name, address_of(client), waiting.has_hung_up)
+                await self._admission.admit(node.name, arrival.address, waiting.has_hung_up)
                 if usable and not node.usable:
                     continue  # much can happen to a node while one waits for it
                 try:
-                    endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
+                    endpoint = await self._dialer.dial(node.spec, domain, client)
                 except NodeError as exc:
                     self._registry.counts.of_node(node.name).connect_failures += 1
                     if not isinstance(exc, DomainRefused):  # else any name that a client makes up would take it down
                         self._checks.connect_failed(node, exc.text)
                     continue
-            return node, endpoint
+            return ReachedNode(node, endpoint, session_id)
         raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "no server can take this connection now")
 
-    async def log_in(self, dial: Dial, *, client: Peer | None, proxy: Peer | None) -> tuple[Endpoint, NodeLeg]:
+    async def log_in(self, dial: Dial, client: ProxiedConnection) -> tuple[Endpoint, NodeLeg]:
         """Return a connection to that one node, on which that user is logged in and a session can be resumed.
 
-        The caller closes the endpoint. Raises :class:`NodeError`, also where there is no such node any more, and
-        ``OSError``. Nothing stays open when cancelled.
+        ``client`` is the client's connection. The caller closes the endpoint. Raises :class:`NodeError`, also where
+        there is no such node any more, and ``OSError``. Nothing stays open when cancelled.
         """
         if dial.node not in self.cluster:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, f"there is no node {dial.node}")
         node, domain = self.cluster.get(dial.node), dial.header.to or ""
-        endpoint = await self._dialer.dial(node.spec, domain, client=client, proxy=proxy)
+        endpoint = await self._dialer.dial(node.spec, domain, client)
         try:
             return endpoint, await self._dialer.log_in(endpoint, dial)
         except BaseException:

@@ -21,6 +21,7 @@ from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.habits import ClientKind
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.stream import NodeOffers
+from cxfr_proxy.net.proxy_protocol import Tlv
 from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.xmpp.names import StreamCondition
 
@@ -208,6 +209,12 @@ async def test_nodes_behind_tls_and_proxy_headers(
             if header is not None:
                 local = raw.connection.transport.transport_stream.socket.getsockname()  # type: ignore[attr-defined]
                 assert (header.source, header.destination) == (local, proxy.address)
+            if send_proxy == "v2":
+                assert header is not None
+                session = (await proxy.event("bound"))[0]["session"]
+                assert header.tlvs[Tlv.UNIQUE_ID] == str(session).encode()
+                assert header.tlvs[Tlv.AUTHORITY] == b"localhost"
+                assert header.tlvs[Tlv.SSL].endswith(b"TLSv1.3")
             await raw.close()
 
 

@@ -19,6 +19,7 @@ from typing import Final, Literal, cast
 
 from relay_tools import server_transport
 
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
@@ -248,8 +249,7 @@ class Told:
             client_end,
             PlainTransport.adopt(pairs[Side.NODE][1]),
             session_id=1,
-            client_address="",
-            client_port=None,
+            arrival=Arrival("", None),
             listener=Deaf(),
         )
         self.live.start()

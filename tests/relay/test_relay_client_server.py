@@ -15,12 +15,12 @@ import trio.testing
 from relay_tools import no_leak, until
 
 from cxfr_proxy.cluster.addresses import Address
-from cxfr_proxy.cluster.members import Cluster, Node
+from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config.table import Config, Route, StartTls
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.proxy_protocol import Peer
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay import client_server
@@ -30,7 +30,7 @@ from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Event, Upgrade
 from cxfr_proxy.transfers.registry import Registry
-from cxfr_proxy.upstream.router import Router
+from cxfr_proxy.upstream.router import ReachedNode, Router
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 from cxfr_proxy.xmpp.opening.login import Login
 
@@ -52,12 +52,12 @@ class OneNode:
         self.open.set()
 
     async def reach(
-        self, header: StreamHeader, login: Login, waiting: Endpoint, client: Peer | None, silent: Collection[str] = ()
-    ) -> tuple[Node, Endpoint]:
+        self, header: StreamHeader, login: Login, waiting: Endpoint, arrival: Arrival, silent: Collection[str] = ()
+    ) -> ReachedNode:
         await self.open.wait()
         near, far = socket.socketpair()
         self.far.append(far)
-        return self._node, Endpoint(PlainTransport.adopt(near))
+        return ReachedNode(self._node, Endpoint(PlainTransport.adopt(near)), len(self.far))
 
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         return False

@@ -14,6 +14,7 @@ from relay_tools import transport_pair, until
 from relay_twins import Deaf, Jumpy, Story
 from trio.testing import MockClock
 
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay import engine
@@ -39,7 +40,7 @@ async def test_who_is_refused_is_not_listened_to_without_end(mock_clock: MockClo
     there, here = transport_pair()
     endpoint = Endpoint(here)
     shared = ConnectionContext(*[cast("ConnectionRules", None)] * 4)  # type: ignore[arg-type]
-    connection = ClientConnection(shared, endpoint, None)
+    connection = ClientConnection(shared, endpoint, Arrival("", None))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection._part, b"</stream:stream>")
 
@@ -70,8 +71,7 @@ class Party:
             PlainTransport.adopt(near),
             PlainTransport.adopt(beyond),
             session_id=number,
-            client_address="",
-            client_port=None,
+            arrival=Arrival("", None),
             listener=Deaf(),
         ).start()
 

@@ -33,6 +33,7 @@ from relay_tools import (
     write_pem,
 )
 
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 from cxfr_proxy.relay.live_session import NODE_BYTES, LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
@@ -142,8 +143,7 @@ class World:
             client,
             node,
             session_id=next(self._ids),
-            client_address="127.0.0.1",
-            client_port=50000,
+            arrival=Arrival("127.0.0.1", 50000),
             listener=self,
         )
         self.running += 1

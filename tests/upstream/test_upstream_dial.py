@@ -19,10 +19,11 @@ from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net.connection_limit import open_descriptors
+from cxfr_proxy.net.proxy_protocol import ProxiedConnection
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.upstream.dial import Dialer
 
-CLIENT, PROXY = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
+CLIENT = ProxiedConnection(("192.0.2.7", 40000), ("198.51.100.1", 5222), "TLSv1.3", "example.org", "17")
 HEADER = (
     b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
     b" from='localhost' id='1' version='1.0'>"
@@ -66,7 +67,7 @@ async def listen_only(stream: trio.SocketStream) -> None:
 async def refused(dialer: Dialer, spec: NodeSpec, domain: str = "localhost") -> str:
     """The text of the fault; nothing may stay open, and the client is not told where nodes are."""
     with no_leak(), pytest.raises(NodeError) as caught:
-        await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)
+        await dialer.dial(spec, domain, CLIENT)
     assert caught.value.condition == "remote-connection-failed"
     assert "127.0.0.1" not in caught.value.text
     return caught.value.text
@@ -74,7 +75,7 @@ async def refused(dialer: Dialer, spec: NodeSpec, domain: str = "localhost") -> 
 
 async def test_plain_tcp(dialer: Dialer) -> None:
     async with peer(says(b"hello")) as port:
-        endpoint = await dialer.dial(node(port), "localhost", client=CLIENT, proxy=PROXY)
+        endpoint = await dialer.dial(node(port), "localhost", CLIENT)
         await endpoint.send_all(b"x")
         assert await endpoint.receive_some() == b"hello"
         endpoint.close()
@@ -83,7 +84,7 @@ async def test_plain_tcp(dialer: Dialer) -> None:
 async def test_ipv6(dialer: Dialer) -> None:
     async with peer(says(b"hello"), host="::1") as port:
         spec = NodeSpec("n", Address("::1", port))
-        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        endpoint = await dialer.dial(spec, "localhost", CLIENT)
         endpoint.close()
 
 
@@ -91,7 +92,7 @@ async def test_ipv6(dialer: Dialer) -> None:
 async def test_a_node_that_vanished_is_given_up(dialer: Dialer, host: str) -> None:
     async with peer(_wait, host=host) as port:
         spec = NodeSpec("n", Address(host, port))
-        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        endpoint = await dialer.dial(spec, "localhost", CLIENT)
         assert isinstance(endpoint.transport, PlainTransport)
         given = endpoint.transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert given == 1000 * Timeouts().keepalive_timeout
@@ -108,10 +109,10 @@ async def test_unix_socket(dialer: Dialer, tmp_path: Path) -> None:
     await sock.bind(path)
     sock.listen()
     spec = NodeSpec("n", UnixAddress(path), send_proxy=ProxyProtocol.V2)
-    endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+    endpoint = await dialer.dial(spec, "localhost", CLIENT)
     accepted, _ = await sock.accept()
     header = await read_proxy_header(trio.SocketStream(accepted))
-    assert header.source == CLIENT
+    assert header.source == CLIENT.source
     for each in (endpoint, sock, accepted):
         each.close()
     assert await refused(dialer, NodeSpec("n", UnixAddress(path + "-missing"))) == (
@@ -131,8 +132,8 @@ async def test_proxy_header_comes_first(dialer: Dialer, version: ProxyProtocol, 
 
     async with peer(serve) as port:
         spec = node(port, NodeTls.DIRECT, ca=str(certificate), send_proxy=version)
-        (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
-    assert (headers[0].source, headers[0].destination) == (CLIENT, PROXY)
+        (await dialer.dial(spec, "localhost", CLIENT)).close()
+    assert (headers[0].source, headers[0].destination) == (CLIENT.source, CLIENT.target)
 
 
 @pytest.mark.parametrize("tls", [NodeTls.DIRECT, NodeTls.STARTTLS])
@@ -145,7 +146,7 @@ async def test_tls(dialer: Dialer, tls: NodeTls, certificate: Path) -> None:
         address = demo.address if tls is NodeTls.STARTTLS else demo.public_address
         assert address is not None
         spec = node(address.port, tls, ca=str(certificate))
-        endpoint = await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+        endpoint = await dialer.dial(spec, "localhost", CLIENT)
         assert endpoint.transport.is_encrypted
         await endpoint.send_all(HEADER.replace(b"from=", b"to="))
         assert b"<stream:stream" in await endpoint.receive_some()
@@ -181,10 +182,10 @@ async def test_the_name_in_the_nodes_certificate(
     async with peer(serve) as port:
         spec = node(port, NodeTls.DIRECT, ca=str(certificate), verify_name=verify_name)
         if good:
-            (await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)).close()
+            (await dialer.dial(spec, domain, CLIENT)).close()
         else:
             with pytest.raises(NodeError) as caught:
-                await dialer.dial(spec, domain, client=CLIENT, proxy=PROXY)
+                await dialer.dial(spec, domain, CLIENT)
             assert caught.value.condition == "remote-connection-failed"
             assert isinstance(caught.value, DomainRefused) == (verify_name is None), "the client's word is no proof"
             if domain == "example.org":
@@ -204,16 +205,16 @@ async def test_another_authority(dialer: Dialer, certificate: Path, tmp_path: Pa
     other = write_pem(tmp_path, "other.example")
     async with peer(serve) as port:
         with pytest.raises(NodeError, match="certificate was not accepted") as caught:
-            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", CLIENT)
         assert not isinstance(caught.value, DomainRefused), "whatever a client asks for"
         # The file is read once, until the dialer is told that it may have changed.
         other.write_bytes(pem("localhost"))
         with pytest.raises(NodeError, match="certificate was not accepted"):
-            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", client=CLIENT, proxy=PROXY)
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", CLIENT)
         spec = node(port, NodeTls.DIRECT, ca=str(other))
         assert dialer.read_files([spec])
         assert not dialer.read_files([spec])
-        (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+        (await dialer.dial(spec, "localhost", CLIENT)).close()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
@@ -244,7 +245,7 @@ async def test_unusable_ca_file(dialer: Dialer, tmp_path: Path, content: bytes |
         path.write_bytes(content)
     async with peer(listen_only) as port:
         with pytest.raises(NodeError, match="CA certificates"):
-            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(path)), "localhost", client=CLIENT, proxy=PROXY)
+            await dialer.dial(node(port, NodeTls.DIRECT, ca=str(path)), "localhost", CLIENT)
 
 
 async def test_nobody_listens(dialer: Dialer) -> None:
@@ -292,9 +293,7 @@ async def test_a_node_that_fails_at_a_step_of_starttls(
 ) -> None:
     async with peer(says(*replies)) as port:
         with pytest.raises(NodeError) as caught:
-            await dialer.dial(
-                node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY
-            )
+            await dialer.dial(node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", CLIENT)
     assert caught.value.text.startswith(text)
 
 
@@ -312,9 +311,7 @@ async def test_a_node_that_fails_at_a_step_of_starttls(
 async def test_a_node_that_sends_nonsense(dialer: Dialer, certificate: Path, replies: tuple[bytes, ...]) -> None:
     async with peer(says(*replies)) as port:
         with pytest.raises(NodeError) as caught:
-            await dialer.dial(
-                node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY
-            )
+            await dialer.dial(node(port, NodeTls.STARTTLS, ca=str(certificate)), "localhost", CLIENT)
     assert caught.value.condition == "remote-connection-failed"
 
 
@@ -326,7 +323,7 @@ async def test_a_node_that_says_nothing(
     async with peer(listen_only) as port:
         began = trio.current_time()
         with pytest.raises(NodeError) as caught:
-            await dialer.dial(node(port, tls, ca=str(certificate)), "localhost", client=CLIENT, proxy=PROXY)
+            await dialer.dial(node(port, tls, ca=str(certificate)), "localhost", CLIENT)
         assert caught.value.text == "the node did not answer in time"
         assert 10.0 <= trio.current_time() - began < 16.0
 
@@ -347,7 +344,7 @@ async def test_cancelled(dialer: Dialer, certificate: Path, tls: NodeTls) -> Non
                     scope.cancel()
 
                 spec = node(port, tls, ca=ca)
-                await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)
+                await dialer.dial(spec, "localhost", CLIENT)
         assert scope.cancelled_caught
         await until(lambda: open_descriptors() == before)  # the node's end too, once ours is closed
 
@@ -370,7 +367,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def connect(dialer: Dialer, spec: NodeSpec) -> None:
-    (await dialer.dial(spec, "localhost", client=CLIENT, proxy=PROXY)).close()
+    (await dialer.dial(spec, "localhost", CLIENT)).close()
 
 
 async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: Dialer, resolved: list[str]) -> None:
@@ -379,7 +376,7 @@ async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: 
         await connect(dialer, spec)
         await connect(dialer, spec)
         assert resolved == ["localhost"]
-        (await dialer.dial(spec, "localhost", client=None, proxy=None, resolve=True)).close()
+        (await dialer.dial(spec, "localhost", None, resolve=True)).close()
         assert resolved == ["localhost"] * 2
         await connect(dialer, spec)
         assert len(resolved) == 2

@@ -1,0 +1,53 @@
+"""How a client's connection has come here: from where, and by way of whom."""
+
+from __future__ import annotations
+
+import sys
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cxfr_proxy.net.proxy_protocol import Peer, ProxiedConnection, address_of, peer_of
+from cxfr_proxy.net.transport import Transport
+
+_MAX_NAME_BYTES = 255
+"""Of a domain name (RFC 1035 section 2.3.4), so of a PROXY header's, too."""
+
+
+class Arrival(Struct, frozen=True, gc=False):
+    """Where a client has connected from. There is one for each session, so it refers to nothing that may be large."""
+
+    address: str
+    """What the client is called in limits and in the log: its IP address; ``local`` for a program on this machine."""
+    port: int | None
+    """``None``: it has none, by a unix socket; 0: nobody has told."""
+    server_name: str | None = None
+    """The name that it has asked for by SNI; ``None``: none, or it is no name."""
+
+    @classmethod
+    def from_socket(cls, address: object) -> Arrival:
+        """Return the arrival of whoever is at the other end of a socket, by its address there."""
+        peer = peer_of(address)
+        return cls(address_of(peer), peer[1] if peer is not None else None)
+
+    @property
+    def peer(self) -> Peer | None:
+        """The client's address and port; ``None`` where it has no port."""
+        return (self.address, self.port) if self.port is not None else None
+
+    def asking_for(self, server_name: bytes | None) -> Arrival:
+        """Return it with the name that a ClientHello asks for."""
+        if server_name is None or len(server_name) > _MAX_NAME_BYTES or not server_name.isascii():
+            return self
+        # Most clients ask for one of a few names, so each of these is kept once.
+        return replace(self, server_name=sys.intern(server_name.decode("ascii")))
+
+    def passed_on(self, transport: Transport, session_id: int) -> ProxiedConnection:
+        """Return what a node is told of the connection, which ``transport`` is by now."""
+        return ProxiedConnection(
+            source=self.peer,
+            target=peer_of(transport.getsockname()),
+            tls_version=transport.version(),
+            server_name=self.server_name,
+            unique_id=str(session_id),
+        )
