@@ -1,12 +1,12 @@
-"""What is counted while the proxy adds to a stream and takes from it (XEP-0198), and what could not be delivered.
+"""Keep the counts true while the proxy adds to a stream and takes from it (XEP-0198), and count what was not delivered.
 
-Everything that the proxy says as a stanza of its own, and every stanza that it keeps from the other side, is told here,
-so that :mod:`cxfr_proxy.xmpp.stream_management` knows of it. From then on the acknowledgements of both directions are
-looked at; a stream that was left alone, which is the rule, passes unseen.
+Every stanza that the proxy sends as its own, and every stanza that it keeps from the other side, is noted here, so that
+:mod:`cxfr_proxy.xmpp.stream_management` knows of it. From then on the acknowledgements of both directions are looked
+at. As a rule a stream is left alone, and passes unseen.
 
-What a stranger can bring about leaves no trace in the counts: a forged transfer is not taken out but *replaced*, by a
-ping of the proxy's, and its sender is answered at once, which the client's answer to the ping makes up for. So each
-direction has as many stanzas as before.
+A stranger can leave no trace in the counts. A forged transfer is not taken out but *replaced* by a ping of the proxy's,
+and its sender is answered at once; the client's answer to the ping makes up for that. So each direction has as many
+stanzas as before.
 """
 
 from __future__ import annotations
@@ -38,40 +38,41 @@ class Accounting:
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether the client may take this stream up again elsewhere, and finds its counts to be right there."""
+        """Whether the client may resume this stream elsewhere, and will find its counts right there."""
         management = self.management
         return management.resumable and (not management.shifted or management.id != management.node_id)
 
     @property
     def shift(self) -> Shifted | None:
-        """What to report once something was put in or taken out; ``None`` where nobody could resume by it."""
+        """The report that is due once something was put in or taken out; ``None`` if nobody could resume with it."""
         management = self.management
         if management.resumable and management.counters is not None:
             return Shifted(management.counters)
         return None
 
     def miss(self, stanzas: int) -> None:
-        """So many stanzas of the client's came too late."""
+        """Count stanzas of the client's that came too late."""
         self.late += stanzas
 
     def lose(self, size: int) -> None:
-        """So many bytes of the node's found no client."""
+        """Count bytes of the node's that found no client."""
         self.undelivered += size
 
     def ping(self, domain: str, full_jid: str | None, token: Callable[[], str]) -> bytes:
-        """Return what goes to the client in the place of a stanza that is kept from it.
+        """Return the ping that goes to the client in the place of a stanza that is kept from it.
 
-        All have one id; that they are ours is all that has to be known.
+        All these pings have the same id: the answers only have to be recognised as answers to ours.
         """
         self._ping_id = self._ping_id or new_id(token())
         return stanza.ping(self._ping_id, from_=domain, to=full_jid)
 
     def expect_pong(self) -> None:
-        """A reply of the proxy's went to the node, and the client's answer to the ping makes up for it."""
+        """Note that a reply of the proxy's went to the node: one answer of the client's to a ping makes up for it."""
         self._pongs_due += 1
 
     def take_pong(self, answer: TransferAnswer) -> bool:
-        """Whether that answer of the client's makes up for a reply of the proxy's: the node must not see it."""
+        """Return whether that answer of the client's makes up for a reply of the proxy's. Then the node must not see
+        it."""
         if not self._pongs_due or answer.id != self._ping_id:
             return False
         self._pongs_due -= 1
@@ -82,7 +83,8 @@ class Accounting:
         return f"<r xmlns='{self.management.namespace}'/>".encode()
 
     def last_ack(self, lane: Lane, context: bytes) -> bytes:
-        """Return what the client is told when it asks and the node is gone; empty where nothing can be said.
+        """Return the answer to a client that asks for an acknowledgement when its node is gone; empty if there is none
+        to give.
 
         ``lane`` is the node's, and ``context`` its stream's.
         """

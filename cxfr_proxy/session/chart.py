@@ -33,27 +33,27 @@ _SESSION: Final = """
 
 """
 _NODE: Final = """
-## What the node did
+## Acts of the node
 
-By where the session is then. *Ending the node's stream*: its end is waited for, and the client's farewell comes next. A
-dash: it can't happen there.
+The reactions, by where the session is then. *Ending the node's stream*: its end is waited for, and the client's
+farewell comes next. A dash: it can't happen there.
 
 """
 _PARTS: Final = """
 ## One direction of one leg
 
-What comes in from a side:
+Bytes that come in from a side:
 
 {incoming}
-What may be written to it:
+Bytes that are written to it:
 
 {outgoing}
-## What exists only for a while
+## Parts that exist only for a while
 
-Whose features a client sees while it logs in:
+The features that a client sees while it logs in:
 
 {features}
-How far one rung of a transfer is:
+The progress of one rung of a transfer:
 
 {asking}
 The last question, before the node's stream is ended:

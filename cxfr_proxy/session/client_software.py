@@ -1,22 +1,22 @@
-"""How client programs react when they are told to move: what was measured, what is learned, what the operator says.
+"""The reactions of client programs that are told to move: what was measured, what is learned, what the operator says.
 
 A client is recognised by what it says about itself anyway: the node of its entity capabilities (XEP-0115) in its first
 presence, the resource of its JID, the user agent of its login (XEP-0388), the words in which it refuses. All of it is
-hearsay. It only decides which rung is tried first, and whether the client is moved if nothing forces it. A client that
+hearsay. It decides only which rung is tried first, and whether the client is moved if nothing forces it. A client that
 lies about itself is moved less well, and so may be the clients that it claims to be like; the operator's lists correct
 that.
 
 Whether a client knows the connection transfer (XEP-0051) is decided by the first of these that knows:
 
 1. the operator's lists, ``cxfr-deny`` and ``cxfr-allow``;
-2. what this very session has said: an answer, or the feature in its service discovery;
+2. what this very session has shown: an answer, or the feature in its service discovery;
 3. what others with the same capabilities hash have answered;
 4. the mark in its capabilities' node that says so (:data:`~cxfr_proxy.xmpp.connection_transfer.CAPS_MARK`);
 5. the table of what was measured. It says "no" only for programs that never answer: asking any other one costs a round
    trip, and its next version, or a plugin, may know.
 
-What is learned goes by capabilities hash (``node#ver``), which names one version of one program with one set of
-features. An answer counts at once, unless it refuses this request and not the kind. Silence counts only after
+Answers are learned by capabilities hash (``node#ver``), which names one version of one program with one set of
+features. An answer counts at once, unless it refuses only this request and not the kind. Silence counts only after
 :data:`SILENCES` times, since a client may be silent because its connection is, and after :data:`SILENCES_BEHIND_YES`
 times in a row if one had said yes. A client that leaves without an answer has understood.
 """
@@ -36,8 +36,8 @@ from cxfr_proxy.xmpp.connection_transfer import CAPS_MARK
 SILENCES: Final = 3
 """Clients of one program that may fail to answer before the next one is not asked any more."""
 SILENCES_BEHIND_YES: Final = 8
-"""Clients in a row that may fail to answer after one has answered that it knows. That may have been a lie; and if it
-was not, and so many connections have broken instead, the price is the gap."""
+"""Clients in a row that may fail to answer after one has answered that it knows. That answer may have been a lie; and
+if it was true, and so many connections have broken instead, the clients are moved with a gap."""
 REMEMBERED: Final = 10_000
 """Most capabilities hashes of which something was learned; the oldest go first. Some 2 MB when full."""
 

@@ -1,8 +1,9 @@
-"""What the client's stream brings.
+"""Read the client's stream.
 
-In use, it passes unseen. While it is negotiated, while a transfer runs and once the node is gone it is read element by
-element: an answer to our own IQ is kept from the node, which never saw the question, and a stanza for which there is no
-node any more gets an error of type ``wait``, or stays unacknowledged (XEP-0198): it never vanishes.
+In use, it passes unseen. While the stream is negotiated, while a transfer runs and once the node is gone, it is read
+element by element. An answer to one of our own IQs is kept from the node, which never saw the question. A stanza for
+which there is no node any more is answered with an error of type ``wait``, or stays unacknowledged (XEP-0198): none
+vanishes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ _STANZAS: Final = (b"<message", b"<presence", b"<iq")
 
 
 def read(parts: Parts) -> None:
-    """Read what was fed: while negotiating step by step, for a restart may come. Not all at once, if it is much."""
+    """Read what was fed, step by step while negotiating, since a restart may come. A bound keeps one call from looking
+    at everything, if that is much."""
     client = parts.client
     looks_left = MAX_EVENTS_PER_SCAN
     while looks_left and client.incoming is Incoming.READ:
@@ -57,7 +59,7 @@ def read(parts: Parts) -> None:
                 on_scanned(parts, client.lane.scan(data))
             return
         if opening is not None and opening.header_may_repeat and client.lane.skip(client.header.raw):
-            continue
+            continue  # QXmpp's second header, see Opening
         piece = client.lane.next()
         if piece is None:
             return
@@ -68,7 +70,7 @@ def read(parts: Parts) -> None:
 
 
 def on_scanned(parts: Parts, ready: bytes) -> None:
-    """The client's lane has let this out, and may have met something to look at in it."""
+    """Go through what the client's lane has released, and any events among it."""
     for piece in parts.client.lane.pieces(ready):
         _on_piece(parts, piece)
 
@@ -105,7 +107,7 @@ def _on_header(parts: Parts, raw: bytes) -> None:
 def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     client, data = parts.client, piece.data
     if not client.writable:
-        # With XEP-0198 it was not acknowledged, and the client knows.
+        # With XEP-0198 the stanza stays unacknowledged, so the client knows that it did not arrive.
         parts.accounting.miss(data.startswith(_STANZAS) and not parts.accounting.management.on)
         return
     negotiating = parts.state is State.NEGOTIATING
@@ -119,7 +121,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
 
 
 def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
-    """An element that is about the stream itself, or is part of its opening."""
+    """Deal with an element that is about the stream itself, or is part of its opening."""
     negotiation, client = parts.negotiation, parts.client
     was_inactive = negotiation.inactive
     try:
@@ -158,7 +160,7 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
         parts.report(verdict.failed)
     opening = parts.opening
     if verdict.answer and opening is not None and opening.features is Features.DUE:
-        # It asked before it was told anything; an answer in front of the header would be none.
+        # It asked before it had a header; an answer in front of the header would not be XML of any stream.
         opening.postpone(verdict.answer)
         verdict.hold_client = True
     else:
@@ -172,7 +174,8 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
 
 
 def _belongs_elsewhere(parts: Parts, opening: Opening, verdict: ElementVerdict) -> bool:
-    """Whether the node was chosen for somebody else than the user who logs in now, and is not that user's."""
+    """Return whether the node was chosen for somebody else than the user who logs in now, and is not that user's
+    node."""
     login = verdict.begins
     if login is None:
         if verdict.forward and not verdict.hold_client:
@@ -182,10 +185,11 @@ def _belongs_elsewhere(parts: Parts, opening: Opening, verdict: ElementVerdict) 
 
 
 def _reroute(parts: Parts, opening: Opening, piece: Piece) -> None:
-    """End this session in front of a login, which another one with another node takes up."""
+    """End this session in front of a login. Another session, with another node, takes that up."""
     early, client = opening.early, parts.client
     assert early is not None, "or no login is looked at"
     assert client.shown is not None, "a client is held until it is greeted"
+    # The login is read again, by the next session: it may be a password, and this node must not see it.
     client.lane.put_back(piece)
     parts.because(Reason.REROUTED)
     ending.end_node_stream(parts)
@@ -201,7 +205,7 @@ def _get_to_know(parts: Parts, name: str, data: bytes) -> None:
     """Look for the client's capabilities, until they are found or the time for it is over."""
     client, caps = parts.client, None
     if name == "presence" and client_identity.may_have_caps(data):
-        with suppress(stanza.MalformedElement):  # the node's to judge
+        with suppress(stanza.MalformedElement):  # it goes to the node all the same, which will judge it
             caps = client_identity.caps(stanza.parse(data, client.header.context))
     client.look(caps)
     if not client.looks_left:
@@ -209,7 +213,7 @@ def _get_to_know(parts: Parts, name: str, data: bytes) -> None:
 
 
 def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
-    """A stanza that is looked at: it holds the watched bytes, or a transfer runs, or the node is gone."""
+    """Deal with a stanza that wants a look: it holds the watched bytes, or a transfer runs, or the node is gone."""
     if may_be_watched(data) and _take_answer(parts, data, position):
         return
     if parts.node_listens:
@@ -221,7 +225,7 @@ def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
 
 
 def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
-    """Whether it answers one of our own IQs, which the node never saw, and so it must not see the answer."""
+    """Return whether the stanza answers one of our own IQs. The node never saw that, so it must not see the answer."""
     client, transfer = parts.client, parts.transfer
     try:
         element = stanza.parse(data, client.header.context)
@@ -244,13 +248,13 @@ def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
 
 
 def _on_answer(parts: Parts, answer: TransferAnswer) -> None:
-    """The client has answered the request that it is asked by."""
+    """Act on the client's answer to the request by which it is asked to move."""
     client, transfer = parts.client, parts.transfer
     assert transfer is not None
     if answer.accepted:
-        if not transfer.accepted:  # saying it again gains no time
+        if not transfer.accepted:  # answering again must not extend the deadline
             parts.wait(parts.policy.timeouts.cxfr_timeout)
-            ending.note_redirect(parts, transfer)  # it may be there before it has left here
+            ending.note_redirect(parts, transfer)  # now: it may arrive there before it leaves here
         transfer.accept()
         client.show_support(True)
         climbing.learn(parts, True)
@@ -269,13 +273,13 @@ def _answer_undelivered(parts: Parts, data: bytes) -> None:
         return
     reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
     if parts.node.lane.cutting:
-        parts.accounting.miss(1)  # in the middle of an element nothing can be said
+        parts.accounting.miss(1)  # an answer would land in the middle of an element of the node's
     elif reply is not None:
         parts.send(Side.CLIENT, reply)
 
 
 def _say_last_ack(parts: Parts) -> None:
-    """The client asks how far the node is, and there is no node any more to answer."""
+    """Answer a client that asks for an acknowledgement when its node is gone."""
     header, lane = parts.node.header, parts.node.lane
     if header is not None and not lane.cutting:
         parts.send(Side.CLIENT, parts.accounting.last_ack(lane, header.context))
@@ -285,13 +289,14 @@ def _say_last_ack(parts: Parts) -> None:
 
 
 def _on_end(parts: Parts) -> None:
-    """``</stream:stream>`` from the client: it has said its last word, and may still get the node's."""
+    """Act on ``</stream:stream>`` from the client: nothing follows from it, and it may still get what the node
+    sends."""
     ending.blame_node(parts, End.SILENCE)
     if parts.state is not State.CLOSING:
         parts.because(Reason.CLIENT_CLOSED)
     parts.client.receive(Incoming.ENDED)
     if parts.transfer is not None and parts.transfer.unanswered:
-        climbing.learn(parts, True)  # going is an answer as well
+        climbing.learn(parts, True)  # it left because it was asked to, so it understood
     ending.settle_transfer(parts, Outcome.MOVED)
     if parts.client.writable:
         ending.close_node_first(parts, Farewell())
@@ -299,7 +304,7 @@ def _on_end(parts: Parts) -> None:
 
 
 def on_eof(parts: Parts) -> None:
-    """The client's connection has ended, with or without its stream."""
+    """Act on the end of the client's connection, with or without the end of its stream."""
     if parts.state is State.CLOSED:
         return
     client, was_over = parts.client, parts.client.over
@@ -309,12 +314,12 @@ def on_eof(parts: Parts) -> None:
         parts.because(Reason.CLIENT_LOST)
     ending.settle_transfer(parts, Outcome.MOVED)
     if was_over:
-        ending.finish_if_over(parts)  # it had said its last word, and may still be reading
+        ending.finish_if_over(parts)  # it had ended its stream, and may still be reading
         return
     if client.writable:
         ending.end_client_output(parts)  # it is gone, so nothing can be said to it any more
     if parts.node.writable:
-        # With XEP-0198 the node keeps a cut session for resumption; without, nobody comes back for it.
+        # With XEP-0198 the node keeps the session of a stream that is cut; without, nobody comes back for it.
         if not parts.accounting.can_be_resumed:
             ending.end_node_stream(parts)
         ending.end_node_output(parts)
@@ -323,7 +328,7 @@ def on_eof(parts: Parts) -> None:
 
 
 def on_fault(parts: Parts, error: RemoteError, reason: Reason = Reason.CLIENT_FAULT) -> None:
-    """The client's stream can't go on: the error, the end, and a clean end for the node."""
+    """End the client's stream by an error, and the node's in good order: the client's can't be read on."""
     parts.because(reason, error.condition)
     if not parts.client.over:
         parts.client.receive(Incoming.FAILED)

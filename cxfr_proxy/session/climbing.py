@@ -18,11 +18,11 @@ from cxfr_proxy.xmpp.connection_transfer import ConnectionTransfer, Server
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _server: Final = functools.lru_cache(maxsize=256)(Server.parse)
-"""Clients are many and domains few."""
+"""A cache: clients are many and domains few."""
 
 
 def climb(parts: Parts, transfer: TransferAttempt, *, first: bool = False) -> None:
-    """Ask by the next rung; ``first``: nobody has been asked yet."""
+    """Ask by the next rung; ``first``: it is the first one of its transfer."""
     traits = _traits(parts)
     tried = [rung for rung, _ in transfer.tried]
     transfer.climb(next_rung(traits, transfer.order, tried, try_unknown=parts.policy.try_unknown))
@@ -59,7 +59,7 @@ def _traits(parts: Parts) -> Traits:
 
 
 def _ask(parts: Parts, transfer: TransferAttempt) -> bool:
-    """Send the IQ; return False where the names at hand can't be written in one."""
+    """Send the IQ; return false if the client's names can't be written in one."""
     jid = parts.negotiation.full_jid
     assert jid is not None, "or the rung is another"
     iq_id = connection_transfer.new_id(parts.policy.surroundings.new_token())
@@ -76,21 +76,21 @@ def _ask(parts: Parts, transfer: TransferAttempt) -> bool:
 
 
 def send_request_if_due(parts: Parts) -> None:
-    """After a chunk from the node: is there a boundary for a request that waits for one?"""
+    """Send a request that waits for a boundary, if there is one behind the last chunk from the node."""
     transfer = parts.transfer
     if transfer is not None and transfer.due and not parts.node.lane.cutting and parts.client.writable:
         parts.inject_down(transfer.take_iq())
 
 
 def learn(parts: Parts, knows_cxfr: bool | None) -> None:
-    """What this client has shown is told of all with its capabilities, where it is new."""
+    """Report what this client has shown, if that is news: it holds for all clients with the same capabilities."""
     caps = parts.client.caps
     if caps is not None and parts.policy.surroundings.client_software.is_news(caps, knows_cxfr):
         parts.report(Learned(caps, knows_cxfr))
 
 
 def try_next_rung(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
-    """The rung has come to that outcome, and the client is still here."""
+    """Note the outcome of a rung after which the client is still here, and go on."""
     if transfer.recalled or (parts.stays_down and not transfer.order.forced):
         _stay(parts, transfer, outcome)
         return
@@ -100,17 +100,18 @@ def try_next_rung(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> 
 
 
 def _stay(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
-    """The client has not gone, and is told nothing more."""
+    """Let the client stay, and tell it nothing more."""
     parts.wait(None)
     parts.go(Transition.STAYS)
     ending.end_transfer(parts, transfer, outcome)
 
 
 def _cut(parts: Parts, transfer: TransferAttempt) -> None:
-    """Both legs end without a word: with XEP-0198 each side can take up where it was cut.
+    """End both legs without a word: with XEP-0198 each side can take up where it was cut.
 
-    Where the client goes to nobody could, or not rightly, so the node's stream is ended: what waits in it does not
-    wait for nothing, and the client's attempt to resume fails in good order.
+    If the node to which the client goes could not take the session over, or not with the right counts, the node's
+    stream is ended instead. Then the node passes on at once what waits for the client, and the client's attempt to
+    resume fails in good order.
     """
     if parts.node.writable and not (parts.accounting.can_be_resumed and transfer.order.resumes):
         ending.ask_and_close(parts, Farewell(silent=True))

@@ -1,17 +1,19 @@
-"""What exists only while a session ends: the last question, the client's farewell, and how long others are waited for.
+"""The parts of a session that exist only while it ends: the last question, the client's farewell, the wait for others.
 
-*The last question* is asked before the proxy ends a node's stream of its own accord. Ending it at once leaves something
-open. So the question comes first, and from then on nothing more of the client's goes up: it is answered with ``wait``,
-or left unacknowledged.
+*The last question* is asked before the proxy ends a node's stream of its own accord, since ending it at once would
+leave something open. From the question on, nothing more of the client's goes up: it is answered with ``wait``, or left
+unacknowledged.
 
-*Without XEP-0198*, what the node still owes. A node need not have answered what it took in when it reads the end of the
-stream (ejabberd handles the end before answers that are due from elsewhere in it), and a client would send again what
-was neither answered nor acted upon. A ping's answer comes behind all others; then the stream is ended.
+*Without XEP-0198* the question goes to the node: what does it still owe? A node need not have answered everything that
+it took in when it reads the end of the stream (ejabberd handles the end before answers that come from elsewhere in it),
+and a client would send again what was neither answered nor acted upon. The answer to a ping comes behind all other
+answers; then the stream is ended.
 
-*With XEP-0198*, what the client has. What it has not acknowledged when the stream ends, the node takes for undelivered,
-and gives back, stores or sends elsewhere (XEP-0198 section 5); what it did get then comes twice. So it is asked, what
-the node sends meanwhile is withheld, and its answer is the last word: the node's stream is ended right behind it. What
-was withheld is dropped then, since the node knows, by a count, that it did not arrive.
+*With XEP-0198* the question goes to the client: what does it have? The node takes for undelivered what the client has
+not acknowledged when the stream ends, and returns it, stores it or sends it elsewhere (XEP-0198 section 5); stanzas
+that the client did get then come twice. So the client is asked, and what the node sends meanwhile is withheld. The
+client's answer is its last word: the node's stream is ended right behind it. What was withheld is dropped then, since
+the node knows by the count that it did not arrive.
 
 A side that does not answer in time is not waited for: the client gets all that was withheld, and the stream is ended.
 """
@@ -30,10 +32,10 @@ _HALF: Final = MODULUS // 2
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """What ends the client's stream: an error of the proxy's own, one of the node's as it came, or none.
+    """The end of the client's stream: an error of the proxy's own, one of the node's as it came, or none.
 
     ``condition`` ``None``: no error of the proxy's. ``text`` and ``content`` as in
-    :func:`cxfr_proxy.xmpp.stanza.stream_error`. ``silent``: not even the stream's end is said.
+    :func:`cxfr_proxy.xmpp.stanza.stream_error`. ``silent``: not even the end tag is sent.
     """
 
     condition: str | None = None
@@ -52,8 +54,8 @@ class Farewell:
 
 @dataclass(slots=True)
 class LastQuestion:
-    """``ping``: the id of the ping whose answer is waited for; ``None``: what is waited for is the client's ``h``, or a
-    later one."""
+    """``ping``: the id of the ping whose answer is waited for; ``None``: the client's ``<a/>`` is waited for, with this
+    ``h`` or a later one."""
 
     ping: str | None = None
     h: int = 0
@@ -62,26 +64,26 @@ class LastQuestion:
 
     @property
     def withholds(self) -> bool:
-        """The node's stanzas are kept, as the client's last word on what it has is asked for or was said."""
+        """The node's stanzas are kept back: the client was asked what it has."""
         return self.ping is None
 
     @property
     def open(self) -> bool:
-        """No answer has come."""
+        """No answer has come yet."""
         return self.state is Question.ASKED
 
     def withhold(self, data: bytes) -> None:
-        """Keep a stanza of the node's; behind the answer, for good."""
+        """Keep a stanza of the node's back. Behind the answer it is dropped for good."""
         if self.open:
             self.withheld.append(data)
 
     def answer(self) -> None:
-        """There is an answer, and the node's stream is ended."""
+        """Note that the answer has come: the node will send elsewhere what was withheld."""
         self.state = follow(QUESTION, self.state, Question.ANSWERED)
         self.withheld.clear()
 
     def is_pong(self, data: bytes, context: bytes) -> bool:
-        """Whether an IQ of the node's, which may hold an id of ours, is the answer that is waited for."""
+        """Return whether an IQ of the node's that may hold an id of ours is the answer that is waited for."""
         if self.ping is None or not self.open:
             return False
         try:
@@ -91,22 +93,23 @@ class LastQuestion:
         return answer is not None and answer.id == self.ping
 
     def is_covered(self, data: bytes, context: bytes) -> bool:
-        """Whether an ``<a/>`` of the client's is the last word that is waited for."""
+        """Return whether an ``<a/>`` of the client's is the answer that is waited for."""
         if not self.withholds or not self.open:
             return False
         try:
             h = read_h(stanza.parse(data, context))
         except stanza.MalformedElement:
             return False
+        # Counts wrap around at 2**32 (XEP-0198 section 4), so "at least" means: less than half of that ahead.
         return h is not None and (h - self.h) % MODULUS < _HALF
 
 
 class Closing:
-    """``since`` is when it began, on the relay's clock. ``wait_seconds`` is how long those who are waited for now may
-    take.
+    """The end of a session while it goes on. ``since`` is when it began, on the relay's clock. ``wait_seconds`` is how
+    long those that are waited for now may take.
 
-    ``farewell`` are the client's last bytes, once the node has nothing more for it; ``None``: they were said, or are
-    not to be.
+    ``farewell`` holds the client's last bytes, which follow the node's; ``None``: they were sent, or there will be
+    none.
     """
 
     __slots__ = ("farewell", "question", "since", "wait_seconds")
@@ -121,7 +124,7 @@ class Closing:
         self.question = question
 
     def take_unanswered(self) -> bytes:
-        """There will be no last word: return what was withheld, which is the client's."""
+        """Give up waiting for an answer: return what was withheld, which is the client's."""
         question = self.question
         if question is None or not question.open:
             return b""
@@ -129,7 +132,7 @@ class Closing:
         return b"".join(question.withheld)
 
     def plan(self, farewell: Farewell | None) -> None:
-        """The client gets this once its node's stream has ended; ``None``: nothing any more."""
+        """Have the client get this once its node's stream has ended; ``None``: nothing any more."""
         self.farewell = farewell
 
     def wait(self, seconds: float) -> None:

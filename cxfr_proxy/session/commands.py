@@ -1,9 +1,9 @@
-"""What a session tells its relay to do (verbs), and what it tells whoever listens (nouns).
+"""The commands that a session gives its relay (verbs), and the events that it reports (nouns).
 
 A session decides and never acts. The relay carries out each :data:`SessionCommand` in order; a :class:`Report` passes
 through it to the registry and the log. Nothing here can block.
 
-They are msgspec structs, which cost a sixth of what frozen dataclasses do to make. Those that can't be part of a
+They are msgspec structs, which take a sixth of the time of frozen dataclasses to make. Those that can't be part of a
 reference cycle, since they hold only numbers, text and the like, are kept from the collector (``gc``).
 """
 
@@ -24,7 +24,7 @@ from cxfr_proxy.xmpp.stream_management import Counters
 
 
 class Side(IntEnum):
-    """Which of a session's two legs. An index as well: legs are kept in pairs."""
+    """One of a session's two legs. It is an index as well: legs are kept in pairs."""
 
     CLIENT = 0
     NODE = 1
@@ -35,11 +35,11 @@ class Side(IntEnum):
 
 
 class EarlyLogin(Struct, frozen=True):
-    """How a session came to its node, where another one could still be chosen, by who logs in.
+    """The login for which a session got its node, while another login could still lead to another node.
 
-    ``login`` is what the client had said about itself. ``bind_by``: on the relay's clock, when it has to be bound.
-    ``changes_left``: how often another login on this connection may still get another node. ``shown``: what matters of
-    the header that the client has got already, and features behind it; ``None``: it has got neither.
+    ``login`` is what the client had said about itself. ``bind_by``: when the stream has to be bound, on the relay's
+    clock. ``changes_left``: how often another login on this connection may still get another node. ``shown``: what
+    matters of the header that the client has got already, and features behind it; ``None``: it has got neither.
     """
 
     login: Login
@@ -61,8 +61,8 @@ class Send(Struct, frozen=True, gc=False):
 class EndOutput(Struct, frozen=True, gc=False):
     """Half-close that side once all that was sent is out, its TLS first.
 
-    The other direction is read on until its end, so that no reset destroys what is still under way. ``silent``: not
-    even TLS says that it is over, since the stream has not ended in good order.
+    The other direction is read on until its end, so that no reset destroys what is still on its way. ``silent``:
+    without a TLS alert either, since the stream has not ended in good order.
     """
 
     side: Side
@@ -82,19 +82,19 @@ class Close(Struct, frozen=True, gc=False):
 
 
 class Upgrade(Struct, frozen=True, gc=False):
-    """Give the client's socket back for STARTTLS, dropping what was received and not read; close the node's.
+    """Give the client's socket back for STARTTLS, and drop what was received and not read; close the node's.
 
-    The session's last command: a new one begins behind the handshake.
+    It is the session's last command: another session begins behind the handshake.
     """
 
 
 class Reroute(Struct, frozen=True):
-    """Give the client's socket back for a session with another node: somebody else logs in, who belongs there, or this
-    one does not greet.
+    """Give the client's socket back for a session with another node: another user logs in, who belongs there, or this
+    node does not greet.
 
-    The session's last command. ``header`` is the client's, and what it has said behind it to no avail is forgotten; its
-    login is what ``up`` holds next. ``early_login`` is ``None`` where the client was shown nothing yet. ``silent`` are
-    the names of the nodes that have not greeted it.
+    It is the session's last command. ``header`` is the client's; what the client has said behind it so far has had no
+    effect and is forgotten, and its login comes next in ``up``. ``early_login`` is ``None`` if the client was shown
+    nothing yet. ``silent`` are the names of the nodes that have not greeted it.
     """
 
     header: StreamHeader
@@ -124,11 +124,11 @@ class ExchangeNode(Struct, frozen=True, gc=False):
 
 
 class Forgo(Struct, frozen=True, gc=False):
-    """Give up what :class:`Dial` has asked for: close the connection, or stop making it, and answer no more."""
+    """Give up what :class:`Dial` has asked for: close the connection, or stop making it, and do not answer."""
 
 
 class Report(Struct, frozen=True):
-    """Tell the registry."""
+    """Pass the event on to those that listen."""
 
     event: Event
 
@@ -137,7 +137,8 @@ SessionCommand = Send | EndOutput | Drop | Close | Upgrade | Reroute | Dial | Ex
 
 
 def joined(commands: Sequence[SessionCommand]) -> Iterator[SessionCommand]:
-    """The same, but what goes to one side in a row goes at once: each is a system call, and over TLS a record."""
+    """Yield the same commands, with data that goes to one side in a row joined: each write is a system call, and over
+    TLS a record."""
     for side, run in groupby(commands, _sent_to):
         if side is None:
             yield from run
@@ -156,12 +157,12 @@ class Outcome(StrEnum):
     """How asking a client by one rung ended."""
 
     MOVED = "moved"
-    """The client closed its stream, or was closed as the rung has it."""
+    """The client closed its stream, or the rung closed it."""
     REFUSED = "refused"
     SILENT = "silent"
     """No answer before the deadline."""
     CUT_OFF = "cut-off"
-    """Its session ended before it had a chance: the proxy was stopped, or the connection stalled."""
+    """Its session ended before it could answer: the proxy was stopped, or the connection stalled."""
     STAYED = "stayed"
     """It answered ``result`` and did not leave before the deadline."""
 
@@ -192,27 +193,27 @@ class Resumable(Struct, frozen=True):
 
 
 class NodeLost(Struct, frozen=True, gc=False):
-    """The session's node is gone and its client is still here: it wants to be transferred."""
+    """The session's node is gone and its client is still here: it has to be moved."""
 
     reason: Reason
 
 
 class NodeChanged(Struct, frozen=True, gc=False):
-    """The session is with another node from here on, while its client goes on: its node's leg was exchanged."""
+    """The session is with another node from here on, while its client goes on: the node's leg was exchanged."""
 
     before: str
     after: str
 
 
 class ExchangeOver(Struct, frozen=True, gc=False):
-    """An exchange of the node's leg has come to its end. ``failure`` ``None``: the session was resumed on that node."""
+    """An exchange of the node's leg is over. ``failure`` ``None``: the session was resumed on that node."""
 
     node: str
     failure: str | None = None
 
 
 class LoginFailed(Struct, frozen=True, gc=False):
-    """The node has ended a login by a fault of its own, and not of the client's."""
+    """The node has ended a login by its own fault, and not the client's."""
 
     reason: str
 
@@ -234,8 +235,8 @@ class Answered(Struct, frozen=True):
 
 
 class Transferred(Struct, frozen=True):
-    """A transfer is over. ``tried`` are the rungs in order, each with its outcome; by the last one the client has left,
-    or stays where it is since the transfer was recalled."""
+    """A transfer is over. ``tried`` are the rungs in order, each with its outcome. By the last one the client has left,
+    or it stays where it is since the order was taken back."""
 
     order: Order
     tried: tuple[tuple[Rung, Outcome], ...]
@@ -243,11 +244,11 @@ class Transferred(Struct, frozen=True):
 
 
 class Redirected(Struct, frozen=True, gc=False):
-    """The client goes to another address, because it was told to: by whichever rung, or by a node that is trusted."""
+    """The client goes to another address because it was told to, by any rung or by a node that is trusted."""
 
 
 class Learned(Struct, frozen=True, gc=False):
-    """Whether clients with these capabilities (``node#ver``) know the connection transfer, as one of them has shown;
+    """A client has shown whether it knows the connection transfer; so do others with these capabilities (``node#ver``).
     ``None``: it was silent."""
 
     caps: str
@@ -259,26 +260,26 @@ class Forged(Struct, frozen=True, gc=False):
 
 
 class Awakened(Struct, frozen=True, gc=False):
-    """A client that had said that nobody looks at it (XEP-0352) is in use again."""
+    """A client that had said that it is inactive (XEP-0352) is active again."""
 
 
 class Warned(Struct, frozen=True, gc=False):
-    """Something an operator should know about the node."""
+    """A warning about the node for its operator."""
 
     text: str
 
 
 class Reason(StrEnum):
-    """Why a session ended, or its node was lost."""
+    """The reason why a session ended, or lost its node."""
 
     CLIENT_CLOSED = "client-closed"
     CLIENT_LOST = "client-lost"
     CLIENT_FAULT = "client-fault"
     NODE_CLOSED = "node-closed"
     NODE_SHUTDOWN = "node-shutdown"
-    """Its own stream error said so: system-shutdown or reset."""
+    """The node's own stream error said so: system-shutdown or reset."""
     NODE_REDIRECTED = "node-redirected"
-    """It sent this client to another host by a stream error; the proxy chooses where to."""
+    """The node sent this client to another host by a stream error; the proxy chooses the host."""
     NODE_LOST = "node-lost"
     """Its connection ended without a word."""
     NODE_DOWN = "node-down"
@@ -289,16 +290,16 @@ class Reason(StrEnum):
     STALLED = "stalled"
     STARTTLS = "starttls"
     REROUTED = "rerouted"
-    """The connection goes on with another node: somebody else logs in, or this one does not greet."""
+    """The connection goes on with another node: another user logs in, or this node does not greet."""
     STOPPED = "stopped"
 
 
 class Ended(Struct, frozen=True, gc=False):
     """The session is over.
 
-    ``late``: stanzas of the client's that came after its stream had been closed, so that they could be neither
-    forwarded nor answered (they crossed the closing on the wire; the client saw its stream end without an answer).
-    ``undelivered``: bytes from the node that found no client any more.
+    ``late``: stanzas that came after the client's stream had been closed, so that they could be neither forwarded nor
+    answered (they crossed the closing on the wire; the client saw its stream end without an answer). ``undelivered``:
+    bytes from the node that found no client any more.
     """
 
     reason: Reason

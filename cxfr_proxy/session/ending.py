@@ -1,14 +1,15 @@
-"""How a session ends, whoever began it.
+"""How a session ends, whichever side began it.
 
-Order of closing, so that nothing is lost down: the last question (:mod:`.closing`), the end of the node's stream,
-everything that it still sends goes to the client, and only then the client's farewell. What the client sends in between
-is answered with a stanza error of type ``wait`` (:mod:`.client_stream`). A client that sees its stream end hence knows:
-what was neither acted upon nor answered did not arrive.
+The order of closing is chosen so that nothing is lost on the way down: first the last question (:mod:`.closing`), then
+the end of the node's stream, then everything that the node still sends goes to the client, and only then follows the
+client's farewell. Stanzas that the client sends in between are answered with an error of type ``wait``
+(:mod:`.client_stream`). So a client whose stream ends knows that what was neither acted upon nor answered did not
+arrive.
 
-Two promises follow from the counts of XEP-0198. What the node did not acknowledge before it went is not acknowledged by
-anybody, nor answered: the client will send it again, and once is right. And a stream whose counts differ is not left to
-be resumed by those who don't know: it is ended on the node, unless the id that the client has for it is the proxy's
-own.
+The counts of XEP-0198 add two promises. Nobody acknowledges or answers what the node had not acknowledged before it
+went: the client will send it again, and must not have it acted upon twice. And a stream whose counts differ is not left
+behind to be resumed by somebody who does not know: it is ended on the node, unless the id that the client has for it is
+the proxy's own.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _GOES_ON: Final = frozenset((Reason.STARTTLS, Reason.REROUTED))
-"""Ends of a session whose client's connection, and login, another one takes up."""
+"""Ends of a session after which another session takes up the client's connection, and its login."""
 _CLIENTS: Final = frozenset((Reason.CLIENT_CLOSED, Reason.CLIENT_LOST, Reason.CLIENT_FAULT))
 
 
@@ -45,7 +46,7 @@ _CLIENTS: Final = frozenset((Reason.CLIENT_CLOSED, Reason.CLIENT_LOST, Reason.CL
 
 
 def ask_and_close(parts: Parts, farewell: Farewell) -> None:
-    """Ask the last question, and end the node's stream when there is an answer; then say farewell to the client."""
+    """Ask the last question, and end the node's stream when it is answered; the client's farewell comes last."""
     node, client, timeouts = parts.node, parts.client, parts.policy.timeouts
     can_ask = node.writable and node.wanted and client.writable
     if not can_ask or node.lane.cutting or not parts.unquestioned:
@@ -66,7 +67,7 @@ def ask_and_close(parts: Parts, farewell: Farewell) -> None:
 
 
 def on_last_answer(parts: Parts) -> None:
-    """The last question is answered."""
+    """Go on closing: the last question is answered."""
     closing = parts.close()
     assert closing.question is not None
     closing.question.answer()
@@ -74,7 +75,7 @@ def on_last_answer(parts: Parts) -> None:
 
 
 def on_no_last_answer(parts: Parts) -> None:
-    """Time is up for an answer."""
+    """Go on closing without an answer: the time for it is up."""
     _release(parts)
     _go_on_closing(parts)
 
@@ -86,7 +87,7 @@ def _go_on_closing(parts: Parts) -> None:
 
 
 def _release(parts: Parts) -> None:
-    """There is no last word: what was withheld is the client's."""
+    """Send the client what was withheld, if its answer did not come."""
     if parts.closing is not None:
         parts.pass_down(parts.closing.take_unanswered())
 
@@ -95,9 +96,9 @@ def _release(parts: Parts) -> None:
 
 
 def close_node_first(parts: Parts, farewell: Farewell) -> None:
-    """End the node's stream, pass on what it still sends, then say farewell to the client."""
+    """End the node's stream, pass on what it still sends, then send the client's farewell."""
     if parts.node.writable and parts.accounting.management.on:
-        # The answer is the last that the client hears of its stanzas.
+        # The client learns by the answer how many of its stanzas have arrived: there will be no later one.
         parts.send(Side.NODE, parts.accounting.request())
     parts.close().plan(farewell)
     end_node_stream(parts)
@@ -111,7 +112,7 @@ def close_node_first(parts: Parts, farewell: Farewell) -> None:
 
 
 def say_farewell(parts: Parts) -> None:
-    """The node has nothing more for the client: end its stream as planned."""
+    """End the client's stream as planned: the node has nothing more for it."""
     farewell = parts.farewell
     assert farewell is not None
     parts.close().plan(None)
@@ -124,7 +125,7 @@ def end_client(parts: Parts, farewell: Farewell) -> None:
     end_node_stream(parts)
     end_node_output(parts)
     if parts.client.writable:
-        # In the middle of an element nothing can be said any more.
+        # In the middle of an element an end tag, or an error, would be part of that element.
         silent = parts.node.lane.cutting or farewell.silent
         if not silent:
             parts.send(Side.CLIENT, _last_words(parts, farewell))
@@ -134,7 +135,8 @@ def end_client(parts: Parts, farewell: Farewell) -> None:
 
 
 def _last_words(parts: Parts, farewell: Farewell) -> bytes:
-    """An error, if there is one, and the end of the client's stream, behind a header if it has got none."""
+    """Return the farewell: an error, if there is one, and the end of the stream, behind a header if the client has got
+    none (RFC 6120 section 4.9.1.2)."""
     client = parts.client
     if client.outgoing is Outgoing.NEW or client.shown is None:
         header = stanza.stream_header(
@@ -151,20 +153,21 @@ def end_client_output(parts: Parts, *, silent: bool = False) -> None:
 
 
 def end_node_stream(parts: Parts) -> None:
-    """Say the end of the node's stream, unless it was said or can't be."""
+    """End the node's stream, unless that was done or can't be."""
     if parts.node.writable:
         parts.send(Side.NODE, parts.node.end_stream())
 
 
 def end_node_output(parts: Parts) -> None:
-    """Half-close the node's connection; without a word of TLS where its stream has not ended in good order."""
+    """Half-close the node's connection; without a TLS alert if the stream has not ended in good order, so that the node
+    takes it for cut and keeps its session."""
     if parts.node.outgoing is not Outgoing.CLOSED:
         ended = parts.node.close_output()
         parts.issue(EndOutput(Side.NODE, silent=not ended))
 
 
 def apologise(parts: Parts) -> None:
-    """The node went away before there was a session worth moving."""
+    """End the client's stream: the node went away before there was a session worth moving."""
     parts.because(Reason.NODE_LOST, StreamCondition.REMOTE_CONNECTION_FAILED)
     end_client(parts, Farewell(StreamCondition.REMOTE_CONNECTION_FAILED, "the server went away, try again"))
 
@@ -178,16 +181,16 @@ def _wait(parts: Parts, seconds: float) -> None:
 
 
 def await_others(parts: Parts, seconds: float) -> None:
-    """Nothing more is said: wait until both sides have left."""
+    """Wait until both sides have left; nothing more is sent."""
     _wait(parts, seconds)
     parts.client.hold(False)
     finish_if_over(parts)
 
 
 def finish_if_over(parts: Parts) -> None:
-    """Close both connections if nobody is waited for any more.
+    """Close both connections if neither side is waited for any more.
 
-    A client that has not ended its stream may still be sending: closing now would make a reset of it, and what is on
+    A client that has not ended its stream may still be sending. Closing now would reset its connection, and what is on
     its way to the client might never be read.
     """
     if parts.state is State.CLOSING and parts.client.done and not (parts.client.writable or parts.node.wanted):
@@ -198,7 +201,7 @@ def finish_if_over(parts: Parts) -> None:
 
 
 def settle_transfer(parts: Parts, outcome: Outcome) -> None:
-    """The client has left, or is being left: the transfer, if there is one, is over."""
+    """End the transfer, if there is one: the client has left, or is being left."""
     transfer = parts.transfer
     if transfer is not None:
         parts.because(Reason.TRANSFERRED)
@@ -213,31 +216,32 @@ def end_transfer(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> N
 
 
 def address_told(parts: Parts, transfer: TransferAttempt) -> Server | None:
-    """Return where the client is to go; ``None``: home. In plaintext anybody on the way could have written an
-    address."""
+    """Return the address that the client is told; ``None``: its domain. In plaintext no address is told, since anybody
+    on the path could have written it."""
     return transfer.order.server if parts.client.tls else None
 
 
 def note_redirect(parts: Parts, transfer: TransferAttempt) -> None:
-    """The client does as it was asked."""
+    """Report that the client goes where it was sent, if it was sent to another address."""
     if address_told(parts, transfer) is not None:
         parts.report(Redirected())
 
 
 def give_up(parts: Parts, reason: Reason) -> None:
-    """End it at once, without waiting for anybody."""
+    """End the session at once, without waiting for anybody."""
     if parts.state is State.CLOSED:
         return
+    # Here the client and the node count differently, and only the proxy knows by how much.
     if parts.accounting.management.shifted and not parts.accounting.can_be_resumed:
         end_node_stream(parts)
     parts.because(reason)
-    left = parts.state is State.CLOSING  # it was told all there was to tell
+    left = parts.state is State.CLOSING  # it had got its last bytes, or the rung that ends its stream
     settle_transfer(parts, Outcome.MOVED if left else Outcome.CUT_OFF)
     end(parts, Close(at_once=True))
 
 
 def end(parts: Parts, last: Close | Upgrade | Reroute) -> None:
-    """The session is over by that command."""
+    """End the session by that command."""
     parts.wait(None)
     parts.client.receive(Incoming.GONE)
     parts.node.receive(Incoming.GONE)
@@ -257,7 +261,7 @@ def end(parts: Parts, last: Close | Upgrade | Reroute) -> None:
 
 
 def blame_node(parts: Parts, how: End) -> None:
-    """A login ends so; tell, where it is the node's fault."""
+    """Report a login that ends so, if the node is at fault."""
     opening = parts.negotiating
     if opening is not None and opening.is_nodes_fault(how, parts.now):
         parts.report(LoginFailed(how.value))

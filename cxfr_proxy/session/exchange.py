@@ -1,6 +1,6 @@
 """The exchange of a session's node leg for another one, while it runs.
 
-See :mod:`.exchanging` for how it goes.
+:mod:`.exchanging` describes the steps.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ class Exchange:
 
     @property
     def on_old_leg(self) -> bool:
-        """The old leg is in its place: the session can go on with it, and nobody notices."""
+        """The old leg is in its place: the session can go on with it, and neither side notices."""
         return self.state in (Exchanging.DIALLING, Exchanging.SETTLING)
 
     def _go(self, state: Exchanging) -> None:
         self.state = follow(EXCHANGING, self.state, state)
 
     def note_acknowledged(self, count: int | None) -> None:
-        """The client has acknowledged so many of the node's stanzas; ``None``: it has said nothing new."""
+        """Note how many of the node's stanzas the client has acknowledged; ``None``: nothing new."""
         self.acknowledged = count if count is not None else self.acknowledged
 
     def settle(self, leg: NodeLeg) -> None:
-        """There is a leg to the new node: the old one has to say how far it is."""
+        """Note the leg to the new node, and wait until the old node has said how far it is."""
         self.leg = leg
         self._go(Exchanging.SETTLING)
 
     def resume(self, handled: int, forwarded: int) -> NodeLeg:
-        """The old node has handled everything, which is so many, and the client was sent so many. Return the leg that
-        takes its place."""
+        """Return the leg that takes the old one's place. The old node has ``handled`` so many stanzas, which are all,
+        and so many of its own were ``forwarded`` to the client."""
         leg, self.leg = self.leg, None
         assert leg is not None, "or nobody was asked"
         self.handled, self.forwarded = handled, forwarded
@@ -56,6 +56,6 @@ class Exchange:
         return leg
 
     def replay(self, until: int) -> None:
-        """The new node has the session."""
+        """Note that the new node has the session; the client has got everything up to that position of its stream."""
         self.replayed_until = until
         self._go(Exchanging.REPLAYING)

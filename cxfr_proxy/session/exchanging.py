@@ -1,7 +1,7 @@
 """How a session's node leg is exchanged for another node's, while its client goes on and notices nothing.
 
-XEP-0198 makes it possible: the nodes know what the client has acknowledged, so a session can be resumed on another of
-them, by the proxy in the place of the client. The order, so that nothing is lost and nothing comes twice:
+XEP-0198 makes this possible: the nodes know what the client has acknowledged, so the proxy can resume the session on
+another node in the place of the client. These steps keep it so that nothing is lost and nothing comes twice:
 
 1. *Dial.* The relay connects to the new node and logs in there in the name of the client (:class:`~.commands.Dial`).
    The old leg serves on. What the client acknowledges is noted from here on; a client that has acknowledged nothing yet
@@ -35,14 +35,14 @@ from cxfr_proxy.xmpp import jid, names, stanza
 from cxfr_proxy.xmpp.stream_management import MODULUS, NAMESPACES, Counters, read_h
 
 STEP_SECONDS: Final = 2.0
-"""For a node to say how far it is, or that it has the session: a round trip, and the hand-over between two nodes of a
-cluster, which takes them some milliseconds. The client is not read meanwhile."""
+"""Seconds for a node to say how far it is, or that it has the session: a round trip, and the hand-over between two
+nodes of a cluster, which takes them some milliseconds. The client is not read meanwhile."""
 _INACTIVE: Final = f"<inactive xmlns='{names.CSI}'/>".encode()
 
 
 def begin(parts: Parts, node: str) -> None:
-    """Exchange the node's leg for one to that node. Only a bound session that can be resumed, and has a node, can do
-    so; others go on as they are."""
+    """Begin to exchange the node's leg for one to that node. Does nothing unless the session is bound, has its node,
+    and can be resumed."""
     management, full_jid = parts.accounting.management, parts.negotiation.full_jid
     can = parts.state is State.BOUND and parts.node.writable and management.resumable
     if not can or parts.exchange is not None or management.counters is None or full_jid is None:
@@ -58,16 +58,16 @@ def begin(parts: Parts, node: str) -> None:
 
 
 def on_not_dialled(parts: Parts, why: str) -> None:
-    """The relay has no connection to the new node."""
+    """Give up the exchange: the relay has no connection to the new node."""
     if parts.exchange is not None and parts.exchange.state is Exchanging.DIALLING:
         parts.drop_exchange(why, reachable=False)
 
 
 def on_dialled(parts: Parts, leg: NodeLeg) -> None:
-    """The relay has a connection to the new node, on which the session can be resumed."""
+    """Take the leg to the new node, on which the session can be resumed, and have the old node settle."""
     exchange = parts.exchange
     if exchange is None or exchange.state is not Exchanging.DIALLING or leg.name != exchange.node:
-        parts.issue(Forgo())  # it comes too late
+        parts.issue(Forgo())  # the exchange it was dialled for was dropped meanwhile
         return
     exchange.settle(leg)
     if not _speak_alike(parts, leg):
@@ -82,7 +82,8 @@ def on_dialled(parts: Parts, leg: NodeLeg) -> None:
 
 
 def _speak_alike(parts: Parts, leg: NodeLeg) -> bool:
-    """Whether the client can read the new node's stream, and the node the client's."""
+    """Return whether the client can read the new node's stream, and the node the client's: namespace prefixes are
+    declared in the headers, which neither side will see again."""
     shown, header = parts.client.shown, leg.header
     if shown is None or header is None:
         return False
@@ -90,15 +91,15 @@ def _speak_alike(parts: Parts, leg: NodeLeg) -> bool:
 
 
 def on_client_ack(parts: Parts, ack: bytes) -> None:
-    """The client has acknowledged something, which is on its way to the old node."""
+    """Note what the client has acknowledged; its ``<a/>`` is on its way to the old node."""
     exchange, counters = parts.exchange, parts.accounting.management.counters
     if exchange is not None and counters is not None:
         exchange.note_acknowledged(_acknowledged(counters, ack, parts.client.header.context))
 
 
 def _acknowledged(counters: Counters, ack: bytes | None, context: bytes) -> int | None:
-    """Return how many of the node's stanzas that ``<a/>`` of the client's acknowledges; ``None`` where it is not there,
-    or says no number."""
+    """Return how many of the node's stanzas that ``<a/>`` of the client's acknowledges; ``None`` if there is none, or
+    it has no number."""
     h = _h(ack, context) if ack else None
     return counters.down.to_sender(h) if h is not None else None
 
@@ -111,8 +112,8 @@ def _h(data: bytes, context: bytes) -> int | None:
 
 
 def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
-    """The old node has acknowledged something, in front of whatever follows that position: if that is all, the legs are
-    exchanged."""
+    """Exchange the legs if the old node has acknowledged everything. Its ``<a/>`` stands in front of whatever follows
+    that position."""
     exchange, old, management = parts.exchange, parts.node, parts.accounting.management
     if exchange is None or exchange.state is not Exchanging.SETTLING or old.header is None:
         return
@@ -134,7 +135,7 @@ def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
 
 
 def on_element(parts: Parts, data: bytes, position: int) -> bool:
-    """The new node has said this. Return whether it has resumed the session by it."""
+    """Read what the new node says; return whether it has resumed the session by it."""
     exchange, header = parts.exchange, parts.node.header
     assert exchange is not None
     assert header is not None
@@ -143,6 +144,8 @@ def on_element(parts: Parts, data: bytes, position: int) -> bool:
     except stanza.MalformedElement:
         return False
     namespace, name = stanza.name_of(element)
+    # The old node has handled that many. A node that says another number has not got the session as the old one left
+    # it, and stanzas of the client's would be lost, or would come twice.
     if namespace not in NAMESPACES or name != "resumed" or read_h(element) != exchange.handled:
         return False
     _on_resumed(parts, exchange, position)
@@ -153,6 +156,7 @@ def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
     management, acknowledged = parts.accounting.management, exchange.acknowledged
     assert acknowledged is not None, "it was sent with the request"
     management.rejoin(acknowledged, position)
+    # Counts wrap around at 2**32.
     exchange.replay(position + (exchange.forwarded - acknowledged) % MODULUS)
     parts.wait(None)
     if parts.negotiation.inactive:
@@ -165,7 +169,7 @@ def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
 
 
 def drops(parts: Parts, position: int) -> bool:
-    """Whether the node's stanza at that position is one that the client has got already."""
+    """Return whether the client has already got the node's stanza at that position."""
     exchange = parts.exchange
     if exchange is None or exchange.state is not Exchanging.REPLAYING:
         return False
@@ -174,7 +178,7 @@ def drops(parts: Parts, position: int) -> bool:
 
 
 def drops_beginning(parts: Parts) -> bool:
-    """The same of a stanza that is being cut through, and has not ended."""
+    """Return the same of a stanza that is being cut through, and has not ended."""
     exchange = parts.exchange
     if exchange is None or exchange.state is not Exchanging.REPLAYING:
         return False

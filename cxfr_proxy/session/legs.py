@@ -1,7 +1,7 @@
-"""The two legs of a session. Each knows its lane, its headers, and how far each of its directions is.
+"""The two legs of a session. Each knows its lane, its headers, and the state of each of its directions.
 
-A leg decides nothing and sends nothing: it says what it is, and its methods are the ways from one state to another
-(:mod:`.tables`). A node leg is a value: while the client lives, another node's can be put in its place.
+A leg decides nothing and sends nothing. Its properties say what it is, and its methods take it from one state to
+another (:mod:`.tables`). A node leg is a value: while the client lives, another node's leg can take its place.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 
 IDENTITY_LOOKS: Final = 32
-"""Elements of a bound client that are looked at for its capabilities. Its first presence has them as a rule, behind a
-few requests."""
+"""Elements of a bound client that are searched for its capabilities. As a rule its first presence has them, and a few
+requests come before that."""
 _ANY_DEPTH: Final = 2**31 - 1
-"""From the node: what it lets pass may be a stranger's, and must not end its recipient's stream."""
+"""No limit for a node: elements that it passes on may be a stranger's, and must not end the stream of whoever gets
+them."""
 
 
 class ClientLeg:
     """The client's side, and what the client has shown of itself.
 
-    ``tls`` is independent of all states: whether the client is on TLS now, which a session never changes. ``shown`` is
-    the header that the client has got; ``None``: none yet. ``caps`` (``node#ver`` of XEP-0115), ``refusal`` (the words
-    in which it has refused a request) and ``knows_cxfr`` are ``None`` where nothing is known.
+    ``tls`` is independent of all states: it says whether the client is on TLS, which a session never changes. ``shown``
+    is the header that the client has got; ``None``: none yet. ``caps`` (``node#ver`` of XEP-0115), ``refusal`` (the
+    words in which it has refused a request) and ``knows_cxfr`` are ``None`` while nothing is known.
     """
 
     __slots__ = (
@@ -60,12 +61,12 @@ class ClientLeg:
 
     @property
     def over(self) -> bool:
-        """Its stream has ended or failed: what it brings is dropped."""
+        """The client's stream has ended or failed: what comes behind it is dropped."""
         return self.incoming in (Incoming.ENDED, Incoming.FAILED, Incoming.GONE)
 
     @property
     def done(self) -> bool:
-        """It has said its last word, or is gone: closing its connection destroys nothing."""
+        """The client has ended its stream, or is gone: closing its connection destroys nothing."""
         return self.incoming in (Incoming.ENDED, Incoming.GONE)
 
     @property
@@ -81,22 +82,22 @@ class ClientLeg:
         self.incoming = follow(INCOMING, self.incoming, incoming)
 
     def hold(self, hold: bool) -> None:
-        """Let what it brings wait, or no longer; nothing where it brings nothing that could be read."""
+        """Have the client's bytes wait, or no longer. Does nothing once there are none that could be read."""
         if self.incoming in (Incoming.READ, Incoming.HELD):
             self.receive(Incoming.HELD if hold else Incoming.READ)
 
     def begin(self, header: StreamHeader) -> None:
-        """It begins a stream by that header."""
+        """Note the header of the stream that the client begins."""
         self.header = header
 
     def show(self, header: StreamHeader) -> None:
-        """It gets that header."""
+        """Note the header that the client gets."""
         self.shown = header
         if self.writable:
             self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.OPEN)
 
     def restart(self) -> None:
-        """Both directions begin anew."""
+        """Begin anew in both directions."""
         self.lane.restart()
         self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.NEW)
 
@@ -104,7 +105,7 @@ class ClientLeg:
         self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.CLOSED)
 
     def come_into_use(self, *, max_element_bytes: int) -> None:
-        """It is bound: only the form of its headers matters from here on."""
+        """Keep of the headers only what matters once the stream is bound: their form."""
         self.lane.limit_elements(max_element_bytes)
         self.header = self.header.in_use
         if self.shown is not None:
@@ -113,21 +114,21 @@ class ClientLeg:
     # --- what it shows of itself
 
     def look(self, caps: str | None) -> None:
-        """One of its elements was looked at, and had these capabilities, if any: the search is over once some had."""
+        """Count a look at one of the client's elements, and note the capabilities found in it, which end the search."""
         self.caps = caps if caps is not None else self.caps
         self.looks_left = 0 if self.caps is not None else self.looks_left - 1
 
     def show_support(self, knows_cxfr: bool) -> None:
-        """It has shown whether it knows the connection transfer."""
+        """Note whether the client knows the connection transfer."""
         self.knows_cxfr = knows_cxfr
 
     def refuse(self, words: str | None) -> None:
-        """It has refused a request in these words."""
+        """Note the words in which the client has refused a request."""
         self.refusal = words
 
 
 def node_lane(*, max_element_bytes: int) -> Lane:
-    """Return a lane for the bytes of a node, which may be longer than that once the stream is in use."""
+    """Return a lane for a node's bytes until the stream is in use; elements may be longer then."""
     return Lane(max_element_bytes=max_element_bytes, max_depth=_ANY_DEPTH)
 
 
@@ -162,34 +163,35 @@ class NodeLeg:
         self.incoming = follow(INCOMING, self.incoming, incoming)
 
     def open(self, header: StreamHeader) -> None:
-        """Its stream begins by that header of ours."""
+        """Note the header that begins the node's stream."""
         self.opened_by = header
         if self.writable:
             self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.OPEN)
 
     def greet(self, header: StreamHeader) -> None:
-        """It has sent that header."""
+        """Note the header that the node has sent."""
         self.header = header
 
     def restart(self) -> None:
-        """Both directions begin anew: between ``<success/>`` and our next header there is no stream to end."""
+        """Begin anew in both directions. Between ``<success/>`` and our next header there is no stream that could be
+        ended."""
         self.lane.restart()
         self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.NEW)
 
     def end_stream(self) -> bytes:
-        """Return what ends its stream, which is over with that; empty where none has begun."""
+        """End the node's stream and return the bytes that do so; empty if none has begun."""
         end = self.opened_by.end if self.outgoing is Outgoing.OPEN else b""
         self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.ENDED)
         return end
 
     def close_output(self) -> bool:
-        """End its output; return whether its stream had been ended in good order."""
+        """End the output; return whether the stream had been ended in good order before."""
         ended = self.outgoing is Outgoing.ENDED
         self.outgoing = follow(OUTGOING, self.outgoing, Outgoing.CLOSED)
         return ended
 
     def come_into_use(self, *, max_held_bytes: int) -> None:
-        """It is bound: its elements may be of any length, and longer ones are cut through."""
+        """Allow elements of any length from now on: longer ones than that are cut through."""
         self.lane.limit_elements(None)
         self.lane.hold_at_most(max_held_bytes)
         self.opened_by = self.opened_by.in_use

@@ -1,8 +1,8 @@
-"""Whose turn it is in a login, and so whose fault it is where it ends without one.
+"""Follow a login, to know who has to speak next and so who is to blame if it comes to nothing.
 
-A node that greets and never lets anybody in passes every check. Only its clients' logins show it, and they end for
-reasons of their clients' as well: nobody must be able to take a node out by making up things. So an end counts against
-the node only where the node owes something that every server owes to everybody, and where the client has done nothing
+A node that greets and never lets anybody in passes every check. Only its clients' logins show it, and logins fail for
+reasons of the clients' as well: nobody must be able to take a node out by failing on purpose. So a failed login counts
+against the node only if the node owes something that every server owes to everybody, and if the client has done nothing
 but log in:
 
 =============== ===================== ================ ================= =======================
@@ -16,11 +16,11 @@ no answer       counts (2)            counts (2)       counts (2)
 its own fault   counts                counts           counts            counts
 =============== ===================== ================ ================= =======================
 
-(1) It may have had enough of who tries one password after the other. (2) When it has owed it for
+(1) It may have had enough of a client that tries one password after the other. (2) If it has owed the answer for
 :data:`OWED_SECONDS`, and the client, which has waited as long, leaves, or its time for a login is over. *Its own fault*
-are stream errors that say so (:mod:`.node_stream`). A wrong password, an unknown user or domain, a login too slow on
-the client's side never count. Nor does anything once the client has sent what is no part of a login, or has spoken out
-of its turn: nobody knows what a node makes of it.
+are stream errors that say so (:mod:`.node_stream`). A wrong password, an unknown user or domain, and a login that is
+too slow on the client's side never count. Nothing counts either once the client has sent something that is no part of a
+login, or has spoken out of turn: nobody knows what a node makes of that.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from enum import Enum
 from typing import Final
 
 OWED_SECONDS: Final = 10.0
-"""A node that takes longer keeps people from logging in whether it answers in the end or not: their programs give up
-after ten to thirty seconds."""
+"""Seconds that a node may take. One that takes longer keeps people from logging in whether it answers or not: their
+programs give up after ten to thirty seconds."""
 
 
 class Owes(Enum):
-    """What a conforming node has to say next."""
+    """The next thing that a conforming node has to say."""
 
     __hash__ = object.__hash__  # as in :mod:`.tables`
 
@@ -69,14 +69,14 @@ _COUNTS: Final[Mapping[End, frozenset[Owes]]] = {
 
 
 class Turn:
-    """Follows one login. ``now`` is the session's clock."""
+    """One login, followed. ``now`` is the session's clock."""
 
     __slots__ = ("_asked", "_challenged", "_since", "odd", "owes")
 
     def __init__(self) -> None:
         self.owes = Owes.NOTHING
         self.odd = False
-        """The client has done something else than log in."""
+        """The client has done something other than log in."""
         self._since = math.inf
         self._asked = False  # a login was sent before the greeting
         self._challenged = False
@@ -87,11 +87,11 @@ class Turn:
     # --- the client
 
     def opened(self, now: float) -> None:
-        """It has sent a header."""
+        """Note that the client has sent a header."""
         self._owe(Owes.GREETING, now)
 
     def asked(self, now: float, *, proved: bool) -> None:
-        """It has sent a login, or being ``proved`` asks for a resource."""
+        """Note that the client has sent a login or, once ``proved``, asks for a resource."""
         if self.owes is Owes.GREETING:
             self.odd |= self._asked
             self._asked = True
@@ -101,14 +101,14 @@ class Turn:
             self.odd = True
 
     def responded(self, now: float) -> None:
-        """It has answered a challenge."""
+        """Note that the client has answered a challenge."""
         if self._challenged:
             self._owe(Owes.ANSWER, now)
         else:
             self.odd = True
 
     def note_odd(self) -> None:
-        """It has sent what is no part of a login."""
+        """Note that the client has sent something that is no part of a login."""
         self.odd = True
 
     @property
@@ -119,22 +119,22 @@ class Turn:
     # --- the node
 
     def greeted(self, now: float) -> None:
-        """Here are its features."""
+        """Note the node's features. A login that was sent before them has to be answered now."""
         asked, self._asked = self._asked, False
         self._owe(Owes.ANSWER if asked else Owes.NOTHING, now)
 
     def answered(self, *, challenges: bool = False) -> None:
-        """It has; the rest is the client's."""
+        """Note the node's answer: the client has to speak next."""
         self._owe(Owes.NOTHING, math.inf)
         self._challenged = challenges
 
     def accepted(self, now: float, *, restarts: bool) -> None:
-        """The password is right: a greeting follows, with ``restarts`` behind another header of the client's."""
+        """Note that the password is right: features follow, with ``restarts`` behind another header of the client's."""
         self._owe(Owes.GREETING, math.inf if restarts else now)
 
     # --- the end
 
     def is_its_fault(self, end: End, now: float) -> bool:
-        """Whether a login that ends so counts against the node."""
+        """Return whether a login that ends so counts against the node."""
         in_time = end is End.SILENCE and now - self._since < OWED_SECONDS
         return self.owes in _COUNTS[end] and not self.odd and not in_time

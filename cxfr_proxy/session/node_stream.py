@@ -1,9 +1,9 @@
-"""What the node's stream brings, and what it means when the node goes.
+"""Read the node's stream, and deal with its end.
 
-A node that says it is going away (``system-shutdown``, ``reset``, ``see-other-host``), or that dies without a word, is
-not the client's end: its words are held back, and the client is told to move instead. Only where the operator trusts
-nodes to redirect does the client hear of ``see-other-host``, and only over TLS and of addresses that are allowed. What
-follows from what is a table, :data:`~.tables.NODE_REACTIONS`; :func:`_react` carries it out.
+A node that says it is going away (``system-shutdown``, ``reset``, ``see-other-host``), or dies without a word, does not
+end the client's stream: its error is held back, and the client is told to move instead. A client hears
+``see-other-host`` only if the operator trusts nodes to redirect, and then only over TLS and only of addresses that are
+allowed. The table :data:`~.tables.NODE_REACTIONS` says what follows; :func:`_react` carries it out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from cxfr_proxy.xmpp.opening.header import StreamHeader, read_header
 from cxfr_proxy.xmpp.opening.verdict import Bound, ElementVerdict
 
 _GOING_AWAY: Final = frozenset((StreamCondition.SYSTEM_SHUTDOWN, StreamCondition.RESET, StreamCondition.SEE_OTHER_HOST))
-"""Stream errors by which a node says that its client should be elsewhere. They are held back, and replaced."""
+"""Stream errors by which a node says that its client should be elsewhere. They are held back and replaced."""
 
 
 _ITS_OWN_FAULTS: Final = frozenset(
@@ -61,7 +61,7 @@ _ITS_OWN_FAULTS: Final = frozenset(
         StreamCondition.RESET,
     )
 )
-"""Stream errors that say of a login that the node can't serve it, whoever it is. All others may be about the client."""
+"""Stream errors of a login that any client would have got. All others may be about this client."""
 
 _ONLY_THE_SERVER: Final = "only the server may move a connection"
 
@@ -69,7 +69,7 @@ _HINTS: Final[dict[str, str]] = {
     StreamCondition.NOT_WELL_FORMED: ": does its listener know the PROXY header that send-proxy= sends?",
     StreamCondition.HOST_UNKNOWN: ": is the client's domain one of its domains?",
 }
-"""What an operator may have to look at when a node ends a login so."""
+"""Advice for the operator when a node ends a login by that condition."""
 
 
 # --- reading
@@ -93,7 +93,7 @@ def read(parts: Parts) -> None:
 
 
 def on_scanned(parts: Parts, ready: bytes) -> None:
-    """The node's lane has let this out, and may have met something to look at in it."""
+    """Go through what the node's lane has released, and any events among it."""
     node = parts.node
     for piece in node.lane.pieces(ready):
         _on_piece(parts, node, piece)
@@ -101,7 +101,7 @@ def on_scanned(parts: Parts, ready: bytes) -> None:
 
 def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
     if not node.wanted:
-        return  # the end of a stream that has said it is over, or of one that was exchanged for another
+        return  # the stream is over, or was exchanged for another node's in the middle of this chunk
     match piece.event:
         case None:
             if not exchanging.drops_beginning(parts):
@@ -153,7 +153,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
 
 
 def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeader, position: int) -> None:
-    """An element that is about the stream itself, or is part of its opening."""
+    """Deal with an element that is about the stream itself, or is part of its opening."""
     try:
         verdict = parts.negotiation.from_node(data, header, parts.domain, position)
     except stanza.MalformedElement:
@@ -166,7 +166,7 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
         return
     opening = parts.opening
     if verdict.greets and opening is not None and opening.early is not None:
-        verdict.hold_client = False
+        verdict.hold_client = False  # the login that was held back for a node that greets may go now
     if verdict.greets and opening is not None and opening.features is Features.PROXYS:
         opening.see_features()
         verdict.forward = b""
@@ -176,7 +176,8 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
 
 
 def _fit_to_header(parts: Parts, verdict: ElementVerdict, header: StreamHeader) -> None:
-    """The client may have got another header than the node's: its prefixes, if they differ, mean nothing to it."""
+    """Rewrite an element for a client that has got another header than the node's: prefixes that are declared in the
+    node's mean nothing to it."""
     shown = parts.client.shown
     if shown is not None and header is not shown and header.context != shown.context:
         verdict.forward = stanza.serialize(stanza.parse(verdict.forward, header.context))
@@ -186,7 +187,7 @@ def _fit_to_header(parts: Parts, verdict: ElementVerdict, header: StreamHeader) 
 
 
 def _on_watched_iq(parts: Parts, data: bytes, header: StreamHeader, position: int) -> bool:
-    """Whether an IQ with the watched bytes is not for the client: an answer to us, or a transfer that is forged."""
+    """Return whether an IQ with the watched bytes is not for the client: an answer to us, or a forged transfer."""
     question = parts.closing.question if parts.closing is not None else None
     if question is not None and question.is_pong(data, header.context):
         parts.swallow_down(position)
@@ -196,12 +197,13 @@ def _on_watched_iq(parts: Parts, data: bytes, header: StreamHeader, position: in
 
 
 def _is_forged(parts: Parts, data: bytes, header: StreamHeader, position: int) -> bool:
-    """Whether an element with the watched bytes tells the client to move. Only this proxy may do that: it is kept back,
-    and its sender is answered."""
+    """Return whether an element with the watched bytes tells the client to move. Only this proxy may do that, so the
+    element is kept back and its sender is answered."""
     try:
         element = stanza.parse(data, header.context)
     except stanza.MalformedElement:
-        # Some stranger's: too deep for the parser, or with an undeclared prefix. Only this one is kept back.
+        # Too deep for the parser, or with an undeclared prefix. It may be a transfer for a client with another parser,
+        # so it is kept back; but a stranger may have sent it, so the stream goes on.
         reply = None
     else:
         if not connection_transfer.is_transfer(element):
@@ -209,24 +211,25 @@ def _is_forged(parts: Parts, data: bytes, header: StreamHeader, position: int) -
         reply = stanza.error_reply(element, StanzaCondition.NOT_ALLOWED, "cancel", _ONLY_THE_SERVER)
     parts.report(Forged())
     if parts.withholds:
-        parts.swallow_down(position)  # a stream that is about to end needs no right counts
+        parts.swallow_down(position)  # the stream is about to end, so nobody will look at its counts
     else:
-        # Behind stanzas of the client's that were not passed on, a reply would be counted as one of them.
+        # If the node gets no more of the client's stanzas, it would count a reply as one of them.
         parts.replace_down(position, reply if parts.node_listens else None)
     return True
 
 
 def _on_cut_through(parts: Parts, name: str, data: bytes, header: StreamHeader) -> None:
-    """The end of an element too long to be held back, with something about it that wanted a look: too late."""
+    """Deal with the end of an element that was too long to be held back and wanted a look: most of it is with the
+    client."""
     if name in ("message", "presence"):
-        parts.pass_down(data)  # they may say what they like
+        parts.pass_down(data)  # no client acts on a transfer in a message or a presence
         return
     begun = stanza.start_tag(parts.node.lane.cut_head, header.context)
     if name == "iq" and begun is not None and not connection_transfer.is_request(begun):
         parts.pass_down(data)
         return
-    # It could be a forged transfer, or a redirect, stretched beyond the limit. The client hasn't got its end yet, so it
-    # can't have acted on it, and it never will.
+    # It could be a forged transfer, or a redirect, stretched beyond the limit. The client has not got its end yet, so
+    # it can't have acted on it, and it never will.
     if _is_iq(name):
         parts.report(Forged())
     ending.give_up(parts, Reason.NODE_FAULT)
@@ -287,12 +290,13 @@ def _on_bound(parts: Parts, bound: Bound) -> None:
 
 
 def on_no_greeting(parts: Parts) -> None:
-    """Another node is tried, where neither side has heard a word of the other."""
+    """Try another node, if neither side has heard from the other yet; else end the session."""
     opening, client = parts.negotiating, parts.client
     assert opening is not None
     parts.report(Warned("it does not greet a client within node-greeting-timeout"))
     if not opening.turn.odd:
         parts.report(LoginFailed(End.SILENCE.value))
+    # The client has got no header but perhaps the proxy's own, so it will not notice that the node is another one.
     unheard = client.outgoing is Outgoing.NEW or opening.early is not None
     if not (unheard and opening.may_try_another):
         ending.apologise(parts)
@@ -332,7 +336,7 @@ def _react(
 
 
 def _on_error(parts: Parts, condition: str, error: ElementVerdict) -> None:
-    """The node's stream is over by an error."""
+    """Act on a stream error of the node's, which ends its stream (RFC 6120 section 4.9.1.1)."""
     parts.node.receive(Incoming.ENDED)
     redirect = _trusted_redirect(parts, error.redirect)
     redirected = condition == StreamCondition.SEE_OTHER_HOST
@@ -345,7 +349,7 @@ def _on_error(parts: Parts, condition: str, error: ElementVerdict) -> None:
 
 
 def _pass_error(parts: Parts, error: ElementVerdict) -> None:
-    """The client's stream ends by the node's error, or by one of ours where the client is not to see it."""
+    """End the client's stream by the node's error, or by one of ours if the client is not to see that."""
     condition = error.ends
     assert condition is not None
     parts.because(Reason.NODE_CLOSED, condition)
@@ -367,10 +371,11 @@ def _pass_error(parts: Parts, error: ElementVerdict) -> None:
 
 
 def _trusted_redirect(parts: Parts, address: str | None) -> Server | None:
-    """Return where the node sends the client, if it is believed and may; the proxy says it in words of its own.
+    """Return where the node sends the client, if nodes are trusted and that address is allowed. The proxy says it in
+    words of its own.
 
-    Not twice in a while, as the proxy itself: another node may send the client back. Before there is a user nobody can
-    tell, and how often it follows is for the client to say.
+    A client is not redirected twice within a while, by nodes as by the proxy: the other node may send it back. Before
+    login nobody knows who the client is, and only the client can stop following.
     """
     policy, full_jid = parts.policy, parts.negotiation.full_jid
     if address is None or not (policy.trust_node_redirects and parts.client.tls):
@@ -385,7 +390,7 @@ def _trusted_redirect(parts: Parts, address: str | None) -> Server | None:
 
 
 def _on_end(parts: Parts) -> None:
-    """The node's stream is over, by ``</stream:stream>``."""
+    """Act on ``</stream:stream>`` of the node's."""
     parts.node.receive(Incoming.ENDED)
     ending.blame_node(parts, End.STREAM_END)
     _react(parts, NodeDid.END_STREAM, Reason.NODE_CLOSED)
@@ -393,7 +398,7 @@ def _on_end(parts: Parts) -> None:
 
 
 def on_eof(parts: Parts) -> None:
-    """The node's connection has ended, with or without its stream."""
+    """Act on the end of the node's connection, with or without the end of its stream."""
     if parts.state is State.CLOSED:
         return
     was_wanted = parts.node.wanted
@@ -410,7 +415,7 @@ def on_eof(parts: Parts) -> None:
 
 
 def _on_fault(parts: Parts, error: NodeError) -> None:
-    """The node's bytes can't be followed any further; what came before them is whole."""
+    """Act on bytes of the node's that can't be followed any further. The elements before them were whole."""
     parts.node.receive(Incoming.FAILED)
     parts.note_condition(error.condition)
     parts.report(Warned(f"the node broke its stream: {error}"))
@@ -419,20 +424,20 @@ def _on_fault(parts: Parts, error: NodeError) -> None:
 
 
 def _on_resumption(parts: Parts, data: bytes, position: int) -> None:
-    """A node that was asked for the session has said this."""
+    """Read what a node says that was asked for the session."""
     if not exchanging.on_element(parts, data, position):
         on_no_resumption(parts)
 
 
 def on_no_resumption(parts: Parts) -> None:
-    """It has not got the session, or does not say so in time, and the leg before it is gone."""
+    """Act on a node that has not got the session, or does not say so in time. The leg before it is gone already."""
     parts.node.receive(Incoming.FAILED)
     _react(parts, NodeDid.REFUSE, Reason.NODE_LOST)
 
 
 def on_death(parts: Parts) -> bool:
-    """Checks find it dead: nothing is waited for, and what it does not take may hold up nobody. Return whether the
-    client is still here."""
+    """Give up a node that checks have found dead: it is not waited for, and bytes that it does not take hold up nobody.
+    Return whether the client is still here."""
     if parts.state is State.NEGOTIATING:
         _react(parts, NodeDid.DIE, Reason.NODE_LOST)
     elif parts.node.writable:
@@ -445,12 +450,12 @@ def on_death(parts: Parts) -> bool:
 
 
 def _lose(parts: Parts, reason: Reason) -> None:
-    """The client is still here: tell it to move, or go on telling it."""
+    """Have the client told to move, or go on telling it: its node is gone, and it is still here."""
     parts.because(reason)
     if parts.node.lane.cutting:
-        ending.give_up(parts, reason)  # in the middle of an element nothing can be said any more
+        ending.give_up(parts, reason)  # a stream error would land in the middle of an element of the node's
         return
-    if reason is not Reason.NODE_LOST:
+    if reason is not Reason.NODE_LOST:  # else there is no connection on which an end could be sent
         ending.end_node_stream(parts)
     ending.end_node_output(parts)
     parts.drop_exchange("the node went away")
@@ -462,5 +467,5 @@ def _lose(parts: Parts, reason: Reason) -> None:
 
 
 def _is_iq(name: str) -> bool:
-    """Whether a tag, as written, is an IQ's, whatever its prefix."""
+    """Return whether a tag, as written, is that of an IQ, with any prefix."""
     return name.rpartition(":")[2] == "iq"

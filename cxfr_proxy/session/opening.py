@@ -1,7 +1,8 @@
-"""A session as long as client and node negotiate: what was shown to whom, whose turn it is, and how long it may take.
+"""The opening of a session, while client and node negotiate: what each was shown, who has to speak next, and how long
+it may take.
 
-Exists from the session's start until the stream is bound. What of the elements themselves has to be watched or changed
-is :class:`cxfr_proxy.xmpp.opening.negotiation.Negotiation`'s.
+It exists from the session's start until the stream is bound. The elements themselves are watched and changed by
+:class:`cxfr_proxy.xmpp.opening.negotiation.Negotiation`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from cxfr_proxy.xmpp.opening.login import Login
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 MAX_SILENT: Final = 2
-"""Nodes that a client has waited for in vain before it is told so."""
+"""Nodes that may fail to greet a client before the client is refused."""
 
 
 class Opening:
-    """``early`` is how the session came to its node; ``None``: the node is final, or has begun what no other could go
-    on with. ``silent`` are nodes that have not greeted this client. ``bind_by``, on the relay's clock, is when the
-    stream has to be bound.
+    """``early`` is the login for which the session came to its node; ``None``: the node is final, or has begun
+    something that no other node could go on with. ``silent`` are nodes that have not greeted this client. ``bind_by``
+    is when the stream has to be bound, on the relay's clock.
 
-    ``header_may_repeat`` is independent of all states: some clients say their first header twice on direct TLS (QXmpp)
-    and mean one stream, until they have said anything else.
+    ``header_may_repeat`` is independent of all states: some clients send their first header twice on direct TLS (QXmpp)
+    and mean one stream, until they have sent anything else.
     """
 
     __slots__ = ("answer_due", "bind_by", "early", "features", "header_may_repeat", "silent", "turn")
@@ -41,28 +42,28 @@ class Opening:
         self.turn = Turn()
 
     def begin(self, now: float, negotiation_timeout: float) -> None:
-        """The node's stream is opened now."""
+        """Note the time at which the node's stream is opened."""
         self.bind_by = now + negotiation_timeout if self.early is None else self.early.bind_by
         self.turn.opened(now)
 
     @property
     def may_try_another(self) -> bool:
-        """Whether another node may have the client, where this one does not greet."""
+        """Whether another node may have the client if this one does not greet it."""
         return not self.turn.spoken and len(self.silent) < MAX_SILENT
 
     def restart(self) -> None:
-        """Both streams begin anew: it is this node's client now."""
+        """Begin both streams anew. From here on the client is this node's."""
         self.features = follow(FEATURES, self.features, Features.DUE)
         self.early = None
 
     # --- the client
 
     def note_piece(self) -> None:
-        """It has said something that is not its header once more."""
+        """Note that the client has sent something that does not repeat its header."""
         self.header_may_repeat = False
 
     def note_client(self, verdict: ElementVerdict, now: float, *, proved: bool) -> None:
-        """It has said something that the node gets."""
+        """Note an element of the client's that the node gets."""
         if not verdict.asks:
             self.turn.note_odd()
         elif verdict.hold_client and verdict.begins is None:
@@ -71,11 +72,12 @@ class Opening:
             self.turn.asked(now, proved=proved)
 
     def settle_for_node(self) -> None:
-        """It has said what is no part of a login, and waits for this node's answer."""
+        """Keep the node: the client has sent what is no part of a login, and waits for this node's answer."""
         self.early = None
 
     def name(self, login: Login) -> bool:
-        """The client logs in so. Return whether that is another login than was known, and may get another node."""
+        """Note the client's login. Return whether it differs from the one known so far, and may lead to another
+        node."""
         early = self.early
         if early is None or login == early.login or not early.changes_left:
             return False
@@ -83,13 +85,13 @@ class Opening:
         return True
 
     def postpone(self, answer: bytes) -> None:
-        """The answer to what it asked before it knew the features comes behind them."""
+        """Keep the answer to something that the client asked before it had features. It is sent behind them."""
         self.answer_due = answer
 
     # --- the node
 
     def note_node(self, verdict: ElementVerdict, now: float, *, proved: bool) -> None:
-        """It has said something."""
+        """Note an element of the node's."""
         turn = self.turn
         if verdict.greets:
             turn.greeted(now)
@@ -103,7 +105,7 @@ class Opening:
             turn.answered()
 
     def see_features(self) -> None:
-        """The client has features from here on, the node's or those that it has seen before."""
+        """Note that the client has features from here on: the node's, or those that it has seen before."""
         self.features = follow(FEATURES, self.features, Features.SEEN)
 
     def take_answer(self) -> bytes:
@@ -112,5 +114,5 @@ class Opening:
         return answer
 
     def is_nodes_fault(self, end: End, now: float) -> bool:
-        """Whether a login that ends so counts against the node."""
+        """Return whether a login that ends so counts against the node."""
         return self.turn.is_its_fault(end, now)

@@ -48,12 +48,11 @@ _WHERE: Final = {
 
 
 class Parts:
-    """See the module.
+    """The parts of one session; see the module.
 
-    ``domain`` is the one that the client asked for. ``fast`` is by :class:`Side` the lane that may be scanned without
-    asking. ``deadline`` is when time has to be told, on the relay's clock; ``None``: no need to. There is one timer:
-    what is waited for now takes the place of what was waited for before. ``reason`` and ``condition`` say why the
-    session ends, if it does.
+    ``domain`` is the one that the client asked for. ``fast`` has by :class:`Side` the lane that may be scanned without
+    asking. ``deadline`` is when the session wants to be told the time, on the relay's clock; ``None``: never. There is
+    one timer: a new wait replaces the one before. ``reason`` and ``condition`` say why the session ends, if it does.
     """
 
     __slots__ = (
@@ -100,7 +99,7 @@ class Parts:
     # --- time, commands, reasons
 
     def begin(self, now: float) -> None:
-        """Something happens at that time."""
+        """Note the time at which something happens."""
         self.now = now
 
     def take(self) -> list[SessionCommand]:
@@ -109,6 +108,7 @@ class Parts:
         return out if out is not None else []
 
     def issue(self, command: SessionCommand) -> None:
+        """Queue a command for the relay."""
         if self._out is None:
             self._out = [command]
         else:
@@ -129,18 +129,18 @@ class Parts:
         self.deadline = when
 
     def because(self, reason: Reason, condition: str | None = None) -> None:
-        """If the session ends, then for that reason; ``condition`` ``None``: as before."""
+        """Note the reason for which the session ends, if it does; ``condition`` ``None`` leaves the one before."""
         self.reason = reason
         self.condition = condition if condition is not None else self.condition
 
     def note_condition(self, condition: str) -> None:
-        """Something went wrong so; if the session ends, it is told."""
+        """Note the condition of something that went wrong; it is reported if the session ends."""
         self.condition = condition
 
     # --- states
 
     def go(self, transition: Transition) -> None:
-        """Take that way to another state; a way that the table does not have raises."""
+        """Go to the state to which that transition leads. Raises where the table has no such way."""
         before = self.state
         after = TRANSITIONS.get((before, transition))
         if after is None:
@@ -155,7 +155,7 @@ class Parts:
 
     @property
     def where(self) -> Where:
-        """Where the session is, for :data:`~.tables.NODE_REACTIONS`."""
+        """The place of the session in :data:`~.tables.NODE_REACTIONS`."""
         if self.exchange is not None and self.exchange.state is Exchanging.RESUMING:
             return Where.RESUMING
         return Where.ENDING_NODE if self.farewell is not None else _WHERE[self.state]
@@ -167,19 +167,19 @@ class Parts:
 
     @property
     def negotiating(self) -> Opening | None:
-        """The opening, while client and node negotiate; ``None`` also while a session that has not come further
-        ends."""
+        """The opening, while client and node negotiate; ``None`` also while a session ends that has never been
+        bound."""
         return self.opening if self.state is State.NEGOTIATING else None
 
     def restart(self) -> None:
-        """Both streams begin anew (RFC 6120 section 4.3.3)."""
+        """Begin both streams anew (RFC 6120 section 4.3.3)."""
         self.client.restart()
         self.node.restart()
         if self.opening is not None:
             self.opening.restart()
 
     def come_into_use(self) -> None:
-        """The stream is bound: what was needed for that is dropped."""
+        """Drop what was needed only until the stream is bound."""
         limits = self.policy.limits
         self.deadline = None
         self.client.come_into_use(max_element_bytes=limits.max_element_up)
@@ -195,7 +195,7 @@ class Parts:
         return self.transfer
 
     def end_transfer(self) -> None:
-        """It is over, whatever came of it."""
+        """Forget the transfer, whatever came of it."""
         self.transfer = None
 
     def begin_exchange(self, node: str) -> Exchange:
@@ -204,13 +204,14 @@ class Parts:
         return self.exchange
 
     def exchange_node(self, leg: NodeLeg) -> None:
-        """Put that leg in the place of the node's; nothing that the old one brings is read any more."""
+        """Put that leg in the place of the node's. Nothing that the old one brings is read any more."""
         self.node.receive(Incoming.GONE)
         leg.come_into_use(max_held_bytes=self.policy.limits.max_element_down)
         self.node = leg
 
     def end_exchange(self, failure: str | None = None, *, forgo: bool = False) -> None:
-        """It has come to its end: ``None``, the session was resumed on the other node. ``forgo``: it was dialled."""
+        """End the exchange. ``failure`` ``None``: the session was resumed on the other node. ``forgo``: the relay may
+        still be dialling, or have a connection for it."""
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
         if forgo and exchange.on_old_leg:
@@ -218,8 +219,8 @@ class Parts:
         self.report(ExchangeOver(exchange.node, failure))
 
     def drop_exchange(self, why: str, *, reachable: bool = True) -> None:
-        """Go on with the node's leg as it is, if another one was to come; unless it was found not to be
-        ``reachable``, there may be a connection for it."""
+        """Go on with the node's leg that is in place, if another one was to come. ``reachable`` ``False``: the relay
+        has found that there is no connection to give up."""
         exchange = self.exchange
         if exchange is not None:
             if exchange.state is Exchanging.REPLAYING:
@@ -231,14 +232,15 @@ class Parts:
             self.choose_reading()
 
     def close(self) -> Closing:
-        """Return the closing, which begins with the first that asks for it."""
+        """Return the closing; the first call begins it."""
         if self.closing is None:
             self.closing = Closing(self.now)
         return self.closing
 
     @property
     def farewell(self) -> Farewell | None:
-        """What the client gets once its node's stream has ended; ``None``: that is not what is waited for."""
+        """The client's last bytes, which follow the end of its node's stream; ``None`` while that end is not waited
+        for."""
         return self.closing.farewell if self.closing is not None else None
 
     # --- reading
@@ -249,20 +251,26 @@ class Parts:
         on_old_leg = exchange is not None and exchange.on_old_leg
         on_new_leg = exchange is not None and not on_old_leg
         bound = self.state is State.BOUND
+        # Bytes may pass without a look only while nothing can come of an element: in use, and with both ends there.
         up = bound and node.writable and not client.held
         asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
+        # While the client is asked, the node's stanzas still pass unseen, but not while the request waits for a
+        # boundary to be put in at, and not while a new leg is only asked for the session or sends stanzas again.
         down = (bound or asked) and node.wanted and self.unquestioned and not on_new_leg
         self.fast[Side.CLIENT] = client.lane if up else None
         self.fast[Side.NODE] = node.lane if down else None
+        # The first elements of a bound client are looked at for its capabilities.
         client.lane.report_every(not up or client.looks_left > 0)
         node.lane.report_every(self.withholds or on_new_leg)
+        # Acknowledgements pass unseen as long as both sides count the same; during an exchange they say how far each
+        # is.
         shifted = self.accounting.management.shifted
         client.lane.report_acks(shifted or on_old_leg)
         node.lane.report_acks(shifted or on_old_leg)
 
     @property
     def unquestioned(self) -> bool:
-        """No last question was asked."""
+        """The last question was not asked."""
         return self.closing is None or self.closing.question is None
 
     @property
@@ -272,7 +280,8 @@ class Parts:
 
     @property
     def withholds(self) -> bool:
-        """Whether the node's stanzas are kept for a client that is to say what it has, or has said so."""
+        """Whether the node's stanzas are kept back, because the client is asked which of them it has, or has
+        answered."""
         question = self.closing.question if self.closing is not None else None
         return question is not None and question.withholds
 
@@ -291,13 +300,13 @@ class Parts:
     # --- adding stanzas and taking some, so that the counts stay true
 
     def inject_down(self, data: bytes) -> None:
-        """A stanza of the proxy's goes to the client, at the node's last boundary."""
+        """Send the client a stanza of the proxy's, at the node's last boundary."""
         self.accounting.management.injected_down(self.node.lane.stanzas)
         self.send(Side.CLIENT, data)
         self._note_shift()
 
     def inject_up(self, data: bytes) -> None:
-        """A stanza of the proxy's goes to the node, at the client's last boundary."""
+        """Send the node a stanza of the proxy's, at the client's last boundary."""
         self.accounting.management.injected_up(self.client.lane.stanzas)
         self.send(Side.NODE, data)
         if self.exchange is not None and self.exchange.state is Exchanging.SETTLING:
@@ -305,17 +314,18 @@ class Parts:
         self._note_shift()
 
     def swallow_down(self, position: int) -> None:
-        """The node's stanza at that position is kept from the client."""
+        """Keep the node's stanza at that position from the client."""
         self.accounting.management.swallowed_down(position)
         self._note_shift()
 
     def swallow_up(self, position: int) -> None:
-        """The client's stanza at that position is kept from the node."""
+        """Keep the client's stanza at that position from the node."""
         self.accounting.management.swallowed_up(position)
         self._note_shift()
 
     def replace_down(self, position: int, reply: bytes | None) -> None:
-        """The node's stanza at that position is kept from the client; ``reply``, if there is one, answers it."""
+        """Keep the node's stanza at that position from the client, put a ping in its place if stanzas are counted, and
+        answer it with ``reply``, if there is one."""
         accounting = self.accounting
         counted = accounting.management.counting and self.state is not State.NEGOTIATING
         if counted and self.client.writable:
@@ -331,7 +341,8 @@ class Parts:
             self.inject_up(reply)
 
     def takes_pong(self, answer: TransferAnswer, position: int) -> bool:
-        """Whether the client's stanza at that position makes up for a reply of the proxy's."""
+        """Return whether the client's stanza at that position makes up for a reply of the proxy's. Then the node does
+        not see it."""
         if not self.accounting.take_pong(answer):
             return False
         self.swallow_up(position)
@@ -350,12 +361,12 @@ class Parts:
 
     @property
     def software(self) -> Software:
-        """What the client has said about itself so far."""
+        """The client's words about itself so far."""
         client, negotiation = self.client, self.negotiation
         resource = (negotiation.full_jid or "").partition("/")[2]
         return Software(client.caps, resource or None, negotiation.agent, client.refusal)
 
     @property
     def stays_down(self) -> bool:
-        """The client is known not to come back once its stream has ended: only what forces it moves it."""
+        """The client is known not to come back once its stream has ended: it is moved only if something forces it."""
         return self.policy.surroundings.client_software.stays_down(self.software, self.domain, self.client.knows_cxfr)

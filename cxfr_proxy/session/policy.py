@@ -1,4 +1,4 @@
-"""What the operator decided, as far as a session needs it, and what a session asks of the rest of the proxy."""
+"""The settings that a session needs, and its questions to the rest of the proxy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cxfr_proxy.xmpp.stream_management import Resumption
 
 
 class Surroundings(Protocol):
-    """What all sessions know together."""
+    """The knowledge that all sessions share."""
 
     @property
     def client_software(self) -> ClientSoftware:
-        """What is known of client programs."""
+        """The knowledge of client programs."""
 
     def new_token(self) -> str:
         """Return text that nobody can guess."""
@@ -29,12 +29,13 @@ class Surroundings(Protocol):
         """Return whether that user (a bare JID) was sent to another address not long before that time."""
 
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
-        """Return whether the one who logs in so at that domain belongs on another node."""
+        """Return whether the user of that login at that domain belongs on another node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One for all sessions. ``wrap_resumable_ids``: clients get ids of the proxy's own for their resumable sessions."""
+    """The settings for all sessions. ``wrap_resumable_ids``: clients get ids of the proxy's own for their resumable
+    sessions."""
 
     timeouts: Timeouts
     limits: Limits

@@ -1,15 +1,16 @@
 """A session as its relay sees it: bytes, ends, orders and time in; commands out.
 
-One client, from its header to its last byte, and the node that it is with. What it is made of is in :mod:`.parts`, its
-states are in :mod:`.tables`, and docs/session-states.md shows them as a picture. A session decides and never acts: each
-method here lets one thing happen to the parts and returns the commands that follow.
+It is one client, from its header to its last byte, and the node that it is with. :mod:`.parts` has its parts,
+:mod:`.tables` its states, and docs/session-states.md shows the states as a picture. A session decides and never acts:
+each method here lets one thing happen to the parts and returns the commands that follow.
 
-Which direction may be read how:
+There are two ways to read a direction:
 
 * ``fast[side]`` is the lane of the bytes that *come from* that side while nothing about them has to be known: the relay
-  scans it itself, sends what comes out, and calls :meth:`Session.receive_scanned` only when its framer reports events;
-* else it is ``None``, and every byte goes through :meth:`Session.receive`, element by element. So it is whenever the
-  session has to see each element; :meth:`.parts.Parts.choose_reading` has the conditions.
+  scans it itself, sends on what it releases, and calls :meth:`Session.receive_scanned` only when its framer reports
+  events;
+* otherwise it is ``None``, and every byte goes through :meth:`Session.receive`, element by element. That is so whenever
+  the session has to see each element; :meth:`.parts.Parts.choose_reading` has the conditions.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ __all__ = ["Policy", "Session", "State"]
 
 
 class Session:
-    """See the module. ``now`` is the relay's clock, in seconds.
+    """One client and its node; see the module. ``now`` is the relay's clock, in seconds.
 
-    ``unread`` of ``up`` is what the client has sent already. ``early_login``: another node may still be chosen, by who
-    logs in; what the client was shown already, it does not get from this node again. ``None``: this node is final.
-    ``silent`` are the names of nodes that have not greeted this client.
+    ``unread`` of ``up`` is what the client has sent already. ``early_login``: another node may still be chosen by the
+    user that logs in, and what the client was shown already it does not get from this node again. ``None``: this node
+    is final. ``silent`` are the names of nodes that have not greeted this client.
     """
 
     __slots__ = ("_parts", "fast")
@@ -57,7 +58,7 @@ class Session:
         silent: tuple[str, ...] = (),
     ) -> None:
         limits = policy.limits
-        # A login may be a password: it waits for a node that has greeted.
+        # A login may contain a password: it is held until the node has greeted.
         shown = early_login.shown if early_login is not None else None
         client = ClientLeg(header, up, tls=tls, shown=shown, held=early_login is not None)
         negotiation = Negotiation(
@@ -85,17 +86,17 @@ class Session:
 
     @property
     def full_jid(self) -> str | None:
-        """Known from bind on; ``None`` for a resumed session that began elsewhere."""
+        """The client's full JID, from bind on; ``None`` for a resumed session that began elsewhere."""
         return self._parts.negotiation.full_jid
 
     @property
     def domain(self) -> str:
-        """The domain the client asked for."""
+        """The domain that the client asked for."""
         return self._parts.domain
 
     @property
     def software(self) -> Software:
-        """What the client has said about itself so far."""
+        """The client's words about itself so far."""
         return self._parts.software
 
     @property
@@ -109,13 +110,13 @@ class Session:
 
     @property
     def resumable_id(self) -> str | None:
-        """What the client can resume its stream with; ``None`` where it can't."""
+        """The id by which the client can resume its stream; ``None`` if it can't."""
         management = self._parts.accounting.management
         return management.id if management.resumable else None
 
     @property
     def can_be_resumed(self) -> bool:
-        """Whether the client may take this stream up again elsewhere, and finds its counts to be right there."""
+        """Whether the client may resume this stream elsewhere, and will find its counts right there."""
         return self._parts.accounting.can_be_resumed
 
     @property
@@ -125,7 +126,7 @@ class Session:
 
     @property
     def stays_down(self) -> bool:
-        """The client is known not to come back once its stream has ended: only what forces it moves it."""
+        """The client is known not to come back once its stream has ended: it is moved only if something forces it."""
         return self._parts.stays_down
 
     @property
@@ -136,7 +137,7 @@ class Session:
 
     @property
     def transfer_under_way(self) -> TransferAttempt | None:
-        """To look at; ``None`` when no transfer runs."""
+        """The transfer that runs, to look at; ``None`` if there is none."""
         return self._parts.transfer
 
     @property
@@ -146,11 +147,11 @@ class Session:
 
     @property
     def deadline(self) -> float | None:
-        """When to call :meth:`tick`; ``None``: no need to."""
+        """The time at which to call :meth:`tick`; ``None``: never."""
         return self._parts.deadline
 
     def wants(self, side: Side) -> bool:
-        """Whether bytes from that side should be read now."""
+        """Return whether bytes from that side should be read now."""
         return self._parts.client.wanted if side is Side.CLIENT else self._parts.node.wanted
 
     # --- what happens
@@ -171,7 +172,7 @@ class Session:
         return parts.take()
 
     def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
-        """Bytes from a side whose ``fast`` lane is ``None``."""
+        """Take bytes from a side whose ``fast`` lane is ``None``."""
         if side is Side.NODE:
             self._parts.node.lane.feed(data)
         elif not self._parts.client.over:
@@ -179,9 +180,10 @@ class Session:
         return self.read_on(side, now)
 
     def is_behind(self, side: Side) -> bool:
-        """Whether bytes of that side's wait here to be read: :meth:`read_on` is called before it brings any more.
+        """Return whether bytes of that side wait here to be read: call :meth:`read_on` before it brings any more.
 
-        There is a bound on what is looked at in one call, so that who sends much to look at waits for the others.
+        One call looks at a bounded number of elements, so that a side that sends much to look at does not keep the
+        others waiting.
         """
         if side is Side.NODE:
             node = self._parts.node
@@ -199,7 +201,7 @@ class Session:
         return self._parts.take()
 
     def receive_scanned(self, side: Side, ready: bytes, now: float) -> list[SessionCommand]:
-        """The fast lane of that side has turned a chunk into ``ready`` and has framer events about it."""
+        """Go on with a chunk that the fast lane of that side has turned into ``ready`` and framer events."""
         self._parts.begin(now)
         if side is Side.CLIENT:
             client_stream.on_scanned(self._parts, ready)
@@ -209,7 +211,7 @@ class Session:
         return self._parts.take()
 
     def eof(self, side: Side, now: float) -> list[SessionCommand]:
-        """That side's connection has ended, with or without its stream."""
+        """Act on the end of that side's connection, with or without the end of its stream."""
         self._parts.begin(now)
         if side is Side.CLIENT:
             client_stream.on_eof(self._parts)
@@ -218,13 +220,13 @@ class Session:
         return self._parts.take()
 
     def stalled(self, side: Side, now: float) -> list[SessionCommand]:
-        """That side has not read for too long: its connection is given up."""
+        """Give up: that side has taken no bytes for too long."""
         self._parts.begin(now)
         ending.give_up(self._parts, Reason.STALLED)
         return self._parts.take()
 
     def tick(self, now: float) -> list[SessionCommand]:
-        """Time has passed. Does nothing before the deadline."""
+        """Act on the time. Does nothing before the deadline."""
         parts = self._parts
         parts.begin(now)
         if parts.deadline is not None and now >= parts.deadline:
@@ -233,10 +235,11 @@ class Session:
         return parts.take()
 
     def due(self, *, backlogged: bool) -> float | None:
-        """When to call :meth:`tick`; ``None``: no need to. ``backlogged``: the client has not taken all that was sent.
+        """Return when to call :meth:`tick`; ``None``: never. ``backlogged``: the client has not taken all that was
+        sent.
 
-        While a stream is being closed, a client that reads slowly is waited for: nobody can answer what it has not read
-        yet. But not without end.
+        While a stream is being closed, a client that reads slowly is waited for, since it can't answer what it has not
+        read yet; but not for ever.
         """
         parts = self._parts
         if backlogged and parts.closing is not None:
@@ -244,7 +247,7 @@ class Session:
         return parts.deadline
 
     def caught_up(self, side: Side, now: float) -> None:
-        """That side has taken all that was sent to it: what it is waited for while closing begins now."""
+        """Begin to wait for that side's answer only now, while closing: it has taken all that was sent to it."""
         parts = self._parts
         if side is Side.CLIENT and parts.closing is not None and parts.deadline is not None:
             parts.begin(now)
@@ -255,9 +258,9 @@ class Session:
     def transfer(self, order: Order, now: float) -> list[SessionCommand]:
         """Move this client.
 
-        Only a bound session can be moved, and not while it is resumed on another node; others ignore the order. One
-        that is being asked already is asked no more if the order is ``hurried``: the next rung follows at once. A login
-        that waits for a dead node is ended.
+        Only a bound session can be moved, and not while it is resumed on another node; others ignore the order. A
+        client that is being asked already is not waited for any more if the order is ``hurried``: the next rung follows
+        at once. A login that waits for a dead node is ended.
         """
         parts = self._parts
         parts.begin(now)
@@ -274,24 +277,24 @@ class Session:
         return parts.take()
 
     def recall(self, now: float) -> list[SessionCommand]:
-        """The order is taken back. A client that was asked may still go; one that does not stays.
+        """Take the order back. A client that was asked may still go; one that does not stays.
 
-        Does nothing where there is more than a question: a stream whose end has begun ends.
+        Does nothing once a rung has done more than ask: a stream whose end has begun ends.
         """
         parts, transfer = self._parts, self._parts.transfer
         parts.begin(now)
         if transfer is not None and transfer.is_question and parts.node.writable:
             transfer.recall()
             if transfer.due:
-                climbing.try_next_rung(parts, transfer, Outcome.SILENT)  # nor has the client got the question
+                climbing.try_next_rung(parts, transfer, Outcome.SILENT)  # the client has not got the question either
         return parts.take()
 
     def exchange(self, node: str, now: float) -> list[SessionCommand]:
         """Exchange the node's leg for one to that node, while the client goes on and notices nothing.
 
-        Ignored unless the session is bound, has its node, and can be resumed (XEP-0198) by nodes that share sessions:
-        that they do is for the caller to know. :class:`~.commands.ExchangeOver` is reported when it has come to its
-        end, and :class:`~.commands.NodeChanged` at the moment at which the session is with the other node.
+        Ignored unless the session is bound, has its node, and can be resumed (XEP-0198). The caller has to know that
+        both nodes share their sessions. :class:`~.commands.NodeChanged` is reported at the moment at which the session
+        is with the other node, and :class:`~.commands.ExchangeOver` when the exchange is over.
         """
         self._parts.begin(now)
         exchanging.begin(self._parts, node)
@@ -299,7 +302,7 @@ class Session:
 
     def dialled(self, leg: NodeLeg, now: float) -> list[SessionCommand]:
         """Answer :class:`~.commands.Dial`: on this leg the user is logged in, and the session can be resumed. The
-        answer may come at any time, also when nobody waits for it any more."""
+        answer may come at any time, even if it is not waited for any more."""
         self._parts.begin(now)
         exchanging.on_dialled(self._parts, leg)
         return self._parts.take()

@@ -1,7 +1,7 @@
 """The machines of a session: every state there is, and every way from one to another.
 
-Nothing here acts. A part of the session is in one state of its own table at a time and goes on by :func:`follow`, which
-raises where a table has no such way: an illegal step is a defect, never a guess. The tables:
+Nothing here acts. Each part of a session is in one state of its own table at a time and goes on by :func:`follow`,
+which raises if the table has no such way: an illegal step is a defect, and is never papered over. The tables:
 
 * :data:`INCOMING` and :data:`OUTGOING`: one direction of one leg;
 * :data:`TRANSITIONS`: the session as a whole;
@@ -21,15 +21,15 @@ from cxfr_proxy.session.commands import Side
 
 S = TypeVar("S", bound=Enum)
 
-# What is looked up in a table hashes by identity: an enumeration's own hash is a function in Python that hashes the
-# member's name, and a login made some seventy calls of it.
+# The enumerations hash by identity: Enum.__hash__ is a function in Python that hashes the member's name, and a login
+# made some seventy calls of it.
 
 Table = Mapping[S, frozenset[S]]
 """By state, the states that may follow."""
 
 
 def follow(table: Table[S], before: S, after: S) -> S:
-    """Return ``after``, which has to follow ``before`` in that table, or be the same state."""
+    """Return ``after``, which must follow ``before`` in that table, or be the same state."""
     if after is not before and after not in table[before]:
         raise AssertionError(f"no way from {before} to {after}")
     return after
@@ -39,16 +39,16 @@ def follow(table: Table[S], before: S, after: S) -> S:
 
 
 class Incoming(Enum):
-    """What becomes of the bytes that a leg brings."""
+    """The fate of the bytes that a leg brings."""
 
     __hash__ = object.__hash__
 
     READ = "read"
     """They are read and acted upon."""
     HELD = "held"
-    """They wait: what is still to come decides what the next byte means, or where it goes."""
+    """They wait: only something that is still to come decides what the next byte means, or where it goes."""
     ENDED = "ended"
-    """That side has ended its stream; whatever it says behind that is dropped."""
+    """That side has ended its stream; bytes behind the end are dropped."""
     FAILED = "failed"
     """They can't be followed any further, and are dropped."""
     GONE = "gone"
@@ -64,7 +64,8 @@ INCOMING: Final[Table[Incoming]] = {
 }
 
 READABLE: Final[Mapping[Side, frozenset[Incoming]]] = {
-    # A client that is not read to its end would be reset, and what was sent to it last might never be read.
+    # The kernel resets a connection that is closed with unread bytes, and a reset destroys what the client has not read
+    # yet.
     Side.CLIENT: frozenset((Incoming.READ, Incoming.ENDED, Incoming.FAILED)),
     Side.NODE: frozenset((Incoming.READ,)),
 }
@@ -72,12 +73,12 @@ READABLE: Final[Mapping[Side, frozenset[Incoming]]] = {
 
 
 class Outgoing(Enum):
-    """What may be written to a leg."""
+    """The state of what is written to a leg."""
 
     __hash__ = object.__hash__
 
     NEW = "new"
-    """A stream begins, and its header was not written yet: there is none that could be ended."""
+    """A stream begins, and its header was not written yet: there is no stream that could be ended."""
     OPEN = "open"
     """A stream is under way."""
     ENDED = "ended"
@@ -100,7 +101,7 @@ WRITABLE: Final = frozenset((Outgoing.NEW, Outgoing.OPEN))
 
 
 class State(Enum):
-    """Where a session is; the values are the operator's."""
+    """The state of a session; operators see the values."""
 
     __hash__ = object.__hash__
 
@@ -111,12 +112,12 @@ class State(Enum):
     TRANSFERRING = "transferring"
     """The client was told to move, or will be as soon as its node's stream is closed."""
     CLOSING = "closing"
-    """One of the streams is ended; the rest is waiting for the other parties to end theirs."""
+    """One of the streams is ended; the session waits for the others to end theirs."""
     CLOSED = "closed"
 
 
 class Transition(Enum):
-    """What takes a session from one state to another."""
+    """An event that takes a session from one state to another."""
 
     __hash__ = object.__hash__
 
@@ -146,7 +147,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Transition], State]] = {
 
 
 class NodeDid(Enum):
-    """What a node can do to a session, as far as it is not a stanza."""
+    """An act of a node that concerns the whole session, not one stanza."""
 
     __hash__ = object.__hash__
 
@@ -161,7 +162,7 @@ class NodeDid(Enum):
 
 
 class Where(Enum):
-    """Where a session is when its node does something: a :class:`State`, but for two things."""
+    """The place of a session when its node does something: a :class:`State`, with two exceptions."""
 
     __hash__ = object.__hash__
 
@@ -171,12 +172,12 @@ class Where(Enum):
     RESUMING = "resuming on another node"
     """The node's leg was exchanged, and the new node has not said yet that it has the session."""
     ENDING_NODE = "ending the node's stream"
-    """Whatever the state: the node's end is waited for, and the client's farewell comes next."""
+    """In any state: the end of the node's stream is waited for, and the client's farewell comes next."""
     CLOSING = "closing"
 
 
 class Reaction(Enum):
-    """What is done about it."""
+    """The reaction to an act of the node's."""
 
     LOSE = "the client is told to move"
     APOLOGISE = "the client is told that there is no server"
@@ -188,7 +189,7 @@ class Reaction(Enum):
 
 
 _ENDING: Final = {Where.ENDING_NODE: Reaction.SAY_FAREWELL, Where.CLOSING: Reaction.FINISH}
-"""While it ends, whatever the node does counts as its end: a reason of its own comes too late to matter."""
+"""While the session ends, any act of the node's counts as its end: its reason comes too late to matter."""
 _LOST: Final = {Where.RESUMING: Reaction.LOSE, **_ENDING}
 """A stream that ends before it has resumed the session never will."""
 _BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
@@ -230,7 +231,7 @@ _BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
         Where.TRANSFERRING: Reaction.LOSE,
         **_LOST,
     },
-    # It comes with an order, which a session that is ending does not take.
+    # A dead node is reported together with an order to move, and a session that is ending takes no orders.
     NodeDid.DIE: {Where.NEGOTIATING: Reaction.APOLOGISE, Where.TRANSFERRING: Reaction.LOSE},
     NodeDid.REFUSE: {Where.RESUMING: Reaction.LOSE},
 }
@@ -243,12 +244,12 @@ NODE_REACTIONS: Final[Mapping[tuple[NodeDid, Where], Reaction]] = {
 
 
 class Features(Enum):
-    """Whose features a client sees while it logs in."""
+    """The features that a client sees while it logs in."""
 
     __hash__ = object.__hash__
 
     PROXYS = "the proxy's"
-    """It has seen them; those of the node are not for the client."""
+    """It has seen the proxy's; those of the node are not for the client."""
     DUE = "none yet"
     """It waits for the node's."""
     SEEN = "seen"
@@ -262,14 +263,14 @@ FEATURES: Final[Table[Features]] = {
 
 
 class Asking(Enum):
-    """How far one rung is."""
+    """The progress of one rung."""
 
     __hash__ = object.__hash__
 
     DUE = "due"
     """The request waits for a boundary behind an element that is cut through."""
     ASKED = "asked"
-    """The client has the request and has said nothing to it."""
+    """The client has the request and has not answered."""
     ACCEPTED = "accepted"
     """It has answered that it will go."""
     TOLD = "told"
@@ -300,7 +301,7 @@ QUESTION: Final[Table[Question]] = {
 
 
 class Exchanging(Enum):
-    """How far the exchange of a node's leg is."""
+    """The progress of the exchange of a node's leg."""
 
     __hash__ = object.__hash__
 

@@ -8,7 +8,8 @@ from cxfr_proxy.session.tables import ASKING, Asking, follow
 
 
 class TransferAttempt:
-    """``started`` is on the relay's clock, in seconds. ``iq_id`` is the request's; empty before there was one.
+    """A transfer that runs. ``started`` is on the relay's clock, in seconds. ``iq_id`` is the request's; empty before
+    there was one.
 
     ``recalled`` is independent of how far the rung is: the order was taken back, and a client that does not go when it
     is asked stays where it is.
@@ -33,7 +34,7 @@ class TransferAttempt:
 
     @property
     def unanswered(self) -> bool:
-        """The request is with the client, which has said nothing to it."""
+        """The client has the request and has not answered it."""
         return self.is_question and self.asking is Asking.ASKED
 
     @property
@@ -52,7 +53,7 @@ class TransferAttempt:
         self.asking = follow(ASKING, self.asking, Asking.TOLD)
 
     def prepare(self, iq_id: str, iq: bytes) -> None:
-        """The request is to be sent at the next boundary."""
+        """Have the request sent at the next boundary."""
         self.iq_id, self._iq = iq_id, iq
         self.asking = follow(ASKING, self.asking, Asking.DUE)
 
@@ -63,23 +64,23 @@ class TransferAttempt:
         return iq
 
     def accept(self) -> None:
-        """The client has answered that it will go."""
+        """Note the client's answer that it will go."""
         self.asking = follow(ASKING, self.asking, Asking.ACCEPTED)
 
     def hurry(self, order: Order) -> None:
-        """Another order has come, and there is no time to ask."""
+        """Go on by another order, which leaves no time to ask."""
         self.order, self.recalled = order, False
 
     def recall(self) -> None:
-        """The order is taken back."""
+        """Take the order back: a client that refuses may stay."""
         self.recalled = True
 
     def must_go(self) -> None:
-        """The node is gone: nobody can stay there."""
+        """Have the client go after all: its node is gone."""
         self.recalled = False
 
     def note(self, outcome: Outcome) -> None:
-        """The rung that is being tried has come to this."""
+        """Note the outcome of the rung that is being tried."""
         self.tried.append((self.rung, outcome))
 
     def end(self, outcome: Outcome, now: float) -> Transferred:
