@@ -15,9 +15,10 @@ from typing import Final
 
 import trio
 from matrix.sites import Nodes, Site
+from proxy_log import Row
 from real.certs import Authority
 from real.programs import DOMAIN, HOST, free_port, tail
-from real.proxy import JsonObject, ProxyProcess, open_proxy
+from real.proxy import ProxyProcess, open_proxy
 
 from clients.catalogue import Place, Prepared, Program
 from clients.terminal import running
@@ -104,9 +105,9 @@ class Run:
             await self._pull(proxy)
             return await self._judge(proxy, before)
 
-    async def _logged_in(self, proxy: ProxyProcess) -> dict[str, JsonObject]:
+    async def _logged_in(self, proxy: ProxyProcess) -> dict[str, Row]:
         """Sessions by bare JID, once all are there or the time is over."""
-        sessions: dict[str, JsonObject] = {}
+        sessions: dict[str, Row] = {}
         with trio.move_on_after(LOGIN_SECONDS):
             while len(sessions) < len(self.programs):
                 await trio.sleep(_LOOK_SECONDS)
@@ -128,7 +129,7 @@ class Run:
                     await _command(proxy, "pin", _jid(program), "node2")
                 await _command(proxy, "rebalance")
 
-    async def _judge(self, proxy: ProxyProcess, before: Mapping[str, JsonObject]) -> list[Cell]:
+    async def _judge(self, proxy: ProxyProcess, before: Mapping[str, Row]) -> list[Cell]:
         cells = [self._cell(program, before) for program in self.programs]
         open_cells = [cell for cell in cells if not cell.fault]
         await _wait_back([cell for cell in open_cells if not cell.program.stays_down], proxy, PATIENCE_SECONDS)
@@ -140,7 +141,7 @@ class Run:
             cell.stayed = cell.seconds is None and now is not None and now["id"] == before[_jid(cell.program)]["id"]
         return cells
 
-    def _cell(self, program: Program, before: Mapping[str, JsonObject]) -> Cell:
+    def _cell(self, program: Program, before: Mapping[str, Row]) -> Cell:
         cell = Cell(self.cluster, self.trigger, program)
         if _jid(program) not in before:
             cell.fault = (tail(self.logs[program], 1) or "silence")[:80]
@@ -157,8 +158,8 @@ async def _wait_back(cells: Sequence[Cell], proxy: ProxyProcess, seconds: float)
                     cell.seconds = event["seconds"]
 
 
-def _events(proxy: ProxyProcess, name: str, program: Program) -> list[JsonObject]:
-    return [event for event in proxy.events(name) if _bare(event["jid"]) == _jid(program)]
+def _events(proxy: ProxyProcess, name: str, program: Program) -> list[Row]:
+    return [event for event in proxy.so_far(name) if _bare(event["jid"]) == _jid(program)]
 
 
 def _jid(program: Program) -> str:
@@ -169,7 +170,7 @@ def _bare(jid: str | None) -> str:
     return (jid or "").partition("/")[0]
 
 
-async def _sessions(proxy: ProxyProcess) -> dict[str, JsonObject]:
+async def _sessions(proxy: ProxyProcess) -> dict[str, Row]:
     """The newest of each user, once it is bound."""
     rows = await proxy.show("sessions")
     return {_bare(row["jid"]): row for row in sorted(rows, key=lambda row: -row["age_seconds"]) if row["jid"]}

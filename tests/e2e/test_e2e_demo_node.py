@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from ports import free_port
 
 from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, SessionRecord, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -813,9 +814,7 @@ async def test_features_and_location_for_a_proxy_to_strip() -> None:
 
 
 async def test_bound_waits_for_a_node_that_comes_late() -> None:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    late = DemoNode("n1", port=listener.socket.getsockname()[1])
-    await listener.aclose()
+    late = DemoNode("n1", port=free_port())
     client = client_of(late, ClientKind.PLAIN)
     with trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:

@@ -53,4 +53,4 @@ async def test_a_stranger_cannot_take_a_stream_away(tmp_path: Path, certificate:
             await until(lambda: victim.moves, "it is back")
             assert [move.resumed for move in victim.moves] == [True]
             assert not victim.faults
-            assert len(proxy.events("forged-transfer")) == 5
+            assert len(await proxy.event("forged-transfer", 5)) == 5

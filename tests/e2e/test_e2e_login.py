@@ -541,7 +541,7 @@ async def test_workers_say_once_that_nodes_differ(tmp_path: Path, certificate: D
             for number in range(8):
                 raw = await connect(proxy.address)
                 await raw.log_in(f"user{number}", PASSWORD)
-            assert len(proxy.events("features-differ")) == 1
+            assert len(await proxy.event("features-differ")) == 1
 
 
 async def test_workers(tmp_path: Path, certificate: DemoCertificate) -> None:

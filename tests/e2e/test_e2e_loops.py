@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import Command, all_bound, command, log_in, nodes_file, running, until
+from e2e_proxy import Command, Row, all_bound, command, log_in, nodes_file, running, until
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
@@ -92,16 +92,22 @@ async def empty_whatever_is_in_use(it: Two) -> None:
     await it.served()
 
 
+def sent_away(transfers: list[Row]) -> Counter[str]:
+    """How often each was sent to an address, and went."""
+    moved = [event for event in transfers if event["outcome"] == "moved"]
+    return Counter(event["jid"] for event in moved if event.get("server") is not None)
+
+
 async def test_operators_that_disagree(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with two(tmp_path, certificate) as it:
+        everybody = {client.full_jid for client in it.clients}
         for _ in range(ROUNDS):
             await empty_whatever_is_in_use(it)
         for proxy in it.proxies:
-            transfers = [event for event in proxy.events("transfer") if event["outcome"] == "moved"]
-            sent_away = Counter(event["jid"] for event in transfers if event.get("server") is not None)
-            assert set(sent_away.values()) == {1}, sent_away
-            assert set(sent_away) == {client.full_jid for client in it.clients}
-        assert len(it.proxies[0].events("transfer")) > 2 * len(it.clients), "it was told to move all the time"
+            await proxy.logged("transfer", lambda found: set(sent_away(found)) == everybody)
+        await it.proxies[0].event("transfer", 2 * len(it.clients) + 1)  # they were told to move all the time
+        for proxy in it.proxies:
+            assert set(sent_away(await proxy.event("transfer")).values()) == {1}
 
 
 async def test_trusted_nodes_that_disagree(tmp_path: Path, certificate: DemoCertificate) -> None:
@@ -113,13 +119,14 @@ async def test_trusted_nodes_that_disagree(tmp_path: Path, certificate: DemoCert
             await trio.sleep(0.5)
             await it.served()
         for proxy in it.proxies:
-            redirected = Counter(
-                event["jid"] for event in proxy.events("session-end") if event["reason"] == "node-redirected"
-            )
-            assert redirected[it.clients[2].full_jid] == 1, redirected
-            assert set(redirected.values()) == {1}, redirected
+            ended = await proxy.logged("session-end", lambda found: redirected(found)[it.clients[2].full_jid])
+            assert set(redirected(ended).values()) == {1}
         # What the nodes said to those that were sent away already is replaced: they come back to where they were.
-        assert {event["trigger"] for event in it.proxies[0].events("transfer")} == {"node-redirected"}
+        assert {event["trigger"] for event in await it.proxies[0].event("transfer")} == {"node-redirected"}
+
+
+def redirected(ended: list[Row]) -> Counter[str | None]:
+    return Counter(event["jid"] for event in ended if event["reason"] == "node-redirected")
 
 
 def redirect_all(node: DemoNode, address: HostPort) -> None:

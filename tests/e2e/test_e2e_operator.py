@@ -43,7 +43,7 @@ async def test_a_login_that_fails_is_a_line_with_who_and_from_where(tmp_path: Pa
         [ended] = await proxy.event("session-end")
         assert (ended["client"], ended["port"], ended["reason"]) == ("127.0.0.1", port, "client-lost")
         assert ended["seconds"] > 0
-        assert len(proxy.events("login-failed")) == 1
+        assert len(await proxy.event("login-failed")) == 1
         assert "wrong" not in repr(proxy.log)
         assert guess not in repr(proxy.log)
 

@@ -52,7 +52,8 @@ async def test_who_refuses_after_it_stays_and_is_served(
             (jid, "cxfr", "refused") for jid in clients
         }
         assert (await it.proxy.say("drain", "node1", "--wait", "--deadline", "3s")).code == 0
-        assert {event["rung"] for event in it.proxy.events("transfer")[len(clients) :]} == {"reset"}
+        transfers = await it.proxy.event("transfer", 2 * len(clients))
+        assert {event["rung"] for event in transfers[len(clients) :]} == {"reset"}
 
 
 async def test_a_drain_that_goes_on_meets_them_when_they_have_answered(

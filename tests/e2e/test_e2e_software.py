@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from e2e_proxy import all_bound, log_in, until
+from e2e_proxy import all_served, log_in, until
 from e2e_workers import World, world
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -26,7 +26,8 @@ def caps(kind: ClientKind) -> str:
 async def empty(it: World, node: str, clients: list[DemoClient]) -> None:
     done = await it.proxy.say("drain", node, "--wait")
     assert done.code == 0, done.output
-    await until(lambda: all_bound(clients))
+    others = [each for each in it.nodes if each.name != node]
+    await until(lambda: all_served(clients, *others))
     await it.proxy.say("undrain", node)
 
 
@@ -37,7 +38,7 @@ async def test_software_that_has_refused_is_not_asked_again(tmp_path: Path, cert
         rows = await it.proxy.show("sessions")
         node, leaving = Counter(row["node"] for row in rows).most_common(1)[0]
         await empty(it, node, clients)
-        tried = Counter(event["tried"] for event in it.proxy.events("transfer"))
+        tried = Counter(event["tried"] for event in await it.proxy.event("transfer", leaving))
         assert tried == {"cxfr:refused,reset:moved": 1, "reset:moved": leaving - 1}
         found = await it.proxy.show("transfers")
         assert {(row["software"], row["caps"], row["rung"], row["outcome"]) for row in found} == {

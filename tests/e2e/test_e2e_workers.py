@@ -104,14 +104,13 @@ async def test_a_killed_worker_is_replaced_and_the_other_goes_on(tmp_path: Path,
                 traffic.start_soon(keep_pinging, it, jid, answers)
             await until(lambda: min(answers.values()) > 5)
             os.kill(workers[1]["pid"], signal.SIGKILL)
-            await it.proxy.event("worker-died")
+            died = await it.proxy.event("worker-died")
             await it.proxy.event("worker-up", 3)
             so_far = max(answers.values())
             await until(lambda: min(answers.values()) > so_far)
             traffic.cancel_scope.cancel()
-        assert it.proxy.events("worker-died")[0]["sessions"] == len(lost)
-        await until(lambda: len(it.proxy.events("session-end")) >= len(lost), "a line for each")
-        ended = {row["jid"]: row for row in it.proxy.events("session-end")}
+        assert died[0]["sessions"] == len(lost)
+        ended = {row["jid"]: row for row in await it.proxy.event("session-end", len(lost))}
         assert ended.keys() == lost
         known = {row["jid"]: row for row in rows}
         for jid, row in ended.items():
@@ -174,8 +173,8 @@ async def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path, certifi
         raws = await it.log_in(10)
         pids = [row["pid"] for row in (await it.workers()).values()]
         it.proxy.process.send_signal(signal.SIGKILL)
-        await until(lambda: len(it.proxy.events("transfer")) == len(raws), "all are moved")
-        assert {each["trigger"] for each in it.proxy.events("transfer")} == {"proxy-stop"}
+        transfers = await it.proxy.event("transfer", len(raws))
+        assert {each["trigger"] for each in transfers} == {"proxy-stop"}
         await until(lambda: not any(map(exists, pids)), "workers end")
 
 
@@ -204,8 +203,8 @@ async def test_signals_of_a_service_manager_reach_workers_too(tmp_path: Path, ce
         for raw in raws:
             await raw.close()
         assert await it.proxy.ended() == 0
-        assert it.proxy.events("stopped")[0]["cut"] is False
-        assert not it.proxy.events("worker-died")
+        assert (await it.proxy.event("stopped"))[0]["cut"] is False
+        assert it.proxy.silent_about("worker-died")
 
 
 async def test_one_self_signed_certificate_for_all(tmp_path: Path) -> None:
@@ -247,7 +246,7 @@ async def test_room_runs_out_and_comes_back(
         for raw in raws:
             assert await it.pings(raw), "who is in is served"
         assert len(await it.proxy.show("sessions")) == fitting, "and so is the operator"
-        assert len(it.proxy.events("full")) == 1, "said once, however many wait"
+        assert len(await it.proxy.event("full")) == 1, "said once, however many wait"
         for stream in waiting:
             await stream.aclose()
         for raw in raws[:2]:

@@ -4,7 +4,6 @@ and clients, and a client that says exactly what a test tells it to."""
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import random
@@ -12,13 +11,17 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import trio
+from proxy_log import LoggingProcess
+from proxy_log import Row as Row
+from waiting import PATIENCE_SECONDS as PATIENCE_SECONDS
+from waiting import until as until
 
 from cxfr_proxy.admin.console import Console
 from cxfr_proxy.cluster.members import Cluster
@@ -38,24 +41,11 @@ from cxfr_proxy.xmpp import names
 from cxfr_proxy.xmpp.stanza import Element, serialize, stream_condition
 
 DOMAIN = "localhost"
-PATIENCE_SECONDS = 60.0
-"""Only a test that fails waits for so long: the machine may be slow, and busy."""
 HEADER = (
     b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
     b"xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='localhost'>"
 )
 COMMAND = (sys.executable, "-m", "cxfr_proxy")
-Row = dict[str, Any]  # Any: decoded JSON
-
-
-async def until(condition: Callable[[], object], what: str = "") -> None:
-    """Let the sockets work until it holds."""
-    with trio.move_on_after(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens beyond sockets, in no task of ours
-            await trio.sleep(0.005)
-        return
-    raise AssertionError(f"did not happen: {what}")
-
 
 # --- nodes and clients
 
@@ -114,6 +104,13 @@ async def log_in(
 
 def all_bound(clients: Iterable[DemoClient]) -> bool:
     return all(client.life is Life.BOUND for client in clients)
+
+
+def all_served(clients: Sequence[DemoClient], *nodes: DemoNode) -> bool:
+    """Whether they are bound on these nodes. A client whose stream has ended, and that has not read so yet, takes
+    itself for bound; the node knows better."""
+    there = {session.full_jid for node in nodes for session in node.sessions if session.leg is not None}
+    return all_bound(clients) and all(client.full_jid in there for client in clients)
 
 
 class Raw:
@@ -288,27 +285,14 @@ class Finished:
     output: str
 
 
-@dataclass
-class Command:
-    """The running command. ``log`` is every line it logged, decoded; what is no JSON is ``{"raw": line}``."""
+class Command(LoggingProcess):
+    """The running command."""
 
-    process: trio.Process
-    control: Path
-    nodes: Path
-    log: list[Row] = field(default_factory=list)
-    address: HostPort = HostPort("", 0)  # noqa: RUF009 - a named tuple
-    reading: trio.Event = field(default_factory=trio.Event)
-    """Another one, not set: nobody reads the log until it is."""
-
-    def events(self, name: str) -> list[Row]:
-        """The fields of the log's events of that name."""
-        return [line["fields"] for line in self.log if line.get("event") == name]
-
-    async def event(self, name: str, count: int = 1) -> list[Row]:
-        await until(lambda: len(self.events(name)) >= count or self.process.returncode is not None, name)
-        found = self.events(name)
-        assert len(found) >= count, f"ended without {name}: {self.log}"
-        return found
+    def __init__(self, process: trio.Process, control: Path, nodes: Path) -> None:
+        super().__init__(process)
+        self.control = control
+        self.nodes = nodes
+        self.address = HostPort("", 0)
 
     async def say(self, *words: str) -> Finished:
         """``cxfr-proxy WORDS --control …``, a process as well."""
@@ -326,28 +310,6 @@ class Command:
         assert done.code == 0, done.output
         rows: list[Row] = json.loads(done.output)
         return rows
-
-    async def ended(self) -> int:
-        with trio.fail_after(PATIENCE_SECONDS):
-            return await self.process.wait()
-
-    async def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        pending = b""
-        async for data in self.process.stderr:
-            *lines, pending = (pending + data).split(b"\n")
-            self.log += map(_decoded, lines)
-            await self.reading.wait()
-        if pending:
-            self.log.append(_decoded(pending))
-
-
-def _decoded(line: bytes) -> Row:
-    with contextlib.suppress(ValueError):
-        value = json.loads(line)
-        if isinstance(value, dict):
-            return value
-    return {"raw": line.decode("utf-8", "replace")}
 
 
 @asynccontextmanager
@@ -374,9 +336,8 @@ async def command(
         stderr=subprocess.PIPE,
     )
     it = Command(process, control, Path(nodes))
-    it.reading.set()
     try:
-        nursery.start_soon(it._read_log)
+        nursery.start_soon(it.read_log)
         listening = await it.event("listening")
         it.address = HostPort(listening[0]["address"], listening[0]["port"])
         yield it

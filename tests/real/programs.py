@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +17,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import pytest
 import trio
+from ports import free_port as free_port
 
 HOST: Final = "127.0.0.1"
 DOMAIN: Final = "xmpp.test"
@@ -63,20 +62,6 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CXFR_REQUIRE_REAL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def free_port(host: str = HOST) -> int:
-    """A port nobody listens on now, outside the range from which the kernel serves outgoing connections."""
-    for _ in range(100):
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port found")
 
 
 def tail(log: Path, lines: int = 40) -> str:

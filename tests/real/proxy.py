@@ -10,17 +10,16 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
+from proxy_log import LoggingProcess, Row
 
 from real import programs
 from real.certs import Certificate
 from real.programs import HOST
 
 _MODULE: Final = (sys.executable, "-m", "cxfr_proxy")
-
-JsonObject = dict[str, Any]  # Any: what the proxy prints
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +31,14 @@ class Finished:
     seconds: float
 
 
-class ProxyProcess:
-    """``log`` is every line it has logged, as the object it is; a line that is no JSON is ``{"raw": line}``."""
+class ProxyProcess(LoggingProcess):
+    """The proxy, and what an operator does with it."""
 
     def __init__(self, process: trio.Process, port: int, control: Path, nodes_file: Path) -> None:
+        super().__init__(process)
         self.host = HOST
         self.port = port
         self.nodes_file = nodes_file
-        self.log: list[JsonObject] = []
-        self.process = process
         self._control = control
 
     async def command(self, *words: str, seconds: float = 60.0) -> Finished:
@@ -59,18 +57,14 @@ class ProxyProcess:
         """``drain NODE [--wait]``: with ``wait`` it exits with 0 once the node is empty."""
         return await self.command("drain", node, *(["--wait"] if wait else []), seconds=seconds)
 
-    async def show(self, what: str) -> list[JsonObject]:
+    async def show(self, what: str) -> list[Row]:
         """``show nodes|sessions|transfers --json``. Raises ``AssertionError``."""
         done = await self.command("show", what, "--json", seconds=20.0)
         assert done.code == 0, done.output
-        rows: list[JsonObject] = json.loads(done.output)
+        rows: list[Row] = json.loads(done.output)
         return rows
 
-    def events(self, name: str) -> list[JsonObject]:
-        """The fields of the log's events of that name."""
-        return [line["fields"] for line in self.log if line.get("event") == name]
-
-    def defects(self) -> list[JsonObject]:
+    def defects(self) -> list[Row]:
         """Lines with a traceback, or that are no log lines at all: nothing a remote party does may cause one."""
         return [line for line in self.log if "raw" in line or "exception" in line["fields"]]
 
@@ -78,32 +72,14 @@ class ProxyProcess:
         """The end of the log, for the message of a failure."""
         return "\n".join(json.dumps(line) for line in self.log[-lines:])
 
-    async def _read_log(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        task_status.started()
-        assert self.process.stderr is not None
-        pending = b""
-        async for data in self.process.stderr:
-            *lines, pending = (pending + data).split(b"\n")
-            self.log += [_log_line(line) for line in lines]
-        if pending:
-            self.log.append(_log_line(pending))
-
     async def _wait_accepting(self) -> None:
         try:
             await programs.wait_accepting(self.host, self.port, self.process)
             # The kernel accepts before there are workers, and a client may have less patience than they need to start.
-            await programs.wait_until(lambda: bool(self.events("listening")), 60.0, "the proxy says that it listens")
+            await self.event("listening")
         except AssertionError as exc:
             await trio.lowlevel.checkpoint()  # what it said when it died may still be in the pipe
             raise AssertionError(f"{exc}\n{self.log_tail()}") from exc
-
-
-def _log_line(line: bytes) -> JsonObject:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {"raw": line.decode("utf-8", "replace")}
 
 
 @asynccontextmanager
@@ -139,7 +115,7 @@ async def open_proxy(
         )
         stack.push_async_callback(_end, process)
         proxy = ProxyProcess(process, port, control, nodes_file)
-        await stack.enter_async_context(programs.background(proxy._read_log))
+        await stack.enter_async_context(programs.background(proxy.read_log))
         stack.push_async_callback(programs.end, process, seconds=3.0)  # while its log is still read
         await proxy._wait_accepting()
         try:

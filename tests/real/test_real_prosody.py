@@ -19,7 +19,7 @@ import trio
 from real.accounting import Balance, balance
 from real.certs import Authority
 from real.crowd import Crowd, crowd_users, open_crowd, users_on
-from real.programs import DOMAIN, HOST, Need, free_port, require, wait_until
+from real.programs import DOMAIN, HOST, Need, free_port, require
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.raw import open_raw
@@ -165,15 +165,15 @@ async def test_a_node_that_is_stopped_is_left_and_its_users_chat_on(
             finally:
                 stopped.send_signal(signal.SIGCONT)
             assert users_on(second, site.taps) == sorted(crowd.users), "not everybody is on node2"
-            (given_up,) = site.proxy.events("node-given-up")
+            (given_up,) = await site.proxy.event("node-given-up")
             assert (given_up["node"], given_up["session_outlook"]) == ("node1", "dead")
-            transfers = site.proxy.events("transfer")
+            transfers = await site.proxy.event("transfer", len(on_first))
             assert {(each["source"], each["trigger"]) for each in transfers} == {("node1", "node-down")}
             assert len(transfers) == len(on_first)
             await crowd.chat([crowd.users], tag="after", count=10)
             assert await crowd.wait_received("after", 10 * len(crowd.users)) == 10 * len(crowd.users)
             await crowd.assert_streams_whole()
-            await wait_until(lambda: bool(site.proxy.events("node-up")), 10.0, "node1 is up again")
+            await site.proxy.event("node-up")
             for node in site.nodes:
                 assert not re.findall(r"^.*\b(?:warn|error)\t.*$", node.log.read_text("utf-8"), re.MULTILINE)
 

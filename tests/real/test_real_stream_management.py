@@ -330,7 +330,7 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
                 await client.read_until(rb"<body>two</body></message>")
                 for _ in range(2):
                     await juliet.acknowledge()
-            await wait_until(lambda: bool(proxy.events("transfer")), 5.0, "the transfer's end")
+            await proxy.event("transfer")
             await romeo.send(_message(jid, "meanwhile"))
             async with AsyncExitStack() as later:
                 if workers == 1:
@@ -410,7 +410,7 @@ async def test_a_client_that_was_lost_is_led_back_to_its_node(tmp_path: Path, au
                 await juliet.enable()
                 home = await _node_of(proxy, jid)
                 assert home == await _node_of(proxy, f"romeo@{DOMAIN}/fourth")
-            await wait_until(lambda: len(proxy.events("session-end")) == 3, 10.0, "those that leave to be gone")
+            await proxy.event("session-end", 3)  # those that leave are gone
             async with open_raw(proxy.port) as client:
                 again = Counting(client)
                 await again.authenticate("juliet")
@@ -433,7 +433,7 @@ async def test_new_workers_take_up_the_sessions_of_old_ones(tmp_path: Path, auth
                 assert await _node_of(proxy, jid) == "node2"
                 await proxy.command("restart-workers")
                 await client.read_to_end()
-            await wait_until(lambda: bool(proxy.events("restart-ends")), 20.0, "the new workers")
+            await proxy.event("restart-ends")
             async with open_raw(proxy.port) as client:
                 again = Counting(client)
                 await again.authenticate("juliet")
