@@ -116,7 +116,7 @@ async def open_site(server: str, folder: Path, authority: Authority) -> AsyncIte
         open_ejabberd(folder, 1) if server == "ejabberd" else open_prosody(folder) as [port],
         open_tap(port) as tap,
     ):
-        lines = [f"node1 {tap.address} inter=500ms"]
+        lines = [f"node1 {tap.address}"]
         async with open_proxy(folder, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
             await knows_its_nodes(proxy)
             yield proxy, tap
@@ -170,7 +170,7 @@ async def test_xmppjs_resumes_on_another_node_inside_its_login(
             open_tap(port2) as second,
         ):
             taps = {"node1": first, "node2": second}
-            lines = [f"{name} {tap.address} inter=500ms resume=shared" for name, tap in taps.items()]
+            lines = [f"{name} {tap.address} resume=shared" for name, tap in taps.items()]
             async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
                 await knows_its_nodes(proxy)
                 async with open_js(

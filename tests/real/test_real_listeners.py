@@ -53,7 +53,9 @@ async def serves_behind_proxy_headers(proxy: ProxyProcess) -> None:
     await checked(proxy, "ok", "up")
     async with open_raw(proxy.port) as client:
         assert await client.login("romeo") == f"romeo@{DOMAIN}/r"
-    assert proxy.silent_about("node-down", "node-warning"), "checks are sessions like any other"
+    assert proxy.silent_about("node-warning"), "checks are sessions like any other"
+    # A busy machine may have let one of them wait too long; the node has refused none.
+    assert {row["reason"] for row in proxy.so_far("node-down")} <= {"the node did not answer in time"}
 
 
 @BOTH
@@ -64,7 +66,7 @@ async def test_ejabberd_behind_proxy_headers(version: str, tmp_path: Path, autho
             tmp_path / "cluster", users=["romeo"], size=1, listener=["use_proxy_protocol: true"]
         ) as cluster:
             [node] = cluster.nodes
-            lines = [f"node1 {HOST}:{node.port} send-proxy={version} inter=500ms"]
+            lines = [f"node1 {HOST}:{node.port} send-proxy={version}"]
             async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
                 await serves_behind_proxy_headers(proxy)
 
@@ -86,7 +88,7 @@ async def test_prosody_behind_proxy_headers(version: str, tmp_path: Path, author
                 if node.version < (13,):
                     pytest.skip("Debian packages mod_net_proxy from Prosody 13 on")
                 missing("not installed: Prosody's module net_proxy (Debian: prosody-modules)")
-            lines = [f"node1 {HOST}:{port} send-proxy={version} inter=500ms"]
+            lines = [f"node1 {HOST}:{port} send-proxy={version}"]
             async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:
                 await serves_behind_proxy_headers(proxy)
 

@@ -148,7 +148,7 @@ async def test_a_node_that_is_stopped_is_left_and_its_users_chat_on(
     names = [user for of_library in users.values() for user in of_library]
     options = ("--domain", DOMAIN, "--cxfr-timeout", "2s")
     async with (
-        _open_site(tmp_path, authority, names, line="inter=500ms", options=options) as site,
+        _open_site(tmp_path, authority, names, line="inter=1s", options=options) as site,
         open_crowd(logs, users) as crowd,
     ):
         with trio.fail_after(90):
