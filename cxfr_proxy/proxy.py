@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Protocol
 
 import trio
 
 from cxfr_proxy import gc_policy, signals
+from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
@@ -23,7 +24,7 @@ from cxfr_proxy.net.connection_limit import raise_descriptor_limit
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.worker.in_process import InProcessWorkers
-from cxfr_proxy.worker.launch import launch_process
+from cxfr_proxy.worker.launch import WorkerProcesses
 from cxfr_proxy.worker.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -32,13 +33,13 @@ _log = logging.getLogger(__name__)
 class Proxy:
     """One proxy. Certificates are read in the constructor, which raises :class:`ConfigError`; nodes by :meth:`run`.
 
-    ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``reread``
-    reads the settings as they are by now; ``None``: they come from nowhere that could change.
+    ``console`` is what an operator can get at; ``addresses`` are the clients' sockets once it runs. ``source``
+    is where the settings come from; ``None``: from nowhere that could change.
     """
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+    def __init__(self, config: Config, source: ConfigSource | None = None) -> None:
         self._here = InProcessWorkers()
-        self.supervisor = Supervisor(config, self._here.launch if config.workers == 1 else launch_process, reread)
+        self.supervisor = Supervisor(config, self._here if config.workers == 1 else WorkerProcesses(), source)
         self.console = self.supervisor.console
         self.stop = self.supervisor.stop
         self.reload_on_signal = self.supervisor.reload_on_signal
@@ -80,14 +81,14 @@ class Stoppable(Protocol):
     def restart_on_signal(self) -> None: ...
 
 
-def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
+def run(config: Config, source: ConfigSource | None = None) -> int:
     """Serve until a signal ends it; the exit code. Raises :class:`ConfigError` where it can't begin.
 
-    ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
+    ``source`` is where the settings come from; ``None``: from nowhere that could change.
     """
     raise_descriptor_limit()
     try:
-        return trio.run(_serve, config, reread)
+        return trio.run(_serve, config, source)
     except BaseExceptionGroup as group:
         raise only(group) from group
 
@@ -103,8 +104,8 @@ def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return leaf
 
 
-async def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
-    proxy = Proxy(config, reread)
+async def _serve(config: Config, source: ConfigSource | None) -> int:
+    proxy = Proxy(config, source)
     gc_policy.settle()
     with trio.open_signal_receiver(*signals.ALL) as received:
         signals.release()

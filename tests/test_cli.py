@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ from cxfr_proxy.admin.text import duration, table
 from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.cli import main
 from cxfr_proxy.cluster.backends import FileBackends
+from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.demo.certificate import make_certificate
 
@@ -102,9 +102,9 @@ def test_serving_hands_over_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path
     served: list[Config] = []
     logs: list[tuple[object, ...]] = []
 
-    def run(config: Config, reread: Callable[[], Config]) -> int:
+    def run(config: Config, source: ConfigSource) -> int:
         served.append(config)
-        assert reread() == config
+        assert source.read() == config
         return 7
 
     fake_module(monkeypatch, "cxfr_proxy.proxy", run=run)

@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from cxfr_proxy.cli.parser import build_parser, check_flags
 from cxfr_proxy.cli.speaking import speak
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import find_control
-from cxfr_proxy.config.settings import SettingsFile, read_settings_file
-from cxfr_proxy.config.table import SETTINGS, Config
+from cxfr_proxy.config.source import ConfigSource
+from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 
 
@@ -62,22 +62,13 @@ def _run(namespace: argparse.Namespace) -> int:
         signals.release()
     if command == "demo":
         return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
-    path = flags.get("config")
-    file = read_settings_file(path, SETTINGS) if isinstance(path, str) else None
-    config = Config.from_sources(flags, file)
+    source = ConfigSource(flags)
+    config = source.read()
     if isinstance(command, Command):
-        return speak(command, flags, partial(_control, config, flags, file))
+        return speak(command, flags, partial(_control, config, source))
     if command == "check":
         return check(config)
-    reread = partial(_read_settings_again, flags, path) if isinstance(path, str) else None
-    return _serve(config, reread)
-
-
-def _read_settings_again(flags: Mapping[str, object], path: str) -> Config:
-    """Raises :class:`ConfigError`."""
-    config = Config.from_sources(flags, read_settings_file(path, SETTINGS))
-    config.check_serving()
-    return config
+    return _serve(config, source)
 
 
 def _demo(clients: str, seed: str, trigger: str) -> int:
@@ -93,16 +84,15 @@ def _demo(clients: str, seed: str, trigger: str) -> int:
     return demo(DemoOptions(clients=counts[0], seed=counts[1], trigger=DemoTrigger(trigger)))
 
 
-def _serve(config: Config, reread: Callable[[], Config] | None) -> int:
+def _serve(config: Config, source: ConfigSource) -> int:
     config.check_serving()
     from cxfr_proxy.proxy import run
 
     events.open_log(config.log_format, config.log_level, sys.stderr)
     log_hooks.install()
-    return run(config, reread)
+    return run(config, source)
 
 
-def _control(config: Config, flags: Mapping[str, object], file: SettingsFile | None) -> Path:
+def _control(config: Config, source: ConfigSource) -> Path:
     """Return the path where the proxy was told to listen, or else where one is found."""
-    told = "control" in flags or (file is not None and "control" in file.values)
-    return config.control if told else find_control()
+    return config.control if source.gives("control") else find_control()

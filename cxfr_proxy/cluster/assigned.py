@@ -15,7 +15,7 @@ whether it takes users: :class:`~.placement.Placement` passes over a node that d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.user_map import UserMap
@@ -28,17 +28,20 @@ MAX_ANSWERS: Final = 100_000
 """Most answers: some 30 MB when full. The oldest go first."""
 
 
-class Pins:
-    """``on_change`` is called with each change: a user's key and node, ``None`` for none any more."""
+class PinFollower(Protocol):
+    """Whoever has to know of each pin."""
 
-    def __init__(
-        self,
-        nodes: Mapping[str, str] | None = None,
-        on_change: Callable[[str, str | None], None] = lambda key, node: None,
-    ) -> None:
+    def pin_changed(self, key: str, node: str | None) -> None:
+        """The user with that key is pinned to that node now; ``None``: no more."""
+
+
+class Pins:
+    """``follower`` is told of each change; ``None``: nobody is."""
+
+    def __init__(self, nodes: Mapping[str, str] | None = None, follower: PinFollower | None = None) -> None:
         self.nodes = dict(nodes) if nodes is not None else {}
         """By the user's key."""
-        self._on_change = on_change
+        self._follower = follower
 
     def pin(self, user: str, node: str) -> None:
         """Pin a user. Raises :class:`ConfigError` if there are too many pins."""
@@ -61,7 +64,8 @@ class Pins:
             self.nodes[key] = node
         else:
             self.nodes.pop(key, None)
-        self._on_change(key, node)
+        if self._follower is not None:
+            self._follower.pin_changed(key, node)
 
 
 class Answers:

@@ -1,9 +1,9 @@
-"""A worker that was started, as the supervisor knows it, wherever it runs."""
+"""What starts workers, and a worker that was started, as the supervisor knows them, wherever workers run."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from cxfr_proxy.ipc.channel import Channel
@@ -30,5 +30,8 @@ class Launched(Protocol):
         """Kill it at once; nothing happens if it has ended."""
 
 
-Launch = Callable[[Sequence[socket.socket]], Awaitable[Launched]]
-"""Start a worker with the listening sockets that it inherits. Raises :class:`OSError`."""
+class Launcher(Protocol):
+    """Starts workers."""
+
+    async def launch(self, listening: Sequence[socket.socket]) -> Launched:
+        """Start a worker with the listening sockets that it inherits. Raises :class:`OSError`."""

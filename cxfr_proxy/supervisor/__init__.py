@@ -5,10 +5,12 @@ supervisor      puts it together, and acts on what workers report
 management      nodes, health, files and the operator's console
 workers         all workers, in slots: sums, and which one gets the next token
 worker_slots    keeps a worker in each slot, and replaces it
+client_sockets  the listening sockets of each slot
 link            one worker: its end of the channel, and whether it lives
 rolling_restart replaces all workers, one by one
 node_states     what has changed about the nodes, on its way to the workers
 node_list       keeps the live list as its source has it
+served_files    certificates and CA certificates, as workers are to use them
 user_list       the user map, read and sent to workers
 drains          keeps the drains that workers carry out
 auto_rebalance  begins a rebalance when users have come to belong elsewhere

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
+from cxfr_proxy.admin.parts import Drainer
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.supervisor.startup_log import log_drain
 from cxfr_proxy.supervisor.workers import Workers
 from cxfr_proxy.transfers.counts import NodeCounts
-from cxfr_proxy.transfers.drain_stages import Schedule, Stage
+from cxfr_proxy.transfers.drain_stages import Schedule
 from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.pace import Rate
 
 
-class DrainKeeper:
-    """Keeps the drains, and is their host. ``changed`` lets the workers know of a node."""
+class NodeDrainer(Drainer, Protocol):
+    """Empties nodes, for the operator, the node list and peer proxies."""
 
-    def __init__(self, cluster: Cluster, workers: Workers, rate: Rate, changed: Callable[[str], None]) -> None:
+    @property
+    def to_move(self) -> int:
+        """Return how many sessions wait to be moved."""
+
+    def set_share(self, share: float) -> None:
+        """Take that part of the rate, 0 to 1, from now on."""
+
+    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
+        """Drain, or without ``schedule`` abort, because another proxy was told so."""
+
+
+class NodeFollower(Protocol):
+    """Whoever lets workers know of the nodes."""
+
+    def node_changed(self, name: str) -> None:
+        """That node has changed, or its drain has come to another stage."""
+
+
+class DrainKeeper:
+    """Keeps the drains, and is their host. A :class:`NodeDrainer`."""
+
+    def __init__(self, cluster: Cluster, workers: Workers, rate: Rate, follower: NodeFollower) -> None:
         self._cluster = cluster
         self._workers = workers
-        self._changed = changed
+        self._follower = follower
         self._rate = rate
         self._drains = Drains(rate, self)
 
@@ -42,30 +64,24 @@ class DrainKeeper:
     def to_move(self) -> int:
         return sum(link.wanted[2] for link in self._workers)
 
-    def stage(self, node: str) -> Stage:
-        """Return what workers need to know of a node's drain; without a drain, that there is no reason to wait for
-        anything."""
-        drain = self.drains.get(node)
-        return drain.stage if drain is not None else Stage.ALL
-
     def drain(
         self, node: str, *, grace: float | None = None, deadline: float | None = None, rate: float | None = None
     ) -> None:
         self._cluster.get(node)
         self._drains.begin(node, grace=grace, deadline=deadline, rate=rate)
-        self._changed(node)
+        self._follower.node_changed(node)
 
     def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
         self._cluster.get(node)
         self._drains.adopt(node, schedule, rate)
-        self._changed(node)
+        self._follower.node_changed(node)
 
     def abort(self, node: str) -> None:
         self._drains.abort(node)
 
     def undrain(self, node: str) -> None:
         self._drains.end(node)
-        self._changed(node)
+        self._follower.node_changed(node)
 
     def left(self, node: str) -> int:
         return self._workers.of_node(node).sessions
@@ -81,7 +97,7 @@ class DrainKeeper:
         return self._workers.of_node(node)
 
     def stage_changed(self, drain: Drain) -> None:
-        self._changed(drain.node)
+        self._follower.node_changed(drain.node)
 
     def report(self, event: str, drain: Drain) -> None:
         log_drain(event, drain, self._workers.of_node(drain.node))

@@ -17,11 +17,11 @@ killed too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 import trio
@@ -91,11 +91,18 @@ class Request(Generic[R]):
     answered: trio.Event = field(default_factory=trio.Event)
 
 
-class Link:
-    """One worker. ``number`` is its slot's. ``on_message`` is called with each message, after it was noted here.
-    ``parting_seconds``: how long it may take to end once it was told to leave."""
+class LinkListener(Protocol):
+    """Whoever acts on what workers report."""
 
-    def __init__(self, number: int, on_message: Callable[[Link, Message], None], parting_seconds: float) -> None:
+    def on_message(self, link: Link, message: Message) -> None:
+        """That worker has sent this message; :class:`Link` has noted it before. Raises :class:`BadMessage`."""
+
+
+class Link:
+    """One worker. ``number`` is its slot's. ``parting_seconds``: how long it may take to end once it was told to
+    leave."""
+
+    def __init__(self, number: int, listener: LinkListener, parting_seconds: float) -> None:
         self.number = number
         self.state = LinkState.STARTING
         self.began = trio.current_time()
@@ -118,7 +125,7 @@ class Link:
         self.present: dict[int, tuple[Present, float]] = {}
         """Its sessions by id, each with the time of the report; of a worker that can't end unheard, none."""
         self.granted = 0
-        self._on_message = on_message
+        self._listener = listener
         self._parting_seconds = parting_seconds
         self._keeps_present = True
         self._channel: Channel | None = None
@@ -228,7 +235,7 @@ class Link:
         self.overdue_since = None
         with isolated(Task.MESSAGE, (BadMessage,), worker=self.number, message=name):
             self._note(message)
-            self._on_message(self, message)
+            self._listener.on_message(self, message)
 
     def _note(self, message: Message) -> None:
         match message:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -22,10 +21,9 @@ from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.http.server import serve_http
-from cxfr_proxy.admin.http.status import ProxyStatus
+from cxfr_proxy.admin.http.status import ProxyStatus, StoppingProxy
 from cxfr_proxy.admin.metrics.scrape import SHARE, SHARE_OF_NOBODY, FilesRead, MetricsScraper
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Sessions
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
@@ -34,20 +32,23 @@ from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.sources.named import open_source
+from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.ipc.questions import Files
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.relay import engine
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
-from cxfr_proxy.supervisor.node_list import NodeDrainer, NodeList
+from cxfr_proxy.supervisor.drains import NodeDrainer
+from cxfr_proxy.supervisor.node_list import NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
-from cxfr_proxy.supervisor.startup_log import announce, log_certificates
-from cxfr_proxy.supervisor.user_list import UserList
+from cxfr_proxy.supervisor.served_files import ServedFiles
+from cxfr_proxy.supervisor.startup_log import announce
+from cxfr_proxy.supervisor.user_list import MapFollower, UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
+from cxfr_proxy.supervisor.workers import Workers
 from cxfr_proxy.tasks import Task, start
 from cxfr_proxy.transfers.rebalances import Rebalances
 from cxfr_proxy.upstream.common_features import CommonFeatures
@@ -62,16 +63,6 @@ _COMPARING_SHARE: Final = 0.05
 _log = logging.getLogger(__name__)
 
 
-class ServedSessions(Sessions, Protocol):
-    """The workers, which have the sessions."""
-
-    async def take_files(self, files: Files) -> list[str]:
-        """Let other processes use what was read; return errors, if there were some."""
-
-    def send_files(self, files: Files) -> None:
-        """Do the same without waiting: errors go to the log."""
-
-
 @dataclass(frozen=True, slots=True)
 class Operations:
     """What goes on by an operator's order, and the feed by which it is watched."""
@@ -82,21 +73,15 @@ class Operations:
     feed: ChangeFeed
 
 
-class ManagementHost(Protocol):
+class ManagementHost(MapFollower, StoppingProxy, Protocol):
     """The supervisor, as its management knows it."""
-
-    def is_stopping(self) -> bool:
-        """Return whether the proxy is to end."""
-
-    def users_read(self) -> None:
-        """The user map was read."""
 
 
 class Management:
-    """``sessions`` are where the clients are, ``operations`` move them.
+    """``workers`` have the sessions, ``operations`` move them.
 
     ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
-    ``reread`` reads the settings as they are by now; ``None``: they come from nowhere that could change.
+    ``source`` is where the settings come from; ``None``: from nowhere that could change.
 
     Raises :class:`ConfigError` where a file of the settings can't be read; the nodes are read by :meth:`begin`.
     """
@@ -106,59 +91,45 @@ class Management:
         config: Config,
         cluster: Cluster,
         assigned: Assigned,
-        sessions: ServedSessions,
+        workers: Workers,
         operations: Operations,
         host: ManagementHost,
         *,
         development: bytes | None = None,
-        reread: Callable[[], Config] | None = None,
+        source: ConfigSource | None = None,
     ) -> None:
         assert config.backends is not None
         self._config = config
         self._cluster = cluster
-        self._sessions = sessions
+        self._workers = workers
         drainer, rebalances, feed = operations.drains, operations.rebalances, operations.feed
         self._operations = operations
         self._host = host
-        self._source = source = open_source(config.backends, config.redirection)
+        self._node_source = open_source(config.backends, config.redirection)
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
-        self._reread = reread
+        self._config_source = source
         self.reloads = Reloads()
-        self.users = UserList(map_file, assigned, cluster, host.users_read, self.reloads)
+        self.users = UserList(map_file, assigned, cluster, host, self.reloads)
         with self.reloads.noted(ReloadPart.CERTIFICATES):
-            self.certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
-        self.dialer = Dialer(config.timeouts, config.limits)
-        self.checks = HealthChecks(cluster, partial(probe, self.dialer), domains=config.domain)
+            certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
+        dialer = Dialer(config.timeouts, config.limits)
+        self.files = ServedFiles(certificates, dialer, workers)
+        self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
         self._features_changed = trio.Event()
         self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
         auto = config.rebalance is RebalanceMode.AUTO
         self._automatic = AutoRebalancer(cluster, rebalances) if auto else None
         self._sharing = PeerProxies(
-            source,
-            cluster,
-            drainer,
-            pins=assigned.pins,
-            sessions=lambda: sessions.sessions,
-            usual_rate=config.transfer_rate,
-            excuse=self._automatic.excuse if self._automatic is not None else None,
+            self._node_source, cluster, drainer, assigned.pins, workers, config.transfer_rate, self._automatic
         )
-        self.nodes = NodeList(
-            source,
-            cluster,
-            drainer,
-            self.dialer,
-            self.checks,
-            self.reloads,
-            carry_out=self._sharing.carry_out,
-            files_read=self._send_files,
-        )
+        self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
         timeouts = config.timeouts
         self.console = Console(
-            nodes=NodeControl(cluster, sessions, drainer),
+            nodes=NodeControl(cluster, workers, drainer),
             drains=DrainControl(
                 cluster,
                 drainer,
-                sessions,
+                workers,
                 self._sharing,
                 feed,
                 domains=tuple(map(domain_key, config.domain)),
@@ -166,10 +137,10 @@ class Management:
                 closing_seconds=timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0,
                 auto=self._automatic,
             ),
-            rebalances=RebalanceControl(cluster, rebalances, sessions, drainer, feed, self._automatic),
-            pins=PinControl(cluster, assigned.pins, sessions, self._sharing),
-            workers=WorkerControl(sessions, feed, operations.restarts),
-            sessions=sessions,
+            rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._automatic),
+            pins=PinControl(cluster, assigned.pins, workers, self._sharing),
+            workers=WorkerControl(workers, feed, operations.restarts),
+            sessions=workers,
             peers=self._sharing,
             files=self,
         )
@@ -202,19 +173,19 @@ class Management:
         if self._config.http is not None:
             scraper = MetricsScraper(
                 self._cluster,
-                self._sessions,
+                self._workers,
                 self._operations.drains,
-                FilesRead(self._source.status, self.certificates, self.reloads),
+                FilesRead(self._node_source.status, self.files.certificates, self.reloads),
                 capacity=room,
                 build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
                 share=SHARE if self._config.workers == 1 else SHARE_OF_NOBODY,
             )
-            status = ProxyStatus(self._cluster, self._sessions, scraper, self._host.is_stopping)
+            status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
             await services.start(serve_http, self._config.http, status)
 
     def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
         """Log that clients can connect now, at these addresses."""
-        announce(self.certificates, addresses, nodes=len(self._cluster), sessions=room)
+        announce(self.files.certificates, addresses, nodes=len(self._cluster), sessions=room)
 
     def compare_features(self) -> None:
         """Follow changes of nodes; done soon, and once for many changes."""
@@ -230,14 +201,6 @@ class Management:
 
     # --- the files
 
-    @property
-    def files(self) -> Files:
-        """Return what was read last, and was good."""
-        return Files(self.certificates.contents, dict(self.dialer.authorities))
-
-    def _send_files(self) -> None:
-        self._sessions.send_files(self.files)
-
     async def reload(self) -> str:
         """Read nodes, user map and certificates again, and check whether the settings are still good. Return what was
         done.
@@ -246,26 +209,24 @@ class Management:
         """
         caveat = self._look_at_settings()
         with self.reloads.noted(ReloadPart.CERTIFICATES):
-            self._read_certificates()
+            self.files.reload_certificates()
         try:
             done = await self.nodes.reload_as_asked()
         finally:
-            errors = await self._sessions.take_files(self.files)
+            errors = await self.files.take()
         if errors:
             raise ConfigError(errors[0])
         await self.users.reload()
-        return "; ".join((f"{done}, certificates read again{caveat}", *self.certificates.problems))
-
-    def _read_certificates(self) -> None:
-        self.certificates.reload()
-        log_certificates(self.certificates)
+        return "; ".join((f"{done}, certificates read again{caveat}", *self.files.certificates.problems))
 
     def _look_at_settings(self) -> str:
-        """Read the certificates. Return which have changed, as the end of a sentence. Raises :class:`ConfigError`."""
-        if self._reread is None:
+        """Read the settings again. Return which have changed, as the end of a sentence. Raises :class:`ConfigError`."""
+        if self._config_source is None:
             return ""
         with self.reloads.noted(ReloadPart.SETTINGS):
-            changed = self._config.differences(self._reread())
+            now = self._config_source.read()
+            now.check_serving()
+            changed = self._config.differences(now)
         if not changed:
             return ""
         names = ", ".join(changed)
@@ -277,7 +238,7 @@ class Management:
         with self.reloads.logged(ReloadPart.SETTINGS):
             self._look_at_settings()
         with self.reloads.logged(ReloadPart.CERTIFICATES):
-            self._read_certificates()
-            self._send_files()
+            self.files.reload_certificates()
+            self.files.send()
         self.nodes.ask()
         self.users.reload_soon()

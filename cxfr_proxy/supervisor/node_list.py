@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
-from cxfr_proxy.admin.parts import Drainer
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.cluster.members import Changes, Cluster
-from cxfr_proxy.cluster.shared import Directive
 from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.transfers.drain_stages import Schedule
-from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.supervisor.drains import NodeDrainer
+from cxfr_proxy.supervisor.peer_proxies import PeerProxies
+from cxfr_proxy.supervisor.served_files import ServedFiles
 from cxfr_proxy.upstream.health_checks import HealthChecks
 
 _SHOWN_NAMES: Final = 100
@@ -26,54 +25,37 @@ _SHOWN_NAMES: Final = 100
 _log = logging.getLogger(__name__)
 
 
-class NodeDrainer(Drainer, Protocol):
-    """Empties nodes, for the operator, the node list and peer proxies."""
-
-    @property
-    def to_move(self) -> int:
-        """Return how many sessions wait to be moved."""
-
-    def set_share(self, share: float) -> None:
-        """Take that part of the rate, 0 to 1, from now on."""
-
-    def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> None:
-        """Drain, or without ``schedule`` abort, because another proxy was told so."""
-
-
 class NodeList:
-    """``carry_out`` is called with the directives of each reading; ``files_read`` before it, if the nodes' CA
-    certificates have changed."""
+    """``peers`` are told of each reading; ``files`` has the nodes' CA certificates."""
 
     def __init__(
         self,
         source: NodeSource,
         cluster: Cluster,
         drainer: NodeDrainer,
-        dialer: Dialer,
         checks: HealthChecks,
+        files: ServedFiles,
+        peers: PeerProxies,
         reloads: Reloads,
-        carry_out: Callable[[Mapping[str, Directive]], None] = lambda directives: None,
-        files_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
         self._cluster = cluster
         self._drainer = drainer
-        self._dialer = dialer
         self._checks = checks
+        self._files = files
+        self._peers = peers
         self._reloads = reloads
-        self._carry_out = carry_out
-        self._files_read = files_read
         self._asked = trio.Event()
 
     async def begin(self) -> None:
         """Read for the first time. Raises :class:`ConfigError`."""
         with self._reloads.noted(ReloadPart.NODES):
             reading = await self._source.read()
-            self._dialer.read_files(reading.specs)
+            self._files.read_authorities(reading.specs)
             self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
-        self._carry_out(reading.directives)
+        self._peers.carry_out(reading.directives)
 
     async def watch(self) -> None:
         """Follow the source until cancelled. Faulty content is logged, and everything stays as it was."""
@@ -96,8 +78,7 @@ class NodeList:
     def _take(self, reading: Reading) -> Changes:
         """Apply a reading. Raises :class:`ConfigError`, and then nothing has changed."""
         specs = reading.specs
-        if self._dialer.read_files(specs):
-            self._files_read()
+        self._files.read_authorities(specs)
         changes = self._cluster.apply(specs)
         for name in changes.added:
             self._checks.expect(self._cluster.get(name))
@@ -116,7 +97,7 @@ class NodeList:
                 self._drainer.undrain(name)
         for name in changes.emptied:
             self._drainer.drain(name)
-        self._carry_out(reading.directives)
+        self._peers.carry_out(reading.directives)
         self.forget_empty()
         return changes
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Final, TypeVar
 
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.ipc.messages import Nodes, NodeState
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
 
 STATES_A_PIECE: Final = 100
@@ -40,14 +41,15 @@ def digest(features: bytes) -> str:
 
 
 class NodeStates:
-    """The nodes as workers have to know them, worked out once for all workers. ``stage`` gives that of a node's drain.
+    """The nodes as workers have to know them, worked out once for all workers. ``drains`` are those that are kept, by
+    node.
 
     :meth:`changed` has to be called for each node that has changed, or whose stage has.
     """
 
-    def __init__(self, cluster: Cluster, stage: Callable[[str], Stage]) -> None:
+    def __init__(self, cluster: Cluster, drains: Mapping[str, Drain]) -> None:
         self._cluster = cluster
-        self._stage = stage
+        self._drains = drains
         self._states: dict[str, NodeState] = {}
         self._names: tuple[str, ...] = ()
         self._names_version = -1  # the version of the list
@@ -75,12 +77,13 @@ class NodeStates:
         return state
 
     def _state(self, node: Node) -> NodeState:
+        drain = self._drains.get(node.name)
         return NodeState(
             node.spec,
             node.admin_state,
             node.health,
             node.removed,
-            self._stage(node.name),
+            drain.stage if drain is not None else Stage.ALL,  # without a drain there is no reason to wait for anything
             node.session_outlook,
             node.warm_up,
             {domain: digest(features) for domain, features in node.features.items()},

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Protocol
 
 import trio
 
+from cxfr_proxy.admin.parts import AutoRebalance
 from cxfr_proxy.admin.rows import ProxyRow, SourceRow
 from cxfr_proxy.cluster.assigned import MAX_PINS, Pins
 from cxfr_proxy.cluster.members import Cluster
@@ -22,7 +24,7 @@ from cxfr_proxy.cluster.nodes import AdminState
 from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import NodeSource, Shared
 from cxfr_proxy.spellings import user_key
-from cxfr_proxy.supervisor.node_list import NodeDrainer
+from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
@@ -30,9 +32,16 @@ _REPORT_SECONDS = 0.5
 """Seconds between two looks at how much there is to move."""
 
 
+class SessionCounter(Protocol):
+    """Whoever knows how many sessions this proxy has."""
+
+    @property
+    def sessions(self) -> int: ...
+
+
 class PeerProxies:
-    """``sessions`` counts this proxy's; ``usual_rate`` is the setting; ``wall_clock`` is the same on all machines.
-    ``excuse`` is called with a node that comes back and is to move nobody."""
+    """``usual_rate`` is the setting; ``wall_clock`` is the same on all machines. ``auto`` is told of a node that comes
+    back and is to move nobody; ``None``: nothing is rebalanced by itself."""
 
     def __init__(
         self,
@@ -40,9 +49,9 @@ class PeerProxies:
         cluster: Cluster,
         drainer: NodeDrainer,
         pins: Pins,
-        sessions: Callable[[], int],
+        counter: SessionCounter,
         usual_rate: float,
-        excuse: Callable[[str], None] | None = None,
+        auto: AutoRebalance | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
@@ -50,9 +59,9 @@ class PeerProxies:
         self._cluster = cluster
         self._drainer = drainer
         self._pins = pins
-        self._sessions = sessions
+        self._counter = counter
         self._usual_rate = usual_rate
-        self._excuse = excuse
+        self._auto = auto
         self._wall_clock = wall_clock
         self._carried_out: dict[str, Directive] = {}
         if self._shared is not None:
@@ -75,7 +84,7 @@ class PeerProxies:
     def _state(self) -> ProxyState:
         leaving = (node.name for node in self._cluster if node.leaving)
         left = {name: self._drainer.left(name) + self._drainer.awaited(name) for name in leaving}
-        return ProxyState(self._sessions(), self._drainer.to_move, left)
+        return ProxyState(self._counter.sessions, self._drainer.to_move, left)
 
     def left_elsewhere(self, node: str) -> int | None:
         """Return how many clients other proxies have on a node that is being emptied; ``None``: not all have
@@ -112,8 +121,8 @@ class PeerProxies:
             known = self._carried_out.get(node)
             if node in self._cluster and directive.admin_state is not AdminState.READY and not _same(directive, known):
                 self._carry_out(node, directive)
-            elif self._excuse is not None and not directive.rebalance and not _same(directive, known):
-                self._excuse(node)
+            elif self._auto is not None and not directive.rebalance and not _same(directive, known):
+                self._auto.excuse(node)
         self._carried_out = dict(directives)
 
     def _carry_out(self, node: str, directive: Directive) -> None:
@@ -178,7 +187,7 @@ class PeerProxies:
     def proxy_rows(self) -> list[ProxyRow]:
         """Return the proxies that live, as they have reported; this one alone if nothing is shared."""
         if self._shared is None:
-            return [ProxyRow("this", own=True, sessions=self._sessions(), to_move=self._drainer.to_move)]
+            return [ProxyRow("this", own=True, sessions=self._counter.sessions, to_move=self._drainer.to_move)]
         return [
             ProxyRow(name, own=name == self._shared.id, sessions=state.sessions, to_move=state.to_move)
             for name, state in sorted(self._shared.proxies.items())

@@ -8,7 +8,6 @@ the others would not come up either.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import trio
 
@@ -16,6 +15,7 @@ from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.rows import RestartProgress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, isolated
 
@@ -28,9 +28,9 @@ _FAULT = "it met a fault, which the log has"
 class RollingRestart:
     """One pass through all slots. Workers that have begun after it need no replacing."""
 
-    def __init__(self, workers: Workers, stopping: Callable[[], bool], feed: ChangeFeed) -> None:
+    def __init__(self, workers: Workers, keeper: WorkerSlots, feed: ChangeFeed) -> None:
         self._workers = workers
-        self._stopping = stopping
+        self._keeper = keeper
         self._feed = feed
         self._began = trio.current_time()
         self._replaced = 0
@@ -81,7 +81,7 @@ class RollingRestart:
     async def _replace(self, slot: WorkerSlot) -> str | None:
         """Why it could not be replaced."""
         replacement = slot.replace(self._began)
-        await slot.until(lambda: replacement.settled or self._stopping())
+        await slot.until(lambda: replacement.settled or self._keeper.stopping)
         if not replacement.settled:
             return _STOPPING
         old = replacement.old
@@ -92,11 +92,11 @@ class RollingRestart:
 
 
 class RollingRestarts:
-    """One restart at a time. ``stopping`` says whether the proxy stops; ``feed`` is told of its progress."""
+    """One restart at a time. ``feed`` is told of its progress."""
 
-    def __init__(self, workers: Workers, stopping: Callable[[], bool], feed: ChangeFeed) -> None:
+    def __init__(self, workers: Workers, keeper: WorkerSlots, feed: ChangeFeed) -> None:
         self._workers = workers
-        self._stopping = stopping
+        self._keeper = keeper
         self._feed = feed
         self._work = trio.Event()
         self.last: RollingRestart | None = None
@@ -110,12 +110,12 @@ class RollingRestarts:
         """
         if len(self._workers.slots) == 1:
             raise ConfigError(_ONE_PROCESS)
-        if self._stopping():
+        if self._keeper.stopping:
             raise ConfigError(_STOPPING)
         if self.last is not None and not self.last.finished:
             emit(_log, "restart-goes-on", reason="one is under way already")
             return
-        self.last = RollingRestart(self._workers, self._stopping, self._feed)
+        self.last = RollingRestart(self._workers, self._keeper, self._feed)
         self._work.set()
 
     async def run(self) -> None:

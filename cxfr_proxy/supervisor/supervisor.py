@@ -12,9 +12,8 @@ The listening sockets are made here and stay open here, so that connections wait
 from __future__ import annotations
 
 import logging
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Final
@@ -24,10 +23,11 @@ import trio
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.ipc.launch import Launch, Launched
+from cxfr_proxy.ipc.launch import Launcher
 from cxfr_proxy.ipc.messages import (
     VERSION,
     Announced,
@@ -58,10 +58,10 @@ from cxfr_proxy.ipc.messages import (
     WorkerReport,
 )
 from cxfr_proxy.net.connection_limit import sessions_that_fit
-from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
 from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.supervisor.catch_up import CatchUp
+from cxfr_proxy.supervisor.client_sockets import ClientSockets
 from cxfr_proxy.supervisor.drains import DrainKeeper
 from cxfr_proxy.supervisor.link import FirstMessages, Link
 from cxfr_proxy.supervisor.management import Management, Operations
@@ -90,36 +90,27 @@ class Supervisor:
     :class:`ConfigError`; nodes by :meth:`run`.
     """
 
-    def __init__(self, config: Config, launch: Launch, reread: Callable[[], Config] | None = None) -> None:
+    def __init__(self, config: Config, launcher: Launcher, source: ConfigSource | None = None) -> None:
         config.check_serving()
         self._config = config
-        self._launch = launch
         self._cluster = Cluster()
-        self._assigned = Assigned(Pins(on_change=self._send_pin))
+        self._assigned = Assigned(Pins(follower=self))
         self._listed = trio.Event()
         self._development = (
             None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
         )
         self.workers = Workers(config.workers)
         self._memory = CatchUp(config.redirect_window)
-        self._keeper = WorkerSlots(
-            self.workers,
-            config.timeouts.hard_stop_after,
-            launch=self._start_worker,
-            first_messages=self._first_messages,
-            on_message=self._on_message,
-            buried=self._buried,
-            rest=self._rest,
-            wake=self._wake,
-        )
+        self._sockets = ClientSockets()
+        self._keeper = WorkerSlots(self.workers, self._sockets, launcher, config.timeouts.hard_stop_after, self)
         self._feed = ChangeFeed()
-        self._restarts = RollingRestarts(self.workers, self.is_stopping, self._feed)
+        self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.workers, pace)
         rate = Rate(pace, config.transfer_rate)
-        self._drainer = DrainKeeper(self._cluster, self.workers, rate, self._node_changed)
-        self._states = NodeStates(self._cluster, self._drainer.stage)
-        self._cluster.watch(self._node_changed)
+        self._drainer = DrainKeeper(self._cluster, self.workers, rate, self)
+        self._states = NodeStates(self._cluster, self._drainer.drains)
+        self._cluster.watch(self.node_changed)
         self.rebalances = Rebalances(rate, self)
         self._management = Management(
             config,
@@ -129,14 +120,16 @@ class Supervisor:
             Operations(self._drainer, self.rebalances, self._restarts, self._feed),
             self,
             development=self._development.encode() if self._development is not None else None,
-            reread=reread,
+            source=source,
         )
-        self._sockets: list[list[socket.socket]] = []
         self._capacity = 0
         self._reported = trio.Event()
-        self.addresses: list[tuple[str, int]] = []
         self.console = self._management.console
         self.reload_on_signal = self._management.reload_on_signal
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return self._sockets.addresses
 
     # --- tasks
 
@@ -156,8 +149,7 @@ class Supervisor:
         workers = len(self.workers.slots)
         self._capacity = sessions_that_fit()  # of each: workers' processes have the same limits as this one
         room = self._capacity * workers
-        self._sockets = bind_shared(self._config.listen, workers)
-        self.addresses = [sock.getsockname()[:2] for sock in self._sockets[0]]
+        self._sockets.bind(self._config.listen, workers)
         try:
             async with trio.open_nursery() as services:
                 for task, run in (
@@ -176,11 +168,7 @@ class Supervisor:
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
                 services.cancel_scope.cancel()
         finally:
-            self._close_sockets()
-
-    def _close_sockets(self) -> None:
-        for sock in [each for sockets in self._sockets for each in sockets]:
-            sock.close()
+            self._sockets.close()
 
     async def _follow_reports(self) -> None:
         """Act on the workers' counts, once for many reports."""
@@ -197,19 +185,10 @@ class Supervisor:
 
     # --- workers
 
-    def _rest(self, slot: WorkerSlot) -> None:
-        listen_no_more(self._sockets[slot.number - 1])
-
-    def _wake(self, slot: WorkerSlot) -> None:
-        listen_again(self._sockets[slot.number - 1])
-
-    async def _start_worker(self, slot: WorkerSlot) -> Launched:
-        return await self._launch(self._sockets[slot.number - 1])
-
-    def _first_messages(self, slot: WorkerSlot) -> FirstMessages:
+    def first_messages(self, slot: WorkerSlot) -> FirstMessages:
         workers = len(self.workers.slots)
         first_id = slot.next_first_id(workers)
-        files = self._management.files
+        files = self._management.files.current
         config = replace(self._config, backends=None)  # a worker is told the nodes, and need not know from where
         setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files, self._capacity)
         more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
@@ -222,7 +201,7 @@ class Supervisor:
         for at in range(0, len(keys), _PINS_A_PIECE):
             yield PinnedBefore({key: pins[key] for key in keys[at : at + _PINS_A_PIECE] if key in pins})
 
-    def _on_message(self, link: Link, message: Message) -> None:
+    def on_message(self, link: Link, message: Message) -> None:
         match message:
             case WorkerReport(counts):
                 self.workers.note_counts(counts)
@@ -259,7 +238,7 @@ class Supervisor:
             case _:
                 raise BadMessage(f"{type(message).__name__} is the supervisor's to say")
 
-    def _buried(self, link: Link) -> None:
+    def on_gone(self, link: Link) -> None:
         at_stake = link.at_stake.values() if link.died else ()
         for piece in self._memory.note_killed(at_stake, trio.current_time()):
             for other in self.workers:
@@ -268,7 +247,7 @@ class Supervisor:
 
     # --- nodes
 
-    def _node_changed(self, name: str) -> None:
+    def node_changed(self, name: str) -> None:
         """Let all workers know of a node that has changed, or whose drain's stage has."""
         self._states.changed(name)
         for link in self.workers:
@@ -291,7 +270,7 @@ class Supervisor:
 
     # --- users who have a node assigned
 
-    def _send_pin(self, key: str, node: str | None) -> None:
+    def pin_changed(self, key: str, node: str | None) -> None:
         for link in self.workers:
             link.post(Pinned(key, node))
 
@@ -313,7 +292,7 @@ class Supervisor:
         """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
         if not self._keeper.stopping:
             emit(_log, "stopping", sessions=self.workers.sessions, within=self._config.timeouts.hard_stop_after)
-            self._close_sockets()
+            self._sockets.close()
             self._keeper.stop()
 
     def is_stopping(self) -> bool:

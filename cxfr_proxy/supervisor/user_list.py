@@ -7,7 +7,8 @@ ten megabytes as a message, so each piece is small enough for the channel to car
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import trio
 
@@ -26,11 +27,18 @@ _SHOWN_NODES = 10
 _log = logging.getLogger(__name__)
 
 
+class MapFollower(Protocol):
+    """Whoever lets workers know of the user map."""
+
+    def users_read(self) -> None:
+        """It was read, and may have changed."""
+
+
 class UserList:
     """Keeps ``assigned.listed`` as the file has it; ``None``: there is no file, and nothing to be done.
 
     The constructor reads it for the first time and raises :class:`ConfigError`; log events wait for :meth:`watch`, when
-    there are nodes. ``changed`` is called after each reading.
+    there are nodes.
     """
 
     def __init__(
@@ -38,14 +46,14 @@ class UserList:
         file: UserMapFile | None,
         assigned: Assigned,
         cluster: Cluster,
-        changed: Callable[[], None] = lambda: None,
-        reloads: Reloads | None = None,
+        follower: MapFollower,
+        reloads: Reloads,
     ) -> None:
         self._file = file
         self._assigned = assigned
         self._cluster = cluster
-        self._changed = changed
-        self._reloads = reloads if reloads is not None else Reloads()
+        self._follower = follower
+        self._reloads = reloads
         self._reading = trio.Lock()
         self._waiting = trio.CancelScope()
         self.version = 1
@@ -83,7 +91,7 @@ class UserList:
     def _take_over(self, listed: UserMap) -> None:
         self._assigned.listed = listed
         self.version += 1
-        self._changed()
+        self._follower.users_read()
 
     def _log_size(self) -> None:
         listed = self._assigned.listed

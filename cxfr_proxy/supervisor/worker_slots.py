@@ -14,17 +14,17 @@ One task per slot decides everything about it, so that there is one answer to ea
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
-from cxfr_proxy.ipc.launch import Launched
+from cxfr_proxy.ipc.launch import Launched, Launcher
 from cxfr_proxy.ipc.messages import Hello, Message, Stop
-from cxfr_proxy.supervisor.link import FirstMessages, Link
+from cxfr_proxy.supervisor.client_sockets import ClientSockets
+from cxfr_proxy.supervisor.link import FirstMessages, Link, LinkListener
 from cxfr_proxy.supervisor.startup_log import log_lost
 from cxfr_proxy.supervisor.workers import Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
@@ -42,31 +42,27 @@ _LINES_AT_A_TIME: Final = 100
 _log = logging.getLogger(__name__)
 
 
+class SlotHost(LinkListener, Protocol):
+    """Whoever has workers kept: the supervisor."""
+
+    def first_messages(self, slot: WorkerSlot) -> FirstMessages:
+        """Return what a new worker in that slot is told first."""
+
+    def on_gone(self, link: Link) -> None:
+        """That worker is gone, and its counts were added to the past."""
+
+
 class WorkerSlots:
-    """``launch`` starts a worker with the slot's sockets; ``first_messages`` gives what is sent to it first;
-    ``on_message`` takes each message, ``buried`` is called when a worker is gone; ``rest`` stops the slot's sockets
-    from listening, ``wake`` starts it again and may raise ``OSError``."""
+    """``launcher`` starts workers, each with its slot's ``sockets``."""
 
     def __init__(
-        self,
-        workers: Workers,
-        hard_stop_after: float,
-        *,
-        launch: Callable[[WorkerSlot], Awaitable[Launched]],
-        first_messages: Callable[[WorkerSlot], FirstMessages],
-        on_message: Callable[[Link, Message], None],
-        buried: Callable[[Link], None],
-        rest: Callable[[WorkerSlot], None],
-        wake: Callable[[WorkerSlot], None],
+        self, workers: Workers, sockets: ClientSockets, launcher: Launcher, hard_stop_after: float, host: SlotHost
     ) -> None:
         self._workers = workers
+        self._sockets = sockets
+        self._launcher = launcher
         self._parting_seconds = hard_stop_after + PATIENCE_SECONDS
-        self._launch = launch
-        self._first_messages = first_messages
-        self._on_message = on_message
-        self._buried = buried
-        self._rest = rest
-        self._wake = wake
+        self._host = host
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()
         self.cut = False
@@ -131,7 +127,7 @@ class WorkerSlots:
     async def _pause(self, slot: WorkerSlot, seconds: float) -> bool:
         """Pause before the next worker, unless one is asked for; return false when the proxy stops."""
         if seconds:
-            self._rest(slot)
+            self._sockets.rest(slot)
         with trio.move_on_after(seconds):
             await slot.until(lambda: self.stopping or slot.replacement is not None)
         return not self.stopping
@@ -158,7 +154,7 @@ class WorkerSlots:
     async def _start(self, slot: WorkerSlot) -> Link:
         """Return a new worker, once it serves or has ended."""
         assert self._nursery is not None
-        link = Link(slot.number, partial(self._received, slot), self._parting_seconds)
+        link = Link(slot.number, self, self._parting_seconds)
         start_once(self._nursery, Task.SLOT, partial(self._live, slot, link))
         slot.links.append(link)
         await slot.until(lambda: link.greeted or link.gone)
@@ -169,14 +165,14 @@ class WorkerSlots:
             worker = await self._launched(slot)
             if worker is not None:
                 try:
-                    await link.live(worker, self._first_messages(slot))
+                    await link.live(worker, self._host.first_messages(slot))
                 finally:
                     worker.kill()  # nothing, where it has ended as it should
         link.gone = True
         with isolated(Task.WORKER, worker=slot.number):
             self._workers.bury(slot, link)
             self._log_end(link)
-            self._buried(link)
+            self._host.on_gone(link)
         slot.changed()
         if link.died:
             with isolated(Task.WORKER, worker=slot.number):
@@ -185,19 +181,19 @@ class WorkerSlots:
     async def _launched(self, slot: WorkerSlot) -> Launched | None:
         """Start a worker; ``None`` if it can't be started."""
         try:
-            self._wake(slot)
-            return await self._launch(slot)
+            self._sockets.wake(slot)
+            return await self._launcher.launch(self._sockets.of(slot))
         except OSError as exc:
             emit(_log, "worker-not-started", level=logging.ERROR, worker=slot.number, reason=str(exc))
             return None
 
-    def _received(self, slot: WorkerSlot, link: Link, message: Message) -> None:
+    def on_message(self, link: Link, message: Message) -> None:
         if isinstance(message, Hello):
             emit(_log, "worker-up", worker=link.number, pid=link.pid)
             if self.stopping:
                 link.post(Stop())
-            slot.changed()
-        self._on_message(link, message)
+            self._workers.slots[link.number - 1].changed()
+        self._host.on_message(link, message)
 
     def _log_end(self, link: Link) -> None:
         sessions = link.counts.sessions

@@ -41,20 +41,23 @@ be in. Signals that a service manager sends to all processes come at any time, s
 loaded."""
 
 
-async def launch_process(listening: Sequence[socket.socket]) -> Launched:
-    """Start a fresh interpreter, in a process group of its own: what a terminal sends is for the supervisor."""
-    ours, theirs = socket.socketpair()
-    try:
-        with theirs:
-            inherited = [theirs.fileno(), *(sock.fileno() for sock in listening)]
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), *map(str, inherited)],
-                pass_fds=inherited,
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
-    except BaseException:
-        ours.close()
-        raise
-    ours.setblocking(False)
-    return _Process(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+class WorkerProcesses:
+    """Starts each worker as a process of its own."""
+
+    async def launch(self, listening: Sequence[socket.socket]) -> Launched:
+        """Start a fresh interpreter, in a process group of its own: what a terminal sends is for the supervisor."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                inherited = [theirs.fileno(), *(sock.fileno() for sock in listening)]
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), *map(str, inherited)],
+                    pass_fds=inherited,
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        return _Process(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))

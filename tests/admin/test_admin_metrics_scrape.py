@@ -44,7 +44,7 @@ def scraper(it: House, *, share: float = SHARE) -> MetricsScraper:
         supervisor._cluster,
         supervisor.workers,
         supervisor._drainer,
-        FilesRead(management._source.status, management.certificates, management.reloads),
+        FilesRead(management._node_source.status, management.files.certificates, management.reloads),
         capacity=100,
         build={"version": "1", "framer": "a", "relay": "b"},
         share=share,
@@ -157,7 +157,7 @@ async def test_when_clients_should_come(tmp_path: Path, autojump_clock: MockCloc
         it = House(tmp_path, nursery)
         it.greet = False
         supervisor = it.supervisor
-        subject = ProxyStatus(supervisor._cluster, supervisor.workers, scraper(it), supervisor.is_stopping)
+        subject = ProxyStatus(supervisor._cluster, supervisor.workers, scraper(it), supervisor)
         nursery.start_soon(it.supervisor.run)
         assert subject.unready() == "no worker serves"
         await trio.sleep(1)

@@ -32,14 +32,22 @@ def test_pins_before_the_map_before_answers() -> None:
     assert assigned.node_of("Kim@H") == "listed"
 
 
+class Follower:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str | None]] = []
+
+    def pin_changed(self, key: str, node: str | None) -> None:
+        self.told.append((key, node))
+
+
 def test_each_change_of_a_pin_is_told_once() -> None:
-    told: list[tuple[str, str | None]] = []
-    pins = Pins({"a@h": "n0"}, lambda key, node: told.append((key, node)))
+    follower = Follower()
+    pins = Pins({"a@h": "n0"}, follower)
     pins.pin("Kim@h", "n1")
     pins.pin("kim@h", "n2")
     assert pins.unpin("KIM@h")
     assert not pins.unpin("kim@h")
-    assert told == [("kim@h", "n1"), ("kim@h", "n2"), ("kim@h", None)]
+    assert follower.told == [("kim@h", "n1"), ("kim@h", "n2"), ("kim@h", None)]
     assert pins.nodes == {"a@h": "n0"}
 
 

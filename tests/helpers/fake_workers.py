@@ -208,7 +208,7 @@ class House:
             rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
-        self.supervisor = Supervisor(self.config, self.launch)
+        self.supervisor = Supervisor(self.config, self)
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:

@@ -15,6 +15,7 @@ from cxfr_proxy.ipc.codec import decode, encode
 from cxfr_proxy.ipc.messages import BadMessage, Nodes, NodeState
 from cxfr_proxy.supervisor.node_states import STATES_A_PIECE, NodeStates, NodeUpdates, digest
 from cxfr_proxy.transfers.drain_stages import Stage
+from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
 from cxfr_proxy.worker.mirror import Mirror
 
@@ -26,8 +27,8 @@ class Pair:
 
     def __init__(self) -> None:
         self.cluster, self.copy = Cluster(), Cluster()
-        self.stages: dict[str, Stage] = {}
-        self.states = NodeStates(self.cluster, lambda name: self.stages.get(name, Stage.ALL))
+        self.drains: dict[str, Drain] = {}
+        self.states = NodeStates(self.cluster, self.drains)
         self.cluster.watch(self.changed)
         self.heard: list[Nodes] = []
         self.begin()
@@ -85,7 +86,7 @@ def test_one_that_begins_is_told_everything_and_then_what_changes() -> None:
     pair = Pair()
     pair.list("a", "b", "c")
     pair.cluster.get("b").features = {"x": b"<f/>"}
-    pair.stages["c"] = Stage.GRACE
+    pair.drains["c"] = Drain("c", 0, 0, 0, 0, 0, 0, stage=Stage.GRACE)
     (whole,) = pair.send()
     assert [state.spec.name for state in whole.states] == ["a", "b", "c"]
     assert whole.states[2].stage is Stage.GRACE

@@ -125,6 +125,29 @@ class FakeDrainer:
         return 1
 
 
+class FakeWorkers:
+    sessions = 12
+
+
+class FakeAutoRebalance:
+    def __init__(self) -> None:
+        self.excused: list[str] = []
+
+    def excuse(self, node: str, *, excused: bool = True) -> None:
+        self.excused.append(node)
+
+    def seconds_until_due(self) -> float:
+        return 0.0
+
+
+class FakePinFollower:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str | None]] = []
+
+    def pin_changed(self, key: str, node: str | None) -> None:
+        self.told.append((key, node))
+
+
 class House:
     def __init__(self, *, alone: bool = False) -> None:
         self.shared = FakeShared()
@@ -132,17 +155,17 @@ class House:
         self.source = FakeSource(None if alone else shared)
         self.cluster = Cluster([NodeSpec("a", Address("a", 1)), NodeSpec("b", Address("b", 1))])
         self.drainer = FakeDrainer()
-        self.excused: list[str] = []
-        self.told: list[tuple[str, str | None]] = []
-        self.pins = Pins(on_change=lambda user, node: self.told.append((user, node)))
+        self.auto = FakeAutoRebalance()
+        self.follower = FakePinFollower()
+        self.pins = Pins(follower=self.follower)
         self.sharing = PeerProxies(
             self.source,
             self.cluster,
             self.drainer,
             pins=self.pins,
-            sessions=lambda: 12,
+            counter=FakeWorkers(),
             usual_rate=100.0,
-            excuse=self.excused.append,
+            auto=self.auto,
             wall_clock=lambda: EPOCH + trio.current_time(),
         )
 
@@ -167,16 +190,16 @@ async def test_what_is_told(autojump_clock: MockClock) -> None:
     house.sharing.share_directive("a", rebalance=False)
     assert house.shared.directives.pop() == ("a", Directive(AdminState.READY, rebalance=False))
     house.sharing.carry_out({"a": Directive(AdminState.READY, rebalance=False)})
-    assert not house.excused, "its own order, which it has carried out"
+    assert not house.auto.excused, "its own order, which it has carried out"
 
 
 async def test_a_node_that_is_to_move_nobody_moves_nobody_here(autojump_clock: MockClock) -> None:
     house = House()
     house.sharing.carry_out({"a": Directive(AdminState.DRAIN), "b": Directive(AdminState.READY)})
-    assert not house.excused
+    assert not house.auto.excused
     for _ in range(2):
         house.sharing.carry_out({"a": Directive(AdminState.READY, rebalance=False), "b": Directive(AdminState.READY)})
-    assert house.excused == ["a"], "once"
+    assert house.auto.excused == ["a"], "once"
 
 
 async def test_what_another_was_told_is_done_by_the_same_clock(autojump_clock: MockClock) -> None:
@@ -270,6 +293,6 @@ async def test_pins_are_everybody_s_in_all_their_spellings(autojump_clock: MockC
     assert house.pins.unpin("nurse@example.org")
     house.sharing.share_pin("nurse@example.org", None)
     assert house.shared.pins == house.pins.nodes == {"juliet@example.org": "b"}
-    house.told.clear()
+    house.follower.told.clear()
     house.shared.on_pins()
-    assert house.told == []  # workers hear of changes only
+    assert house.follower.told == []  # workers hear of changes only

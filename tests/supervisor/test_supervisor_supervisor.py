@@ -285,8 +285,13 @@ async def test_who_has_no_node_goes_first(tmp_path: Path, autojump_clock: MockCl
         assert len(it.workers[2].of(Grant)) in (18, 19, 20)
 
 
+class Unheard:
+    def on_message(self, link: Link, message: Message) -> None:
+        pass
+
+
 async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None:
-    link = Link(1, lambda link, message: None, 1.0)
+    link = Link(1, Unheard(), 1.0)
     grants = Grants([link], OwnPace(1.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(grants.run)

@@ -9,6 +9,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
+from cxfr_proxy.admin.reloads import Reloads
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes_file import parse_nodes
@@ -29,11 +30,22 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "USERS_A_PIECE", 4)
 
 
+class Follower:
+    """Notes how many users were read, each time."""
+
+    def __init__(self, assigned: Assigned, read: list[int]) -> None:
+        self._assigned = assigned
+        self._read = read
+
+    def users_read(self) -> None:
+        self._read.append(len(self._assigned.listed))
+
+
 def users_of(path: Path, changed: list[int] | None = None) -> tuple[UserList, Assigned]:
     assigned = Assigned()
     told = changed if changed is not None else []
     cluster = Cluster(parse_nodes("n0 h\nn1 h\nn2 h\n", "n"))
-    users = UserList(UserMapFile(path, 0.01), assigned, cluster, lambda: told.append(len(assigned.listed)))
+    users = UserList(UserMapFile(path, 0.01), assigned, cluster, Follower(assigned, told), Reloads())
     return users, assigned
 
 
@@ -114,7 +126,7 @@ async def test_it_is_read_again_when_asked_to(tmp_path: Path) -> None:
 async def test_without_a_file_there_is_nothing_to_do() -> None:
     assigned = Assigned()
     assigned.listed = parse_user_map([b"kim@h n1"], "u")
-    users = UserList(None, assigned, Cluster())
+    users = UserList(None, assigned, Cluster(), Follower(assigned, []), Reloads())
     await users.watch()
     await users.reload()
     assert list(users.pieces()) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from cxfr_proxy.admin.metrics.exposition import Exposition
 from cxfr_proxy.admin.metrics.scrape import MetricsScraper
@@ -10,20 +10,24 @@ from cxfr_proxy.admin.parts import Sessions
 from cxfr_proxy.cluster.members import Cluster
 
 
-class ProxyStatus:
-    """A :class:`~.pages.PageSource`. ``stopping`` says whether the proxy is."""
+class StoppingProxy(Protocol):
+    """Whoever knows whether the proxy is to end."""
 
-    def __init__(
-        self, cluster: Cluster, sessions: Sessions, scraper: MetricsScraper, stopping: Callable[[], bool]
-    ) -> None:
+    def is_stopping(self) -> bool: ...
+
+
+class ProxyStatus:
+    """A :class:`~.pages.PageSource`."""
+
+    def __init__(self, cluster: Cluster, sessions: Sessions, scraper: MetricsScraper, proxy: StoppingProxy) -> None:
         self._cluster = cluster
         self._sessions = sessions
         self._scraper = scraper
-        self._stopping = stopping
+        self._proxy = proxy
 
     def unready(self) -> str | None:
         """Return why no client should be sent here now; ``None``: they may be."""
-        if self._stopping():
+        if self._proxy.is_stopping():
             return "the proxy is stopping"
         if not any(row.state == "up" for row in self._sessions.worker_rows()):
             return "no worker serves"

@@ -1,0 +1,43 @@
+"""The sockets on which clients connect: a set for each worker slot, made here and kept open here.
+
+So connections wait for a worker that is being replaced, and a slot without a worker can stop listening.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from cxfr_proxy.config.values import ListenAddress
+from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
+from cxfr_proxy.supervisor.workers import WorkerSlot
+
+
+class ClientSockets:
+    """None before :meth:`bind`."""
+
+    def __init__(self) -> None:
+        self._by_slot: list[list[socket.socket]] = []
+        self.addresses: list[tuple[str, int]] = []
+        """Where they listen."""
+
+    def bind(self, listen: Sequence[ListenAddress], slots: int) -> None:
+        """Bind them for so many slots. Raises :class:`ConfigError`."""
+        self._by_slot = bind_shared(listen, slots)
+        self.addresses = [sock.getsockname()[:2] for sock in self._by_slot[0]]
+
+    def of(self, slot: WorkerSlot) -> list[socket.socket]:
+        """Return those that the slot's workers inherit."""
+        return self._by_slot[slot.number - 1]
+
+    def rest(self, slot: WorkerSlot) -> None:
+        """Stop listening: the kernel would give these sockets connections that nobody takes."""
+        listen_no_more(self.of(slot))
+
+    def wake(self, slot: WorkerSlot) -> None:
+        """Listen again; nothing happens if they do. Raises ``OSError``."""
+        listen_again(self.of(slot))
+
+    def close(self) -> None:
+        for sock in [each for sockets in self._by_slot for each in sockets]:
+            sock.close()
