@@ -2,6 +2,7 @@
 
 =============== ==========================================================================================
 table           the table: each setting with its default, its help and the reason for it
+timeouts        its rows that are times
 values          how values are written: one :class:`~.values.ValueType` for each kind of value
 choices         settings that are one of a few words
 settings        how a table is read: flags, environment, file; and how it is documented

@@ -1,8 +1,8 @@
 """Every setting, with its default and the reason for it: one table.
 
-The table *is* the three dataclasses below: a field is a row. Its name with dashes is the flag
-(``--transfer-rate``) and the key in the settings file (``transfer-rate = 100``); its :class:`Row` says how
-the value is written, what it does and why the default is what it is (:mod:`cxfr_proxy.config.settings`). ``--help``,
+The table *is* three dataclasses, two below and :class:`~.timeouts.Timeouts`: a field is a row. Its name with dashes is
+the flag (``--transfer-rate``) and the key in the settings file (``transfer-rate = 100``); its :class:`Row` says how the
+value is written, what it does and why the default is what it is (:mod:`cxfr_proxy.config.settings`). ``--help``,
 ``docs/configuration.md`` and the checks are drawn from it, so a setting that isn't here doesn't exist, and
 one that is here is documented.
 
@@ -36,6 +36,7 @@ from cxfr_proxy.config.choices import (
 )
 from cxfr_proxy.config.control_places import default_control
 from cxfr_proxy.config.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
+from cxfr_proxy.config.timeouts import Timeouts
 from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, ValueType
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
@@ -108,107 +109,6 @@ def _workers_field() -> int:
     )
     value: int = field(default_factory=default_workers, metadata={"row": row})
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long the proxy waits, in seconds."""
-
-    cxfr_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        10.0,
-        "how long a client may take to answer the connection-transfer request before the next rung is tried",
-        "A client that knows the request answers within a round trip, even on a slow mobile link. Some clients never "
-        "answer what they don't know, and a drain waits this long for each of them.",
-    )
-    see_other_host_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        5.0,
-        "how long a client may take to leave after a stream error (such as see-other-host) before it is cut",
-        "RFC 6120 section 4.4 lets each side wait for the other's closing tag. A client that hasn't sent it after a "
-        "few round trips won't.",
-    )
-    node_connect_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        5.0,
-        "how long a node may take to accept a connection before another one is tried",
-        "Nodes are near. Five seconds leave room for a lost SYN, which Linux repeats after 1 and 3 seconds.",
-    )
-    node_greeting_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        10.0,
-        "how long a node may take to greet a client (header and features) before another one is tried",
-        "Nodes greet within milliseconds, or within seconds in a storm of logins. Clients give up after ten to thirty "
-        "seconds.",
-    )
-    lookup_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        1.0,
-        "how long a login waits for user-lookup before the user is placed without it",
-        "A nearby endpoint answers in milliseconds. Users notice a second, but don't complain about it.",
-    )
-    node_close_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        5.0,
-        "how long a node may take to send what it still has, and its closing tag, after its stream was closed",
-        "Everything that arrives in this time is still delivered, so it is long. But the client waits without a "
-        "session meanwhile.",
-    )
-    tls_handshake_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        10.0,
-        "how long a TLS handshake may take",
-        "A handshake takes two round trips and a signature. Ten seconds allow for lost packets, and limit the cost of "
-        "a silent connection.",
-    )
-    negotiation_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        60.0,
-        "how long a client may take from its stream header to a bound resource",
-        "Users may be asked for a password in between. Connections that never log in are what a flood is made of.",
-    )
-    admission_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        30.0,
-        "how long a login may wait for its turn where logins-per-second holds it back, before the client is told to "
-        "try again",
-        "Most clients wait half a minute or longer for an answer. After that, a login waits for a client that has "
-        "left.",
-    )
-    write_stall_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=False),
-        30.0,
-        "how long a client or node that doesn't read may hold up the bytes for it before the session ends",
-        "A phone that changes networks is back, or gone, well before. Until then the other side is not read either.",
-    )
-    keepalive_timeout: float = setting(
-        Group.TIMES,
-        values.seconds(zero=True),
-        150.0,
-        "how long the machine of a client or node may be silent before the proxy gives its connection up. TCP probes "
-        "it after three fifths of this time, and then every tenth; 0 leaves it to the system",
-        "A client that vanishes without a word (a phone without a signal) holds a session, and messages to it go "
-        "nowhere. A probe every minute and a half lets a phone's radio sleep in between. The system's own default is "
-        "two hours.",
-    )
-    hard_stop_after: float = setting(
-        Group.TIMES,
-        values.seconds(zero=True),
-        30.0,
-        "how long a stopping proxy, or a worker that is replaced, moves its clients away before it cuts the remaining "
-        "ones; 0 cuts at once",
-        "Service managers kill programs that don't stop by themselves; systemd does after 90 seconds.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
