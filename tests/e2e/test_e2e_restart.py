@@ -54,6 +54,11 @@ async def talkative(it: World, kinds: Iterable[ClientKind]) -> list[DemoClient]:
     return clients
 
 
+PATIENT = ("--see-other-host-timeout", "30s", "--node-close-timeout", "30s", "--hard-stop-after", "2m")
+"""A party that answers in the end, on however busy a machine, is waited for. One that is not may get, or send, a second
+time what it had not acknowledged."""
+
+
 async def balance(it: World, clients: list[DemoClient]) -> MessageCounts:
     """Stop the traffic, wait for what is under way, and do the sums."""
     for client in clients:
@@ -75,7 +80,7 @@ async def come_and_go(it: World, came: list[str]) -> None:
 
 
 async def test_nobody_is_refused_and_nothing_is_lost(tmp_path: Path, certificate: DemoCertificate) -> None:
-    async with world(tmp_path, certificate, "--transfer-rate", "20") as it:
+    async with world(tmp_path, certificate, "--transfer-rate", "20", *PATIENT) as it:
         clients = await talkative(it, [*ClientKind] * 3)
         before = await pids(it)
         came: list[str] = []
@@ -149,7 +154,7 @@ async def test_who_is_about_to_log_in_may_do_so(tmp_path: Path, certificate: Dem
 
 
 async def test_a_drain_goes_on(tmp_path: Path, certificate: DemoCertificate) -> None:
-    async with world(tmp_path, certificate, "--transfer-rate", "5") as it:
+    async with world(tmp_path, certificate, "--transfer-rate", "5", *PATIENT) as it:
         clients = await talkative(it, [*ClientKind] * 5)
         done: list[e2e_proxy.Finished] = []
         async with trio.open_nursery() as draining:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+
 import trio
+from relay_tools import until
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.relay.timers import Timers
@@ -50,3 +53,27 @@ async def test_others_get_their_turn_between_many(nursery: trio.Nursery) -> None
         seen.add(len(rung))
         await trio.lowlevel.checkpoint()
     assert len(seen) > 5
+
+
+async def test_what_came_while_the_process_was_held_up_is_read_first(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    done: list[str] = []
+    timers = Timers(lambda when, key: done.append("timer"))
+    nursery.start_soon(timers.run)
+    near, theirs = socket.socketpair()
+    with trio.socket.from_stdlib_socket(near) as ours, theirs:
+
+        async def read() -> None:
+            while await ours.recv(1):
+                done.append("read")
+
+        nursery.start_soon(read)
+        for number in range(1, 13):
+            await wait_all_tasks_blocked()
+            timers.set(mock_clock.current_time() + 1, 1)
+            theirs.send(b"x")
+            mock_clock.jump(2)
+            await until(lambda n=number: len(done) == 2 * n)  # type: ignore[misc]
+        assert done == ["read", "timer"] * 12
+        nursery.cancel_scope.cancel()
