@@ -1,4 +1,4 @@
-"""What goes over the wire, without the wire. Sans-IO: bytes in, bytes and facts out.
+"""XMPP on the wire, without the wire. Sans-IO: bytes in, bytes and facts out.
 
 =================== ==========================================================================================
 names               the namespaces and error conditions of the specifications

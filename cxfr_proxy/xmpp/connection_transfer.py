@@ -12,7 +12,8 @@ so these are ours, and this module is where they are written down:
 * The *reply* is the IQ result or error that any IQ gets. It is recognised by its id, never by what is in it: clients
   send the payload back, and many answer with an error because they never heard of this protocol.
 * *Support* is announced as the disco#info feature ``urn:xmpp:cxfr``. A server asks for features once per capabilities
-  hash, ever, so who comes later would never see it: a client says it in its presence as well, by :data:`CAPS_MARK`.
+  hash, ever, so a proxy that comes later would never see them: a client says it in its presence as well, by
+  :data:`CAPS_MARK`.
 * *Forgery*: a request that comes from anybody but the proxy would let a stranger send a user anywhere.
   :func:`is_transfer` finds it, and errs on the side of finding. An answer can be forged as well, by somebody who made
   the client answer *them*: besides the id, :func:`fits` looks at who it is from and for.
@@ -23,8 +24,8 @@ hold nothing but its id. With the namespace at the head of the id this one strin
 never needs a list of ids that are open. The characters of the prefix need no escaping in an attribute, so a client
 that copies the id writes the same bytes.
 
-The schema is the first judge of what is read and :class:`Server` the second: the one knows structure, the other says at
-which column an address goes wrong. They are held to the same grammar by a test that asks both.
+The schema judges the structure of what is read, and :class:`Server` says at which column an address goes wrong. A test
+that asks both holds them to the same grammar.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from cxfr_proxy.xmpp import jid, names
 from cxfr_proxy.xmpp.stanza import Element, child, qualified
 
 ID_PREFIX: Final = f"{names.CXFR}:"
-"""What the id of every injected IQ begins with; see the theory above."""
+"""The beginning of the id of every injected IQ; see the theory above."""
 
 CAPS_MARK: Final = "+xep-0051"
 """At the end of a capabilities node (XEP-0115), and so in every first presence: this client understands requests. It
@@ -63,18 +64,18 @@ _WIDE: Final = (
     "\u2c00-\u2dff\u3005-\ud7ff\uf900-\ufaff\U00010000-\U0001cfff\U0001e000-\U0001edff"
     "\U00020000-\U0003ffff"
 )
-# "_" is in no host name of RFC 1123, but in those that container networks give out, and resolvers look them up.
+# RFC 1123 has no "_" in host names, but container networks use it in theirs, and resolvers look them up.
 _LABEL: Final = re.compile(f"[A-Za-z0-9_{_WIDE}-]+")
 _LETTER: Final = re.compile(f"[A-Za-z{_WIDE}]")
 _PORT: Final = re.compile("[1-9][0-9]{0,4}")
 _NOT_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot carry, escaped or not (production 2, Char)."""
+"""Matches a character that XML 1.0 cannot carry, escaped or not (production 2, Char)."""
 
 
 class TransferSyntaxError(ValueError):
     """Something is not what the grammar of a connection transfer expects.
 
-    ``column`` counts characters from 1 in the text that was given; ``None`` where the fault is not in one text.
+    ``column`` counts characters from 1 in the text that was given; ``None`` if the fault is not in one text.
     ``expected`` says what should have stood there. Neither repeats more than one character of the input.
     """
 
@@ -316,10 +317,10 @@ def _only_child(iq: Element) -> Element:
 
 def _check_against_schema(query: Element) -> None:
     for node in query.iter():
-        # Comments, processing instructions and entities, which XMPP forbids, would hide text from one reader or other.
+        # XMPP forbids comments, processing instructions and entities. They would hide text from some readers.
         if not isinstance(node.tag, str):
             raise TransferSyntaxError("expected elements and text only (RFC 6120 section 11.1)")
-        # A schema lets xsi:type and xsi:schemaLocation pass everywhere; the latter names a file to be fetched.
+        # A schema allows xsi:type and xsi:schemaLocation on any element; the latter names a file to be fetched.
         if node.attrib:
             raise TransferSyntaxError("expected no attributes in a query in urn:xmpp:cxfr")
     if not schema().validate(query):
@@ -338,10 +339,10 @@ def schema() -> etree.XMLSchema:
 
 @dataclass(frozen=True, slots=True)
 class TransferAnswer:
-    """What a client said to a request.
+    """A client's answer to a request.
 
-    ``condition`` is the stanza error's defined condition (RFC 6120 section 8.3.3), ``None`` where the client accepted
-    or named none; ``text`` likewise is the error's own. Any error means no, this time.
+    ``condition`` is the stanza error's defined condition (RFC 6120 section 8.3.3), ``None`` if the client accepted or
+    named none; ``text`` likewise is the error's own. Any error means no, this time.
     """
 
     id: str
@@ -351,8 +352,8 @@ class TransferAnswer:
 
     @property
     def unknown_to_it(self) -> bool:
-        """Whether it says that requests like this mean nothing to it. Who refuses for another reason, such as having
-        been moved too often, knows them."""
+        """Whether the client says that it does not know such requests. A client that refuses for another reason, such
+        as having been moved too often, knows them."""
         return self.condition in _NEVER_HEARD_OF_IT
 
 
@@ -363,7 +364,7 @@ _NEVER_HEARD_OF_IT: Final = frozenset(("service-unavailable", "feature-not-imple
 def answer(stanza: Element) -> TransferAnswer | None:
     """Read a client's stanza as the answer to a request; ``None`` for any other stanza.
 
-    Whether the id is one that is open, the caller knows.
+    The caller knows whether the id is one that is open.
     """
     iq_id, iq_type = stanza.get("id", ""), stanza.get("type")
     if not _is_iq(stanza) or not iq_id.startswith(ID_PREFIX) or iq_type not in ("result", "error"):
@@ -382,8 +383,8 @@ def answer(stanza: Element) -> TransferAnswer | None:
 def fits(stanza: Element, domain: str, full_jid: str | None) -> bool:
     """Return whether a client's answer is addressed as one to the proxy, which asks in the name of ``domain``.
 
-    Some clients leave out ``to`` (strophe.js), most leave out ``from``. What is for somebody else answers somebody
-    else's question, whatever id that had.
+    Some clients leave out ``to`` (strophe.js), most leave out ``from``. A stanza for somebody else answers somebody
+    else's question, whatever its id.
     """
     if domain_key(stanza.get("to", domain)) != domain_key(domain):
         return False
@@ -413,19 +414,19 @@ def mentions_support(stanza: Element, caps: str | None = None) -> bool:
 def is_transfer(stanza: Element) -> bool:
     """Return whether a client could take this stanza for a request to move.
 
-    The answer to "must this never reach a client unless the proxy wrote it", so wider than what :meth:`parse` reads: a
-    type that is missing or unknown (a client that asks only "is it not an answer?" would obey it), and any element of
-    the namespace at any depth (some go by the namespace alone, others search all descendants). Results and errors are
-    no requests, and messages no IQs, whatever they carry.
+    If so, it must never reach a client unless the proxy wrote it. So this is wider than what :meth:`parse` reads: a
+    type that is missing or unknown (a client that asks only "is it not an answer?" would follow it), and any element of
+    the namespace at any depth (some clients go by the namespace alone, others search all descendants). Results and
+    errors are no requests, and messages no IQs, whatever they carry.
     """
     return _is_iq(stanza) and is_request(stanza) and next(stanza.iterdescendants(_ANY_OF_OURS), None) is not None
 
 
 def is_request(iq: Element) -> bool:
-    """Return whether an ``<iq/>`` asks for something, going by its type alone: it is not an answer."""
+    """Return whether an ``<iq/>`` asks for something. Only its type counts: it is not an answer."""
     return iq.get("type") not in ("result", "error")
 
 
 def _is_iq(stanza: Element) -> bool:
-    """Over WebSocket some peers forget the namespace, so the local name decides."""
+    """Return whether it is an IQ by its local name: over WebSocket some peers forget the namespace."""
     return isinstance(stanza.tag, str) and etree.QName(stanza).localname == "iq"

@@ -1,9 +1,9 @@
 """Addresses: the three parts of a JID, RFC 7622 section 3.1.
 
 Only the cutting is done here. There is no PRECIS yet: nothing is case-folded or normalised, so two spellings of one
-address differ until whoever compares them (placement, say) agrees on a form. Nor is a character ever refused: the
-JIDs that arrive here were accepted by a node, which knows its own rules better than a proxy does. What *is* refused is
-an empty part, which no rule allows, and a length that no three parts can add up to.
+address differ until the code that compares them (placement, say) agrees on a form. No character is ever refused either:
+the JIDs that arrive here were accepted by a node, which knows its own rules better than a proxy does. Two things *are*
+refused: an empty part, which no rule allows, and a length that three parts cannot add up to.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Elements are cut out of a stream by :mod:`cxfr_proxy.xmpp.framing` and parsed he
 to be known. A piece of a stream may use prefixes that the stream's header declares, so parsing takes that header along.
 
 The parser reads UTF-8 alone, whatever a document says of itself (RFC 6120 section 11.6), resolves no entities, loads no
-DTD and touches no network (section 11.1); framing has refused all of these before, this is the second lock on the door.
+DTD and touches no network (section 11.1); framing has refused all of these before, so this is a second line of defence.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ PARSER: Final = etree.XMLParser(
 
 _RESTRICTED: Final = (etree.Comment, etree.ProcessingInstruction, etree.Entity)
 
-# Byte-order mark and declaration are looked for at the start only: an attribute may hold "?>" as well.
+# The declaration is skipped at the start only: an attribute may hold "?>" as well.
 _OPENING_TAG: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml\s.*?\?>\s*)?<([^\s<>/?!]+)", re.DOTALL)
 
 _PLAIN: Final = re.compile(r"[^&<>\"'\t\r\n]*")
-"""Nearly all values of attributes: nothing in them has to be escaped."""
+"""Nearly all attribute values: nothing in them has to be escaped."""
 
 STREAM_END: Final = b"</stream:stream>"
 
@@ -59,7 +59,7 @@ def parse(element: bytes, header: bytes = b"") -> Element:
         root = etree.fromstring(document, PARSER)
     except (etree.XMLSyntaxError, ValueError) as exc:
         raise MalformedElement(str(exc)) from exc
-    # What is restricted begins so, or with an "&" that lxml has not resolved; it isn't looked for where it can't be.
+    # Restricted XML contains one of these, or an "&" that lxml has not resolved. Without them there is nothing to find.
     if not header or b"<!" in document or b"<?" in document or b"&" in document:
         _refuse_restricted(root)
     if not header:
@@ -86,9 +86,9 @@ def start_tag(element: bytes, header: bytes) -> Element | None:
 
 
 def _refuse_restricted(root: Element) -> None:
-    """Raise for what RFC 6120 section 11.1 forbids.
+    """Raise :class:`MalformedElement` for XML that RFC 6120 section 11.1 forbids.
 
-    A DTD above all: whatever the parser's flags, its entities are expanded in attributes.
+    The worst is a DTD: whatever the parser's flags, its entities are expanded in attributes.
     """
     if root.getroottree().docinfo.doctype:
         raise MalformedElement("expected no document type declaration")
@@ -185,8 +185,8 @@ def ping(iq_id: str, *, to: str | None, from_: str | None = None) -> bytes:
 def error_reply(stanza: Element, condition: StanzaCondition, error_type: str, text: str) -> bytes | None:
     """Return the stanza error that tells a sender its stanza went nowhere (RFC 6120 section 8.3).
 
-    ``None`` where no answer may be given: to an answer (``result``, ``error``), and to presence, which nobody waits on.
-    The reply comes from whom the stanza was for, or from nobody (the server, to the client) where it named none.
+    ``None`` if no answer may be given: to an answer (``result``, ``error``), and to presence, which nobody waits on.
+    The reply comes from the stanza's addressee, or from nobody (the server, to the client) if it named none.
     """
     kind = etree.QName(stanza).localname
     stanza_type = stanza.get("type")

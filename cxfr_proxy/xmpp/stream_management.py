@@ -1,9 +1,9 @@
-"""XEP-0198 on a stream into which a proxy puts stanzas and out of which it takes some.
+"""XEP-0198 on a stream to which a proxy adds stanzas and from which it takes some.
 
-Each party counts the stanzas it has handled, modulo 2**32, and says the count (``h``) in ``<a/>``, ``<resume/>``,
+Each party counts the stanzas it has handled, modulo 2**32, and sends the count (``h``) in ``<a/>``, ``<resume/>``,
 ``<resumed/>`` and ``<failed/>``; the other one drops what is acknowledged and sends the rest again after a resumption.
-A stanza that only one of them knows sets their counts apart, and a wrong ``h`` is worse than none: too high by one, it
-ends the stream, or is believed and a stanza is lost in silence. So every ``h`` is translated.
+A stanza that only one of them knows makes their counts differ, and a wrong ``h`` is worse than none: too high by one,
+it ends the stream, or is believed and a stanza is lost in silence. So every ``h`` is translated.
 
 **The rule.** One direction is a sequence of stanzas of three kinds: passed on (both count it), *injected* (only its
 receiver does), *swallowed* (only its sender does; the proxy has dealt with it). The receiver's ``h`` stands for the
@@ -12,12 +12,12 @@ those in it that the sender counts. Nothing is validated: counters are off by on
 parties' own business.
 
 **Where counting begins** (XEP-0198 section 4): up, behind the client's ``<enable/>``; down, behind the node's
-``<enabled/>``; on a resumed stream where the acknowledged ends, behind ``<resume/>`` and ``<resumed/>``. The same
-inside SASL2 and Bind 2 (XEP-0388, XEP-0386), behind the element that holds them.
+  ``<enabled/>``; on a resumed stream where the acknowledged stanzas end, behind ``<resume/>`` and ``<resumed/>``. The
+  same holds inside SASL2 and Bind 2 (XEP-0388, XEP-0386), behind the element that contains them.
 
-Where in the sequence something happened is told by *positions*: how many stanzas the sender's bytes have held so far,
-as :attr:`.framing.framer.Framer.stanzas` counts them anyway. Hence a stream into which nothing was put, and
-that is nearly every stream at all times, is not looked at at all.
+A place in the sequence is told by its *position*: how many stanzas the sender's bytes have held so far, as
+:attr:`.framing.framer.Framer.stanzas` counts them anyway. So a stream to which nothing was added, which is nearly every
+stream at all times, is not looked at at all.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.stanza import Element
 
 MODULUS: Final = 2**32
-"""Of all counts, XEP-0198 section 4. As with serial numbers, what is ahead by less than half of it is later."""
+"""Counts wrap around here, XEP-0198 section 4. As with serial numbers, a count that is ahead by less than half is
+later."""
 NAMESPACES: Final = (names.SM, names.SM2)
 _ANY: Final = tuple(stanza.qualified(namespace, "*") for namespace in NAMESPACES)
 
 
 @dataclass(slots=True)
 class Flow:
-    """One direction of a stream, from where its stanzas are counted.
+    """One direction of a stream, from the place where its stanzas are counted.
 
-    ``origin`` is the position of the last stanza that does not count: the sender's count is a position less that.
-    ``settled`` is the sender's count less the receiver's where the receiver has acknowledged, ``lead`` where the proxy
-    is, ``steps`` in between: the receiver's count from which on, and by how much.
+    ``origin`` is the position of the last stanza that does not count: the sender's count is a position less that. The
+    difference between the sender's and the receiver's count is ``settled`` where the receiver has acknowledged, and
+    ``lead`` where the proxy is. ``steps`` are the changes in between, each with the receiver's count from which on it
+    holds.
     """
 
     origin: int
@@ -54,7 +56,7 @@ class Flow:
 
     @property
     def shifted(self) -> bool:
-        """Whether the two count differently, or did where the receiver's last ``h`` was."""
+        """Whether sender and receiver count differently, or did where the receiver's last ``h`` was."""
         return self.settled != 0 or self.steps != ()
 
     def injected(self, position: int) -> None:
@@ -70,25 +72,26 @@ class Flow:
         self.lead += change
 
     def receivers_count(self, position: int) -> int:
-        """Return how many the receiver will have counted when it has got everything up to the sender's ``position``."""
+        """Return the receiver's count once it has got everything up to the sender's ``position``."""
         return (position - self.origin - self.lead) % MODULUS
 
     def senders_count(self, position: int) -> int:
-        """Return how many the sender counts up to its ``position``."""
+        """Return the sender's count at its ``position``."""
         return (position - self.origin) % MODULUS
 
     def to_sender(self, h: int) -> int:
-        """Return what the receiver's ``h`` is to the sender. They come in order, so what it acknowledges is settled."""
+        """Return what the receiver's ``h`` is to the sender. Acknowledgements come in order, so earlier steps are
+        settled."""
         while self.steps and (h - self.steps[0][0]) % MODULUS < MODULUS // 2:
             self.settled += self.steps[0][1]
             self.steps = self.steps[1:]
         return (h + self.settled) % MODULUS
 
     def resume(self, h: int, position: int) -> int:
-        """On a new stream both go on behind the receiver's ``h``, which its stanza at ``position`` counts as.
+        """Go on with a new stream behind the receiver's ``h``; the stanza at ``position`` has that count.
 
-        What came later did not arrive. The sender sends it again, and what has to be put in or taken out, will be.
-        Returns what ``h`` is to the sender.
+        Later stanzas did not arrive. The sender sends them again, and whatever has to be added or taken out will be
+        again. Returns what ``h`` is to the sender.
         """
         acknowledged = self.to_sender(h)
         self.steps, self.lead = (), self.settled
@@ -96,9 +99,9 @@ class Flow:
         return acknowledged
 
     def rebase(self, count: int, position: int) -> None:
-        """The sender goes on with another stream, where what comes behind ``position`` follows its ``count``.
+        """Go on with another stream of the sender's, where the stanzas behind ``position`` follow its ``count``.
 
-        The receiver's stream is the same, and so is what was put in and taken out.
+        The receiver's stream is the same, and so is what was added and taken out.
         """
         self.origin = position - count
 
@@ -116,16 +119,16 @@ class Counters:
 
     @property
     def even(self) -> bool:
-        """Whether the two count alike from here on: what is acknowledged next may still be from before."""
+        """Whether both count alike from here on. The next acknowledgement may still be of earlier stanzas."""
         return self.up.lead == 0 == self.down.lead
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """What is known about a session that can be resumed.
+    """The facts about a session that can be resumed.
 
-    ``node_id`` is what the node calls it: the client's id may be another one. ``counters`` are ``None`` where client
-    and node count alike.
+    ``node_id`` is the node's id for it, which may differ from the client's. ``counters`` are ``None`` if client and
+    node count alike.
     """
 
     full_jid: str | None
@@ -134,14 +137,14 @@ class Resumption:
     counters: Counters | None = None
 
     def without_equal_counts(self) -> Resumption:
-        """Where client and node count alike, as nearly all do, nothing of it has to be kept."""
+        """Return it without counts that are alike, as nearly all are: nothing of them has to be kept."""
         shifted = self.counters is not None and self.counters.shifted
         return self if shifted else replace(self, counters=None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The ``<resume/>`` that waits for an answer. ``h`` is the client's, ``None`` where it said no number."""
+    """The ``<resume/>`` that waits for an answer. ``h`` is the client's, ``None`` if it had no number."""
 
     client_id: str
     known: Resumption | None
@@ -157,10 +160,10 @@ class KnownSessions(Protocol):
 
 
 class StreamManagement:
-    """Follows what client and node say about it, and edits it where they would misunderstand each other.
+    """Follows XEP-0198 between client and node, and edits it where they would misunderstand each other.
 
-    ``known`` tells of sessions that began elsewhere. ``new_id`` makes ids of the proxy's
-    own that clients get instead of their node's, so that nobody else can resume by them; ``None``: they get the node's.
+    ``known`` knows of sessions that began elsewhere. ``new_id`` makes ids of the proxy's own that clients get instead
+    of their node's, so that nobody else can resume by them; ``None``: they get the node's.
     """
 
     __slots__ = (
@@ -181,17 +184,17 @@ class StreamManagement:
         self._known = known
         self._new_id = new_id
         self._asked: _Asked | None = None
-        self._up: Flow | None = None  # begins with <enable/>, before anybody knows whether it will count
+        self._up: Flow | None = None  # begins with <enable/>, before the node has said whether it counts
         self._first_h = 0  # the node's, where this stream's counting began
         self.full_jid: str | None = None
-        """Of the session that was resumed, if it is known."""
+        """The full JID of the session that was resumed, if it is known."""
         self.counters: Counters | None = None
         """``None`` while it is not on."""
         self.resumable = False
         self.id: str | None = None
-        """What the client would resume with; ``None`` where it can't."""
+        """The id by which the client would resume; ``None`` if it can't."""
         self.node_id: str | None = None
-        """The same for the node."""
+        """The node's id for the same session."""
         self.namespace: str = names.SM
 
     @property
@@ -200,14 +203,14 @@ class StreamManagement:
 
     @property
     def counting(self) -> bool:
-        """Whether the client's stanzas are counted, or will turn out to have been."""
+        """Whether the client's stanzas are counted, or will have been once ``<enabled/>`` comes."""
         return self._up is not None
 
     @property
     def shifted(self) -> bool:
         return self.counters is not None and self.counters.shifted
 
-    # --- what the proxy does to the stream; nothing, where nobody counts
+    # --- what the proxy does to the stream; nothing to note while nobody counts
 
     def injected_down(self, position: int) -> None:
         if self.counters is not None:
@@ -233,7 +236,7 @@ class StreamManagement:
         ``position``: how many stanzas came before it.
         """
         if etree.QName(element).namespace not in NAMESPACES:
-            self._up = self._asked = None  # a login, perhaps another one after one that failed
+            self._up = self._asked = None  # a login, perhaps after one that failed: an <enable/> in that had no effect
         changed = False
         for part in element.iter(*_ANY):
             match etree.QName(part).localname:
@@ -278,7 +281,7 @@ class StreamManagement:
     def _on_resume(self, resume: Element, position: int) -> bool:
         client_id = resume.get("previd", "")
         known = self._known.resumption(client_id) if self._known is not None else None
-        known = copy.deepcopy(known)  # the old stream may still be there, and go on
+        known = copy.deepcopy(known)  # the old stream may still be open, and count on with its own
         h = read_h(resume)
         self._asked = _Asked(client_id, known, h, position)
         if known is None:
@@ -311,7 +314,8 @@ class StreamManagement:
         return changed
 
     def _on_failed(self, failed: Element) -> bool:
-        """Of the resumption, which may say how far the node had got; of ``<enable/>``, which then counts nothing."""
+        """Note that the resumption failed, which may say how far the node had got; or ``<enable/>``, which then counts
+        nothing."""
         asked, self._asked = self._asked, None
         if asked is not None:
             return _translate(failed, _continued(asked.known).up)
@@ -320,20 +324,20 @@ class StreamManagement:
         return False
 
     def leave(self, handled: int) -> None:
-        """The proxy takes the session to another stream of a node's, while the client's goes on: the last that the node
-        has said is that it has handled so many."""
+        """Note that the session leaves the node's stream for another node's, while the client's goes on. The old node
+        has handled so many stanzas."""
         self._first_h = handled
 
     def rejoin(self, count: int, position: int) -> None:
-        """What comes behind ``position`` of the node's new stream follows its ``count``."""
+        """Go on with the node's new stream, where the stanzas behind ``position`` follow its ``count``."""
         assert self.counters is not None, "or there is nothing to resume"
         self.counters.down.rebase(count, position)
 
     def last_ack(self, ack: bytes | None, context: bytes) -> bytes | None:
-        """Return how far the node had got, for the client to know when the node is gone.
+        """Return an ``<a/>`` with how far the node had got, for the client when the node is gone.
 
-        ``ack`` is the node's last one, in a stream opened by ``context``: ``None`` if it sent none, empty if nobody
-        knows. ``None`` is returned where there is nothing that could be said.
+        ``ack`` is the node's last one, in a stream opened by ``context``: ``None`` if it sent none, empty if it is not
+        known. ``None`` is returned if there is nothing to tell.
         """
         if self.counters is None or ack == b"":
             return None
@@ -351,7 +355,7 @@ def _continued(known: Resumption | None) -> Counters:
 
 
 def read_h(element: Element) -> int | None:
-    """Return the count that an element of XEP-0198 says; ``None`` where it says none, or no number."""
+    """Return the count in an element of XEP-0198; ``None`` if it has none, or no number."""
     text = element.get("h", "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < MODULUS else None
 

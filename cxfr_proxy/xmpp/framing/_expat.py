@@ -1,6 +1,6 @@
 """The framing engine on top of the standard library's expat.
 
-Expat tells where the token of the current event *starts*. That is enough for boundaries:
+Expat says where the token of the current event *starts*. That is enough for boundaries:
 
 * an end tag ends at the first ``>`` after its start (an end tag holds no other);
 * for an empty element (``<a/>``) expat, when it has handlers for both, reports start and end from one token and moves
@@ -37,10 +37,11 @@ from cxfr_proxy.xmpp.opening.usual_header import TAG as USUAL_TAG
 _SPACE: Final = b" \t\r\n"
 _HEAD_BYTES: Final = 4
 _OTHER_ENCODINGS: Final = (b"\xfe\xff", b"\xff\xfe", b"Lo\xa7\x94")
-"""How a document begins that is UTF-16 with a byte-order mark, or EBCDIC (XML 1.0, appendix F)."""
+"""The beginnings of documents in UTF-16 with a byte-order mark, and in EBCDIC (XML 1.0, appendix F)."""
 _NO_MARK: Final = "\ufeff".encode()
 _RENEW_BYTES: Final = 262_144
-"""A parser is used for about as many bytes. Names were seen to cost 24 times their own size in memory."""
+"""A parser is replaced after about so many bytes: it keeps every name it has seen, at 24 times the name's size
+(measured)."""
 _ONLY_UTF8: Final = "only UTF-8 is supported"
 _TAIL: Final = len(WATCHED)
 _WATCHED_TEXT: Final = WATCHED.decode()
@@ -65,11 +66,11 @@ class _Refused(Exception):
 
 
 class _Enough(Exception):
-    """Raised inside an expat handler once there is as much to look at as a scan may find."""
+    """Raised inside an expat handler once a scan has found as many events as it may."""
 
 
 class ExpatFramer:
-    """:class:`.framer.Framer` in Python: the reference, and what runs where nothing was compiled."""
+    """A :class:`.framer.Framer` in Python: the reference, and the engine if nothing was compiled."""
 
     __slots__ = (
         "_base",
@@ -149,12 +150,13 @@ class ExpatFramer:
         parser.CommentHandler = _on_comment
         parser.ProcessingInstructionHandler = _on_processing_instruction
         parser.StartDoctypeDeclHandler = _on_doctype
-        if hasattr(parser, "SetReparseDeferralEnabled"):
-            parser.SetReparseDeferralEnabled(False)  # or boundaries would come late
+        if hasattr(parser, "SetReparseDeferralEnabled"):  # since expat 2.6
+            # With deferral, expat may wait for more bytes before it reports a whole token, and boundaries come late.
+            parser.SetReparseDeferralEnabled(False)
         return parser
 
     def _renew_parser(self) -> XMLParserType:
-        """Go on with another parser: expat keeps every name it has seen, and would grow for ever on new ones."""
+        """Go on with another parser: expat keeps every name it has seen, and would grow for ever on new names."""
         if not self._tag:
             self._parser = self._new_parser()
             return self._parser
@@ -215,14 +217,14 @@ class ExpatFramer:
         self._base = self.position
         self._data = data
         self._watch(data)
-        # For the time of this call only: else parser and framer would hold each other for ever.
+        # Set for this call only: parser and framer would otherwise form a reference cycle.
         parser.StartElementHandler = self._on_start
         parser.EndElementHandler = self._on_end
         parser.CharacterDataHandler = self._on_text
         try:
             parser.Parse(data)
         except _Enough:
-            # Expat can't be halted there and go on. What it has seen of the rest will be read again, by another parser.
+            # Expat can't stop here and go on later. Another parser will read the rest again.
             self._parser = None
             self._watched_at.clear()
             self._data = data = data[: self.boundary - self._base]
@@ -239,7 +241,7 @@ class ExpatFramer:
         self._data = b""
 
     def _settle(self) -> None:
-        """After a chunk: white space behind the last element is passed on at once, and limits apply to the rest."""
+        """Pass on white space behind the last element of a chunk at once, and apply the limits to the rest."""
         rest = self._cross_space()
         if rest and not rest.startswith(b"<"):
             self._fail(StreamCondition.BAD_FORMAT, "text between elements")
@@ -287,7 +289,7 @@ class ExpatFramer:
         self._cross_space()
         self.events.append(StreamFault(self.boundary, self.boundary, condition, text))
 
-    # --- what expat sees
+    # --- handlers for expat
 
     def _on_start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
@@ -336,7 +338,7 @@ class ExpatFramer:
         self.stanzas += self._name.rpartition(":")[2] in STANZAS
         is_ack = self._name == "a"
         if is_ack:
-            # What began in an earlier chunk, or in an earlier piece of one that is stepped through, is not at hand.
+            # The bytes of an earlier chunk, or of an earlier piece of one that is stepped through, are gone.
             self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
         if self.every or self._stepping or watched or self._name not in USUAL or (is_ack and self.acks):
             self.events.append(WholeElement(self._start, end, self._name, self.stanzas))
@@ -386,12 +388,12 @@ class ExpatFramer:
 
 
 def _fault_of(head: bytes) -> tuple[StreamCondition, str] | None:
-    """Return what is wrong with a document that begins so, where expat would not say it."""
-    # It would go over to another encoding, whatever it was told, and its offsets would be those of something else. In
-    # UTF-8 a NUL is no character of XML's.
+    """Return the fault of a document that begins so, if expat would not report it."""
+    # Expat would change to another encoding, whatever it was told, and its offsets would count other bytes. In UTF-8,
+    # NUL is not a character that XML allows.
     if b"\0" in head or head.startswith(_OTHER_ENCODINGS):
         return StreamCondition.UNSUPPORTED_ENCODING, _ONLY_UTF8
-    # It would pass over a byte-order mark. A stream can have none (RFC 6120 section 11.6): this is a character, U+FEFF.
+    # Expat would skip a byte-order mark. A stream has none (RFC 6120 section 11.6): this is the character U+FEFF.
     if head.startswith(_NO_MARK):
         return StreamCondition.NOT_WELL_FORMED, "a character in front of the stream"
     return None

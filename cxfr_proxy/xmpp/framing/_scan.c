@@ -265,8 +265,8 @@ AVX2 static const byte *skip_wide_pair(const byte *p, const byte *end)
 }
 #endif
 
-/* What follows needs no look at `end` for the last bytes: behind a chunk lies the NUL that ends each bytes object, and
-   no run holds that. */
+/* The functions below need not compare with `end` for the last bytes: behind a chunk lies the NUL that ends each bytes
+   object, and no run holds that. */
 
 /* The first byte that is not plain text. */
 static inline const byte *skip_text(const byte *p, const byte *end)
@@ -462,9 +462,9 @@ static inline void watch_within(Scanner *self, const byte *from, const byte *end
 /* A run of plain bytes of this chunk, a value or a name, or as much of it as there is; it is looked through once. */
 static inline void watch(Scanner *self, const byte *from, const byte *end) { watch_within(self, from, end, self->end); }
 
-/* More of a value that is read in pieces: does it say the watched bytes, references counted as what they stand for? What
-   lies within a piece is `watch`'s to find, so only its beginning and its end are looked at. The first of the watched
-   bytes does not come again among them: after a mismatch nothing but that one can have begun. */
+/* Look for the watched bytes in more of a value that is read in pieces, with references counted as what they stand for.
+   `watch` finds them within a piece, so only its beginning and its end are looked at. The first of the watched bytes does
+   not come again among them: after a mismatch nothing but that one can have begun. */
 static void spell(Scanner *self, const byte *p, const byte *end)
 {
     for (; p < end; p++) {
@@ -529,7 +529,7 @@ static inline size_t open_name(const Scanner *self, const byte **name)
     return size;
 }
 
-/* What lies in `names` from `name_begin` on is a whole name. */
+/* The bytes in `names` from `name_begin` on are a whole name. */
 static int name_ended(Scanner *self)
 {
     size_t size = self->names.size - self->name_begin;
@@ -1448,7 +1448,7 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Report each top-level element while scanning."},
     {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Report each <a/> while scanning."},
-    {"events", T_OBJECT_EX, offsetof(Scanner, events), 0, "What wants a look, in order; the caller replaces or clears it."},
+    {"events", T_OBJECT_EX, offsetof(Scanner, events), 0, "The events, in order; the caller replaces or clears it."},
     {"held", T_OBJECT_EX, offsetof(Scanner, held), 0, "Bytes before `position` that its lane keeps."},
     {"stanzas", T_ULONGLONG, offsetof(Scanner, stanzas), READONLY, "Complete top-level elements that are stanzas."},
     {"ack", T_OBJECT, offsetof(Scanner, ack), READONLY, "The last <a/>, empty if it came in pieces; None: none."},

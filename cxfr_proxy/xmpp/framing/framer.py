@@ -84,17 +84,17 @@ class Framer(Protocol):
 
     @property
     def position(self) -> int:
-        """Offset of the next byte to read. All before it was read, or came when the stream was over."""
+        """Offset of the next byte to read. Everything before it was read, or came when the stream was over."""
 
     every: bool
     """Whether :meth:`scan` reports each top-level element, and not only those that want a look."""
     acks: bool
     """Whether :meth:`scan` reports each ``<a/>`` of XEP-0198 as well."""
     events: list[FramerEvent]
-    """What wants a look, in order. The caller clears it before feeding on."""
+    """The events, in order. The caller clears it before it feeds on."""
     held: bytes | bytearray
-    """The last bytes before :attr:`position`, as many as the lane keeps. They are the lane's, and the framer doesn't
-    look at them: they lie here so that C code that feeds the native engine finds both in one object."""
+    """The last bytes before :attr:`position` that the lane keeps. They are the lane's, and the framer does not look at
+    them: they lie here so that C code that feeds the native engine finds both in one object."""
 
     @property
     def stanzas(self) -> int:
@@ -128,11 +128,11 @@ _native: Final = _load_native()
 ENGINES: Final = ("native", "expat") if _native is not None else ("expat",)
 """The engines there are, the fastest first."""
 ENGINE = ENGINES[0]
-"""The engine that reads streams which are under way; see :func:`use`."""
+"""The engine that reads streams that are under way; see :func:`use`."""
 
 
 def use(engine: str) -> None:
-    """Use that engine for streams that begin from now on. Raises ``ValueError`` where it was not built here."""
+    """Use that engine for streams that begin from now on. Raises ``ValueError`` if it was not built here."""
     global ENGINE  # one choice for the process, made before it serves
     if engine not in ENGINES:
         raise ValueError(f"no framing engine '{engine}' here, only {', '.join(ENGINES)}")
@@ -150,8 +150,8 @@ def new_framer(*, max_element_bytes: int | None, max_depth: int) -> Framer:
 def behind_usual_header(data: bytes, *, max_element_bytes: int | None, max_depth: int) -> Framer | None:
     """Return a framer that stands behind the header of the usual form that ``data`` begins with.
 
-    ``None`` where it begins with none, or with one that is longer than ``max_element_bytes``: then :func:`new_framer`
-    reads it, and says what is wrong if anything is.
+    ``None`` if it begins with none, or with one that is longer than ``max_element_bytes``: then :func:`new_framer`
+    reads it, and reports any fault.
     """
     end = glance(data)
     if not end or (max_element_bytes is not None and end > max_element_bytes):

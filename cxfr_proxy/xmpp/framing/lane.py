@@ -1,4 +1,4 @@
-"""One direction of a session: what may go out now, and what is held back until it is whole.
+"""One direction of a session: bytes that may go out now, and bytes that are held back until an element is whole.
 
 A lane owns the framer of one incoming stream and the bytes behind its last boundary. Only complete elements leave it.
 So a party that dies in the middle of one leaves the other's stream whole, and behind everything that was sent there is
@@ -15,9 +15,10 @@ A lane is read in one of two ways:
   to scanning with :meth:`Lane.take_unread`. Nothing is cut through, and of an element that was being cut through the
   rest comes in one piece.
 
-One may go over from each way to the other anywhere. White space in front of a stream's header is dropped: it belongs to
-the stream before, from a client that ends its lines. In front of a header, and of an element that is read stepwise,
-there may be as much of it as an element may be long: who sends nothing else would never have to log in.
+A reader may change from each way to the other anywhere. White space in front of a stream's header is dropped: it
+belongs to the stream before, from a client that ends its lines. In front of a header, and of an element that is read
+stepwise, white space may be as long as an element: otherwise a client that sends nothing else would never have to log
+in.
 """
 
 from __future__ import annotations
@@ -46,14 +47,15 @@ _NOT_BEGUN: Final = new_framer(max_element_bytes=None, max_depth=1)
 """The framer of all lanes whose stream has no byte yet. It is never fed, and nothing about it is changed: most streams
 begin with a usual header, and so never need a framer that reads headers, which takes longer to make than to use."""
 _HEAD_BYTES: Final = 8192
-"""A start tag holds addresses of at most 3071 bytes each, an id and some words."""
+"""Bytes kept of the beginning of an element that is cut through: a start tag holds addresses of at most 3071 bytes
+each, an id and some words."""
 
 
 class Piece(Struct, frozen=True, gc=False):
     """Bytes of a stream in order, with what the framer reported about them.
 
-    ``event`` is ``None`` for what passes unseen: while scanning, any number of whole usual elements; while stepping,
-    white space. ``whole`` is false where the beginning of a reported element was cut through before.
+    ``event`` is ``None`` for bytes that pass unseen: while scanning, any number of whole usual elements; while
+    stepping, white space. ``whole`` is false if the beginning of a reported element was cut through before.
     """
 
     event: FramerEvent | None
@@ -62,7 +64,8 @@ class Piece(Struct, frozen=True, gc=False):
 
 
 class Lane:
-    """See the module. ``max_held_bytes`` ``None``: nothing is cut through, the framer's own limit is the bound."""
+    """One direction of a session; see the module. ``max_held_bytes`` ``None``: nothing is cut through, and the framer's
+    own limit is the bound."""
 
     __slots__ = (
         "_acks",
@@ -90,7 +93,7 @@ class Lane:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new stream (RFC 6120 section 4.3.3), to which what was fed and not yet read belongs."""
+        """Begin a new stream (RFC 6120 section 4.3.3). Bytes that were fed and not read yet belong to it."""
         self._framer = _NOT_BEGUN
         self.opened = False
         unread, self._unread, self._begun = self._unread, b"", False
@@ -155,16 +158,19 @@ class Lane:
 
     @property
     def scanner(self) -> Framer | None:
-        """What reads the stream now, if that is the native engine and no event of it waits; ``None`` if not.
+        """The framer that reads the stream now, if it is the native engine and no event of it waits; ``None``
+        otherwise.
 
-        Who feeds it from C, instead of calling :meth:`scan`, passes the chunk to :meth:`scanned`, or does the same.
+        C code that feeds it, instead of calling :meth:`scan`, passes the chunk to :meth:`scanned`, or does the same.
         """
         return self._framer if is_native(self._framer) and not self._framer.events else None
 
     def scan(self, data: bytes) -> bytes:
-        """Return what may go out now. If :attr:`has_events` is true afterwards, that has to go through :meth:`pieces`.
+        """Return the bytes that may go out now. If :attr:`has_events` is true afterwards, they have to go through
+        :meth:`pieces`.
 
-        If :attr:`unread` is true after it, that is scanned before anything else, as :meth:`take_unread` gives it.
+        If :attr:`unread` is true afterwards, those bytes have to be scanned before any others; :meth:`take_unread`
+        gives them.
         """
         framer = self._framer
         boundary = framer.scan(data)
@@ -173,7 +179,8 @@ class Lane:
         return self.scanned(data, boundary, used)
 
     def scanned(self, data: bytes, boundary: int, used: int) -> bytes:
-        """Return what :meth:`scan` does, where the framer has read ``used`` bytes of it and answered ``boundary``."""
+        """Return the same as :meth:`scan`, after the framer has read ``used`` bytes of ``data`` and answered
+        ``boundary``."""
         framer = self._framer
         if used < len(data):
             data, self._unread = data[:used], data[used:]
@@ -181,7 +188,7 @@ class Lane:
             held, framer.held = framer.held, data[boundary:]
             return bytes(held) + data[:boundary] if held else data[:boundary]
         if self._released - len(data) > framer.boundary:
-            # It is being cut through. Nothing is held then, unless it was read stepwise in between.
+            # The element is being cut through. Nothing is held then, unless it was read stepwise in between.
             held, framer.held = framer.held, b""
             return bytes(held) + data
         return self._hold(data)
@@ -191,7 +198,7 @@ class Lane:
         if not framer.held:
             framer.held = data
         else:
-            # A growing array: an element that trickles in must not be copied once a chunk.
+            # A bytearray grows in place: an element that trickles in would otherwise be copied with each chunk.
             if isinstance(framer.held, bytes):
                 framer.held = bytearray(framer.held)
             framer.held += data
@@ -218,11 +225,12 @@ class Lane:
             start = max(event.start, base)
             if start > at:
                 yield Piece(None, ready[at - base : start - base])
-            # A failure inside an element that is cut through lies behind what has gone out.
+            # A fault inside an element that is cut through has its offset at the last boundary, in front of what went
+            # out.
             end = max(event.end, start)
             yield Piece(event, ready[start - base : end - base], whole=event.start >= base)
             if isinstance(event, StreamFault):
-                return  # what comes next is at fault
+                return  # the fault is in what comes next, which must not go out
             at = end
         if at < self._released:
             yield Piece(None, ready[at - base :])
@@ -292,7 +300,7 @@ class Lane:
             framer.events.append(StreamFault(at, at, StreamCondition.POLICY_VIOLATION, text))
 
     def put_back(self, piece: Piece) -> None:
-        """Have :meth:`next` return this piece once more, since somebody else reads on."""
+        """Have :meth:`next` return this piece once more, for another reader."""
         self._again = piece
 
     def _begin(self) -> Framer:
@@ -327,13 +335,13 @@ class Lane:
         return Piece(event, bytes(held[:size]), whole=event is None or event.start >= released)
 
     def skip(self, data: bytes) -> bool:
-        """Drop ``data`` if it is what comes next; whether it was."""
+        """Drop ``data`` if it comes next; return whether it did."""
         if self._again is not None or not self._unread.startswith(data):
             return False
         self._unread = self._unread[len(data) :]
         return True
 
     def take_unread(self) -> bytes:
-        """Take what was fed and not yet read; the caller feeds it to :meth:`scan`, or drops it."""
+        """Return bytes that were fed and not read; the caller feeds them to :meth:`scan`, or drops them."""
         unread, self._unread = self._unread, b""
         return unread

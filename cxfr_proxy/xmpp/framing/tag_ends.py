@@ -1,8 +1,8 @@
-"""Where markup may end, for an engine that is given a stream in pieces.
+"""Find where markup may end, for an engine that is given a stream in pieces.
 
-Expat starts anew with a token that was not whole each time it is given more of it. So who cuts at each ``>``, of which
-a value or a comment may hold any number, has it read the same bytes again and again: 16 KiB of them took more than half
-a second, of a client that had not logged in. Here it is known which ``>`` ends something.
+Expat starts again with a token that was not whole each time it is given more of it. A caller that cut at each ``>``, of
+which a value or a comment may hold any number, would have it read the same bytes again and again: 16 KiB of them took
+more than half a second, from a client that had not logged in. So this class knows which ``>`` ends something.
 """
 
 from __future__ import annotations

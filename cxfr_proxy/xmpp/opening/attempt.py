@@ -1,8 +1,8 @@
-"""A login under way, and how it failed: what an operator is told of it.
+"""A login under way, and how it failed, for the operator.
 
-It begins with a client's ``<auth/>``, ``<authenticate/>`` or XEP-0078 request, is *proved* when the node has accepted
-that, and is over when the stream is bound. Who logs in is what the client says of itself: a claim, which is what has to
-be known of a login that failed. Names are read and nothing besides, so no password ever comes to rest here.
+A login begins with a client's ``<auth/>``, ``<authenticate/>`` or XEP-0078 request, is *proved* when the node has
+accepted that, and is over when the stream is bound. The user is the one that the client claims to be, which is what
+operators need to know of a login that failed. Nothing but names is read, so no password ever comes to rest here.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cxfr_proxy.xmpp.opening.sasl import Names, SaslRequest
 from cxfr_proxy.xmpp.stanza import Element
 
 IQ_AUTH: Final = "iq-auth"
-"""Stands for a mechanism where there is none: XEP-0078."""
+"""Stands for the mechanism of XEP-0078, which has none."""
 
 
 class FailedLogin(Struct, frozen=True, gc=False):
-    """``user`` is as the client said it, with its domain, and need not be a JID; ``None``: it did not say.
+    """``user`` is as the client wrote it, with its domain, and need not be a JID; ``None``: it did not say.
 
-    ``condition``: of SASL (RFC 6120 section 6.5), of a stream error (section 4.9.3) or of a stanza error (section
-    8.3.3; to XEP-0078 or bind) as the node said it; where nothing was said, why the session ended.
+    ``condition`` is of SASL (RFC 6120 section 6.5), of a stream error (section 4.9.3) or of a stanza error (section
+    8.3.3; to XEP-0078 or bind) as the node wrote it; if it wrote none, it is why the session ended.
     """
 
     user: str | None
@@ -35,8 +35,8 @@ class FailedLogin(Struct, frozen=True, gc=False):
 
 
 class LoginAttempt(Struct, gc=False):
-    """``verdict``: what is wrong with it, where the proxy has found that itself and the node only ends the exchange.
-    ``bind_id``: of the client's request for a resource."""
+    """``verdict``: the fault that the proxy has found itself, where the node only ends the exchange. ``bind_id``: the
+    id of the client's request for a resource."""
 
     mechanism: str
     user: str | None
@@ -70,7 +70,7 @@ def note_response(attempt: LoginAttempt, response: Element, header: StreamHeader
 
 
 def _user_of(found: Names | None, header: StreamHeader) -> str | None:
-    """Return whose password it is, before who to act as."""
+    """Return the authentication identity or, if there is none, the authorization identity."""
     name = (found.authcid or found.authzid) if found is not None else ""
     return _whole(name, header.to or "") if name else None
 

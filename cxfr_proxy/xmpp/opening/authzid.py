@@ -1,20 +1,20 @@
-"""Who logs in as whom: the authorization identity in the SASL messages of a client.
+"""Check that users log in as themselves: the authorization identity in the SASL messages of a client.
 
-SASL tells whose password it is (authcid) from who to act as (authzid). XMPP knows one case where they differ, an
-administrator who acts for somebody else, and hardly anybody has it. But a server that forgets to compare them lets
-users in as anybody with their own password: ejabberd did, for PLAIN and X-OAUTH2, until 26.07. So the proxy, which
-reads these messages anyway (:mod:`.sasl`), compares them itself.
+SASL distinguishes whose password it is (authcid) from the user to act as (authzid). XMPP knows one case in which they
+differ, an administrator who acts for somebody else, and hardly anybody has it. But a server that forgets to compare
+them lets users in as anybody with their own password: ejabberd did, for PLAIN and X-OAUTH2, until 26.07. So the proxy,
+which reads these messages anyway (:mod:`.sasl`), compares them itself.
 
-Which mechanisms: those whose first message holds both names, PLAIN and X-OAUTH2 (RFC 4616 section 2), and SCRAM (RFC
-5802 section 5.1). Not OAUTHBEARER, where the other name is inside a token that only the server can read; nor EXTERNAL,
-which is not offered at all; the rest know no authzid.
+*Mechanisms:* those whose first message holds both names, PLAIN and X-OAUTH2 (RFC 4616 section 2), and SCRAM (RFC 5802
+section 5.1). Not OAUTHBEARER, whose other name is inside a token that only the server can read; nor EXTERNAL, which is
+not offered at all; the rest have no authzid.
 
-What passes: no authzid, or the authcid's own name, each with or without the domain of the stream. RFC 6120 section
-6.3.8 has it a bare JID. All spellings of one account are the same (:mod:`cxfr_proxy.spellings`).
+*Allowed:* no authzid, or the authcid's own name, each with or without the domain of the stream. By RFC 6120 section
+6.3.8 it is a bare JID. All spellings of one account are the same (:mod:`cxfr_proxy.spellings`).
 
-A check is worth nothing if the node reads another message than the proxy. So in these mechanisms what could be read in
-two ways is refused. And every response is read until the node has ended the exchange, whether an initial one came or
-not.
+The check is worthless if the node reads a message in another way than the proxy. So in these mechanisms a message that
+could be read in two ways is refused. And every response is read until the node has ended the exchange, whether an
+initial one came or not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cxfr_proxy.xmpp.stanza import Element
 
 
 def abort(namespace: str) -> bytes:
-    """Return what ends an exchange with the node, which fails it then (RFC 6120 6.4.4, XEP-0388 2.7)."""
+    """Return the element that aborts an exchange with the node, which then fails it (RFC 6120 6.4.4, XEP-0388 2.7)."""
     return f"<abort xmlns='{namespace}'/>".encode()
 
 
@@ -36,10 +36,10 @@ class AuthzidWatch:
     __slots__ = ("_begun",)
 
     def __init__(self) -> None:
-        self._begun: tuple[Mechanism, ...] = ()  # and not ended
+        self._begun: tuple[Mechanism, ...] = ()  # of the exchanges that have not ended
 
     def begun(self, request: SaslRequest, domain: str) -> SaslFault | None:
-        """Return what is wrong with an ``<auth/>`` or ``<authenticate/>``, if anything is: then it has not begun."""
+        """Return the fault of an ``<auth/>`` or ``<authenticate/>``, if it has one: then the exchange has not begun."""
         mechanism = request.row
         if mechanism is None or not mechanism.both:
             return None
@@ -52,7 +52,7 @@ class AuthzidWatch:
         return None
 
     def answered(self, response: Element, domain: str) -> SaslFault | None:
-        """Return what is wrong with a ``<response/>``, if anything is."""
+        """Return the fault of a ``<response/>``, if it has one."""
         if not self._begun:
             return None
         try:

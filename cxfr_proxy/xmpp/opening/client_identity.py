@@ -1,6 +1,7 @@
-"""What a client says about itself in passing: its capabilities (XEP-0115), its user agent (XEP-0388), its usual words.
+"""Read what clients say about themselves in passing: capabilities (XEP-0115), user agent (XEP-0388), usual words.
 
-Hearsay, kept short: :data:`LONGEST` characters of each name. Many clients say the same, so it is one object for all.
+It is hearsay and kept short: :data:`LONGEST` characters of each name. Many clients say the same, so equal texts are one
+object.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ _CAPS: Final = names.CAPS.encode()
 
 
 def may_have_caps(data: bytes) -> bool:
-    """Return whether it is worth parsing for :func:`caps`. Nobody spells the namespace in character references."""
+    """Return whether it is worth parsing for :func:`caps`. No client spells the namespace in character references."""
     return _CAPS in data
 
 
 def caps(presence: Element) -> str | None:
-    """Return ``node#ver`` of the capabilities (XEP-0115 section 4); ``None`` where it says neither or only one."""
+    """Return ``node#ver`` of the capabilities (XEP-0115 section 4); ``None`` if either is missing."""
     said = stanza.child(presence, names.CAPS, "c")
     node, ver = (said.get("node"), said.get("ver")) if said is not None else (None, None)
     return sys.intern(f"{node[:LONGEST]}#{ver[:LONGEST]}") if node and ver else None
@@ -34,5 +35,5 @@ def agent(authenticate: Element) -> str | None:
 
 
 def words(said: str | None) -> str | None:
-    """Return one object for what many clients say alike; ``None`` for nothing."""
+    """Return the text as an object shared by all clients that say the same; ``None`` for nothing."""
     return sys.intern(said[:LONGEST]) if said else None

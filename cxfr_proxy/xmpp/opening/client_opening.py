@@ -1,6 +1,6 @@
-"""The client's stream before there is a node: what the proxy answers by itself.
+"""The client's stream before there is a node: the proxy answers by itself.
 
-The proxy answers the client's header as long as TLS has to come first, and, where all nodes would say the same
+It answers the client's header as long as TLS has to come first and, if all nodes would say the same
 (:mod:`.node_features`), until the client says who it is. Then a node is dialled, and :mod:`.negotiation` follows.
 
 Clients pipeline: header, ``<auth/>`` and more may come in one segment. So nothing is read beyond the element at hand.
@@ -63,11 +63,11 @@ class BeginTls(Struct, frozen=True, gc=False):
 
 
 class Opened(Struct, frozen=True, gc=False):
-    """The client's header is here and no TLS has to come first; what else the client sent waits in the lane.
+    """The client's header is here and no TLS has to come first; everything else that the client sent waits in the lane.
 
     ``greeted``: the client has got a header and features from the proxy, and ``login`` is what its first element says,
-    which waits in the lane as well. Otherwise it was shown nothing and waits for a node's, and ``login`` is what its
-    header says; ``None`` where that is nothing of use.
+    which waits in the lane as well. Otherwise the client was shown nothing and waits for a node's header, and ``login``
+    is what its own header says; ``None`` if that is nothing of use.
     """
 
     header: StreamHeader
@@ -92,13 +92,13 @@ class ShownFeatures(Protocol):
 
 
 class OpeningRules(Struct, frozen=True, kw_only=True):
-    """What holds for all clients as long as the proxy answers them alone.
+    """The rules for all clients while the proxy answers them alone.
 
     ``new_stream_id`` makes the id for a header of the proxy's own (RFC 6120 section 4.7.3), which nobody can guess.
     ``domains`` are those served here, by :func:`~cxfr_proxy.spellings.domain_key`; empty: any. ``moved`` has the
     addresses of domains that are served elsewhere, by the same key; clients are told over TLS only. A client that is
-    not on TLS yet has to be if ``requires_tls``, and may be if ``offers_tls``. ``features`` is ``None`` where every
-    client has to have a node first.
+    not on TLS yet has to be if ``requires_tls``, and may be if ``offers_tls``. ``features`` is ``None`` if every client
+    needs a node first.
     """
 
     new_stream_id: Callable[[], str]
@@ -130,7 +130,7 @@ class ClientOpening:
         self._tls_first = rules.requires_tls and not on_tls
         self._offers_tls = rules.offers_tls and not on_tls
         self._header: StreamHeader | None = None
-        self._header_may_repeat = False  # some clients say it twice on direct TLS (QXmpp), and mean one stream
+        self._header_may_repeat = False  # QXmpp sends it twice on direct TLS, and means one stream
         self._answered = False
 
     def receive(self, data: bytes) -> list[Step]:
@@ -146,7 +146,7 @@ class ClientOpening:
                     continue
                 case StreamFault(condition=condition, text=text):
                     raise ClientError(condition, text)
-                case StreamEnd():  # whether TLS has to come first or not: a monitor, say, has seen all it wanted
+                case StreamEnd():  # even if TLS has to come first: a monitor, say, has seen all it wanted
                     steps.append(Closed(stanza.STREAM_END))
                 case StreamStart():
                     steps.append(self._on_header(piece.data))
@@ -181,7 +181,7 @@ class ClientOpening:
             return Opened(header)
         login = named_by(header)
         if login is not None:
-            # What a node offers depends on who asks: ejabberd shows SASL2, Bind 2 and FAST to nobody who doesn't say.
+            # A node may offer more to a client that says who it is: ejabberd does so with SASL2, Bind 2 and FAST.
             return Opened(header, login)
         self._header_may_repeat = True
         return Reply(self._answer_header() + features)
@@ -191,7 +191,7 @@ class ClientOpening:
         return Reply(self._answer_header() + STARTTLS_FEATURES)
 
     def _send_elsewhere(self, address: str) -> Reply:
-        """Tell the new address, over TLS only: else anybody on the way could have (RFC 6120 section 4.9.3.19)."""
+        """Tell the client the new address, over TLS only: in plaintext anybody on the path could have written it."""
         if self._on_tls:
             raise DomainMoved(address)
         if not (self._rules.requires_tls or self._rules.offers_tls):

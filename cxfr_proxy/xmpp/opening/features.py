@@ -1,16 +1,16 @@
-"""Which stream features pass when TLS ends at the proxy: a table.
+"""The stream features that pass when TLS ends at the proxy: a table.
 
-A node's ``<stream:features/>`` describes the connection between proxy and node; the client has another one. What
-depends on the connection itself (its encryption, its compression, its TLS secrets, its certificate) is therefore taken
-out, and what depends on the account or the stream passes. :data:`STRIPPED` and :data:`REFUSED_MECHANISMS` say which
-and why. **Everything they don't name passes untouched**, known or not: a feature invented tomorrow should work through
-this proxy tomorrow.
+A node's ``<stream:features/>`` describes the connection between proxy and node; the client has another one. Features
+that depend on the connection itself (its encryption, its compression, its TLS secrets, its certificate) are therefore
+taken out, and those that depend on the account or the stream pass. :data:`STRIPPED` and :data:`REFUSED_MECHANISMS` have
+the former with the reasons. **Everything that they don't name passes untouched**, known or not: a feature invented
+tomorrow should work through this proxy tomorrow.
 
-Edit as little as possible. A client may verify what it was shown: XEP-0474 hashes the list of mechanisms, XEP-0440
-clients give up where binding mechanisms and binding types don't match, so these two go together or stay together. The
-best rewriting is none, with a listener on the node that advertises the final list itself; :func:`warnings` tells the
-operator so. ``rewrite`` returns whether it changed anything so that the caller can forward the node's very bytes when
-it did not.
+Edit as little as possible. A client may verify what it was shown: XEP-0474 hashes the list of mechanisms, and XEP-0440
+clients give up if binding mechanisms and binding types don't match, so these two go together or stay together. It is
+best to rewrite nothing, with a listener on the node that advertises the final list itself; :func:`warnings` tells the
+operator so. ``rewrite`` returns whether it changed anything, so that the caller can forward the node's very bytes if
+not.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _LEADING_NOWHERE: Final = frozenset(
         qualified("urn:xmpp:features:pre-approval", "sub"),
     )
 )
-"""Features that stand before login and are none, nor lead to one that the proxy would not see."""
+"""Features that stand before login and are no login, nor lead to one that the proxy would not see."""
 
 TLS_FIRST: Final = (
     "it wants TLS before anything else: say tls=starttls on its line, or let its listener for the proxy do "
@@ -121,16 +121,16 @@ NO_LOGIN: Final = (
 def rewrite(
     features: Element, *, offer_starttls: bool = False, max_bytes: int | None = None, managed: bool = False
 ) -> bool:
-    """Edit a parsed ``<stream:features/>`` in place; whether anything changed.
+    """Edit a parsed ``<stream:features/>`` in place; return whether anything changed.
 
     ``offer_starttls`` puts an optional ``<starttls/>`` of the proxy's own in front. ``max_bytes`` is the longest
     element that the proxy takes from a client: limits that a node announces (XEP-0478) are lowered to it; ``None``:
     they stand. ``managed``: stream management is on already (inside SASL2's success). ejabberd offers it again all the
     same, and a client that enables it twice (xmpp.js) miscounts from then on.
 
-    No mechanism may be left, where the node offered only what cannot work. An empty list is no list (the schema of RFC
+    If the node offered only mechanisms that cannot work, none may be left. An empty list is no list (the schema of RFC
     6120 wants one mechanism at least), so it goes, and with it all that hangs on it: SASL2's inline features, FAST.
-    **But not the last one.** Features without any way to log in read as "negotiation is complete" (RFC 6120 section
+    **But not the last list.** Features without any way to log in read as "negotiation is complete" (RFC 6120 section
     4.3.2): clients then go on, unauthenticated, and wait for something that never comes, while an empty
     ``<mechanisms/>`` makes them say "no mechanism in common" and stop. So a client that has no other way is shown the
     empty list, and :func:`warnings` tells the operator.
@@ -153,7 +153,7 @@ def rewrite(
 
 
 def strip_config_version(features: Element) -> None:
-    """Remove the hash from features that are not what the node wrote: it is not theirs."""
+    """Remove the hash from features that the node has not written so: it does not fit them."""
     for element in list(features.iter(CONFIG_VERSION)):
         parent = element.getparent()
         assert parent is not None, "features are no such element"
@@ -236,8 +236,8 @@ def offers_login(features: Element) -> bool:
 def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[str, ...]:
     """Return what an operator should know about a node's features, as they were *before* :func:`rewrite`.
 
-    ``downgrade_protection``: the node was seen to send XEP-0474's hash (:func:`has_downgrade_protection`). It shows in
-    no feature, only in a SCRAM challenge, so whoever reads that has to say.
+    ``downgrade_protection``: the node was seen to send XEP-0474's hash (:func:`has_downgrade_protection`). No feature
+    shows it, only a SCRAM challenge, so the caller has to say.
     """
     if not offers_login(features):
         return ()
@@ -266,11 +266,11 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
 
 
 def dead_end(features: Element) -> str | None:
-    """What an operator has to mend where a node's features, shown before login, lead to none: a client that is shown
-    them waits for ever. ``None``: they lead on, or hold what nobody knows here, which may.
+    """Return what an operator has to mend if a node's features, shown before login, lead to no login: a client that is
+    shown them waits for ever. ``None``: they lead on, or hold something unknown, which may.
 
-    A node that wants TLS first (RFC 6120 section 5.3.1) may show other things beside: Prosody 13 its limits. One that
-    offers a login as well is believed to mean it.
+    A node that wants TLS first (RFC 6120 section 5.3.1) may show other things beside: Prosody 13 its limits. A node
+    that offers a login as well is believed to mean it.
     """
     if offers_login(features) or any(child.tag not in _LEADING_NOWHERE for child in features):
         return None
@@ -297,7 +297,7 @@ def has_downgrade_protection(challenge: Element) -> bool:
 
 
 def strip_location(enabled: Element) -> bool:
-    """Remove the address that would lead a client around the proxy when it resumes; whether there was one.
+    """Remove the address that would lead a client around the proxy when it resumes; return whether there was one.
 
     Takes XEP-0198's ``<enabled location='…'/>``, or an element that holds it (SASL2's ``<success/>``, where it stands
     in Bind 2's ``<bound/>``).

@@ -16,7 +16,7 @@ from cxfr_proxy.xmpp.opening import usual_header
 from cxfr_proxy.xmpp.stanza import Element
 
 _MAX_PREFIXES: Final = 16
-"""Declared in a stream's header. Two are needed."""
+"""Most prefixes that a stream's header may declare. Two are needed."""
 
 
 class StreamHeader(Struct, frozen=True, gc=False):
@@ -48,7 +48,7 @@ class StreamHeader(Struct, frozen=True, gc=False):
 
     @property
     def in_use(self) -> StreamHeader:
-        """What matters of it once the stream is bound: its form. One object for all streams of the same."""
+        """The form of the header, which is all that matters once the stream is bound. Equal forms are one object."""
         return _form(self.context, self.prefix)
 
 
@@ -58,13 +58,13 @@ def _form(context: bytes, prefix: str) -> StreamHeader:
 
 
 def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
-    """Read an opening tag, RFC 6120 section 4.7 and 4.8; raise ``fault`` with the stream error that answers it."""
+    """Read an opening tag, RFC 6120 sections 4.7 and 4.8. Raises ``fault`` with the stream error that answers it."""
     raw = raw.lstrip()
     usual = _usual_header(raw) if len(raw) <= usual_header.MAX_BYTES else None
     return usual or _read_any_header(raw, fault)
 
 
-@functools.lru_cache(maxsize=256)  # clients of a site send the same few
+@functools.lru_cache(maxsize=256)  # the clients of a site send the same few headers
 def _usual_header(raw: bytes) -> StreamHeader | None:
     attributes = usual_header.attributes(raw)
     if attributes is None:
@@ -109,7 +109,7 @@ def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
 
 def _context(root: Element, fault: type[RemoteError]) -> bytes:
     if any(names.CXFR in namespace for namespace in root.nsmap.values()):
-        # Its elements would bear a prefix, and nothing that is watched for.
+        # Elements of that namespace would bear a prefix, and not the bytes that are watched for.
         raise fault(StreamCondition.POLICY_VIOLATION, "no prefix of the stream may stand for connection transfers")
     if len(root.nsmap) > _MAX_PREFIXES:
         raise fault(StreamCondition.POLICY_VIOLATION, f"more than {_MAX_PREFIXES} namespace prefixes")
@@ -120,4 +120,4 @@ def _context(root: Element, fault: type[RemoteError]) -> bytes:
 
 
 SHOWN: Final = _form(usual_header.CONTEXT, "stream")
-"""What matters of a header that the proxy has written itself."""
+"""The form of a header that the proxy has written itself."""

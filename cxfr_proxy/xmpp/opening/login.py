@@ -1,8 +1,8 @@
-"""Who logs in: what a client's first SASL element says about where its session belongs.
+"""Read who logs in: a client's first SASL element says where its session belongs.
 
-A hint and no proof, as all that is said before the node has judged it: it chooses a node, nothing else. What can't be
-read names nobody and is no error here, since the node, or the check of the authorization identity, answers it.
-Names are read and nothing besides, so no password ever comes to rest here.
+This is a hint and no proof, like everything that is said before the node has judged it: it chooses a node, nothing
+else. A message that can't be read names nobody and is no error here, since the node, or the check of the authorization
+identity, answers it. Nothing but names is read, so no password ever comes to rest here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from cxfr_proxy.xmpp.stanza import Element
 
 class Login(Struct, frozen=True, gc=False):
     """``user`` is a bare JID, in the one spelling of :func:`~cxfr_proxy.spellings.user_key`. ``previd`` is the session
-    that the client wants to resume at once (XEP-0198 inside SASL2), by the id it has. ``None``: it does not say."""
+    that the client wants to resume at once (XEP-0198 inside SASL2), by the id it has. ``None``: the client does not
+    say."""
 
     user: str | None = None
     previd: str | None = None
@@ -32,7 +33,8 @@ _LOGINS: Final = ((names.SASL, "auth"), (names.SASL2, "authenticate"))
 
 
 def named_by(header: StreamHeader) -> Login | None:
-    """Return who a header names by ``from`` (RFC 6120 section 4.7.1); ``None``: no user of the domain it asks for."""
+    """Return the user that a header names by ``from`` (RFC 6120 section 4.7.1); ``None``: none of the domain that it
+    asks for."""
     if header.from_ is None:
         return None
     try:
@@ -45,14 +47,14 @@ def named_by(header: StreamHeader) -> Login | None:
 
 
 def read_login(element: Element, domain: str) -> Login:
-    """Return what the first element behind the client's header says; :data:`UNKNOWN` where it is no login."""
+    """Return the login that begins with the first element behind the client's header; :data:`UNKNOWN` if it is none."""
     if stanza.name_of(element) in _LOGINS:
         return login_of(sasl.read_request(element), domain)
     return UNKNOWN
 
 
 def login_of(request: SaslRequest, domain: str) -> Login:
-    """Return who logs in by that request, to that domain."""
+    """Return the login of that request to that domain."""
     return Login(_user(request.names, domain), request.previd)
 
 

@@ -1,10 +1,10 @@
-"""What passes between client and node while they negotiate: SASL, SASL2, bind, resumption.
+"""Watch client and node negotiate: SASL, SASL2, bind, resumption.
 
 Both streams run, and :class:`Negotiation` watches their elements pass. It changes only what has to change because TLS
-ends at the proxy, and answers with an :class:`~.verdict.ElementVerdict` for each.
+ends at the proxy, and returns an :class:`~.verdict.ElementVerdict` for each.
 
-After a SASL element of the client's the rest waits until the node has answered, because the answer decides whether the
-next byte begins a new stream (RFC 6120 section 4.3.3).
+After a SASL element of the client's everything else waits until the node has answered, because the answer decides
+whether the next byte begins a new stream (RFC 6120 section 4.3.3).
 
 Nothing of these elements is ever logged: passwords are among them.
 """
@@ -34,16 +34,16 @@ from cxfr_proxy.xmpp.stream_management import KnownSessions, StreamManagement
 _COMPRESSION: Final = "http://jabber.org/protocol/compress"
 _STREAM_FEATURES: Final = stanza.qualified(names.STREAM, "features")
 _BIND2_INACTIVE: Final = f"{stanza.qualified(names.BIND2, 'bind')}/{stanza.qualified(names.CSI, 'inactive')}"
-"""XEP-0386: a client that logs in without anybody looking says so at once."""
+"""XEP-0386: a client that logs in while nobody looks at it says so at once."""
 _FEATURES: Final = re.compile(rb"<(?:[^\s<>/:]+:)?features[\s/>]")
-"""How stream features can begin, and little else does."""
+"""Matches the beginning of stream features, and of little else."""
 
 
 class Negotiation:
     """Watches client and node agree, and goes on watching what concerns the stream itself once they have.
 
     ``offer_starttls``: put an optional STARTTLS in front of the node's features. ``max_bytes``: the longest element
-    taken from the client, ``None`` for any. ``check_authzid``: nobody logs in as somebody else (:mod:`.authzid`).
+    taken from the client, ``None`` for any. ``check_authzid``: refuse logins as somebody else (:mod:`.authzid`).
     ``known`` and ``new_id`` are :class:`~cxfr_proxy.xmpp.stream_management.StreamManagement`'s.
 
     In :meth:`from_client` and :meth:`from_node`, ``position`` is how many stanzas that side's stream has held so far.
@@ -77,26 +77,26 @@ class Negotiation:
         self._offer_starttls = offer_starttls
         self._max_bytes = max_bytes
         self._authzid = authzid.AuthzidWatch() if check_authzid else None
-        self._authenticating = False  # an exchange has begun with the node, and not failed
+        self._authenticating = False  # an exchange has begun with the node and has not failed
         self._refusal = b""  # for the client, once the node has ended what was aborted
-        self._features = b""  # of the node's, as they were before the proxy changed them
+        self._features = b""  # the node's, as they were before the proxy changed them
         self._iq_auth: tuple[str | None, str, str] | None = None  # id, user and resource of an XEP-0078 login
         self.attempt: LoginAttempt | None = None
         """The login under way; ``None`` before one, and once a resource is bound."""
         self.agent: str | None = None
-        """What the client's software is, if it has said so while it logged in."""
+        """The client's software, if it has said so while it logged in."""
         self.full_jid: str | None = None
         self.management = StreamManagement(known, new_id)
         """XEP-0198, on or off."""
         self.inactive = False
         """The client has said that nobody looks at it (XEP-0352)."""
         self.warnings: tuple[str, ...] = ()
-        """What an operator should know about the node's features."""
+        """Faults of the node's features that the operator should know."""
 
     # --- client to node
 
     def from_client(self, data: bytes, header: StreamHeader, position: int = 0) -> ElementVerdict:
-        """Read one element of the client's, and return what becomes of it. Raises :class:`ClientError`."""
+        """Read one element of the client's, and return what is done with it. Raises :class:`ClientError`."""
         if (auth := usual_elements.read_auth(data)) is not None:
             return self._on_auth(data, sasl.request_of(auth), header, _SASL_REFUSAL)
         if self._iq_auth is None and (bind := usual_elements.read_bind(data)) is not None:
@@ -137,8 +137,8 @@ class Negotiation:
 
     def _on_auth(self, data: bytes, request: SaslRequest, header: StreamHeader, refusal: bytes) -> ElementVerdict:
         self.attempt = attempt.begun(request, header)
-        # A mechanism that was stripped must not be reached by asking for it all the same: EXTERNAL, say, would ask the
-        # node to judge the proxy's certificate as if it were the client's.
+        # A client could ask for a mechanism although it was taken out. By EXTERNAL, say, the node would judge the
+        # proxy's certificate as if it were the client's.
         if features.refusal(request.mechanism) is not None:
             return ElementVerdict(answer=refusal, failed=self._fail(SaslCondition.INVALID_MECHANISM))
         if self._authzid is not None:
@@ -160,28 +160,28 @@ class Negotiation:
         return ElementVerdict(forward=data, hold_client=True, asks=True)
 
     def _fail(self, condition: str) -> FailedLogin | None:
-        """End the login under way, and return what has become of it; ``None`` where there is none."""
+        """End the login under way, and return the report of it; ``None`` if there is none."""
         failed = self.attempt.failed(condition) if self.attempt is not None else None
         self.attempt = None
         return failed
 
     def end_unfinished(self, condition: str, *, by_client: bool) -> FailedLogin | None:
-        """The session ends: how the login under way failed; ``None`` where there is none. ``by_client``: it ends
-        because of the client, who need not go on once its password was found right."""
+        """Return how the login under way failed when the session ends; ``None`` if there is none. ``by_client``: the
+        client has ended it; then no login counts as failed whose password was right."""
         proved = self.attempt is not None and self.attempt.proved
         return self._fail(condition) if not (proved and by_client) else None
 
     def end_attempt(self) -> None:
-        """A resource is bound: no login is under way any more."""
+        """Forget the login: a resource is bound."""
         self.attempt = None
 
     def take_warnings(self) -> tuple[str, ...]:
-        """Return what an operator should know about the node's features, and was not told yet."""
+        """Return the faults of the node's features that were not reported yet."""
         warnings, self.warnings = self.warnings, ()
         return warnings
 
     def _watch_bind(self, iq_type: str | None, iq_id: str | None) -> bool:
-        """Return whether an IQ with ``<bind/>`` asks for a resource by right."""
+        """Return whether an IQ with ``<bind/>`` rightly asks for a resource."""
         if self.attempt is None:
             return False
         self.attempt.bind_id = iq_id
@@ -196,7 +196,7 @@ class Negotiation:
         query = stanza.child(iq, names.IQ_AUTH, "query")
         if query is None or iq.get("type") != "set":
             if self._iq_auth is not None and iq.get("id") == self._iq_auth[0]:
-                self._iq_auth = None  # an answer would be to this one now
+                self._iq_auth = None  # the id is used again, so an answer would belong to this IQ
             return
         user = query.findtext(stanza.qualified(names.IQ_AUTH, "username"))
         resource = query.findtext(stanza.qualified(names.IQ_AUTH, "resource"))
@@ -207,9 +207,9 @@ class Negotiation:
     # --- node to client
 
     def from_node(self, data: bytes, header: StreamHeader, domain: str, position: int = 0) -> ElementVerdict:
-        """Read one element of the node's that is no ordinary stanza of a bound stream; return what becomes of it.
+        """Read one element of the node's that is no ordinary stanza of a bound stream; return what is done with it.
 
-        ``domain`` is the one the client asked for. Raises ``ValueError`` where the element can't be read.
+        ``domain`` is the one that the client asked for. Raises ``ValueError`` if the element can't be read.
         """
         if _FEATURES.match(data):
             rewritten = _rewrite_features(
@@ -224,7 +224,7 @@ class Negotiation:
             return ElementVerdict(forward=data, bound=self._bound_to(bind.jid) if bind.jid else None)
         element = stanza.parse(data, header.context)
         match stanza.name_of(element):
-            case _, "error":  # whatever its namespace: there are clients that go by its name
+            case _, "error":  # in any namespace: some clients go by the name alone
                 return _stream_error(data, element)
             case names.SASL, "success":
                 self._prove()
@@ -255,7 +255,8 @@ class Negotiation:
 
     @property
     def _may_be_bound(self) -> bool:
-        """An answer to an IQ may bind the stream, and none to a request of XEP-0078 is due."""
+        """Whether an answer to an IQ may bind the stream. While a request of XEP-0078 is open, lxml has to read the
+        answers."""
         return self.full_jid is None and self._iq_auth is None
 
     def _prove(self) -> None:
@@ -307,7 +308,7 @@ class Negotiation:
     def _bound_by(self, iq: Element, domain: str) -> Bound | None:
         iq_auth = self._iq_auth if self._iq_auth is not None and iq.get("id") == self._iq_auth[0] else None
         if iq_auth is not None:
-            self._iq_auth = None  # whatever the answer is
+            self._iq_auth = None  # answered, by a result or an error
         if iq.get("type") != "result":
             return None
         bind = stanza.child(iq, names.BIND, "bind")
@@ -320,7 +321,8 @@ class Negotiation:
         return self._bound_to(named) if named else None
 
     def _bound_to(self, named: str) -> Bound:
-        """Take the address that is bound. What none can look like (RFC 7622 section 3.1) names nobody to move."""
+        """Take the address that is bound. A text that can be no full JID (RFC 7622 section 3.1) leaves a client that
+        can't be moved."""
         try:
             self.full_jid = named if jid.split(named).resource is not None else None
         except jid.JidError:
@@ -335,20 +337,20 @@ class Negotiation:
 @dataclass(frozen=True, slots=True)
 class _Rewritten:
     original: bytes
-    """The same object for all who got the same."""
+    """The features as they came, as one object for all streams with the same."""
     data: bytes
     warnings: tuple[str, ...]
     dead_end: str | None
-    """What is wrong, if nobody has logged in yet: they lead to no login."""
+    """The fault, if they lead to no login; it counts only before a login."""
 
 
 @functools.lru_cache(maxsize=256)
 def _rewrite_features(
     data: bytes, context: bytes, offer_starttls: bool, max_bytes: int | None, *, managed: bool
 ) -> _Rewritten | None:
-    """Return what becomes of features. Remembered, since nodes send the same few to everybody.
+    """Return features as the client gets them. Cached, since nodes send the same few to all.
 
-    ``None`` where it is some other element of that name.
+    ``None`` if it is another element of that name.
     """
     original, element = data, stanza.parse(data, context)
     if element.tag != _STREAM_FEATURES:
@@ -360,7 +362,8 @@ def _rewrite_features(
 
 
 def _stream_error(data: bytes, error: Element) -> ElementVerdict:
-    """Return what a stream error means. It redirects wherever in it, and beside whatever else, it says so."""
+    """Return the meaning of a stream error. It is a redirect if ``see-other-host`` stands anywhere in it, beside
+    anything else."""
     text = error.findtext(stanza.qualified(names.STREAM_ERRORS, "text"))
     redirect = next(error.iterdescendants("{*}" + StreamCondition.SEE_OTHER_HOST), None)
     if redirect is not None:
@@ -375,8 +378,9 @@ _SASL2_REFUSAL: Final = f"<failure xmlns='{names.SASL2}'><invalid-mechanism xmln
 _RESUMPTION_REFUSAL: Final = (
     f"<failed xmlns='{names.SM}'><item-not-found xmlns='{names.STANZA_ERRORS}'/></failed>".encode()
 )
-"""To a request to resume (XEP-0198) that stands in ``jabber:client``, as QXmpp 1.4 writes it when it was cut. Nodes
-take it for no request at all, and the client waits in vain; told that there is nothing to resume, it binds anew."""
+"""The answer to a request to resume (XEP-0198) that stands in ``jabber:client``, as QXmpp 1.4 writes it when it was
+cut. Nodes take it for no request at all, and the client waits in vain; told that there is nothing to resume, it binds
+anew."""
 _COMPRESSION_REFUSAL: Final = f"<failure xmlns='{_COMPRESSION}'><setup-failed/></failure>".encode()
 
 

@@ -1,12 +1,14 @@
-"""The features a client is shown before it has a node: a node's own, as if that node had sent them through the proxy.
+"""The features that a client is shown before it has a node: a node's own, as if that node had sent them through the
+proxy.
 
-Who logs in is known only behind the features, and the node only then. So they have to be true of whichever node it
-becomes: they are shown where all nodes offer the same. :func:`differing` says what they don't. The order of elements
-does not count, nor that of mechanisms: Prosody's changes with each start, and clients choose by what they like best.
+The user is known only after the client has seen features, and the node only after that. So the features have to be true
+of any node that it may become: they are shown if all nodes offer the same. :func:`differing` names those that are not
+the same. The order of elements does not count, nor that of mechanisms: Prosody's changes with each start, and clients
+choose by what they like best.
 
-Three rules more than for features that pass: XEP-0078's is taken out, whose digests need the node's stream id; so is
-XEP-0509's hash, since it may become another node; and what leads to no login is not shown at all, so that the client
-hears of it from the node.
+There are three more rules than for features that pass. XEP-0078's feature is taken out, since its digests need the
+node's stream id. So is XEP-0509's hash, since another node may get the client. And features that lead to no login are
+not shown at all, so that the client hears of it from the node.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ _Facet = tuple[str, tuple[tuple[str, str], ...], str, tuple["_Facet", ...]]
 
 @functools.lru_cache(maxsize=256)
 def shown_features(offered: bytes, *, offer_starttls: bool, max_bytes: int | None) -> bytes | None:
-    """Return what to show of ``offered``, a node's features before login in the namespaces of the usual header.
+    """Return the form in which ``offered`` is shown, a node's features before login in the namespaces of the usual
+    header.
 
-    The other arguments are :func:`~cxfr_proxy.xmpp.opening.features.rewrite`'s. ``None``: nobody could log in by it.
+    The other arguments are :func:`~cxfr_proxy.xmpp.opening.features.rewrite`'s. ``None``: nobody could log in by them.
     """
     try:
         element = stanza.parse(offered, usual_header.CONTEXT)

@@ -1,9 +1,9 @@
 """Read the names in the messages of a SASL exchange, mechanism by mechanism: a table.
 
-SASL tells *authentication* identity (authcid: whose password this is) from *authorization* identity (authzid: which
-user to act as). Only names are read here; a password or token in the same message is passed over and never returned.
-Mechanisms that name nobody before the server has spoken (DIGEST-MD5, CRAM-MD5, LOGIN), or not in a readable way
-(EXTERNAL, GSSAPI), have no row.
+SASL distinguishes the *authentication* identity (authcid: whose password this is) from the *authorization* identity
+(authzid: the user to act as). Only names are read here; a password or token in the same message is passed over and
+never returned. Mechanisms that name nobody before the server has spoken (DIGEST-MD5, CRAM-MD5, LOGIN), or not in a
+readable way (EXTERNAL, GSSAPI), have no row.
 
 A message that could be read in two ways is not read at all: base64 that isn't canonical, more or fewer NULs than two,
 elements inside the text, two initial responses.
@@ -44,7 +44,7 @@ class SaslFault(StrEnum):
 
 
 class Unreadable(Exception):
-    """A message that is none of this mechanism's. Says nothing of its content."""
+    """A message that is none of this mechanism's. The exception holds nothing of its content."""
 
     def __init__(self, fault: SaslFault) -> None:
         super().__init__(fault)
@@ -72,7 +72,7 @@ class Mechanism:
 
 
 class SaslRequest(Struct, frozen=True, gc=False):
-    """An ``<auth/>`` or ``<authenticate/>``: which user logs in, and how. Nothing in it is secret.
+    """An ``<auth/>`` or ``<authenticate/>``: the user that logs in, and how. Nothing in it is secret.
 
     ``namespace`` is the element's, SASL's or SASL2's. ``mechanism`` is in capitals; ``row`` is its row, ``None`` if it
     has none. ``names`` is ``None`` if the first message names nobody or is not there, and ``fault`` says why it can't
@@ -103,7 +103,7 @@ def read_request(element: Element) -> SaslRequest:
 
 
 def request_of(auth: UsualAuth) -> SaslRequest:
-    """Return what a usual ``<auth/>`` says."""
+    """Return the request in an ``<auth/>`` of the usual form."""
     row = mechanism_named(auth.mechanism)
     try:
         said = _decoded(auth.text) if row is not None else None
@@ -132,7 +132,7 @@ def _row_named(name: str) -> Mechanism | None:
 
 
 def _initial_response(element: Element, namespace: str) -> Element | None:
-    """Return what holds the first message: ``<auth/>`` itself, in SASL2 a child that may not be there.
+    """Return the element that holds the first message: ``<auth/>`` itself, in SASL2 a child that may not be there.
 
     Raises :class:`Unreadable`.
     """
@@ -145,15 +145,15 @@ def _initial_response(element: Element, namespace: str) -> Element | None:
 
 
 def message(holder: Element) -> bytes | None:
-    """Return what the text of that element says; ``None`` where it says nothing yet. Raises :class:`Unreadable`."""
+    """Return the message in the text of that element; ``None`` if it is empty. Raises :class:`Unreadable`."""
     if len(holder):
         raise Unreadable(SaslFault.MALFORMED_REQUEST)
-    # Long ones are broken into lines by some encoders, and servers that take that read the same.
+    # Some encoders break long messages into lines, and servers that accept that ignore the line ends.
     return _decoded("".join((holder.text or "").split()))
 
 
 def _decoded(text: str) -> bytes | None:
-    if text in ("", "="):
+    if text in ("", "="):  # "=" is a message of no bytes (RFC 6120 section 6.4.2)
         return None
     try:
         said = base64.b64decode(text, validate=True)
@@ -168,7 +168,7 @@ def _text(said: bytes) -> str:
     try:
         return said.decode()
     except UnicodeDecodeError:
-        # Not as the cause: it would hold the message.
+        # Without the cause, which holds the message, and that may be a password.
         raise Unreadable(SaslFault.MALFORMED_REQUEST) from None
 
 
@@ -190,7 +190,7 @@ def _read_scram(said: bytes) -> Names | None:
     """Read a message of SCRAM (RFC 5802 section 5.1)."""
     text = _text(said)
     if text.startswith("c="):
-        return None  # the last one
+        return None  # the last message of the exchange, which names nobody
     found = _SCRAM_FIRST.fullmatch(text)
     if found is None:
         raise Unreadable(SaslFault.MALFORMED_REQUEST)
@@ -199,7 +199,7 @@ def _read_scram(said: bytes) -> Names | None:
 
 
 def _read_oauthbearer(said: bytes) -> Names | None:
-    """Read a message of OAUTHBEARER (RFC 7628 section 3.1). Whose token it is, only the server can tell."""
+    """Read a message of OAUTHBEARER (RFC 7628 section 3.1). Only the server can tell whose token it is."""
     found = _OAUTHBEARER.fullmatch(said)
     return Names(_saslname(_text(found[1] or b"")), "") if found is not None else None
 

@@ -1,12 +1,12 @@
 """The elements of a login as nearly every program writes them, read at a glance.
 
 A login has five or six elements that have to be understood, and lxml takes longer to set itself up for each than to
-read it. What has the usual form, with nothing in it that would need a parser to be understood, is read here by a
-regular expression. Everything else, odd or wrong, is not, and goes to lxml, which knows and judges all of XML.
+read it. An element of the usual form, with nothing in it that would need a parser, is read here by a regular
+expression. Everything else, odd or wrong, goes to lxml, which knows and judges all of XML.
 
 The usual form has no prefix but ``xml:``, no entity, no character beyond printable ASCII, attributes of a known few,
 and no child but those named here. An element without a namespace of its own is in ``jabber:client``, since
-:mod:`.header` refuses all streams where it would not be. The framer has seen to it that no attribute is there twice.
+:mod:`.header` refuses all streams where it would not be. The framer refuses attributes that are there twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Struct
 from cxfr_proxy.xmpp import names
 
 _VALUE: Final = rb"[ !#-%(-;=?-~]*"
-"""Of an attribute, or a text: printable ASCII without any of ``< > & ' "``."""
+"""The value of an attribute, or a text: printable ASCII without any of ``< > & ' "``."""
 
 
 def _quoted(value: bytes) -> bytes:
@@ -42,7 +42,7 @@ _ATTRIBUTES: Final = re.compile(_ATTRIBUTE)
 
 
 class UsualAuth(Struct, frozen=True, gc=False):
-    """SASL's ``<auth/>``. ``text`` is base64, as far as its characters go; it may be a password."""
+    """SASL's ``<auth/>``. ``text`` consists of the characters of base64; it may be a password."""
 
     mechanism: str
     text: str
@@ -53,7 +53,7 @@ class UsualAuth(Struct, frozen=True, gc=False):
 
 class UsualBind(Struct, frozen=True, gc=False):
     """An IQ with ``<bind/>`` in it (RFC 6120 section 7), a request or an answer. ``None`` is an attribute that is not
-    there; ``jid`` is the address that it tells."""
+    there; ``jid`` is the address that is bound."""
 
     type: str | None
     id: str | None
@@ -61,7 +61,7 @@ class UsualBind(Struct, frozen=True, gc=False):
 
 
 def read_auth(data: bytes) -> UsualAuth | None:
-    """Return what a usual ``<auth/>`` says; ``None``: it is none."""
+    """Return the content of an ``<auth/>`` of the usual form; ``None``: it is none."""
     usual = _AUTH.fullmatch(data)
     if usual is None:
         return None
@@ -75,7 +75,8 @@ def is_success(data: bytes) -> bool:
 
 
 def read_bind(data: bytes) -> UsualBind | None:
-    """Return what a usual request for a resource, or the answer to it, says; ``None``: it is none."""
+    """Return the content of a request for a resource, or of the answer to it, in the usual form; ``None``: it is
+    none."""
     usual = _BIND.fullmatch(data)
     if usual is None:
         return None

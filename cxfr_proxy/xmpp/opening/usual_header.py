@@ -1,8 +1,8 @@
 """A stream's header as nearly every program writes it, read at a glance.
 
-A login has four or five headers, and setting up a parser for each costs more than all its elements together. What has
-the usual form, with nothing in it that would need a parser to be understood, is read here by one regular expression;
-everything else, odd or wrong, is not, and goes to expat and lxml, which know and judge all of XML.
+A login has four or five headers, and setting up a parser for each costs more than all its elements together. A header
+of the usual form, with nothing in it that would need a parser, is read here by one regular expression; everything else,
+odd or wrong, goes to expat and lxml, which know and judge all of XML.
 
 The usual form: perhaps a declaration of UTF-8, then ``<stream:stream>`` with its two namespaces and the attributes of
 RFC 6120 section 4.7, each once, with values in printable ASCII without any of ``< > & ' "``.
@@ -34,7 +34,7 @@ _ATTRIBUTES: Final = re.compile(_ATTRIBUTE)
 
 TAG: Final = b"stream:stream"
 MAX_BYTES: Final = 1024
-"""Longer ones are not usual, and not to be remembered."""
+"""Most bytes of a usual header. Longer ones are not worth remembering."""
 
 CONTEXT: Final = f'<stream:stream xmlns="{names.CLIENT}" xmlns:stream="{names.STREAM}">'.encode()
 """A usual header's namespaces and nothing else: one object for all streams that have no others."""

@@ -1,4 +1,4 @@
-"""What becomes of one element that client and node say to each other while the proxy watches."""
+"""The verdict on one element of client's or node's that the proxy watches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Bound(Struct, frozen=True, gc=False):
 
 
 class ElementVerdict(Struct, gc=False):
-    """What becomes of one element, and what it means for its session."""
+    """What is done with one element, and what it means for its session."""
 
     forward: bytes = b""
-    """To the other side; empty: swallowed."""
+    """The bytes for the other side; empty: the element is swallowed."""
     answer: bytes = b""
-    """Back to the side it came from."""
+    """The bytes for the side from which it came."""
     hold_client: bool | None = None
     """True: read nothing more from the client until a verdict says False. ``None``: as before."""
     restart: bool = False
@@ -31,19 +31,20 @@ class ElementVerdict(Struct, gc=False):
     start_tls: bool = False
     """The client asks for the STARTTLS that was offered."""
     ends_text: str | None = None
-    """What the node says about it, for the operator."""
+    """The node's own text about it, for the operator."""
     resumable: bool = False
     """From here on the client can resume the stream."""
     ends: StreamCondition | str | None = None
-    """The node's stream is over by an error with this condition, which is in ``forward``; empty: by one of ours."""
+    """The condition of the error by which the node's stream is over; ``forward`` has the error, or is empty for one of
+    ours."""
     redirect: str | None = None
-    """Where that error sends the client, as the node wrote it."""
+    """The address to which that error sends the client, as the node wrote it."""
     begins: Login | None = None
-    """Who logs in by the ``<auth/>`` or ``<authenticate/>`` in ``forward``; ``None`` where none is, or an exchange is
-    under way with the node already."""
+    """The login that begins by the ``<auth/>`` or ``<authenticate/>`` in ``forward``; ``None`` if none does, or an
+    exchange with the node is under way already."""
     greets: bool = False
     """These are the node's stream features."""
     failed: FailedLogin | None = None
-    """The login that has failed by this."""
+    """The login that has failed by this element."""
     asks: bool = False
-    """Part of a login: the node has to answer it."""
+    """It is part of a login, and the node has to answer it."""
