@@ -45,6 +45,18 @@ class Verdict(Enum):
     """The connection has ended or is broken; there is nothing to wait for."""
 
 
+class TransportFault(OSError):
+    """The peer has broken a rule of what lies between the socket and the stream (WebSocket).
+
+    ``condition``: the stream condition that says it (RFC 6120 section 4.9.3). ``text`` quotes nothing of the peer's.
+    """
+
+    def __init__(self, condition: str, text: str) -> None:
+        super().__init__(f"{condition}: {text}")
+        self.condition = condition
+        self.text = text
+
+
 class Transport(Protocol):
     """A connection that never blocks.
 
@@ -67,7 +79,11 @@ class Transport(Protocol):
         ...
 
     def read_now(self, most: int, /) -> bytes:
-        """Read at most so many bytes of the stream; empty at its end."""
+        """Read at most so many bytes of the stream; empty at its end.
+
+        Raises :class:`TransportFault`, once, behind what came before the fault. The caller ends the stream, and may
+        read on: what else the peer has sent is dropped, and the end is found.
+        """
         ...
 
     def write_now(self, data: Bytes, /) -> int:
@@ -118,8 +134,10 @@ class Transport(Protocol):
 
 ReadInto = Callable[[int, bytearray], object]
 """Takes the most bytes to read and the buffer to put them in; how many there were. (typeshed has another result.)"""
-Write = Callable[[bytes], int]
-"""Takes at most :data:`RECORD_BYTES` bytes; how many were taken."""
+Write = Callable[[bytes], int | None]
+"""Takes at most :data:`RECORD_BYTES` bytes; how many were taken.
+
+Either may return ``None`` where it can't now, and 0 where the connection is over, instead of raising ``OSError``."""
 
 
 class PlainTransport(socket.socket):

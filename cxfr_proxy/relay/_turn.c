@@ -175,7 +175,8 @@ static Py_ssize_t moved(ssize_t count)
     return count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? NOT_NOW : GONE;
 }
 
-/* Interpret the result of a TLS socket's method that was called for `most` bytes. Steals the reference. */
+/* Interpret the result of a TLS socket's method, or a WebSocket transport's, that was called for `most` bytes. Steals the
+   reference. */
 static Py_ssize_t moved_tls(const Switchboard *self, PyObject *answer, Py_ssize_t most)
 {
     if (answer == NULL) {
@@ -186,6 +187,10 @@ static Py_ssize_t moved_tls(const Switchboard *self, PyObject *answer, Py_ssize_
         if (later)
             return NOT_NOW;
         return done(PyObject_CallNoArgs(self->broken)) < 0 ? RAISED : GONE;
+    }
+    if (answer == Py_None) {
+        Py_DECREF(answer);
+        return NOT_NOW;
     }
     Py_ssize_t count = PyLong_AsSsize_t(answer);
     Py_DECREF(answer);

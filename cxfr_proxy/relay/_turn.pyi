@@ -3,7 +3,7 @@ from collections.abc import Callable
 from cxfr_proxy.xmpp.framing.framer import Framer
 
 Receive = Callable[[int, bytearray], object]  # a number; typeshed has it otherwise
-Send = Callable[[bytes], int]
+Send = Callable[[bytes], int | None]
 
 class Switchboard:
     @property

@@ -43,7 +43,7 @@ import trio
 
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
-from cxfr_proxy.net.transport import Transport, Verdict
+from cxfr_proxy.net.transport import Transport, TransportFault, Verdict
 from cxfr_proxy.relay.live_session import Decide, Leg, LiveSession, ReturnedConnection, SessionListener
 from cxfr_proxy.relay.poller import IN, OUT, Poller
 from cxfr_proxy.relay.timers import Timers
@@ -323,6 +323,9 @@ class Pump:
             lane = session.fast[side]  # again each time: what was read may have changed it
             try:
                 data = transport.read_now(leg.read_size if lane is not None else STEPWISE_BYTES)
+            except TransportFault as fault:
+                self._look(leg, partial(session.client_at_fault, fault.condition, fault.text))
+                continue
             except OSError as exc:
                 if transport.judge(exc, Verdict.WAIT_READABLE) is not Verdict.OVER:
                     if transport.wants_write:

@@ -327,6 +327,12 @@ def on_eof(parts: Parts) -> None:
     ending.await_others(parts, parts.policy.timeouts.node_close_timeout)
 
 
+def on_broken_carrier(parts: Parts, error: ClientError) -> None:
+    """The client has broken what carries its stream; behind the stream's end that is of no interest."""
+    if parts.state is not State.CLOSED and not parts.client.over:
+        on_fault(parts, error)
+
+
 def on_fault(parts: Parts, error: RemoteError, reason: Reason = Reason.CLIENT_FAULT) -> None:
     """End the client's stream by an error, and the node's in good order: the client's can't be read on."""
     parts.because(reason, error.condition)

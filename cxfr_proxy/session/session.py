@@ -219,6 +219,12 @@ class Session:
             node_stream.on_eof(self._parts)
         return self._parts.take()
 
+    def client_at_fault(self, condition: str, text: str, now: float) -> list[SessionCommand]:
+        """What carries the client's stream was broken by the client: its stream ends as at a fault of its own."""
+        self._parts.begin(now)
+        client_stream.on_broken_carrier(self._parts, ClientError(condition, text))
+        return self._parts.take()
+
     def stalled(self, side: Side, now: float) -> list[SessionCommand]:
         """Give up: that side has taken no bytes for too long."""
         self._parts.begin(now)

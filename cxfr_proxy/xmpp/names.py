@@ -40,6 +40,8 @@ CHANNEL_BINDING: Final = "urn:xmpp:sasl-cb:0"
 """XEP-0440."""
 CSI: Final = "urn:xmpp:csi:0"
 """XEP-0352."""
+FRAMING: Final = "urn:ietf:params:xml:ns:xmpp-framing"
+"""RFC 7395: the namespace of ``<open/>`` and ``<close/>``."""
 LIMITS: Final = "urn:xmpp:stream-limits:0"
 """XEP-0478."""
 
