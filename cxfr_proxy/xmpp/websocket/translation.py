@@ -81,7 +81,7 @@ class StreamContext(Struct, frozen=True):
     lang: bytes
 
 
-class Opening(Struct, frozen=True):
+class OpenMessage(Struct, frozen=True):
     """A header as ``<open/>``, and what it means for the elements behind it."""
 
     message: bytes
@@ -89,7 +89,7 @@ class Opening(Struct, frozen=True):
 
 
 @functools.lru_cache(maxsize=256)
-def opening(header: bytes) -> Opening:
+def opening(header: bytes) -> OpenMessage:
     """Return what a stream's header comes to. Raises :class:`NodeError` where it is none."""
     read = read_header(header, NodeError)
     attributes = "".join(
@@ -103,7 +103,7 @@ def opening(header: bytes) -> Opening:
         )
         if value is not None
     )
-    return Opening(
+    return OpenMessage(
         f'<open xmlns="{names.FRAMING}"{attributes} />'.encode(), _context(read.context, read.prefix, read.lang)
     )
 
