@@ -1,4 +1,4 @@
-"""The part that there is one of in a proxy, and the workers as it sees them.
+"""The part that exists once in a proxy, and the workers as it sees them.
 
 =============== =====================================================================================
 supervisor      puts it together, and acts on what workers report
@@ -8,15 +8,15 @@ worker_slots    keeps a worker in each slot, and replaces it
 client_sockets  the listening sockets of each slot
 link            one worker: its end of the channel, and whether it lives
 rolling_restart replaces all workers, one by one
-node_states     what has changed about the nodes, on its way to the workers
+node_states     sends changes of the nodes to the workers
 node_list       keeps the live list as its source has it
 served_files    certificates and CA certificates, as workers are to use them
 user_list       the user map, read and sent to workers
 drains          keeps the drains that workers carry out
 auto_rebalance  begins a rebalance when users have come to belong elsewhere
-peer_proxies    what is shared with the other proxies, and what follows from theirs
-catch_up        what a worker that starts later has to know of users
-absences        clients that moved and are away, and which of them have returned
+peer_proxies    shares directives, pins and load with the other proxies
+catch_up        keeps what a worker that starts later has to know of users
+absences        clients that moved and are away, and their returns
 vacancy         logs that logins could be placed on no node
 startup_log     events of the proxy as a whole
 =============== =====================================================================================

@@ -1,6 +1,6 @@
-"""Note which clients have moved and are away, and which of them return, so that each return is logged once.
+"""Note the clients that have moved and are away, and their returns, so that each return is logged once.
 
-This is in the supervisor, which hears of every transfer and every login.
+This is done in the supervisor, which hears of every transfer and every login.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Absences:
-    """Counts in ``statistics``, and logs."""
+    """The clients that are away. Returns are counted in ``statistics``, and logged."""
 
     def __init__(self, statistics: TransferStatistics) -> None:
         self._statistics = statistics

@@ -1,9 +1,9 @@
-"""Rebalance by itself, when users have come to belong elsewhere.
+"""Begin a rebalance without a command, when users have come to belong elsewhere.
 
 That is so when a node has joined, is up or ready again, has another weight, priority or other domains, or when more of
 its weight counts (its warm-up). A node that goes takes only its own users with it, and its drain moves those.
 
-Users would follow nodes that come and go to and fro. So nothing begins before
+Nodes that come and go would have their users moved back and forth. So nothing begins before
 
 * the list has stood still for :data:`QUIET_SECONDS`; a weight that grows by itself does not count as a change, but as
   long as it grows there is at most one rebalance in that time;
@@ -28,10 +28,12 @@ from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.transfers.rebalances import Rebalances
 
 QUIET_SECONDS: Final = 5.0
-"""The time that a restarted node takes to be down: two failed checks, two seconds apart."""
+"""Seconds without a change: a restarted node takes about as long to be seen down, by two failed checks, two seconds
+apart."""
 STEADY_SECONDS: Final = 30.0
-"""The time by which a node that fails right after its start has usually failed."""
+"""Seconds after which a node that fails right after its start has usually failed."""
 LONGEST_SECONDS: Final = 900.0
+"""Most seconds for which a node has to be up; one that was up for as long is trusted like any other."""
 _LOOK_SECONDS: Final = 0.25
 
 _Weights = Mapping[str, tuple[int, float, tuple[str, ...]]]
@@ -39,7 +41,7 @@ _Weights = Mapping[str, tuple[int, float, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class _Stay:
-    """What was seen of a node: ``since`` when it is usable, or not, and how often it went by itself lately."""
+    """A node's latest stay: ``since`` when it is usable, or not, and how often it went by itself lately."""
 
     usable: bool
     since: float
@@ -54,7 +56,7 @@ class _Stay:
 
 
 class Steadiness:
-    """Tracks since when nodes have been there; it is told the time. Nodes of the first look have always been there."""
+    """Tracks how long nodes have been there; it is told the time. Nodes of the first look have always been there."""
 
     def __init__(self) -> None:
         self._stays: dict[str, _Stay] | None = None
@@ -73,7 +75,7 @@ class Steadiness:
         if node.usable is stay.usable:
             return stay
         steady = stay.usable and now - stay.since >= LONGEST_SECONDS
-        fell = stay.usable and node.accepts_new  # nobody has said so: it is down
+        fell = stay.usable and node.accepts_new  # no operator wanted it: it is down
         return _Stay(node.usable, now, (0 if steady else stay.falls) + fell)
 
 
@@ -131,7 +133,8 @@ class AutoRebalancer:
         self._steady_at = self._steadiness.look(self._cluster, now)
         if basis != self._basis:
             self._basis, self._quiet_at = basis, now + QUIET_SECONDS
-        # Whose node went is elsewhere by now, and belongs there again when it is back.
+        # Users of a node that went are elsewhere by now; when it is back, that is a gain, so it is not counted as
+        # placed.
         placed = {name: weight for name, weight in self._placed.items() if name in weights}
         for name in self._excused & weights.keys():
             placed[name] = weights[name]
@@ -145,7 +148,7 @@ class AutoRebalancer:
 
 
 def _gain(before: _Weights, now: _Weights) -> str | None:
-    """Return what could make users belong to another node that is there; ``None``: nothing."""
+    """Return the change by which users may belong to another node that is there; ``None``: there is none."""
     for name, place in now.items():
         if name not in before:
             return f"{name} takes clients"

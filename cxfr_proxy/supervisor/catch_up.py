@@ -33,15 +33,15 @@ from cxfr_proxy.xmpp.stream_management import Resumption
 _T = TypeVar("_T")
 
 _MOVED_AT_ONCE: Final = 9
-"""Entries of one user that are kept beside the newest one."""
+"""Most entries of one user that are kept beside the newest one."""
 PIECE: Final = 100
 """Entries per message. A JID has at most 3,071 bytes, and counts that differ some 14 for each stanza that made them
 so and is not acknowledged: a line stays far below its limit."""
 
 
 class CatchUp:
-    """``redirect_window`` as the registry's, in seconds; ``limit`` for each of the kinds that are about users, the
-    oldest go first."""
+    """The memory of the supervisor. ``redirect_window`` is the registry's, in seconds; ``limit`` holds for each kind of
+    entries about users, and the oldest go first."""
 
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
         self._redirect_window = redirect_window
@@ -58,7 +58,7 @@ class CatchUp:
         message: UserRedirected | SessionResumable | Lost | Moved | Stayed | Returned | SoftwareLearned,
         now: float,
     ) -> None:
-        """Note what a worker has just reported, or would have."""
+        """Note a worker's report, or what it would have reported."""
         match message:
             case UserRedirected(user):
                 self._redirected[user] = now
@@ -89,14 +89,14 @@ class CatchUp:
                 del self._moved[user]
 
     def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
-        """Return what the others are to be told, since a worker was killed before it could report it."""
+        """Return what the other workers have to be told, since this one was killed before it could report it."""
         told = list(lost)
         for each in told:
             self.note(each, now)
         return [Remembered(lost=tuple(piece)) for piece in _cut(told)]
 
     def pieces(self, now: float) -> list[Remembered]:
-        """Return everything that matters at this time, oldest first."""
+        """Return everything that still matters at this time, oldest first."""
         self._forget(now)
         redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
         resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
@@ -111,7 +111,7 @@ class CatchUp:
         ]
 
     def _forget(self, now: float) -> None:
-        """Forget what is too long ago to matter."""
+        """Forget entries that are too old to matter."""
         while self._lost and now - self._lost[0][1] >= RESUMABLE_SECONDS:
             self._lost.popleft()
         while self._moved and now - next(iter(self._moved.values()))[-1][1] >= ON_ITS_WAY_SECONDS:

@@ -14,12 +14,12 @@ from cxfr_proxy.supervisor.workers import WorkerSlot
 
 
 class ClientSockets:
-    """None before :meth:`bind`."""
+    """The listening sockets of all slots; none before :meth:`bind`."""
 
     def __init__(self) -> None:
         self._by_slot: list[list[socket.socket]] = []
         self.addresses: list[tuple[str, int]] = []
-        """Where they listen."""
+        """The addresses on which they listen."""
 
     def bind(self, listen: Sequence[ListenAddress], slots: int) -> None:
         """Bind them for so many slots. Raises :class:`ConfigError`."""
@@ -27,7 +27,7 @@ class ClientSockets:
         self.addresses = [sock.getsockname()[:2] for sock in self._by_slot[0]]
 
     def of(self, slot: WorkerSlot) -> list[socket.socket]:
-        """Return those that the slot's workers inherit."""
+        """Return the sockets that the slot's workers inherit."""
         return self._by_slot[slot.number - 1]
 
     def rest(self, slot: WorkerSlot) -> None:

@@ -29,14 +29,14 @@ class NodeDrainer(Drainer, Protocol):
 
 
 class NodeFollower(Protocol):
-    """Whoever lets workers know of the nodes."""
+    """Lets workers know of the nodes."""
 
     def node_changed(self, name: str) -> None:
-        """That node has changed, or its drain has come to another stage."""
+        """Send that node to the workers again: it has changed, or its drain has come to another stage."""
 
 
 class DrainKeeper:
-    """Keeps the drains, and is their host. A :class:`NodeDrainer`."""
+    """The drains of this proxy, and their host. A :class:`NodeDrainer`."""
 
     def __init__(self, cluster: Cluster, workers: Workers, rate: Rate, follower: NodeFollower) -> None:
         self._cluster = cluster
@@ -90,7 +90,7 @@ class DrainKeeper:
         return self._workers.awaited(node)
 
     def waits(self, drain: Drain, reason: str | None) -> None:
-        """Return what workers report of it."""
+        """Note why no worker can move sessions of that node; ``None``: some can."""
         self._drains.waits(drain, reason)
 
     def of_node(self, node: str) -> NodeCounts:
@@ -103,5 +103,5 @@ class DrainKeeper:
         log_drain(event, drain, self._workers.of_node(drain.node))
 
     async def watch(self) -> None:
-        """As :meth:`~cxfr_proxy.transfers.drains.Drains.watch`."""
+        """Watch as :meth:`~cxfr_proxy.transfers.drains.Drains.watch` does."""
         await self._drains.watch()

@@ -7,8 +7,8 @@ STARTING -> UP -> LEAVING -> STOPPING (and from each to its end)
 A worker is UP when it has greeted, LEAVING when it was told that another one has taken over, STOPPING when it has
 reported that all clients are gone.
 
-A worker is alive if it is heard from. Every so often it is asked for its counts, which it answers as soon as it reads
-the question. A worker from which nothing comes for :data:`SILENCE_SECONDS` serves nobody either, and is killed. That
+A worker is alive if it is heard from. At intervals it is asked for its counts, which it answers as soon as it reads the
+question. A worker from which nothing comes for :data:`SILENCE_SECONDS` serves no client either, and is killed. That
 time is counted in turns of waiting and not read from a clock: if this process itself was held up (stopped, or the
 machine slept), the workers are not to blame. Before the greeting nothing counts, so a worker that never comes up is
 killed too.
@@ -54,10 +54,11 @@ from cxfr_proxy.supervisor.node_states import NodeUpdates
 from cxfr_proxy.tasks import Task, isolated, start
 
 SILENCE_SECONDS: Final = 30.0
-"""Seconds of silence: even on a machine that swaps, nothing keeps a healthy worker from answering for so long."""
+"""Seconds of silence after which a worker is killed: even on a machine that swaps, nothing keeps a healthy worker from
+answering for so long."""
 SILENCE_TURNS: Final = 6
 NODES_SECONDS: Final = 0.005
-"""Seconds between two batches of what has changed about the nodes; the first one after a pause is sent at once."""
+"""Seconds between two batches of changes to the nodes; the first one after a pause is sent at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ R = TypeVar("R", bound=WorkerReply)
 
 @dataclass(frozen=True, slots=True)
 class FirstMessages:
-    """The first messages to a worker: the settings and what it needs before it serves, then the nodes by ``nodes``;
-    and ``more``, meanwhile."""
+    """The first messages to a worker: the settings, what it needs before it serves, then the nodes; and ``more``
+    meanwhile."""
 
     setup: Setup
     before: Iterable[Message]
@@ -84,7 +85,7 @@ class LinkState(StrEnum):
 
 @dataclass(eq=False, slots=True)
 class Request(Generic[R]):
-    """A question, as far as it is answered. ``error``: why it is not, or not quite."""
+    """A question and as much of the answer as has come. ``error``: why there is none, or not all of it."""
 
     reply: R
     error: str | None = None
@@ -92,10 +93,10 @@ class Request(Generic[R]):
 
 
 class LinkListener(Protocol):
-    """Whoever acts on what workers report."""
+    """Acts on the messages of workers."""
 
     def on_message(self, link: Link, message: Message) -> None:
-        """That worker has sent this message; :class:`Link` has noted it before. Raises :class:`BadMessage`."""
+        """Act on a message of that worker; :class:`Link` has noted it before. Raises :class:`BadMessage`."""
 
 
 class Link:
@@ -108,14 +109,13 @@ class Link:
         self.began = trio.current_time()
         self.pid: int | None = None
         self.greeted = False
-        """It has served; true after its end too."""
+        """It has served; stays true after its end."""
         self.gone = False
         self.hung = False
         self.overdue_since: float | None = None
-        """When it was asked the question that it did not answer in time; ``None`` again as soon as anything comes
-        from it."""
+        """The time of the question that it did not answer in time; ``None`` again as soon as anything comes from it."""
         self.cut = False
-        """It has reported that it had to cut clients at its end."""
+        """It has reported that it had to cut clients when it ended."""
         self.code: int | None = None
         """Its exit code, once it is gone; ``None`` if it could not even be started."""
         self.counts = WorkerCounts()
@@ -123,7 +123,7 @@ class Link:
         self.at_stake: dict[str, Lost] = {}
         """Clients that would be lost, and may come back, if it were killed now; by the id to resume with."""
         self.present: dict[int, tuple[Present, float]] = {}
-        """Its sessions by id, each with the time of the report; of a worker that can't end unheard, none."""
+        """Its sessions by id, each with the time of the report. Empty for a worker that can't end without a report."""
         self.granted = 0
         self._listener = listener
         self._parting_seconds = parting_seconds
@@ -155,11 +155,11 @@ class Link:
         try:
             with self._life:
                 await self._talk(worker, self._channel, first)
-                self._end_within(self._parting_seconds)  # who has nobody to talk to leaves by itself
+                self._end_within(self._parting_seconds)  # a worker whose channel has ended leaves by itself
                 await worker.wait()
         finally:
             worker.kill()
-            with trio.CancelScope(shield=True):  # SIGKILL cannot be refused
+            with trio.CancelScope(shield=True):  # short: SIGKILL cannot be refused
                 self.code = await worker.wait()
             self._leave_unanswered()
 
@@ -272,8 +272,8 @@ class Link:
             self._silent_turns = 0
 
     async def ask(self, question: WorkerQuestion[R]) -> Request[R]:
-        """Ask, and wait for the answer. What did not come in time is missing from it. A question that orders nothing
-        is not even asked while an answer is overdue already."""
+        """Ask, and wait for the answer, which lacks what did not come in time. While an answer is overdue already, only
+        actions are asked for at all."""
         request = Request(question.nothing())
         overdue = self.overdue_since is not None and not question.is_action
         if self.gone or self.state is LinkState.STARTING or overdue:
@@ -293,7 +293,7 @@ class Link:
         self._requests[number] = cast("Request[WorkerReply]", request)
         asked = trio.current_time()
         with trio.move_on_after(question.seconds) as waiting:
-            await self._until_it_knows_the_nodes()  # what is asked may be about one that is new
+            await self._until_it_knows_the_nodes()  # the question may be about a node that is new
             self.post(Ask(number, question))
             await request.answered.wait()
         if waiting.cancelled_caught and self.overdue_since is None:

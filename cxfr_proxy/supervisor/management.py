@@ -1,7 +1,6 @@
-"""What there is one of in a proxy.
+"""The management of a proxy: the list of nodes and its source, their health, assigned users, the certificates.
 
-That is the list of nodes and its source, their health, assigned users, the certificates, what is shared with other
-proxies, and what an operator can do with all of it: control socket, metrics, reload.
+It also shares state with other proxies, and offers all of it to the operator: control socket, metrics, reload.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What goes on by an operator's order, and the feed by which it is watched."""
+    """The operations that commands start, and the feed by which they are watched."""
 
     drains: NodeDrainer
     rebalances: Rebalances
@@ -133,7 +132,7 @@ class Management:
                 self._sharing,
                 feed,
                 domains=tuple(map(domain_key, config.domain)),
-                # A client that is closed at the deadline may take that long to be gone, and so may an unfinished login.
+                # A client that is closed at the deadline may take so long to be gone, and so may an unfinished login.
                 closing_seconds=timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0,
                 auto=self._automatic,
             ),
@@ -188,7 +187,7 @@ class Management:
         announce(self.files.certificates, addresses, nodes=len(self._cluster), sessions=room)
 
     def compare_features(self) -> None:
-        """Follow changes of nodes; done soon, and once for many changes."""
+        """Have the nodes' features compared soon, once for many changes."""
         self._features_changed.set()
 
     async def _compare_features_when_changed(self) -> None:

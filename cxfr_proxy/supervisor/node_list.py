@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class NodeList:
-    """``peers`` are told of each reading; ``files`` has the nodes' CA certificates."""
+    """The live list. ``peers`` get the directives of each reading; ``files`` has the nodes' CA certificates."""
 
     def __init__(
         self,

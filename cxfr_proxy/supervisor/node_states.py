@@ -30,7 +30,7 @@ from cxfr_proxy.transfers.rebalances import RebalanceTerms
 STATES_A_PIECE: Final = 100
 """Nodes per piece: some 45 kB, and a fraction of a millisecond at either end."""
 NAMES_A_PIECE: Final = 1000
-"""Names per piece of the order."""
+"""Names per piece of the list."""
 
 _T = TypeVar("_T")
 
@@ -130,7 +130,7 @@ class NodeUpdates:
         try:
             for sent, (part, names_part) in enumerate(pieces or [((), ())], start=1):
                 yield self._piece(part, tuple(names_part), last=sent >= len(pieces))
-        finally:  # where not all of it was asked for, there is another batch
+        finally:  # the receiver may stop early, if the worker ends: what was not sent belongs to the next batch
             for part, _ in pieces[sent:]:
                 self._stale.update(dict.fromkeys(part))
 

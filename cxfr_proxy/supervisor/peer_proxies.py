@@ -1,8 +1,8 @@
 """Share with the other proxies what this one was told, and carry out what another one was told.
 
 An operator's command is carried out here at once and then written down for all. A directive that another proxy was
-given comes with the next reading of the nodes, whose admin states contain it already. What is left are the drain's
-times, its rate, and that it was aborted. Without other proxies (a file, DNS) all of this does nothing.
+given comes with the next reading of the nodes, whose admin states contain it already; the drain's times, its rate, and
+whether it was aborted are carried out here. Without other proxies (a file, DNS) nothing of this happens.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
 
 _REPORT_SECONDS = 0.5
-"""Seconds between two looks at how much there is to move."""
+"""Seconds between two reports of how much there is to move."""
 
 
 class SessionCounter(Protocol):
-    """Whoever knows how many sessions this proxy has."""
+    """Knows how many sessions this proxy has."""
 
     @property
     def sessions(self) -> int: ...
 
 
 class PeerProxies:
-    """``usual_rate`` is the setting; ``wall_clock`` is the same on all machines. ``auto`` is told of a node that comes
-    back and is to move nobody; ``None``: nothing is rebalanced by itself."""
+    """The other proxies. ``usual_rate`` is the setting; ``wall_clock`` is the same on all machines. ``auto`` is told of
+    a node whose return is to move no users; ``None``: no rebalance begins by itself."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class PeerProxies:
     # --- directives
 
     def share_directive(self, node: str, *, rebalance: bool = True) -> None:
-        """Share what an operator has said of that node here, which was carried out. ``rebalance``: see
+        """Share an operator's command about that node, which was carried out here. ``rebalance``: see
         :class:`~cxfr_proxy.cluster.shared.Directive`."""
         if self._shared is not None:
             directive = replace(self._directive_now(node), rebalance=rebalance)
@@ -116,7 +116,7 @@ class PeerProxies:
         return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
 
     def carry_out(self, directives: Mapping[str, Directive]) -> None:
-        """Carry out all directives that hold now; those that are known already are left alone."""
+        """Carry out all directives that hold now, except those that are known already."""
         for node, directive in directives.items():
             known = self._carried_out.get(node)
             if node in self._cluster and directive.admin_state is not AdminState.READY and not _same(directive, known):
@@ -146,7 +146,7 @@ class PeerProxies:
             return
         key = user_key(user)
         for name in [name for name in self._shared.pins if user_key(name) == key and name != key]:
-            self._shared.set_pin(name, None)  # somebody has written it by hand
+            self._shared.set_pin(name, None)  # written by hand, in another spelling
         self._shared.set_pin(key, node)
 
     def _take_pins(self) -> None:
@@ -163,7 +163,7 @@ class PeerProxies:
 
     @property
     def caveat(self) -> str | None:
-        """Return what the answer to a command has to add; ``None``: nothing."""
+        """The addition to the answer of a command; ``None``: none."""
         lost_at = self._source.status.lost_at
         if self._shared is None or lost_at is None:
             return None

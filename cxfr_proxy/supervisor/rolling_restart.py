@@ -54,6 +54,7 @@ class RollingRestart:
     async def run(self) -> None:
         """Replace them until all are new, or one can't be replaced."""
         emit(_log, "restart-begins", workers=len(self._workers.slots), sessions=self._workers.sessions)
+        # Stays, if an exception ends the replacing.
         self._failure = _FAULT
         with isolated(Task.RESTART):
             self._failure = await self._replace_all()
@@ -69,7 +70,7 @@ class RollingRestart:
         )
 
     async def _replace_all(self) -> str | None:
-        """Why it ended before all were replaced."""
+        """Replace the workers one by one; return why that ended early, ``None`` if all were replaced."""
         for slot in self._workers.slots:
             failure = await self._replace(slot)
             if failure is not None:
@@ -79,13 +80,14 @@ class RollingRestart:
         return None
 
     async def _replace(self, slot: WorkerSlot) -> str | None:
-        """Why it could not be replaced."""
+        """Replace the worker in that slot; return why that could not be done, ``None`` if it was."""
         replacement = slot.replace(self._began)
         await slot.until(lambda: replacement.settled or self._keeper.stopping)
         if not replacement.settled:
             return _STOPPING
         old = replacement.old
         if old is not None:
+            # The next worker is not touched before this one is gone, so there is never more than one worker too many.
             await slot.until(lambda: old.gone)
             self._cut += old.cut
         return replacement.failure

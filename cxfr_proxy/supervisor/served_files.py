@@ -16,7 +16,7 @@ from cxfr_proxy.upstream.dial import Dialer
 
 
 class ServedFiles:
-    """``workers`` use what is in ``certificates``, and in ``dialer`` of the nodes."""
+    """The files that workers use: those in ``certificates``, and of the nodes those in ``dialer``."""
 
     def __init__(self, certificates: ServerCertificates, dialer: Dialer, workers: Workers) -> None:
         self.certificates = certificates

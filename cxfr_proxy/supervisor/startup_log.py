@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def announce(
     certificates: ServerCertificates, addresses: Iterable[tuple[str, int]], *, nodes: int, sessions: int
 ) -> None:
-    """Log at start what an operator has to know. ``sessions`` is how many fit."""
+    """Log at start what an operator has to know. ``sessions``: how many sessions fit."""
     if certificates.self_signed:
         emit(
             _log,

@@ -1,10 +1,10 @@
-"""The supervisor: it serves no client, and owns everything that there is one of in a proxy.
+"""The supervisor: it serves no client, and owns everything that exists once in a proxy.
 
-That is: settings, the list of nodes and its source, the nodes' health, admin states, drains, the pace at which clients
-are moved (one token bucket), the control socket and signals. All of it reaches the workers as state, not as steps:
-:mod:`.node_states` sends everything that a worker has to know to do what is wanted, whenever it began. Only tokens are
-handed out one by one: a worker reports how many sessions it has to move (:class:`~cxfr_proxy.ipc.messages.Want`), is
-granted one, and chooses the session that has been idle for longest.
+These are the settings, the list of nodes and its source, the nodes' health, admin states, drains, the pace at which
+clients are moved (one token bucket), the control socket and signals. Workers are told of all of it as state, not as
+steps: :mod:`.node_states` sends everything that a worker has to know to do what is wanted, whenever it began. Only
+tokens are handed out one by one: a worker reports how many sessions it has to move
+(:class:`~cxfr_proxy.ipc.messages.Want`), is granted a token, and chooses the session that has been idle for longest.
 
 The listening sockets are made here and stay open here, so that connections wait for a worker that is being replaced.
 """
@@ -171,7 +171,7 @@ class Supervisor:
             self._sockets.close()
 
     async def _follow_reports(self) -> None:
-        """Act on the workers' counts, once for many reports."""
+        """Act on the workers' counts, once for many reports, until cancelled."""
         while True:
             await self._reported.wait()
             self._reported = trio.Event()

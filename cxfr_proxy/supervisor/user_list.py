@@ -1,7 +1,7 @@
 """Read the user map from its file in a thread, and send it to workers in pieces.
 
-A million users take three seconds to read, too long for a process that serves clients to spend at once; and they are
-ten megabytes as a message, so each piece is small enough for the channel to carry other things in between.
+A million users take three seconds to read, too long for a process that serves clients to spend at once. As a message
+they are ten megabytes, so they are sent in pieces small enough for the channel to carry other things in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Log that logins could be placed on no node: once, whatever took the last one, and again when there is one.
+"""Log once that no node is left on which logins could be placed, and again when there is one.
 
 Checks, a changed list, a forced command or another proxy's can each leave no node. The consequence is the same: every
 login is refused, or tried on nodes that are known to be down.

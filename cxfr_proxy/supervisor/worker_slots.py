@@ -32,7 +32,7 @@ from cxfr_proxy.tasks import Task, isolated, keep_going, start_once
 PATIENCE_SECONDS: Final = 5.0
 """Seconds beyond ``hard-stop-after`` for a worker to end before it is killed."""
 _SHORT_LIFE_SECONDS: Final = 1.0
-"""A worker that dies within this time will probably do so again."""
+"""Seconds of life below which a worker will probably die again at once."""
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
@@ -43,13 +43,13 @@ _log = logging.getLogger(__name__)
 
 
 class SlotHost(LinkListener, Protocol):
-    """Whoever has workers kept: the supervisor."""
+    """Has workers kept: the supervisor."""
 
     def first_messages(self, slot: WorkerSlot) -> FirstMessages:
-        """Return what a new worker in that slot is told first."""
+        """Return the first messages to a new worker in that slot."""
 
     def on_gone(self, link: Link) -> None:
-        """That worker is gone, and its counts were added to the past."""
+        """Act on the end of that worker. Its counts were added to the past."""
 
 
 class WorkerSlots:
@@ -66,7 +66,7 @@ class WorkerSlots:
         self._nursery: trio.Nursery | None = None
         self._stop = trio.Event()
         self.cut = False
-        """Not all clients left by themselves when the proxy stopped."""
+        """Some clients had to be cut when the proxy stopped."""
 
     @property
     def stopping(self) -> bool:

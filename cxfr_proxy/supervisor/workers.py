@@ -39,8 +39,8 @@ from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
 from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatistics
 
 ID_MARGIN: Final = 100_000
-"""Session ids that a new worker leaves out, times the workers: for sessions that its predecessor did not report any
-more, or still takes until the new one is up."""
+"""Session ids that a new worker skips, times the workers: for sessions that its predecessor could not report any more,
+or still accepts until the new one is up."""
 
 
 _NONE: Final = NodeCounts()
@@ -78,7 +78,7 @@ class WorkerSlot:
         self._lot = trio.lowlevel.ParkingLot()
 
     def next_first_id(self, workers: int) -> int:
-        """The first session id of its next worker."""
+        """Return the first session id of the next worker."""
         if self._last_id is None:
             self._last_id = self.number
         else:
@@ -113,7 +113,7 @@ class WorkerSlot:
 
 
 class Workers:
-    """All slots; iterating gives the workers. The console's :class:`~cxfr_proxy.admin.parts.Sessions`."""
+    """All slots; iterating yields the workers. It is the console's :class:`~cxfr_proxy.admin.parts.Sessions`."""
 
     def __init__(self, workers: int) -> None:
         self.slots = [WorkerSlot(number) for number in range(1, workers + 1)]
@@ -122,8 +122,8 @@ class Workers:
         self.statistics = TransferStatistics()
         self.absences = Absences(self.statistics)
         self._past_rebalance = RebalanceCounts()
-        self._counted: dict[str, None] = {}  # nodes of which workers have said other numbers
-        self._informed: set[Link] = set()  # who knows what the others have but of these
+        self._counted: dict[str, None] = {}  # nodes whose numbers have changed in a worker
+        self._informed: set[Link] = set()  # workers that know the numbers of all other nodes
 
     def __iter__(self) -> Iterator[Link]:
         return iter([link for slot in self.slots for link in slot.links])
@@ -172,11 +172,11 @@ class Workers:
             self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
 
     def note_counts(self, counts: WorkerCounts) -> None:
-        """Note a worker's counts; the others are to know."""
+        """Note that a worker's counts have changed: the other workers have to know."""
         self._counted.update(dict.fromkeys(counts.nodes or {}))
 
     def send_elsewhere(self) -> None:
-        """Let each worker know what the others have, for nodes whose number has changed."""
+        """Tell each worker how many sessions the others have, for nodes whose number has changed."""
         if len(self.slots) == 1:
             return  # a worker that is alone, and stays so, has no others
         links = list(self)
@@ -347,7 +347,7 @@ class Grants:
                 self._work = trio.Event()
                 await self._work.wait()
             await self._pace.wait()
-            link = self.next()  # it may have changed while there was no token
+            link = self.next()  # again: the wishes may have changed while there was no token
             if link is not None:
                 self._pace.spend()
                 link.granted += 1

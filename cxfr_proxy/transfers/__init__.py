@@ -1,29 +1,29 @@
-"""Many clients on the move: the live sessions, who moves when and where to, and who returns.
+"""Many clients on the move: the live sessions, the order in which they move, their targets, and their return.
 
 ================= ==========================================================================================
 relayed           a live session as its relay offers it
 registry          the live sessions of a process, and its connections
-counts            what sessions and their moves count as
+counts            counts of sessions and their moves
 statistics        counts since the proxy began, with a number for each combination that occurred
-memory            what is remembered of clients when their sessions have ended
-awaited           clients that were cut and are to fetch their sessions elsewhere
-returning_clients where a client that connects is led, if it may be one that was asked or lost
-returns           which of the clients that moved have logged in again
-loop_guard        nobody is sent to and fro
+memory            facts that are remembered of clients when their sessions have ended
+awaited           clients that were cut and should resume their sessions elsewhere
+returning_clients leads clients that were asked or lost to the right node when they connect
+returns           finds the clients that moved and have logged in again
+loop_guard        keeps clients from being sent back and forth
 
 mover             the one task: takes the next session out of a queue whenever there is a token
-queues            who is next: the sessions that wait to be moved, the most urgent first
-pace              at which pace: the supervisor's bucket, and what a mover sees of it
+queues            the sessions that wait to be moved, the most urgent first
+pace              the pace: the supervisor's bucket, and what a mover sees of it
 token_bucket      the bucket itself, which is told the time
-leaving           who has to leave: nodes that are emptied or down, a worker that goes
-young_sessions    who has to wait a moment before they are moved, where nodes share sessions
+leaving           the sessions that have to leave: of nodes that are emptied or down, of a worker that goes
+young_sessions    delays moves of sessions that have just begun, where nodes share sessions
 slow_logins       logins on nodes that are emptied are stopped when they take too long
-homes             who sits elsewhere than they belong, and where they should go
-orders            what a session is told: its target, and the address for its client
-announcements     all processes know where a client is sent before the client does
+homes             the sessions that are not where their users belong
+orders            makes a session's order: its target, and the address for its client
+announcements     tells all processes where a client is sent before the client hears it
 
 drains            the drains under way, as the supervisor keeps them
-drain_stages      how far a drain is, and so who of its sessions is moved
+drain_stages      the stage of a drain, and so which of its sessions are moved
 rebalances        the rebalances, one at a time, as the supervisor keeps them
 planner           a rebalance carried out in one process
 ================= ==========================================================================================

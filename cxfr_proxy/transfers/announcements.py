@@ -1,4 +1,4 @@
-"""Whichever process a client comes back to has to know before it does that it was sent to a certain node.
+"""Tell all processes to which node a client is sent, before the client can come back to one of them.
 
 So an order with a place waits until all processes were told. A client on the same machine was seen to be bound again,
 by another worker, nine milliseconds after it had left.
@@ -15,7 +15,7 @@ from cxfr_proxy.transfers.relayed import Relayed
 
 
 class Announcer(Protocol):
-    """Lets other processes know what this one's mover does."""
+    """Informs the other processes of what this one's mover does."""
 
     def announce(self, relayed: Relayed, order: Order) -> None:
         """Tell them that this client is to be sent to a certain node: it may come back to one of them.
@@ -27,11 +27,11 @@ class Announcer(Protocol):
         """Tell them that it is not, after all."""
 
     def progressed(self) -> None:
-        """A rebalance was planned, or has got further without anybody having been asked."""
+        """Note that a rebalance was planned, or has got further without anybody having been asked."""
 
 
 class Announcements:
-    """The orders that others are being told of. ``announcer``: ``None`` where there are no others."""
+    """The orders that wait until the others were told. ``announcer``: ``None`` if there are no others."""
 
     def __init__(self, registry: Registry, announcer: Announcer | None) -> None:
         self._registry = registry
@@ -39,15 +39,15 @@ class Announcements:
         self._pending: dict[int, tuple[Relayed, Order]] = {}
 
     def __contains__(self, session_id: int) -> bool:
-        """Whether it is about to be asked."""
+        """Return whether that session waits for its order."""
         return session_id in self._pending
 
     def count(self, trigger: Trigger) -> int:
-        """Return how many sessions are about to be asked for that."""
+        """Return how many sessions wait for an order with that trigger."""
         return sum(order.trigger is trigger for _, order in self._pending.values())
 
     def send(self, relayed: Relayed, order: Order, now: float) -> None:
-        """Give that session its order, which has a place, as soon as everybody knows."""
+        """Give that session its order, which has a place, as soon as all processes know."""
         full_jid = relayed.session.full_jid
         assert full_jid is not None, "without it nobody knows the place"
         assert order.place is not None
@@ -59,7 +59,7 @@ class Announcements:
             self.made(relayed.id)
 
     def made(self, session_id: int) -> None:
-        """All processes were told where that session's client is to go: tell the client."""
+        """Give that session its order: all processes know where its client is to go."""
         relayed, order = self._pending.pop(session_id, (None, None))
         if relayed is None or order is None:
             return
@@ -69,7 +69,7 @@ class Announcements:
             self._take_back(relayed, order)
 
     def _take_back(self, relayed: Relayed, order: Order) -> None:
-        """Something else has moved it meanwhile, or ended it."""
+        """Withdraw the order: something else has moved the session meanwhile, or ended it."""
         full_jid = relayed.session.full_jid
         if full_jid is not None and order.place is not None:
             self._registry.memory.stayed(full_jid, relayed.client_address, order.place)

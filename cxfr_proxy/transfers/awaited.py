@@ -1,6 +1,6 @@
-"""Clients that were cut from a node and are to fetch their sessions from it elsewhere (XEP-0198).
+"""Clients that were cut from a node and should fetch their sessions from it elsewhere (XEP-0198).
 
-The node is empty when they have, or when they are not waited for any more.
+The node is empty only when they have, or when they are not waited for any more.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ class Awaited:
             self._drop(*self._by_id.popitem(last=False)[1])
 
     def has_come(self, stream_management_id: str) -> None:
-        """Wait for that client no more, if it was waited for."""
+        """Stop waiting for that client, if it was waited for."""
         known = self._by_id.pop(stream_management_id, None)
         if known is not None:
             self._drop(*known)
 
     def by_node(self, now: float) -> Counter[str]:
-        """Return how many clients of each node are waited for. To look at, not to change: it stays true."""
+        """Return how many clients of each node are waited for. Callers may read it and must not change it; it stays
+        true."""
         while self._by_id and next(iter(self._by_id.values()))[1] <= now:
             self._drop(*self._by_id.popitem(last=False)[1])
         return self._by_node

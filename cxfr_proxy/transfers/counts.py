@@ -1,8 +1,8 @@
-"""What sessions and their moves count as: by node, by rung and outcome, and in total.
+"""Counts of sessions and their moves: by node, by rung and outcome, and in total.
 
-A client that is *asked* is counted once, by whichever rung it is asked first. What comes of it is counted by each rung:
-*refused* and *silent* rungs are followed by another one, and with *moved* or *failed* the transfer is over. That a
-client has *returned* is counted by whoever sees all logins (:mod:`.returns`).
+A client that is *asked* is counted once, by whichever rung it is asked first. The outcome is counted for each rung:
+*refused* and *silent* rungs are followed by another one, and with *moved* or *failed* the transfer is over. The process
+that sees all logins counts the clients that have *returned* (:mod:`.returns`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxfr_proxy.transfers.statistics import Totals, TransferStatistics, past_tra
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 RECENT_TRANSFERS: Final = 1000
-"""As many as ``show transfers`` lists: the last ten seconds at the default rate."""
+"""Most transfers that ``show transfers`` lists: the last ten seconds at the default rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TransferRecord:
 
 @dataclass(slots=True)
 class NodeCounts:
-    """What happened to the sessions of one node; they only ever grow, but ``sessions`` and ``logins_waiting``."""
+    """Counts of one node's sessions. All of them only grow, except ``sessions`` and ``logins_waiting``."""
 
     sessions: int = 0
     asked: int = 0
@@ -51,13 +51,13 @@ class NodeCounts:
     connect_failures: int = 0
     forged: int = 0
     returned: int = 0
-    """Of those that moved, who has logged in again; counted by whoever sees all logins."""
+    """Clients that have moved and logged in again; the process that sees all logins counts them."""
     logins_waiting: int = 0
     """Logins that wait for their turn, or for the node to accept them."""
 
 
 class SessionCounts:
-    """Of one process's sessions."""
+    """Counts of one process's sessions."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeCounts] = {}
@@ -71,7 +71,7 @@ class SessionCounts:
         self.statistics = TransferStatistics()
 
     def of_node(self, name: str) -> NodeCounts:
-        """Return the node's counts, to look at and to change."""
+        """Return the node's counts, to read and to change."""
         self._touched.add(name)
         return self.nodes.setdefault(name, NodeCounts())
 
@@ -105,7 +105,7 @@ class SessionCounts:
                 pass
 
     def forget(self, session_id: int) -> None:
-        """The session has ended."""
+        """Forget a session that has ended."""
         self._evening.discard(session_id)
 
     def _note_transfer(self, relayed: Relayed, event: Transferred, now: float) -> None:
@@ -136,7 +136,7 @@ class SessionCounts:
             counts.failed += outcome is Outcome.CUT_OFF
 
     def _counted(self, relayed: Relayed) -> tuple[NodeCounts, ...]:
-        """A client that was asked to even the load is counted there too, even if something more urgent moves it in the
-        end."""
+        """Return the counts that a client belongs to. If it was asked to even the load, it is counted there too, even
+        if something more urgent moves it in the end."""
         counts = self.of_node(relayed.session.node)
         return (counts, self.rebalanced) if relayed.id in self._evening else (counts,)

@@ -1,12 +1,12 @@
-"""How far a drain is, and so which of its sessions are moved.
+"""The stage of a drain, and so which of its sessions are moved.
 
 ::
 
     GRACE -> AWAKE -> ALL -> REST            (time goes by)
-    ABORTED                                  (an operator has said so, at any of them; a new drain begins over)
+    ABORTED                                  (by an operator's command, at any stage; a new drain begins again)
 
-The supervisor keeps a drain's :class:`Schedule`, which makes a stage of the time. Workers, which carry the drain out,
-are told the stage, and so all do the same, whenever they began.
+The supervisor keeps a drain's :class:`Schedule`, from which the stage follows at any time. Workers carry the drain out
+and are told the stage, so all do the same, whenever they began.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ class Stage(StrEnum):
     """Which sessions of the node are moved."""
 
     GRACE = "grace"
-    """None: load balancers in front of the proxy, and whoever watches it, have to notice first."""
+    """None: load balancers in front of the proxy, and monitoring, have to notice first."""
     AWAKE = "awake"
-    """Those whose clients are active. A phone in a pocket would have to be woken, and half of the time is left."""
+    """Those whose clients are active. A phone in a pocket would have to be woken, and there is time: half of it is
+    left."""
     ALL = "all"
     """All, inactive ones last."""
     REST = "rest"
-    """All: the deadline has passed, and those that are left are closed without being asked."""
+    """All: the deadline has passed, and sessions that are left are closed without being asked."""
     ABORTED = "aborted"
-    """None, until there is another command. The node takes nobody new either."""
+    """None, until there is another command. The node takes no new sessions either."""
 
     @property
     def moves(self) -> bool:
@@ -47,21 +48,22 @@ _STANDSTILL: Final[Mapping[Stage, str]] = MappingProxyType(
 
 
 def standstill(stage: Stage) -> str | None:
-    """Return why nobody is moved at that stage; ``None`` where somebody is."""
+    """Return why no session is moved at that stage; ``None`` if some are."""
     return _STANDSTILL.get(stage)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a drain reaches which stage, by whatever clock the schedule was made with. ``halfway`` and ``deadline`` are
-    ``None`` where there is no deadline."""
+    """The times of a drain's stages, by the clock with which the schedule was made. ``halfway`` and ``deadline`` are
+    ``None`` if there is no deadline."""
 
     grace_end: float
     halfway: float | None = None
     deadline: float | None = None
 
     def changed(self, now: float, *, grace: float | None, deadline: float | None) -> Schedule:
-        """Return the schedule as a command given now wants it; both in seconds from ``now``, ``None``: as it was."""
+        """Return the schedule as changed by a command that is given now; both in seconds from ``now``, ``None``: as it
+        was."""
         return Schedule(
             self.grace_end if grace is None else now + grace,
             self.halfway if deadline is None else now + deadline / 2,

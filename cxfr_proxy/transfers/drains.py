@@ -1,6 +1,6 @@
 """The drains under way, as the supervisor keeps them for all workers.
 
-A worker is told of each only its stage (:mod:`.drain_stages`), and moves the sessions that it has (:mod:`.leaving`).
+A worker is told only the stage of each (:mod:`.drain_stages`), and moves the sessions that it has (:mod:`.leaving`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from cxfr_proxy.transfers.drain_stages import Schedule, Stage, standstill
 from cxfr_proxy.transfers.pace import Rate
 
 _STAGES_SECONDS: Final = 0.1
-"""Between two looks at what has come to its end, at least."""
+"""Least seconds between two looks at drains that may have ended or changed their stage."""
 _STAGES_SHARE: Final = 0.05
-"""Of the time, for these looks: thousands of nodes can be leaving."""
+"""Largest share of the time for these looks: thousands of nodes can be leaving."""
 
 
 @dataclass(slots=True)
@@ -38,40 +38,40 @@ class Drain:
     schedule: Schedule | None = None
     """``None``: the clock does not change the stage, since the drain was aborted."""
     done: bool = False
-    """The node was seen empty, and nobody awaited."""
+    """The node was seen to be empty, and no client was awaited."""
     waiting_reason: str | None = None
-    """Why nobody can be moved, as its sessions' turns have shown; ``None`` while there is no reason not to."""
+    """Why no session can be moved, as their turns have shown; ``None`` while there is no reason."""
 
     @property
     def deadline(self) -> float | None:
-        """By the clock; ``None``: none."""
+        """The deadline by the clock; ``None``: none."""
         return self.schedule.deadline if self.schedule is not None else None
 
     @property
     def over(self) -> bool:
-        """Nobody is moved for it any more."""
+        """No session is moved for it any more."""
         return self.done or self.stage is Stage.ABORTED
 
     @property
     def reason(self) -> str | None:
-        """Why nobody is being moved; ``None`` while somebody is."""
+        """Why no session is being moved; ``None`` while some are."""
         return standstill(self.stage) or self.waiting_reason
 
 
 class DrainHost(Protocol):
-    """Whoever empties the nodes: what drains have to know of it, and what it is told of them."""
+    """The part of the proxy that empties the nodes."""
 
     def of_node(self, node: str) -> NodeCounts:
         """Return the node's counts as they stand."""
 
     def awaited(self, node: str) -> int:
-        """Return how many of those that were cut from the node may still come for their sessions."""
+        """Return how many clients that were cut from the node may still come for their sessions."""
 
     def stage_changed(self, drain: Drain) -> None:
-        """The drain has come to another stage; not called for one that has just begun."""
+        """Take note of a drain's new stage; not called for one that has just begun."""
 
     def report(self, event: str, drain: Drain) -> None:
-        """Say what becomes of it: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say),
+        """Report an event of a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say),
         ``drain-aborted``, and ``drain-ends`` when the node is empty."""
 
 
@@ -86,7 +86,7 @@ class Drains:
 
     @property
     def busy(self) -> bool:
-        """Whether somebody is still moved for one of them."""
+        """Whether sessions are still moved for one of them."""
         return any(not drain.over for drain in self.by_node.values())
 
     def begin(
@@ -94,15 +94,16 @@ class Drains:
     ) -> Drain:
         """Begin a drain of that node, or have the one that runs, or was aborted, go on with other terms.
 
-        ``grace`` and ``deadline`` in seconds from now: before the one nobody is moved, after the other the rest is
-        closed without being asked. ``rate``, in clients a second, replaces the usual one until the drain is over.
+        ``grace`` and ``deadline`` in seconds from now: no session is moved before the grace is over, and after the
+        deadline the rest is closed without being asked. ``rate``, in clients a second, replaces the usual one until the
+        drain is over.
         """
         drain, now = self._of(node), trio.current_time()
         schedule = (drain.schedule or Schedule(now)).changed(now, grace=grace, deadline=deadline)
         return self._go_by(drain, schedule, rate)
 
     def adopt(self, node: str, schedule: Schedule | None, rate: float | None) -> Drain:
-        """Have a drain of that node as another proxy was told of it; no ``schedule``: it was aborted."""
+        """Take over a drain of that node that another proxy was told of; no ``schedule``: it was aborted."""
         drain = self._of(node)
         if schedule is not None:
             return self._go_by(drain, schedule, rate)
@@ -114,7 +115,7 @@ class Drains:
         drain.schedule = schedule
         drain.stage = schedule.stage(trio.current_time())
         drain.waiting_reason = None
-        if drain.done:  # somebody is there again, or not: it is looked at once more
+        if drain.done:  # there may be sessions again, so it is looked at once more
             drain.done = False
             self._host.report("drain-begins", drain)
         if rate is not None:
@@ -122,7 +123,7 @@ class Drains:
         return drain
 
     def abort(self, node: str) -> None:
-        """Move nobody any more. Its deadline is void; a drain that is begun again says its own."""
+        """Move no more sessions. The deadline is void; a drain that is begun again has its own."""
         drain = self.by_node[node]
         drain.schedule = None
         self._enter(drain, Stage.ABORTED)
@@ -153,7 +154,7 @@ class Drains:
             self._host.stage_changed(drain)
 
     def end(self, node: str) -> None:
-        """Forget the drain: there is nothing to empty any more. The node may be empty, and not seen to be as yet."""
+        """Forget the drain: there is nothing to empty any more. The node may be empty without having been seen so."""
         drain = self.by_node.pop(node, None)
         if drain is not None and not drain.done and self._is_empty(node):
             self._finish(drain)
@@ -161,7 +162,7 @@ class Drains:
             self._rate.restore()
 
     def waits(self, drain: Drain, reason: str | None) -> None:
-        """Note why nobody is being moved; ``None``: somebody is."""
+        """Note why no session is being moved; ``None``: some are."""
         news = reason is not None and drain.waiting_reason is None
         drain.waiting_reason = reason
         if news:

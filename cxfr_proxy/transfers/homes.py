@@ -1,8 +1,8 @@
-"""Whether a session is where its user belongs, and where it should go if not.
+"""Decide whether a session is where its user belongs, and where it should go if not.
 
-A session that sits on another node stays there if by its turn that is the right one, if the node is being emptied or is
+A session on another node stays there if that is the right one when its turn comes, if the node is being emptied or is
 down (then something else moves it), or if its client is known not to come back
-(:mod:`cxfr_proxy.session.client_software`): a place that is only better is worth no session.
+(:mod:`cxfr_proxy.session.client_software`): a better place is not worth losing a session.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cxfr_proxy.transfers.relayed import user_of
 
 
 class Homes:
-    """Answers by the node list and the sessions as they are now."""
+    """Answers by the node list and the sessions as they are at the moment."""
 
     def __init__(self, cluster: Cluster, registry: Registry, placement: Placement) -> None:
         self._cluster = cluster
@@ -30,14 +30,14 @@ class Homes:
         return home is not None and home.name != session.node
 
     def may_move(self, session: Session) -> bool:
-        """Return whether it could be moved only to be in a better place."""
+        """Return whether the session may be moved merely to a better place."""
         stays = session.node in self._cluster and self._cluster.get(session.node).usable
         return stays and session.state is State.BOUND and not session.node_lost and not session.stays_down
 
     def node_for(self, session: Session, planned: str | None) -> Node | None:
         """Return the node where it belongs by now; ``None``: where it is.
 
-        ``planned``: the node where it was to go to even the load, if its user has no home.
+        ``planned``: the node to which it was to go to even the load, if its user has no home.
         """
         user = user_of(session)
         if user is None:
@@ -53,6 +53,6 @@ class Homes:
         return self._placement.home(user, session.domain, self._registry.sessions_by_node())
 
     def _evens(self, source: Node, target: Node) -> bool:
-        """Return whether one session less here and one more there makes the load no less even."""
+        """Return whether the load gets no less even by moving one session from the one to the other."""
         sessions = self._registry.sessions_by_node()
         return (sessions[source.name] - 1) * target.weight >= sessions.get(target.name, 0) * source.weight

@@ -1,7 +1,8 @@
-"""Who has to leave, and with which order: nodes that are being emptied, nodes that are down, a worker that goes.
+"""The sessions that have to leave, and their orders: of nodes that are emptied, of nodes that are down, of a worker
+that goes.
 
 A session that is to leave for a drain stays where it is if no other node can take it, or if the drain is not at the
-stage for it (:mod:`.drain_stages`). One whose node is gone can't stay.
+stage for it (:mod:`.drain_stages`). A session whose node is gone can't stay.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from cxfr_proxy.transfers.relayed import Relayed
 
 @dataclass(slots=True)
 class FollowedDrain:
-    """A drain as those carry it out who are told its stage."""
+    """A drain in a process that carries it out, which is told its stage."""
 
     stage: Stage
     waiting_reason: str | None = None
-    """Why nobody can be moved, as its sessions' turns have shown; ``None`` while there is no reason not to."""
+    """Why no session can be moved, as their turns have shown; ``None`` while there is no reason."""
 
 
 class Leaving:
-    """What is to become of the nodes' sessions. ``on_node_down``: what the operator wants for nodes that are down."""
+    """Decides which sessions leave, and by which orders. ``on_node_down``: what the operator wants for nodes that are
+    down."""
 
     def __init__(self, cluster: Cluster, orders: Orders, on_node_down: OnNodeDown) -> None:
         self._cluster = cluster
@@ -38,7 +40,7 @@ class Leaving:
         self.down: set[str] = set()
         """Nodes whose sessions leave because checks find them down."""
         self.everybody: Trigger | None = None
-        """Why all sessions leave, whatever node they are on; ``None``: they don't."""
+        """The trigger by which all sessions leave, on whatever node they are; ``None``: they don't."""
 
     def follow(self, node: str, stage: Stage) -> FollowedDrain:
         """Have that node's drain at that stage, whether it was known or not."""
@@ -49,14 +51,14 @@ class Leaving:
         return drain
 
     def concerns(self, session: Session) -> bool:
-        """Return whether it has to leave its node, which serves it as yet."""
-        # A node that is not listed any more was forgotten when it was empty: this session was dialled before.
+        """Return whether the session has to leave its node, which still serves it."""
+        # A node that is not listed any more was forgotten while it was empty; this session was being dialled then.
         leaving = session.node not in self._cluster or self._cluster.get(session.node).leaving
         leaving = leaving or session.node in self.down or self.everybody is not None
         return leaving and not session.node_lost
 
     def order_for(self, relayed: Relayed, now: float) -> Order | None:
-        """Return the order by which a session leaves whose turn has come; ``None``: it stays for now."""
+        """Return the order for a session that has to leave and whose turn has come; ``None``: it stays for now."""
         session = relayed.session
         if not self.concerns(session):
             return None
@@ -68,7 +70,7 @@ class Leaving:
         return self._order_by_stage(relayed, now, drain if drain is not None else FollowedDrain(Stage.ALL))
 
     def order_from_down(self, relayed: Relayed, now: float) -> Order | None:
-        """Return the order by which a session leaves a node that checks find down; ``None``: it stays."""
+        """Return the order for a session whose node checks find down; ``None``: it stays."""
         session = relayed.session
         if session.node not in self.down or session.node_lost:
             return None
@@ -78,8 +80,8 @@ class Leaving:
         return replace(order, hurried=True, server=None) if self._on_node_down is OnNodeDown.CLOSE else order
 
     def order_for_the_rest(self, relayed: Relayed, now: float) -> Order | None:
-        """Return the order by which a session is closed at its drain's deadline; ``None`` if no other node can take it:
-        then its client is better off where it is."""
+        """Return the order that closes a session at its drain's deadline; ``None`` if no other node can take it: then
+        its client is better off where it is."""
         order = self._orders.away(relayed, Trigger.DRAIN, now, hurried=True)
         return order if order.target is not None else None
 
@@ -89,7 +91,7 @@ class Leaving:
         if drain.stage is Stage.AWAKE and relayed.session.inactive:
             drain.waiting_reason = "those that are left are inactive, and not asked before half of the deadline"
             return None
-        # One that was bound after the deadline has no more time than the others.
+        # A session that was bound after the deadline gets no more time than the others.
         order = self._orders.away(relayed, Trigger.DRAIN, now, hurried=drain.stage is Stage.REST)
         if order.target is None:
             drain.waiting_reason = "no other node is ready to take its clients"

@@ -1,8 +1,8 @@
-"""Nobody is sent to and fro.
+"""Keep two proxies from sending a client back and forth.
 
-Two proxies may disagree about where a user belongs: their lists differ, or their weights, or one knows a pin that the
-other does not. Each would send the user to the other. So of a client that was moved because it sat on the wrong node,
-or to even the load, the guard remembers
+They may disagree about where a user belongs: their lists differ, or their weights, or one knows a pin that the other
+does not. Each would send the user to the other. So of a client that was moved because it sat on the wrong node, or to
+even the load, the guard remembers
 
 * *which client* it was: it is not moved again within the window;
 * *that one of the user's clients is on its way*: the user's next session is taken for it, since the resource may be
@@ -23,9 +23,9 @@ from cxfr_proxy.cluster.members import PlacementBasis
 from cxfr_proxy.xmpp import jid
 
 REMEMBERED: Final = 100_000
-"""Users and clients; the oldest go first."""
+"""Most users, and most clients, that are remembered; the oldest go first."""
 ON_ITS_WAY_SECONDS: Final = 600.0
-"""How long a client that was moved is waited for; it may have been sent to an address that leads elsewhere."""
+"""Seconds for which a client that was moved is waited for; it may have been sent to an address that leads elsewhere."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class _User:
 
 
 class LoopGuard:
-    """``window`` in seconds. Times are one monotonic clock's."""
+    """Remembers moves for ``window`` seconds. Times are one monotonic clock's."""
 
     def __init__(self, window: float) -> None:
         self._window = window
@@ -62,7 +62,7 @@ class LoopGuard:
         if user is None or not user.away or now - user.last >= ON_ITS_WAY_SECONDS:
             return lately
         user.away -= 1
-        user.wrong = None  # unless it is again
+        user.wrong = None  # landed_wrong() follows if it sits on a wrong node again
         return True
 
     def stayed(self, full_jid: str) -> None:
@@ -83,7 +83,7 @@ class LoopGuard:
         return user is not None and user.wrong is not None
 
     def lets(self, full_jid: str, basis: PlacementBasis, now: float) -> bool:
-        """Return whether a client that has logged in of its own accord may be sent home."""
+        """Return whether a client that has logged in by itself may be sent home."""
         user = self._users.get(jid.bare(full_jid))
         if user is None or user.wrong is None:
             return True

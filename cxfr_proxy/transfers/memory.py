@@ -1,7 +1,7 @@
-"""What is remembered of clients when their sessions have ended, and what their next session needs to know of the last.
+"""Remember of clients what their next sessions need, when the last ones have ended.
 
-Who was redirected lately is not told an address again. Who can resume a session is led to the node that has it. Who was
-asked to move to a certain node is led there, and is not moved again for a while.
+A client that was redirected lately is not told an address again. A client that can resume a session is led to the node
+that has it. A client that was asked to move to a certain node is led there, and is not moved again for a while.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from cxfr_proxy.xmpp import jid
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 REMEMBERED: Final = 100_000
-"""Entries kept of whom was redirected and of what can be resumed; the oldest go first. Some 30 MB when full."""
+"""Most users that were redirected, and most sessions that can be resumed; the oldest go first. Some 30 MB when full."""
 BOUND_LATELY_SECONDS: Final = 5.0
-"""How long it is known, at least, when a session was bound."""
+"""Least seconds for which it is known when a session was bound."""
 RESUMABLE_SECONDS: Final = 600.0
-"""How long a lost client's session is looked for on its node: Prosody keeps one for 600 seconds, ejabberd for 300."""
+"""Seconds for which a lost client is led to its node: Prosody keeps a session for 600 seconds, ejabberd for 300."""
 AWAITED_SECONDS: Final = 12.0
-"""How long a client that was cut is waited for: the slowest that was seen to come back (QXmpp) took 10 s."""
+"""Seconds for which a client that was cut is waited for: the slowest that was measured (QXmpp) came back after 10 s."""
 EXPECTED_SECONDS: Final = 90.0
-"""How long a client is led to the node that it is sent to. Asking may take 30 seconds; then nearly all come within ten.
-One that was sent to an address that leads elsewhere does not come, and another from the same address must not be taken
-for it for long."""
+"""Seconds for which a client is led to the node to which it is sent. Asking may take 30 seconds; then nearly all come
+within ten. A client that was sent to an address that leads elsewhere does not come, and another from the same address
+must not be taken for it for long."""
 
 
 class ClientMemory:
-    """``redirect_window`` in seconds: how long a redirect is remembered against the next one. ``client_software`` is
-    what is known of client programs; it goes on learning. Times are the relay's clock."""
+    """The memory of one process. A redirect counts against the next one for ``redirect_window`` seconds.
+    ``client_software`` has the knowledge of client programs, and goes on learning. Times are the relay's clock."""
 
     def __init__(self, redirect_window: float, client_software: ClientSoftware) -> None:
         self.client_software = client_software
@@ -58,8 +58,8 @@ class ClientMemory:
         self._redirected: BoundedDict[str, float] = BoundedDict(REMEMBERED)
         self._resumable: BoundedDict[str, Resumption] = BoundedDict(REMEMBERED)
         self._awaited = Awaited(REMEMBERED)
-        self._returned: dict[int, float] = {}  # when sessions were bound whose clients had been moved, by id
-        self._bound: OrderedDict[int, float] = OrderedDict()  # when those were that began lately, by id
+        self._returned: dict[int, float] = {}  # by session id: when it was bound, if its client had been moved
+        self._bound: OrderedDict[int, float] = OrderedDict()  # by session id: when it was bound, if that was lately
         self._sent: set[int] = set()  # sessions whose clients have left for a certain node
 
     def note(self, relayed: Relayed, event: Event, now: float) -> None:
@@ -91,7 +91,7 @@ class ClientMemory:
                 pass
 
     def forget(self, session_id: int) -> None:
-        """The session has ended."""
+        """Forget a session that has ended."""
         self._returned.pop(session_id, None)
         self._sent.discard(session_id)
 
@@ -110,13 +110,14 @@ class ClientMemory:
         self._redirected[key] = max(now, self._redirected.get(key, now))
 
     def remember_resumable(self, stream_management_id: str, resumption: Resumption) -> None:
-        """Remember a session that its client can resume by that id. If the client was cut, it has come for it."""
+        """Remember a session that its client can resume by that id. A client that was cut and awaited has come for
+        it."""
         self._resumable[stream_management_id] = resumption
         self._awaited.has_come(stream_management_id)
 
     def resumption(self, stream_management_id: str) -> Resumption | None:
         """Return what is known of the session that a client can resume by that id (XEP-0198); ``None``: it was never
-        seen here, or is forgotten."""
+        seen here, or was forgotten."""
         return self._resumable.get(stream_management_id)
 
     def node_of_resumable(self, stream_management_id: str) -> str | None:

@@ -1,11 +1,11 @@
-"""Carries out moves at their pace.
+"""Carry out moves at their pace.
 
 Callers put sessions to be moved into queues. The mover's one task waits until there is a token
-(:class:`~.pace.Pace`), and only then looks who is first (:mod:`.queues`), whether that session is still to be moved
+(:class:`~.pace.Pace`), and only then looks which session is first (:mod:`.queues`), whether it is still to be moved
 (:mod:`.leaving`, :mod:`.homes`), and where to (:mod:`.orders`): minutes may have gone by since it was queued. A session
-that turns out to stay takes no token, so nobody waits for it.
+that turns out to stay takes no token, so no other session waits for it.
 
-All queues draw on the same tokens, since what the pace protects is the node that the clients log in to next.
+All queues draw on the same tokens, since the pace protects the node to which the clients log in next.
 
 A session that stays where it is because nothing could be done is looked at again when something about the nodes changes
 (:meth:`Mover.look_again`), at its drain's next stage, and when its client becomes active. One that is too young is set
@@ -46,11 +46,11 @@ from cxfr_proxy.transfers.young_sessions import YoungSessions
 from cxfr_proxy.xmpp import jid
 
 _LOOKING_SHARE: Final = 0.1
-"""Of the time, for looking again at who had nowhere to go."""
+"""Largest share of the time for looking again at sessions that had nowhere to go."""
 
 
 class Mover:
-    """Moves the sessions of one process. ``announcer``: ``None`` where clients can come back to no other process."""
+    """Moves the sessions of one process. ``announcer``: ``None`` if clients can come back to no other process."""
 
     def __init__(
         self,
@@ -77,19 +77,19 @@ class Mover:
         self._work = trio.Event()
         self._news = trio.Event()
 
-    # --- what others want
+    # --- what others ask for
 
     def enqueue_lost(self, session_id: int, trigger: Trigger) -> None:
-        """The session's node is gone: move it before those that can wait."""
+        """Queue a session whose node is gone, before those that can wait."""
         self._enqueue(Waiting(session_id, Urgency.LOST, trigger))
 
     def enqueue_leaving(self, session_id: int) -> None:
-        """The session sits on a node that is being emptied, or everybody leaves."""
-        # Whatever the trigger is: :meth:`.leaving.Leaving.order_for` finds it when the session's turn has come.
+        """Queue a session whose node is being emptied, or that leaves with all others."""
+        # The trigger does not matter: :meth:`.leaving.Leaving.order_for` finds it when the session's turn has come.
         self._enqueue(Waiting(session_id, Urgency.LEAVING, Trigger.DRAIN))
 
     def look_at(self, relayed: Relayed) -> None:
-        """A client has just logged in, and is to be on its user's own node."""
+        """Queue a session that has just begun, if it is not on its user's own node."""
         full_jid, memory = relayed.session.full_jid, self._registry.memory
         if full_jid is None or not self._homes.is_misplaced(relayed.session):
             return
@@ -127,14 +127,15 @@ class Mover:
         self._queue_the_leaving(node, stage)
 
     def undrain(self, node: str) -> None:
-        """Leave those where they are who have not gone yet. If they were asked already, they are told nothing more."""
+        """Leave the sessions where they are that have not gone yet. Clients that were asked already are told nothing
+        more."""
         if self._leaving.drains.pop(node, None) is not None:
             self._recall(node)
 
     def follow_health(self, node: Node) -> None:
         """Have that node's sessions leave or stay, as checks see the node."""
         if node.session_outlook is SessionOutlook.GOOD:
-            self._leaving.down.discard(node.name)  # who has not been told to move stays
+            self._leaving.down.discard(node.name)  # sessions whose clients were not told to move yet stay
         else:
             self._leave_down(node.name)
 
@@ -145,31 +146,31 @@ class Mover:
             self.enqueue_leaving(session.session_id)
 
     def look_again(self) -> None:
-        """Something about the nodes has changed: those that had nowhere to go may have now.
+        """Look again at sessions that had nowhere to go: something about the nodes has changed.
 
-        It is seen to soon, and once for many changes: each time all sessions of the nodes that are leaving are looked
+        This happens soon, and once for many changes: each time all sessions of the nodes that are leaving are looked
         at.
         """
         self._news.set()
 
     def follow_rebalance(self, rebalance: RebalanceTerms | None) -> None:
-        """Carry out that rebalance; ``None``: none goes on."""
+        """Carry out that rebalance; ``None``: none runs."""
         self._planner.follow(rebalance)
 
     def announced(self, session_id: int) -> None:
-        """All processes were told where that session's client is to go: tell the client."""
+        """Give that session its order: all processes were told where its client is to go."""
         self._announcements.made(session_id)
 
     # --- how far it is
 
     @property
     def drains(self) -> dict[str, FollowedDrain]:
-        """By node."""
+        """The drains by node."""
         return self._leaving.drains
 
     def is_leaving(self, node: str) -> bool:
-        """Return whether sessions of that node are to leave. A node whose line went, and which was empty, may be
-        forgotten while a client is being connected to it."""
+        """Return whether sessions of that node are to leave. A node without a line that was empty may be forgotten
+        while a client is being connected to it."""
         listed = node in self._cluster
         return not listed or self._cluster.get(node).leaving or node in self._leaving.down
 
@@ -251,7 +252,7 @@ class Mover:
             self.queued()
 
     def queued(self) -> None:
-        """There are more in the queues."""
+        """Wake the mover: there are more sessions in the queues."""
         self._work.set()
         self._pace.queued(
             lost=self._queues.length(Urgency.LOST),
@@ -260,7 +261,7 @@ class Mover:
         )
 
     def progressed(self) -> None:
-        """A rebalance was planned, or holds another session."""
+        """Pass on that a rebalance was planned, or holds another session."""
         if self._announcer is not None:
             self._announcer.progressed()
 
@@ -280,13 +281,13 @@ class Mover:
             self._leave_down(node)
 
     def _queue_the_leaving(self, node: str, stage: Stage) -> None:
-        """Queue whoever is still there; their turn shows who of them is moved."""
+        """Queue all sessions that are still there; their turn shows which of them are moved."""
         if stage.moves:
             for session in order_of_leaving(self._registry.snapshot(trio.current_time(), node)):
                 self.enqueue_leaving(session.session_id)
 
     def _leave_down(self, node: str) -> None:
-        """Checks are sure that it is down. Its sessions go before those that only drain, if a node can take them."""
+        """Queue the sessions of a node that checks are sure is down, before those that only drain."""
         if self._on_node_down is OnNodeDown.KEEP:
             return
         self._leaving.down.add(node)

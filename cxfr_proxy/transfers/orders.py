@@ -1,4 +1,4 @@
-"""What a session is told: the node it goes to, and what its client may know of it.
+"""Make the orders of sessions: the node to which each goes, and the address that its client is told.
 
 The target is chosen at the moment at which the order is given, since minutes may have gone by while the session waited.
 """
@@ -16,7 +16,7 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 
 
 class Orders:
-    """Makes them."""
+    """Makes orders from the node list and the sessions as they are at the moment."""
 
     def __init__(self, cluster: Cluster, registry: Registry, placement: Placement) -> None:
         self._cluster = cluster
@@ -24,10 +24,10 @@ class Orders:
         self._placement = placement
 
     def away(self, relayed: Relayed, trigger: Trigger, now: float, *, hurried: bool = False) -> Order:
-        """Return the order that sends a session to the node that suits its user best, but for the one it is on.
+        """Return the order that sends a session to the node that suits its user best, other than its own.
 
-        Without a target where no node can take it: its client then reconnects to the domain, and finds what there is.
-        ``hurried``: it is closed without being asked.
+        It has no target if no node can take the session: its client then reconnects to the domain, and finds what there
+        is. ``hurried``: it is closed without being asked.
         """
         session = relayed.session
         ranked = self._placement.rank(
@@ -35,7 +35,7 @@ class Orders:
             session.domain,
             self._registry.sessions_by_node(),
             exclude=(session.node,),
-            up_only=trigger in (Trigger.DRAIN, Trigger.NODE_DOWN),  # nobody is moved onto a node that is down
+            up_only=trigger in (Trigger.DRAIN, Trigger.NODE_DOWN),  # these sessions are served: a down node is worse
         )
         source = self._source(session)
         if source is not None:
@@ -59,14 +59,15 @@ class Orders:
         )
 
     def _source(self, session: Session) -> Node | None:
-        """``None``: its line is gone, and the node was forgotten when it was empty; this session was dialled before."""
+        """Return the session's node; ``None``: its line is gone, and it was forgotten while it was empty and this
+        session was being dialled."""
         return self._cluster.get(session.node) if session.node in self._cluster else None
 
     def _address(self, target: NodeSpec, user: str | None, now: float) -> Server | None:
-        """Return what that user's client is told of the node; ``None``: to come back to where it was.
+        """Return the address that the user's client is told; ``None``: to come back to where it was.
 
-        There may be another proxy at that address, which knows better and sends the client back. So an address is told
-        once in a while, and to those only who would be known again.
+        There may be another proxy at that address, which sees it otherwise and sends the client back. So a user is told
+        an address only once in a while, and only if they would be recognised the next time.
         """
         if target.public is None or user is None:
             return None

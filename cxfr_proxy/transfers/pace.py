@@ -1,6 +1,6 @@
-"""How fast clients are asked to move: one for each token.
+"""The pace at which clients are asked to move: one for each token.
 
-What the pace protects is the nodes that the clients log in to next, so one bucket serves all triggers. The supervisor
+The pace protects the nodes to which the clients log in next, so one bucket serves all triggers. The supervisor
 keeps it (:class:`OwnPace`) and grants its workers tokens; each worker's mover only sees a :class:`Pace`. The rate is
 the setting's, or one that an operator has asked for, until nothing is left to move (:class:`Rate`).
 """
@@ -15,7 +15,7 @@ from cxfr_proxy.transfers.token_bucket import TokenBucket
 
 
 class Pace(Protocol):
-    """Where a mover gets its tokens from: one for each session that it gives an order."""
+    """The source of a mover's tokens: one for each session that it gives an order."""
 
     async def wait(self) -> None:
         """Return when a token is at hand; it stays until it is spent."""
@@ -24,17 +24,18 @@ class Pace(Protocol):
         """Use the token."""
 
     def rest(self) -> None:
-        """Nobody is to be moved now: tokens at hand are of no use."""
+        """Give back the tokens at hand: no session is to be moved now."""
 
     def queued(self, *, lost: int, leaving: int, misplaced: int) -> None:
-        """So many wait to be moved: without a node, on one that is being emptied, and on one that is only not theirs.
+        """Note how many sessions wait to be moved: without a node, on one that is being emptied, and on one that is
+        merely not theirs.
 
         Called whenever there are more.
         """
 
 
 class OwnPace:
-    """One token bucket, by trio's clock. ``rate`` in clients a second."""
+    """A token bucket by trio's clock. ``rate`` in clients a second."""
 
     def __init__(self, rate: float) -> None:
         self._bucket = TokenBucket(rate, _burst(rate))
@@ -52,7 +53,7 @@ class OwnPace:
         self._bucket.take(trio.current_time())
 
     def put_back(self) -> None:
-        """Take back a token that was spent, and was of no use."""
+        """Take back a token that was spent in vain."""
         self._bucket.put_back(trio.current_time())
         self._wake()
 
@@ -67,12 +68,12 @@ class OwnPace:
 
 
 def _burst(rate: float) -> float:
-    """Half a second's worth at once: enough not to be late, too little to be a storm."""
+    """Return the tokens for half a second: enough not to be late, too few to be a storm."""
     return max(1.0, rate / 2)
 
 
 class RateUser(Protocol):
-    """Whoever may have asked for another rate."""
+    """A user of the rate, which may have asked for another one."""
 
     @property
     def busy(self) -> bool:
@@ -80,13 +81,13 @@ class RateUser(Protocol):
 
 
 class Rate:
-    """At which rate sessions are moved: the usual one, or one that was asked for, until nobody has anything to move."""
+    """The rate at which sessions are moved: the usual one, or one that was asked for, until no user is busy."""
 
     def __init__(self, pace: OwnPace, usual: float) -> None:
         self._pace = pace
         self._usual = self.now = usual
         self.share = 1.0
-        """Which part of it is this proxy's, where several have one together."""
+        """The part of the rate that is this proxy's, if several proxies have one together."""
         self._users: list[RateUser] = []
 
     def add_user(self, user: RateUser) -> None:
@@ -104,6 +105,6 @@ class Rate:
         self.ask(self.now)
 
     def restore(self) -> None:
-        """Return to the usual rate, unless somebody is still busy. Called by a user that has nothing left to move."""
+        """Return to the usual rate, unless a user is still busy. Called by a user that has nothing left to move."""
         if self.now != self._usual and not any(user.busy for user in self._users):
             self.ask(self._usual)

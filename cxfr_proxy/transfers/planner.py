@@ -17,7 +17,7 @@ from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
 
 LOOKED_AT_A_TIME: Final = 100
-"""Sessions between two checkpoints: some milliseconds, in which no session is served."""
+"""Sessions between two checkpoints: some milliseconds, during which no session is served."""
 
 
 async def planned_moves(
@@ -45,10 +45,10 @@ async def planned_moves(
 
 
 class PlanCarrier(QueueWatcher, Protocol):
-    """Whoever carries out the plan: the mover."""
+    """The part that carries out the plan: the mover."""
 
     def progressed(self) -> None:
-        """There is something to say of the rebalance."""
+        """Take note that the rebalance has got further."""
 
 
 class Planner:
@@ -75,7 +75,7 @@ class Planner:
         self._told = trio.Event()
 
     def follow(self, rebalance: RebalanceTerms | None) -> None:
-        """Carry out that rebalance; ``None``: none. The same again is nothing new."""
+        """Carry out that rebalance; ``None``: none. The same one again changes nothing."""
         if rebalance != self._rebalance:
             self._queues.clear(Urgency.REBALANCED)
             self._rebalance, self._planned = rebalance, None

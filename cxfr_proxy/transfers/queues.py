@@ -1,8 +1,8 @@
-"""Who is next: the sessions that wait to be moved, the most urgent first.
+"""The queues of sessions that wait to be moved, the most urgent first.
 
-Sessions whose node is gone go first: their clients are without service, the others only will be. Of those that have to
-leave, clients that are not in use come after the others, whenever they fell asleep. Sessions that are merely elsewhere
-than they belong go last.
+Sessions whose node is gone go first: their clients have no service now, the others only will have none. Of the sessions
+that have to leave, those with inactive clients come after the others, whenever they became inactive. Sessions that are
+merely not where they belong go last.
 
 A session stands in a queue once, however often it is put there. Only its turn shows whether it is still to be moved. A
 session whose turn has come too early is set aside, and counts as waiting.
@@ -22,22 +22,23 @@ class Urgency(IntEnum):
     """The queues; a lower one is looked at first."""
 
     LOST = 0
-    """Their node is gone: their clients are without service."""
+    """Their node is gone: their clients have no service."""
     DOWN = 1
     """Checks find their node down."""
     LEAVING = 2
-    """Their node is being emptied, or everybody leaves."""
+    """Their node is being emptied, or all sessions leave."""
     ASLEEP = 3
-    """They have to leave as well, but their client is not in use (XEP-0352)."""
+    """They have to leave as well, but their client is inactive (XEP-0352)."""
     WRONG = 4
     """They have just logged in, on a node that is not their user's own."""
     REBALANCED = 5
-    """They are to even the load: nothing is wrong with them but where they are."""
+    """They are moved to even the load: nothing is wrong with them but where they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One session. ``target``: the name of the node that it is planned for; ``None``: chosen when its turn comes."""
+    """A session that waits. ``target``: the name of the node that it is planned for; ``None``: chosen when its turn
+    comes."""
 
     session_id: int
     urgency: Urgency
@@ -46,14 +47,14 @@ class Waiting:
 
 
 class QueueWatcher(Protocol):
-    """Whoever takes sessions out of the queues."""
+    """The part that takes sessions out of the queues."""
 
     def queued(self) -> None:
-        """There are more in the queues."""
+        """Take note that there are more sessions in the queues."""
 
 
 class Queues:
-    """One for each urgency, and the sessions that were set aside."""
+    """A queue for each urgency, and the sessions that were set aside."""
 
     def __init__(self) -> None:
         self._queues: tuple[OrderedDict[int, Waiting], ...] = tuple(OrderedDict() for _ in Urgency)
@@ -79,7 +80,7 @@ class Queues:
         return self.length(Urgency.WRONG) + self.length(Urgency.REBALANCED)
 
     def put(self, waiting: Waiting) -> bool:
-        """Put a session behind the others of its urgency. Return False, and do nothing, if it stands there already, or
+        """Put a session behind the others of its urgency. Return false, and do nothing, if it stands there already, or
         was set aside."""
         queue = self._queues[waiting.urgency]
         _, aside = self._aside.get(waiting.session_id, (0.0, None))
@@ -90,7 +91,7 @@ class Queues:
         return True
 
     def take(self) -> Waiting | None:
-        """Take the first session out; ``None``: nobody waits any more."""
+        """Take the first session out; ``None``: none waits any more."""
         queue = next(filter(None, self._queues), None)
         return queue.popitem(last=False)[1] if queue is not None else None
 
@@ -100,7 +101,7 @@ class Queues:
         self._aside = {number: each for number, each in self._aside.items() if each[1].urgency is not urgency}
 
     def set_aside(self, waiting: Waiting, until: float) -> None:
-        """Have its turn come at that time. Meanwhile it is put into no queue but a more urgent one."""
+        """Give the session its turn at that time. Until then it is put into no queue but a more urgent one."""
         self._aside[waiting.session_id] = until, waiting
 
     @property

@@ -1,13 +1,13 @@
-"""Rebalances: what the supervisor tells the workers, which carry them out, and sees of them.
+"""The rebalances, as the supervisor keeps them; workers carry them out.
 
-One goes on at a time, and the next one takes its place: a list of nodes that has changed again makes the old plan
-worthless. A rebalance is told as a state, with a number. A worker that is told a number for the first time plans for
-the sessions that it has, and so does a worker that begins later. When nobody is left to be moved the rebalance is over,
-and its number is told no more.
+One rebalance runs at a time, and the next one takes its place: a list of nodes that has changed again makes the old
+plan worthless. Workers are told of a rebalance as a state, with a number. A worker that sees a number for the first
+time plans for the sessions that it has, and so does a worker that begins later. When no session is left to be moved,
+the rebalance is over, and its number is sent no more.
 
 A client that was moved less than ``redirect-window`` ago is not moved again. Such sessions are *held*, and reported as
 held. When the window is over for all of them, another rebalance begins by itself, for them alone, unless something else
-begins before.
+begins one before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cxfr_proxy.transfers.pace import Rate
 
 _WATCH_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 0.5
-"""A time that a worker reports may be so old, and clocks differ."""
+"""Seconds added to a time that a worker reports: the report may be so old, and clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class RebalanceTerms:
 
 @dataclass(slots=True)
 class RebalanceCounts:
-    """What became of a rebalance, in one process or in all; ``number`` is whose. ``planned`` sessions were to be moved
-    when it began, and ``left`` are waiting for it or being asked. ``held`` were moved too lately to be moved again; in
-    ``held_seconds`` all of them may be."""
+    """The outcome of the rebalance with that ``number``, in one process or in all. ``planned`` sessions were to be
+    moved when it began, and ``left`` are waiting or being asked. ``held`` were moved too lately to be moved again; all
+    of them may be moved in ``held_seconds``."""
 
     number: int = 0
     planning: bool = False
@@ -70,8 +70,8 @@ class RebalanceCounts:
 
 @dataclass(eq=False, slots=True)
 class Rebalance:
-    """``reason``: why it began by itself; ``None``: an operator has said so. ``ended``: what ended it, once it is
-    over; empty where everybody was asked. ``again_at``: when those that it has held are to be moved, by the clock."""
+    """A rebalance. ``reason``: why it began by itself; ``None``: by a command. ``ended``: what ended it, once it is
+    over; empty if all sessions were asked. ``again_at``: when those that it has held are to be moved, by the clock."""
 
     terms: RebalanceTerms
     reason: str | None
@@ -85,7 +85,7 @@ class Rebalance:
         return self.terms.number
 
     def held_reason(self, now: float) -> str | None:
-        """Say why some are left although all were asked, and what follows; ``None``: none are."""
+        """Return why some sessions are left although all were asked, and what follows; ``None``: none are."""
         if not self.counts.held:
             return None
         then = f", and are looked at again in {self.again_at - now:.0f} s" if self.again_at is not None else ""
@@ -93,20 +93,20 @@ class Rebalance:
 
 
 class RebalanceHost(Protocol):
-    """Whoever has rebalances carried out."""
+    """The part of the proxy that has rebalances carried out."""
 
     def follow_rebalance(self, rebalance: RebalanceTerms | None) -> None:
-        """Let all who carry it out know which one goes on; ``None``: none."""
+        """Tell all workers which rebalance runs; ``None``: none."""
 
     def counts_of_rebalance(self, number: int) -> RebalanceCounts | None:
-        """Return how far that one is; ``None``: not everybody has said something yet."""
+        """Return how far that one is; ``None``: not all workers have reported yet."""
 
     def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
-        """Say what becomes of it: ``rebalance-begins`` or ``rebalance-ends``."""
+        """Report its event: ``rebalance-begins`` or ``rebalance-ends``."""
 
 
 class Rebalances:
-    """Keeps them, by trio's clock."""
+    """All rebalances, one after the other, by trio's clock."""
 
     def __init__(self, rate: Rate, host: RebalanceHost) -> None:
         self._rate = rate
@@ -116,12 +116,12 @@ class Rebalances:
 
     @property
     def busy(self) -> bool:
-        """Whether one goes on."""
+        """Whether one runs."""
         return self.current is not None
 
     @property
     def current(self) -> Rebalance | None:
-        """The one that goes on."""
+        """The one that runs."""
         return self.last if self.last is not None and self.last.ended is None else None
 
     def begin(
@@ -147,7 +147,7 @@ class Rebalances:
         return self.last
 
     def stop(self) -> bool:
-        """Ask nobody more, nor those that are held. Return whether there was anything to stop.
+        """Ask no more clients, those that are held included. Return whether there was anything to stop.
 
         Clients that were asked already may still go.
         """
@@ -170,7 +170,7 @@ class Rebalances:
         if rebalance.counts.held and not why:
             rebalance.again_at = trio.current_time() + rebalance.counts.held_seconds + _MARGIN_SECONDS
         self._rate.restore()
-        # One that began by itself and had nothing to do is nobody's news.
+        # One that began by itself and had nothing to do is not worth reporting.
         if rebalance.counts.planned or rebalance.reason is None:
             self._host.report_rebalance("rebalance-ends", rebalance)
 

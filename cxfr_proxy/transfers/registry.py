@@ -15,11 +15,11 @@ from cxfr_proxy.transfers.relayed import Relayed, user_of
 
 
 class Registry:
-    """``counts`` has what sessions and their moves counted as, ``memory`` what is remembered of clients.
+    """The live sessions of one process. ``counts`` has the counts of sessions and moves, ``memory`` remembers clients.
 
     ``redirect_window`` and ``client_software`` are those of :class:`~.memory.ClientMemory`. Each process has a registry
     of its own. Its ids begin at ``first_id`` and are ``id_step`` apart; :meth:`note_elsewhere` and
-    ``addresses_elsewhere`` have what the others were last known to have.
+    ``addresses_elsewhere`` have the latest known numbers of the others.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class Registry:
         self.last_id = first_id - id_step
         self._id_step = id_step
         self.changed: Callable[[], object] = _nothing
-        """SessionsChanged when sessions and connections come and go."""
+        """Called when sessions and connections come and go."""
         self.added: Callable[[Relayed], object] = _nobody
         self.removed: Callable[[Relayed], object] = _nobody
-        self._everywhere: Counter[str] = Counter()  # sessions by node, in all processes, with those that are to begin
+        self._everywhere: Counter[str] = Counter()  # sessions by node, in all processes, and those about to begin
         self._elsewhere: dict[str, int] = {}  # of these, the others'
         self.addresses_elsewhere: dict[str, int] = {}
         self.sessions_before: dict[str, int] = {}
         """Those of other processes that are in one whose number is lower than this one's."""
 
     def note(self, relayed: Relayed, event: Event, now: float) -> None:
-        """Take what a session reports."""
+        """Take in an event that a session reports."""
         match event:
             case BoundTo():
                 self._logging_in.pop(relayed.id, None)
@@ -129,11 +129,12 @@ class Registry:
 
     def sessions_by_node(self) -> Counter[str]:
         """Return how many sessions each node has in all processes, as far as is known here, with those that are about
-        to begin. To look at, not to change: it stays true."""
+        to begin. Callers may read it and must not change it; it stays true."""
         return self._everywhere
 
     def note_elsewhere(self, sessions: Mapping[str, int]) -> None:
-        """Note how many sessions the other processes have by now on each of these nodes; on others as before."""
+        """Note how many sessions the other processes have on each of these nodes by now; other nodes stay as they
+        were."""
         for name, number in sessions.items():
             self._everywhere[name] += number - self._elsewhere.pop(name, 0)
             if number:
@@ -170,8 +171,7 @@ class Registry:
     # --- connections, bound or not
 
     def connected(self, address: str, limit: int | None) -> bool:
-        """Count a connection from that address. Return False, and count nothing, if it would be one more than
-        ``limit``."""
+        """Count a connection from that address. Return false, and count nothing, if it would exceed ``limit``."""
         others = self.addresses_elsewhere.get(address, 0)
         if limit is not None and self._addresses[address] + others >= limit:
             return False
@@ -181,7 +181,7 @@ class Registry:
         return True
 
     def disconnected(self, address: str) -> None:
-        """Count a connection less from that address."""
+        """Count one connection less from that address."""
         self._addresses[address] -= 1
         self.connections -= 1
         if not self._addresses[address]:

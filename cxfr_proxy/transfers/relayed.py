@@ -1,4 +1,4 @@
-"""A live session as its relay offers it to whoever keeps, counts or moves sessions."""
+"""A live session as its relay offers it to the code that keeps, counts or moves sessions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp import jid
 
 _LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
-"""A client whose session ended so may come back for it."""
+"""Ends of a session after which its client may come back for it."""
 
 
 class Relayed(Protocol):
@@ -36,10 +36,10 @@ class Relayed(Protocol):
         """Have its client told to move."""
 
     def recall(self) -> None:
-        """Tell its client nothing more, if it was told to move."""
+        """Take the order back: tell its client nothing more, if it was told to move."""
 
     def stop(self) -> None:
-        """End it."""
+        """End the session."""
 
 
 def user_of(session: Session) -> str | None:
@@ -53,5 +53,5 @@ def may_come_back(session: Session, reason: Reason) -> bool:
 
 
 def sent_to(transfer: Transferred) -> str | None:
-    """Return the one node that its client has left for; ``None``: any that placement chooses."""
+    """Return the one node for which the client has left; ``None``: any that placement chooses."""
     return transfer.order.place if transfer.tried[-1][1] is Outcome.MOVED else None

@@ -20,13 +20,15 @@ from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.spellings import user_key
 
 REMEMBERED: Final = 100_000
-"""Users, and addresses; the oldest go first."""
+"""Most users, and most addresses, that are remembered; the oldest go first."""
 PER_ADDRESS: Final = 64
+"""Most clients that are remembered of one address: behind a NAT there may be any number."""
 
 
 @dataclass(slots=True)
 class _Leaver:
-    """``until``: from when on it is not expected any more. ``taken``: a client that has connected was taken for it."""
+    """A client that has left an address. ``until``: when it is not expected any more. ``taken``: a client that has
+    connected was taken for it."""
 
     user: str | None
     node: str
@@ -45,7 +47,8 @@ _NEVER: Final = _Way("", -math.inf, -math.inf)
 
 
 class ReturningClients:
-    """Users are bare JIDs, ``None`` if they are not known; times are one monotonic clock's."""
+    """Guesses to which node a client returns. Users are bare JIDs, ``None`` if unknown; times are one monotonic
+    clock's."""
 
     def __init__(self) -> None:
         self._users: BoundedDict[str, _Way] = BoundedDict(REMEMBERED)
@@ -71,8 +74,8 @@ class ReturningClients:
         return None
 
     def is_back(self, user: str | None, address: str, node: str | None) -> None:
-        """Expect a client no more that had left that address, and has logged in on that node, or (``None``) by way of
-        another process. If it was taken for another client, expect that one still."""
+        """Stop expecting a client that had left that address and has logged in on that node, or (``None``) by way of
+        another process. If it was taken for another client, that one is expected again."""
         own = self._pop(user, address, node)
         if own is None or (own.taken and own.node == node):
             return
@@ -82,7 +85,7 @@ class ReturningClients:
                 return
 
     def stays(self, user: str | None, address: str, node: str) -> None:
-        """Expect a client no more that was to leave for that node, and has not."""
+        """Stop expecting a client that was to leave for that node, and has not."""
         own = self._pop(user, address, node, only=True)
         if own is not None and own.user is not None and self._users.get(own.user, _NEVER).node == node:
             del self._users[own.user]

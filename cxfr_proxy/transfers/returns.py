@@ -1,4 +1,4 @@
-"""Which clients have returned: they left because they were moved, and have logged in again.
+"""Find the clients that have returned: they left because they were moved, and have logged in again.
 
 A client that has *moved* has left; that says nothing of whether it came back. It has *returned* once its user has
 logged in again: by the same client, or else by any of the user's, since the resource may be another one by then. A
@@ -20,14 +20,14 @@ from cxfr_proxy.transfers.statistics import MAX_NODES, PastTransfer
 from cxfr_proxy.xmpp import jid
 
 WITHIN_SECONDS: Final = 600.0
-"""How long a client is waited for that was sent to a certain node; nearly all have returned within ten."""
+"""Seconds for which a client is waited for that was sent to a certain node; nearly all have returned within ten."""
 REMEMBERED: Final = 100_000
-"""Users; the oldest go first."""
+"""Most users that are remembered; the oldest go first."""
 _TRANSFER_SECONDS: Final = 120.0
-"""Longer than a transfer takes, all rungs together, by the default timeouts: a client that has left just now may have
-logged in again so long ago."""
+"""Seconds for which a login is remembered: longer than a transfer takes, all rungs together, by the default timeouts. A
+client that has left just now may have logged in again so long ago."""
 _AT_ONCE: Final = 10
-"""Clients of one user that were moved and have not returned."""
+"""Most clients of one user that are remembered as moved and not returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ReturnedClient:
 
     @property
     def rung(self) -> Rung:
-        """The last one, by which it left."""
+        """The last rung, by which it left."""
         return self.gone.transfer.tried[-1].rung
 
 

@@ -16,11 +16,11 @@ from cxfr_proxy.transfers.leaving import FollowedDrain, Leaving
 from cxfr_proxy.transfers.registry import Registry
 
 LOGIN_SECONDS: Final = 10.0
-"""How long a login on a node that is being emptied may have taken: people are asked for passwords before."""
+"""Seconds that a login may take on a node that is being emptied: people have been asked for their passwords before."""
 _PAUSE_SECONDS: Final = 0.1
-"""Between two looks, at least."""
+"""Least seconds between two looks."""
 _SHARE: Final = 0.05
-"""Of the time, for looking: thousands of nodes can be leaving."""
+"""Largest share of the time for these looks: thousands of nodes can be leaving."""
 
 
 class SlowLogins:
@@ -43,7 +43,7 @@ class SlowLogins:
 
     def _look_at(self, node: str, drain: FollowedDrain, now: float) -> None:
         if not self._registry.sessions_on(node):
-            drain.waiting_reason = None  # nobody waits any more
+            drain.waiting_reason = None  # no session of that node is left to wait
         for relayed in self._registry.logging_in(node) if drain.stage.moves else ():
             if relayed.session.state is State.NEGOTIATING and now - relayed.opened > LOGIN_SECONDS:
                 relayed.stop()

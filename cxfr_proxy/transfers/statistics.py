@@ -1,11 +1,11 @@
-"""What has happened since the proxy began: numbers that only grow, for whoever watches it over months.
+"""Counts since the proxy began: numbers that only grow, for monitoring over months.
 
-Nothing here names a user. What stands beside a number is one of few: a node's name, a software's by the table of what
-was measured (:mod:`cxfr_proxy.session.client_software`), a member of an enumeration.
+Nothing here names a user. The labels of a number have few values: a node's name, a software's by the table of what was
+measured (:mod:`cxfr_proxy.session.client_software`), a member of an enumeration.
 
 :class:`Totals` are small, and can be sent and added up at any time. :class:`TransferStatistics` keeps a number for each
-combination that occurred. So where several processes serve, they do not send numbers but each :class:`PastTransfer` as
-it ends, and one process counts for all.
+combination that occurred. So if several processes serve, they do not send numbers but each :class:`PastTransfer` as it
+ends, and one process counts for all.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.names import SaslCondition, StreamCondition
 
 BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0)
-"""Seconds. A client that knows the request has left within a round trip or two; one that never answers takes the
-timeouts, 10 and 5 seconds by default."""
+"""Upper bounds in seconds. A client that knows the request has left within a round trip or two; one that never answers
+takes the timeouts, 10 and 5 seconds by default."""
 WORKER_DIED: Final = "worker-died"
-"""Among the reasons for sessions' ends: the worker that had them can't report it any more."""
+"""A reason for the end of sessions: the worker that had them can't report it any more."""
 LOGIN_FAILURES: Final = frozenset(map(str, (*SaslCondition, *StreamCondition, *Reason)))
 OTHER_FAILURE: Final = "other"
 MAX_NODES: Final = 1000
-"""Nodes that come and go under ever new names would be counted for ever; of more, those with the oldest last transfer
-are forgotten."""
+"""Most nodes that are counted. Nodes may come and go under ever new names; those with the oldest last transfer are
+forgotten."""
 
 
 @dataclass(slots=True)
 class Totals:
-    """``ended``: sessions, by why. ``refused``: connections that never had one, likewise. ``failed_logins``, too: by a
+    """``ended``: sessions, by reason. ``refused``: connections that never had one, by reason. ``failed_logins``: by a
     member of :data:`LOGIN_FAILURES`, or :data:`OTHER_FAILURE`. ``late``: see
     :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found no room at first."""
 
@@ -66,7 +66,8 @@ class Totals:
         self.refused[reason] = self.refused.get(reason, 0) + count
 
     def count_failed_login(self, condition: str, count: int = 1) -> None:
-        """As :class:`~cxfr_proxy.xmpp.opening.attempt.FailedLogin` has it, which may be any word of a node's."""
+        """Count by the condition of a :class:`~cxfr_proxy.xmpp.opening.attempt.FailedLogin`, which may be any word of a
+        node's."""
         reason = condition if condition in LOGIN_FAILURES else OTHER_FAILURE
         self.failed_logins[reason] = self.failed_logins.get(reason, 0) + count
 
@@ -81,7 +82,7 @@ class TriedRung:
 
 @dataclass(frozen=True, slots=True)
 class PastTransfer:
-    """A transfer that is over, without a word of whose it was. ``tried`` is never empty."""
+    """A transfer that is over, without anything about its user. ``tried`` is never empty."""
 
     node: str
     trigger: Trigger
@@ -102,7 +103,7 @@ def past_transfer(session: Session, event: Transferred) -> PastTransfer:
 
 @dataclass(frozen=True, slots=True)
 class TransferKind:
-    """What transfers off a node are told apart by; rung and outcome are the last ones."""
+    """The labels by which transfers off a node are counted; rung and outcome are the last ones."""
 
     trigger: Trigger
     software: str
@@ -112,8 +113,8 @@ class TransferKind:
 
 @dataclass(slots=True)
 class Durations:
-    """How many took how long. ``counts[i]`` are those within ``BUCKETS[i]`` and above the one before; the last one has
-    the rest."""
+    """A histogram. ``counts[i]`` are the durations within ``BUCKETS[i]`` and above the one before; the last one has the
+    rest."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
@@ -124,7 +125,7 @@ class Durations:
 
 
 class TransferStatistics:
-    """All transfers that are over, and each rung that was tried. ``nodes``: of how many nodes they are kept."""
+    """All transfers that are over, and each rung that was tried. ``nodes``: most nodes for which they are kept."""
 
     def __init__(self, nodes: int = MAX_NODES) -> None:
         self._by_node: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
@@ -134,7 +135,7 @@ class TransferStatistics:
         """By the last rung."""
         self._returned: BoundedDict[str, Counter[TransferKind]] = BoundedDict(nodes)
         self.absences: dict[Rung, Durations] = {}
-        """Of clients that have returned, by the rung by which they had left: how long they were away."""
+        """How long clients that have returned were away, by the rung by which they had left."""
 
     def add(self, transfer: PastTransfer) -> None:
         last = transfer.tried[-1]
@@ -143,18 +144,18 @@ class TransferStatistics:
         self.durations.setdefault(last.rung, Durations()).add(transfer.seconds)
 
     def add_return(self, transfer: PastTransfer, seconds: float) -> None:
-        """Count that the client of a transfer has logged in again, so many seconds after."""
+        """Count that the client of a transfer has logged in again, so many seconds later."""
         _of_node(self._returned, transfer.node)[_kind(transfer)] += 1
         self.absences.setdefault(transfer.tried[-1].rung, Durations()).add(seconds)
 
     def transfers(self) -> Iterator[tuple[str, TransferKind, int]]:
-        """Give each count with its node and what transfers are told apart by."""
+        """Yield each count with its node and labels."""
         for node, kinds in self._by_node.items():
             for kind, count in kinds.items():
                 yield node, kind, count
 
     def returns(self) -> Iterator[tuple[str, TransferKind, int]]:
-        """Give those counts of :meth:`transfers` whose clients have returned."""
+        """Yield those counts of :meth:`transfers` whose clients have returned."""
         for node, kinds in self._returned.items():
             for kind, count in kinds.items():
                 yield node, kind, count

@@ -1,11 +1,11 @@
 """A token bucket that is told the time.
 
-The bucket starts full. It keeps not how much is in it but how much is *missing*, at which instant: a full bucket then
-needs no instant at all, and none has to be invented before the first token is taken.
+The bucket starts full. It keeps how many tokens are *missing*, and at which instant, not how many are in it: so a full
+bucket needs no instant at all, and none has to be invented before the first token is taken.
 
 A task that waits for :meth:`TokenBucket.delay` seconds and tries again succeeds: ``delay`` and ``take`` compare with
-the same instant, and rounding is made up for. Otherwise a task that waits at a large clock value would be told to wait
-for less than the clock can show, for ever.
+the same instant, and rounding is made up for. Otherwise a task that waits at a large clock value would be told, for
+ever, to wait for less than the clock can show.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TokenBucket:
         if now >= due:
             return 0.0
         delay = due - now
-        return delay if now + delay >= due else delay + math.ulp(due)
+        return delay if now + delay >= due else delay + math.ulp(due)  # the sum was rounded down
 
     def take(self, now: float) -> bool:
         """Take one token if there is one. Return whether there was."""
@@ -51,12 +51,12 @@ class TokenBucket:
         return True
 
     def put_back(self, now: float) -> None:
-        """Put a token back that was of no use, as if it had stayed in the bucket."""
+        """Put back a token that was taken in vain, as if it had stayed in the bucket."""
         self._missing = max(0.0, self._missing_at(now) - 1.0)
         self._at = max(self._at, now)
 
     def set_rate(self, rate: float, now: float, burst: float | None = None) -> None:
-        """Fill at another rate from now on. What is in the bucket stays; with a smaller ``burst``, what fits in."""
+        """Fill at another rate from now on. The tokens in the bucket stay; with a smaller ``burst``, those that fit."""
         rate = _checked(rate)
         there = self.burst - self._missing_at(now)
         self._at = max(self._at, now)
@@ -71,7 +71,7 @@ class TokenBucket:
         return max(0.0, self._missing - (now - self._at) * self.rate)
 
     def _due(self) -> float:
-        """The instant from which on a token is there."""
+        """Return the instant from which on a token is there."""
         lacking = self._missing + 1.0 - self.burst
         if lacking <= 0:
             return -math.inf

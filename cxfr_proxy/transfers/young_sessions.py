@@ -21,11 +21,12 @@ from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
 
 SETTLED_SECONDS: Final = 2.0
-"""The second of its bind is over by then, also on a node whose clock goes a little wrong."""
+"""Seconds for which sessions stay set aside. The second of the bind is over by then, also on a node whose clock is a
+little wrong."""
 
 
 class YoungSessions:
-    """``watcher`` is told when some of them have come back to the ``queues``."""
+    """The sessions that were set aside. ``watcher`` is told when some of them have come back to the ``queues``."""
 
     def __init__(
         self, cluster: Cluster, registry: Registry, leaving: Leaving, queues: Queues, watcher: QueueWatcher
@@ -45,6 +46,7 @@ class YoungSessions:
             return False
         if source.session_outlook is SessionOutlook.DEAD or (session.node_lost and source.health is Health.DOWN):
             return False
+        # The memory keeps only the last seconds: None means that the session is old enough.
         bound = self._registry.memory.bound_lately(relayed.id)
         if bound is None or trio.current_time() >= bound + SETTLED_SECONDS:
             return False
