@@ -177,7 +177,7 @@ async def _sessions(proxy: ProxyProcess) -> dict[str, Row]:
 
 
 async def _usable(proxy: ProxyProcess, count: int) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while True:
             if sum(row["usable"] for row in await proxy.show("nodes")) >= count:
                 return

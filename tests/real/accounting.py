@@ -21,7 +21,7 @@ from real.wire import Element, Recording, Transcript
 
 CXFR: Final = "urn:xmpp:cxfr"
 PING: Final = "urn:xmpp:ping"
-CROSSING_SECONDS: Final = 0.5
+CROSSING_SECONDS: Final = 2.0
 """On loopback a crossing takes under a millisecond; this much a busy process may take to read what has arrived."""
 
 Key = tuple[str, str | None, str | None, str | None, str | None, str | None]

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from waiting import PATIENCE_SECONDS, until
 
 from real.accounting import Balance, balance
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
-from real.programs import DOMAIN, wait_until
+from real.programs import DOMAIN
 from real.tap import Tap
 from real.wire import Recording
 
-BACK_SECONDS: Final = 15.0
-_SETTLE_SECONDS: Final = 5.0
 _RESOURCE: Final = "r"
 
 
@@ -74,22 +73,18 @@ class Crowd:
         """Where each fleet's events stand now, for :meth:`wait_back`."""
         return {library: len(fleet.events) for library, fleet in self.fleets.items()}
 
-    async def wait_back(
-        self, users: Iterable[str], *, since: Mapping[Library, int], seconds: float = BACK_SECONDS
-    ) -> None:
+    async def wait_back(self, users: Iterable[str], *, since: Mapping[Library, int]) -> None:
         """Until each of ``users`` was connected again after ``since``, and is."""
         names = set(users)
         async with trio.open_nursery() as nursery:
             for library, fleet in self.fleets.items():
                 own = names & set(self.by_library[library])
-                nursery.start_soon(
-                    lambda f, o, s: f.wait_reconnected(o, since=s, seconds=seconds), fleet, own, since[library]
-                )
+                nursery.start_soon(lambda f, o, s: f.wait_reconnected(o, since=s), fleet, own, since[library])
 
-    async def wait_received(self, tag: str, count: int, *, seconds: float = 10.0) -> int:
+    async def wait_received(self, tag: str, count: int) -> int:
         """Until ``count`` messages of that tag have been received in all, or the time is up; how many have been."""
         with suppress(AssertionError):  # the account will say more than that some are missing
-            await wait_until(lambda: self.received(tag) >= count, seconds, "messages received")
+            await until(lambda: self.received(tag) >= count, "messages received")
         return self.received(tag)
 
     def received(self, tag: str) -> int:
@@ -99,7 +94,7 @@ class Crowd:
     async def balance(self, taps: Sequence[Tap]) -> Balance:
         """The account of all clients together. Waits a while for what is still under way."""
         account = Balance()
-        with trio.move_on_after(_SETTLE_SECONDS):
+        with trio.move_on_after(PATIENCE_SECONDS / 4):
             while True:
                 account = await self._balance_now(taps)
                 if not account.faults:

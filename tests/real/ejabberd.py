@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import trio
+from waiting import until
 
 from real import programs
 from real.programs import DOMAIN, HOST, PASSWORD, Need
@@ -105,11 +106,7 @@ class EjabberdNode:
         yield
         process = self.process
         assert process is not None
-        await programs.wait_until(
-            lambda: self._times_started() > before or process.poll() is not None,
-            60.0,
-            "ejabberd says that it is started",
-        )
+        await until(lambda: self._times_started() > before or process.poll() is not None, "ejabberd has started")
         await programs.wait_accepting(self.host, self.port, process, self._output, self.log)
 
     def _times_started(self) -> int:

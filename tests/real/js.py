@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+from waiting import until
 
 import cxfr_proxy.plugins
 from real import programs
@@ -73,12 +74,10 @@ class JsClient:
     def of(self, event: str) -> list[Event]:
         return [each for each in self.events if each["event"] == event]
 
-    async def wait(self, event: str, count: int = 1, *, seconds: float = 15.0) -> Event:
+    async def wait(self, event: str, count: int = 1) -> Event:
         """The event of that name, the ``count``\\ th."""
         try:
-            await programs.wait_until(
-                lambda: len(self.of(event)) >= count or self._ended, seconds, f"{count} x {event}"
-            )
+            await until(lambda: len(self.of(event)) >= count or self._ended, f"{count} x {event}")
             return self.of(event)[count - 1]
         except (AssertionError, IndexError) as exc:
             raise AssertionError(f"{exc}: {event}\n{self.events}\n{programs.tail(self._log)}") from exc

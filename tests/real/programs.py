@@ -9,7 +9,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -18,12 +18,12 @@ from typing import Any, Final, NoReturn, Protocol
 import pytest
 import trio
 from ports import free_port as free_port
+from waiting import PATIENCE_SECONDS
 
 HOST: Final = "127.0.0.1"
 DOMAIN: Final = "xmpp.test"
 PASSWORD: Final = "secret"
 
-_START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 
@@ -111,17 +111,8 @@ async def background(task: Background) -> AsyncIterator[None]:
         raise failure
 
 
-async def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll ``condition``; raises ``AssertionError`` naming ``what`` when the time is up."""
-    with trio.move_on_after(seconds):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
-            await trio.sleep(_POLL_SECONDS)
-        return
-    raise AssertionError(f"not within {seconds} s: {what}")
-
-
 async def wait_accepting(
-    host: str, port: int, process: trio.Process, *logs: Path, seconds: float = _START_SECONDS
+    host: str, port: int, process: trio.Process, *logs: Path, seconds: float = PATIENCE_SECONDS
 ) -> None:
     """Wait until ``process`` accepts connections there. Raises ``AssertionError`` with the tails of its logs."""
     with trio.move_on_after(seconds):

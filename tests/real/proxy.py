@@ -59,7 +59,7 @@ class ProxyProcess(LoggingProcess):
 
     async def show(self, what: str) -> list[Row]:
         """``show nodes|sessions|transfers --json``. Raises ``AssertionError``."""
-        done = await self.command("show", what, "--json", seconds=20.0)
+        done = await self.command("show", what, "--json")
         assert done.code == 0, done.output
         rows: list[Row] = json.loads(done.output)
         return rows

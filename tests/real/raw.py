@@ -11,14 +11,12 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 import trio
+from waiting import PATIENCE_SECONDS
 
 from real.programs import DOMAIN, HOST, PASSWORD
 from real.wire import Chunk, Recording
-
-_READ_SECONDS: Final = 15.0
 
 
 class RawClient:
@@ -33,7 +31,7 @@ class RawClient:
         self.recording.up_chunks.append(Chunk(time.monotonic(), data.encode()))
         await self._stream.send_all(data.encode())
 
-    async def read_until(self, pattern: bytes, *, seconds: float = _READ_SECONDS) -> re.Match[bytes]:
+    async def read_until(self, pattern: bytes, *, seconds: float = PATIENCE_SECONDS) -> re.Match[bytes]:
         """Read until the regular expression is found in ``received``. Raises ``AssertionError`` at the stream's end."""
         with trio.move_on_after(seconds):
             while (match := re.search(pattern, self.received, re.DOTALL)) is None:
@@ -43,7 +41,7 @@ class RawClient:
             return match
         raise AssertionError(f"not within {seconds} s: {pattern!r} in {self.received!r}")
 
-    async def read_to_end(self, *, seconds: float = _READ_SECONDS) -> None:
+    async def read_to_end(self, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Read until the other side ends the connection."""
         with trio.fail_after(seconds):
             while data := await self._receive():

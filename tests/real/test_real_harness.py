@@ -8,13 +8,14 @@ from typing import Final
 
 import pytest
 import trio
+from waiting import until
 
 from real.accounting import balance
 from real.certs import Authority
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
 from real.ejabberd import EjabberdCluster
 from real.hand_over import Loser, Party, who_lost
-from real.programs import DOMAIN, Need, require, wait_accepting, wait_until
+from real.programs import DOMAIN, Need, require, wait_accepting
 from real.prosody import ProsodyNode
 from real.raw import open_raw
 from real.tap import Tap, open_tap
@@ -256,7 +257,7 @@ async def _chat(fleet: Fleet, users: list[str], tag: str, count: int) -> None:
     """Each sends ``count`` messages to the next; returns when all have arrived."""
     plan = {user: [fleet.jids[users[(i + 1) % len(users)]]] for i, user in enumerate(users)}
     await fleet.send(plan, tag=tag, rate=100, count=count)
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         while len([e for e in fleet.of("message") if e["body"].startswith(tag)]) < count * len(users):
             await fleet.wait_event("message", since=len(fleet.events))
 
@@ -282,7 +283,7 @@ async def test_prosody_clients_and_tap_agree_and_sigterm_says_system_shutdown(
     library: Library, tmp_path: Path, logs: Path
 ) -> None:
     require(Need.PROSODY, _NEEDS[library])
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with (
             ProsodyNode(tmp_path / "node", users=_USERS) as node,
             open_tap(node.port) as tap,
@@ -308,7 +309,7 @@ async def test_prosody_clients_reconnect_over_tls_after_a_restart(
 ) -> None:
     require(Need.PROSODY, _NEEDS[library])
     certificate = authority.issue(DOMAIN)
-    with trio.fail_after(40):
+    with trio.fail_after(120):
         async with (
             ProsodyNode(tmp_path / "node", users=_USERS, certificate=certificate) as node,
             open_fleet(library, logs / "fleet.log") as fleet,
@@ -319,7 +320,7 @@ async def test_prosody_clients_reconnect_over_tls_after_a_restart(
             seen = len(fleet.events)
             await node.kill()
             await node.start()
-            await fleet.wait_reconnected(["u1", "u2"], since=seen, seconds=15)
+            await fleet.wait_reconnected(["u1", "u2"], since=seen)
             assert all(e["seconds"] > 0 for e in fleet.of("connected", since=seen))
             await _chat(fleet, ["u1", "u2"], "again", 5)
 
@@ -329,7 +330,7 @@ async def test_prosody_sigterm_with_stream_management_is_a_bare_fin(
     library: Library, tmp_path: Path, logs: Path
 ) -> None:
     require(Need.PROSODY, _NEEDS[library])
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with (
             ProsodyNode(tmp_path / "node", users=_USERS, stream_management=True) as node,
             open_tap(node.port) as tap,
@@ -337,7 +338,7 @@ async def test_prosody_sigterm_with_stream_management_is_a_bare_fin(
         ):
             await fleet.connect(["u1"], port=tap.port, tls=Tls.NONE, stream_management=True)
             (leg,) = tap.connections
-            await wait_until(lambda: b"<enabled" in leg.down, 5, "stream management")
+            await until(lambda: b"<enabled" in leg.down, "stream management")
             await node.stop()
             down = leg.read_down()
             assert any(element.kind == "enabled" for element in down.elements)
@@ -347,10 +348,10 @@ async def test_prosody_sigterm_with_stream_management_is_a_bare_fin(
 
 async def test_prosody_killed_refuses_through_the_tap_until_it_is_back(tmp_path: Path) -> None:
     require(Need.PROSODY)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with ProsodyNode(tmp_path / "node", users=_USERS) as node, open_tap(node.port) as tap:
             async with await trio.open_tcp_stream(tap.host, tap.port) as stream:
-                await wait_until(lambda: len(tap.open_connections) == 1, 5, "a connection")
+                await until(lambda: len(tap.open_connections) == 1, "a connection")
                 await node.kill()
                 assert await stream.receive_some() == b""
             async with await trio.open_tcp_stream(tap.host, tap.port) as stream:
@@ -368,7 +369,7 @@ async def test_raw_client_logs_in_and_its_recording_balances(
     starttls: bool, tmp_path: Path, authority: Authority
 ) -> None:
     require(Need.PROSODY)
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with ProsodyNode(tmp_path / "node", users=["u1"], certificate=authority.issue(DOMAIN)) as node:
             port = node.port if starttls else node.direct_tls_port
             assert port is not None
@@ -390,7 +391,7 @@ async def test_raw_client_logs_in_and_its_recording_balances(
 
 async def test_ejabberd_cluster_chats_across_nodes_and_stop_says_reset(tmp_path: Path, logs: Path) -> None:
     require(Need.EJABBERD, Need.SLIXMPP)
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with EjabberdCluster(tmp_path / "cluster", users=_USERS) as cluster:
             first, second = cluster.nodes
             async with (

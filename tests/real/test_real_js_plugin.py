@@ -23,6 +23,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
+from waiting import until
 
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.stream import NodeOffers
@@ -33,7 +34,7 @@ from cxfr_proxy.xmpp.connection_transfer import Server, TransferSyntaxError, men
 from cxfr_proxy.xmpp.opening import client_identity
 from real.certs import Authority
 from real.js import MODULE, Js, JsClient, install, open_js
-from real.programs import DOMAIN, HOST, Need, background, require, wait_until
+from real.programs import DOMAIN, HOST, Need, background, require
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.tap import open_silence, open_tap
@@ -188,7 +189,7 @@ async def open_site(
     """``certified``: the name in the nodes' certificates. ``starttls_only``: clients are sent to no direct TLS.
     ``elsewhere``: they are sent to this address.
     """
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with AsyncExitStack() as stack:
             context = tls_context(authority, certified)
             # Stream management off: a client that has it is cut, not asked.
@@ -294,7 +295,7 @@ class Stage:
     async def refused(self, server: str, **request: str) -> str:
         """The condition that the client refuses this request with."""
         await self.first.ask(JID, server, id="refused", **request)
-        await wait_until(lambda: self.first.answer("refused") is not None, 5.0, "an answer")
+        await until(lambda: self.first.answer("refused") is not None, "an answer")
         answer = self.first.answer("refused")
         assert answer is not None
         assert answer.get("type") == "error"
@@ -321,7 +322,7 @@ async def open_stage(
     **options: object,
 ) -> AsyncIterator[Stage]:
     """``certified``: the name in the second node's certificate; ``serves``: its domain."""
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with (
             open_websocket_node(tls_context(authority, HOST) if tls else None) as first,
             open_websocket_node(tls_context(authority, certified) if tls else None, serves) as second,
@@ -368,10 +369,10 @@ async def test_over_websocket_the_application_may_delay(
 ) -> None:
     async with open_stage(library, logs, folder, authority, delay=0.3) as stage:
         await stage.first.ask(JID, stage.there)
-        await wait_until(lambda: stage.first.answer("t1") is not None, 5.0, "the answer, at once")
+        await until(lambda: stage.first.answer("t1") is not None, "the answer, at once")
         assert list(stage.first.sessions) == [JID]
         await stage.first.ask(JID, stage.there, id="t2")
-        await wait_until(lambda: stage.first.answer("t2") is not None, 5.0, "an answer to the impatient")
+        await until(lambda: stage.first.answer("t2") is not None, "an answer to the impatient")
         second = stage.first.answer("t2")
         assert second is not None
         assert second.find(f".//{STANZA_ERRORS}unexpected-request") is not None
@@ -392,7 +393,7 @@ async def test_over_websocket_what_is_sent_while_it_leaves_goes_out_on_the_next_
     async with open_stage(library, logs, folder, authority, parting=len(sent)) as stage:
         await stage.first.ask(JID, stage.there)
         await stage.client.wait("moved")
-        await wait_until(lambda: len(messages(stage.second)) >= len(sent), 10.0, "the messages")
+        await until(lambda: len(messages(stage.second)) >= len(sent), "the messages")
         assert messages(stage.second) == sent
         assert not messages(stage.first)
         assert not stage.client.of("unsent")
@@ -404,7 +405,7 @@ async def test_what_is_sent_while_it_leaves_goes_home_where_it_is_not_let_in(
     async with open_stage(Js.XMPPJS, logs, folder, authority, parting=3, certified="elsewhere.test") as stage:
         await stage.first.ask(JID, stage.there)
         await stage.client.wait("failed")
-        await wait_until(lambda: len(messages(stage.first)) >= 3, 10.0, "the messages")
+        await until(lambda: len(messages(stage.first)) >= 3, "the messages")
         assert messages(stage.first) == ["parting-0", "parting-1", "parting-2"]
 
 
@@ -417,7 +418,7 @@ async def test_xmppjs_says_by_its_capabilities_that_it_knows_requests(
         def presences() -> list[etree._Element]:
             return [each for each in stage.first.received if str(each.tag).endswith("}presence")]
 
-        await wait_until(lambda: bool(presences()), 10.0, "its presence")
+        await until(lambda: bool(presences()), "its presence")
         said = client_identity.caps(presences()[0])
         assert said is not None
         node, _, ver = said.rpartition("#")
@@ -427,7 +428,7 @@ async def test_xmppjs_says_by_its_capabilities_that_it_knows_requests(
             f"<iq xmlns='jabber:client' type='get' id='d1' from='{DOMAIN}' to='{JID}'>"
             f"<query xmlns='{names.DISCO_INFO}' node='{said}'/></iq>"
         )
-        await wait_until(lambda: stage.first.answer("d1") is not None, 10.0, "its features")
+        await until(lambda: stage.first.answer("d1") is not None, "its features")
         answer = stage.first.answer("d1")
         assert answer is not None
         assert mentions_support(answer, said)
@@ -472,7 +473,7 @@ async def test_over_websocket_round_and_round_and_home(
         await stage.first.ask(JID, stage.there)
         await stage.client.wait("moved")
         await stage.client.wait("online", 2)
-        await wait_until(lambda: JID in stage.second.sessions, 5.0, "a session there")
+        await until(lambda: JID in stage.second.sessions, "a session there")
         await stage.second.ask(JID, DOMAIN, id="t2")
         await stage.client.wait("moved", 2)
         assert list(stage.first.sessions) == [JID]
@@ -514,7 +515,7 @@ async def test_support_is_announced(library: Js, logs: Path, folder: Path, autho
             f"<iq xmlns='{names.CLIENT}' type='get' id='disco' from='{DOMAIN}' to='{JID}'>"
             f"<query xmlns='{names.DISCO_INFO}'/></iq>"
         )
-        await wait_until(lambda: stage.first.answer("disco") is not None, 5.0, "an answer")
+        await until(lambda: stage.first.answer("disco") is not None, "an answer")
         answer = stage.first.answer("disco")
         assert answer is not None
         assert mentions_support(answer)

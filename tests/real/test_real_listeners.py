@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("version", ["v1", "v2"])
 
 async def checked(proxy: ProxyProcess, check: str, health: str) -> Row:
     """The node's row, once checks have seen that, and so often that it is up or down for it."""
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         while True:
             [row] = await proxy.show("nodes")
             if row["check"] and row["check"].startswith(check) and row["health"] == health:
@@ -39,7 +39,7 @@ async def checked(proxy: ProxyProcess, check: str, health: str) -> Row:
 
 async def has_net_proxy(node: ProsodyNode, port: int) -> bool:
     """It loads modules one by one, after it has begun to listen to clients: so wait until it has, or could not."""
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         while not node.lacks("net_proxy"):
             try:
                 await (await trio.open_tcp_stream(HOST, port)).aclose()

@@ -143,7 +143,7 @@ async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authorit
     They come one after the other: of several who are sent from one address at once, and don't say who they are, nobody
     knows who is who when they are back.
     """
-    with trio.fail_after(90):
+    with trio.fail_after(120):
         async with (
             _town(tmp_path, authority, 3, 3, "--route", "connect", "--wrong-node", "transfer") as (town, _),
             trio.open_nursery() as nursery,

@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 import trio
+from waiting import until
 
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.session.client_software import ClientSoftware, Software
@@ -24,7 +25,7 @@ from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening import client_identity
 from real.certs import Authority, Certificate
 from real.clients.fleet import Event, Fleet, Library, Tls, open_fleet
-from real.programs import DOMAIN, HOST, Need, background, free_port, require, wait_until
+from real.programs import DOMAIN, HOST, Need, background, free_port, require
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.tap import Tap, open_silence, open_tap
@@ -77,7 +78,7 @@ class Stage:
         def found() -> list[Event]:
             return [e for e in self.fleet.of("transfer", since=self.seen) if e["step"] == name]
 
-        await wait_until(lambda: bool(found()), 10.0, f"{name}: {self.fleet.events[self.seen :]}")
+        await until(lambda: bool(found()), f"{name}: {self.fleet.events[self.seen :]}")
         return found()[0]
 
     async def connections(self) -> list[Recording]:
@@ -85,7 +86,7 @@ class Stage:
 
     async def sent(self, kind: str, count: int) -> list[list[str | None]]:
         """The ids of that kind of stanza, by connection, once there are so many."""
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while True:
                 stanzas = [connection.read_up().stanzas for connection in await self.connections()]
                 ids = [[each.id for each in one if each.kind == kind] for one in stanzas]
@@ -123,7 +124,7 @@ async def open_stage(
     require(Need.SLIXMPP)
     first = DemoNode("node1", DOMAIN, public_tls=tls_context(authority, DOMAIN))
     second = DemoNode("node2", serves, public_tls=tls_context(authority, certified or serves))
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with AsyncExitStack() as stack:
             for node in (first, second):
                 await stack.enter_async_context(background(node.serve))
@@ -202,7 +203,7 @@ async def test_a_wrong_certificate_is_refused(tls: Tls, logs: Path, authority: A
     async with open_stage(logs, authority, tls=tls, certified=ELSEWHERE) as stage:
         stage.ask(stage.first, stage.there)
         assert (await stage.step("failed"))["server"] == stage.there
-        await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
+        await stage.fleet.wait_reconnected([USER], since=stage.seen)
         assert stage.second.accepted > 0, "it was not even tried"
         # By STARTTLS there is a stream in plaintext before it; all it may hold is the wish for TLS.
         for connection in (await stage.connections())[1:-1]:
@@ -216,7 +217,7 @@ async def test_no_login_without_tls(logs: Path, authority: Authority) -> None:
     async with open_stage(logs, authority) as stage:
         stage.ask(stage.first, str(stage.second.address))
         await stage.step("failed")
-        await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
+        await stage.fleet.wait_reconnected([USER], since=stage.seen)
         assert stage.first.sessions
         (connection,) = [c for c in (await stage.connections())[1:-1] if c.down]
         assert connection.read_down().elements, "it was offered a login"
@@ -227,7 +228,7 @@ async def test_back_home_where_nobody_listens(logs: Path, authority: Authority) 
     async with open_stage(logs, authority) as stage:
         stage.ask(stage.first, f"{HOST}:{free_port()}")
         await stage.step("failed")
-        await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
+        await stage.fleet.wait_reconnected([USER], since=stage.seen)
         assert stage.first.sessions
 
 
@@ -236,7 +237,7 @@ async def test_back_home_from_where_nobody_answers(tls: Tls, logs: Path, authori
     async with open_silence() as port, open_stage(logs, authority, tls=tls, connect_seconds=0.5) as stage:
         stage.ask(stage.first, f"{HOST}:{port}")
         await stage.step("failed")
-        await stage.fleet.wait_reconnected([USER], since=stage.seen, seconds=10)
+        await stage.fleet.wait_reconnected([USER], since=stage.seen)
         assert stage.first.sessions
 
 
@@ -384,9 +385,9 @@ class Site:
     async def drain(self) -> None:
         """Until the client has a new session, wherever."""
         seen = len(self.fleet.events)
-        done = await self.proxy.drain("node1", seconds=20)
+        done = await self.proxy.drain("node1")
         assert done.code == 0, done.output
-        await self.fleet.wait_reconnected([USER], since=seen, seconds=15)
+        await self.fleet.wait_reconnected([USER], since=seen)
 
 
 @asynccontextmanager
@@ -394,7 +395,7 @@ async def open_site(folder: Path, logs: Path, authority: Authority, certified: s
     """``certified``: the name in the certificate at node2's public address. If it is not the domain, another server is
     there, of the same users."""
     require(Need.PROSODY, Need.SLIXMPP)
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with AsyncExitStack() as stack:
 
             async def start(name: str, certificate: Certificate) -> ProsodyNode:
@@ -452,7 +453,7 @@ async def test_moves_by_the_iq_alone_to_the_node_itself(tmp_path: Path, logs: Pa
 
         # Nothing was lost and nothing came twice: the client writes to itself, before and after.
         await site.fleet.send({USER: [JID]}, tag="after", rate=100, count=5)
-        await wait_until(lambda: len(site.fleet.of("message")) >= 10, 5.0, "ten messages")
+        await until(lambda: len(site.fleet.of("message")) >= 10, "ten messages")
         bodies = [e["body"] for e in site.fleet.of("message")]
         assert bodies == [f"{tag} {USER} {n}" for tag in ("before", "after") for n in range(1, 6)]
         assert old.closed_at is not None

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
+from waiting import PATIENCE_SECONDS
 
 from real import programs
 from real.programs import DOMAIN, HOST, PASSWORD
 from real.wire import Chunk, Recording
 
 _TESTS: Final = Path(__file__).resolve().parents[2]
-_CONNECT_SECONDS: Final = 10.0
 
 Event = dict[str, Any]  # Any: a JSON object; the package's docstring names the keys
 
@@ -102,7 +102,7 @@ class Fleet:
         connections = (await self.wait_event("wire", since=seen))["connections"]
         return {user: [_recording(c) for c in of_user] for user, of_user in connections.items()}
 
-    async def wait_event(self, event: str, *, since: int = 0, seconds: float = _CONNECT_SECONDS) -> Event:
+    async def wait_event(self, event: str, *, since: int = 0, seconds: float = PATIENCE_SECONDS) -> Event:
         """The first event of that name at or after index ``since``."""
 
         def found() -> Event | None:
@@ -113,12 +113,12 @@ class Fleet:
         assert result is not None
         return result
 
-    async def wait_connected(self, users: Iterable[str], *, seconds: float = _CONNECT_SECONDS) -> None:
+    async def wait_connected(self, users: Iterable[str], *, seconds: float = PATIENCE_SECONDS) -> None:
         """Until the last state change of each was to connected."""
         names = set(users)
         await self._wait(lambda: names <= self.connected(), seconds, f"{sorted(names)} connected")
 
-    async def wait_reconnected(self, users: Iterable[str], *, since: int, seconds: float) -> None:
+    async def wait_reconnected(self, users: Iterable[str], *, since: int, seconds: float = PATIENCE_SECONDS) -> None:
         """Until each was connected again after event number ``since``, and is."""
         names = set(users)
 
