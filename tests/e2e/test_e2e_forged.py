@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trio
 from e2e_proxy import command, connect, log_in, nodes_file, running, until
 
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
-from cxfr_proxy.demo.cluster import DemoCluster
+from cxfr_proxy.demo.client import ACK_EVERY, DemoClient
+from cxfr_proxy.demo.cluster import DemoCluster, NodeSession
 from cxfr_proxy.demo.habits import ClientKind, Traffic
 from cxfr_proxy.demo.node import DemoNode
 
@@ -24,6 +24,14 @@ FORGED = (
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
     return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+
+
+def counts_agree(client: DemoClient, session: NodeSession) -> bool:
+    """What the client has counted is what its node has."""
+    mine, nodes = client._resumption, session.counters
+    assert mine is not None
+    assert nodes is not None
+    return (mine.received, mine.acknowledged + len(mine.unacknowledged)) == (nodes.sent, nodes.received)
 
 
 async def test_a_stranger_cannot_take_a_stream_away(tmp_path: Path, certificate: DemoCertificate) -> None:
@@ -44,11 +52,13 @@ async def test_a_stranger_cannot_take_a_stream_away(tmp_path: Path, certificate:
                 refusal = await stranger.xml()
                 assert f'id="f{number}"' in refusal, refusal
                 assert "<not-allowed" in refusal, refusal
-            await trio.sleep(0.5)  # the last pong and its acknowledgement, a millisecond away
+            [session] = [session for node in nodes for session in node.sessions if session.full_jid == victim.full_jid]
+            await until(lambda: counts_agree(victim, session), "the last pong has come")
+            so_far = victim.account.sent
+            await until(lambda: victim.account.sent > so_far + 3 * ACK_EVERY, "it is acknowledged")
             victim.quiet()
             await until(lambda: victim.account.settled, "what was said has been answered")
-            [source] = [node for node in nodes for session in node.sessions if session.full_jid == victim.full_jid]
-            done = await proxy.say("drain", source.name, "--wait")
+            done = await proxy.say("drain", session.node, "--wait")
             assert done.code == 0, done.output
             await until(lambda: victim.moves, "it is back")
             assert [move.resumed for move in victim.moves] == [True]
