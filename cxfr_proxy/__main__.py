@@ -8,7 +8,7 @@ from cxfr_proxy import signals
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the program and return the exit code."""
     signals.hold()
     from cxfr_proxy.cli import main as run  # which takes a while, and signals may come
 

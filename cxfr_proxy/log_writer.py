@@ -24,7 +24,7 @@ MAX_WAITING_BYTES: Final = 4 << 20
 """Room for some 20,000 lines: more than a drain of as many clients writes while a logger is restarted."""
 GATHER_SECONDS: Final = 0.02
 """Lines of so long a time go out together. Waking the thread for each line takes two switches between threads, and
-hands the GIL to and fro."""
+passes the GIL back and forth."""
 RETRY_SECONDS: Final = 5.0
 """The pause after a line could not be written, until the loss is reported without waiting for a further line."""
 

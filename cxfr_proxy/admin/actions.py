@@ -1,4 +1,4 @@
-"""What the commands do and answer: a function each, which takes the parts of the proxy that it needs.
+"""The commands' actions and answers: a function each, which takes the parts of the proxy that it needs.
 
 Keyword arguments are the command's, as :data:`cxfr_proxy.admin.commands.COMMANDS` lists and checks them. A function
 starts what takes a while and returns at once. Only ``wait`` waits; cancelling it at any moment ends the wait and

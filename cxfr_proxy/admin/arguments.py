@@ -1,4 +1,4 @@
-"""What a command takes, and how it is checked: once, for every way that a command comes in."""
+"""The arguments of commands, checked once for every way by which a command comes in."""
 
 from __future__ import annotations
 

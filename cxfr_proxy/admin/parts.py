@@ -1,7 +1,7 @@
 """The parts of the running proxy that an operator's commands need, each as small as what commands need of it.
 
-The list of nodes, the rebalances and the pins are the real ones, which stand below this room. What stands above it
-(what asks the workers, keeps the drains, speaks with peer proxies) is known here by these protocols.
+The list of nodes, the rebalances and the pins are the real ones, which stand below this room. The parts above it (those
+that ask the workers, keep the drains, speak with peer proxies) are known here by these protocols.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
 class SessionLists(Protocol):
-    """What lists all sessions."""
+    """Lists all sessions."""
 
     async def session_rows(self) -> list[SessionRow]:
         """Return all sessions, oldest first."""
@@ -42,13 +42,13 @@ class Sessions(SessionLists, Protocol):
         """All transfers there were."""
 
     def of_node(self, name: str) -> NodeCounts:
-        """What is known of it by now."""
+        """Return the node's counts as they are known by now."""
 
     def totals(self) -> Totals:
-        """What else has happened, as far as it is known by now."""
+        """Return the totals as they are known by now."""
 
     def worker_rows(self) -> list[WorkerRow]:
-        """The workers by number; both of a number while one takes over from the other."""
+        """Return the workers by number; two of a number while one takes over from the other."""
 
     async def refresh(self) -> None:
         """Have the workers say what there is now, for :meth:`of_node` and :meth:`worker_rows`."""
@@ -67,7 +67,7 @@ class Sessions(SessionLists, Protocol):
 
 
 class Drainer(Protocol):
-    """What empties nodes."""
+    """Empties nodes."""
 
     @property
     def drains(self) -> Mapping[str, Drain]:
@@ -93,10 +93,10 @@ class Drainer(Protocol):
         """Forget the drain, if there is one."""
 
     def left(self, node: str) -> int:
-        """Sessions on the node."""
+        """Return how many sessions are on the node."""
 
     def awaited(self, node: str) -> int:
-        """Clients that were cut from the node and may still resume there."""
+        """Return how many clients that were cut from the node may still resume there."""
 
 
 class Peers(Protocol):
@@ -104,7 +104,7 @@ class Peers(Protocol):
 
     @property
     def caveat(self) -> str | None:
-        """What the answer to a command has to add, such as that only this proxy has heard of it; ``None``: nothing."""
+        """The addition to the answer of a command, such as that only this proxy knows of it; ``None``: none."""
 
     def share_directive(self, node: str, *, rebalance: bool = True) -> None:
         """Let peers know what the operator has said of that node; ``rebalance``: its return may move clients."""
@@ -113,7 +113,8 @@ class Peers(Protocol):
         """Let peers know of a pin; ``None``: it is taken away."""
 
     def left_elsewhere(self, node: str) -> int | None:
-        """Clients that peers have on a node that is drained; ``None``: not all have said that they know of it."""
+        """Return how many clients peers have on a node that is drained; ``None``: not all have reported that they know
+        of it."""
 
     def source_row(self) -> SourceRow: ...
 
@@ -121,13 +122,13 @@ class Peers(Protocol):
 
 
 class AutoRebalance(Protocol):
-    """What begins a rebalance when users have come to belong elsewhere."""
+    """Begins a rebalance when users have come to belong elsewhere."""
 
     def excuse(self, node: str, *, excused: bool = True) -> None:
         """Let the return of that node be no reason for a rebalance; or be one after all."""
 
     def seconds_until_due(self) -> float:
-        """Until one begins, if there is a reason by then and nothing changes."""
+        """Return the seconds until one begins, if there is a reason by then and nothing changes."""
 
 
 class Restart(Protocol):
@@ -137,7 +138,7 @@ class Restart(Protocol):
 
 
 class Restarts(Protocol):
-    """What replaces workers."""
+    """Replaces workers."""
 
     @property
     def last(self) -> Restart | None:
@@ -149,7 +150,7 @@ class Restarts(Protocol):
 
 
 class Reloader(Protocol):
-    """What reads the files."""
+    """Reads the files again."""
 
     async def reload(self) -> str:
         """Read nodes, user map and certificates again; return in a sentence what was done.

@@ -1,7 +1,7 @@
-"""What became of reading each of the proxy's files last: for the log, for metrics, and for the operator who asked.
+"""The results of reading the proxy's files: for the log, for metrics, and for the operator who asked.
 
-A file that is no good changes nothing, which is easily missed: the proxy runs on as if nothing were wrong until it is
-started anew. So each reading leaves behind whether it worked, and when one worked last.
+A faulty file changes nothing, which is easily missed: the proxy runs on as if nothing were wrong until it is started
+again. So each reading leaves behind whether it worked, and when one worked last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class ReloadPart(StrEnum):
-    """What is read; ``what`` of the event ``reload-failed``, and a label."""
+    """A file or source that is read; ``what`` of the event ``reload-failed``, and a label."""
 
     NODES = "nodes"
     USER_MAP = "user-map"

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 
 def _kind(name: str) -> str:
-    """``drain-plan`` for ``DrainPlan``, ``node`` for ``NodeRow``."""
+    """Return the kind of a row: ``drain-plan`` for ``DrainPlan``, ``node`` for ``NodeRow``."""
     return re.sub("(?<=[a-z])(?=[A-Z])", "-", name.removesuffix("Row")).lower()
 
 
@@ -52,7 +52,7 @@ class PlannedTarget(Struct, frozen=True):
 
 
 class DrainPlan(OperatorRow, frozen=True):
-    """What a drain would come to, if it began now. ``rate`` in clients per second."""
+    """The forecast of a drain that began now. ``rate`` in clients per second."""
 
     node: str
     sessions: int
@@ -70,8 +70,8 @@ class DrainPlan(OperatorRow, frozen=True):
 
 
 class Returning(Struct, frozen=True):
-    """What follows when a node is ready again. ``to_move`` sessions are elsewhere than they belong by now, ``held`` of
-    them were moved less than redirect-window ago."""
+    """The effect of making a node ready again. ``to_move`` sessions are not where they belong by now, ``held`` of them
+    were moved less than redirect-window ago."""
 
     node: str
     up: bool
@@ -128,8 +128,8 @@ class PlannedMove(Struct, frozen=True):
 
 
 class RebalancePlan(OperatorRow, frozen=True):
-    """What a rebalance would come to, if it began now. ``rate`` in clients per second; ``seconds``: about how long it
-    takes to ask all of them."""
+    """The forecast of a rebalance that began now. ``rate`` in clients per second; ``seconds``: about how long it takes
+    to ask all of them."""
 
     sessions: int
     inactive: int
@@ -175,7 +175,7 @@ class NodeRow(OperatorRow, frozen=True):
     health_seconds: float | None = None
     """How long it has been up or down; ``None``: as long as it is known."""
     check: str | None = None
-    """What the last check saw: ``ok 3 ms``, or what was wrong; ``None``: there was no check yet."""
+    """The result of the last check: ``ok 3 ms``, or the fault; ``None``: there was no check yet."""
     check_seconds_ago: float | None = None
     warm_up: float = 1.0
     """How much of its weight counts at the moment, 0 to 1: a node that has come back is filled slowly."""
@@ -224,7 +224,7 @@ class TransferRow(OperatorRow, frozen=True):
     duration_seconds: float
     """Until now, while it runs."""
     trigger: str
-    """What it is for: ``drain``, ``node-down``, ``rebalance`` ..."""
+    """The trigger: ``drain``, ``node-down``, ``rebalance`` ..."""
     software: str = "unknown"
     """The client's, by its name in the table of what was measured; else ``other``, or ``unknown`` if it is silent."""
     returned_seconds: float | None = None
@@ -313,4 +313,4 @@ SingleAnswer = Progress | DrainPlan | RebalancePlan | MessageRow
 """An answer that is no list."""
 
 CommandAnswer = SingleAnswer | Sequence[OperatorRow]
-"""What a command is answered with."""
+"""The answer to a command."""

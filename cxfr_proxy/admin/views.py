@@ -182,7 +182,7 @@ VIEWS: Final[Mapping[str, View]] = {
         _proxies,
     ),
 }
-"""What ``show`` can show, by the name it is asked for."""
+"""The views that ``show`` can show, by name."""
 
 COLUMNS_OF_PLANS: Final[Mapping[type, tuple[Column, ...]]] = {
     PlannedTarget: (Column("TO", "node", missing="none"), Column("SESSIONS", "sessions", Style.NUMBER)),
@@ -192,4 +192,4 @@ COLUMNS_OF_PLANS: Final[Mapping[type, tuple[Column, ...]]] = {
         Column("SESSIONS", "sessions", Style.NUMBER),
     ),
 }
-"""What a plan lists."""
+"""The columns of a plan."""

@@ -78,7 +78,7 @@ def _read_certificates(config: Config) -> int:
 
 
 def _read(load: Callable[[], T]) -> T | None:
-    """``None`` where there are faults, which are printed."""
+    """Read a file; ``None`` if it has faults, which are printed."""
     try:
         return load()
     except ConfigError as exc:
@@ -88,7 +88,7 @@ def _read(load: Callable[[], T]) -> T | None:
 
 
 def _read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
-    """Once. A reading with faults, which a proxy would make the best of, is none."""
+    """Read the nodes once. A reading with faults, which a proxy would make the best of, counts as none."""
     from cxfr_proxy.cluster.tokens import FileFaults
 
     async def read() -> Reading:

@@ -77,7 +77,8 @@ def read_address(token: Token, usual_port: int) -> Address | UnixAddress:
 
 
 def is_unix(token: Token) -> bool:
-    """Whether it is meant as the path of a socket, which may hold what an option's value may not."""
+    """Return whether the text is meant as the path of a socket, which may hold characters that an option's value may
+    not."""
     return token.text.startswith(_UNIX)
 
 
@@ -129,8 +130,8 @@ def read_whole_number(token: Token, low: int, high: int, what: str) -> int:
 
 
 def _ipv6(token: Token, *, zone: bool) -> str:
-    """``zone``: whether ``%eth0`` may follow; it means something on this machine only. An address that stands for an
-    IPv4 address (RFC 4291 section 2.5.5.2) becomes that one."""
+    """Read an IPv6 address. ``zone``: whether ``%eth0`` may follow; it means something on this machine only. An address
+    that stands for an IPv4 address (RFC 4291 section 2.5.5.2) becomes that one."""
     try:
         address = ipaddress.IPv6Address(token.text)
     except ValueError:
@@ -141,8 +142,8 @@ def _ipv6(token: Token, *, zone: bool) -> str:
 
 
 def _host(token: Token) -> str:
-    """A host name, with a dot at its end or without, or an IPv4 address. A last label of digits is never a name (RFC
-    1123 section 2.1)."""
+    """Read a host name, with a dot at its end or without, or an IPv4 address. A last label of digits is never a name
+    (RFC 1123 section 2.1)."""
     text = token.text
     if not text.isascii():
         raise token.expected("a host name in ASCII (an international one in its xn-- form)")
@@ -158,7 +159,7 @@ def _host(token: Token) -> str:
 
 
 def _read_host_port(token: Token, *, zone: bool) -> tuple[str, int | None]:
-    """``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``; the port is ``None`` where none is written."""
+    """Read ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``; the port is ``None`` if none is written."""
     text = token.text
     if "://" in text:
         raise token.expected("host:port without a scheme before it")

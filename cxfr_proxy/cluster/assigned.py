@@ -29,10 +29,10 @@ MAX_ANSWERS: Final = 100_000
 
 
 class PinFollower(Protocol):
-    """Whoever has to know of each pin."""
+    """Has to know of each pin."""
 
     def pin_changed(self, key: str, node: str | None) -> None:
-        """The user with that key is pinned to that node now; ``None``: no more."""
+        """Note that the user with that key is pinned to that node now; ``None``: no more."""
 
 
 class Pins:
@@ -81,7 +81,7 @@ class Answers:
         return len(self._answers)
 
     def note(self, key: str, node: str | None) -> None:
-        """``None``: there is no opinion about that user."""
+        """Note an answer; ``None``: there is no opinion about that user."""
         self._answers[key] = node, self._clock() + self._seconds
 
     def knows(self, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where the list of nodes comes from, as the operator says it with ``--backends``.
+"""The source of the list of nodes, as the operator gives it with ``--backends``.
 
 A path is a file; all else is a URL::
 
@@ -7,11 +7,11 @@ A path is a file; all else is a URL::
     dns+srv://10.0.0.53:5353/_xmpp-client._tcp.example.org
     etcds://proxy@etcd1:2379,etcd2:2379/cxfr?ca=/etc/ssl/etcd.pem&password-file=/etc/cxfr/etcd
 
-What follows ``?`` are options of all nodes from DNS, by the table of ``nodes.txt``, or options of the connection to
+Behind ``?`` there are options of all nodes from DNS, by the table of ``nodes.txt``, or options of the connection to
 etcd. No password stands in a URL: command lines can be read by everybody on the machine. An error never repeats a URL,
 since somebody may have written one there all the same.
 
-Only values here; :mod:`.sources` does what they say.
+This module only reads values; :mod:`.sources` uses them.
 """
 
 from __future__ import annotations

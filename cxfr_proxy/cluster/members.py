@@ -44,8 +44,8 @@ def _nobody() -> None:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check saw, for people. ``text``: ``ok``, or what was wrong in a few words; ``at`` is when it was over,
-    by the checks' clock, and ``seconds`` how long it took."""
+    """The result of a check, for people. ``text``: ``ok``, or the fault in a few words; ``at`` is when it was over, by
+    the checks' clock, and ``seconds`` how long it took."""
 
     text: str
     at: float
@@ -81,7 +81,7 @@ class Node:
         self.health_since: float | None = None
         """By the checks' clock; ``None``: from the beginning."""
         self.session_outlook = SessionOutlook.GOOD
-        """What is to happen to the sessions that it has; see :mod:`.health`."""
+        """The outlook of the sessions that it has; see :mod:`.health`."""
         self.check: CheckResult | None = None
         """The last check; ``None``: there was none yet."""
         self.removed = False
@@ -146,7 +146,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a new list changed, by names; a node may appear in several fields. False if nothing changed."""
+    """The changes by a new list, by names; a node may appear in several fields. False if nothing changed."""
 
     added: tuple[str, ...] = ()
     """New, or back after removal."""

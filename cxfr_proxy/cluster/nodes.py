@@ -35,7 +35,7 @@ from cxfr_proxy.units import read_seconds
 
 
 class AdminState(StrEnum):
-    """What the operator wants of a node."""
+    """The state that the operator wants for a node."""
 
     READY = "ready"
     DRAIN = "drain"
@@ -45,14 +45,14 @@ class AdminState(StrEnum):
 
 
 class Health(StrEnum):
-    """What checks see. A node nobody has checked yet counts as up."""
+    """The health of a node as checks see it. A node that was not checked yet counts as up."""
 
     UP = "up"
     DOWN = "down"
 
 
 class SessionOutlook(StrEnum):
-    """What checks expect of the sessions that a node has."""
+    """The outlook, by checks, for the sessions that a node has."""
 
     GOOD = "good"
     """They are served, as far as anybody is sure."""
@@ -147,7 +147,7 @@ def _whole_number(low: int, high: int) -> Form[int]:
 
 
 def _time(low: float) -> Form[float]:
-    """``low`` in seconds."""
+    """Read a time of at least ``low`` seconds."""
 
     def read(token: Token) -> float:
         try:

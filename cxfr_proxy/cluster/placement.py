@@ -1,9 +1,9 @@
-"""Which node for this user: a pure function of the user and the nodes.
+"""Choose the node for a user: a pure function of the user and the nodes.
 
 A user with a name has a home, by weighted rendezvous hashing. Every pair of user and node draws a number that is the
-same everywhere and for ever, and the best draw wins. A node that goes takes only its own draws away, so only its users
-move; a node that comes wins some users from each of the others, and nobody moves between those. There is no state and
-no ring, and proxies have to agree on nothing but the list of names and weights.
+same everywhere and for ever, and the smallest draw wins. A node that goes takes only its own draws away, so only its
+users move; a node that comes wins some users from each of the others, and nobody moves between those. There is no state
+and no ring, and proxies have to agree on nothing but the list of names and weights.
 
 The draw is the logarithmic one. With ``h`` uniform in (0, 1), ``-ln(h) / weight`` is exponentially distributed with the
 rate ``weight``, and of independent exponentials the one of rate ``w`` is the smallest with probability ``w / sum of all
@@ -11,7 +11,7 @@ w``: exactly the share that a weight stands for.
 
 A client without a name (yet) has no home, and goes where there are the fewest sessions per weight.
 
-Whatever the policy, a node with as many sessions as it may have takes nobody new while another one has room. Its users
+With any policy, a node that is full takes no new users while another one has room. Its users
 go to the next node in their own order; users who come later, when there is room again, go to it.
 """
 
@@ -194,7 +194,7 @@ def _load(node: Node, sessions: int) -> float:
 
 
 def _draw(key: bytes, node: Node) -> float:
-    """Smaller is better."""
+    """Return the draw of a user and a node; the smallest wins."""
     weight = node.weight
     if not weight:
         return math.inf

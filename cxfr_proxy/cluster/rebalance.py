@@ -44,16 +44,16 @@ class NodeShare:
     all: int
 
     def of(self, number: int) -> range:
-        """Which of so many things that are to be done with the node's sessions are its own to do.
+        """Return which of ``number`` things that are to be done with the node's sessions this process has to do.
 
-        The ranges of all processes join up, whatever ``number`` is.
+        The ranges of all processes join up, whatever the number is.
         """
         if not self.all:
             return range(0)
         return range(number * self.before // self.all, number * (self.before + self.own) // self.all)
 
     def scaled(self, own: int) -> int:
-        """How many there are in all, if every process has as many of its sessions as this one has of its own."""
+        """Return how many there are in all, if every process has as many of its sessions as this one has of its own."""
         return round(own * self.all / self.own) if self.own else 0
 
 
@@ -81,12 +81,12 @@ class RebalanceForecast:
             self.inactive += move.inactive
 
     def hold(self, seconds: float) -> None:
-        """The move that was added last has to wait so long."""
+        """Note that the move that was added last has to wait so long."""
         self.held += 1
         self.held_seconds = max(self.held_seconds, seconds)
 
     def include(self, other: RebalanceForecast) -> None:
-        """That of another process."""
+        """Add the forecast of another process."""
         self.inactive += other.inactive
         self.stay_down += other.stay_down
         self.held += other.held
@@ -109,11 +109,11 @@ def plan_rebalance(
     before: Mapping[str, int] | None = None,
     max_share: float | None = None,
 ) -> Iterator[ProposedMove | None]:
-    """The sessions of ``snapshot`` to move, in the order of leaving; and ``None`` now and then, so that who asks can do
-    something else meanwhile: there may be many.
+    """Yield the sessions of ``snapshot`` to move, in the order of leaving; and ``None`` now and then, so that the
+    caller can do something else meanwhile: there may be many.
 
     ``everywhere`` counts all processes' sessions by node, ``before`` those of the processes before this one; ``None``
-    where this is the only one. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all.
+    if this is the only one. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all.
     Several processes together may stay below it, by less than one session each.
     """
     sessions = sorted(order_of_leaving(snapshot), key=lambda session: session.stays_down)
@@ -169,7 +169,7 @@ class _Plan:
             self._pool(session.domain).waiting[session.node].append(session.session_id)
 
     def _pool(self, domain: str) -> _Pool:
-        """One for all domains with the same nodes: there may be thousands."""
+        """Return the pool of a domain: one for all domains with the same nodes, since there may be thousands."""
         pool = self._pool_of.get(domain)
         if pool is None:
             nodes = self._placement.usable(domain)
@@ -194,8 +194,8 @@ class _Plan:
                     self.targets[session_id] = targets[index]
 
     def _floating(self, pool: _Pool, name: str) -> int:
-        """How many of that node's sessions may be anywhere in the pool, in all processes. Who has none of them takes it
-        that all may: a process that left them out would come to another plan than the others."""
+        """Return how many of that node's sessions may be anywhere in the pool, in all processes. A process with none of
+        them assumes that all may: if it left them out, it would come to another plan than the others."""
         part = self._parts.get(name)
         return part.scaled(len(pool.waiting.get(name, ()))) if part is not None else self._everywhere.get(name, 0)
 
@@ -243,7 +243,7 @@ class _Pool:
         return self._nodes
 
     def best_step(self, load: _Load) -> _Step | None:
-        """``None``: nothing would become better."""
+        """Return the best next move; ``None``: none would make anything better."""
         givers = [name for name, left in self.left.items() if left > 0]
         if not givers or not self._takers:
             return None

@@ -1,11 +1,11 @@
-"""What several proxies share, as it lies in a store of keys and values: its layout, and what follows from it.
+"""The state that several proxies share, in a store of keys and values: its layout, and its meaning.
 
 =================== =========================================== ====================================================
 key below a prefix  value                                       says
 =================== =========================================== ====================================================
 ``nodes/NAME``      ``10.0.0.11:5222 weight=2``                 a line of ``nodes.txt`` without the name
 ``states/NAME``     ``drain``, or JSON (:class:`Directive`)      what the operator wants of that node
-``pins/BARE JID``   ``NAME``                                    the node of a user whose place was said by hand
+``pins/BARE JID``   ``NAME``                                    the node of a user who was pinned to it
 ``proxies/ID``      JSON (:class:`ProxyState`)                  a proxy that lives; the key goes when it dies
 =================== =========================================== ====================================================
 
@@ -55,10 +55,10 @@ class Section(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """What the operator wants of a node, as told to one proxy for all of them.
+    """The state that the operator wants for a node, as given to one proxy for all of them.
 
-    Times are in seconds since the epoch, ``None`` where there is none: what
-    :class:`~cxfr_proxy.transfers.drain_stages.Schedule` has by another clock.
+    Times are in seconds since the epoch, ``None`` if there is none;
+    :class:`~cxfr_proxy.transfers.drain_stages.Schedule` has the same by another clock.
     """
 
     admin_state: AdminState
@@ -77,7 +77,7 @@ class Directive:
         return self.against is None or self.against is spec.admin_state
 
     def encode(self) -> str:
-        """As a value."""
+        """Return it as a value of the store."""
         return _encode(self)
 
 
@@ -91,7 +91,7 @@ class ProxyState:
     left: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> str:
-        """As a value."""
+        """Return it as a value of the store."""
         return _encode(self)
 
 
@@ -118,7 +118,7 @@ def read_directive(text: str) -> Directive:
 
 
 def read_proxy(text: str) -> ProxyState:
-    """Raises :class:`ConfigError`."""
+    """Read a proxy's state. Raises :class:`ConfigError`."""
     value = _object(text)
     left = value.get("left", {})
     if not isinstance(left, dict):
@@ -272,13 +272,13 @@ class Keys:
         return directive if directive is not None and directive.holds(spec) else None
 
     def proxies(self) -> dict[str, ProxyState]:
-        """The proxies that live, by their ids."""
+        """Return the proxies that live, by their ids."""
         found = {name: self._read(Section.PROXIES, name, read_proxy) for name in self._entries[Section.PROXIES]}
         # One that can't be understood (it may be newer) lives all the same.
         return {name: state if state is not None else ProxyState() for name, state in found.items()}
 
     def pins(self) -> dict[str, str]:
-        """Nodes by bare JID."""
+        """Return the pins: nodes by bare JID."""
         return {user: entry.value.strip() for user, entry in self._entries[Section.PINS].items()}
 
     def _read(self, section: Section, name: str, read: Callable[[str], _T]) -> _T | None:

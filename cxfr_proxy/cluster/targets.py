@@ -25,7 +25,7 @@ class HostPattern:
 
     @classmethod
     def parse(cls, text: str) -> HostPattern:
-        """Raises ``ValueError``."""
+        """Read a pattern. Raises ``ValueError``."""
         if ":" in text:
             return cls(_ipv6(text[1:-1] if text.startswith("[") and text.endswith("]") else text))
         host = _name(text)

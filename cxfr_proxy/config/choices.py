@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class StartTls(StrEnum):
-    """What a client on a plain connection may do before TLS."""
+    """The choices of a client on a plain connection before TLS."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
@@ -37,7 +37,7 @@ class RebalanceMode(StrEnum):
 
 
 class WrongNode(StrEnum):
-    """What happens to a session that was bound on another node than its user's home."""
+    """The treatment of a session that was bound on another node than its user's home."""
 
     TRANSFER = "transfer"
     KEEP = "keep"
@@ -58,7 +58,7 @@ class CxfrUnknown(StrEnum):
 
 
 class OnNodeDown(StrEnum):
-    """What happens to the sessions of a node that is down for sure."""
+    """The treatment of the sessions of a node that is down for sure."""
 
     TRANSFER = "transfer"
     CLOSE = "close"
@@ -66,7 +66,7 @@ class OnNodeDown(StrEnum):
 
 
 class SmAfterTransfer(StrEnum):
-    """What happens to a stream with XEP-0198 into which the proxy has injected a stanza, when its client leaves."""
+    """The treatment of a stream with XEP-0198 into which the proxy has injected a stanza, when its client leaves."""
 
     END = "end"
     WRAP = "wrap"

@@ -13,11 +13,11 @@ from cxfr_proxy.errors import ConfigError
 
 
 def control_places(environ: Mapping[str, str], uid: int, temporary: Path) -> list[Path]:
-    """Where a proxy's control socket may be, the place for a new one first.
+    """Return the places where a proxy's control socket may be, the place for a new one first.
 
-    A proxy takes the first. A command looks at them all, in this order: an operator's login has another
-    environment than the service has. ``temporary`` is the directory for temporary files, of which only a
-    directory of the user's own is used.
+    A proxy takes the first. A command looks at all of them, in this order: an operator's login has another environment
+    than the service. ``temporary`` is the directory for temporary files, of which only a directory of the user's own is
+    used.
     """
     if explicit := environ.get("CXFR_PROXY_CONTROL"):
         return [Path(explicit)]
@@ -32,7 +32,7 @@ def control_places(environ: Mapping[str, str], uid: int, temporary: Path) -> lis
 
 
 def default_control() -> Path:
-    """The control socket of a proxy that was told of none."""
+    """Return the control socket of a proxy that was given none."""
     return control_places(os.environ, os.geteuid(), Path(tempfile.gettempdir()))[0]
 
 

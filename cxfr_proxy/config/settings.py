@@ -1,4 +1,4 @@
-"""What a table of settings can do: be read from flags and a file, and be written as help and documentation.
+"""Read the settings of a table from flags and a file, and write them as help and documentation.
 
 The table itself is :mod:`cxfr_proxy.config.table`, three dataclasses whose fields are its rows; here is the
 machinery, which knows no setting by name. A row becomes a field by :func:`setting` or :func:`repeatable`;
@@ -35,7 +35,7 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the table says about a field. ``default`` is for people where the value itself doesn't tell."""
+    """The table's row about a field. ``default`` is for people, if the value itself doesn't tell."""
 
     group: Group
     value_type: ValueType[Any]  # the field's own type; a row is only ever read through Setting
@@ -77,12 +77,12 @@ class Setting:
         return self.name.replace("-", "_")
 
     def value_in(self, config: object) -> object:
-        """The value that ``config``, a :class:`Config`, has for it."""
+        """Return the value that ``config``, a :class:`Config`, has for it."""
         owner = getattr(config, self.section) if self.section else config
         return getattr(owner, self.attribute)
 
     def read(self, value: object, label: str) -> object:
-        """The value from text, a number or a list of these. ``label`` names the setting in a
+        """Read the value from text, a number or a list of these. ``label`` names the setting in a
         :class:`ConfigError`."""
         if isinstance(value, list) and not self.row.repeatable:
             raise ConfigError(f"{label}: expected {self.row.value_type.expected}, found a list")
@@ -108,10 +108,9 @@ def _default_text(each: Field[object], row: Row) -> str:
 
 
 def settings_of(sections: Mapping[str, type]) -> tuple[Setting, ...]:
-    """The rows of the dataclasses in ``sections``, in the order of their groups.
+    """Return the rows of the dataclasses in ``sections``, in the order of their groups.
 
-    ``sections`` maps the attribute that will hold an instance to its class; the empty name is the class of
-    the whole.
+    ``sections`` maps the attribute that will hold an instance to its class; the empty name is the class of the whole.
     """
     found = _settings(sections)
     return tuple(sorted(found, key=lambda each: list(Group).index(each.row.group)))
@@ -127,7 +126,7 @@ def _settings(sections: Mapping[str, type]) -> Iterator[Setting]:
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """What a settings file says. ``path`` as the operator wrote it; ``lines`` is where each key stands, from
+    """The contents of a settings file. ``path`` as the operator wrote it; ``lines`` has the line of each key, from
     1."""
 
     path: str
@@ -135,7 +134,7 @@ class SettingsFile:
     lines: Mapping[str, int]
 
     def read(self, row: Setting) -> object:
-        """One setting's value. Raises :class:`ConfigError` with its place."""
+        """Read one setting's value. Raises :class:`ConfigError` with its place."""
         try:
             return row.read(self.values[row.name], row.name)
         except ConfigError as exc:
@@ -159,7 +158,7 @@ def read_settings_file(path: str, settings: Sequence[Setting]) -> SettingsFile:
 
 
 def parse_settings(text: str, path: str, settings: Sequence[Setting]) -> SettingsFile:
-    """The pure part of :func:`read_settings_file`."""
+    """Read the text of a settings file: the pure part of :func:`read_settings_file`."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
@@ -180,7 +179,7 @@ def parse_settings(text: str, path: str, settings: Sequence[Setting]) -> Setting
 
 
 def _toml_error(message: str, text: str, path: str) -> ConfigError:
-    """tomllib has the place in its message only, before Python 3.14."""
+    """Return the error with its place, which tomllib has only in its message before Python 3.14."""
     message, end, _ = message.partition(" (at end of document)")
     if end:
         return ConfigError(message, file=path, line=text.count("\n") + 1)
@@ -213,7 +212,7 @@ Sizes are bytes, or have a unit (`8KiB`, `1MiB`).
 
 
 def render_markdown(settings: Sequence[Setting]) -> str:
-    """The documentation of ``settings``: a table for each group."""
+    """Return the documentation of ``settings``: a table for each group."""
     parts = [_MARKDOWN_HEAD]
     for group in Group:
         rows = [_markdown_row(each) for each in settings if each.row.group is group]

@@ -92,7 +92,7 @@ MAX_WORKERS: Final = 256
 
 
 def default_workers() -> int:
-    """As many as there are cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return min(MAX_WORKERS, len(os.sched_getaffinity(0)))
 
 
@@ -113,7 +113,7 @@ def _workers_field() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client or node may cost."""
+    """Limits of what one client or node may cost."""
 
     max_element_negotiating: int = setting(
         Group.SIZES,
@@ -402,11 +402,10 @@ class Config:
 
     @classmethod
     def from_sources(cls, flags: Mapping[str, object], file: SettingsFile | None = None) -> Config:
-        """Settings from parsed flags (``vars()`` of a namespace) and a settings file.
+        """Return settings from parsed flags (``vars()`` of a namespace) and a settings file.
 
-        ``flags`` maps attribute names to text, or to a list of texts for a repeatable setting; what is
-        missing or ``None`` was not given, and names that are no setting's are passed over. Raises
-        :class:`ConfigError`.
+        ``flags`` maps attribute names to text, or to a list of texts for a repeatable setting; names that are missing
+        or ``None`` were not given, and names that are no setting's are ignored. Raises :class:`ConfigError`.
         """
         given: dict[str, dict[str, Any]] = {"": {}, "timeouts": {}, "limits": {}}
         for row in SETTINGS:
@@ -425,7 +424,7 @@ class Config:
         return config
 
     def _check_redirects(self) -> None:
-        """Nobody is sent in a circle, or where the operator has said that nobody is sent."""
+        """Refuse redirects in a circle, and those to hosts to which the operator allows none."""
         moved = [domain_key(each.domain) for each in self.redirect_domain]
         served = set(map(domain_key, self.domain))
         for each in self.redirect_domain:
@@ -440,7 +439,7 @@ class Config:
                 raise ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")
 
     def differences(self, other: Config) -> list[str]:
-        """The names of the settings that have another value there."""
+        """Return the names of the settings that have another value there."""
         return [row.name for row in SETTINGS if row.value_in(self) != row.value_in(other)]
 
     @property
@@ -464,7 +463,7 @@ class Config:
         return RedirectTargets(self.redirect_targets)
 
     def check_serving(self) -> None:
-        """Raises :class:`ConfigError` if what serving needs is missing; files are not opened."""
+        """Check that everything is set that serving needs; files are not opened. Raises :class:`ConfigError`."""
         if self.backends is None:
             raise ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
         if not self.listen:

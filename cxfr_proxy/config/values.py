@@ -130,7 +130,7 @@ _LISTEN = re.compile(
 
 
 def read_listen_address(text: str) -> ListenAddress:
-    """``ADDRESS:PORT``. Raises ``ValueError``."""
+    """Read ``ADDRESS:PORT``. Raises ``ValueError``."""
     match = _LISTEN.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
         raise ValueError(text)
@@ -149,8 +149,8 @@ _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
 def read_peer_network(text: str) -> PeerNetwork:
-    """``ADDRESS``, ``ADDRESS/BITS`` or ``unix``. Raises ``ValueError``, and :class:`ConfigError` for a network that is
-    written by an address within it."""
+    """Read ``ADDRESS``, ``ADDRESS/BITS`` or ``unix``. Raises ``ValueError``, and :class:`ConfigError` for a network
+    that is written by an address within it."""
     if text == _UNIX_PEERS:
         return PeerNetwork(None)
     address, slash, bits = text.partition("/")
@@ -254,8 +254,8 @@ def _read_backends(text: str) -> Backends:
 
 
 def _read_domain(text: str) -> str:
-    """RFC 7622 section 3.2: a trailing dot is no part of the domain; case is not significant. An international one
-    stays in the form in which it is written: a node may know itself by that one alone."""
+    """Read a domain (RFC 7622 section 3.2): a trailing dot is no part of it, and case is not significant. An
+    international one stays in the form in which it is written: a node may know itself by that form alone."""
     key = domain_key(text)
     if not key or not key.isprintable() or re.search(r"[\s/@<>\"'&]", key):
         raise ValueError(text)

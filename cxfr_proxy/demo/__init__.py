@@ -44,7 +44,7 @@ def main(options: DemoOptions, opener: ProxyOpener = open_proxy) -> int:
 
 
 def _allow_descriptors() -> None:
-    """Client, proxy twice and node: four sockets a client, all in this process."""
+    """Raise the limit of descriptors: client, proxy twice and node, so four sockets a client, all in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -16,8 +16,8 @@ taken in more than once by the nodes together. The rule is honest about a stream
 cannot be resumed: whether the last messages had arrived is then unknowable, the client sends them again, and what had
 arrived counts as *twice*.
 
-**Down.** Nodes number what they push by themselves, per session. What the node's socket took on a session, and the
-client never saw, is lost; what the client saw more than once came twice.
+**Down.** Nodes number what they push by themselves, per session. A message is lost if the node's socket took it on a
+session and the client never saw it; it came twice if the client saw it more than once.
 
 **Between two.** Where nobody sends anything back, the sender knows what was taken in by acknowledgements (XEP-0198), or
 by the answer to a ping behind the message (:meth:`ClientAccount.handled`), and the receiver says what it got, in order.
@@ -50,7 +50,7 @@ class Numbered:
 
     @classmethod
     def parse(cls, body: str | None) -> Numbered | None:
-        """The number in a message body, or ``None`` if it is a body of another kind."""
+        """Return the number in a message body, or ``None`` if it is a body of another kind."""
         match = _BODY.fullmatch(body or "")
         return cls(match[1], int(match[2])) if match else None
 
@@ -96,13 +96,13 @@ class ClientAccount:
         """All that came, in order: echoes and what others sent."""
 
     def number(self) -> Numbered:
-        """A new number, in flight from now on."""
+        """Return a new number, which is in flight from now on."""
         self.sent += 1
         self.in_flight.add(self.sent)
         return Numbered(self.origin, self.sent)
 
     def again(self) -> list[Numbered]:
-        """Everything that has to be sent again, in flight from now on."""
+        """Return everything that has to be sent again; it is in flight from now on."""
         due = sorted(self.due_again)
         self.due_again.clear()
         self.in_flight.update(due)
@@ -110,7 +110,7 @@ class ClientAccount:
         return [Numbered(self.origin, number) for number in due]
 
     def saw(self, numbered: Numbered) -> None:
-        """A numbered message arrived: an echo of this client's own, or one that a node pushed."""
+        """Note that a numbered message arrived: an echo of this client's own, or one that a node pushed."""
         self.arrived.append(numbered)
         if numbered.origin != self.origin:
             self.pushed[numbered] += 1
@@ -120,11 +120,11 @@ class ClientAccount:
         self.due_again.discard(numbered.number)
 
     def handled(self, number: int) -> None:
-        """The server has taken that message in. If it came back all the same, that counts."""
+        """Note that the server has taken that message in. If it came back all the same, that counts."""
         self.in_flight.discard(number)
 
     def bounced(self, number: int, *, wait: bool) -> None:
-        """A message of this client's came back as an error; ``wait`` is the error's type."""
+        """Note that a message of this client's came back as an error; ``wait`` is the error's type."""
         if number not in self.in_flight:
             self.came_back_late.add(number)
         self.in_flight.discard(number)
@@ -134,7 +134,7 @@ class ClientAccount:
             self.refused.add(number)
 
     def stream_lost(self, unacknowledged: Collection[int] | None = None) -> None:
-        """The stream has ended for good (not to be resumed), and all that came on it has been read.
+        """Note that the stream has ended for good (not to be resumed), and that all that came on it was read.
 
         ``unacknowledged``: by XEP-0198, which then decides; the others are with the server, and their echoes may still
         come. ``None``: nothing was acknowledged.
@@ -179,7 +179,8 @@ class MessageCounts:
 
 
 def judge(account: ClientAccount, records: Iterable[SessionRecord]) -> MessageCounts:
-    """One client's traffic, up and down together; ``records`` are those of all nodes, of all clients or of this one."""
+    """Return the verdict on one client's traffic, up and down together; ``records`` are those of all nodes, of all
+    clients or of this one."""
     own = [record for record in records if record.bare_jid == account.origin]
     return judge_up(account, own) + judge_down(account, own)
 

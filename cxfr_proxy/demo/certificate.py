@@ -17,13 +17,13 @@ class DemoCertificate:
     key: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """For nodes. One context serves any number of connections."""
+        """Return a context for nodes. One serves any number of connections."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """For clients: trusts this certificate only, and checks the name."""
+        """Return a context for clients: it trusts this certificate only, and checks the name."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
 

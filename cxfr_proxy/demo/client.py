@@ -132,7 +132,7 @@ class DemoClient:
     # ---- the interface ----
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Live. Reports ``started`` at the first bind."""
+        """Connect, stay connected and send. Reports ``started`` at the first bind."""
         failures = 0
         try:
             while not self._leaving:
@@ -274,7 +274,7 @@ class DemoClient:
         return await self._expect(connection, FEATURES_TAG)
 
     async def _expect(self, connection: Connection, *tags: str) -> Element:
-        """The next element, which has to be one of these. Raises :class:`StreamLost`, :class:`LoginRefused`."""
+        """Return the next element, which has to be one of these. Raises :class:`StreamLost`, :class:`LoginRefused`."""
         incoming = await connection.read()
         if isinstance(incoming, Element) and incoming.tag in tags:
             return incoming
@@ -370,7 +370,7 @@ class DemoClient:
             return ending or Ending(SeenRung.CUT)
 
     def _begin_afresh(self) -> None:
-        """The stream will not be resumed; what was acknowledged on it still is."""
+        """Give up the stream for good; what was acknowledged on it still is."""
         if self._resumption is not None:
             self._resumption.sm_id = None
 
@@ -401,7 +401,7 @@ class DemoClient:
         self._settle_if_done()
 
     def _taken_in(self, numbered: Numbered) -> None:
-        """The server has acknowledged it. Here it is the echo that counts."""
+        """Note that the server has acknowledged it. Here it is the echo that counts."""
 
     def _stanza(self, element: Element) -> None:
         if element.tag == MESSAGE_TAG:
@@ -455,7 +455,7 @@ class DemoClient:
         )
 
     def _transfer(self, iq: Element, query: Element) -> None:
-        """XEP-0051: the IQ counts only if our own server sent it."""
+        """Follow XEP-0051: the IQ counts only if our own server sent it."""
         if iq.get("from") not in (None, self.domain, self.bare_jid):
             self.faults.append(f"cxfr from {iq.get('from')}")
             return
@@ -470,7 +470,7 @@ class DemoClient:
         self._go(target)
 
     def _named(self, server: str, security: Security) -> Target:
-        """Where a redirect leads: home, if it names the domain."""
+        """Return where a redirect leads: home, if it names the domain."""
         if server == self.domain:
             return self.home
         encrypted = self.home.security is not Security.NONE
@@ -517,7 +517,7 @@ class DemoClient:
     # ---- sending ----
 
     async def _send_traffic(self) -> None:
-        """Numbered messages until the stream is to be closed, and then its closing."""
+        """Send numbered messages until the stream is to be closed, and then close it."""
         await trio.lowlevel.checkpoint()
         while not self._quiet:
             self._send_again()
@@ -530,7 +530,8 @@ class DemoClient:
             await self._finish()
 
     def _send_again(self) -> None:
-        """At once on a new stream, then once a second at most: a server that says ``wait`` is not hammered."""
+        """Send again, at once on a new stream, then once a second at most: a server that says ``wait`` is not
+        hammered."""
         now = trio.current_time()
         if now >= self._resend_at:
             self._resend_at = now + RESEND_SECONDS
@@ -575,6 +576,6 @@ def _message_to(to: str, numbered: Numbered) -> bytes:
 
 
 def _first(group: BaseExceptionGroup[StreamLost]) -> StreamLost:
-    """One of the exceptions that a nursery wrapped."""
+    """Return one of the exceptions that a nursery wrapped."""
     found = group.exceptions[0]
     return _first(found) if isinstance(found, BaseExceptionGroup) else found

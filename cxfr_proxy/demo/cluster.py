@@ -111,21 +111,21 @@ class DemoCluster:
         self._serial = itertools.count(1)
 
     def serial(self) -> str:
-        """A text that is unique within the cluster."""
+        """Return a text that is unique within the cluster."""
         return f"{next(self._serial):06x}"
 
     def find(self, jid: str) -> list[NodeSession]:
-        """The session of a full JID, or all of a bare one."""
+        """Return the session of a full JID, or all of a bare one."""
         if "/" in jid:
             return [self.sessions[jid]] if jid in self.sessions else []
         return [session for session in self.sessions.values() if session.bare_jid == jid]
 
     def on_node(self, node: str) -> list[NodeSession]:
-        """Everybody on a node, hibernating or not."""
+        """Return all sessions on a node, hibernating or not."""
         return [session for session in self.sessions.values() if session.node == node]
 
     def bind(self, full_jid: str, node: str, leg: SessionStream) -> NodeSession:
-        """A new session; one that held the same full JID ends with ``conflict`` (RFC 6120 section 7.7.2.2)."""
+        """Return a new session; one that held the same full JID ends with ``conflict`` (RFC 6120 section 7.7.2.2)."""
         former = self.sessions.get(full_jid)
         if former is not None:
             self.drop(former)
@@ -145,7 +145,7 @@ class DemoCluster:
         return session.counters
 
     def resumable(self, sm_id: str, bare_jid: str, node: str) -> NodeSession | None:
-        """The session that may be resumed on this node by this user, or ``None``."""
+        """Return the session that may be resumed on this node by this user, or ``None``."""
         session = self._resumable.get(sm_id)
         if session is None or session.bare_jid != bare_jid:
             return None
@@ -160,7 +160,7 @@ class DemoCluster:
         session.record.nodes.append(node)
 
     def leg_lost(self, session: NodeSession, leg: SessionStream, *, closed: bool) -> None:
-        """A stream has ended; so has its session if it was ``closed`` properly or cannot be resumed."""
+        """Note that a stream has ended; so has its session if it was ``closed`` properly or cannot be resumed."""
         if session.leg is not leg:
             return
         session.leg = None

@@ -144,12 +144,12 @@ class Ending:
 
 
 def caps_hash(kind: ClientKind) -> str:
-    """The XEP-0115 verification string (section 5.1) of a kind's disco#info."""
+    """Return the XEP-0115 verification string (section 5.1) of a kind's disco#info."""
     text = f"client/pc//{kind}<" + "".join(f"{var}<" for var in sorted(features(kind)))
     return base64.b64encode(hashlib.sha1(text.encode(), usedforsecurity=False).digest()).decode()
 
 
 def features(kind: ClientKind) -> list[str]:
-    """The disco#info features of a kind."""
+    """Return the disco#info features of a kind."""
     own = [names.CXFR] if HABITS[kind].knows_cxfr else []
     return [names.DISCO_INFO, names.PING, *own]

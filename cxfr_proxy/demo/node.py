@@ -186,7 +186,7 @@ class DemoNode:
         return [record for record in self.cluster.records if self.name in record.nodes]
 
     def stream_of(self, full_jid: str) -> NodeStream:
-        """The stream that carries a session of this node. Raises :class:`LookupError`."""
+        """Return the stream that carries a session of this node. Raises :class:`LookupError`."""
         for stream in self.streams:
             session = stream.session
             if session is not None and session.full_jid == full_jid and session.leg is stream:

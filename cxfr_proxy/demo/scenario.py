@@ -64,7 +64,7 @@ POLL_SECONDS: Final = 0.02
 
 
 class DemoTrigger(StrEnum):
-    """What happens to ``node1``."""
+    """The fate of ``node1``."""
 
     DRAIN = "drain"
     REMOVE = "remove"
@@ -86,7 +86,7 @@ class DemoOptions:
 
 
 class DemoProxy(Protocol):
-    """What the story needs of a proxy."""
+    """A proxy, as the story needs it."""
 
     @property
     def address(self) -> HostPort:
@@ -99,10 +99,10 @@ class DemoProxy(Protocol):
         """Take a node's line out of the nodes file, and have that read."""
 
     def left(self, node: str) -> int:
-        """How many sessions it still carries to that node."""
+        """Return how many sessions it still carries to that node."""
 
     def transfers(self) -> Mapping[SeenRung, int]:
-        """Transfers that worked, by the rung that did it."""
+        """Return the transfers that worked, by the rung that did it."""
 
     def returned(self) -> Mapping[SeenRung, int]:
         """Of these, those whose clients have logged in again."""
@@ -110,7 +110,7 @@ class DemoProxy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProxySetup:
-    """What a proxy has to be started with. ``directory`` is there for its files, and vanishes afterwards."""
+    """The arguments to start a proxy with. ``directory`` is there for its files, and vanishes afterwards."""
 
     domain: str
     nodes: Sequence[DemoNode]
@@ -124,7 +124,7 @@ ProxyOpener = Callable[[ProxySetup], AbstractAsyncContextManager[DemoProxy]]
 
 @asynccontextmanager
 async def open_proxy(setting: ProxySetup) -> AsyncIterator[DemoProxy]:
-    """The real proxy, in this process, on a free port of the loopback interface."""
+    """Start the real proxy in this process, on a free port of the loopback interface."""
     nodes_file = setting.directory / "nodes.txt"
     lines = [f"{node.name} {node.address} public={node.public_address}\n" for node in setting.nodes]
     nodes_file.write_text("".join(lines))
@@ -257,7 +257,7 @@ class Story:
         )
 
     async def _drain(self, nursery: trio.Nursery) -> tuple[float, int, int]:
-        """Seconds it took, sessions left behind, clients nowhere."""
+        """Drain the node; return the seconds it took, sessions left behind, clients nowhere."""
         begun = trio.current_time()
         nursery.start_soon(self._pull)
         await trio.lowlevel.checkpoint()
@@ -337,7 +337,7 @@ class Story:
         del self._recent[:-20]
 
     def _rungs(self) -> dict[SeenRung, MessageCounts]:
-        """The books of those who moved, by the way they did."""
+        """Return the books of those that moved, by the way they did."""
         tallies: dict[SeenRung, MessageCounts] = {}
         for client in self.clients:
             if client.moves:
@@ -378,7 +378,7 @@ _PHASES: Final = {
 
 
 def cast_of(options: DemoOptions, address: HostPort, certificate: DemoCertificate) -> list[DemoClient]:
-    """The clients, in random order, so that every kind is found on every node."""
+    """Return the clients, in random order, so that every kind is found on every node."""
     rng = random.Random(options.seed)
     kinds = kinds_of(options.clients)
     rng.shuffle(kinds)
@@ -397,7 +397,7 @@ def cast_of(options: DemoOptions, address: HostPort, certificate: DemoCertificat
 
 
 def kinds_of(count: int) -> list[ClientKind]:
-    """So many kinds, in the proportion of :data:`SHARES`, none missing if there are enough clients."""
+    """Return so many kinds, in the proportion of :data:`SHARES`, none missing if there are enough clients."""
     kinds = [kind for kind, share in SHARES.items() for _ in range(max(1, count * share // 100))]
     while len(kinds) < count:
         kinds.append(ClientKind.CXFR)

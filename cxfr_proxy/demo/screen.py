@@ -90,7 +90,7 @@ def paint(text: str, code: str, *, colour: bool) -> str:
 
 
 def frame(snapshot: DemoSnapshot, *, colour: bool) -> list[str]:
-    """The whole picture, line by line."""
+    """Return the whole picture, line by line."""
     lines = [
         paint("cxfr-proxy demo", _BOLD, colour=colour) + f"   {snapshot.seconds:5.1f} s   {snapshot.phase}",
         "",
@@ -118,7 +118,7 @@ def frame(snapshot: DemoSnapshot, *, colour: bool) -> list[str]:
 
 
 def line(snapshot: DemoSnapshot) -> str:
-    """The same in one line, for a log or a pipe."""
+    """Return the same in one line, for a log or a pipe."""
     nodes = "  ".join(f"{node} {count:3}" for node, count in snapshot.nodes.items())
     moved = sum((Counter(row.moved) for row in snapshot.kinds), Counter[SeenRung]())
     how = ", ".join(f"{rung} {moved[rung]}" for rung in SeenRung if moved[rung]) or "nobody yet"
@@ -129,7 +129,7 @@ def line(snapshot: DemoSnapshot) -> str:
 
 
 def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
-    """The result: a row for each kind of client, their sum, and the verdict in words."""
+    """Return the result: a row for each kind of client, their sum, and the verdict in words."""
     head = ["client", "count", *_RUNGS, *_TALLY]
     body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
     moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[SeenRung]())
@@ -155,7 +155,7 @@ def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
 
 
 def verdict(outcome: DemoOutcome, *, colour: bool) -> str:
-    """The verdict in one line."""
+    """Return the verdict in one line."""
     total = outcome.total
     if outcome.good:
         good = (
@@ -192,7 +192,8 @@ def _cells(tally: MessageCounts) -> list[object]:
 
 
 def _rows(rows: Sequence[Sequence[object]], *, colour: bool) -> list[str]:
-    """Columns set in line, the first to the left and the rest to the right; a zero is a dot, to keep the eye free."""
+    """Set columns in line, the first to the left and the rest to the right; a zero is a dot, which is easier on the
+    eye."""
     texts = [["·" if cell == 0 else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
     lines = [

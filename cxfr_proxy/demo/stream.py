@@ -48,7 +48,7 @@ CAPS: Final = "http://jabber.org/protocol/caps"
 
 @dataclass(frozen=True, slots=True)
 class NodeOffers:
-    """What a node offers its clients. ``starttls`` is ``None`` where TLS is not to be had, or is on already.
+    """The features that a node offers its clients. ``starttls`` is ``None`` if TLS is not to be had, or is on already.
 
     ``check_password`` gets the bare user name and the password; ``None`` lets everybody in.
     """
@@ -120,7 +120,7 @@ class NodeStream:
     # ---- the node's side of ending ----
 
     def end(self, condition: StreamCondition, text: str | None = None) -> None:
-        """Stream error, ``</stream:stream>``, FIN; nothing that comes in from now on counts."""
+        """Send a stream error, ``</stream:stream>`` and FIN; nothing that comes in from now on counts."""
         self.end_with(stanza.stream_error(condition, text) + STREAM_END)
 
     def end_with(self, last: bytes) -> None:
@@ -144,7 +144,7 @@ class NodeStream:
         await self.connection.close()
 
     def _unroute(self, *, closed: bool) -> None:
-        """Stanzas for the session have to wait from now on, or go back: here they would vanish."""
+        """Have stanzas for the session wait from now on, or go back: here they would vanish."""
         if self.session is not None:
             self.cluster.leg_lost(self.session, self, closed=closed)
 
@@ -229,7 +229,7 @@ class NodeStream:
     # ---- logging in ----
 
     def _login(self, response: str | None) -> bool:
-        """SASL PLAIN (RFC 4616). An authorization identity is ignored."""
+        """Log in by SASL PLAIN (RFC 4616). An authorization identity is ignored."""
         try:
             _, user, password = base64.b64decode(response or "", validate=True).decode().split("\0")
         except (binascii.Error, ValueError):
@@ -261,7 +261,7 @@ class NodeStream:
             self.connection.write(f"<failure xmlns='{names.SASL}'><not-authorized/></failure>".encode())
 
     def _authenticate(self, element: Element) -> None:
-        """SASL2 (XEP-0388) with Bind 2 (XEP-0386) and stream management inline; there is no restart."""
+        """Log in by SASL2 (XEP-0388) with Bind 2 (XEP-0386) and stream management inline; there is no restart."""
         if element.get("mechanism") != "PLAIN" or not self._login(
             element.findtext(qualified(names.SASL2, "initial-response"))
         ):
@@ -397,7 +397,7 @@ class NodeStream:
     # ---- stanzas ----
 
     def write(self, data: bytes, numbered: Numbered | None = None) -> None:
-        """The session's stanzas go down here (:class:`~cxfr_proxy.demo.cluster.SessionStream`)."""
+        """Send the session's stanzas down (:class:`~cxfr_proxy.demo.cluster.SessionStream`)."""
         if self._over:
             return
         self.connection.write(data, numbered)
@@ -410,7 +410,7 @@ class NodeStream:
             self.session.record.written.add(numbered.number)
 
     def _csi(self, element: Element) -> None:
-        """XEP-0352: nothing is held back here that could be."""
+        """Accept XEP-0352: nothing is held back here that could be."""
 
     def _message(self, element: Element) -> None:
         session = self._bound_session()
@@ -433,7 +433,7 @@ class NodeStream:
             self.session.deliver(data)
 
     def _route(self, element: Element) -> None:
-        """To everybody online at that JID, on whichever node; else back as an error."""
+        """Deliver to everybody online at that JID, on any node; else send it back as an error."""
         to = element.get("to")
         element.set("from", self._jid())
         targets = self.cluster.find(to) if to else []
@@ -451,7 +451,7 @@ class NodeStream:
             self._deliver(reply)
 
     def _presence(self, element: Element) -> None:
-        """Nobody has a roster here; only the software behind it is of interest (XEP-0115)."""
+        """Note the software behind a presence (XEP-0115). Nobody has a roster here, so nothing else is of interest."""
         caps = child(element, CAPS, "c")
         if caps is None or not self.service.offers.asks_capabilities:
             return

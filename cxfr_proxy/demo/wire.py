@@ -55,7 +55,7 @@ class HostPort(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, default_port: int = 5222) -> HostPort:
-        """``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``. Raises :class:`ValueError`."""
+        """Read ``host``, ``host:port``, ``[ipv6]`` or ``[ipv6]:port``. Raises :class:`ValueError`."""
         host, bracket, rest = text.rpartition("]")
         if bracket:
             return cls(host.removeprefix("["), int(rest.removeprefix(":")) if rest else default_port)
@@ -179,7 +179,7 @@ class Connection:
         self._idle = trio.lowlevel.ParkingLot()
 
     async def read(self) -> StreamEvent:
-        """The next event; :class:`EndOfFile` again and again once the bytes have ended."""
+        """Return the next event; :class:`EndOfFile` again and again once the bytes have ended."""
         while not self._events:
             if self._unparsed:
                 self._parse_some()
@@ -198,11 +198,11 @@ class Connection:
         self._events.extend(self._parser.feed(piece))
 
     def restart(self) -> None:
-        """The peer's next bytes open a new stream (RFC 6120 section 4.3.3)."""
+        """Expect a new stream to begin with the peer's next bytes (RFC 6120 section 4.3.3)."""
         self._parser = StreamParser()
 
     def opened(self) -> None:
-        """No restart can come any more."""
+        """Expect no more restarts."""
         self._tag_by_tag = False
 
     def upgrade(self, transport: trio.abc.Stream) -> None:
@@ -248,7 +248,8 @@ class Connection:
             await self._idle.park()
 
     async def half_close(self) -> None:
-        """FIN, and go on reading: closing with unread bytes would reset, and a reset eats what was just sent."""
+        """Send FIN, and go on reading: closing with unread bytes would reset, and a reset destroys what was just
+        sent."""
         transport = self.transport
         raw = transport.transport_stream if isinstance(transport, trio.SSLStream) else transport
         if isinstance(raw, trio.SocketStream):

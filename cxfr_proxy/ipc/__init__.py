@@ -1,10 +1,10 @@
-"""What passes between the supervisor and its workers.
+"""Messages between the supervisor and its workers.
 
 ========== ===========================================================================
-messages   what they tell each other
-questions  what the supervisor asks of workers, and how answers become one
-codec      how a message is written where they are processes of their own
-channel    what carries messages: lines over a socket, or objects within a process
+messages   the messages themselves
+questions  the supervisor's questions, and how the answers of all workers become one
+codec      writes messages, if workers are processes of their own
+channel    carries messages: lines over a socket, or objects within a process
 launch     a worker that was started, as the supervisor knows it
 ========== ===========================================================================
 """

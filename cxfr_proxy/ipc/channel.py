@@ -6,9 +6,9 @@ event, and is never called back from inside :meth:`Channel.post`.
 A broken channel says so once, by the end of :meth:`Channel.run`. Later messages are dropped, since nobody is there to
 take them.
 
-There are two. :class:`StreamChannel` writes lines to another process (:mod:`.codec`). What the other end does not take
-is kept up to :data:`MAX_UNSENT_BYTES`; an end that lets that much pile up does not work any more, and the channel is
-broken for both. :func:`in_memory` gives the two ends of one within a process: objects, handed over as they are.
+There are two. :class:`StreamChannel` writes lines to another process (:mod:`.codec`). Bytes that the other end does not
+take are kept up to :data:`MAX_UNSENT_BYTES`; an end that lets that much pile up does not work any more, and the channel
+is broken for both. :func:`in_memory` gives the two ends of one within a process: objects, handed over as they are.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MAX_UNSENT_BYTES: Final = 64 << 20
 """Most unsent bytes. Long contents go out piece by piece (:meth:`Channel.flush`), so this much comes together while
 the other end stands still, and a worker is killed when it has done so for half a minute."""
 MAX_LINE_BYTES: Final = 16 << 20
-"""Longest message: a worker's counts of all its nodes have a megabyte for ten thousand. What there may be more of is
-sent in pieces."""
+"""Longest message: a worker's counts of all its nodes have a megabyte for ten thousand. Longer contents are sent in
+pieces."""
 _READ_BYTES: Final = 65_536
 
 Receive = Callable[[Message], None]
@@ -35,7 +35,7 @@ Receive = Callable[[Message], None]
 
 
 class Channel(Protocol):
-    """One end."""
+    """One end of a channel."""
 
     broken: bool
 
@@ -43,7 +43,7 @@ class Channel(Protocol):
         """Send the message as soon as possible."""
 
     async def flush(self) -> None:
-        """Wait until all that was posted is out, or nobody is there to take it."""
+        """Wait until everything that was posted is sent, or the channel is broken."""
 
     async def run(self, receive: Receive) -> None:
         """Carry messages until the other end has closed.
@@ -117,11 +117,12 @@ class StreamChannel:
                 try:
                     await self._read(receive)
                 except Exception as exc:
-                    fault = exc  # as it is, not in a group
+                    fault = exc  # raised below, since the nursery would put it into a group
                 nursery.cancel_scope.cancel()
         finally:
             self._break()
             self._emptied.unpark_all()
+            # Shielded, or a cancelled channel would leave the socket open, and the other end would wait for ever.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
                 await trio.aclose_forcefully(self._stream)
         if fault is not None:
@@ -134,7 +135,7 @@ class StreamChannel:
                 for message in lines.feed(bytes(data)):
                     receive(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the other end was killed, or we were: an end like any other
+            pass  # the other end was killed, or this one was closed: an end like any other
 
     async def _write(self, everything: trio.CancelScope) -> None:
         while not self.broken:
@@ -142,11 +143,12 @@ class StreamChannel:
             self._something = trio.Event()
             data, self._unsent = self._unsent, bytearray()
             try:
+                # The bytes are out of _unsent, and not sent yet: flush() must not return in between.
                 self._writing = True
                 if data:
                     await self._stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # reading says when it is over, after what the other end has sent before
+                return  # _read() ends the channel, behind what the other end has sent before
             finally:
                 self._writing = False
                 self._emptied.unpark_all()
@@ -185,7 +187,7 @@ class MemoryChannel:
 
     async def run(self, receive: Receive) -> None:
         try:
-            while not self.broken or self._arrived:  # what was posted before the other end closed still counts
+            while not self.broken or self._arrived:  # messages that were posted before the other end closed still count
                 await self._something.wait()
                 self._something = trio.Event()
                 while self._arrived:
@@ -195,7 +197,7 @@ class MemoryChannel:
             self.close()
 
     def close(self) -> None:
-        """Break this end and the other one."""
+        """Close this end and the other one."""
         self._close()
         self.other._close()
 

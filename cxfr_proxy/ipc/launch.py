@@ -1,4 +1,4 @@
-"""What starts workers, and a worker that was started, as the supervisor knows them, wherever workers run."""
+"""The interfaces by which the supervisor starts workers and watches them, wherever they run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Launched(Protocol):
         """Whether its sessions can end without a word from it, as those of a killed process do."""
 
     async def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until it has ended; return its exit code."""
 
     def kill(self) -> None:
         """Kill it at once; nothing happens if it has ended."""

@@ -126,8 +126,8 @@ class Grant(Message, frozen=True):
 
 
 class Elsewhere(Message, frozen=True):
-    """What the other workers have: sessions by node, connections by client address (where there are many), and the
-    sessions by node of workers that come before it. Only nodes whose number has changed."""
+    """The numbers of other workers: sessions by node, connections by client address (if there are many), and the
+    sessions by node of workers that come before this one. Only nodes whose number has changed."""
 
     sessions: dict[str, int]
     addresses: dict[str, int]
@@ -190,7 +190,7 @@ class Want(Message, frozen=True):
 
 
 class PutBack(Message, frozen=True):
-    """Tokens that nobody needed: the client has left, or can't be moved now."""
+    """Tokens that were not needed: the client has left, or can't be moved now."""
 
     tokens: int
 
@@ -357,7 +357,7 @@ class Returned(Message, frozen=True):
 
 
 class SoftwareLearned(Message, frozen=True):
-    """Whether clients with these capabilities know the connection transfer, as one of them has shown; ``None``: it
+    """A client has shown whether it knows the connection transfer; so do others with these capabilities. ``None``: it
     was silent."""
 
     caps: str

@@ -131,14 +131,14 @@ class ListTransfers(WorkerQuestion[TransferRows], frozen=True):
 
 
 class PlanDrain(WorkerQuestion[DrainPlanned], frozen=True):
-    """What would a drain of that node come to?"""
+    """Ask what a drain of that node would do."""
 
     reply = DrainPlanned
     node: str
 
 
 class PlanRebalance(WorkerQuestion[RebalancePlanned], frozen=True):
-    """What would a rebalance come to? ``max_share`` in percent; ``None``: all that have to are moved."""
+    """Ask what a rebalance would do. ``max_share`` in percent; ``None``: all that have to are moved."""
 
     reply = RebalancePlanned
     max_share: float | None = None

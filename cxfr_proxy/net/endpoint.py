@@ -78,8 +78,8 @@ class Endpoint:
     def discard_received(self) -> bool:
         """Throw away what has arrived and was not read, :data:`MAX_DISCARDED` bytes at most. Before TLS only.
 
-        Return false if there may be more. What a client sends behind ``<starttls/>`` may have been written by anybody
-        on the path (RFC 6120 section 5.4.3.3).
+        Return false if there may be more. Anybody on the path may have written what comes behind ``<starttls/>``
+        (RFC 6120 section 5.4.3.3).
         """
         plain, left = self._plain(), MAX_DISCARDED
         with contextlib.suppress(BlockingIOError):  # nothing more has arrived

@@ -106,7 +106,7 @@ class ServerCertificates:
         return frozenset(each.file for each in self._loaded if each.untimely(now) is not None)
 
     def _load(self, contents: Sequence[Pem] | None, *, untimely: frozenset[str] | None = None) -> None:
-        """``untimely``: the files whose certificate may be out of date; ``None``: any."""
+        """Load the certificates. ``untimely``: the files whose certificate may be out of date; ``None``: any."""
         if not self._key_pairs:
             self.context = self._plain = _development_context(
                 self._development or development_certificate(self._domains or ("localhost",))

@@ -197,7 +197,7 @@ class TlsTransport(ssl.SSLSocket):
     is_encrypted = True
     wants_write = False
     _alert = b""
-    """What the socket has not taken yet of the closing alert."""
+    """The part of the closing alert that the socket has not taken yet."""
     # SSLSocket's recv() and send() do the same a microsecond later.
     read_now = ssl.SSLSocket.read
 

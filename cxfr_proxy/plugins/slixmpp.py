@@ -21,11 +21,11 @@ Events, each with the :class:`Departure` as its data:
 ``cxfr_failed``
     The server named was not reached; the client reconnects as it would have without being asked.
 
-What the application sends from the moment on that the client begins to leave waits, in order, and goes out on the next
-stream, wherever that is: what is written behind a closing tag is read by nobody.
+Stanzas that the application sends after the client has begun to leave wait, in order, and go out on the next stream,
+wherever that is: nobody reads what is written behind a closing tag.
 
-With stream management (XEP-0198) the old session is not resumed: a closed stream can't be. What was sent is first
-acknowledged, and what was not is in :attr:`Departure.unacknowledged`.
+With stream management (XEP-0198) the old session is not resumed: a closed stream can't be. Stanzas that were sent
+are acknowledged first, and those that were not are in :attr:`Departure.unacknowledged`.
 
 Servers learn that requests are understood from service discovery, and from the client's capabilities (XEP-0115), whose
 node ends in a mark that says so: the plugin loads ``xep_0115`` and sees to it that they are in each presence.
@@ -169,7 +169,8 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         return self.xmpp.plugin["xep_0115"]
 
     async def _capabilities_first(self, outgoing: Any) -> Any:
-        """Presence that is sent as soon as a session has started would go out without them."""
+        """Have capabilities ready first: a presence that is sent as soon as a session has started would go out without
+        them."""
         if isinstance(outgoing, Presence) and self._capabilities is not None:
             await asyncio.wait([self._capabilities])
         return outgoing
@@ -297,7 +298,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
             self.xmpp.event("cxfr_moved" if there else "cxfr_failed", departure)
 
     def _on_unreachable(self, _: object) -> None:
-        """The library has tried everything, and would wait before it tries again."""
+        """Go home: the library has tried everything, and would wait before it tries again."""
         if self._departure is not None and self._phase is _Phase.TRAVELLING:
             self._fail()
 
@@ -332,7 +333,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
         self._task = asyncio.ensure_future(self._go_home())
 
     async def _go_home(self) -> None:
-        # Whatever else wants to reconnect has its turn first.
+        # Anything else that wants to reconnect has its turn first.
         await asyncio.sleep(0)
         if not self.xmpp.is_connected():
             self.xmpp.connect(*(self.xmpp.custom_address or ()))
@@ -362,7 +363,7 @@ class XEP_0051(BasePlugin):  # type: ignore[misc]
             setattr(self.xmpp, way, allowed)
 
     def _log_in_to(self, domain: str) -> None:
-        """The stream's ``to``, the account's domain, and the name that the certificate has to have."""
+        """Set the stream's ``to``, the account's domain, and the name that the certificate has to have."""
         self.xmpp.default_domain = domain
         if domain == self.xmpp.requested_jid.domain:
             return

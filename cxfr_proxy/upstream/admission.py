@@ -24,7 +24,7 @@ from cxfr_proxy.transfers.token_bucket import TokenBucket
 from cxfr_proxy.xmpp.names import StreamCondition
 
 _BURST_SECONDS: Final = 0.1
-"""Seconds' worth of the rate that may come at once: a quiet node makes nobody wait for a timer."""
+"""Seconds' worth of the rate that may come at once: at a quiet node no login waits for a timer."""
 _STEP_SECONDS: Final = 0.02
 """Logins whose turn comes within this time go together: waking up for each costs as much as most of a login."""
 
@@ -58,6 +58,8 @@ class _Turns:
         queue.append(mine)
         try:
             await mine.wait()
+        # The login was cancelled. If it had been given the turn in the same moment, it passes the turn on; otherwise
+        # all behind it would wait for ever.
         except BaseException:
             if mine.is_set():
                 self._pass_on()
@@ -91,6 +93,7 @@ class _Door:
             async with self._turns.turn(address):
                 if delay := self._bucket.delay(self._clock()):
                     await trio.sleep(max(delay, _STEP_SECONDS))
+                # Asked last: a token that is spent on a client that has left delays all others.
                 if has_left():
                     raise ClientHungUp("the client hung up while it waited")
                 self._bucket.take(self._clock())

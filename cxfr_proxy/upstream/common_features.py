@@ -18,9 +18,9 @@ from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp.opening.node_features import differing, shown_features
 
 _SHOWN_NODES: Final = 20
-"""Most names in a log line."""
+"""Most names of nodes in a log line."""
 _DOMAINS_KEPT: Final = 64
-"""Domains that are kept: clients make up any number of domains."""
+"""Most domains that are kept: clients can make up any number of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ _log = logging.getLogger(__name__)
 class CommonFeatures:
     """``max_bytes``: the longest element that is taken from a client.
 
-    Who serves clients calls :meth:`of`, who checks nodes :meth:`compare`.
+    The part that serves clients calls :meth:`of`, the part that checks nodes :meth:`compare`.
     """
 
     def __init__(self, cluster: Cluster, *, max_bytes: int | None) -> None:
         self._cluster = cluster
         self._max_bytes = max_bytes
-        self._told: dict[str, tuple[str, ...]] = {}  # by domain: what was said to differ
+        self._logged: dict[str, tuple[str, ...]] = {}  # by domain: the differences that were logged last
         self._common: dict[tuple[str, bool], bytes | None] = {}
         self._common_of = -1  # the version of the cluster
 
@@ -89,9 +89,9 @@ class CommonFeatures:
             if other != shown[first] and (found := differing(shown[first], other))
         }
         elements = tuple(sorted({element for found in unlike.values() for element in found}))
-        if elements == self._told.get(domain, ()):
+        if elements == self._logged.get(domain, ()):
             return
-        self._told[domain] = elements
+        self._logged[domain] = elements
         if elements:
             emit(
                 _log,

@@ -45,18 +45,18 @@ _FINDINGS: Final = {
     errno.EHOSTDOWN: Finding.SILENT,
     errno.ENETUNREACH: Finding.SILENT,
 }
-"""Say what the system's answer to a connection means for the node."""
+"""By the system's answer to a connection: the finding about the node."""
 
 _NOBODY: Final = ProxiedConnection(None, None)
-"""The connection of a check."""
+"""The connection in whose name a check is made."""
 
 _MISMATCHES: Final = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 class Dialer:
-    """Connects to nodes. TLS contexts are made once per set of CA certificates, of what :meth:`read_files` has read
-    last, or :meth:`take` was told."""
+    """Connects to nodes. TLS contexts are made once for each set of CA certificates, from the files that
+    :meth:`read_files` has read last, or from the contents that :meth:`take` was given."""
 
     def __init__(self, timeouts: Timeouts, limits: Limits) -> None:
         self._timeouts = timeouts
@@ -107,7 +107,7 @@ class Dialer:
             endpoint = Endpoint(plain)
             if spec.send_proxy is not None:
                 told = (client or _NOBODY).or_between(*proxy_protocol.own_ends(plain))
-                # The first bytes: a new socket takes them at once.
+                # The header has to come first, before TLS. A new socket takes it at once.
                 await endpoint.send_all(proxy_protocol.header(spec.send_proxy, told))
             if spec.tls is not NodeTls.NONE:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
@@ -128,7 +128,7 @@ class Dialer:
         return endpoint
 
     async def log_in(self, endpoint: Endpoint, dial: Dial) -> NodeLeg:
-        """As :func:`~.node_login.log_in_as`, on a connection that was dialled."""
+        """Log in as :func:`~.node_login.log_in_as` does, on a connection that was dialled."""
         return await log_in_as(endpoint, dial, self._limits)
 
     def probe_stream(self, endpoint: Endpoint) -> ProbeStream:
@@ -150,7 +150,7 @@ class Dialer:
         assert isinstance(address, Address), "only these can be names"
         known = self._answered.get(address)
         if known is not None and not resolve:
-            with contextlib.suppress(OSError):  # the name may lead elsewhere by now, which is found out below
+            with contextlib.suppress(OSError):  # the name may stand for another address by now: it is resolved below
                 return await _connect_to(known, self._timeouts)
         self._answered.pop(address, None)
         with trio.fail_after(self._timeouts.node_connect_timeout):
@@ -166,7 +166,7 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     if isinstance(address, UnixAddress):
         return socket.AF_UNIX, address.path
     for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):  # it is no address of that family
+        with contextlib.suppress(OSError):  # not an address of that family
             socket.inet_pton(family, address.host)
             return family, (address.host, address.port)
     return None
@@ -180,7 +180,7 @@ async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> PlainTrans
     try:
         error = transport.connect_ex(name)
         if error == errno.EINPROGRESS:
-            error = transport.connect_ex(name)  # one on this machine has answered by now
+            error = transport.connect_ex(name)  # a node on this machine has answered by now: this saves a task switch
         if error == errno.EALREADY:
             with trio.fail_after(timeouts.node_connect_timeout):
                 await trio.lowlevel.wait_writable(transport)
@@ -225,8 +225,8 @@ def _reason(exc: OSError) -> str:
 
 
 def _first(exc: OSError) -> OSError:
-    """Return the bare reason. trio's own ``OSError`` and its text name the address; behind it are the cause, or
-    several."""
+    """Return the actual error. trio's own ``OSError`` and its text name the address; its cause is one error or a
+    group."""
     cause: BaseException | None = exc.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
@@ -234,7 +234,7 @@ def _first(exc: OSError) -> OSError:
 
 
 def finding(error: NodeError) -> Finding:
-    """Say what a failed :meth:`Dialer.dial` means for the node."""
+    """Return what a failed :meth:`Dialer.dial` means for the node."""
     match error.__cause__:
         case trio.TooSlowError():
             return Finding.SILENT

@@ -31,21 +31,22 @@ from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.upstream.probe import ProbeResult
 
 JITTER: Final = 0.1
-"""The share by which a pause may be longer or shorter."""
+"""Largest fraction by which a pause may be longer or shorter."""
 
 AT_ONCE: Final = 50
-"""Nodes that are new and are looked at as soon as they appear; of more,"""
+"""New nodes that are looked at as soon as they appear; if there are more,"""
 TURNS_A_SECOND: Final = 200.0
-"""so many. A check takes a millisecond of a core's time or two, half of it the kernel's."""
+"""so many follow each second. A check takes a millisecond of a core's time or two, half of it the kernel's."""
 MAX_FEATURES_BYTES: Final = 32 * 1024
-"""Most bytes of features that are kept of a node and domain: servers' have one to three kilobytes. Clients of a node
-with more get their node before they are shown features."""
+"""Most bytes of features that are kept of a node and domain: servers' have one to three kilobytes. If a node has more,
+its clients get their node before they are shown features."""
 
 _WORDS: Final = {Finding.SILENT: "timeout", Finding.REFUSED: "refused"}
-"""Short texts for tables, where the usual reasons are too long."""
+"""Short texts for tables, for which the usual reasons are too long."""
 
 _UNFORESEEN: Final = ProbeResult(Finding.FAILED, "what it answered was not foreseen; the log has it")
-"""The result of a look that ended by a fault of this program: a node that provokes one is no good to clients either."""
+"""The result of a check that ended by a fault of this program: a node that provokes one is no good to clients
+either."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,16 +55,16 @@ class NodeReports(Protocol):
     """Receives what sessions learn about their nodes."""
 
     def connect_failed(self, node: Node, reason: str) -> None:
-        """A session could not be connected to it."""
+        """Note that a session could not be connected to it."""
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
-        """One of its ``sessions`` (this one included) was told so by a stream error."""
+        """Note that one of its ``sessions`` (this one included) was told by a stream error that it is going away."""
 
     def login_failed(self, node: Node, reason: str) -> None:
-        """It has ended a login by a fault of its own."""
+        """Note that it has ended a login by its own fault."""
 
     def login_worked(self, node: Node, domain: str) -> None:
-        """A client has logged in for that domain."""
+        """Note that a client has logged in for that domain."""
 
 
 class Prober(Protocol):
@@ -115,7 +116,7 @@ class HealthChecks:
         cluster.watch(self._on_change)
 
     def _on_change(self, name: str) -> None:
-        """A task whose node was forgotten ends."""
+        """End the task of a node that was forgotten."""
         watch = self._watches.get(name)
         if watch is not None and not self._is_in_list(watch.node):
             watch.wake.set()
@@ -123,28 +124,28 @@ class HealthChecks:
     # --- what others say
 
     def connect_failed(self, node: Node, reason: str) -> None:
-        """A session could not be connected to it."""
+        """Note that a session could not be connected to it."""
         now = trio.current_time()
         self._heard(node, lambda vitals: vitals.connect_failed(now), reason)
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
-        """One of its ``sessions`` (this one included) was told so by a stream error."""
+        """Note that one of its ``sessions`` (this one included) was told by a stream error that it is going away."""
         now = trio.current_time()
         reason = "its sessions are told that it is going away"
         self._heard(node, lambda vitals: vitals.said_it_was_going(now, sessions=sessions), reason)
 
     def login_failed(self, node: Node, reason: str) -> None:
-        """It has ended a login by a fault of its own."""
+        """Note that it has ended a login by its own fault."""
         now = trio.current_time()
         self._heard(node, lambda vitals: vitals.login_failed(now), f"one login after the other fails: {reason}")
 
     def login_worked(self, node: Node, domain: str) -> None:
-        """A client has logged in for that domain."""
+        """Note that a client has logged in for that domain."""
         self._watch_of(node).vitals.login_worked()
         self.served(domain)
 
     def served(self, domain: str) -> None:
-        """A client has logged in for that domain. Before the login it may name any nonsense."""
+        """Note that a client has logged in for that domain. Before the login it may name any nonsense."""
         if not self._domains:
             self._domains = (domain,)
             for watch in self._watches.values():
@@ -152,15 +153,15 @@ class HealthChecks:
                 watch.wake.set()
 
     def follow(self, node: Node) -> None:
-        """A node of the first list: to be used until it was seen to be down."""
+        """Take in a node of the first list: it is used until it was seen to be down."""
         self._watch_of(node)
 
     def expect(self, node: Node) -> None:
-        """A node that has just appeared: not to be used before it was seen, which is tried at once."""
+        """Take in a node that has just appeared: it is not used before it was seen to be up, which is tried at once."""
         self._add(_Watch(node, new=True))
 
     def reread(self, node: Node) -> None:
-        """Its line has changed. What was seen at another address says nothing any more."""
+        """Take in a node's new line. Results at another address mean nothing any more."""
         watch = self._watch_of(node)
         if node.check is None:
             watch.vitals, watch.greeted = Vitals(node), set()

@@ -1,8 +1,8 @@
 """A login at a node in the name of a client that is bound elsewhere, so that its session can be resumed there.
 
-The proxy has no passwords: it logs in by SASL EXTERNAL (RFC 4422 appendix A), saying which user it acts for. A node
-lets it in that trusts this very connection to speak for all its users, by a certificate say (XEP-0178); what it asks
-for besides is the node's own business. Any other node refuses, and the client stays where it is.
+The proxy has no passwords: it logs in by SASL EXTERNAL (RFC 4422 appendix A) and names the user for whom it acts. A
+node lets it in if it trusts this very connection to speak for all its users, by a certificate say (XEP-0178); any
+further conditions are the node's own business. Any other node refuses, and the client stays where it is.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from cxfr_proxy.xmpp.stream_management import NAMESPACES
 
 
 async def log_in_as(endpoint: Endpoint, dial: Dial, limits: Limits) -> NodeLeg:
-    """Log that user in, and return the leg on which a session can be resumed: what the node said up to there was read.
+    """Log that user in, and return the leg on which a session can be resumed. Everything that the node sent until then
+    was read.
 
-    ``endpoint`` stays the caller's. Raises :class:`NodeError`, also where the node lets nobody in so, and ``OSError``;
-    after them, or when cancelled, the connection is good for closing only.
+    ``endpoint`` stays the caller's. Raises :class:`NodeError`, also if the node lets nobody in this way, and
+    ``OSError``; after them, or when cancelled, the connection can only be closed.
     """
     header, domain = dial.header, dial.header.to or ""
     leg = NodeLeg(dial.node, header, node_lane(max_element_bytes=limits.max_element_down))

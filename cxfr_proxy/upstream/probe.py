@@ -46,7 +46,7 @@ async def probe(
             stream_to_node = dialer.probe_stream(endpoint)
             with trio.fail_at(latest):
                 greeting = await stream_to_node.open(domain or "")
-            with suppress(OSError):  # it has greeted: how it parts says nothing of it
+            with suppress(OSError):  # the node has greeted, so the check has passed however the stream ends
                 await stream_to_node.close()
             wrong = dead_end(greeting.parsed)
             return ProbeResult(Finding.FAILED, wrong) if wrong else ProbeResult(Finding.OK, features=greeting.portable)

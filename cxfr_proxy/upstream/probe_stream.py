@@ -1,4 +1,4 @@
-"""A stream of the proxy's own to a node, in nobody's name: to ask for TLS, or to see that the node answers.
+"""A stream of the proxy's own to a node, without a user: to ask for TLS, or to see that the node answers.
 
 It is opened as a client opens one (RFC 6120 section 4.2) and read element by element. Any other answer than the one
 asked for is the node's fault, and becomes a :class:`NodeError`.
@@ -55,7 +55,7 @@ class Greeting:
 
 
 class ProbeStream:
-    """Speaks on ``endpoint``, which stays the caller's to close. ``lane`` is read, if it is another one's."""
+    """Speaks on ``endpoint``, which the caller closes. ``lane`` is the one to read by; ``None``: one of its own."""
 
     def __init__(self, endpoint: Endpoint, limits: Limits, lane: Lane | None = None) -> None:
         self._endpoint = endpoint
@@ -101,8 +101,8 @@ class ProbeStream:
         return answer
 
     async def close(self) -> None:
-        """End the stream and let the node end its side too; it would take this for a lost client otherwise. Raises
-        nothing but ``OSError``."""
+        """End the stream and let the node end its side too; otherwise it would report a lost client. Raises only
+        ``OSError``."""
         await self._endpoint.send_all(stanza.STREAM_END)
         with trio.move_on_after(_CLOSE_SECONDS), suppress(NodeError):
             await self._read(StreamEnd)

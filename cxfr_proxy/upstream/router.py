@@ -1,4 +1,4 @@
-"""Which node a client gets, and the way there: placement, the node's admission, a connection.
+"""Find a node for a client, and reach it: placement, the node's admission, a connection.
 
 The nodes are tried in the order of placement. A client that may come back for a session is led to the node that has it:
 by the id that it wants to resume, else by a guess.
@@ -40,7 +40,7 @@ class UserFinder(Protocol):
         """Return whether :meth:`find` would ask nobody."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be ready to ask until cancelled."""
+        """Be ready to ask, until cancelled."""
 
 
 class ReachedNode(NamedTuple):
@@ -79,7 +79,7 @@ class Router:
     ) -> ReachedNode:
         """Return the first node in the order of placement that can be reached, when it is the client's turn.
 
-        What ``login`` says goes before the header. ``waiting`` is the client's end, and ``arrival`` tells of it. Nodes
+        ``login`` comes before the header. ``waiting`` is the client's end, and ``arrival`` tells of it. Nodes
         that were ``silent`` are left out. Raises :class:`NodeError`, for the client, if there is none, and
         ``OSError`` where the client has left.
         """
@@ -97,7 +97,7 @@ class Router:
             with self._registry.expecting(node.name):
                 await self._admission.admit(node.name, arrival.address, waiting.has_hung_up)
                 if usable and not node.usable:
-                    continue  # much can happen to a node while one waits for it
+                    continue  # it went down, or its drain began, while the client waited for its turn
                 try:
                     endpoint = await self._dialer.dial(node.spec, domain, client)
                 except NodeError as exc:
@@ -125,7 +125,7 @@ class Router:
             raise
 
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
-        """Whether this user's place is another node than that. A user without a place is well anywhere."""
+        """Return whether this user's place is another node than that. A user without a place may be anywhere."""
         if login.user is None:
             return False
         sessions = self._registry.sessions_by_node()
@@ -138,7 +138,8 @@ class Router:
         return bool(ranked) and ranked[0].name != node
 
     def _holder(self, login: Login, user: str | None, domain: str, address: str) -> Node | None:
-        """The node with the session that the client wants to resume: known where it has said which, else guessed."""
+        """Return the node with the session that the client wants to resume: by the id if it has given one, else by a
+        guess."""
         name = self._registry.memory.node_of_resumable(login.previd) if login.previd is not None else None
         if name is None:
             name = self._registry.memory.returning_clients.node_for(user, address, trio.current_time())

@@ -42,13 +42,13 @@ from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, isolated
 
 MAX_REQUESTS: Final = 64
-"""Requests under way at a time, in each worker; a further one waits, until its timeout at most."""
+"""Most requests under way at a time, in each worker; a further one waits, until its timeout at most."""
 MAX_ANSWER_BYTES: Final = 4096
 """Most bytes of an answer: a name and some JSON around it."""
 MAX_NAME_CHARACTERS: Final = 255
 FAILURES_IN_A_ROW: Final = 10
-"""Failures in a row after which nobody is asked for :data:`REST_SECONDS`, so that an endpoint that is down delays
-few logins."""
+"""Failures in a row after which the endpoint is not asked for :data:`REST_SECONDS`: one that is down delays few
+logins."""
 REST_SECONDS: Final = 5.0
 _SECONDS_BETWEEN_WARNINGS: Final = 60.0
 
@@ -83,7 +83,7 @@ class UserLookup:
     ) -> None:
         assert assigned.answers is not None
         self._url = url
-        # Of a name that ends with a dot, TLS has the rest (RFC 6066 section 3).
+        # In TLS, a name has no dot at its end (RFC 6066 section 3).
         self._tls_name = {"sni_hostname": (urlsplit(url).hostname or "").removesuffix(".")}
         self._timeout = timeout
         self._assigned = assigned
@@ -101,7 +101,7 @@ class UserLookup:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep connections to the endpoint until cancelled; nobody is asked before and afterwards."""
         async with httpx2.AsyncClient(
-            timeout=None,  # there is one for the whole of it
+            timeout=None,  # find() has one for the whole request
             follow_redirects=False,
             trust_env=False,
             verify=ssl.create_default_context() if self._url.startswith("https:") else False,
@@ -151,7 +151,7 @@ class UserLookup:
     def _may_ask(self) -> bool:
         if self._failures_in_a_row < FAILURES_IN_A_ROW:
             return True
-        # Once it has rested, one at a time may try.
+        # After the rest, one request at a time may try.
         return trio.current_time() >= self._rests_until and not self._under_way
 
     async def _ask_alone(self, key: str) -> None:
@@ -165,7 +165,7 @@ class UserLookup:
         except _Failure as exc:
             self._fail(str(exc))
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as exc:
-            self._fail(type(exc).__name__)  # what it says may hold the URL, and so the user
+            self._fail(type(exc).__name__)  # its text may hold the URL, and so the user
         finally:
             del self._under_way[key]
             ended.set()

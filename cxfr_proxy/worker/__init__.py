@@ -5,10 +5,10 @@ worker           follows the supervisor's messages, reports to it, and answers i
 parts            everything of a worker that needs settings
 service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
 ports            stands in for parts of the supervisor: the pace, the health checks, the other workers
-queries          how a worker answers
+queries          answers the supervisor's questions
 mirror           its copy of the list of nodes
 user_map         its copy of the user map
-session_changes  which sessions have come and gone, for the supervisor to know
+session_changes  reports the sessions that have come and gone
 in_process       a worker in the supervisor's process
 launch, process  a worker in a process of its own: started, and from the inside
 ================ =====================================================================================

@@ -1,8 +1,8 @@
-"""A worker in the supervisor's own process: a single worker needs none of its own.
+"""A worker in the supervisor's own process: a single worker needs no process of its own.
 
-It is the same worker, at the other end of a channel that hands messages over as they are. It just has no process that
-could be killed: a fault that ends it ends it alone, and the supervisor starts the next one; but what holds up the one
-holds up the other.
+It is the same worker, at the other end of a channel that hands messages over as they are. It only has no process that
+could be killed: a fault that ends it ends it alone, and the supervisor starts the next one; but anything that holds up
+the worker holds up the supervisor, too.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class WorkerParts:
                 for name, drain in self.mover.drains.items()
                 if drain.waiting_reason is not None
             },
-            # What is too little to matter for the limit is not worth the words.
+            # Addresses with few connections can't reach the limit, so they are not worth reporting.
             addresses=registry.busy_addresses(max(1, limit // (4 * self.workers))) if limit is not None else {},
             totals=self.service.totals,
             rebalance=self.mover.rebalance_counts(),

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """``worker CHANNEL_DESCRIPTOR LISTENING_DESCRIPTOR ...``"""
+    """Serve as the worker that ``worker CHANNEL_DESCRIPTOR LISTENING_DESCRIPTOR ...`` starts."""
     signals.ignore()
     events.open_log(events.LogFormat.TEXT, events.LogLevel.INFO, sys.stderr)  # until it is told how
     log_hooks.install()

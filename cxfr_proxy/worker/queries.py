@@ -1,6 +1,6 @@
 """How a worker answers each of the supervisor's questions (:mod:`cxfr_proxy.ipc.questions`), a row each.
 
-What may be long is answered in parts, between which sessions are served. To answer something new, write how, and add a
+Long answers are given in parts, between which sessions are served. To answer something new, write how, and add a
 row to :data:`ANSWERS`.
 """
 
@@ -79,7 +79,7 @@ async def answer_sessions(parts: WorkerParts, question: ListSessions) -> AsyncIt
 
 
 async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> AsyncIterator[TransferRows]:
-    """Those that are over, in the order in which they ended, then those that run."""
+    """List the transfers that are over, in the order in which they ended, then those that run."""
     for records in _pieces(list(parts.registry.counts.recent)):
         now = trio.current_time()
         yield TransferRows([_transfer_row(record, now) for record in records])
@@ -103,7 +103,8 @@ async def answer_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[C
 
 
 async def answer_files(parts: WorkerParts, question: TakeFiles) -> AsyncIterator[Done]:
-    """Raises :class:`ConfigError` for certificates that are no good here; those there were stay."""
+    """Use these files. Raises :class:`ConfigError` for certificates that are no good here, and then goes on with the
+    former ones."""
     parts.dialer.take(question.files.authorities)
     try:
         parts.certificates.take(question.files.certificates)
@@ -126,7 +127,7 @@ ANSWERS: Final[Mapping[type[AnyQuestion], Callable[[WorkerParts, Any], AsyncIter
 
 
 def answer(parts: WorkerParts, question: AnyQuestion) -> AsyncGenerator[WorkerReply, None]:
-    """Return the parts of the answer. What they raise is why there is none."""
+    """Yield the parts of the answer. Raises whatever keeps the worker from giving one."""
     return cast("AsyncGenerator[WorkerReply, None]", ANSWERS[type(question)](parts, question))
 
 
@@ -147,7 +148,7 @@ async def _live_pieces(registry: Registry) -> AsyncIterator[list[Relayed]]:
 async def rebalance_forecast(
     registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
 ) -> RebalanceForecast:
-    """What a rebalance would come to for this process's sessions."""
+    """Return what a rebalance would do to this process's sessions."""
     total = RebalanceForecast()
     now = trio.current_time()
     for move in await planned_moves(registry, cluster, placement, max_share):
@@ -159,7 +160,7 @@ async def rebalance_forecast(
 
 
 async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> DrainForecast:
-    """What a drain of that node would come to for this process's sessions; raises as :func:`plan_drain`."""
+    """Return what a drain of that node would do to this process's sessions. Raises as :func:`plan_drain`."""
     total = DrainForecast()
     for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster, placement)):
         if number % PLANNED_AT_A_TIME == 0:
@@ -169,7 +170,7 @@ async def forecast(registry: Registry, cluster: Cluster, placement: Placement, n
 
 
 async def session_states(registry: Registry) -> dict[str, int]:
-    """How many of this process's sessions are in which state."""
+    """Return how many of this process's sessions are in which state."""
     states: Counter[str] = Counter()
     for number, relayed in enumerate(registry):
         if number % COUNTED_AT_A_TIME == 0:

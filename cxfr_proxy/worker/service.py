@@ -3,7 +3,7 @@
 Data travels one way through it: accept -> sniff -> TLS -> opening -> place -> dial -> pump. An order travels the other
 way: command, node list or a node's own end -> mover -> session -> IQ -> answer -> one log line and one counter.
 
-The worker around it owns the list of nodes, says what is to be drained, and hears every event.
+The worker around it owns the list of nodes, says which of them are drained, and gets every event.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
     Reason.NODE_REDIRECTED: Trigger.NODE_REDIRECTED,
 }
-"""The trigger of a transfer, by why a session's node was lost; any other reason is a loss without a word."""
+"""The trigger of a transfer, by the reason why a session lost its node; any other is a loss without a word."""
 
 _log = logging.getLogger(__name__)
 
 
 class Service:
-    """``room`` is how many connections fit; ``reports`` takes what sessions learn about nodes; ``observer`` is told
-    each event after it has been acted upon."""
+    """Serves clients. ``room`` says how many connections fit; ``reports`` gets what sessions learn about nodes;
+    ``observer`` is told of each event after it has been acted upon."""
 
     def __init__(
         self,
@@ -137,7 +137,9 @@ class Service:
         return clients.cancel_scope.cancelled_caught
 
     async def _serve(self, sock: socket.socket, address: object) -> None:
-        with isolated(Task.CONNECTION):  # what follows closes the socket, whatever happens
+        with isolated(
+            Task.CONNECTION
+        ):  # a fault of the collector must not keep the socket from being served, and so from being closed
             self._collector.session_comes()
         await self._server.serve(sock, address)
 
@@ -170,7 +172,7 @@ class Service:
         await self._move_everybody(deadline)
 
     async def _move_everybody(self, deadline: float) -> None:
-        """Tell each client to reconnect, in a third of the time there is: the rest is for carrying it out."""
+        """Tell each client to reconnect, in a third of the time that is left: the rest is for carrying it out."""
         sessions = list(self._registry)
         available = (deadline - trio.current_time()) / 3
         pause = max(0.0, min(self._config.workers / self._config.transfer_rate, available / (len(sessions) or 1)))
@@ -200,10 +202,12 @@ class Service:
                 )
                 if session.node in self._cluster:
                     self._reports.login_worked(self._cluster.get(session.node), session.domain.lower())
-                # Behind a start of the proxy all would be sent home at once who have just come: they may stay.
+                # Clients that got their node before its features were known may stay: after a start of the proxy, that
+                # is all of them.
                 self._place_right(relayed, led=resumed or relayed.placed_early)
             case FailedLogin(user, mechanism, condition):
-                # Whoever reads this by machine looks from the left: what the client wrote stands behind its address.
+                # The user comes last, since the client wrote it: programs that read the log (fail2ban) match from the
+                # left.
                 emit(
                     _log,
                     "login-failed",
@@ -240,7 +244,9 @@ class Service:
                     tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
                     seconds=round(seconds, 3),
                 )
-                if session.state is State.BOUND:  # recalled; there may be another order meanwhile
+                if (
+                    session.state is State.BOUND
+                ):  # the order was taken back; there may be another reason to move it by now
                     self._place_right(relayed, led=True)
             case Ended(reason, condition, late, undelivered):
                 emit(

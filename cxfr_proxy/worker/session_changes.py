@@ -1,5 +1,4 @@
-"""Report which sessions a worker has, as they come and go, so that the supervisor can log their end when the worker
-can't any more.
+"""Report sessions as they come and go, so that the supervisor can log their end when the worker can't any more.
 
 The report goes in pieces, beside the worker's counts. Sessions that came and went between two reports are in none. A
 worker that is killed takes with it what it had not reported yet, a few milliseconds' worth, as with its counts.
@@ -18,7 +17,7 @@ PIECE: Final = 100
 
 
 class SessionChanges:
-    """What a worker has to report."""
+    """The changes that a worker has to report."""
 
     def __init__(self) -> None:
         self._present: dict[int, Relayed] = {}
@@ -33,7 +32,7 @@ class SessionChanges:
         self._over.append(relayed.id)
 
     def call(self, now: float) -> Iterator[SessionsChanged]:
-        """Return what was noted since the last time."""
+        """Yield the changes since the last time."""
         present, self._present = [_present(each, now) for each in self._present.values()], {}
         over, self._over = self._over, []
         for at in range(0, max(len(present), len(over)), PIECE):

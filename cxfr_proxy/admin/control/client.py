@@ -93,7 +93,7 @@ def _why_not_connected(path: Path, code: int | None) -> str:
 
 
 async def _lines(stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
-    """Complete lines, as long as the proxy makes them: it is trusted, and lists are long."""
+    """Yield complete lines, however long the proxy makes them: it is trusted, and lists are long."""
     received, searched = bytearray(), 0
     while True:
         end = received.find(b"\n", searched)

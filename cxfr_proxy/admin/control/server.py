@@ -1,6 +1,6 @@
 """Serving commands: one connection carries one request and its answers.
 
-No request can stop the server. What cannot be understood is answered with an error, a defect is logged and answered,
+No request can stop the server. An unknown request is answered with an error, a defect is logged and answered,
 and the cost of a connection is bounded in bytes and, until the request is complete, in time.
 
 A client that goes away ends its command's waiting, and nothing else. One that only closes its sending half (``socat``
@@ -45,7 +45,7 @@ SendLine = Callable[[object], Awaitable[None]]
 
 
 class Handler(Protocol):
-    """Whoever carries commands out."""
+    """Carries commands out."""
 
     async def __call__(self, command: str, arguments: Mapping[str, object], send: SendLine, /) -> object:
         """Return the result of a command, whose arguments are unchecked; ``send`` tells progress meanwhile.

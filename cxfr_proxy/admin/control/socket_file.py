@@ -1,6 +1,6 @@
-"""The unix socket in the file system, and the lock that says whose it is.
+"""The unix socket in the file system, and the lock that names its owner.
 
-Whoever may open the socket may do everything, so its mode is 0600 from the moment it exists.
+A program that can open the socket can do everything, so its mode is 0600 from the moment it exists.
 
 A lock file beside it is held while the proxy lives, and the kernel releases it however the proxy ends. A socket without
 a holder is therefore stale for certain, and two proxies that start at once cannot remove each other's. The lock file

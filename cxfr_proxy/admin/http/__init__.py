@@ -1,8 +1,8 @@
-"""What is to be had by HTTP.
+"""The pages that the proxy serves by HTTP.
 
 ======= ======================================================================
-pages   which page there is, and what is on it
-status  what the pages tell of the running proxy
+pages   the pages, and their contents
+status  the state of the running proxy, for the pages
 server  sockets, limits and times; the protocol is h11's
 ======= ======================================================================
 """

@@ -1,6 +1,6 @@
-"""What is to be had by HTTP: whether the proxy lives, whether it is ready, and its metrics.
+"""The pages by HTTP: whether the proxy lives, whether it is ready, and its metrics.
 
-Everything is read and nothing can be changed, so all who can connect may ask. The answers hold only words of this
+They can only be read and change nothing, so everybody who can connect may ask. The answers hold only words of this
 program's own and names of nodes: no secret, and no client's name or address.
 """
 
@@ -16,7 +16,7 @@ from cxfr_proxy.admin.metrics.exposition import Exposition
 
 
 class PageSource(Protocol):
-    """What knows what the pages tell."""
+    """Knows the facts on the pages."""
 
     def unready(self) -> str | None:
         """Return in a sentence why no client should be sent here now; ``None``: they may be."""
@@ -27,7 +27,7 @@ class PageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What a request is answered with. ``allow``: the methods that may be used, where the method was wrong."""
+    """The answer to a request. ``allow``: the methods that may be used, if the method was wrong."""
 
     status: HTTPStatus
     body: bytes

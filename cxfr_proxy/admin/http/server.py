@@ -31,7 +31,7 @@ from cxfr_proxy.net.listen import bind, serve_streams
 from cxfr_proxy.tasks import Task, isolated
 
 MAX_HEAD_BYTES: Final = 8192
-"""What other servers take; a scrape's has some 400."""
+"""Most bytes of a request's head, as with other servers; a scrape's has some 400."""
 MAX_CONNECTIONS: Final = 32
 """A few watchers with a connection each; their descriptors are among those that the proxy keeps for itself."""
 MAX_OF_ONE_ADDRESS: Final = 16

@@ -1,4 +1,4 @@
-"""What the pages tell of the running proxy."""
+"""The state of the running proxy, for the pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cxfr_proxy.cluster.members import Cluster
 
 
 class StoppingProxy(Protocol):
-    """Whoever knows whether the proxy is to end."""
+    """Knows whether the proxy is to end."""
 
     def is_stopping(self) -> bool: ...
 

@@ -19,7 +19,7 @@ from cxfr_proxy.transfers.statistics import BUCKETS, Durations
 
 @dataclass(frozen=True, slots=True)
 class Exposition:
-    """What a scrape is answered with."""
+    """The answer to a scrape."""
 
     content_type: str
     body: bytes
@@ -33,21 +33,22 @@ _OPENMETRICS_END: Final = b"# EOF\n"
 
 
 def expose(snapshot: MetricsSnapshot, accept: str = "") -> Exposition:
-    """``accept`` is the request's header of that name; who does not name OpenMetrics in it gets Prometheus' text."""
+    """Return the metrics in the format that ``accept``, the request's header, asks for: OpenMetrics if it is named
+    there, otherwise Prometheus' text."""
     content_type, parts = in_parts(snapshot, accept)
     return Exposition(content_type, b"".join(parts))
 
 
 def in_parts(snapshot: MetricsSnapshot, accept: str = "") -> tuple[str, Iterator[bytes]]:
-    """The content type, and the page metric by metric: with ten thousand nodes one is some fiftieth of a second's
-    work, and there are as many."""
+    """Return the content type, and the page metric by metric: with ten thousand nodes, a metric takes a fiftieth of a
+    second, and there are some fifty."""
     if any(each.partition(";")[0].strip().lower() == _OPENMETRICS for each in accept.split(",")):
         return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(snapshot)
     return _PLAIN, (exposition.generate_latest(_Collected(snapshot, metric)) for metric in METRICS)
 
 
 def _openmetrics(snapshot: MetricsSnapshot) -> Iterator[bytes]:
-    """Its last line says that it is the last."""
+    """Yield the page in OpenMetrics, whose last line says that it is the last."""
     for metric in METRICS:
         part: bytes = openmetrics.generate_latest(_Collected(snapshot, metric))  # type: ignore[no-untyped-call]
         yield part.removesuffix(_OPENMETRICS_END)
@@ -79,7 +80,7 @@ def _family(metric: Metric, snapshot: MetricsSnapshot) -> Family:
 
 
 def _cumulative(durations: Durations) -> Iterator[tuple[str, float]]:
-    """Each bucket holds all that are below its bound."""
+    """Return the buckets so that each holds everything below its bound."""
     total = 0
     for bound, count in zip((*map(str, BUCKETS), "+Inf"), durations.counts, strict=True):
         total += count

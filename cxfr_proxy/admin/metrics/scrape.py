@@ -33,7 +33,8 @@ up after ten."""
 
 @dataclass(frozen=True, slots=True)
 class FilesRead:
-    """What the proxy reads, each with how that went: the source of the node list, certificates, and all the rest."""
+    """The files and sources that the proxy reads, each with its last result: the node list, certificates, and all
+    others."""
 
     source: SourceStatus
     certificates: ServerCertificates

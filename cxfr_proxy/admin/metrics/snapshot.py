@@ -1,4 +1,4 @@
-"""What there is to tell at one moment: the metrics' one source of values."""
+"""The state of the proxy at one moment: the only source of the metrics' values."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ProcessFigures:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """What there is to tell at one moment. ``build`` has the words of ``--version``; ``states`` are sessions by theirs;
-    ``capacity`` is how many connections fit, ``rate`` how many clients a second are told to move at most;
-    ``reloads`` are by what is read, ``certificate_expiries`` in seconds since 1970 by the certificate's file."""
+    """The state at one moment. ``build`` has the words of ``--version``; ``states`` counts sessions by state;
+    ``capacity`` is how many connections fit, ``rate`` how many clients a second are told to move at most; ``reloads``
+    are by part, ``certificate_expiries`` in seconds since 1970 by the certificate's file."""
 
     build: Mapping[str, str]
     nodes: Sequence[NodeRow]

@@ -136,7 +136,7 @@ class EtcdSource:
         return Reading(specs, holding, tuple(f"{key}: {fault}" for key, fault in self._keys.faults.items()))
 
     def _say_faults(self) -> None:
-        """Each once."""
+        """Log each fault once."""
         for key, fault in self._keys.faults.items():
             if self._faults.get(key) != fault:
                 emit(_log, "source-fault", level=logging.ERROR, key=key, error=fault)

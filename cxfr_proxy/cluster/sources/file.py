@@ -132,12 +132,12 @@ class NodesFile(WatchedFile):
         return parse_nodes(text, self.path, self.targets)
 
     async def read(self) -> Reading:
-        """As :meth:`load`."""
+        """Read the file as :meth:`load` does."""
         await trio.lowlevel.checkpoint()
         return Reading(self.load())
 
     async def next_reading(self) -> Reading:
-        """As :meth:`load`, when there is another version."""
+        """Wait for another version, and read it as :meth:`load` does."""
         await self.wait_changed()
         return Reading(self.load())
 

@@ -1,8 +1,8 @@
 """etcd, by its gRPC gateway: JSON over HTTP, version 3 of its interface, as etcd 3.4 and later have it under ``/v3``.
 
 One object speaks to one endpoint at a time; :meth:`Gateway.turn` goes to the next. Every request has a time limit,
-every answer a limit of size, and whatever goes wrong is an :class:`EtcdError`: HTTP, TLS and JSON end here. What an
-answer holds is looked at before it is believed, since something else may answer at that port.
+every answer a limit of size, and whatever goes wrong is an :class:`EtcdError`: HTTP, TLS and JSON end here. The
+contents of an answer are checked before they are believed, since something else may answer at that port.
 
 etcd's numbers are decimal strings in JSON, keys and values base64, and what is zero is left out.
 """
@@ -185,7 +185,7 @@ class Gateway:
         return isinstance(result, dict) and _int(result, "TTL") > 0
 
     async def revoke(self, lease: int) -> None:
-        """Revoke the lease: its keys are gone at once."""
+        """Revoke the lease: its keys are deleted at once."""
         await self._call("lease/revoke", {"ID": str(lease)})
 
     # --- requests
@@ -255,8 +255,8 @@ def _behind(prefix: bytes) -> bytes:
 
 @asynccontextmanager
 async def _parts(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The answer as it comes. Who has had enough of it leaves httpx2's own iterators behind, one within the other, and
-    trio would complain: they all end by a read that is cancelled."""
+    """Yield the answer as it comes. A caller that stops early would leave httpx2's own iterators behind, one within the
+    other, and trio would complain: a read that is cancelled ends all of them."""
     parts = response.aiter_bytes()
     try:
         yield parts

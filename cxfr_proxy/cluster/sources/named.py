@@ -10,7 +10,8 @@ from cxfr_proxy.cluster.targets import RedirectTargets
 
 
 def open_source(backends: Backends, targets: RedirectTargets) -> NodeSource:
-    """Open the source that the operator named. What it needs is imported now: a file needs neither DNS nor HTTP.
+    """Open the source that the operator named. The modules that it needs are imported now: a file needs neither DNS nor
+    HTTP.
 
     Raises :class:`~cxfr_proxy.errors.ConfigError` for files that it needs and can't read.
     """

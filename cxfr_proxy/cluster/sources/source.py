@@ -49,7 +49,7 @@ class NodeSource(Protocol):
 
     @property
     def shared(self) -> Shared | None:
-        """What is shared with peer proxies; ``None`` if only the list is."""
+        """The state that is shared with peer proxies; ``None`` if only the list is."""
 
     async def read(self) -> Reading:
         """Read it now. Raises :class:`~cxfr_proxy.errors.ConfigError`."""
@@ -63,7 +63,7 @@ class NodeSource(Protocol):
 
 
 class Shared(Protocol):
-    """What several proxies share besides the list of nodes.
+    """The state that several proxies share, other than the list of nodes.
 
     ``pins`` are nodes by bare JID. ``on_share`` is called with this proxy's part of the pace when it changes,
     ``on_pins`` when a pin does.
