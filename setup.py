@@ -13,6 +13,14 @@ setup(
             optional=True,  # without a compiler the engine in Python runs
         ),
         Extension(
+            "cxfr_proxy.xmpp.websocket._frames",
+            sources=["cxfr_proxy/xmpp/websocket/_frames.c"],
+            depends=["cxfr_proxy/xmpp/framing/_scan.h"],
+            py_limited_api=True,
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+            optional=True,  # the same
+        ),
+        Extension(
             "cxfr_proxy.relay._turn",
             sources=["cxfr_proxy/relay/_turn.c"],
             depends=["cxfr_proxy/xmpp/framing/_scan.h"],

@@ -12,13 +12,8 @@ before the first is out, and of pongs and pings only the last ones wait.
 
 from __future__ import annotations
 
-from typing import Final
-
 from cxfr_proxy.net.transport import Bytes, ReadInto, Transport, TransportFault, Verdict, Write
 from cxfr_proxy.xmpp.websocket.stream import WebSocketStream
-
-READ_BYTES: Final = 4_096
-"""As much is read at once: a frame may be as short as six bytes, and each one costs some microseconds."""
 
 
 class _NoStreamBytes(BlockingIOError):
@@ -107,7 +102,7 @@ class WebSocketTransport:
                 raise _NoStreamBytes
             raw, self._received = self._received, b""
             if not raw:
-                raw = self._inner.read_now(min(most, READ_BYTES))
+                raw = self._inner.read_now(min(most, stream.most_bytes))
                 if not raw:
                     return b""
             self._ready = stream.receive(raw)

@@ -1,6 +1,7 @@
 """The native engines, built with sanitizers, through their tests and some thousand inputs of their fuzzers.
 
-``framing_fuzz.py`` and ``relay_fuzz.py`` beside this file are what runs; a long run is started by hand.
+``framing_fuzz.py``, ``websocket_fuzz.py`` and ``relay_fuzz.py`` beside this file are what runs; a long run is started
+by hand.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
         pytest.param("framing_fuzz.py", ["--tests"], id="framing tests"),
         pytest.param("framing_fuzz.py", ["--inputs", "4000", "--seed", "1"], id="framing"),
         pytest.param("framing_fuzz.py", ["--inputs", "2000", "--seed", "2", "--flags=-DPLAIN_C"], id="no vectors"),
+        pytest.param("websocket_fuzz.py", ["--inputs", "3000", "--seed", "1"], id="websocket"),
         pytest.param("relay_fuzz.py", ["--tests"], id="relay tests"),
         pytest.param("relay_fuzz.py", ["--stories", "3000", "--seed", "1"], id="relay"),
     ],

@@ -78,6 +78,9 @@ enum state {
     OVER,      /* the stream has ended or failed */
 };
 
+/* How a chunk is read: all of it, to the first event, or to the end of an element, which is not reported then. */
+enum reading { SCANNING, STEPPING, UNREPORTED };
+
 typedef struct {
     byte *bytes;
     size_t size, room;
@@ -99,7 +102,7 @@ typedef struct {
     byte state, outer, quote;
     char every; /* report each element */
     char acks;  /* report each <a/> */
-    byte stepping;
+    byte stepping;       /* one of `enum reading` */
     byte reported;       /* how many events, in this chunk */
     byte stop;           /* that is enough: leave the loop */
     byte busy;           /* a chunk is being read */
@@ -586,6 +589,10 @@ static inline int element_ended(Scanner *self, const byte *p)
     self->watched = 0;
     enum kind kind = kind_of(name, size);
     self->stanzas += kind == STANZA || (kind == UNUSUAL && is_prefixed_stanza(name, size));
+    if (self->stepping == UNREPORTED) {
+        self->stop = 1;
+        return 0;
+    }
     if (kind == ACK && keep_ack(self, p) < 0)
         return -1;
     if (!(self->every || self->stepping || watched) && (kind == ACK ? !self->acks : kind != UNUSUAL))
@@ -1248,7 +1255,7 @@ static int settle(Scanner *self)
 }
 
 /* Feed `size` bytes, behind which lies a NUL; how many were read, -1 with an exception set. */
-static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, int stepping)
+static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, enum reading how)
 {
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "a chunk is being read");
@@ -1263,7 +1270,7 @@ static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, int st
     self->data = (const byte *)bytes;
     self->end = self->data + size;
     self->stop = 0;
-    self->stepping = (byte)stepping;
+    self->stepping = (byte)how;
     self->busy = 1;
     if (self->tail_size)
         watch_seam(self);
@@ -1288,7 +1295,7 @@ static Py_ssize_t feed(Scanner *self, const char *bytes, Py_ssize_t size, int st
 static Py_ssize_t feed_chunk(Scanner *self, const char *bytes, Py_ssize_t size)
 {
     const offset base = self->position;
-    if (feed(self, bytes, size, 0) < 0)
+    if (feed(self, bytes, size, SCANNING) < 0)
         return -1;
     return self->boundary > base ? (Py_ssize_t)(self->boundary - base) : 0;
 }
@@ -1324,7 +1331,15 @@ static Py_ssize_t scan_chunk(PyObject *object, const char *bytes, Py_ssize_t siz
     return ready;
 }
 
-static scanner_api api = {NULL, all_held, scan_chunk, hold};
+static Py_ssize_t step_element(PyObject *object, const char *bytes, Py_ssize_t size, int *ended)
+{
+    Scanner *self = (Scanner *)object;
+    Py_ssize_t used = feed(self, bytes, size, UNREPORTED);
+    *ended = self->stop && !self->reported;
+    return used;
+}
+
+static scanner_api api = {NULL, all_held, scan_chunk, hold, step_element};
 
 /* --- to Python */
 
@@ -1341,7 +1356,7 @@ static PyObject *step(PyObject *object, PyObject *data)
 {
     char *bytes;
     Py_ssize_t size, used;
-    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || (used = feed((Scanner *)object, bytes, size, 1)) < 0)
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0 || (used = feed((Scanner *)object, bytes, size, STEPPING)) < 0)
         return NULL;
     return PyLong_FromSsize_t(used);
 }

@@ -20,6 +20,10 @@ typedef struct {
 
     /* Set Scanner.held; -1 with an exception set. */
     int (*hold)(PyObject *scanner, const char *bytes, Py_ssize_t size);
+
+    /* As Scanner.step, but an element's end is not reported: `ended` says that one has ended behind what was read. How
+       many bytes were read, -1 with an exception set. Scanner.events tells of whatever else there is. */
+    Py_ssize_t (*element)(PyObject *scanner, const char *bytes, Py_ssize_t size, int *ended);
 } scanner_api;
 
 #endif

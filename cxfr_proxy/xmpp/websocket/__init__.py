@@ -6,6 +6,8 @@ frames      a frame's form, opcodes and close codes (RFC 6455)
 reader      frames from a client, byte by byte: masks, fragments, control frames, UTF-8
 messages    messages from a client become a stream, one element each
 writer      a stream becomes messages, each of which stands alone
+hot_path    whole messages and whole elements, many at once, where there is C code for that
+_frames.c   that code
 translation ``<open/>`` and ``<close/>`` for the stream's tags, and the namespaces that an element leaves unsaid
 =========== ===================================================================================================
 """

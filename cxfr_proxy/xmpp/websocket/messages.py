@@ -14,6 +14,7 @@ from cxfr_proxy.xmpp.framing.framer import StreamFault, WholeElement, behind_usu
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.usual_header import CONTEXT
 from cxfr_proxy.xmpp.stanza import STREAM_END
+from cxfr_proxy.xmpp.websocket.hot_path import hot_path
 from cxfr_proxy.xmpp.websocket.translation import stream_tag
 
 MAX_TAG_BYTES: Final = 8_192
@@ -34,13 +35,14 @@ class MessageReader:
     Behind ``<close/>``, and behind a :attr:`fault`, what comes is dropped: only the close frame matters then.
     """
 
-    __slots__ = ("_framer", "_gathered", "_is_open", "_kind", "_over", "_whole", "fault")
+    __slots__ = ("_framer", "_gathered", "_hot_path", "_is_open", "_kind", "_over", "_whole", "fault")
 
     def __init__(self, *, max_depth: int) -> None:
         # What the real header declares is no matter to a framer, so one serves for all of the connection's streams.
         framer = behind_usual_header(CONTEXT, max_element_bytes=None, max_depth=max_depth)
         assert framer is not None, "that is a usual header"
         self._framer = framer
+        self._hot_path = hot_path(framer)
         self._kind = _Kind.UNKNOWN
         self._gathered = b""  # of a message of which it is not known what it is, or of a stream's tag
         self._whole = False  # the message's element has ended
@@ -56,10 +58,13 @@ class MessageReader:
         try:
             return self._take(piece, last=last)
         except ClientError as fault:
-            self.fault = fault
-            self._over = True
-            self._gathered = b""
+            self._fail(fault)
             return b""
+
+    def _fail(self, fault: ClientError) -> None:
+        self.fault = fault
+        self._over = True
+        self._gathered = b""
 
     def _take(self, piece: bytes, *, last: bool) -> bytes:
         if self._kind is _Kind.UNKNOWN:
@@ -98,24 +103,63 @@ class MessageReader:
             raise ClientError(StreamCondition.BAD_FORMAT, "expected <open/>")
         used = 0
         if not self._whole:
-            framer = self._framer
-            used = framer.step(piece)
-            if framer.events:
-                event = framer.events[0]
-                framer.events.clear()
-                if isinstance(event, StreamFault):
-                    raise ClientError(event.condition, event.text)
-                if not isinstance(event, WholeElement) or event.name.rpartition(":")[2] == "stream":
-                    raise ClientError(StreamCondition.BAD_FORMAT, "a tag of the stream in a message")
-                self._whole = True
-        if self._whole and piece[used:].strip(_SPACE):
+            used = self._framer.step(piece)
+            self._whole = self._has_ended()
+        self._judge(piece[used:], last=last)
+        return piece
+
+    def _judge(self, rest: bytes, *, last: bool) -> None:
+        """Hold the ends of element and message together. ``rest``: what of a piece is behind the element's."""
+        if self._whole and rest.strip(_SPACE):
             raise ClientError(StreamCondition.BAD_FORMAT, "expected one element in a message")
         if last:
             if not self._whole:
                 raise ClientError(StreamCondition.BAD_FORMAT, "expected a whole element in a message")
             self._whole = False
             self._kind = _Kind.UNKNOWN
-        return piece
+
+    def _has_ended(self) -> bool:
+        """Return whether the framer has read an element's end, and raise for everything else that it reports."""
+        events = self._framer.events
+        if not events:
+            return False
+        event = events.pop()
+        if isinstance(event, StreamFault):
+            raise ClientError(event.condition, event.text)
+        if not isinstance(event, WholeElement) or event.name.rpartition(":")[2] == "stream":
+            raise ClientError(StreamCondition.BAD_FORMAT, "a tag of the stream in a message")
+        return True
+
+    # --- many at once
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether :meth:`take_whole` reads anything."""
+        return self._hot_path is not None
+
+    def take_whole(self, data: bytes, at: int, max_message_bytes: int | None, ready: list[bytes]) -> int:
+        """Read frames that are whole messages, as far as they are plain elements, and append these to ``ready``.
+
+        For between two messages. Return the offset in ``data`` where :meth:`text` has to do it: ``at``, where nothing
+        is read here.
+        """
+        if self._hot_path is None or not self._is_open or self._over:
+            return at
+        limit = -1 if max_message_bytes is None else max_message_bytes
+        text, at, wrong, used, ended = self._hot_path.take(self._framer, data, at, limit)
+        if text:
+            ready.append(text)
+        if wrong is not None:
+            self._refuse(wrong, used, ended=bool(ended))
+        return at
+
+    def _refuse(self, message: bytes, used: int, *, ended: bool) -> None:
+        """Find what is wrong with a message of which the framer has read so much."""
+        try:
+            self._whole = ended or self._has_ended()
+            self._judge(message[used:], last=True)
+        except ClientError as fault:
+            self._fail(fault)
 
 
 def _kind_of(message: bytes, *, last: bool) -> _Kind:

@@ -39,6 +39,11 @@ class MessageListener(Protocol):
         """Take a piece of a message, its last or not, and return what it comes to."""
         ...
 
+    def take_whole(self, data: bytes, at: int, max_message_bytes: int | None, ready: list[bytes]) -> int:
+        """Take frames that are whole messages, between two messages, as far as it can do that better than
+        :class:`FrameReader`. Return the offset behind them."""
+        ...
+
 
 class FrameReader:
     """Reads one client's frames, and hands the text of its messages to ``messages``.
@@ -91,6 +96,10 @@ class FrameReader:
         at = 0
         while at < len(data) and not self.closed:
             if self._left is None:
+                if self._size is None and not self._head:
+                    at = self._messages.take_whole(data, at, self.max_message_bytes, ready)
+                    if at == len(data):
+                        return
                 at = self._take_head(data, at)
             else:
                 piece = data[at : at + self._left]

@@ -15,11 +15,17 @@ close frame means anything.
 
 from __future__ import annotations
 
+from typing import Final
+
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp.websocket.frames import CloseCode, FrameFault, Opcode, close_frame, frame
 from cxfr_proxy.xmpp.websocket.messages import MessageReader
 from cxfr_proxy.xmpp.websocket.reader import FrameReader
 from cxfr_proxy.xmpp.websocket.writer import MessageWriter
+
+FAST_BYTES: Final = 65_536
+SLOW_BYTES: Final = 4_096
+"""In Python a frame costs some microseconds, and may be as short as six bytes."""
 
 
 class WebSocketStream:
@@ -39,6 +45,11 @@ class WebSocketStream:
         self._unreadable: FrameFault | None = None
 
     # --- in
+
+    @property
+    def most_bytes(self) -> int:
+        """How much to give to :meth:`receive` at once, so that it does not take long."""
+        return FAST_BYTES if self._messages.is_fast else SLOW_BYTES
 
     def receive(self, data: bytes) -> bytes:
         """Read what has come in, and return what it comes to. Raises nothing: see :attr:`fault`."""

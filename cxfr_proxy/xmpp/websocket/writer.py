@@ -27,6 +27,7 @@ from cxfr_proxy.xmpp.framing.framer import (
 from cxfr_proxy.xmpp.framing.tag_ends import TagEnds
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.websocket.frames import Opcode, frame
+from cxfr_proxy.xmpp.websocket.hot_path import HotPath, hot_path
 from cxfr_proxy.xmpp.websocket.translation import StreamContext, close, opening, standing_alone
 
 _SPACE: Final = re.compile(rb"[ \t\r\n]*")
@@ -41,7 +42,17 @@ class MessageWriter:
     Raises :class:`NodeError` for what is no stream; whoever lets that through has made a mistake.
     """
 
-    __slots__ = ("_begun", "_context", "_framer", "_inside", "_max_depth", "_waiting", "ended", "see_other_uri")
+    __slots__ = (
+        "_begun",
+        "_context",
+        "_framer",
+        "_hot_path",
+        "_inside",
+        "_max_depth",
+        "_waiting",
+        "ended",
+        "see_other_uri",
+    )
 
     def __init__(self, *, max_depth: int) -> None:
         self.see_other_uri: str | None = None
@@ -50,6 +61,7 @@ class MessageWriter:
         """``<close/>`` was written: nothing follows it."""
         self._max_depth = max_depth
         self._framer: Framer | None = None  # None: a header comes first
+        self._hot_path: HotPath | None = None
         self._context: StreamContext
         self._waiting = b""  # of something of which it is not known yet what it is, or of a header
         self._begun = b""  # of an element whose start tag is not whole
@@ -62,6 +74,10 @@ class MessageWriter:
         frames: list[bytes] = []
         at = 0
         while at < len(data) and not self.ended:
+            if self._hot_path is not None and not self._inside and not self._begun:
+                at = self._put_whole(self._hot_path, data, at, frames)
+                if at == len(data):
+                    break
             at = self._go_on(data, at, frames)
         return b"".join(frames)
 
@@ -81,6 +97,18 @@ class MessageWriter:
             return self._take_header(data[at:], at, frames)
         return self._take_element(data, at, frames)
 
+    def _put_whole(self, native: HotPath, data: bytes, at: int, frames: list[bytes]) -> int:
+        """Put elements that are whole into frames; return the offset behind what is read."""
+        framer, context = self._framer, self._context
+        assert framer is not None, "the hot path goes with one"
+        ready, at, begun = native.put(framer, data, at, context.default, context.prefixes, context.lang)
+        frames.append(ready)
+        if begun:
+            if framer.events:
+                _refuse_fault(framer.events.pop())
+            self._begin_element(data[at : at + begun], frames, whole=False)
+        return at + begun
+
     def _take_header(self, data: bytes, at: int, frames: list[bytes]) -> int:
         framer = behind_usual_header(data, max_element_bytes=None, max_depth=self._max_depth)
         if framer is None:
@@ -93,7 +121,7 @@ class MessageWriter:
             framer = behind_header(framer, stanza.tag_name(data[:used]), max_depth=self._max_depth)
         end = framer.boundary
         begun = opening(data[:end])
-        self._framer, self._context = framer, begun.context
+        self._framer, self._context, self._hot_path = framer, begun.context, hot_path(framer)
         frames.append(frame(Opcode.TEXT, begun.message))
         return at + end
 
