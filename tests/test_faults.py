@@ -63,7 +63,7 @@ from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.upstream.health_checks import HealthChecks
 from cxfr_proxy.upstream.user_lookup import UserLookup
 from cxfr_proxy.worker import queries
-from cxfr_proxy.worker.parts import WorkerParts
+from cxfr_proxy.worker.reports import CountReports
 from cxfr_proxy.worker.service import Service
 from cxfr_proxy.worker.worker import Worker
 
@@ -423,7 +423,7 @@ async def an_answer(world: World) -> None:
 
 
 async def reports(world: World) -> None:
-    world.fail(WorkerParts, "report")
+    world.fail(CountReports, "report")
     async with world.worker() as it:
         it.post(Ask(7, CountStates()))
         await it.until(WorkerReport)

@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (14, "dea5aa5adcfa8ef4")
+KNOWN: Final = (16, "e8eb987067b1966d")
 """The version, and the digest of the shapes that its messages have."""
 
 

@@ -16,14 +16,13 @@ import msgspec
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.ipc.questions import AnyQuestion, AnyReply, Files
+from cxfr_proxy.transfers.client_news import AnyClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
-from cxfr_proxy.xmpp import jid
-from cxfr_proxy.xmpp.stream_management import Resumption
 
-VERSION: Final = 14
+VERSION: Final = 16
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -149,22 +148,21 @@ class Stop(Message, frozen=True):
     """The proxy stops: accept nobody more, move all clients, and end."""
 
 
+class EarlierNews(Part, frozen=True):
+    """News of so many seconds ago."""
+
+    seconds_ago: float
+    news: AnyClientNews
+
+
 class Remembered(Message, frozen=True):
-    """A part of what other workers saw before this one began.
+    """A part of the news that there were before this worker began, as far as they still matter."""
 
-    ``redirected``: how many seconds ago, by bare JID; ``resumable``: by the id that the client has; ``learned``: by
-    capabilities, whether connection transfer is known.
-    """
-
-    redirected: dict[str, float] = {}
-    resumable: dict[str, Resumption] = {}
-    lost: tuple[Lost, ...] = ()
-    moved: tuple[Moved, ...] = ()
-    learned: dict[str, bool] = {}
+    news: tuple[EarlierNews, ...]
 
 
 class Announced(Message, frozen=True):
-    """All other workers know of the :class:`Moved` of that session."""
+    """All other workers know that the client of that session is about to be asked to move."""
 
     session: int
 
@@ -286,79 +284,16 @@ class Stopped(Message, frozen=True):
 
 
 class Gone(Message, frozen=True):
-    """The session that could be resumed by that id is over; :class:`Lost` says so if its client may come back."""
+    """The session that could be resumed by that id is over; news of it say so if its client may come back."""
 
     stream_management_id: str
 
 
-# --- both ways: what one worker saw of a user, or of a software, that another may meet
+# --- both ways
 
 
-class UserRedirected(Message, frozen=True):
-    """``user`` (bare JID) was sent to another address just now."""
+class News(Message, frozen=True):
+    """What a worker has seen of a client; the supervisor passes it on to the others. Of a client that is about to be
+    asked to move, :class:`Announced` says when they know."""
 
-    user: str
-
-
-class SessionResumable(Message, frozen=True):
-    """A client can resume its session (XEP-0198) by that id, or its counts have shifted since the last report. It is
-    connected from ``address``."""
-
-    stream_management_id: str
-    resumption: Resumption
-    address: str
-
-    @property
-    def lost(self) -> Lost | None:
-        """The report to make if its worker were killed now; ``None`` if nobody should come back for it."""
-        known = self.resumption
-        even = known.counters is None or known.counters.even
-        if not even and known.node_id == self.stream_management_id:
-            return None
-        user = jid.bare(known.full_jid) if known.full_jid is not None else None
-        return Lost(user, self.address, known.node)
-
-
-class Lost(Message, frozen=True):
-    """A client that may resume its session on that node has left ``address``. ``user`` is a bare JID if it is known."""
-
-    user: str | None
-    address: str
-    node: str
-    seconds_ago: float = 0.0
-
-
-class Moved(Message, frozen=True):
-    """That client, which is connected from ``address``, is about to be asked to move to ``node``, where it belongs; its
-    worker waits for :class:`Announced`. ``session`` is its id."""
-
-    session: int
-    full_jid: str
-    address: str
-    node: str
-    seconds_ago: float = 0.0
-
-
-class Stayed(Message, frozen=True):
-    """That client has not moved to that node, or not yet, although it was asked or was to be."""
-
-    full_jid: str
-    address: str
-    node: str
-
-
-class Returned(Message, frozen=True):
-    """That client, which was moved or is taken for one that was, has logged in from ``address``; ``wrong``: on a wrong
-    node again."""
-
-    full_jid: str
-    address: str
-    wrong: bool
-
-
-class SoftwareLearned(Message, frozen=True):
-    """A client has shown whether it knows the connection transfer; so do others with these capabilities. ``None``: it
-    was silent."""
-
-    caps: str
-    knows_cxfr: bool | None
+    news: AnyClientNews

@@ -8,29 +8,26 @@ pieces: all of it may be more than one line can hold.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Final, TypeVar
-
-from msgspec.structs import replace
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from cxfr_proxy.bounded import BoundedDict
-from cxfr_proxy.ipc.messages import (
+from cxfr_proxy.ipc.messages import EarlierNews, Remembered
+from cxfr_proxy.session.client_software import ClientSoftware
+from cxfr_proxy.transfers.client_news import (
+    AnyClientNews,
+    LandedWrong,
     Lost,
     Moved,
-    Remembered,
     Returned,
     SessionResumable,
     SoftwareLearned,
     Stayed,
     UserRedirected,
 )
-from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.transfers.loop_guard import ON_ITS_WAY_SECONDS
 from cxfr_proxy.transfers.memory import REMEMBERED, RESUMABLE_SECONDS
 from cxfr_proxy.xmpp import jid
-from cxfr_proxy.xmpp.stream_management import Resumption
-
-_T = TypeVar("_T")
 
 _MOVED_AT_ONCE: Final = 9
 """Most entries of one user that are kept beside the newest one."""
@@ -46,36 +43,34 @@ class CatchUp:
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
         self._redirect_window = redirect_window
         self._redirected: BoundedDict[str, float] = BoundedDict(limit)
-        self._resumable: BoundedDict[str, Resumption] = BoundedDict(limit)
+        self._resumable: BoundedDict[str, SessionResumable] = BoundedDict(limit)
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
         self._moved: BoundedDict[str, list[tuple[Moved, float]]] = BoundedDict(
             limit
         )  # by bare JID; who has not come back
         self._client_software = ClientSoftware()
 
-    def note(
-        self,
-        message: UserRedirected | SessionResumable | Lost | Moved | Stayed | Returned | SoftwareLearned,
-        now: float,
-    ) -> None:
+    def note(self, news: AnyClientNews, now: float) -> None:
         """Note a worker's report, or what it would have reported."""
-        match message:
+        match news:
             case UserRedirected(user):
                 self._redirected[user] = now
                 self._forget(now)
-            case SessionResumable(stream_management_id, resumption):
-                self._resumable[stream_management_id] = resumption
+            case SessionResumable(stream_management_id):
+                self._resumable[stream_management_id] = news
             case Lost():
-                self._lost.append((message, now))
+                self._lost.append((news, now))
                 self._forget(now)
             case Moved(full_jid=full_jid):
                 user = jid.bare(full_jid)
-                self._moved[user] = [*self._moved.get(user, ())[-_MOVED_AT_ONCE:], (message, now)]
+                self._moved[user] = [*self._moved.get(user, ())[-_MOVED_AT_ONCE:], (news, now)]
                 self._forget(now)
             case Stayed(full_jid) | Returned(full_jid):
                 self._no_more_moved(full_jid)
             case SoftwareLearned(caps, knows_cxfr):
                 self._client_software.learn(caps, knows_cxfr)
+            case LandedWrong():
+                pass  # a worker that starts later finds it out by itself
 
     def _no_more_moved(self, full_jid: str) -> None:
         """Note it as :class:`~cxfr_proxy.transfers.loop_guard.LoopGuard` sees it: the resource may be another one by
@@ -90,24 +85,21 @@ class CatchUp:
 
     def note_killed(self, lost: Iterable[Lost], now: float) -> list[Remembered]:
         """Return what the other workers have to be told, since this one was killed before it could report it."""
-        told = list(lost)
-        for each in told:
+        news = list(lost)
+        for each in news:
             self.note(each, now)
-        return [Remembered(lost=tuple(piece)) for piece in _cut(told)]
+        return _pieces([EarlierNews(0.0, each) for each in news])
 
     def pieces(self, now: float) -> list[Remembered]:
         """Return everything that still matters at this time, oldest first."""
         self._forget(now)
-        redirected = [{user: now - at for user, at in each} for each in _cut(list(self._redirected.items()))]
-        resumable = [dict(each) for each in _cut(list(self._resumable.items()))]
-        lost = [replace(each, seconds_ago=now - at) for each, at in self._lost]
-        moved = [replace(each, seconds_ago=now - at) for own in self._moved.values() for each, at in own]
+        learned = [SoftwareLearned(caps, knows_cxfr) for caps, knows_cxfr in self._client_software.learned().items()]
         return [
-            *(Remembered(redirected=each) for each in redirected),
-            *(Remembered(resumable=each) for each in resumable),
-            *(Remembered(lost=tuple(each)) for each in _cut(lost)),
-            *(Remembered(moved=tuple(each)) for each in _cut(moved)),
-            *(Remembered(learned=dict(each)) for each in _cut(list(self._client_software.learned().items()))),
+            *_pieces([EarlierNews(now - at, UserRedirected(user)) for user, at in self._redirected.items()]),
+            *_pieces([EarlierNews(0.0, each) for each in self._resumable.values()]),
+            *_pieces([EarlierNews(now - at, each) for each, at in self._lost]),
+            *_pieces([EarlierNews(now - at, each) for own in self._moved.values() for each, at in own]),
+            *_pieces([EarlierNews(0.0, each) for each in learned]),
         ]
 
     def _forget(self, now: float) -> None:
@@ -120,5 +112,5 @@ class CatchUp:
             self._redirected.popitem(last=False)
 
 
-def _cut(entries: list[_T]) -> Iterator[list[_T]]:
-    return (entries[at : at + PIECE] for at in range(0, len(entries), PIECE))
+def _pieces(news: Sequence[EarlierNews]) -> list[Remembered]:
+    return [Remembered(tuple(news[at : at + PIECE])) for at in range(0, len(news), PIECE)]

@@ -38,10 +38,9 @@ from cxfr_proxy.ipc.messages import (
     Gone,
     Hello,
     Leave,
-    Lost,
     Message,
+    News,
     Present,
-    SessionResumable,
     SessionsChanged,
     Setup,
     Stopped,
@@ -52,6 +51,7 @@ from cxfr_proxy.ipc.messages import (
 from cxfr_proxy.ipc.questions import ReportCounts, WorkerQuestion, WorkerReply
 from cxfr_proxy.supervisor.node_states import NodeUpdates
 from cxfr_proxy.tasks import Task, isolated, start
+from cxfr_proxy.transfers.client_news import Lost, SessionResumable
 
 SILENCE_SECONDS: Final = 30.0
 """Seconds of silence after which a worker is killed: even on a machine that swaps, nothing keeps a healthy worker from
@@ -257,10 +257,10 @@ class Link:
                 self.want = message
             case AnswerPart():
                 self._note_answer(message)
-            case SessionResumable(stream_management_id):
+            case News(SessionResumable(stream_management_id) as news):
                 self.at_stake.pop(stream_management_id, None)
-                if message.lost is not None:
-                    self.at_stake[stream_management_id] = message.lost
+                if news.lost is not None:
+                    self.at_stake[stream_management_id] = news.lost
             case Gone(stream_management_id):
                 self.at_stake.pop(stream_management_id, None)
             case Stopped(cut):

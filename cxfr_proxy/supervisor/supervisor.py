@@ -35,9 +35,8 @@ from cxfr_proxy.ipc.messages import (
     BadMessage,
     Gone,
     Hello,
-    Lost,
     Message,
-    Moved,
+    News,
     NodeFailsLogins,
     NodeGoing,
     NodeServes,
@@ -45,15 +44,10 @@ from cxfr_proxy.ipc.messages import (
     Pinned,
     PinnedBefore,
     PutBack,
-    Returned,
-    SessionResumable,
     SessionsChanged,
     Setup,
-    SoftwareLearned,
-    Stayed,
     Stopped,
     TransferEnded,
-    UserRedirected,
     Want,
     WorkerReport,
 )
@@ -71,6 +65,7 @@ from cxfr_proxy.supervisor.startup_log import log_rebalance
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
 from cxfr_proxy.supervisor.workers import Grants, Workers, WorkerSlot
 from cxfr_proxy.tasks import Task, start
+from cxfr_proxy.transfers.client_news import Moved
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 from cxfr_proxy.transfers.rebalances import Rebalance, RebalanceCounts, Rebalances, RebalanceTerms
 
@@ -226,13 +221,13 @@ class Supervisor:
                 self._management.checks.login_worked(self._cluster.get(name), domain)
             case NodeUnreachable() | NodeGoing() | NodeFailsLogins() | NodeServes():
                 pass  # it was forgotten meanwhile
-            case UserRedirected() | SessionResumable() | Lost() | Moved() | Stayed() | Returned() | SoftwareLearned():
-                self._memory.note(message, trio.current_time())
+            case News(news):
+                self._memory.note(news, trio.current_time())
                 for other in self.workers:
                     if other is not link:
                         other.post(message)
-                if isinstance(message, Moved):
-                    link.post(Announced(message.session))
+                if isinstance(news, Moved):
+                    link.post(Announced(news.session))
             case Hello() | AnswerPart() | Stopped() | Gone():
                 pass  # noted by whom they concern
             case _:

@@ -5,6 +5,7 @@ relayed           a live session as its relay offers it
 registry          the live sessions of a process, and its connections
 counts            counts of sessions and their moves
 statistics        counts since the proxy began, with a number for each combination that occurred
+client_news       what other processes have to know of a client, since it may come back to them
 memory            facts that are remembered of clients when their sessions have ended
 awaited           clients that were cut and should resume their sessions elsewhere
 returning_clients leads clients that were asked or lost to the right node when they connect

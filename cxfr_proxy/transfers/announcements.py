@@ -6,36 +6,18 @@ by another worker, nine milliseconds after it had left.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.tables import State
+from cxfr_proxy.transfers.client_news import Moved, Stayed
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
 
 
-class Announcer(Protocol):
-    """Informs the other processes of what this one's mover does."""
-
-    def announce(self, relayed: Relayed, order: Order) -> None:
-        """Tell them that this client is to be sent to a certain node: it may come back to one of them.
-
-        :meth:`Announcements.made` is called when all of them were told.
-        """
-
-    def withdraw(self, relayed: Relayed, order: Order) -> None:
-        """Tell them that it is not, after all."""
-
-    def progressed(self) -> None:
-        """Note that a rebalance was planned, or has got further without anybody having been asked."""
-
-
 class Announcements:
-    """The orders that wait until the others were told. ``announcer``: ``None`` if there are no others."""
+    """The orders that wait until the others were told."""
 
-    def __init__(self, registry: Registry, announcer: Announcer | None) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._announcer = announcer
         self._pending: dict[int, tuple[Relayed, Order]] = {}
 
     def __contains__(self, session_id: int) -> bool:
@@ -51,14 +33,10 @@ class Announcements:
         full_jid = relayed.session.full_jid
         assert full_jid is not None, "without it nobody knows the place"
         assert order.place is not None
-        self._registry.memory.about_to_be_asked(full_jid, relayed.client_address, order.place, now)
         self._pending[relayed.id] = relayed, order
-        if self._announcer is not None:
-            self._announcer.announce(relayed, order)
-        else:
-            self.made(relayed.id)
+        self._registry.spread(Moved(relayed.id, full_jid, relayed.client_address, order.place), now)
 
-    def made(self, session_id: int) -> None:
+    def made(self, session_id: int, now: float) -> None:
         """Give that session its order: all processes know where its client is to go."""
         relayed, order = self._pending.pop(session_id, (None, None))
         if relayed is None or order is None:
@@ -66,13 +44,11 @@ class Announcements:
         if self._registry.get(session_id) is relayed and relayed.session.state is State.BOUND:
             relayed.transfer(order)
         else:
-            self._take_back(relayed, order)
+            self._take_back(relayed, order, now)
 
-    def _take_back(self, relayed: Relayed, order: Order) -> None:
+    def _take_back(self, relayed: Relayed, order: Order, now: float) -> None:
         """Withdraw the order: something else has moved the session meanwhile, or ended it."""
         full_jid = relayed.session.full_jid
         if full_jid is not None and order.place is not None:
-            self._registry.memory.stayed(full_jid, relayed.client_address, order.place)
-        if self._announcer is not None:
-            self._announcer.withdraw(relayed, order)
-            self._announcer.progressed()
+            self._registry.spread(Stayed(full_jid, relayed.client_address, order.place), now)
+        self._registry.changed()

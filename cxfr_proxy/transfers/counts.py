@@ -7,7 +7,7 @@ that sees all logins counts the clients that have *returned* (:mod:`.returns`).
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +16,7 @@ from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.commands import Answered, Asked, BoundTo, Ended, Event, Forged, Outcome, Transferred
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.relayed import Relayed
-from cxfr_proxy.transfers.statistics import Totals, TransferStatistics, past_transfer
+from cxfr_proxy.transfers.statistics import Totals
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
 RECENT_TRANSFERS: Final = 1000
@@ -65,10 +65,8 @@ class SessionCounts:
         self.rebalanced = NodeCounts()
         """Transfers to even the load, of all nodes; without ``sessions``."""
         self._evening: set[int] = set()  # sessions whose clients were asked to move to even the load
-        self.transfers: Counter[tuple[Rung, Outcome]] = Counter()
         self.recent: deque[TransferRecord] = deque(maxlen=RECENT_TRANSFERS)
         self.totals = Totals()
-        self.statistics = TransferStatistics()
 
     def of_node(self, name: str) -> NodeCounts:
         """Return the node's counts, to read and to change."""
@@ -90,8 +88,8 @@ class SessionCounts:
                     self._evening.add(relayed.id)
                 for each in self._counted(relayed):
                     each.asked += first
-            case Answered(rung, _, outcome):
-                self._count(self._counted(relayed), rung, outcome)
+            case Answered(outcome=outcome):
+                self._count(self._counted(relayed), outcome)
             case Transferred():
                 self._note_transfer(relayed, event, now)
             case Forged():
@@ -110,8 +108,7 @@ class SessionCounts:
 
     def _note_transfer(self, relayed: Relayed, event: Transferred, now: float) -> None:
         session, order = relayed.session, event.order
-        self.statistics.add(past_transfer(session, event))
-        self._count(self._counted(relayed), *event.tried[-1])
+        self._count(self._counted(relayed), event.tried[-1][1])
         self._evening.discard(relayed.id)
         self.recent.append(
             TransferRecord(
@@ -127,8 +124,8 @@ class SessionCounts:
             )
         )
 
-    def _count(self, where: Iterable[NodeCounts], rung: Rung, outcome: Outcome) -> None:
-        self.transfers[rung, outcome] += 1
+    @staticmethod
+    def _count(where: Iterable[NodeCounts], outcome: Outcome) -> None:
         for counts in where:
             counts.moved += outcome is Outcome.MOVED
             counts.refused += outcome is Outcome.REFUSED

@@ -77,11 +77,6 @@ class LoopGuard:
         if user is not None:
             user.wrong = basis
 
-    def is_wrong(self, full_jid: str) -> bool:
-        """Return whether one of its user's clients has landed wrong."""
-        user = self._users.get(jid.bare(full_jid))
-        return user is not None and user.wrong is not None
-
     def lets(self, full_jid: str, basis: PlacementBasis, now: float) -> bool:
         """Return whether a client that has logged in by itself may be sent home."""
         user = self._users.get(jid.bare(full_jid))

@@ -7,6 +7,7 @@ that has it. A client that was asked to move to a certain node is led there, and
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -26,6 +27,17 @@ from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.transfers.awaited import Awaited
+from cxfr_proxy.transfers.client_news import (
+    AnyClientNews,
+    LandedWrong,
+    Lost,
+    Moved,
+    Returned,
+    SessionResumable,
+    SoftwareLearned,
+    Stayed,
+    UserRedirected,
+)
 from cxfr_proxy.transfers.loop_guard import LoopGuard
 from cxfr_proxy.transfers.relayed import Relayed, may_come_back, sent_to, user_of
 from cxfr_proxy.transfers.returning_clients import ReturningClients
@@ -62,47 +74,86 @@ class ClientMemory:
         self._bound: OrderedDict[int, float] = OrderedDict()  # by session id: when it was bound, if that was lately
         self._sent: set[int] = set()  # sessions whose clients have left for a certain node
 
-    def note(self, relayed: Relayed, event: Event, now: float) -> None:
-        """Remember what happened to a session."""
-        session = relayed.session
+    def note(self, relayed: Relayed, event: Event, now: float) -> Sequence[AnyClientNews]:
+        """Remember what happened to a session. Return what other processes have to know of it."""
+        session, address = relayed.session, relayed.client_address
         match event:
             case BoundTo(full_jid):
                 self._note_bound(relayed.id, now)
-                if full_jid is not None and self.returned(full_jid, relayed.client_address, session.node, now):
+                if full_jid is not None and self.returned(full_jid, address, session.node, now):
                     self._returned[relayed.id] = now
-            case Redirected():
-                user = user_of(session)
-                if user is not None:
-                    self.remember_redirected(user, now)
+                    return (Returned(full_jid, address),)
+            case Redirected() if (user := user_of(session)) is not None:
+                return self._applied(UserRedirected(user), now)
             case Transferred():
-                self._note_transfer(relayed, event, now)
+                return self._note_transfer(relayed, event, now)
             case Resumable(stream_management_id, node_id, counters):
                 resumption = Resumption(session.full_jid, session.node, node_id, counters)
                 self.remember_resumable(stream_management_id, resumption)
+                return self.resumable_news(stream_management_id, address)
             case Learned(caps, knows_cxfr):
-                self.client_software.learn(caps, knows_cxfr)
+                return self._applied(SoftwareLearned(caps, knows_cxfr), now)
             case Ended(reason):
                 self._keep_counts(session.resumable_id)
                 if may_come_back(session, reason) and not self.was_sent(relayed.id):
-                    self.returning_clients.leaves(
-                        user_of(session), relayed.client_address, session.node, at=now, seconds=RESUMABLE_SECONDS
-                    )
+                    return self._applied(Lost(user_of(session), address, session.node), now)
             case _:
                 pass
+        return ()
 
     def forget(self, session_id: int) -> None:
         """Forget a session that has ended."""
         self._returned.pop(session_id, None)
         self._sent.discard(session_id)
 
-    def _note_transfer(self, relayed: Relayed, event: Transferred, now: float) -> None:
+    def _note_transfer(self, relayed: Relayed, event: Transferred, now: float) -> Sequence[AnyClientNews]:
         session, order = relayed.session, event.order
         if event.tried[-1] == (Rung.CUT, Outcome.MOVED) and order.trigger is Trigger.DRAIN and order.resumes:
             self._await_resumption(session, now + AWAITED_SECONDS)
+        if order.place is None:
+            return ()
         if (target := sent_to(event)) is not None:
             self._send(relayed, target)
-        elif order.place is not None and session.full_jid is not None:
-            self.stayed(session.full_jid, relayed.client_address, order.place)
+        elif session.full_jid is not None:
+            return self._applied(Stayed(session.full_jid, relayed.client_address, order.place), now)
+        if session.resumable_id is None:
+            return ()
+        return self.resumable_news(session.resumable_id, relayed.client_address)
+
+    # --- news
+
+    def apply(self, news: AnyClientNews, at: float) -> None:
+        """Take over news, from this process or another, of that time."""
+        match news:
+            case UserRedirected(user):
+                self.remember_redirected(user, at)
+            case SessionResumable(stream_management_id, resumption):
+                self.remember_resumable(stream_management_id, resumption)
+            case Lost(user, address, node):
+                self.returning_clients.leaves(user, address, node, at=at, seconds=RESUMABLE_SECONDS)
+            case Moved(_, full_jid, address, node):
+                self.about_to_be_asked(full_jid, address, node, at)
+            case Stayed(full_jid, address, node):
+                self.stayed(full_jid, address, node)
+            case Returned(full_jid, address):
+                self.returned(full_jid, address, None, at)
+            case SoftwareLearned(caps, knows_cxfr):
+                self.client_software.learn(caps, knows_cxfr)
+            case LandedWrong():
+                pass  # that depends on the nodes: the mover takes it
+
+    def _applied(self, news: AnyClientNews, now: float) -> Sequence[AnyClientNews]:
+        self.apply(news, now)
+        return (news,)
+
+    def resumable_news(self, stream_management_id: str, address: str) -> Sequence[AnyClientNews]:
+        """Return how the session that can be resumed by that id stands; nothing if it is not known."""
+        known = self.resumption(stream_management_id)
+        if known is None:
+            return ()
+        return (SessionResumable(stream_management_id, known.without_equal_counts(), address),)
+
+    # --- what is remembered
 
     def remember_redirected(self, user: str, now: float) -> None:
         """Remember that this user (a bare JID) was sent to another address at that time; the last time counts."""

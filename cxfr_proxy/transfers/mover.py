@@ -30,7 +30,8 @@ from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, keep_going, start
-from cxfr_proxy.transfers.announcements import Announcements, Announcer
+from cxfr_proxy.transfers.announcements import Announcements
+from cxfr_proxy.transfers.client_news import AnyClientNews, LandedWrong
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.homes import Homes
 from cxfr_proxy.transfers.leaving import FollowedDrain, Leaving
@@ -50,7 +51,7 @@ _LOOKING_SHARE: Final = 0.1
 
 
 class Mover:
-    """Moves the sessions of one process. ``announcer``: ``None`` if clients can come back to no other process."""
+    """Moves the sessions of one process."""
 
     def __init__(
         self,
@@ -60,7 +61,6 @@ class Mover:
         pace: Pace,
         *,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
-        announcer: Announcer | None = None,
     ) -> None:
         self._cluster = cluster
         self._registry = registry
@@ -69,11 +69,10 @@ class Mover:
         self._orders = Orders(cluster, registry, placement)
         self._homes = Homes(cluster, registry, placement)
         self._leaving = Leaving(cluster, self._orders, on_node_down)
-        self._announcements = Announcements(registry, announcer)
+        self._announcements = Announcements(registry)
         self._queues = Queues()
         self._young = YoungSessions(cluster, registry, self._leaving, self._queues, self)
         self._planner = Planner(registry, cluster, placement, self._queues, self)
-        self._announcer = announcer
         self._work = trio.Event()
         self._news = trio.Event()
 
@@ -96,6 +95,7 @@ class Mover:
         basis = self._cluster.placement_basis()
         if memory.has_returned(relayed.id):
             memory.guard.landed_wrong(full_jid, basis)
+            self._registry.spread(LandedWrong(full_jid), trio.current_time())
         elif memory.guard.lets(full_jid, basis, trio.current_time()):
             self._enqueue(Waiting(relayed.id, Urgency.WRONG, Trigger.WRONG_NODE))
 
@@ -159,7 +159,13 @@ class Mover:
 
     def announced(self, session_id: int) -> None:
         """Give that session its order: all processes were told where its client is to go."""
-        self._announcements.made(session_id)
+        self._announcements.made(session_id, trio.current_time())
+
+    def take_news(self, news: AnyClientNews, seconds_ago: float = 0.0) -> None:
+        """Take over what another process saw of a client so long ago."""
+        self._registry.memory.apply(news, trio.current_time() - seconds_ago)
+        if isinstance(news, LandedWrong):
+            self._registry.memory.guard.landed_wrong(news.full_jid, self._cluster.placement_basis())
 
     # --- how far it is
 
@@ -261,9 +267,8 @@ class Mover:
         )
 
     def progressed(self) -> None:
-        """Pass on that a rebalance was planned, or holds another session."""
-        if self._announcer is not None:
-            self._announcer.progressed()
+        """Note that a rebalance was planned, or holds another session."""
+        self._registry.changed()
 
     async def _look_again_when_asked(self) -> None:
         while True:

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 from cxfr_proxy.cluster.plan import Placed
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.session.commands import BoundTo, Event, NodeChanged
+from cxfr_proxy.transfers.client_news import AnyClientNews
 from cxfr_proxy.transfers.counts import SessionCounts
 from cxfr_proxy.transfers.memory import ClientMemory
 from cxfr_proxy.transfers.relayed import Relayed, user_of
 
 
+class RegistryListener(Protocol):
+    """Whoever reports to the supervisor what a process has."""
+
+    def changed(self) -> None:
+        """Sessions, connections or their counts have changed."""
+
+    def session_noted(self, relayed: Relayed) -> None:
+        """That session has begun, or was bound."""
+
+    def session_removed(self, relayed: Relayed) -> None:
+        """That session has ended."""
+
+    def client_news(self, news: AnyClientNews) -> None:
+        """Other processes have to know this of a client."""
+
+
 class Registry:
     """The live sessions of one process. ``counts`` has the counts of sessions and moves, ``memory`` remembers clients.
 
-    ``redirect_window`` and ``client_software`` are those of :class:`~.memory.ClientMemory`. Each process has a registry
-    of its own. Its ids begin at ``first_id`` and are ``id_step`` apart; :meth:`note_elsewhere` and
-    ``addresses_elsewhere`` have the latest known numbers of the others.
+    ``listener`` is told what there is to report. ``redirect_window`` and ``client_software`` are those of
+    :class:`~.memory.ClientMemory`. Each process has a registry of its own. Its ids begin at ``first_id`` and are
+    ``id_step`` apart; :meth:`note_elsewhere` and ``addresses_elsewhere`` have the latest known numbers of the others.
     """
 
     def __init__(
         self,
+        listener: RegistryListener,
         *,
         redirect_window: float,
         client_software: ClientSoftware | None = None,
         first_id: int = 1,
         id_step: int = 1,
     ) -> None:
+        self._listener = listener
         self.counts = SessionCounts()
         known = client_software if client_software is not None else ClientSoftware()
         self.memory = ClientMemory(redirect_window, known)
@@ -41,10 +61,6 @@ class Registry:
         """Bound or not."""
         self.last_id = first_id - id_step
         self._id_step = id_step
-        self.changed: Callable[[], object] = _nothing
-        """Called when sessions and connections come and go."""
-        self.added: Callable[[Relayed], object] = _nobody
-        self.removed: Callable[[Relayed], object] = _nobody
         self._everywhere: Counter[str] = Counter()  # sessions by node, in all processes, and those about to begin
         self._elsewhere: dict[str, int] = {}  # of these, the others'
         self.addresses_elsewhere: dict[str, int] = {}
@@ -56,12 +72,23 @@ class Registry:
         match event:
             case BoundTo():
                 self._logging_in.pop(relayed.id, None)
+                self._listener.session_noted(relayed)
             case NodeChanged(before, after):
                 self._leave(relayed, before)
                 self._enter(relayed, after)
-                self.changed()
-        self.memory.note(relayed, event, now)
+                self._listener.changed()
+        for news in self.memory.note(relayed, event, now):
+            self._listener.client_news(news)
         self.counts.note(relayed, event, now)
+
+    def spread(self, news: AnyClientNews, now: float) -> None:
+        """Remember news here, and have other processes know them."""
+        self.memory.apply(news, now)
+        self._listener.client_news(news)
+
+    def changed(self) -> None:
+        """Note that there is something else to report."""
+        self._listener.changed()
 
     # --- coming and going
 
@@ -74,7 +101,7 @@ class Registry:
         """Keep a session, which has a node and has not logged in yet."""
         self._live[relayed.id] = self._logging_in[relayed.id] = relayed
         self._enter(relayed, relayed.session.node)
-        self.added(relayed)
+        self._listener.session_noted(relayed)
         self.changed()
 
     def remove(self, relayed: Relayed) -> None:
@@ -84,7 +111,7 @@ class Registry:
         self.counts.forget(relayed.id)
         if self._live.pop(relayed.id, None) is not None:
             self._leave(relayed, relayed.session.node)
-            self.removed(relayed)
+            self._listener.session_removed(relayed)
             self.changed()
 
     def _enter(self, relayed: Relayed, name: str) -> None:
@@ -191,11 +218,3 @@ class Registry:
     def busy_addresses(self, least: int) -> dict[str, int]:
         """Return the addresses with at least so many connections here, and how many those have."""
         return {address: count for address, count in self._addresses.items() if count >= least}
-
-
-def _nothing() -> None:
-    pass
-
-
-def _nobody(relayed: Relayed) -> None:
-    pass

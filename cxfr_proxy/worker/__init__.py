@@ -4,10 +4,12 @@
 worker           follows the supervisor's messages, reports to it, and answers its questions
 parts            everything of a worker that needs settings
 service          serves clients: accepts them, acts upon what their sessions report, moves them at the end
-ports            stands in for parts of the supervisor: the pace, the health checks, the other workers
+ports            stands in for parts of the supervisor: the pace, and the health checks
 queries          answers the supervisor's questions
 mirror           its copy of the list of nodes
 user_map         its copy of the user map
+reporter         its way to the supervisor: what goes at once, and what is reported when it has changed
+reports          what it reports of its sessions, and the counts
 session_changes  reports the sessions that have come and gone
 in_process       a worker in the supervisor's process
 launch, process  a worker in a process of its own: started, and from the inside

@@ -1,39 +1,31 @@
 """Stand-ins in a worker for parts of the supervisor.
 
-Tokens come from the supervisor's bucket, what sessions learn of their nodes goes to its health checks, and the other
-workers are told which clients are sent to a certain node.
+Tokens come from the supervisor's bucket, and what sessions learn of their nodes goes to its health checks.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import trio
 
 from cxfr_proxy.cluster.members import Node
 from cxfr_proxy.cluster.nodes import Health
 from cxfr_proxy.ipc.messages import (
-    Message,
-    Moved,
     NodeFailsLogins,
     NodeGoing,
     NodeServes,
     NodeUnreachable,
     PutBack,
-    Stayed,
     Want,
 )
-from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.spellings import domain_key
-from cxfr_proxy.transfers.relayed import Relayed as LiveSession
+from cxfr_proxy.worker.reporter import Reporter
 
 
 class GrantedTokens:
     """The mover's pace: tokens that the supervisor grants. See :class:`~cxfr_proxy.transfers.pace.Pace`."""
 
-    def __init__(self, post: Callable[[Message], None], changed: Callable[[], None]) -> None:
-        self._post = post
-        self._changed = changed
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._tokens = 0
         self._received = 0
         self._lost = self._leaving = self._misplaced = 0
@@ -59,9 +51,9 @@ class GrantedTokens:
     def rest(self) -> None:
         self._resting = True
         self._lost = self._leaving = self._misplaced = 0
-        self._changed()  # why a drain waits is known now
+        self._reporter.changed()  # why a drain waits is known now
         if self._tokens:
-            self._post(PutBack(self._tokens))
+            self._reporter.post(PutBack(self._tokens))
             self._tokens = 0
         self._report()
 
@@ -72,52 +64,31 @@ class GrantedTokens:
         trio.lowlevel.current_trio_token().run_sync_soon(self._report, idempotent=True)
 
     def _report(self) -> None:
-        self._post(Want(self._lost, self._leaving, self._received, self._misplaced))
+        self._reporter.post(Want(self._lost, self._leaving, self._received, self._misplaced))
 
 
 class HealthReporter:
     """Reports what sessions learn about their nodes. A node that can't be reached is avoided here at once."""
 
-    def __init__(self, post: Callable[[Message], None]) -> None:
-        self._post = post
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
         self._served: set[str] = set()  # as many as nodes have domains
         self._failing: set[str] = set()  # nodes of which the last login that was told of failed
 
     def connect_failed(self, node: Node, reason: str) -> None:
         node.health = Health.DOWN
-        self._post(NodeUnreachable(node.name, reason))
+        self._reporter.post(NodeUnreachable(node.name, reason))
 
     def said_it_was_going(self, node: Node, *, sessions: int) -> None:
-        self._post(NodeGoing(node.name))
+        self._reporter.post(NodeGoing(node.name))
 
     def login_failed(self, node: Node, reason: str) -> None:
         self._failing.add(node.name)
-        self._post(NodeFailsLogins(node.name, reason))
+        self._reporter.post(NodeFailsLogins(node.name, reason))
 
     def login_worked(self, node: Node, domain: str) -> None:
         key = domain_key(domain)
         if key not in self._served or node.name in self._failing:
             self._served.add(key)
             self._failing.discard(node.name)
-            self._post(NodeServes(node.name, domain))
-
-
-class MoveAnnouncer:
-    """Tells the other workers which clients are sent where, by way of the supervisor."""
-
-    def __init__(self, post: Callable[[Message], None], progressed: Callable[[], None]) -> None:
-        self._post = post
-        self._progressed = progressed
-
-    def progressed(self) -> None:
-        self._progressed()
-
-    def announce(self, relayed: LiveSession, order: Order) -> None:
-        full_jid = relayed.session.full_jid
-        if full_jid is not None and order.place is not None:
-            self._post(Moved(relayed.id, full_jid, relayed.client_address, order.place))
-
-    def withdraw(self, relayed: LiveSession, order: Order) -> None:
-        full_jid = relayed.session.full_jid
-        if full_jid is not None and order.place is not None:
-            self._post(Stayed(full_jid, relayed.client_address, order.place))
+            self._reporter.post(NodeServes(node.name, domain))

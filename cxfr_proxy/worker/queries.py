@@ -61,14 +61,14 @@ _T = TypeVar("_T")
 
 
 async def answer_counts(parts: WorkerParts, question: ReportCounts) -> AsyncIterator[Done]:
-    parts.report()
+    parts.reports.report()
     await trio.lowlevel.checkpoint()
     yield Done()
 
 
 async def answer_states(parts: WorkerParts, question: CountStates) -> AsyncIterator[StateCounts]:
     states = await session_states(parts.registry)
-    parts.report()
+    parts.reports.report()
     yield StateCounts(states)
 
 

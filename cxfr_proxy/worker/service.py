@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.listen import accept
-from cxfr_proxy.relay.client_server import ClientServer
+from cxfr_proxy.relay.client_server import ClientServer, SessionWatcher
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.relay.pump import Pump
@@ -79,7 +79,7 @@ class Service:
         rules: ConnectionRules,
         room: ConnectionLimit,
         reports: NodeReports,
-        observer: Callable[[LiveSession, Event], None],
+        observer: SessionWatcher,
     ) -> None:
         self._config = config
         self._cluster = router.cluster
@@ -185,7 +185,7 @@ class Service:
     def session_event(self, relayed: LiveSession, event: Event) -> None:
         self._registry.note(relayed, event, trio.current_time())
         self._act(relayed, event)
-        self._observer(relayed, event)
+        self._observer.session_event(relayed, event)
 
     def _act(self, relayed: LiveSession, event: Event) -> None:
         session = relayed.session

@@ -36,25 +36,20 @@ from cxfr_proxy.ipc.messages import (
     Hello,
     Leave,
     Listed,
-    Lost,
     Message,
-    Moved,
+    News,
     Nodes,
     Pinned,
     PinnedBefore,
     Remembered,
-    Returned,
-    SessionResumable,
     Setup,
-    SoftwareLearned,
-    Stayed,
     Stop,
     Stopped,
-    UserRedirected,
 )
 from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.worker.parts import WorkerParts
 from cxfr_proxy.worker.queries import answer
+from cxfr_proxy.worker.reporter import Reporter
 
 _REPORT_SECONDS: Final = 0.005
 """Least seconds between two reports; the first one after a pause is sent at once."""
@@ -78,12 +73,12 @@ class Worker:
         self, channel: Channel, listeners: Sequence[trio.SocketListener], configured: Callable[[Config], None]
     ) -> None:
         self._channel = channel
+        self._reporter = Reporter(channel)
         self._listeners = listeners
         self._configured = configured
         self.parts: WorkerParts | None = None
         """The parts that serve, once the settings are known."""
         self._ready = trio.Event()
-        self._dirty = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._fault: ConfigError | None = None
 
@@ -102,7 +97,7 @@ class Worker:
         assert self._nursery is not None
         self._channel.post(Hello(VERSION, os.getpid()))
         cut = await parts.service.run(self._listeners)
-        parts.report()
+        parts.reports.report()
         self._channel.post(Stopped(cut))
         with trio.move_on_after(_WORDS_SECONDS):
             await self._channel.flush()
@@ -152,24 +147,13 @@ class Worker:
                 parts.registry.note_elsewhere(sessions)
                 parts.registry.sessions_before.update(sessions_before)
                 parts.registry.addresses_elsewhere = addresses
-            case Remembered():
-                parts.remember(message)
-            case UserRedirected(user):
-                parts.registry.memory.remember_redirected(user, trio.current_time())
-            case SessionResumable(stream_management_id, resumption):
-                parts.registry.memory.remember_resumable(stream_management_id, resumption)
-            case Lost():
-                parts.remember_lost(message)
-            case Moved():
-                parts.remember_moved(message)
+            case Remembered(earlier):
+                for each in earlier:
+                    parts.mover.take_news(each.news, each.seconds_ago)
+            case News(news):
+                parts.mover.take_news(news)
             case Announced(session):
                 parts.mover.announced(session)
-            case Stayed(full_jid, address, node):
-                parts.registry.memory.stayed(full_jid, address, node)
-            case Returned():
-                parts.note_returned(message)
-            case SoftwareLearned(caps, knows_cxfr):
-                parts.registry.memory.client_software.learn(caps, knows_cxfr)
             case Ask():
                 assert self._nursery is not None
                 start_once(self._nursery, Task.ANSWER, partial(self._answer, parts, message))
@@ -184,7 +168,7 @@ class Worker:
         if self.parts is not None or setup.version != VERSION:
             raise BadMessage(f"settings of version {setup.version}, or for the second time")
         self._configured(setup.config)
-        self.parts = WorkerParts(setup, self._channel.post, self._change)
+        self.parts = WorkerParts(setup, self._reporter)
 
     async def _answer(self, parts: WorkerParts, ask: Ask) -> None:
         error = None
@@ -202,9 +186,6 @@ class Worker:
 
     # --- what there is to report
 
-    def _change(self) -> None:
-        self._dirty.set()
-
     async def _report(self) -> None:
         assert self.parts is not None
         registry = self.parts.registry
@@ -212,8 +193,7 @@ class Worker:
         while True:
             awaits = registry.memory.awaited(trio.current_time())
             with trio.move_on_after(_AWAITING_SECONDS if awaits else math.inf):  # time alone ends waiting
-                await self._dirty.wait()
-            self._dirty = trio.Event()
+                await self._reporter.wait_changed()
             began = time.thread_time()
-            self.parts.report()
+            self.parts.reports.report()
             await trio.sleep(max(least, (time.thread_time() - began) / _REPORT_SHARE))

@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from trio.testing import memory_stream_pair
@@ -17,7 +17,7 @@ from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config, RebalanceMode, Timeouts
 from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.channel import Receive, StreamChannel
 from cxfr_proxy.ipc.messages import (
     VERSION,
     AnswerPart,
@@ -25,8 +25,10 @@ from cxfr_proxy.ipc.messages import (
     Hello,
     Leave,
     Message,
+    News,
     Nodes,
     NodeState,
+    Remembered,
     Setup,
     Stop,
     Stopped,
@@ -49,9 +51,28 @@ from cxfr_proxy.ipc.questions import (
     WorkerReply,
 )
 from cxfr_proxy.supervisor.supervisor import Supervisor
+from cxfr_proxy.transfers.client_news import AnyClientNews, ClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
 
 Q = TypeVar("Q", bound=WorkerQuestion[WorkerReply])
+
+
+class FakeChannel:
+    """Keeps what is posted."""
+
+    broken = False
+
+    def __init__(self) -> None:
+        self.posted: list[Message] = []
+
+    def post(self, message: Message) -> None:
+        self.posted.append(message)
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def run(self, receive: Receive) -> None:
+        await trio.sleep_forever()
 
 
 class FakeWorker:
@@ -84,6 +105,16 @@ class FakeWorker:
 
     def of(self, kind: type) -> list[Message]:
         return [message for _, message in self.heard if isinstance(message, kind)]
+
+    def news_of(self, *kinds: type[ClientNews]) -> list[ClientNews]:
+        """The news of these kinds that it was told as they were made."""
+        return [each.news for _, each in self.heard if isinstance(each, News) and isinstance(each.news, kinds)]
+
+    @property
+    def remembered(self) -> list[tuple[Any, ClientNews]]:
+        """The news that it was told later, each with its age."""
+        told = [message for _, message in self.heard if isinstance(message, Remembered)]
+        return [(each.seconds_ago, each.news) for message in told for each in message.news]
 
     @property
     def setup(self) -> Setup:
@@ -144,9 +175,9 @@ class FakeWorker:
         questions = [message.question for message in self.of(Ask) if isinstance(message, Ask)]
         return [question for question in questions if isinstance(question, kind)]
 
-    def post(self, message: Message) -> None:
+    def post(self, message: Message | AnyClientNews) -> None:
         """Say it."""
-        self._own_end.post(message)
+        self._own_end.post(message if isinstance(message, Message) else News(message))
 
     def greet(self) -> None:
         self.post(Hello(VERSION, self.pid))

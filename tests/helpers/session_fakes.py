@@ -6,6 +6,8 @@ from session_script import CLIENT_HEADER, JID, Script
 
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.transfers.client_news import AnyClientNews
+from cxfr_proxy.transfers.relayed import Relayed
 
 
 class FakeRelayed:
@@ -46,3 +48,23 @@ class FakeRelayed:
         self.orders.append(order)
         if self._obeys:
             self.script.order(order)
+
+
+class FakeListener:
+    """What a registry has to report."""
+
+    def __init__(self) -> None:
+        self.news: list[AnyClientNews] = []
+        self.changes = 0
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def session_noted(self, relayed: Relayed) -> None:
+        pass
+
+    def session_removed(self, relayed: Relayed) -> None:
+        pass
+
+    def client_news(self, news: AnyClientNews) -> None:
+        self.news.append(news)

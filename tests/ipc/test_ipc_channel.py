@@ -29,15 +29,15 @@ from cxfr_proxy.ipc.messages import (
     AnswerPart,
     Ask,
     BadMessage,
+    EarlierNews,
     Elsewhere,
     Gone,
     Grant,
     Hello,
     Leave,
     Listed,
-    Lost,
     Message,
-    Moved,
+    News,
     NodeFailsLogins,
     NodeGoing,
     Nodes,
@@ -49,16 +49,11 @@ from cxfr_proxy.ipc.messages import (
     Present,
     PutBack,
     Remembered,
-    Returned,
-    SessionResumable,
     SessionsChanged,
     Setup,
-    SoftwareLearned,
-    Stayed,
     Stop,
     Stopped,
     TransferEnded,
-    UserRedirected,
     Want,
     WorkerCounts,
     WorkerReport,
@@ -86,6 +81,17 @@ from cxfr_proxy.ipc.questions import (
 from cxfr_proxy.net.tls import Pem
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
+from cxfr_proxy.transfers.client_news import (
+    AnyClientNews,
+    LandedWrong,
+    Lost,
+    Moved,
+    Returned,
+    SessionResumable,
+    SoftwareLearned,
+    Stayed,
+    UserRedirected,
+)
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
@@ -158,9 +164,17 @@ past_transfers = st.builds(
 )
 flows = st.builds(Flow, ints, ints, ints, st.lists(st.tuples(ints, ints), max_size=3).map(tuple))
 resumptions = st.builds(Resumption, st.none() | texts, texts, texts, st.none() | st.builds(Counters, flows, flows))
-lost = st.builds(Lost, st.none() | texts, texts, texts, numbers)
 present = st.builds(Present, ints, st.none() | texts, texts, texts, st.none() | ints, numbers)
-moved = st.builds(Moved, ints, texts, texts, texts, numbers)
+news: st.SearchStrategy[AnyClientNews] = st.one_of(
+    st.builds(UserRedirected, texts),
+    st.builds(SessionResumable, texts, resumptions, texts),
+    st.builds(Lost, st.none() | texts, texts, texts),
+    st.builds(Moved, ints, texts, texts, texts),
+    st.builds(Stayed, texts, texts, texts),
+    st.builds(Returned, texts, texts),
+    st.builds(LandedWrong, texts),
+    st.builds(SoftwareLearned, texts, st.none() | st.booleans()),
+)
 questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
     st.sampled_from([ReportCounts(), CountStates(), ListSessions(), ListTransfers()]),
     st.builds(PlanDrain, texts),
@@ -196,14 +210,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ask, ints, questions),
     st.just(Leave()),
     st.just(Stop()),
-    st.builds(
-        Remembered,
-        st.dictionaries(texts, st.floats(min_value=0, allow_infinity=False), max_size=3),
-        st.dictionaries(texts, resumptions, max_size=3),
-        st.lists(lost, max_size=3).map(tuple),
-        st.lists(moved, max_size=3).map(tuple),
-        st.dictionaries(texts, st.booleans(), max_size=3),
-    ),
+    st.builds(Remembered, st.lists(st.builds(EarlierNews, numbers, news), max_size=3).map(tuple)),
     st.builds(Hello, ints, ints),
     st.builds(Want, ints, ints, ints, ints),
     st.builds(PutBack, ints),
@@ -217,14 +224,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(AnswerPart, ints, st.none() | replies, st.booleans(), st.none() | texts),
     st.builds(Stopped, st.booleans()),
     st.builds(Gone, texts),
-    st.builds(UserRedirected, texts),
-    st.builds(SessionResumable, texts, resumptions, texts),
-    lost,
-    moved,
+    st.builds(News, news),
     st.builds(Announced, ints),
-    st.builds(Stayed, texts, texts, texts),
-    st.builds(Returned, texts, texts, st.booleans()),
-    st.builds(SoftwareLearned, texts, st.none() | st.booleans()),
 )
 
 
@@ -405,7 +406,7 @@ async def test_several_can_wait_for_what_they_said_to_be_out(ends: tuple[Channel
 
     async def say() -> None:
         nonlocal out
-        channel.post(UserRedirected("romeo@example.org"))
+        channel.post(News(UserRedirected("romeo@example.org")))
         await channel.flush()
         out += 1
 
@@ -440,7 +441,7 @@ async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     ours, _ = memory_stream_pair()
     channel = StreamChannel(ours)
     for _ in range(100):
-        channel.post(UserRedirected("romeo@example.org"))
+        channel.post(News(UserRedirected("romeo@example.org")))
     assert channel.broken
     with trio.fail_after(1):
         await channel.run(lambda message: None)

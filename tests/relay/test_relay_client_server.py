@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 from relay_tools import no_leak, until
+from session_fakes import FakeListener
 
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
@@ -63,6 +64,18 @@ class OneNode:
         return False
 
 
+class Counting(FakeListener):
+    """Notes what is counted with each change."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+        self.counted: list[tuple[int, int]] = []
+
+    def changed(self) -> None:
+        self.counted.append(self._world.counted)
+
+
 class World:
     """A server of clients, of which a test has the far ends."""
 
@@ -70,7 +83,8 @@ class World:
         config = Config(starttls=StartTls.OFF, route=Route.CONNECT)
         cluster = Cluster([NODE])
         self.router = OneNode(cluster)
-        self.registry = Registry(redirect_window=60.0)
+        self.listener = Counting(self)
+        self.registry = Registry(self.listener, redirect_window=60.0)
         self.limit = ConnectionLimit(10)
         self._nursery = nursery
         self.server = ClientServer(
@@ -190,8 +204,8 @@ async def test_a_connection_that_comes_back_is_counted_all_the_time() -> None:
             far = it.connect()
             await until(lambda: list(it.registry))
             (live,) = it.registry
-            seen: list[tuple[int, int]] = []
-            it.registry.changed = lambda: seen.append(it.counted)
+            seen = it.listener.counted
+            seen.clear()
             assert isinstance(live, LiveSession)
             it.server._pump.drive(live, lambda now: [Upgrade()])
             assert not list(it.registry), "the session is over"

@@ -13,20 +13,19 @@ from trio.testing import MockClock
 
 from cxfr_proxy.ipc.channel import MAX_LINE_BYTES
 from cxfr_proxy.ipc.codec import encode
-from cxfr_proxy.ipc.messages import (
-    Gone,
+from cxfr_proxy.ipc.messages import Gone, Remembered
+from cxfr_proxy.session.client_software import SILENCES, ClientSoftware
+from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp
+from cxfr_proxy.transfers.client_news import (
+    AnyClientNews,
     Lost,
     Moved,
-    Remembered,
     Returned,
     SessionResumable,
     SoftwareLearned,
     UserRedirected,
 )
-from cxfr_proxy.session.client_software import SILENCES
-from cxfr_proxy.supervisor.catch_up import PIECE, CatchUp
-from cxfr_proxy.transfers.memory import RESUMABLE_SECONDS
-from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.transfers.memory import RESUMABLE_SECONDS, ClientMemory
 from cxfr_proxy.xmpp.opening.client_identity import LONGEST
 from cxfr_proxy.xmpp.stream_management import Counters, Flow, Resumption
 
@@ -37,6 +36,10 @@ def resumption(full_jid: str, counters: Counters | None = None) -> Resumption:
 
 EVEN_AGAIN = Counters(up=Flow(3, steps=((7, -1), (8, 1))), down=Flow(0))
 SHIFTED = Counters(up=Flow(3), down=Flow(0, settled=-1, lead=-2, steps=((7, -1),)))
+
+
+def aged(piece: Remembered) -> list[tuple[float, AnyClientNews]]:
+    return [(each.seconds_ago, each.news) for each in piece.news]
 
 
 async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -51,18 +54,11 @@ async def test_a_replacement_is_told(tmp_path: Path, autojump_clock: MockClock) 
         await trio.sleep(20)
         first.die()
         await trio.sleep(1)
-        told = it.workers[1].of(Remembered)
-        assert [message.resumable for message in told if isinstance(message, Remembered)] == [
-            {},
-            {"sm-1": resumption("romeo@example.org/orchard", SHIFTED)},
-            {},
+        assert it.workers[1].remembered == [
+            (pytest.approx(20, abs=0.1), UserRedirected("romeo@example.org")),
+            (0.0, SessionResumable("sm-1", resumption("romeo@example.org/orchard", SHIFTED), "192.0.2.1")),
+            (pytest.approx(20, abs=0.1), Lost("romeo@example.org", "192.0.2.1", "node1")),
         ]
-        assert isinstance(told[2], Remembered)
-        (lost,) = told[2].lost
-        assert lost.seconds_ago == pytest.approx(20, abs=0.1)
-        assert restated(lost, seconds_ago=0.0) == Lost("romeo@example.org", "192.0.2.1", "node1")
-        assert isinstance(told[0], Remembered)
-        assert told[0].redirected == {"romeo@example.org": pytest.approx(20, abs=0.1)}
 
 
 async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -79,11 +75,15 @@ async def test_what_was_learned_of_software(tmp_path: Path, autojump_clock: Mock
         for message in said:
             first.post(message)
         await trio.sleep(1)
-        assert second.of(SoftwareLearned) == said
-        assert not first.of(SoftwareLearned)
+        assert second.news_of(SoftwareLearned) == said
+        assert not first.news_of(SoftwareLearned)
         second.die()
         await trio.sleep(1)
-        assert it.workers[2].of(Remembered) == [Remembered(learned={"no#1": False, "yes#1": True, "mute#1": False})]
+        assert it.workers[2].remembered == [
+            (0.0, SoftwareLearned("no#1", False)),
+            (0.0, SoftwareLearned("yes#1", True)),
+            (0.0, SoftwareLearned("mute#1", False)),
+        ]
 
 
 def test_the_oldest_are_forgotten() -> None:
@@ -93,13 +93,17 @@ def test_the_oldest_are_forgotten() -> None:
         memory.note(SessionResumable(f"sm{number}", resumption(f"user{number}/r"), "192.0.2.1"), float(number))
         memory.note(Lost(f"user{number}", "192.0.2.1", "node1"), float(number))
     memory.note(UserRedirected("user2"), 50.0)
-    assert memory.pieces(60.0) == [
-        Remembered({"user3": 57.0, "user4": 56.0, "user2": 10.0}, {}, ()),
-        Remembered({}, {f"sm{number}": resumption(f"user{number}/r") for number in (2, 3, 4)}, ()),
-        Remembered({}, {}, tuple(Lost(f"user{number}", "192.0.2.1", "node1", 60.0 - number) for number in (2, 3, 4))),
+    redirected = [(57.0, UserRedirected("user3")), (56.0, UserRedirected("user4")), (10.0, UserRedirected("user2"))]
+    kept = (2, 3, 4)
+    assert [aged(piece) for piece in memory.pieces(60.0)] == [
+        redirected,
+        [(0.0, SessionResumable(f"sm{number}", resumption(f"user{number}/r"), "192.0.2.1")) for number in kept],
+        [(60.0 - number, Lost(f"user{number}", "192.0.2.1", "node1")) for number in kept],
     ]
-    assert memory.pieces(80.0)[0] == Remembered({"user2": 30.0}, {}, ())
-    assert [each.user for each in memory.pieces(RESUMABLE_SECONDS + 3.0)[-1].lost] == ["user4"]
+    assert aged(memory.pieces(80.0)[0]) == [(30.0, UserRedirected("user2"))]
+    assert aged(memory.pieces(RESUMABLE_SECONDS + 3.0)[-1]) == [
+        (RESUMABLE_SECONDS - 1.0, Lost("user4", "192.0.2.1", "node1"))
+    ]
 
 
 async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -120,18 +124,15 @@ async def test_whom_a_killed_worker_takes_along(tmp_path: Path, autojump_clock: 
         first.post(restated(not_rightly, resumption=replace(not_rightly.resumption, counters=SHIFTED)))
         second.post(mine("elsewhere", "mercutio"))
         await trio.sleep(1)
-        assert not second.of(Remembered)
+        assert not second.remembered
         first.die()
         await trio.sleep(1)
         lost = [
             Lost(user, "192.0.2.7", "node2")
             for user in (None, "nurse@example.org", "capulet@example.org", "juliet@example.org")
         ]
-        assert second.of(Remembered) == [Remembered(lost=tuple(lost))]
-        told = [
-            each for message in it.workers[1].of(Remembered) if isinstance(message, Remembered) for each in message.lost
-        ]
-        assert [restated(each, seconds_ago=0.0) for each in told] == lost
+        assert second.remembered == [(0.0, each) for each in lost]
+        assert [each for _, each in it.workers[1].remembered if isinstance(each, Lost)] == lost
         second.end()
         await trio.sleep(1)
         assert len(it.workers[1].of(Remembered)) == 2, "who ends by itself has said what there was to say"
@@ -145,25 +146,25 @@ def test_as_many_pieces_as_fit_into_lines() -> None:
         memory.note(SessionResumable(f"sm{number}", resumption(f"{number}{longest}", unacknowledged), "192.0.2.1"), 0.0)
         memory.note(SoftwareLearned(f"{number}" + longest[: 2 * LONGEST], knows_cxfr=True), 0.0)
     pieces = memory.pieces(0.0)
-    assert [len(piece.resumable or piece.learned) for piece in pieces] == [PIECE, PIECE, 1] * 2
+    assert [len(piece.news) for piece in pieces] == [PIECE, PIECE, 1] * 2
     assert max(len(encode(piece)) for piece in pieces) < MAX_LINE_BYTES
 
 
 def test_what_is_remembered_does_not_undo_what_was_seen_since() -> None:
-    registry = Registry(redirect_window=60.0)
-    registry.memory.remember_redirected("romeo@example.org", 100.0)
-    registry.memory.remember_redirected("romeo@example.org", 30.0)
-    assert registry.memory.redirected_lately("romeo@example.org", 120.0)
+    memory = ClientMemory(60.0, ClientSoftware())
+    memory.apply(UserRedirected("romeo@example.org"), 100.0)
+    memory.apply(UserRedirected("romeo@example.org"), 30.0)
+    assert memory.redirected_lately("romeo@example.org", 120.0)
 
 
 def test_who_is_back_under_another_resource_is_not_on_his_way_any_more() -> None:
     memory = CatchUp(60.0)
     for number, resource in enumerate("abc"):
         memory.note(Moved(number, f"romeo@example.org/{resource}", "192.0.2.1", "node1"), float(number))
-    memory.note(Returned("romeo@example.org/b", "192.0.2.1", wrong=False), 5.0)
-    memory.note(Returned("romeo@example.org/x", "192.0.2.1", wrong=False), 5.0)
-    memory.note(Returned("juliet@example.org/x", "192.0.2.1", wrong=False), 5.0)
+    memory.note(Returned("romeo@example.org/b", "192.0.2.1"), 5.0)
+    memory.note(Returned("romeo@example.org/x", "192.0.2.1"), 5.0)
+    memory.note(Returned("juliet@example.org/x", "192.0.2.1"), 5.0)
     (piece,) = memory.pieces(10.0)
-    assert piece.moved == (Moved(2, "romeo@example.org/c", "192.0.2.1", "node1", 8.0),)
-    memory.note(Returned("romeo@example.org/y", "192.0.2.1", wrong=False), 5.0)
+    assert aged(piece) == [(8.0, Moved(2, "romeo@example.org/c", "192.0.2.1", "node1"))]
+    memory.note(Returned("romeo@example.org/y", "192.0.2.1"), 5.0)
     assert memory.pieces(10.0) == []

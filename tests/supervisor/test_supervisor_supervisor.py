@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from fake_workers import FakeWorker, House, house
+from fake_workers import FakeChannel, FakeWorker, House, house
 from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -23,26 +23,25 @@ from cxfr_proxy.events import TextFormatter
 from cxfr_proxy.ipc.messages import (
     Elsewhere,
     Grant,
-    Lost,
     Message,
     NodeFailsLogins,
     NodeServes,
     NodeUnreachable,
     Present,
     PutBack,
-    SessionResumable,
     SessionsChanged,
     Stop,
-    UserRedirected,
     Want,
 )
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.proxy import only
 from cxfr_proxy.supervisor.link import Link
 from cxfr_proxy.supervisor.workers import Grants
+from cxfr_proxy.transfers.client_news import AnyClientNews, Lost, SessionResumable, UserRedirected
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.worker.ports import GrantedTokens, HealthReporter
+from cxfr_proxy.worker.reporter import Reporter
 from cxfr_proxy.xmpp.stream_management import Resumption
 
 
@@ -58,8 +57,8 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
         for worker in (first, second):
             assert worker.nodes["node1"].admin_state is AdminState.DRAIN
             assert worker.nodes["node2"].health is Health.DOWN
-        assert second.of(UserRedirected) == [UserRedirected("romeo@example.org")]
-        assert not first.of(UserRedirected)
+        assert second.news_of(UserRedirected) == [UserRedirected("romeo@example.org")]
+        assert not first.news_of(UserRedirected)
         first.report(node1=NodeCounts(sessions=3))
         await trio.sleep(1)
         assert second.of(Elsewhere)[-1] == Elsewhere({"node1": 3}, {}, {"node1": 3})
@@ -93,15 +92,15 @@ async def test_sums_and_a_death(tmp_path: Path, autojump_clock: MockClock) -> No
 async def test_what_concerns_resumptions_goes_to_the_other_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with house(tmp_path) as it:
         first, second = it.workers[1], it.workers[2]
-        said: list[Message] = [
+        said: list[AnyClientNews] = [
             SessionResumable("ours", Resumption("romeo@example.org/r", "node1", "theirs"), "192.0.2.1"),
             Lost("romeo@example.org", "192.0.2.1", "node1"),
         ]
         for message in said:
             first.post(message)
         await trio.sleep(1)
-        assert second.of(SessionResumable) + second.of(Lost) == said
-        assert not first.of(SessionResumable) + first.of(Lost)
+        assert second.news_of(SessionResumable, Lost) == said
+        assert not first.news_of(SessionResumable, Lost)
 
 
 async def drained(it: House, node: str) -> bool:
@@ -308,8 +307,8 @@ async def test_tokens_that_come_back_are_used(autojump_clock: MockClock) -> None
 
 
 async def test_the_workers_side_of_the_pace() -> None:
-    said: list[Message] = []
-    pace = GrantedTokens(said.append, lambda: None)
+    channel = FakeChannel()
+    said, pace = channel.posted, GrantedTokens(Reporter(channel))
     pace.queued(lost=0, leaving=1, misplaced=0)
     pace.queued(lost=1, leaving=2, misplaced=0)
     await wait_all_tasks_blocked()
@@ -325,8 +324,9 @@ async def test_the_workers_side_of_the_pace() -> None:
 
 
 def test_a_worker_tells_of_logins_what_is_news() -> None:
-    said: list[Message] = []
-    told, (a, b) = HealthReporter(said.append), Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
+    channel = FakeChannel()
+    said, told = channel.posted, HealthReporter(Reporter(channel))
+    a, b = Cluster(parse_nodes("a 10.0.0.1\nb 10.0.0.2", "nodes.txt"))
     for node in (a, b, a, a):
         told.login_worked(node, "example.org")
     assert said == [NodeServes("a", "example.org")]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from session_fakes import FakeRelayed
+from session_fakes import FakeListener, FakeRelayed
 from session_script import ENABLE, ENABLED
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -18,7 +18,7 @@ from cxfr_proxy.cluster.placement import Placement, PlacementPolicies
 from cxfr_proxy.config.table import OnNodeDown
 from cxfr_proxy.session.commands import Outcome, Redirected, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
-from cxfr_proxy.transfers.announcements import Announcer
+from cxfr_proxy.transfers.client_news import AnyClientNews, Moved
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.memory import AWAITED_SECONDS
@@ -39,6 +39,19 @@ class Tokens(OwnPace):
         pass
 
 
+class Alone(FakeListener):
+    """A house with no other process: whatever has to be known before a client is asked is known at once."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__()
+        self._house = house
+
+    def client_news(self, news: AnyClientNews) -> None:
+        super().client_news(news)
+        if isinstance(news, Moved):
+            self._house.mover.announced(news.session)
+
+
 class House:
     """A cluster, its sessions, a mover, and the drains that it is told of, as by a supervisor.
 
@@ -50,15 +63,13 @@ class House:
         nodes: str = "a 10.0.0.1 public=a.example.org\nb 10.0.0.2 public=b.example.org:5223",
         policies: PlacementPolicies | None = None,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
-        announcer: Announcer | None = None,
+        listener: FakeListener | None = None,
     ) -> None:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
-        self.registry = Registry(redirect_window=60.0)
+        self.registry = Registry(listener if listener is not None else Alone(self), redirect_window=60.0)
         self.placement = Placement(self.cluster, policies)
         pace = Tokens(10.0)
-        self.mover = Mover(
-            self.cluster, self.registry, self.placement, pace, on_node_down=on_node_down, announcer=announcer
-        )
+        self.mover = Mover(self.cluster, self.registry, self.placement, pace, on_node_down=on_node_down)
         self.rate = Rate(pace, 10.0)
         self.drains = Drains(self.rate, self)
         self.orders: list[tuple[float, int, Order]] = []

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import trio
 import trio.lowlevel
+from session_fakes import FakeListener
 from session_script import ENABLE, ENABLED
 from test_transfers_mover import House, HouseSession, working
 from trio.testing import MockClock
@@ -17,8 +18,9 @@ from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.session.commands import Asked, BoundTo, Ended, Outcome, Reason, Resumable, Transferred
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
+from cxfr_proxy.transfers.client_news import LandedWrong, Moved, Returned, Stayed
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
-from cxfr_proxy.transfers.relayed import Relayed, user_of
+from cxfr_proxy.transfers.relayed import user_of
 from cxfr_proxy.worker.queries import rebalance_forecast
 from cxfr_proxy.xmpp.connection_transfer import Server
 
@@ -436,27 +438,21 @@ async def test_who_sits_for_long_goes_first_and_who_is_not_looked_at_last(autoju
 # --- where clients can come back to another process
 
 
-class Others:
+class Others(FakeListener):
     """What other processes have been told."""
 
-    def __init__(self) -> None:
-        self.told: list[tuple[int, str | None]] = []
-        self.withdrawn: list[int] = []
-        self.news = 0
+    @property
+    def told(self) -> list[tuple[int, str]]:
+        return [(news.session, news.node) for news in self.news if isinstance(news, Moved)]
 
-    def announce(self, relayed: Relayed, order: Order) -> None:
-        self.told.append((relayed.id, order.place))
-
-    def withdraw(self, relayed: Relayed, order: Order) -> None:
-        self.withdrawn.append(relayed.id)
-
-    def progressed(self) -> None:
-        self.news += 1
+    @property
+    def withdrawn(self) -> list[str]:
+        return [news.full_jid for news in self.news if isinstance(news, Stayed)]
 
 
 async def test_nobody_is_sent_home_before_all_others_know(autojump_clock: MockClock) -> None:
     others = Others()
-    async with working(House("a h\nb h", announcer=others)) as house:
+    async with working(House("a h\nb h", listener=others)) as house:
         _, wrong = split(house, "a", 10)
         house.mover.look_at(wrong[0])
         house.mover.look_at(wrong[0])
@@ -480,7 +476,7 @@ async def test_nobody_is_sent_home_before_all_others_know(autojump_clock: MockCl
 async def test_who_has_to_leave_is_told_at_once(autojump_clock: MockClock) -> None:
     """Any node that the client comes back to will do."""
     others = Others()
-    async with working(House("a h\nb h", announcer=others)) as house:
+    async with working(House("a h\nb h", listener=others)) as house:
         house.populate("a", 3)
         house.empty("a")
         await trio.sleep(1)
@@ -488,10 +484,31 @@ async def test_who_has_to_leave_is_told_at_once(autojump_clock: MockClock) -> No
         assert not others.told
 
 
+async def test_all_know_that_a_client_has_landed_wrong(autojump_clock: MockClock) -> None:
+    """So a client of the same user is left in peace wherever it logs in next."""
+    here, others = House("a h\nb h"), Others()
+    async with working(House("a h\nb h", listener=others)) as there:
+        _, (session, *_) = split(there, "a", 10)
+        jid = session.session.full_jid or ""
+        there.mover.look_at(session)
+        there.mover.announced(session.id)
+        await trio.sleep(1)
+        there.mover.announced(session.id)
+        goes(there, session, there.orders[0][2])
+        log_in(there, "a", jid)
+        assert [type(news) for news in others.news] == [Moved, Returned, LandedWrong]
+        for news in others.news:
+            here.mover.take_news(news)
+    async with working(here):
+        log_in(here, "a", jid)
+        await trio.sleep(1)
+        assert not here.orders
+
+
 @pytest.mark.parametrize("how", ["gone", "another client", "drained"])
 async def test_who_is_not_sent_home_after_all_is_withdrawn(how: str, autojump_clock: MockClock) -> None:
     others = Others()
-    async with working(House("a h\nb h", announcer=others)) as house:
+    async with working(House("a h\nb h", listener=others)) as house:
         _, (session, *_) = split(house, "a", 10)
         house.mover.look_at(session)
         await trio.sleep(1)
@@ -502,13 +519,13 @@ async def test_who_is_not_sent_home_after_all_is_withdrawn(how: str, autojump_cl
         if how == "another client":
             house.registry.add(HouseSession(house, session.id, "a"))
         house.mover.announced(session.id)
-        assert others.withdrawn == [session.id]
+        assert others.withdrawn == [session.session.full_jid]
         assert not house.moved
 
 
 async def test_a_rebalance_goes_on_while_others_are_told(autojump_clock: MockClock) -> None:
     others = Others()
-    async with working(House("a h\nb h", announcer=others)) as house:
+    async with working(House("a h\nb h", listener=others)) as house:
         _, wrong = split(house, "a", 5)
         house.mover.follow_rebalance(RebalanceTerms(1))
         await trio.sleep(10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from session_fakes import FakeRelayed
+from session_fakes import FakeListener, FakeRelayed
 
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config
@@ -46,7 +46,7 @@ def test_each_question_has_its_answer() -> None:
 async def test_a_session_that_ends_while_rows_are_made_is_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions are served between two pieces of an answer, so some of them end."""
     monkeypatch.setattr(queries, "ROWS_AT_A_TIME", 2)
-    registry = Registry(redirect_window=60.0)
+    registry = Registry(FakeListener(), redirect_window=60.0)
     live = [FakeRelayed(number, "node1") for number in range(1, 6)]
     for each in live:
         registry.add(each)
