@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
 from relay_tools import server_transport
+from websocket_client import CLOSE, OPEN, PING, Browser, closing, fragments, masked, text
 
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
 from cxfr_proxy.relay.pump import Pump
+from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.session.commands import (
     Awakened,
     Close,
@@ -41,6 +43,10 @@ from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 
+STREAM: Final = (
+    b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+)
+"""What a client over WebSocket is told first."""
 HEADER: Final = b"<s:s xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams'>"
 FULL: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -57,13 +63,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """``max_held`` and ``max_element`` as of :class:`Lane`, of both. ``tls``: the client's leg has it. ``buffer``: the
-    bytes that each socket takes. ``hasty``: a turn has no time, and every look is dear."""
+    """``max_held`` and ``max_element`` as of :class:`Lane`, of both. ``tls``: the client's leg has it. ``websocket``:
+    the same, and what the client writes is frames. ``buffer``: the bytes that each socket takes. ``hasty``: a turn has
+    no time, and every look is dear."""
 
     steps: Sequence[Step]
     max_held: int | None = None
     max_element: int | None = None
     tls: bool = False
+    websocket: bool = False
     buffer: int = 4096
     hasty: bool = False
 
@@ -131,6 +139,10 @@ class Jumpy:
         if len(self.ended) == 2:
             self._out.append(Close())
         return self._take()
+
+    def client_at_fault(self, condition: str, text: str, now: float) -> list[SessionCommand]:
+        self.told.append(("at fault", condition))
+        return [Send(Side.CLIENT, b"<stream:error/></stream:stream>"), EndOutput(Side.CLIENT), EndOutput(Side.NODE)]
 
     def receive(self, side: Side, data: bytes, now: float) -> list[SessionCommand]:
         self.lanes[side].feed(data)
@@ -243,6 +255,8 @@ class Told:
             self.far[Side.CLIENT], client_end = secured(pairs[Side.CLIENT], *contexts)
         else:
             client_end = PlainTransport.adopt(pairs[Side.CLIENT][1])
+        if story.websocket:
+            client_end = upgraded(client_end)
         self.session = Jumpy(story, self.seen.told)
         self.live: LiveSession = self.pump.relay(
             cast("Session", self.session),
@@ -318,6 +332,14 @@ def secured(
     return far, near
 
 
+def upgraded(inner: Transport) -> WebSocketTransport:
+    """Behind ``<open/>``, and the header that answers it."""
+    near = WebSocketTransport(inner, received=text(OPEN), max_message_bytes=100_000, max_depth=8)
+    assert near.read_now(4096).startswith(b"<?xml")
+    assert near.write_now(STREAM) == len(STREAM)
+    return near
+
+
 def tell(
     story: Story, which: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
 ) -> tuple[Seen, dict[Side, float]]:
@@ -335,15 +357,27 @@ def tell(
     return told.finish(), heard
 
 
+def understood(seen: Seen, story: Story) -> Seen:
+    """The same, with what a browser makes of its frames in their place: they may be cut elsewhere, and an element that
+    is cut through declares what it may not need."""
+    if story.websocket:
+        browser = Browser()
+        browser.receive(bytes(seen.received[Side.CLIENT]))
+        heard = browser.heard
+        said = "\n".join((*heard.messages, heard.unfinished)).replace(DECLARED, "")
+        seen.received[Side.CLIENT] = bytearray(f"{said}{heard.pongs}{heard.close_code}".encode())
+    return seen
+
+
 def difference(story: Story, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> str | None:
     """``None``: the engines did the same."""
-    native, _ = tell(story, "native", contexts)
-    python, _ = tell(story, "python", contexts)
+    native, python = (understood(tell(story, which, contexts)[0], story) for which in ("native", "python"))
     return None if native == python else f"native: {native}\npython: {python}"
 
 
 # --- stories
 
+DECLARED: Final = ' xmlns:stream="http://etherx.jabber.org/streams"'
 STANZAS: Final = (
     b"<message to='a@b'><body>" + b"word " * 60 + b"</body></message>",
     b"<message to='c@d'><body>" + "wört ".encode() * 9 + b"</body></message>",
@@ -359,8 +393,10 @@ STANZAS: Final = (
 FAULTS: Final = (b"</s:s>", b"<!-- -->", b"text", b"\0", b"<a></b>", b"\xff")
 
 
-def random_story(chance: random.Random) -> Story:
+def random_story(chance: random.Random, *, websocket: bool = False) -> Story:
     said = {side: _said(chance) for side in Side}
+    if websocket:
+        said[Side.CLIENT] = _framed(chance, said[Side.CLIENT])
     steps: list[Step] = []
     whole = chance.random() < 0.3  # elements come whole
     for _ in range(chance.randint(1, 60)):
@@ -382,6 +418,7 @@ def random_story(chance: random.Random) -> Story:
         max_held=chance.choice((None, None, 50, 3000)),
         max_element=chance.choice((None, None, None, 400)),
         tls=tls,
+        websocket=websocket,
         buffer=chance.choice((4096, 4096, 150_000)),
         hasty=not tls and chance.random() < 0.3,  # the loops share out TLS legs differently
     )
@@ -401,7 +438,25 @@ def _said(chance: random.Random) -> bytes:
     return b"".join(parts)
 
 
-def compare(seeds: Iterable[int], contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> list[str]:
+def _framed(chance: random.Random, stream: bytes) -> bytes:
+    """A message for each element; some are in fragments, and some frames are of other kinds, or wrong."""
+    lane, frames = Lane(max_element_bytes=None, max_depth=8), []
+    lane.feed(HEADER + stream)
+    while (piece := lane.next()) is not None:
+        if not isinstance(piece.event, WholeElement):
+            continue
+        frames.append(fragments(piece.data, chance.choice((7, 1000)) if chance.random() < 0.1 else 1 << 20))
+        if chance.random() < 0.05:
+            frames.append(masked(PING, b"ping"))
+        if chance.random() < 0.01:
+            frames.append(chance.choice((text(b"no element"), text(CLOSE), closing(), masked(3), text(b"<a/><b/>"))))
+    return b"".join(frames)
+
+
+def compare(
+    seeds: Iterable[int], contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None, *, websocket: bool = False
+) -> list[str]:
     """What differed, with the seed of each story. Inside of trio."""
-    found = ((seed, difference(random_story(random.Random(seed)), contexts)) for seed in seeds)
-    return [f"seed {seed}: {text}" for seed, text in found if text is not None]
+    stories = ((seed, random_story(random.Random(seed), websocket=websocket)) for seed in seeds)
+    found = ((seed, difference(story, contexts)) for seed, story in stories)
+    return [f"seed {seed}: {what}" for seed, what in found if what is not None]

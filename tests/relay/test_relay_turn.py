@@ -50,6 +50,13 @@ async def test_random_stories(first: int, contexts: Contexts, caplog: pytest.Log
         assert relay_twins.compare(range(first, first + 100), contexts) == []
 
 
+@pytest.mark.parametrize("first", range(0, 300, 50))
+async def test_random_stories_over_websocket(first: int, contexts: Contexts, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with no_leak():
+        assert relay_twins.compare(range(first, first + 50), contexts, websocket=True) == []
+
+
 def test_stories_are_told_again_alike() -> None:
     assert random_story(random.Random(1)) == random_story(random.Random(1))
 
