@@ -322,7 +322,7 @@ class DemoClient:
 
     async def _enable(self, connection: Connection) -> None:
         connection.write(f"<enable xmlns='{names.SM}' resume='true'/>".encode())
-        state = ClientResumption(None, 0)
+        self._resumption = state = ClientResumption(None, 0)  # what is sent from here on counts (XEP-0198 section 4)
         while state.sm_id is None:
             # Stanzas may come before the answer; they count for nobody yet.
             incoming = await connection.read()
@@ -335,7 +335,6 @@ class DemoClient:
                 break
             else:
                 raise self._lost(incoming)
-        self._resumption = state
 
     def _caps(self) -> str:
         return (

@@ -61,7 +61,7 @@ def ask_and_close(parts: Parts, farewell: Farewell) -> None:
     else:
         ping = connection_transfer.new_id(parts.policy.surroundings.new_token())
         closing.ask(LastQuestion(ping))
-        parts.send(Side.NODE, stanza.ping(ping, to=parts.domain))
+        parts.inject_up(stanza.ping(ping, to=parts.domain))  # a node that has read <enable/> counts it
         _wait(parts, timeouts.node_close_timeout)
     parts.choose_reading()
 

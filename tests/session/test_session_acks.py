@@ -31,6 +31,7 @@ from session_script import (
     Script,
     answer,
     iq,
+    last_question,
 )
 
 from cxfr_proxy.session.commands import (
@@ -122,6 +123,17 @@ def test_where_nobody_could_resume_it_the_nodes_stream_is_ended_first() -> None:
     s = Script().bind(stream_management=True).order(FOR_GOOD).node_gets(R, END).client_gets()
     s.client(HELLO).nobody_gets_anything().node(NEWS, a(0), END).client_gets(a(0))
     s.output_ended(Side.CLIENT, Side.NODE).client_ends().is_over()
+
+
+def test_the_last_ping_counts_where_the_node_counts_already() -> None:
+    """From ``<enable/>`` on, though it has not yet said so: its count then is the ping's, not that of a stanza behind."""
+    s = Script(asks=True).bind().client(ENABLE).order().client_gets(iq()).client(answer("error")).forget()
+    question = last_question(s.session)
+    assert question is not None
+    assert question.ping is not None
+    s.node(ENABLED).client(HELLO).node(f"<iq type='result' id='{question.ping}'/>").node_gets(R, END).forget()
+    s.node(a(1), END)
+    s.expect(a(1).encode() in s.sent[Side.CLIENT], "that its answer was taken, and nothing behind it")
 
 
 def test_a_node_that_does_not_end_is_not_waited_for_long() -> None:
