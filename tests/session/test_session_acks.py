@@ -126,7 +126,7 @@ def test_where_nobody_could_resume_it_the_nodes_stream_is_ended_first() -> None:
 
 
 def test_the_last_ping_counts_where_the_node_counts_already() -> None:
-    """From ``<enable/>`` on, though it has not yet said so: its count then is the ping's, not that of a stanza behind."""
+    """From ``<enable/>`` on, though it has not yet said so: its count is the ping's, not that of a stanza behind it."""
     s = Script(asks=True).bind().client(ENABLE).order().client_gets(iq()).client(answer("error")).forget()
     question = last_question(s.session)
     assert question is not None
