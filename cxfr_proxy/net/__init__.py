@@ -11,7 +11,8 @@ client_hello      the name that a client asks for before TLS begins
 close_notify      TLS closed in good order, and read on
 tls_errors        what a broken TLS connection would leave to all others of its thread
 tls_watch         an end to a TLS read that goes on and on
-proxy_protocol    PROXY headers, and what the ends of a connection are called
+proxy_protocol    PROXY headers as nodes get them, and what the ends of a connection are called
+incoming_header   PROXY headers as balancers send them
 arrival           how a client's connection has come here
 trusted_proxies   who is believed when they say whose connection they pass on
 forwarded         the client's address by the HTTP headers of those who are trusted

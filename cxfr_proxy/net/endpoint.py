@@ -47,6 +47,11 @@ class Endpoint:
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(plain)
 
+    async def skip(self, count: int) -> None:
+        """Throw so many bytes away that :meth:`peek` has shown. Before TLS only; always a checkpoint."""
+        while count:
+            count -= len(await self._retry(partial(self._plain().read_now, count), Verdict.WAIT_READABLE))
+
     async def server_name(self) -> bytes | None:
         """Return the name that the ClientHello asks for, left unread; ``None`` if it has none, or came in several
         pieces.

@@ -37,6 +37,8 @@ class ProxiedConnection(Struct, frozen=True):
     server_name: str | None = None
     """Asked for by SNI."""
     unique_id: str | None = None
+    alpn: str | None = None
+    """The protocol that client and balancer have agreed upon in TLS; only read, and never told to a node."""
 
     def or_between(self, source: Peer, target: Peer) -> ProxiedConnection:
         """Return it with these ends where it has no IP addresses."""
