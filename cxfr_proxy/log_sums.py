@@ -49,6 +49,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "login-failed": Rule(("client",), most=30),
     # Each text once (upstream/node_warnings.py), and a node can make up any number of them.
     "node-warning": Rule(("node",), most=20),
+    "proxy-header-refused": Rule(("peer", "reason")),
     "room-again": Rule(),
     # Of somebody who has not logged in.
     "session-end": Rule(("client",), most=30, unless="jid"),

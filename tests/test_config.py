@@ -23,6 +23,7 @@ from cxfr_proxy.config.table import (
     Limits,
     ListenAddress,
     OnNodeDown,
+    ProxyHeaderUse,
     RebalanceMode,
     Route,
     SaslAuthzid,
@@ -32,7 +33,14 @@ from cxfr_proxy.config.table import (
     TrustNodeRedirects,
     WrongNode,
 )
-from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, Trait, read_listen_address
+from cxfr_proxy.config.values import (
+    ClientMatch,
+    DomainPolicy,
+    DomainRedirect,
+    PeerNetwork,
+    Trait,
+    read_listen_address,
+)
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 
@@ -61,6 +69,8 @@ def test_the_defaults() -> None:
 OTHER: dict[str, tuple[str, object]] = {
     "backends": ("nodes.txt", FileBackends("nodes.txt")),
     "listen": ("[::1]:5223", (ListenAddress("::1", 5223),)),
+    "trusted-proxies": ("10.0.0.0/8", (PeerNetwork("10.0.0.0/8"),)),
+    "proxy-header": ("optional", ProxyHeaderUse.OPTIONAL),
     "domain": ("Example.ORG.", ("example.org",)),
     "certificate": ("a.pem", (Path("a.pem"),)),
     "key": ("a.key", (Path("a.key"),)),

@@ -22,6 +22,13 @@ class Route(StrEnum):
     """As soon as the client's stream begins."""
 
 
+class ProxyHeaderUse(StrEnum):
+    """Whether a trusted proxy has to say whose connection it passes on."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
 class SaslAuthzid(StrEnum):
     """As which users a client may log in."""
 

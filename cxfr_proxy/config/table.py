@@ -26,6 +26,7 @@ from cxfr_proxy.config import values
 from cxfr_proxy.config.choices import (
     CxfrUnknown,
     OnNodeDown,
+    ProxyHeaderUse,
     RebalanceMode,
     Route,
     SaslAuthzid,
@@ -37,7 +38,7 @@ from cxfr_proxy.config.choices import (
 from cxfr_proxy.config.control_places import default_control
 from cxfr_proxy.config.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 from cxfr_proxy.config.timeouts import Timeouts
-from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, ValueType
+from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, PeerNetwork, ValueType
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.spellings import domain_key
@@ -50,6 +51,7 @@ __all__ = [
     "Limits",
     "ListenAddress",
     "OnNodeDown",
+    "ProxyHeaderUse",
     "RebalanceMode",
     "Route",
     "SaslAuthzid",
@@ -152,7 +154,7 @@ class Limits:
         1000,
         "most connections from one client address at a time; none (or 0) for no limit",
         "An office or a mobile carrier may have hundreds of users behind one address. A thousand idle connections "
-        "cost less than 20 MB. Set none behind another proxy that hides the clients' addresses.",
+        "cost less than 20 MB. Behind a balancer, trusted-proxies makes them known; where that can't be, set none.",
     )
 
 
@@ -177,6 +179,25 @@ class Config:
         (ListenAddress(None, 5222),),
         "where clients connect; a host of * (or none) is every address, an IPv6 address stands in brackets",
         "5222 is the registered port for XMPP clients (RFC 6120 section 14.7).",
+    )
+    trusted_proxies: tuple[PeerNetwork, ...] = repeatable(
+        Group.SERVING,
+        values.PEER_NETWORK,
+        (),
+        "address or network of a balancer that says by a PROXY header (version 1 or 2) whose connections it passes on; "
+        "unix stands for programs on this machine that connect by a unix socket. A PROXY header from any other address "
+        "is refused",
+        "Whoever is trusted can speak for any address: limits, logs, bans and the nodes go by it.",
+        shown="none: clients connect themselves",
+    )
+    proxy_header: ProxyHeaderUse = setting(
+        Group.SERVING,
+        values.one_of(ProxyHeaderUse),
+        ProxyHeaderUse.REQUIRED,
+        "whether the trusted-proxies have to send a PROXY header. optional: a connection without one is their own, and "
+        "has their address",
+        "Clients of a balancer that was not told to send it would all have its address. With optional, a client whose "
+        "bytes a trusted proxy passes on without a header could begin with a header of its own.",
     )
     domain: tuple[str, ...] = repeatable(
         Group.SERVING,

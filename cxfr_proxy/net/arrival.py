@@ -23,12 +23,33 @@ class Arrival(Struct, frozen=True, gc=False):
     """``None``: it has none, by a unix socket; 0: nobody has told."""
     server_name: str | None = None
     """The name that it has asked for by SNI; ``None``: none, or it is no name."""
+    via: str | None = None
+    """The address of the balancer that has told all this; ``None``: the client has connected itself."""
+    target: Peer | None = None
+    """Where it has connected to; ``None``: to this end of the connection."""
+    tls_version: str | None = None
+    """Of TLS that has ended at the balancer; ``None``: none has."""
+    unique_id: str | None = None
+    """What the balancer calls the connection."""
 
     @classmethod
     def from_socket(cls, address: object) -> Arrival:
         """Return the arrival of whoever is at the other end of a socket, by its address there."""
         peer = peer_of(address)
         return cls(address_of(peer), peer[1] if peer is not None else None)
+
+    def told(self, connection: ProxiedConnection) -> Arrival:
+        """Return the arrival of the client whose connection this balancer passes on."""
+        peer = connection.source
+        return Arrival(
+            address_of(peer),
+            peer[1] if peer is not None else None,
+            server_name=connection.server_name,
+            via=self.address,
+            target=connection.target,
+            tls_version=connection.tls_version,
+            unique_id=connection.unique_id,
+        )
 
     @property
     def peer(self) -> Peer | None:
@@ -46,8 +67,8 @@ class Arrival(Struct, frozen=True, gc=False):
         """Return what a node is told of the connection, which ``transport`` is by now."""
         return ProxiedConnection(
             source=self.peer,
-            target=peer_of(transport.getsockname()),
-            tls_version=transport.version(),
+            target=self.target or peer_of(transport.getsockname()),
+            tls_version=transport.version() or self.tls_version,
             server_name=self.server_name,
             unique_id=str(session_id),
         )

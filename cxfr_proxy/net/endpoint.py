@@ -97,9 +97,15 @@ class Endpoint:
         return True
 
     async def start_tls(
-        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        client_address: str | None = None,
     ) -> None:
-        """Shake hands; afterwards :attr:`transport` is one over TLS.
+        """Shake hands; afterwards :attr:`transport` is one over TLS. ``client_address``: what the client is called, if
+        not by the address of the other end.
 
         Raises ``ssl.SSLError`` and other ``OSError``, and ``ValueError`` for a ``server_hostname`` that can't be one.
         """
@@ -107,6 +113,8 @@ class Endpoint:
             # Checked here: SSLSocket checks it after it has taken the descriptor over, raises, and leaves that open.
             server_hostname = dns_name(server_hostname)
         tls = TlsTransport.over(self._plain(), context, server_side=server_side, server_hostname=server_hostname)
+        if client_address is not None:
+            tls.client_address = client_address
         self.transport = tls
         await self._retry(tls.do_handshake, Verdict.WAIT_READABLE)
 

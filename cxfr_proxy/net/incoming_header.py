@@ -1,11 +1,12 @@
-"""Read the PROXY header by which a balancer says whose connection it passes on: versions 1 and 2 of the HAProxy project's
-specification (proxy-protocol.txt), as strictly as that says, and within bounds.
+"""Read the PROXY header by which a balancer says whose connection it passes on: versions 1 and 2 of the HAProxy
+project's specification (proxy-protocol.txt), as strictly as that says, and within bounds.
 
-:func:`parse` is pure: it is given what has arrived, from the first byte on, and says how long the header is. What stands
-behind it is the client's, and is not looked at. :func:`receive` takes the header off a connection, and nothing else.
+:func:`parse` is pure: it is given what has arrived, from the first byte on, and says how long the header is. What
+stands behind it is the client's, and is not looked at. :func:`receive` takes the header off a connection, and nothing
+else.
 
-Bytes are refused as soon as no header can begin with them. How long one is going to be is known from its first 16 bytes,
-so what claims to be too long is never waited for.
+Bytes are refused as soon as no header can begin with them. The length of one is known from its first 16 bytes, so the
+rest of a header that claims to be too long is never waited for.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class IncomingHeader(NamedTuple):
 def may_begin(data: bytes) -> bool:
     """Return whether a header may begin with this byte. No XML does, and no request of HTTP that is served here."""
     return data in (_LINE_BEGINS[:1], V2_SIGNATURE[:1])
+
+
+async def has_arrived(endpoint: Endpoint) -> bool:
+    """Return whether the signature of a header stands first in what has arrived, which is left unread."""
+    return (await endpoint.peek(_V2_BEGINS)).startswith((_LINE_BEGINS, V2_SIGNATURE))
 
 
 async def receive(endpoint: Endpoint) -> IncomingHeader | None:

@@ -83,7 +83,7 @@ class TlsWatch:
         # A duplicate: the loop's thread may close the connection at any time, and another may get its number.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(call.f_locals["self"].fileno())) as connection:
             if sys._current_frames().get(self._thread) is call:  # else the number may be another's by now
-                peer = _address(connection)
+                peer = getattr(call.f_locals["self"], "client_address", None) or _address(connection)
                 _disconnect(connection)
                 self._ended(peer)
 

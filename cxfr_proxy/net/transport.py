@@ -196,6 +196,8 @@ class TlsTransport(ssl.SSLSocket):
 
     is_encrypted = True
     wants_write = False
+    client_address: str | None = None
+    """What the client is called where that is not the address of the connection's other end."""
     _alert = b""
     """The part of the closing alert that the socket has not taken yet."""
     # SSLSocket's recv() and send() do the same a microsecond later.

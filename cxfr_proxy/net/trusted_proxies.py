@@ -15,8 +15,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def read_ip(address: str | bytes) -> IpAddress:
-    """Read an IP address, as text or in its 4 or 16 bytes. An IPv4 client is one on whatever socket (RFC 4291 section 2.5.5.2), and a zone
-    (``fe80::1%eth0``) says only by which interface it came. Raises ``ValueError``."""
+    """Read an IP address, as text or in its 4 or 16 bytes.
+
+    An IPv4 client is one on whatever socket (RFC 4291 section 2.5.5.2), and a zone (``fe80::1%eth0``) says only by
+    which interface it came. Raises ``ValueError``.
+    """
     found = ipaddress.ip_address(address.partition("%")[0] if isinstance(address, str) else address)
     return getattr(found, "ipv4_mapped", None) or found
 

@@ -2,6 +2,7 @@
 
 =================== =======================================================================================
 client_server       serves clients' connections: counts them, begins their sessions, ends their duties
+balancers           whose connection it is, where a balancer passes it on
 connection          one connection until it has a session: sniff, TLS, opening, a node
 connection_rules    what a connection goes by: settings, nodes' features, certificates
 websocket_transport a client's WebSocket connection as a transport, for all of these

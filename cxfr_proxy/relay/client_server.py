@@ -23,6 +23,7 @@ from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.relay.balancers import Balancers
 from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, OpeningScopes, RoutedStream
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
@@ -76,6 +77,7 @@ class ClientServer:
         """By session: the scope of a dial for a session that has a node and wants another."""
         self._rules = rules
         self._scopes = OpeningScopes()
+        self._balancers = Balancers(config, self._scopes, registry.counts.totals)
         self._context = ConnectionContext(rules, router, registry, self._scopes)
         self._policy = _policy(config, registry, router)
 
@@ -106,9 +108,21 @@ class ClientServer:
                 endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout))
             duties.callback(endpoint.close)
             arrival = Arrival.from_socket(address)
+            if self._balancers:
+                told = await self._balancers.who_is_it(endpoint, arrival)
+                if told is None:
+                    return
+                arrival = told
             if not self._registry.connected(arrival.address, self._most_per_address):
                 self._registry.counts.totals.count_refused(_TOO_MANY)
-                emit(_log, "client-refused", level=logging.WARNING, client=arrival.address, reason=_TOO_MANY)
+                emit(
+                    _log,
+                    "client-refused",
+                    level=logging.WARNING,
+                    client=arrival.address,
+                    reason=_TOO_MANY,
+                    via=arrival.via,
+                )
                 return
             duties.callback(self._registry.disconnected, arrival.address)
             connection = ClientConnection(self._context, endpoint, arrival)

@@ -22,6 +22,7 @@ from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.incoming_header import has_arrived, may_begin
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import ReturnedConnection
 from cxfr_proxy.session.commands import EarlyLogin, Reroute
@@ -43,6 +44,9 @@ _LINGER_BYTES: Final = 262_144
 MAX_CHANGES: Final = 3
 """Most changes of the node on one connection, when several users fail to log in. Nodes count failed logins by
 connection, and each new connection starts that count again, so the number of guesses is bounded here."""
+
+_STRANGER: Final = "a PROXY header from an address that is none of trusted-proxies"
+"""Only in the log: whoever has sent it expects no stream. One that comes in pieces is refused as well, as no XML."""
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +159,8 @@ class ClientConnection:
                 condition=error.condition,
                 reason=error.text,
                 user=self._begun.user if self._begun is not None else None,
+                via=self.arrival.via,
+                unique_id=self.arrival.unique_id,
             )
             if self._last_words is not None:
                 await self._part(self._last_words(error))
@@ -197,6 +203,8 @@ class ClientConnection:
         first = await self._endpoint.peek()
         if first == _TLS_HANDSHAKE:
             return await self._start_tls()
+        if may_begin(first) and await has_arrived(self._endpoint):
+            raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)
         self._expect_stream()
         self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read() if first else None
@@ -248,7 +256,8 @@ class ClientConnection:
             server_name = await self._endpoint.server_name()
             self.arrival = self.arrival.asking_for(server_name)
             context = rules.tls_context(domain, server_name)
-            await self._endpoint.start_tls(context, server_side=True)
+            named = self.arrival.address if self.arrival.via is not None else None
+            await self._endpoint.start_tls(context, server_side=True, client_address=named)
         except OSError as exc:
             reason = exc.reason if isinstance(exc, ssl.SSLError) else str(exc)
             self._tls_failed(reason)
@@ -258,7 +267,7 @@ class ClientConnection:
         return await self._read()
 
     def _tls_failed(self, reason: str) -> None:
-        emit(_log, "tls-failed", client=self.arrival.address, reason=reason)
+        emit(_log, "tls-failed", client=self.arrival.address, reason=reason, via=self.arrival.via)
 
     async def _reroute(self, reroute: Reroute, unsent: bytes) -> BegunStream:
         """Return the stream for another node than the one that was chosen; the lane holds what the client has sent."""

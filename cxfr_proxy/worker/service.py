@@ -199,6 +199,8 @@ class Service:
                     node=session.node,
                     client=relayed.client_address,
                     port=relayed.client_port,
+                    via=relayed.arrival.via,
+                    unique_id=relayed.arrival.unique_id,
                 )
                 if session.node in self._cluster:
                     self._reports.login_worked(self._cluster.get(session.node), session.domain.lower())
@@ -218,6 +220,8 @@ class Service:
                     condition=str(condition),
                     mechanism=mechanism,
                     user=user,
+                    via=relayed.arrival.via,
+                    unique_id=relayed.arrival.unique_id,
                 )
             case LoginFailed(reason):
                 if session.node in self._cluster:
@@ -262,6 +266,8 @@ class Service:
                     seconds=round(trio.current_time() - relayed.opened, 3),
                     late=late or None,
                     undelivered=undelivered or None,
+                    via=relayed.arrival.via,
+                    unique_id=relayed.arrival.unique_id,
                 )
             case Forged():
                 emit(_log, "forged-transfer", level=logging.WARNING, session=relayed.id, node=session.node)

@@ -62,7 +62,7 @@ WHOLE: dict[str, tuple[bytes, ProxiedConnection | None]] = {
     "v1, no port": (b"PROXY TCP4 192.0.2.7 198.51.100.1 0 0\r\n", ProxiedConnection((ENDS[0][0], 0), (ENDS[1][0], 0))),
     "v1 of nobody": (b"PROXY UNKNOWN\r\n", None),
     "v1 of nobody, with the worst that may be in it": (
-        b"PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
+        b"PROXY UNKNOWN " + b" ".join((b"ffff:" * 7 + b"ffff", b"ffff:" * 7 + b"ffff", b"65535", b"65535")) + b"\r\n",
         None,
     ),
     "v1 of nobody, and anything": (b"PROXY UNKNOWN \xff\n\0 x\r\n", None),
@@ -185,7 +185,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("data", "why", "needed"), REFUSED.values(), ids=REFUSED)
 def test_what_is_none(data: bytes, why: str, needed: int | None) -> None:
-    """It is refused by its first ``needed`` bytes, whatever is still to come; ``None``: by all of it, and not before."""
+    """It is refused by its first ``needed`` bytes, whatever is to come; ``None``: by all of it, and not before."""
     with pytest.raises(MalformedProxyHeader, match=why):
         parse(data)
     needed = needed if needed is not None else len(data)

@@ -97,7 +97,7 @@ METRICS: Final = (
         "cxfr_connections_refused_total",
         _COUNTER,
         "Connections refused before they had a session, by the condition of the stream error "
-        "(remote-connection-failed: no node could be reached) or connections-per-address.",
+        "(remote-connection-failed: no node could be reached), connections-per-address, or proxy-header.",
         ("reason",),
         lambda snapshot: [((reason,), count) for reason, count in snapshot.totals.refused.items()],
     ),

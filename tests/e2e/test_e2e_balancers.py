@@ -1,0 +1,224 @@
+"""Behind a balancer: the client's address is the one that the PROXY header tells, everywhere; and who may not tell."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+from e2e_proxy import HEADER, PATIENCE_SECONDS, Command, Raw, command, connect, nodes_file, running
+
+from cxfr_proxy.cluster.nodes import ProxyProtocol
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.proxy_header import ProxyHeader
+from cxfr_proxy.net.proxy_protocol import ProxiedConnection, Tlv, header
+
+CLIENT, BALANCER = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
+TOLD = ProxiedConnection(CLIENT, BALANCER, unique_id="b-17")
+TRUSTING = ("--trusted-proxies", "127.0.0.0/8")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+
+
+@dataclass
+class World:
+    proxy: Command
+    node: DemoNode
+
+    async def passed_on(self, told: ProxiedConnection | bytes = TOLD, version: ProxyProtocol = ProxyProtocol.V2) -> Raw:
+        """A connection that begins with a header."""
+        raw = await connect(self.proxy.address)
+        await raw.send(told if isinstance(told, bytes) else header(version, told))
+        return raw
+
+    @property
+    def node_was_told(self) -> list[ProxyHeader]:
+        return [found for stream in self.node.streams if (found := stream.proxy_header) is not None]
+
+
+@asynccontextmanager
+async def world(directory: Path, certificate: DemoCertificate, *options: str) -> AsyncIterator[World]:
+    node = DemoNode("node1", proxy_protocol=True)
+    given = ("--domain", "localhost", "--starttls", "optional", "--workers", "1", "--log-level", "debug")
+    keys = ("--certificate", str(certificate.certificate), "--key", str(certificate.key))
+    async with running(node) as nursery:
+        file = nodes_file(directory, [node], node1="send-proxy=v2")
+        async with command(nursery, directory, file, *given, *keys, *options) as proxy:
+            yield World(proxy, node)
+
+
+async def test_the_client_has_its_address_everywhere(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, *TRUSTING) as it:
+        for number, version in enumerate(ProxyProtocol):
+            raw = await it.passed_on(version=version)
+            await raw.log_in()
+            bound = (await it.proxy.event("bound", number + 1))[number]
+            [row] = await it.proxy.show("sessions")
+            [told] = it.node_was_told
+            await raw.close()
+            ended = (await it.proxy.event("session-end", number + 1))[number]
+            passed_on = (await it.proxy.event("passed-on", number + 1))[number]
+            for fields in (bound, ended, passed_on):
+                assert (fields["client"], fields["port"], fields["via"]) == (*CLIENT, "127.0.0.1")
+                assert fields["unique_id"] == ("b-17" if version is ProxyProtocol.V2 else None)
+            assert row["client_address"] == CLIENT[0]
+            assert (told.source, told.destination) == (CLIENT, BALANCER)
+            assert told.tlvs[Tlv.UNIQUE_ID] == str(bound["session"]).encode()
+        raw = await it.passed_on()
+        await raw.open()
+        await raw.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>=</auth>")
+        assert "failure" in await raw.xml()
+        await raw.close()
+        [failed] = await it.proxy.event("login-failed")
+        assert (failed["client"], failed["port"], failed["via"], failed["unique_id"]) == (*CLIENT, "127.0.0.1", "b-17")
+
+
+async def test_tls(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Passed through, the header comes before it, and the node is told of what ends here; else of what the balancer has
+    told."""
+    async with world(tmp_path, certificate, *TRUSTING) as it:
+        stream = await trio.open_tcp_stream(*it.proxy.address)
+        await stream.send_all(header(ProxyProtocol.V2, TOLD))
+        raw = Raw(trio.SSLStream(stream, certificate.client_context(), server_hostname="localhost"))
+        await raw.log_in()
+        [told] = it.node_was_told
+        assert told.tlvs[Tlv.AUTHORITY] == b"localhost"
+        assert told.tlvs[Tlv.SSL].endswith(b"TLSv1.3")
+        await raw.close()
+        await it.proxy.event("session-end")
+        raw = await it.passed_on(ProxiedConnection(CLIENT, BALANCER, "TLSv1.2", "a.example"))
+        await raw.log_in()
+        [told] = it.node_was_told
+        assert told.tlvs[Tlv.AUTHORITY] == b"a.example"
+        assert told.tlvs[Tlv.SSL].endswith(b"TLSv1.2")
+        await raw.close()
+
+
+async def test_limits_go_by_the_clients_address(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """One client uses up its own share, and the balancer has none: what has not said yet whose it is counts for
+    nobody."""
+    async with world(tmp_path, certificate, *TRUSTING, "--connections-per-address", "1") as it:
+        silent = [await connect(it.proxy.address) for _ in range(3)]
+        raw = await it.passed_on()
+        await raw.open()
+        refused = await it.passed_on()
+        [told] = await it.proxy.event("client-refused")
+        assert (told["client"], told["via"], told["reason"]) == (CLIENT[0], "127.0.0.1", "connections-per-address")
+        other = await it.passed_on(ProxiedConnection(("192.0.2.8", 40000), BALANCER))
+        await other.open()
+        for each in (*silent, raw, refused, other):
+            await each.close()
+
+
+async def test_a_check_is_served_and_not_written_down(tmp_path: Path, certificate: DemoCertificate) -> None:
+    checks = b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+    async with world(tmp_path, certificate, *TRUSTING) as it:
+        for check in checks:
+            for said in (b"", check):
+                raw = await it.passed_on(said)
+                await raw.close()
+            raw = await it.passed_on(check)
+            await raw.log_in()
+            await raw.close()
+        for bound in await it.proxy.event("bound", len(checks)):
+            assert (bound["client"], bound["via"]) == ("127.0.0.1", None)
+        it.proxy.process.terminate()
+        await it.proxy.ended()
+        assert it.proxy.silent_about("proxy-header-refused", "client-refused")
+
+
+BAD = {
+    "none": (HEADER, "there is none, and proxy-header is required"),
+    "TLS": (b"\x16\x03\x01\0\xa5", "there is none, and proxy-header is required"),
+    "malformed": (b"PROXY TCP4 192.0.2.7\r\n", "it is malformed: a line that is not as version 1 has it"),
+    "10 MB": (b"PROXY TCP4 " + b"1" * 10_000_000, "it is malformed: a line of more than 107 bytes"),
+    "long": (
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff" + bytes(65_535),
+        "it is malformed: 65535 bytes long, where 4096 are the most",
+    ),
+    "cut": (b"PROXY TC", "it is malformed: the connection ends within it"),
+}
+
+
+async def test_a_trusted_proxy_has_to_say_it_right(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """It is told nothing, since it would not understand that; the operator is, by the balancer's address."""
+    async with world(tmp_path, certificate, *TRUSTING) as it:
+        for number, (sent, reason) in enumerate(BAD.values()):
+            raw = await connect(it.proxy.address)
+            with contextlib.suppress(trio.BrokenResourceError):
+                await raw.send(sent)
+                if reason.endswith("within it"):
+                    await raw.close()
+            refused = await it.proxy.event("proxy-header-refused", number + 1)
+            assert refused[number] == {"peer": "127.0.0.1", "reason": reason}
+            await is_closed_without_a_word(raw)
+            good = await it.passed_on()
+            await good.log_in()
+            await good.close()
+
+
+async def is_closed_without_a_word(raw: Raw) -> None:
+    with trio.fail_after(PATIENCE_SECONDS), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        assert await raw.connection.transport.receive_some(1) == b""
+
+
+async def test_silence_ends(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, *TRUSTING, "--tls-handshake-timeout", "1s") as it:
+        raw = await it.passed_on(b"PROXY TC")
+        assert await it.proxy.event("proxy-header-refused") == [{"peer": "127.0.0.1", "reason": "it took too long"}]
+        await is_closed_without_a_word(raw)
+
+
+@pytest.mark.parametrize("options", [(), ("--trusted-proxies", "192.0.2.0/24", "--trusted-proxies", "unix")])
+async def test_nobody_else_may_tell(tmp_path: Path, certificate: DemoCertificate, options: Sequence[str]) -> None:
+    async with world(tmp_path, certificate, *options) as it:
+        for number, version in enumerate(ProxyProtocol):
+            raw = await it.passed_on(version=version)
+            refused = (await it.proxy.event("client-refused", number + 1))[number]
+            assert refused["client"] == "127.0.0.1"
+            assert refused["reason"] == "a PROXY header from an address that is none of trusted-proxies"
+            await is_closed_without_a_word(raw)
+        direct = await connect(it.proxy.address)
+        await direct.log_in()
+        assert (await it.proxy.event("bound"))[0]["client"] == "127.0.0.1"
+        await direct.close()
+
+
+async def test_a_client_adds_no_second_header(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, *TRUSTING) as it:
+        raw = await it.passed_on(header(ProxyProtocol.V2, TOLD) * 2)
+        [refused] = await it.proxy.event("client-refused")
+        assert (refused["client"], refused["via"]) == (CLIENT[0], "127.0.0.1")
+        await is_closed_without_a_word(raw)
+
+
+async def test_a_header_is_optional(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, *TRUSTING, "--proxy-header", "optional") as it:
+        direct = await connect(it.proxy.address, certificate.client_context())
+        await direct.log_in("juliet")
+        passed_on = await it.passed_on()
+        await passed_on.log_in()
+        bound = await it.proxy.event("bound", 2)
+        await direct.close()
+        await passed_on.close()
+    assert [(each["client"], each["via"]) for each in bound] == [("127.0.0.1", None), (CLIENT[0], "127.0.0.1")]
+
+
+async def test_a_stop_waits_for_no_header(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, *TRUSTING, "--tls-handshake-timeout", "1h") as it:
+        raw = await it.passed_on(b"PROXY TC")
+        good = await it.passed_on()
+        await good.log_in()  # so the other one has been accepted
+        await good.close()
+        it.proxy.process.terminate()
+        assert await it.proxy.ended() == 0
+        await is_closed_without_a_word(raw)
+        assert it.proxy.silent_about("proxy-header-refused")
