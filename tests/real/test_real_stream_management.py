@@ -89,8 +89,8 @@ class Site:
         """Every message that a library has sent was delivered, and none twice; how many there were.
 
         A library that is given a message in the moment in which its connection ends may send it never.
-        ``lost_by_nodes``: so many may be missing that nodes have lost between them. Who has lost one, the witnesses
-        say (:func:`.hand_over.who_lost`).
+        ``lost_by_nodes``: so many may be missing that nodes have lost between them. The witnesses say who has lost one
+        (:func:`.hand_over.who_lost`).
         """
 
         def sent() -> set[tuple[str, str]]:
@@ -269,7 +269,8 @@ async def _node_of(proxy: ProxyProcess, jid: str) -> str:
 
 
 async def _worker_of(proxy: ProxyProcess, jid: str | None) -> int:
-    """Who of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in turn."""
+    """Return which of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in
+    turn."""
     (number,) = [row["id"] for row in await proxy.show("sessions") if row["jid"] == jid]
     return int(number) % 2
 
