@@ -1,4 +1,4 @@
-"""The choices on the command line, for all benches alike."""
+"""What is chosen on the command line, for all benches alike."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The results of a bench: values of several rounds; tables of them, goals they meet or miss, plots; all of it as
-JSON."""
+"""What a bench found: values of several rounds; tables of them, goals they meet or miss, plots; all of it as JSON."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The goal of the proxy: at most ``limit``, or at least. The median counts.
+    """What the proxy has to reach: at most ``limit``, or at least. The median counts.
 
     ``found`` ``None``: nothing to measure it by on this machine, or in this run.
     """

@@ -144,7 +144,7 @@ def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def faults_in(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the output of ``check`` without its notes."""
+    """What ``check`` has printed but for its notes."""
     return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("note: ")]
 
 
@@ -202,6 +202,26 @@ def test_check_opens_what_a_proxy_would(tmp_path: Path, capsys: pytest.CaptureFi
     given = ["--certificate", str(files.certificate), "--key", str(files.key)]
     assert main([*given, "--backends", str(nodes), "check"]) == 0
     assert faults_in(capsys) == [f"{nodes}: 1 node, no faults", "1 certificate, no faults"]
+
+
+def test_check_says_what_the_certificate_for_nodes_can_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("node1 host resume=shared migrate=external tls=direct\n")
+    files = make_certificate(tmp_path, "proxy.example.org")
+    given = ["--node-certificate", str(files.certificate), "--node-key", str(files.key), "--backends", str(nodes)]
+    assert main(["--backends", str(nodes), "check"]) == 0
+    assert "note: node1: migrate=external does nothing without --node-certificate" in capsys.readouterr().out
+    assert main([*given, "check"]) == 0
+    assert f"note: {files.key}: whoever has this key can log in to node1 as any user" in capsys.readouterr().out
+    files.key.chmod(0o644)
+    assert main([*given, "check"]) == 1
+    assert f"{files.key}: every user of this machine may read this key" in capsys.readouterr().out
+    files.key.chmod(0o600)
+    nodes.write_text("node1 host\n")
+    assert main([*given, "check"]) == 0
+    assert "no node says migrate=external" in capsys.readouterr().out
+    assert main(["--node-key", str(files.key), "--backends", str(nodes), "check"]) != 0
+    assert "expected --node-certificate as well" in capsys.readouterr().err
 
 
 def test_check_knows_where_clients_may_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 10, 1, 5, 10, 60, 30, 30, 150, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 1, 5, 10, 60, 30, 30, 150, 30)
     assert config.limits == Limits(32768, 262144, 1048576, 64, 1000)
 
 
@@ -80,6 +80,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "route": ("connect", Route.CONNECT),
     "placement": ("Example.ORG=least-sessions", (DomainPolicy("example.org", PlacementPolicy.LEAST_SESSIONS),)),
     "user-map": ("users.txt", Path("users.txt")),
+    "node-certificate": ("node.pem", Path("node.pem")),
+    "node-key": ("node.key", Path("node.key")),
     "user-lookup": ("http://[::1]:80/x?y=1", "http://[::1]:80/x?y=1&jid={jid}"),
     "lookup-cache": ("2m", 120.0),
     "lookup-timeout": ("300ms", 0.3),
@@ -101,6 +103,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "rebalance": ("manual", RebalanceMode.MANUAL),
     "redirect-window": ("0", 0.0),
     "cxfr-timeout": ("1m", 60.0),
+    "migrate-timeout": ("3s", 3.0),
     "see-other-host-timeout": ("500ms", 0.5),
     "node-connect-timeout": ("1h", 3600.0),
     "node-greeting-timeout": ("4s", 4.0),
@@ -131,7 +134,11 @@ def value_of(config: Config, setting: Setting) -> object:
 def test_every_setting_by_flag_and_by_file(setting: Setting) -> None:
     text, value = OTHER[setting.name]
     given: object = [text] if setting.row.repeatable else text
-    also: dict[str, object] = {"certificate": ["a.pem"]} if setting.name == "key" else {}
+    certificates: dict[str, dict[str, object]] = {
+        "key": {"certificate": ["a.pem"]},
+        "node-key": {"node_certificate": "a.pem"},
+    }
+    also = certificates.get(setting.name, {})
     by_flag = Config.from_sources({setting.attribute: given, **also})
     assert value_of(by_flag, setting) == value
     assert value != value_of(Config(), setting)

@@ -18,7 +18,8 @@ from cxfr_proxy.config.settings import read_settings_file
 from cxfr_proxy.config.table import SETTINGS, KeyPair
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import content_as_path, open_file, read_file
-from cxfr_proxy.net.tls import ServerCertificates, development_certificate, node_context, read_authorities
+from cxfr_proxy.net.node_tls import node_context, read_authorities
+from cxfr_proxy.net.tls import ServerCertificates, development_certificate
 
 
 def a_fifo(path: Path) -> str:

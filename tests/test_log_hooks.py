@@ -1,4 +1,4 @@
-"""Anything that Python writes by itself becomes one line, in a process that serves."""
+"""What Python writes by itself becomes one line, in a process that serves."""
 
 from __future__ import annotations
 

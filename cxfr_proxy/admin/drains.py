@@ -106,6 +106,7 @@ class DrainControl:
             rate=rate,
             seconds=plan.seconds(rate, grace=grace, deadline=deadline),
             stay_down=plan.stay_down,
+            migrate=plan.migrate,
             refuses_logins=self.refused_without(node),
         )
 

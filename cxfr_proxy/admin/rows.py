@@ -64,6 +64,9 @@ class DrainPlan(OperatorRow, frozen=True):
     """About how long it takes from the command until all that can be moved were asked."""
     stay_down: int = 0
     """Of them: their clients are known not to come back, however they are told to move."""
+    migrate: int = 0
+    """Of them: the proxy can take them to another node itself, and their clients notice nothing. All others need
+    another rung."""
     refuses_logins: str | None = None
     """The logins that would be refused, since no other node takes them: ``every login``, or ``every login for`` some
     domains; then it takes ``force``. ``None``: no login."""

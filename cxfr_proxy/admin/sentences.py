@@ -71,6 +71,12 @@ def _drain_plan(plan: DrainPlan) -> str:
     if plan.refuses_logins is not None:
         refused = clean(plan.refuses_logins)
         lines.append(f"{refused} would be refused, for no other node is ready and up: it takes --force")
+    if plan.migrate:
+        others = plan.sessions - plan.migrate
+        lines.append(
+            f"{plan.migrate} of them will not notice: the proxy takes their sessions to the other node; {others} are"
+            " told to move"
+        )
     if plan.stay_down:
         lines.append(
             f"{plan.stay_down} of them use software that is known not to come back, however it is told to move"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cxfr_proxy.cluster.sources.source import NodeSource, Reading
 
 T = TypeVar("T")
+_SHOWN: Final = 5
+"""Names of nodes in a line."""
 
 
 def check(config: Config) -> int:
@@ -42,7 +44,10 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     else:
         nodes = None
     certificates = _read(partial(_read_certificates, config))
-    good = nodes is not None and certificates is not None
+    for_nodes = _read(partial(_read_node_certificate, config))
+    good = nodes is not None and certificates is not None and for_nodes is not None
+    for line in _migration_notes(config, nodes) if nodes is not None and for_nodes is not None else ():
+        print(clean(line))
     if certificates:
         print(f"{certificates} certificate{'s' * (certificates != 1)}, no faults")
     if config.user_map is None:
@@ -75,6 +80,33 @@ def _read_certificates(config: Config) -> int:
     if certificates.problems:
         raise ConfigError("\n".join(certificates.problems))
     return len(config.key_pairs)
+
+
+def _read_node_certificate(config: Config) -> bool:
+    """Check the certificate for nodes, if there is one."""
+    from cxfr_proxy.net.node_tls import NodeCertificate
+
+    certificate = NodeCertificate(config.node_key_pair)
+    certificate.content = certificate.read()
+    if certificate.problem is not None:
+        raise ConfigError(certificate.problem)
+    return True
+
+
+def _migration_notes(config: Config, nodes: Sequence[NodeSpec]) -> Iterator[str]:
+    """Say what the certificate for nodes can do, and where something is missing to it."""
+    names = [spec.name for spec in nodes if spec.migrates]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    pair = config.node_key_pair
+    if pair is not None and names:
+        yield (
+            f"note: {pair.key}: whoever has this key can log in to {shown} as any user, without a password. Its CA "
+            "must sign nothing else. Keep the key as you keep root's, and let only the proxy reach the nodes' listener"
+        )
+    elif pair is not None:
+        yield f"note: {pair.certificate}: no node says migrate=external, so nothing is done with it"
+    elif names:
+        yield f"note: {shown}: migrate=external does nothing without --node-certificate"
 
 
 def _read(load: Callable[[], T]) -> T | None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from cxfr_proxy.cluster.addresses import (
+    ADDRESS_FORMS,
+    XMPPS_PORT,
     Address,
     PublicAddress,
     UnixAddress,
+    read_address,
     read_host_or_ip,
     read_path,
     read_public_address,
@@ -88,6 +91,15 @@ class Resume(StrEnum):
     """On this node only."""
     SHARED = "shared"
     """On every node that says so: they fetch each other's sessions, as the nodes of an ejabberd cluster do."""
+
+
+class Migrate(StrEnum):
+    """How the proxy may take sessions to a node, and from it, while their clients notice nothing."""
+
+    NONE = "none"
+    """Not at all."""
+    EXTERNAL = "external"
+    """It logs in as the session's user by SASL EXTERNAL, with a certificate of its own, and resumes the session."""
 
 
 class ProxyProtocol(StrEnum):
@@ -179,6 +191,7 @@ def _read_domains(token: Token) -> tuple[str, ...]:
 
 PUBLIC: Final = Form("host, host:port or [ipv6]:port", read_public_address)
 PATH: Final = Form("an absolute path", read_path)
+TLS_ADDRESS: Final = Form(ADDRESS_FORMS, partial(read_address, usual_port=XMPPS_PORT))
 HOST: Final = Form("a host name or an IP address", read_host_or_ip)
 DOMAINS: Final = Form("a domain, or several with commas between", _read_domains)
 COUNT: Final = _whole_number(1, MAX_COUNT)
@@ -236,6 +249,9 @@ class NodeSpec:
     send_proxy: ProxyProtocol | None = option(_one_of(ProxyProtocol), None)
     """``None``: no PROXY header."""
     resume: Resume = option(_one_of(Resume), Resume.OWN)
+    migrate: Migrate = option(_one_of(Migrate), Migrate.NONE)
+    migrate_address: Address | UnixAddress | None = option(TLS_ADDRESS, None, single=True)
+    """Where the proxy logs in as sessions' users, by direct TLS; ``None``: where clients' streams go."""
     max_sessions: int | None = option(_whole_number(1, MAX_SESSIONS), None)
     """With so many sessions it takes nobody new while another node has room; ``None``: any number."""
     domain: tuple[str, ...] = option(DOMAINS, ())
@@ -256,6 +272,23 @@ class NodeSpec:
     def serves(self, domain: str | None) -> bool:
         """Return whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
         return domain is None or not self.domain or domain in self.domain
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any of its connections is encrypted."""
+        return self.tls is not NodeTls.NONE or self.migrate_address is not None
+
+    @property
+    def migrates(self) -> bool:
+        """Whether sessions can be taken to it, and from it, by the proxy."""
+        return self.migrate is not Migrate.NONE and self.resume is Resume.SHARED and self.uses_tls
+
+    @property
+    def for_migration(self) -> NodeSpec:
+        """The node as the proxy reaches it to log in as a session's user."""
+        if self.migrate_address is None:
+            return self
+        return replace(self, address=self.migrate_address, tls=NodeTls.DIRECT)
 
 
 OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(

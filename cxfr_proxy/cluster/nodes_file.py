@@ -17,12 +17,12 @@ Which options there are, and what may stand in them, is the table of :mod:`.node
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from cxfr_proxy.cluster.addresses import ADDRESS_FORMS, XMPP_PORT, XMPPS_PORT, UnixAddress, is_unix, read_address
-from cxfr_proxy.cluster.nodes import OPTIONS, Check, NodeSpec, NodeTls
+from cxfr_proxy.cluster.nodes import OPTIONS, Check, Migrate, NodeSpec, NodeTls, Resume
 from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.tokens import FileFaults, Token, did_you_mean, tokens_of
 from cxfr_proxy.errors import ConfigError
@@ -143,7 +143,7 @@ def _read_options(spec: NodeSpec, tokens: list[Token]) -> tuple[NodeSpec, list[C
             faults.append(fault)
         seen.setdefault(token.text.partition("=")[0], token)
     # With a tls= that is wrong itself, nobody knows what was meant: one message is enough.
-    if spec.tls is NodeTls.NONE and ("tls" not in seen or seen["tls"].text == "tls=none"):
+    if not spec.uses_tls and ("tls" not in seen or seen["tls"].text == "tls=none"):
         faults.extend(
             token.fault(f"{key}= has no effect without TLS: expected tls=starttls or tls=direct as well")
             for key, token in seen.items()
@@ -155,7 +155,21 @@ def _read_options(spec: NodeSpec, tokens: list[Token]) -> tuple[NodeSpec, list[C
             for key, token in seen.items()
             if key in OPTIONS and OPTIONS[key].needs_check
         )
-    return spec, faults
+    return spec, faults + list(_migration_faults(spec, seen))
+
+
+def _migration_faults(spec: NodeSpec, seen: Mapping[str, Token]) -> Iterator[ConfigError]:
+    """A session is taken to a node by resuming it there, and the proxy logs in with a certificate."""
+    token = seen.get("migrate")
+    if spec.migrate is Migrate.NONE:
+        if spec.migrate_address is not None:
+            yield seen["migrate-address"].fault("migrate-address= has no effect without migrate=external")
+    elif token is not None and spec.resume is not Resume.SHARED:
+        yield token.fault("migrate=external has no effect without resume=shared: the session is resumed on the node")
+    elif token is not None and not spec.uses_tls:
+        yield token.fault(
+            "migrate=external has no effect without TLS: expected migrate-address=, tls=direct or tls=starttls as well"
+        )
 
 
 def _read_option(spec: NodeSpec, token: Token, seen: Collection[str]) -> NodeSpec:

@@ -43,16 +43,19 @@ class ProposedMove:
 @dataclass(slots=True)
 class DrainForecast:
     """The sum of a plan. ``targets`` counts sessions by node; ``unplaced`` are those that no node can take,
-    ``stay_down`` those of them all whose clients are known not to come back."""
+    ``stay_down`` those of them all whose clients are known not to come back, ``migrate`` those that the proxy can take
+    to their node, so that their clients notice nothing."""
 
     sessions: int = 0
     inactive: int = 0
     unplaced: int = 0
     targets: dict[str, int] = field(default_factory=dict)
     stay_down: int = 0
+    migrate: int = 0
 
-    def add(self, move: ProposedMove) -> None:
+    def add(self, move: ProposedMove, *, migrates: bool = False) -> None:
         self.sessions += 1
+        self.migrate += migrates
         self.inactive += move.inactive
         self.stay_down += move.stays_down
         if move.target is None:
@@ -65,6 +68,7 @@ class DrainForecast:
         self.sessions += other.sessions
         self.inactive += other.inactive
         self.stay_down += other.stay_down
+        self.migrate += other.migrate
         self.unplaced += other.unplaced
         for target, sessions in other.targets.items():
             self.targets[target] = self.targets.get(target, 0) + sessions

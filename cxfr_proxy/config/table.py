@@ -309,6 +309,24 @@ class Config:
         "Clients of a node that hangs get nothing, and mostly don't notice. A node that has closed its listener is "
         "about to end its sessions anyway. If the node is up again in time, the remaining clients stay.",
     )
+    node_certificate: Path | None = setting(
+        Group.MOVING,
+        cast("ValueType[Path | None]", values.PATH),
+        None,
+        "PEM file with the certificate, and its key unless --node-key names another file, with which the proxy logs in "
+        "to nodes that say migrate=external, as any of their users, and resumes sessions there for their clients",
+        "It takes a listener of the nodes that trusts it (docs/migration.md). Whoever has the key is every user.",
+        shown="none: no session is taken to another node by the proxy",
+    )
+    """``None``: there is none."""
+    node_key: Path | None = setting(
+        Group.MOVING,
+        cast("ValueType[Path | None]", values.PATH),
+        None,
+        "PEM file with the private key of --node-certificate. The proxy does not start if others may read it",
+        "Many tools write certificate and key into one file.",
+        shown="the certificate's file",
+    )
     cxfr_unknown: CxfrUnknown = setting(
         Group.MOVING,
         values.one_of(CxfrUnknown),
@@ -366,8 +384,7 @@ class Config:
         values.seconds(zero=True),
         60.0,
         "time within which a user is not redirected to another host twice, and a client is not moved home twice",
-        "Two proxies that disagree would send a client back and forth. Clients give up after 2 to 5 redirects in a "
-        "row.",
+        "Two proxies that disagree would send a client to and fro. Clients give up after 2 to 5 redirects in a row.",
     )
     redirect_targets: tuple[HostPattern, ...] = repeatable(
         Group.MOVING,
@@ -442,6 +459,8 @@ class Config:
                 f"--key: expected at most one for each --certificate, found {len(config.key)} keys "
                 f"for {len(config.certificate)} certificates"
             )
+        if config.node_key is not None and config.node_certificate is None:
+            raise ConfigError("--node-key: expected --node-certificate as well")
         config._check_redirects()
         return config
 
@@ -469,6 +488,13 @@ class Config:
         """The certificates in the order given, each with its key."""
         keys = self.key + self.certificate[len(self.key) :]
         return tuple(map(KeyPair, self.certificate, keys))
+
+    @property
+    def node_key_pair(self) -> KeyPair | None:
+        """The certificate for nodes; ``None``: there is none."""
+        if self.node_certificate is None:
+            return None
+        return KeyPair(self.node_certificate, self.node_key or self.node_certificate)
 
     @property
     def policies(self) -> PlacementPolicies:

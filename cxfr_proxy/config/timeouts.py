@@ -20,6 +20,14 @@ class Timeouts:
         "A client that knows the request answers within a round trip, even on a slow mobile link. Some clients never "
         "answer what they don't know, and a drain waits this long for each of them.",
     )
+    migrate_timeout: float = setting(
+        Group.TIMES,
+        values.seconds(zero=False),
+        5.0,
+        "how long a session may take to leave its node, where the proxy takes it to another one (migrate= of the "
+        "nodes), before the next rung is tried",
+        "The client notices nothing meanwhile. A login takes milliseconds, or a second or two in a storm of logins.",
+    )
     see_other_host_timeout: float = setting(
         Group.TIMES,
         values.seconds(zero=False),

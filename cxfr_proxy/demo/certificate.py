@@ -22,15 +22,22 @@ class DemoCertificate:
         context.load_cert_chain(self.certificate, self.key)
         return context
 
+    def migration_context(self, proxy: DemoCertificate) -> ssl.SSLContext:
+        """For nodes, where a proxy logs in as their users: it has to show that certificate."""
+        context = self.server_context()
+        context.load_verify_locations(proxy.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
     def client_context(self) -> ssl.SSLContext:
         """Return a context for clients: it trusts this certificate only, and checks the name."""
         return ssl.create_default_context(cafile=str(self.certificate))
 
 
-def make_certificate(directory: Path, domain: str) -> DemoCertificate:
-    """Write ``demo.crt`` and ``demo.key`` (readable by the owner only) for the domain and 127.0.0.1."""
+def make_certificate(directory: Path, domain: str, name: str = "demo") -> DemoCertificate:
+    """Write ``name.crt`` and ``name.key`` (readable by the owner only) for the domain and 127.0.0.1."""
     certificate, key = self_signed((domain, "127.0.0.1"))
-    files = DemoCertificate(directory / "demo.crt", directory / "demo.key")
+    files = DemoCertificate(directory / f"{name}.crt", directory / f"{name}.key")
     files.certificate.write_bytes(certificate)
     files.key.touch(mode=0o600)
     files.key.write_bytes(key)

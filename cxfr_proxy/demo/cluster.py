@@ -92,13 +92,11 @@ class NodeSession:
 
 
 class DemoCluster:
-    """Nodes that serve one domain and route to each other. ``trusts_proxy``: any connection may log in as any user, by
-    SASL EXTERNAL, since it is the proxy's."""
+    """Nodes that serve one domain and route to each other."""
 
-    def __init__(self, domain: str = "localhost", *, shared: bool = False, trusts_proxy: bool = False) -> None:
+    def __init__(self, domain: str = "localhost", *, shared: bool = False) -> None:
         self.domain = domain
         self.shared = shared
-        self.trusts_proxy = trusts_proxy
         self.sessions: dict[str, NodeSession] = {}
         """By full JID; hibernating ones too."""
         self.records: list[SessionRecord] = []

@@ -1,8 +1,9 @@
 """A small XMPP server, for the demo and the tests, with everything that a proxy's node leg may meet, and every way to
 stop.
 
-A node listens twice. The *plain* address is for the proxy: TCP, with STARTTLS and PROXY headers where asked for. The
-*public* address is where clients are sent: direct TLS, and STARTTLS for clients that begin in the clear. Beyond the
+A node listens two or three times. The *plain* address is for the proxy: TCP, with STARTTLS and PROXY headers where
+asked for. The *public* address is where clients are sent: direct TLS, and STARTTLS for clients that begin in the clear.
+At the *migration* address a proxy that shows a certificate logs in as any user, over direct TLS. Beyond the
 specification a node acts as a witness: it keeps a record of everything that it took in and wrote
 (:class:`~cxfr_proxy.demo.account.SessionRecord`), and it can be told to send any bytes down a session.
 """
@@ -54,7 +55,7 @@ class DemoNode:
     """One node. :meth:`serve` runs it; :attr:`address` and :attr:`public_address` are known once it has started.
 
     ``cluster`` is ``None`` for a node of its own; otherwise its domain has to be ``domain``. ``proxy_protocol`` expects
-    a PROXY header on the plain address and nowhere else.
+    a PROXY header on the plain address and nowhere else. ``migration_tls`` has to ask for a certificate.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class DemoNode:
         domain: str = "localhost",
         *,
         cluster: DemoCluster | None = None,
-        host: str = "127.0.0.1",
         port: int = 0,
         public_tls: ssl.SSLContext | None = None,
+        migration_tls: ssl.SSLContext | None = None,
         proxy_protocol: bool = False,
         offers: NodeOffers | None = None,
     ) -> None:
@@ -74,13 +75,15 @@ class DemoNode:
         self.name = name
         self.domain = domain
         self.cluster = cluster or DemoCluster(domain)
-        self.address = HostPort(host, port)
+        self.address = HostPort("127.0.0.1", port)
         self.public_address: HostPort | None = None
+        self.migration_address: HostPort | None = None
         self.streams: set[NodeStream] = set()
         """Every connection that has got past its TLS handshake."""
         self.accepted = 0
         """Connections taken, of any kind."""
         self._public_tls = public_tls
+        self._migration_tls = migration_tls
         self._proxy_protocol = proxy_protocol
         self._listening = trio.CancelScope()
         self._stopped = trio.Event()
@@ -93,6 +96,8 @@ class DemoNode:
         self.address = _address_of(plain[0])
         public = await trio.open_tcp_listeners(0, host=host) if self._public_tls is not None else []
         self.public_address = _address_of(public[0]) if public else None
+        migration = await trio.open_tcp_listeners(0, host=host) if self._migration_tls is not None else []
+        self.migration_address = _address_of(migration[0]) if migration else None
         async with trio.open_nursery() as streams:
             with self._listening:
                 async with trio.open_nursery() as listeners:
@@ -100,6 +105,8 @@ class DemoNode:
                     listeners.start_soon(serve, self._serve_plain, plain)
                     if public:
                         listeners.start_soon(serve, self._serve_public, public)
+                    if migration:
+                        listeners.start_soon(serve, self._serve_migration, migration)
                     task_status.started(self)
             await self._stopped.wait()
 
@@ -130,13 +137,23 @@ class DemoNode:
             if first != _TLS_HANDSHAKE:
                 await self._run(NodeStream(self._with_starttls(context), raw))
                 return
-            tls = trio.SSLStream(raw, context, server_side=True)
-            try:
-                with trio.fail_after(OPENING_SECONDS):
-                    await tls.do_handshake()
-            except (*GONE, trio.TooSlowError):
-                return
-            await self._run(NodeStream(self._with_starttls(None), tls))
+            await self._serve_tls(raw, context, self._with_starttls(None))
+
+    async def _serve_migration(self, raw: trio.SocketStream) -> None:
+        self.accepted += 1
+        context, service = self._migration_tls, self._with_starttls(None)
+        assert context is not None
+        async with raw:
+            await self._serve_tls(raw, context, replace(service, external=True))
+
+    async def _serve_tls(self, raw: trio.SocketStream, context: ssl.SSLContext, service: NodeService) -> None:
+        tls = trio.SSLStream(raw, context, server_side=True)
+        try:
+            with trio.fail_after(OPENING_SECONDS):
+                await tls.do_handshake()
+        except (*GONE, trio.TooSlowError):
+            return
+        await self._run(NodeStream(service, tls))
 
     def _with_starttls(self, context: ssl.SSLContext | None) -> NodeService:
         return replace(self._service, offers=replace(self._service.offers, starttls=context))

@@ -74,6 +74,8 @@ class NodeService:
     node: str
     cluster: DemoCluster
     offers: NodeOffers
+    external: bool = False
+    """Whoever connects may log in as any user, by SASL EXTERNAL: they have shown a certificate that is good for it."""
 
 
 class NodeStream:
@@ -186,7 +188,7 @@ class NodeStream:
         elif self.service.offers.starttls is not None and not self.tls:
             inner = f"<starttls xmlns='{names.TLS}'><required/></starttls>"
         else:
-            external = "<mechanism>EXTERNAL</mechanism>" if self.cluster.trusts_proxy else ""
+            external = "<mechanism>EXTERNAL</mechanism>" if self.service.external else ""
             inner = f"<mechanisms xmlns='{names.SASL}'><mechanism>PLAIN</mechanism>{external}</mechanisms>"
             if self.service.offers.sasl2 and (named or not self.service.offers.sasl2_by_name):
                 inner += (
@@ -242,7 +244,7 @@ class NodeStream:
 
     def _auth(self, element: Element) -> None:
         """Ask a client that has sent no initial response for it (RFC 6120 section 6.4.2)."""
-        if element.get("mechanism") == "EXTERNAL" and self.cluster.trusts_proxy:
+        if element.get("mechanism") == "EXTERNAL" and self.service.external:
             self.user = base64.b64decode(element.text or "").decode()
             self._answer_login(True)
         elif element.get("mechanism") == "PLAIN" and not element.text:

@@ -22,7 +22,7 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 17
+VERSION: Final = 18
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -293,7 +293,7 @@ class Gone(Message, frozen=True):
 
 
 class News(Message, frozen=True):
-    """A worker's news of a client; the supervisor passes it on to the others. Of a client that is about to be
+    """What a worker has seen of a client; the supervisor passes it on to the others. Of a client that is about to be
     asked to move, :class:`Announced` says when they know."""
 
     news: AnyClientNews

@@ -15,7 +15,7 @@ import msgspec
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
-from cxfr_proxy.net.tls import Pem
+from cxfr_proxy.net.pem import Pem
 
 ANSWER_SECONDS: Final = 2.0
 """Seconds for a worker to answer. One that takes longer is left out of what an operator is shown, and named. A
@@ -154,11 +154,13 @@ class MoveUser(WorkerQuestion[ClientsMoved], frozen=True):
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The files that the supervisor has read last and found good: certificates and keys in the settings' order, and
-    the nodes' CA certificates by path. So all workers serve the same, whatever is in the files when they begin."""
+    """The files that the supervisor has read last and found good: certificates and keys in the settings' order, the
+    nodes' CA certificates by path, and the certificate for nodes (``None``: there is none). So all workers serve the
+    same, whatever is in the files when they begin."""
 
     certificates: tuple[Pem, ...]
     authorities: dict[str, str]
+    node_certificate: Pem | None = None
 
 
 class TakeFiles(WorkerQuestion[Done], frozen=True):

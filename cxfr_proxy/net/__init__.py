@@ -5,7 +5,9 @@ transport         the bytes' way in and out of one connection, plain or over TLS
 endpoint          the same for a trio task that waits
 listen            where clients come in: bind, and accept
 connection_limit  how many connections fit into the descriptors that there are
-tls               which certificate a client is shown, and how nodes' are verified
+tls               which certificate a client is shown
+node_tls          how nodes' certificates are verified, and the one that the proxy shows them
+pem               certificates and keys as files hold them
 certificate_names what a certificate is for
 client_hello      the name that a client asks for before TLS begins
 close_notify      TLS closed in good order, and read on

@@ -18,7 +18,7 @@ class Arrival(Struct, frozen=True, gc=False):
     """Where a client has connected from. There is one for each session, so it refers to nothing that may be large."""
 
     address: str
-    """The client's name in limits and in the log: its IP address; ``local`` for a program on this machine."""
+    """What the client is called in limits and in the log: its IP address; ``local`` for a program on this machine."""
     port: int | None
     """``None``: it has none, by a unix socket; 0: nobody has told."""
     server_name: str | None = None
@@ -30,7 +30,7 @@ class Arrival(Struct, frozen=True, gc=False):
     tls_version: str | None = None
     """Of TLS that has ended at the balancer; ``None``: none has."""
     unique_id: str | None = None
-    """The balancer's name for the connection."""
+    """What the balancer calls the connection."""
 
     @classmethod
     def from_socket(cls, address: object) -> Arrival:

@@ -29,7 +29,7 @@ class ProxiedConnection(Struct, frozen=True):
     is no IP address, and all else where nothing is told."""
 
     source: Peer | None
-    """The client of the connection."""
+    """Whose connection it is."""
     target: Peer | None
     """Where they have connected to."""
     tls_version: str | None = None
@@ -47,7 +47,7 @@ class ProxiedConnection(Struct, frozen=True):
 
 
 class Tlv(IntEnum):
-    """The fields behind the addresses in version 2, each with its type and length (section 2.2)."""
+    """What follows the addresses in version 2, each with its type and length (section 2.2)."""
 
     ALPN = 0x01
     AUTHORITY = 0x02
@@ -58,7 +58,7 @@ class Tlv(IntEnum):
 
 
 class SslTlv(IntEnum):
-    """The fields in an :attr:`Tlv.SSL`, behind its five bytes (section 2.2.6)."""
+    """What an :attr:`Tlv.SSL` holds behind its five bytes (section 2.2.6)."""
 
     VERSION = 0x21
 

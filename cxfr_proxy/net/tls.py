@@ -1,4 +1,4 @@
-"""TLS contexts: the server's by the domain that the client asks for, the nodes', and a development certificate.
+"""TLS contexts for clients, by the domain that they ask for, and a development certificate.
 
 A certificate is chosen by the names in it (:mod:`.certificate_names`). With STARTTLS the domain is the stream header's
 ``to`` (RFC 6120 section 5.4.3.1: a MUST), and only where no certificate has that, or with direct TLS, it is the name in
@@ -12,35 +12,23 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.files import content_as_path, read_file
+from cxfr_proxy.files import content_as_path
 from cxfr_proxy.net.certificate_names import CertificateNames, read_names
+from cxfr_proxy.net.pem import Pem, check_pair, load_chain, read_pair, untimely
 from cxfr_proxy.spellings import dns_name, domain_key
 
-MAX_PEM_BYTES: Final = 4 << 20
-"""Most bytes of a file of authorities: those of all the world are some 200 KB."""
 ALPN: Final = ["xmpp-client"]
 """The ALPN protocol of XEP-0368. A client that offers something else, or nothing, is served all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pem:
-    """The contents of a certificate's two files, as Latin-1 text: PEM, and whatever stands around it."""
-
-    certificate: str
-    key: str = field(repr=False)
 
 
 class ServerCertificates:
@@ -102,8 +90,7 @@ class ServerCertificates:
     @property
     def _untimely(self) -> frozenset[str]:
         """Return the files of those that are shown though they have expired or are not valid yet."""
-        now = _now()
-        return frozenset(each.file for each in self._loaded if each.untimely(now) is not None)
+        return frozenset(each.file for each in self._loaded if each.untimely is not None)
 
     def _load(self, contents: Sequence[Pem] | None, *, untimely: frozenset[str] | None = None) -> None:
         """Load the certificates. ``untimely``: the files whose certificate may be out of date; ``None``: any."""
@@ -113,10 +100,10 @@ class ServerCertificates:
             )
             return
         if contents is None:
-            contents = [_read_pair(pair) for pair in self._key_pairs]
+            contents = [read_pair(pair) for pair in self._key_pairs]
         loaded = [_load_pair(pair, pem) for pair, pem in zip(self._key_pairs, contents, strict=True)]
         for each in loaded:
-            if untimely is not None and each.file not in untimely and (reason := each.untimely(_now())) is not None:
+            if untimely is not None and each.file not in untimely and (reason := each.untimely) is not None:
                 raise ConfigError(f"{reason}; what was read before is shown still", file=each.file)
         shown = _shown(loaded)
         contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
@@ -156,13 +143,10 @@ class _Loaded:
     def file(self) -> str:
         return str(self.pair.certificate)
 
-    def untimely(self, now: datetime.datetime) -> str | None:
+    @property
+    def untimely(self) -> str | None:
         """Return why every client refuses it by its dates; ``None`` if none does."""
-        if self.not_after < now:
-            return f"has expired: it was valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
-        if self.not_before > now:
-            return f"is not valid yet, but from {self.not_before:%Y-%m-%d %H:%M} UTC on"
-        return None
+        return untimely(self.not_before, self.not_after)
 
 
 _Together = tuple[_Loaded, ...]
@@ -208,17 +192,8 @@ def _never_shown(loaded: Sequence[_Loaded], shown: Mapping[str, _Together], usua
 def _context(together: _Together) -> ssl.SSLContext:
     context = _server_context()
     for each in together:
-        _load_chain(context, each.pem)
+        load_chain(context, each.pem)
     return context
-
-
-def _load_chain(context: ssl.SSLContext, pem: Pem) -> None:
-    """Load a certificate from what was read, and not by the files' names: they may hold something else by now."""
-    with (
-        content_as_path(pem.certificate.encode("latin-1")) as certificate,
-        content_as_path(pem.key.encode("latin-1")) as key,
-    ):
-        context.load_cert_chain(certificate, key, password=_no_password)
 
 
 def _server_context() -> ssl.SSLContext:
@@ -230,64 +205,25 @@ def _server_context() -> ssl.SSLContext:
     return context
 
 
-def _read_pair(pair: KeyPair) -> Pem:
-    return Pem(_read(pair.certificate).decode("latin-1"), _read(pair.key).decode("latin-1"))
-
-
 def _load_pair(pair: KeyPair, pem: Pem) -> _Loaded:
     """Load certificate and key. Raises :class:`ConfigError`, which names the one file of the two that is at fault."""
+    certificate = check_pair(pair, pem)
     try:
-        certificate = x509.load_pem_x509_certificate(pem.certificate.encode("latin-1"))
         names = read_names(certificate)
-        kind = type(certificate.public_key()).__name__.removesuffix("PublicKey").lstrip("_")
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except ValueError as exc:
         raise ConfigError("expected a certificate in PEM form", file=str(pair.certificate)) from exc
-    try:
-        if " PRIVATE KEY-----" not in pem.key:
-            raise ValueError("expected a private key in PEM form")
-        _load_chain(_server_context(), pem)
-    except (ssl.SSLError, ValueError) as exc:
-        raise ConfigError(_why_no_pair(exc), file=str(pair.key)) from exc
+    kind = type(certificate.public_key()).__name__.removesuffix("PublicKey").lstrip("_")
     valid = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     loaded = _Loaded(pair, pem, names, kind, *valid, problems=())
     return replace(loaded, problems=tuple(_objections(loaded)))
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
-
-
 def _objections(loaded: _Loaded) -> Iterator[str]:
-    if (reason := loaded.untimely(_now())) is not None:
+    if (reason := loaded.untimely) is not None:
         yield f"{loaded.file} {reason}"
     if loaded.names.common_only:
         common = ", ".join(loaded.names.domains)
         yield f"{loaded.file} has {common} in its common name alone, where clients do not look for it any more"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_file(path, max_bytes=MAX_PEM_BYTES)
-    except OSError as exc:
-        raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from exc
-
-
-def _no_password() -> str:
-    raise ValueError("the key is protected by a password; expected one that isn't")
-
-
-def _why_no_pair(exc: ssl.SSLError | ValueError) -> str:
-    if not isinstance(exc, ssl.SSLError):
-        return str(exc)
-    if exc.reason == "KEY_VALUES_MISMATCH":
-        return "the key does not belong to the certificate"
-    return f"expected a private key and its certificate in PEM form: {_why(exc)}"
-
-
-def _why(exc: OSError) -> str:
-    if isinstance(exc, ssl.SSLError):
-        return exc.reason or "not readable as PEM"
-    return exc.strerror or str(exc)
 
 
 def _look_up(by_domain: Mapping[str, ssl.SSLContext], domain: str) -> ssl.SSLContext | None:
@@ -359,46 +295,3 @@ def _general_name(domain: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-# --- towards nodes
-
-
-def read_authorities(spec: NodeSpec) -> str | None:
-    """Return the content of a ``ca=`` file, as Latin-1 text; ``None`` if there is none. Raises :class:`ConfigError`."""
-    if spec.ca is None:
-        return None
-    try:
-        return read_file(spec.ca, max_bytes=MAX_PEM_BYTES).decode("latin-1")
-    except OSError as exc:
-        raise _no_authorities(spec, exc) from exc
-
-
-def _no_authorities(spec: NodeSpec, exc: OSError) -> ConfigError:
-    return ConfigError(
-        f"ca= of node '{spec.name}': expected a readable file of CA certificates in PEM form: {_why(exc)}", file=spec.ca
-    )
-
-
-def node_context(spec: NodeSpec, authorities: str | None) -> ssl.SSLContext:
-    """Return a context that verifies nodes' certificates against these authorities; ``None``: the system's.
-
-    Raises :class:`ConfigError`.
-    """
-    try:
-        if authorities is None:
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
-        else:
-            with content_as_path(authorities.encode("latin-1")) as path:
-                context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=path)
-    except OSError as exc:
-        raise _no_authorities(spec, exc) from exc
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
-    return context
-
-
-def node_name(spec: NodeSpec, domain: str) -> str:
-    """Return the name that a node's certificate has to have: ``verify-name=``, or the client's domain (RFC 6120
-    13.7.2.1)."""
-    return spec.verify_name or domain

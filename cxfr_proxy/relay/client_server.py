@@ -37,6 +37,9 @@ from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.router import Router
 
 _TOO_MANY: Final = "connections-per-address"
+_LOGINS_AT_ONCE: Final = 32
+"""Logins of the proxy's own, for sessions that it takes to another node. Each is a TLS handshake and a few round trips,
+milliseconds for a node that has time: what has to wait here was asked of one that has none."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class ClientServer:
         self._router = router
         self._dials: dict[int, trio.CancelScope] = {}
         """By session: the scope of a dial for a session that has a node and wants another."""
+        self._logins_for_sessions = trio.CapacityLimiter(_LOGINS_AT_ONCE)
         self._rules = rules
         self._scopes = OpeningScopes()
         self._balancers = Balancers(config, self._scopes, registry.counts.totals)
@@ -98,8 +102,6 @@ class ClientServer:
                 await serve()
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
-        # Here and not in a task of its own: the nursery of clients' tasks must not be empty while sessions live, and
-        # cancelling it has to end them.
         await self._pump.keep()
 
     async def _serve(self, sock: socket.socket, address: object) -> None:
@@ -183,7 +185,6 @@ class ClientServer:
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
         serve = partial(self._serve_again, returned, live.arrival)
-        # A new task: this is called in the pump's, which must not wait for a handshake.
         start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:
@@ -198,7 +199,8 @@ class ClientServer:
         why = "it could not be reached"
         with scope:
             try:
-                reached = await self._router.log_in(dial, client)
+                async with self._logins_for_sessions:
+                    reached = await self._router.log_in(dial, client)
             except NodeError as exc:
                 why = exc.text
             except OSError as exc:

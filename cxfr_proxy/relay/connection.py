@@ -206,7 +206,6 @@ class ClientConnection:
         if may_begin(first) and await has_arrived(self._endpoint):
             raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)
         self._expect_stream()
-        # The limit so far was for a first byte and TLS.
         self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read() if first else None
 
@@ -236,15 +235,14 @@ class ClientConnection:
         return None
 
     async def _proceed(self, domain: str, unsent: bytes = b"", latest: float | None = None) -> BegunStream | None:
-        """Begin STARTTLS. Bytes behind the request are dropped, in our buffers and in the system's: anybody on the path
-        may have written them (RFC 6120 section 5.4.3.3).
+        """Begin STARTTLS. What came behind the request is dropped, in our buffers and in the system's: anybody on the
+        path may have written it (RFC 6120 section 5.4.3.3).
 
         ``latest``: the time by which everything has to be done, if it was set before.
         """
         if not self._endpoint.discard_received():
             raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
         self._limit.deadline = latest if latest is not None else trio.current_time() + self._rules.handshake_timeout
-        # In one write: unsent is what the session had for the client, such as its header and features.
         await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(domain, latest)
 
@@ -286,7 +284,6 @@ class ClientConnection:
         left = _LINGER_BYTES
         with trio.move_on_after(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
-            # Only our half: the client reads the error and closes the rest.
             self._endpoint.end_output()
             while left > 0 and (data := await self._endpoint.receive_some()):
                 left -= len(data)

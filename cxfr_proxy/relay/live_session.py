@@ -203,11 +203,6 @@ class LiveSession:
         """Take the order back, as far as that can be done."""
         self._driver.drive(self, self.session.recall)
 
-    def exchange(self, node: str) -> None:
-        """Put a connection to that node in the place of its node's, while the client goes on; see
-        :meth:`cxfr_proxy.session.session.Session.exchange`."""
-        self._driver.drive(self, partial(self.session.exchange, node))
-
     def not_dialled(self, why: str) -> None:
         """Tell the session that there is no connection to the node that it has asked for."""
         self._driver.drive(self, partial(self.session.not_dialled, why))

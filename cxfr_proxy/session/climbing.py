@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cxfr_proxy.session import ending
+from cxfr_proxy.session import ending, exchanging
 from cxfr_proxy.session.client_software import habit_of
 from cxfr_proxy.session.closing import Farewell
-from cxfr_proxy.session.commands import Answered, Asked, Learned, Outcome, Redirected
+from cxfr_proxy.session.commands import Answered, Asked, Learned, MigrationFailed, Outcome, Redirected
 from cxfr_proxy.session.ladder import Rung, Traits, next_rung
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Transition
@@ -26,19 +26,20 @@ def climb(parts: Parts, transfer: TransferAttempt, *, first: bool = False) -> No
     traits = _traits(parts)
     tried = [rung for rung, _ in transfer.tried]
     transfer.climb(next_rung(traits, transfer.order, tried, try_unknown=parts.policy.try_unknown))
-    # The names at hand can't be written in an IQ: go on as if the client had refused.
     if transfer.is_question and not _ask(parts, transfer):
         transfer.note(Outcome.REFUSED)
         climb(parts, transfer, first=first)
         return
     parts.report(Asked(transfer.rung, transfer.order, first=first))
     match transfer.rung:
+        case Rung.MIGRATE:
+            assert transfer.order.target is not None, "or it would have no node to go to"
+            exchanging.begin(parts, transfer.order.target)
         case Rung.CUT:
             _cut(parts, transfer)
         case Rung.SEE_OTHER_HOST:
             address = parts.domain if traits.redirected_home else str(transfer.order.server)
             if not traits.redirected_home:
-                # Reported now and not when the client has left: it may be at the other proxy before that.
                 parts.report(Redirected())
             ending.ask_and_close(parts, Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
         case Rung.RESET:
@@ -51,6 +52,7 @@ def _traits(parts: Parts) -> Traits:
     return Traits(
         tls=parts.client.tls,
         resumable=parts.accounting.management.resumable,
+        migratable=exchanging.can_begin(parts),
         full_jid_known=parts.negotiation.full_jid is not None,
         knows_cxfr=parts.policy.surroundings.client_software.knows_cxfr(
             software, parts.domain, parts.client.knows_cxfr
@@ -101,6 +103,22 @@ def try_next_rung(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> 
     climb(parts, transfer)
 
 
+def on_stuck(parts: Parts, why: str, outcome: Outcome, *, reachable: bool = True) -> None:
+    """Go on where the session can't be taken to the other node, and is where it was. ``reachable``: see
+    :meth:`.parts.Parts.drop_exchange`."""
+    assert parts.exchange is not None
+    parts.report(MigrationFailed(parts.exchange.node, why))
+    stay_with_node(parts, outcome, reachable=reachable)
+
+
+def stay_with_node(parts: Parts, outcome: Outcome, *, reachable: bool = True) -> None:
+    """Leave the session where it is: its client is told to move instead, or stays if the order was taken back."""
+    transfer = parts.transfer
+    assert transfer is not None, "a leg is exchanged for a transfer"
+    parts.drop_exchange(reachable=reachable)
+    try_next_rung(parts, transfer, outcome)
+
+
 def _stay(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
     """Let the client stay, and tell it nothing more."""
     parts.wait(None)
@@ -118,7 +136,6 @@ def _cut(parts: Parts, transfer: TransferAttempt) -> None:
     if parts.node.writable and not (parts.accounting.can_be_resumed and transfer.order.resumes):
         ending.ask_and_close(parts, Farewell(silent=True))
         return
-    # A cut client can't say that it goes; that its connection ends is all there is to see.
     ending.settle_transfer(parts, Outcome.MOVED)
     if parts.client.writable:
         ending.end_client_output(parts, silent=True)

@@ -119,7 +119,7 @@ class Dial(Struct, frozen=True, gc=False):
 class ExchangeNode(Struct, frozen=True, gc=False):
     """Put the connection that was dialled in the place of the node's, which is closed at once.
 
-    All bytes to and from the node are the new connection's from here on.
+    What is sent to the node, and comes from it, is the new one's from here on.
     """
 
 
@@ -205,11 +205,11 @@ class NodeChanged(Struct, frozen=True, gc=False):
     after: str
 
 
-class ExchangeOver(Struct, frozen=True, gc=False):
-    """An exchange of the node's leg is over. ``failure`` ``None``: the session was resumed on that node."""
+class MigrationFailed(Struct, frozen=True, gc=False):
+    """The session could not be taken to that node. If it has not left its own, nobody has noticed."""
 
     node: str
-    failure: str | None = None
+    why: str
 
 
 class LoginFailed(Struct, frozen=True, gc=False):
@@ -235,12 +235,14 @@ class Answered(Struct, frozen=True):
 
 
 class Transferred(Struct, frozen=True):
-    """A transfer is over. ``tried`` are the rungs in order, each with its outcome. By the last one the client has left,
-    or it stays where it is since the order was taken back."""
+    """A transfer off ``source``, a node, is over. ``tried`` are the rungs in order, each with its outcome. By the last
+    one the client has left, or its session has (:attr:`~.ladder.Rung.MIGRATE`), or it stays where it is since the order
+    was taken back."""
 
     order: Order
     tried: tuple[tuple[Rung, Outcome], ...]
     seconds: float
+    source: str
 
 
 class Redirected(Struct, frozen=True, gc=False):
@@ -315,7 +317,7 @@ Event = (
     | Shifted
     | NodeLost
     | NodeChanged
-    | ExchangeOver
+    | MigrationFailed
     | LoginFailed
     | Asked
     | Answered

@@ -48,15 +48,12 @@ _CLIENTS: Final = frozenset((Reason.CLIENT_CLOSED, Reason.CLIENT_LOST, Reason.CL
 def ask_and_close(parts: Parts, farewell: Farewell) -> None:
     """Ask the last question, and end the node's stream when it is answered; the client's farewell comes last."""
     node, client, timeouts = parts.node, parts.client, parts.policy.timeouts
-    # Without one of the three there is nobody to ask, or nobody to tell.
     can_ask = node.writable and node.wanted and client.writable
-    # In the middle of an element neither question can be put in; and it is asked once.
     if not can_ask or node.lane.cutting or not parts.unquestioned:
         close_node_first(parts, farewell)
         return
     closing, counters = parts.close(), parts.accounting.management.counters
     closing.plan(farewell)
-    # XEP-0198 is on: the client's <a/> for everything it was sent is the best answer there is.
     if counters is not None:
         closing.ask(LastQuestion(h=counters.down.receivers_count(node.lane.stanzas)))
         parts.send(Side.CLIENT, parts.accounting.request())
@@ -105,7 +102,6 @@ def close_node_first(parts: Parts, farewell: Farewell) -> None:
         parts.send(Side.NODE, parts.accounting.request())
     parts.close().plan(farewell)
     end_node_stream(parts)
-    # A transfer ends when the client leaves, so that it is reported with the rung that did it.
     if parts.state is not State.TRANSFERRING:
         parts.go(Transition.ENDS)
     parts.choose_reading()
@@ -207,7 +203,9 @@ def finish_if_over(parts: Parts) -> None:
 def settle_transfer(parts: Parts, outcome: Outcome) -> None:
     """End the transfer, if there is one: the client has left, or is being left."""
     transfer = parts.transfer
-    if transfer is not None:
+    if transfer is not None and transfer.is_migration:
+        end_migration(parts, transfer, Outcome.CUT_OFF)  # it has not left because it was told to
+    elif transfer is not None:
         parts.because(Reason.TRANSFERRED)
         if transfer.is_question and outcome is Outcome.MOVED and not transfer.accepted:
             note_redirect(parts, transfer)
@@ -217,6 +215,12 @@ def settle_transfer(parts: Parts, outcome: Outcome) -> None:
 def end_transfer(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
     parts.end_transfer()
     parts.report(transfer.end(outcome, parts.now))
+
+
+def end_migration(parts: Parts, transfer: TransferAttempt, outcome: Outcome) -> None:
+    """End a transfer of which the client has heard nothing: its stream goes on."""
+    end_transfer(parts, transfer, outcome)
+    parts.go(Transition.STAYS)
 
 
 def address_told(parts: Parts, transfer: TransferAttempt) -> Server | None:
@@ -254,7 +258,6 @@ def end(parts: Parts, last: Close | Upgrade | Reroute) -> None:
     if parts.node.outgoing is not Outgoing.CLOSED:
         parts.node.close_output()
     parts.go(Transition.IS_OVER)
-    # A session that goes on elsewhere takes its login along.
     if parts.reason not in _GOES_ON:
         _report_unfinished_login(parts)
     accounting = parts.accounting

@@ -10,7 +10,8 @@ from cxfr_proxy.session.tables import EXCHANGING, Exchanging, follow
 
 
 class Exchange:
-    """``node`` is the name of the node that the session goes to.
+    """``node`` is the name of the node that the session goes to. ``leave_by`` is when the session has to have left the
+    old leg, on the relay's clock.
 
     ``acknowledged`` is how many of the node's stanzas the client has acknowledged, by the node's count; ``None`` while
     that is not known. ``handled`` is how many of the client's the old node had handled when the legs were exchanged,
@@ -18,10 +19,11 @@ class Exchange:
     new stream up to which the client has got everything.
     """
 
-    __slots__ = ("acknowledged", "forwarded", "handled", "leg", "node", "replayed_until", "state")
+    __slots__ = ("acknowledged", "forwarded", "handled", "leave_by", "leg", "node", "replayed_until", "state")
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, leave_by: float) -> None:
         self.node = node
+        self.leave_by = leave_by
         self.state = Exchanging.DIALLING
         self.leg: NodeLeg | None = None
         self.acknowledged: int | None = None
@@ -41,9 +43,17 @@ class Exchange:
         """Note how many of the node's stanzas the client has acknowledged; ``None``: nothing new."""
         self.acknowledged = count if count is not None else self.acknowledged
 
-    def settle(self, leg: NodeLeg) -> None:
-        """Note the leg to the new node, and wait until the old node has said how far it is."""
+    def take_leg(self, leg: NodeLeg) -> None:
+        """Note the leg to the new node."""
         self.leg = leg
+
+    @property
+    def can_settle(self) -> bool:
+        """Nothing more has to be known, or made, before the old node is asked how far it is."""
+        return self.state is Exchanging.DIALLING and self.leg is not None and self.acknowledged is not None
+
+    def settle(self) -> None:
+        """Wait until the old node has said how far it is."""
         self._go(Exchanging.SETTLING)
 
     def resume(self, handled: int, forwarded: int) -> NodeLeg:

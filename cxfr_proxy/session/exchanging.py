@@ -1,21 +1,22 @@
-"""How a session's node leg is exchanged for another node's, while its client goes on and notices nothing.
+"""The rung *migrate*: a session's node leg is exchanged for another node's, and its client notices nothing.
 
 XEP-0198 makes this possible: the nodes know what the client has acknowledged, so the proxy can resume the session on
 another node in the place of the client. These steps keep it so that nothing is lost and nothing comes twice:
 
 1. *Dial.* The relay connects to the new node and logs in there in the name of the client (:class:`~.commands.Dial`).
-   The old leg serves on. The client's acknowledgements are noted from here on; a client that has acknowledged
-   nothing yet is asked by ``<r/>``.
+   The old leg serves on. What the client acknowledges is noted from here on; a client that has acknowledged nothing yet
+   is asked by ``<r/>``.
 2. *Settle.* The client is read no more, at a boundary, and the old node gets ``<r/>`` behind everything that was sent
    to it. Its ``<a/>`` says that it has handled all of it. Up to there the old leg is in its place, whatever goes wrong.
 3. *Resume.* Nothing more of the old leg is forwarded: its node counts what comes behind ``<a/>`` as unacknowledged, and
    sends it again. The legs are exchanged, and the new node gets ``<resume/>`` with what the *client* has acknowledged,
    and not what it was sent: should its own connection break now, it will miss nothing.
-4. *Replay.* Behind ``<resumed/>`` the new node sends again what was not acknowledged. Stanzas of it that had been
-   forwarded are dropped, by count; the client has got them. From there on both streams are as they were.
+4. *Replay.* Behind ``<resumed/>`` the new node sends again what was not acknowledged. What of it had been forwarded is
+   dropped, by count; the client has got it. From there on both streams are as they were.
 
-A failure in the first two steps leaves the old leg as it was. In the third the node counts as lost, and the client is
-told to move (:func:`.node_stream.on_no_resumption`). In the fourth the session is with the new node already.
+A failure in the first two steps leaves the old leg as it was, and the ladder goes on (:func:`.climbing.on_stuck`). In
+the third the node counts as lost, and the client is told to move (:func:`.node_stream.on_no_resumption`). In the fourth
+the session is with the new node already.
 
 The client's own counts, and what the proxy put in and took out before, stay as they are: only where the node's count
 stands in its stream has changed (:meth:`~cxfr_proxy.xmpp.stream_management.StreamManagement.rejoin`).
@@ -26,11 +27,12 @@ from __future__ import annotations
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
-from cxfr_proxy.session.commands import Dial, ExchangeNode, Forgo, NodeChanged, Resumable, Side
+from cxfr_proxy.session import ending
+from cxfr_proxy.session.commands import Dial, ExchangeNode, NodeChanged, Outcome, Resumable, Side
 from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.parts import Parts
-from cxfr_proxy.session.tables import Exchanging, State
+from cxfr_proxy.session.tables import Exchanging
 from cxfr_proxy.xmpp import jid, names, stanza
 from cxfr_proxy.xmpp.stream_management import MODULUS, NAMESPACES, Counters, read_h
 
@@ -40,16 +42,22 @@ nodes of a cluster, which takes them some milliseconds. The client is not read m
 _INACTIVE: Final = f"<inactive xmlns='{names.CSI}'/>".encode()
 
 
+def can_begin(parts: Parts) -> bool:
+    """Return whether the session could be resumed on another node now: it has its node, and nodes and client count
+    (XEP-0198). What its user is called is what the node has said, and not what the client says of itself."""
+    management = parts.accounting.management
+    counts = management.resumable and management.counters is not None
+    return counts and parts.node.writable and parts.negotiation.full_jid is not None and parts.exchange is None
+
+
 def begin(parts: Parts, node: str) -> None:
-    """Begin to exchange the node's leg for one to that node. Does nothing unless the session is bound, has its node,
-    and can be resumed."""
-    management, full_jid = parts.accounting.management, parts.negotiation.full_jid
-    can = parts.state is State.BOUND and parts.node.writable and management.resumable
-    if not can or parts.exchange is not None or management.counters is None or full_jid is None:
-        return
+    """Begin to exchange the node's leg for one to that node. The session has to be one that :func:`can_begin`."""
+    counters, full_jid = parts.accounting.management.counters, parts.negotiation.full_jid
+    assert counters is not None
+    assert full_jid is not None
     exchange = parts.begin_exchange(node)
-    exchange.note_acknowledged(_acknowledged(management.counters, parts.client.lane.ack, parts.client.header.context))
-    parts.wait(parts.policy.timeouts.node_greeting_timeout)
+    exchange.note_acknowledged(_acknowledged(counters, parts.client.lane.ack, parts.client.header.context))
+    parts.wait_until(exchange.leave_by)
     if exchange.acknowledged is None:
         parts.send(Side.CLIENT, parts.accounting.request())
     user = jid.bare(full_jid)
@@ -57,32 +65,38 @@ def begin(parts: Parts, node: str) -> None:
     parts.choose_reading()
 
 
-def on_not_dialled(parts: Parts, why: str) -> None:
-    """Give up the exchange: the relay has no connection to the new node."""
-    if parts.exchange is not None and parts.exchange.state is Exchanging.DIALLING:
-        parts.drop_exchange(why, reachable=False)
+def is_awaited(parts: Parts, node: str | None = None) -> bool:
+    """Return whether a connection to that node, or to any, is waited for."""
+    exchange = parts.exchange
+    if exchange is None or exchange.state is not Exchanging.DIALLING or exchange.leg is not None:
+        return False
+    return node is None or node == exchange.node
 
 
 def on_dialled(parts: Parts, leg: NodeLeg) -> None:
-    """Take the leg to the new node, on which the session can be resumed, and have the old node settle."""
-    exchange = parts.exchange
-    if exchange is None or exchange.state is not Exchanging.DIALLING or leg.name != exchange.node:
-        parts.issue(Forgo())  # the exchange it was dialled for was dropped meanwhile
-        return
-    exchange.settle(leg)
-    if not _speak_alike(parts, leg):
-        parts.drop_exchange("its stream has other prefixes than the client's")
-    elif exchange.acknowledged is None:
-        parts.drop_exchange("the client has not said what it has got")
-    else:
-        # Held at a boundary: everything that the client has sent is with the old node when the <r/> goes there.
+    """Take the leg to the new node that was waited for. It has to be one that :func:`speaks_alike`."""
+    assert parts.exchange is not None
+    parts.exchange.take_leg(leg)
+    _settle_if_ready(parts, parts.exchange)
+
+
+def _settle_if_ready(parts: Parts, exchange: Exchange) -> None:
+    if exchange.can_settle:
+        exchange.settle()
         parts.client.hold(True)
         parts.send(Side.NODE, parts.accounting.request())
-        parts.wait(STEP_SECONDS)
+        parts.wait_until(min(parts.now + STEP_SECONDS, exchange.leave_by))
         parts.choose_reading()
 
 
-def _speak_alike(parts: Parts, leg: NodeLeg) -> bool:
+def why_late(exchange: Exchange) -> str:
+    """Say what has taken too long."""
+    if exchange.state is Exchanging.SETTLING:
+        return "the node that the session is on does not say how far it is"
+    return "it takes too long to log in" if exchange.leg is None else "the client does not say what it has got"
+
+
+def speaks_alike(parts: Parts, leg: NodeLeg) -> bool:
     """Return whether the client can read the new node's stream, and the node the client's: namespace prefixes are
     declared in the headers, which neither side will see again."""
     shown, header = parts.client.shown, leg.header
@@ -96,6 +110,7 @@ def on_client_ack(parts: Parts, ack: bytes) -> None:
     exchange, counters = parts.exchange, parts.accounting.management.counters
     if exchange is not None and counters is not None:
         exchange.note_acknowledged(_acknowledged(counters, ack, parts.client.header.context))
+        _settle_if_ready(parts, exchange)
 
 
 def _acknowledged(counters: Counters, ack: bytes | None, context: bytes) -> int | None:
@@ -127,9 +142,7 @@ def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
     management.rejoin(exchange.forwarded, leg.lane.stanzas)  # if no answer comes, the counts stand where the client is
     parts.exchange_node(leg)
     parts.issue(ExchangeNode())
-    # Before the <resume/> is answered: from here on nothing leads back to the old node.
     parts.report(NodeChanged(old.name, leg.name))
-    # The node's own id: the client may know another one (sm-after-transfer=wrap).
     previd = quoteattr(management.node_id or "")
     resume = f"<resume xmlns='{management.namespace}' h='{exchange.acknowledged}' previd={previd}/>"
     parts.send(Side.NODE, resume.encode())
@@ -169,6 +182,8 @@ def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
     _finish_if_replayed(parts, exchange, position)
     parts.client.hold(False)
     parts.choose_reading()
+    if parts.transfer is not None:
+        ending.end_migration(parts, parts.transfer, Outcome.MOVED)
 
 
 def drops(parts: Parts, position: int) -> bool:

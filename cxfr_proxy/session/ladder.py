@@ -15,8 +15,10 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 
 
 class Rung(StrEnum):
-    """One way to tell a client to move."""
+    """One way to move a client."""
 
+    MIGRATE = "migrate"
+    """The proxy resumes the session on the other node itself, under the client's stream: the client notices nothing."""
     CXFR = "cxfr"
     """The connection-transfer IQ, XEP-0051. The session stays up while the client prepares to move."""
     CUT = "cut"
@@ -56,7 +58,8 @@ class Order:
     ``target`` is the node to which it goes; ``None``: it only has to reconnect. ``server`` is the address that the
     client is told, by whichever rung; ``None``: its own domain. ``hurried``: there is no time to ask, only to tell.
     ``resumes``: a stream that is cut (XEP-0198) can be resumed at its target. ``node_dead``: the session's node will
-    not answer any more.
+    not answer any more. ``migrates``: source and target share sessions, and let the proxy take one from the one to the
+    other.
     """
 
     trigger: Trigger
@@ -65,6 +68,7 @@ class Order:
     hurried: bool = False
     resumes: bool = True
     node_dead: bool = False
+    migrates: bool = False
 
     @property
     def forced(self) -> bool:
@@ -81,9 +85,10 @@ class Order:
 class Traits:
     """The traits of a client that decide about its rungs.
 
-    ``resumable``: by XEP-0198. ``knows_cxfr``: ``None`` if nothing is known. ``preferred``: ways to end its stream that
-    its software takes better than the usual ones; ``CUT`` among them even if it can't resume. ``redirected_home``:
-    ``SEE_OTHER_HOST`` names its own domain and never another address.
+    ``resumable``: by XEP-0198. ``migratable``: the proxy could do that itself, now. ``knows_cxfr``: ``None`` if nothing
+    is known. ``preferred``: ways to end its stream that its software takes better than the usual ones; ``CUT`` among
+    them even if it can't resume. ``redirected_home``: ``SEE_OTHER_HOST`` names its own domain and never another
+    address.
     """
 
     tls: bool
@@ -92,6 +97,7 @@ class Traits:
     knows_cxfr: bool | None
     preferred: tuple[Rung, ...] = ()
     redirected_home: bool = False
+    migratable: bool = False
 
 
 _USUAL: Final = (Rung.CUT, Rung.SEE_OTHER_HOST, Rung.RESET)
@@ -100,6 +106,8 @@ _USUAL: Final = (Rung.CUT, Rung.SEE_OTHER_HOST, Rung.RESET)
 def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unknown: bool) -> Rung:
     """Return the rung to try after ``tried``. :attr:`Rung.RESET` is always possible; it ends the stream, so nothing
     follows it."""
+    if Rung.MIGRATE not in tried and traits.migratable and order.migrates and not order.hurried:
+        return Rung.MIGRATE
     # Asking a client that does not know the IQ costs the whole deadline; a client that resumes is back sooner by a cut.
     may_know = traits.knows_cxfr if traits.knows_cxfr is not None else try_unknown and not traits.resumable
     may_ask = traits.full_jid_known and not order.hurried

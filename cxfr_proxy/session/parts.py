@@ -13,10 +13,10 @@ part            owns
 ``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.negotiation`
 =============== ======================================================================================================
 
-A part's fields are written in its own file and nowhere else. Functions that take all parts contain what happens between
-them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
-:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write no field: they
-call the parts' own methods, and those here for what concerns several parts.
+A part's fields are written in its own file and nowhere else. What happens between the parts is in functions that take
+all of them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
+:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write
+no field: they call the parts' own methods, and those here for what concerns several parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 from cxfr_proxy.session.accounting import Accounting
 from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.closing import Closing, Farewell
-from cxfr_proxy.session.commands import Event, ExchangeOver, Forgo, Reason, Report, Send, SessionCommand, Side
+from cxfr_proxy.session.commands import Event, Forgo, Reason, Report, Send, SessionCommand, Side
 from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.legs import ClientLeg, NodeLeg
@@ -147,10 +147,10 @@ class Parts:
             raise AssertionError(f"no way from {before} by {transition}")
         if after is not before:
             self.state = after
-            # A replay goes on to its end, or a client that is leaving would get those stanzas twice.
+            # What a node sends again is dropped to the end, or a client that is leaving would get it twice.
             is_replaying = self.exchange is not None and self.exchange.state is Exchanging.REPLAYING
             if after is State.CLOSED or not is_replaying:
-                self.drop_exchange("the session has come to its end, or is moved otherwise")
+                self.drop_exchange()
             self.choose_reading()
 
     @property
@@ -163,7 +163,12 @@ class Parts:
     @property
     def movable(self) -> bool:
         """Whether an order to move can be carried out now."""
-        return self.state is State.BOUND and (self.exchange is None or self.exchange.on_old_leg)
+        return self.state is State.BOUND and self.exchange is None
+
+    @property
+    def on_old_leg(self) -> bool:
+        """Whether the node's leg is to be exchanged, and is in its place as yet."""
+        return self.exchange is not None and self.exchange.on_old_leg
 
     @property
     def negotiating(self) -> Opening | None:
@@ -190,7 +195,7 @@ class Parts:
 
     def begin_transfer(self, order: Order) -> TransferAttempt:
         """Begin to move the client; :attr:`transfer` from here on."""
-        self.transfer = TransferAttempt(order, self.now)
+        self.transfer = TransferAttempt(order, self.node.name, self.now)
         self.go(Transition.IS_ORDERED)
         return self.transfer
 
@@ -200,35 +205,30 @@ class Parts:
 
     def begin_exchange(self, node: str) -> Exchange:
         """Begin to exchange the node's leg; :attr:`exchange` from here on."""
-        self.exchange = Exchange(node)
+        self.exchange = Exchange(node, self.now + self.policy.timeouts.migrate_timeout)
         return self.exchange
 
     def exchange_node(self, leg: NodeLeg) -> None:
         """Put that leg in the place of the node's. Nothing that the old one brings is read any more."""
         self.node.receive(Incoming.GONE)
-        # The leg comes fresh from its login, with the limits for one.
         leg.come_into_use(max_held_bytes=self.policy.limits.max_element_down)
         self.node = leg
 
-    def end_exchange(self, failure: str | None = None, *, forgo: bool = False) -> None:
-        """End the exchange. ``failure`` ``None``: the session was resumed on the other node. ``forgo``: the relay may
-        still be dialling, or have a connection for it."""
-        exchange, self.exchange = self.exchange, None
-        assert exchange is not None
-        if forgo and exchange.on_old_leg:
-            self.issue(Forgo())
-        self.report(ExchangeOver(exchange.node, failure))
+    def end_exchange(self) -> None:
+        """End the exchange: nothing more of what the node sends is to be dropped."""
+        self.exchange = None
 
-    def drop_exchange(self, why: str, *, reachable: bool = True) -> None:
+    def drop_exchange(self, *, reachable: bool = True) -> None:
         """Go on with the node's leg that is in place, if another one was to come. ``reachable`` ``False``: the relay
         has found that there is no connection to give up."""
         exchange = self.exchange
         if exchange is not None:
             if exchange.state is Exchanging.REPLAYING:
-                # The node has begun to send again what the client has got already: the client's count goes on behind
-                # that.
+                # What the client has got is not what the node has sent again: its count goes on behind that.
                 self.accounting.management.rejoin(exchange.forwarded, self.node.lane.stanzas)
-            self.end_exchange(why, forgo=reachable)
+            if reachable and exchange.on_old_leg:
+                self.issue(Forgo())
+            self.end_exchange()
             self.wait(None)
             self.client.hold(False)
             self.choose_reading()
@@ -250,11 +250,11 @@ class Parts:
     def choose_reading(self) -> None:
         """Bring ``fast``, and what the lanes report, in line with what has to be looked at now."""
         client, node, transfer, exchange = self.client, self.node, self.transfer, self.exchange
-        on_old_leg = exchange is not None and exchange.on_old_leg
+        on_old_leg = self.on_old_leg
         on_new_leg = exchange is not None and not on_old_leg
         bound = self.state is State.BOUND
         # Bytes may pass without a look only while nothing can come of an element: in use, and with both ends there.
-        up = bound and node.writable and not client.held
+        up = (bound or (transfer is not None and transfer.is_migration)) and node.writable and not client.held
         asked = self.state is State.TRANSFERRING and client.writable and not (transfer is not None and transfer.due)
         # While the client is asked, the node's stanzas still pass unseen, but not while the request waits for a
         # boundary to be put in at, and not while a new leg is only asked for the session or sends stanzas again.
@@ -329,7 +329,6 @@ class Parts:
         """Keep the node's stanza at that position from the client, put a ping in its place if stanzas are counted, and
         answer it with ``reply``, if there is one."""
         accounting = self.accounting
-        # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
         counted = accounting.management.counting and self.state is not State.NEGOTIATING
         if counted and self.client.writable:
             self.send(

@@ -18,7 +18,7 @@ from __future__ import annotations
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream
 from cxfr_proxy.session.client_software import Software
-from cxfr_proxy.session.commands import EarlyLogin, Outcome, Reason, SessionCommand, Side
+from cxfr_proxy.session.commands import EarlyLogin, Forgo, Outcome, Reason, SessionCommand, Side
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.legs import ClientLeg, NodeLeg, node_lane
 from cxfr_proxy.session.node_owes import End
@@ -141,6 +141,11 @@ class Session:
         return self._parts.transfer
 
     @property
+    def can_migrate(self) -> bool:
+        """The proxy could resume it on another node, in the place of its client (XEP-0198)."""
+        return exchanging.can_begin(self._parts)
+
+    @property
     def node_lost(self) -> bool:
         """The node's stream is over although the client's is not."""
         return not self._parts.node.writable
@@ -220,7 +225,7 @@ class Session:
         return self._parts.take()
 
     def client_at_fault(self, condition: str, text: str, now: float) -> list[SessionCommand]:
-        """End the client's stream as at a fault of its own: the client has broken what carries it."""
+        """What carries the client's stream was broken by the client: its stream ends as at a fault of its own."""
         self._parts.begin(now)
         client_stream.on_broken_carrier(self._parts, ClientError(condition, text))
         return self._parts.take()
@@ -248,7 +253,6 @@ class Session:
         read yet; but not for ever.
         """
         parts = self._parts
-        # Twice the stall timeout: the pump cuts a client that takes no byte at all after one; this one takes some.
         if backlogged and parts.closing is not None:
             return parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
         return parts.deadline
@@ -274,21 +278,23 @@ class Session:
         transfer = parts.transfer
         if parts.movable:
             transfer = parts.begin_transfer(order)
-            # A dead node is given up first, so that the rungs are chosen without it; giving it up may end the session.
             if not order.node_dead or node_stream.on_death(parts):
                 climbing.climb(parts, transfer, first=True)
         elif parts.state is State.NEGOTIATING and order.node_dead:
             node_stream.on_death(parts)
         elif order.hurried and transfer is not None and transfer.is_question:
-            # Only a question can be hurried: any other rung has begun to end the stream.
             transfer.hurry(order)
             climbing.try_next_rung(parts, transfer, Outcome.SILENT)
+        elif order.hurried and transfer is not None and parts.on_old_leg:
+            transfer.hurry(order)
+            climbing.stay_with_node(parts, Outcome.SILENT)
         return parts.take()
 
     def recall(self, now: float) -> list[SessionCommand]:
         """Take the order back. A client that was asked may still go; one that does not stays.
 
-        Does nothing once a rung has done more than ask: a stream whose end has begun ends.
+        Does nothing once a rung has done more than ask: a stream whose end has begun ends. A session that is being
+        taken to another node goes there, if it has left its own.
         """
         parts, transfer = self._parts, self._parts.transfer
         parts.begin(now)
@@ -296,31 +302,31 @@ class Session:
             transfer.recall()
             if transfer.due:
                 climbing.try_next_rung(parts, transfer, Outcome.SILENT)  # the client has not got the question either
+        elif transfer is not None and parts.on_old_leg:
+            transfer.recall()
+            climbing.stay_with_node(parts, Outcome.SILENT)
         return parts.take()
-
-    def exchange(self, node: str, now: float) -> list[SessionCommand]:
-        """Exchange the node's leg for one to that node, while the client goes on and notices nothing.
-
-        Ignored unless the session is bound, has its node, and can be resumed (XEP-0198). The caller has to know that
-        both nodes share their sessions. :class:`~.commands.NodeChanged` is reported at the moment at which the session
-        is with the other node, and :class:`~.commands.ExchangeOver` when the exchange is over.
-        """
-        self._parts.begin(now)
-        exchanging.begin(self._parts, node)
-        return self._parts.take()
 
     def dialled(self, leg: NodeLeg, now: float) -> list[SessionCommand]:
         """Answer :class:`~.commands.Dial`: on this leg the user is logged in, and the session can be resumed. The
         answer may come at any time, even if it is not waited for any more."""
-        self._parts.begin(now)
-        exchanging.on_dialled(self._parts, leg)
-        return self._parts.take()
+        parts = self._parts
+        parts.begin(now)
+        if not exchanging.is_awaited(parts, leg.name):
+            parts.issue(Forgo())
+        elif not exchanging.speaks_alike(parts, leg):
+            climbing.on_stuck(parts, "its stream has other prefixes than the client's", Outcome.REFUSED)
+        else:
+            exchanging.on_dialled(parts, leg)
+        return parts.take()
 
     def not_dialled(self, why: str, now: float) -> list[SessionCommand]:
         """Answer :class:`~.commands.Dial`: there is no such leg."""
-        self._parts.begin(now)
-        exchanging.on_not_dialled(self._parts, why)
-        return self._parts.take()
+        parts = self._parts
+        parts.begin(now)
+        if exchanging.is_awaited(parts):
+            climbing.on_stuck(parts, why, Outcome.REFUSED, reachable=False)
+        return parts.take()
 
     def stop(self, now: float) -> list[SessionCommand]:
         """End at once, without waiting for anybody."""
@@ -336,21 +342,19 @@ def _on_deadline(parts: Parts) -> None:
             ending.on_no_last_answer(parts)
         else:
             ending.say_farewell(parts)  # the node took too long to close
-    # Two limits use the one timer while negotiating; the earlier one is for the greeting.
     elif opening is not None and parts.now < opening.bind_by:
         node_stream.on_no_greeting(parts)
     elif opening is not None:
         ending.blame_node(parts, End.SILENCE)
         error = ClientError(StreamCondition.CONNECTION_TIMEOUT, "the login took too long")
         client_stream.on_fault(parts, error, Reason.TIMED_OUT)
+    elif parts.where is Where.RESUMING:
+        node_stream.on_no_resumption(parts)
+    elif parts.exchange is not None and parts.on_old_leg:
+        climbing.on_stuck(parts, exchanging.why_late(parts.exchange), Outcome.SILENT)
     elif parts.state is State.TRANSFERRING and transfer is not None:
         if transfer.unanswered:
             climbing.learn(parts, None)
         climbing.try_next_rung(parts, transfer, Outcome.STAYED if transfer.accepted else Outcome.SILENT)
-    # The client has had its time to leave, or the node to end.
     elif parts.state is State.CLOSING:
         ending.give_up(parts, parts.reason)
-    elif parts.where is Where.RESUMING:
-        node_stream.on_no_resumption(parts)
-    else:
-        parts.drop_exchange("it took too long")

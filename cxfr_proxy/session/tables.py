@@ -306,7 +306,7 @@ class Exchanging(Enum):
     __hash__ = object.__hash__
 
     DIALLING = "dialling"
-    """The relay connects and logs in; everything goes on as before."""
+    """The relay connects and logs in, and the client may have to say what it has got; everything goes on as before."""
     SETTLING = "settling"
     """The client is held, and the old node is asked how far it is."""
     RESUMING = "resuming"

@@ -8,17 +8,18 @@ from cxfr_proxy.session.tables import ASKING, Asking, follow
 
 
 class TransferAttempt:
-    """A transfer that runs. ``started`` is on the relay's clock, in seconds. ``iq_id`` is the request's; empty before
-    there was one.
+    """A transfer that runs. ``started`` is on the relay's clock, in seconds. ``source`` is the name of the node that
+    the session was with then. ``iq_id`` is the request's; empty before there was one.
 
     ``recalled`` is independent of how far the rung is: the order was taken back, and a client that does not go when it
     is asked stays where it is.
     """
 
-    __slots__ = ("_iq", "asking", "iq_id", "order", "recalled", "rung", "started", "tried")
+    __slots__ = ("_iq", "asking", "iq_id", "order", "recalled", "rung", "source", "started", "tried")
 
-    def __init__(self, order: Order, started: float) -> None:
+    def __init__(self, order: Order, source: str, started: float) -> None:
         self.order = order
+        self.source = source
         self.started = started
         self.rung = Rung.RESET
         self.asking = Asking.TOLD
@@ -31,6 +32,11 @@ class TransferAttempt:
     def is_question(self) -> bool:
         """The client is asked and could stay; by any other rung its stream ends."""
         return self.rung is Rung.CXFR
+
+    @property
+    def is_migration(self) -> bool:
+        """The client is told nothing: the proxy takes its session to the other node."""
+        return self.rung is Rung.MIGRATE
 
     @property
     def unanswered(self) -> bool:
@@ -86,4 +92,4 @@ class TransferAttempt:
     def end(self, outcome: Outcome, now: float) -> Transferred:
         """Return the report that closes it."""
         self.note(outcome)
-        return Transferred(self.order, tuple(self.tried), now - self.started)
+        return Transferred(self.order, tuple(self.tried), now - self.started, self.source)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.events import emit
 from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Rung
 from cxfr_proxy.transfers.returns import ReturnedClient, Returns
 from cxfr_proxy.transfers.statistics import PastTransfer, TransferStatistics
 
@@ -42,6 +43,8 @@ class Absences:
             return
         gone = back.gone
         self._statistics.add_return(gone.transfer, back.seconds)
+        if back.rung is Rung.MIGRATE:
+            return  # the transfer's own line says all there is to say
         emit(
             _log,
             "returned",

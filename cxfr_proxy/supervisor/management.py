@@ -111,7 +111,8 @@ class Management:
         self.users = UserList(map_file, assigned, cluster, host, self.reloads)
         with self.reloads.noted(ReloadPart.CERTIFICATES):
             certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
-        dialer = Dialer(config.timeouts, config.limits)
+            dialer = Dialer(config.timeouts, config.limits, config.node_key_pair)
+            dialer.take({}, dialer.certificate.read())
         self.files = ServedFiles(certificates, dialer, workers)
         self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
         self._features_changed = trio.Event()
@@ -184,7 +185,13 @@ class Management:
 
     def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
         """Log that clients can connect now, at these addresses."""
-        announce(self.files.certificates, addresses, nodes=len(self._cluster), sessions=room)
+        announce(
+            addresses,
+            problems=self.files.problems,
+            self_signed=self.files.certificates.self_signed,
+            nodes=len(self._cluster),
+            sessions=room,
+        )
 
     def compare_features(self) -> None:
         """Have the nodes' features compared soon, once for many changes."""
@@ -216,7 +223,7 @@ class Management:
         if errors:
             raise ConfigError(errors[0])
         await self.users.reload()
-        return "; ".join((f"{done}, certificates read again{caveat}", *self.files.certificates.problems))
+        return "; ".join((f"{done}, certificates read again{caveat}", *self.files.problems))
 
     def _look_at_settings(self) -> str:
         """Read the settings again. Return which have changed, as the end of a sentence. Raises :class:`ConfigError`."""

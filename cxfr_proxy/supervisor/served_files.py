@@ -25,12 +25,21 @@ class ServedFiles:
 
     @property
     def current(self) -> Files:
-        return Files(self.certificates.contents, dict(self._dialer.authorities))
+        dialer = self._dialer
+        return Files(self.certificates.contents, dict(dialer.authorities), dialer.certificate.content)
 
     def reload_certificates(self) -> None:
         """Read them again, for this process. Raises :class:`ConfigError`, and then nothing has changed."""
+        for_nodes = self._dialer.certificate.read()
         self.certificates.reload()
-        log_certificates(self.certificates)
+        self._dialer.take(self._dialer.authorities, for_nodes)
+        log_certificates(self.problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What clients and nodes will object to in the certificates."""
+        problem = self._dialer.certificate.problem
+        return self.certificates.problems if problem is None else (*self.certificates.problems, problem)
 
     def read_authorities(self, specs: Iterable[NodeSpec]) -> None:
         """Read the files that these nodes name; if they have changed, all workers use them soon.

@@ -9,7 +9,6 @@ import trio
 
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.messages import Present
-from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.rebalances import Rebalance
@@ -19,25 +18,26 @@ _log = logging.getLogger(__name__)
 
 
 def announce(
-    certificates: ServerCertificates, addresses: Iterable[tuple[str, int]], *, nodes: int, sessions: int
+    addresses: Iterable[tuple[str, int]], *, problems: Iterable[str], self_signed: bool, nodes: int, sessions: int
 ) -> None:
-    """Log at start what an operator has to know. ``sessions``: how many sessions fit."""
-    if certificates.self_signed:
+    """Log at start what an operator has to know. ``problems`` are those of the certificates; ``self_signed``: there is
+    only one that the proxy has made. ``sessions``: how many sessions fit."""
+    if self_signed:
         emit(
             _log,
             "development-certificate",
             level=logging.WARNING,
             reason="no --certificate: clients see a self-signed one that is made anew at each start",
         )
-    log_certificates(certificates)
+    log_certificates(problems)
     emit(_log, "capacity", sessions=sessions, reason="descriptors the system allows (ulimit -n), two a session")
     for host, port in addresses:
         emit(_log, "listening", address=host, port=port, nodes=nodes)
 
 
-def log_certificates(certificates: ServerCertificates) -> None:
-    """Log what clients will object to in the certificates."""
-    for problem in certificates.problems:
+def log_certificates(problems: Iterable[str]) -> None:
+    """Log what clients or nodes will object to in the certificates."""
+    for problem in problems:
         emit(_log, "certificate", level=logging.WARNING, reason=problem)
 
 

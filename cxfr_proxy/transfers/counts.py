@@ -86,10 +86,10 @@ class SessionCounts:
             case Asked(_, order, first):
                 if first and order.trigger is Trigger.REBALANCE:
                     self._evening.add(relayed.id)
-                for each in self._counted(relayed):
+                for each in self._counted(relayed, relayed.session.node):
                     each.asked += first
             case Answered(outcome=outcome):
-                self._count(self._counted(relayed), outcome)
+                self._count(self._counted(relayed, relayed.session.node), outcome)
             case Transferred():
                 self._note_transfer(relayed, event, now)
             case Forged():
@@ -108,13 +108,13 @@ class SessionCounts:
 
     def _note_transfer(self, relayed: Relayed, event: Transferred, now: float) -> None:
         session, order = relayed.session, event.order
-        self._count(self._counted(relayed), event.tried[-1][1])
+        self._count(self._counted(relayed, event.source), event.tried[-1][1])
         self._evening.discard(relayed.id)
         self.recent.append(
             TransferRecord(
                 relayed.id,
                 session.full_jid,
-                session.node,
+                event.source,
                 order.target,
                 order.trigger,
                 event.tried,
@@ -132,8 +132,8 @@ class SessionCounts:
             counts.silent += outcome in (Outcome.SILENT, Outcome.STAYED)
             counts.failed += outcome is Outcome.CUT_OFF
 
-    def _counted(self, relayed: Relayed) -> tuple[NodeCounts, ...]:
-        """Return the counts that a client belongs to. If it was asked to even the load, it is counted there too, even
-        if something more urgent moves it in the end."""
-        counts = self.of_node(relayed.session.node)
+    def _counted(self, relayed: Relayed, node: str) -> tuple[NodeCounts, ...]:
+        """Return the counts that a client belongs to which leaves that node. If it was asked to even the load, it is
+        counted there too, even if something more urgent moves it in the end."""
+        counts = self.of_node(node)
         return (counts, self.rebalanced) if relayed.id in self._evening else (counts,)

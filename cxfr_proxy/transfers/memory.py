@@ -18,6 +18,7 @@ from cxfr_proxy.session.commands import (
     Ended,
     Event,
     Learned,
+    NodeChanged,
     Outcome,
     Redirected,
     Resumable,
@@ -83,6 +84,8 @@ class ClientMemory:
                 if full_jid is not None and self.returned(full_jid, address, session.node, now):
                     self._returned[relayed.id] = now
                     return (Returned(full_jid, address),)
+            case NodeChanged():
+                self._note_bound(relayed.id, now)  # nodes take it for a new one
             case Redirected() if (user := user_of(session)) is not None:
                 return self._applied(UserRedirected(user), now)
             case Transferred():
@@ -115,6 +118,8 @@ class ClientMemory:
         if (target := sent_to(event)) is not None:
             self._send(relayed, target)
         elif session.full_jid is not None:
+            if event.tried[-1] == (Rung.MIGRATE, Outcome.MOVED):
+                self._returned[relayed.id] = now  # it is there, as if it had come back
             return self._applied(Stayed(session.full_jid, relayed.client_address, order.place), now)
         if session.resumable_id is None:
             return ()
@@ -205,12 +210,14 @@ class ClientMemory:
         return at + self._redirect_window if at is not None and now - at < self._redirect_window else None
 
     def bound_lately(self, session_id: int) -> float | None:
-        """Return when it was bound, or resumed; ``None``: longer ago than a few seconds, or not yet."""
+        """Return when it was bound, resumed, or taken to its node; ``None``: longer ago than a few seconds, or not
+        yet."""
         return self._bound.get(session_id)
 
     def _note_bound(self, session_id: int, now: float) -> None:
         while self._bound and now - next(iter(self._bound.values())) >= BOUND_LATELY_SECONDS:
             self._bound.popitem(last=False)
+        self._bound.pop(session_id, None)  # the latest again
         self._bound[session_id] = now
 
     def was_sent(self, session_id: int) -> bool:

@@ -51,7 +51,7 @@ _LOOKING_SHARE: Final = 0.1
 
 
 class Mover:
-    """Moves the sessions of one process."""
+    """Moves the sessions of one process. ``migrates`` is that of :class:`~.orders.Orders`."""
 
     def __init__(
         self,
@@ -61,12 +61,13 @@ class Mover:
         pace: Pace,
         *,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
+        migrates: bool = False,
     ) -> None:
         self._cluster = cluster
         self._registry = registry
         self._pace = pace
         self._on_node_down = on_node_down
-        self._orders = Orders(cluster, registry, placement)
+        self._orders = Orders(cluster, registry, placement, migrates=migrates)
         self._homes = Homes(cluster, registry, placement)
         self._leaving = Leaving(cluster, self._orders, on_node_down)
         self._announcements = Announcements(registry)
@@ -93,7 +94,6 @@ class Mover:
         if full_jid is None or not self._homes.is_misplaced(relayed.session):
             return
         basis = self._cluster.placement_basis()
-        # It was sent here, or is taken for one that was: moving it again would begin a loop with another proxy.
         if memory.has_returned(relayed.id):
             memory.guard.landed_wrong(full_jid, basis)
             self._registry.spread(LandedWrong(full_jid), trio.current_time())
@@ -181,6 +181,13 @@ class Mover:
         listed = node in self._cluster
         return not listed or self._cluster.get(node).leaving or node in self._leaving.down
 
+    def may_migrate(self, session_id: int, target: str | None) -> bool:
+        """Return whether that session could be taken to that node, and its client notice nothing."""
+        relayed = self._registry.get(session_id)
+        if relayed is None or target is None or target not in self._cluster:
+            return False
+        return self._cluster.get(target).spec.migrates and self._orders.may_migrate(relayed.session)
+
     def rebalance_counts(self) -> RebalanceCounts:
         """Return how far the rebalance is here."""
         return self._planner.counts(self._announcements.count(Trigger.REBALANCE))
@@ -200,7 +207,6 @@ class Mover:
         while True:
             await self._wait_for_work()
             await self._pace.wait()
-            # A session that turns out to stay has not used the token: the next one gets it.
             if self._move_first():
                 self._pace.spend()
 
@@ -223,7 +229,6 @@ class Mover:
                 return _give(relayed, self._orders.away(relayed, waiting.trigger, now))
             case Urgency.DOWN:
                 return _give(relayed, self._leaving.order_from_down(relayed, now))
-            # It has fallen asleep since it was queued: it goes behind those that are in use.
             case Urgency.LEAVING if relayed.session.inactive:
                 self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
                 return False
@@ -243,7 +248,6 @@ class Mover:
         held_until = self._registry.memory.held_until(relayed.id, now)
         if held_until is not None and waiting.trigger is not Trigger.MOVE:
             if waiting.urgency is Urgency.REBALANCED:
-                # Counted, so that the rebalance is not over without saying so.
                 self._planner.hold(relayed.id, held_until)
             return False
         self._announcements.send(relayed, self._orders.to(target, relayed, waiting.trigger, now), now)
@@ -280,12 +284,10 @@ class Mover:
             self._news = trio.Event()
             began = time.thread_time()
             self._look_at_the_leaving()
-            # By CPU time and not by the clock: on a busy machine, waiting for the core is no work of ours.
             await trio.sleep((time.thread_time() - began) / _LOOKING_SHARE)
 
     def _look_at_the_leaving(self) -> None:
         for node, drain in self.drains.items():
-            # Their turns will show whether there still is one.
             drain.waiting_reason = None
             self._queue_the_leaving(node, drain.stage)
         for node in tuple(self._leaving.down):

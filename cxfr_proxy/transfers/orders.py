@@ -16,12 +16,14 @@ from cxfr_proxy.xmpp.connection_transfer import Server
 
 
 class Orders:
-    """Makes orders from the node list and the sessions as they are at the moment."""
+    """Makes orders from the node list and the sessions as they are at the moment. ``migrates``: the proxy has a
+    certificate with which it can take sessions to other nodes."""
 
-    def __init__(self, cluster: Cluster, registry: Registry, placement: Placement) -> None:
+    def __init__(self, cluster: Cluster, registry: Registry, placement: Placement, *, migrates: bool = False) -> None:
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
+        self._migrates = migrates
 
     def away(self, relayed: Relayed, trigger: Trigger, now: float, *, hurried: bool = False) -> Order:
         """Return the order that sends a session to the node that suits its user best, other than its own.
@@ -56,7 +58,13 @@ class Orders:
             and source.spec.resume is target.resume is Resume.SHARED
             and not _is_dead(source),
             node_dead=_is_dead(source),
+            migrates=self.may_migrate(relayed.session) and target.migrates,
         )
+
+    def may_migrate(self, session: Session) -> bool:
+        """Return whether that session could be taken to another node that allows it, and its client notice nothing."""
+        source = self._source(session)
+        return self._migrates and session.can_migrate and source is not None and source.spec.migrates
 
     def _source(self, session: Session) -> Node | None:
         """Return the session's node; ``None``: its line is gone, and it was forgotten while it was empty and this

@@ -17,7 +17,7 @@ from cxfr_proxy.transfers.relayed import Relayed, user_of
 
 
 class RegistryListener(Protocol):
-    """Reports to the supervisor the sessions that a process has."""
+    """Whoever reports to the supervisor what a process has."""
 
     def changed(self) -> None:
         """Sessions, connections or their counts have changed."""
@@ -76,6 +76,7 @@ class Registry:
             case NodeChanged(before, after):
                 self._leave(relayed, before)
                 self._enter(relayed, after)
+                self._listener.session_noted(relayed)
                 self._listener.changed()
         for news in self.memory.note(relayed, event, now):
             self._listener.client_news(news)
@@ -134,14 +135,12 @@ class Registry:
         return self._live.get(session_id)
 
     def __iter__(self) -> Iterator[Relayed]:
-        # A copy: moving one session may end another.
         return iter(list(self._live.values()))
 
     def logging_in(self, node: str | None = None) -> list[Relayed]:
         """Return the sessions that have not reported a resource yet, of all nodes or of one."""
         if node is None:
             return list(self._logging_in.values())
-        # The smaller one is gone through: thousands of sessions, or thousands of logins, may be in the other.
         few, many = sorted((self._on_node.get(node, {}), self._logging_in), key=len)
         return [relayed for number, relayed in few.items() if number in many]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from cxfr_proxy.session.commands import Outcome, Reason, Transferred
-from cxfr_proxy.session.ladder import Order
+from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.xmpp import jid
 
@@ -53,5 +53,7 @@ def may_come_back(session: Session, reason: Reason) -> bool:
 
 
 def sent_to(transfer: Transferred) -> str | None:
-    """Return the one node for which the client has left; ``None``: any that placement chooses."""
-    return transfer.order.place if transfer.tried[-1][1] is Outcome.MOVED else None
+    """Return the one node for which the client has left; ``None``: any that placement chooses, or the client is still
+    there."""
+    rung, outcome = transfer.tried[-1]
+    return transfer.order.place if outcome is Outcome.MOVED and rung is not Rung.MIGRATE else None

@@ -83,6 +83,8 @@ class Returns:
         if full_jid is None or transfer.tried[-1].outcome is not Outcome.MOVED:
             return None
         gone, user = DepartedClient(session, full_jid, transfer, now), jid.bare(full_jid)
+        if transfer.tried[-1].rung is Rung.MIGRATE:
+            return self._is_back(gone, _Login(session, full_jid, now), now)  # it was never away
         login = self._logins.get(user)
         if login is not None and login.session != session and login.at >= now - transfer.seconds:
             del self._logins[user]

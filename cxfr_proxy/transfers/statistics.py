@@ -93,7 +93,7 @@ class PastTransfer:
 
 def past_transfer(session: Session, event: Transferred) -> PastTransfer:
     return PastTransfer(
-        session.node,
+        event.source,
         event.order.trigger,
         name_of(session.software),
         tuple(TriedRung(rung, outcome) for rung, outcome in event.tried),

@@ -21,12 +21,13 @@ import trio
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
-from cxfr_proxy.config.table import Limits, Timeouts
+from cxfr_proxy.config.table import KeyPair, Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.node_tls import NodeCertificate, node_context, node_name, read_authorities
+from cxfr_proxy.net.pem import Pem
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
-from cxfr_proxy.net.tls import node_context, node_name, read_authorities
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.session.commands import Dial
 from cxfr_proxy.session.legs import NodeLeg
@@ -56,12 +57,15 @@ _MISMATCHES: Final = (62, 64)
 
 class Dialer:
     """Connects to nodes. TLS contexts are made once for each set of CA certificates, from the files that
-    :meth:`read_files` has read last, or from the contents that :meth:`take` was given."""
+    :meth:`read_files` has read last, or from the contents that :meth:`take` was given. ``key_pair`` is the certificate
+    for nodes; ``None``: there is none."""
 
-    def __init__(self, timeouts: Timeouts, limits: Limits) -> None:
+    def __init__(self, timeouts: Timeouts, limits: Limits, key_pair: KeyPair | None = None) -> None:
         self._timeouts = timeouts
         self._limits = limits
         self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._own_contexts: dict[str | None, ssl.SSLContext] = {}  # in which the proxy shows its certificate
+        self.certificate = NodeCertificate(key_pair)
         self.authorities: Mapping[str, str] = {}
         """The contents of ``ca=`` files in use, by path."""
         self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
@@ -75,29 +79,38 @@ class Dialer:
         contexts: dict[str | None, ssl.SSLContext] = {}
         authorities: dict[str, str] = {}
         for spec in specs:
-            if spec.tls is not NodeTls.NONE and spec.ca not in contexts:
+            if spec.uses_tls and spec.ca not in contexts:
                 text = read_authorities(spec)
                 contexts[spec.ca] = node_context(spec, text)
                 if spec.ca is not None and text is not None:
                     authorities[spec.ca] = text
         changed = authorities != self.authorities
-        self._contexts, self.authorities = contexts, authorities
+        self._contexts, self._own_contexts, self.authorities = contexts, {}, authorities
         self._answered.clear()
         return changed
 
-    def take(self, authorities: Mapping[str, str]) -> None:
-        """Take contents that another process has read; see :meth:`read_files`."""
-        self._contexts, self.authorities = {}, authorities
+    def take(self, authorities: Mapping[str, str], certificate: Pem | None = None) -> None:
+        """Take contents that another process has read; see :meth:`read_files` and
+        :class:`~cxfr_proxy.net.node_tls.NodeCertificate`."""
+        self._contexts, self._own_contexts, self.authorities = {}, {}, authorities
+        self.certificate.content = certificate
         self._answered.clear()
 
     async def dial(
-        self, spec: NodeSpec, domain: str, client: ProxiedConnection | None, *, resolve: bool = False
+        self,
+        spec: NodeSpec,
+        domain: str,
+        client: ProxiedConnection | None,
+        *,
+        resolve: bool = False,
+        certificate: Pem | None = None,
     ) -> Endpoint:
         """Return a connection to the node on which the client's stream can begin. The caller closes it.
 
         ``client`` is the client's connection, of which a PROXY header tells; ``None`` where there is none. If it has no
         IP addresses, the header names the ends of this one.
-        ``resolve``: look the node's name up, whatever is remembered of it. Raises :class:`NodeError` where the node
+        ``resolve``: look the node's name up, whatever is remembered of it. ``certificate``: the one that the proxy
+        shows; ``None``: none. Raises :class:`NodeError` where the node
         can't be reached in time, or doesn't do what its line says; its text names no address. Nothing stays open when
         cancelled.
         """
@@ -113,15 +126,12 @@ class Dialer:
                 with trio.fail_after(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
                         await self.probe_stream(endpoint).ask_for_tls(domain)
-                    await endpoint.start_tls(
-                        self._context(spec), server_side=False, server_hostname=node_name(spec, domain)
-                    )
+                    context = self._context(spec, certificate)
+                    await endpoint.start_tls(context, server_side=False, server_hostname=node_name(spec, domain))
         except BaseException as exc:
             if endpoint is not None:
                 endpoint.close()
             # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
-            # The client chose the name, so a mismatch is no fault of the node's: DomainRefused does not count against
-            # it.
             if spec.verify_name is None and _is_about_the_name(exc):
                 raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
@@ -129,21 +139,33 @@ class Dialer:
             raise
         return endpoint
 
-    async def log_in(self, endpoint: Endpoint, dial: Dial) -> NodeLeg:
-        """Log in as :func:`~.node_login.log_in_as` does, on a connection that was dialled."""
-        return await log_in_as(endpoint, dial, self._limits)
+    async def log_in(self, spec: NodeSpec, dial: Dial, client: ProxiedConnection) -> tuple[Endpoint, NodeLeg]:
+        """Return a connection to the node on which a user is logged in by the proxy's certificate, and the leg of it.
+
+        The caller closes it. Raises as :meth:`dial` and :func:`~.node_login.log_in_as` do. Nothing stays open when
+        cancelled.
+        """
+        domain, certificate = dial.header.to or "", self.certificate.content
+        if certificate is None or not spec.migrates:
+            raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, "the proxy may not log in there as a user")
+        endpoint = await self.dial(spec.for_migration, domain, client, certificate=certificate)
+        try:
+            return endpoint, await log_in_as(endpoint, dial, self._limits)
+        except BaseException:
+            endpoint.close()
+            raise
 
     def probe_stream(self, endpoint: Endpoint) -> ProbeStream:
         """Return a stream of the proxy's own on a connection to a node, which stays the caller's to close."""
         return ProbeStream(endpoint, self._limits)
 
-    def _context(self, spec: NodeSpec) -> ssl.SSLContext:
-        context = self._contexts.get(spec.ca)
+    def _context(self, spec: NodeSpec, certificate: Pem | None = None) -> ssl.SSLContext:
+        contexts = self._contexts if certificate is None else self._own_contexts
+        context = contexts.get(spec.ca)
         if context is None:
             known = self.authorities.get(spec.ca) if spec.ca is not None else None
-            # A node may be new since the files were read.
             text = known if known is not None else read_authorities(spec)
-            context = self._contexts[spec.ca] = node_context(spec, text)
+            context = contexts[spec.ca] = node_context(spec, text, certificate)
         return context
 
     async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> PlainTransport:
@@ -155,7 +177,6 @@ class Dialer:
         if known is not None and not resolve:
             with contextlib.suppress(OSError):  # the name may stand for another address by now: it is resolved below
                 return await _connect_to(known, self._timeouts)
-        # Forgotten before it is resolved: if that fails, the next one tries to resolve it as well.
         self._answered.pop(address, None)
         with trio.fail_after(self._timeouts.node_connect_timeout):
             stream = await trio.open_tcp_stream(address.host, address.port)

@@ -90,12 +90,10 @@ class Router:
         holder = self._holder(login, user, domain, arrival.address)
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
-        # Now, since a PROXY header may tell the node.
         session_id = self._registry.new_id()
         client = arrival.passed_on(waiting.transport, session_id)
         for node in (node for node in ranked if node.name not in silent):
             usable = node.usable
-            # Counted from here on, or a burst of logins would all see the same emptiest node.
             with self._registry.expecting(node.name):
                 await self._admission.admit(node.name, arrival.address, waiting.has_hung_up)
                 if usable and not node.usable:
@@ -118,13 +116,7 @@ class Router:
         """
         if dial.node not in self.cluster:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, f"there is no node {dial.node}")
-        node, domain = self.cluster.get(dial.node), dial.header.to or ""
-        endpoint = await self._dialer.dial(node.spec, domain, client)
-        try:
-            return endpoint, await self._dialer.log_in(endpoint, dial)
-        except BaseException:
-            endpoint.close()
-            raise
+        return await self._dialer.log_in(self.cluster.get(dial.node).spec, dial, client)
 
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         """Return whether this user's place is another node than that. A user without a place may be anywhere."""

@@ -41,8 +41,8 @@ class WorkerParts:
             id_step=setup.workers,
         )
         self.pace = GrantedTokens(reporter)
-        self.dialer = Dialer(config.timeouts, config.limits)
-        self.dialer.take(setup.files.authorities)
+        self.dialer = Dialer(config.timeouts, config.limits, config.node_key_pair)
+        self.dialer.take(setup.files.authorities, setup.files.node_certificate)
         self.certificates = ServerCertificates(
             config.key_pairs,
             domains=config.domain,
@@ -58,6 +58,7 @@ class WorkerParts:
             self.placement,
             self.pace,
             on_node_down=config.on_node_down,
+            migrates=config.node_certificate is not None,
         )
         health = HealthReporter(reporter)
         logins = config.logins_per_second

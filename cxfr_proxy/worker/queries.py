@@ -41,6 +41,7 @@ from cxfr_proxy.ipc.questions import (
 )
 from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.transfers.counts import TransferRecord
+from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.planner import planned_moves
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
@@ -90,7 +91,7 @@ async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> Async
 
 async def answer_drain(parts: WorkerParts, question: PlanDrain) -> AsyncIterator[DrainPlanned]:
     if question.node in parts.cluster:  # else it was forgotten meanwhile, and nobody is there
-        yield DrainPlanned(await forecast(parts.registry, parts.cluster, parts.placement, question.node))
+        yield DrainPlanned(await forecast(parts.registry, parts.cluster, parts.placement, parts.mover, question.node))
 
 
 async def answer_rebalance(parts: WorkerParts, question: PlanRebalance) -> AsyncIterator[RebalancePlanned]:
@@ -105,7 +106,7 @@ async def answer_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[C
 async def answer_files(parts: WorkerParts, question: TakeFiles) -> AsyncIterator[Done]:
     """Use these files. Raises :class:`ConfigError` for certificates that are no good here, and then goes on with the
     former ones."""
-    parts.dialer.take(question.files.authorities)
+    parts.dialer.take(question.files.authorities, question.files.node_certificate)
     try:
         parts.certificates.take(question.files.certificates)
     except ConfigError as exc:
@@ -159,13 +160,15 @@ async def rebalance_forecast(
     return total
 
 
-async def forecast(registry: Registry, cluster: Cluster, placement: Placement, node: str) -> DrainForecast:
+async def forecast(
+    registry: Registry, cluster: Cluster, placement: Placement, mover: Mover, node: str
+) -> DrainForecast:
     """Return what a drain of that node would do to this process's sessions. Raises as :func:`plan_drain`."""
     total = DrainForecast()
     for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster, placement)):
         if number % PLANNED_AT_A_TIME == 0:
             await trio.lowlevel.checkpoint()
-        total.add(move)
+        total.add(move, migrates=mover.may_migrate(move.session_id, move.target))
     return total
 
 

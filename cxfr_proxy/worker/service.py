@@ -36,12 +36,13 @@ from cxfr_proxy.session.commands import (
     Event,
     Forged,
     LoginFailed,
+    MigrationFailed,
     NodeLost,
     Reason,
     Transferred,
     Warned,
 )
-from cxfr_proxy.session.ladder import Order, Trigger
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.tasks import Task, isolated, start, start_once
 from cxfr_proxy.transfers.mover import Mover
@@ -151,7 +152,6 @@ class Service:
     def stop(self) -> None:
         """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
         self.stopping = True
-        # A worker that was leaving at its ease has to hurry now.
         self._no_time.set()
         self._listening.cancel()
 
@@ -233,16 +233,18 @@ class Service:
                     self._reports.said_it_was_going(node, sessions=self._registry.sessions_on(node.name))
                 trigger = _TRIGGERS.get(reason, Trigger.NODE_LOST)
                 self._mover.enqueue_lost(relayed.id, trigger)
-            case Transferred(order, tried, seconds):
+            case MigrationFailed(node, why):
+                self._warnings.warn(node, f"a session can't be taken to it under its client's stream: {why}")
+            case Transferred(order, tried, seconds, source):
                 rung, outcome = tried[-1]
                 emit(
                     _log,
                     "transfer",
                     session=relayed.id,
                     jid=session.full_jid,
-                    source=session.node,
+                    source=source,
                     target=order.target,
-                    server=str(order.server) if order.server is not None else None,
+                    server=str(order.server) if order.server is not None and rung is not Rung.MIGRATE else None,
                     trigger=str(order.trigger),
                     rung=str(rung),
                     outcome=str(outcome),

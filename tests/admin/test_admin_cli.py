@@ -186,8 +186,12 @@ def test_a_plan_and_an_abort(path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "rate": 50.0,
         "seconds": 72.5,
         "stay_down": 0,
+        "migrate": 0,
         "refuses_logins": None,
     }
+    run(path, "drain", "node1", "--plan", fake=FakeConsole(migrate=900))
+    assert "\n900 of them will not notice" in (out := capsys.readouterr().out)
+    assert "300 are told to move" in out
     run(path, "drain", "node1", "--plan", fake=FakeConsole(stay_down=3))
     assert "\n3 of them use software that is known not to come back" in capsys.readouterr().out
     assert run(path, "abort", "node1", fake=fake) == 0

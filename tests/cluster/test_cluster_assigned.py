@@ -1,4 +1,4 @@
-"""The sources that know better than the policy, and the order in which they are asked."""
+"""Who knows better than the policy, and who of those comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything may come instead of an answer of etcd: nothing of it is believed, and all of it is an :class:`EtcdError`."""
+"""What may come instead of an answer of etcd: nothing of it is believed, and all of it is an :class:`EtcdError`."""
 
 from __future__ import annotations
 

@@ -188,6 +188,19 @@ FAULTS: list[tuple[str, list[str]]] = [
     ("a h send-proxy=2", ["1:16: expected v1 or v2, found '2' (did you mean 'v2'?)"]),
     ("a h public=unix:/x", ["1:17: expected a port from 1 to 65535, found '/x'"]),
     # options without effect
+    (
+        "a h migrate=external tls=direct",
+        ["1:5: migrate=external has no effect without resume=shared: the session is resumed on the node"],
+    ),
+    (
+        "a h resume=shared migrate=external",
+        [
+            "1:19: migrate=external has no effect without TLS: expected migrate-address=, tls=direct or tls=starttls as"
+            " well"
+        ],
+    ),
+    ("a h migrate-address=b:1", ["1:5: migrate-address= has no effect without migrate=external"]),
+    ("a h migrate=yes", ["1:13: expected none or external, found 'yes'"]),
     ("a h ca=/c", ["1:5: ca= has no effect without TLS: expected tls=starttls or tls=direct as well"]),
     (
         "a h tls=none verify-name=b",
@@ -353,3 +366,16 @@ def test_domains() -> None:
         parse_nodes("a h domain=a.org,,b.org", "nodes.txt")
     with pytest.raises(NodesFileError, match=r"expected each domain once, found a.org again"):
         parse_nodes("a h domain=a.org,b,A.org", "nodes.txt")
+
+
+def test_where_sessions_can_be_taken_to() -> None:
+    text = """\
+a 10.0.0.1 resume=shared migrate=external migrate-address=10.0.0.1 ca=/c
+b 10.0.0.2 resume=shared migrate=external tls=starttls verify-name=b.example
+c 10.0.0.3 resume=shared
+"""
+    a, b, c = parse_nodes(text, "n.txt")
+    assert [node.migrates for node in (a, b, c)] == [True, True, False]
+    assert (a.for_migration.address, a.for_migration.tls) == (Address("10.0.0.1", 5223), NodeTls.DIRECT)
+    assert (a.address, a.tls) == (Address("10.0.0.1", 5222), NodeTls.NONE), "clients' streams go where they went"
+    assert b.for_migration == b

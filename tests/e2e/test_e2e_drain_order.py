@@ -49,6 +49,7 @@ async def test_a_plan_foretells_the_drain(tmp_path: Path, certificate: DemoCerti
             "rate": 200.0,
             "seconds": pytest.approx(len(there) / 200),
             "stay_down": 0,
+            "migrate": 0,
             "refuses_logins": None,
         }
         assert (

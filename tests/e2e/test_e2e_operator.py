@@ -1,5 +1,4 @@
-"""The events that an operator finds in the log of the real command: who could not log in, and whose sessions are
-gone."""
+"""What an operator finds in the log of the real command: who could not log in, and whose sessions are gone."""
 
 from __future__ import annotations
 

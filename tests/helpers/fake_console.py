@@ -69,8 +69,9 @@ class FakeConsole:
         default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
     )
     stay_down: int = 0
+    migrate: int = 0
     refused: str | None = None
-    """Users whose logins would be."""
+    """Whose logins would be."""
     returning: Returning = field(default_factory=lambda: Returning("", up=True, to_move=0, held=0, begins_in=5.0))
     interrupt: bool = False
     """Send this process the Ctrl-C of an operator once the script is through."""
@@ -82,9 +83,9 @@ class FakeConsole:
     jid: str = "juliet@example.org/balcony"
     sessions_count: int = 1
     alone: str | None = None
-    """The addition to the answers of commands."""
+    """What is to be added to the answers of orders."""
     missing: list[str] = field(default_factory=list)
-    """The omissions of all answers."""
+    """What is missing from all answers."""
 
     @property
     def console(self) -> Console:
@@ -140,7 +141,15 @@ class _Drains(DrainControl):
         fake.calls.append(("plan", node, grace, deadline, rate))
         targets = [PlannedTarget("node2", 1190), PlannedTarget(None, 10)]
         return DrainPlan(
-            "node1", 1200, 700, targets, rate=50.0, seconds=72.5, stay_down=fake.stay_down, refuses_logins=fake.refused
+            "node1",
+            1200,
+            700,
+            targets,
+            rate=50.0,
+            seconds=72.5,
+            stay_down=fake.stay_down,
+            migrate=fake.migrate,
+            refuses_logins=fake.refused,
         )
 
     def abort(self, node: str) -> None:

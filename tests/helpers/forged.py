@@ -68,4 +68,4 @@ NO_FORGERIES: Final = {
     "a longer namespace": "<iq type='set' to='{to}' id='{id}'><query xmlns='urn:xmpp:cxfr:2'/></iq>",
     "almost, by references": "<iq type='set' to='{to}' id='{id}'><query xmlns='urn:xmpp&#58;&#58;cxfr'/></iq>",
 }
-"""The bytes that have to arrive unchanged."""
+"""What has to arrive byte for byte."""

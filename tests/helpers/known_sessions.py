@@ -1,4 +1,4 @@
-"""The facts about sessions that can be resumed, for negotiations."""
+"""What is known of sessions that can be resumed, for whoever negotiates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things that a machine may lack, for tests that can't do without them."""
+"""What a machine may lack, for tests that can't do without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts that the tests of the relay share: certificates, peers on loopback, descriptors to count, and waiting."""
+"""What the tests of the relay share: certificates, peers on loopback, descriptors to count, and waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of connections."""
+"""What a connection is called."""
 
 from __future__ import annotations
 

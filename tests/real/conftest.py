@@ -1,4 +1,4 @@
-"""The parts that the tests against real programs share."""
+"""What the tests against real programs share."""
 
 from __future__ import annotations
 

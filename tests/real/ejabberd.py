@@ -32,7 +32,7 @@ listen:
     ip: "{host}"
     module: ejabberd_c2s
     starttls: false
-{listener}auth_method: internal
+{listener}{door}auth_method: internal
 auth_password_format: plain
 acl: {{local: {{user_regexp: ""}}}}
 modules:
@@ -61,6 +61,7 @@ class EjabberdNode:
         listener: Iterable[str],
         modules: Iterable[str],
         settings: Iterable[str],
+        door: str,
     ) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
@@ -81,6 +82,7 @@ class EjabberdNode:
             port=self.port,
             host=self.host,
             listener="".join(f"    {line}\n" for line in listener),
+            door=door,
             modules="".join(f"  {name}: {{}}\n" for name in modules),
             settings="".join(f"{line}\n" for line in settings),
         )
@@ -156,6 +158,7 @@ class EjabberdNode:
 class EjabberdCluster:
     """``async with EjabberdCluster(folder, users=...) as cluster``: so many joined nodes in ``cluster.nodes``.
 
+    ``doors`` is a further listener for each node, as its configuration has it.
     ``listener`` are further lines of the listener's configuration, ``modules`` further modules, ``settings`` further
     lines of the configuration itself.
     """
@@ -170,6 +173,7 @@ class EjabberdCluster:
         listener: Iterable[str] = (),
         modules: Iterable[str] = (),
         settings: Iterable[str] = (),
+        doors: Iterable[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -185,7 +189,10 @@ class EjabberdCluster:
         }
         self._env = env
         further = {"listener": tuple(listener), "modules": tuple(modules), "settings": tuple(settings)}
-        self.nodes = [EjabberdNode(folder / name, name, env, domain, **further) for name in ("n1", "n2")[:size]]
+        self.nodes = [
+            EjabberdNode(folder / name, name, env, domain, door=door, **further)
+            for name, door in zip(("n1", "n2")[:size], [*doors, "", ""], strict=False)
+        ]
 
     async def __aenter__(self) -> Self:
         try:

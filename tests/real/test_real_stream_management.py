@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,137 +14,19 @@ import trio
 from waiting import until
 
 from real.certs import Authority
-from real.clients.fleet import Fleet, Library, Tls, open_fleet
+from real.clients.fleet import Library
 from real.ejabberd import EjabberdCluster
-from real.hand_over import Loser, Party, who_lost
 from real.programs import DOMAIN, HOST, PASSWORD, Need, require
 from real.prosody import ProsodyNode
 from real.proxy import ProxyProcess, open_proxy
 from real.raw import RawClient, open_raw
-from real.tap import Tap, open_tap
+from real.site import EACH, open_site
 
 pytestmark = pytest.mark.real
 
-_EACH: Final = 8
 _RESOURCE: Final = "r"
 _LOST_IN_HAND_OVER: Final = 2
 """Messages, of some hundreds: what ejabberd may lose between its nodes as four sessions are fetched at once."""
-
-
-@dataclass
-class Site:
-    """A cluster, a proxy in front of it, clients of both libraries behind it."""
-
-    cluster: EjabberdCluster
-    proxy: ProxyProcess
-    taps: list[Tap]
-    fleets: dict[Library, Fleet]
-    users: dict[Library, list[str]]
-
-    @property
-    def everybody(self) -> list[str]:
-        return [user for names in self.users.values() for user in names]
-
-    async def connect(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for library, fleet in self.fleets.items():
-                nursery.start_soon(self._connect, fleet, self.users[library])
-
-    async def _connect(self, fleet: Fleet, users: list[str]) -> None:
-        await fleet.connect(users, port=self.proxy.port, tls=Tls.STARTTLS, resource=_RESOURCE, stream_management=True)
-
-    async def chat(self, tag: str, *, count: int | None = None, rate: float = 20.0) -> None:
-        """Everybody to everybody, over both nodes, each at ``rate`` a second; without ``count`` until :meth:`hush`."""
-        async with trio.open_nursery() as nursery:
-            for library, fleet in self.fleets.items():
-                plan = {
-                    user: [f"{other}@{DOMAIN}/{_RESOURCE}" for other in self.everybody if other != user]
-                    for user in self.users[library]
-                }
-                nursery.start_soon(lambda f, p: f.send(p, tag=tag, rate=rate, count=count), fleet, plan)
-
-    async def hush(self) -> None:
-        for fleet in self.fleets.values():
-            await fleet.stop_sending()
-
-    async def homes(self) -> dict[str, str]:
-        """The node of each user, as the proxy has it."""
-        return {row["jid"].partition("@")[0]: row["node"] for row in await self.proxy.show("sessions") if row["jid"]}
-
-    def connected_again(self, since: dict[Library, int]) -> dict[str, list[bool]]:
-        """By user, whether each of its new connections was a resumption."""
-        found: dict[str, list[bool]] = {}
-        for library, fleet in self.fleets.items():
-            for event in fleet.of("connected", since=since[library]):
-                assert event["jid"] == f"{event['user']}@{DOMAIN}/{_RESOURCE}"
-                found.setdefault(event["user"], []).append(event["resumed"])
-        return found
-
-    def marks(self) -> dict[Library, int]:
-        return {library: len(fleet.events) for library, fleet in self.fleets.items()}
-
-    async def assert_all_arrived_once(self, *, lost_by_nodes: int = 0) -> int:
-        """Every message that a library has sent was delivered, and none twice; how many there were.
-
-        A library that is given a message in the moment in which its connection ends may send it never.
-        ``lost_by_nodes``: so many may be missing that nodes have lost between them. The witnesses say who has lost one
-        (:func:`.hand_over.who_lost`).
-        """
-
-        def sent() -> set[tuple[str, str]]:
-            return {
-                (event["id"], event["to"].partition("@")[0])
-                for fleet in self.fleets.values()
-                for event in fleet.of("sent")
-            }
-
-        def arrived() -> Counter[tuple[str, str]]:
-            return Counter(
-                (event["id"], event["user"]) for fleet in self.fleets.values() for event in fleet.of("message")
-            )
-
-        with suppress(AssertionError):  # which ones are missing says more
-            await until(lambda: sent() <= set(arrived()), "all messages to arrive")
-        missing = sorted(sent() - set(arrived()))
-        assert [key for key in arrived() if 0 in self._seen(key[0])] == [], "the taps have not seen it"
-        lost = {key: await self._who_lost(*key) for key in missing}
-        assert [key for key, loser in lost.items() if loser is Loser.PROXY] == []
-        assert sum(loser is Loser.NODES for loser in lost.values()) <= lost_by_nodes, lost
-        await trio.sleep(0.3)  # a second copy would come now
-        assert [key for key, times in arrived().items() if times > 1] == []
-        return len(sent())
-
-    async def _who_lost(self, message_id: str, user: str) -> Loser:
-        body = message_id.replace("-", " ")
-        sender, receiver = await self._party(body.split()[1]), await self._party(user)
-        return who_lost(body, sender, receiver, [leg for tap in self.taps for leg in tap.connections])
-
-    async def _party(self, user: str) -> Party:
-        fleet = next(fleet for library, fleet in self.fleets.items() if user in self.users[library])
-        return Party(f"{user}@{DOMAIN}/{_RESOURCE}", (await fleet.wire())[user])
-
-    def _seen(self, message_id: str) -> tuple[int, int]:
-        """How often that message went to a node, and came from one."""
-        body = f">{message_id.replace('-', ' ')}</".encode()
-        legs = [leg for tap in self.taps for leg in tap.connections]
-        return sum(leg.up.count(body) for leg in legs), sum(leg.down.count(body) for leg in legs)
-
-
-@asynccontextmanager
-async def open_site(
-    folder: Path, logs: Path, authority: Authority, *, options: str = "", libraries: Iterable[Library] = Library
-) -> AsyncIterator[Site]:
-    users = {library: [f"{library.value[0]}{n}" for n in range(1, _EACH + 1)] for library in libraries}
-    names = [user for of_library in users.values() for user in of_library]
-    async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(EjabberdCluster(folder / "cluster", users=[*names, "raw"]))
-        taps = [await stack.enter_async_context(open_tap(node.port)) for node in cluster.nodes]
-        lines = [f"node{n} {tap.address} {options}" for n, tap in enumerate(taps, start=1)]
-        proxy = await stack.enter_async_context(open_proxy(folder, lines, authority.issue(DOMAIN, HOST)))
-        fleets = {
-            library: await stack.enter_async_context(open_fleet(library, logs / f"{library}.log")) for library in users
-        }
-        yield Site(cluster, proxy, taps, fleets, users)
 
 
 async def test_a_drain_takes_sessions_along_where_nodes_share_them(
@@ -165,7 +45,7 @@ async def test_a_drain_takes_sessions_along_where_nodes_share_them(
             await site.connect()
             before = await site.homes()
             moving = {user for user, node in before.items() if node == "node1"}
-            assert 0 < len(moving) < len(before) == _EACH
+            assert 0 < len(moving) < len(before) == EACH
             since = site.marks()
             await site.chat("during", rate=5.0)
             await trio.sleep(1.0)
@@ -269,8 +149,7 @@ async def _node_of(proxy: ProxyProcess, jid: str) -> str:
 
 
 async def _worker_of(proxy: ProxyProcess, jid: str | None) -> int:
-    """Return which of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in
-    turn."""
+    """Who of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in turn."""
     (number,) = [row["id"] for row in await proxy.show("sessions") if row["jid"] == jid]
     return int(number) % 2
 

@@ -1,5 +1,4 @@
-"""Clients and nodes that send without end: what is read of it at once, and at all. Nothing here depends on how fast
-anybody is."""
+"""Who sends without end: what is read of it at once, and at all. Nothing here depends on how fast anybody is."""
 
 from __future__ import annotations
 

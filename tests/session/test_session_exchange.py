@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Final
 
 import pytest
@@ -16,33 +17,42 @@ from lxml import etree
 from session_histories import History, reader
 from session_script import (
     ACTIVE,
+    DOMAIN,
+    ELSEWHERE,
     END,
     HELLO,
+    HURRIED,
     INACTIVE,
     NEWS,
     NODE_HEADER,
     SUPPORT,
     Script,
     answer,
+    iq,
     stream_error,
 )
 
+from cxfr_proxy.config.values import ClientMatch, Trait
+from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.session.commands import (
+    Answered,
+    Asked,
     Awakened,
     Dial,
     Ended,
     Event,
-    ExchangeOver,
     Forgo,
+    MigrationFailed,
     NodeChanged,
     NodeLost,
+    Outcome,
     Reason,
     Resumable,
     Side,
     Transferred,
 )
 from cxfr_proxy.session.exchanging import STEP_SECONDS
-from cxfr_proxy.session.ladder import Rung
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.session.tables import State
 
 R: Final = f"<r xmlns='{SM}'/>"
@@ -61,10 +71,17 @@ def resumed(h: int) -> str:
     return f"<resumed xmlns='{SM}' h='{h}' previd='sm1'/>"
 
 
+def migration(node: str = "node2") -> Order:
+    return replace(ELSEWHERE, target=node, migrates=True)
+
+
 def is_resumed(s: Script, *before: Event, node: str = "node2") -> Script:
     """The last that was reported is that the session was resumed there."""
     resumable = Resumable("sm1", "sm1", s.session._parts.accounting.management.counters)
-    return s.reports(*before, resumable, ExchangeOver(node))
+    source = "node1" if node == "node2" else "node2"
+    over = Transferred(migration(node), ((Rung.MIGRATE, Outcome.MOVED),), 0.0, source)
+    asked = Asked(Rung.MIGRATE, migration(node), first=True)
+    return s.reports(*((asked, *before) if before else ()), resumable, over)
 
 
 def news(number: int) -> str:
@@ -75,22 +92,22 @@ def hello(number: int) -> str:
     return f"<message to='romeo@example.org' id='h{number}'/>"
 
 
-def in_use() -> Script:
+def in_use(*, software: ClientSoftware | None = None) -> Script:
     """Two stanzas each way; the client has acknowledged one of its."""
-    s = Script().bind(stream_management=True)
+    s = Script(client_software=software).bind(stream_management=True)
     s.node(news(1), news(2)).client(a(1), hello(1), hello(2))
     return s.forget()
 
 
 def settling() -> Script:
     """The old node was asked how far it is."""
-    return in_use().exchange().nobody_gets_anything().dialled().node_gets(R).client_gets()
+    return in_use().migrate().nobody_gets_anything().dialled().node_gets(R).client_gets()
 
 
 def resuming() -> Script:
     """The new node was asked for the session. The old one's answer has reached the client."""
     s = settling().node(a(2)).client_gets(a(2)).node_gets(resume(1))
-    return s.reports(CHANGED)
+    return s.reports(Asked(Rung.MIGRATE, migration(), first=True), CHANGED)
 
 
 # --- step by step
@@ -105,7 +122,7 @@ def test_a_leg_is_exchanged_and_the_client_goes_on() -> None:
 
 
 def test_while_the_new_node_is_dialled_everything_goes_on() -> None:
-    s = in_use().exchange().client(hello(3)).node_gets(hello(3)).node(news(3)).client_gets(news(3))
+    s = in_use().migrate().client(hello(3)).node_gets(hello(3)).node(news(3)).client_gets(news(3))
     s.client(a(3)).node_gets(a(3)).dialled().node_gets(R)
     s.node(news(4), a(3)).client_gets(news(4), a(3)).node_gets(resume(3))
     s.node(resumed(3), news(4), news(5)).client_gets(news(5))
@@ -123,20 +140,20 @@ def test_an_answer_to_an_older_question_does_not_count() -> None:
 
 def test_the_client_is_held_at_a_boundary_and_what_it_had_begun_goes_to_the_new_node() -> None:
     whole = hello(3)
-    s = in_use().exchange().client(whole[:20]).nobody_gets_anything().dialled()
+    s = in_use().migrate().client(whole[:20]).nobody_gets_anything().dialled()
     s.expect(not s.session.wants(Side.CLIENT), "the client to be held")
     s.node_gets(R).node(a(2)).node_gets(resume(1)).node(resumed(2), news(2))
     s.expect(s.session.wants(Side.CLIENT), "the client to be read").client(whole[20:]).node_gets(whole)
 
 
 def test_a_client_that_has_said_nothing_yet_is_asked_what_it_has() -> None:
-    s = Script().bind(stream_management=True).node(NEWS).client_gets(NEWS).exchange().client_gets(R)
+    s = Script().bind(stream_management=True).node(NEWS).client_gets(NEWS).migrate().client_gets(R)
     s.client(a(1)).node_gets(a(1)).dialled().node_gets(R).node(a(0)).node_gets(resume(1)).node(resumed(0))
     is_resumed(s, CHANGED)
 
 
 def test_nothing_is_sent_again_where_the_client_has_acknowledged_all() -> None:
-    s = in_use().client(a(2)).forget().exchange().dialled().node(a(2)).node_gets(R, resume(2))
+    s = in_use().client(a(2)).forget().migrate().dialled().node(a(2)).node_gets(R, resume(2))
     is_resumed(s.node(resumed(2)), CHANGED).node(news(3)).client_gets(a(2), news(3))
 
 
@@ -145,7 +162,7 @@ def test_a_long_stanza_that_is_sent_again_is_dropped_in_all_its_pieces() -> None
     s = Script(cut_through=True).bind(stream_management=True).node(news(1)).client(a(1))
     for at in range(0, len(long), 9_000):
         s.node(long[at : at + 9_000])
-    s.forget().exchange().dialled().node(a(0)).node_gets(R, resume(1)).client_gets(a(0)).node(resumed(0))
+    s.forget().migrate().dialled().node(a(0)).node_gets(R, resume(1)).client_gets(a(0)).node(resumed(0))
     for at in range(0, len(long), 9_000):
         s.node(long[at : at + 9_000]).client_gets()
     is_resumed(s, CHANGED).node(news(3)).client_gets(news(3))
@@ -155,7 +172,7 @@ def test_stanzas_that_the_proxy_has_put_in_and_taken_out_still_count() -> None:
     s = Script().bind(stream_management=True).client(SUPPORT, R).node(a(1)).node(news(1)).order().recall()
     s.client(a(1), answer("error"), a(2)).is_in(State.BOUND).forget()
     # The client has got a stanza more than the node has sent, and the node one less than the client has sent.
-    s.exchange().dialled().node_gets(R).node(a(1)).node_gets(resume(1))
+    s.migrate().dialled().node_gets(R).node(a(1)).node_gets(resume(1))
     s.node(resumed(1), news(2)).client_gets(*edited_by_one(a(1)), news(2))
     s.client(a(3)).node_gets(*edited_by_one(a(3), -1)).client(hello(1)).node(a(2)).node_gets(hello(1))
     s.client_gets(*edited_by_one(a(2)))
@@ -167,62 +184,129 @@ def edited_by_one(ack: str, change: int = 1) -> list[str]:
 
 
 def test_the_new_node_is_told_that_nobody_looks() -> None:
-    s = in_use().client(INACTIVE).forget().exchange().dialled().node(a(2)).node(resumed(2), news(2))
+    s = in_use().client(INACTIVE).forget().migrate().dialled().node(a(2)).node(resumed(2), news(2))
     is_resumed(s, CHANGED).node_gets(R, resume(1), INACTIVE).client(ACTIVE).node_gets(ACTIVE).reports(Awakened())
 
 
 def test_a_leg_can_be_exchanged_again_and_back() -> None:
-    s = resuming().node(resumed(2), news(2)).client(a(2)).forget().exchange("node1").dialled(node="node1")
+    s = resuming().node(resumed(2), news(2)).client(a(2)).forget().migrate("node1").dialled(node="node1")
     s.node(a(2)).node_gets(R, resume(2)).node(resumed(2), news(3)).client_gets(a(2), news(3))
     is_resumed(s, NodeChanged("node2", "node1"), node="node1")
 
 
 # --- what can go wrong, while the old leg is in its place
 
-GIVEN_UP: Final[dict[str, Callable[[], Script]]] = {
-    "it can't be reached": lambda: in_use().exchange().not_dialled(),
-    "it takes too long to be dialled": lambda: in_use().exchange().tick(),
-    "other prefixes": lambda: in_use().exchange().dialled(header=NODE_HEADER.replace("xmlns:", "xmlns:x='y' xmlns:")),
-    "the old node does not answer": lambda: settling().wait(STEP_SECONDS),
+OTHER_PREFIXES: Final = NODE_HEADER.replace("xmlns:", "xmlns:x='y' xmlns:")
+STUCK: Final[dict[str, tuple[Callable[[Script], Script], str, Outcome]]] = {
+    "refused": (lambda s: s.not_dialled(), "it can't be reached", Outcome.REFUSED),
+    "slow": (lambda s: s.tick(), "it takes too long to log in", Outcome.SILENT),
+    "prefixes": (
+        lambda s: s.dialled(header=OTHER_PREFIXES),
+        "its stream has other prefixes than the client's",
+        Outcome.REFUSED,
+    ),
+    "old node": (
+        lambda s: s.dialled().wait(STEP_SECONDS),
+        "the node that the session is on does not say how far it is",
+        Outcome.SILENT,
+    ),
 }
+KNOWING: Final = ClientSoftware(allow=[ClientMatch(Trait.DOMAIN, DOMAIN)])
 
 
-@pytest.mark.parametrize("way", GIVEN_UP.values(), ids=list(GIVEN_UP))
-def test_nobody_notices_an_exchange_that_is_given_up(way: Callable[[], Script]) -> None:
-    s = way()
-    s.expect(s.reported(ExchangeOver).failure is not None, "a failure").expect(not s.spare, "nothing left over")
-    s.forget().client(hello(3)).node_gets(hello(3)).node(a(3), news(3)).client_gets(a(3), news(3)).is_in(State.BOUND)
-    s.expect(s.session.node == "node1", "the old node").expect(s.session.deadline is None, "no deadline")
+@pytest.mark.parametrize("what", STUCK)
+def test_the_client_is_asked_where_its_session_cannot_be_taken_there(what: str) -> None:
+    happens, why, outcome = STUCK[what]
+    order = migration()
+    s = happens(in_use(software=KNOWING).migrate())
+    assert [event for event in s.events if isinstance(event, (Asked, MigrationFailed, Answered))] == [
+        Asked(Rung.MIGRATE, order, first=True),
+        MigrationFailed("node2", why),
+        Answered(Rung.MIGRATE, order, outcome),
+        Asked(Rung.CXFR, order, first=False),
+    ]
+    s.expect(not s.spare, "nothing left over").client_gets(iq()).is_in(State.TRANSFERRING).forget()
+    s.client(hello(3)).node_gets(hello(3)).node(news(3)).client_gets(news(3))
+    s.expect(s.session.node == "node1", "the old node").client(answer("error"), END)
+    s.expect(s.reported(Transferred).tried[0][0] is Rung.MIGRATE, "all that was tried")
 
 
-def test_a_client_that_does_not_say_what_it_has_stays_where_it_is() -> None:
-    s = Script().bind(stream_management=True).exchange().dialled()
-    s.expect(s.reported(ExchangeOver).failure == "the client has not said what it has got", "the reason")
-    s.client(HELLO).node_gets(HELLO)
+@pytest.mark.parametrize("what", STUCK)
+def test_a_client_that_knows_no_request_is_cut(what: str) -> None:
+    s = STUCK[what][0](in_use().migrate()).output_ended(Side.CLIENT, Side.NODE)
+    tried = (Rung.MIGRATE, STUCK[what][2]), (Rung.CUT, Outcome.MOVED)
+    s.expect(s.reported(Transferred).tried == tried, f"{tried}").client_gets()
+
+
+@pytest.mark.parametrize("what", STUCK)
+def test_a_client_that_nothing_forces_and_that_would_not_come_back_stays(what: str) -> None:
+    s = Script().bind(stream_management=True, jid="juliet@example.org/mcabber.1").node(news(1)).client(a(1))
+    order = replace(migration(), trigger=Trigger.REBALANCE)
+    s = STUCK[what][0](s.order(order).forget()).is_in(State.BOUND)
+    s.expect(s.reported(Transferred).tried == ((Rung.MIGRATE, STUCK[what][2]),), "nothing more to be tried")
+    s.forget().client(hello(3)).node_gets(hello(3)).node(news(3)).client_gets(news(3))
+
+
+@pytest.mark.parametrize("step", [lambda: in_use().migrate(), lambda: in_use().migrate().dialled()])
+def test_nobody_notices_a_move_that_is_recalled(step: Callable[[], Script]) -> None:
+    s = step().recall().is_in(State.BOUND).forget()
+    s.expect(not s.spare and not s.dialling, "nothing left over").expect(s.session.deadline is None, "no deadline")
+    s.client(hello(3)).node_gets(hello(3)).node(a(3), news(3)).client_gets(a(3), news(3))
+    s.expect(s.session.node == "node1", "the old node")
+
+
+def test_a_move_that_is_recalled_too_late_goes_on() -> None:
+    resuming().recall().node(resumed(2), news(2)).is_in(State.BOUND)
+
+
+@pytest.mark.parametrize("step", [lambda: in_use().migrate(), lambda: in_use().migrate().dialled()])
+def test_when_time_is_up_the_client_is_cut(step: Callable[[], Script]) -> None:
+    s = step().order(HURRIED).output_ended(Side.CLIENT, Side.NODE)
+    s.expect(not s.spare and not s.dialling, "nothing left over")
+
+
+def test_a_hurried_order_does_not_wait_for_another_node() -> None:
+    in_use().order(replace(migration(), hurried=True)).output_ended(Side.CLIENT, Side.NODE)
+
+
+def test_the_whole_move_has_a_deadline_and_each_step() -> None:
+    s = in_use().migrate()
+    s.expect(s.session.deadline == s.now + s.timeouts.migrate_timeout, "the one for all")
+    s.wait(s.timeouts.migrate_timeout - 0.5).dialled()
+    s.expect(s.session.deadline == s.now + 0.5, "what is left of it")
+    s.node(a(2))
+    s.expect(s.session.deadline == s.now + STEP_SECONDS, "the time for a step: there is no way back")
+
+
+def test_a_client_that_has_acknowledged_nothing_is_waited_for() -> None:
+    s = Script().bind(stream_management=True).migrate().dialled().client_gets(R).node_gets()
+    s.client(HELLO).node_gets(HELLO).client(a(0)).node_gets(a(0), R).node(a(1)).node_gets(resume(0))
+
+
+def test_a_client_that_does_not_say_what_it_has_is_told_to_move() -> None:
+    s = Script().bind(stream_management=True).migrate().dialled().tick()
+    s.expect(s.reported(MigrationFailed).why == "the client does not say what it has got", "the reason")
+    s.output_ended(Side.CLIENT, Side.NODE)
 
 
 def test_a_connection_that_comes_too_late_is_closed() -> None:
-    s = in_use().exchange().tick().dialled()
+    s = in_use().migrate().tick().dialled()
     s.expect(isinstance(s.commands[-1], Forgo), "it to be closed")
 
 
-@pytest.mark.parametrize("begin", [lambda: in_use().exchange().dialled(), settling], ids=["dialled", "settling"])
+@pytest.mark.parametrize("begin", [lambda: in_use().migrate().dialled(), settling], ids=["dialled", "settling"])
 @pytest.mark.parametrize("shutdown", [True, False])
 def test_an_old_node_that_goes_away_is_lost_as_ever(begin: Callable[[], Script], shutdown: bool) -> None:
     s = begin()
     s = s.node(stream_error("system-shutdown"), END) if shutdown else s.node_ends()
     reason = Reason.NODE_SHUTDOWN if shutdown else Reason.NODE_LOST
-    s.reports(ExchangeOver("node2", "the node went away"), NodeLost(reason)).client_gets()
+    s.client_gets().is_in(State.BOUND).expect(s.events[-1] == NodeLost(reason), "a node that is lost")
+    s.expect(s.reported(Transferred).tried == ((Rung.MIGRATE, Outcome.CUT_OFF),), "nothing else to be tried")
     s.expect(not s.spare, "nothing left over").expect(s.session.wants(Side.CLIENT), "the client to be read")
 
 
-def test_an_order_to_move_comes_first() -> None:
-    s = settling().client_gets().order()
-    s.expect(not s.spare, "nothing left over").expect(s.reported(Transferred).tried[0][0] is Rung.CUT, "the cut")
-
-
 def test_a_client_that_leaves_leaves() -> None:
-    s = in_use().exchange().client(END)
+    s = in_use().migrate().client(END)
     s.node_gets(R, END).node(a(2), END).client_gets(a(2), END).client_ends().is_over()
     s.expect(s.reported(Ended).reason is Reason.CLIENT_CLOSED, "the client's end")
 
@@ -230,7 +314,8 @@ def test_a_client_that_leaves_leaves() -> None:
 @pytest.mark.parametrize("step", [settling, resuming])
 def test_a_proxy_that_stops_leaves_nothing_behind(step: Callable[[], Script]) -> None:
     s = step().stop().is_over(at_once=True)
-    s.expect(not s.spare, "nothing left over").expect(s.reported(ExchangeOver).failure is not None, "a failure")
+    s.expect(not s.spare, "nothing left over")
+    s.expect(s.reported(Transferred).tried == ((Rung.MIGRATE, Outcome.CUT_OFF),), "an end of the transfer")
 
 
 # --- what can go wrong once the legs are exchanged
@@ -256,8 +341,8 @@ def test_a_node_that_does_not_resume_the_session_is_lost(what: Callable[[Script]
 
 
 def test_a_session_that_is_being_resumed_takes_no_order() -> None:
-    s = resuming().order().nobody_gets_anything().is_in(State.BOUND).node(resumed(2), news(2))
-    is_resumed(s).order().output_ended(Side.CLIENT, Side.NODE)
+    s = resuming().order().nobody_gets_anything().is_in(State.TRANSFERRING).node(resumed(2), news(2))
+    is_resumed(s).is_in(State.BOUND).order().output_ended(Side.CLIENT, Side.NODE)
 
 
 def test_what_is_sent_again_is_dropped_also_for_a_client_that_leaves() -> None:
@@ -268,20 +353,27 @@ def test_what_is_sent_again_is_dropped_also_for_a_client_that_leaves() -> None:
 
 
 @pytest.mark.parametrize(
-    "scene",
+    ("scene", "rung"),
     [
-        lambda: Script().bind(),
-        lambda: Script().bind(stream_management=True).node_ends(),
-        lambda: Script().bind(stream_management=True).order(),
-        lambda: Script(),
-        lambda: Script().bind(stream_management=True).exchange(),
+        (lambda: Script().bind(), Rung.CXFR),
+        (lambda: Script().bind(stream_management=True).node_ends(), Rung.CUT),
     ],
-    ids=["without XEP-0198", "without a node", "moved already", "not bound", "under way"],
+    ids=["without XEP-0198", "without a node"],
+)
+def test_others_are_told_to_move(scene: Callable[[], Script], rung: Rung) -> None:
+    s = scene().migrate()
+    s.expect(s.reported(Asked).rung is rung, f"{rung}")
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [lambda: Script(), lambda: Script().bind(stream_management=True).migrate()],
+    ids=["not bound", "under way"],
 )
 def test_others_go_on_as_they_are(scene: Callable[[], Script]) -> None:
     s = scene().forget()
     before = len(s.commands)
-    s.exchange()
+    s.migrate()
     s.expect(len(s.commands) == before, "no command")
 
 
@@ -291,7 +383,14 @@ def test_others_go_on_as_they_are(scene: Callable[[], Script]) -> None:
 class Exchanges(History):
     """A history in which the node's leg is exchanged now and then."""
 
-    KINDS: ClassVar = History.KINDS | {"exchange": 6.0, "dial": 10.0, "lose": 0.3, "order": 0.5, "tick": 0.2}
+    KINDS: ClassVar = History.KINDS | {
+        "exchange": 6.0,
+        "dial": 10.0,
+        "lose": 0.3,
+        "order": 0.5,
+        "tick": 0.3,
+        "recall": 0.3,
+    }
 
     def connect(self) -> None:
         self.exchanged = getattr(self, "exchanged", 0)
@@ -300,10 +399,12 @@ class Exchanges(History):
 
     def do(self, kind: str) -> None:
         script = self.script
-        if kind == "exchange":
-            script.exchange(f"node{self.number}")
+        if kind == "exchange" and self.in_use:
+            script.migrate(f"node{self.number}")
         elif kind == "dial" and script.dialling:
             script.dialled(node=self.asked_for()) if self.rng.random() < 0.9 else script.not_dialled()
+        elif kind == "recall":
+            script.recall()
         else:
             super().do(kind)
 

@@ -21,9 +21,11 @@ REFUSES = replace(TLS, knows_cxfr=False)
 NAMELESS = replace(KNOWS, full_jid_known=False)
 SLIXMPP = replace(REFUSES, preferred=(Rung.SEE_OTHER_HOST,))
 SENT_HOME = replace(SLIXMPP, redirected_home=True)
+MIGRATABLE = replace(RESUMABLE, migratable=True)
 QXMPP = replace(REFUSES, preferred=(Rung.CUT,))
 ORDER = Order(Trigger.DRAIN, "node2", SERVER)
 ALONE = Order(Trigger.DRAIN, "node2", SERVER, resumes=False)
+ALLOWED = replace(ORDER, migrates=True)
 ALONE_NO_ADDRESS = Order(Trigger.DRAIN, "node2", resumes=False)
 HURRIED = Order(Trigger.DRAIN, "node2", SERVER, hurried=True)
 NO_ADDRESS = Order(Trigger.DRAIN, "node2")
@@ -34,6 +36,11 @@ C, S, R = Rung.CXFR, Rung.SEE_OTHER_HOST, Rung.RESET
     ("traits", "order", "try_unknown", "rungs"),
     [
         (TLS, ORDER, True, [C, S, R]),
+        (MIGRATABLE, ALLOWED, True, [Rung.MIGRATE, Rung.CUT]),
+        (replace(MIGRATABLE, knows_cxfr=True), ALLOWED, True, [Rung.MIGRATE, C, Rung.CUT]),
+        (MIGRATABLE, ORDER, True, [Rung.CUT]),
+        (RESUMABLE, ALLOWED, True, [Rung.CUT]),
+        (MIGRATABLE, replace(ALLOWED, hurried=True), True, [Rung.CUT]),
         (TLS, ORDER, False, [S, R]),
         (TLS, NO_ADDRESS, True, [C, R]),
         (TLS, HURRIED, True, [S, R]),

@@ -61,7 +61,7 @@ def in_use() -> Script:
 
 
 def resuming() -> Script:
-    s = in_use().client(f"<a xmlns='{SM}' h='0'/>").exchange().dialled()
+    s = in_use().client(f"<a xmlns='{SM}' h='0'/>").migrate().dialled()
     return s.node(f"<a xmlns='{SM}' h='0'/>")
 
 
@@ -228,7 +228,7 @@ def test_whatever_a_table_is_asked_by_hashes_by_identity() -> None:
 
 
 def test_a_session_that_is_closed_is_somewhere_too() -> None:
-    """No act of its node has a consequence then."""
+    """Whatever its node is said to have done then has no consequence."""
     parts = Script().stop().session._parts
     assert NODE_REACTIONS[NodeDid.HANG_UP, parts.where] is tables.Reaction.FINISH
     ending.finish_if_over(parts)

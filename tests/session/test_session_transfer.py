@@ -65,7 +65,7 @@ def test_the_client_accepts_and_leaves() -> None:
     s.client(END).node_gets(END).node(NEWS, END).client_gets(NEWS, END).is_over()
     s.reports(
         Redirected(),
-        Transferred(ELSEWHERE, ((Rung.CXFR, Outcome.MOVED),), 2.0),
+        Transferred(ELSEWHERE, ((Rung.CXFR, Outcome.MOVED),), 2.0, "node1"),
         Ended(Reason.TRANSFERRED, None, 0, 0),
     )
 

@@ -54,7 +54,7 @@ class Pair:
         self.mirror.apply(told)
 
     def send(self) -> list[Nodes]:
-        """The messages that are due."""
+        """What there is to tell."""
         before = len(self.heard)
         while not self.updates.up_to_date:
             for _ in self.batch():

@@ -1,5 +1,4 @@
-"""The answers to an operator about a drain and its end: that it takes the last node, how far it is, who comes back
-when.
+"""What an operator is told of a drain and its end: that it takes the last node, how far it is, who comes back when.
 
 Time is trio's mock clock."""
 

@@ -1,4 +1,4 @@
-"""Clients that were cut and may still come for their sessions."""
+"""Who was cut and may still come for its session."""
 
 from __future__ import annotations
 

@@ -470,7 +470,7 @@ async def test_a_drain_of_nothing(autojump_clock: MockClock) -> None:
 
 
 async def test_everybody_leaves(autojump_clock: MockClock) -> None:
-    """On any node, at the usual pace, longest idle first; with no word of where to go."""
+    """Whatever node they are on, at the usual pace, longest idle first; with no word of where to go."""
     async with working(House()) as house:
         for node in ("a", "b", "a"):
             house.populate(node, 5)
@@ -521,7 +521,7 @@ async def test_a_drain_ends_when_those_who_were_cut_have_their_sessions(comes: b
         await trio.sleep(1)
         (order,) = [order for _, _, order in house.orders]
         tried = ((Rung.CUT, Outcome.MOVED),)
-        house.registry.note(session, Transferred(order, tried, 0.0), trio.current_time())
+        house.registry.note(session, Transferred(order, tried, 0.0, session.session.node), trio.current_time())
         house.registry.remove(session)
         await trio.sleep(5)
         assert not house.drain("a").done

@@ -54,14 +54,14 @@ def log_in(house: House, node: str, jid: str, *, resumed: bool = False) -> House
 
 
 def goes(house: House, session: HouseSession, order: Order) -> None:
-    """Report what a session does whose client is asked, and leaves."""
+    """What a session reports whose client is asked, and leaves."""
     now = trio.current_time()
     if order.place is not None and order not in [given for _, number, given in house.orders if number == session.id]:
         house.registry.memory.about_to_be_asked(
             session.session.full_jid or "", session.client_address, order.place, now
         )
     house.registry.note(session, Asked(Rung.CXFR, order, True), now)
-    house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.MOVED),), 0.1), now)
+    house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.MOVED),), 0.1, session.session.node), now)
     house.registry.note(session, Ended(Reason.CLIENT_CLOSED, None, 0, 0), now)
 
 
@@ -288,7 +288,7 @@ async def test_who_was_asked_and_stays_is_not_expected(autojump_clock: MockClock
         session.stays = True
         assert house.mover.move(session.session.full_jid or "", "b") == 1
         order, now = house.orders[-1][2], trio.current_time()
-        house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.STAYED),), 0.1), now)
+        house.registry.note(session, Transferred(order, ((Rung.CXFR, Outcome.STAYED),), 0.1, session.session.node), now)
         assert house.registry.memory.returning_clients.node_for(None, "192.0.2.1", now) is None
         assert house.registry.memory.returning_clients.node_for(user_of(session.session), "192.0.2.1", now) is None
         another = log_in(house, "a", f"{user_of(session.session)}/another")
@@ -306,7 +306,7 @@ async def test_what_could_be_resumed_is_looked_for_where_its_client_was_sent(aut
         order = Order(Trigger.REBALANCE, target="b")
         house.registry.memory.about_to_be_asked(session.session.full_jid or "", session.client_address, "b", now)
         house.registry.note(session, Asked(Rung.CUT, order, True), now)
-        house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0), now)
+        house.registry.note(session, Transferred(order, ((Rung.CUT, Outcome.MOVED),), 0.0, session.session.node), now)
         house.registry.note(session, Ended(Reason.TRANSFERRED, None, 0, 0), now)
         assert house.registry.memory.node_of_resumable("sm1") == "b"
         expected = house.registry.memory.returning_clients
@@ -439,7 +439,7 @@ async def test_who_sits_for_long_goes_first_and_who_is_not_looked_at_last(autoju
 
 
 class Others(FakeListener):
-    """The messages to other processes."""
+    """What other processes have been told."""
 
     @property
     def told(self) -> list[tuple[int, str]]:
@@ -547,5 +547,5 @@ async def test_a_rebalance_ends_also_where_something_more_urgent_moves_the_last(
         assert house.registry.counts.rebalanced.asked == 1
         hurried = Order(Trigger.DRAIN, target="b", hurried=True)
         tried = ((Rung.CXFR, Outcome.SILENT), (Rung.RESET, Outcome.MOVED))
-        house.registry.note(session, Transferred(hurried, tried, 0.1), now)
+        house.registry.note(session, Transferred(hurried, tried, 0.1, session.session.node), now)
         assert house.registry.counts.rebalanced.moved == 1

@@ -119,7 +119,7 @@ def test_a_transfer_is_counted_rung_by_rung() -> None:
         Asked(Rung.CXFR, ELSEWHERE, first=True),
         Answered(Rung.CXFR, ELSEWHERE, Outcome.REFUSED),
         Asked(Rung.SEE_OTHER_HOST, ELSEWHERE, first=False),
-        Transferred(ELSEWHERE, tried, 1.5),
+        Transferred(ELSEWHERE, tried, 1.5, "a"),
         Warned("about nothing"),
     ]
     for event in events:
@@ -156,7 +156,7 @@ def test_the_counts_of_a_real_transfer() -> None:
 def test_only_the_last_transfers_are_kept() -> None:
     subject, relayed = registry(), FakeRelayed(1, "a")
     for number in range(RECENT_TRANSFERS + 5):
-        subject.note(relayed, Transferred(ELSEWHERE, ((Rung.RESET, Outcome.MOVED),), 0.0), float(number))
+        subject.note(relayed, Transferred(ELSEWHERE, ((Rung.RESET, Outcome.MOVED),), 0.0, "a"), float(number))
     assert len(subject.counts.recent) == RECENT_TRANSFERS
     assert subject.counts.recent[-1].ended == RECENT_TRANSFERS + 4
 

@@ -1,4 +1,4 @@
-"""Clients that are expected back, and the nodes to which they are led."""
+"""Who is expected back, and where each is led to."""
 
 from __future__ import annotations
 

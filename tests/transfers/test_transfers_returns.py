@@ -1,4 +1,4 @@
-"""Returns of clients that were moved."""
+"""Who is back of those that were moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def transfer(outcome: Outcome = Outcome.MOVED, node: str = "a", seconds: float =
 
 
 def brief(back: ReturnedClient | None) -> tuple[int, int, float] | None:
-    """Return the session, the one by which its client is back, and after how long."""
+    """Whose session, by which session it is back, and after how long."""
     return (back.gone.session, back.session, back.seconds) if back is not None else None
 
 
@@ -39,6 +39,15 @@ def test_who_was_not_moved_or_has_no_name_is_not_waited_for() -> None:
     assert it.note_login(3, PHONE, 11.0) is None
     assert it.note_login(4, None, 11.0) is None
     assert not it.by_node
+
+
+def test_a_session_that_was_taken_to_another_node_was_never_away() -> None:
+    it = Returns()
+    tried = (TriedRung(Rung.MIGRATE, Outcome.MOVED),)
+    back = it.note_transfer(1, PHONE, PastTransfer("a", Trigger.DRAIN, "Gajim", tried, 0.1), 10.0)
+    assert brief(back) == (1, 1, 0.0)
+    assert it.by_node["a"] == 1
+    assert it.note_login(2, PHONE, 11.0) is None, "and nobody is taken for it"
 
 
 def test_the_same_client_comes_first_then_any_of_the_user_s() -> None:

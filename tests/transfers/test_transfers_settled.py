@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.nodes import Health, SessionOutlook
 from cxfr_proxy.config.table import OnNodeDown
-from cxfr_proxy.session.commands import BoundTo
+from cxfr_proxy.session.commands import BoundTo, NodeChanged
 from cxfr_proxy.session.ladder import Trigger
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
 from cxfr_proxy.transfers.young_sessions import SETTLED_SECONDS
@@ -154,3 +154,13 @@ async def test_the_older_ones_go_at_once(autojump_clock: MockClock) -> None:
         assert house.moved == [1]
         await trio.sleep(2)
         assert house.moved == [1, 2]
+
+
+async def test_a_session_that_was_taken_to_another_node_is_young_again(autojump_clock: MockClock) -> None:
+    house = House(SHARED)
+    session = bound(house)
+    await trio.sleep(SETTLED_SECONDS)
+    house.registry.note(session, NodeChanged("a", "b"), trio.current_time())
+    at = trio.current_time()
+    assert house.registry.memory.bound_lately(session.id) == at
+    assert house.registry.sessions_by_node()["b"] == 1

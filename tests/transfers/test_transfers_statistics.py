@@ -1,4 +1,4 @@
-"""Counts for as long as the proxy lives."""
+"""What is counted for as long as the proxy lives."""
 
 from __future__ import annotations
 

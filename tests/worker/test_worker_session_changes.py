@@ -1,4 +1,4 @@
-"""A worker's reports of the sessions that it has."""
+"""What a worker says of which sessions it has."""
 
 from __future__ import annotations
 

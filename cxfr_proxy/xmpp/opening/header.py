@@ -41,20 +41,23 @@ class StreamHeader(Struct, frozen=True, gc=False):
         return f"</{self.prefix}:stream>".encode()
 
     def addressed(self, *, to: str, from_: str) -> StreamHeader:
-        """Return a header of the proxy's own with those addresses, in which the same prefixes mean the same."""
-        addresses = f" from={quoteattr(from_)} to={quoteattr(to)} version='1.0'>".encode()
+        """Return a header of the proxy's own with those addresses, in which the same prefixes mean the same, and texts
+        are in the same language."""
+        lang = f" xml:lang={quoteattr(self.lang)}" if self.lang is not None else ""
+        addresses = f" from={quoteattr(from_)} to={quoteattr(to)} version='1.0'{lang}>".encode()
         raw = b"<?xml version='1.0'?>" + self.context[:-1] + addresses
-        return StreamHeader(raw, self.context, to, from_, id=None, lang=None, version="1.0", prefix=self.prefix)
+        return StreamHeader(raw, self.context, to, from_, id=None, lang=self.lang, version="1.0", prefix=self.prefix)
 
     @property
     def in_use(self) -> StreamHeader:
-        """The form of the header, which is all that matters once the stream is bound. Equal forms are one object."""
-        return _form(self.context, self.prefix)
+        """The form of the header, and the language of its texts, which is all that matters once the stream is bound.
+        Equal ones are one object."""
+        return _form(self.context, self.prefix, self.lang)
 
 
 @functools.lru_cache(maxsize=64)
-def _form(context: bytes, prefix: str) -> StreamHeader:
-    return StreamHeader(b"", context, to=None, from_=None, id=None, lang=None, version=None, prefix=prefix)
+def _form(context: bytes, prefix: str, lang: str | None = None) -> StreamHeader:
+    return StreamHeader(b"", context, to=None, from_=None, id=None, lang=lang, version=None, prefix=prefix)
 
 
 def read_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:

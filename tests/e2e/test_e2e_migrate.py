@@ -17,9 +17,11 @@ from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import ClientKind, Life, Traffic
+from cxfr_proxy.demo.habits import ClientKind, Life, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.relay import engine
+from cxfr_proxy.session.commands import Outcome
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
 
 CLIENTS = 8
 NAMES = ("a", "b")
@@ -49,11 +51,15 @@ class World:
         """Sessions by node, as the proxy counts them."""
         return [len(self.here.registry.on_node(name)) for name in NAMES]
 
-    async def exchange(self, target: str) -> None:
-        """Ask all sessions to go there, and wait until that has come to its end."""
-        for live in self.here.live:
-            live.exchange(target)
-        await until(lambda: all(live.session._parts.exchange is None for live in self.here.live), "exchanged")
+    async def migrate(self, target: str, trigger: Trigger = Trigger.DRAIN) -> None:
+        """Order all sessions to go there, and wait until each has gone, or was told to stay or to leave.
+
+        The mover would have them wait until they are two seconds old.
+        """
+        going = [live for live in self.here.live if live.session.node != target]
+        for live in going:
+            live.transfer(Order(trigger, target=target, migrates=True))
+        await until(lambda: all(live.session.rung is not Rung.MIGRATE for live in going), "taken there")
 
     def all_on(self, target: str) -> bool:
         """By the proxy's counts and by the nodes' own."""
@@ -92,11 +98,20 @@ class World:
 async def world(
     tmp_path: Path, certificate: DemoCertificate, *, tls: bool = False, trusting: bool = True, shared: bool = True
 ) -> AsyncIterator[World]:
-    cluster = DemoCluster("localhost", shared=shared, trusts_proxy=trusting)
-    nodes = [DemoNode(name, cluster=cluster) for name in NAMES]
+    cluster = DemoCluster("localhost", shared=shared)
+    proxys = make_certificate(tmp_path, "proxy.example.org", "proxy")
+    trusted = certificate.migration_context(proxys if trusting else certificate)
+    nodes = [DemoNode(name, cluster=cluster, migration_tls=trusted) for name in NAMES]
     async with running(*nodes) as nursery:
+        options = {
+            node.name: f"resume=shared migrate=external migrate-address={node.migration_address}"
+            f" ca={certificate.certificate}"
+            for node in nodes
+        }
         config = Config(
-            backends=FileBackends(str(nodes_file(tmp_path, nodes))),
+            backends=FileBackends(str(nodes_file(tmp_path, nodes, **options))),
+            node_certificate=proxys.certificate,
+            node_key=proxys.key,
             domain=("localhost",),
             certificate=(certificate.certificate,),
             key=(certificate.key,),
@@ -134,7 +149,7 @@ async def test_nobody_notices_that_sessions_go_to_another_node_and_back(
 ) -> None:
     async with world(tmp_path, certificate, tls=tls) as it:
         for target in ("b", "a", "b"):
-            await it.exchange(target)
+            await it.migrate(target)
             assert it.all_on(target), it.on_nodes
             await it.chat(3)
         it.nobody_noticed()
@@ -144,7 +159,7 @@ async def test_nobody_notices_that_sessions_go_to_another_node_and_back(
 
 async def test_a_node_can_be_stopped_once_its_sessions_have_gone(tmp_path: Path, certificate: DemoCertificate) -> None:
     async with world(tmp_path, certificate) as it:
-        await it.exchange("b")
+        await it.migrate("b")
         await it.nodes[0].stop(StopStyle.KILL)
         await it.chat(3)
         it.nobody_noticed()
@@ -152,15 +167,42 @@ async def test_a_node_can_be_stopped_once_its_sessions_have_gone(tmp_path: Path,
         assert harmed(it) == []
 
 
-async def test_a_client_stays_where_it_is_if_the_node_lets_nobody_in(
+async def test_a_drain_takes_sessions_to_the_other_node_and_says_so(
     tmp_path: Path, certificate: DemoCertificate
 ) -> None:
-    async with world(tmp_path, certificate, trusting=False) as it:
-        before = it.on_nodes
-        await it.exchange("b")
+    async with world(tmp_path, certificate) as it:
+        console, registry = it.here.console, it.here.registry
+        on_a = len(registry.on_node("a"))
+        plan = await console.drains.plan("a")
+        assert (plan.sessions, plan.migrate) == (on_a, on_a)
+        console.drains.begin("a")
+        await until(lambda: it.on_nodes == [0, CLIENTS], "a is empty")
+        await until(lambda: all(live.session.rung is None for live in it.here.live), "all are there")
         await it.chat(3)
-        assert it.on_nodes == before
         it.nobody_noticed()
+        counts = registry.counts.nodes["a"]
+        assert (counts.asked, counts.moved, counts.refused, counts.silent, counts.failed) == (on_a, on_a, 0, 0, 0)
+        assert {(each.source, each.target, each.tried) for each in registry.counts.recent} == {
+            ("a", "b", ((Rung.MIGRATE, Outcome.MOVED),))
+        }
+        await until(lambda: it.here.proxy.supervisor.workers.of_node("a").returned == on_a, "they count as returned")
+        await it.settle()
+        assert harmed(it) == []
+
+
+@pytest.mark.parametrize("target", ["b", "nowhere"], ids=["it lets nobody in", "there is no such node"])
+async def test_clients_are_told_to_move_where_no_session_can_be_taken_to_the_node(
+    tmp_path: Path, certificate: DemoCertificate, target: str
+) -> None:
+    """The next rung cuts them, and they resume: by themselves, and nothing is lost."""
+    async with world(tmp_path, certificate, trusting=target == "nowhere") as it:
+        away = [live.session.full_jid for live in it.here.live if live.session.node != target]
+        await it.migrate(target)
+        await until(lambda: all(client.moves for client in it.clients if client.full_jid in away), "they are back")
+        await it.chat(3)
+        moves = {(move.rung, move.resumed) for client in it.clients for move in client.moves}
+        assert moves == {(SeenRung.CUT, True)}
+        assert {client.full_jid for client in it.clients if client.moves} == set(away), "and nobody else has noticed"
         await it.settle()
         assert harmed(it) == []
 
@@ -170,7 +212,7 @@ async def test_a_session_that_the_node_has_not_got_is_moved_as_one_that_has_lost
 ) -> None:
     async with world(tmp_path, certificate, shared=False) as it:
         away = [live.session.full_jid for live in it.here.live if live.session.node == "a"]
-        await it.exchange("b")
+        await it.migrate("b")
         await it.chat(3)
         await until(lambda: all(client.life is Life.BOUND for client in it.clients), "all are back")
         await it.settle()
@@ -178,14 +220,3 @@ async def test_a_session_that_the_node_has_not_got_is_moved_as_one_that_has_lost
         assert {client.full_jid for client in it.clients if client.moves} == set(away), "and nobody else has noticed"
         lost = [judge(client.account, it.nodes[0].cluster.records).lost for client in it.clients]
         assert lost == [0] * CLIENTS
-
-
-async def test_a_node_that_is_not_there_changes_nothing(tmp_path: Path, certificate: DemoCertificate) -> None:
-    async with world(tmp_path, certificate) as it:
-        before = it.on_nodes
-        await it.nodes[1].stop(StopStyle.REFUSE)
-        await it.exchange("b")
-        await it.exchange("nowhere")
-        await it.chat(2)
-        assert it.on_nodes == before
-        it.nobody_noticed()
