@@ -131,6 +131,13 @@ def test_a_long_one_that_can_be_a_request_does_not(start: str) -> None:
     s.expect(Forged() in s.events, "a report")
 
 
+@pytest.mark.parametrize("name", ["a:b", "a:b:c", ":c"])
+def test_one_that_only_a_parser_without_namespaces_reads_is_kept_back(name: str) -> None:
+    """Nobody can say what the client makes of it; and the node, which wrote it, gets no answer to it."""
+    forged = f"<iq type='set' id='f1' from='{MALLORY}'><{name}/><x xmlns='urn:xmpp:cxfr'/></iq>"
+    Script().bind().node(NEWS, forged, NEWS).client_gets(NEWS, NEWS).node_gets().reports(Forged())
+
+
 # --- prefixes of the stream itself
 
 PREFIX = " xmlns:c='urn:xmpp:cxfr'>"

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing import framer
 from cxfr_proxy.xmpp.framing._expat import ExpatFramer
 from cxfr_proxy.xmpp.framing.framer import (
@@ -155,6 +156,18 @@ WHOLE = {
     "predefined entities": (b"<message><body>&lt;&amp;&gt;&quot;&apos;&#x41;</body></message>", 63, []),
     "not ASCII": ("<message><body>żółć 🙂</body></message>".encode(), 45, []),
 }
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("name", ["u:a", "a:b:c", "a:", ":a", ":", "a::b"])
+def test_names_are_those_of_xml_and_not_of_namespaces(name: str, size: int) -> None:
+    """An undeclared prefix passes, and so does what is no qualified name: as element and as attribute."""
+    body = f"<{name}/><message><{name} {name}='1'></{name}></message>".encode()
+    outcome = scan(body, [size])
+    assert outcome.failure() is None
+    assert outcome.boundary == len(body)
+    with pytest.raises(stanza.MalformedElement):  # so does nothing that the proxy reads itself
+        stanza.parse(f"<{name}/>".encode(), HEADER)
 
 
 def stanzas_of(body: bytes) -> int:

@@ -371,9 +371,10 @@ def test_starttls_is_taken_where_it_was_offered_and_refused_elsewhere() -> None:
     assert caught.value.condition == "policy-violation"
 
 
-def test_an_undeclared_prefix_is_the_client_s_fault() -> None:
+@pytest.mark.parametrize("name", ["x:auth", "x:y:auth", "auth:"])
+def test_a_name_that_means_nothing_is_the_client_s_fault(name: str) -> None:
     with pytest.raises(ClientError) as caught:
-        up(Negotiation(), "<x:auth/>")
+        up(Negotiation(), f"<{name}/>")
     assert caught.value.condition == "bad-namespace-prefix"
 
 

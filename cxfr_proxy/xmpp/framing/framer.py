@@ -11,6 +11,11 @@ elements (children of ``<stream:stream>``) of an open stream. It also keeps the 
 * limits on depth, on the number of attributes and on the size of one element, enforced while the bytes come in, before
   anybody buffers them.
 
+It knows names as XML 1.0 does, and no namespaces. ``<a:b:c/>``, which is no qualified name, passes as an undeclared
+prefix does. The node judges whether a stream is namespace-well-formed (RFC 6120 section 11.3), and so does the session
+where it reads an element itself (``bad-namespace-prefix``). A framer that saw one of the two would help nobody, and one
+that saw both would have to remember declarations, and look at each name of every stanza.
+
 There are two ways to feed it. :meth:`Framer.scan` swallows a whole chunk and is meant for streams that are under way:
 it reports only what a session has to look at, and stops where that becomes much. :meth:`Framer.step` stops after the
 first event and reports *every* element. It is meant for openings, where each element can change what the next byte
