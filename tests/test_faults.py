@@ -289,7 +289,7 @@ async def a_lookup(world: World) -> None:
         raise Defect
 
     assigned = Assigned(Pins(), Answers(60.0, trio.current_time))
-    lookup = UserLookup("http://127.0.0.1:1/{jid}", 1.0, assigned, bool, transport=httpx2.MockTransport(answer))
+    lookup = UserLookup("http://127.0.0.1:1/{jid}", 1.0, assigned, {"node1"}, transport=httpx2.MockTransport(answer))
     async with trio.open_nursery() as nursery:
         await nursery.start(lookup.run)
         await lookup.find("romeo@example.org")

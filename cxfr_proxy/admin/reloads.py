@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,10 +37,9 @@ class ReloadOutcome:
 
 
 class Reloads:
-    """Keeps the outcome of each reading. ``wall_clock`` gives seconds since 1970."""
+    """Keeps the outcome of each reading."""
 
-    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
+    def __init__(self) -> None:
         self.outcomes: dict[ReloadPart, ReloadOutcome] = {}
         """By what was read, as far as there is such a file."""
 
@@ -55,7 +54,7 @@ class Reloads:
                 worked=False, worked_at=before.worked_at if before is not None else None
             )
             raise
-        self.outcomes[part] = ReloadOutcome(worked=True, worked_at=self._wall_clock())
+        self.outcomes[part] = ReloadOutcome(worked=True, worked_at=time.time())
 
     @contextmanager
     def logged(self, part: ReloadPart) -> Iterator[None]:

@@ -198,7 +198,7 @@ def size(*, minimum: int) -> ValueType[int]:
     return ValueType(f"a size of at least {minimum} bytes like 262144, 256KiB or 1MiB", "SIZE", read, show)
 
 
-def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> ValueType[int]:
+def whole(*, minimum: int, maximum: int | None = None) -> ValueType[int]:
     """Make a kind for a whole number; ``maximum`` ``None``: without limit."""
 
     def read(text: str) -> int:
@@ -209,7 +209,7 @@ def whole(*, minimum: int, maximum: int | None = None, metavar: str = "N") -> Va
         return int(text)
 
     extent = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    return ValueType(f"a whole number {extent}", metavar, read)
+    return ValueType(f"a whole number {extent}", "N", read)
 
 
 def _read_maximum(text: str) -> int | None:

@@ -81,8 +81,7 @@ class _Turns:
 class _Door:
     """The queue of one node."""
 
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, rate: float) -> None:
         self._bucket = TokenBucket(rate, burst=max(1.0, rate * _BURST_SECONDS))
         self._turns = _Turns()
         self.waiting = 0
@@ -91,12 +90,12 @@ class _Door:
         self.waiting += 1
         try:
             async with self._turns.turn(address):
-                if delay := self._bucket.delay(self._clock()):
+                if delay := self._bucket.delay(trio.current_time()):
                     await trio.sleep(max(delay, _STEP_SECONDS))
                 # Asked last: a token that is spent on a client that has left delays all others.
                 if has_left():
                     raise ClientHungUp("the client hung up while it waited")
-                self._bucket.take(self._clock())
+                self._bucket.take(trio.current_time())
         finally:
             self.waiting -= 1
 
@@ -104,10 +103,9 @@ class _Door:
 class Admission:
     """``rate``: logins a second to each node, ``None`` for any number; ``patience``: the seconds that one may wait."""
 
-    def __init__(self, rate: float | None, patience: float, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, rate: float | None, patience: float) -> None:
         self._rate = rate
         self._patience = patience
-        self._clock = clock
         self._doors: dict[str, _Door] = {}
 
     async def admit(self, node: str, address: str, has_left: Callable[[], bool]) -> None:
@@ -121,7 +119,7 @@ class Admission:
             return
         door = self._doors.get(node)
         if door is None:
-            door = self._doors[node] = _Door(self._rate, self._clock)
+            door = self._doors[node] = _Door(self._rate)
         with trio.move_on_after(self._patience) as limit:
             await door.enter(_network(address), has_left)
         if limit.cancelled_caught:

@@ -26,7 +26,7 @@ import logging
 import math
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Container
 from enum import StrEnum
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -70,14 +70,14 @@ class _Failure(Exception):
 
 class UserLookup:
     """``url`` has ``{jid}`` in the user's place. Answers are noted in ``assigned``, which has to have room for them;
-    ``known`` says whether there is a node of that name. ``transport`` is for tests."""
+    ``nodes`` are the names of those there are. ``transport`` is for tests."""
 
     def __init__(
         self,
         url: str,
         timeout: float,
         assigned: Assigned,
-        known: Callable[[str], bool],
+        nodes: Container[str],
         *,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
@@ -88,7 +88,7 @@ class UserLookup:
         self._timeout = timeout
         self._assigned = assigned
         self._answers: Answers = assigned.answers
-        self._known = known
+        self._nodes = nodes
         self._transport = transport
         self._client: httpx2.AsyncClient | None = None  # while it runs
         self._under_way: dict[str, trio.Event] = {}
@@ -180,7 +180,7 @@ class UserLookup:
             else:
                 raise _Failure(f"status {response.status_code}")
         self._failures_in_a_row = 0
-        if node is not None and not self._known(node):
+        if node is not None and node not in self._nodes:
             self.outcomes[LookupOutcome.UNKNOWN_NODE] += 1
             self._warn("a node that is not in the list")
             node = None

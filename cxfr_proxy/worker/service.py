@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -307,10 +307,10 @@ class Service:
             self._mover.look_at(relayed)
 
 
-def new_assigned(config: Config, pins: Mapping[str, str] | None = None) -> Assigned:
-    """Return the users with an assigned node; ``pins`` as :class:`Pins` has them."""
+def new_assigned(config: Config) -> Assigned:
+    """Return the users with an assigned node, of whom none is known yet."""
     asks = config.user_lookup is not None
-    return Assigned(Pins(pins), Answers(config.lookup_cache, trio.current_time) if asks else None)
+    return Assigned(Pins(), Answers(config.lookup_cache, trio.current_time) if asks else None)
 
 
 def new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLookup | None:
@@ -319,4 +319,4 @@ def new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLook
         return None
     from cxfr_proxy.upstream.user_lookup import UserLookup  # an HTTP client takes 60 ms to load
 
-    return UserLookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster.__contains__)
+    return UserLookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster)

@@ -48,7 +48,7 @@ class Endpoint(httpx2.AsyncBaseTransport):
 @asynccontextmanager
 async def asking(endpoint: Endpoint, seconds: float = 60.0) -> AsyncIterator[tuple[UserLookup, Assigned]]:
     assigned = Assigned(Pins(), Answers(seconds, trio.current_time))
-    lookup = UserLookup(URL, 1.0, assigned, {"node1", "node2"}.__contains__, transport=endpoint)
+    lookup = UserLookup(URL, 1.0, assigned, {"node1", "node2"}, transport=endpoint)
     async with trio.open_nursery() as nursery:
         await nursery.start(lookup.run)
         yield lookup, assigned
@@ -224,7 +224,7 @@ async def test_a_real_endpoint() -> None:
         listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         assigned = Assigned(answers=Answers(60.0, trio.current_time))
-        lookup = UserLookup(f"http://127.0.0.1:{port}/x/{{jid}}", 5.0, assigned, lambda name: True)
+        lookup = UserLookup(f"http://127.0.0.1:{port}/x/{{jid}}", 5.0, assigned, {"node2"})
         await nursery.start(lookup.run)
         await lookup.find("kim@h")
         await lookup.find("sam@h")
@@ -240,7 +240,7 @@ async def test_a_real_endpoint() -> None:
 async def test_a_host_whose_name_ends_with_a_dot_is_called_without_it_in_tls() -> None:
     endpoint = Endpoint(httpx2.Response(404))
     assigned = Assigned(Pins(), Answers(60.0, trio.current_time))
-    lookup = UserLookup("https://lookup.example.org./{jid}", 1.0, assigned, lambda _: True, transport=endpoint)
+    lookup = UserLookup("https://lookup.example.org./{jid}", 1.0, assigned, {"node1"}, transport=endpoint)
     async with trio.open_nursery() as nursery:
         await nursery.start(lookup.run)
         await lookup.find("kim@example.org")
