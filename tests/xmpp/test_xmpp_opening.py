@@ -107,6 +107,7 @@ def test_headers_that_clients_send(header: str) -> None:
         (HEADER.replace("xmlns='jabber:client' ", ""), "invalid-namespace"),
         (HEADER.replace("etherx.jabber.org/streams", "example.org/streams"), "invalid-namespace"),
         (HEADER.replace("xmlns:stream", "xmlns:other"), "bad-namespace-prefix"),
+        (HEADER.replace("<stream:", "<stream:x:").replace("jabber:client", "relative"), "bad-namespace-prefix"),
         (HEADER[:-1] + "/>", "bad-format"),
         (HEADER[:-1] + " / >", "not-well-formed"),
         (HEADER.replace("stream:stream", "stream:flow"), "bad-format"),

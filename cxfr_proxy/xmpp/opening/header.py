@@ -89,9 +89,9 @@ def _read_any_header(raw: bytes, fault: type[RemoteError]) -> StreamHeader:
         raise fault(StreamCondition.BAD_FORMAT, "the stream is over with its header")
     try:
         root = etree.fromstring(raw + b"</" + stanza.tag_name(raw) + b">", stanza.PARSER)
+        name = etree.QName(root)  # two colons in a name are none of XML's errors, and not always one of lxml's parser's
     except (etree.XMLSyntaxError, ValueError) as exc:
         raise fault(StreamCondition.BAD_NAMESPACE_PREFIX, "the stream header uses an undeclared prefix") from exc
-    name = etree.QName(root)
     if name.namespace != names.STREAM:
         raise fault(StreamCondition.INVALID_NAMESPACE, f"the stream's namespace is {names.STREAM}")
     if name.localname != "stream":
