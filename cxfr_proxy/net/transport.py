@@ -86,6 +86,10 @@ class Transport(Protocol):
         """
         ...
 
+    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
+        """Read as :meth:`read_now` does, into ``buffer``, and return how many bytes there were; 0 at the end."""
+        ...
+
     def write_now(self, data: Bytes, /) -> int:
         """Write, and return how many bytes were taken: all, or as many as there was room for."""
         ...
@@ -132,7 +136,7 @@ class Transport(Protocol):
         ...
 
 
-ReadInto = Callable[[int, bytearray], object]
+ReadInto = Callable[[int, memoryview], object]
 """Takes the most bytes to read and the buffer to put them in; how many there were. (typeshed has another result.)"""
 Write = Callable[[bytes], int | None]
 """Takes at most :data:`RECORD_BYTES` bytes; how many were taken.
@@ -170,6 +174,9 @@ class PlainTransport(socket.socket):
     def peek_now(self, most: int) -> bytes:
         """Read as :meth:`read_now` does, but leave the bytes unread."""
         return self.recv(most, socket.MSG_PEEK)
+
+    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
+        return self.recv_into(buffer, most)
 
     # int() returns 0: nothing waits inside a plain socket. A method written in Python would cost a call for each read.
     pending = staticmethod(int)
@@ -217,6 +224,9 @@ class TlsTransport(ssl.SSLSocket):
         )
         assert isinstance(wrapped, cls)
         return wrapped
+
+    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
+        return int(self.read(most, buffer))
 
     def write_now(self, data: Bytes, /) -> int:
         return self.write(data) if len(data) <= RECORD_BYTES else self._write_records(data)

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 from cxfr_proxy.xmpp.framing.framer import Framer
 
-Receive = Callable[[int, bytearray], object]  # a number; typeshed has it otherwise
+Receive = Callable[[int, memoryview], object]  # a number; typeshed has it otherwise
 Send = Callable[[bytes], int | None]
 
 class Switchboard:

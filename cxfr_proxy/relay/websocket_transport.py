@@ -13,7 +13,10 @@ before the first is out, and of pongs and pings only the last ones wait.
 from __future__ import annotations
 
 from cxfr_proxy.net.transport import Bytes, ReadInto, Transport, TransportFault, Verdict, Write
+from cxfr_proxy.xmpp.framing.framer import Framer
+from cxfr_proxy.xmpp.websocket.hot_path import HotPath
 from cxfr_proxy.xmpp.websocket.stream import WebSocketStream
+from cxfr_proxy.xmpp.websocket.translation import StreamContext
 
 
 class _NoStreamBytes(BlockingIOError):
@@ -28,7 +31,18 @@ class WebSocketTransport:
     say. ``max_depth`` counts the stream element as 1.
     """
 
-    __slots__ = ("_ends", "_fault_told", "_inner", "_owed", "_ready", "_received", "_rest", "_stream")
+    __slots__ = (
+        "_ends",
+        "_fast_in",
+        "_fast_out",
+        "_fault_told",
+        "_inner",
+        "_owed",
+        "_ready",
+        "_received",
+        "_rest",
+        "_stream",
+    )
 
     def __init__(
         self, inner: Transport, *, received: bytes = b"", max_message_bytes: int | None, max_depth: int
@@ -40,6 +54,8 @@ class WebSocketTransport:
         self._fault_told = False
         self._rest = b""  # of frames, which the socket has not taken
         self._owed = 0  # bytes of the stream that are in frames, though the caller was told that they were not taken
+        self._fast_in: tuple[HotPath, Framer, int] | None = None  # what the next read may do
+        self._fast_out: tuple[HotPath, Framer, StreamContext] | None = None  # and the next write
         self._ends = False  # the output ends when all is out
 
     # --- what is asked of it beside bytes
@@ -92,6 +108,7 @@ class WebSocketTransport:
         while True:
             if self._ready:
                 data, self._ready = self._ready[:most], self._ready[most:]
+                self._fast_in = stream.fast_in() if not self._ready and not self._received else None
                 return data
             if stream.fault is not None and not self._fault_told:
                 self._fault_told = True
@@ -105,11 +122,24 @@ class WebSocketTransport:
                 raw = self._inner.read_now(min(most, stream.most_bytes))
                 if not raw:
                     return b""
-            self._ready = stream.receive(raw)
-            if stream.has_own:
-                self.write_own()
+            self._take(raw)
             if not self._waits_inside() and not self._inner.pending():
                 raise _NoStreamBytes
+
+    def _take(self, raw: bytes, before: bytes = b"") -> None:
+        """Have all that has come read, behind what was read of it ``before``."""
+        stream = self._stream
+        self._fast_in = None
+        self._ready = before + stream.receive(raw)
+        if stream.has_own:
+            self.write_own()
+        if stream.is_closed:
+            self._fast_out = None
+
+    def read_into_now(self, most: int, buffer: memoryview, /) -> int:
+        data = self.read_now(min(most, len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
 
     def _waits_inside(self) -> bool:
         """Whether the next read has something to tell without another byte from the socket."""
@@ -131,8 +161,8 @@ class WebSocketTransport:
 
     def write_now(self, data: Bytes, /) -> int:
         self._write_rest()
-        fresh, self._owed = bytes(memoryview(data)[self._owed :] if self._owed else data), 0
-        self._rest = self._stream.send(fresh) + self._stream.own()
+        self._rest = self._framed(data)
+        self._owed = 0
         try:
             self._write_rest()
         except OSError as exc:
@@ -143,6 +173,20 @@ class WebSocketTransport:
             if self._owed == len(data):
                 raise
         return len(data) - self._owed
+
+    def _framed(self, data: Bytes) -> bytes:
+        """Return the frames for what is not in frames yet, and those that are due besides."""
+        fast, stream = self._fast_out, self._stream
+        if fast is None or self._owed or not isinstance(data, bytes):
+            frames = stream.send(bytes(memoryview(data)[self._owed :]))
+        else:
+            native, framer, context = fast
+            frames, at, begun = native.put(framer, data, 0, context.default, context.prefixes, context.lang)
+            if at == len(data):
+                return frames
+            frames = stream.go_on(frames, data, at, begun)
+        self._fast_out = stream.fast_out()
+        return frames + stream.own()
 
     def _write_rest(self) -> None:
         """Write what waits. Raises ``OSError`` where some of it has to wait on."""
@@ -171,6 +215,7 @@ class WebSocketTransport:
             return
         self._stream.end()
         self._ends = True
+        self._fast_out = None
         self.write_own()
 
     def close(self) -> None:
@@ -188,7 +233,25 @@ class WebSocketTransport:
     def native_calls(self) -> tuple[ReadInto, Write]:
         return self._read_into, self._write_some
 
-    def _read_into(self, most: int, buffer: bytearray, /) -> int | None:
+    def _read_into(self, most: int, buffer: memoryview, /) -> int | None:
+        if self._fast_in is None:
+            return self._read_slowly_into(most, buffer)
+        native, framer, limit = self._fast_in
+        try:
+            size = self._inner.read_into_now(most, buffer)
+        except OSError as exc:
+            return 0 if self.judge(exc, Verdict.WAIT_READABLE) is Verdict.OVER else None
+        self._stream.awaits_pong = False
+        elements, at, wrong, used, ended = native.take(framer, buffer[:size], 0, limit)
+        if at == size and wrong is None:
+            buffer[: len(elements)] = elements
+            return len(elements)
+        if wrong is not None:
+            self._stream.take_back(wrong, used, ended=bool(ended))
+        self._take(bytes(buffer[at:size]), elements)
+        return None
+
+    def _read_slowly_into(self, most: int, buffer: memoryview) -> int | None:
         if self._waits_inside():
             return None
         try:
@@ -198,8 +261,8 @@ class WebSocketTransport:
             return None
         except OSError as exc:
             return 0 if self.judge(exc, Verdict.WAIT_READABLE) is Verdict.OVER else None
-        if self._waits_inside():
-            self._ready = data + self._ready
+        if self._waits_inside() or self._inner.pending():
+            self._ready, self._fast_in = data + self._ready, None
             return None
         buffer[: len(data)] = data
         return len(data)

@@ -185,22 +185,12 @@ static int plain_frame(const byte *p, const byte *end, long long limit, const by
     return 1;
 }
 
-static PyObject *take(PyObject *module, PyObject *args)
+/* What `take` answers for these bytes. */
+static PyObject *take_from(PyObject *scanner, const byte *data, size_t size, size_t at, long long limit)
 {
-    (void)module;
-    PyObject *scanner;
-    const char *data;
-    Py_ssize_t size, at;
-    long long limit;
-    if (!PyArg_ParseTuple(args, "O!y#nL", scanners->type, &scanner, &data, &size, &at, &limit))
+    if (reserve(size - at + 1) < 0)
         return NULL;
-    if (at < 0 || at > size) {
-        PyErr_SetString(PyExc_ValueError, "expected an offset in the data");
-        return NULL;
-    }
-    if (reserve((size_t)(size - at) + 1) < 0)
-        return NULL;
-    const byte *p = (const byte *)data + at, *const end = (const byte *)data + size, *payload;
+    const byte *p = data + at, *const end = data + size, *payload;
     size_t ready = 0, length;
     while (plain_frame(p, end, limit, &payload, &length)) {
         byte *message = scratch + ready;
@@ -222,11 +212,28 @@ static PyObject *take(PyObject *module, PyObject *args)
                 Py_XDECREF(wrong);
                 return NULL;
             }
-            return Py_BuildValue("NnNni", before, (Py_ssize_t)(p - (const byte *)data), wrong, used, ended);
+            return Py_BuildValue("NnNni", before, (Py_ssize_t)(p - data), wrong, used, ended);
         }
         ready += length;
     }
-    return Py_BuildValue("NnOni", scratch_bytes(ready), (Py_ssize_t)(p - (const byte *)data), Py_None, (Py_ssize_t)0, 0);
+    return Py_BuildValue("NnOni", scratch_bytes(ready), (Py_ssize_t)(p - data), Py_None, (Py_ssize_t)0, 0);
+}
+
+static PyObject *take(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *scanner, *answer = NULL;
+    Py_buffer data;
+    Py_ssize_t at;
+    long long limit;
+    if (!PyArg_ParseTuple(args, "O!y*nL", scanners->type, &scanner, &data, &at, &limit))
+        return NULL;
+    if (at < 0 || at > data.len)
+        PyErr_SetString(PyExc_ValueError, "expected an offset in the data");
+    else
+        answer = take_from(scanner, data.buf, (size_t)data.len, (size_t)at, limit);
+    PyBuffer_Release(&data);
+    return answer;
 }
 
 static PyObject *unmask(PyObject *module, PyObject *args)

@@ -1,6 +1,8 @@
 from cxfr_proxy.xmpp.framing.framer import Framer
 
-def take(scanner: Framer, data: bytes, at: int, limit: int, /) -> tuple[bytes, int, bytes | None, int, int]: ...
+def take(
+    scanner: Framer, data: bytes | memoryview, at: int, limit: int, /
+) -> tuple[bytes, int, bytes | None, int, int]: ...
 def put(
     scanner: Framer,
     data: bytes,

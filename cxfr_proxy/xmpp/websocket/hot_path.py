@@ -13,7 +13,9 @@ from cxfr_proxy.xmpp.framing.framer import Framer, is_native
 class HotPath(Protocol):
     """The functions of ``_frames.c``. Offsets are in ``data``; ``scanner`` stands between two elements."""
 
-    def take(self, scanner: Framer, data: bytes, at: int, limit: int, /) -> tuple[bytes, int, bytes | None, int, int]:
+    def take(
+        self, scanner: Framer, data: bytes | memoryview, at: int, limit: int, /
+    ) -> tuple[bytes, int, bytes | None, int, int]:
         """Read frames from ``at`` on, as far as each is the whole of a message that is a plain element.
 
         ``limit``: the longest message; -1 for no limit. Returns the elements and the offset behind their frames; and of

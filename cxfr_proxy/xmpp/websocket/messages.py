@@ -10,11 +10,11 @@ from enum import Enum, auto
 from typing import Final
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.xmpp.framing.framer import StreamFault, WholeElement, behind_usual_header
+from cxfr_proxy.xmpp.framing.framer import Framer, StreamFault, WholeElement, behind_usual_header
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.usual_header import CONTEXT
 from cxfr_proxy.xmpp.stanza import STREAM_END
-from cxfr_proxy.xmpp.websocket.hot_path import hot_path
+from cxfr_proxy.xmpp.websocket.hot_path import HotPath, hot_path
 from cxfr_proxy.xmpp.websocket.translation import stream_tag
 
 MAX_TAG_BYTES: Final = 8_192
@@ -133,9 +133,14 @@ class MessageReader:
     # --- many at once
 
     @property
-    def is_fast(self) -> bool:
-        """Whether :meth:`take_whole` reads anything."""
-        return self._hot_path is not None
+    def is_plain(self) -> bool:
+        """Whether the next message may be an element: the stream is open."""
+        return self._is_open and not self._over
+
+    @property
+    def hot_path(self) -> tuple[HotPath, Framer] | None:
+        """What :meth:`take_whole` calls, and with what; ``None``: nothing."""
+        return (self._hot_path, self._framer) if self._hot_path is not None else None
 
     def take_whole(self, data: bytes, at: int, max_message_bytes: int | None, ready: list[bytes]) -> int:
         """Read frames that are whole messages, as far as they are plain elements, and append these to ``ready``.
@@ -143,18 +148,18 @@ class MessageReader:
         For between two messages. Return the offset in ``data`` where :meth:`text` has to do it: ``at``, where nothing
         is read here.
         """
-        if self._hot_path is None or not self._is_open or self._over:
+        if self._hot_path is None or not self.is_plain:
             return at
         limit = -1 if max_message_bytes is None else max_message_bytes
         text, at, wrong, used, ended = self._hot_path.take(self._framer, data, at, limit)
         if text:
             ready.append(text)
         if wrong is not None:
-            self._refuse(wrong, used, ended=bool(ended))
+            self.refuse(wrong, used, ended=bool(ended))
         return at
 
-    def _refuse(self, message: bytes, used: int, *, ended: bool) -> None:
-        """Find what is wrong with a message of which the framer has read so much."""
+    def refuse(self, message: bytes, used: int, *, ended: bool) -> None:
+        """Find what is wrong with a message that :meth:`HotPath.take` has read so much of."""
         try:
             self._whole = ended or self._has_ended()
             self._judge(message[used:], last=True)

@@ -88,6 +88,11 @@ class FrameReader:
         self._empty = 0
         self._utf8: codecs.IncrementalDecoder | None = None  # while a character is not whole
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether the next byte begins a message, or a control frame."""
+        return self._left is None and self._size is None and not self._head
+
     def receive(self, data: bytes, ready: list[bytes]) -> None:
         """Read ``data``, and append to ``ready`` what its messages come to.
 
@@ -96,7 +101,7 @@ class FrameReader:
         at = 0
         while at < len(data) and not self.closed:
             if self._left is None:
-                if self._size is None and not self._head:
+                if self.is_between_messages:
                     at = self._messages.take_whole(data, at, self.max_message_bytes, ready)
                     if at == len(data):
                         return

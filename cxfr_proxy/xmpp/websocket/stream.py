@@ -18,9 +18,12 @@ from __future__ import annotations
 from typing import Final
 
 from cxfr_proxy.errors import ClientError
+from cxfr_proxy.xmpp.framing.framer import Framer
 from cxfr_proxy.xmpp.websocket.frames import CloseCode, FrameFault, Opcode, close_frame, frame
+from cxfr_proxy.xmpp.websocket.hot_path import HotPath
 from cxfr_proxy.xmpp.websocket.messages import MessageReader
 from cxfr_proxy.xmpp.websocket.reader import FrameReader
+from cxfr_proxy.xmpp.websocket.translation import StreamContext
 from cxfr_proxy.xmpp.websocket.writer import MessageWriter
 
 FAST_BYTES: Final = 65_536
@@ -49,7 +52,7 @@ class WebSocketStream:
     @property
     def most_bytes(self) -> int:
         """How much to give to :meth:`receive` at once, so that it does not take long."""
-        return FAST_BYTES if self._messages.is_fast else SLOW_BYTES
+        return FAST_BYTES if self._messages.hot_path is not None else SLOW_BYTES
 
     def receive(self, data: bytes) -> bytes:
         """Read what has come in, and return what it comes to. Raises nothing: see :attr:`fault`."""
@@ -65,6 +68,20 @@ class WebSocketStream:
         if self._reader.closed:
             self._close(self._reader.close_code)
         return b"".join(ready)
+
+    def fast_in(self) -> tuple[HotPath, Framer, int] | None:
+        """Return what reads the next messages, if they are plain elements, and its arguments; ``None``: only
+        :meth:`receive` does. That holds until :meth:`receive` or :meth:`take_back` is called."""
+        if self._unreadable is not None or self.is_over or not self._messages.is_plain:
+            return None
+        if not self._reader.is_between_messages:
+            return None
+        native, limit = self._messages.hot_path, self._reader.max_message_bytes
+        return (*native, -1 if limit is None else limit) if native is not None else None
+
+    def take_back(self, message: bytes, used: int, *, ended: bool) -> None:
+        """Find the fault of a message that :meth:`HotPath.take` has found to be no element."""
+        self._messages.refuse(message, used, ended=ended)
 
     @property
     def fault(self) -> ClientError | None:
@@ -99,6 +116,20 @@ class WebSocketStream:
     def send(self, data: bytes) -> bytes:
         """Return the frames for these bytes of the stream; none once the connection was closed."""
         return self._writer.send(data) if not self._closed else b""
+
+    def fast_out(self) -> tuple[HotPath, Framer, StreamContext] | None:
+        """Return what puts the next elements into frames, if they are whole, and with what; ``None``: only
+        :meth:`send` does. That holds until :meth:`send` or :meth:`go_on` is called, or the connection closed."""
+        return self._writer.hot_path if not self._closed else None
+
+    def go_on(self, ready: bytes, data: bytes, at: int, begun: int) -> bytes:
+        """Return what :meth:`send` does, where :meth:`HotPath.put` has answered this for ``data``."""
+        return self._writer.go_on(ready, data, at, begun)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether our close frame is out, or due."""
+        return self._closed
 
     def ping(self) -> None:
         """Have the client show that it is there: :attr:`awaits_pong` until it has."""

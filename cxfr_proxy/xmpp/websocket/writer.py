@@ -71,8 +71,21 @@ class MessageWriter:
         """Return the frames that go out for these bytes of the stream."""
         if self._waiting:
             data, self._waiting = self._waiting + data, b""
-        frames: list[bytes] = []
-        at = 0
+        return self._send_from(data, 0, [])
+
+    @property
+    def hot_path(self) -> tuple[HotPath, Framer, StreamContext] | None:
+        """What puts the next element into a frame, if it is whole, and with what; ``None``: nothing does."""
+        if self._hot_path is None or self._framer is None or self._inside or self._begun or self._waiting or self.ended:
+            return None
+        return self._hot_path, self._framer, self._context
+
+    def go_on(self, ready: bytes, data: bytes, at: int, begun: int) -> bytes:
+        """Return the frames for ``data``, of which :meth:`HotPath.put` has answered the other three."""
+        frames = [ready]
+        return self._send_from(data, self._take_begun(data, at, begun, frames), frames)
+
+    def _send_from(self, data: bytes, at: int, frames: list[bytes]) -> bytes:
         while at < len(data) and not self.ended:
             if self._hot_path is not None and not self._inside and not self._begun:
                 at = self._put_whole(self._hot_path, data, at, frames)
@@ -103,9 +116,14 @@ class MessageWriter:
         assert framer is not None, "the hot path goes with one"
         ready, at, begun = native.put(framer, data, at, context.default, context.prefixes, context.lang)
         frames.append(ready)
+        return self._take_begun(data, at, begun, frames)
+
+    def _take_begun(self, data: bytes, at: int, begun: int, frames: list[bytes]) -> int:
+        """Go on behind ``begun`` bytes that the framer has read of an element that is not whole, if any."""
         if begun:
-            if framer.events:
-                _refuse_fault(framer.events.pop())
+            assert self._framer is not None, "it has read them"
+            if self._framer.events:
+                _refuse_fault(self._framer.events.pop())
             self._begin_element(data[at : at + begun], frames, whole=False)
         return at + begun
 
