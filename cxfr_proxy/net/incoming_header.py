@@ -1,8 +1,8 @@
 """Read the PROXY header by which a balancer says whose connection it passes on: versions 1 and 2 of the HAProxy
 project's specification (proxy-protocol.txt), as strictly as that says, and within bounds.
 
-:func:`parse` is pure: it is given what has arrived, from the first byte on, and says how long the header is. What
-stands behind it is the client's, and is not looked at. :func:`receive` takes the header off a connection, and nothing
+:func:`parse` is pure: it is given what has arrived, from the first byte on, and says how long the header is. The bytes
+behind it are the client's, and are not looked at. :func:`receive` takes the header off a connection, and nothing
 else.
 
 Bytes are refused as soon as no header can begin with them. The length of one is known from its first 16 bytes, so the
@@ -27,7 +27,7 @@ client, which some balancers pass on, one or two thousand."""
 
 
 class MalformedProxyHeader(ValueError):
-    """What has arrived is no PROXY header. The text says why, and repeats nothing of it."""
+    """The bytes are no PROXY header. The text says why, and repeats nothing of them."""
 
 
 class IncomingHeader(NamedTuple):
@@ -87,7 +87,7 @@ _LINE_BEGINS: Final = b"PROXY "
 _PORT: Final = rb"(0|[1-9][0-9]{0,4})"  # no zeros before it (section 2.1)
 _LINE: Final = re.compile(rb"PROXY TCP([46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) %b %b" % (_PORT, _PORT))
 _UNKNOWN: Final = re.compile(rb"PROXY UNKNOWN(?: .*)?", re.DOTALL)
-"""Whatever else is in the line has to be passed over."""
+"""Everything else in the line has to be passed over."""
 
 
 def _parse_v1(data: bytes) -> IncomingHeader | None:
@@ -185,7 +185,7 @@ def _connection(family: int, header: bytes) -> ProxiedConnection:
 
 
 def _tlvs(data: bytes, at: int, end: int) -> dict[int, slice]:
-    """Where the values stand, by their types; of several of one type the first counts."""
+    """Return the places of the values, by their types; of several of one type the first counts."""
     found: dict[int, slice] = {}
     while at < end:
         begin = at + 3
@@ -215,7 +215,7 @@ def _tls_version(value: bytes | None) -> str | None:
 
 
 def _text(value: bytes | None) -> str | None:
-    """What is no text is as good as not told: the client may have written it."""
+    """Return the text; ``None`` if it is none, as if it had not been told: the client may have written it."""
     if not value or len(value) > _MAX_TEXT_BYTES:
         return None
     try:
@@ -226,7 +226,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _unique_id(value: bytes | None) -> str | None:
-    """It may be any bytes. Those that are no text are written in hexadecimal digits."""
+    """Return the id, which may be any bytes: in hexadecimal digits if they are no text."""
     if value is not None and len(value) > _MAX_UNIQUE_ID_BYTES:
         raise MalformedProxyHeader(f"a unique id of more than {_MAX_UNIQUE_ID_BYTES} bytes")
     return _text(value) or (value.hex() if value else None)

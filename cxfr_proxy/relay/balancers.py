@@ -1,4 +1,4 @@
-"""Whose connection a balancer passes on: the PROXY headers of ``trusted-proxies``.
+"""Find the client of a connection that a balancer passes on: the PROXY headers of ``trusted-proxies``.
 
 A header comes before everything else, so it is read before a connection is counted by its address. Until then the
 balancer has it in its own name, and all of these together are bounded by the limit of all connections and by the time
