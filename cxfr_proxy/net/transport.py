@@ -204,7 +204,7 @@ class TlsTransport(ssl.SSLSocket):
     is_encrypted = True
     wants_write = False
     client_address: str | None = None
-    """Return the client's name if it is not the address of the connection's other end."""
+    """The client's name, if it is not the address of the connection's other end."""
     _alert = b""
     """The part of the closing alert that the socket has not taken yet."""
     # SSLSocket's recv() and send() do the same a microsecond later.
