@@ -8,7 +8,7 @@
   round trips.
 * The load must not be what is measured: it is written in C, as is the node, has a core of its own where there is one,
   and its own CPU time stands in the table. A row where it was the bottleneck says so.
-* What is missing on a machine is left out with a sentence, never made up.
+* Programs that are missing on a machine are left out with a sentence, never made up.
 
 ============ =========================================================================================================
 machine      cores, limits, CPU clocks, memory, what the machine is

@@ -4,7 +4,7 @@ They come from SOURCES loopback addresses, the first of which is 127.0.0.FIRST. 
 numbered messages to a node that echoes them, and obey or refuse a connection-transfer request (XEP-0051). REFUSING is
 the share of clients, 0 to 1, that have never heard of it.
 
-What is counted, for every message sent:
+The counts, for every message sent:
 
 * *echoed*: it came back, so the node had it and the client got what the node sent;
 * *returned*: it came back as an error, so the client knows that it has to send it again;
@@ -73,7 +73,7 @@ _LOGIN: Final = {
     Stage.FEATURES: (b"</stream:features>", _BIND),
     Stage.JID: (b"</iq>", b""),
 }
-"""What ends each stage of a login, and what is said then."""
+"""The end of each stage of a login, and the answer to it."""
 
 
 class Client:
@@ -353,7 +353,8 @@ class Crowd:
             client.sock.send(data)
 
     def _on_closed(self, client: Client) -> None:
-        """What is not answered now never will be. Whoever was told to go comes back, whoever was bound as well."""
+        """Messages that are not answered now never will be. Clients that were told to go come back, and so do clients
+        that were bound."""
         was = client.stage
         self._by_fd.pop(client.sock.fileno(), None)
         client.sock.close()

@@ -238,7 +238,7 @@ def crowd(setup: Setup, port: int, number: int, refusing: float) -> Iterator[Pro
 
 
 def wait_moved(running: Fleet, clients: int, seconds: float = 30.0) -> Counted:
-    """Until everybody is bound again: the node is empty a little earlier. What the crowds have counted then."""
+    """Until everybody is bound again: the node is empty a little earlier. The counts of the crowds at that time."""
     limit = time.monotonic() + seconds
     while (counted := running.crowds.report()).sessions < clients and time.monotonic() < limit:
         time.sleep(0.1)

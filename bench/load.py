@@ -58,7 +58,7 @@ class Measured:
 
 
 def bottleneck(relay_busy: float, load_busy: float) -> str:
-    """Whose core was used up, by the shares of both."""
+    """The program whose core was used up, by the shares of both."""
     if relay_busy >= USED_UP:
         return "both" if load_busy >= USED_UP else "relay"
     return "load" if load_busy >= USED_UP else "nobody"

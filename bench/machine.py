@@ -56,7 +56,7 @@ def raise_descriptor_limit() -> None:
 
 
 def cpu_ns(pid: int) -> int:
-    """What all threads of a process have used so far, in nanoseconds; 0 for a process that is gone.
+    """The time that all threads of a process have used so far, in nanoseconds; 0 for a process that is gone.
 
     The kernel numbers the CPU clock of another process ``~pid << 3 | 2``: what clock_getcpuclockid(3) computes.
     """
@@ -103,7 +103,7 @@ class Memory:
 
 
 def memory(pids: Iterable[int]) -> Memory:
-    """Of these processes together. What the kernel holds for them, socket buffers above all, is in neither figure."""
+    """Of these processes together. Neither figure has the kernel's memory for them, socket buffers above all."""
     return sum((_memory_of(Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")) for pid in pids), Memory())
 
 
@@ -134,7 +134,7 @@ def _cpu_ticks() -> list[int]:
 
 
 def describe() -> dict[str, str]:
-    """What a reader has to know of the machine to judge a table."""
+    """The facts of the machine that a reader has to know to judge a table."""
     return {
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "cpu": _cpu_model(),

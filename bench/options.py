@@ -1,4 +1,4 @@
-"""What is chosen on the command line, for all benches alike."""
+"""The choices on the command line, for all benches alike."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _STOP_SECONDS: Final = 10.0
 
 
 class Missing(Exception):
-    """A program this machine does not have. What needs it is left out; the text says what and why."""
+    """A program this machine does not have. Benches that need it are left out; the text says what and why."""
 
 
 class Failed(Exception):

@@ -2,8 +2,8 @@
 
 All are given what an operator would give them to carry XMPP, and nothing that only a bench would like: HAProxy and
 nginx run with one thread or worker, in TCP mode; their defaults are left alone but for time limits and the number of
-connections. Who listens with TLS speaks plain TCP to the node, as the proxy does. They have one certificate, and read
-one configuration of OpenSSL: the same cipher, the same group, one session ticket after each handshake.
+connections. A relay that listens with TLS speaks plain TCP to the node, as the proxy does. They have one certificate,
+and read one configuration of OpenSSL: the same cipher, the same group, one session ticket after each handshake.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ Ciphersuites = TLS_AES_256_GCM_SHA384
 Groups = X25519
 NumTickets = 1
 """
-"""What every relay's OpenSSL begins with. The proxy sends one ticket anyhow; the others would send two."""
+"""The settings with which every relay's OpenSSL begins. The proxy sends one ticket anyhow; the others would send
+two."""
 _SPARE_DESCRIPTORS: Final = 200
-"""What a program opens beside its sessions, with room."""
+"""Descriptors that a program opens beside its sessions, with room."""
 
 
 class Kind(StrEnum):

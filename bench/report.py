@@ -1,4 +1,5 @@
-"""What a bench found: values of several rounds; tables of them, goals they meet or miss, plots; all of it as JSON."""
+"""The results of a bench: values of several rounds; tables of them, goals they meet or miss, plots; all of it as
+JSON."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the proxy has to reach: at most ``limit``, or at least. The median counts.
+    """The goal of the proxy: at most ``limit``, or at least. The median counts.
 
     ``found`` ``None``: nothing to measure it by on this machine, or in this run.
     """

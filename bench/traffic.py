@@ -1,4 +1,4 @@
-"""What goes down an XMPP stream, in four kinds. The same bytes in every run."""
+"""Traffic down an XMPP stream, in four kinds. The same bytes in every run."""
 
 from __future__ import annotations
 

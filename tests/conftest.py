@@ -29,7 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(params=["native", "python"])
 def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """What this process and the commands that it starts use."""
+    """The engine that this process and the commands that it starts use."""
     wanted: str = request.param
     if wanted not in engine.ENGINES:
         reason = "the engines in C were not compiled"

@@ -144,7 +144,7 @@ def test_demo_hands_over_its_flags(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def faults_in(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What ``check`` has printed but for its notes."""
+    """Return the output of ``check`` without its notes."""
     return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("note: ")]
 
 

@@ -38,7 +38,7 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub names the headings of a page."""
+    """Return GitHub's names of the headings of a page."""
     found: dict[str, int] = {}
     names = set()
     for title in re.findall(r"^#{1,6} +(.*?) *$", prose(page), re.MULTILINE):

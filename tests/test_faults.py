@@ -491,7 +491,7 @@ async def test_a_fault_ends_one_thing(
 async def test_a_fault_before_a_connection_is_served_loses_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    """Whoever counts it in counts on its being counted out."""
+    """The code that counts it in relies on its being counted out."""
     world = World(tmp_path, monkeypatch, autojump_clock)
     async with world.proxy() as proxy:
         world.fail(Turns, "session_comes")

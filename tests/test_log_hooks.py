@@ -1,4 +1,4 @@
-"""What Python writes by itself becomes one line, in a process that serves."""
+"""Anything that Python writes by itself becomes one line, in a process that serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger repeats is summed up: first lines at once, then a number."""
+"""Events that a stranger repeats are summed up: first lines at once, then a number."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def types_of(tree: ast.Module) -> Iterator[str]:
 
 
 def test_no_two_types_have_the_same_name() -> None:
-    """Whoever looks for one by its name finds it, and not three others."""
+    """A search by a type's name finds it, and not three others."""
     places: defaultdict[str, list[str]] = defaultdict(list)
     for module, path in SOURCES.items():
         for name in types_of(ast.parse(path.read_text("utf-8"))):

@@ -1,4 +1,4 @@
-"""What keeps a fault in: that it ends one thing, is told in one line, and that what goes on is tried again."""
+"""A fault is kept in: that it ends one thing, is told in one line, and that what goes on is tried again."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _plot(
 
 
 def _shares(seconds: Sequence[float]) -> list[tuple[float, float]]:
-    """What share, in percent, took at most so many milliseconds; up to the 99th, for the last ones are far off."""
+    """The share, in percent, that took at most so many milliseconds; up to the 99th, for the last ones are far off."""
     ordered = sorted(seconds)
     ordered = ordered[: max(1, int(len(ordered) * 0.99))]
     step = max(1, len(ordered) // 500)

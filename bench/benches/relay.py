@@ -71,7 +71,8 @@ class _Case:
         return "TLS" if self.tls else "plain"
 
     def goals(self, cpu: dict[str, Spread]) -> list[Goal]:
-        """What CPU per round trip has to be here, beside whom. Limits that name no number of sessions hold for each."""
+        """The CPU per round trip that has to be reached here, and the program it is compared with. Limits that name no
+        number of sessions hold for each."""
         where = f"{self.word}, {self.sessions:,} sessions, {self.in_flight} in flight: CPU per round trip"
         limits = {} if self.haproxy_limit is None else {Kind.HAPROXY: self.haproxy_limit}
         if not self.tls and self.in_flight == 1:

@@ -18,7 +18,7 @@ class Arrival(Struct, frozen=True, gc=False):
     """Where a client has connected from. There is one for each session, so it refers to nothing that may be large."""
 
     address: str
-    """What the client is called in limits and in the log: its IP address; ``local`` for a program on this machine."""
+    """The client's name in limits and in the log: its IP address; ``local`` for a program on this machine."""
     port: int | None
     """``None``: it has none, by a unix socket; 0: nobody has told."""
     server_name: str | None = None

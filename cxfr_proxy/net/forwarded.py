@@ -2,9 +2,9 @@
 (RFC 7239).
 
 Each proxy adds its own peer's address at the end. So the list is walked from the right, hop by hop, for as long as the
-hop that wrote an entry is trusted: the first address that is not is the client's. What stands to the left of it was
-written by the client, or by somebody whom nobody vouches for, and is not even looked at: the list is cut at its last
-comma, so that no quote which a client has opened reaches what others have added.
+hop that wrote an entry is trusted: the first address that is not is the client's. Entries to the left of it were
+written by the client, or by a hop that is not trusted, and are not even looked at: the list is cut at its last comma,
+so that no quote which a client has opened reaches what others have added.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ForwardingHeader(StrEnum):
 
 
 class ForwardedClient(NamedTuple):
-    """Whose request it is. ``peer`` is ``None`` for a program on this machine, and its port is 0 where nobody told.
+    """The client of a request. ``peer`` is ``None`` for a program on this machine, and its port is 0 where nobody told.
 
     ``via`` is the address of the hop nearest to here, ``local`` for a unix socket; ``None``: nobody is believed.
     ``fault`` says what was wrong with an entry that should have named a hop's peer. That hop counts as the client then.
@@ -74,7 +74,7 @@ _Found = tuple[IpAddress, int]
 
 
 def _from_the_right(values: Sequence[str]) -> Iterator[str]:
-    """The elements of a list (RFC 9110 section 5.6.1), last one first, empty ones left out."""
+    """Yield the elements of a list (RFC 9110 section 5.6.1), last one first, empty ones left out."""
     for value in reversed(values):
         yield from filter(None, _elements(value))
 
@@ -92,7 +92,7 @@ def _elements(value: str) -> Iterator[str]:
 
 
 def _is_escaped(text: str, at: int) -> bool:
-    """Whether so many backslashes stand before it that the last one belongs to it."""
+    """Return whether so many backslashes stand before it that the last one belongs to it."""
     before = at
     while before and text[before - 1] == "\\":
         before -= 1
@@ -104,11 +104,11 @@ _IPV4: Final = re.compile(rf"(?P<address>[0-9.]{{7,15}}){_PORT}")
 _BRACKETED: Final = re.compile(rf"\[(?P<address>[0-9A-Fa-f:.]{{2,45}})\]{_PORT}")
 _BARE_IPV6: Final = re.compile("(?P<address>[0-9A-Fa-f:.]{2,45})")
 _UNKNOWN: Final = "unknown"
-"""What a proxy writes that does not know its peer's address (RFC 7239 section 6.2); Squid writes it everywhere."""
+"""The word of a proxy that does not know its peer's address (RFC 7239 section 6.2); Squid writes it everywhere."""
 
 
 def _read_x_forwarded_for(entry: str) -> _Found | None:
-    """``192.0.2.1``, ``2001:db8::1``, or with brackets and port as some write it. ``None``: it is not told."""
+    """Read ``192.0.2.1``, ``2001:db8::1``, or with brackets and port as some write it. ``None``: it is not told."""
     if entry.lower() == _UNKNOWN:
         return None
     return _address(_IPV4.fullmatch(entry) or _BRACKETED.fullmatch(entry) or _BARE_IPV6.fullmatch(entry), entry)
@@ -122,7 +122,8 @@ _HIDDEN_PORT: Final = re.compile(r":_[A-Za-z0-9._-]+$")
 
 
 def _read_forwarded(entry: str) -> _Found | None:
-    """``for=192.0.2.1;proto=https``, ``for="[2001:db8::1]:4711"`` (RFC 7239 section 4). ``None``: it is not told."""
+    """Read ``for=192.0.2.1;proto=https``, ``for="[2001:db8::1]:4711"`` (RFC 7239 section 4). ``None``: it is not
+    told."""
     node: str | None = None
     at = 0
     while at < len(entry):

@@ -29,7 +29,7 @@ class ProxiedConnection(Struct, frozen=True):
     is no IP address, and all else where nothing is told."""
 
     source: Peer | None
-    """Whose connection it is."""
+    """The client of the connection."""
     target: Peer | None
     """Where they have connected to."""
     tls_version: str | None = None
@@ -47,7 +47,7 @@ class ProxiedConnection(Struct, frozen=True):
 
 
 class Tlv(IntEnum):
-    """What follows the addresses in version 2, each with its type and length (section 2.2)."""
+    """The fields behind the addresses in version 2, each with its type and length (section 2.2)."""
 
     ALPN = 0x01
     AUTHORITY = 0x02
@@ -58,7 +58,7 @@ class Tlv(IntEnum):
 
 
 class SslTlv(IntEnum):
-    """What an :attr:`Tlv.SSL` holds behind its five bytes (section 2.2.6)."""
+    """The fields in an :attr:`Tlv.SSL`, behind its five bytes (section 2.2.6)."""
 
     VERSION = 0x21
 

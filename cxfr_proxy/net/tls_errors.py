@@ -11,7 +11,7 @@ other sessions, and take nodes down that are checked by TLS.
 
 Hence two rules for code that calls a TLS socket:
 
-* What it raises is passed to :meth:`.transport.Transport.judge` before any other TLS socket is called.
+* Its exceptions are passed to :meth:`.transport.Transport.judge` before any other TLS socket is called.
 * Only OpenSSL's own "want read" and "want write" mean "not now". ``BlockingIOError`` of a TLS socket does not: if a
   connection is broken for good, OpenSSL says nothing, and Python raises whatever ``errno`` another call has left.
 

@@ -1,6 +1,6 @@
 """Which peers are believed when they say whose connection they pass on (``trusted-proxies``).
 
-Whoever is on the list can speak for any address: they could have any client refused as one too many of its address, and
+A peer on the list can speak for any address: it could have any client refused as one too many of its address, and
 banned for logins that have failed. So nobody is on it by default, not even programs on this machine.
 """
 

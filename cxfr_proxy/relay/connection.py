@@ -235,8 +235,8 @@ class ClientConnection:
         return None
 
     async def _proceed(self, domain: str, unsent: bytes = b"", latest: float | None = None) -> BegunStream | None:
-        """Begin STARTTLS. What came behind the request is dropped, in our buffers and in the system's: anybody on the
-        path may have written it (RFC 6120 section 5.4.3.3).
+        """Begin STARTTLS. Bytes behind the request are dropped, in our buffers and in the system's: anybody on the path
+        may have written them (RFC 6120 section 5.4.3.3).
 
         ``latest``: the time by which everything has to be done, if it was set before.
         """

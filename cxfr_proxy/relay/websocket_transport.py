@@ -3,11 +3,11 @@
 So the opening, the pump and the session know nothing of WebSocket. It holds the transport beneath, plain or TLS, and a
 :class:`~cxfr_proxy.xmpp.websocket.stream.WebSocketStream`, which knows the frames.
 
-*What the socket does not take.* A frame that was begun has to go out whole before anything else, so what is left of it
-waits here, in ``_rest``. The caller is told that the bytes of the stream it was made of were not taken, as many of them
-as are left of the frame. So the caller waits for the socket as it does for any other, stops reading the other side, and
-comes with them again; by then they are in frames, and are skipped. Nothing can pile up here: there is no second write
-before the first is out, and of pongs and pings only the last ones wait.
+*Bytes that the socket does not take.* A frame that was begun has to go out whole before anything else, so what is left
+  of it waits here, in ``_rest``. The caller is told that the bytes of the stream it was made of were not taken, as many
+  of them as are left of the frame. So the caller waits for the socket as it does for any other, stops reading the other
+  side, and comes with them again; by then they are in frames, and are skipped. Nothing can pile up here: there is no
+  second write before the first is out, and of pongs and pings only the last ones wait.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxfr_proxy.xmpp.websocket.translation import StreamContext
 
 
 class _NoStreamBytes(BlockingIOError):
-    """What came was of frames alone."""
+    """The bytes that came were of frames alone."""
 
 
 class WebSocketTransport:
@@ -142,7 +142,7 @@ class WebSocketTransport:
         return len(data)
 
     def _waits_inside(self) -> bool:
-        """Whether the next read has something to tell without another byte from the socket."""
+        """Return whether the next read has something to give without another byte from the socket."""
         stream = self._stream
         if self._ready or self._received or stream.is_over or self.wants_write:
             return True

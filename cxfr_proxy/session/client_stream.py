@@ -328,7 +328,7 @@ def on_eof(parts: Parts) -> None:
 
 
 def on_broken_carrier(parts: Parts, error: ClientError) -> None:
-    """The client has broken what carries its stream; behind the stream's end that is of no interest."""
+    """Act on a client that has broken what carries its stream. Behind the stream's end it does not matter."""
     if parts.state is not State.CLOSED and not parts.client.over:
         on_fault(parts, error)
 

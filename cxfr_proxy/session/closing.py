@@ -10,10 +10,10 @@ and a client would send again what was neither answered nor acted upon. The answ
 answers; then the stream is ended.
 
 *With XEP-0198* the question goes to the client: what does it have? The node takes for undelivered what the client has
-not acknowledged when the stream ends, and returns it, stores it or sends it elsewhere (XEP-0198 section 5); stanzas
-that the client did get then come twice. So the client is asked, and what the node sends meanwhile is withheld. The
-client's answer is its last word: the node's stream is ended right behind it. What was withheld is dropped then, since
-the node knows by the count that it did not arrive.
+  not acknowledged when the stream ends, and returns it, stores it or sends it elsewhere (XEP-0198 section 5); stanzas
+  that the client did get then come twice. So the client is asked, and what the node sends meanwhile is withheld. The
+  client's answer is its last word: the node's stream is ended right behind it. The withheld stanzas are dropped then,
+  since the node knows by the count that they did not arrive.
 
 A side that does not answer in time is not waited for: the client gets all that was withheld, and the stream is ended.
 """

@@ -119,7 +119,7 @@ class Dial(Struct, frozen=True, gc=False):
 class ExchangeNode(Struct, frozen=True, gc=False):
     """Put the connection that was dialled in the place of the node's, which is closed at once.
 
-    What is sent to the node, and comes from it, is the new one's from here on.
+    All bytes to and from the node are the new connection's from here on.
     """
 
 

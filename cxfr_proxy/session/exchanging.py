@@ -4,15 +4,15 @@ XEP-0198 makes this possible: the nodes know what the client has acknowledged, s
 another node in the place of the client. These steps keep it so that nothing is lost and nothing comes twice:
 
 1. *Dial.* The relay connects to the new node and logs in there in the name of the client (:class:`~.commands.Dial`).
-   The old leg serves on. What the client acknowledges is noted from here on; a client that has acknowledged nothing yet
-   is asked by ``<r/>``.
+   The old leg serves on. The client's acknowledgements are noted from here on; a client that has acknowledged
+   nothing yet is asked by ``<r/>``.
 2. *Settle.* The client is read no more, at a boundary, and the old node gets ``<r/>`` behind everything that was sent
    to it. Its ``<a/>`` says that it has handled all of it. Up to there the old leg is in its place, whatever goes wrong.
 3. *Resume.* Nothing more of the old leg is forwarded: its node counts what comes behind ``<a/>`` as unacknowledged, and
    sends it again. The legs are exchanged, and the new node gets ``<resume/>`` with what the *client* has acknowledged,
    and not what it was sent: should its own connection break now, it will miss nothing.
-4. *Replay.* Behind ``<resumed/>`` the new node sends again what was not acknowledged. What of it had been forwarded is
-   dropped, by count; the client has got it. From there on both streams are as they were.
+4. *Replay.* Behind ``<resumed/>`` the new node sends again what was not acknowledged. Stanzas of it that had been
+   forwarded are dropped, by count; the client has got them. From there on both streams are as they were.
 
 A failure in the first two steps leaves the old leg as it was, and the ladder goes on (:func:`.climbing.on_stuck`). In
 the third the node counts as lost, and the client is told to move (:func:`.node_stream.on_no_resumption`). In the fourth

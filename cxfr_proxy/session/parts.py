@@ -13,10 +13,10 @@ part            owns
 ``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.negotiation`
 =============== ======================================================================================================
 
-A part's fields are written in its own file and nowhere else. What happens between the parts is in functions that take
-all of them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
-:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write
-no field: they call the parts' own methods, and those here for what concerns several parts.
+A part's fields are written in its own file and nowhere else. Functions that take all parts contain what happens between
+them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
+:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write no field: they
+call the parts' own methods, and those here for what concerns several parts.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Parts:
             raise AssertionError(f"no way from {before} by {transition}")
         if after is not before:
             self.state = after
-            # What a node sends again is dropped to the end, or a client that is leaving would get it twice.
+            # A replay goes on to its end, or a client that is leaving would get those stanzas twice.
             is_replaying = self.exchange is not None and self.exchange.state is Exchanging.REPLAYING
             if after is State.CLOSED or not is_replaying:
                 self.drop_exchange()
@@ -224,7 +224,8 @@ class Parts:
         exchange = self.exchange
         if exchange is not None:
             if exchange.state is Exchanging.REPLAYING:
-                # What the client has got is not what the node has sent again: its count goes on behind that.
+                # The node has begun to send again what the client has got already: the client's count goes on behind
+                # that.
                 self.accounting.management.rejoin(exchange.forwarded, self.node.lane.stanzas)
             if reachable and exchange.on_old_leg:
                 self.issue(Forgo())

@@ -225,7 +225,7 @@ class Session:
         return self._parts.take()
 
     def client_at_fault(self, condition: str, text: str, now: float) -> list[SessionCommand]:
-        """What carries the client's stream was broken by the client: its stream ends as at a fault of its own."""
+        """End the client's stream as at a fault of its own: the client has broken what carries it."""
         self._parts.begin(now)
         client_stream.on_broken_carrier(self._parts, ClientError(condition, text))
         return self._parts.take()

@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 class MapFollower(Protocol):
-    """Whoever lets workers know of the user map."""
+    """Lets workers know of the user map."""
 
     def users_read(self) -> None:
-        """It was read, and may have changed."""
+        """Send the user map to workers: it was read, and may have changed."""
 
 
 class UserList:

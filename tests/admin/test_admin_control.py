@@ -67,7 +67,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def refusal(path: Path) -> str:
-    """What a proxy that cannot have ``path`` is told."""
+    """Return the error for a proxy that cannot have ``path``."""
     with trio.fail_after(5), pytest.raises(ConfigError) as caught:
         await serve_control(path, partial(execute, FakeConsole().console))
     return str(caught.value)

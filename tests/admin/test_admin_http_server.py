@@ -191,7 +191,7 @@ async def test_who_goes_on_sending_is_not_listened_to_without_end(autojump_clock
 
 
 async def test_an_error_behind_a_request_without_body(autojump_clock: MockClock) -> None:
-    """What is known of one request is not known of the next."""
+    """Nothing is known of the next request from the one before."""
     async with world() as it:
         client = it.connect()
         assert await client.ask("/livez", "HEAD") == (200, b"")
@@ -342,7 +342,7 @@ async def test_whoever_comes_finds_a_place(autojump_clock: MockClock) -> None:
 
 
 async def test_who_waits_for_an_answer_goes_last(autojump_clock: MockClock) -> None:
-    """Who asks for nothing goes before; where all ask, the oldest makes room for a health check."""
+    """A connection that asks for nothing goes first; if all ask, the oldest makes room for a health check."""
     async with world() as it:
         it.source.go = trio.Event()
         asking = [it.connect() for _ in range(http_server.MAX_CONNECTIONS - 1)]

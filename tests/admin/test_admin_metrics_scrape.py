@@ -135,7 +135,7 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
 
 
 async def test_states_and_one_worker_that_does_not_answer(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """What it said last is told, and nobody waits long for it."""
+    """Its last numbers are given, and nobody waits long for it."""
     async with house(tmp_path) as it:
         subject = scraper(it)
         it.workers[1].states = {"bound": 3, "negotiating": 1}
@@ -226,7 +226,7 @@ async def test_figures_of_the_process(tmp_path: Path, autojump_clock: MockClock)
 
 
 async def test_files_that_are_no_good(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """What became of the reading of each, and since when it is as it is."""
+    """The result of reading each, and since when it is so."""
     async with house(tmp_path) as it:
         subject = scraper(it)
         path = tmp_path / "nodes.txt"

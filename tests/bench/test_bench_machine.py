@@ -1,4 +1,4 @@
-"""What the bench reads from the machine, and how it divides cores, descriptors and ports."""
+"""The facts that the bench reads from the machine, and how it divides cores, descriptors and ports."""
 
 from __future__ import annotations
 

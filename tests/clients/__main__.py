@@ -65,7 +65,7 @@ async def play(
 
 
 def lost(cells: Collection[Cell]) -> list[Cell]:
-    """Who is not back, though its software could be."""
+    """Return the clients that are not back, though their software could be."""
     return [cell for cell in cells if cell.seconds is None and not cell.stayed and not cell.program.stays_down]
 
 

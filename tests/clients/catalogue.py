@@ -1,6 +1,7 @@
 """The programs, and how each is got: from the distribution, from a registry, or by a compiler.
 
-What has to be built or installed for one goes into a folder (``workshop``) that can be kept from one call to the next.
+Software that has to be built or installed for one goes into a folder (``workshop``) that can be kept from one call to
+the next.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Program:
 
 
 def _output_of(*command: str | Path, cwd: Path | None = None) -> str:
-    """What it prints. Raises :class:`Missing` where it does not end well."""
+    """Its output. Raises :class:`Missing` where it does not end well."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False, cwd=cwd)
     except (OSError, subprocess.TimeoutExpired) as error:

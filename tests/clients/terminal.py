@@ -57,7 +57,7 @@ async def running(program: Program, prepared: Prepared, place: Place) -> AsyncIt
 
 
 async def _drain(terminal: int, log: Path) -> None:
-    """What the program draws has to be read, or it waits."""
+    """The program's output has to be read, or it waits."""
     with log.open("ab") as output:
         while True:
             await trio.lowlevel.wait_readable(terminal)

@@ -1,4 +1,4 @@
-"""Who knows better than the policy, and who of those comes first."""
+"""The sources that know better than the policy, and the order in which they are asked."""
 
 from __future__ import annotations
 

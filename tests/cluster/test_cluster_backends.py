@@ -1,4 +1,4 @@
-"""What ``--backends`` can be: values, what they are written back as, and what is said of those that are wrong."""
+"""The values of ``--backends``: values, what they are written back as, and what is said of those that are wrong."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_password_is_refused_and_not_repeated(text: str) -> None:
 
 
 def test_a_file_needs_neither_dns_nor_http() -> None:
-    """Whoever has a file does not pay for what others need, at start and in memory."""
+    """A proxy with a file does not pay for what others need, at start and in memory."""
     names = "'httpx2', 'dns', 'anyio'"
     script = f"import sys, cxfr_proxy.proxy, cxfr_proxy.cli; print([n for n in ({names}) if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What may come instead of an answer of etcd: nothing of it is believed, and all of it is an :class:`EtcdError`."""
+"""Anything may come instead of an answer of etcd: nothing of it is believed, and all of it is an :class:`EtcdError`."""
 
 from __future__ import annotations
 

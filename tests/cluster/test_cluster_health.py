@@ -1,4 +1,4 @@
-"""What is seen of a node, and what follows: the table at the head of the module, row by row, and as stories."""
+"""Findings about a node, and what follows: the table at the head of the module, row by row, and as stories."""
 
 from __future__ import annotations
 

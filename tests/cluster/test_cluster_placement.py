@@ -276,8 +276,8 @@ policies_of_two = st.builds(
 def test_a_node_that_goes_or_comes_moves_only_its_own_users(
     lines: list[Line], policies: PlacementPolicies, data: st.DataObject
 ) -> None:
-    """Read both ways, as above; of policies without homes only the assigned have one. Who was assigned the node that
-    goes falls back to the policy, and alone may have to leave the others then."""
+    """Read both ways, as above; of policies without homes only the assigned have one. Users who were assigned the node
+    that goes fall back to the policy, and they alone may have to leave the others then."""
     gone = data.draw(st.sampled_from([line[0] for line in lines]))
     before = homes(lines, policies)
     rest = [line for line in lines if line[0] != gone]

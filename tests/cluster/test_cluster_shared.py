@@ -1,4 +1,4 @@
-"""What several proxies share: values, what follows from all keys, and each one's share of the pace."""
+"""The state that several proxies share: values, what follows from all keys, and each one's share of the pace."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ async def test_no_answer_is_no_list(rcode: int, message: str) -> None:
 
 @dataclass
 class Zone:
-    """What is looked up: the targets' names, or why not; and when."""
+    """The results of a lookup: the targets' names, or why not; and when."""
 
     found: list[str] | ConfigError
     ttl: float = 60.0

@@ -1,4 +1,4 @@
-"""Whatever is sent to it, the proxy answers with the right stream error, and goes on serving others.
+"""The proxy answers anything that is sent to it with the right stream error, and goes on serving others.
 
 The proxy runs in this process, behind real sockets; the demo's node is behind it.
 """

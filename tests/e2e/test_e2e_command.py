@@ -130,7 +130,7 @@ async def test_every_kind_of_client_on_one_port(tmp_path: Path, certificate: Dem
 async def test_a_login_under_way_ends_with_the_proxy(
     tmp_path: Path, certificate: DemoCertificate, starttls: str
 ) -> None:
-    """Whoever owns its session then: the connection's task, as long as STARTTLS is on offer, or the pump.
+    """Its session may have either owner then: the connection's task, as long as STARTTLS is on offer, or the pump.
 
     In one process: workers are killed by the second signal.
     """
@@ -363,7 +363,7 @@ async def test_reload(tmp_path: Path, certificate: DemoCertificate) -> None:
 
 
 async def test_reload_looks_at_the_settings(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """What is wrong in their file is said now, and not at the next start; what has changed waits for that."""
+    """Faults in their file are reported now, and not at the next start; changes wait for that."""
     settings = tmp_path / "settings.toml"
     settings.write_text('redirect-window = "1m"\n')
     async with world(tmp_path, certificate, "--config", str(settings)) as it:
@@ -474,7 +474,7 @@ async def test_the_hard_stop(tmp_path: Path, certificate: DemoCertificate) -> No
 
 @pytest.mark.parametrize("how", [StopStyle.SYSTEM_SHUTDOWN, StopStyle.RESET, StopStyle.KILL])
 async def test_a_node_that_goes_down(tmp_path: Path, certificate: DemoCertificate, how: StopStyle) -> None:
-    """Whatever it says or doesn't, its clients are moved, and see no stream error of the node's."""
+    """Its clients are moved, with or without its word, and see no stream error of the node's."""
     async with world(tmp_path, certificate) as it:
         clients = await it.clients(*EVERY_KIND, *EVERY_KIND)
         assert all(it.sessions().values())

@@ -27,7 +27,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> DemoCertificate:
 
 
 def counts_agree(client: DemoClient, session: NodeSession) -> bool:
-    """What the client has counted is what its node has."""
+    """The client's count is its node's."""
     mine, nodes = client._resumption, session.counters
     assert mine is not None
     assert nodes is not None

@@ -1,4 +1,5 @@
-"""What an operator finds in the log of the real command: who could not log in, and whose sessions are gone."""
+"""The events that an operator finds in the log of the real command: who could not log in, and whose sessions are
+gone."""
 
 from __future__ import annotations
 

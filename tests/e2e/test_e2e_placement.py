@@ -1,4 +1,4 @@
-"""Who is placed where, by the real command: pins, a user map, an endpoint that is asked, domains with nodes of their
+"""The placement of users, by the real command: pins, a user map, an endpoint that is asked, domains with nodes of their
 own."""
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ async def session_of(address: HostPort, certificate: DemoCertificate, domain: st
 
 @pytest.mark.parametrize("route", Route)
 async def test_two_clusters_behind_one_proxy(tmp_path: Path, certificate: DemoCertificate, route: Route) -> None:
-    """Whoever the user, and whichever nodes are down: nobody meets the other domain's nodes."""
+    """For any user, and with any nodes down: nobody meets the other domain's nodes."""
     clusters = {domain: DemoCluster(domain) for domain in ("one.example", "two.example")}
     nodes = [
         DemoNode(f"{cluster.domain[:3]}{number}", cluster.domain, cluster=cluster)

@@ -172,7 +172,7 @@ async def test_every_stanza_of_an_upload_arrives_or_is_answered(tmp_path: Path, 
 
 
 async def test_one_that_uploads_and_reads_nothing_is_given_up(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """What it has not read can't be answered, so it is waited for longer than others: as for any that does not read."""
+    """It can't answer before it has read, so it is waited for longer than others: as for any that does not read."""
     async with world(tmp_path, certificate, "--cxfr-timeout", "300ms", "--write-stall-timeout", "2s") as it:
         raw = await connect(it.proxy.address, it.certificate.client_context())
         await raw.log_in("uploader")

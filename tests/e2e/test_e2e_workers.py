@@ -153,7 +153,7 @@ async def test_a_replacement_knows_what_is_being_drained(tmp_path: Path, certifi
 
 
 async def test_a_replacement_serves_what_was_read_last(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """Whatever is in the files by then."""
+    """The files may hold anything by then."""
     async with world(tmp_path, certificate) as it:
         good = certificate.certificate.read_bytes()
         certificate.certificate.write_bytes(b"no certificate")
@@ -278,7 +278,7 @@ sys.exit(main())
 async def test_a_session_that_is_over_leaves_nothing_for_the_collector(
     tmp_path: Path, certificate: DemoCertificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it holds has to be freed by reference counts: nobody looks for it later."""
+    """Its memory has to be freed by reference counts: nobody looks for it later."""
     monkeypatch.setattr(e2e_proxy, "COMMAND", (sys.executable, "-c", COUNTING_GARBAGE))
     async with world(tmp_path, certificate, "--workers", "1") as it:
         for _ in range(2):

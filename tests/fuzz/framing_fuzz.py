@@ -181,7 +181,7 @@ class Judge:
         self._framing, self._expat, self._native, self._etree = framer, ExpatFramer, Scanner, etree
 
     def difference(self, case: Case) -> str | None:
-        """What the engines, or one cut and another, or lxml do not agree on; ``None``: they agree."""
+        """Return the point on which the engines, or one cut and another, or lxml do not agree; ``None``: they agree."""
         native, expat = self._read(case, native=True), self._read(case, native=False)
         if native[:3] != expat[:3] or native.ack != expat.ack or (expat.condition and not native.condition):
             return f"native {native}, expat {expat}"

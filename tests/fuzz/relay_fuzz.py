@@ -4,7 +4,7 @@ Run it from the checkout's root; the same seed and number of stories give the sa
 
     python tests/fuzz/relay_fuzz.py --stories 100000 --seed 1
 
-What a story is, and what is compared, says ``tests/helpers/relay_twins.py``. The first fault of memory ends the run
+``tests/helpers/relay_twins.py`` says what a story is, and what is compared. The first fault of memory ends the run
 with the sanitizer's report. ``--tests`` runs the tests of the relay loop with that engine instead.
 """
 

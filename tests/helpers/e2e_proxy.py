@@ -1,5 +1,5 @@
-"""What the end-to-end tests share: the real command in a process of its own, the same proxy in this process, demo nodes
-and clients, and a client that says exactly what a test tells it to."""
+"""The parts that the end-to-end tests share: the real command in a process of its own, the same proxy in this process,
+demo nodes and clients, and a client that says exactly what a test tells it to."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Raw:
         return f"{user}@localhost/{resource}"
 
     async def error(self) -> str:
-        """What ends this stream: the condition of the next stream error, behind which the end must come."""
+        """Return the end of this stream: the condition of the next stream error, behind which the end must come."""
         incoming = await self.read()
         while isinstance(incoming, StreamOpened) or (isinstance(incoming, Element) and incoming.tag != ERROR_TAG):
             incoming = await self.read()

@@ -71,7 +71,7 @@ class FakeConsole:
     stay_down: int = 0
     migrate: int = 0
     refused: str | None = None
-    """Whose logins would be."""
+    """Users whose logins would be."""
     returning: Returning = field(default_factory=lambda: Returning("", up=True, to_move=0, held=0, begins_in=5.0))
     interrupt: bool = False
     """Send this process the Ctrl-C of an operator once the script is through."""
@@ -83,9 +83,9 @@ class FakeConsole:
     jid: str = "juliet@example.org/balcony"
     sessions_count: int = 1
     alone: str | None = None
-    """What is to be added to the answers of orders."""
+    """The addition to the answers of commands."""
     missing: list[str] = field(default_factory=list)
-    """What is missing from all answers."""
+    """The omissions of all answers."""
 
     @property
     def console(self) -> Console:

@@ -94,7 +94,7 @@ class FakeWorker:
         self.counts = WorkerCounts()
         self.states: dict[str, int] = {}
         self.plan: DrainForecast | None = None
-        """What it says that a drain would come to."""
+        """Its forecast of a drain."""
         self.rebalance: RebalanceForecast | None = None
         """The same of a rebalance."""
         self.transfers: list[TransferRow] = []
@@ -133,7 +133,7 @@ class FakeWorker:
 
     @property
     def pieces(self) -> list[Nodes]:
-        """What it was told of the nodes; the first one has all of them."""
+        """The messages about nodes that it got; the first one has all of them."""
         return [message for _, message in self.heard if isinstance(message, Nodes)]
 
     def _hear(self, message: Message) -> None:
@@ -171,7 +171,7 @@ class FakeWorker:
                 return None
 
     def asked(self, kind: type[Q]) -> list[Q]:
-        """What it was asked of that kind."""
+        """Return the questions of that kind that it was asked."""
         questions = [message.question for message in self.of(Ask) if isinstance(message, Ask)]
         return [question for question in questions if isinstance(question, kind)]
 

@@ -68,4 +68,4 @@ NO_FORGERIES: Final = {
     "a longer namespace": "<iq type='set' to='{to}' id='{id}'><query xmlns='urn:xmpp:cxfr:2'/></iq>",
     "almost, by references": "<iq type='set' to='{to}' id='{id}'><query xmlns='urn:xmpp&#58;&#58;cxfr'/></iq>",
 }
-"""What has to arrive byte for byte."""
+"""The bytes that have to arrive unchanged."""

@@ -33,7 +33,7 @@ class Party:
         self.handled = start_handled
         self.counts_sent = self.counts_handled = False
         self.out = b""
-        """What it has written and nobody has taken yet."""
+        """The stanzas that it has written and nobody has taken yet."""
 
     def write(self, text: str) -> None:
         self.out += text.encode()
@@ -66,7 +66,7 @@ class Party:
             self.acknowledge()
 
     def on_h(self, element: etree._Element) -> None:
-        """Whatever bears an ``h``: drop what is acknowledged."""
+        """At any element with an ``h``: drop what is acknowledged."""
         h = int(element.get("h", "-1"))
         more = (h - self.acknowledged) % MODULUS
         if more > len(self.unacknowledged):

@@ -1,4 +1,4 @@
-"""What is known of sessions that can be resumed, for whoever negotiates."""
+"""The facts about sessions that can be resumed, for negotiations."""
 
 from __future__ import annotations
 

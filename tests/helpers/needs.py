@@ -1,4 +1,4 @@
-"""What a machine may lack, for tests that can't do without."""
+"""Things that a machine may lack, for tests that can't do without them."""
 
 from __future__ import annotations
 

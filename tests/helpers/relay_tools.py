@@ -1,4 +1,4 @@
-"""What the tests of the relay share: certificates, peers on loopback, descriptors to count, and waiting."""
+"""The parts that the tests of the relay share: certificates, peers on loopback, descriptors to count, and waiting."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ FULL: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the far end of that side does. ``data`` is what it writes, ``size`` how much it reads."""
+    """An act of the far end of that side. ``data`` is what it writes, ``size`` how much it reads."""
 
     what: Literal["write", "read", "end", "go"]
     side: Side
@@ -78,7 +78,7 @@ class Story:
 
 @dataclass
 class Seen:
-    """What came out at the far ends, whether they saw the end of it, and what the session was told."""
+    """The bytes that came out at the far ends, whether they saw the end of it, and what the session was told."""
 
     received: dict[Side, bytearray] = field(default_factory=lambda: {side: bytearray() for side in Side})
     ended: set[Side] = field(default_factory=set)
@@ -343,7 +343,8 @@ def upgraded(inner: Transport) -> WebSocketTransport:
 def tell(
     story: Story, which: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
 ) -> tuple[Seen, dict[Side, float]]:
-    """What everybody saw, with that engine, and when the switchboard heard each side last. Inside of trio."""
+    """Return everything that was seen, with that engine, and when the switchboard heard each side last. Inside of
+    trio."""
     before = engine.ENGINE
     engine.use(which)
     try:

@@ -56,7 +56,7 @@ class History:
         "lose": 0.7,
         "know": 4.0,
     }
-    """What may happen next, and how often."""
+    """The events that may happen next, and how often."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -141,7 +141,7 @@ class History:
                 self.client.send(f"{stanza_id}d", SUPPORT.replace("id='d'", f"id='{stanza_id}d'"))
 
     def lose(self) -> None:
-        """The connections break. What is under way arrives in part or not at all; then the client is back."""
+        """The connections break. Lose some or all of the bytes that are under way; then bring the client back."""
         for side in self.rng.sample(list(Side), 2):
             self.move(side, self.rng.randrange(600) if self.rng.random() < 0.7 else 0)
         ends = [self.script.client_ends, self.script.node_ends]

@@ -10,8 +10,8 @@ over), keeps a transcript, and watches at every step what must never happen, wha
 * TLS is closed in good order where the stream was, on either side, and nowhere else;
 * the last command is the last.
 
-What a session asks before it ends its node's stream (:mod:`cxfr_proxy.session.closing`) is answered at once and by
-itself, and not seen by the test, unless it says ``asks=True``.
+The question that a session asks before it ends its node's stream (:mod:`cxfr_proxy.session.closing`) is answered at
+once, and the test does not see it, unless it says ``asks=True``.
 
 A failing expectation shows the transcript.
 """
@@ -76,7 +76,7 @@ OWN_HEADER: Final = (
     "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' "
     "version='1.0' from='example.org' id='p1'>"
 )
-"""What a client that was shown header and features has got from the proxy."""
+"""The header that a client has got from the proxy, if it was shown features."""
 END: Final = "</stream:stream>"
 INACTIVE: Final = "<inactive xmlns='urn:xmpp:csi:0'/>"
 ACTIVE: Final = "<active xmlns='urn:xmpp:csi:0'/>"
@@ -258,7 +258,7 @@ class Script:
         return self.catch_up()
 
     def catch_up(self) -> Script:
-        """What is left of earlier chunks is read, as the relay has it done before it reads more."""
+        """Read the rest of earlier chunks, as the relay has it done before it reads more."""
         while behind := [side for side in Side if self.session.is_behind(side)]:
             self._do("read on", partial(self.session.read_on, behind[0], self.now))
         return self
@@ -320,7 +320,7 @@ class Script:
         return self.forget()
 
     def forget(self) -> Script:
-        """What was sent and reported up to here is not looked at any more."""
+        """Ignore everything that was sent and reported up to here."""
         self._seen = {side: len(data) for side, data in self.sent.items()}
         self._seen_events = len(self.events)
         return self
@@ -496,7 +496,7 @@ class Script:
         return side is Side.NODE and len(_OPENING_TAG.findall(self.sent[Side.NODE])) < streams
 
     def _check_document(self) -> None:
-        """What the client got is whole elements, in an open stream or one that was ended once."""
+        """Check that the client got whole elements, in an open stream or one that was ended once."""
         data = self._documents[-1].strip()
         opening = _OPENING_TAG.search(data)
         if opening is None:
@@ -537,7 +537,7 @@ def node_leg(node: str, header: str = NODE_HEADER) -> NodeLeg:
 
 
 def last_question(session: Session) -> LastQuestion | None:
-    """What was asked before the node's stream is ended; ``None``: nothing, or there was no answer in time."""
+    """The question before the node's stream is ended; ``None``: nothing, or there was no answer in time."""
     closing = session._parts.closing
     return closing.question if closing is not None else None
 

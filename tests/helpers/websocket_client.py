@@ -1,7 +1,7 @@
 """A browser's end of a WebSocket connection, as far as the tests need one.
 
-What it reads, it reads with wsproto, which shares nothing with the code under test. What it writes is put together by
-hand: much of it no library would write.
+It reads with wsproto, which shares nothing with the code under test. Its writing is put together by hand: much of it no
+library would write.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def closing(code: int | None = 1000, reason: bytes = b"") -> bytes:
 
 @dataclass
 class Heard:
-    """What the proxy has sent."""
+    """Return what the proxy has sent."""
 
     messages: list[str] = field(default_factory=list)
     """Whole ones."""

@@ -353,7 +353,7 @@ async def test_a_channel(ends: tuple[Channel, Channel]) -> None:
 
 
 async def test_nobody_is_called_back_from_inside_of_a_post(ends: tuple[Channel, Channel]) -> None:
-    """Who says something may be in the middle of anything."""
+    """A caller that posts may be in the middle of anything."""
     here, there = ends
     heard: list[Message] = []
     async with trio.open_nursery() as nursery:
@@ -436,7 +436,7 @@ async def test_a_channel_that_hears_nonsense() -> None:
 
 
 async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What piles up is bounded: the channel breaks."""
+    """The unsent bytes are bounded: the channel breaks."""
     monkeypatch.setattr("cxfr_proxy.ipc.channel.MAX_UNSENT_BYTES", 1000)
     ours, _ = memory_stream_pair()
     channel = StreamChannel(ours)

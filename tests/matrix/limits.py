@@ -1,8 +1,10 @@
-"""What no proxy can save: the cells in which messages may be lost or come twice, how many at most, and why.
+"""The losses that no proxy can prevent: the cells in which messages may be lost or come twice, how many at most, and
+why.
 
 A bound is for one client, both ways together. It comes from the windows (:mod:`matrix.people`): so many messages can be
-under way at once in one direction. What is not listed has to be zero, but for what a cluster loses between its nodes:
-that is told by the taps, message by message (:attr:`Cell.lost_within`), and may happen whenever a session ends.
+under way at once in one direction. Everything that is not listed has to be zero, but for what a cluster loses between
+its nodes: that is told by the taps, message by message (:attr:`Cell.lost_within`), and may happen whenever a session
+ends.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def bounds(cell: Cell) -> tuple[int, int, int]:
 
 
 def faults(cells: Iterable[Cell]) -> list[str]:
-    """What is wrong in which cell; empty: all is as it has to be."""
+    """Return the faults by cell; empty: all is as it has to be."""
     found = []
     for cell in cells:
         lost, twice, disordered = bounds(cell)

@@ -1,13 +1,13 @@
-"""Who sends numbered messages in a cell: clients behind the proxy, and witnesses right at the nodes.
+"""The senders of numbered messages in a cell: clients behind the proxy, and witnesses right at the nodes.
 
 A *mover* is a :class:`~cxfr_proxy.demo.client.DemoClient` behind the proxy. It writes to a witness, and knows what has
 become of each message without the witness's help:
 
-* with XEP-0198 by acknowledgements, one asked for behind each message. What is not acknowledged when the stream can't
-  be resumed is sent again;
+* with XEP-0198 by acknowledgements, one asked for behind each message. Messages that are not acknowledged when the
+  stream can't be resumed is sent again;
 * without it by a ping to its server behind each message. A server works through a stream in order, so the answer says
   that the message was taken in; and if the ping is bounced but the message was not, the message had been passed on.
-  What was neither answered nor bounced when the stream ended is sent again.
+  Messages that were neither answered nor bounced when the stream ended is sent again.
 
 A message that comes back as an error is sent again, in both cases. So a mover never gives a message up, and never
 repeats one that it can know to have arrived.
@@ -136,9 +136,9 @@ class _Contact:
 
     account: ClientAccount
     witness: Witness
-    """Who heard of it last."""
+    """The last witness that heard of it."""
     writer: Witness
-    """Who wrote to it last."""
+    """The last sender that wrote to it."""
     jid: str
     login: str
     heard_at: float
@@ -147,7 +147,7 @@ class _Contact:
 
 @dataclass(slots=True)
 class Ledger:
-    """What the witnesses of one run know together."""
+    """The common knowledge of the witnesses of one run."""
 
     arrived: list[Numbered] = field(default_factory=list)
     contacts: dict[str, _Contact] = field(default_factory=dict)

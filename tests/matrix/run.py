@@ -72,7 +72,7 @@ class Cell:
     resumed: int
     faults: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
-    """What the taps saw of each message that is not as it should be."""
+    """Return the taps' records of each message that is not as it should be."""
     lost_within: int = 0
     """Of those that are lost, how many no node has handed out: no tap has seen them, so they are the cluster's loss."""
 

@@ -62,7 +62,7 @@ def read(sock: ssl.SSLSocket, count: int = 1024) -> bytes:
 
 
 def records_of(sock: ssl.SSLSocket, data: bytes) -> bytes:
-    """What TLS makes of it, not sent."""
+    """Return the record that TLS makes of it, not sent."""
     out, into = socket.socketpair()
     with out, into:
         with socket.socket(fileno=os.dup(sock.fileno())) as real:

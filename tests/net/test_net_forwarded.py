@@ -1,4 +1,4 @@
-"""Whose request it is, by the headers of HTTP proxies: only those who are trusted are believed."""
+"""The client of a request, by the headers of HTTP proxies: only those who are trusted are believed."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_nothing_that_a_client_writes_changes_what_a_proxy_adds(written: list[st
     "hostile", ['"' * 65_536, "\\" * 65_535 + '"', "," * 65_536, 'a="' * 20_000, "10.0.0.1," * 7000]
 )
 def test_a_long_header_takes_little_time(hostile: str, header: ForwardingHeader) -> None:
-    """It takes milliseconds. What grows with the square of the length would take minutes, on any machine."""
+    """It takes milliseconds. Work that grows with the square of the length would take minutes, on any machine."""
     began = time.thread_time()
     found(BALANCER, hostile, header=header)
     assert time.thread_time() - began < 5

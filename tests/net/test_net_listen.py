@@ -111,7 +111,7 @@ async def test_an_address_with_a_zone() -> None:
 
 
 def test_shared_sockets_are_tried_alone_without_listening(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who connected in that moment would be cut off."""
+    """A client that connected in that moment would be cut off."""
     listened: list[int] = []
 
     class Listening(socket.socket):

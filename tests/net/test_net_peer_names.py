@@ -1,4 +1,4 @@
-"""What a connection is called."""
+"""The names of connections."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def test_addresses(version: ProxyProtocol, client: Peer, proxy: Peer, sour
 
 @BOTH
 async def test_one_family(version: ProxyProtocol) -> None:
-    """Whatever the two ends are, they are named: a connection of unknown origin is refused by real servers."""
+    """The two ends are always named: a connection of unknown origin is refused by real servers."""
     found = await read(header(version, ProxiedConnection(("192.0.2.7", 40000), ("2001:db8::1", 5222))))
     assert found.source is not None
     assert ipaddress.ip_address(found.source[0]) == ipaddress.ip_address("::ffff:192.0.2.7")  # written in either way

@@ -35,7 +35,7 @@ openssl.ERR_peek_error.restype = ctypes.c_ulong
 
 
 def leave_error(number: int = errno.EPIPE) -> None:
-    """What Python 3.13 with OpenSSL 3.5 does not take out of the queue."""
+    """An error that Python 3.13 with OpenSSL 3.5 does not take out of the queue."""
     openssl.ERR_new()
     openssl.ERR_set_error(ERR_LIB_SYS, number, None)
     assert openssl.ERR_peek_error()

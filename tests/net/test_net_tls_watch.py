@@ -1,4 +1,4 @@
-"""Who is found to hold the loop's thread inside of a TLS call, and who is not. The calls are fakes."""
+"""Connections that are found to hold the loop's thread inside of a TLS call, and others. The calls are fakes."""
 
 from __future__ import annotations
 

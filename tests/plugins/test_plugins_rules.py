@@ -78,7 +78,7 @@ def test_follows_nobody_else(sender: str) -> None:
 
 
 def test_a_stranger_learns_nothing_else() -> None:
-    """Whatever else is wrong with a stranger's request, that it is a stranger's comes first."""
+    """A stranger's request is refused as a stranger's, with any other fault."""
     verdict = judge(request(sender="evil.example", domain="", server="::"), replace(HERE, tls=False, moves=9))
     assert verdict == judge(request(sender="evil.example"), HERE)
 

@@ -1,8 +1,8 @@
-"""Was anything lost on the way? What taps saw at the nodes against what the client wrote and read.
+"""Was anything lost on the way? The taps' records at the nodes against what the client wrote and read.
 
-For one client, over all its connections: every stanza that went in at one end is looked for at the other. What does not
-balance is sorted by whose doing it can have been; :class:`Balance` names the piles. Only ``lost_down``, ``lost_up``,
-``twice`` and ``invented`` are faults of the proxy.
+For one client, over all its connections: every stanza that went in at one end is looked for at the other. Stanzas that
+do not balance are sorted by whose doing it can have been; :class:`Balance` names the piles. Only ``lost_down``,
+``lost_up``, ``twice`` and ``invented`` are faults of the proxy.
 
 One pile needs judgement. A stanza that the client wrote when the end of its stream was already on the way to it crossed
 that end on the wire: the proxy can neither forward it nor answer. Such a stanza is *late*. It is only called so if the
@@ -158,7 +158,7 @@ def _minus(these: list[Element], those: list[Element]) -> list[Element]:
 
 
 def _crossing(up: Transcript, down: Transcript, closed_at: float | None, missing: list[Element]) -> list[Element]:
-    """What was written on one connection so late that it can have crossed the end of the stream."""
+    """Return the stanzas that were written on one connection so late that it can have crossed the end of the stream."""
     ends = [down.stream_error.at if down.stream_error is not None else None, down.ended_at, closed_at]
     end = min((at for at in ends if at is not None), default=None)
     if end is None:

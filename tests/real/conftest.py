@@ -1,4 +1,4 @@
-"""What the tests against real programs share."""
+"""The parts that the tests against real programs share."""
 
 from __future__ import annotations
 

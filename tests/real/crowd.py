@@ -1,6 +1,6 @@
 """A crowd of slixmpp and aioxmpp clients behind the proxy, half over STARTTLS and half over direct TLS.
 
-Who is on which node is read from the taps: the node on which the client's newest bound connection is.
+The taps tell which client is on which node: the node on which the client's newest bound connection is.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def homes(taps: Sequence[Tap]) -> dict[str, Tap]:
 
 
 def users_on(tap: Tap, taps: Sequence[Tap]) -> list[str]:
-    """Whose home is ``tap``'s node."""
+    """Return the clients whose home is ``tap``'s node."""
     return sorted(user for user, home in homes(taps).items() if home is tap)
 
 

@@ -1,4 +1,4 @@
-"""Who has lost a message between clients that were resuming their streams (XEP-0198): what the witnesses say.
+"""Find out who has lost a message between clients that were resuming their streams (XEP-0198): what the witnesses say.
 
 Taps know what each node took in, gave out and was told to have been handled; clients write down what their library
 wrote and read. The proxy passes on what one of them says, or the next resumption tells that it did not arrive: then it

@@ -29,7 +29,7 @@ _POLL_SECONDS: Final = 0.02
 
 
 class Need(StrEnum):
-    """What a test can depend on that may not be installed."""
+    """Programs that a test can depend on and that may not be installed."""
 
     PROSODY = "prosody"
     EJABBERD = "ejabberdctl"
@@ -96,8 +96,8 @@ class Background(Protocol):
 async def background(task: Background) -> AsyncIterator[None]:
     """Run ``task`` beside the block and cancel it afterwards.
 
-    What the block raises comes out as it is, not in an exception group, or every failed assertion would be buried in
-    as many groups as there are programs.
+    An exception of the block comes out as it is, not in an exception group, or every failed assertion would be buried
+    in as many groups as there are programs.
     """
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:

@@ -76,7 +76,7 @@ class RawClient:
         return await self.login_behind_success(user, resource=resource, domain=domain)
 
     async def login_behind_success(self, user: str, *, resource: str = "r", domain: str = DOMAIN) -> str:
-        """What :meth:`login` does once the user is authenticated."""
+        """The step of :meth:`login` once the user is authenticated."""
         await self.open(domain)
         await self.send(
             "<iq type='set' id='bind1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>"

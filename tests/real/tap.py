@@ -98,7 +98,7 @@ class Tap:
 
 
 async def _carry(source: trio.SocketStream, sink: trio.SocketStream, chunks: list[Chunk]) -> None:
-    """Carry one direction to its end. What the source sent is recorded even when the sink is gone."""
+    """Carry one direction to its end. The source's bytes are recorded even when the sink is gone."""
     sink_is_there = True
     while True:
         try:

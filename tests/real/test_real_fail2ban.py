@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("cxfr_proxy.worker.service")
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What :func:`failed` writes to, once it is configured."""
+    """The logger that :func:`failed` writes to, once it is configured."""
     root, own = logging.getLogger(), logging.getLogger("cxfr_proxy")
     handlers, levels = list(root.handlers), (root.level, own.level)
     yield io.StringIO()

@@ -1,7 +1,8 @@
-"""What a SASL2 client gets through the default route: FAST (XEP-0484) at its second login, and a resumption inside it.
+"""The features that a SASL2 client gets through the default route: FAST (XEP-0484) at its second login, and a
+resumption inside it.
 
 ejabberd shows SASL2 to nobody who does not say who they are, and Prosody FAST. So this is also about the header's
-``from``. What went over the wire is read from the taps. The servers are Debian 13's; with older ones there is nothing
+``from``. The taps tell what went over the wire. The servers are Debian 13's; with older ones there is nothing
 to see.
 """
 
@@ -72,7 +73,7 @@ def js_folder(config: pytest.Config) -> Path:
 
 
 def logins(tap: Tap, mechanism: bytes = b"") -> list[bytes]:
-    """What was said to that node on connections that began a login by SASL2, with that mechanism."""
+    """Return what was said to that node on connections that began a login by SASL2, with that mechanism."""
     begun = re.compile(rb"<authenticate[^>]* mechanism=.%s" % mechanism)
     return [connection.up for connection in tap.connections if begun.search(connection.up)]
 

@@ -164,8 +164,8 @@ def _bodies(bodies: str) -> bytes:
 
 
 def _parts(first: str, handled: int | None, second: str) -> list[tuple[bytes, bytes]]:
-    """What one side says on a connection and on the one that resumes it (``None``: there is none), each with what the
-    other side says about it."""
+    """The words of one side on a connection and on the one that resumes it (``None``: there is none), each with what
+    the other side says about it."""
     parts = [(_ENABLED + _bodies(first), b"")]
     if handled is not None:
         parts.append((_bodies(second), b" previd='sm1' h='%d'/>" % handled))
@@ -208,8 +208,8 @@ _SAID = [
     ("1", 1, "2 3", True),
     ("1 2", None, "", True),  # the stream goes on, without it
 ]
-"""What one side says before and after a resumption, from which stanza on, and whether the second of three is lost by
-somebody else."""
+"""The words of one side before and after a resumption, from which stanza on, and whether the second of three is
+lost by somebody else."""
 
 
 @pytest.mark.parametrize(("first", "handled", "second", "by_proxy"), _SAID)
@@ -263,7 +263,7 @@ async def _chat(fleet: Fleet, users: list[str], tag: str, count: int) -> None:
 
 
 async def _assert_tap_agrees(fleet: Fleet, tap: Tap) -> None:
-    """What the clients handed to the wire and read from it is what passed the tap, stanza for stanza."""
+    """The clients handed to the wire and read from it what passed the tap, stanza for stanza."""
     wire = await fleet.wire()
     legs = {leg.read_down().bound_jid: leg for leg in tap.connections}
     for user, connections in wire.items():

@@ -1,7 +1,7 @@
 """Real clients in front of real nodes get their node by the user who logs in: nobody has to be moved home afterwards.
 
-slixmpp says ``from`` in no header; both libraries log in by SCRAM. Who is where is read from the taps, and who belongs
-where from the nodes file.
+slixmpp says ``from`` in no header; both libraries log in by SCRAM. The taps tell where clients are, and the nodes file
+where they belong.
 """
 
 from __future__ import annotations

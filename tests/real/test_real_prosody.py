@@ -141,8 +141,8 @@ async def test_a_node_that_ends_moves_everybody(ending: str, tmp_path: Path, log
 async def test_a_node_that_is_stopped_is_left_and_its_users_chat_on(
     tmp_path: Path, logs: Path, authority: Authority
 ) -> None:
-    """SIGSTOP: it accepts, and says nothing. What was sent to it meanwhile is lost, so all are silent; then it is back,
-    and no check has left a trace in its log."""
+    """SIGSTOP: it accepts, and says nothing. Stanzas that were sent to it meanwhile are lost, so all are silent; then
+    it is back, and no check has left a trace in its log."""
     require(Need.PROSODY, Need.SLIXMPP, Need.AIOXMPP)
     users = crowd_users(_EACH)
     names = [user for of_library in users.values() for user in of_library]

@@ -1,4 +1,4 @@
-"""What an attacker with an account tries on others, through real servers: they let it pass, the proxy does not."""
+"""The attempts of an attacker with an account on others, through real servers: they let it pass, the proxy does not."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ _FAILURE = rb"<failure.*?</failure>"
 
 
 async def _try_as(client: RawClient, authzid: str) -> bytes:
-    """What comes of logging in by PLAIN with mallory's password as ``authzid``."""
+    """Return the result of logging in by PLAIN with mallory's password as ``authzid``."""
     client.received = b""
     await client.send(f"<auth {_SASL} mechanism='PLAIN'>{_plain(authzid)}</auth>")
     return (await client.read_until(_SUCCESS + b"|" + _FAILURE))[0]

@@ -95,7 +95,7 @@ class Stage:
                 await trio.sleep(0.05)
 
     async def answer(self, id: str = "t1") -> Element:
-        """What the client answered to an IQ."""
+        """Return the client's answer to an IQ."""
         while True:
             for connection in await self.connections():
                 for element in connection.read_up().stanzas:

@@ -149,7 +149,8 @@ async def _node_of(proxy: ProxyProcess, jid: str) -> str:
 
 
 async def _worker_of(proxy: ProxyProcess, jid: str | None) -> int:
-    """Who of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in turn."""
+    """Return which of two serves that session, or the only one that has not logged in (``None``): ids are dealt out in
+    turn."""
     (number,) = [row["id"] for row in await proxy.show("sessions") if row["jid"] == jid]
     return int(number) % 2
 

@@ -58,7 +58,7 @@ class WebSocketNode:
         )
 
     def answer(self, id: str) -> etree._Element | None:
-        """What a client answered to the IQ of that id; ``None`` as long as it has not."""
+        """Return a client's answer to the IQ of that id; ``None`` as long as it has not."""
         return next((each for each in self.received if each.get("id") == id and each.get("type") != "set"), None)
 
     async def _serve(self, request: trio_websocket.WebSocketRequest) -> None:

@@ -1,4 +1,4 @@
-"""What went over a connection, with times, and how to read it afterwards.
+"""The bytes that went over a connection, with times, and how to read it afterwards.
 
 A :class:`Recording` is the bytes of one connection both ways, as a tap or a client saw them, cut into the chunks in
 which they came. :func:`read_stream` turns one direction into a :class:`Transcript`. It shares no code with the proxy:

@@ -1,4 +1,4 @@
-"""Who closes a client's connection, and counts it down: once, whatever happens and whoever has it."""
+"""A client's connection is closed and counted down: once, whatever happens and whoever has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Who sends without end: what is read of it at once, and at all. Nothing here depends on how fast anybody is."""
+"""Clients and nodes that send without end: what is read of it at once, and at all. Nothing here depends on how fast
+anybody is."""
 
 from __future__ import annotations
 

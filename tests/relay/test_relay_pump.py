@@ -182,7 +182,7 @@ async def world() -> AsyncIterator[World]:
 
 @dataclass
 class Pair:
-    """What a test holds of one session: the far ends of its two connections."""
+    """The parts of one session that a test holds: the far ends of its two connections."""
 
     client: socket.socket
     node: socket.socket
@@ -284,7 +284,7 @@ async def test_bytes_both_ways(is_fast: bool) -> None:
 @BOTH_WAYS
 @pytest.mark.parametrize("first", list(Side))
 async def test_half_close(is_fast: bool, first: Side) -> None:
-    """What one side ends, the other can go on answering."""
+    """If one side ends, the other can go on answering."""
     with no_leak():
         async with world() as it:
             with plain_pair() as pair:
@@ -382,7 +382,7 @@ async def test_what_a_client_has_not_taken_goes_back_with_its_socket() -> None:
 
 @BOTH_WAYS
 async def test_a_client_that_does_not_read_stops_its_node(is_fast: bool) -> None:
-    """What is kept for it is one buffer, whatever the node would like to send; then it goes on where it was."""
+    """One buffer is kept for it, whatever the node would like to send; then it goes on where it was."""
     async with world() as it:
         with plain_pair() as pair:
             session = Passing(is_fast)
@@ -484,7 +484,7 @@ async def test_the_sessions_deadline(mock_clock: trio.testing.MockClock) -> None
 @BOTH_WAYS
 @pytest.mark.parametrize("record", [1, 100, 16_384, 3_000_000])
 async def test_tls_both_ways(certificate: Path, is_fast: bool, record: int) -> None:
-    """Whatever the records' size: nothing stays behind in the TLS socket, where epoll does not see it."""
+    """With records of any size: nothing stays behind in the TLS socket, where epoll does not see it."""
     data = DATA[: max(record, 2000)]
     async with world() as it, tls_pair(certificate) as pair:
         it.session(Passing(is_fast), *pair.inner)
@@ -522,7 +522,7 @@ async def test_tls_with_a_node_that_does_not_read(certificate: Path, is_fast: bo
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_tls_is_read_on_after_its_output_has_ended(certificate: Path, when: str) -> None:
-    """What the client had sent when the farewell came is read, and no reset takes the farewell back."""
+    """Bytes that the client had sent when the farewell came are read, and no reset takes the farewell back."""
     data = DATA[:50_000]
     async with world() as it, tls_pair(certificate) as pair:
         session = Passing(on_transfer=[Send(Side.CLIENT, b"farewell"), EndOutput(Side.CLIENT)])
@@ -759,8 +759,8 @@ async def test_who_hears_of_the_end_may_fail(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_many_sessions_cut_anywhere() -> None:
-    """200 at once, random bytes both ways; a third cut, a third reset, a third ended in good order. What arrives is
-    what was sent, from its beginning, and whole where nobody cut."""
+    """200 at once, random bytes both ways; a third cut, a third reset, a third ended in good order. Exactly those bytes
+    arrive that were sent, from the beginning, and whole where nobody cut."""
     rng = random.Random(7)
     with no_leak():
         async with world() as it:

@@ -39,7 +39,7 @@ class Ends:
     browser: Browser = field(default_factory=Browser)
 
     def read(self) -> bytes:
-        """What comes next; empty at the end."""
+        """Return the next bytes; empty at the end."""
         while True:
             try:
                 return self.near.read_now(65_536)

@@ -174,7 +174,7 @@ def test_without_counting_stanzas_are_answered_as_ever() -> None:
 
 
 def ping(to: str | None = JID) -> str:
-    """What a client gets in the place of a forged one; its id is this script's first."""
+    """Return the ping that a client gets in the place of a forged one; its id is this script's first."""
     return (
         "<iq xmlns='jabber:client' type='get' id=\"urn:xmpp:cxfr:t1\" from=\"example.org\""
         + (f' to="{to}"' if to else "")

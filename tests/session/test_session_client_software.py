@@ -1,4 +1,4 @@
-"""What is known of software: the table against what the measured clients send, and how more is learned."""
+"""The knowledge of software: the table against what the measured clients send, and how more is learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session reports of a login that fails: who, by which mechanism, and the condition, whoever has said it."""
+"""A session's report of a login that fails: who, by which mechanism, and the condition, whoever has said it."""
 
 from __future__ import annotations
 

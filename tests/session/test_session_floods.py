@@ -1,4 +1,4 @@
-"""Who sends much that wants a look: how much of it is looked at in one call, and that the rest is not lost."""
+"""Sides that send much that wants a look: how much of it is looked at in one call, and that the rest is not lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def bring(it: Script, side: Side, data: bytes) -> list[SessionCommand]:
 
 
 def all_of(it: Script, side: Side, data: bytes) -> tuple[bytes, int]:
-    """What of it arrives at the other side, and in how many calls. None of them may look at more than it should."""
+    """Return what of it arrives at the other side, and in how many calls. None of them may look at more than it
+    should."""
     session, arrived, calls = it.session, sent(bring(it, side, data), side.other), 1
     while session.is_behind(side):
         assert arrived.count(b"/>") <= calls * MAX_EVENTS_PER_SCAN
@@ -55,7 +56,7 @@ def test_while_it_is_moved(side: Side) -> None:
 
 
 def test_an_order_in_the_middle_of_it() -> None:
-    """What was looked at and what was not are told apart: the rest is read as the new state has it."""
+    """Bytes that were looked at and bytes that were not are kept apart: the rest is read as the new state has it."""
     it = bound()
     first = sent(bring(it, Side.CLIENT, FLOOD), Side.NODE)
     it.order()
@@ -78,7 +79,7 @@ def test_a_client_while_nobody_is_bound() -> None:
 
 
 def test_a_client_that_waits_is_not_behind() -> None:
-    """What it sends behind a login is read when the node has answered, and no sooner."""
+    """Bytes behind a login are read when the node has answered, and no sooner."""
     it = Script()
     it.node(NODE_HEADER, FEATURES).forget()
     login = b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>"

@@ -1,4 +1,4 @@
-"""Whose fault it is that a login comes to nothing: what counts against its node, and what a client can bring about."""
+"""The side at fault when a login comes to nothing: what counts against its node, and what a client can bring about."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whatever happens, in whatever order: what must never happen, and what must always.
+"""Anything may happen, in any order: what must never happen, and what must always.
 
 The driver plays a client and a node that both speak well-formed XMPP, each at its own pace, cut anywhere, and lets
-orders, ends of connections, errors of the node's and deadlines come in between. What is checked at every step is in
+orders, ends of connections, errors of the node's and deadlines come in between. The checks at every step are in
 :mod:`session_script` (one well-formed stream, nothing behind its end); here is the accounting at the end.
 """
 

@@ -1,4 +1,4 @@
-"""What is asked before a node's stream is ended: of the node what it still owes, of the client what it has got."""
+"""The question before a node's stream is ended: of the node what it still owes, of the client what it has got."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pinged() -> Script:
 
 @pytest.mark.parametrize("kind", ["result", "error"])
 def test_the_nodes_stream_is_ended_behind_its_answer(kind: str) -> None:
-    """Whatever it says: what it owed came before. The client sees nothing of it."""
+    """It may say anything: what it owed came before. The client sees nothing of it."""
     s = pinged().node(NEWS, answer(kind), NEWS).client_gets(NEWS, NEWS).node_gets(END)
     s.node(END).client_gets(SEE_OTHER_HOST, END)
 

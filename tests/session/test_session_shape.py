@@ -13,7 +13,7 @@ import cxfr_proxy.session
 
 FILES: Final = sorted(Path(cxfr_proxy.session.__file__).parent.glob("*.py"))
 VALUES: Final = {"verdict"}
-"""What an element comes to is passed from hand to hand while it is decided; it is no part of a session."""
+"""The verdict on an element is passed from hand to hand while it is decided; it is no part of a session."""
 
 
 def written(tree: ast.AST) -> Iterator[ast.Attribute]:

@@ -284,7 +284,7 @@ def test_slixmpp_is_known_by_its_refusal() -> None:
 
 @pytest.mark.parametrize("trigger", [Trigger.WRONG_NODE, Trigger.REBALANCE, Trigger.DRAIN, Trigger.MOVE])
 def test_who_would_stay_down_and_says_no_stays_where_nothing_forces_it(trigger: Trigger) -> None:
-    """What it is has come out while it was asked."""
+    """Its software has come out while it was asked."""
     order = replace(ELSEWHERE, trigger=trigger)
     s = Script().bind().order(order).client(presence("http://mcabber.com/caps#v=")).client(refusal())
     if order.forced:

@@ -39,7 +39,7 @@ TIMES = Timeouts()
 
 @dataclass(frozen=True)
 class Case:
-    """What it does once it was asked; the rungs, each with its outcome; how its session ends, within that time.
+    """Its reaction once it was asked; the rungs, each with its outcome; how its session ends, within that time.
 
     ``condition`` as in :class:`Ended`.
     """

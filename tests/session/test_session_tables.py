@@ -228,7 +228,7 @@ def test_whatever_a_table_is_asked_by_hashes_by_identity() -> None:
 
 
 def test_a_session_that_is_closed_is_somewhere_too() -> None:
-    """Whatever its node is said to have done then has no consequence."""
+    """No act of its node has a consequence then."""
     parts = Script().stop().session._parts
     assert NODE_REACTIONS[NodeDid.HANG_UP, parts.where] is tables.Reaction.FINISH
     ending.finish_if_over(parts)

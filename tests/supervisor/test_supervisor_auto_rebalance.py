@@ -156,7 +156,7 @@ async def test_a_node_that_flaps_holds_up_the_others_only_while_it_is_up(autojum
 
 @pytest.mark.parametrize("down", [False, True])
 async def test_a_node_that_is_excused_is_no_reason(down: bool, autojump_clock: MockClock) -> None:
-    """Once: with what it still lacks of its weight, also when it is up later. What else changes is one."""
+    """Once: with what it still lacks of its weight, also when it is up later. Every other change is one."""
     async with world() as it:
         node = it.cluster.get("b")
         node.set_admin_state(AdminState.DRAIN)

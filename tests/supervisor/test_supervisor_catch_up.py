@@ -1,4 +1,4 @@
-"""What a worker that starts later is told of what the others saw; and what is forgotten."""
+"""The memory for a worker that starts later, and what is forgotten."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What workers are told of a drain: its stages by the supervisor's clock, an abort, and what a plan asks of them. The
-workers are fakes; time is trio's mock clock."""
+"""The messages to workers about a drain: its stages by the supervisor's clock, an abort, and what a plan asks of them.
+The workers are fakes; time is trio's mock clock."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Pair:
         self.mirror.apply(told)
 
     def send(self) -> list[Nodes]:
-        """What there is to tell."""
+        """The messages that are due."""
         before = len(self.heard)
         while not self.updates.up_to_date:
             for _ in self.batch():

@@ -1,4 +1,4 @@
-"""What a proxy tells the others of an operator's order, and what it does because another one was told."""
+"""A proxy shares an operator's command with the others, and carries out theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cxfr_proxy.transfers.drains import Drain, Drains
 from cxfr_proxy.transfers.pace import OwnPace, Rate
 
 EPOCH = 1_000_000.0
-"""What the others' clocks show when this one's shows 0."""
+"""The time that the others' clocks show when this one's shows 0."""
 
 
 class FakeShared:

@@ -80,7 +80,7 @@ async def test_it_is_told_until_it_is_over(tmp_path: Path, autojump_clock: MockC
 
 
 async def test_it_goes_on_with_new_workers(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """What the old one has moved counts; whom it had left come to the others."""
+    """Clients that the old one has moved count; those it had left come to the others."""
     async with house(tmp_path) as it:
         it.supervisor.console.rebalances.begin()
         await trio.sleep(1)

@@ -1,4 +1,5 @@
-"""What an operator is told of a drain and its end: that it takes the last node, how far it is, who comes back when.
+"""The answers to an operator about a drain and its end: that it takes the last node, how far it is, who comes back
+when.
 
 Time is trio's mock clock."""
 

@@ -16,7 +16,7 @@ from cxfr_proxy.supervisor.vacancy import Vacancy
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged since the last time, without when."""
+    """Return what was logged since the last time, without times."""
     lines = [TextFormatter().format(record).partition(" ")[2] for record in caplog.records]
     caplog.clear()
     return lines

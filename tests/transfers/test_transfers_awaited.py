@@ -1,4 +1,4 @@
-"""Who was cut and may still come for its session."""
+"""Clients that were cut and may still come for their sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is not sent home a second time."""
+"""Clients that are not sent home a second time."""
 
 from __future__ import annotations
 

@@ -470,7 +470,7 @@ async def test_a_drain_of_nothing(autojump_clock: MockClock) -> None:
 
 
 async def test_everybody_leaves(autojump_clock: MockClock) -> None:
-    """Whatever node they are on, at the usual pace, longest idle first; with no word of where to go."""
+    """On any node, at the usual pace, longest idle first; with no word of where to go."""
     async with working(House()) as house:
         for node in ("a", "b", "a"):
             house.populate(node, 5)

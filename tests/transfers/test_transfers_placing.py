@@ -54,7 +54,7 @@ def log_in(house: House, node: str, jid: str, *, resumed: bool = False) -> House
 
 
 def goes(house: House, session: HouseSession, order: Order) -> None:
-    """What a session reports whose client is asked, and leaves."""
+    """Report what a session does whose client is asked, and leaves."""
     now = trio.current_time()
     if order.place is not None and order not in [given for _, number, given in house.orders if number == session.id]:
         house.registry.memory.about_to_be_asked(
@@ -439,7 +439,7 @@ async def test_who_sits_for_long_goes_first_and_who_is_not_looked_at_last(autoju
 
 
 class Others(FakeListener):
-    """What other processes have been told."""
+    """The messages to other processes."""
 
     @property
     def told(self) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Who is expected back, and where each is led to."""
+"""Clients that are expected back, and the nodes to which they are led."""
 
 from __future__ import annotations
 

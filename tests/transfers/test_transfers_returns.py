@@ -1,4 +1,4 @@
-"""Who is back of those that were moved."""
+"""Returns of clients that were moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def transfer(outcome: Outcome = Outcome.MOVED, node: str = "a", seconds: float =
 
 
 def brief(back: ReturnedClient | None) -> tuple[int, int, float] | None:
-    """Whose session, by which session it is back, and after how long."""
+    """Return the session, the one by which its client is back, and after how long."""
     return (back.gone.session, back.session, back.seconds) if back is not None else None
 
 

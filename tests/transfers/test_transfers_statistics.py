@@ -1,4 +1,4 @@
-"""What is counted for as long as the proxy lives."""
+"""Counts for as long as the proxy lives."""
 
 from __future__ import annotations
 

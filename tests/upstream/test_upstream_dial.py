@@ -221,7 +221,7 @@ async def test_another_authority(dialer: Dialer, certificate: Path, tmp_path: Pa
 async def test_a_ca_file_that_is_no_good_any_more_changes_nothing(
     dialer: Dialer, tmp_path: Path, content: bytes | None
 ) -> None:
-    """What was read last goes on, here and in a process that is told of it."""
+    """The files that were read last stay in use, here and in a process that is told of it."""
     path = write_pem(tmp_path, "localhost")
     spec = node(0, NodeTls.DIRECT, ca=str(path))
     dialer.read_files([spec])

@@ -1,4 +1,4 @@
-"""When nodes are looked at, and what is told of them, on a clock of its own. What follows from what is seen:
+"""When nodes are looked at, and what is told of them, on a clock of its own. The consequences of findings:
 tests/cluster/test_cluster_health.py."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What sessions notice about nodes is said once each, and never falls silent for good."""
+"""Faults that sessions notice about nodes are logged once each, and never silenced for good."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_each_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_node_that_makes_up_texts_silences_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    """What was noticed all along stays known; the oldest of the others are forgotten."""
+    """A fault that was noticed all along stays known; the oldest of the others are forgotten."""
     warnings = NodeWarnings()
     warnings.warn("a", "always")
     for number in range(REMEMBERED + 5):

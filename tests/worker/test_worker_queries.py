@@ -58,7 +58,7 @@ async def test_a_session_that_ends_while_rows_are_made_is_in_none(monkeypatch: p
 
 
 async def test_a_new_question_is_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked and how answers become one; and how a worker answers. Nothing between has to know it."""
+    """Questions, how answers become one, and how a worker answers. Nothing between has to know it."""
     monkeypatch.setattr(queries, "ANSWERS", dict([*queries.ANSWERS.items(), (ListNodes, answer_nodes)]))
     nodes = tmp_path / "nodes.txt"
     nodes.write_text("node1 127.0.0.1:1 check=none\nnode2 127.0.0.1:1 check=none\n")

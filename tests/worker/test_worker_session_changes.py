@@ -1,4 +1,4 @@
-"""What a worker says of which sessions it has."""
+"""A worker's reports of the sessions that it has."""
 
 from __future__ import annotations
 

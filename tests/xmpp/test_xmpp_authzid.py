@@ -1,4 +1,4 @@
-"""Who may log in as whom, mechanism by mechanism; and saying one thing to the proxy and another to the node."""
+"""Logins as somebody else, mechanism by mechanism; and saying one thing to the proxy and another to the node."""
 
 from __future__ import annotations
 

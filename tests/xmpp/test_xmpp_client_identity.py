@@ -1,4 +1,4 @@
-"""What a client says about itself in passing."""
+"""Words of a client about itself, in passing."""
 
 from __future__ import annotations
 

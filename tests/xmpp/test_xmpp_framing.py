@@ -73,7 +73,8 @@ def behind(reader: Framer, *, depth: int = 64) -> Framer:
 
 
 def scan(body: bytes, sizes: list[int], *, limit: int | None = None, depth: int = 64) -> Outcome:
-    """What scanning ``body``, cut into pieces of the given sizes (the last repeats), says, offsets from the body."""
+    """Return what scanning ``body`` reports, cut into pieces of the given sizes (the last repeats), offsets from the
+    body."""
     reader = behind(new_reader(None, depth), depth=depth)
     reader.max_element_bytes = limit
     at, turn = 0, 0

@@ -1,4 +1,4 @@
-"""Who logs in, mechanism by mechanism; and that nothing a client can write is worse than not being known."""
+"""The user that logs in, mechanism by mechanism; and that nothing a client can write is worse than not being known."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Stage:
         return self.opening.receive(text.encode())
 
     def left(self) -> str:
-        """What whoever goes on reads."""
+        """Return the bytes that the next reader finds."""
         found = b""
         while (piece := self.lane.next()) is not None:
             found += piece.data
@@ -71,7 +71,7 @@ def test_header_and_features_are_the_proxy_s_own() -> None:
 
 
 def test_who_is_named_by_the_header_gets_a_node_s_own_features() -> None:
-    """What a node offers may depend on who asks."""
+    """A node's offers may depend on who asks."""
     subject = Stage()
     [opened] = subject(HEADER.replace("to=", "from='Juliet@Example.org/phone' to=") + AUTH)
     assert isinstance(opened, Opened)

@@ -1,8 +1,8 @@
 """Counting across a proxy that injects and swallows: single cases by hand, then ten thousand histories at random.
 
 In a history an honest client and an honest node (:mod:`honest_counters`) talk through a proxy that reads their bytes
-with lanes, cut anywhere, and breaks all connections now and then, after any byte. Whatever it does to the streams, no
-``h`` may ever be wrong, and in the end nothing is lost and nothing was sent twice.
+with lanes, cut anywhere, and breaks all connections now and then, after any byte. No ``h`` may ever be wrong, whatever
+the proxy does to the streams, and in the end nothing is lost and nothing was sent twice.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def test_how_far_a_node_had_got_when_it_died() -> None:
 
 @dataclass
 class Connection:
-    """What lives as long as a client's connection: two lanes, what is known, and bytes on four ways."""
+    """The parts that live as long as a client's connection: two lanes, what is known, and bytes on four ways."""
 
     management: StreamManagement
     up: Lane = field(default_factory=lambda: _lane())
@@ -280,7 +280,7 @@ class History:
         self.client.write(f"<authenticate xmlns='urn:xmpp:sasl:2'>{request}</authenticate>" if self.inline else request)
 
     def early(self, party: Party) -> None:
-        """What comes before counting begins."""
+        """Stanzas before counting begins."""
         party.write("<iq id='early'/>" * self.rng.randrange(3))
 
     # --- what happens

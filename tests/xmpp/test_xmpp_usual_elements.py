@@ -69,7 +69,7 @@ def is_usual(text: str) -> bool:
 
 
 def agree_on(text: str) -> None:
-    """What is read at a glance, lxml reads too."""
+    """lxml reads everything that is read at a glance."""
     data = text.encode()
     element = stanza.parse(data, CONTEXT)
     if (auth := read_auth(data)) is not None:

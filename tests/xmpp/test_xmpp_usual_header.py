@@ -1,4 +1,4 @@
-"""Headers read at a glance. What lxml reads in the same bytes, and where expat finds their end, is the judge."""
+"""Headers read at a glance. lxml's reading of the same bytes, and the end that expat finds, are the judges."""
 
 from __future__ import annotations
 

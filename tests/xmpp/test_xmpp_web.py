@@ -42,7 +42,7 @@ def request(path: str = PATH, method: str = "GET", version: str = "1.1", **chang
 
 
 def read(answer: bytes, method: str = "GET") -> tuple[h11.Response, bytes]:
-    """What another reader of HTTP makes of an answer, which has to be all there is."""
+    """Return what another reader of HTTP makes of an answer, which has to be all there is."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
     client.send(h11.EndOfMessage())

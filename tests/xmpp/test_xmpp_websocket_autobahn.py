@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """What the client sends, and what comes of it: the stream, pongs, and the code of the close frame."""
+    """Bytes that the client sends, and the result: the stream, pongs, and the code of the close frame."""
 
     number: str
     frames: bytes

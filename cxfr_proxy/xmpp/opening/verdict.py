@@ -17,7 +17,7 @@ class Bound(Struct, frozen=True, gc=False):
 
 
 class ElementVerdict(Struct, gc=False):
-    """What is done with one element, and what it means for its session."""
+    """The treatment of one element, and its meaning for the session."""
 
     forward: bytes = b""
     """The bytes for the other side; empty: the element is swallowed."""

@@ -1,4 +1,4 @@
-"""What there is besides the WebSocket: a word on what this is, and host-meta (XEP-0156), by which clients find it.
+"""The pages besides the WebSocket: a word on what this is, and host-meta (XEP-0156), by which clients find it.
 
 Both forms of host-meta may be read by pages of any origin, or web clients could not find their server.
 """

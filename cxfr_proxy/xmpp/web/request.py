@@ -67,7 +67,7 @@ class RequestReader:
 
     @property
     def rest(self) -> bytes:
-        """What has come behind the request."""
+        """The bytes that have come behind the request."""
         return self._http.trailing_data[0]
 
     def receive(self, data: bytes) -> HttpRequest | None:

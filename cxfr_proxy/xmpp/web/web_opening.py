@@ -26,7 +26,7 @@ _STATUS: Final = {
 
 
 class WebRules(Struct, frozen=True, kw_only=True):
-    """What holds for all requests. ``origins``: of the pages that may connect, in lower case; empty: any."""
+    """The rules for all requests. ``origins``: of the pages that may connect, in lower case; empty: any."""
 
     websocket_path: str
     origins: Collection[str] = ()

@@ -21,7 +21,7 @@ MAX_CONTROL_BYTES: Final = 125
 
 
 class Opcode(IntEnum):
-    """What a frame is (section 5.2)."""
+    """The kind of a frame (section 5.2)."""
 
     CONTINUATION = 0x0
     TEXT = 0x1

@@ -1,7 +1,7 @@
 """Frames from a client, in whatever pieces they come (RFC 6455 section 5).
 
 A fault is met as early as it can be known: at the byte of a head that is wrong, at the length that a frame announces,
-at the first byte of text that can't be UTF-8. What a frame has brought before that has been handed on.
+at the first byte of text that can't be UTF-8. The bytes of a frame before that were handed on.
 
 The text of a message is handed on as it comes, not when the message is whole: what has to be kept until an element is
 complete is the lane's to keep, once. So nothing here grows with a message.
@@ -72,7 +72,8 @@ class FrameReader:
     def __init__(self, messages: MessageListener, *, max_message_bytes: int | None) -> None:
         self.max_message_bytes = max_message_bytes
         self.pings: tuple[bytes, ...] = ()
-        """What the last pings held that are not answered yet. (An answer to the last one would do: section 5.5.3.)"""
+        """The contents of the last pings that are not answered yet. (An answer to the last one would do: section
+        5.5.3.)"""
         self.closed = False
         """A close frame has come: nothing that follows is read."""
         self.close_code: int | None = None

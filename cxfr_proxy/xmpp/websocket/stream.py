@@ -1,7 +1,7 @@
 """Both directions of a client's WebSocket connection: raw bytes in and out, and an RFC 6120 stream in between.
 
-What the proxy has to say in frames of its own, pongs and the closing frame, is not mixed into what :meth:`send`
-returns: whoever writes knows when a frame has gone out whole, and asks for it then (:meth:`WebSocketStream.own`).
+Frames of the proxy's own, pongs and the closing frame, are not mixed into what :meth:`send` returns: the writer knows
+when a frame has gone out whole, and asks for them then (:meth:`WebSocketStream.own`).
 
 Two kinds of fault:
 

@@ -71,7 +71,7 @@ def stream_tag(message: bytes) -> bytes | None:
 
 
 class StreamContext(Struct, frozen=True):
-    """What a stream's header says for all of its elements, as attributes to put into each one.
+    """The declarations of a stream's header that hold for all of its elements, as attributes to put into each one.
 
     ``prefixes``: each with its colon, and the attribute that declares it. ``lang`` is empty where the header has none.
     """

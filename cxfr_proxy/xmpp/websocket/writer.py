@@ -1,6 +1,6 @@
 """A stream becomes messages: an element each, and each stands alone.
 
-What is given here was let out by a lane: whole elements, but for those that are cut through. Such an element goes out
+Its input is what a lane has released: whole elements, but for those that are cut through. Such an element goes out
 as it comes, in fragments of one message, so that nothing here grows with it. Only a start tag that is not whole waits:
 what it leaves unsaid has to be put into the first fragment.
 

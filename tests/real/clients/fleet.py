@@ -129,7 +129,7 @@ class Fleet:
         await self._wait(all_back, seconds, f"{sorted(names)} reconnected")
 
     def connected(self) -> set[str]:
-        """Who is connected now."""
+        """The clients that are connected now."""
         state = {e["user"]: e["event"] for e in self.events if e["event"] in ("connected", "disconnected")}
         return {user for user, event in state.items() if event == "connected"}
 

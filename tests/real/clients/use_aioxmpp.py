@@ -20,7 +20,7 @@ import aioxmpp.security_layer
 from real.clients.driver import Client, Connection, Driver, Login, emit
 
 _owner: contextvars.ContextVar[AioxmppClient] = contextvars.ContextVar("owner")
-"""Whose task this is. The library makes its streams itself and tells nobody for whom."""
+"""The client whose task this is. The library makes its streams itself and tells nobody for whom."""
 
 
 class _RecordingTransport:
