@@ -293,7 +293,7 @@ class Gone(Message, frozen=True):
 
 
 class News(Message, frozen=True):
-    """What a worker has seen of a client; the supervisor passes it on to the others. Of a client that is about to be
+    """A worker's news of a client; the supervisor passes it on to the others. Of a client that is about to be
     asked to move, :class:`Announced` says when they know."""
 
     news: AnyClientNews

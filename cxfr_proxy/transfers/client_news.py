@@ -1,4 +1,4 @@
-"""What one worker has seen of a client, and another worker may have to know: the client may come back there.
+"""News of a client that one worker has seen and another one may have to know: the client may come back there.
 
 News are plain values, and travel in one way: the worker's own memory takes them (:meth:`.memory.ClientMemory.apply`),
 the other workers get them as they are (:class:`cxfr_proxy.ipc.messages.News`) and take them likewise, and so do workers

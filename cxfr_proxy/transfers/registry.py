@@ -17,7 +17,7 @@ from cxfr_proxy.transfers.relayed import Relayed, user_of
 
 
 class RegistryListener(Protocol):
-    """Whoever reports to the supervisor what a process has."""
+    """Reports to the supervisor the sessions that a process has."""
 
     def changed(self) -> None:
         """Sessions, connections or their counts have changed."""

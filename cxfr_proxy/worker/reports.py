@@ -1,4 +1,4 @@
-"""What a worker reports to its supervisor about its sessions: each transfer, resumable counts that have shifted, and
+"""A worker's reports to its supervisor about its sessions: each transfer, resumable counts that have shifted, and
 all counts together.
 """
 
@@ -22,7 +22,7 @@ from cxfr_proxy.xmpp.stream_management import Counters
 
 
 class SessionReports:
-    """What is reported of each session, behind what all workers have to know of its client
+    """Reports each session, behind the news that all workers have to know of its client
     (:mod:`cxfr_proxy.transfers.client_news`)."""
 
     def __init__(self, reporter: Reporter, registry: Registry) -> None:
