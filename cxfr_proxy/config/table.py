@@ -384,7 +384,8 @@ class Config:
         values.seconds(zero=True),
         60.0,
         "time within which a user is not redirected to another host twice, and a client is not moved home twice",
-        "Two proxies that disagree would send a client to and fro. Clients give up after 2 to 5 redirects in a row.",
+        "Two proxies that disagree would send a client back and forth. Clients give up after 2 to 5 redirects in a "
+        "row.",
     )
     redirect_targets: tuple[HostPattern, ...] = repeatable(
         Group.MOVING,

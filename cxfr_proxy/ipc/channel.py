@@ -70,6 +70,7 @@ class Lines:
         self._received += data
         messages: list[Message] = []
         start = 0
+        # From where the new bytes begin: a long line that comes in pieces is not searched again each time.
         while (end := self._received.find(b"\n", max(start, begin))) >= 0:
             if end - start > self._max_bytes:
                 raise BadMessage("a line that is too long")
@@ -152,6 +153,7 @@ class StreamChannel:
             finally:
                 self._writing = False
                 self._emptied.unpark_all()
+        # Reached only when the channel was broken from this side; reading would wait on.
         everything.cancel()
 
 

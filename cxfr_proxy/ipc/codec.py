@@ -31,6 +31,7 @@ def decode(line: bytes | bytearray) -> Message:
     try:
         return cast("Message", _decoder.decode(line))
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        # RecursionError: JSON nested deeper than the decoder goes.
         raise BadMessage(f"{exc}, in {bytes(line[:80])!r}") from exc
 
 

@@ -102,6 +102,8 @@ class ClientServer:
                 await serve()
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
+        # Here and not in a task of its own: the nursery of clients' tasks must not be empty while sessions live, and
+        # cancelling it has to end them.
         await self._pump.keep()
 
     async def _serve(self, sock: socket.socket, address: object) -> None:
@@ -185,6 +187,7 @@ class ClientServer:
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
         serve = partial(self._serve_again, returned, live.arrival)
+        # A new task: this is called in the pump's, which must not wait for a handshake.
         start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:

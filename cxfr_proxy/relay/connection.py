@@ -206,6 +206,7 @@ class ClientConnection:
         if may_begin(first) and await has_arrived(self._endpoint):
             raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)
         self._expect_stream()
+        # The limit so far was for a first byte and TLS.
         self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read() if first else None
 
@@ -243,6 +244,7 @@ class ClientConnection:
         if not self._endpoint.discard_received():
             raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
         self._limit.deadline = latest if latest is not None else trio.current_time() + self._rules.handshake_timeout
+        # In one write: unsent is what the session had for the client, such as its header and features.
         await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(domain, latest)
 
@@ -284,6 +286,7 @@ class ClientConnection:
         left = _LINGER_BYTES
         with trio.move_on_after(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
+            # Only our half: the client reads the error and closes the rest.
             self._endpoint.end_output()
             while left > 0 and (data := await self._endpoint.receive_some()):
                 left -= len(data)

@@ -122,7 +122,9 @@ class Poller:
         """Have the switchboard pass on this leg's bytes, or stop doing so, as the session's state has it now."""
         if self._board is None:
             return
+        # A leg that may not be read must not be connected: the switchboard would read it.
         lane = leg.live.session.fast[leg.side] if leg.interest & IN else None
+        # None also for the engine in Python, and while an event waits for the session.
         scanner = lane.scanner if lane is not None else None
         if scanner is leg.connected:
             return

@@ -124,6 +124,7 @@ class Pump:
                 await self._nobody_left.wait()
         finally:
             self._nobody_left = None
+            # A copy: ending a session removes it, and its listener may end others.
             for live in list(self._sessions.values()):
                 self.discard(live)
 
@@ -273,6 +274,7 @@ class Pump:
         if client.stuck_since is not None or node.stuck_since is not None:
             stuck = min(leg.stuck_since for leg in live.legs if leg.stuck_since is not None) + self._write_stall_timeout
             due = stuck if due is None else min(due, stuck)
+        # An entry for a later time stays in the heap, and is ignored when it comes; see Timers.
         if due is not None and due < live.timer_at:
             live.timer_at = due
             self._timers.set(due, live.id)
@@ -356,6 +358,7 @@ class Pump:
         live, began = leg.live, clock()
         self.drive(live, decide)
         leg.costly = clock() - began > self._costly_seconds
+        # Only now: drive() has settled the leg before it was known to be costly.
         if leg.costly and leg.fd >= 0:
             self._settle(live)
 
@@ -400,6 +403,7 @@ class Pump:
             if transport.judge(exc, Verdict.WAIT_WRITABLE) is Verdict.OVER:
                 return  # it is gone. Reading will say so, behind what it has sent before, which is still wanted
             sent = 0
+        # The socket's buffer is full. EPOLLOUT will tell when there is room: the caller settles.
         if sent < len(data):
             leg.unsent += memoryview(data)[sent:]  # a slice of the bytes would copy them twice
             leg.stuck_since = self._now
@@ -415,6 +419,7 @@ class Pump:
                 return
             sent = len(leg.unsent)  # it is gone, as in _send
         del leg.unsent[:sent]
+        # Any byte that was taken starts the time anew: slow is not stuck.
         leg.stuck_since = self._now if leg.unsent else None
         if not leg.unsent:
             leg.live.session.caught_up(leg.side, self._now)
@@ -437,6 +442,8 @@ class Pump:
                 if not self._turning:  # a turn is short, and has read the clock at its beginning
                     self._now = trio.current_time()
                 commands = decide(self._now)
+                # Joining costs more than it saves where there is little to join, and most calls have one or two
+                # commands.
                 for command in commands if len(commands) < _FEW else joined(commands):
                     self._carry_out(live, command)
                 self._settle(live)
@@ -456,6 +463,7 @@ class Pump:
             case Report(event):
                 live.listener.session_event(live, event)
             case EndOutput(side, silent):
+                # Not at once: unsent bytes go first. _settle() ends the output when they are out.
                 live.legs[side].output_ends = True
                 live.legs[side].ends_silently = silent
             case Drop(side):
@@ -562,6 +570,7 @@ class Pump:
         leg.transport.close()
 
     def _forget(self, leg: Leg) -> None:
+        # Out of epoll before the descriptor is closed: its number may go to the next connection at once.
         self._poller.remove(leg)
         leg.unsent.clear()
         leg.stuck_since = None

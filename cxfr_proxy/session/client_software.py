@@ -176,6 +176,7 @@ class ClientSoftware:
         if knows_cxfr is not None:
             learned.knows_cxfr, learned.silences = knows_cxfr, 0
             return
+        # Silence overrules a "yes" only after many: each may be a connection that broke.
         learned.silences += 1
         if learned.silences >= (SILENCES_BEHIND_YES if learned.knows_cxfr else SILENCES):
             learned.knows_cxfr = False

@@ -53,6 +53,7 @@ def read(parts: Parts) -> None:
     looks_left = MAX_EVENTS_PER_SCAN
     while looks_left and client.incoming is Incoming.READ:
         opening = parts.negotiating
+        # Nothing is negotiated any more: what is left goes through the faster way.
         if opening is None and client.lane.opened:
             data = client.lane.take_unread()
             if data:
@@ -92,6 +93,7 @@ def _on_piece(parts: Parts, piece: Piece) -> None:
 def _on_header(parts: Parts, raw: bytes) -> None:
     try:
         header = read_header(raw, ClientError)
+        # The node, and the certificate, were chosen by the domain of the first header.
         if domain_key(header.to or "") != domain_key(parts.domain):
             raise ClientError(StreamCondition.HOST_UNKNOWN, "the domain changed at the stream's restart")
     except ClientError as error:
@@ -113,6 +115,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     negotiating = parts.state is State.NEGOTIATING
     if client.looks_left and not negotiating:
         _get_to_know(parts, name, data)
+    # The node has to see acknowledgements with its own counts, so <a/> is no ordinary stanza here.
     usual = name in USUAL and name != "a"
     if not negotiating and (usual or not parts.node.writable):
         _on_stanza(parts, name, data, position)
@@ -133,6 +136,7 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
     if opening is None:
         # After bind nothing is negotiated that could begin a new stream.
         verdict.hold_client, verdict.start_tls = None, False
+    # Looked at before anything is forwarded: the node of the wrong user must not see the login.
     elif opening.early is not None and _belongs_elsewhere(parts, opening, verdict):
         _reroute(parts, opening, piece)
         return
@@ -149,6 +153,8 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
 
 
 def _pass(parts: Parts, verdict: ElementVerdict) -> None:
+    # The client's socket goes back to its connection for the handshake (RFC 6120 section 5.4.2.3). The node's stream
+    # was opened for the plain one, and a new one follows.
     if verdict.start_tls:
         parts.because(Reason.STARTTLS)
         ending.end_node_stream(parts)
@@ -194,6 +200,8 @@ def _reroute(parts: Parts, opening: Opening, piece: Piece) -> None:
     parts.because(Reason.REROUTED)
     ending.end_node_stream(parts)
     ending.end_node_output(parts)
+    # Only the form of the header is kept, which the client has got: its id and addresses are of no use to the next
+    # session.
     again = replace(early, changes_left=early.changes_left - 1, shown=client.shown.in_use)
     ending.end(parts, Reroute(client.header, client.lane, again))
 
@@ -231,6 +239,7 @@ def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
         element = stanza.parse(data, client.header.context)
     except stanza.MalformedElement:
         return False
+    # A disco#info result to anybody tells as well: it goes on to whoever has asked.
     if connection_transfer.mentions_support(element):
         client.show_support(True)
         if connection_transfer.mentions_support(element, client.caps):
@@ -239,6 +248,7 @@ def _take_answer(parts: Parts, data: bytes, position: int) -> bool:
     answer = connection_transfer.answer(element)
     if answer is None or not connection_transfer.fits(element, parts.domain, parts.negotiation.full_jid):
         return False
+    # An answer that is late, to a request of an earlier transfer, or to the ping that replaced a forged one.
     if transfer is None or answer.id != transfer.iq_id:
         return parts.takes_pong(answer, position)
     parts.swallow_up(position)
@@ -271,6 +281,7 @@ def _answer_undelivered(parts: Parts, data: bytes) -> None:
         element = stanza.parse(data, parts.client.header.context)
     except stanza.MalformedElement:
         return
+    # Type "wait": the client may send the same again (RFC 6120 section 8.3.2), and should, on its next stream.
     reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
     if parts.node.lane.cutting:
         parts.accounting.miss(1)  # an answer would land in the middle of an element of the node's
@@ -295,6 +306,7 @@ def _on_end(parts: Parts) -> None:
     if parts.state is not State.CLOSING:
         parts.because(Reason.CLIENT_CLOSED)
     parts.client.receive(Incoming.ENDED)
+    # Before settle_transfer(), which forgets it.
     if parts.transfer is not None and parts.transfer.unanswered:
         climbing.learn(parts, True)  # it left because it was asked to, so it understood
     ending.settle_transfer(parts, Outcome.MOVED)

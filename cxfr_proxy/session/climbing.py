@@ -26,6 +26,7 @@ def climb(parts: Parts, transfer: TransferAttempt, *, first: bool = False) -> No
     traits = _traits(parts)
     tried = [rung for rung, _ in transfer.tried]
     transfer.climb(next_rung(traits, transfer.order, tried, try_unknown=parts.policy.try_unknown))
+    # The names at hand can't be written in an IQ: go on as if the client had refused.
     if transfer.is_question and not _ask(parts, transfer):
         transfer.note(Outcome.REFUSED)
         climb(parts, transfer, first=first)
@@ -40,6 +41,7 @@ def climb(parts: Parts, transfer: TransferAttempt, *, first: bool = False) -> No
         case Rung.SEE_OTHER_HOST:
             address = parts.domain if traits.redirected_home else str(transfer.order.server)
             if not traits.redirected_home:
+                # Reported now and not when the client has left: it may be at the other proxy before that.
                 parts.report(Redirected())
             ending.ask_and_close(parts, Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
         case Rung.RESET:
@@ -136,6 +138,7 @@ def _cut(parts: Parts, transfer: TransferAttempt) -> None:
     if parts.node.writable and not (parts.accounting.can_be_resumed and transfer.order.resumes):
         ending.ask_and_close(parts, Farewell(silent=True))
         return
+    # A cut client can't say that it goes; that its connection ends is all there is to see.
     ending.settle_transfer(parts, Outcome.MOVED)
     if parts.client.writable:
         ending.end_client_output(parts, silent=True)

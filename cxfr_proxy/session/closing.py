@@ -126,6 +126,7 @@ class Closing:
     def take_unanswered(self) -> bytes:
         """Give up waiting for an answer: return what was withheld, which is the client's."""
         question = self.question
+        # An answered question has dropped what was withheld: the node sends that elsewhere.
         if question is None or not question.open:
             return b""
         self.question = None

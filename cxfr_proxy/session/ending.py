@@ -48,12 +48,15 @@ _CLIENTS: Final = frozenset((Reason.CLIENT_CLOSED, Reason.CLIENT_LOST, Reason.CL
 def ask_and_close(parts: Parts, farewell: Farewell) -> None:
     """Ask the last question, and end the node's stream when it is answered; the client's farewell comes last."""
     node, client, timeouts = parts.node, parts.client, parts.policy.timeouts
+    # Without one of the three there is nobody to ask, or nobody to tell.
     can_ask = node.writable and node.wanted and client.writable
+    # In the middle of an element neither question can be put in; and it is asked once.
     if not can_ask or node.lane.cutting or not parts.unquestioned:
         close_node_first(parts, farewell)
         return
     closing, counters = parts.close(), parts.accounting.management.counters
     closing.plan(farewell)
+    # XEP-0198 is on: the client's <a/> for everything it was sent is the best answer there is.
     if counters is not None:
         closing.ask(LastQuestion(h=counters.down.receivers_count(node.lane.stanzas)))
         parts.send(Side.CLIENT, parts.accounting.request())
@@ -102,6 +105,7 @@ def close_node_first(parts: Parts, farewell: Farewell) -> None:
         parts.send(Side.NODE, parts.accounting.request())
     parts.close().plan(farewell)
     end_node_stream(parts)
+    # A transfer ends when the client leaves, so that it is reported with the rung that did it.
     if parts.state is not State.TRANSFERRING:
         parts.go(Transition.ENDS)
     parts.choose_reading()
@@ -258,6 +262,7 @@ def end(parts: Parts, last: Close | Upgrade | Reroute) -> None:
     if parts.node.outgoing is not Outgoing.CLOSED:
         parts.node.close_output()
     parts.go(Transition.IS_OVER)
+    # A session that goes on elsewhere takes its login along.
     if parts.reason not in _GOES_ON:
         _report_unfinished_login(parts)
     accounting = parts.accounting

@@ -142,7 +142,9 @@ def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
     management.rejoin(exchange.forwarded, leg.lane.stanzas)  # if no answer comes, the counts stand where the client is
     parts.exchange_node(leg)
     parts.issue(ExchangeNode())
+    # Before the <resume/> is answered: from here on nothing leads back to the old node.
     parts.report(NodeChanged(old.name, leg.name))
+    # The node's own id: the client may know another one (sm-after-transfer=wrap).
     previd = quoteattr(management.node_id or "")
     resume = f"<resume xmlns='{management.namespace}' h='{exchange.acknowledged}' previd={previd}/>"
     parts.send(Side.NODE, resume.encode())

@@ -83,6 +83,7 @@ class ClientLeg:
 
     def hold(self, hold: bool) -> None:
         """Have the client's bytes wait, or no longer. Does nothing once there are none that could be read."""
+        # A stream that has ended or failed is read to drop what comes, and so is never held.
         if self.incoming in (Incoming.READ, Incoming.HELD):
             self.receive(Incoming.HELD if hold else Incoming.READ)
 

@@ -81,6 +81,8 @@ def read(parts: Parts) -> None:
     node = parts.node
     looks_left = MAX_EVENTS_PER_SCAN
     while node.wanted and (parts.state is State.NEGOTIATING or not node.lane.opened):
+        # Stepwise as long as an element may begin a new stream; the node's elements may be many, so this call looks at
+        # a bounded number.
         piece = node.lane.next() if looks_left else None
         if piece is None:
             return
@@ -124,6 +126,7 @@ def _on_header(parts: Parts, raw: bytes) -> None:
         _on_fault(parts, error)
         return
     parts.node.greet(header)
+    # A client that was greeted by the proxy has got a header already, and must not get another.
     if parts.opening is None or parts.opening.features is not Features.PROXYS:
         parts.client.show(header)
         parts.pass_down(header.raw)
@@ -135,6 +138,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     is_stanza = name.rpartition(":")[2] in STANZAS
     if parts.where is Where.RESUMING:
         _on_resumption(parts, piece.data, position)
+    # In front of all that follows: a stanza that comes again was looked at when it came first.
     elif is_stanza and exchanging.drops(parts, position):
         return
     elif not piece.whole:
@@ -166,6 +170,7 @@ def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeade
             parts.swallow_down(position)
         return
     opening = parts.opening
+    # The client was held until the node greets, so that no login goes to a node that says nothing.
     if verdict.greets and opening is not None and opening.early is not None:
         verdict.hold_client = False  # the login that was held back for a node that greets may go now
     if verdict.greets and opening is not None and opening.features is Features.PROXYS:
@@ -249,6 +254,7 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
     if opening is not None:
         opening.note_node(verdict, parts.now, proved=negotiation.proved)
         if verdict.greets:
+            # The time for a greeting is over; from here on the whole login has its limit.
             parts.wait_until(opening.bind_by)
     parts.pass_down(verdict.forward)
     if verdict.failed is not None:
@@ -267,6 +273,7 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
     if verdict.resumable:
         _on_resumable(parts)
     _report_warnings(parts)
+    # During an exchange the client is held for another reason. Reading on comes last: it may end the session.
     if verdict.hold_client is False and parts.client.held and parts.exchange is None:
         parts.client.hold(False)
         parts.choose_reading()
@@ -359,10 +366,12 @@ def _pass_error(parts: Parts, error: ElementVerdict) -> None:
         if error.forward:
             said = f" ({error.ends_text})" if error.ends_text else ""
             parts.report(Warned(f"it ended a login by the stream error {condition}{said}{_HINTS.get(condition, '')}"))
+        # After an odd element of the client's, nobody knows whether the node is to blame.
         if condition in _ITS_OWN_FAULTS and not opening.turn.odd:
             parts.report(LoginFailed(condition))
     ending.settle_transfer(parts, Outcome.MOVED)
     if condition == StreamCondition.SEE_OTHER_HOST:
+        # A redirect of the node's that is not trusted would lead around the proxy.
         farewell = Farewell(StreamCondition.RESET, "reconnect")
     elif error.forward:
         farewell = Farewell(verbatim=error.forward)
@@ -404,10 +413,12 @@ def on_eof(parts: Parts) -> None:
         return
     was_wanted = parts.node.wanted
     parts.node.receive(Incoming.GONE)
+    # The stream had ended before its connection: that is how a connection should end.
     if not was_wanted:
         ending.finish_if_over(parts)
         return
     if parts.state is State.NEGOTIATING:
+        # Servers that expect a PROXY header and get none hang up without a word.
         if parts.node.header is None:
             parts.report(Warned("it closed a connection without a word: does it expect a PROXY header (send-proxy=)?"))
         ending.blame_node(parts, End.HANG_UP)
@@ -447,6 +458,7 @@ def on_death(parts: Parts) -> bool:
         _react(parts, NodeDid.DIE, Reason.NODE_DOWN)
         if parts.state is State.CLOSED:
             return False
+        # Not EndOutput: bytes that a dead node never takes would keep the session for the whole write-stall-timeout.
         parts.issue(Drop(Side.NODE))
     return True
 

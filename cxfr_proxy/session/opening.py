@@ -66,6 +66,7 @@ class Opening:
         """Note an element of the client's that the node gets."""
         if not verdict.asks:
             self.turn.note_odd()
+        # It holds the client for an answer and begins no login: a response to a challenge.
         elif verdict.hold_client and verdict.begins is None:
             self.turn.responded(now)
         else:
@@ -79,6 +80,7 @@ class Opening:
         """Note the client's login. Return whether it differs from the one known so far, and may lead to another
         node."""
         early = self.early
+        # The same user again, after a wrong password, say, has the same node.
         if early is None or login == early.login or not early.changes_left:
             return False
         self.early = replace(early, login=login)

@@ -211,6 +211,7 @@ class Parts:
     def exchange_node(self, leg: NodeLeg) -> None:
         """Put that leg in the place of the node's. Nothing that the old one brings is read any more."""
         self.node.receive(Incoming.GONE)
+        # The leg comes fresh from its login, with the limits for one.
         leg.come_into_use(max_held_bytes=self.policy.limits.max_element_down)
         self.node = leg
 
@@ -330,6 +331,7 @@ class Parts:
         """Keep the node's stanza at that position from the client, put a ping in its place if stanzas are counted, and
         answer it with ``reply``, if there is one."""
         accounting = self.accounting
+        # "Counting" begins with <enable/>: the node may confirm it, and then the stanza has counted.
         counted = accounting.management.counting and self.state is not State.NEGOTIATING
         if counted and self.client.writable:
             self.send(

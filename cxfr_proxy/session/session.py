@@ -253,6 +253,7 @@ class Session:
         read yet; but not for ever.
         """
         parts = self._parts
+        # Twice the stall timeout: the pump cuts a client that takes no byte at all after one; this one takes some.
         if backlogged and parts.closing is not None:
             return parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
         return parts.deadline
@@ -278,11 +279,13 @@ class Session:
         transfer = parts.transfer
         if parts.movable:
             transfer = parts.begin_transfer(order)
+            # A dead node is given up first, so that the rungs are chosen without it; giving it up may end the session.
             if not order.node_dead or node_stream.on_death(parts):
                 climbing.climb(parts, transfer, first=True)
         elif parts.state is State.NEGOTIATING and order.node_dead:
             node_stream.on_death(parts)
         elif order.hurried and transfer is not None and transfer.is_question:
+            # Only a question can be hurried: any other rung has begun to end the stream.
             transfer.hurry(order)
             climbing.try_next_rung(parts, transfer, Outcome.SILENT)
         elif order.hurried and transfer is not None and parts.on_old_leg:
@@ -342,6 +345,7 @@ def _on_deadline(parts: Parts) -> None:
             ending.on_no_last_answer(parts)
         else:
             ending.say_farewell(parts)  # the node took too long to close
+    # Two limits use the one timer while negotiating; the earlier one is for the greeting.
     elif opening is not None and parts.now < opening.bind_by:
         node_stream.on_no_greeting(parts)
     elif opening is not None:
@@ -356,5 +360,6 @@ def _on_deadline(parts: Parts) -> None:
         if transfer.unanswered:
             climbing.learn(parts, None)
         climbing.try_next_rung(parts, transfer, Outcome.STAYED if transfer.accepted else Outcome.SILENT)
+    # The client has had its time to leave, or the node to end.
     elif parts.state is State.CLOSING:
         ending.give_up(parts, parts.reason)

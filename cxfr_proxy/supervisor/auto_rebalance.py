@@ -52,6 +52,7 @@ class _Stay:
         """When the node will have been there for long enough."""
         if not self.falls:
             return self.since
+        # The exponent is bounded, since a node that falls a thousand times would overflow the power.
         return self.since + min(STEADY_SECONDS * 2.0 ** min(self.falls - 1, 16), LONGEST_SECONDS)
 
 

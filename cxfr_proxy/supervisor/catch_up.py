@@ -77,6 +77,7 @@ class CatchUp:
         now."""
         user = jid.bare(full_jid)
         moved = self._moved.get(user, [])
+        # Else the oldest: a client may come back by another resource.
         own = next((each for each in moved if each[0].full_jid == full_jid), moved[0] if moved else None)
         if own is not None:
             moved.remove(own)

@@ -177,6 +177,7 @@ class Link:
 
     async def _watch(self) -> None:
         while self._silent_turns < SILENCE_TURNS:
+            # Counted in turns and not by the clock; see the module.
             self._silent_turns += 1
             self.post(Ask(NOBODY, ReportCounts()))
             await trio.sleep(SILENCE_SECONDS / SILENCE_TURNS)
@@ -245,9 +246,11 @@ class Link:
                 self.state = LinkState.UP
                 self.greeted = True
             case WorkerReport(counts):
+                # A report has only the nodes whose counts have changed; the others stay as they were.
                 nodes = self.counts.nodes if self.counts.nodes is not None else {}
                 nodes.update(counts.nodes or {})
                 self.counts = msgspec.structs.replace(counts, nodes=nodes)
+            # Kept only for a worker that can be killed: its sessions' ends have to be logged from here.
             case SessionsChanged(present, over) if self._keeps_present:
                 now = trio.current_time()
                 self.present.update((each.session, (each, now)) for each in present)
@@ -268,6 +271,7 @@ class Link:
                 self.cut = cut
             case _:
                 pass
+        # Before the greeting a worker that talks but never serves would live for ever.
         if self.greeted:
             self._silent_turns = 0
 
@@ -281,6 +285,7 @@ class Link:
         else:
             await self._wait_for_answer(question, request)
         if question.last_will_do:
+            # The first time there is no earlier reply, so an incomplete one has to do.
             self._replies.setdefault(type(question), request.reply)
             if request.answered.is_set():
                 self._replies[type(question)] = request.reply
@@ -296,6 +301,7 @@ class Link:
             await self._until_it_knows_the_nodes()  # the question may be about a node that is new
             self.post(Ask(number, question))
             await request.answered.wait()
+        # The first overdue question counts: later ones say nothing of how long it has been silent.
         if waiting.cancelled_caught and self.overdue_since is None:
             self.overdue_since = asked
         self._requests.pop(number, None)
@@ -310,6 +316,7 @@ class Link:
                 request.answered.set()
 
     def _leave_unanswered(self) -> None:
+        # Nobody will answer them any more; those that wait go on with what has come.
         for request in self._requests.values():
             request.answered.set()
         self._requests.clear()

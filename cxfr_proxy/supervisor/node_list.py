@@ -92,12 +92,14 @@ class NodeList:
                 removed=_listing(changes.removed),
                 changed=_listing(changes.changed),
             )
+        # A copy: undrain() takes them out.
         for name in tuple(self._drainer.drains):
             if name in self._cluster and not self._cluster.get(name).leaving:
                 self._drainer.undrain(name)
         for name in changes.emptied:
             self._drainer.drain(name)
         self._peers.carry_out(reading.directives)
+        # After the drains: a node whose line is gone is kept until it is empty.
         self.forget_empty()
         return changes
 

@@ -113,6 +113,7 @@ class NodeUpdates:
     @property
     def up_to_date(self) -> bool:
         """Return whether everything was sent."""
+        # "is": the names are one object as long as they are the same, and may be ten thousand.
         same = self._names is self._states.names and self._rebalance == self._states.rebalance
         return self._begun and same and not self._stale
 
@@ -141,6 +142,7 @@ class NodeUpdates:
             state = self._states.of(name)
             if state is not None:
                 states.append(state)
+                # Before _note() counts this state, or all features would be held already.
                 new = {known: domain for domain, known in state.features.items() if not self._held[known]}
                 features |= {known: self._states.text(name, domain) for known, domain in new.items()}
             self._note(name, state)

@@ -119,6 +119,7 @@ class PeerProxies:
         """Carry out all directives that hold now, except those that are known already."""
         for node, directive in directives.items():
             known = self._carried_out.get(node)
+            # "Ready" needs nothing here: the admin state that the list has says it, and the drain ends with it.
             if node in self._cluster and directive.admin_state is not AdminState.READY and not _same(directive, known):
                 self._carry_out(node, directive)
             elif self._auto is not None and not directive.rebalance and not _same(directive, known):
@@ -145,6 +146,7 @@ class PeerProxies:
         if self._shared is None:
             return
         key = user_key(user)
+        # Another spelling of the same user would win or lose by chance.
         for name in [name for name in self._shared.pins if user_key(name) == key and name != key]:
             self._shared.set_pin(name, None)  # written by hand, in another spelling
         self._shared.set_pin(key, node)

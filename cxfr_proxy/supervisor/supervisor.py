@@ -224,6 +224,7 @@ class Supervisor:
             case News(news):
                 self._memory.note(news, trio.current_time())
                 for other in self.workers:
+                    # Its sender knows already.
                     if other is not link:
                         other.post(message)
                 if isinstance(news, Moved):

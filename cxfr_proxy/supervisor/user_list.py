@@ -84,6 +84,7 @@ class UserList:
 
     async def _read(self) -> None:
         assert self._file is not None
+        # The file may be read for a change and by a command at once: the later reading has to win.
         async with self._reading:
             self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
             self._log_size()
@@ -109,4 +110,5 @@ class UserList:
         version = self.version
         for piece in self._assigned.listed.pieces(USERS_A_PIECE):
             left -= len(piece)
+            # The version is that of the beginning: if another map comes meanwhile, workers drop the rest of this one.
             yield Listed(version, piece.nodes, piece.digests.tobytes(), piece.places.tobytes(), last=left == 0)

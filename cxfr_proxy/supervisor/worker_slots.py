@@ -105,6 +105,7 @@ class WorkerSlots:
 
     async def _keep_on(self, slot: WorkerSlot) -> None:
         """Run the slot with the worker that is in it, if there is one."""
+        # The newest: an older one is leaving. After a fault in this task there may be one, or none.
         link = slot.links[-1] if slot.links else await self._start(slot)
         pause = 0.0
         while await self._wait_for_news(slot, link):
@@ -112,6 +113,7 @@ class WorkerSlots:
                 link = await self._replace(slot, link)
                 continue
             lived = trio.current_time() - link.began
+            # A worker that has served for a while is replaced at once; one that dies right away would only die again.
             pause = 0.0 if link.greeted and lived > _SHORT_LIFE_SECONDS else _longer(pause)
             if not await self._pause(slot, pause):
                 break
@@ -136,6 +138,7 @@ class WorkerSlots:
         """Return the worker that is in the slot afterwards."""
         replacement = slot.replacement
         assert replacement is not None
+        # It may have died of itself after the command: then its successor is as new as was asked for.
         if link.began >= replacement.asked:
             slot.settle()  # the one that was asked to be replaced has ended meanwhile
             return link
@@ -145,6 +148,7 @@ class WorkerSlots:
             return link
         replacement.old = link
         slot.replaced += 1
+        # Only now: between the two there would be nobody to accept.
         link.leave()
         slot.settle()
         return new
@@ -168,6 +172,7 @@ class WorkerSlots:
                     await link.live(worker, self._host.first_messages(slot))
                 finally:
                     worker.kill()  # nothing, where it has ended as it should
+        # Before it is buried: whoever is told of that sees it as gone.
         link.gone = True
         with isolated(Task.WORKER, worker=slot.number):
             self._workers.bury(slot, link)

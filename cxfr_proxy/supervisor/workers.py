@@ -160,6 +160,7 @@ class Workers:
         self.note_counts(link.counts)
         slot.note_last_id(link.counts)
         for name, counts in (link.counts.nodes or {}).items():
+            # These are levels and not counts: they have ended with the worker.
             counts.sessions = counts.logins_waiting = 0
             _add(self._past.setdefault(name, NodeCounts()), counts)
         self._past_totals.include(link.counts.totals)
@@ -204,6 +205,7 @@ class Workers:
 
     def rebalance_counts(self, number: int) -> RebalanceCounts | None:
         """Return the outcome of that rebalance; ``None``: not all workers have planned for it yet."""
+        # A worker that has not planned for this number yet would count as having nothing to move.
         if any(link.greeted and link.counts.rebalance.number != number for link in self):
             return None
         return total(number, [self._past_rebalance, *(link.counts.rebalance for link in self)])
@@ -227,6 +229,7 @@ class Workers:
         requests: list[Request[R]] = []
 
         async def ask(link: Link) -> None:
+            # All at once: a worker that hangs costs its time once, and not each worker's in turn.
             requests.append(await link.ask(question))
 
         async with trio.open_nursery() as asking:
@@ -354,5 +357,6 @@ class Grants:
                 link.post(Grant(1))
 
     def next(self) -> Link | None:
+        # Tuples compare in order: sessions without a node first, then those that have to leave, then all.
         link = max(self._links, key=lambda link: link.wanted, default=None)
         return link if link is not None and any(link.wanted) else None

@@ -41,6 +41,7 @@ class Announcements:
         relayed, order = self._pending.pop(session_id, (None, None))
         if relayed is None or order is None:
             return
+        # It may have ended while the others were told, or an order that could not wait may have moved it.
         if self._registry.get(session_id) is relayed and relayed.session.state is State.BOUND:
             relayed.transfer(order)
         else:

@@ -33,6 +33,7 @@ class Awaited:
     def by_node(self, now: float) -> Counter[str]:
         """Return how many clients of each node are waited for. Callers may read it and must not change it; it stays
         true."""
+        # In order of their times, since each is waited for as long as the others.
         while self._by_id and next(iter(self._by_id.values()))[1] <= now:
             self._drop(*self._by_id.popitem(last=False)[1])
         return self._by_node

@@ -175,11 +175,13 @@ class Drains:
             await trio.sleep(max(_STAGES_SECONDS, took / _STAGES_SHARE))
             began, now = time.thread_time(), trio.current_time()
             for drain in list(self.by_node.values()):
+                # A fault in one drain must not stop the others.
                 with isolated(Task.DRAINS, node=drain.node):
                     if not drain.done:
                         self._see(drain)
                     if drain.schedule is not None:
                         self._enter(drain, drain.schedule.stage(now))
+            # CPU time: a busy machine must not make the looks rare.
             took = time.thread_time() - began
 
     def _is_empty(self, node: str) -> bool:

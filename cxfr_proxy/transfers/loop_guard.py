@@ -82,4 +82,5 @@ class LoopGuard:
         user = self._users.get(jid.bare(full_jid))
         if user is None or user.wrong is None:
             return True
+        # Only once something about the nodes has changed can the two proxies have come to agree.
         return user.wrong != basis and now - user.last >= self._window

@@ -94,6 +94,7 @@ class Mover:
         if full_jid is None or not self._homes.is_misplaced(relayed.session):
             return
         basis = self._cluster.placement_basis()
+        # It was sent here, or is taken for one that was: moving it again would begin a loop with another proxy.
         if memory.has_returned(relayed.id):
             memory.guard.landed_wrong(full_jid, basis)
             self._registry.spread(LandedWrong(full_jid), trio.current_time())
@@ -207,6 +208,7 @@ class Mover:
         while True:
             await self._wait_for_work()
             await self._pace.wait()
+            # A session that turns out to stay has not used the token: the next one gets it.
             if self._move_first():
                 self._pace.spend()
 
@@ -229,6 +231,7 @@ class Mover:
                 return _give(relayed, self._orders.away(relayed, waiting.trigger, now))
             case Urgency.DOWN:
                 return _give(relayed, self._leaving.order_from_down(relayed, now))
+            # It has fallen asleep since it was queued: it goes behind those that are in use.
             case Urgency.LEAVING if relayed.session.inactive:
                 self._queues.put(replace(waiting, urgency=Urgency.ASLEEP))
                 return False
@@ -248,6 +251,7 @@ class Mover:
         held_until = self._registry.memory.held_until(relayed.id, now)
         if held_until is not None and waiting.trigger is not Trigger.MOVE:
             if waiting.urgency is Urgency.REBALANCED:
+                # Counted, so that the rebalance is not over without saying so.
                 self._planner.hold(relayed.id, held_until)
             return False
         self._announcements.send(relayed, self._orders.to(target, relayed, waiting.trigger, now), now)
@@ -284,10 +288,12 @@ class Mover:
             self._news = trio.Event()
             began = time.thread_time()
             self._look_at_the_leaving()
+            # By CPU time and not by the clock: on a busy machine, waiting for the core is no work of ours.
             await trio.sleep((time.thread_time() - began) / _LOOKING_SHARE)
 
     def _look_at_the_leaving(self) -> None:
         for node, drain in self.drains.items():
+            # Their turns will show whether there still is one.
             drain.waiting_reason = None
             self._queue_the_leaving(node, drain.stage)
         for node in tuple(self._leaving.down):

@@ -45,6 +45,7 @@ class OwnPace:
         """Return when a token is at hand; it stays until it is spent."""
         await trio.lowlevel.checkpoint()
         while delay := self._bucket.delay(trio.current_time()):
+            # A new rate, or a token that was put back, changes how long it takes: then the bucket is asked again.
             with trio.move_on_after(delay):
                 await self._rate_changed.wait()
 
@@ -106,5 +107,6 @@ class Rate:
 
     def restore(self) -> None:
         """Return to the usual rate, unless a user is still busy. Called by a user that has nothing left to move."""
+        # Drains and a rebalance share one rate, so a rate that one asked for stays as long as any of them runs.
         if self.now != self._usual and not any(user.busy for user in self._users):
             self.ask(self._usual)

@@ -135,12 +135,14 @@ class Registry:
         return self._live.get(session_id)
 
     def __iter__(self) -> Iterator[Relayed]:
+        # A copy: moving one session may end another.
         return iter(list(self._live.values()))
 
     def logging_in(self, node: str | None = None) -> list[Relayed]:
         """Return the sessions that have not reported a resource yet, of all nodes or of one."""
         if node is None:
             return list(self._logging_in.values())
+        # The smaller one is gone through: thousands of sessions, or thousands of logins, may be in the other.
         few, many = sorted((self._on_node.get(node, {}), self._logging_in), key=len)
         return [relayed for number, relayed in few.items() if number in many]
 

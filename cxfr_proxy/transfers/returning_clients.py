@@ -59,6 +59,7 @@ class ReturningClients:
         key = user_key(user) if user is not None else None
         if key is not None and at >= self._users.get(key, _NEVER).left:
             self._users[key] = _Way(node, at, at + seconds)
+        # Assigned even if it is there: a BoundedDict forgets the entries first that were written longest ago.
         leavers = self._addresses[address] = self._addresses.get(address, deque(maxlen=PER_ADDRESS))
         leavers.append(_Leaver(key, node, at + seconds))
 

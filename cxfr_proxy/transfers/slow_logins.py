@@ -44,6 +44,7 @@ class SlowLogins:
     def _look_at(self, node: str, drain: FollowedDrain, now: float) -> None:
         if not self._registry.sessions_on(node):
             drain.waiting_reason = None  # no session of that node is left to wait
+        # In the grace nobody is moved, logins included.
         for relayed in self._registry.logging_in(node) if drain.stage.moves else ():
             if relayed.session.state is State.NEGOTIATING and now - relayed.opened > LOGIN_SECONDS:
                 relayed.stop()

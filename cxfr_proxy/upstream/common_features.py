@@ -40,6 +40,7 @@ class CommonFeatures:
 
     def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
         """Return the features to show to a client of that domain; ``None``: its node has to be chosen first."""
+        # Cleared as a whole: to find out which to keep would cost more than to work them out again.
         if self._common_of != self._cluster.version or len(self._common) >= _DOMAINS_KEPT:
             self._common_of = self._cluster.version
             self._common.clear()

@@ -132,6 +132,8 @@ class Dialer:
             if endpoint is not None:
                 endpoint.close()
             # ConfigError: the file with the CA certificates, which may have gone bad since the nodes were read.
+            # The client chose the name, so a mismatch is no fault of the node's: DomainRefused does not count against
+            # it.
             if spec.verify_name is None and _is_about_the_name(exc):
                 raise DomainRefused(StreamCondition.REMOTE_CONNECTION_FAILED, _why(exc)) from exc
             if isinstance(exc, OSError | trio.TooSlowError | ValueError | ConfigError):
@@ -164,6 +166,7 @@ class Dialer:
         context = contexts.get(spec.ca)
         if context is None:
             known = self.authorities.get(spec.ca) if spec.ca is not None else None
+            # A node may be new since the files were read.
             text = known if known is not None else read_authorities(spec)
             context = contexts[spec.ca] = node_context(spec, text, certificate)
         return context
@@ -177,6 +180,7 @@ class Dialer:
         if known is not None and not resolve:
             with contextlib.suppress(OSError):  # the name may stand for another address by now: it is resolved below
                 return await _connect_to(known, self._timeouts)
+        # Forgotten before it is resolved: if that fails, the next one tries to resolve it as well.
         self._answered.pop(address, None)
         with trio.fail_after(self._timeouts.node_connect_timeout):
             stream = await trio.open_tcp_stream(address.host, address.port)

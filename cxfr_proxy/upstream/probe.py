@@ -35,6 +35,7 @@ async def probe(
     """
     asks = stream and domain is not None
     if not asks and (spec.tls is NodeTls.STARTTLS or (domain is None and spec.verify_name is None)):
+        # Without a domain there is no name to verify, and STARTTLS needs a stream to a domain.
         spec = replace(spec, tls=NodeTls.NONE)
     latest = trio.current_time() + seconds
     try:

@@ -91,6 +91,7 @@ class ProbeStream:
         answer = await self.ask(_STARTTLS, greeting.header)
         if stanza.name_of(answer) != (names.TLS, "proceed"):
             raise _fault("the node refused STARTTLS")
+        # Anybody on the path may have written them (RFC 6120 section 5.4.3.3).
         if self._lane.take_unread():
             raise _fault("the node sent plain bytes behind <proceed/>")
 

@@ -90,10 +90,12 @@ class Router:
         holder = self._holder(login, user, domain, arrival.address)
         if holder is not None:
             ranked = rank_to_resume(ranked, holder)
+        # Now, since a PROXY header may tell the node.
         session_id = self._registry.new_id()
         client = arrival.passed_on(waiting.transport, session_id)
         for node in (node for node in ranked if node.name not in silent):
             usable = node.usable
+            # Counted from here on, or a burst of logins would all see the same emptiest node.
             with self._registry.expecting(node.name):
                 await self._admission.admit(node.name, arrival.address, waiting.has_hung_up)
                 if usable and not node.usable:

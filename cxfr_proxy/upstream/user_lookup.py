@@ -136,6 +136,7 @@ class UserLookup:
             return
         asking = False
         with trio.move_on_after(self._timeout) as scope:
+            # Again and again: the one that asked may have been cancelled, and another may ask before we do.
             while key in self._under_way:
                 await self._under_way[key].wait()
             if self._answers.knows(key) or not self._may_ask():
@@ -145,6 +146,7 @@ class UserLookup:
                 await self._ask_alone(key)
             if turn.fault is not None:
                 self._fail(type(turn.fault).__name__)
+        # A login that only waited for another's request has not seen the endpoint fail.
         if asking and scope.cancelled_caught:
             self._fail(f"no answer within {self._timeout:g} s")
 

@@ -48,7 +48,9 @@ class Mirror:
         for name in forgotten:
             self._states.pop(name, None)
         self._names = names or self._names
+        # Health and stages change often, the list seldom: only the list makes placement work everything out anew.
         if names or forgotten or relisted:
+            # Before the states are followed: they are about nodes that may be new.
             self._cluster.apply(self._specs())
         for state in changed.values():
             self._follow(state)

@@ -36,6 +36,7 @@ class GrantedTokens:
         self._tokens += tokens
         self._received += tokens
         self._granted.set()
+        # The token was granted when there was something to move, and now there is not: it goes back.
         if self._resting:
             self.rest()
 
@@ -76,6 +77,7 @@ class HealthReporter:
         self._failing: set[str] = set()  # nodes of which the last login that was told of failed
 
     def connect_failed(self, node: Node, reason: str) -> None:
+        # At once and not when the supervisor has said so: the next login here must not try it again.
         node.health = Health.DOWN
         self._reporter.post(NodeUnreachable(node.name, reason))
 
@@ -88,6 +90,7 @@ class HealthReporter:
 
     def login_worked(self, node: Node, domain: str) -> None:
         key = domain_key(domain)
+        # One report for each domain, and one for each node that was failing: not one for each login.
         if key not in self._served or node.name in self._failing:
             self._served.add(key)
             self._failing.discard(node.name)

@@ -152,6 +152,7 @@ class Service:
     def stop(self) -> None:
         """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
         self.stopping = True
+        # A worker that was leaving at its ease has to hurry now.
         self._no_time.set()
         self._listening.cancel()
 

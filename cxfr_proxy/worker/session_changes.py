@@ -28,6 +28,7 @@ class SessionChanges:
         self._present[relayed.id] = relayed
 
     def note_end(self, relayed: Relayed) -> None:
+        # Reported as over even if it was never reported as there: the supervisor ignores an id that it does not know.
         self._present.pop(relayed.id, None)
         self._over.append(relayed.id)
 

@@ -22,6 +22,7 @@ class ReceivedUserMap:
         if told.version > self._version:
             self._version = told.version
             self._pieces = []
+        # "Q" and "H" are as the supervisor packs them: both processes are on one machine.
         piece = UserMap(told.nodes, array("Q"), array("H"))
         try:
             piece.digests.frombytes(told.digests)

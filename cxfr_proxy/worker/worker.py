@@ -95,6 +95,7 @@ class Worker:
 
     async def _serve(self, parts: WorkerParts) -> None:
         assert self._nursery is not None
+        # Only when it can serve: the supervisor lets the old worker go on this.
         self._channel.post(Hello(VERSION, os.getpid()))
         cut = await parts.service.run(self._listeners)
         parts.reports.report()
@@ -113,6 +114,8 @@ class Worker:
         self._ready.set()
         if self.parts is not None and not self.parts.service.stopping:
             emit(_log, "supervisor-gone", level=logging.ERROR, sessions=len(self.parts.registry))
+            # Without a supervisor there is no pace, no health, and nobody to take the clients over: it moves them and
+            # ends.
             self.parts.service.stop()
 
     # --- what the supervisor says

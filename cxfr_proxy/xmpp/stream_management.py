@@ -240,6 +240,7 @@ class StreamManagement:
         changed = False
         for part in element.iter(*_ANY):
             match etree.QName(part).localname:
+                # Servers refuse a second <enable/>, so it changes nothing.
                 case "enable" if self.counters is None:
                     self._up = Flow(position)
                 case "resume" if self.counters is None:
@@ -266,6 +267,7 @@ class StreamManagement:
     def _on_enabled(self, enabled: Element, position: int) -> bool:
         self._begin(enabled, self._up or Flow(position), Flow(position))
         self.id = self.node_id = enabled.get("id")
+        # Both spellings are xs:boolean's. An id without resume="true" only names the stream.
         self.resumable = self.id is not None and enabled.get("resume") in ("true", "1")
         if not self.resumable or self._new_id is None:
             return False
@@ -294,6 +296,7 @@ class StreamManagement:
 
     def _on_resumed(self, resumed: Element, position: int) -> bool:
         asked, self._asked = self._asked, None
+        # A <resumed/> that nobody asked for: the counts begin here.
         if asked is None:
             asked = _Asked(resumed.get("previd", ""), None, None, 0)
         counters = _continued(asked.known)
@@ -301,6 +304,7 @@ class StreamManagement:
         self._first_h = h or 0
         if asked.h is not None:
             counters.down.resume(asked.h, position)
+        # Up counts from the <resume/>, which the client sent before it knew; down from the <resumed/>.
         counters.up.resume(self._first_h, asked.position)
         self._begin(resumed, counters.up, counters.down)
         self.resumable = True

@@ -184,6 +184,7 @@ class Lane:
         framer = self._framer
         if used < len(data):
             data, self._unread = data[:used], data[used:]
+        # Everything before the last boundary may go; behind what was held of the element that ends first.
         if boundary:
             held, framer.held = framer.held, data[boundary:]
             return bytes(held) + data[:boundary] if held else data[:boundary]
@@ -219,6 +220,7 @@ class Lane:
 
     def pieces(self, ready: bytes) -> Iterator[Piece]:
         """Split what the last :meth:`scan` returned at the events in it."""
+        # Events count from the stream's first byte; ready begins at base.
         base = at = self._released - len(ready)
         events, self._framer.events = self._framer.events, []
         for event in events:

@@ -164,11 +164,13 @@ class ClientOpening:
     def _on_header(self, raw: bytes) -> Step:
         header = self._header = read_header(raw, ClientError)
         rules = self._rules
+        # No version means the protocol before RFC 3920, which has no features (RFC 6120 section 4.7.5).
         if not _ONE_OR_MORE.match(header.version or ""):
             raise ClientError(StreamCondition.UNSUPPORTED_VERSION, "XMPP 1.0 is needed")
         if not header.to:
             raise ClientError(StreamCondition.IMPROPER_ADDRESSING, "the stream header needs a 'to'")
         domain = domain_key(header.to)
+        # Before "is it served": a domain that has moved is served here no more.
         moved_to = rules.moved.get(domain)
         if moved_to is not None:
             return self._send_elsewhere(moved_to)

@@ -135,6 +135,7 @@ def rewrite(
     ``<mechanisms/>`` makes them say "no mechanism in common" and stop. So a client that has no other way is shown the
     empty list, and :func:`warnings` tells the operator.
     """
+    # Before anything is taken out, or it would not be known any more.
     before_login = any(features.find(name) is not None for name in (_MECHANISMS, _AUTHENTICATION))
     changed = _strip(features) | _lower_limits(features, max_bytes) | (managed and _strip_stream_management(features))
     for mechanisms in features.findall(_MECHANISMS):
@@ -182,6 +183,7 @@ def _lower_limits(features: Element, max_bytes: int | None) -> bool:
     if announced is None:
         announced = etree.SubElement(limits, qualified(names.LIMITS, "max-bytes"))
     text = (announced.text or "").strip()
+    # The node's own limit is lower already. Anything else is replaced, nonsense included.
     if text.isdecimal() and int(text) <= max_bytes:
         return False
     announced.text = str(max_bytes)
@@ -241,6 +243,7 @@ def warnings(features: Element, *, downgrade_protection: bool = False) -> tuple[
     """
     if not offers_login(features):
         return ()
+    # rewrite() edits in place, and the caller still has to show these.
     edited = copy.deepcopy(features)
     rewrite(edited)
     before, after = _offered(features), _offered(edited)

@@ -125,12 +125,14 @@ class Negotiation:
             case names.CSI, "active" | "inactive" as state:
                 self.inactive = state == "inactive"
             case namespace, "compress" if namespace == _COMPRESSION:
+                # It was not offered (XEP-0138). A compressed stream could not be read here.
                 return ElementVerdict(answer=_COMPRESSION_REFUSAL)
             case names.CLIENT, "iq":
                 self._watch_iq_auth(element, header)
                 asks_for_resource = stanza.child(element, names.BIND, "bind") is not None
                 asks = asks_for_resource and self._watch_bind(element.get("type"), element.get("id"))
                 return ElementVerdict(forward=data, asks=asks)
+            # QXmpp writes it in the wrong namespace; see _RESUMPTION_REFUSAL.
             case names.CLIENT, "resume" if self.full_jid is None:
                 return ElementVerdict(answer=_RESUMPTION_REFUSAL)
         return ElementVerdict(forward=data)
@@ -145,6 +147,7 @@ class Negotiation:
             fault = self._authzid.begun(request, header.to or "")
             if fault is not None:
                 return ElementVerdict(answer=fault.failure(request.namespace), failed=self._fail(fault))
+        # A login behind one that is under way, which the node has not failed yet, leads to no other node.
         begins = None if self._authenticating else login_of(request, header.to or "")
         self._authenticating = True
         return ElementVerdict(forward=data, hold_client=True, begins=begins, asks=begins is not None)
@@ -154,6 +157,8 @@ class Negotiation:
             attempt.note_response(self.attempt, element, header)
         fault = self._authzid.answered(element, header.to or "") if self._authzid is not None else None
         if fault is not None:
+            # The node gets an <abort/> and the client its answer when the node has failed the exchange: both are then
+            # where a new login can begin.
             self._refusal, data = fault.failure(namespace), authzid.abort(namespace)
             if self.attempt is not None:
                 self.attempt.verdict = fault
@@ -286,6 +291,7 @@ class Negotiation:
         verdict = self._on_stream_management(data, element, position)
         verdict.hold_client = False
         named = element.findtext(stanza.qualified(names.SASL2, "authorization-identifier"))
+        # A full JID: Bind 2 has bound a resource in the same step (XEP-0386).
         if named is not None and "/" in named:
             verdict.bound = self._bound_to(named)
         if stanza.child(element, names.SM, "resumed") is not None:
