@@ -75,7 +75,8 @@ class NodeService:
     cluster: DemoCluster
     offers: NodeOffers
     external: bool = False
-    """Whoever connects may log in as any user, by SASL EXTERNAL: they have shown a certificate that is good for it."""
+    """A program that connects may log in as any user, by SASL EXTERNAL: they have shown a certificate that is good for
+    it."""
 
 
 class NodeStream:

@@ -30,7 +30,7 @@ class Arrival(Struct, frozen=True, gc=False):
     tls_version: str | None = None
     """Of TLS that has ended at the balancer; ``None``: none has."""
     unique_id: str | None = None
-    """What the balancer calls the connection."""
+    """The balancer's name for the connection."""
 
     @classmethod
     def from_socket(cls, address: object) -> Arrival:

@@ -44,7 +44,7 @@ _INACTIVE: Final = f"<inactive xmlns='{names.CSI}'/>".encode()
 
 def can_begin(parts: Parts) -> bool:
     """Return whether the session could be resumed on another node now: it has its node, and nodes and client count
-    (XEP-0198). What its user is called is what the node has said, and not what the client says of itself."""
+    (XEP-0198). The name of its user is the node's word, and not the client's."""
     management = parts.accounting.management
     counts = management.resumable and management.counters is not None
     return counts and parts.node.writable and parts.negotiation.full_jid is not None and parts.exchange is None

@@ -37,7 +37,7 @@ class ServedFiles:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What clients and nodes will object to in the certificates."""
+        """Faults in the certificates to which clients and nodes will object."""
         problem = self._dialer.certificate.problem
         return self.certificates.problems if problem is None else (*self.certificates.problems, problem)
 
