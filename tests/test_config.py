@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cxfr_proxy.cluster.addresses import PublicAddress
+from cxfr_proxy.cluster.addresses import PublicAddress, WebSocketUrl
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
@@ -62,7 +62,7 @@ def test_the_defaults() -> None:
     assert config.redirect_window == 60
     assert config.cxfr_unknown is CxfrUnknown.TRY
     assert (config.log_format, config.log_level) == (LogFormat.TEXT, LogLevel.INFO)
-    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 1, 5, 10, 60, 30, 30, 150, 30)
+    assert config.timeouts == Timeouts(10, 5, 5, 5, 10, 1, 5, 10, 60, 30, 30, 150, 45, 30)
     assert config.limits == Limits(32768, 262144, 1048576, 64, 1000)
 
 
@@ -92,6 +92,13 @@ OTHER: dict[str, tuple[str, object]] = {
     "cxfr-allow": ("agent=Some Client", (ClientMatch(Trait.AGENT, "Some Client"),)),
     "cxfr-deny": ("domain=Example.ORG.", (ClientMatch(Trait.DOMAIN, "example.org"),)),
     "sm-after-transfer": ("wrap", SmAfterTransfer.WRAP),
+    "websocket-path": ("none", None),
+    "websocket-origin": ("HTTPS://Chat.example.org:443/", ("https://chat.example.org",)),
+    "websocket-ping": ("0", 0.0),
+    "host-meta": (
+        "wss://[2001:DB8::1]/ws?a=%C3%A4",
+        (WebSocketUrl("wss://[2001:db8::1]/ws?a=%C3%A4", "2001:db8::1", 443),),
+    ),
     "sasl-authzid": ("allow", SaslAuthzid.ALLOW),
     "redirect-targets": ("*.Example.org.", (HostPattern("*.example.org"),)),
     "redirect-domain": (
@@ -283,11 +290,50 @@ def test_reading_files(tmp_path: Path) -> None:
         ("starttls", "yes"),
         ("backends", ""),
         ("backends", "a\0b"),
+        ("websocket_path", ""),
+        ("websocket_path", "/"),
+        ("websocket_path", "ws"),
+        ("websocket_path", "/ws?x"),
+        ("websocket_path", "/ws#x"),
+        ("websocket_path", "/w s"),
+        ("websocket_path", "/%zz"),
+        ("websocket_path", "/.well-known/host-meta"),
+        ("websocket_ping", "-1"),
     ],
 )
 def test_what_a_flag_refuses(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')}: expected .*, found '"):
         Config.from_sources({name: text})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "chat.example.org", "https://", "https://chat.example.org/path", "https://a b", "*", "https://*.example.org"],
+)
+def test_what_is_no_origin(text: str) -> None:
+    with pytest.raises(ConfigError, match="--websocket-origin: expected the origin"):
+        Config.from_sources({"websocket_origin": [text]})
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("null", "null"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://chat.example.org:80", "http://chat.example.org"),
+        ("https://[::1]:443", "https://[::1]"),
+        ("capacitor://localhost", "capacitor://localhost"),
+    ],
+)
+def test_origins(text: str, origin: str) -> None:
+    assert Config.from_sources({"websocket_origin": [text]}).websocket_origin == (origin,)
+
+
+def test_host_meta_needs_http() -> None:
+    with pytest.raises(ConfigError, match=r"^host-meta: expected a websocket-path"):
+        Config.from_sources({"host_meta": ["wss://example.org/"], "websocket_path": "none"})
+    with pytest.raises(ConfigError, match="--host-meta: expected a URL like wss"):
+        Config.from_sources({"host_meta": ["ws://example.org/"]})
 
 
 @pytest.mark.parametrize("text", ["", ".", "a b", "a/b", "a@b", "<a>", "a\nb"])

@@ -22,4 +22,9 @@ def test_every_public_address_can_be_told_to_a_client(host: str, port: str) -> N
     except NodesFileError:
         return
     assert spec.public is not None
+    (on_websocket,) = parse_nodes(f"n 10.0.0.1 public-ws=wss://{host}{port}/ws", "nodes.txt")
+    assert on_websocket.public_ws is not None
+    assert str(Server(on_websocket.public_ws.host, on_websocket.public_ws.port)).startswith(
+        str(Server(spec.public.host))
+    )
     assert str(Server(spec.public.host, spec.public.port)) == str(Server.parse(str(spec.public)))

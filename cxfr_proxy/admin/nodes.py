@@ -72,6 +72,7 @@ def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> Node
         name=node.name,
         address=str(node.spec.address),
         public=str(node.spec.public) if node.spec.public is not None else None,
+        public_ws=str(node.spec.public_ws) if node.spec.public_ws is not None else None,
         admin_state="removed" if node.removed else str(node.admin_state),
         health=str(node.health),
         weight=node.spec.weight,

@@ -191,6 +191,8 @@ class NodeRow(OperatorRow, frozen=True):
     """Why no client can be moved off it at that stage; ``None``: some can."""
     priority: int = 0
     """Nodes of the lowest number of which one can be used take users."""
+    public_ws: str | None = None
+    """Where its clients on WebSocket are sent; ``None``: back to where they were."""
 
 
 class SessionRow(OperatorRow, frozen=True):
@@ -210,6 +212,8 @@ class SessionRow(OperatorRow, frozen=True):
     """The rung that is being tried; ``None`` while the session isn't being moved."""
     inactive: bool = False
     """The client has said that nobody looks at it (XEP-0352)."""
+    transport: str = "tcp"
+    """How the client is connected: ``tcp`` or ``websocket``, either with or without ``tls``."""
 
 
 class TransferRow(OperatorRow, frozen=True):

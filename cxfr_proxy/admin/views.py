@@ -106,6 +106,7 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("JID", "jid"),
             Column("NODE", "node"),
             Column("STATE", "state"),
+            Column("TRANSPORT", "transport"),
             Column("TLS", "tls"),
             Column("SM", "stream_management"),
             Column("CLIENT", "client_address"),

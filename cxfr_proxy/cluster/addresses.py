@@ -19,12 +19,16 @@ XMPP_PORT: Final = 5222
 """RFC 6120 section 14.7, ``xmpp-client``."""
 XMPPS_PORT: Final = 5223
 """The usual port of direct TLS; XEP-0368 leaves it to DNS, which the node list stands in for."""
+WSS_PORT: Final = 443
+"""RFC 6455 section 3."""
 MAX_UNIX_PATH_BYTES: Final = 107
 """``sun_path`` holds 108 with its closing NUL, unix(7)."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 """RFC 1123 section 2.1, and the underscore that container networks put into host names."""
 _NUMBER: Final = re.compile(r"[0-9]{1,8}")
 _UNIX: Final = "unix:"
+_PATH_AND_QUERY: Final = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
+"""RFC 3986 sections 3.3 and 3.4."""
 
 
 class Address(msgspec.Struct, frozen=True, tag=True):
@@ -56,6 +60,18 @@ class PublicAddress:
 
     def __str__(self) -> str:
         return _bracketed(self.host) if self.port is None else f"{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketUrl:
+    """Where a client finds a WebSocket over TLS (RFC 7395): the URL, and the host and port in it."""
+
+    text: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def _bracketed(host: str) -> str:
@@ -105,6 +121,21 @@ def read_public_address(token: Token) -> PublicAddress:
     if ":" not in host and not last.isdigit() and not last[:1].isalpha():
         raise token.expected("a public name whose last part begins with a letter")
     return PublicAddress(host, port)
+
+
+def read_websocket_url(token: Token) -> WebSocketUrl:
+    """Read ``wss://host[:port]/path``. Never ``ws://``: a page that came over TLS connects nowhere without it, and
+    no client goes from the one to the other."""
+    scheme, _, rest = token.text.partition("://")
+    if scheme.lower() != "wss":
+        raise token.expected("a URL like wss://example.org/xmpp-websocket")
+    start = len(scheme) + len("://")
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    address = read_public_address(token.part(start, start + len(authority)))
+    path = token.part(start + len(authority))
+    if not _PATH_AND_QUERY.fullmatch(path.text):
+        raise path.expected("a path of a URL (RFC 3986), without '#'")
+    return WebSocketUrl(f"wss://{address}{path.text}", address.host, address.port or WSS_PORT)
 
 
 def read_host_or_ip(token: Token) -> str:

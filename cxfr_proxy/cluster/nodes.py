@@ -22,10 +22,12 @@ from cxfr_proxy.cluster.addresses import (
     Address,
     PublicAddress,
     UnixAddress,
+    WebSocketUrl,
     read_address,
     read_host_or_ip,
     read_path,
     read_public_address,
+    read_websocket_url,
     read_whole_number,
 )
 from cxfr_proxy.cluster.tokens import Token, did_you_mean
@@ -190,6 +192,7 @@ def _read_domains(token: Token) -> tuple[str, ...]:
 
 
 PUBLIC: Final = Form("host, host:port or [ipv6]:port", read_public_address)
+PUBLIC_WS: Final = Form("a URL like wss://example.org/xmpp-websocket", read_websocket_url)
 PATH: Final = Form("an absolute path", read_path)
 TLS_ADDRESS: Final = Form(ADDRESS_FORMS, partial(read_address, usual_port=XMPPS_PORT))
 HOST: Final = Form("a host name or an IP address", read_host_or_ip)
@@ -237,6 +240,8 @@ class NodeSpec:
     address: Address | UnixAddress
     public: PublicAddress | None = option(PUBLIC, None, single=True)
     """``None``: the client is told to reconnect to the domain, and comes back to the proxy."""
+    public_ws: WebSocketUrl | None = option(PUBLIC_WS, None, single=True)
+    """``None``: a client on WebSocket is told to reconnect as it did."""
     weight: int = option(_whole_number(0, MAX_WEIGHT), 1, single=True)
     """Its share of users relative to the other nodes'; 0 takes no new users and keeps those it has."""
     priority: int = option(_whole_number(0, MAX_PRIORITY), 0, single=True)

@@ -127,10 +127,14 @@ def _name_faults(name: Token, names: dict[str, Token]) -> list[ConfigError]:
 
 
 def _target_faults(spec: NodeSpec, tokens: list[Token], targets: RedirectTargets) -> list[ConfigError]:
-    if spec.public is None or targets.allow(spec.public.host):
-        return []
-    token = next(token for token in tokens if token.text.startswith("public="))
-    return [token.part(len("public=")).expected(f"a host that redirect-targets allows ({targets})")]
+    addresses = {"public=": spec.public, "public-ws=": spec.public_ws}
+    return [
+        token.part(len(option)).expected(f"a host that redirect-targets allows ({targets})")
+        for option, address in addresses.items()
+        if address is not None and not targets.allow(address.host)
+        for token in tokens
+        if token.text.startswith(option)
+    ]
 
 
 def _read_options(spec: NodeSpec, tokens: list[Token]) -> tuple[NodeSpec, list[ConfigError]]:

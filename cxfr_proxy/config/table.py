@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+from cxfr_proxy.cluster.addresses import WebSocketUrl
 from cxfr_proxy.cluster.backends import Backends
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
@@ -230,6 +231,35 @@ class Config:
         StartTls.REQUIRED,
         "whether clients must, may or cannot encrypt by STARTTLS",
         "A client that isn't made to encrypt can be kept from it by anybody in between (RFC 7590 section 3.1).",
+    )
+    websocket_path: str | None = setting(
+        Group.SERVING,
+        values.WEBSOCKET_PATH,
+        "/xmpp-websocket",
+        "path at which clients connect by WebSocket (RFC 7395), on the same ports as all others; none: HTTP is not "
+        "spoken there",
+        "Servers and clients have agreed on this one. What begins with a letter is HTTP, and nothing else that is "
+        "served there does.",
+    )
+    """``None``: no HTTP."""
+    websocket_origin: tuple[str, ...] = repeatable(
+        Group.SERVING,
+        values.ORIGIN,
+        (),
+        "web pages that may connect by WebSocket, by their origin, such as https://chat.example.org (null: pages that "
+        "have none); those of other origins are refused. What is no browser says no origin, and is let in",
+        "A page of whatever origin has to log in like any other client, with a password that its user gives to it: "
+        "browsers keep nothing that would log it in by itself.",
+        shown="any",
+    )
+    host_meta: tuple[WebSocketUrl, ...] = repeatable(
+        Group.SERVING,
+        values.WEBSOCKET_URL,
+        (),
+        "URL of the WebSocket to announce in /.well-known/host-meta and host-meta.json (XEP-0156), where web clients "
+        "look for it",
+        "The proxy does not know by which name browsers reach it, and what is wrong there keeps them out.",
+        shown="none: there is no host-meta",
     )
     sasl_authzid: SaslAuthzid = setting(
         Group.SERVING,
@@ -462,6 +492,8 @@ class Config:
             )
         if config.node_key is not None and config.node_certificate is None:
             raise ConfigError("--node-key: expected --node-certificate as well")
+        if config.host_meta and config.websocket_path is None:
+            raise ConfigError("host-meta: expected a websocket-path as well; without it HTTP is not spoken")
         config._check_redirects()
         return config
 

@@ -107,6 +107,15 @@ class Timeouts:
         "nowhere. A probe every minute and a half lets a phone's radio sleep in between. The system's own default is "
         "two hours.",
     )
+    websocket_ping: float = setting(
+        Group.TIMES,
+        values.seconds(zero=True),
+        45.0,
+        "how long a client on WebSocket may be silent before it gets a ping; if it does not answer in the same time "
+        "again, its session ends as if its connection had broken. 0: no pings",
+        "nginx gives up a WebSocket after 60 silent seconds, and other balancers after as many or a few hundred, "
+        "without a word to the page. TCP's own probes do not reach through them.",
+    )
     hard_stop_after: float = setting(
         Group.TIMES,
         values.seconds(zero=True),

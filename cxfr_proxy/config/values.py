@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from cxfr_proxy.cluster.addresses import PublicAddress, read_public_address
+from cxfr_proxy.cluster.addresses import PublicAddress, WebSocketUrl, read_public_address, read_websocket_url
 from cxfr_proxy.cluster.backends import Backends, FileBackends, parse_url
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
@@ -282,6 +282,35 @@ def _read_redirect(text: str) -> DomainRedirect:
         raise ValueError(text) from exc
 
 
+def _read_websocket_url(text: str) -> WebSocketUrl:
+    try:
+        return read_websocket_url(Token(text, "", 1, 1))
+    except ConfigError as exc:
+        raise ValueError(text) from exc
+
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_OPAQUE_ORIGIN: Final = "null"
+
+
+def _read_origin(text: str) -> str:
+    """Read the origin of web pages as browsers write it: in lower case, without the scheme's own port and without a
+    path (RFC 6454 section 6.2)."""
+    origin = text.lower().removesuffix("/")
+    if origin != _OPAQUE_ORIGIN and not _ORIGIN.fullmatch(origin):
+        raise ValueError(text)
+    usual = {"https://": ":443", "http://": ":80"}
+    return next((origin.removesuffix(port) for scheme, port in usual.items() if origin.startswith(scheme)), origin)
+
+
+def _read_websocket_path(text: str) -> str | None:
+    if text == "none":
+        return None
+    if not re.fullmatch(r"/(?:[A-Za-z0-9._~:/@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+", text) or "/.well-known/" in text:
+        raise ValueError(text)
+    return text
+
+
 def _read_lookup_url(text: str) -> str:
     """Return the URL with ``{jid}`` in it, as a parameter at the end unless it was written elsewhere. The host is
     never taken from a user's name."""
@@ -363,5 +392,10 @@ REDIRECT: Final = ValueType(
 LOOKUP_URL: Final = ValueType(
     "a URL like http://127.0.0.1:8080/node or https://example.org/node/{jid}", "URL", _read_lookup_url
 )
+WEBSOCKET_PATH: Final[ValueType[str | None]] = ValueType(
+    "a path like /xmpp-websocket, or none", "PATH", _read_websocket_path, lambda value: value or "none"
+)
+WEBSOCKET_URL: Final = ValueType("a URL like wss://example.org/xmpp-websocket", "URL", _read_websocket_url)
+ORIGIN: Final = ValueType("the origin of web pages like https://chat.example.org", "ORIGIN", _read_origin)
 BARE_JID: Final = ValueType("a bare JID like kim@example.org", "JID", _read_bare_jid)
 TEXT: Final = ValueType("a word", "TEXT", _read_text)

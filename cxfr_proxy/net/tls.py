@@ -28,7 +28,10 @@ from cxfr_proxy.net.pem import Pem, check_pair, load_chain, read_pair, untimely
 from cxfr_proxy.spellings import dns_name, domain_key
 
 ALPN: Final = ["xmpp-client"]
-"""The ALPN protocol of XEP-0368. A client that offers something else, or nothing, is served all the same."""
+"""The ALPN protocol of XEP-0368."""
+_SERVED: Final = [*ALPN, "http/1.1"]
+"""What clients may choose; browsers offer the second (RFC 7301 section 6). A client that offers something else, or
+nothing, is served all the same: its first byte tells what it speaks."""
 
 
 class ServerCertificates:
@@ -199,7 +202,7 @@ def _context(together: _Together) -> ssl.SSLContext:
 def _server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
+    context.set_alpn_protocols(_SERVED)
     # OpenSSL sends two session tickets with each TLS 1.3 handshake; one is enough to resume with.
     context.num_tickets = 1
     return context

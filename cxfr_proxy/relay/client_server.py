@@ -27,6 +27,7 @@ from cxfr_proxy.relay.balancers import Balancers
 from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, OpeningScopes, RoutedStream
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
+from cxfr_proxy.relay.pings import Pings
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Dial, Event, Side
 from cxfr_proxy.session.legs import NodeLeg
@@ -82,6 +83,8 @@ class ClientServer:
         self._rules = rules
         self._scopes = OpeningScopes()
         self._balancers = Balancers(config, self._scopes, registry.counts.totals)
+        self.pings = Pings(config.timeouts.websocket_ping)
+        """For whoever runs them."""
         self._context = ConnectionContext(rules, router, registry, self._scopes)
         self._policy = _policy(config, registry, router)
 
@@ -151,20 +154,20 @@ class ClientServer:
     def _begin_session(self, routed: RoutedStream, client_end: Endpoint, arrival: Arrival, duties: ExitStack) -> None:
         """Begin a session, which takes over both ends and all duties."""
         duties.callback(routed.reached.endpoint.close)
-        stream, encrypted = routed.stream, client_end.transport.is_encrypted
+        stream, transport = routed.stream, client_end.transport
         session = Session(
             stream.header,
             routed.lane,
             self._policy,
             node=routed.reached.node.name,
-            tls=encrypted,
-            offer_starttls=self._rules.offers_starttls(encrypted=encrypted),
+            tls=transport.is_encrypted,
+            offer_starttls=self._rules.offers_starttls(transport),
             early_login=stream.early_login,
             silent=stream.silent,
         )
         live = self._pump.relay(
             session,
-            client_end.transport,
+            transport,
             routed.reached.endpoint.transport,
             session_id=routed.reached.session_id,
             arrival=arrival,
@@ -178,6 +181,7 @@ class ClientServer:
             # The duties were popped already, so the pump has to do them: by way of session_over().
             self._pump.discard(live)
             raise
+        self.pings.watch(live)
         live.start()
 
     # --- what the pump reports of sessions
@@ -228,6 +232,7 @@ class ClientServer:
 
     def session_over(self, live: LiveSession) -> None:
         self.session_forgoes(live)
+        self.pings.forget(live)
         self._registry.remove(live)
         if live.returned is None:  # else it is still connected, and these are its task's duties again
             self._registry.disconnected(live.client_address)

@@ -1,4 +1,4 @@
-"""One client connection until it has a session: sniff, TLS, opening, a node.
+"""One client connection until it has a session: sniff, TLS, perhaps a WebSocket, opening, a node.
 
 It carries out and decides nothing about streams; that is :mod:`cxfr_proxy.xmpp.opening` before there is a node, and the
 session afterwards. A session gives its connection back to this module where the client asks for the STARTTLS that was
@@ -23,6 +23,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.incoming_header import has_arrived, may_begin
+from cxfr_proxy.net.transport import TransportFault
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import ReturnedConnection
 from cxfr_proxy.session.commands import EarlyLogin, Reroute
@@ -34,6 +35,7 @@ from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.client_opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
 from cxfr_proxy.xmpp.opening.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.web.web_opening import PageServed
 
 _TLS_HANDSHAKE: Final = b"\x16"
 """The first byte of a TLS record of type handshake (RFC 8446 section 5.1); no XML begins with it."""
@@ -208,16 +210,49 @@ class ClientConnection:
         self._expect_stream()
         # The limit so far was for a first byte and TLS.
         self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
-        return await self._read() if first else None
+        return await self._read_any() if first else None
 
     def _expect_stream(self) -> None:
         self._lane = self._rules.new_lane()
-        self._opening = self._rules.new_opening(self._lane, encrypted=self._endpoint.transport.is_encrypted)
+        self._opening = self._rules.new_opening(self._lane, self._endpoint.transport)
         self._last_words = self._opening.refuse
 
-    async def _read(self) -> BegunStream | None:
-        """Read the client's stream until it needs a node, and begin TLS on the way if it asks for that."""
-        while data := await self._endpoint.receive_some():
+    async def _read_any(self) -> BegunStream | None:
+        """Read a stream, or HTTP, which may become one."""
+        data = await self._endpoint.receive_some()
+        if data and self._rules.is_http(data):
+            return await self._read_request(data)
+        return await self._read(data)
+
+    async def _read_request(self, data: bytes) -> BegunStream | None:
+        """Read one request: for a WebSocket, or for a page."""
+        opening, now = self._rules.new_web_opening(), trio.current_time()
+        self._last_words = opening.refuse
+        self._limit.deadline = min(self._limit.deadline, now + self._rules.handshake_timeout)
+        while (step := opening.receive(data)) is None:
+            data = await self._endpoint.receive_some()
+            if not data:
+                return None
+        if isinstance(step, PageServed):
+            await self._part(step.reply)
+            return None
+        self._rules.check_encryption(self._endpoint.transport)
+        await self._endpoint.send_all(step.reply)
+        self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
+        self._expect_stream()
+        self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
+        return await self._read(await self._receive())
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._endpoint.receive_some()
+        except TransportFault as fault:
+            raise ClientError(fault.condition, fault.text) from fault
+
+    async def _read(self, data: bytes) -> BegunStream | None:
+        """Read the client's stream, which ``data`` begins, until it needs a node, and begin TLS on the way if it asks
+        for that."""
+        while data:
             for step in self._opening.receive(data):
                 match step:
                     case Reply(reply):
@@ -233,6 +268,7 @@ class ClientConnection:
                         return None
                     case BeginTls(domain):
                         return await self._proceed(domain, latest=self._limit.deadline)
+            data = await self._receive()
         return None
 
     async def _proceed(self, domain: str, unsent: bytes = b"", latest: float | None = None) -> BegunStream | None:
@@ -266,7 +302,8 @@ class ClientConnection:
             return None
         self._expect_stream()
         self._limit.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
-        return await self._read()
+        # Behind STARTTLS the stream goes on that has asked for it; with TLS from the first byte, nobody knows yet.
+        return await (self._read_any() if domain is None else self._read(await self._receive()))
 
     def _tls_failed(self, reason: str) -> None:
         emit(_log, "tls-failed", client=self.arrival.address, reason=reason, via=self.arrival.via)

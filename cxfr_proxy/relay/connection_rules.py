@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import secrets
 import ssl
+from http import HTTPStatus
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, Route, StartTls
 from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.transport import Transport
+from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.client_opening import ClientOpening, OpeningRules
+from cxfr_proxy.xmpp.web.pages import pages
+from cxfr_proxy.xmpp.web.request import RequestRefused
+from cxfr_proxy.xmpp.web.web_opening import WebOpening, WebRules, is_http
 
 
 class ConnectionRules:
@@ -30,6 +36,7 @@ class ConnectionRules:
             offers_tls=config.starttls is StartTls.OPTIONAL,
             features=self._common_features if self._asks_for_login else None,
         )
+        self._web_rules = _web_rules(config)
         self.handshake_timeout = config.timeouts.tls_handshake_timeout
         self.negotiation_timeout = config.timeouts.negotiation_timeout
 
@@ -37,13 +44,37 @@ class ConnectionRules:
         """Return a lane for what the client sends until it is bound."""
         return Lane(max_element_bytes=self._limits.max_element_negotiating, max_depth=self._limits.max_depth)
 
-    def new_opening(self, lane: Lane, *, encrypted: bool) -> ClientOpening:
-        """Return the opening of a stream that begins on that lane."""
-        return ClientOpening(lane, self._opening_rules, on_tls=encrypted)
+    def new_opening(self, lane: Lane, transport: Transport) -> ClientOpening:
+        """Return the opening of a stream that begins on that lane, and comes by that transport."""
+        return ClientOpening(
+            lane, self._opening_rules, on_tls=transport.is_encrypted, may_start_tls=_may_start_tls(transport)
+        )
 
-    def offers_starttls(self, *, encrypted: bool) -> bool:
+    def offers_starttls(self, transport: Transport) -> bool:
         """Return whether the client may choose to begin TLS."""
-        return not encrypted and self._opening_rules.offers_tls
+        return _may_start_tls(transport) and self._opening_rules.offers_tls
+
+    def is_http(self, data: bytes) -> bool:
+        """Return whether a connection that begins with these bytes speaks HTTP, and HTTP is spoken here."""
+        return self._web_rules is not None and is_http(data[0])
+
+    def new_web_opening(self) -> WebOpening:
+        """Return the opening of a connection that speaks HTTP."""
+        assert self._web_rules is not None, "or no HTTP is spoken"
+        return WebOpening(self._web_rules)
+
+    def check_encryption(self, transport: Transport) -> None:
+        """Raise :class:`~cxfr_proxy.xmpp.web.request.RequestRefused` where a WebSocket on that transport would be in
+        the clear, and must not be. Where STARTTLS would answer that, a WebSocket can't."""
+        if self._opening_rules.requires_tls and not transport.is_encrypted:
+            raise RequestRefused(HTTPStatus.FORBIDDEN, "TLS is needed here: connect by wss://.")
+
+    def upgrade(self, transport: Transport, early: bytes) -> WebSocketTransport:
+        """Return the WebSocket that ``transport`` becomes; ``early`` has been received on it already."""
+        limits = self._limits
+        return WebSocketTransport(
+            transport, received=early, max_message_bytes=limits.max_element_up, max_depth=limits.max_depth
+        )
 
     def is_early(self, domain: str) -> bool:
         """Return whether a client of that domain would log in before it gets a node, if the nodes' features were
@@ -54,6 +85,19 @@ class ConnectionRules:
         """Return the context for the next handshake. Ask each time: certificates may be replaced. See
         :class:`ServerCertificates`."""
         return self._certificates.context_for(domain, server_name)
+
+
+def _may_start_tls(transport: Transport) -> bool:
+    """There is no STARTTLS on a WebSocket (RFC 7395 section 3.9)."""
+    return not (transport.is_encrypted or isinstance(transport, WebSocketTransport))
+
+
+def _web_rules(config: Config) -> WebRules | None:
+    path = config.websocket_path
+    if path is None:
+        return None
+    announced = [each.text for each in config.host_meta]
+    return WebRules(websocket_path=path, origins=frozenset(config.websocket_origin), pages=pages(path, announced))
 
 
 def new_token() -> str:

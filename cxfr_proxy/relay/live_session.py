@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import Transport
+from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.session.commands import Dial, Event, Reroute, SessionCommand, Side, Upgrade
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
@@ -123,6 +124,10 @@ class Driver(Protocol):
         """See :meth:`LiveSession.offer_node`."""
         ...
 
+    def ping(self, live: LiveSession) -> None:
+        """See :meth:`LiveSession.ping`."""
+        ...
+
 
 class LiveSession:
     """A session in the pump. Made by :meth:`.pump.Pump.relay`."""
@@ -195,6 +200,22 @@ class LiveSession:
         """Of the client's connection, as ``TLSv1.3``; ``None`` where it is plain."""
         return self.legs[Side.CLIENT].transport.version()
 
+    @property
+    def websocket(self) -> WebSocketTransport | None:
+        """The client's connection, if it is a WebSocket and still this session's."""
+        transport = self.legs[Side.CLIENT].transport
+        return transport if isinstance(transport, WebSocketTransport) and self.legs[Side.CLIENT].fd >= 0 else None
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the client came by WebSocket."""
+        return isinstance(self.legs[Side.CLIENT].transport, WebSocketTransport)
+
+    @property
+    def transport_name(self) -> str:
+        """What operators are shown: ``tcp`` or ``websocket``, either with or without TLS."""
+        return "websocket" if self.is_websocket else "tcp"
+
     def transfer(self, order: Order) -> None:
         """Move this client; ignored where it can't be moved now."""
         self._driver.drive(self, partial(self.session.transfer, order))
@@ -210,6 +231,14 @@ class LiveSession:
     def stop(self) -> None:
         """End it at once."""
         self._driver.drive(self, self.session.stop)
+
+    def ping(self) -> None:
+        """Ping the client, which is on WebSocket."""
+        self._driver.ping(self)
+
+    def lose_client(self) -> None:
+        """Go on as if the client's connection had broken."""
+        self._driver.drive(self, partial(self.session.eof, Side.CLIENT))
 
     def start(self) -> None:
         """Begin. From here on the pump does all, until the session is over."""

@@ -55,6 +55,7 @@ from cxfr_proxy.session.commands import (
     EndOutput,
     ExchangeNode,
     Forgo,
+    Redirect,
     Report,
     Reroute,
     Send,
@@ -265,6 +266,13 @@ class Pump:
         live.stop()
         self._close(live, at_once=True)
 
+    def ping(self, live: LiveSession) -> None:
+        """See :meth:`LiveSession.ping`."""
+        websocket = live.websocket
+        if websocket is not None:
+            websocket.ping()
+            self._settle(live)  # there may be no room for it yet
+
     # --- timers
 
     def _arm_timer(self, live: LiveSession) -> None:
@@ -470,6 +478,10 @@ class Pump:
                 self._drop(live.legs[side])
             case Close(at_once):
                 self._close(live, at_once=at_once)
+            case Redirect(url):
+                websocket = live.websocket
+                if websocket is not None:
+                    websocket.see_other_uri = url
             case Dial():
                 live.listener.session_dials(live, command)
             case ExchangeNode():

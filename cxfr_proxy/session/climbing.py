@@ -9,7 +9,7 @@ from cxfr_proxy.session import ending, exchanging
 from cxfr_proxy.session.client_software import habit_of
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import Answered, Asked, Learned, MigrationFailed, Outcome, Redirected
-from cxfr_proxy.session.ladder import Rung, Traits, next_rung
+from cxfr_proxy.session.ladder import Order, Rung, Traits, next_rung
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Transition
 from cxfr_proxy.session.transfer import TransferAttempt
@@ -39,13 +39,20 @@ def climb(parts: Parts, transfer: TransferAttempt, *, first: bool = False) -> No
         case Rung.CUT:
             _cut(parts, transfer)
         case Rung.SEE_OTHER_HOST:
-            address = parts.domain if traits.redirected_home else str(transfer.order.server)
             if not traits.redirected_home:
                 # Reported now and not when the client has left: it may be at the other proxy before that.
                 parts.report(Redirected())
-            ending.ask_and_close(parts, Farewell(StreamCondition.SEE_OTHER_HOST, content=address))
+            ending.ask_and_close(parts, _redirection(parts, traits, transfer.order))
         case Rung.RESET:
             ending.ask_and_close(parts, Farewell(StreamCondition.RESET, "reconnect"))
+
+
+def _redirection(parts: Parts, traits: Traits, order: Order) -> Farewell:
+    if traits.redirected_home:
+        return Farewell(StreamCondition.SEE_OTHER_HOST, content=parts.domain)
+    if order.url is not None:
+        return Farewell(url=order.url)
+    return Farewell(StreamCondition.SEE_OTHER_HOST, content=str(order.server))
 
 
 def _traits(parts: Parts) -> Traits:

@@ -35,13 +35,15 @@ class Farewell:
     """The end of the client's stream: an error of the proxy's own, one of the node's as it came, or none.
 
     ``condition`` ``None``: no error of the proxy's. ``text`` and ``content`` as in
-    :func:`cxfr_proxy.xmpp.stanza.stream_error`. ``silent``: not even the end tag is sent.
+    :func:`cxfr_proxy.xmpp.stanza.stream_error`. ``url`` is named by the end of the stream itself, on WebSocket;
+    ``None``: there is none. ``silent``: not even the end tag is sent.
     """
 
     condition: str | None = None
     text: str | None = None
     content: str | None = None
     verbatim: bytes = b""
+    url: str | None = None
     silent: bool = False
 
     def error(self, prefix: str) -> bytes:

@@ -75,6 +75,13 @@ class Drop(Struct, frozen=True, gc=False):
     side: Side
 
 
+class Redirect(Struct, frozen=True, gc=False):
+    """Let the end of the client's stream, which is sent next, name that URL (RFC 7395 section 3.6.1). For clients on
+    WebSocket."""
+
+    url: str
+
+
 class Close(Struct, frozen=True, gc=False):
     """Close both sockets, once what was sent is out, or ``at_once``. The session's last command."""
 
@@ -133,7 +140,7 @@ class Report(Struct, frozen=True):
     event: Event
 
 
-SessionCommand = Send | EndOutput | Drop | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
+SessionCommand = Send | EndOutput | Drop | Redirect | Close | Upgrade | Reroute | Dial | ExchangeNode | Forgo | Report
 
 
 def joined(commands: Sequence[SessionCommand]) -> Iterator[SessionCommand]:

@@ -24,6 +24,7 @@ from cxfr_proxy.session.commands import (
     LoginFailed,
     Outcome,
     Reason,
+    Redirect,
     Redirected,
     Reroute,
     Side,
@@ -132,6 +133,8 @@ def end_client(parts: Parts, farewell: Farewell) -> None:
         # In the middle of an element an end tag, or an error, would be part of that element.
         silent = parts.node.lane.cutting or farewell.silent
         if not silent:
+            if farewell.url is not None:
+                parts.issue(Redirect(farewell.url))
             parts.send(Side.CLIENT, _last_words(parts, farewell))
         end_client_output(parts, silent=silent)
     parts.go(Transition.ENDS)

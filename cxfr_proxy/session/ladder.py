@@ -24,7 +24,8 @@ class Rung(StrEnum):
     CUT = "cut"
     """Both legs are cut without a word: the fastest way to bring back clients that resume their stream (XEP-0198)."""
     SEE_OTHER_HOST = "see-other-host"
-    """The stream error of RFC 6120 section 4.9.3.19."""
+    """The stream error of RFC 6120 section 4.9.3.19; to a client on WebSocket ``<close see-other-uri='…'/>`` (RFC 7395
+    section 3.6.1)."""
     RESET = "reset"
     """The stream error of RFC 6120 section 4.9.3.16: reconnect to the same address."""
 
@@ -56,15 +57,16 @@ class Order:
     """The order to move one session.
 
     ``target`` is the node to which it goes; ``None``: it only has to reconnect. ``server`` is the address that the
-    client is told, by whichever rung; ``None``: its own domain. ``hurried``: there is no time to ask, only to tell.
-    ``resumes``: a stream that is cut (XEP-0198) can be resumed at its target. ``node_dead``: the session's node will
-    not answer any more. ``migrates``: source and target share sessions, and let the proxy take one from the one to the
-    other.
+    client is told, by whichever rung; ``None``: its own domain. ``url`` is the same for a client on WebSocket, to which
+    the end of the stream can name it. ``hurried``: there is no time to ask, only to tell. ``resumes``: a stream that is
+    cut (XEP-0198) can be resumed at its target. ``node_dead``: the session's node will not answer any more.
+    ``migrates``: source and target share sessions, and let the proxy take one from the one to the other.
     """
 
     trigger: Trigger
     target: str | None = None
     server: Server | None = None
+    url: str | None = None
     hurried: bool = False
     resumes: bool = True
     node_dead: bool = False

@@ -83,6 +83,7 @@ class SessionCounts:
         match event:
             case BoundTo():
                 self.totals.logins += 1
+                self.totals.websocket_logins += relayed.is_websocket
             case Asked(_, order, first):
                 if first and order.trigger is Trigger.REBALANCE:
                     self._evening.add(relayed.id)

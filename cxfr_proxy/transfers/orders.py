@@ -49,10 +49,12 @@ class Orders:
     def to(self, node: Node, relayed: Relayed, trigger: Trigger, now: float, *, hurried: bool = False) -> Order:
         """Return the order that sends a session to that node."""
         source, target = self._source(relayed.session), node.spec
+        server, url = self._address(target, relayed, now)
         return Order(
             trigger,
             target=target.name,
-            server=self._address(target, user_of(relayed.session), now),
+            server=server,
+            url=url,
             hurried=hurried,
             resumes=source is not None
             and source.spec.resume is target.resume is Resume.SHARED
@@ -71,17 +73,18 @@ class Orders:
         session was being dialled."""
         return self._cluster.get(session.node) if session.node in self._cluster else None
 
-    def _address(self, target: NodeSpec, user: str | None, now: float) -> Server | None:
-        """Return the address that the user's client is told; ``None``: to come back to where it was.
+    def _address(self, target: NodeSpec, relayed: Relayed, now: float) -> tuple[Server | None, str | None]:
+        """Return the address that the client is told, and its URL if it is on WebSocket; ``None``: to come back to
+        where it was.
 
         There may be another proxy at that address, which sees it otherwise and sends the client back. So a user is told
         an address only once in a while, and only if they would be recognised the next time.
         """
-        if target.public is None or user is None:
-            return None
-        if self._registry.memory.redirected_lately(user, now):
-            return None
-        return Server(target.public.host, target.public.port)
+        public, url = (target.public_ws, str(target.public_ws)) if relayed.is_websocket else (target.public, None)
+        user = user_of(relayed.session)
+        if public is None or user is None or self._registry.memory.redirected_lately(user, now):
+            return None, None
+        return Server(public.host, public.port), url
 
 
 def _is_dead(source: Node | None) -> bool:

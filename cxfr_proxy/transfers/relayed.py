@@ -32,6 +32,12 @@ class Relayed(Protocol):
     @property
     def tls_version(self) -> str | None: ...
 
+    @property
+    def is_websocket(self) -> bool: ...
+
+    @property
+    def transport_name(self) -> str: ...
+
     def transfer(self, order: Order) -> None:
         """Have its client told to move."""
 

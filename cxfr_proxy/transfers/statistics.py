@@ -39,7 +39,8 @@ forgotten."""
 class Totals:
     """``ended``: sessions, by reason. ``refused``: connections that never had one, by reason. ``failed_logins``: by a
     member of :data:`LOGIN_FAILURES`, or :data:`OTHER_FAILURE`. ``late``: see
-    :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found no room at first."""
+    :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found no room at first.
+    ``websocket_logins``: those of ``logins`` that came by WebSocket."""
 
     logins: int = 0
     late: int = 0
@@ -47,9 +48,11 @@ class Totals:
     ended: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     failed_logins: dict[str, int] = field(default_factory=dict)
+    websocket_logins: int = 0
 
     def include(self, other: Totals) -> None:
         self.logins += other.logins
+        self.websocket_logins += other.websocket_logins
         self.late += other.late
         self.waited += other.waited
         for reason, count in other.ended.items():

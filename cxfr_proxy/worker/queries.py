@@ -190,6 +190,7 @@ def _session_row(relayed: Relayed, now: float) -> SessionRow:
         node=session.node,
         state=session.state.value,
         tls=relayed.tls_version,
+        transport=relayed.transport_name,
         stream_management=session.stream_management,
         client_address=relayed.client_address,
         age_seconds=now - relayed.opened,

@@ -122,6 +122,7 @@ class Service:
                 held.callback(listener.socket.close)
             async with trio.open_nursery() as services:
                 start(services, Task.PUMP, self._pump.run)
+                start(services, Task.TIMERS, self._server.pings.run)
                 start(services, Task.MOVER, self._mover.run)
                 if self._users is not None:
                     await services.start(self._users.run)
@@ -203,6 +204,8 @@ class Service:
                     port=relayed.client_port,
                     via=relayed.arrival.via,
                     unique_id=relayed.arrival.unique_id,
+                    transport=relayed.transport_name,
+                    tls=relayed.tls_version,
                 )
                 if session.node in self._cluster:
                     self._reports.login_worked(self._cluster.get(session.node), session.domain.lower())

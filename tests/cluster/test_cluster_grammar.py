@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxfr_proxy.cluster.addresses import Address, PublicAddress, UnixAddress
+from cxfr_proxy.cluster.addresses import Address, PublicAddress, UnixAddress, WebSocketUrl
 from cxfr_proxy.cluster.nodes import OPTIONS, AdminState, Check, NodeSpec, NodeTls, ProxyProtocol, Resume
 from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_nodes
+from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
 SHIPPED_EXAMPLE = """\
@@ -86,6 +87,44 @@ def test_a_public_address_is_shown_as_written(written: str, public: PublicAddres
     (spec,) = parse_nodes(f"a h public={written}", "n.txt")
     assert spec.public == public
     assert str(public) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("wss://h.example", WebSocketUrl("wss://h.example", "h.example", 443)),
+        ("WSS://h.example./ws", WebSocketUrl("wss://h.example/ws", "h.example", 443)),
+        ("wss://h.example:5443/ws?a=b%20c", WebSocketUrl("wss://h.example:5443/ws?a=b%20c", "h.example", 5443)),
+        ("wss://[2001:DB8::1]:1?x=/", WebSocketUrl("wss://[2001:db8::1]:1?x=/", "2001:db8::1", 1)),
+    ],
+)
+def test_where_websocket_clients_are_sent(written: str, url: WebSocketUrl) -> None:
+    (spec,) = parse_nodes(f"a h public-ws={written}", "n.txt")
+    assert spec.public_ws == url
+    assert parse_nodes(f"a h public-ws={url}", "n.txt")[0].public_ws == url
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("h.example", "n:1:15: expected a URL like wss://example.org/xmpp-websocket, found 'h.example'"),
+        ("ws://h.example/", "n:1:15: expected a URL like wss://example.org/xmpp-websocket, found 'ws://h.example/'"),
+        ("wss://", "n:1:21: expected a host name or an IP address, found nothing"),
+        ("wss:///ws", "n:1:21: expected a host name or an IP address, found nothing"),
+        ("wss://me@h/ws", "n:1:21: expected a host name or an IP address, found 'me@h'"),
+        ("wss://h:0/ws", "n:1:23: expected a port from 1 to 65535, found '0'"),
+        ("wss://h/<x>", "n:1:22: expected a path of a URL (RFC 3986), without '#', found '/<x>'"),
+        ("wss://h/%2", "n:1:22: expected a path of a URL (RFC 3986), without '#', found '/%2'"),
+        (
+            "wss://evil.example/",
+            "n:1:15: expected a host that redirect-targets allows (h), found 'wss://evil.example/'",
+        ),
+    ],
+)
+def test_where_websocket_clients_are_not_sent(written: str, fault: str) -> None:
+    with pytest.raises(NodesFileError) as caught:
+        parse_nodes(f"a h public-ws={written}", "n", RedirectTargets((HostPattern("h"),)))
+    assert str(caught.value) == fault
 
 
 def test_every_option_with_its_other_values() -> None:
@@ -284,6 +323,7 @@ _specs = st.builds(
     name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True),
     address=st.builds(Address, _hosts, st.integers(1, 65535)) | st.just(UnixAddress("/run/x")),
     public=st.none() | st.builds(PublicAddress, _hosts, st.none() | st.integers(1, 65535)),
+    public_ws=st.sampled_from([None, WebSocketUrl("wss://h.example:5443/ws", "h.example", 5443)]),
     weight=st.integers(0, 256),
     tls=st.just(NodeTls.DIRECT),
     ca=st.none() | st.just("/c.pem"),
@@ -305,6 +345,7 @@ def _written(spec: NodeSpec) -> str:
         "state": spec.admin_state,
         "ca": spec.ca,
         "public": spec.public,
+        "public-ws": spec.public_ws,
         "weight": spec.weight,
         "send-proxy": spec.send_proxy,
         "verify-name": spec.verify_name,

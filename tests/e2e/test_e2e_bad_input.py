@@ -105,7 +105,7 @@ OPENING_FAULTS = {
     "another domain": (HEADER.replace(b"to='localhost'", b"to='example.org'"), "host-unknown"),
     "no version": (HEADER.replace(b" version='1.0' to", b" to"), "unsupported-version"),
     "old version": (HEADER.replace(b"version='1.0' to", b"version='0.9' to"), "unsupported-version"),
-    "HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "not-well-formed"),
+    "SMTP": (b"helo localhost\r\n", "not-well-formed"),
     "binary": (bytes(range(128, 256)), "not-well-formed"),
     "null bytes": (b"\0" * 100, "unsupported-encoding"),
     "UTF-16": (HEADER.decode().encode("utf-16"), "unsupported-encoding"),

@@ -30,6 +30,9 @@ class FakeRelayed:
         self._obeys = obeys
         self.stopped = False
 
+    is_websocket = False
+    transport_name = "tcp"
+
     @property
     def tls_version(self) -> str | None:
         return "TLSv1.3"

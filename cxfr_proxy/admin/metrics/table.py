@@ -97,7 +97,8 @@ METRICS: Final = (
         "cxfr_connections_refused_total",
         _COUNTER,
         "Connections refused before they had a session, by the condition of the stream error "
-        "(remote-connection-failed: no node could be reached), connections-per-address, or proxy-header.",
+        "(remote-connection-failed: no node could be reached), the status of an HTTP answer (http-404), "
+        "connections-per-address, or proxy-header.",
         ("reason",),
         lambda snapshot: [((reason,), count) for reason, count in snapshot.totals.refused.items()],
     ),
@@ -107,6 +108,13 @@ METRICS: Final = (
         "Streams that bound a resource or resumed a session (XEP-0198).",
         (),
         single(lambda snapshot: snapshot.totals.logins),
+    ),
+    Metric(
+        "cxfr_logins_websocket_total",
+        _COUNTER,
+        "Those of cxfr_logins_total that came by WebSocket.",
+        (),
+        single(lambda snapshot: snapshot.totals.websocket_logins),
     ),
     Metric(
         "cxfr_logins_failed_total",

@@ -110,25 +110,30 @@ class OpeningRules(Struct, frozen=True, kw_only=True):
 
 
 class ClientOpening:
-    """One client's stream, read from ``lane`` as long as the proxy answers it alone."""
+    """One client's stream, read from ``lane`` as long as the proxy answers it alone.
+
+    ``may_start_tls``: false where STARTTLS is not to be had, whatever the rules say (RFC 7395 section 3.9).
+    """
 
     __slots__ = (
         "_answered",
         "_header",
         "_header_may_repeat",
         "_lane",
+        "_may_start_tls",
         "_offers_tls",
         "_on_tls",
         "_rules",
         "_tls_first",
     )
 
-    def __init__(self, lane: Lane, rules: OpeningRules, *, on_tls: bool) -> None:
+    def __init__(self, lane: Lane, rules: OpeningRules, *, on_tls: bool, may_start_tls: bool = True) -> None:
         self._lane = lane
         self._rules = rules
         self._on_tls = on_tls
-        self._tls_first = rules.requires_tls and not on_tls
-        self._offers_tls = rules.offers_tls and not on_tls
+        self._may_start_tls = may_start_tls and not on_tls
+        self._tls_first = rules.requires_tls and self._may_start_tls
+        self._offers_tls = rules.offers_tls and self._may_start_tls
         self._header: StreamHeader | None = None
         self._header_may_repeat = False  # QXmpp sends it twice on direct TLS, and means one stream
         self._answered = False
@@ -196,7 +201,7 @@ class ClientOpening:
         """Tell the client the new address, over TLS only: in plaintext anybody on the path could have written it."""
         if self._on_tls:
             raise DomainMoved(address)
-        if not (self._rules.requires_tls or self._rules.offers_tls):
+        if not (self._tls_first or self._offers_tls):
             raise ClientError(StreamCondition.HOST_GONE, "this domain has moved; without TLS nobody is told where to")
         return self._require_tls()
 
