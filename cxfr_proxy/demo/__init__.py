@@ -3,6 +3,7 @@
 =============== ====================================================================================
 account         the books: which numbered message was lost, which came twice, and why that is certain
 wire            XML in, bytes out, with a parser that is not the proxy's
+browser         the same by WebSocket, as web clients connect
 proxy_header    the PROXY protocol, as a node reads it
 cluster         who is online where; XEP-0198 sessions between two streams
 stream, node    the XMPP server

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import base64
 import random
-from typing import Final
+from typing import Final, TypeVar
 from xml.sax.saxutils import quoteattr
 
 import trio
 
 from cxfr_proxy.demo.account import ClientAccount, Numbered
+from cxfr_proxy.demo.browser import BrowserStream
 from cxfr_proxy.demo.habits import (
     HABITS,
     ClientKind,
@@ -49,6 +50,8 @@ from cxfr_proxy.demo.wire import (
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.stanza import STREAM_END, Element, child, qualified
+
+_S = TypeVar("_S", bound=trio.abc.Stream)
 
 LOGIN_SECONDS: Final = 20.0
 """From dialling to bound: generous, because a proxy may hold back a herd."""
@@ -182,11 +185,11 @@ class DemoClient:
         came_in = False
         ending = Ending(SeenRung.CUT)
         try:
-            with trio.fail_after(LOGIN_SECONDS):
-                transport = await self._connect()
-            connection = self._connection = Connection(transport)
-            try:
-                async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(LOGIN_SECONDS):
+                    transport = await self._connect(nursery)
+                connection = self._connection = Connection(transport)
+                try:
                     nursery.start_soon(connection.write_forever)
                     with trio.fail_after(LOGIN_SECONDS):
                         await self._log_in(connection)
@@ -195,8 +198,8 @@ class DemoClient:
                     nursery.start_soon(self._send_traffic)
                     ending = await self._read_until_end(connection)
                     nursery.cancel_scope.cancel()
-            finally:
-                await self._close(connection)
+                finally:
+                    await self._close(connection)
         except* StreamLost as lost:
             first = _first(lost)
             ending = first.ending
@@ -216,11 +219,12 @@ class DemoClient:
             scope.shield = True
             await connection.close()
 
-    async def _connect(self) -> trio.abc.Stream:
+    async def _connect(self, nursery: trio.Nursery) -> trio.abc.Stream:
         raw = await trio.open_tcp_stream(*self.target.address)
-        return await self._secure(raw) if self.target.security is Security.DIRECT_TLS else raw
+        stream = await self._secure(raw) if self.target.security is Security.DIRECT_TLS else raw
+        return await BrowserStream.open(nursery, stream, self.domain) if self.habits.websocket else stream
 
-    async def _secure(self, raw: trio.abc.Stream) -> trio.SSLStream[trio.abc.Stream]:
+    async def _secure(self, raw: _S) -> trio.SSLStream[_S]:
         assert self._login.tls is not None
         stream = trio.SSLStream(raw, self._login.tls, server_hostname=self.domain)
         try:
@@ -364,9 +368,16 @@ class DemoClient:
                 with trio.move_on_after(FINISH_SECONDS):
                     await connection.flush()
                     await connection.close_politely()
-                return ending or self._told() or Ending(SeenRung.RESET)
+                return ending or self._told() or Ending(self._seen_end(connection))
             self.faults.append(str(incoming))
             return ending or Ending(SeenRung.CUT)
+
+    @staticmethod
+    def _seen_end(connection: Connection) -> SeenRung:
+        """How the peer's end of the stream looks. On WebSocket it may say where to go, and nobody's library goes."""
+        transport = connection.transport
+        redirected = isinstance(transport, BrowserStream) and transport.see_other_uri is not None
+        return SeenRung.SEE_OTHER_HOST if redirected else SeenRung.RESET
 
     def _begin_afresh(self) -> None:
         """Give up the stream for good; what was acknowledged on it still is."""

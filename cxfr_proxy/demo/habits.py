@@ -28,6 +28,10 @@ class ClientKind(StrEnum):
     """Like ``PLAIN``, but never answers an IQ that it does not know."""
     STREAM_MANAGEMENT = "stream-management"
     """Like ``PLAIN``, with XEP-0198: resumes after a bare FIN."""
+    WEBSOCKET = "websocket"
+    """Like ``PLAIN``, by WebSocket: a page with a library."""
+    WEBSOCKET_RESUMING = "websocket+sm"
+    """Like ``MUTE``, by WebSocket and with XEP-0198: a web client that people use all day."""
     CXFR_RESUMING = "cxfr+sm"
     CXFR_SILENT_RESUMING = "cxfr-silent+sm"
     SEE_OTHER_HOST_RESUMING = "see-other-host+sm"
@@ -70,6 +74,7 @@ class Habits:
     answers: bool = True
     follows_redirect: bool = False
     resumes: bool = False
+    websocket: bool = False
 
 
 HABITS: Final = {
@@ -79,6 +84,8 @@ HABITS: Final = {
     ClientKind.PLAIN: Habits(),
     ClientKind.MUTE: Habits(answers=False),
     ClientKind.STREAM_MANAGEMENT: Habits(resumes=True),
+    ClientKind.WEBSOCKET: Habits(websocket=True),
+    ClientKind.WEBSOCKET_RESUMING: Habits(answers=False, resumes=True, websocket=True),
     ClientKind.CXFR_RESUMING: Habits(knows_cxfr=True, resumes=True),
     ClientKind.CXFR_SILENT_RESUMING: Habits(knows_cxfr=True, answers=False, resumes=True),
     ClientKind.SEE_OTHER_HOST_RESUMING: Habits(follows_redirect=True, resumes=True),

@@ -29,7 +29,7 @@ from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
 from cxfr_proxy.demo.cluster import DemoCluster
-from cxfr_proxy.demo.habits import ClientKind, ClientLogin, Life, Security, SeenRung, Traffic
+from cxfr_proxy.demo.habits import HABITS, ClientKind, ClientLogin, Life, Security, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen
 from cxfr_proxy.demo.stream import NodeOffers
@@ -39,12 +39,14 @@ from cxfr_proxy.session.commands import Outcome
 
 DOMAIN: Final = "localhost"
 SHARES: Final = {
-    ClientKind.CXFR: 25,
+    ClientKind.CXFR: 20,
     ClientKind.CXFR_SILENT: 10,
-    ClientKind.SEE_OTHER_HOST: 20,
-    ClientKind.PLAIN: 15,
+    ClientKind.SEE_OTHER_HOST: 15,
+    ClientKind.PLAIN: 10,
     ClientKind.MUTE: 10,
-    ClientKind.STREAM_MANAGEMENT: 20,
+    ClientKind.STREAM_MANAGEMENT: 15,
+    ClientKind.WEBSOCKET: 10,
+    ClientKind.WEBSOCKET_RESUMING: 10,
 }
 """Of a hundred clients. Kinder than the world, where hardly any knows XEP-0051: the demo is to show every rung."""
 TALKATIVE_EVERY: Final = 3
@@ -389,11 +391,15 @@ def cast_of(options: DemoOptions, address: HostPort, certificate: DemoCertificat
             kind,
             address,
             rng=random.Random(rng.getrandbits(64)),
-            login=ClientLogin(security=Security.STARTTLS if number % 2 else Security.DIRECT_TLS, tls=context),
+            login=ClientLogin(security=_security(kind, number), tls=context),
             traffic=Traffic(INTERVAL_SECONDS) if number % TALKATIVE_EVERY == 0 else None,
         )
         for number, kind in enumerate(kinds)
     ]
+
+
+def _security(kind: ClientKind, number: int) -> Security:
+    return Security.STARTTLS if number % 2 and not HABITS[kind].websocket else Security.DIRECT_TLS
 
 
 def kinds_of(count: int) -> list[ClientKind]:
