@@ -82,6 +82,7 @@ def _locked(path: Path) -> Iterator[None]:
         raise ConfigError(f"control socket: {name}: {exc.strerror}") from exc
     try:
         try:
+            # The kernel drops the lock with the process, however that ends; a file with a pid in it would outlive it.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             raise _in_use(path) from exc
@@ -126,6 +127,7 @@ def _remove_stale(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         code = probe.connect_ex(os.fspath(path))
+    # A socket file that nobody listens on refuses.
     if code == errno.ECONNREFUSED:
         _remove_if_same(path, found)
     elif code != errno.ENOENT:  # connected, or EAGAIN: its queue is full
@@ -134,6 +136,7 @@ def _remove_stale(path: Path) -> None:
 
 def _remove_if_same(path: Path, known: os.stat_result) -> None:
     try:
+        # By device and inode: by its name, the socket of a proxy that has started since might be removed.
         if os.path.samestat(path.lstat(), known):
             path.unlink()
     except FileNotFoundError:

@@ -55,8 +55,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    """Something to be written. ``known``: the revision of the value there was when it was said, 0 for none; ``late``:
-    it could not be written at once, so ``known`` has to be there still. ``order``: what it is, if it is one."""
+    """A value to be written. ``known``: the revision of the value that it replaces, 0 for none; ``late``:
+    it could not be written at once, so ``known`` has to be there still. ``directive``: its meaning, if it is one."""
 
     value: str | None
     known: int
@@ -191,8 +191,11 @@ class EtcdSource:
                     failure = await self._keep_up()
                 self.status.lost(f"{self._gateway.endpoint}: {failure}")
                 self._gateway.turn()
+                # By chance, so that a fleet does not come back to etcd in step.
                 await trio.sleep(self.status.next_pause() * random.uniform(0.5, 1.0))
         finally:
+            # Shielded, or the cancellation that brought us here would cancel the request: the others would wait for the
+            # lease to expire before they take this proxy's share.
             with trio.move_on_after(_GOODBYE_SECONDS, shield=True):
                 await self._say_goodbye()
 
@@ -201,7 +204,7 @@ class EtcdSource:
             if self._lease and self.status.lost_at is None:
                 await self._gateway.revoke(self._lease)
         except EtcdError:
-            pass  # it will expire
+            pass  # the lease expires by itself
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -246,6 +249,7 @@ class EtcdSource:
     async def _watch(self) -> None:
         while True:
             try:
+                # Behind what was read: a watch from "now" would miss changes in between.
                 async with aclosing(self._gateway.watch(self._prefix, self._revision + 1)) as watch:
                     with trio.move_on_after(REQUEST_SECONDS) as limit:
                         self._take(await anext(watch))
@@ -282,6 +286,7 @@ class EtcdSource:
     def _share_anew(self) -> None:
         share = share_of(self.id, {self.id: ProxyState(), **self._keys.proxies()})
         if self.status.lost_at is not None or trio.current_time() < self._settled_at:
+            # The others may not be back yet, so what is missing of them must not count as gone.
             share = min(share, self.share)
         if share != self.share:
             self.share = share
@@ -302,6 +307,8 @@ class EtcdSource:
     async def _write_pending(self, section: Section, name: str) -> None:
         pending = self._pending[section, name]
         known = pending.known if pending.late else None
+        # Set before the attempt: if its answer is lost, the value may be written, and a second attempt must not
+        # overwrite somebody else's.
         pending.late = True
         revision = await self._gateway.put(self._keys.key(section, name), pending.value, unless_changed_since=known)
         if revision is not None and pending.value is not None:

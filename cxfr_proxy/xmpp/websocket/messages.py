@@ -139,7 +139,7 @@ class MessageReader:
 
     @property
     def hot_path(self) -> tuple[HotPath, Framer] | None:
-        """What :meth:`take_whole` calls, and with what; ``None``: nothing."""
+        """The function that :meth:`take_whole` calls, and its argument; ``None``: none."""
         return (self._hot_path, self._framer) if self._hot_path is not None else None
 
     def take_whole(self, data: bytes, at: int, max_message_bytes: int | None, ready: list[bytes]) -> int:

@@ -75,7 +75,7 @@ class MessageWriter:
 
     @property
     def hot_path(self) -> tuple[HotPath, Framer, StreamContext] | None:
-        """What puts the next element into a frame, if it is whole, and with what; ``None``: nothing does."""
+        """The function that puts the next element into a frame, if it is whole, and its argument; ``None``: none."""
         if self._hot_path is None or self._framer is None or self._inside or self._begun or self._waiting or self.ended:
             return None
         return self._hot_path, self._framer, self._context
