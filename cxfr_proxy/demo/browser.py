@@ -1,6 +1,6 @@
 """How web clients connect: a stream on a WebSocket (RFC 7395) of trio-websocket's, which shares nothing with the proxy.
 
-What a client writes is cut into messages here, and what it reads is put together again, so the client itself is the
+The client's bytes are cut into messages here, and messages are put together again for it, so the client itself is the
 same as any other. The witness is as strict as a browser's parser: each message is one element, complete by itself.
 """
 
@@ -23,7 +23,7 @@ _FRAMING: Final = "urn:ietf:params:xml:ns:xmpp-framing"
 _OPEN: Final = qualified(_FRAMING, "open")
 _CLOSE: Final = qualified(_FRAMING, "close")
 _NO_ELEMENT: Final = b"<?message not-one-element?>"
-"""What a message reads as that is not one element with a namespace: nothing that a stream may hold."""
+"""The reading of a message that is not one element with a namespace: nothing that a stream may hold."""
 _MAX_MESSAGE_BYTES: Final = 1 << 24
 
 
@@ -38,7 +38,7 @@ class BrowserStream(trio.abc.Stream):
 
     @classmethod
     async def open(cls, nursery: trio.Nursery, raw: RawStream, host: str) -> BrowserStream:
-        """Ask the peer at the other end of ``raw`` for a WebSocket. What it needs to run goes into the nursery.
+        """Ask the peer at the other end of ``raw`` for a WebSocket. The tasks that it needs go into the nursery.
 
         Raises ``trio.BrokenResourceError`` where it is refused.
         """
@@ -83,7 +83,7 @@ class BrowserStream(trio.abc.Stream):
             raise trio.BrokenResourceError from exc
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Whoever writes is made to wait by :meth:`send_all`."""
+        """Writers are made to wait by :meth:`send_all`."""
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:

@@ -374,7 +374,8 @@ class DemoClient:
 
     @staticmethod
     def _seen_end(connection: Connection) -> SeenRung:
-        """How the peer's end of the stream looks. On WebSocket it may say where to go, and nobody's library goes."""
+        """Return the form of the peer's end of the stream. On WebSocket it may say where to go, and nobody's library
+        goes."""
         transport = connection.transport
         redirected = isinstance(transport, BrowserStream) and transport.see_other_uri is not None
         return SeenRung.SEE_OTHER_HOST if redirected else SeenRung.RESET

@@ -30,8 +30,8 @@ from cxfr_proxy.spellings import dns_name, domain_key
 ALPN: Final = ["xmpp-client"]
 """The ALPN protocol of XEP-0368."""
 _SERVED: Final = [*ALPN, "http/1.1"]
-"""What clients may choose; browsers offer the second (RFC 7301 section 6). A client that offers something else, or
-nothing, is served all the same: its first byte tells what it speaks."""
+"""The protocols that clients may choose; browsers offer the second (RFC 7301 section 6). A client that offers something
+else, or nothing, is served all the same: its first byte tells what it speaks."""
 
 
 class ServerCertificates:

@@ -213,7 +213,7 @@ class LiveSession:
 
     @property
     def transport_name(self) -> str:
-        """What operators are shown: ``tcp`` or ``websocket``, either with or without TLS."""
+        """The facts that operators are shown: ``tcp`` or ``websocket``, either with or without TLS."""
         return "websocket" if self.is_websocket else "tcp"
 
     def transfer(self, order: Order) -> None:

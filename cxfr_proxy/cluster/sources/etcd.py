@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    """A value to be written. ``known``: the revision of the value that it replaces, 0 for none; ``late``:
+    """A value to be written. ``known``: the revision that was known when it was given, 0 for none; ``late``:
     it could not be written at once, so ``known`` has to be there still. ``directive``: its meaning, if it is one."""
 
     value: str | None
@@ -320,7 +320,7 @@ class EtcdSource:
         self._pass_on({section})
 
     def _drop_what_has_arrived(self) -> None:
-        """Return whether it was written and the answer got lost."""
+        """Drop what has been written although the answer got lost."""
         for (section, name), pending in list(self._pending.items()):
             entry = self._keys.entry(section, name)
             if entry is not None and entry.value == pending.value:
