@@ -283,7 +283,7 @@ def _answer_undelivered(parts: Parts, data: bytes) -> None:
         return
     # Type "wait": the client may send the same again (RFC 6120 section 8.3.2), and should, on its next stream.
     reply = stanza.error_reply(element, StanzaCondition.RECIPIENT_UNAVAILABLE, "wait", _NOT_DELIVERED)
-    if parts.node.lane.cutting:
+    if parts.cuts_client:
         parts.accounting.miss(1)  # an answer would land in the middle of an element of the node's
     elif reply is not None:
         parts.send(Side.CLIENT, reply)
@@ -292,7 +292,7 @@ def _answer_undelivered(parts: Parts, data: bytes) -> None:
 def _say_last_ack(parts: Parts) -> None:
     """Answer a client that asks for an acknowledgement when its node is gone."""
     header, lane = parts.node.header, parts.node.lane
-    if header is not None and not lane.cutting:
+    if header is not None and not parts.cuts_client:
         parts.send(Side.CLIENT, parts.accounting.last_ack(lane, header.context))
 
 

@@ -63,6 +63,7 @@ class LastQuestion:
     h: int = 0
     state: Question = Question.ASKED
     withheld: list[bytes] = field(default_factory=list)
+    withheld_bytes: int = 0
 
     @property
     def withholds(self) -> bool:
@@ -75,14 +76,16 @@ class LastQuestion:
         return self.state is Question.ASKED
 
     def withhold(self, data: bytes) -> None:
-        """Keep a stanza of the node's back. Behind the answer it is dropped for good."""
+        """Keep a stanza of the node's back, or a part of one. Behind the answer it is dropped for good."""
         if self.open:
             self.withheld.append(data)
+            self.withheld_bytes += len(data)
 
     def answer(self) -> None:
         """Note that the answer has come: the node will send elsewhere what was withheld."""
         self.state = follow(QUESTION, self.state, Question.ANSWERED)
         self.withheld.clear()
+        self.withheld_bytes = 0
 
     def is_pong(self, data: bytes, context: bytes) -> bool:
         """Return whether an IQ of the node's that may hold an id of ours is the answer that is waited for."""

@@ -131,7 +131,7 @@ def end_client(parts: Parts, farewell: Farewell) -> None:
     end_node_output(parts)
     if parts.client.writable:
         # In the middle of an element an end tag, or an error, would be part of that element.
-        silent = parts.node.lane.cutting or farewell.silent
+        silent = parts.cuts_client or farewell.silent
         if not silent:
             if farewell.url is not None:
                 parts.issue(Redirect(farewell.url))

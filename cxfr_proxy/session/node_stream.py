@@ -108,7 +108,7 @@ def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
     match piece.event:
         case None:
             if not exchanging.drops_beginning(parts):
-                parts.pass_down(piece.data)
+                parts.pass_stanza_down(piece.data)
         case StreamStart():
             _on_header(parts, piece.data)
         case StreamEnd():
@@ -146,9 +146,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     elif _is_iq(name) and may_be_watched(piece.data) and _on_watched_iq(parts, piece.data, header, position):
         return
     elif parts.withholds and is_stanza:
-        assert parts.closing is not None
-        assert parts.closing.question is not None
-        parts.closing.question.withhold(piece.data)
+        parts.pass_stanza_down(piece.data)
     elif parts.state is not State.NEGOTIATING and name in USUAL and name != "a":
         parts.pass_down(piece.data)
     else:
@@ -228,11 +226,11 @@ def _on_cut_through(parts: Parts, name: str, data: bytes, header: StreamHeader) 
     """Deal with the end of an element that was too long to be held back and wanted a look: most of it is with the
     client."""
     if name in ("message", "presence"):
-        parts.pass_down(data)  # no client acts on a transfer in a message or a presence
+        parts.pass_stanza_down(data)  # no client acts on a transfer in a message or a presence
         return
     begun = stanza.start_tag(parts.node.lane.cut_head, header.context)
     if name == "iq" and begun is not None and not connection_transfer.is_request(begun):
-        parts.pass_down(data)
+        parts.pass_stanza_down(data)
         return
     # It could be a forged transfer, or a redirect, stretched beyond the limit. The client has not got its end yet, so
     # it can't have acted on it, and it never will.

@@ -289,6 +289,18 @@ class Parts:
         question = self.closing.question if self.closing is not None else None
         return question is not None and question.withholds
 
+    @property
+    def reads_node(self) -> bool:
+        """Whether the node's bytes are taken from its socket now: not while as much is kept back as may be held."""
+        question = self.closing.question if self.closing is not None else None
+        full = question is not None and question.withheld_bytes >= self.policy.limits.max_element_down
+        return self.node.wanted and not full
+
+    @property
+    def cuts_client(self) -> bool:
+        """Whether the client has got the beginning of an element, and not its end: nothing else can be sent to it."""
+        return self.node.lane.cutting and not self.withholds
+
     # --- passing on
 
     def pass_up(self, data: bytes) -> None:
@@ -300,6 +312,14 @@ class Parts:
             self.send(Side.CLIENT, data)
         else:
             self.accounting.lose(len(data))
+
+    def pass_stanza_down(self, data: bytes) -> None:
+        """Pass a stanza of the node's on, or a part of one, unless the node's stanzas are kept back."""
+        question = self.closing.question if self.closing is not None else None
+        if question is not None and question.withholds:
+            question.withhold(data)
+        else:
+            self.pass_down(data)
 
     # --- adding stanzas and taking some, so that the counts stay true
 

@@ -157,7 +157,7 @@ class Session:
 
     def wants(self, side: Side) -> bool:
         """Return whether bytes from that side should be read now."""
-        return self._parts.client.wanted if side is Side.CLIENT else self._parts.node.wanted
+        return self._parts.client.wanted if side is Side.CLIENT else self._parts.reads_node
 
     # --- what happens
 
@@ -191,8 +191,7 @@ class Session:
         others waiting.
         """
         if side is Side.NODE:
-            node = self._parts.node
-            return node.lane.unread and node.wanted
+            return self._parts.node.lane.unread and self._parts.reads_node
         client = self._parts.client
         return client.lane.unread and client.wanted and not client.over
 

@@ -78,6 +78,11 @@ def asked() -> Script:
     return s.client_gets(R).node_gets()
 
 
+def asked_about_long_ones() -> Script:
+    s = Script(asks=True, cut_through=True).bind(stream_management=True).node(NEWS).client_gets(NEWS)
+    return s.order(FOR_GOOD).client_gets(R).node_gets()
+
+
 def test_what_the_client_has_not_got_is_left_to_the_node() -> None:
     """The node knows by the count, and treats it as undelivered; had the client got it, it would come twice."""
     s = asked().node(NEWS, R, NEWS).client_gets(R).client(a(1)).node_gets(a(1), R, END)
@@ -117,6 +122,30 @@ def test_a_client_that_leaves_meanwhile_still_gets_what_there_is() -> None:
 def test_what_is_forged_is_not_released_either() -> None:
     s = asked().node(FORGED, NEWS).nobody_gets_anything()
     s.tick().client_gets(NEWS).expect(b"evil" not in s.sent[Side.CLIENT], "nothing forged")
+
+
+def test_no_more_is_withheld_than_may_be_held() -> None:
+    """A stranger can send the client as much as it likes: then the node is not read, until it is known what becomes of
+    all that."""
+    s, many = asked(), [NEWS] * (10_000 // len(NEWS) + 1)
+    s.node(*many[:-1]).expect(s.session.wants(Side.NODE), "that there is room")
+    s.node(many[-1]).expect(not s.session.wants(Side.NODE), "that there is none").nobody_gets_anything()
+    s.tick().client_gets(*many).expect(s.session.wants(Side.NODE), "that there is room again")
+    answered = asked().node(*many).client(a(1)).node_gets(a(1), R, END)
+    answered.expect(answered.session.wants(Side.NODE), "what the node still has to say").node(END).client_gets()
+
+
+def test_what_is_cut_through_is_withheld_in_its_order() -> None:
+    """Or it would stand in front of what came before it, and that in the middle of it."""
+    s = asked_about_long_ones().node(NEWS).node(LONG[:9_000]).node(LONG[9_000:15_000]).client_gets()
+    s.tick().client_gets(NEWS, LONG[:15_000]).node(LONG[15_000:]).client_gets(LONG[15_000:])
+
+
+def test_what_is_cut_through_is_left_to_the_node() -> None:
+    """The client has got nothing of it, so its stream ends in good order."""
+    s = Script(asks=True).bind().client("<enable xmlns='urn:xmpp:sm:3'/>").node("<enabled xmlns='urn:xmpp:sm:3'/>")
+    s.forget().order(HURRIED).client_gets(R).node(LONG[:15_000]).client_gets().client(a(0)).node_gets(a(0), R, END)
+    s.node(LONG[15_000:17_000]).client_gets().node_ends().client_gets(SEE_OTHER_HOST, END)
 
 
 def test_counts_that_differ_are_translated_in_the_last_word() -> None:
