@@ -163,7 +163,8 @@ def _read_options(spec: NodeSpec, tokens: list[Token]) -> tuple[NodeSpec, list[C
 
 
 def _migration_faults(spec: NodeSpec, seen: Mapping[str, Token]) -> Iterator[ConfigError]:
-    """A session is taken to a node by resuming it there, and the proxy logs in with a certificate."""
+    """Yield what is wrong for migration: a session is taken to a node by resuming it there, and the proxy logs in with
+    a certificate."""
     token = seen.get("migrate")
     if spec.migrate is Migrate.NONE:
         if spec.migrate_address is not None:

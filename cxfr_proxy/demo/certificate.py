@@ -23,7 +23,7 @@ class DemoCertificate:
         return context
 
     def migration_context(self, proxy: DemoCertificate) -> ssl.SSLContext:
-        """For nodes, where a proxy logs in as their users: it has to show that certificate."""
+        """Return a context for nodes where a proxy logs in as their users: it has to show that certificate."""
         context = self.server_context()
         context.load_verify_locations(proxy.certificate)
         context.verify_mode = ssl.CERT_REQUIRED

@@ -236,7 +236,7 @@ def _unique_id(value: bytes | None) -> str | None:
 
 
 def _crc_table() -> tuple[int, ...]:
-    """CRC-32C of one byte each (RFC 9260 appendix A), bits reversed."""
+    """Return the CRC-32C of each byte (RFC 9260 appendix A), bits reversed."""
     table = []
     for crc in range(256):
         for _ in range(8):
@@ -257,7 +257,7 @@ def crc32c(data: bytes) -> int:
 
 
 def _check(header: bytes, place: slice) -> None:
-    """Of the whole header, as if the checksum were four zeros."""
+    """Check the checksum of the whole header, which is computed as if it were four zeros."""
     told = header[place]
     if len(told) != 4 or crc32c(header[: place.start] + bytes(4) + header[place.stop :]) != int.from_bytes(told, "big"):
         raise MalformedProxyHeader("a checksum that is wrong")

@@ -43,5 +43,5 @@ class TrustedProxies:
         return self._networks != () and self.trust_ip(read_ip(address))
 
     def trust_ip(self, address: IpAddress) -> bool:
-        """As :meth:`trust`, of an address that :func:`read_ip` has read."""
+        """Trust an address that :func:`read_ip` has read, as :meth:`trust` does."""
         return any(address in network for network in self._networks)

@@ -238,8 +238,8 @@ class ClientMemory:
         return at is not None and now - at < self._redirect_window
 
     def _send(self, relayed: Relayed, target: str) -> None:
-        """Its client has left for that node, by way of this proxy perhaps. It is led there also if it wants to resume:
-        elsewhere it would only come back to where it was."""
+        """Note that the client has left for that node, by way of this proxy perhaps. It is led there also if it wants
+        to resume: elsewhere it would only come back to where it was."""
         session = relayed.session
         known = self._resumable.get(session.resumable_id) if session.resumable_id is not None else None
         if session.resumable_id is not None and known is not None:

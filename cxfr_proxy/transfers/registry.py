@@ -20,16 +20,16 @@ class RegistryListener(Protocol):
     """Reports to the supervisor the sessions that a process has."""
 
     def changed(self) -> None:
-        """Sessions, connections or their counts have changed."""
+        """Note that sessions, connections or their counts have changed."""
 
     def session_noted(self, relayed: Relayed) -> None:
-        """That session has begun, or was bound."""
+        """Note that this session has begun, or was bound."""
 
     def session_removed(self, relayed: Relayed) -> None:
-        """That session has ended."""
+        """Note that this session has ended."""
 
     def client_news(self, news: AnyClientNews) -> None:
-        """Other processes have to know this of a client."""
+        """Note news of a client that other processes have to know."""
 
 
 class Registry:
@@ -88,7 +88,7 @@ class Registry:
         self._listener.client_news(news)
 
     def changed(self) -> None:
-        """Note that there is something else to report."""
+        """Note that sessions, connections or their counts have changed."""
         self._listener.changed()
 
     # --- coming and going

@@ -247,7 +247,7 @@ class ConnectionTransfer:
 
     @classmethod
     def reconnect(cls, id: str, domain: str, to: str) -> ConnectionTransfer:
-        """ "Simply reconnect" (listing 4): the server is the domain itself.
+        """Return a request to "simply reconnect" (listing 4): the server is the domain itself.
 
         Raises :class:`TransferSyntaxError`.
         """

@@ -338,7 +338,7 @@ def _int(answer: Mapping[str, object], name: str, *, least: int = 0) -> int:
 
 
 def _text(answer: Mapping[str, object], name: str) -> str:
-    """Bytes that are no UTF-8 come through as they are not: such a key or value is none of ours."""
+    """Return the text. Bytes that are no UTF-8 stay as surrogates: such a key or value is none of ours."""
     found = answer.get(name, "")
     try:
         if isinstance(found, str):
