@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from e2e_proxy import ProxyHere, in_process, log_in, nodes_file, running, until
+from waiting import PATIENCE_SECONDS
 
 from cxfr_proxy.cluster.backends import FileBackends
-from cxfr_proxy.config.table import Config, StartTls
+from cxfr_proxy.config.table import Config, StartTls, Timeouts
 from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
@@ -20,6 +21,7 @@ from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.habits import ClientKind, Life, SeenRung, Traffic
 from cxfr_proxy.demo.node import DemoNode, StopStyle
 from cxfr_proxy.relay import engine
+from cxfr_proxy.session import exchanging
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Order, Rung, Trigger
 
@@ -38,6 +40,12 @@ def which(request: pytest.FixtureRequest) -> Iterator[None]:
     engine.use(request.param)
     yield
     engine.use(before)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy may take longer than two seconds for a step."""
+    monkeypatch.setattr(exchanging, "STEP_SECONDS", PATIENCE_SECONDS)
 
 
 @dataclass
@@ -110,6 +118,7 @@ async def world(
         }
         config = Config(
             backends=FileBackends(str(nodes_file(tmp_path, nodes, **options))),
+            timeouts=Timeouts(migrate_timeout=PATIENCE_SECONDS),
             node_certificate=proxys.certificate,
             node_key=proxys.key,
             domain=("localhost",),

@@ -11,8 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cxfr_proxy.cluster.nodes import Health, SessionOutlook
 from cxfr_proxy.config.table import OnNodeDown
-from cxfr_proxy.session.commands import BoundTo, NodeChanged
-from cxfr_proxy.session.ladder import Trigger
+from cxfr_proxy.session.commands import BoundTo, NodeChanged, Outcome, Transferred
+from cxfr_proxy.session.ladder import Order, Rung, Trigger
 from cxfr_proxy.transfers.rebalances import RebalanceTerms
 from cxfr_proxy.transfers.young_sessions import SETTLED_SECONDS
 
@@ -164,3 +164,18 @@ async def test_a_session_that_was_taken_to_another_node_is_young_again(autojump_
     at = trio.current_time()
     assert house.registry.memory.bound_lately(session.id) == at
     assert house.registry.sessions_by_node()["b"] == 1
+
+
+async def test_a_session_that_was_taken_home_is_not_moved_again_for_a_while(autojump_clock: MockClock) -> None:
+    house = House(SHARED)
+    session = bound(house)
+    assert session.session.full_jid is not None
+    order = Order(Trigger.REBALANCE, target="b", migrates=True)
+    house.registry.memory.about_to_be_asked(session.session.full_jid, session.client_address, "b", trio.current_time())
+    moved = Transferred(order, ((Rung.MIGRATE, Outcome.MOVED),), 0.1, "a")
+    house.registry.note(session, moved, trio.current_time())
+    memory, now = house.registry.memory, trio.current_time()
+    assert memory.held_until(session.id, now) is not None
+    assert not memory.was_sent(session.id), "its client is still here, and may come back for its session"
+    assert memory.returning_clients.node_for("user1@example.org", session.client_address, now) is None
+    assert house.registry.counts.nodes["a"].moved == 1

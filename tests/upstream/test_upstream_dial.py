@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import trio.testing
 from relay_tools import no_leak, peer, pem, server_context, until, write_pem
 
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
-from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls, ProxyProtocol
-from cxfr_proxy.config.table import Limits, Timeouts
+from cxfr_proxy.cluster.nodes import Migrate, NodeSpec, NodeTls, ProxyProtocol, Resume
+from cxfr_proxy.config.table import KeyPair, Limits, Timeouts
+from cxfr_proxy.demo.certificate import make_certificate
+from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.demo.stream import NodeOffers
@@ -21,7 +24,9 @@ from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net.connection_limit import open_descriptors
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
 from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.session.commands import Dial
 from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.xmpp.opening.header import read_header
 
 CLIENT = ProxiedConnection(("192.0.2.7", 40000), ("198.51.100.1", 5222), "TLSv1.3", "example.org", "17")
 HEADER = (
@@ -401,3 +406,50 @@ async def test_a_name_is_looked_up_again_where_it_led_nowhere(dialer: Dialer, re
         assert len(resolved) == 3
         await connect(dialer, moved)
         assert len(resolved) == 3
+
+
+async def greet(dialer: Dialer, spec: NodeSpec) -> None:
+    """TLS 1.3 tells a client behind its handshake that it is refused."""
+    endpoint = await dialer.dial(spec, "localhost", CLIENT)
+    try:
+        await dialer.probe_stream(endpoint).open("localhost")
+    finally:
+        endpoint.close()
+
+
+async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowhere_else(tmp_path: Path) -> None:
+    """On a connection on which it is shown, a client could log in as anybody."""
+    nodes, proxys = make_certificate(tmp_path, "localhost"), make_certificate(tmp_path, "proxy.example.org", "proxy")
+    migration_tls = nodes.migration_context(proxys)
+    dialer = Dialer(Timeouts(), Limits(), KeyPair(proxys.certificate, proxys.key))
+    demo = DemoNode("n", cluster=DemoCluster(shared=True), migration_tls=migration_tls)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(demo.serve)
+        assert demo.migration_address is not None
+        spec = node(
+            demo.address.port,
+            resume=Resume.SHARED,
+            migrate=Migrate.EXTERNAL,
+            migrate_address=Address("127.0.0.1", demo.migration_address.port),
+            ca=str(nodes.certificate),
+        )
+        header = read_header(b"".join((HEADER[:-1], b" to='localhost'>")), NodeError).addressed(
+            to="localhost", from_="kim@localhost"
+        )
+        dial = Dial("n", "kim@localhost", header)
+        with pytest.raises(NodeError, match="the proxy may not log in there"):
+            await dialer.log_in(spec, dial, CLIENT)
+        dialer.take({}, dialer.certificate.read())
+        with pytest.raises(NodeError, match="the proxy may not log in there"):
+            await dialer.log_in(replace(spec, resume=Resume.OWN), dial, CLIENT)
+        endpoint, leg = await dialer.log_in(spec, dial, CLIENT)
+        assert leg.name == "n"
+        assert {stream.user for stream in demo.streams} == {"kim@localhost"}
+        endpoint.close()
+
+        greeting = await dialer.probe_stream(plain := await dialer.dial(spec, "localhost", CLIENT)).open("localhost")
+        assert b"EXTERNAL" not in greeting.features
+        plain.close()
+        with pytest.raises((NodeError, OSError)):
+            await greet(dialer, spec.for_migration)
+        nursery.cancel_scope.cancel()
