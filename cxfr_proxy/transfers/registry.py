@@ -23,7 +23,7 @@ class RegistryListener(Protocol):
         """Note that sessions, connections or their counts have changed."""
 
     def session_noted(self, relayed: Relayed) -> None:
-        """Note that this session has begun, or was bound."""
+        """Note that the session has begun, was bound, or is with another node now."""
 
     def session_removed(self, relayed: Relayed) -> None:
         """Note that this session has ended."""

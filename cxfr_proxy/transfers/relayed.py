@@ -14,7 +14,11 @@ _LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Re
 
 
 class Relayed(Protocol):
-    """A live session as its relay offers it. Times are the relay's clock, in seconds."""
+    """A live session as its relay offers it. Times are the relay's clock, in seconds.
+
+    There is one, :class:`cxfr_proxy.relay.live_session.LiveSession`. Its room stands above this one and has sockets;
+    here only this much of it is known, and tests need no more.
+    """
 
     id: int
     session: Session
