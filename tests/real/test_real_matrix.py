@@ -24,7 +24,7 @@ async def test_real_nodes(nodes: Nodes, tmp_path: Path, authority: Authority) ->
     """All triggers in one test: the servers are started once, and node1 again where it was ended."""
     require(_NEEDS[nodes])
     cells = []
-    with trio.fail_after(300):
+    with trio.fail_after(600):  # four times everything, and the servers started anew
         async with open_site(nodes, tmp_path, users()) as site:
             for trigger in Trigger:
                 cells += await Run(nodes, trigger, site, tmp_path / trigger.name, authority).play()
