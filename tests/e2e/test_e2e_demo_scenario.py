@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from waiting import PATIENCE_SECONDS, until
 
 from cxfr_proxy import demo
 from cxfr_proxy.demo.account import MessageCounts
+from cxfr_proxy.demo.cluster import NodeSession
 from cxfr_proxy.demo.habits import ClientKind, SeenRung
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.scenario import SHARES, DemoOptions, ProxySetup, kinds_of, play
@@ -20,8 +22,6 @@ from cxfr_proxy.demo.wire import HostPort
 from cxfr_proxy.xmpp.names import StreamCondition
 
 pytestmark = pytest.mark.usefixtures("engines")
-
-CXFR_DEADLINE_SECONDS = 0.5
 
 
 class StandIn:
@@ -41,7 +41,10 @@ class StandIn:
                 f"<iq type='set' id='go' from='localhost' to='{session.full_jid}'><query xmlns='urn:xmpp:cxfr'>"
                 f"<domain>localhost</domain><server>{self.here.public_address}</server></query></iq>".encode(),
             )
-        await trio.sleep(CXFR_DEADLINE_SECONDS)
+        mute = kinds_of(len(source.sessions)).count(ClientKind.MUTE)
+        await until(
+            lambda: sum(map(is_waited_for, source.sessions)) <= mute, "all have left or answered that ever will"
+        )
         for session in source.sessions:
             if session.leg is None:
                 continue
@@ -81,6 +84,10 @@ class StandIn:
             scope.cancel()
 
 
+def is_waited_for(session: NodeSession) -> bool:
+    return session.leg is not None and "go" not in session.record.replies
+
+
 @asynccontextmanager
 async def stand_in(setting: ProxySetup) -> AsyncIterator[StandIn]:
     async with trio.open_nursery() as nursery:
@@ -103,7 +110,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
     out = io.StringIO()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_SECONDS):
         outcome = await play(DemoOptions(clients=30), Screen(out), stand_in)
     assert outcome.faults == []
     assert outcome.good, outcome
@@ -126,7 +133,7 @@ async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
 async def test_a_node_that_is_not_emptied_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cxfr_proxy.demo.scenario.DRAIN_SECONDS", 0.1)
     monkeypatch.setattr(StandIn, "drain", do_nothing)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_SECONDS):
         outcome = await play(DemoOptions(clients=6), Screen(io.StringIO()), stand_in)
     assert (outcome.left, outcome.good) == (6, False)
 
