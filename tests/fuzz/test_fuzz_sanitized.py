@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
         pytest.param("framing_fuzz.py", ["--inputs", "4000", "--seed", "1"], id="framing"),
         pytest.param("framing_fuzz.py", ["--inputs", "2000", "--seed", "2", "--flags=-DPLAIN_C"], id="no vectors"),
         pytest.param("websocket_fuzz.py", ["--inputs", "3000", "--seed", "1"], id="websocket"),
+        pytest.param("proxy_header_fuzz.py", ["--inputs", "20000", "--seed", "1"], id="PROXY headers"),
         pytest.param("relay_fuzz.py", ["--tests"], id="relay tests"),
         pytest.param("relay_fuzz.py", ["--stories", "3000", "--seed", "1"], id="relay"),
     ],

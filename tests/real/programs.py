@@ -39,6 +39,8 @@ class Need(StrEnum):
     NPM = "npm"
     ETCD = "etcd"
     FAIL2BAN = "fail2ban-regex"
+    HAPROXY = "haproxy"
+    NGINX = "nginx"
     GO_SENDXMPP = "go-sendxmpp"
 
 

@@ -90,9 +90,12 @@ class RawClient:
 
 
 @asynccontextmanager
-async def open_raw(port: int, *, starttls: bool = False, domain: str = DOMAIN) -> AsyncIterator[RawClient]:
-    """Connect with TLS, from the first byte or by STARTTLS; certificates are not verified."""
-    tcp = await trio.open_tcp_stream(HOST, port)
+async def open_raw(
+    port: int, *, starttls: bool = False, domain: str = DOMAIN, source: str | None = None
+) -> AsyncIterator[RawClient]:
+    """Connect with TLS, from the first byte or by STARTTLS; certificates are not verified. ``source`` is the client's
+    own address; ``None``: any."""
+    tcp = await trio.open_tcp_stream(HOST, port, local_address=source)
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
