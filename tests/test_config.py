@@ -14,6 +14,7 @@ from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config.control_places import control_places, find_control
+from cxfr_proxy.config.hints import config_hints
 from cxfr_proxy.config.settings import Setting, parse_settings, read_settings_file, render_markdown
 from cxfr_proxy.config.table import (
     SETTINGS,
@@ -37,6 +38,7 @@ from cxfr_proxy.config.values import (
     ClientMatch,
     DomainPolicy,
     DomainRedirect,
+    ListenPath,
     PeerNetwork,
     Trait,
     read_listen_address,
@@ -69,6 +71,7 @@ def test_the_defaults() -> None:
 OTHER: dict[str, tuple[str, object]] = {
     "backends": ("nodes.txt", FileBackends("nodes.txt")),
     "listen": ("[::1]:5223", (ListenAddress("::1", 5223),)),
+    "listen-unix": ("/run/c,mode=0600,group=haproxy", (ListenPath("/run/c", 0o600, None, "haproxy"),)),
     "trusted-proxies": ("10.0.0.0/8", (PeerNetwork("10.0.0.0/8"),)),
     "proxy-header": ("optional", ProxyHeaderUse.OPTIONAL),
     "domain": ("Example.ORG.", ("example.org",)),
@@ -451,3 +454,35 @@ def test_placement_by_domain() -> None:
         PlacementPolicy.LEAST_SESSIONS, {"a.org": PlacementPolicy.FIRST_AVAILABLE}
     )
     assert Config().policies == PlacementPolicies()
+
+
+# --- hints
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('trusted-proxies = ["10.0.0.0/8", "127.0.0.1", "fd00::/8", "192.0.2.0/24", "2001:db8:a::/48"]', []),
+        ('trusted-proxies = ["0.0.0.0/0"]', ["0.0.0.0/0: whoever"]),
+        ('trusted-proxies = ["::/0", "10.0.0.1", "0.0.0.0/1"]', ["::/0: whoever", "0.0.0.0/1: whoever"]),
+        ('trusted-proxies = ["198.51.0.0/16", "10.0.0.0/7"]', ["198.51.0.0/16: whoever", "10.0.0.0/7: whoever"]),
+        ('trusted-proxies = ["unix"]', ["unix has no effect without listen-unix"]),
+        ('trusted-proxies = ["unix"]\nlisten-unix = ["/run/c"]', []),
+        ('trusted-proxies = ["unix"]\nlisten-unix = ["/run/c,mode=666"]', ["/run/c,mode=666: everybody"]),
+        ('listen-unix = ["/run/c,mode=666"]', []),
+        ('proxy-header = "optional"', ["proxy-header has no effect without trusted-proxies"]),
+    ],
+)
+def test_hints(text: str, words: list[str]) -> None:
+    found = list(config_hints(from_file(text)))
+    assert len(found) == len(words)
+    assert all(word in line for word, line in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["run/c", "", "/" + "x" * 107, "/c,", "/c,mode=9", "/c,mode=66", "/c,mode=600,mode=600", "/c,x=1", "/c,user="],
+)
+def test_what_is_no_path_to_listen_on(text: str) -> None:
+    with pytest.raises(ConfigError, match="listen-unix: expected an absolute path"):
+        Config.from_sources({"listen_unix": [text]})

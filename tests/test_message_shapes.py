@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (19, "baea2967da9d1f67")
+KNOWN: Final = (20, "6b644549302a6817")
 """The version, and the digest of the shapes that its messages have."""
 
 

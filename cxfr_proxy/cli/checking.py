@@ -24,9 +24,10 @@ _SHOWN: Final = 5
 
 def check(config: Config) -> int:
     from cxfr_proxy.cluster.hints import hints
+    from cxfr_proxy.config.hints import config_hints
 
     code, nodes = _find_faults(config)
-    for line in hints(nodes) if nodes is not None and code == OK else ():
+    for line in (*hints(nodes), *config_hints(config)) if nodes is not None and code == OK else ():
         print(clean(line))
     return code
 

@@ -39,7 +39,15 @@ from cxfr_proxy.config.choices import (
 from cxfr_proxy.config.control_places import default_control
 from cxfr_proxy.config.settings import Group, Row, SettingsFile, repeatable, setting, settings_of
 from cxfr_proxy.config.timeouts import Timeouts
-from cxfr_proxy.config.values import ClientMatch, DomainPolicy, DomainRedirect, ListenAddress, PeerNetwork, ValueType
+from cxfr_proxy.config.values import (
+    ClientMatch,
+    DomainPolicy,
+    DomainRedirect,
+    ListenAddress,
+    ListenPath,
+    PeerNetwork,
+    ValueType,
+)
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import LogFormat, LogLevel
 from cxfr_proxy.spellings import domain_key
@@ -180,6 +188,15 @@ class Config:
         (ListenAddress(None, 5222),),
         "where clients connect; a host of * (or none) is every address, an IPv6 address stands in brackets",
         "5222 is the registered port for XMPP clients (RFC 6120 section 14.7).",
+    )
+    listen_unix: tuple[ListenPath, ...] = repeatable(
+        Group.SERVING,
+        values.LISTEN_PATH,
+        (),
+        "unix socket on which clients connect as well, by way of a balancer on this machine; with its mode (660 unless "
+        "it is given), user and group",
+        "Only those who may open the socket can connect, which no port of a machine with other users promises.",
+        shown="none",
     )
     trusted_proxies: tuple[PeerNetwork, ...] = repeatable(
         Group.SERVING,
@@ -547,8 +564,8 @@ class Config:
         """Check that everything is set that serving needs; files are not opened. Raises :class:`ConfigError`."""
         if self.backends is None:
             raise ConfigError("--backends FILE is needed: it names the nodes (try --help, or the command demo)")
-        if not self.listen:
-            raise ConfigError("listen: expected at least one ADDRESS:PORT")
+        if not self.listen and not self.listen_unix:
+            raise ConfigError("listen: expected at least one ADDRESS:PORT, or a path of listen-unix")
 
 
 SETTINGS: Final = settings_of({"": Config, "timeouts": Timeouts, "limits": Limits})

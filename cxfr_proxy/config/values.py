@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from cxfr_proxy.cluster.addresses import PublicAddress, WebSocketUrl, read_public_address, read_websocket_url
+from cxfr_proxy.cluster.addresses import (
+    MAX_UNIX_PATH_BYTES,
+    PublicAddress,
+    WebSocketUrl,
+    read_public_address,
+    read_websocket_url,
+)
 from cxfr_proxy.cluster.backends import Backends, FileBackends, parse_url
 from cxfr_proxy.cluster.placement import PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
@@ -64,6 +70,20 @@ class ListenAddress:
     def __str__(self) -> str:
         host = "*" if self.host is None else f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenPath:
+    """A unix socket on which to listen. ``user`` and ``group`` are names or numbers; ``None``: the proxy's own."""
+
+    path: str
+    mode: int = 0o660
+    user: str | None = None
+    group: str | None = None
+
+    def __str__(self) -> str:
+        owner = "".join(f",{name}={value}" for name, value in (("user", self.user), ("group", self.group)) if value)
+        return f"{self.path},mode={self.mode:03o}{owner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +161,23 @@ def read_listen_address(text: str) -> ListenAddress:
     elif host and not re.search("[A-Za-z]", host):
         host = str(IPv4Address(host))
     return ListenAddress(host, int(match["port"]))
+
+
+def read_listen_path(text: str) -> ListenPath:
+    """``PATH[,mode=660][,user=NAME][,group=NAME]``. Raises ``ValueError``."""
+    path, *options = text.split(",")
+    if not path.startswith("/") or not path.isprintable() or len(path.encode()) > MAX_UNIX_PATH_BYTES:
+        raise ValueError(text)
+    given: dict[str, str] = {}
+    for option in options:
+        name, _, value = option.partition("=")
+        if name not in ("mode", "user", "group") or name in given or not value:
+            raise ValueError(text)
+        given[name] = value
+    mode = given.get("mode", "660")
+    if not re.fullmatch("0?[0-7]{3}", mode):
+        raise ValueError(text)
+    return ListenPath(path, int(mode, 8), given.get("user"), given.get("group"))
 
 
 _UNIX_PEERS: Final = "unix"
@@ -347,6 +384,12 @@ LISTEN: Final = ValueType(
     "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",
     "ADDRESS:PORT",
     read_listen_address,
+)
+LISTEN_PATH: Final = ValueType(
+    f"an absolute path of at most {MAX_UNIX_PATH_BYTES} bytes, as in /run/cxfr-proxy/clients or "
+    "/run/cxfr-proxy/clients,mode=660,user=root,group=haproxy",
+    "PATH[,mode=M][,user=U][,group=G]",
+    read_listen_path,
 )
 PEER_NETWORK: Final = ValueType(
     "an IP address or network like 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32, or unix for unix sockets",

@@ -97,8 +97,11 @@ def bind_shared(addresses: Sequence[ListenAddress], processes: int) -> list[list
 
 def listen_no_more(sockets: Iterable[socket.socket]) -> None:
     """Stop listening while nobody accepts: clients that wait in the queue are refused at once, and the kernel gives new
-    ones to other sockets of the same address. The sockets stay bound."""
-    for sock in sockets:
+    ones to other sockets of the same address. The sockets stay bound.
+
+    A unix socket goes on listening: all processes have the same one, so that somebody else accepts.
+    """
+    for sock in (each for each in sockets if each.family != socket.AF_UNIX):
         with contextlib.suppress(OSError):  # it does not listen, or was closed meanwhile
             sock.shutdown(socket.SHUT_RD)
 

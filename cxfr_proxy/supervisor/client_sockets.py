@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
-from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.net.listen import bind_shared, listen_again, listen_no_more
+from cxfr_proxy.admin.control.socket_file import SocketUse, socket_file
+from cxfr_proxy.config.values import ListenAddress, ListenPath
+from cxfr_proxy.net.listen import BACKLOG, bind_shared, listen_again, listen_no_more
 from cxfr_proxy.supervisor.workers import WorkerSlot
 
 
@@ -20,11 +23,21 @@ class ClientSockets:
         self._by_slot: list[list[socket.socket]] = []
         self.addresses: list[tuple[str, int]] = []
         """The addresses on which they listen."""
+        self.paths: list[str] = []
+        """Those of unix sockets, which all slots have together."""
+        self._files = ExitStack()
 
-    def bind(self, listen: Sequence[ListenAddress], slots: int) -> None:
-        """Bind them for so many slots. Raises :class:`ConfigError`."""
+    def bind(self, listen: Sequence[ListenAddress], listen_unix: Sequence[ListenPath], slots: int) -> None:
+        """Bind them for so many slots. Raises :class:`ConfigError`; the caller calls :meth:`close` all the same."""
         self._by_slot = bind_shared(listen, slots)
         self.addresses = [sock.getsockname()[:2] for sock in self._by_slot[0]]
+        for place in listen_unix:
+            use = SocketUse("clients' socket", "--listen-unix", False, place.mode, place.user, place.group, BACKLOG)
+            listening = self._files.enter_context(socket_file(Path(place.path), use)).listening
+            listening.setblocking(False)
+            self.paths.append(place.path)
+            for sockets in self._by_slot:
+                sockets.append(listening.dup())
 
     def of(self, slot: WorkerSlot) -> list[socket.socket]:
         """Return the sockets that the slot's workers inherit."""
@@ -41,3 +54,4 @@ class ClientSockets:
     def close(self) -> None:
         for sock in [each for sockets in self._by_slot for each in sockets]:
             sock.close()
+        self._files.close()

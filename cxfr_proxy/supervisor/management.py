@@ -183,10 +183,11 @@ class Management:
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
             await services.start(serve_http, self._config.http, status)
 
-    def announce(self, addresses: list[tuple[str, int]], *, room: int) -> None:
-        """Log that clients can connect now, at these addresses."""
+    def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
+        """Log that clients can connect now, at these addresses and unix sockets."""
         announce(
             addresses,
+            paths,
             problems=self.files.problems,
             self_signed=self.files.certificates.self_signed,
             nodes=len(self._cluster),

@@ -18,7 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 def announce(
-    addresses: Iterable[tuple[str, int]], *, problems: Iterable[str], self_signed: bool, nodes: int, sessions: int
+    addresses: Iterable[tuple[str, int]],
+    paths: Iterable[str],
+    *,
+    problems: Iterable[str],
+    self_signed: bool,
+    nodes: int,
+    sessions: int,
 ) -> None:
     """Log at start what an operator has to know. ``problems`` are those of the certificates; ``self_signed``: there is
     only one that the proxy has made. ``sessions``: how many sessions fit."""
@@ -33,6 +39,8 @@ def announce(
     emit(_log, "capacity", sessions=sessions, reason="descriptors the system allows (ulimit -n), two a session")
     for host, port in addresses:
         emit(_log, "listening", address=host, port=port, nodes=nodes)
+    for path in paths:
+        emit(_log, "listening", address=f"unix:{path}", nodes=nodes)
 
 
 def log_certificates(problems: Iterable[str]) -> None:

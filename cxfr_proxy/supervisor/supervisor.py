@@ -144,8 +144,8 @@ class Supervisor:
         workers = len(self.workers.slots)
         self._capacity = sessions_that_fit()  # of each: workers' processes have the same limits as this one
         room = self._capacity * workers
-        self._sockets.bind(self._config.listen, workers)
         try:
+            self._sockets.bind(self._config.listen, self._config.listen_unix, workers)
             async with trio.open_nursery() as services:
                 for task, run in (
                     (Task.USER_MAP, self._send_user_map),
@@ -158,7 +158,7 @@ class Supervisor:
                 await self._management.serve(services, room=room)
                 async with trio.open_nursery() as keeping:
                     await keeping.start(self._keeper.run)
-                    self._management.announce(self.addresses, room=room)
+                    self._management.announce(self.addresses, self._sockets.paths, room=room)
                     task_status.started()
                 emit(_log, "stopped", cut=self._keeper.cut, sessions=self.workers.sessions)
                 services.cancel_scope.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import HEADER, PATIENCE_SECONDS, Command, Raw, command, connect, nodes_file, running
+from e2e_proxy import COMMAND, HEADER, PATIENCE_SECONDS, Command, Raw, command, connect, nodes_file, running
 
 from cxfr_proxy.cluster.nodes import ProxyProtocol
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -210,6 +212,47 @@ async def test_a_header_is_optional(tmp_path: Path, certificate: DemoCertificate
         await direct.close()
         await passed_on.close()
     assert [(each["client"], each["via"]) for each in bound] == [("127.0.0.1", None), (CLIENT[0], "127.0.0.1")]
+
+
+async def test_unix_sockets(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """A balancer on this machine; all workers accept from the one socket. A program without a header has no address."""
+    place = tmp_path / "clients"
+    unix = ("--listen-unix", f"{place},mode=640", "--workers", "2")
+    async with world(tmp_path, certificate, *unix, "--trusted-proxies", "unix", "--proxy-header", "optional") as it:
+        assert (await it.proxy.event("listening", 2))[1]["address"] == f"unix:{place}"
+        assert stat.S_IMODE(place.lstat().st_mode) == 0o640
+        for number, (said, client) in enumerate(((header(ProxyProtocol.V2, TOLD), CLIENT[0]), (b"", "local"))):
+            raw = Raw(await trio.open_unix_socket(place))
+            await raw.send(said)
+            await raw.log_in()
+            bound = (await it.proxy.event("bound", number + 1))[number]
+            assert (bound["client"], bound["via"]) == (client, "local" if said else None)
+            await raw.close()
+        stranger = await it.passed_on()
+        assert (await it.proxy.event("client-refused"))[0]["client"] == "127.0.0.1"
+        await is_closed_without_a_word(stranger)
+        it.proxy.process.terminate()
+        assert await it.proxy.ended() == 0
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("nonexistent/clients", "No such file"), ("clients,group=no-such-group", "no such group: 'no-such-group'")],
+)
+async def test_a_unix_socket_that_cannot_be_had(tmp_path: Path, value: str, why: str) -> None:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("node1 127.0.0.1:1\n")
+    words = ["--backends", str(nodes), "--listen", "127.0.0.1:0", "--control", str(tmp_path / "c.sock")]
+    done = await trio.run_process(
+        [*COMMAND, *words, "--listen-unix", f"{tmp_path}/{value}"],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert why in (done.stdout + done.stderr).decode()
+    assert "clients" not in os.listdir(tmp_path)
 
 
 async def test_a_stop_waits_for_no_header(tmp_path: Path, certificate: DemoCertificate) -> None:

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -24,9 +25,39 @@ from typing import Final
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 
-_BACKLOG: Final = 64
-
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SocketUse:
+    """A use of a socket: ``what`` it is called, and the ``setting`` that names it.
+
+    ``makes_directory``: a missing directory is made, for this user alone. ``mode``, ``user`` and ``group`` are those of
+    the file, which is for this user alone until it has them; ``None``: this user's.
+    """
+
+    what: str
+    setting: str
+    makes_directory: bool
+    mode: int = 0o600
+    user: str | None = None
+    group: str | None = None
+    backlog: int = 64
+
+    def open_to_others(self, path: Path) -> None:
+        """Give the file its owner and mode. Raises ``OSError``, and ``LookupError`` where there is no such user."""
+        if self.user is not None:
+            shutil.chown(path, user=_name_or_number(self.user))
+        if self.group is not None:
+            shutil.chown(path, group=_name_or_number(self.group))
+        path.chmod(self.mode)
+
+
+def _name_or_number(name: str) -> str | int:
+    return int(name) if name.isdecimal() else name
+
+
+CONTROL: Final = SocketUse("control socket", "--control", makes_directory=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,83 +78,87 @@ class SocketFile:
 
 
 @contextmanager
-def socket_file(path: Path) -> Iterator[SocketFile]:
+def socket_file(path: Path, use: SocketUse = CONTROL) -> Iterator[SocketFile]:
     """Lock ``path`` and listen on it until the end of the context; remove the file then, if it is still this one.
 
-    A missing directory is made, for this user alone. Raises :class:`ConfigError` where the socket cannot be had:
+    Raises :class:`ConfigError` where the socket cannot be had:
     another proxy has it, the directory is open to other users, or the system refuses.
     """
-    _prepare_directory(path)
-    with _locked(path), _bound(path) as held:
+    _prepare_directory(path, use)
+    with _locked(path, use), _bound(path, use) as held:
         yield held
 
 
-def _prepare_directory(path: Path) -> None:
+def _prepare_directory(path: Path, use: SocketUse) -> None:
     directory = path.parent
     try:
-        if not directory.exists():
+        if use.makes_directory and not directory.exists():
             directory.mkdir(mode=0o700)
         status = directory.stat()
     except OSError as exc:
-        raise ConfigError(f"control socket {path}: {directory}: {exc.strerror}") from exc
+        raise ConfigError(f"{use.what} {path}: {directory}: {exc.strerror}") from exc
     if status.st_uid not in (0, os.geteuid()):
-        raise ConfigError(f"control socket {path}: {directory} belongs to another user, who could replace it")
+        raise ConfigError(f"{use.what} {path}: {directory} belongs to another user, who could replace it")
     # With the sticky bit, as in /tmp, users can only remove files of their own.
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        raise ConfigError(f"control socket {path}: everybody may write in {directory}, and so replace it")
+        raise ConfigError(f"{use.what} {path}: everybody may write in {directory}, and so replace it")
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, use: SocketUse) -> Iterator[None]:
     name = f"{path}.lock"
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise ConfigError(f"control socket: {name}: {exc.strerror}") from exc
+        raise ConfigError(f"{use.what}: {name}: {exc.strerror}") from exc
     try:
         try:
             # The kernel drops the lock with the process, however that ends; a file with a pid in it would outlive it.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise _in_use(path) from exc
+            raise _in_use(path, use) from exc
         yield
     finally:
         os.close(descriptor)
 
 
-def _in_use(path: Path) -> ConfigError:
-    return ConfigError(f"another proxy runs with the control socket {path} (give this one its own: --control PATH)")
+def _in_use(path: Path, use: SocketUse) -> ConfigError:
+    return ConfigError(f"another proxy runs with the {use.what} {path} (give this one its own: {use.setting} PATH)")
 
 
 @contextmanager
-def _bound(path: Path) -> Iterator[SocketFile]:
-    _remove_stale(path)
+def _bound(path: Path, use: SocketUse) -> Iterator[SocketFile]:
+    _remove_stale(path, use)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         before = os.umask(0o177)  # the whole process's; nothing else runs until it is put back
         try:
             listening.bind(os.fspath(path))
         except OSError as exc:
-            raise ConfigError(f"control socket {path}: {exc.strerror or exc}") from exc
+            raise ConfigError(f"{use.what} {path}: {exc.strerror or exc}") from exc
         finally:
             os.umask(before)
         own = path.lstat()
         try:
-            listening.listen(_BACKLOG)
+            try:
+                use.open_to_others(path)
+                listening.listen(use.backlog)
+            except (OSError, LookupError) as exc:
+                raise ConfigError(f"{use.what} {path}: {getattr(exc, 'strerror', None) or exc}") from exc
             yield SocketFile(path, listening, own)
         finally:
             _remove_if_same(path, own)
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, use: SocketUse) -> None:
     """Remove a socket on which nobody listens. Raises :class:`ConfigError` for anything else that is there."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise ConfigError(f"control socket {path}: {exc.strerror}") from exc
+        raise ConfigError(f"{use.what} {path}: {exc.strerror}") from exc
     if not stat.S_ISSOCK(found.st_mode):
-        raise ConfigError(f"control socket {path}: something is there that isn't a socket; it was left alone")
+        raise ConfigError(f"{use.what} {path}: something is there that isn't a socket; it was left alone")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         code = probe.connect_ex(os.fspath(path))
@@ -131,7 +166,7 @@ def _remove_stale(path: Path) -> None:
     if code == errno.ECONNREFUSED:
         _remove_if_same(path, found)
     elif code != errno.ENOENT:  # connected, or EAGAIN: its queue is full
-        raise _in_use(path)
+        raise _in_use(path, use)
 
 
 def _remove_if_same(path: Path, known: os.stat_result) -> None:
