@@ -14,6 +14,7 @@
 machine      cores, limits, CPU clocks, memory, what the machine is
 programs     start, stop and pin a process; compile ``native/*.c``; a certificate
 relays       the proxy and its peers, each started in front of a node
+trio_relay   one of the peers: a relay on trio-websocket's server
 load         the C load generator's orders and answers
 crowd        clients that can be moved: numbered messages, what was lost, what came twice (a process of its own)
 fleet        the operator's command in front of two nodes, with crowds

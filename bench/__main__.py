@@ -18,7 +18,18 @@ from bench.options import Options, tell
 from bench.programs import Failed, Missing
 from bench.report import RESULTS, Report, goals_table
 
-NAMES: Final = ("framing", "placement", "relay", "idle", "connect", "admission", "sockets", "drain", "nodes")
+NAMES: Final = (
+    "framing",
+    "placement",
+    "relay",
+    "websocket",
+    "idle",
+    "connect",
+    "admission",
+    "sockets",
+    "drain",
+    "nodes",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -115,7 +115,7 @@ class Load:
 def load(relay: Relay, setup: Setup) -> Iterator[Load]:
     """A load generator for that relay, on its core. Raises :class:`~bench.programs.Missing`."""
     tls = setup.tls and relay.kind.speaks_tls
-    words = [HOST, str(relay.port), str(SOURCES), str(int(tls)), str(STANZA_BYTES)]
+    words = [HOST, str(relay.port), str(SOURCES), str(int(tls)), str(STANZA_BYTES), str(int(setup.websocket))]
     command: list[str | Path] = [programs.compiled("load"), *words]
     with programs.started("load", command, setup.folder, cores={setup.cores.load}) as program:
         program.read_line()

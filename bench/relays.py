@@ -52,16 +52,18 @@ class Kind(StrEnum):
     BARE = "bare"
     HAPROXY = "haproxy"
     NGINX = "nginx"
+    TRIO = "trio-websocket"
     PROXY = "proxy"
 
     @property
     def speaks_tls(self) -> bool:
-        return self in (Kind.HAPROXY, Kind.NGINX, Kind.PROXY)
+        return self in (Kind.HAPROXY, Kind.NGINX, Kind.TRIO, Kind.PROXY)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """``engine``, ``workers`` and ``options`` are for the proxy; ``certificate`` is there if ``tls`` is true."""
+    """``engine``, ``workers`` and ``options`` are for the proxy; ``certificate`` is there if ``tls`` is true.
+    ``websocket``: clients speak it, and so does the node behind a relay that does not look inside."""
 
     tls: bool
     folder: Folder
@@ -70,6 +72,7 @@ class Setup:
     engine: str = "native"
     workers: int = 1
     options: Sequence[str] = ()
+    websocket: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,24 +207,48 @@ def _nginx(setup: Setup, port: int, node_port: int) -> list[str | Path]:
             f"ssl_certificate {setup.certificate.certificate}; ssl_certificate_key {setup.certificate.key};"
             " ssl_protocols TLSv1.2 TLSv1.3;"
         )
+    listen = f"listen {HOST}:{port}{secure} backlog=4096; {certificate}"
+    if setup.websocket:
+        carries = _NGINX_WEBSOCKET.format(listen=listen, node=f"{HOST}:{node_port}")
+    else:
+        carries = _load_stream_module(program) + _NGINX_STREAM.format(listen=listen, node=f"{HOST}:{node_port}")
     text = f"""\
-{_load_stream_module(program)}
+{carries}
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile {machine.descriptor_limit()};
 pid {setup.folder.path}/nginx-{port}.pid;
 error_log stderr;
 events {{ worker_connections {machine.descriptor_limit() - _SPARE_DESCRIPTORS // 2}; }}
+"""
+    return [program, "-c", setup.folder.write(f"nginx-{port}.conf", text)]
+
+
+_NGINX_STREAM: Final = """
 stream {{
   server {{
-    listen {HOST}:{port}{secure} backlog=4096;
-    {certificate}
+    {listen}
     proxy_timeout 1h;
-    proxy_pass {HOST}:{node_port};
+    proxy_pass {node};
   }}
 }}
 """
-    return [program, "-c", setup.folder.write(f"nginx-{port}.conf", text)]
+_NGINX_WEBSOCKET: Final = """\
+http {{
+  access_log off;
+  server {{
+    {listen}
+    location /xmpp-websocket {{
+      proxy_pass http://{node};
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection upgrade;
+      proxy_read_timeout 1h;
+      proxy_send_timeout 1h;
+    }}
+  }}
+}}
+"""
 
 
 def _load_stream_module(program: str) -> str:
@@ -233,6 +260,11 @@ def _load_stream_module(program: str) -> str:
         if path.exists():
             return f"load_module {path};"
     raise Missing("nginx is here, but not its stream module (Debian: libnginx-mod-stream)")
+
+
+def _trio(setup: Setup, port: int, node_port: int) -> list[str | Path]:
+    secure = [setup.certificate.certificate, setup.certificate.key] if setup.certificate is not None else []
+    return [PYTHON, "-m", "bench.trio_relay", HOST, str(port), str(node_port), *map(str, secure)]
 
 
 def _proxy(setup: Setup, port: int, node_port: int) -> list[str | Path]:
@@ -257,5 +289,6 @@ _COMMANDS: Final[dict[Kind, Callable[[Setup, int, int], list[str | Path]]]] = {
     Kind.BARE: _bare,
     Kind.HAPROXY: _haproxy,
     Kind.NGINX: _nginx,
+    Kind.TRIO: _trio,
     Kind.PROXY: _proxy,
 }

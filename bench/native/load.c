@@ -1,6 +1,6 @@
 /* The load: thousands of clients in one process, told what to do by lines on stdin, answering each with a line of JSON.
  *
- *     load HOST PORT SOURCES TLS STANZA_BYTES
+ *     load HOST PORT SOURCES TLS STANZA_BYTES WEBSOCKET
  *
  *     open COUNT PARALLEL STAGE PID...        COUNT more clients, PARALLEL at a time, up to STAGE: tls or login
  *     run WARM SECONDS IN_FLIGHT PID...       each client keeps IN_FLIGHT stanzas on the way
@@ -12,7 +12,7 @@
  * late does not look better for it. Clients connect from SOURCES addresses, 127.0.0.1 and up.
  *
  * What comes back is what was sent, so a round trip is over when STANZA_BYTES have come; what comes together is
- * answered together. */
+ * answered together. Over WebSocket each stanza is a frame, masked with the same four bytes, and comes back unmasked. */
 
 #include "wire.h"
 
@@ -22,7 +22,7 @@
 #define MAX_PIDS 64
 #define SUB_BITS 5 /* buckets of a histogram for each power of two: 3 % wide */
 
-enum stage { CONNECTING, HANDSHAKE, WAIT_SASL, WAIT_SUCCESS, WAIT_BIND, WAIT_JID, READY, FAILED };
+enum stage { CONNECTING, HANDSHAKE, WAIT_UPGRADE, WAIT_SASL, WAIT_SUCCESS, WAIT_BIND, WAIT_JID, READY, FAILED };
 
 struct client {
     SSL *ssl;
@@ -32,13 +32,15 @@ struct client {
     uint8_t stage;
 };
 
+static const char client_header[] = CLIENT_HEADER;
 static struct client *clients; /* by descriptor */
 static int *order;             /* descriptors of those that are ready */
 static int opened, sources, epoll;
 static SSL_CTX *context;
 static struct sockaddr_in target;
 static char *stanza;
-static size_t stanza_bytes;
+static size_t sent_bytes, stanza_bytes; /* of one as it is sent, and as it comes back */
+static bool websocket;
 static uint64_t histogram[64 << SUB_BITS], slowest, counted, failed, tickets;
 static pid_t pids[MAX_PIDS];
 static uint64_t used[MAX_PIDS + 1];
@@ -132,7 +134,7 @@ static void fail_client(int fd) {
 static bool send_stanzas(int fd, unsigned count, uint64_t stamp) {
     struct client *c = &clients[fd];
     for (unsigned i = 0; i < count; i++) c->sent_at[c->tail++ % RING] = stamp;
-    return transmit(c, fd, stanza, count * stanza_bytes);
+    return transmit(c, fd, stanza, count * sent_bytes);
 }
 
 /* --- opening */
@@ -160,6 +162,23 @@ static bool contains(const char *data, ssize_t size, const char *text) {
     return size > 0 && memmem(data, (size_t)size, text, strlen(text)) != NULL;
 }
 
+/* One element, or the header of a stream. */
+static bool say(struct client *c, int fd, const char *text) {
+    char frame[1024];
+    if (!websocket) return transmit(c, fd, text, strlen(text));
+    if (text == client_header) text = CLIENT_OPEN;
+    size_t size = strlen(text), head = frame_head(frame, size, true);
+    memcpy(frame + head, text, size);
+    mask(frame + head, size, MASK);
+    return transmit(c, fd, frame, head + size);
+}
+
+/* The first bytes of the stream, or those that come before it. */
+static bool begin_stream(struct client *c, int fd) {
+    c->stage = websocket ? WAIT_UPGRADE : WAIT_SASL;
+    return websocket ? transmit(c, fd, UPGRADE, strlen(UPGRADE)) : say(c, fd, client_header);
+}
+
 /* One step of a login. False: it failed. */
 static bool step(int fd, bool tls_only) {
     struct client *c = &clients[fd];
@@ -171,8 +190,8 @@ static bool step(int fd, bool tls_only) {
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
         if (error) return false;
         watch(epoll, fd, EPOLLIN, EPOLL_CTL_MOD);
-        c->stage = context ? HANDSHAKE : WAIT_SASL;
-        if (!context) return transmit(c, fd, CLIENT_HEADER, strlen(CLIENT_HEADER));
+        c->stage = HANDSHAKE;
+        if (!context) return begin_stream(c, fd);
         c->ssl = SSL_new(context);
         SSL_set_fd(c->ssl, fd);
         SSL_set_connect_state(c->ssl);
@@ -181,19 +200,23 @@ static bool step(int fd, bool tls_only) {
     if (c->stage == HANDSHAKE) {
         int done = SSL_do_handshake(c->ssl);
         if (done != 1) return SSL_get_error(c->ssl, done) == SSL_ERROR_WANT_READ;
-        c->stage = tls_only ? READY : WAIT_SASL;
-        return tls_only || transmit(c, fd, CLIENT_HEADER, strlen(CLIENT_HEADER));
+        if (!tls_only) return begin_stream(c, fd);
+        c->stage = READY;
+        return true;
     }
     while ((size = receive(c, fd, data, sizeof data)) > 0) {
-        if (c->stage == WAIT_SASL && contains(data, size, "</stream:features>")) {
+        if (c->stage == WAIT_UPGRADE && contains(data, size, "\r\n\r\n")) {
+            c->stage = WAIT_SASL;
+            if (!contains(data, size, " 101 ") || !say(c, fd, client_header)) return false;
+        } else if (c->stage == WAIT_SASL && contains(data, size, "</stream:features>")) {
             c->stage = WAIT_SUCCESS;
-            if (!transmit(c, fd, AUTH, strlen(AUTH))) return false;
+            if (!say(c, fd, AUTH)) return false;
         } else if (c->stage == WAIT_SUCCESS && contains(data, size, "<success")) {
             c->stage = WAIT_BIND;
-            if (!transmit(c, fd, CLIENT_HEADER, strlen(CLIENT_HEADER))) return false;
+            if (!say(c, fd, client_header)) return false;
         } else if (c->stage == WAIT_BIND && contains(data, size, "</stream:features>")) {
             c->stage = WAIT_JID;
-            if (!transmit(c, fd, BIND, strlen(BIND))) return false;
+            if (!say(c, fd, BIND)) return false;
         } else if (c->stage == WAIT_JID && contains(data, size, "</iq>")) {
             c->stage = READY;
         }
@@ -385,25 +408,37 @@ static int count_ticket(SSL *ssl, SSL_SESSION *session) {
 }
 
 static void make_stanza(void) {
-    static const char head[] = "<message to='romeo@localhost/bench' from='juliet@localhost/bench' type='chat' id='bench1'><body>",
+    static const char plain[] = "<message to='romeo@localhost/bench' from='juliet@localhost/bench' type='chat' id='bench1'><body>",
+                      alone[] = "<message xmlns='jabber:client' to='romeo@localhost/b' from='juliet@localhost/b' type='chat'><body>",
                       tail[] = "</body><request xmlns='urn:xmpp:receipts'/></message>";
-    if (stanza_bytes < sizeof head + sizeof tail) die("stanza too short");
+    const char *head = websocket ? alone : plain; /* in a message of WebSocket's it says its own namespace */
+    size_t begins = strlen(head);
+    char frame[14];
+    if (stanza_bytes < begins + sizeof tail || stanza_bytes > MAX_FRAME) die("stanza too short");
     char *one = malloc(stanza_bytes);
     memset(one, 'x', stanza_bytes);
-    memcpy(one, head, sizeof head - 1);
+    memcpy(one, head, begins);
     memcpy(one + stanza_bytes - (sizeof tail - 1), tail, sizeof tail - 1);
-    stanza = malloc(stanza_bytes * RING);
-    for (int i = 0; i < RING; i++) memcpy(stanza + (size_t)i * stanza_bytes, one, stanza_bytes);
+    size_t in_front = websocket ? frame_head(frame, stanza_bytes, true) : 0;
+    if (websocket) mask(one, stanza_bytes, MASK);
+    sent_bytes = in_front + stanza_bytes;
+    stanza = malloc(sent_bytes * RING);
+    for (int i = 0; i < RING; i++) {
+        memcpy(stanza + (size_t)i * sent_bytes, frame, in_front);
+        memcpy(stanza + (size_t)i * sent_bytes + in_front, one, stanza_bytes);
+    }
     free(one);
+    if (websocket) stanza_bytes += frame_head(frame, stanza_bytes, false);
 }
 
 int main(int argc, char **argv) {
     char line[4096];
-    if (argc != 6) return 2;
+    if (argc != 7) return 2;
     signal(SIGPIPE, SIG_IGN);
     target = address_of(argv[1], atoi(argv[2]));
     sources = atoi(argv[3]);
     stanza_bytes = (size_t)atoi(argv[5]);
+    websocket = atoi(argv[6]);
     make_stanza();
     if (atoi(argv[4])) {
         context = SSL_CTX_new(TLS_client_method());

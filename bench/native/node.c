@@ -1,45 +1,85 @@
 /* A node that costs little: the login, then every byte comes back. `node HOST PORT`; says "ready" when it listens.
  *
- * A chunk that ends with </stream:stream> is echoed like any other, which answers it, and the connection is closed. */
+ * A client that begins with GET speaks WebSocket to it, a whole frame in each chunk or several. A chunk that ends with </stream:stream> is echoed like any other, which answers it, and the connection is closed. */
 
 #include "wire.h"
 
-enum stage { HEADER, SASL, RESTART, BINDING, ECHO };
+enum stage { HEADER, SASL, RESTART, BINDING, ECHO, WEBSOCKET = 8 /* beside one of these */ };
 
 static unsigned bound;
 
-static bool say(int fd, const char *text) { return send_all(fd, text, strlen(text)); }
+static bool say_bytes(int fd, bool framed, const char *data, size_t size) {
+    static char frame[14 + MAX_FRAME];
+    if (!framed) return send_all(fd, data, size);
+    size_t head = frame_head(frame, size, false);
+    memcpy(frame + head, data, size);
+    return send_all(fd, frame, head + size);
+}
+
+static bool say(int fd, bool framed, const char *text) { return say_bytes(fd, framed, text, strlen(text)); }
+
+/* A header and the features behind it. */
+static bool greet(int fd, bool framed, const char *features) {
+    static char both[1024];
+    if (framed) return say(fd, true, NODE_OPEN) && say(fd, true, features);
+    snprintf(both, sizeof both, "%s%s", NODE_HEADER, features);
+    return say(fd, false, both);
+}
 
 /* What answers `data` in this stage; false: close. */
-static bool serve(int fd, uint8_t *stage, const char *data, size_t size) {
+static bool serve(int fd, uint8_t *state, const char *data, size_t size) {
     char reply[512];
-    if (*stage == ECHO || memmem(data, size, STREAM_END, strlen(STREAM_END))) {
+    bool framed = *state & WEBSOCKET;
+    uint8_t flag = framed ? WEBSOCKET : 0;
+    const char *header = framed ? "<open " : "<stream:stream";
+    if ((*state & ~WEBSOCKET) == ECHO || memmem(data, size, STREAM_END, strlen(STREAM_END))) {
         size_t end = strlen(STREAM_END);
         bool over = size >= end && !memcmp(data + size - end, STREAM_END, end);
-        return send_all(fd, data, size) && !over;
+        return say_bytes(fd, framed, data, size) && !over;
     }
-    switch (*stage) {
+    switch (*state & ~WEBSOCKET) {
     case HEADER:
-        if (!memmem(data, size, "<stream:stream", 14)) return true;
-        *stage = SASL;
-        return say(fd, NODE_HEADER SASL_FEATURES);
+        if (!memmem(data, size, header, strlen(header))) return true;
+        *state = SASL | flag;
+        return greet(fd, framed, SASL_FEATURES);
     case SASL:
         if (!memmem(data, size, "</auth>", 7)) return true;
-        *stage = RESTART;
-        return say(fd, SUCCESS);
+        *state = RESTART | flag;
+        return say(fd, framed, SUCCESS);
     case RESTART:
-        if (!memmem(data, size, "<stream:stream", 14)) return true;
-        *stage = BINDING;
-        return say(fd, NODE_HEADER BIND_FEATURES);
+        if (!memmem(data, size, header, strlen(header))) return true;
+        *state = BINDING | flag;
+        return greet(fd, framed, BIND_FEATURES);
     default:
         if (!memmem(data, size, "</iq>", 5)) return true;
-        *stage = ECHO;
+        *state = ECHO | flag;
         snprintf(reply, sizeof reply,
                  "<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>u%u@localhost/bench</jid>"
                  "</bind></iq>",
                  bound++);
-        return say(fd, reply);
+        return say(fd, framed, reply);
     }
+}
+
+/* The same for what may be frames, which are whole and not long. */
+static bool serve_any(int fd, uint8_t *state, char *data, size_t size) {
+    if (*state == HEADER && size > 4 && !memcmp(data, "GET ", 4)) {
+        *state = HEADER | WEBSOCKET;
+        return send_all(fd, UPGRADED, strlen(UPGRADED));
+    }
+    if (!(*state & WEBSOCKET)) return serve(fd, state, data, size);
+    while (size) {
+        const unsigned char *head = (const unsigned char *)data;
+        if (size < 8 || head[0] != 0x81 || (head[1] & 0x7F) > 126) return false;
+        size_t length = head[1] & 0x7F, begins = length == 126 ? 8 : 6;
+        if (length == 126) length = (size_t)head[2] << 8 | head[3];
+        if (size < begins + length) return false;
+        mask(data + begins, length, data + begins - 4);
+        if (!serve(fd, state, data + begins, length)) return false;
+        data += begins + length;
+        size -= begins + length;
+    }
+    return true;
 }
 
 int main(int argc, char **argv) {
@@ -67,7 +107,7 @@ int main(int argc, char **argv) {
             }
             ssize_t size = recv(fd, buffer, sizeof buffer, 0);
             if (size < 0 && errno == EAGAIN) continue;
-            if (size <= 0 || !serve(fd, &stages[fd], buffer, (size_t)size)) close(fd);
+            if (size <= 0 || !serve_any(fd, &stages[fd], buffer, (size_t)size)) close(fd);
         }
     }
 }

@@ -41,6 +41,20 @@
 #define BIND "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
 #define STREAM_END "</stream:stream>"
 
+/* The same over WebSocket (RFC 7395), where the node speaks it as well: behind a relay that does not look inside. */
+#define FRAMING "xmlns='urn:ietf:params:xml:ns:xmpp-framing'"
+#define CLIENT_OPEN "<open " FRAMING " to='localhost' version='1.0'/>"
+#define NODE_OPEN "<open " FRAMING " id='bench' from='localhost' version='1.0'/>"
+#define UPGRADE                                                                                                        \
+    "GET /xmpp-websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"                \
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"                                     \
+    "Sec-WebSocket-Protocol: xmpp\r\n\r\n"
+#define UPGRADED                                                                                                       \
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"                              \
+    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n"
+#define MASK "bench" /* the first four bytes of it */
+#define MAX_FRAME 65535
+
 __attribute__((noreturn)) static inline void die(const char *what) {
     perror(what);
     exit(1);
@@ -89,6 +103,28 @@ static inline int listen_on(const char *host, int port) {
 static inline void watch(int epoll, int fd, uint32_t events, int how) {
     struct epoll_event event = {.events = events, .data.fd = fd};
     if (epoll_ctl(epoll, how, fd, &event)) die("epoll_ctl");
+}
+
+/* The head of a frame that is a whole message of text, at most MAX_FRAME bytes; how long it is. `masked`: a client's. */
+static inline size_t frame_head(char *to, size_t size, bool masked) {
+    size_t at = 0;
+    to[at++] = (char)0x81;
+    if (size < 126) {
+        to[at++] = (char)(size | (masked ? 0x80u : 0u));
+    } else {
+        to[at++] = (char)(126u | (masked ? 0x80u : 0u));
+        to[at++] = (char)(size >> 8);
+        to[at++] = (char)size;
+    }
+    if (masked) {
+        memcpy(to + at, MASK, 4);
+        at += 4;
+    }
+    return at;
+}
+
+static inline void mask(char *data, size_t size, const char *with) {
+    for (size_t i = 0; i < size; i++) data[i] = (char)(data[i] ^ with[i % 4]);
 }
 
 /* All of it, or false. The bench never has more on the way than a socket's buffer holds, so waiting is the exception. */
