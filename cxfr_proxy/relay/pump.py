@@ -335,6 +335,8 @@ class Pump:
                 data = transport.read_now(leg.read_size if lane is not None else STEPWISE_BYTES)
             except TransportFault as fault:
                 self._look(leg, partial(session.client_at_fault, fault.condition, fault.text))
+                if not leg.interest & IN:
+                    return
                 continue
             except OSError as exc:
                 if transport.judge(exc, Verdict.WAIT_READABLE) is not Verdict.OVER:
