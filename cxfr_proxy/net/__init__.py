@@ -2,7 +2,8 @@
 
 ================= =========================================================================================
 transport         the bytes' way in and out of one connection, plain or over TLS, without waiting
-endpoint          the same for a trio task that waits
+endpoint          the same for code that waits
+waits             how that waits: in a trio task, or without one
 listen            where clients come in: bind, and accept
 connection_limit  how many connections fit into the descriptors that there are
 tls               which certificate a client is shown

@@ -1,29 +1,21 @@
-"""One connection before the pump has it: a transport that a trio task reads and writes."""
+"""One connection before its session has it: a transport, read and written by code that waits (:mod:`.waits`)."""
 
 from __future__ import annotations
 
 import contextlib
 import select
 import ssl
-from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
-
-import trio
+from typing import Final
 
 from cxfr_proxy.net.client_hello import server_name
 from cxfr_proxy.net.transport import RECORD_BYTES, PlainTransport, TlsTransport, Transport, Verdict
+from cxfr_proxy.net.waits import TRIO, Waits
 from cxfr_proxy.spellings import dns_name
-
-T = TypeVar("T")
 
 MAX_DISCARDED: Final = 65_536
 """Most bytes to throw away. Nothing should come behind ``<starttls/>``; some clients send a few bytes there, none so
 many."""
-_WAITS: Final = {
-    Verdict.WAIT_READABLE: trio.lowlevel.wait_readable,
-    Verdict.WAIT_WRITABLE: trio.lowlevel.wait_writable,
-}
 
 
 class Endpoint:
@@ -35,22 +27,22 @@ class Endpoint:
     in an unknown state and can only be closed. ``OSError`` (``ssl.SSLError`` is one) means that it is broken.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, waits: Waits = TRIO) -> None:
         self.transport = transport
+        self.waits = waits
 
-    async def peek(self, most: int = 1) -> bytes:
-        """Return the first bytes, left unread; empty at the end of the stream. Before TLS only."""
+    async def peek(self, most: int = 1, *, at_once: bool = False) -> bytes:
+        """Return the first bytes, left unread; empty at the end of the stream. Before TLS only.
+
+        ``at_once``: they may have arrived already."""
         plain = self._plain()
-        while True:
-            try:
-                return plain.peek_now(most)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(plain)
+        return await self.waits.call(plain, partial(plain.peek_now, most), Verdict.WAIT_READABLE, at_once=at_once)
 
     async def skip(self, count: int) -> None:
         """Throw so many bytes away that :meth:`peek` has shown. Before TLS only; always a checkpoint."""
         while count:
-            count -= len(await self._retry(partial(self._plain().read_now, count), Verdict.WAIT_READABLE))
+            read = partial(self._plain().read_now, count)
+            count -= len(await self.waits.call(self.transport, read, Verdict.WAIT_READABLE, at_once=True))
 
     async def server_name(self) -> bytes | None:
         """Return the name that the ClientHello asks for, left unread; ``None`` if it has none, or came in several
@@ -58,7 +50,7 @@ class Endpoint:
 
         Before TLS only.
         """
-        return server_name(await self.peek(RECORD_BYTES))
+        return server_name(await self.peek(RECORD_BYTES, at_once=True))
 
     def has_hung_up(self) -> bool:
         """Return whether the peer will send nothing more than what has arrived."""
@@ -69,7 +61,9 @@ class Endpoint:
     async def receive_some(self) -> bytes:
         """Receive at most :data:`RECORD_BYTES`; empty at the end of the stream. Always a checkpoint."""
         try:
-            return await self._retry(partial(self.transport.read_now, RECORD_BYTES), Verdict.WAIT_READABLE)
+            return await self.waits.call(
+                self.transport, partial(self.transport.read_now, RECORD_BYTES), Verdict.WAIT_READABLE
+            )
         except ssl.SSLZeroReturnError:
             return b""  # raised instead of an empty read once we have ended TLS, too
 
@@ -77,7 +71,7 @@ class Endpoint:
         """Send all of it, as fast as the peer takes it. A checkpoint, unless there is no data."""
         view = memoryview(data)
         while view:
-            sent = await self._retry(partial(self.transport.write_now, view), Verdict.WAIT_WRITABLE)
+            sent = await self.waits.call(self.transport, partial(self.transport.write_now, view), Verdict.WAIT_WRITABLE)
             view = view[sent:]
 
     def discard_received(self) -> bool:
@@ -116,7 +110,7 @@ class Endpoint:
         if client_address is not None:
             tls.client_address = client_address
         self.transport = tls
-        await self._retry(tls.do_handshake, Verdict.WAIT_READABLE)
+        await self.waits.call(tls, tls.do_handshake, Verdict.WAIT_READABLE, at_once=server_side)
 
     def end_output(self) -> None:
         """Half-close the connection, TLS first. Nothing can be sent any more, and it can be read to its end."""
@@ -130,27 +124,3 @@ class Endpoint:
     def _plain(self) -> PlainTransport:
         assert isinstance(self.transport, PlainTransport), "it was called before TLS begins"
         return self.transport
-
-    async def _retry(self, operation: Callable[[], T], doing: Verdict) -> T:
-        """Repeat the call until it does not block. ``doing`` is what it usually waits for.
-
-        This is a checkpoint even if the call never blocks: a peer that is faster than we are would keep us from
-        everybody else, and our own deadlines from us.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waited = False
-        while True:
-            try:
-                result = operation()
-                break
-            except OSError as exc:
-                verdict = self.transport.judge(exc, doing)
-                if verdict is Verdict.OVER:
-                    raise
-            await _WAITS[verdict](self.transport)
-            if self.transport.wants_write:
-                self.transport.write_own()
-            waited = True
-        if not waited:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return result

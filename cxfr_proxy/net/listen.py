@@ -18,7 +18,7 @@ from cxfr_proxy.config.table import ListenAddress
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.tasks import Task, keep_going, once, start_once
+from cxfr_proxy.tasks import Task, isolated, keep_going, once
 
 BACKLOG: Final = 1024
 """Most connections that may wait to be accepted: as many as come back within a second of a node's death."""
@@ -45,8 +45,8 @@ _NOT_SPOKEN: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 
 _log = logging.getLogger(__name__)
 
-Serve = Callable[[socket.socket, Any], Awaitable[None]]
-"""Serve an accepted socket; the address is its far end's, in the form of its family."""
+Serve = Callable[[socket.socket, Any], None]
+"""Serve an accepted socket from now on; the address is its far end's, in the form of its family."""
 
 
 def bind(addresses: Iterable[ListenAddress]) -> list[trio.SocketListener]:
@@ -183,35 +183,31 @@ async def _serve_streams(
     await trio.serve_listeners(serve, copies, handler_nursery=nursery)
 
 
-async def accept(
-    listeners: Iterable[trio.SocketListener], serve: Serve, nursery: trio.Nursery, room: ConnectionLimit
-) -> None:
-    """Start ``serve`` in the nursery for each connection that fits, until cancelled; then the listeners are closed.
-    Each connection has entered the limit; the task that closes it calls :meth:`ConnectionLimit.leave`."""
+async def accept(listeners: Iterable[trio.SocketListener], serve: Serve, room: ConnectionLimit) -> None:
+    """Call ``serve`` for each connection that fits, until cancelled; then the listeners are closed. Each connection has
+    entered the limit; whoever closes it calls :meth:`ConnectionLimit.leave`."""
     async with trio.open_nursery() as accepting:
         for listener in listeners:
-            accepting.start_soon(_accept_from, listener, serve, nursery, room)
+            accepting.start_soon(_accept_from, listener, serve, room)
 
 
-async def _accept_from(
-    listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit
-) -> None:
+async def _accept_from(listener: trio.SocketListener, serve: Serve, room: ConnectionLimit) -> None:
     async with listener:
         # Not by trio's accept(): that wraps each socket twice, and we would have to unwrap it again.
         with socket.socket(fileno=os.dup(listener.socket.fileno())) as sock:
             sock.setblocking(False)
-            await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, nursery, room))
+            await keep_going(Task.ACCEPT, partial(_accept_all, sock, serve, room))
 
 
-async def _accept_all(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit) -> None:
+async def _accept_all(sock: socket.socket, serve: Serve, room: ConnectionLimit) -> None:
     while True:
         await room.wait()
         await trio.lowlevel.wait_readable(sock)
-        if not _accept_some(sock, serve, nursery, room):
+        if not _accept_some(sock, serve, room):
             await trio.sleep(_NO_ROOM_SECONDS)
 
 
-def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room: ConnectionLimit) -> bool:
+def _accept_some(sock: socket.socket, serve: Serve, room: ConnectionLimit) -> bool:
     """Accept connections that wait and fit; return false if the system has no descriptor or memory for more."""
     for _ in range(min(_ACCEPTED_TOGETHER, room.free)):
         try:
@@ -226,7 +222,8 @@ def _accept_some(sock: socket.socket, serve: Serve, nursery: trio.Nursery, room:
                 raise
             continue
         room.enter()
-        start_once(nursery, Task.CONNECTION, partial(serve, accepted, address))
+        with isolated(Task.CONNECTION):
+            serve(accepted, address)
     return True
 
 

@@ -11,8 +11,8 @@ live_session        a session in the pump, and its two legs
 poller              which legs are ready: epoll and the switchboard
 turns               which legs are served when
 pings               pings to silent clients on WebSocket, and the end of those that don't answer
+openings            connections that open, carried on by the pump without a task for each
 timers              many deadlines and one sleeping task
 engine              whether the loop runs in C or in Python
 _turn.c             the switchboard: what needs no decision, in C
-=================== =======================================================================================
-"""
+=================== ================================================================================"""

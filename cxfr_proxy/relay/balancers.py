@@ -21,7 +21,7 @@ from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.incoming_header import MalformedProxyHeader, may_begin, receive
 from cxfr_proxy.net.trusted_proxies import TrustedProxies
-from cxfr_proxy.relay.connection import OpeningScopes
+from cxfr_proxy.relay.openings import GivenUp, PumpWaits
 from cxfr_proxy.transfers.statistics import Totals
 
 _REFUSED: Final = "proxy-header"
@@ -32,17 +32,16 @@ _log = logging.getLogger(__name__)
 class Balancers:
     """The balancers in front of this proxy; false where there are none."""
 
-    def __init__(self, config: Config, scopes: OpeningScopes, totals: Totals) -> None:
+    def __init__(self, config: Config, totals: Totals) -> None:
         self._trusted = TrustedProxies(config.trusted_proxies)
         self._optional = config.proxy_header is ProxyHeaderUse.OPTIONAL
         self._seconds = config.timeouts.tls_handshake_timeout
-        self._scopes = scopes
         self._totals = totals
 
     def __bool__(self) -> bool:
         return bool(self._trusted)
 
-    async def who_is_it(self, endpoint: Endpoint, arrival: Arrival) -> Arrival | None:
+    async def who_is_it(self, endpoint: Endpoint, arrival: Arrival, waits: PumpWaits) -> Arrival | None:
         """Return whose connection it is that has come from there; ``None``: nobody's who is to be served, and what
         there is to say of that is in the log.
 
@@ -50,18 +49,18 @@ class Balancers:
         """
         if not self._trusted.trust(arrival.address if arrival.port is not None else None):
             return arrival
-        scope = self._scopes.begin(trio.current_time() + self._seconds)
         try:
-            with scope:
-                return await self._read(endpoint, arrival)
+            waits.begin(trio.current_time() + self._seconds)
+            return await self._read(endpoint, arrival)
         except MalformedProxyHeader as exc:
             self._refuse(arrival, f"it is malformed: {exc}")
             return None
+        except (trio.TooSlowError, GivenUp):
+            if not waits.stopping:
+                self._refuse(arrival, "it took too long")
+            return None
         finally:
-            self._scopes.end(scope)
-        if not self._scopes.stopping:
-            self._refuse(arrival, "it took too long")
-        return None
+            waits.settle()
 
     async def _read(self, endpoint: Endpoint, arrival: Arrival) -> Arrival | None:
         first = await endpoint.peek()

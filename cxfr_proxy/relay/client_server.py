@@ -1,8 +1,8 @@
-"""Serves clients' connections: a task for each while it opens, then a session in the pump, then perhaps a task again.
+"""Serves clients' connections: each is carried on by the pump while it opens, then as a session, then perhaps anew.
 
 A connection is counted by its address and has its place in the connection limit from the moment it is accepted until it
-is closed, through all that. So these duties, and that of closing the socket, stand in an ``ExitStack`` of the task, and
-pass to the session when that begins: :meth:`ClientServer.session_over` does for it what the stack does for a task.
+is closed, through all that. So these duties, and that of closing the socket, stand in an ``ExitStack`` while it
+opens, and pass to the session when that begins: :meth:`ClientServer.session_over` does for it what the stack does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay.balancers import Balancers
-from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, OpeningScopes, RoutedStream
+from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext, RoutedStream
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import LiveSession, ReturnedConnection
+from cxfr_proxy.relay.openings import PumpWaits
 from cxfr_proxy.relay.pings import Pings
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Dial, Event, Side
@@ -54,10 +55,7 @@ class SessionWatcher(Protocol):
 
 
 class ClientServer:
-    """Serves accepted connections. ``tasks`` has to be set before the first connection: a connection that comes back
-    from a session gets its task there."""
-
-    tasks: trio.Nursery
+    """Serves accepted connections. ``tasks`` has to be set before the first one."""
 
     def __init__(
         self,
@@ -81,44 +79,52 @@ class ClientServer:
         """By session: the scope of a dial for a session that has a node and wants another."""
         self._logins_for_sessions = trio.CapacityLimiter(_LOGINS_AT_ONCE)
         self._rules = rules
-        self._scopes = OpeningScopes()
-        self._balancers = Balancers(config, self._scopes, registry.counts.totals)
+        self._balancers = Balancers(config, registry.counts.totals)
         self.pings = Pings(config.timeouts.websocket_ping)
         """For whoever runs them."""
-        self._context = ConnectionContext(rules, router, registry, self._scopes)
+        self._context = ConnectionContext(rules, router, registry)
         self._policy = _policy(config, registry, router)
 
-    async def serve(self, sock: socket.socket, address: object) -> None:
-        """Serve one accepted connection until it is closed or has a session. Raises nothing but ``Cancelled``.
+    @property
+    def tasks(self) -> trio.Nursery:
+        """Where tasks run that connections need. One of them stays until no connection is left, and ends them all when
+        it is cancelled."""
+        return self._pump.openings.tasks
 
-        One of the calls stays until no session is left, and ends them all when it is cancelled.
-        """
-        await self._serve_safely(partial(self._serve, sock, address))
+    @tasks.setter
+    def tasks(self, tasks: trio.Nursery) -> None:
+        self._pump.openings.tasks = tasks
+
+    def serve(self, sock: socket.socket, address: object) -> None:
+        """Serve one accepted connection from now on."""
+        self._begin(partial(self._serve, sock, address))
 
     def open_no_more(self) -> None:
         """End all connections that have no session yet."""
-        self._scopes.stop()
+        self._pump.openings.stop()
 
-    async def _serve_safely(self, serve: Callable[[], Awaitable[None]]) -> None:
+    def _begin(self, serve: Callable[[PumpWaits], Awaitable[None]], *, at_once: bool = True) -> None:
+        self._pump.openings.begin(partial(self._serve_safely, serve), at_once=at_once)
+        if not self._pump.kept:
+            start_once(self.tasks, Task.CONNECTION, self._pump.keep)
+
+    async def _serve_safely(self, serve: Callable[[PumpWaits], Awaitable[None]], waits: PumpWaits) -> None:
         try:
             with isolated(Task.CONNECTION, (OSError,)):
-                await serve()
+                await serve(waits)
         except OSError as exc:
             emit(_log, "client-gone", level=logging.DEBUG, error=str(exc))
-        # Here and not in a task of its own: the nursery of clients' tasks must not be empty while sessions live, and
-        # cancelling it has to end them.
-        await self._pump.keep()
 
-    async def _serve(self, sock: socket.socket, address: object) -> None:
+    async def _serve(self, sock: socket.socket, address: object, waits: PumpWaits) -> None:
         with ExitStack() as duties:
             # Done in the opposite order: a connection gives its place to the next one when its socket is closed.
             duties.callback(self._limit.leave)
             with sock:  # closes the socket if adopt() raises; afterwards it is empty, and closing it does nothing
-                endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout))
+                endpoint = Endpoint(PlainTransport.adopt(sock, self._keepalive_timeout), waits)
             duties.callback(endpoint.close)
             arrival = Arrival.from_socket(address)
             if self._balancers:
-                told = await self._balancers.who_is_it(endpoint, arrival)
+                told = await self._balancers.who_is_it(endpoint, arrival, waits)
                 if told is None:
                     return
                 arrival = told
@@ -134,21 +140,23 @@ class ClientServer:
                 )
                 return
             duties.callback(self._registry.disconnected, arrival.address)
-            connection = ClientConnection(self._context, endpoint, arrival)
+            connection = ClientConnection(self._context, endpoint, arrival, waits)
             routed = await connection.accept()
             if routed is not None:
+                waits.release()
                 self._begin_session(routed, endpoint, connection.arrival, duties)
 
-    async def _serve_again(self, returned: ReturnedConnection, arrival: Arrival) -> None:
+    async def _serve_again(self, returned: ReturnedConnection, arrival: Arrival, waits: PumpWaits) -> None:
         """Serve a connection that has come back from its session. It was counted when it was accepted."""
         with ExitStack() as duties:
-            endpoint = Endpoint(returned.transport)
+            endpoint = Endpoint(returned.transport, waits)
             duties.callback(self._limit.leave)
             duties.callback(endpoint.close)
             duties.callback(self._registry.disconnected, arrival.address)
-            connection = ClientConnection(self._context, endpoint, arrival)
+            connection = ClientConnection(self._context, endpoint, arrival, waits)
             routed = await connection.go_on(returned)
             if routed is not None:
+                waits.release()
                 self._begin_session(routed, endpoint, connection.arrival, duties)
 
     def _begin_session(self, routed: RoutedStream, client_end: Endpoint, arrival: Arrival, duties: ExitStack) -> None:
@@ -190,9 +198,8 @@ class ClientServer:
         self._watcher.session_event(live, event)
 
     def session_returned(self, live: LiveSession, returned: ReturnedConnection) -> None:
-        serve = partial(self._serve_again, returned, live.arrival)
-        # A new task: this is called in the pump's, which must not wait for a handshake.
-        start_once(self.tasks, Task.CONNECTION, partial(self._serve_safely, serve))
+        # Later: this session has not said yet that it is over.
+        self._begin(partial(self._serve_again, returned, live.arrival), at_once=False)
 
     def session_dials(self, live: LiveSession, dial: Dial) -> None:
         self._dials[live.id] = scope = trio.CancelScope()
@@ -234,7 +241,7 @@ class ClientServer:
         self.session_forgoes(live)
         self.pings.forget(live)
         self._registry.remove(live)
-        if live.returned is None:  # else it is still connected, and these are its task's duties again
+        if live.returned is None:  # else it is still connected, and these are duties of its opening again
             self._registry.disconnected(live.client_address)
             self._limit.leave()
 

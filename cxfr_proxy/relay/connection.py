@@ -7,6 +7,7 @@ on offer, and where another user logs in than the node was chosen for.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import ssl
@@ -26,6 +27,7 @@ from cxfr_proxy.net.incoming_header import has_arrived, may_begin
 from cxfr_proxy.net.transport import TransportFault
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
 from cxfr_proxy.relay.live_session import ReturnedConnection
+from cxfr_proxy.relay.openings import GivenUp, PumpWaits
 from cxfr_proxy.session.commands import EarlyLogin, Reroute
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.upstream.router import ReachedNode, Router, hinted_user
@@ -53,31 +55,6 @@ _STRANGER: Final = "a PROXY header from an address that is none of trusted-proxi
 _log = logging.getLogger(__name__)
 
 
-class OpeningScopes:
-    """The cancel scopes of all connections that have no session yet."""
-
-    def __init__(self) -> None:
-        self.stopping = False
-        self._scopes: set[trio.CancelScope] = set()
-
-    def begin(self, deadline: float = math.inf) -> trio.CancelScope:
-        """Return a scope that :meth:`stop` cancels, until it was passed to :meth:`end`."""
-        scope = trio.CancelScope(deadline=deadline)
-        if self.stopping:
-            scope.cancel()
-        self._scopes.add(scope)
-        return scope
-
-    def end(self, scope: trio.CancelScope) -> None:
-        self._scopes.discard(scope)
-
-    def stop(self) -> None:
-        """End all that have no session yet, and those that come later."""
-        self.stopping = True
-        for scope in self._scopes:
-            scope.cancel()
-
-
 @dataclass(frozen=True, slots=True)
 class ConnectionContext:
     """The parts of a server that its connections share."""
@@ -85,7 +62,6 @@ class ConnectionContext:
     rules: ConnectionRules
     router: Router
     registry: Registry
-    scopes: OpeningScopes
 
 
 class BegunStream(Struct, frozen=True):
@@ -117,9 +93,10 @@ class RoutedStream(Struct, frozen=True):
 
 
 class ClientConnection:
-    """An accepted connection, or one that a session has given back. The caller closes ``endpoint``."""
+    """An accepted connection, or one that a session has given back. The caller closes ``endpoint``, and ``waits``
+    carry this on."""
 
-    def __init__(self, context: ConnectionContext, endpoint: Endpoint, arrival: Arrival) -> None:
+    def __init__(self, context: ConnectionContext, endpoint: Endpoint, arrival: Arrival, waits: PumpWaits) -> None:
         self._context = context
         self._rules = context.rules
         self._endpoint = endpoint
@@ -128,7 +105,7 @@ class ClientConnection:
         self._opening: ClientOpening
         self._last_words: Callable[[RemoteError], bytes] | None = None  # None: no stream yet that could be answered
         self._begun: BegunStream | None = None
-        self._limit: trio.CancelScope
+        self._waits = waits
 
     async def accept(self) -> RoutedStream | None:
         """Have the client open its stream, and find its node; ``None`` if it gets none and has been told why.
@@ -172,33 +149,30 @@ class ClientConnection:
         """Await ``begin``, and find a node for the stream that it returns.
 
         ``None`` if the client went away, or took too long without a stream. Raises :class:`ClientError` and, from
-        :meth:`Router.reach`, :class:`NodeError`. One scope serves for both, since a scope costs as much as a read.
+        :meth:`Router.reach`, :class:`NodeError`.
         """
-        context, scopes = self._context, self._context.scopes
-        routed = None
-        scope = self._limit = scopes.begin(trio.current_time() + self._rules.handshake_timeout)
+        waits = self._waits
         try:
-            with scope:
-                begun = self._begun = await begin()
-                if begun is not None:
-                    scope.deadline = math.inf  # the router has time limits of its own
-                    reached = await context.router.reach(
-                        begun.header, begun.login, self._endpoint, self.arrival, begun.silent
-                    )
-                    routed = RoutedStream(begun, self._lane, reached)
+            waits.begin(trio.current_time() + self._rules.handshake_timeout)
+            begun = self._begun = await begin()
+            if begun is None:
+                return None
+            waits.deadline = math.inf  # the router has time limits of its own
+            reached = await self._context.router.reach(
+                begun.header, begun.login, self._endpoint, self.arrival, begun.silent
+            )
+            return RoutedStream(begun, self._lane, reached)
+        except (trio.TooSlowError, GivenUp):
+            # A client without a stream gets no stream error, since there is nothing yet that it could belong to.
+            if self._last_words is None:
+                if self._endpoint.transport.is_encrypted:
+                    self._tls_failed("took too long")
+                return None
+            if waits.stopping:
+                raise _stopping() from None
+            raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open") from None
         finally:
-            scopes.end(scope)
-        # The scope was cancelled: by its deadline, or because the proxy stops. A client without a stream gets no stream
-        # error, since there is nothing yet that it could belong to.
-        if not scope.cancelled_caught:
-            return routed
-        if self._last_words is None:
-            if self._endpoint.transport.is_encrypted:
-                self._tls_failed("took too long")
-            return None
-        if scopes.stopping:
-            raise _stopping()
-        raise ClientError(StreamCondition.CONNECTION_TIMEOUT, "the stream took too long to open")
+            waits.settle()
 
     async def _sniff(self) -> BegunStream | None:
         """Find out by the first byte whether the client begins with TLS; ``None`` if it sends nothing."""
@@ -209,7 +183,7 @@ class ClientConnection:
             raise ClientError(StreamCondition.POLICY_VIOLATION, _STRANGER)
         self._expect_stream()
         # The limit so far was for a first byte and TLS.
-        self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
+        self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read_any() if first else None
 
     def _expect_stream(self) -> None:
@@ -228,7 +202,7 @@ class ClientConnection:
         """Read one request: for a WebSocket, or for a page."""
         opening, now = self._rules.new_web_opening(), trio.current_time()
         self._last_words = opening.refuse
-        self._limit.deadline = min(self._limit.deadline, now + self._rules.handshake_timeout)
+        self._waits.deadline = min(self._waits.deadline, now + self._rules.handshake_timeout)
         while (step := opening.receive(data)) is None:
             data = await self._endpoint.receive_some()
             if not data:
@@ -240,7 +214,7 @@ class ClientConnection:
         await self._endpoint.send_all(step.reply)
         self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
         self._expect_stream()
-        self._limit.deadline = trio.current_time() + self._rules.negotiation_timeout
+        self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read(await self._receive())
 
     async def _receive(self) -> bytes:
@@ -262,12 +236,12 @@ class ClientConnection:
                         return BegunStream(header, None, early=self._rules.is_early(header.to or ""))
                     case Opened(header, Login() as login, greeted):
                         shown = SHOWN if greeted else None
-                        return BegunStream(header, EarlyLogin(login, self._limit.deadline, MAX_CHANGES, shown))
+                        return BegunStream(header, EarlyLogin(login, self._waits.deadline, MAX_CHANGES, shown))
                     case Closed(reply):
                         await self._part(reply)
                         return None
                     case BeginTls(domain):
-                        return await self._proceed(domain, latest=self._limit.deadline)
+                        return await self._proceed(domain, latest=self._waits.deadline)
             data = await self._receive()
         return None
 
@@ -279,7 +253,7 @@ class ClientConnection:
         """
         if not self._endpoint.discard_received():
             raise ClientError(StreamCondition.POLICY_VIOLATION, "too much was sent behind the request for TLS")
-        self._limit.deadline = latest if latest is not None else trio.current_time() + self._rules.handshake_timeout
+        self._waits.deadline = latest if latest is not None else trio.current_time() + self._rules.handshake_timeout
         # In one write: unsent is what the session had for the client, such as its header and features.
         await self._endpoint.send_all(unsent + PROCEED)
         return await self._start_tls(domain, latest)
@@ -289,7 +263,7 @@ class ClientConnection:
         rules = self._rules
         self._last_words = None  # a stream error in the middle of a handshake would be taken for a broken TLS record
         now = trio.current_time()
-        self._limit.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
+        self._waits.deadline = min(latest if latest is not None else math.inf, now + rules.handshake_timeout)
         try:
             server_name = await self._endpoint.server_name()
             self.arrival = self.arrival.asking_for(server_name)
@@ -301,7 +275,7 @@ class ClientConnection:
             self._tls_failed(reason)
             return None
         self._expect_stream()
-        self._limit.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
+        self._waits.deadline = latest if latest is not None else trio.current_time() + rules.negotiation_timeout
         # Behind STARTTLS the stream goes on that has asked for it; with TLS from the first byte, nobody knows yet.
         return await (self._read_any() if domain is None else self._read(await self._receive()))
 
@@ -313,7 +287,7 @@ class ClientConnection:
         early_login, now = reroute.early_login, trio.current_time()
         self._last_words = last_words if early_login is not None else partial(_first_and_last_words, reroute.header)
         self._lane = reroute.up
-        self._limit.deadline = early_login.bind_by if early_login is not None else now + self._rules.negotiation_timeout
+        self._waits.deadline = early_login.bind_by if early_login is not None else now + self._rules.negotiation_timeout
         await self._endpoint.send_all(unsent)
         return BegunStream(reroute.header, early_login, silent=reroute.silent)
 
@@ -321,7 +295,7 @@ class ClientConnection:
         """Send the last bytes and wait until the client has closed: closing first could send a reset, which destroys
         bytes that the client has not read yet."""
         left = _LINGER_BYTES
-        with trio.move_on_after(_LINGER_SECONDS):
+        with contextlib.suppress(trio.TooSlowError), self._endpoint.waits.time_limit(_LINGER_SECONDS):
             await self._endpoint.send_all(last_bytes)
             # Only our half: the client reads the error and closes the rest.
             self._endpoint.end_output()

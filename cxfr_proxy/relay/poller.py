@@ -118,6 +118,21 @@ class Poller:
             self._epoll.register(leg.fd, interest)
         leg.interest = interest
 
+    def watch(self, fd: int, events: int, *, known: bool) -> None:
+        """Wait for these events of a descriptor that is no leg's. ``known``: one of that number was watched before,
+        which may have been closed meanwhile."""
+        if known:
+            try:
+                self._epoll.modify(fd, events)
+            except FileNotFoundError:
+                known = False
+        if not known:
+            self._epoll.register(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """Wait for it no more. Raises ``OSError`` if it was closed."""
+        self._epoll.unregister(fd)
+
     def connect(self, leg: Leg) -> None:
         """Have the switchboard pass on this leg's bytes, or stop doing so, as the session's state has it now."""
         if self._board is None:

@@ -45,6 +45,7 @@ from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.transport import Transport, TransportFault, Verdict
 from cxfr_proxy.relay.live_session import Decide, Leg, LiveSession, ReturnedConnection, SessionListener
+from cxfr_proxy.relay.openings import Openings
 from cxfr_proxy.relay.poller import IN, OUT, Poller
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import BEHIND_SHARE, COSTLY_SECONDS, SHARE_SECONDS, Queue, clock
@@ -105,26 +106,35 @@ class Pump:
         self._now = 0.0
         self._timers = Timers(self._on_timer)
         self._nobody_left: trio.Event | None = None  # not None: keep() waits for it
+        self.openings = Openings(self._poller, self._look_who_is_left)
+        """The connections that have no session yet."""
 
     async def run(self) -> None:
         """Serve until cancelled. :meth:`keep` ends the sessions, and :meth:`close` comes last."""
         async with trio.open_nursery() as nursery:
             start(nursery, Task.TIMERS, self._timers.run)
+            start(nursery, Task.TIMERS, self.openings.timers.run)
             await keep_going(Task.PUMP, self._run)
 
+    @property
+    def kept(self) -> bool:
+        """Whether a task is in :meth:`keep`."""
+        return self._nobody_left is not None
+
     async def keep(self) -> None:
-        """Wait until no session is left; end all of them when cancelled.
+        """Wait until no session is left, nor a connection without one; end all of them when cancelled.
 
         One task does so for all of them; if there is one already, this returns at once.
         """
         if self._nobody_left is not None:
             return
         try:
-            while self._sessions:
+            while self._sessions or self.openings:
                 self._nobody_left = trio.Event()
                 await self._nobody_left.wait()
         finally:
             self._nobody_left = None
+            self.openings.close_all()
             # A copy: ending a session removes it, and its listener may end others.
             for live in list(self._sessions.values()):
                 self.discard(live)
@@ -154,6 +164,7 @@ class Pump:
                 self._fail_what_was_served(exc)
             if self._behind:
                 self._behind.serve(self._catch_up, self._share_seconds * BEHIND_SHARE)
+            self.openings.begin_new()
         finally:
             self._turning = False
 
@@ -170,7 +181,7 @@ class Pump:
         leg = self._legs.get(fd)
         if leg is not None:
             self._serve(leg, events)
-        else:
+        elif not self.openings.on_ready(fd):
             self._poller.woken(fd)
 
     def on_ended(self, fd: int) -> None:
@@ -559,10 +570,13 @@ class Pump:
             self._on_over(live)
 
     def _on_over(self, live: LiveSession) -> None:
-        if self._nobody_left is not None and not self._sessions:
-            self._nobody_left.set()
+        self._look_who_is_left()
         with isolated(Task.SESSION, session=live.id):
             live.over()
+
+    def _look_who_is_left(self) -> None:
+        if self._nobody_left is not None and not self._sessions and not self.openings:
+            self._nobody_left.set()
 
     def _give_back(self, live: LiveSession, command: Upgrade | Reroute) -> None:
         client = live.legs[Side.CLIENT]

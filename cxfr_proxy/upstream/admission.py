@@ -108,6 +108,11 @@ class Admission:
         self._patience = patience
         self._doors: dict[str, _Door] = {}
 
+    @property
+    def limits(self) -> bool:
+        """Return whether there is a rate."""
+        return self._rate is not None
+
     async def admit(self, node: str, address: str, has_left: Callable[[], bool]) -> None:
         """Return when a login from that address may go to that node.
 

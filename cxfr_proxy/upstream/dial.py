@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -28,7 +29,8 @@ from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.node_tls import NodeCertificate, node_context, node_name, read_authorities
 from cxfr_proxy.net.pem import Pem
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
-from cxfr_proxy.net.transport import PlainTransport
+from cxfr_proxy.net.transport import PlainTransport, Verdict
+from cxfr_proxy.net.waits import TRIO, Waits
 from cxfr_proxy.session.commands import Dial
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.upstream.node_login import log_in_as
@@ -104,6 +106,7 @@ class Dialer:
         *,
         resolve: bool = False,
         certificate: Pem | None = None,
+        waits: Waits = TRIO,
     ) -> Endpoint:
         """Return a connection to the node on which the client's stream can begin. The caller closes it.
 
@@ -116,14 +119,14 @@ class Dialer:
         """
         endpoint: Endpoint | None = None
         try:
-            plain = await self._connect(spec.address, resolve=resolve)
-            endpoint = Endpoint(plain)
+            plain = await self._connect(spec.address, waits, resolve=resolve)
+            endpoint = Endpoint(plain, waits)
             if spec.send_proxy is not None:
                 told = (client or _NOBODY).or_between(*proxy_protocol.own_ends(plain))
                 # The header has to come first, before TLS. A new socket takes it at once.
                 await endpoint.send_all(proxy_protocol.header(spec.send_proxy, told))
             if spec.tls is not NodeTls.NONE:
-                with trio.fail_after(self._timeouts.tls_handshake_timeout):
+                with waits.time_limit(self._timeouts.tls_handshake_timeout):
                     if spec.tls is NodeTls.STARTTLS:
                         await self.probe_stream(endpoint).ask_for_tls(domain)
                     context = self._context(spec, certificate)
@@ -171,17 +174,20 @@ class Dialer:
             context = contexts[spec.ca] = node_context(spec, text, certificate)
         return context
 
-    async def _connect(self, address: Address | UnixAddress, *, resolve: bool) -> PlainTransport:
+    async def _connect(self, address: Address | UnixAddress, waits: Waits, *, resolve: bool) -> PlainTransport:
         literal = _literal(address)
         if literal is not None:
-            return await _connect_to(literal, self._timeouts)
+            return await _connect_to(literal, self._timeouts, waits)
         assert isinstance(address, Address), "only these can be names"
         known = self._answered.get(address)
         if known is not None and not resolve:
             with contextlib.suppress(OSError):  # the name may stand for another address by now: it is resolved below
-                return await _connect_to(known, self._timeouts)
+                return await _connect_to(known, self._timeouts, waits)
         # Forgotten before it is resolved: if that fails, the next one tries to resolve it as well.
         self._answered.pop(address, None)
+        return await waits.in_trio(partial(self._look_up_and_connect, address))
+
+    async def _look_up_and_connect(self, address: Address) -> PlainTransport:
         with trio.fail_after(self._timeouts.node_connect_timeout):
             stream = await trio.open_tcp_stream(address.host, address.port)
         with socket.socket(fileno=stream.socket.detach()) as sock:
@@ -201,8 +207,8 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
     return None
 
 
-async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> PlainTransport:
-    await trio.lowlevel.checkpoint_if_cancelled()
+async def _connect_to(address: _SocketAddress, timeouts: Timeouts, waits: Waits) -> PlainTransport:
+    await waits.check()
     family, name = address
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         transport = PlainTransport.adopt(sock, timeouts.keepalive_timeout)
@@ -211,9 +217,10 @@ async def _connect_to(address: _SocketAddress, timeouts: Timeouts) -> PlainTrans
         if error == errno.EINPROGRESS:
             error = transport.connect_ex(name)  # a node on this machine has answered by now: this saves a task switch
         if error == errno.EALREADY:
-            with trio.fail_after(timeouts.node_connect_timeout):
-                await trio.lowlevel.wait_writable(transport)
-            error = transport.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            with waits.time_limit(timeouts.node_connect_timeout):
+                while error == errno.EALREADY:
+                    await waits.ready(transport, Verdict.WAIT_WRITABLE)
+                    error = transport.connect_ex(name)
         if error not in (0, errno.EISCONN):
             raise OSError(error, os.strerror(error))
     except BaseException:

@@ -7,6 +7,7 @@ by the id that it wants to resume, else by a guess.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import trio
@@ -84,8 +85,8 @@ class Router:
         ``OSError`` where the client has left.
         """
         user, domain = login.user or hinted_user(header), header.to or ""
-        if user is not None and self.users is not None:
-            await self.users.find(user)
+        if user is not None and self.users is not None and not self.users.knows(user):
+            await waiting.waits.in_trio(partial(self.users.find, user))
         ranked = self._placement.rank(user, domain, self._registry.sessions_by_node())
         holder = self._holder(login, user, domain, arrival.address)
         if holder is not None:
@@ -97,11 +98,13 @@ class Router:
             usable = node.usable
             # Counted from here on, or a burst of logins would all see the same emptiest node.
             with self._registry.expecting(node.name):
-                await self._admission.admit(node.name, arrival.address, waiting.has_hung_up)
+                if self._admission.limits:
+                    admit = partial(self._admission.admit, node.name, arrival.address, waiting.has_hung_up)
+                    await waiting.waits.in_trio(admit)
                 if usable and not node.usable:
                     continue  # it went down, or its drain began, while the client waited for its turn
                 try:
-                    endpoint = await self._dialer.dial(node.spec, domain, client)
+                    endpoint = await self._dialer.dial(node.spec, domain, client, waits=waiting.waits)
                 except NodeError as exc:
                     self._registry.counts.of_node(node.name).connect_failures += 1
                     if not isinstance(exc, DomainRefused):  # else any name that a client makes up would take it down

@@ -131,19 +131,19 @@ class Service:
                 async with trio.open_nursery() as clients:
                     self._server.tasks = clients
                     with self._listening:
-                        await accept(listeners, self._serve, clients, self.room)
+                        await accept(listeners, self._serve, self.room)
                     deadline = trio.current_time() + self._config.timeouts.hard_stop_after
                     clients.cancel_scope.deadline = deadline
                     start(services, Task.SEND_OFF, partial(self._send_off, deadline))
                 services.cancel_scope.cancel()
         return clients.cancel_scope.cancelled_caught
 
-    async def _serve(self, sock: socket.socket, address: object) -> None:
+    def _serve(self, sock: socket.socket, address: object) -> None:
         with isolated(
             Task.CONNECTION
         ):  # a fault of the collector must not keep the socket from being served, and so from being closed
             self._collector.session_comes()
-        await self._server.serve(sock, address)
+        self._server.serve(sock, address)
 
     @property
     def totals(self) -> Totals:

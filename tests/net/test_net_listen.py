@@ -191,14 +191,14 @@ async def test_every_connection_is_served_until_it_is_cancelled() -> None:
     """From all listeners, more than are taken at once; afterwards the ports are closed, and what was accepted lives."""
     served: list[tuple[socket.socket, Any]] = []
 
-    async def serve(sock: socket.socket, address: Any) -> None:
+    def serve(sock: socket.socket, address: Any) -> None:
         served.append((sock, address))
 
     with no_leak():
-        async with trio.open_nursery() as clients, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             listeners = bind([ListenAddress("127.0.0.1", 0), ListenAddress("::1", 0)])
             ports = [listener.socket.getsockname()[1] for listener in listeners]
-            nursery.start_soon(accept, listeners, serve, clients, ConnectionLimit(100))
+            nursery.start_soon(accept, listeners, serve, ConnectionLimit(100))
             theirs = [socket.create_connection(("::1" if six else "127.0.0.1", ports[six])) for six in [0, 1] * 40]
             await until(lambda: len(served) == len(theirs))
             nursery.cancel_scope.cancel()
@@ -230,20 +230,18 @@ class FakeSocket:
 async def test_what_goes_wrong_with_one_connection(fault: int, room: bool, served: list[str]) -> None:
     done: list[str] = []
 
-    async def serve(sock: Any, address: Any) -> None:
+    def serve(sock: Any, address: Any) -> None:
         done.append(sock)
 
     fake: Any = FakeSocket(("one", ()), OSError(fault, ""), ("two", ()))
-    async with trio.open_nursery() as nursery:
-        assert listen._accept_some(fake, serve, nursery, ConnectionLimit(10)) is room
+    assert listen._accept_some(fake, serve, ConnectionLimit(10)) is room
     assert sorted(done) == served
 
 
 async def test_a_fault_of_the_listener_is_not_passed_over() -> None:
     fake: Any = FakeSocket(OSError(errno.EINVAL, ""))
-    async with trio.open_nursery() as nursery:
-        with pytest.raises(OSError, match=str(errno.EINVAL)):
-            listen._accept_some(fake, trio.testing.wait_all_tasks_blocked, nursery, ConnectionLimit(10))  # type: ignore[arg-type]
+    with pytest.raises(OSError, match=str(errno.EINVAL)):
+        listen._accept_some(fake, lambda sock, address: None, ConnectionLimit(10))
 
 
 def test_sockets_that_rest_get_no_connections() -> None:

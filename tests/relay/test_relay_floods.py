@@ -21,6 +21,7 @@ from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.connection import ClientConnection, ConnectionContext
 from cxfr_proxy.relay.connection_rules import ConnectionRules
+from cxfr_proxy.relay.openings import PumpWaits
 from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.session import Session
@@ -40,8 +41,8 @@ async def test_who_is_refused_is_not_listened_to_without_end(mock_clock: MockClo
     """The clock stands still, so it is not the time that ends it."""
     there, here = transport_pair()
     endpoint = Endpoint(here)
-    shared = ConnectionContext(*[cast("ConnectionRules", None)] * 4)  # type: ignore[arg-type]
-    connection = ClientConnection(shared, endpoint, Arrival("", None))
+    shared = ConnectionContext(*[cast("ConnectionRules", None)] * 3)  # type: ignore[arg-type]
+    connection = ClientConnection(shared, endpoint, Arrival("", None), cast("PumpWaits", None))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection._part, b"</stream:stream>")
 

@@ -1,0 +1,95 @@
+"""How code that opens a connection waits: in a trio task, or without one.
+
+Whoever reads and writes a connection by an :class:`~.endpoint.Endpoint` says ``await``, and does not know who carries
+it on. Checks and logins of the proxy's own run in trio tasks (:data:`TRIO`). Clients' connections open without
+(:mod:`cxfr_proxy.relay.openings`): a task, its cancel scopes and its turns in trio's loop would cost a login more than
+all that is said in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Final, Protocol, TypeVar
+
+import trio
+
+from cxfr_proxy.net.transport import Transport, Verdict
+
+T = TypeVar("T")
+
+_WAITS: Final = {
+    Verdict.WAIT_READABLE: trio.lowlevel.wait_readable,
+    Verdict.WAIT_WRITABLE: trio.lowlevel.wait_writable,
+}
+
+
+class Waits(Protocol):
+    """Waits for one piece of code, which may be given up wherever it waits."""
+
+    async def call(
+        self, transport: Transport, operation: Callable[[], T], doing: Verdict, *, at_once: bool = False
+    ) -> T:
+        """Repeat the call until it does not block, and return what it returns.
+
+        ``doing`` is what it usually waits for. Others get their turn even if it never blocks: a peer that is faster
+        than we are would keep us from everybody else, and our own deadlines from us. ``at_once``: something is known
+        to have arrived that was not read yet. Raises the call's ``OSError`` where to wait would be in vain.
+        """
+        ...
+
+    async def ready(self, transport: Transport, verdict: Verdict) -> None:
+        """Wait until the socket can be read, or written."""
+        ...
+
+    async def check(self) -> None:
+        """Wait for nothing, but give up here if that was asked for."""
+        ...
+
+    def time_limit(self, seconds: float) -> AbstractContextManager[object]:
+        """Raise ``trio.TooSlowError`` if the block takes longer."""
+        ...
+
+    async def in_trio(self, serve: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``serve`` returns, or raise what it raises, where it needs a trio task."""
+        ...
+
+
+class _TrioWaits:
+    """Waits in the running task."""
+
+    async def call(
+        self, transport: Transport, operation: Callable[[], T], doing: Verdict, *, at_once: bool = False
+    ) -> T:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        while True:
+            try:
+                result = operation()
+                break
+            except OSError as exc:
+                verdict = transport.judge(exc, doing)
+                if verdict is Verdict.OVER:
+                    raise
+            await self.ready(transport, verdict)
+            if transport.wants_write:
+                transport.write_own()
+            waited = True
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return result
+
+    async def ready(self, transport: Transport, verdict: Verdict) -> None:
+        await _WAITS[verdict](transport)
+
+    async def check(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def time_limit(self, seconds: float) -> AbstractContextManager[object]:
+        return trio.fail_after(seconds)
+
+    async def in_trio(self, serve: Callable[[], Awaitable[T]]) -> T:
+        return await serve()
+
+
+TRIO: Final[Waits] = _TrioWaits()
