@@ -256,6 +256,8 @@ def open_log(log_format: LogFormat, level: LogLevel, stream: TextIO | None) -> N
 
 def _install(handler: logging.Handler, log_format: LogFormat, level: LogLevel) -> None:
     handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter())
+    # What no line of ours says is not looked up for each: see "Optimization" in the manual of logging.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for old in [each for each in root.handlers if isinstance(each, (_StreamHandler, _WriterHandler))]:
         root.removeHandler(old)

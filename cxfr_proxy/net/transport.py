@@ -155,17 +155,26 @@ class PlainTransport(socket.socket):
     write_now = socket.socket.send
 
     @classmethod
+    def unconnected(cls, family: int, keepalive_timeout: float) -> PlainTransport:
+        """Return one that is to be connected. ``keepalive_timeout`` as for :meth:`adopt`. Raises ``OSError``."""
+        transport = cls(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        if family != socket.AF_UNIX:
+            try:
+                _tune(transport, keepalive_timeout)
+            except OSError:
+                transport.close()
+                raise
+        return transport
+
+    @classmethod
     def adopt(cls, sock: socket.socket, keepalive_timeout: float = 0.0) -> PlainTransport:
-        """Take a connected socket, or one that is going to be connected, over from ``sock``, which is empty afterwards.
+        """Take a connected socket over from ``sock``, which is empty afterwards.
 
         ``keepalive_timeout``: the seconds of :func:`keep_alive`; 0 leaves that to the system. Raises ``OSError``, and
         then ``sock`` is still the caller's.
         """
         if sock.family != socket.AF_UNIX:
-            # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if keepalive_timeout:
-                keep_alive(sock, keepalive_timeout)
+            _tune(sock, keepalive_timeout)
         transport = cls(fileno=sock.fileno())
         sock.detach()  # only now: nobody would close the descriptor if the line above raised
         transport.setblocking(False)
@@ -289,6 +298,13 @@ class TlsTransport(ssl.SSLSocket):
 
     def native_calls(self) -> tuple[ReadInto, Write]:
         return self.read, self.write
+
+
+def _tune(sock: socket.socket, keepalive_timeout: float) -> None:
+    # With Nagle's algorithm each restart of a stream waits for a delayed acknowledgement: 40 ms a step.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keepalive_timeout:
+        keep_alive(sock, keepalive_timeout)
 
 
 def keep_alive(sock: socket.socket, seconds: float) -> None:

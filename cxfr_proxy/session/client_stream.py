@@ -94,7 +94,7 @@ def _on_header(parts: Parts, raw: bytes) -> None:
     try:
         header = read_header(raw, ClientError)
         # The node, and the certificate, were chosen by the domain of the first header.
-        if domain_key(header.to or "") != domain_key(parts.domain):
+        if header.to != parts.domain and domain_key(header.to or "") != domain_key(parts.domain):
             raise ClientError(StreamCondition.HOST_UNKNOWN, "the domain changed at the stream's restart")
     except ClientError as error:
         on_fault(parts, error)

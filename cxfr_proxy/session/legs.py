@@ -40,6 +40,7 @@ class ClientLeg:
         "refusal",
         "shown",
         "tls",
+        "wanted",
     )
 
     def __init__(self, header: StreamHeader, lane: Lane, *, tls: bool, shown: StreamHeader | None, held: bool) -> None:
@@ -48,16 +49,13 @@ class ClientLeg:
         self.shown = shown
         self.tls = tls
         self.incoming = Incoming.HELD if held else Incoming.READ
+        self.wanted = not held
+        """Whether its bytes are taken from its socket now. Follows from ``incoming``, and is asked at every turn."""
         self.outgoing = Outgoing.NEW if shown is None else Outgoing.OPEN
         self.caps: str | None = None
         self.refusal: str | None = None
         self.knows_cxfr: bool | None = None
         self.looks_left = IDENTITY_LOOKS
-
-    @property
-    def wanted(self) -> bool:
-        """Whether its bytes are taken from its socket now."""
-        return self.incoming in READABLE[Side.CLIENT]
 
     @property
     def over(self) -> bool:
@@ -80,6 +78,7 @@ class ClientLeg:
     def receive(self, incoming: Incoming) -> None:
         """Go on to that state of what comes in."""
         self.incoming = follow(INCOMING, self.incoming, incoming)
+        self.wanted = incoming in READABLE[Side.CLIENT]
 
     def hold(self, hold: bool) -> None:
         """Have the client's bytes wait, or no longer. Does nothing once there are none that could be read."""
@@ -140,7 +139,7 @@ class NodeLeg:
     that the node's stream was opened with, the client's as a rule.
     """
 
-    __slots__ = ("header", "incoming", "lane", "name", "opened_by", "outgoing")
+    __slots__ = ("header", "incoming", "lane", "name", "opened_by", "outgoing", "wanted")
 
     def __init__(self, name: str, opened_by: StreamHeader, lane: Lane) -> None:
         self.name = name
@@ -148,12 +147,9 @@ class NodeLeg:
         self.header: StreamHeader | None = None
         self.lane = lane
         self.incoming = Incoming.READ
+        self.wanted = True
+        """Whether its bytes are taken from its socket now. Follows from ``incoming``, and is asked at every turn."""
         self.outgoing = Outgoing.NEW
-
-    @property
-    def wanted(self) -> bool:
-        """Whether its bytes are taken from its socket now."""
-        return self.incoming in READABLE[Side.NODE]
 
     @property
     def writable(self) -> bool:
@@ -162,6 +158,7 @@ class NodeLeg:
     def receive(self, incoming: Incoming) -> None:
         """Go on to that state of what comes in."""
         self.incoming = follow(INCOMING, self.incoming, incoming)
+        self.wanted = incoming in READABLE[Side.NODE]
 
     def open(self, header: StreamHeader) -> None:
         """Note the header that begins the node's stream."""

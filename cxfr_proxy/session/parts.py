@@ -251,6 +251,8 @@ class Parts:
 
     def choose_reading(self) -> None:
         """Bring ``fast``, and what the lanes report, in line with what has to be looked at now."""
+        if self.state is State.NEGOTIATING:
+            return  # each element is looked at, whatever else holds
         client, node, transfer, exchange = self.client, self.node, self.transfer, self.exchange
         on_old_leg = self.on_old_leg
         on_new_leg = exchange is not None and not on_old_leg

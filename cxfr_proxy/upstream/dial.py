@@ -210,8 +210,7 @@ def _literal(address: Address | UnixAddress) -> _SocketAddress | None:
 async def _connect_to(address: _SocketAddress, timeouts: Timeouts, waits: Waits) -> PlainTransport:
     await waits.check()
     family, name = address
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        transport = PlainTransport.adopt(sock, timeouts.keepalive_timeout)
+    transport = PlainTransport.unconnected(family, timeouts.keepalive_timeout)
     try:
         error = transport.connect_ex(name)
         if error == errno.EINPROGRESS:
