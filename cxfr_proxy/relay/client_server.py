@@ -84,6 +84,7 @@ class ClientServer:
         """For whoever runs them."""
         self._context = ConnectionContext(rules, router, registry)
         self._policy = _policy(config, registry, router)
+        self._kept = False  # whether a task keeps the connections
 
     @property
     def tasks(self) -> trio.Nursery:
@@ -105,8 +106,16 @@ class ClientServer:
 
     def _begin(self, serve: Callable[[PumpWaits], Awaitable[None]], *, at_once: bool = True) -> None:
         self._pump.openings.begin(partial(self._serve_safely, serve), at_once=at_once)
-        if not self._pump.kept:
-            start_once(self.tasks, Task.CONNECTION, self._pump.keep)
+        if not self._kept:
+            self._kept = True
+            start_once(self.tasks, Task.CONNECTION, self._keep)
+
+    async def _keep(self) -> None:
+        # In this nursery: it must not be empty while connections live, and cancelling it has to end them.
+        try:
+            await self._pump.keep()
+        finally:
+            self._kept = False
 
     async def _serve_safely(self, serve: Callable[[PumpWaits], Awaitable[None]], waits: PumpWaits) -> None:
         try:

@@ -116,11 +116,6 @@ class Pump:
             start(nursery, Task.TIMERS, self.openings.timers.run)
             await keep_going(Task.PUMP, self._run)
 
-    @property
-    def kept(self) -> bool:
-        """Whether a task is in :meth:`keep`."""
-        return self._nobody_left is not None
-
     async def keep(self) -> None:
         """Wait until no session is left, nor a connection without one; end all of them when cancelled.
 
