@@ -292,11 +292,10 @@ class Parts:
         return question is not None and question.withholds
 
     @property
-    def reads_node(self) -> bool:
-        """Whether the node's bytes are taken from its socket now: not while as much is kept back as may be held."""
+    def has_room(self) -> bool:
+        """Whether less of the node's is kept back than may be held."""
         question = self.closing.question if self.closing is not None else None
-        full = question is not None and question.withheld_bytes >= self.policy.limits.max_element_down
-        return self.node.wanted and not full
+        return question is None or question.withheld_bytes < self.policy.limits.max_element_down
 
     @property
     def cuts_client(self) -> bool:

@@ -157,7 +157,10 @@ class Session:
 
     def wants(self, side: Side) -> bool:
         """Return whether bytes from that side should be read now."""
-        return self._parts.client.wanted if side is Side.CLIENT else self._parts.reads_node
+        parts = self._parts
+        if side is Side.CLIENT:
+            return parts.client.wanted
+        return parts.node.wanted and (parts.closing is None or parts.has_room)  # asked at every turn
 
     # --- what happens
 
@@ -191,7 +194,7 @@ class Session:
         others waiting.
         """
         if side is Side.NODE:
-            return self._parts.node.lane.unread and self._parts.reads_node
+            return self._parts.node.lane.unread and self.wants(side)
         client = self._parts.client
         return client.lane.unread and client.wanted and not client.over
 
