@@ -43,6 +43,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "client-refused": Rule(("client", "condition")),
     "fault": Rule(("task", "at")),
     "forged-transfer": Rule(("node",)),
+    "forwarded-malformed": Rule(("via",)),
     "full": Rule(),
     "log": Rule(("source",), most=20),
     # More than a filter that bans addresses waits for.

@@ -13,6 +13,7 @@ from cxfr_proxy.cluster.addresses import PublicAddress, WebSocketUrl
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import HostPattern
+from cxfr_proxy.config.choices import ForwardingHeader
 from cxfr_proxy.config.control_places import control_places, find_control
 from cxfr_proxy.config.hints import config_hints
 from cxfr_proxy.config.settings import Setting, parse_settings, read_settings_file, render_markdown
@@ -95,6 +96,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "cxfr-allow": ("agent=Some Client", (ClientMatch(Trait.AGENT, "Some Client"),)),
     "cxfr-deny": ("domain=Example.ORG.", (ClientMatch(Trait.DOMAIN, "example.org"),)),
     "sm-after-transfer": ("wrap", SmAfterTransfer.WRAP),
+    "forwarded-header": ("forwarded", ForwardingHeader.FORWARDED),
     "websocket-path": ("none", None),
     "websocket-origin": ("HTTPS://Chat.example.org:443/", ("https://chat.example.org",)),
     "websocket-ping": ("0", 0.0),

@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (20, "6b644549302a6817")
+KNOWN: Final = (21, "20bcbb753631a66b")
 """The version, and the digest of the shapes that its messages have."""
 
 

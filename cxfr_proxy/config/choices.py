@@ -29,6 +29,17 @@ class ProxyHeaderUse(StrEnum):
     OPTIONAL = "optional"
 
 
+class ForwardingHeader(StrEnum):
+    """The header that the trusted proxies write, by its name in small letters.
+
+    There is one for a proxy, not whichever is there: a proxy that writes the one passes the other on as the client has
+    made it up.
+    """
+
+    X_FORWARDED_FOR = "x-forwarded-for"
+    FORWARDED = "forwarded"
+
+
 class SaslAuthzid(StrEnum):
     """As which users a client may log in."""
 

@@ -26,6 +26,7 @@ from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.config import values
 from cxfr_proxy.config.choices import (
     CxfrUnknown,
+    ForwardingHeader,
     OnNodeDown,
     ProxyHeaderUse,
     RebalanceMode,
@@ -216,6 +217,14 @@ class Config:
         "has their address",
         "Clients of a balancer that was not told to send it would all have its address. With optional, a client whose "
         "bytes a trusted proxy passes on without a header could begin with a header of its own.",
+    )
+    forwarded_header: ForwardingHeader = setting(
+        Group.SERVING,
+        values.one_of(ForwardingHeader),
+        ForwardingHeader.X_FORWARDED_FOR,
+        "the header in which trusted-proxies that speak HTTP name the client of a WebSocket; nobody else's is read",
+        "nginx, HAProxy and most others can write it. A proxy that writes one of them passes the other on as the "
+        "client has made it up.",
     )
     domain: tuple[str, ...] = repeatable(
         Group.SERVING,

@@ -51,6 +51,10 @@ class Arrival(Struct, frozen=True, gc=False):
             unique_id=connection.unique_id,
         )
 
+    def forwarded(self, client: Peer | None, via: str) -> Arrival:
+        """Return the arrival of the client whose request this proxy passes on."""
+        return replace(self, address=address_of(client), port=client[1] if client is not None else None, via=via)
+
     @property
     def peer(self) -> Peer | None:
         """The client's address and port; ``None`` where it has no port."""

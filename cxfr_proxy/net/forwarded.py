@@ -11,22 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Final, NamedTuple
 
+from cxfr_proxy.config.choices import ForwardingHeader
 from cxfr_proxy.net.proxy_protocol import Peer
 from cxfr_proxy.net.trusted_proxies import IpAddress, TrustedProxies, read_ip
-
-
-class ForwardingHeader(StrEnum):
-    """The header that the trusted proxies write, by its name in small letters.
-
-    There is one for a proxy, not whichever is there: a proxy that writes the one passes the other on as the client has
-    made it up.
-    """
-
-    X_FORWARDED_FOR = "x-forwarded-for"
-    FORWARDED = "forwarded"
 
 
 class ForwardedClient(NamedTuple):

@@ -148,12 +148,15 @@ class ClientServer:
                     via=arrival.via,
                 )
                 return
-            duties.callback(self._registry.disconnected, arrival.address)
             connection = ClientConnection(self._context, endpoint, arrival, waits)
+            duties.callback(self._forget, connection)
             routed = await connection.accept()
             if routed is not None:
                 waits.release()
                 self._begin_session(routed, endpoint, connection.arrival, duties)
+
+    def _forget(self, connection: ClientConnection) -> None:
+        self._registry.disconnected(connection.counted_as)
 
     async def _serve_again(self, returned: ReturnedConnection, arrival: Arrival, waits: PumpWaits) -> None:
         """Serve a connection that has come back from its session. It was counted when it was accepted."""

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import trio
@@ -37,6 +38,7 @@ from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.client_opening import PROCEED, BeginTls, ClientOpening, Closed, Opened, Reply, last_words
 from cxfr_proxy.xmpp.opening.header import SHOWN, StreamHeader
 from cxfr_proxy.xmpp.opening.login import UNKNOWN, Login
+from cxfr_proxy.xmpp.web.request import HttpRequest, RequestRefused
 from cxfr_proxy.xmpp.web.web_opening import PageServed
 
 _TLS_HANDSHAKE: Final = b"\x16"
@@ -101,6 +103,8 @@ class ClientConnection:
         self._rules = context.rules
         self._endpoint = endpoint
         self.arrival = arrival
+        self.counted_as = arrival.address
+        """The address for which the registry counts the connection; a trusted proxy may name another client."""
         self._lane: Lane
         self._opening: ClientOpening
         self._last_words: Callable[[RemoteError], bytes] | None = None  # None: no stream yet that could be answered
@@ -210,12 +214,29 @@ class ClientConnection:
         if isinstance(step, PageServed):
             await self._part(step.reply)
             return None
-        self._rules.check_encryption(self._endpoint.transport)
+        self._find_client(step.request)
+        self._rules.check_encryption(step.request, self._endpoint.transport, self.arrival)
         await self._endpoint.send_all(step.reply)
         self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
         self._expect_stream()
         self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read(await self._receive())
+
+    def _find_client(self, request: HttpRequest) -> None:
+        """Count the connection for the client whose request it is, from now on."""
+        found = self._rules.client_of(request, self.arrival)
+        if found.via is None:
+            return
+        self.arrival = self.arrival.forwarded(found.peer, found.via)
+        if found.fault is not None:
+            emit(_log, "forwarded-malformed", level=logging.WARNING, via=found.via, reason=found.fault)
+        registry, former = self._context.registry, self.counted_as
+        if self.arrival.address == former:
+            return
+        if not registry.connected(self.arrival.address, self._rules.most_per_address):
+            raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections from this address.")
+        self.counted_as = self.arrival.address
+        registry.disconnected(former)
 
     async def _receive(self) -> bytes:
         try:

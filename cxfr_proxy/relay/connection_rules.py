@@ -8,15 +8,18 @@ from http import HTTPStatus
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, Route, StartTls
+from cxfr_proxy.net.arrival import Arrival
+from cxfr_proxy.net.forwarded import ForwardedClient, forwarded_client
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.transport import Transport
+from cxfr_proxy.net.trusted_proxies import TrustedProxies
 from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.upstream.common_features import CommonFeatures
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.client_opening import ClientOpening, OpeningRules
 from cxfr_proxy.xmpp.web.pages import pages
-from cxfr_proxy.xmpp.web.request import RequestRefused
+from cxfr_proxy.xmpp.web.request import HttpRequest, RequestRefused
 from cxfr_proxy.xmpp.web.web_opening import WebOpening, WebRules, is_http
 
 
@@ -37,6 +40,9 @@ class ConnectionRules:
             features=self._common_features if self._asks_for_login else None,
         )
         self._web_rules = _web_rules(config)
+        self._trusted = TrustedProxies(config.trusted_proxies)
+        self._forwarded_header = config.forwarded_header
+        self.most_per_address = config.limits.connections_per_address
         self.handshake_timeout = config.timeouts.tls_handshake_timeout
         self.negotiation_timeout = config.timeouts.negotiation_timeout
 
@@ -63,10 +69,19 @@ class ConnectionRules:
         assert self._web_rules is not None, "or no HTTP is spoken"
         return WebOpening(self._web_rules)
 
-    def check_encryption(self, transport: Transport) -> None:
+    def client_of(self, request: HttpRequest, arrival: Arrival) -> ForwardedClient:
+        """Return whose request that is."""
+        header = self._forwarded_header
+        return forwarded_client(arrival.peer, request.values(header), header, self._trusted)
+
+    def check_encryption(self, request: HttpRequest, transport: Transport, arrival: Arrival) -> None:
         """Raise :class:`~cxfr_proxy.xmpp.web.request.RequestRefused` where a WebSocket on that transport would be in
-        the clear, and must not be. Where STARTTLS would answer that, a WebSocket can't."""
-        if self._opening_rules.requires_tls and not transport.is_encrypted:
+        the clear, and must not be: it has no STARTTLS. Behind a trusted proxy TLS is that proxy's business, unless it
+        says itself that there is none."""
+        if not self._opening_rules.requires_tls or transport.is_encrypted:
+            return
+        said = {each.lower() for each in request.values("x-forwarded-proto")}
+        if arrival.via is None or said & {"http", "ws"}:
             raise RequestRefused(HTTPStatus.FORBIDDEN, "TLS is needed here: connect by wss://.")
 
     def upgrade(self, transport: Transport, early: bytes) -> WebSocketTransport:

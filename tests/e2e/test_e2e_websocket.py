@@ -22,7 +22,9 @@ from websocket_client import BINARY, CONTINUATION, FRAMING, PONG, masked, text
 
 from cxfr_proxy.cluster.addresses import WebSocketUrl
 from cxfr_proxy.cluster.backends import FileBackends
+from cxfr_proxy.config.choices import ProxyHeaderUse
 from cxfr_proxy.config.table import Config, Limits, StartTls, Timeouts
+from cxfr_proxy.config.values import PEER_NETWORK
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.wire import HostPort
@@ -78,6 +80,7 @@ async def world(
     limits: Limits | None = None,
     origins: tuple[str, ...] = (),
     lines: dict[str, str] | None = None,
+    trusted: tuple[str, ...] = (),
 ) -> AsyncIterator[World]:
     """A proxy and its nodes; when the test is done, a well-behaved web client must still get through."""
     running_nodes = [DemoNode(f"node{number + 1}") for number in range(nodes)]
@@ -92,6 +95,8 @@ async def world(
             timeouts=timeouts,
             limits=limits or Limits(),
             websocket_origin=origins,
+            trusted_proxies=tuple(map(PEER_NETWORK.parse, trusted)),
+            proxy_header=ProxyHeaderUse.OPTIONAL,
             host_meta=(WebSocketUrl("wss://localhost/xmpp-websocket", "localhost", 443),),
         )
         async with in_process(config) as (proxy, address):
@@ -377,6 +382,36 @@ MESSAGES = [
     "</stream:stream>",
     "<!-- -->",
 ]
+
+
+async def test_a_trusted_proxy_names_the_client(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """It has ended TLS, so its plain connections are served where others' are refused. Each address has its limit."""
+    named = request(X_Forwarded_For="198.51.100.7, 203.0.113.9", X_Forwarded_Proto="https")
+    limits = Limits(connections_per_address=1)
+    async with world(tmp_path, certificate, starttls=StartTls.REQUIRED, limits=limits, trusted=("127.0.0.1",)) as it:
+        async with raw_page(it.address) as romeo:
+            await romeo.upgrade(asking=named)
+            await romeo.log_in()
+            (live,) = it.proxy.live
+            assert (live.client_address, live.arrival.via) == ("203.0.113.9", "127.0.0.1")
+            async with raw_page(it.address) as second:
+                await second.send(named)
+                assert (await second.everything()).startswith(b"HTTP/1.1 503 ")
+            async with raw_page(it.address) as other:
+                await other.upgrade(asking=request(X_Forwarded_For="203.0.113.10"))
+                await other.log_in("benvolio")
+        async with raw_page(it.address) as plain:
+            await plain.send(request(X_Forwarded_For="203.0.113.11", X_Forwarded_Proto="http"))
+            assert (await plain.everything()).startswith(b"HTTP/1.1 403 ")
+        await until(lambda: not it.proxy.registry.connections, "everybody has left")
+        assert it.refused == {"http-503": 1, "http-403": 1}
+
+
+async def test_nobody_else_names_a_client(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, trusted=("192.0.2.0/24",)) as it, raw_page(it.address) as romeo:
+        await romeo.upgrade(asking=request(X_Forwarded_For="203.0.113.9", Forwarded="for=203.0.113.9"))
+        await romeo.log_in()
+        assert [(live.client_address, live.arrival.via) for live in it.proxy.live] == [("127.0.0.1", None)]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before a login", "in a session"])

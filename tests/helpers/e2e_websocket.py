@@ -142,9 +142,9 @@ class RawPage:
             received += data
         return received
 
-    async def upgrade(self, behind: bytes = b"") -> None:
+    async def upgrade(self, behind: bytes = b"", asking: bytes = request()) -> None:
         """Ask for a WebSocket, with some bytes right behind the request."""
-        await self.send(request() + behind)
+        await self.send(asking + behind)
         received = b""
         while b"\r\n\r\n" not in received:
             data = await self.receive()

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxfr_proxy.config.choices import ForwardingHeader
 from cxfr_proxy.config.values import PEER_NETWORK
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.net.forwarded import ForwardedClient, ForwardingHeader, forwarded_client
+from cxfr_proxy.net.forwarded import ForwardedClient, forwarded_client
 from cxfr_proxy.net.proxy_protocol import Peer
 from cxfr_proxy.net.trusted_proxies import TrustedProxies
 
