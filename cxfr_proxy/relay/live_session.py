@@ -232,6 +232,12 @@ class LiveSession:
         """End it at once."""
         self._driver.drive(self, self.session.stop)
 
+    def redirect(self, url: str) -> None:
+        """Let the end of the client's stream name that URL, if it is on WebSocket."""
+        websocket = self.websocket
+        if websocket is not None:
+            websocket.see_other_uri = url
+
     def ping(self) -> None:
         """Ping the client, which is on WebSocket."""
         self._driver.ping(self)

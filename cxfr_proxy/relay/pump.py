@@ -487,9 +487,7 @@ class Pump:
             case Close(at_once):
                 self._close(live, at_once=at_once)
             case Redirect(url):
-                websocket = live.websocket
-                if websocket is not None:
-                    websocket.see_other_uri = url
+                live.redirect(url)
             case Dial():
                 live.listener.session_dials(live, command)
             case ExchangeNode():
