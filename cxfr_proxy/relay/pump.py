@@ -152,7 +152,7 @@ class Pump:
         try:
             self._now = trio.current_time()
             if self._again:
-                self._again.serve(self._read_again, self._share_seconds)
+                self._again.serve(partial(self._serve, events=IN), self._share_seconds)
             try:
                 self._poller.serve(self._now, self._share_seconds, self)
             except Exception as exc:
@@ -377,9 +377,6 @@ class Pump:
         # Only now: drive() has settled the leg before it was known to be costly.
         if leg.costly and leg.fd >= 0:
             self._settle(live)
-
-    def _read_again(self, leg: Leg) -> None:
-        self._serve(leg, IN)
 
     def _catch_up(self, leg: Leg) -> None:
         """Serve a leg that was behind."""
