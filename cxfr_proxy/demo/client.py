@@ -100,7 +100,9 @@ class DemoClient:
         self.user, _, self.domain = self.bare_jid.partition("@")
         self.kind = kind
         self.habits = HABITS[kind]
-        self.home = Target(address, login.security)
+        # On WebSocket there is no STARTTLS: where there is TLS, it comes first (RFC 7395 section 3.9).
+        tls_first = self.habits.websocket and login.security is Security.STARTTLS
+        self.home = Target(address, Security.DIRECT_TLS if tls_first else login.security)
         self.traffic = traffic
         self.account = ClientAccount(self.bare_jid)
         self.full_jid: str | None = None
