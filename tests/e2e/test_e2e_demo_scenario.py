@@ -14,7 +14,7 @@ from waiting import PATIENCE_SECONDS, until
 from cxfr_proxy import demo
 from cxfr_proxy.demo.account import MessageCounts
 from cxfr_proxy.demo.cluster import NodeSession
-from cxfr_proxy.demo.habits import ClientKind, SeenRung
+from cxfr_proxy.demo.habits import HABITS, ClientKind, SeenRung
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.scenario import SHARES, DemoOptions, ProxySetup, kinds_of, play
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen, frame, line, table
@@ -108,6 +108,14 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cxfr_proxy.demo.scenario.INTERVAL_SECONDS", 0.05)
 
 
+@pytest.fixture
+def _no_web_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in carries bytes to nodes, which speak no WebSocket."""
+    shares = {kind: share for kind, share in SHARES.items() if not HABITS[kind].websocket}
+    monkeypatch.setattr("cxfr_proxy.demo.scenario.SHARES", shares)
+
+
+@pytest.mark.usefixtures("_no_web_clients")
 async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
     out = io.StringIO()
     with trio.fail_after(PATIENCE_SECONDS):
@@ -130,6 +138,7 @@ async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
     assert "draining node1" in out.getvalue()
 
 
+@pytest.mark.usefixtures("_no_web_clients")
 async def test_a_node_that_is_not_emptied_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cxfr_proxy.demo.scenario.DRAIN_SECONDS", 0.1)
     monkeypatch.setattr(StandIn, "drain", do_nothing)
@@ -138,6 +147,7 @@ async def test_a_node_that_is_not_emptied_is_a_failure(monkeypatch: pytest.Monke
     assert (outcome.left, outcome.good) == (6, False)
 
 
+@pytest.mark.usefixtures("_no_web_clients")
 def test_main_tells_the_outcome(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(DemoOptions(clients=6), stand_in) == 0
     assert "node1 emptied in" in capsys.readouterr().out
