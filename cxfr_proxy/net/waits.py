@@ -2,8 +2,8 @@
 
 Code that reads and writes a connection by an :class:`~.endpoint.Endpoint` says ``await``, and does not know what
 carries it on. Checks and logins of the proxy's own run in trio tasks (:data:`TRIO`). Clients' connections open without
-(:mod:`cxfr_proxy.relay.openings`): of what a login costs, a task, its cancel scopes and its turns in trio's loop would
-be an eighth.
+(:mod:`cxfr_proxy.relay.openings`): a task, its cancel scopes and its turns in trio's loop cost more than they give
+there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Connections that open, each a coroutine that the pump carries on without a trio task.
 
-A connection needs a dozen waits until it has a session, nearly all of them for its own socket. In a trio task each
-costs a round of trio's loop with a registration, a checkpoint and a look at the cancel scopes; together they were
-a fifth of a login. So the pump's epoll wakes these coroutines, too: the code awaits as usual, and what it awaits in the
-end is one of the methods of its :class:`PumpWaits`, which say to the pump what is waited for, and suspend.
+A connection waits some eight times until it has a session, nearly always for its own socket. In a trio task each wait
+costs a round of trio's loop with a registration, a checkpoint and a look at the cancel scopes. So the pump's epoll
+wakes these coroutines, too: the code awaits as usual, and each wait in the end is one of the methods of its
+:class:`PumpWaits`, which tell the pump which socket is waited for, and suspend.
 
 So *such a coroutine may not await trio*, nor open a cancel scope: there is no task that these would be about. Where it
 needs something that only a task can have (a queue, DNS, an HTTP client), it awaits :meth:`PumpWaits.in_trio`.
@@ -203,7 +203,8 @@ class Openings:
         self._last = 0
         self._all: dict[int, PumpWaits] = {}
         self._by_fd: dict[int, PumpWaits] = {}
-        self._new: deque[PumpWaits] = deque()
+        self.new: deque[PumpWaits] = deque()
+        """Those that are to begin with the next turn."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -216,13 +217,13 @@ class Openings:
         if at_once:
             self.carry_on(opening)
         else:
-            self._new.append(opening)
+            self.new.append(opening)
             self._poller.wake()
 
     def begin_new(self) -> None:
         """Begin those that were to wait for the next turn."""
-        for _ in range(len(self._new)):
-            self.carry_on(self._new.popleft())
+        for _ in range(len(self.new)):
+            self.carry_on(self.new.popleft())
 
     def stop(self) -> None:
         """Have all give up that may, and those that come later."""
@@ -277,7 +278,7 @@ class Openings:
         opening._pending = exc
         if opening._task is not None:
             opening._task.cancel()
-        elif opening not in self._new:
+        elif opening not in self.new:
             self.carry_on(opening)
 
     def _on_timer(self, when: float, number: int) -> None:

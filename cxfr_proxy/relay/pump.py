@@ -106,8 +106,7 @@ class Pump:
         self._now = 0.0
         self._timers = Timers(self._on_timer)
         self._nobody_left: trio.Event | None = None  # not None: keep() waits for it
-        self.openings = Openings(self._poller, self._look_who_is_left)
-        """The connections that have no session yet."""
+        self.openings = Openings(self._poller, self._look_who_is_left)  # connections without a session
 
     async def run(self) -> None:
         """Serve until cancelled. :meth:`keep` ends the sessions, and :meth:`close` comes last."""
@@ -117,9 +116,8 @@ class Pump:
             await keep_going(Task.PUMP, self._run)
 
     async def keep(self) -> None:
-        """Wait until no session is left, nor a connection without one; end all of them when cancelled.
-
-        One task does so for all of them; if there is one already, this returns at once.
+        """Wait until no session is left, nor a connection without one; end all of them when cancelled. One task does so
+        for all of them; if there is one already, this returns at once.
         """
         if self._nobody_left is not None:
             return
@@ -159,7 +157,8 @@ class Pump:
                 self._fail_what_was_served(exc)
             if self._behind:
                 self._behind.serve(self._catch_up, self._share_seconds * BEHIND_SHARE)
-            self.openings.begin_new()
+            if self.openings.new:
+                self.openings.begin_new()
         finally:
             self._turning = False
 
