@@ -81,7 +81,9 @@ def header(version: ProxyProtocol, connection: ProxiedConnection) -> bytes:
     assert target is not None, "see or_between()"
     (source_ip, target_ip), ports = _one_family(_ip(source), _ip(target)), (source[1], target[1])
     if version is ProxyProtocol.V1:
-        return f"PROXY TCP{source_ip.version} {source_ip} {target_ip} {ports[0]} {ports[1]}\r\n".encode()
+        # Prosody's mod_net_proxy refuses port 0, which stands for a port that nobody has told.
+        source_port, target_port = (max(port, 1) for port in ports)
+        return f"PROXY TCP{source_ip.version} {source_ip} {target_ip} {source_port} {target_port}\r\n".encode()
     family = b"\x11" if source_ip.version == 4 else b"\x21"  # TCP over IPv4, over IPv6
     body = source_ip.packed + target_ip.packed + b"".join(port.to_bytes(2, "big") for port in ports) + _tlvs(connection)
     return V2_SIGNATURE + _PROXY_COMMAND + family + len(body).to_bytes(2, "big") + body

@@ -69,7 +69,6 @@ class ClientServer:
         watcher: SessionWatcher,
     ) -> None:
         self._keepalive_timeout = config.timeouts.keepalive_timeout
-        self._most_per_address = config.limits.connections_per_address
         self._registry = registry
         self._pump = pump
         self._limit = limit
@@ -137,7 +136,7 @@ class ClientServer:
                 if told is None:
                     return
                 arrival = told
-            if not self._registry.connected(arrival.address, self._most_per_address):
+            if not self._registry.connected(arrival.address, self._rules.most_connections(arrival)):
                 self._registry.counts.totals.count_refused(_TOO_MANY)
                 emit(
                     _log,

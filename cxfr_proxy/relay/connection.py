@@ -214,29 +214,31 @@ class ClientConnection:
         if isinstance(step, PageServed):
             await self._part(step.reply)
             return None
-        self._find_client(step.request)
-        self._rules.check_encryption(step.request, self._endpoint.transport, self.arrival)
+        from_proxy = self._find_client(step.request)
+        self._rules.check_encryption(step.request, self._endpoint.transport, from_proxy=from_proxy)
         await self._endpoint.send_all(step.reply)
         self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
         self._expect_stream()
         self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read(await self._receive())
 
-    def _find_client(self, request: HttpRequest) -> None:
-        """Count the connection for the client whose request it is, from now on."""
+    def _find_client(self, request: HttpRequest) -> bool:
+        """Count the connection for the client whose request it is, from now on. Return whether a trusted proxy has
+        passed the request on."""
         found = self._rules.client_of(request, self.arrival)
         if found.via is None:
-            return
+            return False
         self.arrival = self.arrival.forwarded(found.peer, found.via)
         if found.fault is not None:
             emit(_log, "forwarded-malformed", level=logging.WARNING, via=found.via, reason=found.fault)
         registry, former = self._context.registry, self.counted_as
         if self.arrival.address == former:
-            return
-        if not registry.connected(self.arrival.address, self._rules.most_per_address):
+            return True
+        if not registry.connected(self.arrival.address, self._rules.most_connections(self.arrival)):
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections from this address.")
         self.counted_as = self.arrival.address
         registry.disconnected(former)
+        return True
 
     async def _receive(self) -> bytes:
         try:

@@ -42,7 +42,6 @@ class ConnectionRules:
         self._web_rules = _web_rules(config)
         self._trusted = TrustedProxies(config.trusted_proxies)
         self._forwarded_header = config.forwarded_header
-        self.most_per_address = config.limits.connections_per_address
         self.handshake_timeout = config.timeouts.tls_handshake_timeout
         self.negotiation_timeout = config.timeouts.negotiation_timeout
 
@@ -69,19 +68,32 @@ class ConnectionRules:
         assert self._web_rules is not None, "or no HTTP is spoken"
         return WebOpening(self._web_rules)
 
+    def most_connections(self, arrival: Arrival) -> int | None:
+        """Return how many connections there may be from that address; ``None``: any number.
+
+        A trusted proxy's own have no limit: whose they are may be told later, by a request, and no client may use up
+        the room of the others until then.
+        """
+        if self._trusted and arrival.via is None and self._trusted.trust(arrival.peer[0] if arrival.peer else None):
+            return None
+        return self._limits.connections_per_address
+
     def client_of(self, request: HttpRequest, arrival: Arrival) -> ForwardedClient:
         """Return whose request that is."""
+        if arrival.port is None and arrival.via is not None:
+            return ForwardedClient(None)  # without an address, by a balancer: it is no program on this machine
         header = self._forwarded_header
         return forwarded_client(arrival.peer, request.values(header), header, self._trusted)
 
-    def check_encryption(self, request: HttpRequest, transport: Transport, arrival: Arrival) -> None:
+    def check_encryption(self, request: HttpRequest, transport: Transport, *, from_proxy: bool) -> None:
         """Raise :class:`~cxfr_proxy.xmpp.web.request.RequestRefused` where a WebSocket on that transport would be in
-        the clear, and must not be: it has no STARTTLS. Behind a trusted proxy TLS is that proxy's business, unless it
-        says itself that there is none."""
+        the clear, and must not be: it has no STARTTLS. Where a trusted proxy has written the request (``from_proxy``),
+        TLS is that proxy's business, unless it says itself that there is none. A balancer that passes bytes on vouches
+        for nothing: the client has written the request."""
         if not self._opening_rules.requires_tls or transport.is_encrypted:
             return
         said = {each.lower() for each in request.values("x-forwarded-proto")}
-        if arrival.via is None or said & {"http", "ws"}:
+        if not from_proxy or said & {"http", "ws"}:
             raise RequestRefused(HTTPStatus.FORBIDDEN, "TLS is needed here: connect by wss://.")
 
     def upgrade(self, transport: Transport, early: bytes) -> WebSocketTransport:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 from e2e_proxy import COMMAND, HEADER, PATIENCE_SECONDS, Command, Raw, command, connect, nodes_file, running
+from e2e_websocket import request
 
 from cxfr_proxy.cluster.nodes import ProxyProtocol
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -167,6 +168,15 @@ async def test_a_trusted_proxy_has_to_say_it_right(tmp_path: Path, certificate: 
             await good.close()
 
 
+async def all_of(raw: Raw) -> bytes:
+    """What is sent until the connection ends."""
+    data = b""
+    with trio.fail_after(PATIENCE_SECONDS), contextlib.suppress(trio.BrokenResourceError):
+        while more := await raw.connection.transport.receive_some(65536):
+            data += more
+    return data
+
+
 async def is_closed_without_a_word(raw: Raw) -> None:
     with trio.fail_after(PATIENCE_SECONDS), contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         assert await raw.connection.transport.receive_some(1) == b""
@@ -212,6 +222,31 @@ async def test_a_header_is_optional(tmp_path: Path, certificate: DemoCertificate
         await direct.close()
         await passed_on.close()
     assert [(each["client"], each["via"]) for each in bound] == [("127.0.0.1", None), (CLIENT[0], "127.0.0.1")]
+
+
+async def test_a_client_of_a_balancer_vouches_for_nothing(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """The bytes behind the header are its own: whom it names in them, and what it says of TLS, is not believed."""
+    asking = request(X_Forwarded_For="192.0.2.8", X_Forwarded_Proto="https")
+    async with world(tmp_path, certificate, *TRUSTING, "--starttls", "required") as it:
+        raw = await it.passed_on(header(ProxyProtocol.V2, TOLD) + asking)
+        assert (await all_of(raw)).startswith(b"HTTP/1.1 403 ")
+        [refused] = await it.proxy.event("client-refused")
+        assert (refused["client"], refused["via"]) == (CLIENT[0], "127.0.0.1")
+
+
+async def test_nobody_uses_up_a_proxys_room(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Requests that are not whole are the proxy's own, however many there are."""
+    options = (*TRUSTING, "--proxy-header", "optional", "--connections-per-address", "1")
+    async with world(tmp_path, certificate, *options) as it:
+        unfinished = [await it.passed_on(request()[:-4]) for _ in range(3)]
+        raw = await it.passed_on(request(X_Forwarded_For="192.0.2.9"))
+        with trio.fail_after(PATIENCE_SECONDS):
+            assert (await raw.connection.transport.receive_some(65536)).startswith(b"HTTP/1.1 101 ")
+        more = await it.passed_on(request(X_Forwarded_For="192.0.2.9"))
+        assert (await all_of(more)).startswith(b"HTTP/1.1 503 ")
+        assert [each["client"] for each in await it.proxy.event("client-refused")] == ["192.0.2.9"]
+        for each in (raw, *unfinished):
+            await each.close()
 
 
 async def test_unix_sockets(tmp_path: Path, certificate: DemoCertificate) -> None:

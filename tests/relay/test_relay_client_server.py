@@ -18,7 +18,7 @@ from session_fakes import FakeListener
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import NodeSpec
-from cxfr_proxy.config.table import Config, Route, StartTls
+from cxfr_proxy.config.table import Config, Limits, Route, StartTls
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
@@ -80,8 +80,8 @@ class Counting(FakeListener):
 class World:
     """A server of clients, of which a test has the far ends."""
 
-    def __init__(self, nursery: trio.Nursery, pump: Pump) -> None:
-        config = Config(starttls=StartTls.OFF, route=Route.CONNECT)
+    def __init__(self, nursery: trio.Nursery, pump: Pump, limits: Limits) -> None:
+        config = Config(starttls=StartTls.OFF, route=Route.CONNECT, limits=limits)
         cluster = Cluster([NODE])
         self.router = OneNode(cluster)
         self.listener = Counting(self)
@@ -116,12 +116,12 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(limits: Limits | None = None) -> AsyncIterator[World]:
     pump = Pump(write_stall_timeout=30.0)
     async with trio.open_nursery() as services:
         services.start_soon(pump.run)
         async with trio.open_nursery() as clients:
-            it = World(clients, pump)
+            it = World(clients, pump, limits or Limits())
             yield it
             clients.cancel_scope.cancel()
         services.cancel_scope.cancel()
@@ -220,8 +220,7 @@ async def test_a_connection_that_comes_back_is_counted_all_the_time() -> None:
 
 async def test_no_more_than_may_be_of_one_address() -> None:
     with no_leak():
-        async with world() as it:
-            it.server._most_per_address = 1
+        async with world(Limits(connections_per_address=1)) as it:
             first = it.connect()
             await until(lambda: it.counted == (1, 1))
             await ends(it.connect())
