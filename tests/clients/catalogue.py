@@ -190,7 +190,7 @@ port={port}
 password={password}
 tls.policy=trust
 """
-_WEBSOCKET: Final = "no WebSocket at the proxy yet"
+_WEBSOCKET: Final = "not measured: this tool has no web clients"
 
 PROGRAMS: Final = (
     Program("xmpp.js", "xmppjs", _xmppjs("plain")),

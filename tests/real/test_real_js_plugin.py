@@ -1,7 +1,7 @@
 """``cxfr.js``: its rules held against those in Python, and its adapters with the libraries they are for.
 
 xmpp.js speaks TCP in Node, so it is moved by the real proxy, from one built-in node to the other. strophe.js and
-stanza.js speak WebSocket, which the proxy does not yet, so a small server in this process says to them what it would.
+stanza.js speak WebSocket: a small server in this process says to them what the proxy would, and keeps what they send.
 """
 
 from __future__ import annotations
