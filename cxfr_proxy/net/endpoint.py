@@ -110,7 +110,8 @@ class Endpoint:
         if client_address is not None:
             tls.client_address = client_address
         self.transport = tls
-        await self.waits.call(tls, tls.do_handshake, Verdict.WAIT_READABLE, at_once=server_side)
+        # At once: a client speaks first, and a server has seen the first bytes already.
+        await self.waits.call(tls, tls.do_handshake, Verdict.WAIT_READABLE, at_once=True)
 
     def end_output(self) -> None:
         """Half-close the connection, TLS first. Nothing can be sent any more, and it can be read to its end."""
