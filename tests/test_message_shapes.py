@@ -57,7 +57,9 @@ def parts_of(kind: type, seen: dict[str, str]) -> Iterator[str]:
 
 def digest() -> str:
     seen: dict[str, str] = {}
-    for kind in (*KINDS.values(), *WorkerQuestion.__subclasses__(), *WorkerReply.__subclasses__()):
+    questions = (*WorkerQuestion.__subclasses__(), *WorkerReply.__subclasses__())
+    own = [each for each in questions if each.__module__.startswith("cxfr_proxy.")]  # other tests may have made some
+    for kind in (*KINDS.values(), *own):
         shape_of(kind, seen)
     text = "\n".join(f"{name}: {shape}" for name, shape in sorted(seen.items()))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

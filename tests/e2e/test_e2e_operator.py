@@ -38,6 +38,8 @@ async def test_a_login_that_fails_is_a_line_with_who_and_from_where(tmp_path: Pa
             "condition": "not-authorized",
             "mechanism": "PLAIN",
             "user": "kim@localhost",
+            "via": None,
+            "unique_id": None,
         }
         port = port_of(raw)
         await raw.close()
