@@ -19,9 +19,11 @@ from cxfr_proxy.xmpp.framing import framer
 
 engine.use_from_environment()
 
-# How long an example takes says more about what else the machine does than about the code.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# How long an example takes says more about what else the machine does than about the code. And the same examples each
+# time: a change is not to be held up by what was there before it. ``--hypothesis-profile new`` looks for new ones.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("new", deadline=None)
+settings.load_profile("same")
 
 # A shell makes what it starts in the background ignore it, and commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

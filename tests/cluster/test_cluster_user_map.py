@@ -73,7 +73,9 @@ def test_all_faults_together_in_order_but_not_for_ever() -> None:
     assert len(caught.value.errors) == MAX_FAULTS
 
 
-names = st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=6)
+names = st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=6).filter(
+    lambda name: " " not in user_key(f"{name}@h")  # a few letters are made of a space and a mark: no names (RFC 8265)
+)
 
 
 @given(st.dictionaries(names, st.sampled_from("abc"), max_size=20), st.lists(names, max_size=20), st.integers(1, 7))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import trio
-from waiting import until
 
 from real.certs import Authority, Certificate
 from real.clients.fleet import Fleet, Library, Tls, open_fleet
@@ -23,6 +22,8 @@ from real.tap import Tap, open_tap
 EACH: Final = 8
 """Users of each library."""
 _RESOURCE: Final = "r"
+_NO_MORE_SECONDS: Final = 10.0
+"""Without a message for so long, those that are missing will not come."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,12 @@ class Site:
         return Counter((event["id"], event["user"]) for fleet in self.fleets.values() for event in fleet.of("message"))
 
     async def missing(self) -> list[tuple[str, str]]:
-        """Wait until all have come. Return those that have not, when that was long enough."""
-        with suppress(AssertionError):  # which ones are missing says more
-            await until(lambda: self.sent() <= set(self.arrived()), "all messages to arrive")
+        """Wait until all have come, or no more do. Return those that have not."""
+        before, last = -1, trio.current_time()
+        while not self.sent() <= set(self.arrived()) and trio.current_time() < last + _NO_MORE_SECONDS:
+            if (now := self.arrived().total()) != before:
+                before, last = now, trio.current_time()
+            await trio.sleep(0.05)
         return sorted(self.sent() - set(self.arrived()))
 
     async def doubled(self) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ async def test_cluster_node_is_emptied_while_everybody_chats_across_nodes(
     require(Need.EJABBERD, Need.SLIXMPP, Need.AIOXMPP)
     users = crowd_users(_EACH)
     names = [user for of_library in users.values() for user in of_library]
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with EjabberdCluster(tmp_path / "cluster", users=names) as cluster:
             node1, node2 = cluster.nodes
             async with open_tap(node1.port) as first, open_tap(node2.port) as second:

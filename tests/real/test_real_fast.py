@@ -80,7 +80,7 @@ def logins(tap: Tap, mechanism: bytes = b"") -> list[bytes]:
 
 async def knows_its_nodes(proxy: ProxyProcess) -> None:
     """Wait until a client without a name gets header and features, and no node."""
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         while True:
             async with open_raw(proxy.port) as client:
                 await client.open()
@@ -93,7 +93,7 @@ async def send_by_go(folder: Path, proxy_port: int, authority: Authority) -> str
     """``go-sendxmpp`` sends one message and ends; what it said of it."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         done = await trio.run_process(
             [
                 *("go-sendxmpp", "--debug", "--suppress-root-warning", "-u", f"romeo@{DOMAIN}", "-p", PASSWORD),
@@ -127,7 +127,7 @@ async def open_site(server: str, folder: Path, authority: Authority) -> AsyncIte
 @pytest.mark.parametrize("server", ["ejabberd", "prosody"])
 async def test_go_sendxmpp_logs_in_by_fast(server: str, tmp_path: Path, authority: Authority) -> None:
     require(Need.GO_SENDXMPP)
-    with trio.fail_after(180):
+    with trio.fail_after(300):
         async with open_site(server, tmp_path, authority) as (proxy, tap):
             first = await send_by_go(tmp_path, proxy.port, authority)
             assert len(logins(tap)) == 1, first
@@ -141,7 +141,7 @@ async def test_xmppjs_comes_back_by_fast(
     server: str, tmp_path: Path, logs: Path, authority: Authority, pytestconfig: pytest.Config
 ) -> None:
     folder = js_folder(pytestconfig)
-    with trio.fail_after(180):
+    with trio.fail_after(300):
         async with (
             open_site(server, tmp_path, authority) as (proxy, tap),
             open_js(
@@ -164,7 +164,7 @@ async def test_xmppjs_resumes_on_another_node_inside_its_login(
 ) -> None:
     """A node of an ejabberd pair is drained; tokens and sessions are the cluster's."""
     folder = js_folder(pytestconfig)
-    with trio.fail_after(240):
+    with trio.fail_after(300):
         async with (
             open_ejabberd(tmp_path, 2) as [port1, port2],
             open_tap(port1) as first,

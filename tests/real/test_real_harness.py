@@ -257,7 +257,7 @@ async def _chat(fleet: Fleet, users: list[str], tag: str, count: int) -> None:
     """Each sends ``count`` messages to the next; returns when all have arrived."""
     plan = {user: [fleet.jids[users[(i + 1) % len(users)]]] for i, user in enumerate(users)}
     await fleet.send(plan, tag=tag, rate=100, count=count)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         while len([e for e in fleet.of("message") if e["body"].startswith(tag)]) < count * len(users):
             await fleet.wait_event("message", since=len(fleet.events))
 
@@ -283,7 +283,7 @@ async def test_prosody_clients_and_tap_agree_and_sigterm_says_system_shutdown(
     library: Library, tmp_path: Path, logs: Path
 ) -> None:
     require(Need.PROSODY, _NEEDS[library])
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             ProsodyNode(tmp_path / "node", users=_USERS) as node,
             open_tap(node.port) as tap,
@@ -309,7 +309,7 @@ async def test_prosody_clients_reconnect_over_tls_after_a_restart(
 ) -> None:
     require(Need.PROSODY, _NEEDS[library])
     certificate = authority.issue(DOMAIN)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             ProsodyNode(tmp_path / "node", users=_USERS, certificate=certificate) as node,
             open_fleet(library, logs / "fleet.log") as fleet,
@@ -330,7 +330,7 @@ async def test_prosody_sigterm_with_stream_management_is_a_bare_fin(
     library: Library, tmp_path: Path, logs: Path
 ) -> None:
     require(Need.PROSODY, _NEEDS[library])
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             ProsodyNode(tmp_path / "node", users=_USERS, stream_management=True) as node,
             open_tap(node.port) as tap,
@@ -348,7 +348,7 @@ async def test_prosody_sigterm_with_stream_management_is_a_bare_fin(
 
 async def test_prosody_killed_refuses_through_the_tap_until_it_is_back(tmp_path: Path) -> None:
     require(Need.PROSODY)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with ProsodyNode(tmp_path / "node", users=_USERS) as node, open_tap(node.port) as tap:
             async with await trio.open_tcp_stream(tap.host, tap.port) as stream:
                 await until(lambda: len(tap.open_connections) == 1, "a connection")
@@ -369,7 +369,7 @@ async def test_raw_client_logs_in_and_its_recording_balances(
     starttls: bool, tmp_path: Path, authority: Authority
 ) -> None:
     require(Need.PROSODY)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with ProsodyNode(tmp_path / "node", users=["u1"], certificate=authority.issue(DOMAIN)) as node:
             port = node.port if starttls else node.direct_tls_port
             assert port is not None
@@ -391,7 +391,7 @@ async def test_raw_client_logs_in_and_its_recording_balances(
 
 async def test_ejabberd_cluster_chats_across_nodes_and_stop_says_reset(tmp_path: Path, logs: Path) -> None:
     require(Need.EJABBERD, Need.SLIXMPP)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with EjabberdCluster(tmp_path / "cluster", users=_USERS) as cluster:
             first, second = cluster.nodes
             async with (

@@ -189,7 +189,7 @@ async def open_site(
     """``certified``: the name in the nodes' certificates. ``starttls_only``: clients are sent to no direct TLS.
     ``elsewhere``: they are sent to this address.
     """
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
             context = tls_context(authority, certified)
             # Stream management off: a client that has it is cut, not asked.
@@ -322,7 +322,7 @@ async def open_stage(
     **options: object,
 ) -> AsyncIterator[Stage]:
     """``certified``: the name in the second node's certificate; ``serves``: its domain."""
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             open_websocket_node(tls_context(authority, HOST) if tls else None) as first,
             open_websocket_node(tls_context(authority, certified) if tls else None, serves) as second,

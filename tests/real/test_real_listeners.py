@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("version", ["v1", "v2"])
 
 async def checked(proxy: ProxyProcess, check: str, health: str) -> Row:
     """The node's row, once checks have seen that, and so often that it is up or down for it."""
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         while True:
             [row] = await proxy.show("nodes")
             if row["check"] and row["check"].startswith(check) and row["health"] == health:
@@ -39,7 +39,7 @@ async def checked(proxy: ProxyProcess, check: str, health: str) -> Row:
 
 async def has_net_proxy(node: ProsodyNode, port: int) -> bool:
     """It loads modules one by one, after it has begun to listen to clients: so wait until it has, or could not."""
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         while not node.lacks("net_proxy"):
             try:
                 await (await trio.open_tcp_stream(HOST, port)).aclose()
@@ -61,7 +61,7 @@ async def serves_behind_proxy_headers(proxy: ProxyProcess) -> None:
 @BOTH
 async def test_ejabberd_behind_proxy_headers(version: str, tmp_path: Path, authority: Authority) -> None:
     require(Need.EJABBERD)
-    with trio.fail_after(180):
+    with trio.fail_after(300):
         async with EjabberdCluster(
             tmp_path / "cluster", users=["romeo"], size=1, listener=["use_proxy_protocol: true"]
         ) as cluster:
@@ -82,7 +82,7 @@ async def test_prosody_behind_proxy_headers(version: str, tmp_path: Path, author
         f'proxy_interfaces = {{ "{HOST}" }}',
         f'proxy_trusted_proxies = {{ "{HOST}" }}',
     ]
-    with trio.fail_after(180):
+    with trio.fail_after(300):
         async with ProsodyNode(tmp_path / "node", users=["romeo"], modules=["net_proxy"], settings=settings) as node:
             if not await has_net_proxy(node, port):
                 if node.version < (13,):
@@ -112,7 +112,7 @@ async def open_demanding_prosody(folder: Path, certificate: Certificate) -> Asyn
 async def test_a_prosody_that_wants_tls_first(tmp_path: Path, authority: Authority) -> None:
     """Prosody 13 shows limits beside its STARTTLS. Clients are told at once, and the operator what to do."""
     require(Need.PROSODY)
-    with trio.fail_after(180):
+    with trio.fail_after(300):
         async with open_demanding_prosody(tmp_path, authority.issue(DOMAIN, HOST, "localhost")) as node:
             lines = [f"node1 {HOST}:{node.port} inter=500ms"]
             async with open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=OPTIONS) as proxy:

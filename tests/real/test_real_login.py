@@ -51,7 +51,7 @@ class _Site:
 
     async def ready(self) -> None:
         """Wait until a client gets header and features without a node."""
-        with trio.fail_after(120):
+        with trio.fail_after(300):
             while True:
                 async with open_raw(self.proxy.port) as client:
                     await client.open()
@@ -95,7 +95,7 @@ async def _everybody_at_home(site: _Site, logs: Path, everybody: int) -> None:
 async def test_everybody_is_at_home_on_prosody(nodes: int, tmp_path: Path, logs: Path, authority: Authority) -> None:
     require(Need.PROSODY, Need.SLIXMPP, Need.AIOXMPP)
     users = [user for of_library in crowd_users(_EACH).values() for user in of_library]
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
             ports = [
                 (await stack.enter_async_context(ProsodyNode(tmp_path / f"node{number}", users=users))).port
@@ -108,7 +108,7 @@ async def test_everybody_is_at_home_on_prosody(nodes: int, tmp_path: Path, logs:
 async def test_everybody_is_at_home_on_ejabberd(tmp_path: Path, logs: Path, authority: Authority) -> None:
     require(Need.EJABBERD, Need.SLIXMPP, Need.AIOXMPP)
     users = [user for of_library in crowd_users(_EACH).values() for user in of_library]
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with EjabberdCluster(tmp_path / "cluster", users=users) as cluster:
             ports = [node.port for node in cluster.nodes]
             async with _open_site(tmp_path, authority, users, ports) as site:
@@ -123,7 +123,7 @@ def _plain(user: str, password: str) -> str:
 async def test_a_wrong_password_and_then_somebody_else(tmp_path: Path, authority: Authority) -> None:
     require(Need.PROSODY)
     users = [f"u{number}" for number in range(12)]
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
             ports = [
                 (await stack.enter_async_context(ProsodyNode(tmp_path / name, users=users))).port

@@ -25,7 +25,7 @@ async def test_sessions_are_taken_to_the_other_node_and_no_client_notices(
 ) -> None:
     """All on one node, in the middle of a chat across both; then that node is stopped."""
     require(Need.EJABBERD, Need.SLIXMPP)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with open_site(tmp_path, logs, authority, migrates=True, libraries=[Library.SLIXMPP]) as site:
             await site.connect()
             before = await site.homes()

@@ -109,7 +109,7 @@ async def _town(
 
 
 async def test_everybody_is_at_home_and_a_fourth_node_takes_its_quarter(tmp_path: Path, authority: Authority) -> None:
-    with trio.fail_after(150):
+    with trio.fail_after(300):
         async with (
             _town(tmp_path, authority, 4, 3, "--rebalance", "auto", "--wrong-node", "transfer") as (town, _),
             trio.open_nursery() as nursery,
@@ -143,7 +143,7 @@ async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authorit
     They come one after the other: of several who are sent from one address at once, and don't say who they are, nobody
     knows who is who when they are back.
     """
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _town(tmp_path, authority, 3, 3, "--route", "connect", "--wrong-node", "transfer") as (town, _),
             trio.open_nursery() as nursery,
@@ -159,7 +159,7 @@ async def test_who_comes_to_the_wrong_node_is_sent_home(tmp_path: Path, authorit
 
 
 async def test_a_node_that_stands_still_is_left_by_its_users(tmp_path: Path, authority: Authority) -> None:
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _town(tmp_path, authority, 3, 3) as (town, prosodies),
             trio.open_nursery() as nursery,

@@ -109,7 +109,7 @@ async def test_drain_moves_everybody_and_loses_nothing(
     port = free_port()
     public = [f"{HOST}:{port}"] * 2 if redirected else None
     names = [user for of_library in users.values() for user in of_library]
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _open_site(tmp_path, authority, names, public=public, port=port) as site,
             open_crowd(logs, users) as crowd,
@@ -131,7 +131,7 @@ async def test_a_node_that_ends_moves_everybody(ending: str, tmp_path: Path, log
     require(Need.PROSODY, Need.SLIXMPP, Need.AIOXMPP)
     users = crowd_users(_EACH)
     names = [user for of_library in users.values() for user in of_library]
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with _open_site(tmp_path, authority, names) as site, open_crowd(logs, users) as crowd:
             node = site.nodes[0]
             _, account = await _chat_and_move(crowd, site, node.stop if ending == "sigterm" else node.kill)
@@ -151,7 +151,7 @@ async def test_a_node_that_is_stopped_is_left_and_its_users_chat_on(
         _open_site(tmp_path, authority, names, line="inter=1s", options=options) as site,
         open_crowd(logs, users) as crowd,
     ):
-        with trio.fail_after(120):
+        with trio.fail_after(300):
             first, second = site.taps
             stopped = site.nodes[0].process
             assert stopped is not None
@@ -199,7 +199,7 @@ async def test_a_client_reads_the_transfer_between_two_stanzas_then_see_other_ho
 ) -> None:
     """XEP-0051, listing 3, made a legal IQ: with an id, to the full JID. The session lives on until the error."""
     require(Need.PROSODY)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _open_site(tmp_path, authority, ["raw"], public=_PUBLIC) as site,
             open_raw(site.proxy.port, starttls=starttls) as client,
@@ -245,7 +245,7 @@ async def test_a_client_reads_the_transfer_between_two_stanzas_then_see_other_ho
 async def test_a_client_that_closes_its_stream_itself_loses_nothing(tmp_path: Path, authority: Authority) -> None:
     """All it wrote before its closing tag reaches the node, and all that the node says reaches it before the end."""
     require(Need.PROSODY)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _open_site(tmp_path, authority, ["raw"], public=_PUBLIC) as site,
             open_raw(site.proxy.port) as client,
@@ -286,7 +286,7 @@ async def _open_tls_site(
 @pytest.mark.parametrize("leg", ["starttls", "direct"])
 async def test_node_leg_over_tls(leg: str, tmp_path: Path, authority: Authority) -> None:
     require(Need.PROSODY)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _open_tls_site(tmp_path, authority, leg, ca=authority.file, verify_name=DOMAIN) as (tap, proxy),
             open_raw(proxy.port) as client,
@@ -307,7 +307,7 @@ async def test_node_leg_is_refused_where_the_certificate_is_not_the_nodes(
     require(Need.PROSODY)
     ca = Authority(tmp_path / "other").file if wrong == "ca" else authority.file
     name = "elsewhere.test" if wrong == "name" else DOMAIN
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _open_tls_site(tmp_path, authority, leg, ca=ca, verify_name=name) as (tap, proxy),
             open_raw(proxy.port) as client,

@@ -86,7 +86,7 @@ class Stage:
 
     async def sent(self, kind: str, count: int) -> list[list[str | None]]:
         """The ids of that kind of stanza, by connection, once there are so many."""
-        with trio.fail_after(120):
+        with trio.fail_after(300):
             while True:
                 stanzas = [connection.read_up().stanzas for connection in await self.connections()]
                 ids = [[each.id for each in one if each.kind == kind] for one in stanzas]
@@ -124,7 +124,7 @@ async def open_stage(
     require(Need.SLIXMPP)
     first = DemoNode("node1", DOMAIN, public_tls=tls_context(authority, DOMAIN))
     second = DemoNode("node2", serves, public_tls=tls_context(authority, certified or serves))
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
             for node in (first, second):
                 await stack.enter_async_context(background(node.serve))
@@ -395,7 +395,7 @@ async def open_site(folder: Path, logs: Path, authority: Authority, certified: s
     """``certified``: the name in the certificate at node2's public address. If it is not the domain, another server is
     there, of the same users."""
     require(Need.PROSODY, Need.SLIXMPP)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
 
             async def start(name: str, certificate: Certificate) -> ProsodyNode:

@@ -40,7 +40,7 @@ async def test_a_drain_takes_sessions_along_where_nodes_share_them(
     hands it over to the other can get lost between the two, one message in some ten runs.
     """
     require(Need.EJABBERD, Need.SLIXMPP)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with open_site(tmp_path, logs, authority, options="resume=shared", libraries=[Library.SLIXMPP]) as site:
             await site.connect()
             before = await site.homes()
@@ -191,7 +191,7 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
     with ids of the proxy's own it resumes on the other node, and what came for it meanwhile is there. With two workers
     it comes back to the other one."""
     require(Need.EJABBERD)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
             _, proxy = await stack.enter_async_context(_open_pair(tmp_path, authority, mode=mode, workers=workers))
             romeo = await stack.enter_async_context(open_raw(proxy.port))
@@ -242,7 +242,7 @@ async def test_counts_are_right_while_a_client_is_asked_and_afterwards(
 
 async def test_a_client_that_is_cut_and_away_for_a_while_misses_nothing(tmp_path: Path, authority: Authority) -> None:
     require(Need.EJABBERD)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         # Each on a node of its own.
         pair = _open_pair(tmp_path, authority, mode="end", placement="least-sessions")
         async with pair as (cluster, proxy), open_raw(proxy.port) as romeo:
@@ -275,7 +275,7 @@ async def test_a_client_that_is_cut_and_away_for_a_while_misses_nothing(tmp_path
 async def test_a_client_that_was_lost_is_led_back_to_its_node(tmp_path: Path, authority: Authority) -> None:
     """Placement would send it to the other node, which has nobody then."""
     require(Need.EJABBERD)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with (
             _open_pair(tmp_path, authority, mode="end", placement="least-sessions") as (_, proxy),
             AsyncExitStack() as stays,
@@ -304,7 +304,7 @@ async def test_a_client_that_was_lost_is_led_back_to_its_node(tmp_path: Path, au
 async def test_new_workers_take_up_the_sessions_of_old_ones(tmp_path: Path, authority: Authority) -> None:
     """Replacing the workers cuts everybody; who comes back is led to its node, and not to the first one."""
     require(Need.EJABBERD)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with _open_pair(tmp_path, authority, mode="wrap", workers=2, placement="least-sessions") as (_, proxy):
             async with open_raw(proxy.port) as client:
                 async with open_raw(proxy.port) as first:
@@ -329,7 +329,7 @@ async def test_what_a_node_did_not_acknowledge_before_it_died_is_not_acknowledge
 ) -> None:
     """In front of Prosody, killed while its client is asked: the counts were right up to then, and stay at that."""
     require(Need.PROSODY)
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with AsyncExitStack() as stack:
             prosody = await stack.enter_async_context(
                 ProsodyNode(tmp_path / "prosody", users=["juliet"], stream_management=True)
