@@ -27,7 +27,7 @@ test-lowest:
 # Which client programs are back after which kind of move, in front of real nodes: docs/clients.md. CLIENTS are options,
 # of which `make clients CLIENTS=--help` tells.
 clients: $(VENV)/.installed-test
-	PYTHONPATH=tests $(BIN)/python -m clients $(CLIENTS)
+	PYTHONPATH=tests:tests/helpers $(BIN)/python -m clients $(CLIENTS)
 
 # Every table and plot beside HAProxy and nginx, as far as they are installed: a quarter of an hour. See bench/README.md.
 bench: $(VENV)/.installed-bench

@@ -1,4 +1,6 @@
-"""A page with strophe.js in headless Chromium, whose node is drained under it: ``python -m browser``.
+"""A page with strophe.js in headless Chromium, whose node is drained under it.
+
+``PYTHONPATH=tests:tests/helpers python -m browser`` tells it.
 
 ======== ==========================================================================================
 site     the page's web server, and what the page tells it

@@ -4,9 +4,10 @@
 
     13 programs -> the proxy (2 workers) -> node1, then node2
 
-``PYTHONPATH=tests python -m clients`` plays it all and prints the table as it goes; with ``--markdown FILE`` the table
-goes there too (docs/clients.md has one). ``--programs``, ``--clusters`` and ``--triggers`` play less, ``--quick`` only
-the programs that install in a minute. A program that is not here is a row that says so.
+``PYTHONPATH=tests:tests/helpers python -m clients`` plays it all and prints the table as it goes; with
+``--markdown FILE`` the table goes there too (docs/clients.md has one). ``--programs``, ``--clusters`` and
+``--triggers`` play less, ``--quick`` only the programs that install in a minute. A program that is
+not here is a row that says so.
 
 ========= ============================================================================================================
 catalogue the programs: how each is got, which version it is, how it is started

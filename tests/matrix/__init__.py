@@ -4,9 +4,9 @@
 
     movers (8 kinds) -> the proxy -> a tap -> node1, then node2 <- witnesses
 
-``PYTHONPATH=tests python -m matrix`` plays it all and prints the table (``--markdown``: that of docs/loss.md; names of
-nodes or triggers play only those). The tests play it too: the built-in nodes in ``tests/e2e``, real ones in
-``tests/real``.
+``PYTHONPATH=tests:tests/helpers python -m matrix`` plays it all and prints the table (``--markdown``: that of
+docs/loss.md; names of nodes or triggers play only those). The tests play it too: the built-in nodes in
+``tests/e2e``, real ones in ``tests/real``.
 
 ======= ==============================================================================================
 people  who sends what, and how the sender knows what became of it
