@@ -7,14 +7,18 @@ import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 from relay_tools import no_leak, transport_pair, until
 from trio.testing import MockClock
+from waiting import PATIENCE_SECONDS
 
+from cxfr_proxy.demo.certificate import make_certificate
 from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay.openings import GivenUp, PumpWaits
 from cxfr_proxy.relay.pump import Pump
 
@@ -95,6 +99,27 @@ async def test_a_peer_that_does_not_read_is_waited_for() -> None:
             await trio.lowlevel.wait_readable(it.far[0])
             got += len(it.far[0].recv(1 << 20))
         await until(lambda: not it.openings)
+
+
+async def test_tls_begins_where_the_other_side_waits_for_the_first_byte(tmp_path: Path) -> None:
+    """As with a node: nothing comes from a TLS server before the client has spoken."""
+    certificate = make_certificate(tmp_path, "localhost")
+    async with world() as it:
+
+        async def shake_hands(waits: PumpWaits) -> None:
+            endpoint = it.endpoint(waits)
+            context = certificate.client_context()
+            await endpoint.start_tls(context, server_side=False, server_hostname="localhost")
+            it.said.append(endpoint.transport.version())
+            endpoint.close()
+
+        it.openings.begin(shake_hands)
+        server = Endpoint(PlainTransport.adopt(it.far.pop()))
+        with trio.fail_after(PATIENCE_SECONDS):
+            await server.start_tls(certificate.server_context(), server_side=True)
+        await until(lambda: not it.openings)
+        assert it.said == ["TLSv1.3"]
+        server.close()
 
 
 async def test_a_flood_is_read_a_piece_a_turn() -> None:
