@@ -5,6 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard cxfr_proxy/*/*.[ch] cxfr_proxy/*/*/*.[ch])
 
+# Thousands of tests watch processes from outside, and a machine may stand still for longer than one of them waits. So
+# what failed is run once more, with nothing beside it, and fails if it fails again; both runs are printed. Exit code 1
+# is "ran, and some failed": nothing else is tried again, since what failed is known only then.
+define pytest
+$(1)/pytest $(3) $(2) || { [ $$? = 1 ] && echo "Once more, alone, what has failed:" \
+	&& $(1)/pytest --last-failed --last-failed-no-failures none $(2); }
+endef
+
 .PHONY: demo test test-lowest clients bench lint types docs clean
 
 demo: $(VENV)/.installed
@@ -16,13 +24,13 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 3 --dist loadfile --ignore tests/real
-	$(BIN)/pytest tests/real
+	$(call pytest,$(BIN),--ignore tests/real,--numprocesses 3 --dist loadfile)
+	$(call pytest,$(BIN),tests/real)
 
 # What a version can break, with the oldest ones that pyproject.toml allows.
 test-lowest:
 	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) VENV=$(VENV)-lowest $(VENV)-lowest/.installed-test
-	$(VENV)-lowest/bin/pytest --numprocesses 3 --dist loadfile $(addprefix --ignore tests/,bench e2e fuzz real)
+	$(call pytest,$(VENV)-lowest/bin,$(addprefix --ignore tests/,bench e2e fuzz real),--numprocesses 3 --dist loadfile)
 
 # Which client programs are back after which kind of move, in front of real nodes: docs/clients.md. CLIENTS are options,
 # of which `make clients CLIENTS=--help` tells.
