@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (21, "20bcbb753631a66b")
+KNOWN: Final = (22, "3645cf0c0d64563c")
 """The version, and the digest of the shapes that its messages have."""
 
 

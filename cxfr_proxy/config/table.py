@@ -222,7 +222,8 @@ class Config:
         Group.SERVING,
         values.one_of(ForwardingHeader),
         ForwardingHeader.X_FORWARDED_FOR,
-        "the header in which trusted-proxies that speak HTTP name the client of a WebSocket; nobody else's is read",
+        "the header in which trusted-proxies that speak HTTP name the client of a WebSocket; nobody else's is read. "
+        "Whether the client has TLS is read from x-forwarded-proto beside the one, from proto= in the other",
         "nginx, HAProxy and most others can write it. A proxy that writes one of them passes the other on as the "
         "client has made it up.",
     )

@@ -7,9 +7,11 @@ import sys
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cxfr_proxy.net.proxy_protocol import Peer, ProxiedConnection, address_of, peer_of
+from cxfr_proxy.net.proxy_protocol import UNTOLD_TLS, Peer, ProxiedConnection, address_of, peer_of
 from cxfr_proxy.net.transport import Transport
 
+NO_TLS = ""
+"""See :attr:`Arrival.told_tls`."""
 _MAX_NAME_BYTES = 255
 """Of a domain name (RFC 1035 section 2.3.4), so of a PROXY header's, too."""
 
@@ -27,8 +29,9 @@ class Arrival(Struct, frozen=True, gc=False):
     """The address of the balancer that has told all this; ``None``: the client has connected itself."""
     target: Peer | None = None
     """Where it has connected to; ``None``: to this end of the connection."""
-    tls_version: str | None = None
-    """Of TLS that has ended at the balancer; ``None``: none has."""
+    told_tls: str | None = None
+    """The version of the TLS that the client has with the balancer; :data:`NO_TLS`: it has none there, and so none at
+    all; ``None``: none is told of, so what ends here is the client's."""
     unique_id: str | None = None
     """The balancer's name for the connection."""
 
@@ -47,13 +50,16 @@ class Arrival(Struct, frozen=True, gc=False):
             server_name=connection.server_name,
             via=self.address,
             target=connection.target,
-            tls_version=connection.tls_version,
+            told_tls=connection.tls_version,
             unique_id=connection.unique_id,
         )
 
-    def forwarded(self, client: Peer | None, via: str) -> Arrival:
-        """Return the arrival of the client whose request this proxy passes on."""
-        return replace(self, address=address_of(client), port=client[1] if client is not None else None, via=via)
+    def forwarded(self, client: Peer | None, via: str, *, on_tls: bool | None) -> Arrival:
+        """Return the arrival of the client whose request this proxy passes on. ``on_tls``: whether the client has TLS
+        with that proxy; ``None``: it is not told."""
+        told_tls = self.told_tls if on_tls is None else UNTOLD_TLS if on_tls else NO_TLS
+        port = client[1] if client is not None else None
+        return replace(self, address=address_of(client), port=port, via=via, told_tls=told_tls)
 
     @property
     def peer(self) -> Peer | None:
@@ -67,12 +73,22 @@ class Arrival(Struct, frozen=True, gc=False):
         # Most clients ask for one of a few names, so each of these is kept once.
         return replace(self, server_name=sys.intern(server_name.decode("ascii")))
 
+    def tls_version(self, transport: Transport) -> str | None:
+        """Return the version of the client's TLS, wherever it ends, as ``TLSv1.3``;
+        :data:`~.proxy_protocol.UNTOLD_TLS` where nobody has told which; ``None``: its bytes are in the clear, as far as
+        is known. ``transport`` is its connection, as it arrives here."""
+        return transport.version() if self.told_tls is None else self.told_tls or None
+
+    def is_encrypted(self, transport: Transport) -> bool:
+        """Return whether the client has TLS, wherever it ends."""
+        return self.tls_version(transport) is not None
+
     def passed_on(self, transport: Transport, session_id: int) -> ProxiedConnection:
         """Return what a node is told of the connection, which ``transport`` is by now."""
         return ProxiedConnection(
             source=self.peer,
             target=self.target or peer_of(transport.getsockname()),
-            tls_version=transport.version() or self.tls_version,
+            tls_version=self.tls_version(transport),
             server_name=self.server_name,
             unique_id=str(session_id),
         )

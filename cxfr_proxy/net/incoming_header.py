@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.proxy_protocol import CLIENT_SSL, V2_SIGNATURE, Peer, ProxiedConnection, SslTlv, Tlv
+from cxfr_proxy.net.proxy_protocol import CLIENT_SSL, UNTOLD_TLS, V2_SIGNATURE, Peer, ProxiedConnection, SslTlv, Tlv
 from cxfr_proxy.net.trusted_proxies import read_ip
 
 MAX_LINE_BYTES: Final = 107
@@ -211,7 +211,9 @@ def _tls_version(value: bytes | None) -> str | None:
     if len(value) < _SSL_BEGINS:
         raise MalformedProxyHeader("what it tells of TLS is cut")
     version = _tlvs(value, _SSL_BEGINS, len(value)).get(SslTlv.VERSION)
-    return _text(value[version]) if version is not None and value[0] & CLIENT_SSL else None
+    if not value[0] & CLIENT_SSL:
+        return None
+    return (_text(value[version]) if version is not None else None) or UNTOLD_TLS
 
 
 def _text(value: bytes | None) -> str | None:

@@ -33,7 +33,7 @@ class ProxiedConnection(Struct, frozen=True):
     target: Peer | None
     """Where they have connected to."""
     tls_version: str | None = None
-    """As OpenSSL has it, ``TLSv1.3``."""
+    """As OpenSSL has it, ``TLSv1.3``; :data:`UNTOLD_TLS`: there is TLS, and nobody has told which."""
     server_name: str | None = None
     """Asked for by SNI."""
     unique_id: str | None = None
@@ -63,6 +63,8 @@ class SslTlv(IntEnum):
     VERSION = 0x21
 
 
+UNTOLD_TLS: Final = "TLS"
+"""Stands for a version of TLS that nobody has told."""
 CLIENT_SSL: Final = 0x01
 """The flag in :attr:`Tlv.SSL` that says: the client has connected over TLS."""
 _NOT_VERIFIED: Final = (1).to_bytes(4, "big")

@@ -82,7 +82,7 @@ class Balancers:
             via=told.via,
             target=told.target[0] if told.target is not None else None,
             target_port=told.target[1] if told.target is not None else None,
-            tls=told.tls_version,
+            tls=told.told_tls,
             server_name=told.server_name,
             alpn=header.connection.alpn,
             unique_id=told.unique_id,

@@ -179,8 +179,8 @@ class ClientServer:
             routed.lane,
             self._policy,
             node=routed.reached.node.name,
-            tls=transport.is_encrypted,
-            offer_starttls=self._rules.offers_starttls(transport),
+            tls=arrival.is_encrypted(transport),
+            offer_starttls=self._rules.offers_starttls(transport, arrival),
             early_login=stream.early_login,
             silent=stream.silent,
         )

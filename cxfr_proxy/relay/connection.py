@@ -192,7 +192,7 @@ class ClientConnection:
 
     def _expect_stream(self) -> None:
         self._lane = self._rules.new_lane()
-        self._opening = self._rules.new_opening(self._lane, self._endpoint.transport)
+        self._opening = self._rules.new_opening(self._lane, self._endpoint.transport, self.arrival)
         self._last_words = self._opening.refuse
 
     async def _read_any(self) -> BegunStream | None:
@@ -215,7 +215,7 @@ class ClientConnection:
             await self._part(step.reply)
             return None
         from_proxy = self._find_client(step.request)
-        self._rules.check_encryption(step.request, self._endpoint.transport, from_proxy=from_proxy)
+        self._rules.check_encryption(self.arrival, self._endpoint.transport, from_proxy=from_proxy)
         await self._endpoint.send_all(step.reply)
         self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
         self._expect_stream()
@@ -228,7 +228,7 @@ class ClientConnection:
         found = self._rules.client_of(request, self.arrival)
         if found.via is None:
             return False
-        self.arrival = self.arrival.forwarded(found.peer, found.via)
+        self.arrival = self.arrival.forwarded(found.peer, found.via, on_tls=found.on_tls)
         if found.fault is not None:
             emit(_log, "forwarded-malformed", level=logging.WARNING, via=found.via, reason=found.fault)
         registry, former = self._context.registry, self.counted_as

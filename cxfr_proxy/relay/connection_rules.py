@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, Route, StartTls
-from cxfr_proxy.net.arrival import Arrival
+from cxfr_proxy.net.arrival import NO_TLS, Arrival
 from cxfr_proxy.net.forwarded import ForwardedClient, forwarded_client
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.transport import Transport
@@ -49,15 +49,14 @@ class ConnectionRules:
         """Return a lane for what the client sends until it is bound."""
         return Lane(max_element_bytes=self._limits.max_element_negotiating, max_depth=self._limits.max_depth)
 
-    def new_opening(self, lane: Lane, transport: Transport) -> ClientOpening:
+    def new_opening(self, lane: Lane, transport: Transport, arrival: Arrival) -> ClientOpening:
         """Return the opening of a stream that begins on that lane, and comes by that transport."""
-        return ClientOpening(
-            lane, self._opening_rules, on_tls=transport.is_encrypted, may_start_tls=_may_start_tls(transport)
-        )
+        on_tls = arrival.is_encrypted(transport)
+        return ClientOpening(lane, self._opening_rules, on_tls=on_tls, may_start_tls=_has_starttls(transport))
 
-    def offers_starttls(self, transport: Transport) -> bool:
+    def offers_starttls(self, transport: Transport, arrival: Arrival) -> bool:
         """Return whether the client may choose to begin TLS."""
-        return _may_start_tls(transport) and self._opening_rules.offers_tls
+        return self._opening_rules.offers_tls and not arrival.is_encrypted(transport) and _has_starttls(transport)
 
     def is_http(self, data: bytes) -> bool:
         """Return whether a connection that begins with these bytes speaks HTTP, and HTTP is spoken here."""
@@ -83,17 +82,17 @@ class ConnectionRules:
         if arrival.port is None and arrival.via is not None:
             return ForwardedClient(None)  # without an address, by a balancer: it is no program on this machine
         header = self._forwarded_header
-        return forwarded_client(arrival.peer, request.values(header), header, self._trusted)
+        schemes = request.tokens("x-forwarded-proto")
+        return forwarded_client(arrival.peer, request.values(header), header, self._trusted, schemes)
 
-    def check_encryption(self, request: HttpRequest, transport: Transport, *, from_proxy: bool) -> None:
+    def check_encryption(self, arrival: Arrival, transport: Transport, *, from_proxy: bool) -> None:
         """Raise :class:`~cxfr_proxy.xmpp.web.request.RequestRefused` where a WebSocket on that transport would be in
         the clear, and must not be: it has no STARTTLS. Where a trusted proxy has written the request (``from_proxy``),
         TLS is that proxy's business, unless it says itself that there is none. A balancer that passes bytes on vouches
-        for nothing: the client has written the request."""
-        if not self._opening_rules.requires_tls or transport.is_encrypted:
+        for no word of the request, which the client has written."""
+        if not self._opening_rules.requires_tls or arrival.is_encrypted(transport):
             return
-        said = {each.lower() for each in request.values("x-forwarded-proto")}
-        if not from_proxy or said & {"http", "ws"}:
+        if not from_proxy or arrival.told_tls == NO_TLS:
             raise RequestRefused(HTTPStatus.FORBIDDEN, "TLS is needed here: connect by wss://.")
 
     def upgrade(self, transport: Transport, early: bytes) -> WebSocketTransport:
@@ -114,9 +113,9 @@ class ConnectionRules:
         return self._certificates.context_for(domain, server_name)
 
 
-def _may_start_tls(transport: Transport) -> bool:
-    """There is no STARTTLS on a WebSocket (RFC 7395 section 3.9)."""
-    return not (transport.is_encrypted or isinstance(transport, WebSocketTransport))
+def _has_starttls(transport: Transport) -> bool:
+    """There is none on a WebSocket (RFC 7395 section 3.9)."""
+    return not isinstance(transport, WebSocketTransport)
 
 
 def _web_rules(config: Config) -> WebRules | None:

@@ -197,8 +197,8 @@ class LiveSession:
 
     @property
     def tls_version(self) -> str | None:
-        """Of the client's connection, as ``TLSv1.3``; ``None`` where it is plain."""
-        return self.legs[Side.CLIENT].transport.version()
+        """See :meth:`cxfr_proxy.net.arrival.Arrival.tls_version`."""
+        return self.arrival.tls_version(self.legs[Side.CLIENT].transport)
 
     @property
     def websocket(self) -> WebSocketTransport | None:

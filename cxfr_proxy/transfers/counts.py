@@ -82,8 +82,7 @@ class SessionCounts:
         """Count what happened to a session."""
         match event:
             case BoundTo():
-                self.totals.logins += 1
-                self.totals.websocket_logins += relayed.is_websocket
+                self.totals.count_login(relayed.transport_name, tls=relayed.tls_version is not None)
             case Asked(_, order, first):
                 if first and order.trigger is Trigger.REBALANCE:
                     self._evening.add(relayed.id)

@@ -35,24 +35,26 @@ MAX_NODES: Final = 1000
 forgotten."""
 
 
+LOGIN_WAYS: Final = tuple((transport, tls) for transport in ("tcp", "websocket") for tls in (False, True))
+"""How a client that logs in may have come: its transport, and whether it has TLS."""
+
+
 @dataclass(slots=True)
 class Totals:
-    """``ended``: sessions, by reason. ``refused``: connections that never had one, by reason. ``failed_logins``: by a
-    member of :data:`LOGIN_FAILURES`, or :data:`OTHER_FAILURE`. ``late``: see
-    :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found no room at first.
-    ``websocket_logins``: those of ``logins`` that came by WebSocket."""
+    """``logins``: by the way of the client, in the order of :data:`LOGIN_WAYS`. ``ended``: sessions, by reason.
+    ``refused``: connections that never had one, by reason. ``failed_logins``: by a member of :data:`LOGIN_FAILURES`, or
+    :data:`OTHER_FAILURE`. ``late``: see :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found
+    no room at first."""
 
-    logins: int = 0
+    logins: list[int] = field(default_factory=lambda: [0] * len(LOGIN_WAYS))
     late: int = 0
     waited: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     failed_logins: dict[str, int] = field(default_factory=dict)
-    websocket_logins: int = 0
 
     def include(self, other: Totals) -> None:
-        self.logins += other.logins
-        self.websocket_logins += other.websocket_logins
+        self.logins = [own + more for own, more in zip(self.logins, other.logins, strict=True)]
         self.late += other.late
         self.waited += other.waited
         for reason, count in other.ended.items():
@@ -61,6 +63,9 @@ class Totals:
             self.count_refused(reason, count)
         for reason, count in other.failed_logins.items():
             self.count_failed_login(reason, count)
+
+    def count_login(self, transport: str, *, tls: bool) -> None:
+        self.logins[LOGIN_WAYS.index((transport, tls))] += 1
 
     def count_ended(self, reason: str, count: int = 1) -> None:
         self.ended[reason] = self.ended.get(reason, 0) + count

@@ -53,7 +53,12 @@ SNAPSHOT = MetricsSnapshot(
     drains=[DrainFigures("node1", Stage.AWAKE, 7, waits=True)],
     states={"bound": 5, "negotiating": 2},
     totals=Totals(
-        11, 12, 13, {"stalled": 14, "worker-died": 3}, {"remote-connection-failed": 15}, {"not-authorized": 16}
+        [1, 11, 0, 5],
+        12,
+        13,
+        {"stalled": 14, "worker-died": 3},
+        {"remote-connection-failed": 15},
+        {"not-authorized": 16},
     ),
     statistics=statistics(),
     capacity=1000,
@@ -151,7 +156,10 @@ def test_whatever_a_client_says_its_software_is_one_of_few() -> None:
         ("cxfr_connections_max", {(): 1000}),
         ("cxfr_connections_waited_total", {(): 13}),
         ("cxfr_connections_refused_total", {("remote-connection-failed",): 15}),
-        ("cxfr_logins_total", {(): 11}),
+        (
+            "cxfr_logins_total",
+            {("tcp", "no"): 1, ("tcp", "yes"): 11, ("websocket", "no"): 0, ("websocket", "yes"): 5},
+        ),
         ("cxfr_late_stanzas_total", {(): 12}),
         (
             "cxfr_transfers_total",

@@ -74,7 +74,7 @@ def transfer(node: str = "node1", outcome: Outcome = Outcome.MOVED) -> TransferE
 def live(worker: FakeWorker, **more: int) -> None:
     """One more of everything has happened there."""
     before = worker.counts
-    totals = Totals(ended={"client-lost": 1}, refused={"host-unknown": 1}, logins=1, late=1, waited=1)
+    totals = Totals(ended={"client-lost": 1}, refused={"host-unknown": 1}, logins=[0, 1, 0, 0], late=1, waited=1)
     totals.include(before.totals)
     nodes = dict(before.nodes or {})
     node = nodes.get("node1", NodeCounts())
@@ -109,7 +109,7 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
                 assert seen[f"cxfr_{name}_total", "node1"] == 2 * turn
             assert seen["cxfr_transfers_total", "node1", "moved", "cxfr", "Gajim", "drain"] == 2 * turn
             assert seen["cxfr_transfer_duration_seconds_count", "cxfr"] == 2 * turn
-            assert seen[("cxfr_logins_total",)] == 2 * turn
+            assert seen["cxfr_logins_total", "yes", "tcp"] == 2 * turn
             assert seen[("cxfr_late_stanzas_total",)] == 2 * turn
             assert seen[("cxfr_connections_waited_total",)] == 2 * turn
             assert seen["cxfr_sessions_ended_total", "client-lost"] == 2 * turn

@@ -20,6 +20,7 @@ from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import ProxyHeader
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection, Tlv, header
+from cxfr_proxy.xmpp import names
 
 CLIENT, BALANCER = ("192.0.2.7", 40000), ("198.51.100.1", 5222)
 TOLD = ProxiedConnection(CLIENT, BALANCER, unique_id="b-17")
@@ -102,6 +103,44 @@ async def test_tls(tmp_path: Path, certificate: DemoCertificate) -> None:
         [told] = it.node_was_told
         assert told.tlvs[Tlv.AUTHORITY] == b"a.example"
         assert told.tlvs[Tlv.SSL].endswith(b"TLSv1.2")
+        await raw.close()
+
+
+ON_TLS = ProxiedConnection(CLIENT, BALANCER, "TLSv1.3", "localhost")
+
+
+async def test_tls_that_ends_at_the_balancer(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """It is the client's: no STARTTLS is on offer inside it, wherever it is required, and a WebSocket needs none."""
+    async with world(tmp_path, certificate, *TRUSTING, "--starttls", "required") as it:
+        raw = await it.passed_on(ON_TLS)
+        assert "starttls" not in await raw.open()
+        await raw.authenticate()
+        raw.connection.restart()
+        assert "starttls" not in await raw.open()
+        await raw.send(f"<iq type='set' id='b'><bind xmlns='{names.BIND}'><resource>r</resource></bind></iq>")
+        assert "romeo@localhost/r" in await raw.xml()
+        [row] = await it.proxy.show("sessions")
+        [bound] = await it.proxy.event("bound")
+        assert (row["tls"], bound["tls"]) == ("TLSv1.3", "TLSv1.3")
+        page = await it.passed_on(header(ProxyProtocol.V2, ON_TLS) + request())
+        with trio.fail_after(PATIENCE_SECONDS):
+            assert (await page.connection.transport.receive_some(65536)).startswith(b"HTTP/1.1 101 ")
+        await raw.close()
+        await page.close()
+
+
+@pytest.mark.parametrize("version", ProxyProtocol)
+async def test_a_header_without_a_word_of_tls_vouches_for_none(
+    tmp_path: Path, certificate: DemoCertificate, version: ProxyProtocol
+) -> None:
+    """Version 1 has no room for one."""
+    told = ON_TLS if version is ProxyProtocol.V1 else TOLD
+    async with world(tmp_path, certificate, *TRUSTING, "--starttls", "required") as it:
+        raw = await it.passed_on(told, version)
+        assert "<required" in await raw.open()
+        await raw.start_tls(certificate.client_context())
+        await raw.log_in()
+        assert [row["tls"] for row in await it.proxy.show("sessions")] == ["TLSv1.3"]
         await raw.close()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from e2e_proxy import ProxyHere, command, connect, in_process, nodes_file, running, until
+from e2e_proxy import DOMAIN, PATIENCE_SECONDS, ProxyHere, command, connect, in_process, nodes_file, running, until
 from e2e_websocket import CLOSE, OPEN, Page, page, raw_page, request
 from websocket_client import BINARY, CONTINUATION, FRAMING, PONG, masked, text
 
@@ -405,6 +405,34 @@ async def test_a_trusted_proxy_names_the_client(tmp_path: Path, certificate: Dem
             assert (await plain.everything()).startswith(b"HTTP/1.1 403 ")
         await until(lambda: not it.proxy.registry.connections, "everybody has left")
         assert it.refused == {"http-503": 1, "http-403": 1}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tls", "server"),
+    [("https", "TLS", "node2.example.org:5443"), ("http", None, DOMAIN), (None, None, DOMAIN)],
+)
+async def test_a_page_behind_a_proxy_is_sent_elsewhere_if_it_has_tls_there(
+    tmp_path: Path, certificate: DemoCertificate, scheme: str | None, tls: str | None, server: str
+) -> None:
+    async with (
+        world(tmp_path, certificate, nodes=2, lines=public_ws(1, 2), trusted=("127.0.0.1",)) as it,
+        raw_page(it.address) as romeo,
+    ):
+        await romeo.upgrade(asking=request(X_Forwarded_For="203.0.113.9", X_Forwarded_Proto=scheme))
+        await romeo.log_in()
+        (live,) = it.proxy.live
+        assert live.tls_version == tls
+        it.proxy.console.drains.begin(live.session.node)
+        assert f"<server>{server}</server>" in await romeo.message()
+
+
+async def test_tls_of_the_proxys_own_is_not_the_pages(tmp_path: Path, certificate: DemoCertificate) -> None:
+    async with world(tmp_path, certificate, starttls=StartTls.REQUIRED, trusted=("127.0.0.1",)) as it:
+        raw = await connect(it.address, certificate.client_context())
+        await raw.send(request(X_Forwarded_For="203.0.113.9", X_Forwarded_Proto="http"))
+        with trio.fail_after(PATIENCE_SECONDS):
+            assert (await raw.connection.transport.receive_some()).startswith(b"HTTP/1.1 403 ")
+        await raw.close()
 
 
 async def test_nobody_else_names_a_client(tmp_path: Path, certificate: DemoCertificate) -> None:

@@ -26,8 +26,11 @@ def trusted(*networks: str) -> TrustedProxies:
 TRUSTED = trusted("10.0.0.0/8", "2001:db8:a::/48", "unix")
 
 
-def found(peer: Peer | None, *values: str, header: ForwardingHeader = XFF) -> ForwardedClient:
-    return forwarded_client(peer, values, header, TRUSTED)
+def found(
+    peer: Peer | None, *values: str, header: ForwardingHeader = XFF
+) -> tuple[Peer | None, str | None, str | None]:
+    """Client, ``via`` and fault."""
+    return forwarded_client(peer, values, header, TRUSTED)[:3]
 
 
 # --- who is trusted
@@ -127,7 +130,7 @@ def test_nobody_else_is_believed() -> None:
     stranger = ("192.0.2.66", 1234)
     for header in ForwardingHeader:
         assert found(stranger, "for=10.0.0.1", header=header) == (stranger, None, None)
-    assert forwarded_client(BALANCER, ["192.0.2.7"], XFF, trusted()) == (BALANCER, None, None)
+    assert forwarded_client(BALANCER, ["192.0.2.7"], XFF, trusted(), ["https"]) == ForwardedClient(BALANCER)
 
 
 def test_without_a_header_it_is_the_hop_itself() -> None:
@@ -222,11 +225,59 @@ def test_a_malformed_element_ends_the_walk(element: str) -> None:
     assert fault is not None
 
 
+# --- TLS
+
+
+@pytest.mark.parametrize(
+    ("schemes", "on_tls"),
+    [
+        ([], None),
+        (["https"], True),
+        (["WSS"], True),
+        (["http"], False),
+        (["ws"], False),
+        (["https", "http"], False),
+        (["http", "https"], False),
+        (["https", "https"], True),
+        (["spdy", ""], None),
+        (["spdy", "https"], True),
+    ],
+)
+def test_x_forwarded_proto(schemes: list[str], on_tls: bool | None) -> None:
+    """Of several all count, since nobody can tell whose they are."""
+    for values in (["192.0.2.7"], ["unknown"], ["no address"], []):
+        assert forwarded_client(BALANCER, values, XFF, TRUSTED, schemes).on_tls is on_tls
+    assert forwarded_client(("192.0.2.66", 1), ["192.0.2.7"], XFF, TRUSTED, schemes).on_tls is None
+    assert forwarded_client(BALANCER, ["for=192.0.2.7"], RFC, TRUSTED, schemes).on_tls is None
+
+
+@pytest.mark.parametrize(
+    ("elements", "on_tls"),
+    [
+        ("for=192.0.2.7;proto=https", True),
+        ('proto="https";for=192.0.2.7', True),
+        ("for=192.0.2.7;Proto=HTTP", False),
+        ("for=192.0.2.7", None),
+        ("for=_hidden;proto=https", True),
+        ("proto=https", True),
+        ("for=6.6.6.6;proto=https, for=192.0.2.7", None),
+        ("for=192.0.2.7;proto=https, for=10.0.0.9;proto=http", True),
+        ("for=6.6.6.6;proto=https, for=192.0.2.7;proto=http, for=10.0.0.9;proto=https", False),
+        ("for=192.0.2.7;proto=https;proto=http", None),
+        ("for=nobody;proto=https, for=10.0.0.9;proto=https", None),
+    ],
+)
+def test_the_protocol_in_forwarded(elements: str, on_tls: bool | None) -> None:
+    """The word of the hop to which the client has connected: what is between the others is their own business."""
+    assert forwarded_client(BALANCER, [elements], RFC, TRUSTED).on_tls is on_tls
+
+
 @given(st.lists(st.text('0123456789.:af[]",=;\\for unk', max_size=40), max_size=5), st.sampled_from(ForwardingHeader))
 def test_nothing_that_a_client_writes_changes_what_a_proxy_adds(written: list[str], header: ForwardingHeader) -> None:
     added = "192.0.2.7" if header is XFF else 'for="192.0.2.7";proto=https'
-    assert found(BALANCER, *written, added, header=header).peer == ("192.0.2.7", 0)
-    assert found(BALANCER, f"{','.join(written)}, {added}", header=header).peer == ("192.0.2.7", 0)
+    for values in ([*written, added], [f"{','.join(written)}, {added}"]):
+        named = forwarded_client(BALANCER, values, header, TRUSTED)
+        assert (named.peer, named.on_tls) == (("192.0.2.7", 0), None if header is XFF else True)
     found(BALANCER, *written, header=header)
 
 

@@ -23,7 +23,7 @@ from cxfr_proxy.net.incoming_header import (
     parse,
     receive,
 )
-from cxfr_proxy.net.proxy_protocol import ProxiedConnection, header
+from cxfr_proxy.net.proxy_protocol import UNTOLD_TLS, ProxiedConnection, header
 from cxfr_proxy.net.transport import PlainTransport
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -95,7 +95,16 @@ WHOLE: dict[str, tuple[bytes, ProxiedConnection | None]] = {
     "v2, names that are none": (v2(V4 + tlv(2, b"a\nb") + tlv(1, b"\xff")), ProxiedConnection(*ENDS)),
     "v2, a name that is too long": (v2(V4 + tlv(2, b"a" * 256)), ProxiedConnection(*ENDS)),
     "v2, not over TLS": (v2(V4 + tlv(0x20, b"\0\0\0\0\x01" + tlv(0x21, b"TLSv1.3"))), ProxiedConnection(*ENDS)),
-    "v2, TLS and no version": (v2(V4 + tlv(0x20, b"\x01\0\0\0\x01")), ProxiedConnection(*ENDS)),
+    "v2, TLS and no version": (v2(V4 + tlv(0x20, b"\x01\0\0\0\x01")), ProxiedConnection(*ENDS, UNTOLD_TLS)),
+    "v2, TLS and a version that is none": (
+        v2(V4 + tlv(0x20, b"\x01\0\0\0\x01" + tlv(0x21, b"\xff"))),
+        ProxiedConnection(*ENDS, UNTOLD_TLS),
+    ),
+    "v2, TLS that has shown no certificate": (
+        v2(V4 + tlv(0x20, b"\x03\0\0\0\0" + tlv(0x21, b"TLSv1.2"))),
+        ProxiedConnection(*ENDS, "TLSv1.2"),
+    ),
+    "v2, only a certificate of an earlier connection": (v2(V4 + tlv(0x20, b"\x04\0\0\0\0")), ProxiedConnection(*ENDS)),
 }
 EACH = pytest.mark.parametrize(("data", "connection"), WHOLE.values(), ids=WHOLE)
 

@@ -62,8 +62,12 @@ def test_durations_fall_where_they_belong() -> None:
 
 
 def test_totals_are_summed_up() -> None:
-    one = Totals(1, 2, 3, {"stalled": 1}, {"host-unknown": 4}, {"aborted": 5})
-    other = Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1})
+    one = Totals([1, 0, 2, 0], 2, 3, {"stalled": 1}, {"host-unknown": 4}, {"aborted": 5})
+    other = Totals([10, 0, 0, 3], 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1})
     one.include(other)
-    assert one == Totals(11, 22, 33, {"stalled": 2, "stopped": 2}, {"host-unknown": 4}, {"aborted": 6, "other": 6})
-    assert other == Totals(10, 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1}), "only one changes"
+    assert one == Totals(
+        [11, 0, 2, 3], 22, 33, {"stalled": 2, "stopped": 2}, {"host-unknown": 4}, {"aborted": 6, "other": 6}
+    )
+    assert other == Totals([10, 0, 0, 3], 20, 30, {"stalled": 1, "stopped": 2}, {}, {"other": 6, "aborted": 1}), (
+        "only one changes"
+    )

@@ -38,6 +38,7 @@ from cxfr_proxy.admin.metrics.samples import (
     worker_states,
 )
 from cxfr_proxy.admin.metrics.snapshot import MetricsSnapshot
+from cxfr_proxy.transfers.statistics import LOGIN_WAYS
 
 
 class MetricType(StrEnum):
@@ -105,16 +106,13 @@ METRICS: Final = (
     Metric(
         "cxfr_logins_total",
         _COUNTER,
-        "Streams that bound a resource or resumed a session (XEP-0198).",
-        (),
-        single(lambda snapshot: snapshot.totals.logins),
-    ),
-    Metric(
-        "cxfr_logins_websocket_total",
-        _COUNTER,
-        "Those of cxfr_logins_total that came by WebSocket.",
-        (),
-        single(lambda snapshot: snapshot.totals.websocket_logins),
+        "Streams that bound a resource or resumed a session (XEP-0198), by transport (tcp, websocket) and by TLS (yes, "
+        "no), wherever it ends.",
+        ("transport", "tls"),
+        lambda snapshot: [
+            ((transport, "yes" if tls else "no"), count)
+            for (transport, tls), count in zip(LOGIN_WAYS, snapshot.totals.logins, strict=True)
+        ],
     ),
     Metric(
         "cxfr_logins_failed_total",
