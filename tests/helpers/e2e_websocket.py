@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio_websocket
 from e2e_proxy import DOMAIN, PATIENCE_SECONDS
-from websocket_client import FRAMING, Browser, Heard, text
+from websocket_client import FRAMING, PONG, Browser, Heard, masked, text
 
 from cxfr_proxy.demo.browser import PATH
 from cxfr_proxy.demo.wire import HostPort
@@ -35,6 +35,10 @@ def request(path: str = PATH, **changes: str | None) -> bytes:
     }
     lines = [f"{name}: {value}\r\n" for name, value in headers.items() if value is not None]
     return f"GET {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode()
+
+
+def _to_echo(body: str) -> str:
+    return f"<message xmlns='{names.CLIENT}' to='echo.{DOMAIN}' type='chat'><body>{body}</body></message>"
 
 
 class Page:
@@ -74,8 +78,7 @@ class Page:
 
     async def echo(self, body: str, user: str = "romeo") -> None:
         """Say something to the node's echo, and hear it again."""
-        to = f"echo.{DOMAIN}"
-        await self.send(f"<message xmlns='{names.CLIENT}' to='{to}' type='chat'><body>{body}</body></message>")
+        await self.send(_to_echo(body))
         answer = await self.read()
         assert f"<body>{body}</body>" in answer
         assert f'xmlns="{names.CLIENT}"' in answer.replace("'", '"')
@@ -115,7 +118,7 @@ async def page(address: HostPort, tls: ssl.SSLContext | None = None, origin: str
 class RawPage:
     """A web client by the byte."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._browser = Browser()
         self._read = 0
@@ -176,8 +179,21 @@ class RawPage:
             await self.hear()
         return self.heard
 
+    async def answer_pings(self, count: int) -> None:
+        """Do nothing else, until there were so many."""
+        for number in range(count):
+            while len(self.heard.pings) <= number:
+                assert not self.ended, self.heard
+                await self.hear()
+            await self.send(masked(PONG, self.heard.pings[number]))
+
     async def say(self, message: str) -> None:
         await self.send(text(message.encode()))
+
+    async def echo(self, body: str) -> None:
+        """Say something to the node's echo, and hear it again."""
+        await self.say(_to_echo(body))
+        assert f"<body>{body}</body>" in await self.message()
 
     async def log_in(self, user: str = "romeo") -> None:
         for _ in range(2):
@@ -193,6 +209,12 @@ class RawPage:
 
 
 @asynccontextmanager
-async def raw_page(address: HostPort) -> AsyncIterator[RawPage]:
-    async with await trio.open_tcp_stream(*address) as stream:
-        yield RawPage(stream)
+async def raw_page(
+    address: HostPort, tls: ssl.SSLContext | None = None, *, source: str | None = None
+) -> AsyncIterator[RawPage]:
+    """``source``: the client's own address; ``None``: any."""
+    tcp = await trio.open_tcp_stream(*address, local_address=source)
+    async with (
+        trio.SSLStream(tcp, tls, server_hostname=DOMAIN, https_compatible=True) if tls is not None else tcp as raw
+    ):
+        yield RawPage(raw)

@@ -2,77 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import ssl
 from functools import partial
 from pathlib import Path
 
+import e2e_proxy
 import pytest
 import trio
+from e2e_websocket import raw_page
 from waiting import until
 
-from real import programs
+from cxfr_proxy.demo.node import DemoNode
+from cxfr_proxy.demo.wire import HostPort
+from real.balancers import balancers, require_balancers
 from real.certs import Authority
 from real.ejabberd import EjabberdCluster, EjabberdNode
-from real.programs import DOMAIN, HOST, Need, free_port, missing, require, which
-from real.proxy import ProxyProcess, open_proxy
+from real.programs import DOMAIN, HOST, Need, require
+from real.proxy import open_proxy
 from real.raw import open_raw
 
 pytestmark = pytest.mark.real
-
-HAPROXY = """\
-global
-  maxconn 100
-defaults
-  mode tcp
-  timeout connect 5s
-  timeout client 1h
-  timeout server 1h
-  unique-id-format cxfr-test-%cp
-listen version1
-  bind {host}:{ports[0]}
-  server proxy {host}:{proxy} send-proxy check inter 100ms
-listen version2
-  bind {host}:{ports[1]}
-  server proxy {host}:{proxy} send-proxy-v2 proxy-v2-options unique-id,crc32c check inter 100ms
-"""
-NGINX = """\
-load_module {module};
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{ worker_connections 100; }}
-stream {{
-  server {{
-    listen {host}:{ports[2]};
-    proxy_pass {host}:{proxy};
-    proxy_protocol on;
-  }}
-}}
-"""
-MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
-
-
-@asynccontextmanager
-async def balancers(folder: Path, proxy: ProxyProcess) -> AsyncIterator[Sequence[int]]:
-    """HAProxy with version 1 and with version 2, and nginx, which has version 1: their ports, in this order."""
-    ports = [free_port() for _ in range(3)]
-    started: list[trio.Process] = []
-    try:
-        for need, text, option in ((Need.HAPROXY, HAPROXY, "-f"), (Need.NGINX, NGINX, "-c")):
-            file = folder / f"{need.value}.cfg"
-            file.write_text(text.format(host=HOST, ports=ports, proxy=proxy.port, folder=folder, module=MODULE))
-            program, output = which(need.value), folder / f"{need.value}.log"
-            assert program is not None
-            foreground = ["-db"] if need is Need.HAPROXY else []
-            process = await programs.start([program, *foreground, option, file], output=output)
-            started.append(process)
-            for port in ports[:2] if need is Need.HAPROXY else ports[2:]:
-                await programs.wait_accepting(HOST, port, process, output)
-        yield ports
-    finally:
-        for process in started:
-            await programs.end(process)
 
 
 def names(node: EjabberdNode, source: str) -> bool:
@@ -81,17 +30,12 @@ def names(node: EjabberdNode, source: str) -> bool:
     return any("Accepted" in line and line.endswith(source) for line in lines)
 
 
-def require_nginx() -> None:
-    require(Need.NGINX)
-    if not MODULE.exists():
-        missing("not installed: nginx's stream module (Debian: libnginx-mod-stream)")
-
-
 async def test_a_node_names_the_client(tmp_path: Path, authority: Authority) -> None:
-    """TLS passes through. ejabberd writes the address of whoever logs in into its log; the checks of HAProxy, ten a
-    second, leave no line in the proxy's."""
-    require(Need.EJABBERD, Need.HAPROXY)
-    require_nginx()
+    """TLS passes through, or ends at HAProxy, which says so. ejabberd writes the address of whoever logs in into its
+    log; the checks of HAProxy, ten a second, leave no line in the proxy's."""
+    require(Need.EJABBERD)
+    require_balancers()
+    certificate = authority.issue(DOMAIN, HOST)
     options = ("--domain", DOMAIN, "--workers", "1", "--trusted-proxies", HOST)
     node_options = ["use_proxy_protocol: true"]
     with trio.fail_after(300):
@@ -99,17 +43,40 @@ async def test_a_node_names_the_client(tmp_path: Path, authority: Authority) -> 
             [node] = cluster.nodes
             lines = [f"node1 {HOST}:{node.port} send-proxy=v2 inter=500ms"]
             async with (
-                open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST), options=options) as proxy,
-                balancers(tmp_path, proxy) as ports,
+                open_proxy(tmp_path, lines, certificate, options=options) as proxy,
+                balancers(tmp_path, proxy, certificate) as ports,
             ):
-                for number, port in enumerate(ports):
+                for number, port in enumerate(ports[:4]):
                     source = f"127.0.0.{number + 11}"
-                    async with open_raw(port, starttls=number == 1, source=source) as client:
+                    async with open_raw(port, starttls=port == ports.version2, source=source) as client:
                         assert await client.login("romeo") == f"romeo@{DOMAIN}/r"
                         await until(partial(names, node, source), f"ejabberd names {source}")
                         bound = (await proxy.event("bound", number + 1))[number]
-                        assert (bound["client"], bound["via"]) == (source, HOST)
+                        assert (bound["client"], bound["via"], bound["tls"]) == (source, HOST, "TLSv1.3")
                         has_id = bound["unique_id"] == f"cxfr-test-{bound['port']}"
-                        assert has_id if number == 1 else bound["unique_id"] is None
+                        assert has_id if port == ports.version2 else bound["unique_id"] is None
                     await proxy.event("session-end", number + 1)
                 assert proxy.silent_about("proxy-header-refused", "client-refused")
+
+
+async def test_a_silent_tab_behind_nginx(tmp_path: Path, authority: Authority) -> None:
+    """nginx gives up what has been silent for five seconds. With a ping every two the tab outlives that, and it has the
+    address and the TLS that nginx tells of."""
+    require_balancers()
+    node, certificate = DemoNode("node1"), authority.issue(e2e_proxy.DOMAIN, HOST)
+    trusting = ("--workers", "1", "--trusted-proxies", HOST, "--proxy-header", "optional", "--websocket-ping", "2s")
+    source = "127.0.0.21"
+    async with (
+        e2e_proxy.running(node),
+        open_proxy(tmp_path, [f"node1 {node.address}"], certificate, options=trusting) as proxy,
+        balancers(tmp_path, proxy, certificate) as ports,
+        raw_page(
+            HostPort(HOST, ports.nginx_web), ssl.create_default_context(cafile=str(authority.file)), source=source
+        ) as tab,
+    ):
+        await tab.upgrade()
+        await tab.log_in()
+        [bound] = await proxy.event("bound")
+        assert (bound["client"], bound["via"], bound["transport"], bound["tls"]) == (source, HOST, "websocket", "TLS")
+        await tab.answer_pings(4)
+        await tab.echo("still here")
