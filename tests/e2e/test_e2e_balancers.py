@@ -186,6 +186,14 @@ BAD = {
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff" + bytes(65_535),
         "it is malformed: 65535 bytes long, where 4096 are the most",
     ),
+    "a zone": (
+        b"PROXY TCP6 fe80::7%eth0 fe80::1 40000 5222\r\n",
+        "it is malformed: a line that is not as version 1 has it",
+    ),
+    "a wrong checksum": (
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13" + bytes(12) + b"\x03\0\x04" + bytes(4),
+        "it is malformed: a checksum that is wrong",
+    ),
     "cut": (b"PROXY TC", "it is malformed: the connection ends within it"),
 }
 
@@ -205,6 +213,8 @@ async def test_a_trusted_proxy_has_to_say_it_right(tmp_path: Path, certificate: 
             good = await it.passed_on()
             await good.log_in()
             await good.close()
+            await it.proxy.event("session-end", number + 1)
+            assert len(it.proxy.so_far("proxy-header-refused")) == number + 1
 
 
 async def all_of(raw: Raw) -> bytes:

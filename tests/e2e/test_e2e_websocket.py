@@ -6,6 +6,7 @@ bytes where no library would send them.
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 import trio
 from e2e_proxy import DOMAIN, PATIENCE_SECONDS, ProxyHere, command, connect, in_process, nodes_file, running, until
 from e2e_websocket import CLOSE, OPEN, Page, page, raw_page, request
-from websocket_client import BINARY, CONTINUATION, FRAMING, PONG, masked, text
+from websocket_client import BINARY, CONTINUATION, FRAMING, PONG, TEXT, masked, text
 
 from cxfr_proxy.cluster.addresses import WebSocketUrl
 from cxfr_proxy.cluster.backends import FileBackends
@@ -329,8 +330,11 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_requests_for_no_websocket(tmp_path: Path, certificate: DemoCertificate, tls: bool) -> None:
+async def test_requests_for_no_websocket(
+    tmp_path: Path, certificate: DemoCertificate, caplog: pytest.LogCaptureFixture, tls: bool
+) -> None:
     """Each gets one answer, and the connection ends."""
+    caplog.set_level(logging.INFO)
     counted: Counter[str] = Counter()
     async with world(tmp_path, certificate) as it:
         for status, asked in REQUESTS:
@@ -344,6 +348,7 @@ async def test_requests_for_no_websocket(tmp_path: Path, certificate: DemoCertif
             assert b"\r\nConnection: close\r\n" in received
             counted[f"http-{status}"] += status != 200
             assert it.refused == dict(+counted)
+            assert unwanted(caplog) == ["client-refused"] * counted.total()
             await raw.close()
 
 
@@ -371,6 +376,8 @@ FRAMES = [
     (1002, masked(CONTINUATION, b"x")),
     (1003, masked(BINARY, b"x")),
     (1007, text(b"<a>\xff</a>")),
+    (1007, masked(TEXT, b"<a>\xe2\x82", final=False) + masked(CONTINUATION, b"</a>")),  # half of a character
+    (1008, masked(TEXT, b"<a", final=False) + masked(CONTINUATION, final=False) * 100),
     (1009, b"\x81\xff" + (1 << 40).to_bytes(8, "big") + bytes(4)),
 ]
 MESSAGES = [
@@ -382,6 +389,12 @@ MESSAGES = [
     "</stream:stream>",
     "<!-- -->",
 ]
+UNOPENED = [f"<close xmlns='{FRAMING}'/>", "<presence/>", "hello", f"<open xmlns='{FRAMING}'/>"]
+
+
+def unwanted(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log has of connections and sessions that were ended."""
+    return [each.msg for each in caplog.records if each.msg in ("client-refused", "session-end")]
 
 
 async def test_a_trusted_proxy_names_the_client(tmp_path: Path, certificate: DemoCertificate) -> None:
@@ -443,8 +456,11 @@ async def test_nobody_else_names_a_client(tmp_path: Path, certificate: DemoCerti
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before a login", "in a session"])
-async def test_frames_that_are_none(tmp_path: Path, certificate: DemoCertificate, late: bool) -> None:
+async def test_frames_that_are_none(
+    tmp_path: Path, certificate: DemoCertificate, caplog: pytest.LogCaptureFixture, late: bool
+) -> None:
     """They are told by the code of the close frame, and harm nobody else."""
+    caplog.set_level(logging.INFO)
     async with world(tmp_path, certificate) as it, page(it.address) as good:
         await good.log_in()
         for number, (code, data) in enumerate(FRAMES, start=1):
@@ -455,13 +471,17 @@ async def test_frames_that_are_none(tmp_path: Path, certificate: DemoCertificate
                 await bad.send(data)
                 assert (await bad.hear_all()).close_code == code
             await it.has_counted(number)
+            assert unwanted(caplog) == ["session-end" if late else "client-refused"] * number
             await good.echo(str(number))
         assert set(it.refused) | set(it.ended) <= {"client-fault", *StreamCondition}
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before a login", "in a session"])
-async def test_messages_that_are_no_element(tmp_path: Path, certificate: DemoCertificate, late: bool) -> None:
+async def test_messages_that_are_no_element(
+    tmp_path: Path, certificate: DemoCertificate, caplog: pytest.LogCaptureFixture, late: bool
+) -> None:
     """They are told by a stream error and the stream's end."""
+    caplog.set_level(logging.INFO)
     async with world(tmp_path, certificate) as it, page(it.address) as good:
         await good.log_in()
         for number, message in enumerate(MESSAGES, start=1):
@@ -475,7 +495,44 @@ async def test_messages_that_are_no_element(tmp_path: Path, certificate: DemoCer
             assert heard.messages[-1] == CLOSE
             assert heard.close_code == 1000
             await it.has_counted(number)
+            assert unwanted(caplog) == ["session-end" if late else "client-refused"] * number
             await good.echo(str(number))
+
+
+async def test_a_stream_that_does_not_begin_with_open(
+    tmp_path: Path, certificate: DemoCertificate, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with world(tmp_path, certificate) as it:
+        for number, message in enumerate(UNOPENED, start=1):
+            async with raw_page(it.address) as bad:
+                await bad.upgrade()
+                await bad.say(message)
+                heard = await bad.hear_all()
+            assert [each.split()[0] for each in heard.messages[:2]] == ["<open", "<stream:error"]
+            assert heard.messages[2:] == [CLOSE]
+            assert heard.close_code == 1000
+            await it.has_counted(number)
+            assert unwanted(caplog) == ["client-refused"] * number
+
+
+async def test_a_message_without_an_end(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Before a login it is the element that is too long, long before the message is."""
+    fragments = masked(TEXT, b"<a>", final=False) + masked(CONTINUATION, b"x" * 4096, final=False) * 80
+    async with world(tmp_path, certificate) as it:
+        async with raw_page(it.address) as stranger:
+            await stranger.upgrade()
+            await stranger.say(OPEN)
+            await stranger.send(fragments[: 10 * 4104])
+            heard = await stranger.hear_all()
+            assert "<policy-violation " in heard.messages[-2]
+            assert heard.close_code == 1000
+        async with raw_page(it.address) as user:
+            await user.upgrade()
+            await user.log_in()
+            await user.send(fragments)
+            assert (await user.hear_all()).close_code == 1009
+        await it.has_counted(2)
 
 
 async def test_a_proxy_that_stops_says_so(tmp_path: Path) -> None:

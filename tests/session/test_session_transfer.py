@@ -9,6 +9,7 @@ from session_script import (
     AUTH,
     BIND_FEATURES,
     CLIENT_HEADER,
+    DOMAIN,
     ELSEWHERE,
     END,
     FEATURES,
@@ -26,6 +27,7 @@ from session_script import (
     Script,
     answer,
     iq,
+    refusal,
     stream_error,
 )
 
@@ -34,10 +36,13 @@ from cxfr_proxy.session.commands import (
     Asked,
     Close,
     Ended,
+    EndOutput,
     NodeLost,
     Outcome,
     Reason,
+    Redirect,
     Redirected,
+    Send,
     Side,
     Transferred,
 )
@@ -90,6 +95,36 @@ def test_the_client_accepts_and_stays() -> None:
     )
     s.node(END).client_gets(SEE_OTHER_HOST, END).client_ends().is_over()
     assert rungs(s) == [(Rung.CXFR, Outcome.STAYED), (Rung.SEE_OTHER_HOST, Outcome.MOVED)]
+
+
+ON_WEBSOCKET = replace(ELSEWHERE, url="wss://node2.example.org:5443/ws")
+
+
+@pytest.mark.parametrize("no", [refusal(), None])
+def test_on_websocket_the_end_of_the_stream_names_the_url(no: str | None) -> None:
+    """In the place of a stream error: the request names host and port of the same URL."""
+    s = Script().bind().order(ON_WEBSOCKET).client_gets(iq())
+    s = s.client(no) if no is not None else s.tick()
+    s.node_gets(END).node(NEWS, END).client_gets(NEWS, END).client(END).client_ends().is_over()
+    said = [each for each in s.commands if isinstance(each, Redirect | EndOutput | Send)]
+    at = said.index(Redirect("wss://node2.example.org:5443/ws"))
+    assert said[at + 1 : at + 3] == [Send(Side.CLIENT, END.encode()), EndOutput(Side.CLIENT)]
+    assert rungs(s)[-1] == (Rung.SEE_OTHER_HOST, Outcome.MOVED)
+    s.expect(s.events.count(Redirected()) == 1, "one report that it is sent elsewhere")
+
+
+def test_on_websocket_a_client_in_the_clear_is_sent_nowhere() -> None:
+    """Anybody on the way could have written the URL."""
+    s = Script(tls=False).bind().order(ON_WEBSOCKET).client_gets(iq(server=DOMAIN)).client(refusal())
+    s.node_gets(END).node(END).client_gets(RESET, END).client(END).client_ends().is_over()
+    s.expect(not any(isinstance(each, Redirect) for each in s.commands), "no URL")
+    s.expect(Redirected() not in s.events, "no report")
+
+
+def test_on_websocket_a_client_that_answers_yes_is_told_no_url() -> None:
+    """Its stream ends by its own word, and it has read where to go."""
+    s = Script().bind().order(ON_WEBSOCKET).client(answer()).client(END).node(END).client_ends().is_over()
+    s.expect(not any(isinstance(each, Redirect) for each in s.commands), "no URL")
 
 
 def test_answering_again_gives_no_more_time() -> None:
