@@ -30,7 +30,7 @@ from typing import Final, TextIO
 from cxfr_proxy.log_sums import FieldValue, Sums
 from cxfr_proxy.log_writer import WHOLE_BYTES, LineWriter
 
-__all__ = ["FieldValue", "LogFormat", "LogLevel", "configure", "emit", "open_log", "quoted"]
+__all__ = ["FieldValue", "LogFormat", "LogLevel", "adjust", "configure", "emit", "open_log", "quoted"]
 
 MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
@@ -254,8 +254,21 @@ def open_log(log_format: LogFormat, level: LogLevel, stream: TextIO | None) -> N
     _install(handler, log_format, level)
 
 
+def adjust(log_format: LogFormat, level: LogLevel) -> None:
+    """Write what follows in that format, from that level on; does nothing where the log is not this module's."""
+    ours = [each for each in logging.getLogger().handlers if isinstance(each, (_StreamHandler, _WriterHandler))]
+    for handler in ours:
+        handler.setFormatter(_formatter(log_format))
+    if ours:
+        logging.getLogger("cxfr_proxy").setLevel(level.upper())
+
+
+def _formatter(log_format: LogFormat) -> logging.Formatter:
+    return JsonFormatter() if log_format is LogFormat.JSON else TextFormatter()
+
+
 def _install(handler: logging.Handler, log_format: LogFormat, level: LogLevel) -> None:
-    handler.setFormatter(JsonFormatter() if log_format is LogFormat.JSON else TextFormatter())
+    handler.setFormatter(_formatter(log_format))
     # What no line of ours says is not looked up for each: see "Optimization" in the manual of logging.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()

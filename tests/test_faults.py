@@ -47,9 +47,9 @@ from cxfr_proxy.relay.pump import Pump
 from cxfr_proxy.relay.timers import Timers
 from cxfr_proxy.relay.turns import Queue
 from cxfr_proxy.supervisor.link import Link
-from cxfr_proxy.supervisor.node_list import NodeList
 from cxfr_proxy.supervisor.node_states import NodeUpdates
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
+from cxfr_proxy.supervisor.reloading import Reloading
 from cxfr_proxy.supervisor.rolling_restart import RollingRestart
 from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
@@ -452,7 +452,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.PUMP: the_pump,
     Task.REBALANCE: partial(from_the_start, owner=Rebalances, name="look"),
     Task.RELOAD: partial(
-        in_the_supervisor, owner=NodeList, name="_read_now", ask=lambda it: it.supervisor.reload_on_signal()
+        in_the_supervisor, owner=Reloading, name="reload", ask=lambda it: it.supervisor.reload_on_signal()
     ),
     Task.REPORT: reports,
     Task.RESTART: partial(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import served
 
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.backends import EtcdBackends, parse_url
@@ -19,7 +20,7 @@ from cxfr_proxy.config.table import SETTINGS, KeyPair
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import content_as_path, open_file, read_file
 from cxfr_proxy.net.node_tls import node_context, read_authorities
-from cxfr_proxy.net.tls import ServerCertificates, development_certificate
+from cxfr_proxy.net.tls import development_certificate
 
 
 def a_fifo(path: Path) -> str:
@@ -81,7 +82,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "user map": lambda path: UserMapFile(path).load(),
     "settings": lambda path: read_settings_file(str(path), SETTINGS),
     "ca": lambda path: _authorities(NodeSpec("n", Address("a", 1), tls=NodeTls.DIRECT, ca=str(path))),
-    "certificate": lambda path: ServerCertificates([KeyPair(path, path)]),
+    "certificate": lambda path: served([KeyPair(path, path)]),
     "etcd's ca": lambda path: _etcd(f"etcds://127.0.0.1:1/p?ca={path}"),
     "etcd's password": lambda path: _etcd(f"etcd://user@127.0.0.1:1/p?password-file={path}"),
 }

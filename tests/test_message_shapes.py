@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (22, "3645cf0c0d64563c")
+KNOWN: Final = (23, "89d1e5769c66c9cc")
 """The version, and the digest of the shapes that its messages have."""
 
 

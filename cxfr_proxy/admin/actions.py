@@ -7,7 +7,7 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +21,7 @@ from cxfr_proxy.admin.rows import (
     Progress,
     RebalancePlan,
     RebalanceProgress,
+    ReloadFaults,
     RestartProgress,
     Returning,
 )
@@ -29,7 +30,7 @@ from cxfr_proxy.errors import ConfigError
 if TYPE_CHECKING:  # the command line reads the table of commands, and starts faster without the parts of a proxy
     from cxfr_proxy.admin.drains import DrainControl
     from cxfr_proxy.admin.nodes import NodeControl
-    from cxfr_proxy.admin.parts import Peers, Reloader
+    from cxfr_proxy.admin.parts import Peers, Reloader, SettingsControl
     from cxfr_proxy.admin.pins import PinControl
     from cxfr_proxy.admin.rebalances import RebalanceControl
     from cxfr_proxy.admin.workers import WorkerControl
@@ -134,8 +135,19 @@ async def unpin(pins: PinControl, peers: Peers, *, jid: str) -> MessageRow:
     return _message(peers, f"{jid} is placed like everybody else again")
 
 
-async def reload(files: Reloader) -> MessageRow:
-    return MessageRow(await files.reload())
+async def reload(files: Reloader) -> MessageRow | ReloadFaults:
+    try:
+        return MessageRow(await files.reload())
+    except ConfigError as exc:
+        return ReloadFaults([str(error) for error in getattr(exc, "errors", (exc,))])
+
+
+async def set_value(settings: SettingsControl, *, setting: str, value: Sequence[str]) -> MessageRow:
+    return MessageRow(await settings.set(setting, value))
+
+
+async def unset_value(settings: SettingsControl, *, setting: str) -> MessageRow:
+    return MessageRow(await settings.unset(setting))
 
 
 async def restart_workers(

@@ -20,6 +20,8 @@ class Argument:
     positional: bool = False
     choices: tuple[str, ...] = ()
     """Empty: whatever ``value_type`` takes."""
+    many: bool = False
+    """It is required, and may be given several times: its value is a tuple."""
 
     @property
     def keyword(self) -> str:
@@ -31,12 +33,18 @@ class Argument:
 
         Raises :class:`ConfigError`.
         """
+        if not self.many:
+            return self._read_one(value)
+        items = value if isinstance(value, list) else [value]
+        return tuple(map(self._read_one, items or [None]))
+
+    def _read_one(self, value: object) -> object:
         if self.value_type is None:
             if value is None or isinstance(value, bool):
                 return bool(value)
             raise self._unfit(f"{value!r:.80}")
         if value is None:
-            if self.positional:
+            if self.positional or self.many:
                 raise self._unfit("nothing")
             return None
         # To Python, true is a number.

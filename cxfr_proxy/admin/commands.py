@@ -63,6 +63,9 @@ _NODE: Final = Argument(
     "node", "the node's name", ValueType("a node's name", "NODE", values.TEXT.read), positional=True
 )
 _JID: Final = Argument("jid", "the user's bare JID", values.BARE_JID, positional=True)
+_SETTING: Final = Argument(
+    "setting", "the setting's name", ValueType("a setting's name", "SETTING", values.TEXT.read), positional=True
+)
 
 COMMANDS: Final = (
     Command(
@@ -156,10 +159,25 @@ COMMANDS: Final = (
     ),
     Command(
         "reload",
-        "read the nodes, the user map and certificates again",
+        "read the settings, the nodes, the user map and certificates again, and take all of it, or nothing if anything "
+        "is wrong",
         (),
         mutates=True,
         run=lambda on, given, report: actions.reload(on.files),
+    ),
+    Command(
+        "set",
+        "give a setting another value until the proxy is restarted, or until unset (show config tells which can be)",
+        (_SETTING, Argument("value", "the value; several for a setting that is a list", values.TEXT, many=True)),
+        mutates=True,
+        run=lambda on, given, report: actions.set_value(on.settings, **given),
+    ),
+    Command(
+        "unset",
+        "take back what was set, for the value that flags and the settings file give",
+        (_SETTING,),
+        mutates=True,
+        run=lambda on, given, report: actions.unset_value(on.settings, **given),
     ),
     Command(
         "restart-workers",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists
+from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.workers import WorkerControl
@@ -22,3 +22,4 @@ class Console:
     sessions: SessionLists
     peers: Peers
     files: Reloader
+    settings: SettingsControl

@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 
 class DrainControl:
     """``domains`` are the keys of those that the proxy serves, none where it serves any. ``closing_seconds``: how long
-    a client that is closed at the deadline may take to be gone. ``auto`` is ``None`` where nothing is rebalanced by
-    itself. Each method raises :class:`ConfigError` for a node that is not listed."""
+    a client that is closed at the deadline may take to be gone. Both may change. ``auto`` is ``None`` where nothing is
+    rebalanced by itself. Each method raises :class:`ConfigError` for a node that is not listed."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class DrainControl:
         self._sessions = sessions
         self._peers = peers
         self._feed = feed
-        self._domains = domains
-        self._closing_seconds = closing_seconds
+        self.domains = domains
+        self.closing_seconds = closing_seconds
         self._auto = auto
 
     def begin(
@@ -80,7 +80,7 @@ class DrainControl:
 
         ``every login``, or ``every login for`` some domains; ``None``: there are others for all of them.
         """
-        unserved = self._cluster.unserved_without(node, self._domains)
+        unserved = self._cluster.unserved_without(node, self.domains)
         if unserved is None:
             return None
         return f"every login for {', '.join(unserved)}" if unserved else "every login"
@@ -153,7 +153,7 @@ class DrainControl:
         moved = counts.moved - drain.moved_before
         awaited, elsewhere = self._drainer.awaited(drain.node), self._peers.left_elsewhere(drain.node)
         left = self._drainer.left(drain.node) + (elsewhere or 0)
-        overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self._closing_seconds
+        overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self.closing_seconds
         undrained = self._drainer.drains.get(drain.node) is not drain
         aborted = drain.stage is Stage.ABORTED
         return DrainProgress(

@@ -6,10 +6,18 @@ that ask the workers, keep the drains, speak with peer proxies) are known here b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from cxfr_proxy.admin.rows import ProxyRow, RestartProgress, SessionRow, SourceRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.rows import (
+    ProxyRow,
+    RestartProgress,
+    SessionRow,
+    SettingRow,
+    SourceRow,
+    TransferRow,
+    WorkerRow,
+)
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -127,8 +135,9 @@ class AutoRebalance(Protocol):
     def excuse(self, node: str, *, excused: bool = True) -> None:
         """Let the return of that node be no reason for a rebalance; or be one after all."""
 
-    def seconds_until_due(self) -> float:
-        """Return the seconds until one begins, if there is a reason by then and nothing changes."""
+    def seconds_until_due(self) -> float | None:
+        """Return the seconds until one begins, if there is a reason by then and nothing changes; ``None``: none begins
+        by itself."""
 
 
 class Restart(Protocol):
@@ -153,7 +162,21 @@ class Reloader(Protocol):
     """Reads the files again."""
 
     async def reload(self) -> str:
-        """Read nodes, user map and certificates again; return in a sentence what was done.
+        """Read settings, nodes, user map and certificates again; return in a sentence what was done.
 
-        Raises :class:`ConfigError`, and then what was bad is as it was.
+        Raises :class:`~.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """
+
+
+class SettingsControl(Protocol):
+    """Changes settings while the proxy runs. Each method returns in a sentence what was done, or raises
+    :class:`ConfigError`, and then nothing has changed."""
+
+    async def set(self, name: str, values: Sequence[str]) -> str:
+        """Give a setting another value until the proxy is restarted; several for one that is a list."""
+
+    async def unset(self, name: str) -> str:
+        """Take back what was set."""
+
+    def rows(self) -> list[SettingRow]:
+        """Return all settings with their values."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from types import TracebackType
 
+from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 
@@ -63,5 +65,52 @@ class Reloads:
             with self.noted(part):
                 yield
         except ConfigError as exc:
-            for error in getattr(exc, "errors", (exc,)):
-                emit(_log, "reload-failed", level=logging.ERROR, what=str(part), error=str(error))
+            log_faults(part, exc)
+
+    def collected(self, part: ReloadPart, faults: Faults) -> Collected:
+        """Note it, and add faults to those that were found in other parts."""
+        return Collected(self.noted(part), part, faults)
+
+
+class Collected:
+    """A reading whose :class:`ConfigError` ends it and goes no further; see :meth:`Reloads.collected`."""
+
+    def __init__(self, noted: AbstractContextManager[None], part: ReloadPart, faults: Faults) -> None:
+        self._noted = noted
+        self._part = part
+        self._faults = faults
+
+    def __enter__(self) -> None:
+        self._noted.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._noted.__exit__(kind, exc, traceback)
+        if isinstance(exc, ConfigError):
+            self._faults.append((self._part, exc))
+            return True
+        return False
+
+
+Faults = list[tuple[ReloadPart, ConfigError]]
+"""The faults that were found in the parts."""
+
+
+class ReloadRefused(FileFaults):
+    """Nothing was taken, for something is wrong. ``by_part``: what, and in what."""
+
+    def __init__(self, by_part: Faults) -> None:
+        self.by_part = tuple(by_part)
+        super().__init__(error for _, exc in by_part for error in getattr(exc, "errors", (exc,)))
+
+    def log(self) -> None:
+        """Log it, where nobody waits for the answer."""
+        for part, exc in self.by_part:
+            log_faults(part, exc)
+
+
+def log_faults(part: ReloadPart, exc: ConfigError) -> None:
+    """Log each fault that was found in that part."""
+    for error in getattr(exc, "errors", (exc,)):
+        emit(_log, "reload-failed", level=logging.ERROR, what=str(part), error=str(error))

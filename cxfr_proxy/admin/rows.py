@@ -304,6 +304,24 @@ class ProxyRow(OperatorRow, frozen=True):
     to_move: int
 
 
+class SettingRow(OperatorRow, frozen=True):
+    """A setting and its value, both as an operator writes them. ``source`` says where the value is from: ``default``,
+    ``flag``, the settings file with the line, ``set`` by a command, or the ``program`` in which the proxy is embedded.
+    ``changeable``: for whom another value counts while the proxy runs, or ``restart``."""
+
+    name: str
+    value: str
+    default: str
+    source: str
+    changeable: str
+
+
+class ReloadFaults(OperatorRow, frozen=True):
+    """The faults for which a reload has changed nothing."""
+
+    faults: list[str]
+
+
 class Note(OperatorRow, frozen=True):
     """A remark on an answer: what is missing from it, for example."""
 
@@ -316,7 +334,7 @@ class MessageRow(OperatorRow, frozen=True):
     message: str
 
 
-SingleAnswer = Progress | DrainPlan | RebalancePlan | MessageRow
+SingleAnswer = Progress | DrainPlan | RebalancePlan | MessageRow | ReloadFaults
 """An answer that is no list."""
 
 CommandAnswer = SingleAnswer | Sequence[OperatorRow]

@@ -12,6 +12,7 @@ from cxfr_proxy.admin.rows import (
     Progress,
     RebalancePlan,
     RebalanceProgress,
+    ReloadFaults,
     RestartProgress,
     SingleAnswer,
 )
@@ -51,6 +52,8 @@ def in_words(answer: SingleAnswer) -> str:
     match answer:
         case MessageRow():
             return clean(answer.message)
+        case ReloadFaults():
+            return "\n".join([*map(clean, answer.faults), "nothing is changed"])
         case DrainPlan():
             return _drain_plan(answer)
         case RebalancePlan():

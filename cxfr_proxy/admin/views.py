@@ -20,6 +20,7 @@ from cxfr_proxy.admin.rows import (
     PlannedTarget,
     ProxyRow,
     SessionRow,
+    SettingRow,
     SourceRow,
     TransferRow,
     WorkerRow,
@@ -74,6 +75,10 @@ async def _source(on: Console) -> Sequence[OperatorRow]:
 
 async def _proxies(on: Console) -> Sequence[OperatorRow]:
     return on.peers.proxy_rows()
+
+
+async def _settings(on: Console) -> Sequence[OperatorRow]:
+    return on.settings.rows()
 
 
 VIEWS: Final[Mapping[str, View]] = {
@@ -171,6 +176,17 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("REASON", "reason"),
         ),
         _source,
+    ),
+    "config": View(
+        SettingRow,
+        (
+            Column("SETTING", "name"),
+            Column("VALUE", "value"),
+            Column("DEFAULT", "default"),
+            Column("SOURCE", "source"),
+            Column("CHANGEABLE", "changeable"),
+        ),
+        _settings,
     ),
     "proxies": View(
         ProxyRow,

@@ -40,7 +40,7 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     from cxfr_proxy.cluster.sources.named import open_source
 
     nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
-    if nodes is not None and _read(partial(_read_authorities, config, nodes)) is not None:
+    if nodes is not None and _read(partial(_read_authorities, nodes)) is not None:
         print(clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
     else:
         nodes = None
@@ -61,11 +61,11 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     return OK if good and listed is not None else FAULTS, nodes
 
 
-def _read_authorities(config: Config, nodes: Sequence[NodeSpec]) -> bool:
+def _read_authorities(nodes: Sequence[NodeSpec]) -> bool:
     """Return the files with CA certificates that nodes name."""
-    from cxfr_proxy.upstream.dial import Dialer
+    from cxfr_proxy.upstream.dial import read_authorities_of
 
-    Dialer(config.timeouts, config.limits).read_files(nodes)
+    read_authorities_of(nodes)
     return True
 
 
@@ -73,9 +73,10 @@ def _read_certificates(config: Config) -> int:
     """Check the certificates, each with its key. Return how many there are; none that clients would object to."""
     if not config.key_pairs:
         return 0
-    from cxfr_proxy.net.tls import ServerCertificates
+    from cxfr_proxy.net.pem import read_pairs
+    from cxfr_proxy.net.tls import show_certificates
 
-    certificates = ServerCertificates(config.key_pairs, domains=config.domain)
+    certificates = show_certificates(read_pairs(config.key_pairs), domains=config.domain)
     for name in certificates.unusable:
         print(clean(f"{name}: no client here is helped by that name"))
     if certificates.problems:
@@ -85,12 +86,11 @@ def _read_certificates(config: Config) -> int:
 
 def _read_node_certificate(config: Config) -> bool:
     """Check the certificate for nodes, if there is one."""
-    from cxfr_proxy.net.node_tls import NodeCertificate
+    from cxfr_proxy.net.node_tls import read_node_certificate
 
-    certificate = NodeCertificate(config.node_key_pair)
-    certificate.content = certificate.read()
-    if certificate.problem is not None:
-        raise ConfigError(certificate.problem)
+    problem = read_node_certificate(config.node_key_pair).problem
+    if problem is not None:
+        raise ConfigError(problem)
     return True
 
 

@@ -11,7 +11,7 @@ from cxfr_proxy import __version__
 from cxfr_proxy.admin.arguments import Argument
 from cxfr_proxy.admin.commands import COMMANDS, Command
 from cxfr_proxy.config.settings import Group, Setting
-from cxfr_proxy.config.table import SETTINGS
+from cxfr_proxy.config.table import SETTINGS, setting_named
 from cxfr_proxy.errors import ConfigError
 
 _USAGE: Final = "cxfr-proxy --backends FILE|URL --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
@@ -91,10 +91,6 @@ def _add_setting(parser: _Heading, setting: Setting) -> None:
     )
 
 
-def _setting_named(name: str) -> Setting:
-    return next(setting for setting in SETTINGS if setting.name == name)
-
-
 def _add_command(commands: _Commands[Parser], command: Command) -> None:
     parser = commands.add_parser(
         command.name, help=command.help, description=command.help.capitalize() + ".", allow_abbrev=False
@@ -104,12 +100,14 @@ def _add_command(commands: _Commands[Parser], command: Command) -> None:
         _add_argument(parser, argument)
     parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     _add_config(parser)
-    _add_setting(parser, _setting_named("control"))
+    _add_setting(parser, setting_named("control"))
 
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.value_type is None:
         parser.add_argument(f"--{argument.name}", dest=argument.name, action="store_true", help=argument.help)
+    elif argument.many:
+        parser.add_argument(argument.name, metavar=argument.value_type.metavar, nargs="+", help=argument.help)
     elif argument.positional:
         metavar = None if argument.choices else argument.value_type.metavar
         choices = argument.choices or None
@@ -124,8 +122,8 @@ def _add_check(commands: _Commands[Parser]) -> None:
     parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="check")
     _add_config(parser)
-    _add_setting(parser, _setting_named("backends"))
-    _add_setting(parser, _setting_named("user-map"))
+    _add_setting(parser, setting_named("backends"))
+    _add_setting(parser, setting_named("user-map"))
 
 
 def _add_demo(commands: _Commands[Parser]) -> None:

@@ -95,4 +95,4 @@ def _serve(config: Config, source: ConfigSource) -> int:
 
 def _control(config: Config, source: ConfigSource) -> Path:
     """Return the path where the proxy was told to listen, or else where one is found."""
-    return config.control if source.gives("control") else find_control()
+    return config.control if "control" in source.origins else find_control()

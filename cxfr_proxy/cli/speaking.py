@@ -17,10 +17,10 @@ from cxfr_proxy.admin import sentences
 from cxfr_proxy.admin.codec import read_answer
 from cxfr_proxy.admin.commands import Command
 from cxfr_proxy.admin.control import client
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, RebalanceProgress, RestartProgress
+from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, RebalanceProgress, ReloadFaults, RestartProgress
 from cxfr_proxy.admin.text import clean, table
 from cxfr_proxy.admin.views import VIEWS
-from cxfr_proxy.cli.exit_codes import INTERRUPTED, OK, UNFINISHED
+from cxfr_proxy.cli.exit_codes import FAULTS, INTERRUPTED, OK, UNFINISHED
 from cxfr_proxy.errors import ConfigError
 
 _PROGRESS = (DrainProgress, RebalanceProgress, RestartProgress)
@@ -53,6 +53,8 @@ def _exit_code(result: object, *, watched: bool) -> int:
     answer = read_answer(result)
     if watched:
         return OK if isinstance(answer, _PROGRESS) and answer.left == 0 else UNFINISHED
+    if isinstance(answer, ReloadFaults):
+        return FAULTS
     return UNFINISHED if isinstance(answer, DrainPlan) and answer.refuses_logins else OK
 
 

@@ -73,7 +73,7 @@ class Answers:
     who was placed by it still belongs there. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], limit: int = MAX_ANSWERS) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._clock = clock
         self._answers: BoundedDict[str, tuple[str | None, float]] = BoundedDict(limit)
 
@@ -82,7 +82,7 @@ class Answers:
 
     def note(self, key: str, node: str | None) -> None:
         """Note an answer; ``None``: there is no opinion about that user."""
-        self._answers[key] = node, self._clock() + self._seconds
+        self._answers[key] = node, self._clock() + self.seconds
 
     def knows(self, key: str) -> bool:
         """Return whether the last answer, or the answer that there is none, is young enough not to ask again."""

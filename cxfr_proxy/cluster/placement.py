@@ -85,6 +85,10 @@ class Placement:
         self._drawn: BoundedDict[tuple[str, str], list[Node]] = BoundedDict(_DRAWS_KEPT)
         self._drawn_of = -1  # the version of the cluster
 
+    def set_policies(self, policies: PlacementPolicies) -> None:
+        """Place users by these from now on."""
+        self._policies = policies
+
     def rank(
         self,
         user: str | None,

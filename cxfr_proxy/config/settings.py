@@ -1,6 +1,6 @@
 """Read the settings of a table from flags and a file, and write them as help and documentation.
 
-The table itself is :mod:`cxfr_proxy.config.table`, three dataclasses whose fields are its rows; here is the
+The table itself is :mod:`cxfr_proxy.config.table`, dataclasses whose fields are its rows; here is the
 machinery, which knows no setting by name. A row becomes a field by :func:`setting` or :func:`repeatable`;
 :func:`settings_of` collects the rows again as :class:`Setting`. Values reach :meth:`Setting.read` as text, or
 as the numbers and lists that TOML has, and all end in the same :class:`cxfr_proxy.config.values.ValueType`.
@@ -33,11 +33,22 @@ class Group(StrEnum):
     OPERATING = "Operating"
 
 
+class Reload(StrEnum):
+    """Whether a proxy that runs takes another value of a setting, and for whom."""
+
+    AT_ONCE = "at once"
+    NEW = "new connections"
+    """Clients that are connected stay as they are."""
+    RESTART = "restart"
+    """Not without a restart of the proxy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """The table's row about a field. ``default`` is for people, if the value itself doesn't tell."""
 
     group: Group
+    reload: Reload
     value_type: ValueType[Any]  # the field's own type; a row is only ever read through Setting
     help: str
     reason: str
@@ -46,17 +57,31 @@ class Row:
 
 
 def setting(
-    group: Group, value_type: ValueType[T], default: T, help: str, reason: str, *, shown: str | None = None
+    group: Group,
+    reload: Reload,
+    value_type: ValueType[T],
+    default: T,
+    help: str,
+    reason: str,
+    *,
+    shown: str | None = None,
 ) -> T:
-    row = Row(group, value_type, help, reason, repeatable=False, default=shown)
+    row = Row(group, reload, value_type, help, reason, repeatable=False, default=shown)
     value: T = field(default=default, metadata={"row": row})
     return value
 
 
 def repeatable(
-    group: Group, value_type: ValueType[T], default: tuple[T, ...], help: str, reason: str, *, shown: str | None = None
+    group: Group,
+    reload: Reload,
+    value_type: ValueType[T],
+    default: tuple[T, ...],
+    help: str,
+    reason: str,
+    *,
+    shown: str | None = None,
 ) -> tuple[T, ...]:
-    row = Row(group, value_type, help, reason, repeatable=True, default=shown)
+    row = Row(group, reload, value_type, help, reason, repeatable=True, default=shown)
     value: tuple[T, ...] = field(default=default, metadata={"row": row})
     return value
 
@@ -75,6 +100,13 @@ class Setting:
     def attribute(self) -> str:
         """The name in Python, and of the parsed flag."""
         return self.name.replace("-", "_")
+
+    def text(self, value: object) -> str:
+        """Return the value as an operator would write it; of a list, each value."""
+        values = cast("Sequence[object]", value) if self.row.repeatable else (value,)
+        if value is None or not values:
+            return "none"
+        return " ".join(self.row.value_type.show(each) for each in values)
 
     def value_in(self, config: object) -> object:
         """Return the value that ``config``, a :class:`Config`, has for it."""
@@ -208,6 +240,10 @@ max-element-up = "256KiB"
 
 Times are seconds, or have a unit (`500ms`, `10s`, `2m`, `1h`).
 Sizes are bytes, or have a unit (`8KiB`, `1MiB`).
+
+*Reload* says what a proxy that runs does with another value ([more](reload.md)). At once: it holds for
+everything that follows. New connections: clients that are connected stay as they are. Restart: it waits
+for the next start of the proxy.
 """
 
 
@@ -216,9 +252,8 @@ def render_markdown(settings: Sequence[Setting]) -> str:
     parts = [_MARKDOWN_HEAD]
     for group in Group:
         rows = [_markdown_row(each) for each in settings if each.row.group is group]
-        parts.append(
-            "\n".join([f"## {group}\n", "| Setting | Default | What it does | Why |", "|---|---|---|---|", *rows, ""])
-        )
+        head = "| Setting | Default | Reload | What it does | Why |"
+        parts.append("\n".join([f"## {group}\n", head, "|---|---|---|---|---|", *rows, ""]))
     return "\n".join(parts)
 
 
@@ -226,5 +261,5 @@ def _markdown_row(each: Setting) -> str:
     star = "*" if each.row.repeatable else ""
     name = f"`{each.name}`{star}<br>`{each.row.value_type.metavar}`"
     default = each.default if each.row.default is not None else f"`{each.default}`"
-    cells = (name, default, each.row.help, each.row.reason)
+    cells = (name, default, each.row.reload, each.row.help, each.row.reason)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

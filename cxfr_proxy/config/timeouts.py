@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxfr_proxy.config import values
-from cxfr_proxy.config.settings import Group, setting
+from cxfr_proxy.config.settings import Group, Reload, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +14,7 @@ class Timeouts:
 
     cxfr_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         10.0,
         "how long a client may take to answer the connection-transfer request before the next rung is tried",
@@ -22,6 +23,7 @@ class Timeouts:
     )
     migrate_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         5.0,
         "how long a session may take to leave its node, where the proxy takes it to another one (migrate= of the "
@@ -30,6 +32,7 @@ class Timeouts:
     )
     see_other_host_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         5.0,
         "how long a client may take to leave after a stream error (such as see-other-host) before it is cut",
@@ -38,6 +41,7 @@ class Timeouts:
     )
     node_connect_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         5.0,
         "how long a node may take to accept a connection before another one is tried",
@@ -45,6 +49,7 @@ class Timeouts:
     )
     node_greeting_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         10.0,
         "how long a node may take to greet a client (header and features) before another one is tried",
@@ -53,6 +58,7 @@ class Timeouts:
     )
     lookup_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         1.0,
         "how long a login waits for user-lookup before the user is placed without it",
@@ -60,6 +66,7 @@ class Timeouts:
     )
     node_close_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         5.0,
         "how long a node may take to send what it still has, and its closing tag, after its stream was closed",
@@ -68,6 +75,7 @@ class Timeouts:
     )
     tls_handshake_timeout: float = setting(
         Group.TIMES,
+        Reload.NEW,
         values.seconds(zero=False),
         10.0,
         "how long a TLS handshake may take",
@@ -76,6 +84,7 @@ class Timeouts:
     )
     negotiation_timeout: float = setting(
         Group.TIMES,
+        Reload.NEW,
         values.seconds(zero=False),
         60.0,
         "how long a client may take from its stream header to a bound resource",
@@ -83,6 +92,7 @@ class Timeouts:
     )
     admission_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         30.0,
         "how long a login may wait for its turn where logins-per-second holds it back, before the client is told to "
@@ -92,6 +102,7 @@ class Timeouts:
     )
     write_stall_timeout: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=False),
         30.0,
         "how long a client or node that doesn't read may hold up the bytes for it before the session ends",
@@ -99,6 +110,7 @@ class Timeouts:
     )
     keepalive_timeout: float = setting(
         Group.TIMES,
+        Reload.NEW,
         values.seconds(zero=True),
         150.0,
         "how long the machine of a client or node may be silent before the proxy gives its connection up. TCP probes "
@@ -109,6 +121,7 @@ class Timeouts:
     )
     websocket_ping: float = setting(
         Group.TIMES,
+        Reload.NEW,
         values.seconds(zero=True),
         45.0,
         "how long a client on WebSocket may be silent before it gets a ping; if it does not answer in the same time "
@@ -118,6 +131,7 @@ class Timeouts:
     )
     hard_stop_after: float = setting(
         Group.TIMES,
+        Reload.AT_ONCE,
         values.seconds(zero=True),
         30.0,
         "how long a stopping proxy, or a worker that is replaced, moves its clients away before it cuts the remaining "

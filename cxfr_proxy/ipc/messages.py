@@ -14,15 +14,14 @@ from typing import Final
 import msgspec
 
 from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec, SessionOutlook
-from cxfr_proxy.config.table import Config
-from cxfr_proxy.ipc.questions import AnyQuestion, AnyReply, Files
+from cxfr_proxy.ipc.questions import AnyQuestion, AnyReply, TakeSettings
 from cxfr_proxy.transfers.client_news import AnyClientNews
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 22
+VERSION: Final = 23
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -79,18 +78,15 @@ class Nodes(Message, frozen=True):
 class Setup(Message, frozen=True):
     """The first message to a worker; pins and nodes follow, and it serves when it has all of them.
 
-    Its session ids are ``first_id``, ``first_id + workers`` and so on, so that no two workers give the same;
-    ``development_certificate`` is PEM, ``None`` if there are real ones. ``capacity`` is how many
-    connections fit into its process.
+    ``taking`` has the settings and files by which it begins. Its session ids are ``first_id``, ``first_id + workers``
+    and so on, so that no two workers give the same. ``capacity`` is how many connections fit into its process.
     """
 
     version: int
-    config: Config
+    taking: TakeSettings
     number: int
     workers: int
     first_id: int
-    development_certificate: str | None
-    files: Files
     capacity: int
 
 

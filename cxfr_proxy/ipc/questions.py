@@ -15,7 +15,8 @@ import msgspec
 from cxfr_proxy.admin.rows import SessionRow, TransferRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
-from cxfr_proxy.net.pem import Pem
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.net.pem import CertificateFile, Pem
 
 ANSWER_SECONDS: Final = 2.0
 """Seconds for a worker to answer. One that takes longer is left out of what an operator is shown, and named. A
@@ -154,20 +155,26 @@ class MoveUser(WorkerQuestion[ClientsMoved], frozen=True):
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The files that the supervisor has read last and found good: certificates and keys in the settings' order, the
-    nodes' CA certificates by path, and the certificate for nodes (``None``: there is none). So all workers serve the
-    same, whatever is in the files when they begin."""
+    """The files that the supervisor has read last and found good: certificates, each with its key, in the order in
+    which they are looked through, the nodes' CA certificates by path, and the certificate for nodes (``None``: there is
+    none). ``development`` is the self-signed certificate in PEM form, ``None`` if there are real ones. So all workers
+    serve the same, whatever is in the files when they begin."""
 
-    certificates: tuple[Pem, ...]
+    certificates: tuple[CertificateFile, ...]
     authorities: dict[str, str]
     node_certificate: Pem | None = None
+    development: str | None = None
 
 
-class TakeFiles(WorkerQuestion[Done], frozen=True):
-    """Use these from now on."""
+class TakeSettings(WorkerQuestion[Done], frozen=True):
+    """Use these settings and files from now on: all of it, or nothing where something is wrong. Older ones than those
+    in use, by their ``version``, are ignored. ``only_try``: say whether something is wrong, and use nothing."""
 
     is_action = True
+    version: int
+    config: Config
     files: Files
+    only_try: bool = False
 
 
 if TYPE_CHECKING:

@@ -70,9 +70,9 @@ class NodeCertificate:
     ``content`` is what is in use; ``None``: nothing yet, or there is none.
     """
 
-    def __init__(self, pair: KeyPair | None) -> None:
+    def __init__(self, pair: KeyPair | None = None, content: Pem | None = None) -> None:
         self._pair = pair
-        self.content: Pem | None = None
+        self.content = content
 
     def read(self) -> Pem | None:
         """Return what the files hold; ``None``: there are none. Raises :class:`ConfigError`, also where others may read
@@ -92,6 +92,13 @@ class NodeCertificate:
         certificate = check_pair(self._pair, self.content)
         reason = untimely(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
         return f"{self._pair.certificate} {reason}" if reason is not None else None
+
+
+def read_node_certificate(pair: KeyPair | None) -> NodeCertificate:
+    """Return the certificate as its files hold it now. Raises as :meth:`NodeCertificate.read`."""
+    certificate = NodeCertificate(pair)
+    certificate.content = certificate.read()
+    return certificate
 
 
 def _refuse_readable(pair: KeyPair) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,19 @@ class Pem:
 
     certificate: str = field(repr=False)  # the file may hold the key as well
     key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFile:
+    """A certificate with its key, as they were read from these files."""
+
+    pair: KeyPair
+    pem: Pem
+
+
+def read_pairs(pairs: Iterable[KeyPair]) -> tuple[CertificateFile, ...]:
+    """Read these files. Raises :class:`ConfigError`."""
+    return tuple(CertificateFile(pair, read_pair(pair)) for pair in pairs)
 
 
 def read_pair(pair: KeyPair) -> Pem:

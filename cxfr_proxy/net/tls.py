@@ -12,7 +12,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography import x509
@@ -24,7 +24,7 @@ from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.files import content_as_path
 from cxfr_proxy.net.certificate_names import CertificateNames, read_names
-from cxfr_proxy.net.pem import Pem, check_pair, load_chain, read_pair, untimely
+from cxfr_proxy.net.pem import CertificateFile, Pem, check_pair, load_chain, untimely
 from cxfr_proxy.spellings import dns_name, domain_key
 
 ALPN: Final = ["xmpp-client"]
@@ -34,39 +34,74 @@ _SERVED: Final = [*ALPN, "http/1.1"]
 else, or nothing, is served all the same: its first byte tells what it speaks."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownCertificates:
+    """Certificates that were found good, as clients are shown them, and what there is to say of them.
+
+    ``development`` is the self-signed one, where there are no ``files``. ``context`` is for a client that has named no
+    domain yet, and chooses by SNI; ``plain`` shows the usual certificate, whatever SNI says. ``problems`` are faults
+    that clients will object to, and certificates that are never shown; ``unusable`` are names in them that help no
+    client here, which is no fault; ``expiries`` the end of each, in seconds since 1970, by its file as the operator
+    wrote it; ``untimely``, by file, why every client refuses one by its dates.
+    """
+
+    files: tuple[CertificateFile, ...]
+    domains: tuple[str, ...]
+    context: ssl.SSLContext
+    plain: ssl.SSLContext
+    by_domain: Mapping[str, ssl.SSLContext] = field(default_factory=dict)
+    development: bytes | None = None
+    problems: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
+    expiries: Mapping[str, float] = field(default_factory=dict)
+    untimely: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def self_signed(self) -> bool:
+        """Whether there is only one that the proxy has made."""
+        return not self.files
+
+
+def show_certificates(
+    files: Sequence[CertificateFile], *, domains: Sequence[str] = (), development: bytes | None = None
+) -> ShownCertificates:
+    """Load certificates for clients of these domains. Raises :class:`ConfigError`.
+
+    ``development``: the self-signed certificate to use if there is no other; ``None``: a fresh one.
+    """
+    if not files:
+        made = development or development_certificate(domains or ("localhost",))
+        context = _development_context(made)
+        return ShownCertificates((), tuple(domains), context, context, development=made)
+    loaded = [_load_pair(each.pair, each.pem) for each in files]
+    shown = _shown(loaded)
+    contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
+    usual = _beside(loaded[0], shown)
+    context = _context(usual)
+    by_domain = {domain: contexts[each] for domain, each in shown.items()}
+    if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
+        context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
+    objections = (problem for each in loaded for problem in each.problems)
+    uncovered = _without_certificate(domains, by_domain, loaded[0])
+    return ShownCertificates(
+        files=tuple(files),
+        domains=tuple(domains),
+        context=context,
+        plain=contexts.get(usual) or _context(usual),
+        by_domain=by_domain,
+        problems=(*objections, *_never_shown(loaded, shown, usual), *uncovered),
+        unusable=tuple(f"{each.file}: {name}" for each in loaded for name in each.names.unusable),
+        expiries={each.file: each.not_after.timestamp() for each in loaded},
+        untimely={each.file: reason for each in loaded if (reason := each.untimely) is not None},
+    )
+
+
 class ServerCertificates:
     """The TLS contexts for clients, replaceable while connections run: call :meth:`context_for` at each handshake."""
 
-    def __init__(
-        self,
-        key_pairs: Sequence[KeyPair],
-        *,
-        domains: Sequence[str] = (),
-        development: bytes | None = None,
-        contents: Sequence[Pem] | None = None,
-    ) -> None:
-        """``development``: the self-signed certificate to use if there is no other; ``None``: a fresh one.
-
-        ``contents`` of the files, if they were read already; ``None``: they are read now.
-        """
-        self.self_signed = not key_pairs
-        self._key_pairs = tuple(key_pairs)
-        self._domains = tuple(domains)
-        self._development = development
-        self.problems: tuple[str, ...] = ()
-        """Faults that clients will object to in the certificates, and certificates that are never shown."""
-        self.expiries: dict[str, float] = {}
-        """The end of each, in seconds since 1970, by its file as the operator wrote it."""
-        self.unusable: tuple[str, ...] = ()
-        """Names in them that help no client here, which is no fault."""
-        self.context: ssl.SSLContext
-        """The context for a client that has named no domain yet; it chooses by SNI."""
-        self._plain: ssl.SSLContext
-        self._by_domain: dict[str, ssl.SSLContext] = {}
-        self._loaded: tuple[_Loaded, ...] = ()
-        self.contents: tuple[Pem, ...] = ()
-        """The files' contents when the certificates in use were read."""
-        self._load(contents)
+    def __init__(self, shown: ShownCertificates) -> None:
+        self.shown = shown
+        """Those in use."""
 
     def context_for(self, domain: str | None, server_name: bytes | None = None) -> ssl.SSLContext:
         """Return the context for the next handshake.
@@ -74,60 +109,46 @@ class ServerCertificates:
         ``domain`` is the header's ``to``, in any spelling, ``None`` if there was none. ``server_name`` is what SNI will
         say, as far as that is known (:mod:`.client_hello`).
         """
-        chosen = _look_up(self._by_domain, domain_key(domain)) if domain is not None else None
-        return chosen or (self.context if (server_name or b"").isascii() else self._plain)
+        shown = self.shown
+        chosen = _look_up(shown.by_domain, domain_key(domain)) if domain is not None else None
+        return chosen or (shown.context if (server_name or b"").isascii() else shown.plain)
 
-    def reload(self) -> None:
-        """Read the files again. Raises :class:`ConfigError`, and then goes on with the former certificates.
+    def load(
+        self, files: Sequence[CertificateFile], *, domains: Sequence[str], development: bytes | None
+    ) -> ShownCertificates:
+        """Load certificates as :func:`show_certificates` does. The same as those in use are the ones in use: clients
+        resume TLS sessions with the context that began them."""
+        shown = self.shown
+        if (shown.files, shown.domains) == (tuple(files), tuple(domains)) and development == shown.development:
+            return shown
+        return show_certificates(files, domains=domains, development=development)
 
-        That includes a certificate that every client would refuse by its dates, in the place of one that they accept.
+    def prepare(self, files: Sequence[CertificateFile], *, domains: Sequence[str] = ()) -> ShownCertificates:
+        """Load what is to take the place of those in use (:meth:`use`); a self-signed one stays as long as it is for
+        the same domains.
+
+        Raises :class:`ConfigError`, also for a certificate that every client would refuse by its dates, unless it is
+        refused already.
         """
-        if not self.self_signed:
-            self._load(None, untimely=self._untimely)
+        if not files and self.shown.self_signed and self.shown.domains == tuple(domains):
+            return self.shown
+        shown = show_certificates(files, domains=domains)
+        for file, reason in shown.untimely.items():
+            if file not in self.shown.untimely:
+                raise ConfigError(f"{reason}; what was read before is shown still", file=file)
+        return shown
 
-    def take(self, contents: Sequence[Pem]) -> None:
-        """Take contents that another process has read; see :meth:`reload`."""
-        if not self.self_signed:
-            self._load(contents)
+    def use(self, shown: ShownCertificates) -> None:
+        """Show these from now on."""
+        self.shown = shown
 
-    @property
-    def _untimely(self) -> frozenset[str]:
-        """Return the files of those that are shown though they have expired or are not valid yet."""
-        return frozenset(each.file for each in self._loaded if each.untimely is not None)
 
-    def _load(self, contents: Sequence[Pem] | None, *, untimely: frozenset[str] | None = None) -> None:
-        """Load the certificates. ``untimely``: the files whose certificate may be out of date; ``None``: any."""
-        if not self._key_pairs:
-            self.context = self._plain = _development_context(
-                self._development or development_certificate(self._domains or ("localhost",))
-            )
-            return
-        if contents is None:
-            contents = [read_pair(pair) for pair in self._key_pairs]
-        loaded = [_load_pair(pair, pem) for pair, pem in zip(self._key_pairs, contents, strict=True)]
-        for each in loaded:
-            if untimely is not None and each.file not in untimely and (reason := each.untimely) is not None:
-                raise ConfigError(f"{reason}; what was read before is shown still", file=each.file)
-        shown = _shown(loaded)
-        contexts = {each: _context(each) for each in dict.fromkeys(shown.values())}
-        usual = _beside(loaded[0], shown)
-        context = _context(usual)
-        by_domain = {domain: contexts[each] for domain, each in shown.items()}
-        if any(each != usual for each in contexts):  # else there is nothing to choose, at each handshake
-            context.sni_callback = _ByServerName(by_domain)  # type: ignore[assignment]
-        self.context, self._plain, self._by_domain = context, contexts.get(usual) or _context(usual), by_domain
-        self.contents = tuple(contents)
-        self._loaded = tuple(loaded)
-        objections = (problem for each in loaded for problem in each.problems)
-        self.problems = (*objections, *_never_shown(loaded, shown, usual), *self._without_certificate())
-        self.expiries = {each.file: each.not_after.timestamp() for each in loaded}
-        self.unusable = tuple(f"{each.pair.certificate}: {name}" for each in loaded for name in each.names.unusable)
-
-    def _without_certificate(self) -> Iterator[str]:
-        for domain in self._domains:
-            if _look_up(self._by_domain, domain_key(domain)) is None:
-                shown = self._key_pairs[0].certificate
-                yield f"no certificate is for {domain}: its clients are shown {shown}, and refuse it"
+def _without_certificate(
+    domains: Sequence[str], by_domain: Mapping[str, ssl.SSLContext], first: _Loaded
+) -> Iterator[str]:
+    for domain in domains:
+        if _look_up(by_domain, domain_key(domain)) is None:
+            yield f"no certificate is for {domain}: its clients are shown {first.file}, and refuse it"
 
 
 @dataclass(frozen=True, slots=True)

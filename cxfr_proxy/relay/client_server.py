@@ -68,7 +68,6 @@ class ClientServer:
         limit: ConnectionLimit,
         watcher: SessionWatcher,
     ) -> None:
-        self._keepalive_timeout = config.timeouts.keepalive_timeout
         self._registry = registry
         self._pump = pump
         self._limit = limit
@@ -77,13 +76,22 @@ class ClientServer:
         self._dials: dict[int, trio.CancelScope] = {}
         """By session: the scope of a dial for a session that has a node and wants another."""
         self._logins_for_sessions = trio.CapacityLimiter(_LOGINS_AT_ONCE)
-        self._rules = rules
-        self._balancers = Balancers(config, registry.counts.totals)
         self.pings = Pings(config.timeouts.websocket_ping)
         """For whoever runs them."""
-        self._context = ConnectionContext(rules, router, registry)
-        self._policy = _policy(config, registry, router)
         self._kept = False  # whether a task keeps the connections
+        self.take_settings(config, rules)
+
+    def take_settings(self, config: Config, rules: ConnectionRules) -> None:
+        """Serve new connections by these from now on; sessions go by them as far as they still can."""
+        self._keepalive_timeout = config.timeouts.keepalive_timeout
+        self._rules = rules
+        self._balancers = Balancers(config, self._registry.counts.totals)
+        self._context = ConnectionContext(rules, self._router, self._registry)
+        self._policy = _policy(config, self._registry, self._router)
+        self.pings.seconds = config.timeouts.websocket_ping
+        self._pump.write_stall_timeout = config.timeouts.write_stall_timeout
+        for live in self._registry:
+            live.session.follow(self._policy)
 
     @property
     def tasks(self) -> trio.Nursery:

@@ -20,9 +20,10 @@ class Pings:
     """``seconds``: how long a client may be silent, and how long it has to answer; 0: no pings."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
+        """Of the sessions that are watched from now on."""
         self._timers = Timers(self._on_timer)
-        self._watched: dict[int, LiveSession] = {}
+        self._watched: dict[int, tuple[LiveSession, float]] = {}
 
     async def run(self) -> None:
         """Ping until cancelled."""
@@ -30,25 +31,28 @@ class Pings:
 
     def watch(self, live: LiveSession) -> None:
         """Ping this session's client from now on, if it is on WebSocket; until :meth:`forget`."""
-        if self._seconds and live.websocket is not None:
-            self._watched[live.id] = live
-            self._timers.set(trio.current_time() + self._seconds, live.id)
+        if self.seconds and live.websocket is not None:
+            self._watched[live.id] = live, self.seconds
+            self._timers.set(trio.current_time() + self.seconds, live.id)
 
     def forget(self, live: LiveSession) -> None:
         """Ping it no more; does nothing where it was not watched."""
         self._watched.pop(live.id, None)
 
     def _on_timer(self, when: float, session_id: int) -> None:
-        live = self._watched.get(session_id)
-        websocket = live.websocket if live is not None else None
-        if live is None or websocket is None:
+        watched = self._watched.get(session_id)
+        if watched is None:
+            return
+        live, seconds = watched
+        websocket = live.websocket
+        if websocket is None:
             return
         now = trio.current_time()
-        due = live.last_active + self._seconds
+        due = live.last_active + seconds
         if due <= now:
             if websocket.awaits_pong:
                 live.lose_client()
                 return
             live.ping()
-            due = now + self._seconds
+            due = now + seconds
         self._timers.set(due, session_id)

@@ -94,7 +94,7 @@ class Pump:
         share_seconds: float = SHARE_SECONDS,
         costly_seconds: float = COSTLY_SECONDS,
     ) -> None:
-        self._write_stall_timeout = write_stall_timeout
+        self.write_stall_timeout = write_stall_timeout
         self._share_seconds = share_seconds
         self._costly_seconds = costly_seconds
         self._poller = Poller()
@@ -285,7 +285,7 @@ class Pump:
         client, node = live.legs
         due = live.session.due(backlogged=bool(client.unsent))
         if client.stuck_since is not None or node.stuck_since is not None:
-            stuck = min(leg.stuck_since for leg in live.legs if leg.stuck_since is not None) + self._write_stall_timeout
+            stuck = min(leg.stuck_since for leg in live.legs if leg.stuck_since is not None) + self.write_stall_timeout
             due = stuck if due is None else min(due, stuck)
         # An entry for a later time stays in the heap, and is ignored when it comes; see Timers.
         if due is not None and due < live.timer_at:
@@ -303,7 +303,7 @@ class Pump:
         """Act on a timer that has run out: the session's, or that of a leg that takes no bytes."""
         now = trio.current_time()
         for leg in live.legs:
-            if leg.stuck_since is not None and now >= leg.stuck_since + self._write_stall_timeout:
+            if leg.stuck_since is not None and now >= leg.stuck_since + self.write_stall_timeout:
                 if live.closing:
                     self._drop(leg)
                 else:

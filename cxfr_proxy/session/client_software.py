@@ -136,6 +136,10 @@ class ClientSoftware:
         self._deny = tuple(deny)
         self._learned: BoundedDict[str, _Learned] = BoundedDict(REMEMBERED)
 
+    def set_lists(self, allow: Iterable[ClientMatch], deny: Iterable[ClientMatch]) -> None:
+        """Have the operator's lists be these from now on; what was learned stays."""
+        self._allow, self._deny = tuple(allow), tuple(deny)
+
     def knows_cxfr(self, software: Software, domain: str, said: bool | None) -> bool | None:
         """Return whether that client understands the IQ; ``said`` is what its session has shown, ``None`` if nothing
         is known."""

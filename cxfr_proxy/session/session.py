@@ -73,6 +73,11 @@ class Session:
         self.fast: list[Lane | None] = self._parts.fast
         """By :class:`Side`: the lane that may be scanned without asking."""
 
+    def follow(self, policy: Policy) -> None:
+        """Go by these settings from now on; what they say of logins, and of ids to resume by, was settled when it
+        began."""
+        self._parts.policy = policy
+
     # --- what others ask
 
     @property

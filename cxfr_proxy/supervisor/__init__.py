@@ -10,7 +10,8 @@ link            one worker: its end of the channel, and whether it lives
 rolling_restart replaces all workers, one by one
 node_states     sends changes of the nodes to the workers
 node_list       keeps the live list as its source has it
-served_files    certificates and CA certificates, as workers are to use them
+served_files    certificates and CA certificates, as workers are to use them with the settings
+reloading       takes settings and files anew: all of it, or nothing
 user_list       the user map, read and sent to workers
 drains          keeps the drains that workers carry out
 auto_rebalance  begins a rebalance when users have come to belong elsewhere

@@ -81,9 +81,11 @@ class Steadiness:
 
 
 class AutoRebalancer:
-    """The ``weights`` of the usable nodes, as of the last rebalance, or of the last time that a node went."""
+    """The ``weights`` of the usable nodes, as of the last rebalance, or of the last time that a node went. While it is
+    not ``active`` nothing begins by itself, and what changes meanwhile is no reason later."""
 
-    def __init__(self, cluster: Cluster, rebalances: Rebalances) -> None:
+    def __init__(self, cluster: Cluster, rebalances: Rebalances, *, active: bool = True) -> None:
+        self.active = active
         self._cluster = cluster
         self._rebalances = rebalances
         self._steadiness = Steadiness()
@@ -103,20 +105,25 @@ class AutoRebalancer:
             self._excused.discard(node)
         self._seen = None
 
-    def seconds_until_due(self) -> float:
+    def seconds_until_due(self) -> float | None:
         """Return the seconds until a rebalance begins, if there is a reason for it by then and nothing changes; it
-        may wait for an operator's."""
+        may wait for an operator's. ``None``: none begins by itself."""
+        if not self.active:
+            return None
         self._look(trio.current_time())
         return max(0.0, max(self._quiet_at, self._steady_at) - trio.current_time())
 
     async def run(self) -> None:
         """Begin a rebalance whenever there is a reason to, until cancelled."""
-        self._basis, self._placed = self._cluster.placement_basis(), self._weights()
+        self._begin_here()
         self._steadiness.look(self._cluster, trio.current_time())
         while True:
             await trio.sleep(_LOOK_SECONDS)
             now = trio.current_time()
             self._look(now)
+            if not self.active:
+                self._begin_here()
+                continue
             current = self._rebalances.current
             by_operator = current is not None and current.reason is None
             due = now >= max(self._quiet_at, self._steady_at)
@@ -124,6 +131,10 @@ class AutoRebalancer:
                 reason, self._reason = self._reason, None
                 self._placed, self._quiet_at = self._weights(), now + QUIET_SECONDS
                 self._rebalances.begin(reason=reason)
+
+    def _begin_here(self) -> None:
+        """Take the nodes as they are now for what there was."""
+        self._basis, self._placed, self._reason = self._cluster.placement_basis(), self._weights(), None
 
     def _look(self, now: float) -> None:
         """Look at what has changed."""

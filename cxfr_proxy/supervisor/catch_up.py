@@ -41,7 +41,7 @@ class CatchUp:
     entries about users, and the oldest go first."""
 
     def __init__(self, redirect_window: float, limit: int = REMEMBERED) -> None:
-        self._redirect_window = redirect_window
+        self.redirect_window = redirect_window
         self._redirected: BoundedDict[str, float] = BoundedDict(limit)
         self._resumable: BoundedDict[str, SessionResumable] = BoundedDict(limit)
         self._lost: deque[tuple[Lost, float]] = deque(maxlen=limit)
@@ -109,7 +109,7 @@ class CatchUp:
             self._lost.popleft()
         while self._moved and now - next(iter(self._moved.values()))[-1][1] >= ON_ITS_WAY_SECONDS:
             self._moved.popitem(last=False)
-        while self._redirected and now - next(iter(self._redirected.values())) >= self._redirect_window:
+        while self._redirected and now - next(iter(self._redirected.values())) >= self.redirect_window:
             self._redirected.popitem(last=False)
 
 

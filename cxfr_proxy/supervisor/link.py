@@ -126,7 +126,7 @@ class Link:
         """Its sessions by id, each with the time of the report. Empty for a worker that can't end without a report."""
         self.granted = 0
         self._listener = listener
-        self._parting_seconds = parting_seconds
+        self.parting_seconds = parting_seconds
         self._keeps_present = True
         self._channel: Channel | None = None
         self._life = trio.CancelScope()
@@ -155,7 +155,7 @@ class Link:
         try:
             with self._life:
                 await self._talk(worker, self._channel, first)
-                self._end_within(self._parting_seconds)  # a worker whose channel has ended leaves by itself
+                self._end_within(self.parting_seconds)  # a worker whose channel has ended leaves by itself
                 await worker.wait()
         finally:
             worker.kill()
@@ -190,7 +190,7 @@ class Link:
         if self.state is LinkState.UP:
             self.state = LinkState.LEAVING
             self.post(Leave())
-            self._end_within(self._parting_seconds)
+            self._end_within(self.parting_seconds)
 
     def _end_within(self, seconds: float) -> None:
         self._life.deadline = min(self._life.deadline, trio.current_time() + seconds)

@@ -5,7 +5,6 @@ It also shares state with other proxies, and offers all of it to the operator: c
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -31,17 +30,18 @@ from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.sources.named import open_source
-from cxfr_proxy.config.source import ConfigSource
+from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
-from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.events import emit
-from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.node_tls import read_node_certificate
+from cxfr_proxy.net.pem import read_pairs
+from cxfr_proxy.net.tls import ServerCertificates, show_certificates
 from cxfr_proxy.relay import engine
 from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
 from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.supervisor.node_list import NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
+from cxfr_proxy.supervisor.reloading import Reloading, SettingsFollower
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
 from cxfr_proxy.supervisor.served_files import ServedFiles
 from cxfr_proxy.supervisor.startup_log import announce
@@ -59,8 +59,6 @@ from cxfr_proxy.xmpp.framing import framer
 _COMPARING_SHARE: Final = 0.05
 """Share of the time for comparing the nodes' features: with one worker, no client is served meanwhile."""
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Operations:
@@ -72,33 +70,28 @@ class Operations:
     feed: ChangeFeed
 
 
-class ManagementHost(MapFollower, StoppingProxy, Protocol):
+class ManagementHost(MapFollower, StoppingProxy, SettingsFollower, Protocol):
     """The supervisor, as its management knows it."""
 
 
 class Management:
     """``workers`` have the sessions, ``operations`` move them.
 
-    ``development`` is the self-signed certificate to use where the settings name none; ``None``: a fresh one.
-    ``source`` is where the settings come from; ``None``: from nowhere that could change.
-
     Raises :class:`ConfigError` where a file of the settings can't be read; the nodes are read by :meth:`begin`.
     """
 
     def __init__(
         self,
-        config: Config,
+        settings: CurrentSettings,
         cluster: Cluster,
         assigned: Assigned,
         workers: Workers,
         operations: Operations,
         host: ManagementHost,
-        *,
-        development: bytes | None = None,
-        source: ConfigSource | None = None,
     ) -> None:
+        config = settings.config
         assert config.backends is not None
-        self._config = config
+        self._settings = settings
         self._cluster = cluster
         self._workers = workers
         drainer, rebalances, feed = operations.drains, operations.rebalances, operations.feed
@@ -106,44 +99,54 @@ class Management:
         self._host = host
         self._node_source = open_source(config.backends, config.redirection)
         map_file = UserMapFile(config.user_map) if config.user_map is not None else None
-        self._config_source = source
         self.reloads = Reloads()
         self.users = UserList(map_file, assigned, cluster, host, self.reloads)
         with self.reloads.noted(ReloadPart.CERTIFICATES):
-            certificates = ServerCertificates(config.key_pairs, domains=config.domain, development=development)
-            dialer = Dialer(config.timeouts, config.limits, config.node_key_pair)
-            dialer.take({}, dialer.certificate.read())
-        self.files = ServedFiles(certificates, dialer, workers)
+            shown = show_certificates(read_pairs(config.key_pairs), domains=config.domain)
+            dialer = Dialer(config.timeouts, config.limits, read_node_certificate(config.node_key_pair))
+        self.files = ServedFiles(settings, ServerCertificates(shown), dialer, workers)
         self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
         self._features_changed = trio.Event()
         self._common_features = CommonFeatures(cluster, max_bytes=config.limits.max_element_up)
-        auto = config.rebalance is RebalanceMode.AUTO
-        self._automatic = AutoRebalancer(cluster, rebalances) if auto else None
+        self._automatic = AutoRebalancer(cluster, rebalances, active=config.rebalance is RebalanceMode.AUTO)
+        self._vacancy = Vacancy(cluster, config.domain)
         self._sharing = PeerProxies(
             self._node_source, cluster, drainer, assigned.pins, workers, config.transfer_rate, self._automatic
         )
         self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
-        timeouts = config.timeouts
+        self.reloading = Reloading(settings, self.files, self.nodes, self.users, self.reloads, self)
+        self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
+        self._set_up_drains(config)
         self.console = Console(
             nodes=NodeControl(cluster, workers, drainer),
-            drains=DrainControl(
-                cluster,
-                drainer,
-                workers,
-                self._sharing,
-                feed,
-                domains=tuple(map(domain_key, config.domain)),
-                # A client that is closed at the deadline may take so long to be gone, and so may an unfinished login.
-                closing_seconds=timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0,
-                auto=self._automatic,
-            ),
+            drains=self._drains,
             rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._automatic),
             pins=PinControl(cluster, assigned.pins, workers, self._sharing),
             workers=WorkerControl(workers, feed, operations.restarts),
             sessions=workers,
             peers=self._sharing,
-            files=self,
+            files=self.reloading,
+            settings=self.reloading,
         )
+
+    # --- settings
+
+    def settings_taken(self, config: Config) -> None:
+        """Go by these from now on; see :class:`~.reloading.SettingsFollower`."""
+        self._set_up_drains(config)
+        self.checks.set_domains(config.domain)
+        self._vacancy.set_domains(config.domain)
+        self._common_features.set_max_bytes(config.limits.max_element_up)
+        self._automatic.active = config.rebalance is RebalanceMode.AUTO
+        self._sharing.usual_rate = config.transfer_rate
+        self.compare_features()
+        self._host.settings_taken(config)
+
+    def _set_up_drains(self, config: Config) -> None:
+        timeouts = config.timeouts
+        self._drains.domains = tuple(map(domain_key, config.domain))
+        # A client that is closed at the deadline may take so long to be gone, and so may an unfinished login.
+        self._drains.closing_seconds = timeouts.node_close_timeout + timeouts.see_other_host_timeout + 1.0
 
     # --- tasks
 
@@ -158,19 +161,19 @@ class Management:
         """
         for task, run in (
             (Task.SOURCE, self.nodes.watch),
-            (Task.RELOAD, self.nodes.read_when_asked),
+            (Task.RELOAD, self.reloading.run),
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
             (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._operations.rebalances.watch),
-            (Task.VACANCY, Vacancy(self._cluster, self._config.domain).run),
+            (Task.VACANCY, self._vacancy.run),
             (Task.FEATURES, self._compare_features_when_changed),
+            (Task.REBALANCE, self._automatic.run),
         ):
             start(services, task, run)
-        if self._automatic is not None:
-            start(services, Task.REBALANCE, self._automatic.run)
-        await services.start(serve_control, self._config.control, partial(commands.execute, self.console))
-        if self._config.http is not None:
+        config = self._settings.config
+        await services.start(serve_control, config.control, partial(commands.execute, self.console))
+        if config.http is not None:
             scraper = MetricsScraper(
                 self._cluster,
                 self._workers,
@@ -178,10 +181,10 @@ class Management:
                 FilesRead(self._node_source.status, self.files.certificates, self.reloads),
                 capacity=room,
                 build={"version": __version__, "framer": framer.ENGINE, "relay": engine.ENGINE},
-                share=SHARE if self._config.workers == 1 else SHARE_OF_NOBODY,
+                share=SHARE if config.workers == 1 else SHARE_OF_NOBODY,
             )
             status = ProxyStatus(self._cluster, self._workers, scraper, self._host)
-            await services.start(serve_http, self._config.http, status)
+            await services.start(serve_http, config.http, status)
 
     def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
         """Log that clients can connect now, at these addresses and unix sockets."""
@@ -189,7 +192,7 @@ class Management:
             addresses,
             paths,
             problems=self.files.problems,
-            self_signed=self.files.certificates.self_signed,
+            self_signed=self.files.certificates.shown.self_signed,
             nodes=len(self._cluster),
             sessions=room,
         )
@@ -199,53 +202,10 @@ class Management:
         self._features_changed.set()
 
     async def _compare_features_when_changed(self) -> None:
-        while self._config.route is Route.LOGIN:
+        while True:
             await self._features_changed.wait()
             self._features_changed = trio.Event()
             began = time.thread_time()
-            self._common_features.compare()
+            if self._settings.config.route is Route.LOGIN:
+                self._common_features.compare()
             await trio.sleep((time.thread_time() - began) / _COMPARING_SHARE)
-
-    # --- the files
-
-    async def reload(self) -> str:
-        """Read nodes, user map and certificates again, and check whether the settings are still good. Return what was
-        done.
-
-        Raises :class:`ConfigError`; faulty content changes nothing.
-        """
-        caveat = self._look_at_settings()
-        with self.reloads.noted(ReloadPart.CERTIFICATES):
-            self.files.reload_certificates()
-        try:
-            done = await self.nodes.reload_as_asked()
-        finally:
-            errors = await self.files.take()
-        if errors:
-            raise ConfigError(errors[0])
-        await self.users.reload()
-        return "; ".join((f"{done}, certificates read again{caveat}", *self.files.problems))
-
-    def _look_at_settings(self) -> str:
-        """Read the settings again. Return which have changed, as the end of a sentence. Raises :class:`ConfigError`."""
-        if self._config_source is None:
-            return ""
-        with self.reloads.noted(ReloadPart.SETTINGS):
-            now = self._config_source.read()
-            now.check_serving()
-            changed = self._config.differences(now)
-        if not changed:
-            return ""
-        names = ", ".join(changed)
-        emit(_log, "settings-not-taken", level=logging.WARNING, settings=names, reason="they are read at the start")
-        return f"; {names}: changed, which takes a restart of the proxy"
-
-    def reload_on_signal(self) -> None:
-        """Reload for SIGHUP: errors go to the log."""
-        with self.reloads.logged(ReloadPart.SETTINGS):
-            self._look_at_settings()
-        with self.reloads.logged(ReloadPart.CERTIFICATES):
-            self.files.reload_certificates()
-            self.files.send()
-        self.nodes.ask()
-        self.users.reload_soon()

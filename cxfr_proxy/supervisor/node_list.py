@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
-
-import trio
 
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
 from cxfr_proxy.cluster.members import Changes, Cluster
 from cxfr_proxy.cluster.sources.source import NodeSource, Reading
+from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.served_files import ServedFiles
+from cxfr_proxy.upstream.dial import read_authorities_of
 from cxfr_proxy.upstream.health_checks import HealthChecks
 
 _SHOWN_NAMES: Final = 100
 """Most names of nodes that have changed, in a log line."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNodes:
+    """A reading that was found good, with the CA certificates that its nodes name, by path."""
+
+    reading: Reading
+    authorities: Mapping[str, str]
 
 
 class NodeList:
@@ -45,13 +54,13 @@ class NodeList:
         self._files = files
         self._peers = peers
         self._reloads = reloads
-        self._asked = trio.Event()
 
     async def begin(self) -> None:
         """Read for the first time. Raises :class:`ConfigError`."""
         with self._reloads.noted(ReloadPart.NODES):
-            reading = await self._source.read()
-            self._files.read_authorities(reading.specs)
+            read = _checked(await self._source.read())
+            reading = read.reading
+            self._files.take_authorities(read.authorities)
             self._cluster.apply(reading.specs)
         for node in self._cluster:
             self._checks.follow(node)
@@ -61,24 +70,36 @@ class NodeList:
         """Follow the source until cancelled. Faulty content is logged, and everything stays as it was."""
         while True:
             with self._reloads.logged(ReloadPart.NODES), self._judged():
-                self._take(await self._source.next_reading())
+                self._take(_checked(await self._source.next_reading()))
 
-    async def read_when_asked(self) -> None:
-        """Read it whenever :meth:`ask` says so, until cancelled; otherwise like :meth:`watch`."""
-        while True:
-            await self._asked.wait()
-            self._asked = trio.Event()
-            with self._reloads.logged(ReloadPart.NODES), self._judged():
-                await self._read_now()
+    def allow(self, targets: RedirectTargets) -> None:
+        """Let public addresses be within these, from the next reading on."""
+        self._source.allow(targets)
 
-    def ask(self) -> None:
-        """Have it read soon; errors go to the log."""
-        self._asked.set()
+    async def read(self) -> ReadNodes:
+        """Read it now. Raises :class:`ConfigError`."""
+        with self._judged():
+            return _checked(await self._source.read())
 
-    def _take(self, reading: Reading) -> Changes:
-        """Apply a reading. Raises :class:`ConfigError`, and then nothing has changed."""
-        specs = reading.specs
-        self._files.read_authorities(specs)
+    def unread(self) -> None:
+        """Have :meth:`watch` take what was read: it was not taken."""
+        self._source.unread()
+
+    def take_as_asked(self, read: ReadNodes) -> str:
+        """Apply what an operator has had read. Return what has changed."""
+        changes = self._take(read)
+        emit(_log, "reloaded", nodes=len(self._cluster))
+        parts = [
+            f"{len(names)} {word}"
+            for names, word in ((changes.added, "added"), (changes.removed, "removed"), (changes.changed, "changed"))
+            if names
+        ]
+        return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'})"
+
+    def _take(self, read: ReadNodes) -> Changes:
+        """Apply a reading."""
+        reading, specs = read.reading, read.reading.specs
+        self._files.take_authorities(read.authorities)
         changes = self._cluster.apply(specs)
         for name in changes.added:
             self._checks.expect(self._cluster.get(name))
@@ -110,14 +131,6 @@ class NodeList:
                 self._cluster.forget(node.name)
                 self._drainer.undrain(node.name)
 
-    async def reload_as_asked(self) -> str:
-        """Read it now, because an operator said so. Return what has changed.
-
-        Raises :class:`ConfigError`, and then nothing has changed.
-        """
-        with self._reloads.noted(ReloadPart.NODES), self._judged():
-            return await self._read_now()
-
     @contextmanager
     def _judged(self) -> Iterator[None]:
         """Note in the source's status whether its content is good."""
@@ -128,15 +141,10 @@ class NodeList:
             raise
         self._source.status.taken()
 
-    async def _read_now(self) -> str:
-        changes = self._take(await self._source.read())
-        emit(_log, "reloaded", nodes=len(self._cluster))
-        parts = [
-            f"{len(names)} {word}"
-            for names, word in ((changes.added, "added"), (changes.removed, "removed"), (changes.changed, "changed"))
-            if names
-        ]
-        return f"{len(self._cluster)} nodes ({', '.join(parts) or 'unchanged'})"
+
+def _checked(reading: Reading) -> ReadNodes:
+    """Read the files that these nodes name. Raises :class:`ConfigError`."""
+    return ReadNodes(reading, read_authorities_of(reading.specs))
 
 
 def _listing(names: Sequence[str]) -> str:

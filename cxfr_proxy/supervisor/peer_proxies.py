@@ -60,7 +60,7 @@ class PeerProxies:
         self._drainer = drainer
         self._pins = pins
         self._counter = counter
-        self._usual_rate = usual_rate
+        self.usual_rate = usual_rate
         self._auto = auto
         self._wall_clock = wall_clock
         self._carried_out: dict[str, Directive] = {}
@@ -112,7 +112,7 @@ class PeerProxies:
         if drain.schedule is None:
             return Directive(admin_state, aborted=drain.stage is Stage.ABORTED)
         by_wall = drain.schedule.shifted(self._ahead())
-        rate = self._drainer.rate if self._drainer.rate != self._usual_rate else None
+        rate = self._drainer.rate if self._drainer.rate != self.usual_rate else None
         return Directive(admin_state, by_wall.grace_end, by_wall.halfway, by_wall.deadline, rate)
 
     def carry_out(self, directives: Mapping[str, Directive]) -> None:

@@ -14,15 +14,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain
 from typing import Final
 
 import trio
 
+from cxfr_proxy import events
 from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.cluster.assigned import Assigned, Pins
 from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
@@ -52,7 +53,6 @@ from cxfr_proxy.ipc.messages import (
     WorkerReport,
 )
 from cxfr_proxy.net.connection_limit import sessions_that_fit
-from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.net.tls_watch import watching_tls
 from cxfr_proxy.supervisor.catch_up import CatchUp
 from cxfr_proxy.supervisor.client_sockets import ClientSockets
@@ -87,13 +87,10 @@ class Supervisor:
 
     def __init__(self, config: Config, launcher: Launcher, source: ConfigSource | None = None) -> None:
         config.check_serving()
-        self._config = config
+        self._settings = CurrentSettings(config, source if source is not None else ConfigSource({}, config))
         self._cluster = Cluster()
         self._assigned = Assigned(Pins(follower=self))
         self._listed = trio.Event()
-        self._development = (
-            None if config.certificate else development_certificate(config.domain or ("localhost",)).decode()
-        )
         self.workers = Workers(config.workers)
         self._memory = CatchUp(config.redirect_window)
         self._sockets = ClientSockets()
@@ -102,25 +99,23 @@ class Supervisor:
         self._restarts = RollingRestarts(self.workers, self._keeper, self._feed)
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.workers, pace)
-        rate = Rate(pace, config.transfer_rate)
-        self._drainer = DrainKeeper(self._cluster, self.workers, rate, self)
+        self._rate = Rate(pace, config.transfer_rate)
+        self._drainer = DrainKeeper(self._cluster, self.workers, self._rate, self)
         self._states = NodeStates(self._cluster, self._drainer.drains)
         self._cluster.watch(self.node_changed)
-        self.rebalances = Rebalances(rate, self)
+        self.rebalances = Rebalances(self._rate, self)
         self._management = Management(
-            config,
+            self._settings,
             self._cluster,
             self._assigned,
             self.workers,
             Operations(self._drainer, self.rebalances, self._restarts, self._feed),
             self,
-            development=self._development.encode() if self._development is not None else None,
-            source=source,
         )
         self._capacity = 0
         self._reported = trio.Event()
         self.console = self._management.console
-        self.reload_on_signal = self._management.reload_on_signal
+        self.reload_on_signal = self._management.reloading.ask
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -145,7 +140,8 @@ class Supervisor:
         self._capacity = sessions_that_fit()  # of each: workers' processes have the same limits as this one
         room = self._capacity * workers
         try:
-            self._sockets.bind(self._config.listen, self._config.listen_unix, workers)
+            config = self._settings.config
+            self._sockets.bind(config.listen, config.listen_unix, workers)
             async with trio.open_nursery() as services:
                 for task, run in (
                     (Task.USER_MAP, self._send_user_map),
@@ -183,9 +179,8 @@ class Supervisor:
     def first_messages(self, slot: WorkerSlot) -> FirstMessages:
         workers = len(self.workers.slots)
         first_id = slot.next_first_id(workers)
-        files = self._management.files.current
-        config = replace(self._config, backends=None)  # a worker is told the nodes, and need not know from where
-        setup = Setup(VERSION, config, slot.number, workers, first_id, self._development, files, self._capacity)
+        taking = self._management.files.for_workers()
+        setup = Setup(VERSION, taking, slot.number, workers, first_id, self._capacity)
         more: Iterator[Message] = chain(self._management.users.pieces(), self._memory.pieces(trio.current_time()))
         return FirstMessages(setup, self._pieces_of_pins(), NodeUpdates(self._states), more)
 
@@ -264,6 +259,14 @@ class Supervisor:
     def report_rebalance(self, event: str, rebalance: Rebalance) -> None:
         log_rebalance(event, rebalance)
 
+    # --- settings: see :class:`~.reloading.SettingsFollower`
+
+    def settings_taken(self, config: Config) -> None:
+        events.adjust(config.log_format, config.log_level)
+        self._memory.redirect_window = config.redirect_window
+        self._rate.set_usual(config.transfer_rate)
+        self._keeper.set_hard_stop_after(config.timeouts.hard_stop_after)
+
     # --- users who have a node assigned
 
     def pin_changed(self, key: str, node: str | None) -> None:
@@ -287,7 +290,9 @@ class Supervisor:
     def stop(self) -> None:
         """Accept nobody more, and move the clients there are; :meth:`run` returns when they are gone."""
         if not self._keeper.stopping:
-            emit(_log, "stopping", sessions=self.workers.sessions, within=self._config.timeouts.hard_stop_after)
+            emit(
+                _log, "stopping", sessions=self.workers.sessions, within=self._settings.config.timeouts.hard_stop_after
+            )
             self._sockets.close()
             self._keeper.stop()
 

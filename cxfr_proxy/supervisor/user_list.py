@@ -7,7 +7,9 @@ they are ten megabytes, so they are sent in pieces small enough for the channel 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -34,6 +36,14 @@ class MapFollower(Protocol):
         """Send the user map to workers: it was read, and may have changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadUsers:
+    """A file, and the map that was in it."""
+
+    file: UserMapFile
+    listed: UserMap
+
+
 class UserList:
     """Keeps ``assigned.listed`` as the file has it; ``None``: there is no file, and nothing to be done.
 
@@ -54,7 +64,9 @@ class UserList:
         self._cluster = cluster
         self._follower = follower
         self._reloads = reloads
-        self._reading = trio.Lock()
+        self.being_read = trio.Lock()
+        """Held while it is read and taken: the file may be read for a change and by a command at once, and the later
+        reading has to win."""
         self._waiting = trio.CancelScope()
         self.version = 1
         """The version of the map; one more with each reading."""
@@ -66,28 +78,47 @@ class UserList:
         """Follow the file until cancelled; faults go to the log."""
         if self._file is not None:
             self._log_size()
-        while self._file is not None:
+        while True:
             with trio.CancelScope() as self._waiting:
-                await self._file.wait_changed()
-            with self._reloads.logged(ReloadPart.USER_MAP):
-                await self._read()
+                if self._file is None:
+                    await trio.sleep_forever()
+                else:
+                    await self._file.wait_changed()
+            if not self._waiting.cancelled_caught:  # else the file is another one
+                await self._read_changed()
 
-    def reload_soon(self) -> None:
-        """Have :meth:`watch` read it again, changed or not."""
-        self._waiting.cancel()
+    async def _read_changed(self) -> None:
+        async with self.being_read:
+            if self._file is not None:
+                with self._reloads.logged(ReloadPart.USER_MAP):
+                    self.take(await self.read(self._file.path))
 
-    async def reload(self) -> None:
-        """Read the file. Raises :class:`ConfigError`, and then nothing has changed. On cancellation likewise."""
+    async def read(self, path: str | os.PathLike[str] | None) -> ReadUsers | None:
+        """Read that file in a thread; ``None``: there is none. The caller holds :attr:`being_read`, until it has taken
+        it (:meth:`take`).
+
+        Raises :class:`ConfigError`.
+        """
+        if path is None:
+            return None
+        same = self._file if self._file is not None and self._file.path == os.fspath(path) else None
+        file = same if same is not None else UserMapFile(path)
+        return ReadUsers(file, await trio.to_thread.run_sync(file.load, abandon_on_cancel=True))
+
+    def take(self, read: ReadUsers | None) -> None:
+        """Place users by what was read from now on; ``None``: by no file."""
+        before, self._file = self._file, read.file if read is not None else None
+        if before is not None or self._file is not None:
+            self._take_over(read.listed if read is not None else UserMap())
         if self._file is not None:
-            with self._reloads.noted(ReloadPart.USER_MAP):
-                await self._read()
-
-    async def _read(self) -> None:
-        assert self._file is not None
-        # The file may be read for a change and by a command at once: the later reading has to win.
-        async with self._reading:
-            self._take_over(await trio.to_thread.run_sync(self._file.load, abandon_on_cancel=True))
             self._log_size()
+        if before is not self._file:
+            self._waiting.cancel()
+
+    def unread(self) -> None:
+        """Have :meth:`watch` read the file once more: what was read was not taken."""
+        if self._file is not None:
+            self._file.unread()
 
     def _take_over(self, listed: UserMap) -> None:
         self._assigned.listed = listed
@@ -104,8 +135,8 @@ class UserList:
 
     def pieces(self) -> Iterator[Listed]:
         """Yield the pieces for workers."""
-        if self._file is None:
-            return
+        if self._file is None and self.version == 1:
+            return  # there never was one
         left = len(self._assigned.listed)
         version = self.version
         for piece in self._assigned.listed.pieces(USERS_A_PIECE):

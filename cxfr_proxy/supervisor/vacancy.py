@@ -26,8 +26,13 @@ class Vacancy:
 
     def __init__(self, cluster: Cluster, domains: Iterable[str]) -> None:
         self._cluster = cluster
-        self._domains: tuple[str | None, ...] = tuple(map(domain_key, domains)) or (None,)
         self._vacant: set[str | None] = set()
+        self.set_domains(domains)
+
+    def set_domains(self, domains: Iterable[str]) -> None:
+        """Look for these from now on."""
+        self._domains: tuple[str | None, ...] = tuple(map(domain_key, domains)) or (None,)
+        self._vacant &= set(self._domains)
         self._seen: int | None = None  # the cluster's version
 
     async def run(self) -> None:

@@ -68,6 +68,12 @@ class WorkerSlots:
         self.cut = False
         """Some clients had to be cut when the proxy stopped."""
 
+    def set_hard_stop_after(self, seconds: float) -> None:
+        """Let workers that leave from now on have so much time."""
+        self._parting_seconds = seconds + PATIENCE_SECONDS
+        for link in self._workers:
+            link.parting_seconds = self._parting_seconds
+
     @property
     def stopping(self) -> bool:
         return self._stop.is_set()

@@ -20,19 +20,18 @@ from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, Grant, WorkerCounts
 from cxfr_proxy.ipc.questions import (
     CountStates,
-    Files,
     ListSessions,
     ListTransfers,
     MoveUser,
     PlanDrain,
     PlanRebalance,
     ReportCounts,
-    TakeFiles,
+    TakeSettings,
     WorkerQuestion,
     WorkerReply,
 )
 from cxfr_proxy.supervisor.absences import Absences
-from cxfr_proxy.supervisor.link import Link, Request
+from cxfr_proxy.supervisor.link import Link, LinkState, Request
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
@@ -275,14 +274,18 @@ class Workers:
         """Return the workers by number, leaving ones before their successors."""
         return [row for slot in self.slots for row in _worker_rows(slot)]
 
-    def send_files(self, files: Files) -> None:
+    def send_settings(self, taking: TakeSettings) -> None:
         """Have all workers use these, without waiting; errors are logged by the workers."""
         for link in self:
-            link.post(Ask(NOBODY, TakeFiles(files)))
+            link.post(Ask(NOBODY, taking))
 
-    async def take_files(self, files: Files) -> list[str]:
-        """Have all workers use these. Return the errors, if there were some."""
-        return [each.error for each in await self._ask_each(TakeFiles(files)) if each.error is not None]
+    async def take_settings(self, taking: TakeSettings) -> list[str]:
+        """Have all workers use, or try, these. Return the errors, if there were some."""
+        for link in self:
+            # It has been told of others by now, and is not asked before it serves.
+            if link.state is LinkState.STARTING and not taking.only_try:
+                link.post(Ask(NOBODY, taking))
+        return [each.error for each in await self._ask_each(taking) if each.error is not None]
 
 
 def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:

@@ -34,7 +34,7 @@ class Leaving:
     def __init__(self, cluster: Cluster, orders: Orders, on_node_down: OnNodeDown) -> None:
         self._cluster = cluster
         self._orders = orders
-        self._on_node_down = on_node_down
+        self.on_node_down = on_node_down
         self.drains: dict[str, FollowedDrain] = {}
         """By node."""
         self.down: set[str] = set()
@@ -77,7 +77,7 @@ class Leaving:
         order = self._orders.away(relayed, Trigger.NODE_DOWN, now)
         if order.target is None:
             return None
-        return replace(order, hurried=True, server=None) if self._on_node_down is OnNodeDown.CLOSE else order
+        return replace(order, hurried=True, server=None) if self.on_node_down is OnNodeDown.CLOSE else order
 
     def order_for_the_rest(self, relayed: Relayed, now: float) -> Order | None:
         """Return the order that closes a session at its drain's deadline; ``None`` if no other node can take it: then

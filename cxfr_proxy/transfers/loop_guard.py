@@ -42,7 +42,7 @@ class LoopGuard:
     """Remembers moves for ``window`` seconds. Times are one monotonic clock's."""
 
     def __init__(self, window: float) -> None:
-        self._window = window
+        self.window = window
         self._users: BoundedDict[str, _User] = BoundedDict(REMEMBERED)
         self._clients: BoundedDict[str, float] = BoundedDict(REMEMBERED)
 
@@ -58,7 +58,7 @@ class LoopGuard:
         """Note that a client has logged in. Return whether it was moved lately, or is taken for one that was."""
         user = self._users.get(jid.bare(full_jid))
         at = self._clients.get(full_jid)
-        lately = at is not None and now - at < self._window
+        lately = at is not None and now - at < self.window
         if user is None or not user.away or now - user.last >= ON_ITS_WAY_SECONDS:
             return lately
         user.away -= 1
@@ -83,4 +83,4 @@ class LoopGuard:
         if user is None or user.wrong is None:
             return True
         # Only once something about the nodes has changed can the two proxies have come to agree.
-        return user.wrong != basis and now - user.last >= self._window
+        return user.wrong != basis and now - user.last >= self.window

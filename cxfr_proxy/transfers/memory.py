@@ -75,6 +75,10 @@ class ClientMemory:
         self._bound: OrderedDict[int, float] = OrderedDict()  # by session id: when it was bound, if that was lately
         self._sent: set[int] = set()  # sessions whose clients have left for a certain node
 
+    def set_redirect_window(self, seconds: float) -> None:
+        """Have redirects count for that long from now on, past ones included."""
+        self._redirect_window = self.guard.window = seconds
+
     def note(self, relayed: Relayed, event: Event, now: float) -> Sequence[AnyClientNews]:
         """Remember what happened to a session. Return what other processes have to know of it."""
         session, address = relayed.session, relayed.client_address

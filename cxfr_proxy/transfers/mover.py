@@ -134,6 +134,20 @@ class Mover:
         if self._leaving.drains.pop(node, None) is not None:
             self._recall(node)
 
+    def set_on_node_down(self, on_node_down: OnNodeDown) -> None:
+        """Treat the sessions of nodes that are down like that from now on, those of nodes that are down already
+        too."""
+        if on_node_down is self._on_node_down:
+            return
+        self._on_node_down = self._leaving.on_node_down = on_node_down
+        self._leaving.down.clear()
+        for node in self._cluster:
+            self.follow_health(node)
+
+    def set_migrates(self, migrates: bool) -> None:
+        """Have sessions be taken to other nodes by the proxy from now on, or not: see :class:`~.orders.Orders`."""
+        self._orders.migrates = migrates
+
     def follow_health(self, node: Node) -> None:
         """Have that node's sessions leave or stay, as checks see the node."""
         if node.session_outlook is SessionOutlook.GOOD:

@@ -23,7 +23,7 @@ class Orders:
         self._cluster = cluster
         self._registry = registry
         self._placement = placement
-        self._migrates = migrates
+        self.migrates = migrates
 
     def away(self, relayed: Relayed, trigger: Trigger, now: float, *, hurried: bool = False) -> Order:
         """Return the order that sends a session to the node that suits its user best, other than its own.
@@ -66,7 +66,7 @@ class Orders:
     def may_migrate(self, session: Session) -> bool:
         """Return whether that session could be taken to another node that allows it, and its client notice nothing."""
         source = self._source(session)
-        return self._migrates and session.can_migrate and source is not None and source.spec.migrates
+        return self.migrates and session.can_migrate and source is not None and source.spec.migrates
 
     def _source(self, session: Session) -> Node | None:
         """Return the session's node; ``None``: its line is gone, and it was forgotten while it was empty and this

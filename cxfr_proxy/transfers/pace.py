@@ -95,6 +95,12 @@ class Rate:
         """Keep a rate that was asked for as long as this user is busy, too."""
         self._users.append(user)
 
+    def set_usual(self, rate: float) -> None:
+        """Have another usual rate. One that was asked for stays until :meth:`restore`."""
+        in_use, self._usual = self.now == self._usual, rate
+        if in_use and rate != self.now:
+            self.ask(rate)
+
     def ask(self, rate: float) -> None:
         """Replace the usual rate, in clients a second, until :meth:`restore`."""
         self.now = rate

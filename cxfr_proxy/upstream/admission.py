@@ -29,6 +29,10 @@ _STEP_SECONDS: Final = 0.02
 """Logins whose turn comes within this time go together: waking up for each costs as much as most of a login."""
 
 
+_AT_ONCE: Final = 1e6
+"""The rate for those that wait where there is no limit any more."""
+
+
 class ClientHungUp(OSError):
     """The client has hung up while it waited."""
 
@@ -82,16 +86,23 @@ class _Door:
     """The queue of one node."""
 
     def __init__(self, rate: float) -> None:
-        self._bucket = TokenBucket(rate, burst=max(1.0, rate * _BURST_SECONDS))
+        self._bucket = TokenBucket(rate, _burst(rate))
         self._turns = _Turns()
+        self._rate_changed = trio.Event()
         self.waiting = 0
+
+    def set_rate(self, rate: float) -> None:
+        self._bucket.set_rate(rate, trio.current_time(), _burst(rate))
+        self._rate_changed.set()
+        self._rate_changed = trio.Event()
 
     async def enter(self, address: str, has_left: Callable[[], bool]) -> None:
         self.waiting += 1
         try:
             async with self._turns.turn(address):
-                if delay := self._bucket.delay(trio.current_time()):
-                    await trio.sleep(max(delay, _STEP_SECONDS))
+                while delay := self._bucket.delay(trio.current_time()):
+                    with trio.move_on_after(max(delay, _STEP_SECONDS)):
+                        await self._rate_changed.wait()  # another rate changes how long it takes
                 # Asked last: a token that is spent on a client that has left delays all others.
                 if has_left():
                     raise ClientHungUp("the client hung up while it waited")
@@ -107,6 +118,13 @@ class Admission:
         self._rate = rate
         self._patience = patience
         self._doors: dict[str, _Door] = {}
+
+    def set_rate(self, rate: float | None, patience: float) -> None:
+        """Admit that many from now on. Those that wait already get their turn at the new rate, and have the patience
+        that they came with."""
+        self._rate, self._patience = rate, patience
+        for door in self._doors.values():
+            door.set_rate(rate if rate is not None else _AT_ONCE)
 
     @property
     def limits(self) -> bool:
@@ -134,6 +152,10 @@ class Admission:
         """Return how many logins wait for that node."""
         door = self._doors.get(node)
         return door.waiting if door is not None else 0
+
+
+def _burst(rate: float) -> float:
+    return max(1.0, rate * _BURST_SECONDS)
 
 
 def _network(address: str) -> str:

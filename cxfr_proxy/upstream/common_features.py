@@ -38,6 +38,10 @@ class CommonFeatures:
         self._common: dict[tuple[str, bool], bytes | None] = {}
         self._common_of = -1  # the version of the cluster
 
+    def set_max_bytes(self, max_bytes: int | None) -> None:
+        """Take elements of that length from clients from now on."""
+        self._max_bytes, self._common_of = max_bytes, -1
+
     def of(self, domain: str, *, offer_starttls: bool) -> bytes | None:
         """Return the features to show to a client of that domain; ``None``: its node has to be chosen first."""
         # Cleared as a whole: to find out which to keep would cost more than to work them out again.

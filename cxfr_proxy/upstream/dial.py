@@ -22,7 +22,7 @@ import trio
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.health import Finding
 from cxfr_proxy.cluster.nodes import NodeSpec, NodeTls
-from cxfr_proxy.config.table import KeyPair, Limits, Timeouts
+from cxfr_proxy.config.table import Limits, Timeouts
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net import proxy_protocol
 from cxfr_proxy.net.endpoint import Endpoint
@@ -57,46 +57,45 @@ _MISMATCHES: Final = (62, 64)
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
-class Dialer:
-    """Connects to nodes. TLS contexts are made once for each set of CA certificates, from the files that
-    :meth:`read_files` has read last, or from the contents that :meth:`take` was given. ``key_pair`` is the certificate
-    for nodes; ``None``: there is none."""
+def read_authorities_of(specs: Iterable[NodeSpec]) -> dict[str, str]:
+    """Return the contents of the files with CA certificates that these nodes name, by path. Raises
+    :class:`ConfigError`, also for one that is no good."""
+    authorities: dict[str, str] = {}
+    looked_at: set[str | None] = set()
+    for spec in specs:
+        if spec.uses_tls and spec.ca not in looked_at:
+            looked_at.add(spec.ca)
+            text = read_authorities(spec)
+            node_context(spec, text)
+            if spec.ca is not None and text is not None:
+                authorities[spec.ca] = text
+    return authorities
 
-    def __init__(self, timeouts: Timeouts, limits: Limits, key_pair: KeyPair | None = None) -> None:
+
+class Dialer:
+    """Connects to nodes. TLS contexts are made once for each set of CA certificates, from the contents that
+    :meth:`take` was given. ``certificate`` is the one for nodes; ``None``: there is none."""
+
+    def __init__(self, timeouts: Timeouts, limits: Limits, certificate: NodeCertificate | None = None) -> None:
         self._timeouts = timeouts
         self._limits = limits
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._own_contexts: dict[str | None, ssl.SSLContext] = {}  # in which the proxy shows its certificate
-        self.certificate = NodeCertificate(key_pair)
+        self.certificate = certificate if certificate is not None else NodeCertificate()
         self.authorities: Mapping[str, str] = {}
         """The contents of ``ca=`` files in use, by path."""
         self._answered: dict[Address, _SocketAddress] = {}  # where a name was last reached
 
-    def read_files(self, specs: Iterable[NodeSpec]) -> bool:
-        """Read the files with CA certificates that the nodes name. Return whether they have changed. Names are resolved
-        anew.
-
-        Raises :class:`ConfigError`, and then goes on with the former contents.
-        """
-        contexts: dict[str | None, ssl.SSLContext] = {}
-        authorities: dict[str, str] = {}
-        for spec in specs:
-            if spec.uses_tls and spec.ca not in contexts:
-                text = read_authorities(spec)
-                contexts[spec.ca] = node_context(spec, text)
-                if spec.ca is not None and text is not None:
-                    authorities[spec.ca] = text
-        changed = authorities != self.authorities
-        self._contexts, self._own_contexts, self.authorities = contexts, {}, authorities
-        self._answered.clear()
-        return changed
-
-    def take(self, authorities: Mapping[str, str], certificate: Pem | None = None) -> None:
-        """Take contents that another process has read; see :meth:`read_files` and
-        :class:`~cxfr_proxy.net.node_tls.NodeCertificate`."""
+    def take(self, authorities: Mapping[str, str]) -> None:
+        """Take the contents of ``ca=`` files, which were found good (:func:`read_authorities_of`). Names are resolved
+        anew."""
         self._contexts, self._own_contexts, self.authorities = {}, {}, authorities
-        self.certificate.content = certificate
         self._answered.clear()
+
+    def use(self, timeouts: Timeouts, limits: Limits, certificate: NodeCertificate) -> None:
+        """Dial with these from now on."""
+        self._timeouts, self._limits = timeouts, limits
+        self._own_contexts, self.certificate = {}, certificate
 
     async def dial(
         self,

@@ -148,9 +148,18 @@ class HealthChecks:
         """Note that a client has logged in for that domain. Before the login it may name any nonsense."""
         if not self._domains:
             self._domains = (domain,)
-            for watch in self._watches.values():
-                watch.in_line = True
-                watch.wake.set()
+            self._ask_anew()
+
+    def set_domains(self, domains: Sequence[str]) -> None:
+        """Ask for these from now on; for none: for those that it was asked for so far."""
+        if domains and tuple(domains) != self._domains:
+            self._domains = tuple(domains)
+            self._ask_anew()
+
+    def _ask_anew(self) -> None:
+        for watch in self._watches.values():
+            watch.in_line = True
+            watch.wake.set()
 
     def follow(self, node: Node) -> None:
         """Take in a node of the first list: it is used until it was seen to be down."""

@@ -69,8 +69,8 @@ class _Failure(Exception):
 
 
 class UserLookup:
-    """``url`` has ``{jid}`` in the user's place. Answers are noted in ``assigned``, which has to have room for them;
-    ``nodes`` are the names of those there are. ``transport`` is for tests."""
+    """``url`` has ``{jid}`` in the user's place; ``timeout`` in seconds. Answers are noted in ``assigned``, which has
+    to have room for them; ``nodes`` are the names of those there are. ``transport`` is for tests."""
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class UserLookup:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         assert assigned.answers is not None
-        self._url = url
+        self.url = url
         # In TLS, a name has no dot at its end (RFC 6066 section 3).
         self._tls_name = {"sni_hostname": (urlsplit(url).hostname or "").removesuffix(".")}
-        self._timeout = timeout
+        self.timeout = timeout
         self._assigned = assigned
         self._answers: Answers = assigned.answers
         self._nodes = nodes
@@ -104,7 +104,7 @@ class UserLookup:
             timeout=None,  # find() has one for the whole request
             follow_redirects=False,
             trust_env=False,
-            verify=ssl.create_default_context() if self._url.startswith("https:") else False,
+            verify=ssl.create_default_context() if self.url.startswith("https:") else False,
             limits=httpx2.Limits(max_connections=MAX_REQUESTS, max_keepalive_connections=MAX_REQUESTS),
             headers={
                 "User-Agent": f"cxfr-proxy/{__version__}",
@@ -135,7 +135,7 @@ class UserLookup:
         if self._knows(key):
             return
         asking = False
-        with trio.move_on_after(self._timeout) as scope:
+        with trio.move_on_after(self.timeout) as scope:
             # Again and again: the one that asked may have been cancelled, and another may ask before we do.
             while key in self._under_way:
                 await self._under_way[key].wait()
@@ -148,7 +148,7 @@ class UserLookup:
                 self._fail(type(turn.fault).__name__)
         # A login that only waited for another's request has not seen the endpoint fail.
         if asking and scope.cancelled_caught:
-            self._fail(f"no answer within {self._timeout:g} s")
+            self._fail(f"no answer within {self.timeout:g} s")
 
     def _may_ask(self) -> bool:
         if self._failures_in_a_row < FAILURES_IN_A_ROW:
@@ -173,7 +173,7 @@ class UserLookup:
             ended.set()
 
     async def _ask(self, client: httpx2.AsyncClient, key: str) -> None:
-        url = self._url.replace("{jid}", quote(key, safe=""))
+        url = self.url.replace("{jid}", quote(key, safe=""))
         async with client.stream("GET", url, extensions=self._tls_name) as response:
             if response.status_code == httpx2.codes.NOT_FOUND:
                 node = None

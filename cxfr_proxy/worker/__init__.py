@@ -8,6 +8,7 @@ ports            stands in for parts of the supervisor: the pace, and the health
 queries          answers the supervisor's questions
 mirror           its copy of the list of nodes
 user_map         its copy of the user map
+user_endpoint    asks the operator's endpoint for users, whichever it is
 reporter         its way to the supervisor: what goes at once, and what is reported when it has changed
 reports          what it reports of its sessions, and the counts
 session_changes  reports the sessions that have come and gone

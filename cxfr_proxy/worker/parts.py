@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from cxfr_proxy import events
+from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
+from cxfr_proxy.config.table import Config
 from cxfr_proxy.ipc.messages import Nodes, Setup
+from cxfr_proxy.ipc.questions import Files, TakeSettings
 from cxfr_proxy.net.connection_limit import ConnectionLimit
-from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.net.node_tls import NodeCertificate
+from cxfr_proxy.net.tls import ServerCertificates, show_certificates
 from cxfr_proxy.relay.connection_rules import ConnectionRules
 from cxfr_proxy.session.client_software import ClientSoftware
 from cxfr_proxy.transfers.drain_stages import Stage
@@ -19,7 +24,8 @@ from cxfr_proxy.worker.mirror import Mirror
 from cxfr_proxy.worker.ports import GrantedTokens, HealthReporter
 from cxfr_proxy.worker.reporter import Reporter
 from cxfr_proxy.worker.reports import CountReports, SessionReports
-from cxfr_proxy.worker.service import Service, new_assigned, new_lookup
+from cxfr_proxy.worker.service import Service
+from cxfr_proxy.worker.user_endpoint import UserEndpoint
 from cxfr_proxy.worker.user_map import ReceivedUserMap
 
 
@@ -27,9 +33,8 @@ class WorkerParts:
     """Everything that needs settings, made when they are known. Raises :class:`ConfigError`."""
 
     def __init__(self, setup: Setup, reporter: Reporter) -> None:
-        config = setup.config
-        pem = setup.development_certificate
-        self.config = config
+        config, files = setup.taking.config, setup.taking.files
+        self._settings_version = setup.taking.version
         self.workers = setup.workers
         self.cluster = Cluster()
         self.mirror = Mirror(self.cluster)
@@ -41,15 +46,14 @@ class WorkerParts:
             id_step=setup.workers,
         )
         self.pace = GrantedTokens(reporter)
-        self.dialer = Dialer(config.timeouts, config.limits, config.node_key_pair)
-        self.dialer.take(setup.files.authorities, setup.files.node_certificate)
+        self.dialer = Dialer(config.timeouts, config.limits, NodeCertificate(content=files.node_certificate))
+        self.dialer.take(files.authorities)
         self.certificates = ServerCertificates(
-            config.key_pairs,
-            domains=config.domain,
-            development=pem.encode() if pem is not None else None,
-            contents=setup.files.certificates,
+            show_certificates(files.certificates, domains=config.domain, development=_development(files))
         )
-        self.assigned = new_assigned(config)
+        self.assigned = Assigned()
+        self.users = UserEndpoint(self.assigned, self.cluster)
+        self._use_endpoint(config)
         self.received_map = ReceivedUserMap()
         self.placement = Placement(self.cluster, config.policies, self.assigned.node_of)
         self.mover = Mover(
@@ -61,18 +65,15 @@ class WorkerParts:
             migrates=config.node_certificate is not None,
         )
         health = HealthReporter(reporter)
-        logins = config.logins_per_second
+        self.admission = Admission(self._share_of_logins(config), config.timeouts.admission_timeout)
         router = Router(
             cluster=self.cluster,
             registry=self.registry,
             placement=self.placement,
             dialer=self.dialer,
             checks=health,
-            # The kernel spreads connections evenly over the workers, so each admits its share.
-            admission=Admission(
-                logins / setup.workers if logins is not None else None, config.timeouts.admission_timeout
-            ),
-            users=new_lookup(config, self.assigned, self.cluster),
+            admission=self.admission,
+            users=self.users,
         )
         sessions = SessionReports(reporter, self.registry)
         self.service = Service(
@@ -86,6 +87,38 @@ class WorkerParts:
             observer=sessions,
         )
         self.reports = CountReports(config, setup.workers, reporter, self.registry, self.mover, self.service, sessions)
+
+    def _share_of_logins(self, config: Config) -> float | None:
+        """Return how many logins a second this worker admits to each node. The kernel spreads connections evenly over
+        the workers, so each admits its share."""
+        logins = config.logins_per_second
+        return logins / self.workers if logins is not None else None
+
+    def _use_endpoint(self, config: Config) -> None:
+        self.users.use(config.user_lookup, timeout=config.timeouts.lookup_timeout, cache=config.lookup_cache)
+
+    def take_settings(self, taking: TakeSettings) -> None:
+        """Use these from now on, or only try whether they could be used. Raises :class:`ConfigError`, and then nothing
+        has changed."""
+        config, files = taking.config, taking.files
+        shown = self.certificates.load(files.certificates, domains=config.domain, development=_development(files))
+        if taking.only_try or taking.version < self._settings_version:
+            return
+        # Nothing below can fail: from here on all of it is taken.
+        self._settings_version = taking.version
+        events.adjust(config.log_format, config.log_level)
+        self.certificates.use(shown)
+        self.dialer.use(config.timeouts, config.limits, NodeCertificate(content=files.node_certificate))
+        self.dialer.take(files.authorities)
+        self.registry.memory.set_redirect_window(config.redirect_window)
+        self.registry.memory.client_software.set_lists(config.cxfr_allow, config.cxfr_deny)
+        self.placement.set_policies(config.policies)
+        self.mover.set_on_node_down(config.on_node_down)
+        self.mover.set_migrates(config.node_certificate is not None)
+        self.admission.set_rate(self._share_of_logins(config), config.timeouts.admission_timeout)
+        self._use_endpoint(config)
+        self.service.take_settings(config, ConnectionRules(config, self.cluster, self.certificates))
+        self.reports.take_settings(config)
 
     def apply_nodes(self, piece: Nodes) -> bool:
         """Take over what has changed about the nodes; those that are leaving are to be emptied. Return whether that
@@ -108,3 +141,7 @@ class WorkerParts:
         self.mover.follow_health(node)
         if node.leaving:
             self.mover.follow(node.name, stage)
+
+
+def _development(files: Files) -> bytes | None:
+    return files.development.encode() if files.development is not None else None

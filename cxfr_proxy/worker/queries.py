@@ -35,7 +35,7 @@ from cxfr_proxy.ipc.questions import (
     ReportCounts,
     SessionRows,
     StateCounts,
-    TakeFiles,
+    TakeSettings,
     TransferRows,
     WorkerReply,
 )
@@ -103,12 +103,12 @@ async def answer_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[C
         yield ClientsMoved(parts.mover.move(question.jid, question.node))
 
 
-async def answer_files(parts: WorkerParts, question: TakeFiles) -> AsyncIterator[Done]:
-    """Use these files. Raises :class:`ConfigError` for certificates that are no good here, and then goes on with the
-    former ones."""
-    parts.dialer.take(question.files.authorities, question.files.node_certificate)
+async def answer_settings(parts: WorkerParts, question: TakeSettings) -> AsyncIterator[Done]:
+    """Use these settings and files. Raises :class:`ConfigError` for certificates that are no good here, and then goes
+    on with the former settings."""
+    await trio.lowlevel.checkpoint()
     try:
-        parts.certificates.take(question.files.certificates)
+        parts.take_settings(question)
     except ConfigError as exc:
         emit(_log, "reload-failed", level=logging.ERROR, what="certificates", error=str(exc))
         raise
@@ -123,7 +123,7 @@ ANSWERS: Final[Mapping[type[AnyQuestion], Callable[[WorkerParts, Any], AsyncIter
     PlanDrain: answer_drain,
     PlanRebalance: answer_rebalance,
     MoveUser: answer_move,
-    TakeFiles: answer_files,
+    TakeSettings: answer_settings,
 }
 
 

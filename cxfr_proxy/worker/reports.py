@@ -69,15 +69,20 @@ class CountReports:
         service: Service,
         sessions: SessionReports,
     ) -> None:
-        limit = config.limits.connections_per_address
-        # Addresses with few connections can't reach the limit, so they are not worth reporting.
-        self._busy_from = max(1, limit // (4 * workers)) if limit is not None else None
+        self._workers = workers
+        self.take_settings(config)
         self._reporter = reporter
         self._registry = registry
         self._mover = mover
         self._service = service
         self._sessions = sessions
         self._reported: dict[str, NodeCounts] = {}
+
+    def take_settings(self, config: Config) -> None:
+        """Report by these from now on."""
+        limit = config.limits.connections_per_address
+        # Addresses with few connections can't reach the limit, so they are not worth reporting.
+        self._busy_from = max(1, limit // (4 * self._workers)) if limit is not None else None
 
     def report(self) -> None:
         """Report what is new, and the counts."""

@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
 from cxfr_proxy import gc_policy
-from cxfr_proxy.cluster.assigned import Answers, Assigned, Pins
-from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, WrongNode
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import ConnectionLimit
@@ -54,9 +52,6 @@ from cxfr_proxy.upstream.node_warnings import NodeWarnings
 from cxfr_proxy.upstream.router import Router, UserFinder
 from cxfr_proxy.xmpp.opening.attempt import FailedLogin
 
-if TYPE_CHECKING:
-    from cxfr_proxy.upstream.user_lookup import UserLookup
-
 _TRIGGERS: Final = {
     Reason.NODE_SHUTDOWN: Trigger.NODE_SHUTDOWN,
     Reason.NODE_REDIRECTED: Trigger.NODE_REDIRECTED,
@@ -82,7 +77,6 @@ class Service:
         reports: NodeReports,
         observer: SessionWatcher,
     ) -> None:
-        self._config = config
         self._cluster = router.cluster
         self._registry = registry
         self._mover = mover
@@ -100,6 +94,7 @@ class Service:
             limit=self.room,
             watcher=self,
         )
+        self._keep_settings(config)
         self._collector = gc_policy.Turns()
         self._listening = trio.CancelScope()
         self._warnings = NodeWarnings()
@@ -108,6 +103,16 @@ class Service:
         self._tasks: trio.Nursery | None = None
         self.leaving = False
         self.stopping = False
+
+    def take_settings(self, config: Config, rules: ConnectionRules) -> None:
+        """Go by these from now on. Clients that are being moved at the end have the time that they had."""
+        self._keep_settings(config)
+        self._server.take_settings(config, rules)
+
+    def _keep_settings(self, config: Config) -> None:
+        self._sends_home = config.wrong_node is WrongNode.TRANSFER
+        self._hard_stop_after = config.timeouts.hard_stop_after
+        self._seconds_a_client = config.workers / config.transfer_rate
 
     async def run(
         self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -132,7 +137,7 @@ class Service:
                     self._server.tasks = clients
                     with self._listening:
                         await accept(listeners, self._serve, self.room)
-                    deadline = trio.current_time() + self._config.timeouts.hard_stop_after
+                    deadline = trio.current_time() + self._hard_stop_after
                     clients.cancel_scope.deadline = deadline
                     start(services, Task.SEND_OFF, partial(self._send_off, deadline))
                 services.cancel_scope.cancel()
@@ -166,7 +171,7 @@ class Service:
     async def _send_off(self, deadline: float) -> None:
         if self.leaving and not self.stopping:
             self._mover.leave(Trigger.WORKER_RESTART)
-            with trio.move_on_at(deadline - self._config.timeouts.hard_stop_after / 3):
+            with trio.move_on_at(deadline - self._hard_stop_after / 3):
                 await self._no_time.wait()
             if not self.stopping:
                 self.stopping = True
@@ -178,7 +183,7 @@ class Service:
         """Tell each client to reconnect, in a third of the time that is left: the rest is for carrying it out."""
         sessions = list(self._registry)
         available = (deadline - trio.current_time()) / 3
-        pause = max(0.0, min(self._config.workers / self._config.transfer_rate, available / (len(sessions) or 1)))
+        pause = max(0.0, min(self._seconds_a_client, available / (len(sessions) or 1)))
         for relayed in sessions:
             relayed.transfer(self._parting)
             await trio.sleep(pause)
@@ -293,7 +298,7 @@ class Service:
             relayed.transfer(self._parting)
         elif self.leaving or self._mover.is_leaving(relayed.session.node):
             self._mover.enqueue_leaving(relayed.id)
-        elif self._config.wrong_node is WrongNode.TRANSFER and not led:
+        elif self._sends_home and not led:
             self._send_home(relayed)
 
     def _send_home(self, relayed: LiveSession) -> None:
@@ -309,18 +314,3 @@ class Service:
         await users.find(user)
         if self._registry.get(relayed.id) is relayed:
             self._mover.look_at(relayed)
-
-
-def new_assigned(config: Config) -> Assigned:
-    """Return the users with an assigned node, of whom none is known yet."""
-    asks = config.user_lookup is not None
-    return Assigned(Pins(), Answers(config.lookup_cache, trio.current_time) if asks else None)
-
-
-def new_lookup(config: Config, assigned: Assigned, cluster: Cluster) -> UserLookup | None:
-    """Return what asks the operator's endpoint; ``None`` where there is none to ask."""
-    if config.user_lookup is None:
-        return None
-    from cxfr_proxy.upstream.user_lookup import UserLookup  # an HTTP client takes 60 ms to load
-
-    return UserLookup(config.user_lookup, config.timeouts.lookup_timeout, assigned, cluster)

@@ -170,7 +170,7 @@ class Worker:
     def _set_up(self, setup: Setup) -> None:
         if self.parts is not None or setup.version != VERSION:
             raise BadMessage(f"settings of version {setup.version}, or for the second time")
-        self._configured(setup.config)
+        self._configured(setup.taking.config)
         self.parts = WorkerParts(setup, self._reporter)
 
     async def _answer(self, parts: WorkerParts, ask: Ask) -> None:

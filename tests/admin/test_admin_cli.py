@@ -344,12 +344,29 @@ def test_a_reader_that_leaves_does_not_make_the_node_empty(
     [
         (["drain", "node9"], "cxfr-proxy: unknown node 'node9'; known are node1, node2\n"),
         (["drain", "node9", "--wait"], "cxfr-proxy: unknown node 'node9'; known are node1, node2\n"),
-        (["reload"], "cxfr-proxy: nodes.txt:3:7: expected a host\n"),
+        (["unset", "transfer-rate"], "cxfr-proxy: transfer-rate is not set\n"),
+        (["set", "domain"], "cxfr-proxy: the following arguments are required: TEXT (try: cxfr-proxy set --help)\n"),
     ],
 )
 def test_mistakes_are_one_line(path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
     assert run(path, *argv) == 2
     assert capsys.readouterr() == ("", message)
+
+
+def test_a_reload_that_finds_faults_names_them_all(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "reload") == 1
+    assert capsys.readouterr().out == "nodes.txt:3:7: expected a host\nunknown setting 'x'\nnothing is changed\n"
+    assert run(path, "reload", "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], len(said["faults"])) == ("reload-faults", 2)
+
+
+def test_settings_are_set_and_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeConsole()
+    assert run(path, "set", "domain", "a.example", "b.example", fake=fake) == 0
+    assert fake.calls == [("set", "domain", ("a.example", "b.example"))]
+    assert run(path, "show", "config") == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["transfer-rate", "50/s", "100/s", "set", "at", "once"]
 
 
 def test_no_proxy(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ async def test_undrain_and_show() -> None:
             "dance",
             {},
             "unknown command 'dance'; known are drain, abort, undrain, rebalance, move, show, pin, unpin, reload, "
-            "restart-workers",
+            "set, unset, restart-workers",
         ),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
@@ -108,9 +108,13 @@ async def test_undrain_and_show() -> None:
         (
             "show",
             {"what": "weather"},
-            "show: what: expected nodes or sessions or transfers or pins or workers or source or proxies, found",
+            "show: what: expected nodes or sessions or transfers or pins or workers or source or config or proxies, "
+            "found",
         ),
-        ("reload", {}, "nodes.txt:3:7: expected a host"),
+        ("set", {"setting": "domain"}, "set: value: expected a word, found nothing"),
+        ("set", {"setting": "domain", "value": []}, "set: value: expected a word, found nothing"),
+        ("set", {"setting": "domain", "value": ["a", True]}, "set: value: expected a word, found True"),
+        ("unset", {"setting": "domain"}, "domain is not set"),
     ],
 )
 async def test_mistakes(name: str, given: dict[str, object], message: str) -> None:
@@ -136,14 +140,14 @@ async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
     assert seen == [Note("worker 1 is silent"), Note("worker 2 is silent")]
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if each.name != "reload"], ids=lambda each: each.name)
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each.name != "unset"], ids=lambda each: each.name)
 async def test_every_row_fits_its_function(command: Command) -> None:
     """Each argument that a row lists is one that its function takes, and the other way round."""
     given: dict[str, object] = {}
     for argument in command.arguments:
-        if argument.positional:
+        if argument.positional or argument.many:
             given[argument.name] = argument.choices[0] if argument.choices else _SAMPLES[argument.name]
     await execute(FakeConsole().console, command.name, given, _ignore)
 
 
-_SAMPLES = {"node": "node1", "jid": "kim@example.org"}
+_SAMPLES = {"node": "node1", "jid": "kim@example.org", "setting": "domain", "value": "example.org"}

@@ -102,8 +102,8 @@ async def test_the_operators_mistake_is_said_to_the_operator(path: Path) -> None
     async with serving(path):
         with pytest.raises(ConfigError, match=r"unknown node 'node9'; known are node1, node2"):
             await answers(path, "drain", node="node9")
-        with pytest.raises(ConfigError, match=r"nodes.txt:3:7: expected a host"):
-            await answers(path, "reload")
+        with pytest.raises(ConfigError, match="transfer-rate is not set"):
+            await answers(path, "unset", setting="transfer-rate")
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])

@@ -15,6 +15,7 @@ import pytest
 import trio
 from cryptography import x509
 from e2e_proxy import (
+    HEADER,
     PATIENCE_SECONDS,
     Command,
     Raw,
@@ -341,7 +342,7 @@ async def test_reload(tmp_path: Path, certificate: DemoCertificate) -> None:
 
         it.proxy.nodes.write_text("node1 nonsense:port\nnode2 weight=x\n")
         done = await it.proxy.say("reload")
-        assert done.code == 2
+        assert done.code == 1
         assert f"{it.proxy.nodes}:1:" in done.output
         assert f"{it.proxy.nodes}:2:" in done.output
         assert [row["name"] for row in await it.proxy.show("nodes")] == ["node1", "node2", "node3"]
@@ -362,24 +363,39 @@ async def test_reload(tmp_path: Path, certificate: DemoCertificate) -> None:
         assert (source["state"], source["reason"]) == ("well", None)
 
 
-async def test_reload_looks_at_the_settings(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """Faults in their file are reported now, and not at the next start; changes wait for that."""
+async def test_reload_takes_the_settings(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """Faults change nothing; a client that is connected stays, whatever there is for new ones."""
     settings = tmp_path / "settings.toml"
     settings.write_text('redirect-window = "1m"\n')
     async with world(tmp_path, certificate, "--config", str(settings)) as it:
+        raw = await it.raw()
+        await raw.log_in()
         assert (await it.proxy.say("reload")).output == "2 nodes (unchanged), certificates read again\n"
-        settings.write_text('redirect-window = "soon"\n')
+        settings.write_text('redirect-window = "soon"\ndomain = "other.example"\n')
         done = await it.proxy.say("reload")
-        assert (done.code, f"{settings}:1" in done.output) == (2, True), done.output
+        assert (done.code, f"{settings}:1" in done.output) == (1, True), done.output
         it.proxy.process.send_signal(signal.SIGHUP)
         assert (await it.proxy.event("reload-failed"))[0]["what"] == "settings"
-        settings.write_text('redirect-window = "2m"\ncxfr-timeout = "9s"\n')
+        settings.write_text(
+            'redirect-window = "2m"\ncxfr-timeout = "9s"\ndomain = "other.example"\nhttp = "127.0.0.1:9"\n'
+        )
         done = await it.proxy.say("reload")
         assert done.code == 0
-        assert "redirect-window: changed, which takes a restart of the proxy" in done.output, (
-            "a flag wins over cxfr-timeout"
-        )
-        assert (await it.proxy.event("settings-not-taken"))[0]["settings"] == "redirect-window"
+        taken, waiting = done.output.split("; ")[1:3]
+        assert taken == "domain, redirect-window: taken", "a flag wins over cxfr-timeout"
+        assert waiting == "http: changed, which takes a restart of the proxy"
+        for event, names in (("settings-taken", "domain, redirect-window"), ("settings-not-taken", "http")):
+            assert (await it.proxy.event(event))[0]["settings"] == names
+        other = await it.raw()
+        await other.send(HEADER)
+        assert await other.error() == "host-unknown"
+        await raw.send(PING)
+        assert (await raw.element()).get("id") == "p"
+        assert (await it.proxy.say("set", "domain", "localhost", "other.example")).code == 0
+        (row,) = (row for row in await it.proxy.show("config") if row["name"] == "domain")
+        assert (row["value"], row["source"]) == ("localhost other.example", "set")
+        await (await it.raw()).log_in("juliet")
+        assert (await it.proxy.say("set", "workers", "2")).code == 2
 
 
 @pytest.mark.parametrize("how", ["drain", "remove"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,9 +19,10 @@ from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists
+from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
@@ -35,6 +36,7 @@ from cxfr_proxy.admin.rows import (
     RestartProgress,
     Returning,
     SessionRow,
+    SettingRow,
     SourceRow,
     TransferRow,
     WorkerRow,
@@ -98,6 +100,7 @@ class FakeConsole:
             sessions=_Sessions(self),
             peers=_Peers(self),
             files=_Files(),
+            settings=_Settings(self),
         )
 
     def check(self, node: str) -> None:
@@ -329,7 +332,23 @@ class _Peers(Peers):
 
 class _Files(Reloader):
     async def reload(self) -> str:
-        raise ConfigError("expected a host", file="nodes.txt", line=3, column=7)
+        fault = ConfigError("expected a host", file="nodes.txt", line=3, column=7)
+        raise ReloadRefused([(ReloadPart.NODES, fault), (ReloadPart.SETTINGS, ConfigError("unknown setting 'x'"))])
+
+
+class _Settings(SettingsControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    async def set(self, name: str, values: Sequence[str]) -> str:
+        self._fake.calls.append(("set", name, values))
+        return f"{name} is {' '.join(values)} now"
+
+    async def unset(self, name: str) -> str:
+        raise ConfigError(f"{name} is not set")
+
+    def rows(self) -> list[SettingRow]:
+        return [SettingRow("transfer-rate", "50/s", "100/s", "set", "at once")]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
+from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config, RebalanceMode, Timeouts
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.ipc.channel import Receive, StreamChannel
@@ -46,6 +47,7 @@ from cxfr_proxy.ipc.questions import (
     RebalancePlanned,
     ReportCounts,
     StateCounts,
+    TakeSettings,
     TransferRows,
     WorkerQuestion,
     WorkerReply,
@@ -85,6 +87,8 @@ class FakeWorker:
         self.house = house
         self.listening = list(listening)
         self.hangs = False
+        self.refuses: str | None = None
+        """Why it can't take settings."""
         self.pid = 1000 + len(house.all)
         ours, theirs = memory_stream_pair()
         self.channel = StreamChannel(ours)
@@ -149,7 +153,8 @@ class FakeWorker:
                 reply = self._reply(question)
                 if reply is not None:
                     self.post(AnswerPart(request, reply))
-                self.post(AnswerPart(request, last=True))
+                error = self.refuses if isinstance(question, TakeSettings) else None
+                self.post(AnswerPart(request, last=True, error=error))
             case Stop():
                 self.end()
             case Leave() if self.house.leave:
@@ -221,7 +226,15 @@ class FakeWorker:
 
 
 class House:
-    def __init__(self, tmp_path: Path, nursery: trio.Nursery, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> None:
+    """A supervisor with fake workers. ``settings``: a settings file, with what differs from the house's own."""
+
+    def __init__(
+        self,
+        tmp_path: Path,
+        nursery: trio.Nursery,
+        rebalance: RebalanceMode = RebalanceMode.MANUAL,
+        settings: Path | None = None,
+    ) -> None:
         self.nursery = nursery
         self.all: list[FakeWorker] = []
         self.launched: list[float] = []
@@ -239,7 +252,8 @@ class House:
             rebalance=rebalance,
             timeouts=Timeouts(hard_stop_after=3.0),
         )
-        self.supervisor = Supervisor(self.config, self)
+        source = ConfigSource({"config": str(settings)} if settings is not None else {}, self.config)
+        self.supervisor = Supervisor(source.read(), self, source)
 
     async def launch(self, listening: Sequence[socket.socket]) -> FakeWorker:
         if self.refuse is not None:
@@ -258,9 +272,11 @@ class House:
 
 
 @asynccontextmanager
-async def house(tmp_path: Path, rebalance: RebalanceMode = RebalanceMode.MANUAL) -> AsyncIterator[House]:
+async def house(
+    tmp_path: Path, rebalance: RebalanceMode = RebalanceMode.MANUAL, settings: Path | None = None
+) -> AsyncIterator[House]:
     async with trio.open_nursery() as nursery:
-        it = House(tmp_path, nursery, rebalance)
+        it = House(tmp_path, nursery, rebalance, settings)
         await nursery.start(it.supervisor.run)
         it.all.sort(key=lambda worker: worker.setup.number)  # they start in any order
         yield it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ from cxfr_proxy.cluster.nodes_file import parse_nodes
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.cluster.targets import HostPattern
-from cxfr_proxy.config.table import Config
+from cxfr_proxy.config.table import Config, KeyPair
 from cxfr_proxy.config.values import ClientMatch, ListenAddress, Trait
 from cxfr_proxy.ipc.channel import Channel, Lines, StreamChannel, in_memory
 from cxfr_proxy.ipc.codec import KINDS, decode, encode
@@ -73,12 +74,12 @@ from cxfr_proxy.ipc.questions import (
     ReportCounts,
     SessionRows,
     StateCounts,
-    TakeFiles,
+    TakeSettings,
     TransferRows,
     WorkerQuestion,
     WorkerReply,
 )
-from cxfr_proxy.net.pem import Pem
+from cxfr_proxy.net.pem import CertificateFile, Pem
 from cxfr_proxy.session.commands import Outcome
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.client_news import (
@@ -114,7 +115,16 @@ CONFIG = Config(
 
 ints = st.integers(min_value=-(2**53), max_value=2**53)
 texts = st.text(max_size=40)
-files = st.builds(Files, st.tuples(st.builds(Pem, texts, texts)), st.dictionaries(texts, texts))
+pems = st.builds(Pem, texts, texts)
+paths = st.builds(Path, st.sampled_from(["a.pem", "/k\udcff.pem"]))
+files = st.builds(
+    Files,
+    st.tuples(st.builds(CertificateFile, st.builds(KeyPair, paths, paths), pems)),
+    st.dictionaries(texts, texts),
+    st.none() | pems,
+    st.none() | texts,
+)
+taking = st.builds(TakeSettings, ints, st.just(CONFIG), files, st.booleans())
 counted = st.dictionaries(texts, ints, max_size=4)
 states = st.lists(
     st.builds(
@@ -180,7 +190,7 @@ questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
     st.builds(PlanDrain, texts),
     st.builds(PlanRebalance, st.none() | numbers),
     st.builds(MoveUser, texts, texts),
-    st.builds(TakeFiles, files),
+    taking,
 )
 replies: st.SearchStrategy[WorkerReply] = st.one_of(
     st.just(Done()),
@@ -196,11 +206,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Setup,
         ints,
-        st.just(CONFIG),
+        taking,
         ints,
         ints,
         ints,
-        st.none() | texts,
+        ints,
     ),
     st.builds(PinnedBefore, st.dictionaries(texts, texts, max_size=3)),
     st.builds(Pinned, texts, st.none() | texts),
@@ -449,9 +459,10 @@ async def test_an_end_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_settings_arrive_as_they_are() -> None:
     config = replace(CONFIG, limits=replace(CONFIG.limits, connections_per_address=None), workers=3)
-    files = Files((Pem("certificate\n", "key \xe9\n"),), {"ca.pem": "authority"})
-    setup = Setup(VERSION, config, 1, 3, 1, None, files, 1000)
+    pair = KeyPair(Path("a.pem"), Path("a.key"))
+    files = Files((CertificateFile(pair, Pem("certificate\n", "key \xe9\n")),), {"ca.pem": "authority"})
+    setup = Setup(VERSION, TakeSettings(1, config, files), 1, 3, 1, 1000)
     read = decode(encode(setup))
     assert isinstance(read, Setup)
     assert read == setup
-    assert read.config == config
+    assert read.taking.config == config

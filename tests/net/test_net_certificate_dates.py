@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 import pytest
+from certificates import reload, served
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -41,7 +42,7 @@ def write(path: Path, days: tuple[int, int], name: str = "example.org") -> Path:
 
 
 def loaded(path: Path, *domains: str) -> ServerCertificates:
-    return ServerCertificates([KeyPair(path, path)], domains=domains)
+    return served([KeyPair(path, path)], domains=domains)
 
 
 @pytest.mark.parametrize(("days", "words"), [(EXPIRED, "has expired: it was valid until"), (FUTURE, "not valid yet")])
@@ -50,12 +51,12 @@ def test_a_good_one_is_not_replaced_by_one_that_clients_refuse(
 ) -> None:
     path = write(tmp_path / "a.pem", GOOD)
     certificates = loaded(path)
-    before = certificates.contents
+    before = certificates.shown.files
     write(path, days)
     with pytest.raises(ConfigError, match=f"{words}.*; what was read before is shown still"):
-        certificates.reload()
-    assert certificates.contents == before
-    assert certificates.problems == ()
+        reload(certificates)
+    assert certificates.shown.files == before
+    assert certificates.shown.problems == ()
 
 
 @pytest.mark.parametrize("days", [EXPIRED, FUTURE])
@@ -63,20 +64,20 @@ def test_at_the_start_there_is_nothing_better(tmp_path: Path, days: tuple[int, i
     """It is used, and said; another one like it may take its place."""
     path = write(tmp_path / "a.pem", days)
     certificates = loaded(path)
-    (problem,) = certificates.problems
+    (problem,) = certificates.shown.problems
     assert problem.startswith(f"{path} ")
     write(path, EXPIRED)
-    certificates.reload()
-    assert "has expired" in certificates.problems[0]
+    reload(certificates)
+    assert "has expired" in certificates.shown.problems[0]
     write(path, GOOD)
-    certificates.reload()
-    assert certificates.problems == ()
+    reload(certificates)
+    assert certificates.shown.problems == ()
 
 
 def test_a_domain_without_a_certificate(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pem", GOOD, "*.example.org")
-    assert loaded(path, "chat.example.org", "CHAT.example.org.").problems == ()
-    assert loaded(path, "example.org", "a.b.example.org", "chat.example.org").problems == (
+    assert loaded(path, "chat.example.org", "CHAT.example.org.").shown.problems == ()
+    assert loaded(path, "example.org", "a.b.example.org", "chat.example.org").shown.problems == (
         f"no certificate is for example.org: its clients are shown {path}, and refuse it",
         f"no certificate is for a.b.example.org: its clients are shown {path}, and refuse it",
     )
@@ -84,7 +85,7 @@ def test_a_domain_without_a_certificate(tmp_path: Path) -> None:
 
 def test_when_they_end(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pem", GOOD)
-    (expiry,) = loaded(path).expiries.items()
+    (expiry,) = loaded(path).shown.expiries.items()
     assert expiry[0] == str(path)
     assert abs(expiry[1] - datetime.datetime.now(datetime.UTC).timestamp() - 90 * 86_400) < 3600
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from certificates import served as show
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -131,7 +132,7 @@ def write(directory: Path, number: int, each: x509.Certificate) -> KeyPair:
 
 
 def served(directory: Path, *certificates: x509.Certificate) -> ServerCertificates:
-    return ServerCertificates([write(directory, number, each) for number, each in enumerate(certificates, 1)])
+    return show([write(directory, number, each) for number, each in enumerate(certificates, 1)])
 
 
 async def seen(certificates: ServerCertificates, to: str | None, sni: str | None, verifies: str = "any") -> str:
@@ -210,7 +211,7 @@ async def test_a_client_gets_the_kind_that_it_can_verify(
 ) -> None:
     both = [certificate(DNS("a.example"), common=kind, kind=kind) for kind in ("RSA", "EC")]
     certificates = served(tmp_path, *(both if rsa_first else both[::-1]))
-    assert certificates.problems == ()
+    assert certificates.shown.problems == ()
     assert [await seen(certificates, to, sni, kind) for kind in ("RSA", "EC")] == ["RSA", "EC"]
 
 
@@ -242,7 +243,7 @@ async def test_a_wildcard_stands_beside_an_exact_name(tmp_path: Path) -> None:
 def test_what_is_never_shown_is_told(
     tmp_path: Path, certificates: Sequence[x509.Certificate], problems: Sequence[str]
 ) -> None:
-    found = served(tmp_path, *certificates).problems
+    found = served(tmp_path, *certificates).shown.problems
     assert len(found) == len(problems)
     for said, expected in zip(found, problems, strict=True):
         assert said.replace(f"{tmp_path}/", "").replace(".pem", "").startswith(expected)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from certificates import served
 from hypothesis import given
 from hypothesis import strategies as st
 from relay_tools import tcp_pair, write_pem
@@ -14,7 +15,6 @@ from relay_tools import tcp_pair, write_pem
 from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.net.client_hello import server_name
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.transport import PlainTransport
 
 
@@ -62,7 +62,7 @@ _HELLO = hello("example.org")
 async def test_a_name_that_is_none_is_one_that_nobody_knows(tmp_path: Path, domain: str | None) -> None:
     """RFC 6066 section 3: go on. OpenSSL would end the handshake for Python, and that write a traceback."""
     pairs = [KeyPair(path, path) for path in (write_pem(tmp_path, f"{each}.example") for each in ("first", "second"))]
-    certificates = ServerCertificates(pairs)
+    certificates = served(pairs)
     message = hello("aaaa.example").replace(b"aaaa", b"\xff\xfe\xc3\n")
     here, there = tcp_pair()
     endpoint = Endpoint(PlainTransport.adopt(here))

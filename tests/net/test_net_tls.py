@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from certificates import reload, served
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,7 +18,7 @@ from relay_tools import no_leak, pem, shake_hands, write_pem
 
 from cxfr_proxy.config.table import KeyPair
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.net.tls import ServerCertificates, development_certificate
+from cxfr_proxy.net.tls import ServerCertificates, development_certificate, show_certificates
 
 
 async def hand_shake(
@@ -39,7 +40,7 @@ async def hand_shake(
     there.setblocking(False)
     with (
         context.wrap_socket(here, server_hostname=name, do_handshake_on_connect=False) as client,
-        certificates.context.wrap_socket(there, server_side=True, do_handshake_on_connect=False) as server,
+        certificates.context_for(None).wrap_socket(there, server_side=True, do_handshake_on_connect=False) as server,
     ):
         await shake_hands(client, server)
         der = client.getpeercert(binary_form=True)
@@ -61,7 +62,7 @@ def three(tmp_path: Path) -> ServerCertificates:
         write_pem(tmp_path, "example.org", "chat.example.org"),
         write_pem(tmp_path, "*.example.org"),
     ]
-    return ServerCertificates([pair(path) for path in files])
+    return served([pair(path) for path in files])
 
 
 FIRST, EXACT, WILD = {"first.example"}, {"example.org", "chat.example.org"}, {"*.example.org"}
@@ -108,21 +109,21 @@ async def test_key_in_a_file_of_its_own(tmp_path: Path) -> None:
     key, certificate = re.findall(rb"-----BEGIN.*?END[^\n]*\n", pem("example.org"), re.DOTALL)
     (tmp_path / "key").write_bytes(key)
     (tmp_path / "crt").write_bytes(certificate)
-    certificates = ServerCertificates([pair(tmp_path / "crt", tmp_path / "key")])
-    assert not certificates.self_signed
+    certificates = served([pair(tmp_path / "crt", tmp_path / "key")])
+    assert not certificates.shown.self_signed
     assert (await hand_shake(certificates))[0] == {"example.org"}
 
 
 async def test_reload(tmp_path: Path) -> None:
     path = write_pem(tmp_path, "before.example")
-    certificates = ServerCertificates([pair(path)])
+    certificates = served([pair(path)])
     path.write_bytes(pem("after.example"))
     assert (await hand_shake(certificates))[0] == {"before.example"}
-    certificates.reload()
+    reload(certificates)
     assert (await hand_shake(certificates, "after.example"))[0] == {"after.example"}
     path.write_bytes(b"half a fi")
     with pytest.raises(ConfigError):
-        certificates.reload()
+        reload(certificates)
     assert (await hand_shake(certificates))[0] == {"after.example"}, "goes on with what there was"
 
 
@@ -132,26 +133,26 @@ async def test_a_development_certificate_where_proc_is_not_mounted(
     monkeypatch.setattr(Path, "exists", lambda path: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with no_leak():
-        certificates = ServerCertificates([], domains=["example.org"])
+        certificates = served([], domains=["example.org"])
     assert (await hand_shake(certificates))[0] == {"example.org"}
     monkeypatch.undo()
     assert os.listdir(tmp_path) == [], "the key is nowhere any more"
 
 
 async def test_none_makes_a_development_certificate() -> None:
-    certificates = ServerCertificates([], domains=["example.org", "127.0.0.1", "exämple.org"])
-    assert certificates.self_signed
-    before = certificates.context
-    certificates.reload()
-    assert certificates.context is before, "a reload does not change what clients may have accepted"
+    certificates = served([], domains=["example.org", "127.0.0.1", "exämple.org"])
+    assert certificates.shown.self_signed
+    before = certificates.context_for(None)
+    reload(certificates)
+    assert certificates.context_for(None) is before, "a reload does not change what clients may have accepted"
     assert (await hand_shake(certificates))[0] == {"example.org", "127.0.0.1", "xn--exmple-cua.org"}
-    assert (await hand_shake(ServerCertificates([])))[0] == {"localhost"}
+    assert (await hand_shake(served([])))[0] == {"localhost"}
 
 
 @pytest.mark.parametrize("domain", ["a" * 64 + ".exämple.org", "ä..org"])
 def test_a_domain_that_no_certificate_can_name(domain: str) -> None:
     with pytest.raises(ConfigError, match="domain"):
-        ServerCertificates([], domains=[domain])
+        served([], domains=[domain])
 
 
 def encrypted_key() -> bytes:
@@ -199,7 +200,7 @@ def test_files_that_are_no_use(
         if content is not None:
             (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        ServerCertificates([pair(tmp_path / "crt", tmp_path / "key")])
+        served([pair(tmp_path / "crt", tmp_path / "key")])
     assert caught.value.file == str(tmp_path / file)
     assert words in caught.value.message
 
@@ -208,12 +209,12 @@ def test_a_missing_key_in_the_certificates_file(tmp_path: Path) -> None:
     path = tmp_path / "crt"
     path.write_bytes(CERTIFICATE)
     with pytest.raises(ConfigError, match="private key in PEM form"):
-        ServerCertificates([pair(path)])
+        served([pair(path)])
 
 
 def test_a_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Is a directory"):
-        ServerCertificates([pair(tmp_path)])
+        served([pair(tmp_path)])
 
 
 @pytest.mark.parametrize("content", [None, b"", CERTIFICATE])
@@ -222,16 +223,17 @@ def test_what_was_read_can_be_shown_where_the_files_have_gone_bad(tmp_path: Path
     certificate.write_bytes(CERTIFICATE)
     key.write_bytes(KEY)
     pairs = [KeyPair(certificate, key)]
-    first = ServerCertificates(pairs)
+    first = served(pairs)
     key.unlink()
     if content is not None:
         key.write_bytes(content)
     with pytest.raises(ConfigError):
-        first.reload()
-    second = ServerCertificates(pairs, contents=first.contents)
-    assert second.contents == first.contents
-    second.take(first.contents)
-    assert KEY.decode() not in repr(first.contents), "which might come to stand in a log"
+        reload(first)
+    files = first.shown.files
+    second = ServerCertificates(show_certificates(files))
+    second.use(second.prepare(files))
+    assert second.shown.files == files
+    assert KEY.decode() not in repr(files), "which might come to stand in a log"
 
 
 def test_a_fifo_is_no_certificate(tmp_path: Path) -> None:
@@ -239,4 +241,4 @@ def test_a_fifo_is_no_certificate(tmp_path: Path) -> None:
     certificate = tmp_path / "crt"
     os.mkfifo(certificate)
     with pytest.raises(ConfigError, match="It is a FIFO, and no file"):
-        ServerCertificates([KeyPair(certificate, certificate)])
+        served([KeyPair(certificate, certificate)])

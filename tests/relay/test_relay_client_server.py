@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 import trio
 import trio.testing
+from certificates import served
 from relay_tools import no_leak, until
 from session_fakes import FakeListener
 
@@ -22,7 +23,6 @@ from cxfr_proxy.config.table import Config, Limits, Route, StartTls
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.connection_limit import ConnectionLimit
 from cxfr_proxy.net.endpoint import Endpoint
-from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.relay import client_server
 from cxfr_proxy.relay.client_server import ClientServer
@@ -90,7 +90,7 @@ class World:
         self._nursery = nursery
         self.server = ClientServer(
             config,
-            rules=ConnectionRules(config, cluster, ServerCertificates((), domains=("example.org",))),
+            rules=ConnectionRules(config, cluster, served(domains=("example.org",))),
             router=cast("Router", self.router),
             registry=self.registry,
             pump=pump,

@@ -14,6 +14,7 @@ from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.nodes import AdminState, NodeSpec
 from cxfr_proxy.cluster.shared import Directive, ProxyState
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
+from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drain_stages import Schedule, Stage
@@ -64,6 +65,12 @@ class FakeSource:
         raise AssertionError
 
     async def next_reading(self) -> Reading:
+        raise AssertionError
+
+    def unread(self) -> None:
+        raise AssertionError
+
+    def allow(self, targets: RedirectTargets) -> None:
         raise AssertionError
 
     async def aclose(self) -> None:

@@ -49,7 +49,8 @@ async def test_what_a_worker_is_told(tmp_path: Path, autojump_clock: MockClock) 
     async with house(tmp_path) as it:
         first, second = it.workers[1], it.workers[2]
         assert (first.setup.first_id, second.setup.first_id, first.setup.workers) == (1, 2, 2)
-        assert first.setup.development_certificate == second.setup.development_certificate
+        assert first.setup.taking == second.setup.taking
+        assert first.setup.taking.files.development is not None
         it.supervisor.console.drains.begin("node1")
         first.post(NodeUnreachable("node2", "connection refused"))
         first.post(UserRedirected("romeo@example.org"))

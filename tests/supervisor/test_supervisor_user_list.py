@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,34 +93,60 @@ def test_what_does_not_fit_together_is_refused() -> None:
     assert len(whole) == 1
 
 
-async def test_a_file_with_faults_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_with_faults_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "users.txt"
     path.write_text("kim@h n1\n")
     changed: list[int] = []
     users, assigned = users_of(path, changed)
     path.write_text("kim@h n2\nsam\n")
     with pytest.raises(ConfigError, match=r"users.txt:2:4: expected a node's name"):
-        await users.reload()
+        await users.read(path)
     assert assigned.node_of("kim@h") == "n1"
     path.write_text("kim@h n2\n")
-    await users.reload()
+    read = await users.read(path)
+    assert assigned.node_of("kim@h") == "n1"
+    users.take(read)
     assert assigned.node_of("kim@h") == "n2"
     assert changed == [1, 1]
 
 
-async def test_it_is_read_again_when_asked_to(tmp_path: Path) -> None:
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - a thread is waited for
+        await trio.sleep(0.001)
+
+
+async def test_what_was_read_and_not_taken_is_read_once_more(tmp_path: Path) -> None:
     path = tmp_path / "users.txt"
     path.write_text("kim@h n1\n")
-    changed: list[int] = []
-    users, _ = users_of(path, changed)
-    with trio.fail_after(10):
+    users, assigned = users_of(path)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(users.watch)
+            async with users.being_read:
+                path.write_text("kim@h n2\n")
+                await users.read(path)
+                users.unread()
+            await _until(lambda: assigned.node_of("kim@h") == "n2")
+            nursery.cancel_scope.cancel()
+
+
+async def test_another_file_is_followed_from_then_on(tmp_path: Path) -> None:
+    first, second = tmp_path / "users.txt", tmp_path / "more.txt"
+    first.write_text("kim@h n1\n")
+    second.write_text("kim@h n2\n")
+    users, assigned = users_of(first)
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(users.watch)
             await wait_all_tasks_blocked()
-            for turn in (2, 3):
-                users.reload_soon()
-                while len(changed) < turn:  # noqa: ASYNC110 - a thread is waited for
-                    await trio.sleep(0.001)
+            users.take(await users.read(second))
+            assert assigned.node_of("kim@h") == "n2"
+            second.write_text("kim@h n0\n")
+            await _until(lambda: assigned.node_of("kim@h") == "n0")
+            users.take(None)
+            assert assigned.node_of("kim@h") is None
+            (piece,) = users.pieces()
+            assert (piece.last, piece.digests) == (True, b"")
             nursery.cancel_scope.cancel()
 
 
@@ -127,6 +154,5 @@ async def test_without_a_file_there_is_nothing_to_do() -> None:
     assigned = Assigned()
     assigned.listed = parse_user_map([b"kim@h n1"], "u")
     users = UserList(None, assigned, Cluster(), Follower(assigned, []), Reloads())
-    await users.watch()
-    await users.reload()
+    users.take(await users.read(None))
     assert list(users.pieces()) == []

@@ -22,10 +22,11 @@ from cxfr_proxy.demo.proxy_header import read_proxy_header
 from cxfr_proxy.demo.stream import NodeOffers
 from cxfr_proxy.errors import ConfigError, DomainRefused, NodeError
 from cxfr_proxy.net.connection_limit import open_descriptors
+from cxfr_proxy.net.node_tls import NodeCertificate
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.session.commands import Dial
-from cxfr_proxy.upstream.dial import Dialer
+from cxfr_proxy.upstream.dial import Dialer, read_authorities_of
 from cxfr_proxy.xmpp.opening.header import read_header
 
 CLIENT = ProxiedConnection(("192.0.2.7", 40000), ("198.51.100.1", 5222), "TLSv1.3", "example.org", "17")
@@ -217,8 +218,7 @@ async def test_another_authority(dialer: Dialer, certificate: Path, tmp_path: Pa
         with pytest.raises(NodeError, match="certificate was not accepted"):
             await dialer.dial(node(port, NodeTls.DIRECT, ca=str(other)), "localhost", CLIENT)
         spec = node(port, NodeTls.DIRECT, ca=str(other))
-        assert dialer.read_files([spec])
-        assert not dialer.read_files([spec])
+        dialer.take(read_authorities_of([spec]))
         (await dialer.dial(spec, "localhost", CLIENT)).close()
 
 
@@ -229,13 +229,13 @@ async def test_a_ca_file_that_is_no_good_any_more_changes_nothing(
     """The files that were read last stay in use, here and in a process that is told of it."""
     path = write_pem(tmp_path, "localhost")
     spec = node(0, NodeTls.DIRECT, ca=str(path))
-    dialer.read_files([spec])
+    dialer.take(read_authorities_of([spec]))
     context = dialer._context(spec)
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match="CA certificates"):
-        dialer.read_files([spec])
+        read_authorities_of([spec])
     assert dialer._context(spec) is context
     other = Dialer(Timeouts(), Limits())
     other.take(dialer.authorities)
@@ -385,7 +385,7 @@ async def test_a_name_is_looked_up_for_checks_and_for_the_first_session(dialer: 
         assert resolved == ["localhost"] * 2
         await connect(dialer, spec)
         assert len(resolved) == 2
-        dialer.read_files([spec])
+        dialer.take({})
         await connect(dialer, spec)
         assert len(resolved) == 3
         await connect(dialer, node(port))
@@ -421,7 +421,8 @@ async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowh
     """On a connection on which it is shown, a client could log in as anybody."""
     nodes, proxys = make_certificate(tmp_path, "localhost"), make_certificate(tmp_path, "proxy.example.org", "proxy")
     migration_tls = nodes.migration_context(proxys)
-    dialer = Dialer(Timeouts(), Limits(), KeyPair(proxys.certificate, proxys.key))
+    certificate = NodeCertificate(KeyPair(proxys.certificate, proxys.key))
+    dialer = Dialer(Timeouts(), Limits(), certificate)
     demo = DemoNode("n", cluster=DemoCluster(shared=True), migration_tls=migration_tls)
     async with trio.open_nursery() as nursery:
         await nursery.start(demo.serve)
@@ -439,7 +440,7 @@ async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowh
         dial = Dial("n", "kim@localhost", header)
         with pytest.raises(NodeError, match="the proxy may not log in there"):
             await dialer.log_in(spec, dial, CLIENT)
-        dialer.take({}, dialer.certificate.read())
+        dialer.use(Timeouts(), Limits(), NodeCertificate(content=certificate.read()))
         with pytest.raises(NodeError, match="the proxy may not log in there"):
             await dialer.log_in(replace(spec, resume=Resume.OWN), dial, CLIENT)
         endpoint, leg = await dialer.log_in(spec, dial, CLIENT)

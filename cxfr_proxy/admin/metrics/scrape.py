@@ -102,7 +102,7 @@ class MetricsScraper:
             capacity=self._capacity,
             rate=self._drainer.rate * self._drainer.share,
             process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),
-            certificate_expiries=self._files.certificates.expiries,
+            certificate_expiries=self._files.certificates.shown.expiries,
             source_well=self._files.source.state is SourceState.WELL,
             reloads=self._files.reloads.outcomes,
         )

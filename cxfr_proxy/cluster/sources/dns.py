@@ -22,6 +22,7 @@ from cxfr_proxy.cluster.backends import SrvBackends
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.sources.source import Reading, Shared, SourceStatus
 from cxfr_proxy.cluster.srv import SrvRecord, next_query, specs_from
+from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.errors import ConfigError
 
 QUERY_SECONDS = 5.0
@@ -82,6 +83,12 @@ class SrvSource:
                 continue
             if reading.specs != before:
                 return reading
+
+    def unread(self) -> None:
+        self._specs, self._ask_at = (), trio.current_time()
+
+    def allow(self, targets: RedirectTargets) -> None:
+        pass  # records name no public addresses
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -126,6 +126,12 @@ class EtcdSource:
         self._changed = trio.Event()
         return self._reading()
 
+    def unread(self) -> None:
+        self._changed.set()
+
+    def allow(self, targets: RedirectTargets) -> None:
+        self._keys.targets = targets
+
     def _reading(self) -> Reading:
         directives = {name: each.directive for (_, name), each in self._pending.items() if each.directive is not None}
         try:

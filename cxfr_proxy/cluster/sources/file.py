@@ -74,6 +74,10 @@ class WatchedFile:
                 self.status.lost(self._why_missing)
             before = version
 
+    def unread(self) -> None:
+        """Have :meth:`wait_changed` find it changed: what was read was not taken."""
+        self._loaded = None
+
     def _stat(self) -> _FileVersion | None:
         """Return the file's version; ``None`` if there is no file. Not in a thread: it takes microseconds."""
         try:
@@ -140,6 +144,9 @@ class NodesFile(WatchedFile):
         """Wait for another version, and read it as :meth:`load` does."""
         await self.wait_changed()
         return Reading(self.load())
+
+    def allow(self, targets: RedirectTargets) -> None:
+        self.targets = targets
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

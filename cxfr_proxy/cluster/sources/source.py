@@ -18,6 +18,7 @@ import trio
 
 from cxfr_proxy.cluster.nodes import NodeSpec
 from cxfr_proxy.cluster.shared import Directive, ProxyState
+from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.events import emit
 
 FIRST_RETRY_SECONDS: Final = 1.0
@@ -57,6 +58,12 @@ class NodeSource(Protocol):
     async def next_reading(self) -> Reading:
         """Wait for another reading than the last one. Raises :class:`~cxfr_proxy.errors.ConfigError` for one that is
         no good; the next call waits for the next. Cancelling loses nothing."""
+
+    def unread(self) -> None:
+        """Have :meth:`next_reading` return what was read last: it was not taken, since something else was wrong."""
+
+    def allow(self, targets: RedirectTargets) -> None:
+        """Let public addresses be within these, from the next reading on."""
 
     async def aclose(self) -> None:
         """Close the source: no more readings are wanted."""

@@ -1,0 +1,65 @@
+"""The settings of how the proxy is operated and watched. A part of the table (:mod:`.table`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from cxfr_proxy.config import values
+from cxfr_proxy.config.control_places import default_control
+from cxfr_proxy.config.settings import Group, Reload, Row, setting
+from cxfr_proxy.config.values import ListenAddress, ValueType
+from cxfr_proxy.events import LogFormat, LogLevel
+
+# ruff: noqa: RUF009 - the calls in the dataclass make fields, as dataclasses.field() does
+
+
+def _control_field() -> Path:
+    row = Row(
+        Group.OPERATING,
+        Reload.RESTART,
+        values.PATH,
+        "unix socket on which the proxy takes commands (drain, show, reload, …)",
+        "A system service, a user's service and a test run may write there, and only root or the user who runs the "
+        "proxy can use the socket.",
+        repeatable=False,
+        default="$CXFR_PROXY_CONTROL, else $RUNTIME_DIRECTORY/control.sock, else $XDG_RUNTIME_DIR/cxfr-proxy.sock, "
+        "else /run/cxfr-proxy.sock for root, else a private directory for temporary files",
+    )
+    value: Path = field(default_factory=default_control, metadata={"row": row})
+    return value
+
+
+@dataclass(frozen=True)
+class OperatingSettings:
+    """How the proxy is operated. ``None`` is explained where it may stand."""
+
+    control: Path = _control_field()
+    http: ListenAddress | None = setting(
+        Group.OPERATING,
+        Reload.RESTART,
+        cast("ValueType[ListenAddress | None]", values.LISTEN),
+        None,
+        "address that answers /metrics, /livez and /readyz by HTTP, without TLS or password: best a loopback address "
+        "like 127.0.0.1:9222",
+        "HTTP changes nothing and names no client, but the nodes' state is nobody else's business.",
+        shown="none: no HTTP",
+    )
+    """``None``: not at all."""
+    log_format: LogFormat = setting(
+        Group.OPERATING,
+        Reload.AT_ONCE,
+        values.one_of(LogFormat),
+        LogFormat.TEXT,
+        "how log lines are written",
+        "People read it first; JSON is for log collectors.",
+    )
+    log_level: LogLevel = setting(
+        Group.OPERATING,
+        Reload.AT_ONCE,
+        values.one_of(LogLevel),
+        LogLevel.INFO,
+        "the least severe events that are logged",
+        "One line for each session that comes, moves and goes; debug adds what leads to them.",
+    )

@@ -1,0 +1,213 @@
+"""Take settings and files anew while the proxy runs: all of it, or nothing where something is wrong.
+
+There is one way, for SIGHUP, for the commands ``reload``, ``set`` and ``unset``, and for a settings file that has
+changed. Everything is read first and every fault is found. Then all workers try what they are to use, since a library
+of theirs may see a certificate otherwise. Only then it counts, here at one stroke, and in each worker at one stroke.
+
+The list of nodes and the user map are followed anyway. Where they are good and something else is not, they are taken
+when they would have been without being asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from cxfr_proxy.admin.reloads import Faults, ReloadPart, ReloadRefused, Reloads
+from cxfr_proxy.admin.rows import SettingRow
+from cxfr_proxy.cluster.targets import RedirectTargets
+from cxfr_proxy.config.current import CurrentSettings, SettingsChange
+from cxfr_proxy.config.settings import Reload
+from cxfr_proxy.config.table import Config
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.events import emit
+from cxfr_proxy.supervisor.node_list import NodeList, ReadNodes
+from cxfr_proxy.supervisor.served_files import PreparedFiles, ServedFiles
+from cxfr_proxy.supervisor.user_list import ReadUsers, UserList
+
+_log = logging.getLogger(__name__)
+
+
+class SettingsFollower(Protocol):
+    """Goes by the settings."""
+
+    def settings_taken(self, config: Config) -> None:
+        """Go by these from now on. They were checked, and nothing about them may fail any more."""
+
+
+@dataclass(slots=True)
+class _ReadSoFar:
+    """All that was read, as far as it was good."""
+
+    change: SettingsChange | None = None
+    files: PreparedFiles | None = None
+    users: ReadUsers | None = None
+    nodes: ReadNodes | None = None
+
+
+class Reloading:
+    """Takes settings and files anew. It is the console's :class:`~cxfr_proxy.admin.parts.Reloader` and
+    :class:`~cxfr_proxy.admin.parts.SettingsControl`."""
+
+    def __init__(
+        self,
+        settings: CurrentSettings,
+        files: ServedFiles,
+        nodes: NodeList,
+        users: UserList,
+        reloads: Reloads,
+        follower: SettingsFollower,
+    ) -> None:
+        self._settings = settings
+        self._files = files
+        self._nodes = nodes
+        self._users = users
+        self._reloads = reloads
+        self._follower = follower
+        self._asked = trio.Event()
+
+    # --- whoever asks for it
+
+    def ask(self) -> None:
+        """Have everything read again soon; faults go to the log."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Read everything again whenever :meth:`ask` says so, until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked = trio.Event()
+            await self._reload_and_log()
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.reload()
+        except ReloadRefused as exc:
+            exc.log()
+
+    async def reload(self) -> str:
+        """Read settings, nodes, user map and certificates again. Return in a sentence what was done.
+
+        Raises :class:`~cxfr_proxy.admin.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
+        """
+        change, nodes = await self._take(self._settings.reread, again=True)
+        done = [f"{nodes}, certificates read again"]
+        if change.taken:
+            done.append(f"{', '.join(change.taken)}: taken")
+        if change.waiting:
+            names = ", ".join(change.waiting)
+            emit(_log, "settings-not-taken", level=logging.WARNING, settings=names, reason="they are read at the start")
+            done.append(f"{names}: changed, which takes a restart of the proxy")
+        return "; ".join((*done, *self._files.problems))
+
+    async def set(self, name: str, values: Sequence[str]) -> str:
+        """Give a setting another value until the proxy is restarted; several for one that is a list. Return in a
+        sentence what was done.
+
+        Raises :class:`ConfigError`, and then nothing has changed.
+        """
+        await self._take(lambda: self._settings.with_set(name, values), again=False)
+        return f"{self._told(name)}, until the proxy is restarted"
+
+    async def unset(self, name: str) -> str:
+        """Take back what was set. Return and raise as :meth:`set` does."""
+        await self._take(lambda: self._settings.without_set(name), again=False)
+        return f"{self._told(name)}, as before it was set"
+
+    def _told(self, name: str) -> str:
+        (row,) = (row for row in self.rows() if row.name == name)
+        whom = "; clients that are connected stay as they are" if row.changeable == Reload.NEW else ""
+        return f"{name} is {row.value} now{whom}"
+
+    def rows(self) -> list[SettingRow]:
+        """Return all settings with their values."""
+        config = self._settings.config
+        return [
+            SettingRow(
+                name=each.name,
+                value=each.text(each.value_in(config)),
+                default=each.default,
+                source=origin,
+                changeable=str(each.row.reload),
+            )
+            for each, origin in self._settings
+        ]
+
+    # --- the one way
+
+    async def _take(self, find: Callable[[], SettingsChange], *, again: bool) -> tuple[SettingsChange, str | None]:
+        """Take the change that ``find`` returns; ``again``: and all files, whether they are concerned or not. Return
+        the change, and what has changed about the nodes, ``None`` where they were not read."""
+        faults: Faults = []
+        async with self._users.being_read:
+            found = await self._read(find, faults, again=again)
+            if faults:
+                self._put_back(found)
+                raise ReloadRefused(faults)
+            assert found.change is not None
+            listed = self._use(found)
+        with self._reloads.collected(ReloadPart.CERTIFICATES, faults):
+            _raise(await self._files.hand_over())
+        if faults:  # the workers have tried it before: only a defect leads here
+            raise ReloadRefused(faults)
+        if found.change.taken:
+            emit(_log, "settings-taken", settings=", ".join(found.change.taken))
+        return found.change, listed
+
+    async def _read(self, find: Callable[[], SettingsChange], faults: Faults, *, again: bool) -> _ReadSoFar:
+        found, config = _ReadSoFar(), self._settings.config
+        with self._reloads.collected(ReloadPart.SETTINGS, faults):
+            found.change = find()
+            config = found.change.config
+        taken = found.change.taken if found.change is not None else ()
+        with self._reloads.collected(ReloadPart.CERTIFICATES, faults):
+            found.files = self._files.prepare(config, again=again)
+        if config.user_map is not None and (again or "user-map" in taken):
+            with self._reloads.collected(ReloadPart.USER_MAP, faults):
+                found.users = await self._users.read(config.user_map)
+        if found.files is not None and not faults:
+            with self._reloads.collected(ReloadPart.CERTIFICATES, faults):
+                _raise(await self._files.try_out(config, found.files))
+        if again or "redirect-targets" in taken:
+            # Last, so that no later reading is overtaken by this one.
+            with self._reloads.collected(ReloadPart.NODES, faults), self._allowing(config.redirection):
+                found.nodes = await self._nodes.read()
+        return found
+
+    @contextmanager
+    def _allowing(self, targets: RedirectTargets) -> Iterator[None]:
+        """Read nodes with these; those in use hold again if that fails."""
+        self._nodes.allow(targets)
+        try:
+            yield
+        except BaseException:
+            self._nodes.allow(self._settings.config.redirection)
+            raise
+
+    def _put_back(self, found: _ReadSoFar) -> None:
+        self._nodes.allow(self._settings.config.redirection)
+        if found.nodes is not None:
+            self._nodes.unread()
+        if found.users is not None:
+            self._users.unread()
+
+    def _use(self, found: _ReadSoFar) -> str | None:
+        """Have all of it count, at one stroke: nothing is awaited here, and nothing fails."""
+        assert found.change is not None
+        assert found.files is not None
+        self._settings.use(found.change)
+        self._files.use(found.files)
+        if found.users is not None or found.change.config.user_map is None:
+            self._users.take(found.users)
+        self._follower.settings_taken(found.change.config)
+        return self._nodes.take_as_asked(found.nodes) if found.nodes is not None else None
+
+
+def _raise(errors: Sequence[str]) -> None:
+    if errors:
+        raise ConfigError(errors[0])

@@ -1,0 +1,234 @@
+"""Settings and files that are taken anew: all of it, or nothing; and every worker hears of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+from fake_workers import FakeWorker, House, house
+from object_graph import differences, values_in
+from other_values import OTHER
+from relay_tools import write_pem
+from trio.testing import MockClock
+
+from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
+from cxfr_proxy.admin.rows import SettingRow
+from cxfr_proxy.config.settings import Reload, Setting
+from cxfr_proxy.config.source import ConfigSource
+from cxfr_proxy.config.table import SETTINGS, Config
+from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.ipc.questions import TakeSettings
+from cxfr_proxy.supervisor.supervisor import Supervisor
+
+
+def told(worker: FakeWorker) -> list[tuple[bool, float]]:
+    """What it was asked to take: whether only to try it, and the transfer rate."""
+    return [(each.only_try, each.config.transfer_rate) for each in worker.asked(TakeSettings)]
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "proxy.toml"
+    path.write_text("transfer-rate = 20\n")
+    return path
+
+
+async def test_every_worker_tries_it_before_any_takes_it(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with house(tmp_path, settings=settings) as it:
+        assert it.workers[1].setup.taking.config.transfer_rate == 20
+        write(settings, "transfer-rate = 50\nworkers = 3\n")
+        assert await it.supervisor.console.files.reload() == (
+            "2 nodes (unchanged), certificates read again; transfer-rate: taken; "
+            "workers: changed, which takes a restart of the proxy"
+        )
+        for worker in it.workers.values():
+            assert told(worker) == [(True, 50), (False, 50)]
+            assert worker.asked(TakeSettings)[-1].config.workers == 2
+            assert worker.asked(TakeSettings)[-1].config.backends is None
+        it.workers[1].die()
+        await trio.sleep(5)
+        assert it.workers[1].setup.taking == it.workers[2].asked(TakeSettings)[-1]
+    assert "settings-taken" in caplog.messages
+    assert "settings-not-taken" in caplog.messages
+
+
+async def test_where_one_worker_can_t_nobody_does(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        it.workers[2].refuses = "no such cipher"
+        write(settings, "transfer-rate = 50\n")
+        with pytest.raises(ReloadRefused, match="no such cipher"):
+            await it.supervisor.console.files.reload()
+        assert [told(each) for each in it.workers.values()] == [[(True, 50)]] * 2
+        assert rate_of(it) == "20/s"
+
+
+async def test_every_fault_is_named_and_nothing_is_taken(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    users, certificate = tmp_path / "users.txt", write_pem(tmp_path, "example.org")
+    write(users, "kim@h node1\n")
+    write(settings, f"user-map = '{users}'\ncertificate = '{certificate}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        before = it.supervisor._management.files.for_workers()
+        write(settings, f"user-map = '{users}'\ncertificate = '{certificate}'\ntransfer-rate = 'x'\n")
+        write(users, "kim\n")
+        write(certificate, "nothing")
+        write(it.nodes, "node1 10.0.0.1:x\n")
+        with pytest.raises(ReloadRefused) as caught:
+            await it.supervisor.console.files.reload()
+        assert [(part, Path(exc.file or "").name) for part, exc in caught.value.by_part] == [
+            (ReloadPart.SETTINGS, "proxy.toml"),
+            (ReloadPart.CERTIFICATES, "example.org.pem"),
+            (ReloadPart.USER_MAP, "users.txt"),
+            (ReloadPart.NODES, "nodes.txt"),
+        ]
+        assert it.supervisor._management.files.for_workers() == before
+        assert not it.workers[1].asked(TakeSettings)
+        it.supervisor.reload_on_signal()
+        await trio.sleep(1)
+    failed = [record for record in caplog.records if record.message == "reload-failed"]
+    assert len(failed) >= 4
+
+
+async def test_nodes_that_are_good_are_followed_although_settings_are_not(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    """They are followed anyway: what was read for nothing is not lost."""
+    async with house(tmp_path, settings=settings) as it:
+        write(settings, "transfer-rate = 0\n")
+        write(it.nodes, "node1 10.0.0.1 check=none\nnode3 10.0.0.3 check=none\n")
+        with pytest.raises(ReloadRefused):
+            await it.supervisor.console.files.reload()
+        assert [row.name for row in await it.supervisor.console.nodes.rows()] == ["node1", "node2"]
+        await trio.sleep(5)
+        assert [row.name for row in await it.supervisor.console.nodes.rows()] == ["node1", "node3"]
+
+
+def rate_of(it: House) -> str:
+    return row_of(it, "transfer-rate").value
+
+
+def row_of(it: House, name: str) -> SettingRow:
+    (row,) = (row for row in it.supervisor.console.settings.rows() if row.name == name)
+    return row
+
+
+async def test_what_is_set_stays_until_it_is_unset(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        console = it.supervisor.console.settings
+        assert row_of(it, "transfer-rate").source == f"{settings}:1"
+        assert await console.set("transfer-rate", ["50"]) == "transfer-rate is 50/s now, until the proxy is restarted"
+        assert [told(each) for each in it.workers.values()] == [[(True, 50), (False, 50)]] * 2
+        row = row_of(it, "transfer-rate")
+        assert (row.value, row.default, row.source, row.changeable) == ("50/s", "100/s", "set", "at once")
+        write(settings, "transfer-rate = 30\nmax-depth = 32\n")
+        await it.supervisor.console.files.reload()
+        assert (rate_of(it), row_of(it, "max-depth").value) == ("50/s", "32")
+        assert await console.unset("transfer-rate") == "transfer-rate is 30/s now, as before it was set"
+        assert row_of(it, "transfer-rate").source == f"{settings}:1"
+        with pytest.raises(ConfigError, match="transfer-rate is not set"):
+            await console.unset("transfer-rate")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fault"),
+    [
+        ("transfer-rate", ["fast"], "transfer-rate: expected a number per second above 0, found 'fast'"),
+        ("transfer-rate", ["1", "2"], "transfer-rate: expected one value, found 2"),
+        ("transfer-rat", ["1"], "unknown setting 'transfer-rat'; did you mean 'transfer-rate'?"),
+        ("listen", ["*:1"], "listen takes a restart of the proxy"),
+        ("certificate", ["none.pem"], "none.pem: cannot be read"),
+        ("key", ["none.pem"], "expected at most one for each --certificate"),
+        ("user-map", ["none.txt"], "none.txt: expected a readable list of users"),
+    ],
+)
+async def test_what_can_t_be_set_changes_nothing(
+    name: str, given: Sequence[str], fault: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path) as it:
+        with pytest.raises(ConfigError, match=fault.replace("?", r"\?")):
+            await it.supervisor.console.settings.set(name, given)
+        assert not it.workers[1].asked(TakeSettings)
+        assert {row.source for row in it.supervisor.console.settings.rows()} <= {"default", "program"}
+
+
+async def test_what_is_set_reads_no_other_file(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    """A rate has to be changed in a hurry, whatever else is wrong at the moment."""
+    async with house(tmp_path, settings=settings) as it:
+        write(settings, "nonsense")
+        write(it.nodes, "node1 nonsense:x\n")
+        await it.supervisor.console.settings.set("transfer-rate", ["50"])
+        assert rate_of(it) == "50/s"
+
+
+async def test_a_worker_that_is_starting_hears_of_it(tmp_path: Path, settings: Path, autojump_clock: MockClock) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        it.greet = False
+        it.workers[1].die()
+        await trio.sleep(1)
+        (starting,) = (each for each in it.all if each.alive and each.setup.number == 1)
+        assert starting.setup.taking.config.transfer_rate == 20
+        await it.supervisor.console.settings.set("transfer-rate", ["50"])
+        await trio.sleep(1)
+        assert told(starting) == [(False, 50)]
+
+
+# --- every setting
+
+
+TAKEN = [each for each in SETTINGS if each.row.reload is not Reload.RESTART]
+NOT_THE_SUPERVISOR_S = "a worker's alone"
+
+
+class NoWorkers:
+    async def launch(self, listening: object) -> object:
+        raise AssertionError
+
+
+async def supervisor_with(config: Config, source: ConfigSource | None = None) -> Supervisor:
+    it = Supervisor(config, NoWorkers(), source)  # type: ignore[arg-type]
+    await it._management.begin()
+    return it
+
+
+@pytest.mark.parametrize("setting", TAKEN, ids=lambda setting: setting.name)
+async def test_a_supervisor_that_takes_it_is_like_one_that_began_with_it(setting: Setting, tmp_path: Path) -> None:
+    first, second = write_pem(tmp_path, "example.org"), write_pem(tmp_path, "other.example")
+    for path in (first, second):
+        path.chmod(0o600)
+    users, nodes = tmp_path / "users.txt", tmp_path / "nodes.txt"
+    write(users, "kim@example.org node1\n")
+    write(nodes, "node1 10.0.0.1 check=none\n")
+    files = {"certificate": second, "key": first, "node-certificate": second, "node-key": second, "user-map": users}
+    flags: dict[str, object] = {"backends": str(nodes), "control": str(tmp_path / "c.sock"), "workers": "2"}
+    flags |= {"certificate": [str(first)], "listen": ["127.0.0.1:0"]}
+    if setting.name == "node-key":
+        flags["node_certificate"] = str(second)
+    text = str(files.get(setting.name, OTHER[setting.name][0]))
+    source = ConfigSource(flags)
+    taken = await supervisor_with(source.read(), source)
+    before = values_in(await supervisor_with(source.read(), source))
+    wanted = ConfigSource({**flags, setting.attribute: [text] if setting.row.repeatable else text})
+    began = values_in(await supervisor_with(wanted.read(), wanted))
+    await taken.console.settings.set(setting.name, [text])
+    left = differences(values_in(taken), began) - differences(before, values_in(await supervisor_with(source.read())))
+    assert not [path for path in left if not is_history(path)]
+
+
+def is_history(path: str) -> bool:
+    """Whether it tells how a supervisor came to where it is: versions, origins, readings, times."""
+    return any(word in path for word in _HISTORY)
+
+
+_HISTORY: Final = ("_settings.", "version", "outcomes", "_worked_out", "_loaded", "._bucket._at", "_seen")
