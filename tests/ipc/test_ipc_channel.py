@@ -160,7 +160,7 @@ counts = st.builds(
     waiting=st.none() | st.dictionaries(texts, texts, max_size=3),
     awaited=st.none() | counted,
     addresses=st.none() | counted,
-    totals=st.builds(Totals, ints, ints, ints, counted, counted, counted),
+    totals=st.builds(Totals, st.lists(ints, max_size=4), ints, ints, counted, counted, counted),
     rebalance=st.builds(RebalanceCounts, ints, st.booleans(), *[ints] * 7),
 )
 attempts = st.builds(TriedRung, st.sampled_from(Rung), st.sampled_from(Outcome))
