@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.cluster.members import Cluster, Node
 from cxfr_proxy.cluster.placement import Placement
 
 
@@ -18,7 +18,8 @@ from cxfr_proxy.cluster.placement import Placement
 class Placed:
     """One session as a snapshot shows it. ``user`` is a bare JID, ``None`` where it is not known (yet); ``inactive``:
     its client has said that nobody looks at it; ``domain`` is the one it asked for. ``stays_down``: its client is known
-    not to come back once its stream has ended."""
+    not to come back once its stream has ended. ``can_migrate``: the proxy could resume it on another node, if the nodes
+    allow that."""
 
     session_id: int
     user: str | None
@@ -27,17 +28,29 @@ class Placed:
     inactive: bool = False
     domain: str = ""
     stays_down: bool = False
+    can_migrate: bool = False
+
+    def move_to(self, target: str | None, *, unnoticed: bool) -> ProposedMove:
+        """Return its move there. ``unnoticed``: the nodes allow the proxy to take it there, if it can."""
+        migrates = unnoticed and self.can_migrate
+        stays_down = self.stays_down and not migrates
+        return ProposedMove(self.session_id, self.node, target, self.inactive, stays_down, migrates)
 
 
 @dataclass(frozen=True, slots=True)
 class ProposedMove:
-    """One session to move between two nodes, by name; ``target`` is ``None`` where no node can take it."""
+    """One session to move between two nodes, by name; ``target`` is ``None`` where no node can take it.
+
+    ``migrates``: the proxy can take it there, and its client notices nothing. ``stays_down``: its client is known not
+    to come back from this move.
+    """
 
     session_id: int
     source: str
     target: str | None
     inactive: bool = False
     stays_down: bool = False
+    migrates: bool = False
 
 
 @dataclass(slots=True)
@@ -53,9 +66,9 @@ class DrainForecast:
     stay_down: int = 0
     migrate: int = 0
 
-    def add(self, move: ProposedMove, *, migrates: bool = False) -> None:
+    def add(self, move: ProposedMove) -> None:
         self.sessions += 1
-        self.migrate += migrates
+        self.migrate += move.migrates
         self.inactive += move.inactive
         self.stay_down += move.stays_down
         if move.target is None:
@@ -94,26 +107,31 @@ def order_of_leaving(snapshot: Iterable[Placed]) -> list[Placed]:
     return sorted(snapshot, key=lambda session: (session.inactive, -session.idle_seconds, session.session_id))
 
 
-def plan_drain(snapshot: Iterable[Placed], node: str, cluster: Cluster, placement: Placement) -> Iterator[ProposedMove]:
+def plan_drain(
+    snapshot: Iterable[Placed], node: str, cluster: Cluster, placement: Placement, *, migrates: bool = False
+) -> Iterator[ProposedMove]:
     """Yield every session of ``node`` in the order of leaving, one at a time: there may be many, and others wait.
 
     ``snapshot`` holds the sessions of all nodes: those that stay count as the load of the nodes that could take more,
-    and so does every move that this plan has made already. Nobody is moved onto a node that is down. Raises
-    :class:`~cxfr_proxy.cluster.members.UnknownNode`, at once.
+    and so does every move that this plan has made already. Nobody is moved onto a node that is down. ``migrates``: the
+    proxy takes sessions to other nodes itself where it can. Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`, at
+    once.
     """
-    cluster.get(node)
+    source = cluster.get(node)
     placed = list(snapshot)
     sessions = Counter(session.node for session in placed)
     leaving = order_of_leaving(session for session in placed if session.node == node)
-    return _moves(leaving, node, placement, sessions)
+    return _moves(leaving, source, placement, sessions, migrates=migrates)
 
 
 def _moves(
-    leaving: Iterable[Placed], source: str, placement: Placement, sessions: Counter[str]
+    leaving: Iterable[Placed], source: Node, placement: Placement, sessions: Counter[str], *, migrates: bool
 ) -> Iterator[ProposedMove]:
     for session in leaving:
-        ranked = placement.rank(session.user, session.domain, sessions, exclude=(source,), up_only=True)
-        target = ranked[0].name if ranked else None
-        if target is not None:
-            sessions[target] += 1
-        yield ProposedMove(session.session_id, session.node, target, session.inactive, session.stays_down)
+        ranked = placement.rank(session.user, session.domain, sessions, exclude=(source.name,), up_only=True)
+        target = ranked[0] if ranked else None
+        if target is None:
+            yield session.move_to(None, unnoticed=False)
+            continue
+        sessions[target.name] += 1
+        yield session.move_to(target.name, unnoticed=migrates and source.spec.migrates and target.spec.migrates)

@@ -16,7 +16,8 @@ Where several processes serve, each plans for its own sessions. All know how man
 same surplus; their order decides which part of it is whose, and the parts add up (:class:`NodeShare`).
 
 Of several sessions that could go, those whose clients are known to come back go first. A session whose client is known
-not to, and that would have to go, is in the plan, but is not moved: a place that is only better is worth no session.
+not to, and that would have to go, is in the plan, but is not moved: a place that is only better is worth no session. If
+the proxy can take the session there itself, its client notices nothing, and need not come back.
 
 Nobody is moved off a node that is not usable: a drain moves the sessions that have to leave, the checks those whose
 node is down, and a node of weight 0 keeps the sessions it has. Users who are placed by
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from cxfr_proxy.cluster.members import Cluster, Node
@@ -108,13 +109,15 @@ def plan_rebalance(
     everywhere: Mapping[str, int] | None = None,
     before: Mapping[str, int] | None = None,
     max_share: float | None = None,
+    migrates: bool = False,
 ) -> Iterator[ProposedMove | None]:
     """Yield the sessions of ``snapshot`` to move, in the order of leaving; and ``None`` now and then, so that the
     caller can do something else meanwhile: there may be many.
 
     ``everywhere`` counts all processes' sessions by node, ``before`` those of the processes before this one; ``None``
     if this is the only one. ``max_share``: at most so many percent of each node's sessions are moved; ``None``: all.
-    Several processes together may stay below it, by less than one session each.
+    Several processes together may stay below it, by less than one session each. ``migrates``: the proxy takes sessions
+    to other nodes itself where it can.
     """
     sessions = sorted(order_of_leaving(snapshot), key=lambda session: session.stays_down)
     own = Counter(session.node for session in sessions)
@@ -124,7 +127,8 @@ def plan_rebalance(
         for name, number in own.items()
     }
     usable = {node.name for node in cluster if node.usable}
-    plan = _Plan(placement, parts, counts)
+    sharing = {node.name for node in cluster if migrates and node.spec.migrates}
+    plan = _Plan(placement, parts, counts, sharing)
     for session in sessions:
         if session.node in usable and session.user is not None:
             plan.look_at(session, session.user)
@@ -133,21 +137,27 @@ def plan_rebalance(
     share = max_share if max_share is not None else 100.0
     allowed = {name: len(part.of(int(share * part.all / 100))) for name, part in parts.items()}
     for session in sessions:
-        target = plan.targets.get(session.session_id)
-        if target is not None and session.stays_down:
-            yield ProposedMove(session.session_id, session.node, target, session.inactive, stays_down=True)
-        elif target is None or not allowed[session.node]:
+        move = plan.move_of(session)
+        if move is None or not (move.stays_down or allowed[session.node]):
             yield None
-        else:
-            allowed[session.node] -= 1
-            yield ProposedMove(session.session_id, session.node, target, session.inactive)
+            continue
+        allowed[session.node] -= not move.stays_down
+        yield move
 
 
 class _Plan:
-    """``counts`` are all processes' sessions by node; ``targets`` what comes out, by session."""
+    """``counts`` are all processes' sessions by node; ``targets`` what comes out, by session. ``sharing``: the nodes,
+    by name, between which the proxy takes sessions itself."""
 
-    def __init__(self, placement: Placement, parts: Mapping[str, NodeShare], counts: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        parts: Mapping[str, NodeShare],
+        counts: Mapping[str, int],
+        sharing: Set[str],
+    ) -> None:
         self._placement = placement
+        self._sharing = sharing
         self._parts = parts
         self._everywhere = counts
         self._projected = Counter(counts)  # with those that are sent there: a node may be full by then
@@ -162,11 +172,19 @@ class _Plan:
         if home is not None:
             if home.name != session.node:
                 self.targets[session.session_id] = home.name
-                if not session.stays_down:
+                if not self._move(session, home.name).stays_down:
                     self._projected[home.name] += 1
                     self._sent[session.node, home.name] += 1
         elif self._placement.floats(user, session.domain):
             self._pool(session.domain).waiting[session.node].append(session.session_id)
+
+    def move_of(self, session: Placed) -> ProposedMove | None:
+        """Return its move; ``None``: it stays where it is."""
+        target = self.targets.get(session.session_id)
+        return self._move(session, target) if target is not None else None
+
+    def _move(self, session: Placed, target: str) -> ProposedMove:
+        return session.move_to(target, unnoticed={session.node, target} <= self._sharing)
 
     def _pool(self, domain: str) -> _Pool:
         """Return the pool of a domain: one for all domains with the same nodes, since there may be thousands."""

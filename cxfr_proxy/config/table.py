@@ -162,6 +162,11 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
         return KeyPair(self.node_certificate, self.node_key or self.node_certificate)
 
     @property
+    def migrates(self) -> bool:
+        """Whether there is a certificate with which the proxy can take sessions to other nodes."""
+        return self.node_certificate is not None
+
+    @property
     def policies(self) -> PlacementPolicies:
         """By what the users of each domain are placed; of two for the same, the later one counts."""
         by_domain = {each.domain: each.policy for each in self.placement if each.domain is not None}

@@ -108,6 +108,7 @@ _USUAL: Final = (Rung.CUT, Rung.SEE_OTHER_HOST, Rung.RESET)
 def next_rung(traits: Traits, order: Order, tried: Collection[Rung], *, try_unknown: bool) -> Rung:
     """Return the rung to try after ``tried``. :attr:`Rung.RESET` is always possible; it ends the stream, so nothing
     follows it."""
+    # It takes a login, and two answers of nodes: time that a hurried order does not leave.
     if Rung.MIGRATE not in tried and traits.migratable and order.migrates and not order.hurried:
         return Rung.MIGRATE
     # Asking a client that does not know the IQ costs the whole deadline; a client that resumes is back sooner by a cut.

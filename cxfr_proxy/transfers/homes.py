@@ -1,8 +1,7 @@
 """Decide whether a session is where its user belongs, and where it should go if not.
 
-A session on another node stays there if that is the right one when its turn comes, if the node is being emptied or is
-down (then something else moves it), or if its client is known not to come back
-(:mod:`cxfr_proxy.session.client_software`): a better place is not worth losing a session.
+A session on another node stays there if that is the right one when its turn comes, or if the node is being emptied or
+is down: then something else moves it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Homes:
     def may_move(self, session: Session) -> bool:
         """Return whether the session may be moved merely to a better place."""
         stays = session.node in self._cluster and self._cluster.get(session.node).usable
-        return stays and session.state is State.BOUND and not session.node_lost and not session.stays_down
+        return stays and session.state is State.BOUND and not session.node_lost
 
     def node_for(self, session: Session, planned: str | None) -> Node | None:
         """Return the node where it belongs by now; ``None``: where it is.

@@ -73,7 +73,7 @@ class Mover:
         self._announcements = Announcements(registry)
         self._queues = Queues()
         self._young = YoungSessions(cluster, registry, self._leaving, self._queues, self)
-        self._planner = Planner(registry, cluster, placement, self._queues, self)
+        self._planner = Planner(registry, cluster, placement, self._queues, self, self._orders)
         self._work = trio.Event()
         self._news = trio.Event()
 
@@ -186,6 +186,11 @@ class Mover:
     # --- how far it is
 
     @property
+    def migrates(self) -> bool:
+        """Whether the proxy takes sessions to other nodes itself; see :class:`~.orders.Orders`."""
+        return self._orders.migrates
+
+    @property
     def drains(self) -> dict[str, FollowedDrain]:
         """The drains by node."""
         return self._leaving.drains
@@ -195,13 +200,6 @@ class Mover:
         while a client is being connected to it."""
         listed = node in self._cluster
         return not listed or self._cluster.get(node).leaving or node in self._leaving.down
-
-    def may_migrate(self, session_id: int, target: str | None) -> bool:
-        """Return whether that session could be taken to that node, and its client notice nothing."""
-        relayed = self._registry.get(session_id)
-        if relayed is None or target is None or target not in self._cluster:
-            return False
-        return self._cluster.get(target).spec.migrates and self._orders.may_migrate(relayed.session)
 
     def rebalance_counts(self) -> RebalanceCounts:
         """Return how far the rebalance is here."""
@@ -268,7 +266,11 @@ class Mover:
                 # Counted, so that the rebalance is not over without saying so.
                 self._planner.hold(relayed.id, held_until)
             return False
-        self._announcements.send(relayed, self._orders.to(target, relayed, waiting.trigger, now), now)
+        order = self._orders.to(target, relayed, waiting.trigger, now)
+        # A better place is not worth a session whose client would not come back, unless nobody notices.
+        if session.stays_down and not (order.forced or order.migrates):
+            return False
+        self._announcements.send(relayed, order, now)
         return True
 
     def _target_of(self, session: Session, waiting: Waiting) -> Node | None:

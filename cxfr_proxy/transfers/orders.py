@@ -60,13 +60,12 @@ class Orders:
             and source.spec.resume is target.resume is Resume.SHARED
             and not _is_dead(source),
             node_dead=_is_dead(source),
-            migrates=self.may_migrate(relayed.session) and target.migrates,
+            migrates=self.migrates
+            and relayed.session.can_migrate
+            and source is not None
+            and source.spec.migrates
+            and target.migrates,
         )
-
-    def may_migrate(self, session: Session) -> bool:
-        """Return whether that session could be taken to another node that allows it, and its client notice nothing."""
-        source = self._source(session)
-        return self.migrates and session.can_migrate and source is not None and source.spec.migrates
 
     def _source(self, session: Session) -> Node | None:
         """Return the session's node; ``None``: its line is gone, and it was forgotten while it was empty and this

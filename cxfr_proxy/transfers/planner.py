@@ -12,6 +12,7 @@ from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import ProposedMove
 from cxfr_proxy.cluster.rebalance import plan_rebalance
 from cxfr_proxy.session.ladder import Trigger
+from cxfr_proxy.transfers.orders import Orders
 from cxfr_proxy.transfers.queues import Queues, QueueWatcher, Urgency, Waiting
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
@@ -21,9 +22,10 @@ LOOKED_AT_A_TIME: Final = 100
 
 
 async def planned_moves(
-    registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
+    registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None, *, migrates: bool
 ) -> list[ProposedMove]:
-    """Plan a rebalance for this process's sessions, in the order of leaving.
+    """Plan a rebalance for this process's sessions, in the order of leaving. ``migrates`` is that of
+    :class:`~.orders.Orders`.
 
     The plan holds those that would move but are left alone, since their clients would stay down.
     """
@@ -34,6 +36,7 @@ async def planned_moves(
         everywhere=registry.sessions_by_node(),
         before=registry.sessions_before,
         max_share=max_share,
+        migrates=migrates,
     )
     moves = []
     for number, move in enumerate(plan):
@@ -52,7 +55,7 @@ class PlanCarrier(QueueWatcher, Protocol):
 
 
 class Planner:
-    """Fills the queue of the rebalanced."""
+    """Fills the queue of the rebalanced. ``orders`` says whether the proxy takes sessions itself."""
 
     def __init__(
         self,
@@ -61,12 +64,14 @@ class Planner:
         placement: Placement,
         queues: Queues,
         carrier: PlanCarrier,
+        orders: Orders,
     ) -> None:
         self._registry = registry
         self._cluster = cluster
         self._placement = placement
         self._queues = queues
         self._carrier = carrier
+        self._orders = orders
         self._rebalance: RebalanceTerms | None = None
         self._planned: int | None = None  # None: not yet
         self._held: dict[int, float] = {}  # until when, by session
@@ -123,7 +128,9 @@ class Planner:
             rebalance = self._rebalance
             if rebalance is None:
                 continue
-            planned = await planned_moves(self._registry, self._cluster, self._placement, rebalance.max_share)
+            planned = await planned_moves(
+                self._registry, self._cluster, self._placement, rebalance.max_share, migrates=self._orders.migrates
+            )
             if rebalance != self._rebalance:
                 continue  # there is another one by now
             moves = [move for move in planned if not move.stays_down and self._is_meant(move)]

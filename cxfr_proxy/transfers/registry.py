@@ -194,6 +194,7 @@ class Registry:
                 relayed.session.inactive,
                 relayed.session.domain,
                 relayed.session.stays_down,
+                relayed.session.can_migrate,
             )
             for relayed in sessions.values()
         ]

@@ -62,7 +62,7 @@ class WorkerParts:
             self.placement,
             self.pace,
             on_node_down=config.on_node_down,
-            migrates=config.node_certificate is not None,
+            migrates=config.migrates,
         )
         health = HealthReporter(reporter)
         self.admission = Admission(self._share_of_logins(config), config.timeouts.admission_timeout)
@@ -114,7 +114,7 @@ class WorkerParts:
         self.registry.memory.client_software.set_lists(config.cxfr_allow, config.cxfr_deny)
         self.placement.set_policies(config.policies)
         self.mover.set_on_node_down(config.on_node_down)
-        self.mover.set_migrates(config.node_certificate is not None)
+        self.mover.set_migrates(config.migrates)
         self.admission.set_rate(self._share_of_logins(config), config.timeouts.admission_timeout)
         self._use_endpoint(config)
         self.service.take_settings(config, ConnectionRules(config, self.cluster, self.certificates))

@@ -41,7 +41,6 @@ from cxfr_proxy.ipc.questions import (
 )
 from cxfr_proxy.session.client_software import name_of
 from cxfr_proxy.transfers.counts import TransferRecord
-from cxfr_proxy.transfers.mover import Mover
 from cxfr_proxy.transfers.planner import planned_moves
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.transfers.relayed import Relayed
@@ -91,11 +90,17 @@ async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> Async
 
 async def answer_drain(parts: WorkerParts, question: PlanDrain) -> AsyncIterator[DrainPlanned]:
     if question.node in parts.cluster:  # else it was forgotten meanwhile, and nobody is there
-        yield DrainPlanned(await forecast(parts.registry, parts.cluster, parts.placement, parts.mover, question.node))
+        yield DrainPlanned(
+            await forecast(parts.registry, parts.cluster, parts.placement, question.node, migrates=parts.mover.migrates)
+        )
 
 
 async def answer_rebalance(parts: WorkerParts, question: PlanRebalance) -> AsyncIterator[RebalancePlanned]:
-    yield RebalancePlanned(await rebalance_forecast(parts.registry, parts.cluster, parts.placement, question.max_share))
+    yield RebalancePlanned(
+        await rebalance_forecast(
+            parts.registry, parts.cluster, parts.placement, question.max_share, migrates=parts.mover.migrates
+        )
+    )
 
 
 async def answer_move(parts: WorkerParts, question: MoveUser) -> AsyncIterator[ClientsMoved]:
@@ -147,12 +152,12 @@ async def _live_pieces(registry: Registry) -> AsyncIterator[list[Relayed]]:
 
 
 async def rebalance_forecast(
-    registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None
+    registry: Registry, cluster: Cluster, placement: Placement, max_share: float | None, *, migrates: bool
 ) -> RebalanceForecast:
     """Return what a rebalance would do to this process's sessions."""
     total = RebalanceForecast()
     now = trio.current_time()
-    for move in await planned_moves(registry, cluster, placement, max_share):
+    for move in await planned_moves(registry, cluster, placement, max_share, migrates=migrates):
         total.add(move)
         held_until = registry.memory.held_until(move.session_id, now)
         if held_until is not None and not move.stays_down:
@@ -161,14 +166,15 @@ async def rebalance_forecast(
 
 
 async def forecast(
-    registry: Registry, cluster: Cluster, placement: Placement, mover: Mover, node: str
+    registry: Registry, cluster: Cluster, placement: Placement, node: str, *, migrates: bool
 ) -> DrainForecast:
     """Return what a drain of that node would do to this process's sessions. Raises as :func:`plan_drain`."""
     total = DrainForecast()
-    for number, move in enumerate(plan_drain(registry.snapshot(trio.current_time()), node, cluster, placement)):
+    snapshot = registry.snapshot(trio.current_time())
+    for number, move in enumerate(plan_drain(snapshot, node, cluster, placement, migrates=migrates)):
         if number % PLANNED_AT_A_TIME == 0:
             await trio.lowlevel.checkpoint()
-        total.add(move, migrates=mover.may_migrate(move.session_id, move.target))
+        total.add(move)
     return total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster, UnknownNode
-from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.nodes import AdminState, Health, Migrate, NodeSpec, Resume
 from cxfr_proxy.cluster.placement import Placement, rank
 from cxfr_proxy.cluster.plan import DrainForecast, Placed, ProposedMove
 from cxfr_proxy.cluster.plan import plan_drain as plan_drain_of
@@ -120,6 +121,31 @@ def test_what_a_plan_comes_to() -> None:
     for move in plan_drain(snapshot, "a", cluster_of(a=1)):
         nowhere.add(move)
     assert nowhere == DrainForecast(sessions=30, inactive=10, unplaced=30, stay_down=3)
+
+
+def test_a_plan_says_who_will_not_notice() -> None:
+    """Those of them whose clients would not come back do not have to."""
+    spec = NodeSpec(
+        "", Address("h", 1), resume=Resume.SHARED, migrate=Migrate.EXTERNAL, migrate_address=Address("h", 2)
+    )
+    cluster = Cluster([replace(spec, name="a"), replace(spec, name="b"), NodeSpec("c", Address("h", 1))])
+    snapshot = [
+        Placed(number, f"user{number}@h", "a", 0.0, stays_down=number % 3 == 0, can_migrate=number % 2 == 0)
+        for number in range(60)
+    ]
+    forecast, known = DrainForecast(), {each.session_id: each for each in snapshot}
+    for move in plan_drain_of(snapshot, "a", cluster, Placement(cluster), migrates=True):
+        session = known[move.session_id]
+        assert move.migrates == (session.can_migrate and move.target == "b")
+        assert move.stays_down == (session.stays_down and not move.migrates)
+        forecast.add(move)
+    assert 0 < forecast.migrate < 30, "some go to b and some to c"
+    assert 10 < forecast.stay_down < 20
+    assert not any(move.migrates for move in plan_drain(snapshot, "a", cluster)), "without a certificate"
+    there = [replace(each, node="c") for each in snapshot]
+    back = list(plan_drain_of(there, "c", cluster, Placement(cluster), migrates=True))
+    assert len(back) == 60
+    assert not any(move.migrates for move in back), "c does not allow it either way"
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.addresses import Address
 from cxfr_proxy.cluster.members import Cluster
-from cxfr_proxy.cluster.nodes import AdminState, Health, NodeSpec
+from cxfr_proxy.cluster.nodes import AdminState, Health, Migrate, NodeSpec, Resume
 from cxfr_proxy.cluster.placement import Placement, PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.plan import Placed, ProposedMove
 from cxfr_proxy.cluster.rebalance import NodeShare, RebalanceForecast, plan_rebalance
 
 LEAST = PlacementPolicies(PlacementPolicy.LEAST_SESSIONS)
+SHARING = NodeSpec(
+    "", Address("h", 5222), weight=1, resume=Resume.SHARED, migrate=Migrate.EXTERNAL, migrate_address=Address("h", 5226)
+)
+"""A node from which, and to which, the proxy may take sessions."""
 
 
 def cluster_of(domain: tuple[str, ...] = (), /, **weights: int) -> Cluster:
@@ -113,6 +117,34 @@ def test_the_load_is_evened_by_those_who_come_back(staying_down: int) -> None:
     assert len(plan) == 6
     assert sum(move.stays_down for move in plan) == max(0, staying_down - 6)
     assert all(move.stays_down == (move.session_id <= staying_down) for move in plan)
+
+
+@pytest.mark.parametrize("willing", ["ab", "a", "b", ""])
+@pytest.mark.parametrize("policies", [None, LEAST])
+def test_nobody_stays_down_whom_the_proxy_takes_there(willing: str, policies: PlacementPolicies | None) -> None:
+    """They count as moved, among those whom an operator allows to be moved as well."""
+    cluster = cluster_of(a=1, b=1)
+    for name in willing:
+        cluster.get(name).spec = replace(SHARING, name=name)
+    snapshot = [
+        replace(each, stays_down=each.session_id % 2 == 0, can_migrate=each.session_id % 4 == 0)
+        for each in sessions_on({"a": 40})
+    ]
+
+    def planned(*, migrates: bool, max_share: float | None = None) -> list[ProposedMove]:
+        plan = plan_rebalance(snapshot, cluster, Placement(cluster, policies), migrates=migrates, max_share=max_share)
+        return [move for move in plan if move is not None]
+
+    before, after = planned(migrates=False), planned(migrates=True)
+    assert {move.session_id for move in after} == {move.session_id for move in before}
+    assert not any(move.migrates for move in before)
+    by_proxy = [move.session_id for move in after if move.migrates]
+    assert by_proxy == [move.session_id for move in after if willing == "ab" and move.session_id % 4 == 0]
+    assert all(move.stays_down == (move.session_id % 2 == 0 and not move.migrates) for move in after)
+    if policies is None and willing == "ab":
+        assert by_proxy
+    few = [move for move in planned(migrates=True, max_share=10) if not move.stays_down]
+    assert len(few) == 4
 
 
 @pytest.mark.parametrize("state", ["drain", "down", "weight", "gone"])

@@ -78,7 +78,12 @@ async def running(*nodes: DemoNode) -> AsyncIterator[trio.Nursery]:
 
 
 async def log_in(
-    nursery: trio.Nursery, address: HostPort, kinds: Sequence[ClientKind], certificate: DemoCertificate | None
+    nursery: trio.Nursery,
+    address: HostPort,
+    kinds: Sequence[ClientKind],
+    certificate: DemoCertificate | None,
+    *,
+    resource: str = "demo",
 ) -> list[DemoClient]:
     """One client of each kind, bound."""
     clients = [
@@ -90,6 +95,7 @@ async def log_in(
             login=ClientLogin(
                 security=Security.NONE if certificate is None else list(Security)[1 + number % 2],
                 tls=None if certificate is None else certificate.client_context(),
+                resource=resource,
             ),
             back_off_seconds=0.05,
         )

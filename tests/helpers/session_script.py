@@ -310,9 +310,10 @@ class Script:
 
     # --- short ways to a scene
 
-    def bind(self, *, stream_management: bool = False, jid: str = JID) -> Script:
-        """All of the opening, up to a bound stream in use; nothing of it is left to be expected."""
-        self.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER)
+    def bind(self, *, stream_management: bool = False, jid: str = JID, header: str = CLIENT_HEADER) -> Script:
+        """All of the opening, up to a bound stream in use; nothing of it is left to be expected. ``header``: the
+        client's, behind its login."""
+        self.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(header)
         self.node(NODE_HEADER, BIND_FEATURES).client(BIND)
         self.node(BIND_RESULT.replace(JID, jid))
         if stream_management:

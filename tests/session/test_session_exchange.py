@@ -17,14 +17,19 @@ from lxml import etree
 from session_histories import History, reader
 from session_script import (
     ACTIVE,
+    AUTH,
+    BIND_FEATURES,
+    CLIENT_HEADER,
     DOMAIN,
     ELSEWHERE,
     END,
+    FEATURES,
     HELLO,
     HURRIED,
     INACTIVE,
     NEWS,
     NODE_HEADER,
+    SUCCESS,
     SUPPORT,
     Script,
     answer,
@@ -186,6 +191,23 @@ def edited_by_one(ack: str, change: int = 1) -> list[str]:
 def test_the_new_node_is_told_that_nobody_looks() -> None:
     s = in_use().client(INACTIVE).forget().migrate().dialled().node(a(2)).node(resumed(2), news(2))
     is_resumed(s, CHANGED).node_gets(R, resume(1), INACTIVE).client(ACTIVE).node_gets(ACTIVE).reports(Awakened())
+
+
+def test_the_proxy_logs_in_as_the_user_of_whom_the_node_has_spoken_in_the_client_s_language() -> None:
+    """Texts of the node's are in the language of the header, which the client will not send again."""
+    header = CLIENT_HEADER.replace(" version=", " from='somebody-else@example.org' xml:lang='tlh' version=")
+    s = Script(header=header).bind(stream_management=True, header=header).migrate().dialled().client(a(0))
+    s.node(a(0)).node(resumed(0)).migrate("node1")
+    first, again = (command for command in s.commands if isinstance(command, Dial))
+    for dial, node in ((first, "node2"), (again, "node1")):
+        assert (dial.node, dial.user) == (node, "juliet@example.org")
+        opening = etree.fromstring(dial.header.raw + b"</stream:stream>")
+        assert dict(opening.attrib) == {
+            "from": "juliet@example.org",
+            "to": DOMAIN,
+            "version": "1.0",
+            "{http://www.w3.org/XML/1998/namespace}lang": "tlh",
+        }
 
 
 def test_a_leg_can_be_exchanged_again_and_back() -> None:
@@ -352,13 +374,21 @@ def test_what_is_sent_again_is_dropped_also_for_a_client_that_leaves() -> None:
 # --- who can't be helped so
 
 
+def resumed_by_itself() -> Script:
+    """The client has resumed a session of which this proxy has seen nothing."""
+    s = Script().node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER)
+    s.node(NODE_HEADER, BIND_FEATURES).client(resume(0)).node(resumed(0)).client(a(0))
+    return s.expect(s.session.resumable_id == "sm1", "a session that can be resumed").forget()
+
+
 @pytest.mark.parametrize(
     ("scene", "rung"),
     [
         (lambda: Script().bind(), Rung.CXFR),
         (lambda: Script().bind(stream_management=True).node_ends(), Rung.CUT),
+        (lambda: resumed_by_itself(), Rung.CUT),
     ],
-    ids=["without XEP-0198", "without a node"],
+    ids=["without XEP-0198", "without a node", "nobody has said whose it is"],
 )
 def test_others_are_told_to_move(scene: Callable[[], Script], rung: Rung) -> None:
     s = scene().migrate()

@@ -64,12 +64,15 @@ class House:
         policies: PlacementPolicies | None = None,
         on_node_down: OnNodeDown = OnNodeDown.TRANSFER,
         listener: FakeListener | None = None,
+        migrates: bool = False,
     ) -> None:
         self.cluster = Cluster(parse_nodes(nodes, "nodes.txt"))
         self.registry = Registry(listener if listener is not None else Alone(self), redirect_window=60.0)
         self.placement = Placement(self.cluster, policies)
         pace = Tokens(10.0)
-        self.mover = Mover(self.cluster, self.registry, self.placement, pace, on_node_down=on_node_down)
+        self.mover = Mover(
+            self.cluster, self.registry, self.placement, pace, on_node_down=on_node_down, migrates=migrates
+        )
         self.rate = Rate(pace, 10.0)
         self.drains = Drains(self.rate, self)
         self.orders: list[tuple[float, int, Order]] = []

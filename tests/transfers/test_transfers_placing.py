@@ -103,6 +103,44 @@ async def test_who_would_stay_down_is_not_sent_home(autojump_clock: MockClock) -
         assert len(house.orders) == len(wrong)
 
 
+ALLOWING = "resume=shared migrate=external migrate-address=10.0.0.9:5226"
+
+
+@pytest.mark.parametrize(
+    ("options", "certificate", "counts", "moved"),
+    [
+        ((ALLOWING, ALLOWING), True, True, True),
+        ((ALLOWING, ALLOWING), True, False, False),
+        ((ALLOWING, ALLOWING), False, True, False),
+        ((ALLOWING, "resume=shared"), True, True, False),
+        (("resume=shared", ALLOWING), True, True, False),
+    ],
+    ids=["it can be taken there", "without XEP-0198", "no certificate", "target", "source"],
+)
+async def test_who_would_stay_down_is_sent_home_where_nobody_notices(
+    options: tuple[str, str], certificate: bool, counts: bool, moved: bool, autojump_clock: MockClock
+) -> None:
+    """By a rebalance, and by a login on the wrong node."""
+    nodes = "".join(f"{name} 10.0.0.1 {option}\n" for name, option in zip("ab", options, strict=True))
+    async with working(House(nodes, migrates=certificate)) as house:
+        _, wrong = split(house, "a", 12)
+        for session in wrong:
+            uses_mcabber(session)
+            if counts:
+                session.script.client(ENABLE).node(ENABLED)
+        first, *others = wrong
+        house.mover.look_at(first)
+        await trio.sleep(10)
+        assert house.moved == ([first.id] if moved else [])
+        plan = await rebalance_forecast(house.registry, house.cluster, house.placement, None, migrates=certificate)
+        assert (plan.sessions, plan.stay_down) == ((len(others), 0) if moved else (0, len(wrong)))
+        house.mover.follow_rebalance(RebalanceTerms(1))
+        await trio.sleep(60)
+        assert house.mover.rebalance_counts().planned == plan.sessions
+        assert sorted(house.moved) == [session.id for session in wrong if moved]
+        assert all(order.migrates and order.target == "b" for _, _, order in house.orders)
+
+
 @pytest.mark.parametrize("policy", [PlacementPolicy.LEAST_SESSIONS, PlacementPolicy.FIRST_AVAILABLE])
 async def test_where_nobody_has_a_home_nobody_is_wrong(policy: PlacementPolicy, autojump_clock: MockClock) -> None:
     async with working(House(THREE, PlacementPolicies(policy))) as house:
@@ -220,7 +258,7 @@ async def test_who_was_moved_lately_is_held_and_counted_and_moved_later(autojump
         goes(house, wrong[0], house.orders[0][2])
         again = log_in(house, "a", wrong[0].session.full_jid or "")
         await trio.sleep(20)
-        forecast = await rebalance_forecast(house.registry, house.cluster, house.placement, None)
+        forecast = await rebalance_forecast(house.registry, house.cluster, house.placement, None, migrates=False)
         assert (forecast.sessions, forecast.held) == (len(wrong), 1)
         assert forecast.held_seconds == pytest.approx(40)
         house.mover.follow_rebalance(RebalanceTerms(1))
