@@ -244,12 +244,14 @@ class Answered(Struct, frozen=True):
 class Transferred(Struct, frozen=True):
     """A transfer off ``source``, a node, is over. ``tried`` are the rungs in order, each with its outcome. By the last
     one the client has left, or its session has (:attr:`~.ladder.Rung.MIGRATE`), or it stays where it is since the order
-    was taken back."""
+    was taken back. ``held_seconds``: for how long the client was not read while its session was taken elsewhere;
+    ``None``: it was not taken."""
 
     order: Order
     tried: tuple[tuple[Rung, Outcome], ...]
     seconds: float
     source: str
+    held_seconds: float | None = None
 
 
 class Redirected(Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ from cxfr_proxy.session.tables import EXCHANGING, Exchanging, follow
 
 class Exchange:
     """``node`` is the name of the node that the session goes to. ``leave_by`` is when the session has to have left the
-    old leg, on the relay's clock.
+    old leg, and ``held_since`` since when its client is not read, both on the relay's clock.
 
     ``acknowledged`` is how many of the node's stanzas the client has acknowledged, by the node's count; ``None`` while
     that is not known. ``handled`` is how many of the client's the old node had handled when the legs were exchanged,
@@ -19,7 +19,17 @@ class Exchange:
     new stream up to which the client has got everything.
     """
 
-    __slots__ = ("acknowledged", "forwarded", "handled", "leave_by", "leg", "node", "replayed_until", "state")
+    __slots__ = (
+        "acknowledged",
+        "forwarded",
+        "handled",
+        "held_since",
+        "leave_by",
+        "leg",
+        "node",
+        "replayed_until",
+        "state",
+    )
 
     def __init__(self, node: str, leave_by: float) -> None:
         self.node = node
@@ -27,6 +37,7 @@ class Exchange:
         self.state = Exchanging.DIALLING
         self.leg: NodeLeg | None = None
         self.acknowledged: int | None = None
+        self.held_since = 0.0
         self.handled = 0
         self.forwarded = 0
         self.replayed_until = 0
@@ -52,8 +63,9 @@ class Exchange:
         """Nothing more has to be known, or made, before the old node is asked how far it is."""
         return self.state is Exchanging.DIALLING and self.leg is not None and self.acknowledged is not None
 
-    def settle(self) -> None:
-        """Wait until the old node has said how far it is."""
+    def settle(self, now: float) -> None:
+        """Wait until the old node has said how far it is. The client is not read from now on."""
+        self.held_since = now
         self._go(Exchanging.SETTLING)
 
     def resume(self, handled: int, forwarded: int) -> NodeLeg:

@@ -82,7 +82,7 @@ def on_dialled(parts: Parts, leg: NodeLeg) -> None:
 
 def _settle_if_ready(parts: Parts, exchange: Exchange) -> None:
     if exchange.can_settle:
-        exchange.settle()
+        exchange.settle(parts.now)
         parts.client.hold(True)
         parts.send(Side.NODE, parts.accounting.request())
         parts.wait_until(min(parts.now + STEP_SECONDS, exchange.leave_by))
@@ -185,6 +185,7 @@ def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
     parts.client.hold(False)
     parts.choose_reading()
     if parts.transfer is not None:
+        parts.transfer.held_seconds = parts.now - exchange.held_since
         ending.end_migration(parts, parts.transfer, Outcome.MOVED)
 
 

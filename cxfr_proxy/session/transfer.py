@@ -12,10 +12,10 @@ class TransferAttempt:
     the session was with then. ``iq_id`` is the request's; empty before there was one.
 
     ``recalled`` is independent of how far the rung is: the order was taken back, and a client that does not go when it
-    is asked stays where it is.
+    is asked stays where it is. ``held_seconds`` is that of :class:`~.commands.Transferred`.
     """
 
-    __slots__ = ("_iq", "asking", "iq_id", "order", "recalled", "rung", "source", "started", "tried")
+    __slots__ = ("_iq", "asking", "held_seconds", "iq_id", "order", "recalled", "rung", "source", "started", "tried")
 
     def __init__(self, order: Order, source: str, started: float) -> None:
         self.order = order
@@ -25,6 +25,7 @@ class TransferAttempt:
         self.asking = Asking.TOLD
         self.iq_id = ""
         self.recalled = False
+        self.held_seconds: float | None = None
         self.tried: list[tuple[Rung, Outcome]] = []
         self._iq = b""
 
@@ -92,4 +93,4 @@ class TransferAttempt:
     def end(self, outcome: Outcome, now: float) -> Transferred:
         """Return the report that closes it."""
         self.note(outcome)
-        return Transferred(self.order, tuple(self.tried), now - self.started, self.source)
+        return Transferred(self.order, tuple(self.tried), now - self.started, self.source, self.held_seconds)

@@ -244,7 +244,7 @@ class Service:
                 self._mover.enqueue_lost(relayed.id, trigger)
             case MigrationFailed(node, why):
                 self._warnings.warn(node, f"a session can't be taken to it under its client's stream: {why}")
-            case Transferred(order, tried, seconds, source):
+            case Transferred(order, tried, seconds, source, held):
                 rung, outcome = tried[-1]
                 emit(
                     _log,
@@ -259,6 +259,7 @@ class Service:
                     outcome=str(outcome),
                     tried=",".join(f"{rung}:{outcome}" for rung, outcome in tried),
                     seconds=round(seconds, 3),
+                    held_seconds=round(held, 4) if held is not None else None,
                 )
                 if (
                     session.state is State.BOUND

@@ -84,7 +84,7 @@ def is_resumed(s: Script, *before: Event, node: str = "node2") -> Script:
     """The last that was reported is that the session was resumed there."""
     resumable = Resumable("sm1", "sm1", s.session._parts.accounting.management.counters)
     source = "node1" if node == "node2" else "node2"
-    over = Transferred(migration(node), ((Rung.MIGRATE, Outcome.MOVED),), 0.0, source)
+    over = Transferred(migration(node), ((Rung.MIGRATE, Outcome.MOVED),), 0.0, source, held_seconds=0.0)
     asked = Asked(Rung.MIGRATE, migration(node), first=True)
     return s.reports(*((asked, *before) if before else ()), resumable, over)
 
@@ -195,7 +195,7 @@ def test_the_new_node_is_told_that_nobody_looks() -> None:
 
 def test_the_proxy_logs_in_as_the_user_of_whom_the_node_has_spoken_in_the_client_s_language() -> None:
     """Texts of the node's are in the language of the header, which the client will not send again."""
-    header = CLIENT_HEADER.replace(" version=", " from='somebody-else@example.org' xml:lang='tlh' version=")
+    header = CLIENT_HEADER.replace(" to=", " from='somebody-else@example.org' xml:lang='tlh' to=")
     s = Script(header=header).bind(stream_management=True, header=header).migrate().dialled().client(a(0))
     s.node(a(0)).node(resumed(0)).migrate("node1")
     first, again = (command for command in s.commands if isinstance(command, Dial))
@@ -298,6 +298,16 @@ def test_the_whole_move_has_a_deadline_and_each_step() -> None:
     s.expect(s.session.deadline == s.now + 0.5, "what is left of it")
     s.node(a(2))
     s.expect(s.session.deadline == s.now + STEP_SECONDS, "the time for a step: there is no way back")
+
+
+def test_it_is_told_how_long_the_client_was_not_read() -> None:
+    """Neither the dial before that counts, nor what is sent again behind it."""
+    s = in_use().migrate().wait(1.0).dialled()
+    s.expect(not s.session.wants(Side.CLIENT), "the client to be held").wait(0.25).node(a(2)).wait(0.125).node(
+        resumed(2)
+    )
+    over = s.reported(Transferred)
+    s.expect((over.seconds, over.held_seconds) == (1.375, 0.375), f"the times of {over}")
 
 
 def test_a_client_that_has_acknowledged_nothing_is_waited_for() -> None:
