@@ -40,6 +40,8 @@ class ClientKind(StrEnum):
 class SeenRung(StrEnum):
     """How a client was made to move, as it looked from its side."""
 
+    MIGRATE = "migrate"
+    """It looked like nothing: the proxy has taken its session to the other node."""
     CXFR = "cxfr"
     SEE_OTHER_HOST = "see-other-host"
     RESET = "reset"

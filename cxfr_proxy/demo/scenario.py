@@ -112,11 +112,13 @@ class DemoProxy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ProxySetup:
-    """The arguments to start a proxy with. ``directory`` is there for its files, and vanishes afterwards."""
+    """The arguments to start a proxy with. ``directory`` is there for its files, and vanishes afterwards.
+    ``for_nodes`` is the certificate with which it may log in to the nodes as any user."""
 
     domain: str
     nodes: Sequence[DemoNode]
     certificate: DemoCertificate
+    for_nodes: DemoCertificate
     directory: Path
     seed: int
 
@@ -128,7 +130,11 @@ ProxyOpener = Callable[[ProxySetup], AbstractAsyncContextManager[DemoProxy]]
 async def open_proxy(setting: ProxySetup) -> AsyncIterator[DemoProxy]:
     """Start the real proxy in this process, on a free port of the loopback interface."""
     nodes_file = setting.directory / "nodes.txt"
-    lines = [f"{node.name} {node.address} public={node.public_address}\n" for node in setting.nodes]
+    lines = [
+        f"{node.name} {node.address} public={node.public_address} resume=shared"
+        f" migrate=external migrate-address={node.migration_address} ca={setting.certificate.certificate}\n"
+        for node in setting.nodes
+    ]
     nodes_file.write_text("".join(lines))
     config = Config(
         backends=FileBackends(str(nodes_file)),
@@ -136,6 +142,8 @@ async def open_proxy(setting: ProxySetup) -> AsyncIterator[DemoProxy]:
         domain=(setting.domain,),
         certificate=(setting.certificate.certificate,),
         key=(setting.certificate.key,),
+        node_certificate=setting.for_nodes.certificate,
+        node_key=setting.for_nodes.key,
         control=setting.directory / "control.sock",
         workers=1,
         limits=Limits(connections_per_address=None),
@@ -186,17 +194,25 @@ async def play(options: DemoOptions, screen: Screen, opener: ProxyOpener = open_
     """Tell the whole story on the screen."""
     with tempfile.TemporaryDirectory(prefix="cxfr-proxy-demo-") as name:
         directory = Path(name)
-        certificate = make_certificate(directory, DOMAIN)
+        certificate, for_nodes = make_certificate(directory, DOMAIN), make_certificate(directory, "proxy", "proxy")
         cluster = DemoCluster(DOMAIN, shared=True)
         context = certificate.server_context()
         nodes = [
-            DemoNode(node, DOMAIN, cluster=cluster, public_tls=context, offers=NodeOffers(asks_capabilities=True))
+            DemoNode(
+                node,
+                DOMAIN,
+                cluster=cluster,
+                public_tls=context,
+                migration_tls=certificate.migration_context(for_nodes),
+                offers=NodeOffers(asks_capabilities=True),
+            )
             for node in ("node1", "node2")
         ]
         async with trio.open_nursery() as nursery:
             for node in nodes:
                 await nursery.start(node.serve)
-            async with opener(ProxySetup(DOMAIN, nodes, certificate, directory, options.seed)) as proxy:
+            setup = ProxySetup(DOMAIN, nodes, certificate, for_nodes, directory, options.seed)
+            async with opener(setup) as proxy:
                 story = Story(options, screen, cluster, nodes, proxy, certificate)
                 outcome = await story.tell()
             nursery.cancel_scope.cancel()
@@ -341,14 +357,23 @@ class Story:
     def _rungs(self) -> dict[SeenRung, MessageCounts]:
         """Return the books of those that moved, by the way they did."""
         tallies: dict[SeenRung, MessageCounts] = {}
+        unnoticed = self._unnoticed()
         for client in self.clients:
-            if client.moves:
-                rung = client.moves[0].rung
+            if client.moves or client.bare_jid in unnoticed:
+                rung = client.moves[0].rung if client.moves else SeenRung.MIGRATE
                 tallies[rung] = tallies.get(rung, MessageCounts()) + judge(client.account, self._cluster.records)
         return tallies
 
+    def _unnoticed(self) -> set[str]:
+        """Return the users whose session is on another node than it was, while their client has noticed nothing."""
+        taken = {record.bare_jid for record in self._cluster.records if len(set(record.nodes)) > 1}
+        # One that is resuming there by itself has not come in yet.
+        here = [client for client in self.clients if client.life in (Life.BOUND, Life.GONE)]
+        return {client.bare_jid for client in here if client.logins == 1} & taken
+
     def _kinds(self, *, judged: bool) -> list[KindRow]:
         records = self._cluster.records
+        unnoticed = self._unnoticed()
         by_user: dict[str, list[int]] = {}
         for index, record in enumerate(records if judged else ()):
             by_user.setdefault(record.bare_jid, []).append(index)
@@ -364,7 +389,8 @@ class Story:
                     kind,
                     clients=len(own),
                     under_way=sum(client.life not in (Life.BOUND, Life.GONE) for client in own),
-                    moved=Counter(move.rung for client in own for move in client.moves),
+                    moved=Counter(move.rung for client in own for move in client.moves)
+                    + Counter({SeenRung.MIGRATE: sum(client.bare_jid in unnoticed for client in own)}),
                     tally=sum(tallies, MessageCounts()),
                 )
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TextIO
 
@@ -81,8 +81,13 @@ class DemoOutcome:
         return not (self.left or self.away) and (self.total.whole or self.node_ended)
 
 
-_RUNGS: Final = [str(rung).removesuffix("-host") for rung in SeenRung]
-"""Headings: how many moved by each. Everything fits into 80 columns."""
+_UNNOTICED: Final = "noticed nothing"
+"""The name of the row for :attr:`SeenRung.MIGRATE`: what it was for its clients."""
+
+
+def _headings(rungs: Iterable[SeenRung]) -> list[str]:
+    """Return the headings of columns with how many moved by each. Everything fits into 80 columns."""
+    return [str(rung).removesuffix("-host") for rung in rungs]
 
 
 def paint(text: str, code: str, *, colour: bool) -> str:
@@ -101,7 +106,7 @@ def frame(snapshot: DemoSnapshot, *, colour: bool) -> list[str]:
         lines.append(f"  {node}  {bar} {count:4} sessions")
     lines.append("")
     lines += _rows(
-        [["client", "count", "moving", *_RUNGS]]
+        [["client", "count", "moving", *_headings(SeenRung)]]
         + [
             [row.kind, row.clients, row.under_way, *(row.moved.get(rung, 0) for rung in SeenRung)]
             for row in snapshot.kinds
@@ -130,12 +135,18 @@ def line(snapshot: DemoSnapshot) -> str:
 
 def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
     """Return the result: a row for each kind of client, their sum, and the verdict in words."""
-    head = ["client", "count", *_RUNGS, *_TALLY]
-    body = [_result_row(row.kind, row.clients, row.moved, row.tally) for row in outcome.kinds]
     moved = sum((Counter(row.moved) for row in outcome.kinds), Counter[SeenRung]())
-    total = _result_row("all", sum(row.clients for row in outcome.kinds), moved, outcome.total)
+    seen = [rung for rung in SeenRung if moved[rung]]
+    head = ["client", "count", *_headings(seen), *_TALLY]
+    body = [_result_row(row.kind, row.clients, seen, row.moved, row.tally) for row in outcome.kinds]
+    total = _result_row("all", sum(row.clients for row in outcome.kinds), seen, moved, outcome.total)
     rungs = [
-        [rung, outcome.reported.get(rung, 0), outcome.returned.get(rung, 0), *_cells(outcome.by_rung[rung])]
+        [
+            _UNNOTICED if rung is SeenRung.MIGRATE else rung,
+            outcome.reported.get(rung, 0),
+            outcome.returned.get(rung, 0),
+            *_cells(outcome.by_rung[rung]),
+        ]
         for rung in SeenRung
         if rung in outcome.by_rung
     ]
@@ -143,12 +154,12 @@ def table(outcome: DemoOutcome, *, colour: bool) -> list[str]:
         "",
         *_rows([head, *body, total], colour=colour),
         "",
-        "  count: clients of this kind; cxfr to cut: how many of them moved by that rung;",
+        "  count: clients of this kind; then how many of them moved by which rung;",
         "  again: sent once more, because the first one certainly did not arrive;",
         "  order: came out of order",
         "",
         *(_rows([["moved by", "moved", "returned", *_TALLY], *rungs], colour=colour) if rungs else []),
-        *(["", "  moved: left by that rung; returned: logged in again through the proxy", ""] if rungs else []),
+        *(["", *_LEGEND, ""] if rungs else []),
         *(paint(f"  a client says: {fault}", _YELLOW, colour=colour) for fault in outcome.faults[:RECENT]),
         "  " + verdict(outcome, colour=colour),
     ]
@@ -175,15 +186,16 @@ def verdict(outcome: DemoOutcome, *, colour: bool) -> str:
     return paint("FAILED: " + ", ".join(text for count, text in what if count), _RED, colour=colour)
 
 
-def _result_row(name: str, clients: int, moved: Mapping[SeenRung, int], tally: MessageCounts) -> list[object]:
-    return [
-        name,
-        clients,
-        *(moved.get(rung, 0) for rung in SeenRung),
-        *_cells(tally),
-    ]
+def _result_row(
+    name: str, clients: int, rungs: Iterable[SeenRung], moved: Mapping[SeenRung, int], tally: MessageCounts
+) -> list[object]:
+    return [name, clients, *(moved.get(rung, 0) for rung in rungs), *_cells(tally)]
 
 
+_LEGEND: Final = (
+    "  moved: left by that rung; returned: logged in again through the proxy;",
+    f"  {_UNNOTICED}: the proxy took their sessions to the other node (migrate)",
+)
 _TALLY: Final = ("sent", "again", "lost", "twice", "order")
 
 

@@ -1,4 +1,5 @@
-"""The demo's story without the proxy: a splice carries the bytes, and the node is told to play the proxy's part."""
+"""The demo's story, for the most part without the proxy: a splice carries the bytes, and the node is told to play the
+proxy's part."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import trio
 from waiting import PATIENCE_SECONDS, until
 
 from cxfr_proxy import demo
+from cxfr_proxy.demo import scenario
 from cxfr_proxy.demo.account import MessageCounts
 from cxfr_proxy.demo.cluster import NodeSession
 from cxfr_proxy.demo.habits import HABITS, ClientKind, SeenRung
@@ -19,6 +21,8 @@ from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.scenario import SHARES, DemoOptions, ProxySetup, kinds_of, play
 from cxfr_proxy.demo.screen import DemoOutcome, DemoSnapshot, KindRow, Screen, frame, line, table
 from cxfr_proxy.demo.wire import HostPort
+from cxfr_proxy.session import exchanging
+from cxfr_proxy.transfers import young_sessions
 from cxfr_proxy.xmpp.names import StreamCondition
 
 pytestmark = pytest.mark.usefixtures("engines")
@@ -136,6 +140,30 @@ async def test_everybody_moves_by_the_rung_of_their_kind() -> None:
         }.items()
     }
     assert "draining node1" in out.getvalue()
+
+
+async def test_the_proxy_takes_sessions_to_the_other_node_and_the_table_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that has not turned stream management on when its turn comes is told to move, on a slow machine."""
+    for name in ("LOGIN_SECONDS", "DRAIN_SECONDS", "SETTLE_SECONDS", "LEAVE_SECONDS"):
+        monkeypatch.setattr(scenario, name, PATIENCE_SECONDS)
+    monkeypatch.setattr(scenario, "CXFR_SECONDS", 0.3)
+    monkeypatch.setattr(exchanging, "STEP_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(young_sessions, "SETTLED_SECONDS", 0.0)
+    screen = Screen(out := io.StringIO())
+    with trio.fail_after(PATIENCE_SECONDS):
+        outcome = await play(DemoOptions(clients=30), screen)
+    screen.conclude(outcome)
+    assert outcome.good, outcome
+    assert outcome.reported.keys() > {SeenRung.MIGRATE}, "the others have moved by other rungs"
+    taken = outcome.reported[SeenRung.MIGRATE]
+    assert sum(row.moved.get(SeenRung.MIGRATE, 0) for row in outcome.kinds) == taken
+    assert all(HABITS[row.kind].resumes for row in outcome.kinds if row.moved.get(SeenRung.MIGRATE))
+    assert outcome.returned[SeenRung.MIGRATE] == taken
+    row = next(text for text in out.getvalue().splitlines() if text.startswith("  noticed nothing "))
+    sent = outcome.by_rung[SeenRung.MIGRATE].sent
+    assert row.split()[2:5] == [str(taken), str(taken), str(sent or "·")]
 
 
 @pytest.mark.usefixtures("_no_web_clients")
