@@ -21,7 +21,7 @@ from clients import table
 from clients.catalogue import PROGRAMS, Missing, Prepared, Program
 from clients.run import Cell, Run, Trigger, users
 
-_CLUSTERS = (Nodes.EJABBERD, Nodes.PROSODY)
+_CLUSTERS = (Nodes.EJABBERD, Nodes.PROSODY, Nodes.MIGRATING)
 
 
 def get(programs: Collection[Program], workshop: Path) -> tuple[dict[Program, Prepared], dict[Program, str]]:
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--programs", nargs="+", choices=[each.user for each in PROGRAMS], help="default: all")
     parser.add_argument("--quick", action="store_true", help="only programs that install in a minute")
     parser.add_argument(
-        "--clusters", nargs="+", choices=[each.name.lower() for each in _CLUSTERS], help="default: both"
+        "--clusters", nargs="+", choices=[each.name.lower() for each in _CLUSTERS], help="default: the first two"
     )
     parser.add_argument("--triggers", nargs="+", choices=[each.name.lower() for each in Trigger], help="default: all")
     parser.add_argument(
@@ -88,7 +88,8 @@ def main() -> int:
         for each in PROGRAMS
         if (given.programs is None or each.user in given.programs) and (each.quick or not given.quick)
     ]
-    clusters = [each for each in _CLUSTERS if given.clusters is None or each.name.lower() in given.clusters]
+    usual = [each.name.lower() for each in _CLUSTERS[:2]]
+    clusters = [each for each in _CLUSTERS if each.name.lower() in (given.clusters or usual)]
     triggers = [each for each in Trigger if given.triggers is None or each.name.lower() in given.triggers]
     with tempfile.TemporaryDirectory(prefix="cxfr-clients-") as folder:
         workshop = given.workshop if given.workshop is not None else Path(folder) / "workshop"

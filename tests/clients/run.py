@@ -32,6 +32,7 @@ for as long."""
 LOST_SECONDS: Final = 15.0
 """After all those, for the ones that are not expected."""
 _LOOK_SECONDS: Final = 0.5
+_TAKEN: Final = "migrate:moved"
 
 
 class Trigger(StrEnum):
@@ -59,6 +60,8 @@ class Cell:
     def text(self) -> str:
         if self.fault:
             return f"no login: {self.fault}"
+        if self.tried == _TAKEN:
+            return "noticed nothing"
         if self.stayed:
             return "left alone" if not self.tried else f"stayed ({self.tried})"
         how = self.tried.replace(":moved", "").replace(",", ", ").replace(":", " ")
@@ -84,12 +87,14 @@ class Run:
         self.folder.mkdir(parents=True)
         port = free_port()
         lines = [
-            f"node{n} {address} public={HOST}:{port} {self.site.options}"
-            for n, address in enumerate(self.site.addresses, start=1)
+            f"node{n} {address} public={HOST}:{port} {options}"
+            for n, (address, options) in enumerate(zip(self.site.addresses, self.site.options, strict=True), start=1)
         ]
         certificate = self.authority.issue(DOMAIN, HOST)
         async with (
-            open_proxy(self.folder, lines[:1], certificate, port=port, options=["--workers", "2"]) as proxy,
+            open_proxy(
+                self.folder, lines[:1], certificate, port=port, options=["--workers", "2", *self.site.settings]
+            ) as proxy,
             AsyncExitStack() as stack,
         ):
             for program in self.programs:
@@ -156,6 +161,8 @@ async def _wait_back(cells: Sequence[Cell], proxy: ProxyProcess, seconds: float)
             for cell in cells:
                 for event in _events(proxy, "returned", cell.program):
                     cell.seconds = event["seconds"]
+                if any(event["tried"] == _TAKEN for event in _events(proxy, "transfer", cell.program)):
+                    cell.seconds = 0.0
 
 
 def _events(proxy: ProxyProcess, name: str, program: Program) -> list[Row]:

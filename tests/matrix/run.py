@@ -26,7 +26,7 @@ from real.proxy import ProxyProcess, open_proxy
 from real.tap import Tap, open_tap
 
 from cxfr_proxy.demo.account import MessageCounts, Numbered, out_of_order
-from cxfr_proxy.demo.habits import ClientKind, Life, Security
+from cxfr_proxy.demo.habits import HABITS, ClientKind, Life, Security
 from cxfr_proxy.demo.wire import HostPort
 from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
 from matrix.sites import Nodes, Site
@@ -72,9 +72,11 @@ class Cell:
     resumed: int
     faults: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
-    """Return the taps' records of each message that is not as it should be."""
+    """The taps' records of each message that is not as it should be."""
     lost_within: int = 0
     """Of those that are lost, how many no node has handed out: no tap has seen them, so they are the cluster's loss."""
+    disturbed: tuple[str, ...] = ()
+    """Clients whose sessions the proxy says that it has taken, and that have noticed it."""
 
 
 def users(each: int = EACH) -> list[str]:
@@ -111,8 +113,8 @@ class Run:
                 self.taps.append(await stack.enter_async_context(open_tap(address.port, node_host=address.host)))
             port = free_port()
             self._lines = [
-                f"node{n} {tap.address} public={HOST}:{port} {self.site.options}"
-                for n, tap in enumerate(self.taps, start=1)
+                f"node{n} {tap.address} public={HOST}:{port} {options}"
+                for n, (tap, options) in enumerate(zip(self.taps, self.site.options, strict=True), start=1)
             ]
             proxy = await stack.enter_async_context(
                 open_proxy(
@@ -120,7 +122,11 @@ class Run:
                     self._lines[:1],
                     self.authority.issue(DOMAIN, HOST),
                     port=port,
-                    options=["--transfer-rate", "1000", "--cxfr-allow", "resource=cxfr", *self.options],
+                    options=[
+                        *("--transfer-rate", "1000", "--cxfr-allow", "resource=cxfr"),
+                        *(self.site.settings if self.nodes is Nodes.MIGRATING else ()),
+                        *self.options,
+                    ],
                 )
             )
             await stack.enter_async_context(background(self._live(proxy)))
@@ -194,15 +200,22 @@ class Run:
         return [str(row["node"]) for row in await proxy.show("sessions") if row["jid"] is not None]
 
     async def _moved(self, proxy: ProxyProcess) -> None:
-        """Until every mover has come back and all are on node2."""
+        """Until every mover has come back, or did not have to, and all are on node2."""
         with trio.move_on_after(PATIENCE_SECONDS):
             while True:
-                back = all(each.logins > 1 and each.life is Life.BOUND for each in self.movers)
+                back = all(
+                    (each.logins > 1 or self._may_be_taken(each)) and each.life is Life.BOUND for each in self.movers
+                )
                 if back and await self._homes(proxy) == ["node2"] * len(self.movers):
                     return
                 await trio.sleep(0.05)
         away = [(each.bare_jid, str(each.life), each.faults[-3:]) for each in self.movers if each.logins < 2]
         raise AssertionError(f"not all moved: {away}, {Counter(await self._homes(proxy))}")
+
+    def _may_be_taken(self, each: Mover) -> bool:
+        """Whether the proxy could take its session to the other node, where the node lives."""
+        gently = self.trigger in (Trigger.DRAIN, Trigger.REMOVED)
+        return self.nodes is Nodes.MIGRATING and gently and HABITS[each.kind].resumes
 
     # --- judging
 
@@ -226,6 +239,11 @@ class Run:
             tuple(f"{each.bare_jid}: {fault}" for each in own for fault in each.faults),
             tuple(line for each in own for line in self._trace(each)),
             sum(map(self._lost_within, own)),
+            tuple(
+                f"{each.bare_jid}: {[str(move.rung) for move in each.moves]}"
+                for each in own
+                if each.moves and each.bare_jid in moved and moved[each.bare_jid]["rung"] == "migrate"
+            ),
         )
 
     def _lost_within(self, each: Mover) -> int:

@@ -5,21 +5,24 @@ built-in    the demo's nodes, which route to each other                     sess
 shared      the demo's nodes                                                share sessions (XEP-0198)
 prosody     two Prosody servers of one domain, strangers to each other      sessions stay on their node
 ejabberd    a cluster of two ejabberd nodes                                 share sessions
+migrating   the same, and the proxy may take sessions from node to node     share sessions
 =========== =============================================================== =============================
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
 import trio
+from real.certs import Authority
 from real.ejabberd import EjabberdCluster, EjabberdNode
 from real.programs import DOMAIN
 from real.prosody import ProsodyNode
+from real.site import Doors
 
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode, StopStyle
@@ -32,13 +35,15 @@ class Nodes(StrEnum):
     SHARED = "built-in, sessions shared"
     PROSODY = "Prosody pair"
     EJABBERD = "ejabberd cluster"
+    MIGRATING = "ejabberd cluster, with migrate"
 
 
 class Site(Protocol):
-    """``options`` stand behind each node's address in the nodes file; ``witnessed`` says which nodes (0, 1) have a
-    witness: both where a message can't get from one to the other."""
+    """``options`` stand behind the nodes' addresses in the nodes file; ``settings`` are the proxy's. ``witnessed`` says
+    which nodes (0, 1) have a witness: both where a message can't get from one to the other."""
 
-    options: str
+    options: Sequence[str]
+    settings: Sequence[str]
     witnessed: tuple[int, ...]
 
     @property
@@ -59,7 +64,8 @@ class BuiltIn:
     """Nodes of this process; new ones for each run."""
 
     def __init__(self, nursery: trio.Nursery, *, shared: bool) -> None:
-        self.options = "resume=shared" if shared else ""
+        self.options: Sequence[str] = ["resume=shared" if shared else ""] * 2
+        self.settings: Sequence[str] = ()
         self.witnessed: tuple[int, ...] = (1,)
         self._nursery = nursery
         self._shared = shared
@@ -91,9 +97,15 @@ class _Real:
     """Servers that are started once; node1 is started again where a run has ended it."""
 
     def __init__(
-        self, nodes: list[ProsodyNode] | list[EjabberdNode], witnessed: tuple[int, ...], *, options: str = ""
+        self,
+        nodes: list[ProsodyNode] | list[EjabberdNode],
+        witnessed: tuple[int, ...],
+        *,
+        options: Sequence[str] = ("", ""),
+        settings: Sequence[str] = (),
     ) -> None:
         self.options = options
+        self.settings = settings
         self.witnessed = witnessed
         self._nodes = nodes
 
@@ -135,7 +147,15 @@ async def _prosody(folder: Path, users: Iterable[str]) -> AsyncIterator[Site]:
 @asynccontextmanager
 async def _ejabberd(folder: Path, users: Iterable[str]) -> AsyncIterator[Site]:
     async with EjabberdCluster(folder / "ejabberd", users=users) as cluster:
-        yield _Real(cluster.nodes, (1,), options="resume=shared")
+        yield _Real(cluster.nodes, (1,), options=["resume=shared"] * 2)
+
+
+@asynccontextmanager
+async def _migrating(folder: Path, users: Iterable[str]) -> AsyncIterator[Site]:
+    authority = Authority(folder / "nodes")
+    doors = Doors.cut(folder, authority)
+    async with EjabberdCluster(folder / "migrating", users=users, doors=doors.listeners) as cluster:
+        yield _Real(cluster.nodes, (1,), options=doors.options(authority), settings=doors.settings)
 
 
 _Opener = Callable[[Path, Iterable[str]], AbstractAsyncContextManager[Site]]
@@ -145,6 +165,7 @@ _OPENERS: Final[dict[Nodes, _Opener]] = {
     Nodes.SHARED: lambda folder, users: _built_in(folder, users, shared=True),
     Nodes.PROSODY: _prosody,
     Nodes.EJABBERD: _ejabberd,
+    Nodes.MIGRATING: _migrating,
 }
 
 

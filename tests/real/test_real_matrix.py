@@ -8,26 +8,36 @@ import pytest
 import trio
 from matrix.limits import faults
 from matrix.report import render
-from matrix.run import Run, Trigger, users
+from matrix.run import KINDS, Run, Trigger, users
 from matrix.sites import Nodes, open_site
 
+from cxfr_proxy.demo.habits import HABITS
 from real.certs import Authority
 from real.programs import Need, require
 
 pytestmark = pytest.mark.real
 
-_NEEDS = {Nodes.PROSODY: Need.PROSODY, Nodes.EJABBERD: Need.EJABBERD}
+_NEEDS = {Nodes.PROSODY: Need.PROSODY, Nodes.MIGRATING: Need.EJABBERD}
 
 
 @pytest.mark.parametrize("nodes", _NEEDS)
 async def test_real_nodes(nodes: Nodes, tmp_path: Path, authority: Authority) -> None:
-    """All triggers in one test: the servers are started once, and node1 again where it was ended."""
+    """All triggers in one test: the servers are started once, and node1 again where it was ended. The cluster is
+    drained by ``migrate``, too, and has each trigger without it."""
     require(_NEEDS[nodes])
+    runs = [(nodes, trigger) for trigger in Trigger]
+    if nodes is Nodes.MIGRATING:
+        runs = [(Nodes.MIGRATING, Trigger.DRAIN), *((Nodes.EJABBERD, trigger) for trigger in Trigger)]
     cells = []
-    with trio.fail_after(600):  # four times everything, and the servers started anew
+    with trio.fail_after(600):  # five times everything, and the servers started anew
         async with open_site(nodes, tmp_path, users()) as site:
-            for trigger in Trigger:
-                cells += await Run(nodes, trigger, site, tmp_path / trigger.name, authority).play()
+            for kind, trigger in runs:
+                folder = tmp_path / f"{kind.name}-{trigger.name}"
+                cells += await Run(kind, trigger, site, folder, authority).play()
     print(render(cells, markdown=False))
     assert faults(cells) == []
-    assert len(cells) == 8 * len(Trigger)
+    assert len(cells) == 8 * len(runs)
+    taken = [cell for cell in cells if cell.nodes is Nodes.MIGRATING and "migrate" in cell.by_rung]
+    assert [cell.kind for cell in taken] == [
+        kind for kind in KINDS if HABITS[kind].resumes and nodes is Nodes.MIGRATING
+    ]
