@@ -64,6 +64,7 @@ class Task(StrEnum):
     RELOAD = "reload"
     REPORT = "report"
     RESTART = "restart"
+    ROLL = "roll"
     SEND_OFF = "send-off"
     SESSION = "session"
     SHARING = "sharing"

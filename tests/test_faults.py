@@ -51,6 +51,7 @@ from cxfr_proxy.supervisor.node_states import NodeUpdates
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reloading import Reloading
 from cxfr_proxy.supervisor.rolling_restart import RollingRestart
+from cxfr_proxy.supervisor.rolls import Rolls
 from cxfr_proxy.supervisor.user_list import UserList
 from cxfr_proxy.supervisor.vacancy import Vacancy
 from cxfr_proxy.supervisor.worker_slots import WorkerSlots
@@ -202,6 +203,12 @@ def change_nodes(it: House) -> None:
 
 def report(it: House) -> None:
     it.workers[1].report()
+
+
+def roll(it: House) -> None:
+    roller = it.supervisor.console.rolls.roller
+    if roller.current is None:
+        roller.begin(("node1",), by_command=False)
 
 
 async def a_worker(world: World) -> None:
@@ -458,6 +465,7 @@ CASES: Final[dict[Task, Case]] = {
     Task.RESTART: partial(
         in_the_supervisor, owner=RollingRestart, name="_replace", ask=lambda it: it.supervisor.restart_on_signal()
     ),
+    Task.ROLL: partial(in_the_supervisor, owner=Rolls, name="_look", ask=roll),
     Task.SEND_OFF: the_end,
     Task.SESSION: a_session,
     Task.SHARING: partial(from_the_start, owner=PeerProxies, name="run"),

@@ -7,6 +7,7 @@ actions      what commands do and answer: a function each, which takes the parts
 console      the parts of the proxy that an operator can get at
 drains       drains, as an operator begins, plans, watches and ends them
 rebalances   rebalances, likewise
+rolls        rolling restarts of nodes, likewise
 nodes        nodes as an operator sees them; clients that are sent to one
 pins         users whom an operator wants on a certain node
 workers      workers, as an operator sees and replaces them

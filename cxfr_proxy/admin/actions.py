@@ -24,6 +24,8 @@ from cxfr_proxy.admin.rows import (
     ReloadFaults,
     RestartProgress,
     Returning,
+    RollPlan,
+    RollProgress,
 )
 from cxfr_proxy.errors import ConfigError
 
@@ -33,13 +35,14 @@ if TYPE_CHECKING:  # the command line reads the table of commands, and starts fa
     from cxfr_proxy.admin.parts import Peers, Reloader, SettingsControl
     from cxfr_proxy.admin.pins import PinControl
     from cxfr_proxy.admin.rebalances import RebalanceControl
+    from cxfr_proxy.admin.rolls import RollControl
     from cxfr_proxy.admin.workers import WorkerControl
 
 ReportProgress = Callable[[Progress | Note], Awaitable[None]]
 """Send progress, or a note on the answer, to the command line that waits. May block, and may raise once nobody waits
 any more."""
 
-_P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress)
+_P = TypeVar("_P", DrainProgress, RebalanceProgress, RestartProgress, RollProgress)
 
 
 async def drain(
@@ -116,6 +119,45 @@ async def rebalance(
     if wait:
         return await _watch(rebalances.follow(), report, "the rebalance ended before it could be watched")
     return MessageRow("clients that are elsewhere than they belong are being moved")
+
+
+async def roll(
+    rolls: RollControl,
+    report: ReportProgress,
+    *,
+    nodes: Sequence[str],
+    plan: bool,
+    run: bool,
+    rate: float | None,
+    deadline: float | None,
+    continue_: bool,
+    restarted: str | None,
+    failed: str | None,
+    abort: bool,
+) -> RollPlan | RollProgress | MessageRow:
+    given = [bool(nodes), continue_, restarted is not None, failed is not None, abort]
+    if sum(given) != 1:
+        raise ConfigError("roll: expected nodes, or one of continue, restarted, failed and abort")
+    if len(set(nodes)) < len(nodes):
+        raise ConfigError("roll: expected each node once")
+    if plan:
+        if not nodes:
+            raise ConfigError("roll: expected the nodes to plan for")
+        return await rolls.plan(nodes, rate=rate, deadline=deadline)
+    if restarted is not None:
+        rolls.roller.restarted(restarted)
+        return MessageRow(f"the roll goes on when checks have found {restarted} up")
+    if failed is not None:
+        rolls.roller.fail(failed)
+        return MessageRow("the roll has stopped; roll --continue goes on with it, roll --abort gives it up")
+    if abort:
+        node = rolls.roller.abort()
+        return MessageRow(f"the roll is given up; {node} stays as it is now (undrain {node} makes it ready)")
+    if continue_:
+        rolls.roller.proceed(by_command=run)
+    else:
+        rolls.roller.begin(nodes, rate=rate, deadline=deadline, by_command=run)
+    return await _watch(rolls.follow(runs=run), report, "the roll was over before it could be watched")
 
 
 async def move(nodes: NodeControl, *, jid: str, node: str) -> MessageRow:

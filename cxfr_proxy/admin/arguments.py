@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,10 @@ from cxfr_proxy.errors import ConfigError
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument. ``value_type`` is ``None`` for a switch, which is given or not; ``positional`` ones are
-    required."""
+    required.
+
+    ``stays``: the command line keeps the value for itself, and the proxy is told only whether there is one.
+    """
 
     name: str
     help: str
@@ -21,12 +25,15 @@ class Argument:
     choices: tuple[str, ...] = ()
     """Empty: whatever ``value_type`` takes."""
     many: bool = False
-    """It is required, and may be given several times: its value is a tuple."""
+    """It may be given several times: its value is a tuple. It is required, unless it is ``optional``."""
+    optional: bool = False
+    stays: bool = False
 
     @property
     def keyword(self) -> str:
         """The parameter that it is given as."""
-        return self.name.replace("-", "_")
+        name = self.name.replace("-", "_")
+        return f"{name}_" if keyword.iskeyword(name) else name
 
     def read(self, value: object) -> object:
         """Return the argument's value from text or JSON; ``None`` where an option wasn't given.
@@ -35,11 +42,11 @@ class Argument:
         """
         if not self.many:
             return self._read_one(value)
-        items = value if isinstance(value, list) else [value]
-        return tuple(map(self._read_one, items or [None]))
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        return tuple(map(self._read_one, items or ([] if self.optional else [None])))
 
     def _read_one(self, value: object) -> object:
-        if self.value_type is None:
+        if self.value_type is None or self.stays:
             if value is None or isinstance(value, bool):
                 return bool(value)
             raise self._unfit(f"{value!r:.80}")
@@ -63,4 +70,4 @@ class Argument:
     def _expected(self) -> str:
         if self.choices:
             return " or ".join(self.choices)
-        return self.value_type.expected if self.value_type is not None else "true or false"
+        return self.value_type.expected if self.value_type is not None and not self.stays else "true or false"

@@ -37,8 +37,16 @@ class Command:
     arguments: tuple[Argument, ...]
     mutates: bool
     run: Run
+    waits_unless: tuple[str, ...] | None = None
+    """It is waited for if none of these arguments is given; ``None``: if ``wait`` is."""
     goes_on: str = ""
     """Where it can be waited for: what to say to somebody who stops waiting. Arguments stand in it as ``{node}``."""
+
+    def is_waited_for(self, given: Mapping[str, object]) -> bool:
+        """Return whether its answer is one that comes at the end of what it has begun."""
+        if self.waits_unless is None:
+            return bool(given.get("wait"))
+        return not any(given.get(name) for name in self.waits_unless)
 
     def read_arguments(self, given: Mapping[str, object]) -> Arguments:
         """Return all arguments by keyword, checked.
@@ -76,7 +84,7 @@ COMMANDS: Final = (
             Argument(
                 "plan", "change nothing; show how many clients there are, where they would go, and how long it takes"
             ),
-            Argument("wait", "show progress until the node is empty, or the deadline has passed"),
+            Argument("wait", "show progress until the node is empty and can be stopped, or the deadline has passed"),
             Argument(
                 "grace",
                 "place nobody there from now on, but move nobody before this time: for a load balancer to notice",
@@ -108,6 +116,41 @@ COMMANDS: Final = (
         (_NODE, Argument("no-rebalance", "leave users where they are until the next rebalance")),
         mutates=True,
         run=lambda on, given, report: actions.undrain(on.drains, on.rebalances, on.peers, **given),
+    ),
+    Command(
+        "roll",
+        "restart nodes one after the other: each is drained, restarted by a command or by you, found up by checks, and "
+        "made ready again. Exit code 0: all are done; 1: it has stopped on its way",
+        (
+            Argument("nodes", "the nodes' names, in order", _NODE.value_type, many=True, optional=True),
+            Argument("plan", "change nothing; show how many clients would be moved, and how long it takes"),
+            Argument(
+                "run",
+                "the command that restarts a node, which this program runs when the node can be stopped; {node} in it "
+                "becomes the node's name. Without it the roll waits until you have restarted the node",
+                ValueType("a command", "'CMD {node}'", values.TEXT.read),
+                stays=True,
+            ),
+            Argument("rate", "clients to move per second, instead of transfer-rate", values.RATE),
+            Argument(
+                "deadline",
+                "the deadline of each drain: clients that are left are closed without asking",
+                values.seconds(zero=False),
+            ),
+            Argument("continue", "go on with the roll that has stopped, or watch the one that goes on"),
+            Argument("restarted", "say that this node was restarted, if checks could not see it go", _NODE.value_type),
+            Argument(
+                "failed",
+                "say why the node could not be restarted: the roll stops there",
+                ValueType("a reason", "REASON", values.TEXT.read),
+            ),
+            Argument("abort", "give the roll up; the node whose turn it is stays as it is"),
+        ),
+        mutates=True,
+        run=lambda on, given, report: actions.roll(on.rolls, report, **given),
+        waits_unless=("plan", "restarted", "failed", "abort"),
+        goes_on="the roll goes on up to the next restart (show roll tells where it is; roll --continue goes on with "
+        "it, roll --abort gives it up)",
     ),
     Command(
         "rebalance",

@@ -9,6 +9,7 @@ from cxfr_proxy.admin.nodes import NodeControl
 from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
+from cxfr_proxy.admin.rolls import RollControl
 from cxfr_proxy.admin.workers import WorkerControl
 
 
@@ -17,6 +18,7 @@ class Console:
     nodes: NodeControl
     drains: DrainControl
     rebalances: RebalanceControl
+    rolls: RollControl
     pins: PinControl
     workers: WorkerControl
     sessions: SessionLists

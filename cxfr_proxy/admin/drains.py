@@ -131,6 +131,7 @@ class DrainControl:
         if listed.removed:
             raise ConfigError(f"node '{node}' is no longer listed; put it back first")
         listed.set_admin_state(AdminState.READY)
+        listed.to_restart = False
         self._drainer.undrain(node)
         if self._auto is not None:
             self._auto.excuse(node, excused=not rebalance)
@@ -146,14 +147,17 @@ class DrainControl:
         drain = self._drainer.drains.get(node)
         if drain is None:
             raise ConfigError(f"node '{node}' is not being drained")
-        return follow(self._feed, partial(self._progress, drain))
+        return follow(self._feed, partial(self.progress, drain))
 
-    def _progress(self, drain: Drain) -> DrainProgress:
+    def progress(self, drain: Drain) -> DrainProgress:
+        """Return how far that drain is."""
         counts = self._sessions.of_node(drain.node)
         moved = counts.moved - drain.moved_before
-        awaited, elsewhere = self._drainer.awaited(drain.node), self._peers.left_elsewhere(drain.node)
+        elsewhere = self._peers.left_elsewhere(drain.node)
         left = self._drainer.left(drain.node) + (elsewhere or 0)
-        overdue = drain.deadline is not None and trio.current_time() > drain.deadline + self.closing_seconds
+        now = trio.current_time()
+        overdue = drain.deadline is not None and now > drain.deadline + self.closing_seconds
+        overdue = overdue and drain.settling_seconds(now) is None
         undrained = self._drainer.drains.get(drain.node) is not drain
         aborted = drain.stage is Stage.ABORTED
         return DrainProgress(
@@ -166,9 +170,16 @@ class DrainControl:
             failed=counts.failed - drain.failed_before,
             returned=counts.returned - drain.returned_before,
             left=left,
-            finished=not (left or awaited or elsewhere is None) or overdue or undrained or aborted,
+            finished=self._is_safe(drain, left) or overdue or undrained or aborted,
             waiting_reason="the drain was called off" if undrained else drain.reason or _not_all(elsewhere),
+            settling_seconds=drain.settling_seconds(now),
         )
+
+    def _is_safe(self, drain: Drain, left: int) -> bool:
+        """Return whether the node can be stopped without harm to a session."""
+        node = drain.node
+        elsewhere = self._peers.left_elsewhere(node) is None or self._peers.settles_elsewhere(node)
+        return not (left or elsewhere) and self._drainer.is_done(node)
 
 
 def _not_all(elsewhere: int | None) -> str | None:

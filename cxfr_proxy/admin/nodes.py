@@ -92,9 +92,15 @@ def node_row(node: Node, counts: NodeCounts, drain: Drain | None = None) -> Node
         check_seconds_ago=now - check.at if check is not None else None,
         warm_up=node.warm_up,
         priority=node.spec.priority,
-        drain=("done" if drain.done else str(drain.stage)) if drain is not None else None,
+        drain=_drain_text(drain, now) if drain is not None else None,
         drain_reason=drain.waiting_reason if drain is not None else None,
     )
+
+
+def _drain_text(drain: Drain, now: float) -> str:
+    if drain.done:
+        return "done"
+    return "settling" if drain.settling_seconds(now) is not None else str(drain.stage)
 
 
 def _check_text(check: CheckResult) -> str:

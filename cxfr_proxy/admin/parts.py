@@ -7,6 +7,7 @@ that ask the workers, keep the drains, speak with peer proxies) are known here b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cxfr_proxy.admin.rows import (
@@ -20,6 +21,7 @@ from cxfr_proxy.admin.rows import (
 )
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast as RebalanceForecast
+from cxfr_proxy.cluster.roll import Roll
 from cxfr_proxy.transfers.counts import NodeCounts
 from cxfr_proxy.transfers.drains import Drain
 from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
@@ -106,6 +108,9 @@ class Drainer(Protocol):
     def awaited(self, node: str) -> int:
         """Return how many clients that were cut from the node may still resume there."""
 
+    def is_done(self, node: str) -> bool:
+        """Return whether a drain has left nobody on the node, and it has settled; also where there is no drain."""
+
 
 class Peers(Protocol):
     """The other proxies that share the node list, and the source of that list."""
@@ -123,6 +128,9 @@ class Peers(Protocol):
     def left_elsewhere(self, node: str) -> int | None:
         """Return how many clients peers have on a node that is drained; ``None``: not all have reported that they know
         of it."""
+
+    def settles_elsewhere(self, node: str) -> bool:
+        """Return whether a peer has emptied the node so lately that it must not be stopped yet."""
 
     def source_row(self) -> SourceRow: ...
 
@@ -156,6 +164,42 @@ class Restarts(Protocol):
     def begin(self) -> None:
         """Start replacing all workers, unless that is under way. Raises :class:`ConfigError` while the proxy stops,
         and where the only worker is in the supervisor's process."""
+
+
+class Roller(Protocol):
+    """Restarts nodes, one after the other. Each method raises :class:`ConfigError` where it does not fit."""
+
+    @property
+    def last(self) -> Roll | None:
+        """The roll that goes on or has stopped, or the last one that ended well."""
+
+    @property
+    def current(self) -> Roll | None:
+        """The roll that goes on, or has stopped on its way; ``None``: there is none."""
+
+    def begin(
+        self, nodes: Sequence[str], *, rate: float | None = None, deadline: float | None = None, by_command: bool
+    ) -> None:
+        """Begin a roll of these nodes, in that order; return at once.
+
+        ``rate`` in transfers per second and ``deadline`` in seconds are those of each drain, ``None``: the usual ones.
+        ``by_command``: the command line restarts the nodes; otherwise somebody does.
+        """
+
+    def proceed(self, *, by_command: bool) -> None:
+        """Go on with the roll where it has stopped; ``by_command`` as in :meth:`begin`, also for one that goes on."""
+
+    def restarted(self, node: str) -> None:
+        """Note that the node whose turn it is was restarted."""
+
+    def fail(self, reason: str) -> None:
+        """Stop the roll, since restarting the node whose turn it is has failed."""
+
+    def abort(self) -> str:
+        """Give the roll up; return the node at which it was."""
+
+    def running_commands(self) -> AbstractContextManager[None]:
+        """Have a command line restart nodes for the duration of the block."""
 
 
 class Reloader(Protocol):

@@ -39,8 +39,11 @@ class RebalanceControl:
         """Start moving users who are elsewhere than they belong, in place of a rebalance that goes on; return at once.
 
         ``rate`` in transfers per second, ``None`` for the setting; ``max_share``: at most so many percent of each
-        node's sessions, ``None``: all that have to.
+        node's sessions, ``None``: all that have to. Raises :class:`ConfigError` while nodes are restarted one after the
+        other.
         """
+        if self._cluster.rolling:
+            raise ConfigError("a roll goes on, and whoever is moved now would be moved again: see show roll")
         self._rebalances.begin(rate=rate, max_share=max_share)
 
     async def plan(self, *, rate: float | None = None, max_share: float | None = None) -> RebalancePlan:

@@ -36,11 +36,14 @@ class DrainProgress(OperatorRow, frozen=True):
     failed: int
     left: int
     finished: bool
-    """Nothing more will be tried: the node is empty (``left`` is 0), or the deadline has passed."""
+    """Nothing more will be tried: the node is empty (``left`` is 0) and has settled, or the deadline has passed."""
     waiting_reason: str | None
     """Why nothing moves at the moment; ``None`` while it does."""
     returned: int = 0
     """Those that moved and have logged in again by way of this proxy, on whichever node."""
+    settling_seconds: float | None = None
+    """The node is empty, and can be stopped in so many seconds: sessions that have left it lately could die with it.
+    ``None``: it has sessions, or has settled."""
 
 
 class PlannedTarget(Struct, frozen=True):
@@ -122,6 +125,51 @@ class RebalanceProgress(OperatorRow, frozen=True):
     """``None``: no session is held, or none will be looked at."""
 
 
+class RollProgress(OperatorRow, frozen=True):
+    """How far a rolling restart has come: of ``total`` nodes ``left`` are not done yet."""
+
+    node: str | None
+    """The node whose turn it is; ``None``: all are done."""
+    step: str
+    """``drain``, ``restart`` (it is for the command, or for an operator), ``return`` (checks have to find it up) or
+    ``settle`` (it is up, and has to stay so)."""
+    total: int
+    left: int
+    sessions: int
+    """Those that are on the node whose turn it is."""
+    moved: int
+    """Clients that the nodes' drains have moved, since the roll or the proxy began."""
+    finished: bool
+    """Nothing more will be done: all nodes are (``left`` is 0), or it has stopped."""
+    reason: str | None
+    """Why it waits, or has stopped; ``None`` while it does not."""
+    settling_seconds: float | None = None
+    """Seconds until the node, which is empty, can be stopped; ``None``: it is not, or it can."""
+
+
+class ForetoldRestart(Struct, frozen=True):
+    """One node's part of the forecast of a roll. ``seconds``: about how long its drain takes, and settling."""
+
+    node: str
+    sessions: int
+    seconds: float
+
+
+class RollPlan(OperatorRow, frozen=True):
+    """The forecast of a roll that began now. ``sessions`` are on the nodes now, and ``moves`` is how often one is moved
+    in all. ``rate`` in clients per second; ``seconds`` without the time that the restarts take."""
+
+    nodes: list[ForetoldRestart]
+    sessions: int
+    moves: int
+    rate: float
+    seconds: float
+    migrate: int = 0
+    """Of the sessions: the proxy can take them to another node itself, and their clients notice nothing."""
+    refuses_logins: str | None = None
+    """As in :class:`DrainPlan`, for the node of which this is true first; then the roll would stop there."""
+
+
 class PlannedMove(Struct, frozen=True):
     """How many sessions would go from one node to another."""
 
@@ -148,7 +196,7 @@ class RebalancePlan(OperatorRow, frozen=True):
     """Seconds until it is over for all of them."""
 
 
-Progress = DrainProgress | RestartProgress | RebalanceProgress
+Progress = DrainProgress | RestartProgress | RebalanceProgress | RollProgress
 
 
 class NodeRow(OperatorRow, frozen=True):
@@ -185,8 +233,8 @@ class NodeRow(OperatorRow, frozen=True):
     returned: int = 0
     """Those that moved away and have logged in again, on whichever node."""
     drain: str | None = None
-    """How far its drain is: a stage (``grace``, ``awake``, ``all``, ``rest``, ``aborted``), or ``done``; ``None``: it
-    is not drained."""
+    """How far its drain is: a stage (``grace``, ``awake``, ``all``, ``rest``, ``aborted``), ``settling`` (it is empty,
+    and sessions that have left it lately could die with it), or ``done``; ``None``: it is not drained."""
     drain_reason: str | None = None
     """Why no client can be moved off it at that stage; ``None``: some can."""
     priority: int = 0
@@ -249,6 +297,21 @@ class PinRow(OperatorRow, frozen=True):
     """The user's sessions on that node."""
     elsewhere: list[str]
     """The other nodes that the user has sessions on: a pin alone moves nobody."""
+
+
+class RollRow(OperatorRow, frozen=True):
+    """One node of a roll."""
+
+    node: str
+    step: str
+    """``waits`` (its turn comes), a step as :class:`RollProgress` has them, or ``done``."""
+    sessions: int
+    moved: int
+    """Clients that have moved away from it, since the roll or the proxy began."""
+    reason: str | None = None
+    """Why it does not go on, or has stopped there; ``None``: it goes on."""
+    stopped: bool = False
+    """The roll has stopped there."""
 
 
 class WorkerRow(OperatorRow, frozen=True):
@@ -334,7 +397,7 @@ class MessageRow(OperatorRow, frozen=True):
     message: str
 
 
-SingleAnswer = Progress | DrainPlan | RebalancePlan | MessageRow | ReloadFaults
+SingleAnswer = Progress | DrainPlan | RebalancePlan | RollPlan | MessageRow | ReloadFaults
 """An answer that is no list."""
 
 CommandAnswer = SingleAnswer | Sequence[OperatorRow]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from cxfr_proxy.admin.codec import as_json
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
+    ForetoldRestart,
     MessageRow,
     PlannedMove,
     PlannedTarget,
@@ -14,6 +18,8 @@ from cxfr_proxy.admin.rows import (
     RebalanceProgress,
     ReloadFaults,
     RestartProgress,
+    RollPlan,
+    RollProgress,
     SingleAnswer,
 )
 from cxfr_proxy.admin.text import clean, duration, table
@@ -27,13 +33,36 @@ def progress_line(row: Progress) -> str:
     """Return how far it is, as a line of a log."""
     if isinstance(row, RestartProgress):
         return f"workers: {row.replaced} of {row.total} replaced, {row.sessions} sessions leaving"
+    if isinstance(row, RollProgress):
+        return _roll_line(row)
     subject = clean(row.node) if isinstance(row, DrainProgress) else "rebalance"
     counts = (
         f"{row.asked} asked, {row.moved} moved, {row.refused} refused, {row.silent} silent, {row.failed} failed,"
         f" {row.left} left of {row.total}"
     )
     waiting = f" ({clean(row.waiting_reason)})" if row.waiting_reason else ""
+    if isinstance(row, DrainProgress) and row.settling_seconds is not None:
+        waiting = f" (settling: it can be stopped in {duration(row.settling_seconds)})"
     return f"{subject}: {counts}{waiting}"
+
+
+_STEPS: Final[Mapping[str, str]] = {
+    "drain": "is drained: {sessions} sessions left",
+    "restart": "can be stopped",
+    "return": "was restarted",
+    "settle": "is up",
+}
+"""A roll's step, said of its node."""
+
+
+def _roll_line(row: RollProgress) -> str:
+    if row.node is None:
+        return f"roll: all {row.total} nodes are done, {row.moved} moves"
+    step = _STEPS.get(row.step, clean(row.step)).format(sessions=row.sessions)
+    if row.settling_seconds is not None:
+        step = f"settles: it can be stopped in {duration(row.settling_seconds)}"
+    reason = f" ({clean(row.reason)})" if row.reason else ""
+    return f"roll: {clean(row.node)} ({row.total - row.left + 1} of {row.total}) {step}{reason}"
 
 
 def progress_bar(row: Progress, columns: int) -> str:
@@ -64,6 +93,10 @@ def in_words(answer: SingleAnswer) -> str:
             return _rebalance_outcome(answer)
         case RestartProgress():
             return _restart_outcome(answer)
+        case RollPlan():
+            return _roll_plan(answer)
+        case RollProgress():
+            return _roll_outcome(answer)
 
 
 def _drain_plan(plan: DrainPlan) -> str:
@@ -126,6 +159,33 @@ def _rebalance_outcome(row: RebalanceProgress) -> str:
     if row.left:
         return f"{row.left} of {row.total} sessions are left where they are: {clean(row.waiting_reason or '-')}"
     return f"{row.moved} of {row.total} sessions moved when asked" if row.total else "all users are where they belong"
+
+
+def _roll_plan(plan: RollPlan) -> str:
+    each = plan.moves / plan.sessions if plan.sessions else 0
+    lines = [
+        table(COLUMNS_OF_PLANS[ForetoldRestart], [as_json(node) for node in plan.nodes]),
+        f"{plan.sessions} sessions, {plan.moves} moves: {each:.2f} a session; at {plan.rate:g} per second it takes"
+        f" about {duration(plan.seconds)}, and the restarts",
+    ]
+    if plan.migrate:
+        lines.append(f"{plan.migrate} of them can be taken to another node by the proxy, and will not notice")
+    if plan.refuses_logins is not None:
+        lines.append(f"{clean(plan.refuses_logins)} would be refused, for no other node is ready and up: it would stop")
+    return "\n".join(lines)
+
+
+def _roll_outcome(row: RollProgress) -> str:
+    if row.node is None:
+        return (
+            f"all {row.total} nodes are restarted, {row.moved} moves; users may be elsewhere than they belong"
+            " (rebalance moves them)"
+        )
+    why = f": {clean(row.reason)}" if row.reason else ""
+    return (
+        f"the roll has stopped at {clean(row.node)} ({row.total - row.left + 1} of {row.total}), step"
+        f" {clean(row.step)}{why}; roll --continue goes on with it, roll --abort gives it up"
+    )
 
 
 def _restart_outcome(row: RestartProgress) -> str:

@@ -13,12 +13,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.admin.rows import (
+    ForetoldRestart,
     NodeRow,
     OperatorRow,
     PinRow,
     PlannedMove,
     PlannedTarget,
     ProxyRow,
+    RollRow,
     SessionRow,
     SettingRow,
     SourceRow,
@@ -67,6 +69,10 @@ class View:
     row: type[OperatorRow]
     columns: tuple[Column, ...]
     rows: Callable[[Console], Awaitable[Sequence[OperatorRow]]]
+
+
+async def _roll(on: Console) -> Sequence[OperatorRow]:
+    return on.rolls.rows()
 
 
 async def _source(on: Console) -> Sequence[OperatorRow]:
@@ -163,6 +169,18 @@ VIEWS: Final[Mapping[str, View]] = {
         ),
         lambda on: on.workers.rows(),
     ),
+    "roll": View(
+        RollRow,
+        (
+            Column("NODE", "node"),
+            Column("STEP", "step"),
+            Column("STOPPED", "stopped"),
+            Column("SESSIONS", "sessions", Style.NUMBER),
+            Column("MOVED", "moved", Style.NUMBER),
+            Column("REASON", "reason"),
+        ),
+        _roll,
+    ),
     "source": View(
         SourceRow,
         (
@@ -203,6 +221,11 @@ VIEWS: Final[Mapping[str, View]] = {
 
 COLUMNS_OF_PLANS: Final[Mapping[type, tuple[Column, ...]]] = {
     PlannedTarget: (Column("TO", "node", missing="none"), Column("SESSIONS", "sessions", Style.NUMBER)),
+    ForetoldRestart: (
+        Column("NODE", "node"),
+        Column("SESSIONS", "sessions", Style.NUMBER),
+        Column("TAKES", "seconds", Style.SECONDS),
+    ),
     PlannedMove: (
         Column("FROM", "source"),
         Column("TO", "target"),

@@ -5,6 +5,7 @@ program     chooses between the two, and reports mistakes
 exit_codes  tell the outcome to scripts
 parser      flags and commands, drawn from the tables of settings and of commands
 speaking    sending a command to the proxy that runs, and showing its answers
+rolling     a rolling restart: the command that restarts nodes runs here
 checking    ``cxfr-proxy check``: the faults in the files
 =========== ==================================================================================================
 

@@ -107,7 +107,8 @@ def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.value_type is None:
         parser.add_argument(f"--{argument.name}", dest=argument.name, action="store_true", help=argument.help)
     elif argument.many:
-        parser.add_argument(argument.name, metavar=argument.value_type.metavar, nargs="+", help=argument.help)
+        count = "*" if argument.optional else "+"
+        parser.add_argument(argument.name, metavar=argument.value_type.metavar, nargs=count, help=argument.help)
     elif argument.positional:
         metavar = None if argument.choices else argument.value_type.metavar
         choices = argument.choices or None

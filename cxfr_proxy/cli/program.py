@@ -16,6 +16,7 @@ from cxfr_proxy.admin.text import clean
 from cxfr_proxy.cli.checking import check
 from cxfr_proxy.cli.exit_codes import INTERRUPTED, MISTAKE, UNREAD
 from cxfr_proxy.cli.parser import build_parser, check_flags
+from cxfr_proxy.cli.rolling import RollConversation
 from cxfr_proxy.cli.speaking import speak
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import find_control
@@ -65,7 +66,8 @@ def _run(namespace: argparse.Namespace) -> int:
     source = ConfigSource(flags)
     config = source.read()
     if isinstance(command, Command):
-        return speak(command, flags, partial(_control, config, source))
+        conversation = RollConversation(flags["run"]) if command.name == "roll" else None
+        return speak(command, flags, partial(_control, config, source), conversation)
     if command == "check":
         return check(config)
     return _serve(config, source)

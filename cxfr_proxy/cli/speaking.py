@@ -17,26 +17,64 @@ from cxfr_proxy.admin import sentences
 from cxfr_proxy.admin.codec import read_answer
 from cxfr_proxy.admin.commands import Command
 from cxfr_proxy.admin.control import client
-from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, RebalanceProgress, ReloadFaults, RestartProgress
+from cxfr_proxy.admin.rows import (
+    DrainPlan,
+    DrainProgress,
+    RebalanceProgress,
+    ReloadFaults,
+    RestartProgress,
+    RollPlan,
+    RollProgress,
+)
 from cxfr_proxy.admin.text import clean, table
 from cxfr_proxy.admin.views import VIEWS
 from cxfr_proxy.cli.exit_codes import FAULTS, INTERRUPTED, OK, UNFINISHED
 from cxfr_proxy.errors import ConfigError
 
-_PROGRESS = (DrainProgress, RebalanceProgress, RestartProgress)
+_PROGRESS = (DrainProgress, RebalanceProgress, RestartProgress, RollProgress)
 
 
-def speak(command: Command, flags: Mapping[str, object], find: Callable[[], Path]) -> int:
+class Conversation:
+    """A command that is sent, and its answers."""
+
+    async def hold(self, path: Path, command: str, given: Mapping[str, object], screen: AnswerScreen) -> object:
+        """Send the command to the proxy on ``path`` and show its answers but for the last one, which is returned.
+
+        Raises :class:`ConfigError`.
+        """
+        async with aclosing(client.call(path, command, given)) as answers:
+            async for answer in answers:
+                if isinstance(answer, client.Result):
+                    return answer.value
+                if isinstance(answer, client.Interim):
+                    screen.progress(answer.value)
+                    self.on_progress(answer.value)
+                else:
+                    screen.note(answer.note)
+        raise AssertionError("call() ends with a result or an error")
+
+    def on_progress(self, value: object) -> None:
+        """Act on progress that was shown, as decoded JSON."""
+
+
+def speak(
+    command: Command,
+    flags: Mapping[str, object],
+    find: Callable[[], Path],
+    conversation: Conversation | None = None,
+) -> int:
     """Send a command to the running proxy, whose socket ``find`` finds, and show its answers; return the exit code.
 
-    Raises :class:`ConfigError`.
+    ``conversation`` holds it, ``None``: one that does nothing else. Raises :class:`ConfigError`.
     """
-    given = {each.name: flags[each.name] for each in command.arguments if flags[each.name] is not None}
+    values = {each: flags[each.name] for each in command.arguments if flags[each.name] is not None}
+    given = {each.name: True if each.stays else value for each, value in values.items()}
     command.read_arguments(given)  # a mistake needs no proxy to be told
-    watched = bool(given.get("wait"))
-    screen = _Screen(sys.stdout, as_json=bool(flags["json"]), view=str(given.get("what")))
+    watched = command.is_waited_for(given)
+    screen = AnswerScreen(sys.stdout, as_json=bool(flags["json"]), view=str(given.get("what")))
     try:
-        result = trio.run(_converse, find(), command.name, given, screen)
+        conversation = conversation if conversation is not None else Conversation()
+        result = trio.run(conversation.hold, find(), command.name, given, screen)
     except KeyboardInterrupt:
         screen.end_line()
         if watched:
@@ -55,23 +93,11 @@ def _exit_code(result: object, *, watched: bool) -> int:
         return OK if isinstance(answer, _PROGRESS) and answer.left == 0 else UNFINISHED
     if isinstance(answer, ReloadFaults):
         return FAULTS
-    return UNFINISHED if isinstance(answer, DrainPlan) and answer.refuses_logins else OK
-
-
-async def _converse(path: Path, command: str, given: Mapping[str, object], screen: _Screen) -> object:
-    async with aclosing(client.call(path, command, given)) as answers:
-        async for answer in answers:
-            if isinstance(answer, client.Result):
-                return answer.value
-            if isinstance(answer, client.Interim):
-                screen.progress(answer.value)
-            else:
-                screen.note(answer.note)
-    raise AssertionError("call() ends with a result or an error")
+    return UNFINISHED if isinstance(answer, DrainPlan | RollPlan) and answer.refuses_logins else OK
 
 
 @dataclass(slots=True)
-class _Screen:
+class AnswerScreen:
     """The output of answers. On a terminal progress is one line that is drawn again; elsewhere it is a line each
     time it changes, or a JSON value per line. ``view`` is what lists are shown as."""
 

@@ -17,6 +17,7 @@ assigned   whose node is not left to a policy: pins, user map, answers
 user_map   the user map: a file with a node for each of millions of users
 placement  the order in which the nodes suit one user: a pure function
 plan       a drain's plan: who has to move, and where to; a snapshot in, moves out
+roll       a rolling restart of several nodes: what comes next, and what it would come to
 rebalance  a rebalance's plan: who sits elsewhere than they belong
 ========== ==========================================================================================
 

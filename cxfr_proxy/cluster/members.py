@@ -22,7 +22,9 @@ _SHOWN_NAMES: Final = 50
 """Known nodes that an error names: a longer list helps nobody."""
 _DOMAINS_KEPT: Final = 64
 """Domains for which the candidates are kept: clients make up any number of domains."""
-_TOLD: Final = frozenset(("admin_state", "features", "health", "removed", "session_outlook", "spec", "warm_up"))
+_TOLD: Final = frozenset(
+    ("admin_state", "features", "health", "removed", "session_outlook", "spec", "to_restart", "warm_up")
+)
 """The attributes of a node whose change is reported."""
 
 
@@ -68,6 +70,7 @@ class Node:
         "removed",
         "session_outlook",
         "spec",
+        "to_restart",
         "warm_up",
     )
 
@@ -92,6 +95,9 @@ class Node:
         changed."""
         self.warm_up = 1.0
         """How much of its weight counts, 0 to 1, during its warm-up."""
+        self.to_restart = False
+        """It has still to be restarted in a roll (:mod:`.roll`): users are placed on it only if no other node of its
+        priority takes them."""
         self._changed: Callable[[], None] = changed
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -178,6 +184,7 @@ class Cluster:
         self._worked_out = 0  # the version that what follows is of
         self._candidates: dict[str | None, tuple[list[Node], list[Node]]] = {}
         self._placement_basis: PlacementBasis | None = None
+        self._rolling: bool | None = None
         self.apply(specs)
 
     def watch(self, changed: Callable[[str], None]) -> None:
@@ -272,6 +279,14 @@ class Cluster:
             )
         return self._placement_basis
 
+    @property
+    def rolling(self) -> bool:
+        """Return whether a roll goes on, or has stopped on its way: nobody is moved to where they belong meanwhile."""
+        self._forget_what_was()
+        if self._rolling is None:
+            self._rolling = any(node.to_restart for node in self)
+        return self._rolling
+
     def unserved_without(self, name: str, domains: Sequence[str] = ()) -> tuple[str, ...] | None:
         """Return the domains whose logins nobody would take if that node took none; empty: all domains.
 
@@ -316,7 +331,7 @@ class Cluster:
         if self._worked_out != self.version:
             self._worked_out = self.version
             self._candidates.clear()
-            self._placement_basis = None
+            self._placement_basis = self._rolling = None
 
 
 def _differs(spec: NodeSpec, other: NodeSpec) -> bool:

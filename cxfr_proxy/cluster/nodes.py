@@ -119,6 +119,9 @@ MAX_PRIORITY: Final = 65535
 """The highest priority of an SRV record (RFC 2782)."""
 MAX_SESSIONS: Final = 10_000_000
 """More sessions than any node holds: a larger number is a typing error."""
+SHARED_SETTLE_SECONDS: Final = 3.0
+"""The usual time to settle where nodes share sessions. MongooseIM looks at the session that a new one has replaced for
+two seconds, and the new one crashes if the node of the old one has stopped by then; one more for clocks and reports."""
 MAX_COUNT: Final = 1000
 """Most checks in a row: more would be a typing error."""
 LEAST_SECONDS: Final = 0.05
@@ -272,11 +275,24 @@ class NodeSpec:
     """Bad checks in a row after which it is down."""
     slowstart: float = option(_time(0.0), 0.0)
     """Warm-up: seconds in which its weight grows to the full value, once it is up again."""
+    settle: float | None = option(_time(0.0), None)
+    """Seconds for which it must not be stopped once its last session has moved away; ``None``: as
+    :attr:`settle_seconds` has it."""
     admin_state: AdminState = option(_one_of(AdminState), AdminState.READY, name="state", single=True)
 
     def serves(self, domain: str | None) -> bool:
         """Return whether users of that domain (its key; ``None``: of some domain) may be placed on it."""
         return domain is None or not self.domain or domain in self.domain
+
+    @property
+    def settle_seconds(self) -> float:
+        """Return for how long it has to go on once its last session has left, so that none dies with it.
+
+        A node that shares no sessions has nothing to do with one that has left.
+        """
+        if self.settle is not None:
+            return self.settle
+        return SHARED_SETTLE_SECONDS if self.resume is Resume.SHARED else 0.0
 
     @property
     def uses_tls(self) -> bool:

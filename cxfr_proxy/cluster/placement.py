@@ -168,11 +168,15 @@ def rank(user: str | None, candidates: Sequence[Node], sessions: Mapping[str, in
 
 
 def _by_rules(ranked: Sequence[Node], name: str | None, sessions: Mapping[str, int]) -> list[Node]:
-    """Return those with room first, of these the one of that name, then those that don't stand by; otherwise in
-    their order. So nodes that stand by are tried if none of the others can be reached."""
-    if name is None and not any(node.spec.priority or node.spec.max_sessions is not None for node in ranked):
+    """Return those with room first, of these the one of that name, then those that don't stand by, and of these last
+    the ones that have still to be restarted; otherwise in their order. So nodes that stand by are tried if none of the
+    others can be reached."""
+    plain = not any(node.spec.priority or node.to_restart or node.spec.max_sessions is not None for node in ranked)
+    if name is None and plain:
         return list(ranked)
-    return sorted(ranked, key=lambda node: (is_full(node, sessions), node.name != name, node.spec.priority))
+    return sorted(
+        ranked, key=lambda node: (is_full(node, sessions), node.name != name, node.spec.priority, node.to_restart)
+    )
 
 
 def is_full(node: Node, sessions: Mapping[str, int]) -> bool:

@@ -72,6 +72,8 @@ class Directive:
     """The node's own ``state=`` at that time: the directive is void when that changes. ``None``: it always counts."""
     rebalance: bool = True
     """Whether users who belong on a node that is ready again may be moved there for that."""
+    to_restart: bool = False
+    """A roll has still to restart it."""
 
     def holds(self, spec: NodeSpec) -> bool:
         return self.against is None or self.against is spec.admin_state
@@ -84,11 +86,13 @@ class Directive:
 @dataclass(frozen=True, slots=True)
 class ProxyState:
     """A proxy's report of itself to the others. ``to_move``: clients that are to be moved now; ``left``: how many it
-    still has on each node that is being emptied, which shows that it knows of that."""
+    still has on each node that is being emptied, which shows that it knows of that; ``settling``: those of them that it
+    has emptied so lately that they must not be stopped yet."""
 
     sessions: int = 0
     to_move: int = 0
     left: Mapping[str, int] = field(default_factory=dict)
+    settling: tuple[str, ...] = ()
 
     def encode(self) -> str:
         """Return it as a value of the store."""
@@ -113,6 +117,7 @@ def read_directive(text: str) -> Directive:
         rate=_number(value, "rate", positive=True),
         aborted=value.get("aborted") is True,
         rebalance=value.get("rebalance") is not False,
+        to_restart=value.get("to_restart") is True,
         against=None if value.get("against") is None else _admin_state(value["against"]),
     )
 
@@ -123,7 +128,11 @@ def read_proxy(text: str) -> ProxyState:
     left = value.get("left", {})
     if not isinstance(left, dict):
         raise ConfigError(f"expected numbers by node as left, found {left!r:.60}")
-    return ProxyState(_count(value, "sessions"), _count(value, "to_move"), {name: _count(left, name) for name in left})
+    settling = value.get("settling", [])
+    if not isinstance(settling, list) or not all(isinstance(name, str) for name in settling):
+        raise ConfigError(f"expected names of nodes as settling, found {settling!r:.60}")
+    counts = {name: _count(left, name) for name in left}
+    return ProxyState(_count(value, "sessions"), _count(value, "to_move"), counts, tuple(settling))
 
 
 def _count(value: Mapping[str, object], name: str) -> int:

@@ -21,7 +21,7 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 23
+VERSION: Final = 24
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -44,7 +44,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 class NodeState(Part, frozen=True):
     """A node as the supervisor has it. ``stage``: that of its drain, if it is leaving. ``features``: the hashes of the
-    stream features that it greets clients with, by domain."""
+    stream features that it greets clients with, by domain. ``to_restart``: a roll has still to restart it."""
 
     spec: NodeSpec
     admin_state: AdminState
@@ -54,6 +54,7 @@ class NodeState(Part, frozen=True):
     session_outlook: SessionOutlook = SessionOutlook.GOOD
     warm_up: float = 1.0
     features: dict[str, str] = {}
+    to_restart: bool = False
 
 
 class Nodes(Message, frozen=True):

@@ -11,8 +11,9 @@ Nodes that come and go would have their users moved back and forth. So nothing b
   up to :data:`LONGEST_SECONDS`. A node that has been up for that long starts over. A node that an operator has drained
   did not go by itself, whatever happened to it meanwhile.
 
-A rebalance that an operator has asked for goes on, and the next one follows it. A node that an operator has let back in
-without wanting anybody moved for it is *excused*: its coming is no reason.
+While nodes are restarted one after the other (a roll) nothing begins either: it would move users who have to move once
+more. A rebalance that an operator has asked for goes on, and the next one follows it. A node that an operator has let
+back in without wanting anybody moved for it is *excused*: its coming is no reason.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class AutoRebalancer:
                 continue
             current = self._rebalances.current
             by_operator = current is not None and current.reason is None
-            due = now >= max(self._quiet_at, self._steady_at)
+            due = now >= max(self._quiet_at, self._steady_at) and not self._cluster.rolling
             if self._reason is not None and due and not by_operator:
                 reason, self._reason = self._reason, None
                 self._placed, self._quiet_at = self._weights(), now + QUIET_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cxfr_proxy.admin.feed import ChangeFeed
 from cxfr_proxy.admin.parts import Drainer
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.supervisor.startup_log import log_drain
@@ -38,10 +39,13 @@ class NodeFollower(Protocol):
 class DrainKeeper:
     """The drains of this proxy, and their host. A :class:`NodeDrainer`."""
 
-    def __init__(self, cluster: Cluster, workers: Workers, rate: Rate, follower: NodeFollower) -> None:
+    def __init__(
+        self, cluster: Cluster, workers: Workers, rate: Rate, follower: NodeFollower, feed: ChangeFeed
+    ) -> None:
         self._cluster = cluster
         self._workers = workers
         self._follower = follower
+        self._feed = feed
         self._rate = rate
         self._drains = Drains(rate, self)
 
@@ -89,6 +93,9 @@ class DrainKeeper:
     def awaited(self, node: str) -> int:
         return self._workers.awaited(node)
 
+    def is_done(self, node: str) -> bool:
+        return self._drains.is_done(node)
+
     def waits(self, drain: Drain, reason: str | None) -> None:
         """Note why no worker can move sessions of that node; ``None``: some can."""
         self._drains.waits(drain, reason)
@@ -96,11 +103,18 @@ class DrainKeeper:
     def of_node(self, node: str) -> NodeCounts:
         return self._workers.of_node(node)
 
+    def last_move(self, node: str) -> float:
+        return self._workers.last_move(node)
+
+    def settle_seconds(self, node: str) -> float:
+        return self._cluster.get(node).spec.settle_seconds if node in self._cluster else 0.0
+
     def stage_changed(self, drain: Drain) -> None:
         self._follower.node_changed(drain.node)
 
     def report(self, event: str, drain: Drain) -> None:
         log_drain(event, drain, self._workers.of_node(drain.node))
+        self._feed.changed()
 
     async def watch(self) -> None:
         """Watch as :meth:`~cxfr_proxy.transfers.drains.Drains.watch` does."""

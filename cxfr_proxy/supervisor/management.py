@@ -25,6 +25,7 @@ from cxfr_proxy.admin.nodes import NodeControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.reloads import ReloadPart, Reloads
+from cxfr_proxy.admin.rolls import RollControl
 from cxfr_proxy.admin.workers import WorkerControl
 from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.cluster.members import Cluster
@@ -42,7 +43,9 @@ from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.supervisor.node_list import NodeList
 from cxfr_proxy.supervisor.peer_proxies import PeerProxies
 from cxfr_proxy.supervisor.reloading import Reloading, SettingsFollower
+from cxfr_proxy.supervisor.roll_file import RollFile
 from cxfr_proxy.supervisor.rolling_restart import RollingRestarts
+from cxfr_proxy.supervisor.rolls import Rolls
 from cxfr_proxy.supervisor.served_files import ServedFiles
 from cxfr_proxy.supervisor.startup_log import announce
 from cxfr_proxy.supervisor.user_list import MapFollower, UserList
@@ -117,9 +120,12 @@ class Management:
         self.reloading = Reloading(settings, self.files, self.nodes, self.users, self.reloads, self)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
+        roll_file = RollFile(config.control)
+        self._rolls = Rolls(cluster, self._drains, drainer, rebalances, self._sharing, feed, roll_file)
         self.console = Console(
             nodes=NodeControl(cluster, workers, drainer),
             drains=self._drains,
+            rolls=RollControl(self._rolls, cluster, self._drains, drainer, workers, feed),
             rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._automatic),
             pins=PinControl(cluster, assigned.pins, workers, self._sharing),
             workers=WorkerControl(workers, feed, operations.restarts),
@@ -153,6 +159,7 @@ class Management:
     async def begin(self) -> None:
         """Read the nodes for the first time, which may take etcd its time. Raises :class:`ConfigError`."""
         await self.nodes.begin()
+        self._rolls.load()
 
     async def serve(self, services: trio.Nursery, *, room: int) -> None:
         """Begin everything in ``services``; an operator can connect when this returns. ``room``: how many sessions fit.
@@ -164,6 +171,7 @@ class Management:
             (Task.RELOAD, self.reloading.run),
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
+            (Task.ROLL, self._rolls.run),
             (Task.SHARING, self._sharing.run),
             (Task.REBALANCE, self._operations.rebalances.watch),
             (Task.VACANCY, self._vacancy.run),

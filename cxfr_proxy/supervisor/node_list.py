@@ -125,9 +125,10 @@ class NodeList:
         return changes
 
     def forget_empty(self) -> None:
-        """Drop nodes whose line is gone, once nobody is on them or will be fetched from them."""
+        """Drop nodes whose line is gone, once they have settled, and nobody is on them or will be fetched from them."""
         for node in self._cluster.removed:
-            if not self._drainer.left(node.name) and not self._drainer.awaited(node.name):
+            gone = not self._drainer.left(node.name) and not self._drainer.awaited(node.name)
+            if gone and self._drainer.is_done(node.name):
                 self._cluster.forget(node.name)
                 self._drainer.undrain(node.name)
 

@@ -87,6 +87,7 @@ class NodeStates:
             node.session_outlook,
             node.warm_up,
             {domain: digest(features) for domain, features in node.features.items()},
+            node.to_restart,
         )
 
     def text(self, name: str, domain: str) -> str:

@@ -84,7 +84,8 @@ class PeerProxies:
     def _state(self) -> ProxyState:
         leaving = (node.name for node in self._cluster if node.leaving)
         left = {name: self._drainer.left(name) + self._drainer.awaited(name) for name in leaving}
-        return ProxyState(self._counter.sessions, self._drainer.to_move, left)
+        settling = tuple(name for name, sessions in left.items() if not sessions and not self._drainer.is_done(name))
+        return ProxyState(self._counter.sessions, self._drainer.to_move, left, settling)
 
     def left_elsewhere(self, node: str) -> int | None:
         """Return how many clients other proxies have on a node that is being emptied; ``None``: not all have
@@ -95,13 +96,20 @@ class PeerProxies:
         known = [left for left in said if left is not None]
         return sum(known) if len(known) == len(said) else None
 
+    def settles_elsewhere(self, node: str) -> bool:
+        """Return whether another proxy has emptied the node so lately that it must not be stopped yet."""
+        return self._shared is not None and any(
+            node in state.settling for name, state in self._shared.proxies.items() if name != self._shared.id
+        )
+
     # --- directives
 
     def share_directive(self, node: str, *, rebalance: bool = True) -> None:
         """Share an operator's command about that node, which was carried out here. ``rebalance``: see
         :class:`~cxfr_proxy.cluster.shared.Directive`."""
         if self._shared is not None:
-            directive = replace(self._directive_now(node), rebalance=rebalance)
+            to_restart = self._cluster.get(node).to_restart
+            directive = replace(self._directive_now(node), rebalance=rebalance, to_restart=to_restart)
             self._carried_out[node] = directive
             self._shared.set_directive(node, directive)
 
@@ -117,14 +125,22 @@ class PeerProxies:
 
     def carry_out(self, directives: Mapping[str, Directive]) -> None:
         """Carry out all directives that hold now, except those that are known already."""
+        for node in self._carried_out.keys() - directives.keys():
+            self._mark(node, to_restart=False)
         for node, directive in directives.items():
             known = self._carried_out.get(node)
+            if not _same(directive, known):
+                self._mark(node, to_restart=directive.to_restart)
             # "Ready" needs nothing here: the admin state that the list has says it, and the drain ends with it.
             if node in self._cluster and directive.admin_state is not AdminState.READY and not _same(directive, known):
                 self._carry_out(node, directive)
             elif self._auto is not None and not directive.rebalance and not _same(directive, known):
                 self._auto.excuse(node)
         self._carried_out = dict(directives)
+
+    def _mark(self, node: str, *, to_restart: bool) -> None:
+        if node in self._cluster:
+            self._cluster.get(node).to_restart = to_restart
 
     def _carry_out(self, node: str, directive: Directive) -> None:
         if directive.aborted:

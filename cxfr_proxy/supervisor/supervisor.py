@@ -100,7 +100,7 @@ class Supervisor:
         pace = OwnPace(config.transfer_rate)
         self._grants = Grants(self.workers, pace)
         self._rate = Rate(pace, config.transfer_rate)
-        self._drainer = DrainKeeper(self._cluster, self.workers, self._rate, self)
+        self._drainer = DrainKeeper(self._cluster, self.workers, self._rate, self, self._feed)
         self._states = NodeStates(self._cluster, self._drainer.drains)
         self._cluster.watch(self.node_changed)
         self.rebalances = Rebalances(self._rate, self)
@@ -197,8 +197,7 @@ class Supervisor:
                 self.workers.note_counts(counts)
                 self._reported.set()
             case TransferEnded(transfer, session, full_jid):
-                self.workers.statistics.add(transfer)
-                self.workers.absences.note_transfer(session, full_jid, transfer)
+                self.workers.note_transfer(session, full_jid, transfer)
             case SessionsChanged(present):
                 for each in present:
                     self.workers.absences.note_login(each.session, each.full_jid, each.node)

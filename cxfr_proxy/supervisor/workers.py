@@ -6,6 +6,7 @@ that is gone are added to the past, so that totals never go back.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, Grant, WorkerCounts
@@ -35,7 +37,7 @@ from cxfr_proxy.supervisor.link import Link, LinkState, Request
 from cxfr_proxy.transfers.counts import RECENT_TRANSFERS, NodeCounts
 from cxfr_proxy.transfers.pace import OwnPace
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, total
-from cxfr_proxy.transfers.statistics import WORKER_DIED, Totals, TransferStatistics
+from cxfr_proxy.transfers.statistics import MAX_NODES, WORKER_DIED, PastTransfer, Totals, TransferStatistics
 
 ID_MARGIN: Final = 100_000
 """Session ids that a new worker skips, times the workers: for sessions that its predecessor could not report any more,
@@ -120,6 +122,7 @@ class Workers:
         self._past_totals = Totals()
         self.statistics = TransferStatistics()
         self.absences = Absences(self.statistics)
+        self._last_moves: BoundedDict[str, float] = BoundedDict(MAX_NODES)
         self._past_rebalance = RebalanceCounts()
         self._counted: dict[str, None] = {}  # nodes whose numbers have changed in a worker
         self._informed: set[Link] = set()  # workers that know the numbers of all other nodes
@@ -151,6 +154,16 @@ class Workers:
         """Return how many clients that were cut may still fetch their session from that node, over all workers; see
         :class:`~cxfr_proxy.transfers.awaited.Awaited`."""
         return sum((link.counts.awaited or {}).get(node, 0) for link in self)
+
+    def note_transfer(self, session: int, full_jid: str | None, transfer: PastTransfer) -> None:
+        """Note that the transfer of that session is over."""
+        self.statistics.add(transfer)
+        self.absences.note_transfer(session, full_jid, transfer)
+        self._last_moves[transfer.node] = trio.current_time()
+
+    def last_move(self, node: str) -> float:
+        """Return when the last session moved away from that node, by trio's clock; minus infinity: none has."""
+        return self._last_moves.get(node, -math.inf)
 
     def bury(self, slot: WorkerSlot, link: Link) -> None:
         """Note that a worker is gone, and its sessions with it."""

@@ -1,10 +1,14 @@
 """The drains under way, as the supervisor keeps them for all workers.
 
 A worker is told only the stage of each (:mod:`.drain_stages`), and moves the sessions that it has (:mod:`.leaving`).
+
+A node that is empty *settles*: the sessions that have moved away could still die with it, so its drain is done only
+some seconds after the last of them has left.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -37,8 +41,10 @@ class Drain:
     stage: Stage = Stage.ALL
     schedule: Schedule | None = None
     """``None``: the clock does not change the stage, since the drain was aborted."""
+    settled_at: float | None = None
+    """From when on the empty node can be stopped, by the clock; ``None``: it has sessions, or clients are awaited."""
     done: bool = False
-    """The node was seen to be empty, and no client was awaited."""
+    """The node was seen to be empty, no client was awaited, and it has settled."""
     waiting_reason: str | None = None
     """Why no session can be moved, as their turns have shown; ``None`` while there is no reason."""
 
@@ -57,6 +63,10 @@ class Drain:
         """Why no session is being moved; ``None`` while some are."""
         return standstill(self.stage) or self.waiting_reason
 
+    def settling_seconds(self, now: float) -> float | None:
+        """Return for how long the empty node must not be stopped yet; ``None``: it has sessions, or can be stopped."""
+        return self.settled_at - now if self.settled_at is not None and self.settled_at > now else None
+
 
 class DrainHost(Protocol):
     """The part of the proxy that empties the nodes."""
@@ -67,12 +77,18 @@ class DrainHost(Protocol):
     def awaited(self, node: str) -> int:
         """Return how many clients that were cut from the node may still come for their sessions."""
 
+    def last_move(self, node: str) -> float:
+        """Return when a session has moved away from the node last, by the clock; minus infinity: none has."""
+
+    def settle_seconds(self, node: str) -> float:
+        """Return how long after that the node has to go on."""
+
     def stage_changed(self, drain: Drain) -> None:
         """Take note of a drain's new stage; not called for one that has just begun."""
 
     def report(self, event: str, drain: Drain) -> None:
         """Report an event of a drain: ``drain-begins``, ``drain-waits`` (for a node to take its clients, say),
-        ``drain-aborted``, and ``drain-ends`` when the node is empty."""
+        ``drain-aborted``, and ``drain-ends`` when the node is empty and has settled."""
 
 
 class Drains:
@@ -116,7 +132,7 @@ class Drains:
         drain.stage = schedule.stage(trio.current_time())
         drain.waiting_reason = None
         if drain.done:  # there may be sessions again, so it is looked at once more
-            drain.done = False
+            drain.done, drain.settled_at = False, self._settled_if_empty(drain.node)
             self._host.report("drain-begins", drain)
         if rate is not None:
             self._rate.ask(rate)
@@ -143,6 +159,7 @@ class Drains:
                 counts.silent,
                 counts.failed,
                 counts.returned,
+                settled_at=self._settled_if_empty(node),
             )
             self._host.report("drain-begins", drain)
         return drain
@@ -184,6 +201,17 @@ class Drains:
             # CPU time: a busy machine must not make the looks rare.
             took = time.thread_time() - began
 
+    def is_done(self, node: str) -> bool:
+        """Look at the node's drain once more; return whether it is done, or there is none."""
+        drain = self.by_node.get(node)
+        if drain is not None and not drain.done:
+            self._see(drain)
+        return drain is None or drain.done
+
+    def _settled_if_empty(self, node: str) -> float | None:
+        """Return from when on a node can be stopped whose drain begins; ``None``: it is not empty."""
+        return self._host.last_move(node) + self._host.settle_seconds(node) if self._is_empty(node) else None
+
     def _is_empty(self, node: str) -> bool:
         return not self._host.of_node(node).sessions and not self._host.awaited(node)
 
@@ -194,5 +222,14 @@ class Drains:
         self._host.report("drain-ends", drain)
 
     def _see(self, drain: Drain) -> None:
-        if self._is_empty(drain.node):
+        if not self._is_empty(drain.node):
+            drain.settled_at = None
+            return
+        now = trio.current_time()
+        # A session that was cut has moved for some time when it is resumed elsewhere, and leaves only then. The report
+        # of the last one that has moved may come behind the counts.
+        left = now if drain.settled_at is None else -math.inf
+        settled = max(left, self._host.last_move(drain.node)) + self._host.settle_seconds(drain.node)
+        drain.settled_at = max(settled, drain.settled_at if drain.settled_at is not None else -math.inf)
+        if now >= drain.settled_at:
             self._finish(drain)

@@ -89,9 +89,9 @@ class Mover:
         self._enqueue(Waiting(session_id, Urgency.LEAVING, Trigger.DRAIN))
 
     def look_at(self, relayed: Relayed) -> None:
-        """Queue a session that has just begun, if it is not on its user's own node."""
+        """Queue a session that has just begun, if it is not on its user's own node. In a roll it stays."""
         full_jid, memory = relayed.session.full_jid, self._registry.memory
-        if full_jid is None or not self._homes.is_misplaced(relayed.session):
+        if full_jid is None or self._cluster.rolling or not self._homes.is_misplaced(relayed.session):
             return
         basis = self._cluster.placement_basis()
         # It was sent here, or is taken for one that was: moving it again would begin a loop with another proxy.
@@ -257,6 +257,8 @@ class Mover:
         session = relayed.session
         if self._leaving.everybody is not None or relayed.id in self._announcements:
             return False
+        if self._cluster.rolling and waiting.trigger is not Trigger.MOVE:
+            return False  # it would have to go once more
         target = self._target_of(session, waiting) if self._homes.may_move(session) else None
         if target is None or target.name == session.node:
             return False

@@ -73,6 +73,7 @@ class Mirror:
             node = self._cluster.get(state.spec.name)
             node.set_admin_state(state.admin_state)
             node.health, node.session_outlook, node.warm_up = state.health, state.session_outlook, state.warm_up
+            node.to_restart = state.to_restart
             try:
                 node.features = {domain: self._features[known] for domain, known in state.features.items()}
             except KeyError:

@@ -62,6 +62,27 @@ async def test_restart_workers() -> None:
     assert fake.calls == [("restart-workers",)] * 2
 
 
+async def test_a_roll_is_begun_gone_on_with_and_given_up() -> None:
+    fake = FakeConsole()
+    seen: list[Progress | Note] = []
+
+    async def report(row: Progress | Note) -> None:
+        seen.append(row)
+
+    given: dict[str, object] = {"nodes": ["node2", "node1"], "rate": 5, "deadline": "1m"}
+    assert await execute(fake.console, "roll", given, report) == fake.roll_script[-1]
+    assert tuple(seen) == fake.roll_script
+    for more in ({"continue": True}, {"restarted": "node1"}, {"failed": "no disk"}, {"abort": True}):
+        await execute(fake.console, "roll", more, _ignore)
+    assert fake.calls == [
+        ("roll", "node2", "node1", 5.0, 60.0, False),
+        ("roll-continue", False),
+        ("roll-restarted", "node1"),
+        ("roll-failed", "no disk"),
+        ("roll-abort",),
+    ]
+
+
 async def test_pin_and_unpin() -> None:
     fake = FakeConsole()
     answer = await execute(fake.console, "pin", {"jid": "Kim@example.org", "node": "node1"}, _ignore)
@@ -91,8 +112,8 @@ async def test_undrain_and_show() -> None:
         (
             "dance",
             {},
-            "unknown command 'dance'; known are drain, abort, undrain, rebalance, move, show, pin, unpin, reload, "
-            "set, unset, restart-workers",
+            "unknown command 'dance'; known are drain, abort, undrain, roll, rebalance, move, show, pin, unpin, "
+            "reload, set, unset, restart-workers",
         ),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
         ("drain", {"node": ""}, "drain: node: expected a node's name, found ''"),
@@ -108,13 +129,21 @@ async def test_undrain_and_show() -> None:
         (
             "show",
             {"what": "weather"},
-            "show: what: expected nodes or sessions or transfers or pins or workers or source or config or proxies, "
-            "found",
+            "show: what: expected nodes or sessions or transfers or pins or workers or roll or source or config or "
+            "proxies, found",
         ),
         ("set", {"setting": "domain"}, "set: value: expected a word, found nothing"),
         ("set", {"setting": "domain", "value": []}, "set: value: expected a word, found nothing"),
         ("set", {"setting": "domain", "value": ["a", True]}, "set: value: expected a word, found True"),
         ("unset", {"setting": "domain"}, "domain is not set"),
+        ("roll", {}, "roll: expected nodes, or one of continue, restarted, failed and abort"),
+        ("roll", {"nodes": ["node1"], "abort": True}, "roll: expected nodes, or one of continue"),
+        ("roll", {"continue": True, "plan": True}, "roll: expected the nodes to plan for"),
+        ("roll", {"nodes": {"node1": 1}}, "roll: nodes: expected a node's name, found {'node1': 1}"),
+        ("roll", {"nodes": ["node1", "node1"]}, "roll: expected each node once"),
+        ("roll", {"nodes": ["node1", None]}, "roll: nodes: expected a node's name, found nothing"),
+        ("roll", {"nodes": ["node9"]}, "unknown node 'node9'; known are node1, node2"),
+        ("roll", {"nodes": ["node1"], "run": "rm -rf /"}, "roll: run: expected true or false, found 'rm -rf /'"),
     ],
 )
 async def test_mistakes(name: str, given: dict[str, object], message: str) -> None:
@@ -150,4 +179,10 @@ async def test_every_row_fits_its_function(command: Command) -> None:
     await execute(FakeConsole().console, command.name, given, _ignore)
 
 
-_SAMPLES = {"node": "node1", "jid": "kim@example.org", "setting": "domain", "value": "example.org"}
+_SAMPLES = {
+    "node": "node1",
+    "nodes": ["node1", "node2"],
+    "jid": "kim@example.org",
+    "setting": "domain",
+    "value": "example.org",
+}

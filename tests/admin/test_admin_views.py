@@ -65,6 +65,11 @@ def test_a_newer_proxy_may_say_more() -> None:
     assert read_answer({**as_json(row), "mood": "good"}) == row
 
 
+def test_progress_says_that_a_node_settles() -> None:
+    row = DrainProgress("n", 3, 3, 3, 0, 0, 0, 0, finished=False, waiting_reason=None, settling_seconds=2.25)
+    assert sentences.progress_line(row).endswith("0 left of 3 (settling: it can be stopped in 2.2s)")
+
+
 def test_a_path_that_is_no_text_has_a_json_form() -> None:
     assert msgspec.json.decode(encode(MessageRow("nodes-\udcff.txt")).replace(b"\\udcff", b"?")) == {
         "kind": "message",

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxfr_proxy.cluster.addresses import Address, PublicAddress, UnixAddress, WebSocketUrl
-from cxfr_proxy.cluster.nodes import OPTIONS, AdminState, Check, NodeSpec, NodeTls, ProxyProtocol, Resume
+from cxfr_proxy.cluster.nodes import (
+    OPTIONS,
+    SHARED_SETTLE_SECONDS,
+    AdminState,
+    Check,
+    NodeSpec,
+    NodeTls,
+    ProxyProtocol,
+    Resume,
+)
 from cxfr_proxy.cluster.nodes_file import NodesFileError, parse_nodes
 from cxfr_proxy.cluster.targets import HostPattern, RedirectTargets
 from cxfr_proxy.errors import ConfigError
@@ -336,6 +345,7 @@ _specs = st.builds(
     rise=st.integers(1, 1000),
     fall=st.integers(1, 1000),
     slowstart=st.integers(0, 3600).map(float),
+    settle=st.none() | st.integers(0, 3600).map(float),
     admin_state=st.sampled_from(AdminState),
 )
 
@@ -356,6 +366,7 @@ def _written(spec: NodeSpec) -> str:
         "rise": spec.rise,
         "fall": spec.fall,
         "slowstart": f"{spec.slowstart}s",
+        "settle": spec.settle,
         "tls": spec.tls,
     }
     tail = " ".join(f"{key}={value}" for key, value in options.items() if value is not None)
@@ -395,6 +406,15 @@ def test_checks() -> None:
         1800.0,
     )
     assert parse_nodes("a h check=none slowstart=0", "n.txt")[0].check is Check.NONE
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [("", 0.0), ("resume=shared", SHARED_SETTLE_SECONDS), ("settle=500ms", 0.5), ("resume=shared settle=0", 0.0)],
+)
+def test_a_node_settles_where_sessions_are_shared_or_as_it_says(options: str, seconds: float) -> None:
+    (spec,) = parse_nodes(f"a h {options}", "n.txt")
+    assert spec.settle_seconds == seconds
 
 
 def test_domains() -> None:

@@ -219,6 +219,32 @@ def test_a_node_that_comes_back_takes_users_as_its_ramp_grows_and_gives_none_awa
         before = there
 
 
+# --- nodes that have still to be restarted
+
+
+@pytest.mark.parametrize("policy", PlacementPolicy)
+def test_a_node_that_has_to_be_restarted_takes_only_those_that_nobody_else_takes(policy: PlacementPolicy) -> None:
+    cluster = Cluster(parse_nodes("a h1\nb h2 max-sessions=9\nc h3\nd h4 priority=1", "nodes.txt"))
+    placed = Placement(cluster, PlacementPolicies(policy), {"kim@h": "c"}.get)
+    rolled = [cluster.rolling]
+    usual = {user: ranked(placed, user) for user in ("sam@h", "pat@h", None)}
+    for name in ("a", "c"):
+        cluster.get(name).to_restart = True
+    rolled.append(cluster.rolling)
+    for user, order in usual.items():
+        assert ranked(placed, user) == ["b", *(name for name in order if name in "ac"), "d"]
+        assert ranked(placed, user, b=9)[-1] == "b", "it is full"
+        assert ranked(placed, user, b=9)[:-1] == [*(name for name in order if name in "ac"), "d"]
+    assert ranked(placed, "kim@h")[:2] == ["c", "b"], "an operator has said so"
+    cluster.get("b").health = Health.DOWN
+    assert ranked(placed, "sam@h")[0] in "ac"
+    for name in ("a", "c"):
+        cluster.get(name).to_restart = False
+    cluster.get("b").health = Health.UP
+    assert {user: ranked(placed, user) for user in usual} == usual
+    assert [*rolled, cluster.rolling] == [False, True, False]
+
+
 # --- nodes that are full
 
 

@@ -145,11 +145,21 @@ def test_keys_that_are_none_of_ours(key: str) -> None:
 
 
 def test_pins_and_proxies() -> None:
-    found = keys(proxies__one='{"sessions": 3, "to_move": 1}', proxies__two="?")
+    found = keys(
+        proxies__one='{"sessions": 3, "to_move": 1}',
+        proxies__two="?",
+        proxies__three=ProxyState(left={"a": 0}, settling=("a",)).encode(),
+        proxies__four='{"sessions": 3, "to_move": 1, "settling": [1]}',
+    )
     assert found.put("/cxfr/pins/juliet@example.org", Entry("a\n", 9)) is Section.PINS
     assert found.pins() == {"juliet@example.org": "a"}
     # One that can't be understood lives, and has its share.
-    assert found.proxies() == {"one": ProxyState(3, 1), "two": ProxyState()}
+    assert found.proxies() == {
+        "one": ProxyState(3, 1),
+        "two": ProxyState(),
+        "three": ProxyState(left={"a": 0}, settling=("a",)),
+        "four": ProxyState(),
+    }
 
 
 # --- the pace
@@ -174,5 +184,12 @@ def test_who_has_to_move_has_the_pace() -> None:
 
 def test_json_that_others_can_read() -> None:
     value = json.loads(Directive(AdminState.DRAIN, grace_end=5.0, rate=2.0).encode())
-    assert value == {"admin_state": "drain", "grace_end": 5.0, "rate": 2.0, "aborted": False, "rebalance": True}
+    assert value == {
+        "admin_state": "drain",
+        "grace_end": 5.0,
+        "rate": 2.0,
+        "aborted": False,
+        "rebalance": True,
+        "to_restart": False,
+    }
     assert not math.isnan(value["rate"])

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,15 @@ from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists, SettingsControl
+from cxfr_proxy.admin.parts import Peers, Reloader, Roller, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
+from cxfr_proxy.admin.rolls import RollControl
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
+    ForetoldRestart,
     NodeRow,
     PinRow,
     PlannedMove,
@@ -35,6 +37,9 @@ from cxfr_proxy.admin.rows import (
     RebalanceProgress,
     RestartProgress,
     Returning,
+    RollPlan,
+    RollProgress,
+    RollRow,
     SessionRow,
     SettingRow,
     SourceRow,
@@ -42,6 +47,7 @@ from cxfr_proxy.admin.rows import (
     WorkerRow,
 )
 from cxfr_proxy.admin.workers import WorkerControl
+from cxfr_proxy.cluster.roll import Roll
 from cxfr_proxy.errors import ConfigError
 
 START = DrainProgress("node1", 3, 0, 0, 0, 0, 0, 3, finished=False, waiting_reason="the rate allows no more now")
@@ -67,6 +73,15 @@ class FakeConsole:
         RebalanceProgress(3, 2, 1, 1, 0, 0, 2, finished=False, waiting_reason=None),
         RebalanceProgress(3, 3, 3, 1, 0, 0, 0, finished=True, waiting_reason=None),
     )
+    roll_script: tuple[RollProgress, ...] = (
+        RollProgress("node1", "drain", 2, 2, 40, 0, finished=False, reason=None),
+        RollProgress("node1", "restart", 2, 2, 0, 40, finished=False, reason="its command runs"),
+        RollProgress("node2", "drain", 2, 1, 0, 40, finished=False, reason=None, settling_seconds=2.5),
+        RollProgress("node2", "return", 2, 1, 0, 90, finished=False, reason="it waits for checks"),
+        RollProgress(None, "drain", 2, 0, 0, 90, finished=True, reason=None),
+    )
+    """Behind a row with the step ``restart`` it goes on when it was told of the restart."""
+    roll_told: trio.Event = field(default_factory=trio.Event)
     planned_moves: list[PlannedMove] = field(
         default_factory=lambda: [PlannedMove("node1", "node3", 199), PlannedMove("node2", "node3", 101)]
     )
@@ -95,6 +110,7 @@ class FakeConsole:
             nodes=_Nodes(self),
             drains=_Drains(self),
             rebalances=_Rebalances(self),
+            rolls=_Rolls(self),
             pins=_Pins(self),
             workers=_Workers(self),
             sessions=_Sessions(self),
@@ -179,6 +195,77 @@ class _Drains(DrainControl):
         finally:
             fake.waits_ended.append(node)
             fake.wait_ended.set()
+
+
+class _Rolls(RollControl):
+    """Its roller is the fake's."""
+
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+        self.roller = FakeRoller(fake)
+
+    async def plan(self, nodes: Sequence[str], *, rate: float | None = None, deadline: float | None = None) -> RollPlan:
+        for node in nodes:
+            self._fake.check(node)
+        restarts = [ForetoldRestart(node, 100 + 50 * place, 3.0) for place, node in enumerate(nodes)]
+        return RollPlan(restarts, 200, 250, rate=50.0, seconds=5.0, migrate=20, refuses_logins=self._fake.refused)
+
+    async def follow(self, *, runs: bool) -> AsyncGenerator[RollProgress, None]:
+        with self.roller.running_commands() if runs else nullcontext():
+            for row in self._fake.roll_script:
+                yield row
+                self._fake.waiting.set()
+                if self._fake.interrupt:
+                    await self._fake.send_interrupt()
+                if runs and row.step == "restart":
+                    await self._fake.roll_told.wait()
+
+    def rows(self) -> list[RollRow]:
+        return [
+            RollRow("node1", "done", 0, 12),
+            RollRow("node2", "restart", 3, 9, "restarting it has failed: \x1b[1mno", stopped=True),
+        ]
+
+
+class FakeRoller(Roller):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    @property
+    def last(self) -> Roll | None:
+        return None
+
+    @property
+    def current(self) -> Roll | None:
+        return None
+
+    def begin(
+        self, nodes: Sequence[str], *, rate: float | None = None, deadline: float | None = None, by_command: bool
+    ) -> None:
+        for node in nodes:
+            self._fake.check(node)
+        self._fake.calls.append(("roll", *nodes, rate, deadline, by_command))
+
+    def proceed(self, *, by_command: bool) -> None:
+        self._fake.calls.append(("roll-continue", by_command))
+
+    def restarted(self, node: str) -> None:
+        self._fake.check(node)
+        self._fake.calls.append(("roll-restarted", node))
+        self._fake.roll_told.set()
+
+    def fail(self, reason: str) -> None:
+        self._fake.calls.append(("roll-failed", reason))
+        self._fake.roll_told.set()
+
+    def abort(self) -> str:
+        self._fake.calls.append(("roll-abort",))
+        return "node1"
+
+    @contextmanager
+    def running_commands(self) -> Iterator[None]:
+        self._fake.calls.append(("roll-runs",))
+        yield
 
 
 class _Rebalances(RebalanceControl):
@@ -322,6 +409,9 @@ class _Peers(Peers):
 
     def left_elsewhere(self, node: str) -> int | None:
         return 0
+
+    def settles_elsewhere(self, node: str) -> bool:
+        return False
 
     def source_row(self) -> SourceRow:
         return SourceRow("etcd://etcd1:2379/cxfr", "lost", 61.0, "no answer", 2, 2, 33.4, 1)

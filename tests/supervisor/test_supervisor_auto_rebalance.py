@@ -179,6 +179,17 @@ async def test_a_node_that_is_excused_is_no_reason(down: bool, autojump_clock: M
         assert [reason for _, reason in it.begun] == ["b takes clients"]
 
 
+async def test_nothing_begins_while_nodes_are_restarted(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        it.cluster.get("a").to_restart = True
+        it.cluster.apply([SPEC, B, C])
+        await trio.sleep(100)
+        assert not it.begun
+        it.cluster.get("a").to_restart = False
+        await trio.sleep(QUIET_SECONDS + 1)
+        assert [reason for _, reason in it.begun] == ["c takes clients"]
+
+
 async def test_when_it_is_due(autojump_clock: MockClock) -> None:
     async with world() as it:
         assert it.automatic.seconds_until_due() == 0

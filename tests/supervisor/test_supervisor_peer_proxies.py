@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +83,7 @@ class FakeDrainer:
 
     def __init__(self) -> None:
         self.sessions = {"a": 5, "b": 7}
+        self.settling = False
         self.to_move = 4
         self.reports: list[tuple[str, str]] = []
         self._rate = Rate(OwnPace(100.0), 100.0)
@@ -129,7 +131,16 @@ class FakeDrainer:
         return self.sessions[node]
 
     def awaited(self, node: str) -> int:
-        return 1
+        return 0 if self.settling else 1
+
+    def is_done(self, node: str) -> bool:
+        return not self.settling
+
+    def last_move(self, node: str) -> float:
+        return -math.inf
+
+    def settle_seconds(self, node: str) -> float:
+        return 0.0
 
 
 class FakeWorkers:
@@ -242,12 +253,33 @@ async def test_the_echo_of_an_own_order_changes_nothing(autojump_clock: MockCloc
     assert house.drainer.reports == [("drain-begins", "a")]
 
 
+async def test_a_node_that_has_to_be_restarted_is_so_for_all(autojump_clock: MockClock) -> None:
+    house = House()
+    house.cluster.get("a").to_restart = True
+    house.sharing.share_directive("a")
+    (_, told) = house.shared.directives[0]
+    assert (told.admin_state, told.to_restart) == (AdminState.READY, True)
+    other = House()
+    other.sharing.carry_out({"a": told})
+    assert other.cluster.get("a").to_restart
+    assert not other.cluster.get("b").to_restart
+    marked = []
+    for directives in ({"a": Directive(AdminState.READY)}, {"b": told}, {}):
+        other.sharing.carry_out(directives)
+        marked.append([node.name for node in other.cluster if node.to_restart])
+    assert marked == [[], ["b"], []]
+
+
 async def test_what_is_said_of_oneself(autojump_clock: MockClock) -> None:
     house = House()
     house.cluster.get("b").set_admin_state(AdminState.MAINT)
     with trio.move_on_after(0.1):
         await house.sharing.run()
     assert house.shared.states == [ProxyState(12, 4, {"b": 8})]
+    house.drainer.sessions["b"], house.drainer.settling = 0, True
+    with trio.move_on_after(0.1):
+        await house.sharing.run()
+    assert house.shared.states[-1] == ProxyState(12, 4, {"b": 0}, ("b",))
 
 
 async def test_a_node_is_empty_when_all_say_so(autojump_clock: MockClock) -> None:
@@ -257,6 +289,17 @@ async def test_a_node_is_empty_when_all_say_so(autojump_clock: MockClock) -> Non
     house.shared.proxies["three"] = ProxyState(left={"a": 2})
     assert house.sharing.left_elsewhere("a") == 5
     assert House(alone=True).sharing.left_elsewhere("a") == 0
+
+
+async def test_a_node_can_be_stopped_when_it_has_settled_for_all(autojump_clock: MockClock) -> None:
+    house = House()
+    house.shared.proxies = {"one": ProxyState(left={"a": 0}), "two": ProxyState(left={"a": 0}, settling=("a",))}
+    assert house.sharing.left_elsewhere("a") == 0
+    assert house.sharing.settles_elsewhere("a")
+    assert not house.sharing.settles_elsewhere("b")
+    house.shared.proxies["two"] = ProxyState(left={"a": 0})
+    assert not house.sharing.settles_elsewhere("a")
+    assert not House(alone=True).sharing.settles_elsewhere("a")
 
 
 async def test_the_share_is_a_part_of_any_rate(autojump_clock: MockClock) -> None:

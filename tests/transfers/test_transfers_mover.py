@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -78,6 +79,7 @@ class House:
         self.orders: list[tuple[float, int, Order]] = []
         self.sessions: list[HouseSession] = []
         self.reports: list[tuple[str, str]] = []
+        self.last_moves: dict[str, float] = {}
 
     def populate(self, node: str, count: int, **options: bool) -> list[HouseSession]:
         added = [HouseSession(self, self.registry.new_id(), node, **options) for _ in range(count)]
@@ -118,6 +120,12 @@ class House:
 
     def awaited(self, node: str) -> int:
         return self.registry.memory.awaited(trio.current_time())[node]
+
+    def last_move(self, node: str) -> float:
+        return self.last_moves.get(node, -math.inf)
+
+    def settle_seconds(self, node: str) -> float:
+        return self.cluster.get(node).spec.settle_seconds
 
     def stage_changed(self, drain: Drain) -> None:
         self.mover.follow(drain.node, drain.stage)
@@ -502,7 +510,7 @@ async def test_everybody_leaves_also_where_a_drain_has_to_wait(autojump_clock: M
 # --- sessions that go along
 
 
-SHARED = "a h resume=shared\nb h\nc h resume=shared weight=1"
+SHARED = "a h resume=shared settle=0\nb h\nc h resume=shared weight=1"
 
 
 @pytest.mark.parametrize(("nodes", "resumes"), [(SHARED, True), (SHARED.replace("c h resume=shared", "c h"), False)])

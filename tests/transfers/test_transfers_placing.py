@@ -68,6 +68,25 @@ def goes(house: House, session: HouseSession, order: Order) -> None:
 # --- logged in on the wrong node
 
 
+async def test_nobody_is_sent_home_while_nodes_are_restarted(autojump_clock: MockClock) -> None:
+    """Nor who was queued before; a move that an operator wants is another matter."""
+    async with working(House(THREE)) as house:
+        house.cluster.get("c").to_restart = True
+        for session in house.populate("a", 30):
+            house.mover.look_at(session)
+        await trio.sleep(10)
+        assert not house.orders
+        house.cluster.get("c").to_restart = False
+        for session in house.sessions:
+            house.mover.look_at(session)
+        house.cluster.get("c").to_restart = True
+        await trio.sleep(10)
+        assert not house.orders
+        assert house.mover.move("user1@example.org", "c") == 1
+        await trio.sleep(10)
+        assert [order.trigger for _, _, order in house.orders] == [Trigger.MOVE]
+
+
 async def test_who_logs_in_on_a_wrong_node_is_sent_home(autojump_clock: MockClock) -> None:
     async with working(House(THREE)) as house:
         right, wrong = split(house, "a", 30)

@@ -24,6 +24,11 @@ SILENCE_SECONDS: Final = 30.0
 every few seconds, whether anything has changed or not."""
 _RETRY_SECONDS: Final = 0.05
 _READ_BYTES: Final = 262_144
+_NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
+
+
+class NoProxy(ConfigError):
+    """Nobody answers there: no proxy runs, or it has gone in the middle of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,8 @@ async def call(
 ) -> AsyncGenerator[Interim | Note | Result, None]:
     """Send one command to the proxy on ``path``: some :class:`Interim` and :class:`Note`, then one :class:`Result`.
 
-    Raises :class:`ConfigError`: nobody there, not allowed, refused by the proxy, nothing heard of it for
-    :data:`SILENCE_SECONDS`, or no answer that makes sense. Close it (``contextlib.aclosing``) to stop waiting.
+    Raises :class:`ConfigError`: nobody there (:class:`NoProxy`), not allowed, refused by the proxy, nothing heard of it
+    for :data:`SILENCE_SECONDS`, or no answer that makes sense. Close it (``contextlib.aclosing``) to stop waiting.
     """
     async with await _connect(path) as stream:
         with suppress(trio.BrokenResourceError):  # it may have answered before it closed
@@ -57,7 +62,7 @@ async def call(
                 yield answer
                 if isinstance(answer, Result):
                     return
-    raise ConfigError(f"the proxy on {path} closed without an answer; it may be stopping")
+    raise NoProxy(f"the proxy on {path} closed without an answer; it may be stopping")
 
 
 async def _connect(path: Path) -> trio.SocketStream:
@@ -77,7 +82,7 @@ async def _connect(path: Path) -> trio.SocketStream:
         connection.close()
         raise
     connection.close()
-    raise ConfigError(_why_not_connected(path, code))
+    raise (NoProxy if code in _NOBODY else ConfigError)(_why_not_connected(path, code))
 
 
 def _why_not_connected(path: Path, code: int | None) -> str:
