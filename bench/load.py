@@ -72,7 +72,8 @@ class Load:
         self._program = program
 
     def open(self, count: int, *, parallel: int = 32, stage: str = "login") -> Measured:
-        """``count`` more clients, ``parallel`` at a time; ``stage``: up to a bound resource, or ``tls`` only.
+        """``count`` more clients, ``parallel`` at a time; ``stage``: up to a bound resource, ``tls`` only, or up to
+        the first presence (``online``).
 
         The latencies are those from connecting to the end of that stage. Raises :class:`Failed` if one fails.
         """

@@ -132,7 +132,7 @@ class _Half:
                 sessions = min(size, max_sessions())
                 tell(f"relay, {'TLS' if self.tls else 'plain'}: {sessions} sessions")
                 for load in running:
-                    load.open(sessions - opened)
+                    load.open(sessions - opened, stage="online")
                 opened = sessions
                 self._measure_sessions(running, sessions, shared=setup.cores.shared)
         self.cpu.notes += [str(setup.cores), *_NOTES, *missing]

@@ -64,7 +64,7 @@ def _measure(
         running = stack.enter_context(loads(_KINDS, setup, missing))
         for load in running:
             tell(f"websocket, {word}: {load.relay.name}, {sessions} sessions")
-            load.open(sessions)
+            load.open(sessions, stage="online")
         rounds: dict[str, list[Measured]] = {load.relay.name: [] for load in running}
         for _ in range(count):
             for load in running:
@@ -116,6 +116,6 @@ def _idle_kib(options: Options, sessions: int, *, tls: bool, websocket: bool) ->
 
 
 def _open(load: Load, count: int) -> None:
-    load.open(count)
+    load.open(count, stage="online")
     load.run(warm=0.0, seconds=0.3, in_flight=1)
     time.sleep(_SETTLE_SECONDS)

@@ -2,8 +2,8 @@
  *
  *     load HOST PORT SOURCES TLS STANZA_BYTES WEBSOCKET
  *
- *     open COUNT PARALLEL STAGE PID...        COUNT more clients, PARALLEL at a time, up to STAGE: tls or login
- *     run WARM SECONDS IN_FLIGHT PID...       each client keeps IN_FLIGHT stanzas on the way
+ *     open COUNT PARALLEL STAGE PID...        COUNT more clients, PARALLEL at a time, up to STAGE: tls, login or online
+ *     run WARM SECONDS IN_FLIGHT PID...       each client keeps IN_FLIGHT stanzas on the way, for SECONDS or longer
  *     pace WARM SECONDS RATE PID...           RATE stanzas a second over all clients, sent when they are due
  *     close                                   close all
  *
@@ -19,10 +19,11 @@
 #include <openssl/ssl.h>
 
 #define RING 64 /* stanzas on the way, for each client */
+#define ROUNDS 4 /* round trips that each of them has, on average, while it is measured */
 #define MAX_PIDS 64
 #define SUB_BITS 5 /* buckets of a histogram for each power of two: 3 % wide */
 
-enum stage { CONNECTING, HANDSHAKE, WAIT_UPGRADE, WAIT_SASL, WAIT_SUCCESS, WAIT_BIND, WAIT_JID, READY, FAILED };
+enum stage { CONNECTING, HANDSHAKE, WAIT_UPGRADE, WAIT_SASL, WAIT_SUCCESS, WAIT_BIND, WAIT_JID, WAIT_PRESENCE, READY, FAILED };
 
 struct client {
     SSL *ssl;
@@ -179,8 +180,8 @@ static bool begin_stream(struct client *c, int fd) {
     return websocket ? transmit(c, fd, UPGRADE, strlen(UPGRADE)) : say(c, fd, client_header);
 }
 
-/* One step of a login. False: it failed. */
-static bool step(int fd, bool tls_only) {
+/* One step of a login; `last` is what it waits for last. False: it failed. */
+static bool step(int fd, enum stage last) {
     struct client *c = &clients[fd];
     char data[16384];
     ssize_t size;
@@ -200,7 +201,7 @@ static bool step(int fd, bool tls_only) {
     if (c->stage == HANDSHAKE) {
         int done = SSL_do_handshake(c->ssl);
         if (done != 1) return SSL_get_error(c->ssl, done) == SSL_ERROR_WANT_READ;
-        if (!tls_only) return begin_stream(c, fd);
+        if (last != HANDSHAKE) return begin_stream(c, fd);
         c->stage = READY;
         return true;
     }
@@ -218,6 +219,9 @@ static bool step(int fd, bool tls_only) {
             c->stage = WAIT_JID;
             if (!say(c, fd, BIND)) return false;
         } else if (c->stage == WAIT_JID && contains(data, size, "</iq>")) {
+            c->stage = last == WAIT_JID ? READY : WAIT_PRESENCE;
+            if (c->stage == WAIT_PRESENCE && !say(c, fd, PRESENCE)) return false;
+        } else if (c->stage == WAIT_PRESENCE && contains(data, size, "</presence>")) {
             c->stage = READY;
         }
         if (!c->ssl) return true;
@@ -225,7 +229,7 @@ static bool step(int fd, bool tls_only) {
     return size < 0 && errno == EAGAIN;
 }
 
-static void open_clients(int count, int parallel, bool tls_only) {
+static void open_clients(int count, int parallel, enum stage last) {
     struct epoll_event events[256];
     int under_way = 0, begun = 0;
     uint64_t start, deadline;
@@ -247,8 +251,8 @@ static void open_clients(int count, int parallel, bool tls_only) {
             int fd = events[i].data.fd;
             struct client *c = &clients[fd];
             if (c->stage == READY) {
-                if (!step(fd, tls_only)) fail_client(fd); /* a session ticket, or the end */
-            } else if (c->stage != FAILED && !step(fd, tls_only)) {
+                if (!step(fd, last)) fail_client(fd); /* a session ticket, or the end */
+            } else if (c->stage != FAILED && !step(fd, last)) {
                 fail_client(fd);
                 under_way--;
             } else if (c->stage == READY) {
@@ -336,7 +340,9 @@ static void run(double warm, double seconds, int in_flight) {
     begin();
     start = now_ns();
     end = start + (uint64_t)(seconds * 1e9);
-    while (now_ns() < end) turn(10000000, true);
+    /* A slow relay serves all its sessions in turn, in bursts: a short time may see none of them, or little else. */
+    limit = end + 20000000000u;
+    for (uint64_t now = start; now < end || (counted < once * ROUNDS && now < limit); now = now_ns()) turn(10000000, true);
     finish(start);
 }
 
@@ -383,7 +389,8 @@ static void obey(char *line) {
     pid_count = 0;
     if (sscanf(line, "open %d %d %15s%n", &count, &parallel, stage, &at) == 3) {
         read_pids(line + at);
-        open_clients(count, parallel, !strcmp(stage, "tls"));
+        open_clients(count, parallel,
+                     !strcmp(stage, "tls") ? HANDSHAKE : !strcmp(stage, "login") ? WAIT_JID : WAIT_PRESENCE);
     } else if (sscanf(line, "run %lf %lf %d%n", &warm, &seconds, &in_flight, &at) == 3) {
         read_pids(line + at);
         run(warm, seconds, in_flight);

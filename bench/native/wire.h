@@ -40,6 +40,10 @@
 #define AUTH "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGJlbmNoAGJlbmNo</auth>"
 #define BIND "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
 #define STREAM_END "</stream:stream>"
+/* What real clients say next (XEP-0115). The proxy looks at what a client says until it knows its software by this. */
+#define PRESENCE                                                                                                       \
+    "<presence xmlns='jabber:client'><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' "                         \
+    "node='https://bench.example/' ver='QgayPKawpkPSDYmwT/WM94uAlu0='/></presence>"
 
 /* The same over WebSocket (RFC 7395), where the node speaks it as well: behind a relay that does not look inside. */
 #define FRAMING "xmlns='urn:ietf:params:xml:ns:xmpp-framing'"
