@@ -7,11 +7,13 @@ bytes where no library would send them.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +140,27 @@ async def test_over_tls_a_browser_chooses_http_and_an_xmpp_client_does_not(
             await romeo.echo("over TLS")
             (live,) = it.proxy.live
             assert (live.is_websocket, live.tls_version) == (True, "TLSv1.3")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("websocket", [False, True])
+async def test_tcp_finds_out_whose_other_end_is_gone(
+    tmp_path: Path, certificate: DemoCertificate, websocket: bool, tls: bool
+) -> None:
+    context = certificate.client_context() if tls else None
+    async with world(tmp_path, certificate, timeouts=Timeouts(keepalive_timeout=77.0)) as it, AsyncExitStack() as stack:
+        if websocket:
+            await (await stack.enter_async_context(page(it.address, context))).log_in()
+        else:
+            raw = await connect(it.address, context)
+            stack.callback(raw.abandon)
+            await raw.log_in()
+        (live,) = it.proxy.live
+        assert (live.is_websocket, live.tls_version is not None) == (websocket, tls)
+        for leg in live.legs:
+            with socket.socket(fileno=os.dup(leg.fd)) as sock:
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), leg.side
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 77_000, leg.side
 
 
 async def test_bytes_behind_the_request_are_the_websockets(tmp_path: Path, certificate: DemoCertificate) -> None:
