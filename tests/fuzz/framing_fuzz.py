@@ -12,7 +12,6 @@ sanitizer's report. ``--tests`` runs the framing tests with that engine instead.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import importlib.util
 import os
@@ -23,11 +22,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from fuzz_loop import fuzz, new_parser
 
 ROOT: Final = Path(__file__).parents[2]
 SCANNER: Final = "cxfr_proxy.xmpp.framing._scan"
@@ -148,12 +148,6 @@ def mutate(chance: random.Random, corpus: list[bytes]) -> bytes:
     return bytes(body[:2000])
 
 
-def new_case(chance: random.Random, corpus: list[bytes]) -> Case:
-    sizes = tuple(chance.choice((chance.randint(1, 8), chance.randint(1, 300))) for _ in range(chance.randint(1, 4)))
-    limit = chance.choice((None, None, None, 20, 60, 400))
-    return Case(mutate(chance, corpus), sizes, limit, chance.random() < 0.3)
-
-
 # --- the property
 
 
@@ -177,8 +171,23 @@ class Judge:
         from cxfr_proxy.xmpp.framing._expat import ExpatFramer
         from cxfr_proxy.xmpp.framing._scan import Scanner
 
+        self._corpus = list(SEEDS)
         self._header = b"<s:s xmlns='jabber:client' xmlns:s='u'>"
         self._framing, self._expat, self._native, self._etree = framer, ExpatFramer, Scanner, etree
+
+    def new_case(self, chance: random.Random) -> Case:
+        sizes = tuple(
+            chance.choice((chance.randint(1, 8), chance.randint(1, 300))) for _ in range(chance.randint(1, 4))
+        )
+        limit = chance.choice((None, None, None, 20, 60, 400))
+        return Case(mutate(chance, self._corpus), sizes, limit, chance.random() < 0.3)
+
+    def keep(self, case: Case) -> None:
+        if len(case.body) < 1200:
+            self._corpus.append(case.body)
+
+    def summary(self) -> str:
+        return f"corpus of {len(self._corpus)}"
 
     def difference(self, case: Case) -> str | None:
         """Return the point on which the engines, or one cut and another, or lxml do not agree; ``None``: they agree."""
@@ -259,31 +268,8 @@ class Judge:
 # --- running
 
 
-def fuzz(*, seed: int, inputs: int | None, seconds: float, gained: Callable[[], int]) -> int:
-    """Judge inputs until there were so many or the time is over; how many differences were found."""
-    chance, judge = random.Random(seed), Judge()
-    corpus = list(SEEDS)
-    began, tried, differences = time.monotonic(), 0, 0
-    while (inputs is None or tried < inputs) and time.monotonic() - began < seconds:
-        case = new_case(chance, corpus)
-        tried += 1
-        found = judge.difference(case)
-        if gained() and len(case.body) < 1200:
-            corpus.append(case.body)
-        if found is not None:
-            differences += 1
-            print(f"DIFFERENCE {case}\n  {found}", flush=True)
-        if differences == 10:
-            break
-    print(f"seed {seed}: {tried} inputs, {differences} differences, corpus of {len(corpus)}")
-    return differences
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="at most so long (default: 60)")
-    parser.add_argument("--inputs", type=int, help="so many inputs, if the time is enough (default: any number)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = new_parser(__doc__)
     parser.add_argument("--tests", action="store_true", help="run the framing tests instead")
     parser.add_argument("--flags", default="", help="for the compiler, such as --flags=-DPLAIN_C")
     parser.add_argument("--extension", type=Path, help="a built engine: don't build one, and run in this process")
@@ -302,8 +288,7 @@ def main() -> int:
         # Not the one that asks about 130,000 names: they take one path, slowly.
         chosen = ["tests/xmpp/test_xmpp_framing.py", "-k", "native and not which_characters"]
         return pytest.main(["-q", "-p", "no:cacheprovider", *chosen])
-    gained = ctypes.CDLL(str(options.extension)).coverage_gained
-    return 1 if fuzz(seed=options.seed, inputs=options.inputs, seconds=options.seconds, gained=gained) else 0
+    return fuzz(Judge(), options, ctypes.CDLL(str(options.extension)).coverage_gained)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,36 @@
-"""A fuzzer for one property: WebSocket's hot path in C does what Python does, however the input is cut.
+"""A fuzzer for WebSocket's framing: the hot path in C does what Python does, and what comes out is what it should be.
 
 Run it from the checkout's root; the same seed and number of inputs give the same inputs again::
 
     python tests/fuzz/websocket_fuzz.py --seconds 300 --seed 1
+    python tests/fuzz/websocket_fuzz.py --inputs 10000000 --seed 2 --installed
 
 As ``framing_fuzz.py``, which says more: the native engines are built anew with sanitizers and a hook at every branch,
-and inputs that reach new ones are mutated on. Half of the inputs are frames from a client, half are a stream for one.
-With and without the hot path the same has to come out of each chunk, to the byte: the stream, the frames, pongs, close
-frames and faults.
+and inputs that reach new ones are mutated on. ``--installed`` takes those that the package has, without either: it is
+several times as fast. Half of the inputs are frames from a client, half are a stream for one. What holds of each:
+
+* with and without the hot path the same comes out of each piece, to the byte: the stream, the frames, pongs, close
+  frames and faults;
+* frames from a client come to a stream that expat takes, and to no other one where they are cut elsewhere;
+* a stream comes to frames that are well-formed, each message a document that expat takes, and to the same messages
+  where it is cut elsewhere.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import random
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from xml.parsers import expat
 
 from framing_fuzz import ROOT, SCANNER, TOKENS, build, compiler, load, mutate, sanitized
+from fuzz_loop import fuzz, new_parser
 
 if TYPE_CHECKING:
     from cxfr_proxy.xmpp.websocket.stream import WebSocketStream
@@ -83,7 +90,8 @@ def frame(chance: random.Random, first: int, payload: bytes) -> bytes:
     form = 126 if size > 125 or chance.random() < 0.02 else size
     form = 127 if size > 65_535 or chance.random() < 0.01 else form
     length = {126: size.to_bytes(2), 127: size.to_bytes(8)}.get(form, b"") if form > 125 else b""
-    covered = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    long_mask = (mask * (size // 4 + 1))[:size]
+    covered = (int.from_bytes(payload) ^ int.from_bytes(long_mask)).to_bytes(size)
     return bytes((first, 0x80 | form)) + length + mask + covered
 
 
@@ -101,19 +109,29 @@ def message(chance: random.Random, body: bytes) -> bytes:
     return b"".join(frames)
 
 
-def new_case(chance: random.Random, corpus: dict[bool, list[bytes]]) -> Case:
-    is_out = chance.random() < 0.5
-    sizes = tuple(chance.choice((chance.randint(1, 9), 60, 3000)) for _ in range(chance.randint(1, 3)))
-    if corpus[is_out] and chance.random() < 0.4:
-        return Case(mutate(chance, corpus[is_out]), sizes, is_out)
-    if is_out:
-        parts = [HEADER if chance.random() < 0.9 else OTHER_HEADER]
-        parts += [chance.choice(STREAM_PARTS) for _ in range(chance.randint(1, 8))]
-        if chance.random() < 0.3:
-            parts.insert(chance.randint(1, len(parts)), chance.choice(TOKENS))
-        return Case(b"".join(parts), sizes, is_out=True)
+def new_sizes(chance: random.Random, size: int) -> tuple[int, ...]:
+    """Where that many bytes are cut: nowhere, in a few places, or everywhere."""
+    kind = chance.random()
+    if kind < 0.4:
+        return (1 << 20,)
+    if kind < 0.9:
+        return tuple(chance.randint(1, max(1, size)) for _ in range(chance.randint(1, 3)))
+    return tuple(chance.randint(1, 9) for _ in range(chance.randint(1, 3)))
+
+
+def new_stream(chance: random.Random) -> bytes:
+    parts = [HEADER if chance.random() < 0.9 else OTHER_HEADER]
+    parts += [chance.choice(STREAM_PARTS) for _ in range(chance.randint(1, 6))]
+    if chance.random() < 0.02:
+        parts.append(b"<a/>" * chance.choice((63, 64, 65, 130)))
+    if chance.random() < 0.3:
+        parts.insert(chance.randint(1, len(parts)), chance.choice(TOKENS))
+    return b"".join(parts)
+
+
+def new_frames(chance: random.Random) -> bytes:
     wire = [message(chance, b"<open %s to='a'/>" % FRAMING)] if chance.random() < 0.97 else []
-    for _ in range(chance.randint(1, 6)):
+    for _ in range(chance.randint(1, 4)):
         body = chance.choice(ELEMENTS)
         if chance.random() < 0.2:
             at = chance.randrange(len(body) + 1)
@@ -126,9 +144,49 @@ def new_case(chance: random.Random, corpus: dict[bool, list[bytes]]) -> Case:
         if chance.random() < 0.1:
             wire.append(frame(chance, chance.choice((0x88, 0x89, 0x8A, 0x82, 0x80, 0x09, 0xC1)), b"\x03\xe8"))
     data = bytearray(b"".join(wire))
-    if chance.random() < 0.2:
+    if data and chance.random() < 0.2:
         data[chance.randrange(len(data))] = chance.randrange(256)
-    return Case(bytes(data), sizes, is_out=False)
+    return bytes(data)
+
+
+# --- the properties
+
+DECLARATION: Final = re.compile(rb" xml(?:ns(?::[a-z]+)?|:lang)=\"[^\"]*\"")
+"""As the proxy puts them in. An element that is cut through may have more of them than it needs."""
+XML: Final = b"<?xml version='1.0'?>"
+
+
+def messages(wire: bytes) -> list[bytes]:
+    """Return the whole messages of what a server has sent. Raises ``ValueError`` for what no server may send."""
+    whole: list[bytes] = []
+    begun: list[bytes] = []
+    at = 0
+    while at < len(wire):
+        first, size = wire[at : at + 2]
+        at += 2
+        if size > 125:
+            width = 2 if size == 126 else 8
+            size, at, least = int.from_bytes(wire[at : at + width]), at + width, 126 if size == 126 else 65_536
+            if size < least:
+                raise ValueError("a length that is not in its shortest form")
+        payload, at = wire[at : at + size], at + size
+        if len(payload) < size or first & 0x7F != (0 if begun else 1):
+            raise ValueError("a frame that is cut, or not the one that is due")
+        begun.append(payload)
+        if first & 0x80:
+            whole.append(b"".join(begun))
+            begun.clear()
+    return whole
+
+
+def misread(text: bytes, *, final: bool) -> str | None:
+    """What expat says of it; ``None``: it takes it."""
+    parser = expat.ParserCreate("utf-8")
+    try:
+        parser.Parse(text, final)
+    except expat.ExpatError as exc:
+        return f"{exc}: {text!r}"
+    return None
 
 
 class Judge:
@@ -142,13 +200,61 @@ class Judge:
         assert hot_path._native is not None
         self._stream, self._refused, self._hot_path = WebSocketStream, NodeError, hot_path
         self._native = hot_path._native
+        self._corpus: dict[bool, list[bytes]] = {False: [], True: []}
+        self._kinds: Counter[str] = Counter()
+
+    def new_case(self, chance: random.Random) -> Case:
+        is_out = chance.random() < 0.5
+        if self._corpus[is_out] and chance.random() < 0.4:
+            data = mutate(chance, self._corpus[is_out])
+        else:
+            data = new_stream(chance) if is_out else new_frames(chance)
+        return Case(data, new_sizes(chance, len(data)), is_out)
+
+    def keep(self, case: Case) -> None:
+        if len(case.data) < 1200:
+            self._corpus[case.is_out].append(case.data)
+
+    def summary(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self._kinds.items()))
+        return f"{kinds}; corpus of {sum(map(len, self._corpus.values()))}"
 
     def difference(self, case: Case) -> str | None:
-        """What is not the same with the hot path and without; ``None``: all is."""
         native, python = self._tell(case, native=True), self._tell(case, native=False)
-        return None if native == python else f"native {native}\n  python {python}"
+        if native != python:
+            return f"native {native}\n  python {python}"
+        whole = native if len(case.data) <= case.sizes[0] else self._tell(Case(case.data, (1 << 20,), case.is_out))
+        return self._written(native, whole) if case.is_out else self._read(native, whole)
 
-    def _tell(self, case: Case, *, native: bool) -> list[object]:
+    def _read(self, told: list[object], whole: list[object]) -> str | None:
+        """What is wrong with what a client's frames have come to, here and in one piece."""
+        found, again = (b"".join(entry[0] for entry in each if isinstance(entry, tuple)) for each in (told, whole))
+        fault = any(isinstance(entry, tuple) and entry[1] != "None" for entry in told)
+        self._kinds["refused from clients" if fault else "from clients"] += 1
+        if not (found.startswith(again) if fault else found == again):
+            return f"in pieces {found!r}\n  in one {again!r}"
+        for stream in found.split(XML)[1:]:
+            if (said := misread(XML + stream, final=False)) is not None:
+                return said
+        return None
+
+    def _written(self, told: list[object], whole: list[object]) -> str | None:
+        """What is wrong with what a stream has come to, here and in one piece."""
+        refused = any(isinstance(entry, str) for entry in told)
+        self._kinds["refused for clients" if refused else "for clients"] += 1
+        try:
+            found, again = (messages(b"".join(e for e in each if isinstance(e, bytes))) for each in (told, whole))
+        except ValueError as exc:
+            return str(exc)
+        for text in found:
+            if (said := misread(text, final=True)) is not None:
+                return said
+        if refused:
+            return None
+        plain, other = ([DECLARATION.sub(b"", text) for text in each] for each in (found, again))
+        return None if plain == other else f"in pieces {plain}\n  in one {other}"
+
+    def _tell(self, case: Case, *, native: bool = True) -> list[object]:
         self._hot_path._native = self._native if native else None  # type: ignore[misc]  # it is Final to others
         stream = self._stream(max_message_bytes=LIMIT, max_depth=8)
         seen: list[object] = []
@@ -169,33 +275,14 @@ class Judge:
         return stream.receive(piece), str(stream.fault), stream.own(), stream.is_over
 
 
-def fuzz(*, seed: int, inputs: int | None, seconds: float, gained: Callable[[], int]) -> int:
-    """Judge inputs until there were so many or the time is over; how many differences were found."""
-    chance, judge = random.Random(seed), Judge()
-    corpus: dict[bool, list[bytes]] = {False: [], True: []}
-    began, tried, differences = time.monotonic(), 0, 0
-    while (inputs is None or tried < inputs) and time.monotonic() - began < seconds:
-        case = new_case(chance, corpus)
-        tried += 1
-        found = judge.difference(case)
-        if gained() and len(case.data) < 1200:
-            corpus[case.is_out].append(case.data)
-        if found is not None:
-            differences += 1
-            print(f"DIFFERENCE {case}\n  {found}", flush=True)
-        if differences == 10:
-            break
-    print(f"seed {seed}: {tried} inputs, {differences} differences, corpus of {sum(map(len, corpus.values()))}")
-    return differences
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="at most so long (default: 60)")
-    parser.add_argument("--inputs", type=int, help="so many inputs, if the time is enough (default: any number)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser = new_parser(__doc__)
+    parser.add_argument("--installed", action="store_true", help="the package's own engines, without sanitizers")
     parser.add_argument("--engines", type=Path, help="where they are: don't build them, and run in this process")
     options = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    if options.installed:
+        return fuzz(Judge(), options)
     if options.engines is None:
         if compiler() is None:
             parser.error("needs gcc")
@@ -203,21 +290,11 @@ def main() -> int:
             for source in SOURCES:
                 build(Path(directory), source=source)
             return sanitized(__file__, ["--engines", directory, *sys.argv[1:]])
-    sys.path.insert(0, str(ROOT))
     engines = [options.engines / Path(source).with_suffix(".so").name for source in SOURCES]
     for extension, name in zip(engines, (SCANNER, FRAMES), strict=True):
         load(extension, name)
     counters = [ctypes.CDLL(str(extension)).coverage_gained for extension in engines]
-    return (
-        1
-        if fuzz(
-            seed=options.seed,
-            inputs=options.inputs,
-            seconds=options.seconds,
-            gained=lambda: sum(counter() for counter in counters),
-        )
-        else 0
-    )
+    return fuzz(Judge(), options, lambda: sum(counter() for counter in counters))
 
 
 if __name__ == "__main__":
