@@ -15,7 +15,11 @@ setup(
         Extension(
             "cxfr_proxy.xmpp.websocket._frames",
             sources=["cxfr_proxy/xmpp/websocket/_frames.c"],
-            depends=["cxfr_proxy/xmpp/framing/_scan.h"],
+            depends=[
+                "cxfr_proxy/xmpp/framing/_scan.h",
+                "cxfr_proxy/xmpp/websocket/_frames.h",
+                "cxfr_proxy/xmpp/websocket/_text.h",
+            ],
             py_limited_api=True,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,  # the same
@@ -23,7 +27,7 @@ setup(
         Extension(
             "cxfr_proxy.relay._turn",
             sources=["cxfr_proxy/relay/_turn.c"],
-            depends=["cxfr_proxy/xmpp/framing/_scan.h"],
+            depends=["cxfr_proxy/xmpp/framing/_scan.h", "cxfr_proxy/xmpp/websocket/_frames.h"],
             py_limited_api=True,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,  # the same

@@ -12,6 +12,10 @@
                                      this was received and scanned, as far as `used`, and holds an event, or no boundary;
      unsent(fd, chunk)               this should go on to the other leg, whose socket does not take it now.
 
+   A WebSocket's line is the same with a step in front and one behind: what was received is taken out of its frames before
+   it is scanned, and what is sent is put into frames (_frames.h). Where that is not simple, the transport's own Python code
+   has done it when the step returns, and there is nothing to undo.
+
    So the rules are in pump.py and lane.py. No call on a socket is repeated to find out what it meant: a TLS socket says
    "ended" only once. When one is broken, `broken` is called before any other TLS socket is (tls_errors.py).
 
@@ -35,14 +39,18 @@
 #include <time.h>
 
 #include "../xmpp/framing/_scan.h"
+#include "../xmpp/websocket/_frames.h"
 
-/* Limits of one turn, one read and one TLS record, as in poller.py, live_session.py and transport.py. */
-enum { MAX_EVENTS = 256, MAX_BYTES = 65536, RECORD_BYTES = 16384 };
+/* Limits of one turn, one read and one TLS record, as in poller.py, live_session.py and transport.py; and how much longer
+   the frames of what is sent at once may be, at least, than the elements in them. */
+enum { MAX_EVENTS = 256, MAX_BYTES = 65536, RECORD_BYTES = 16384, FRAMES_BYTES = 16384 };
 
 typedef struct {
     PyObject *scanner; /* NULL: not connected */
     PyObject *receive; /* receive(most, buffer) of a TLS leg; NULL: a plain one */
     PyObject *send;    /* send(bytes) of the other leg, the same */
+    PyObject *unframe; /* the transport, if it is WebSocket's; NULL: it is none, and what is received is the stream */
+    PyObject *frame;   /* the other leg's, the same */
     int to;            /* the other leg's descriptor */
     int most;          /* bytes to read at once */
     double heard;      /* when bytes came last; 0.0: not since it was connected */
@@ -55,9 +63,11 @@ typedef struct {
     int busy;
     int count;
     line *lines;       /* by descriptor */
-    PyObject *memory;  /* a bytearray: what was held, and a chunk behind it */
-    PyObject *buffer;  /* a view of the second half */
+    PyObject *memory;  /* a bytearray: room for frames, what was held, a chunk behind it, and frames that came */
+    PyObject *buffer;  /* a view of the chunk */
     char *chunk;       /* the bytes in that; there is room for a NUL behind the last */
+    PyObject *frames;  /* a view of what came in frames, until it is a chunk */
+    char *framed;      /* the bytes in that */
     PyObject *not_now; /* a tuple: what a TLS socket raises that could not read, or write, yet */
     PyObject *broken;  /* called when one has raised any other OSError */
     int next, reported; /* of these: which is served next, and how many there are */
@@ -71,6 +81,7 @@ typedef struct {
 } callbacks;
 
 static const scanner_api *scanners;
+static const frames_api *websockets;
 
 /* --- lines */
 
@@ -99,6 +110,8 @@ static void keep(const line *it)
     Py_XINCREF(it->scanner);
     Py_XINCREF(it->receive);
     Py_XINCREF(it->send);
+    Py_XINCREF(it->unframe);
+    Py_XINCREF(it->frame);
 }
 
 static void release(const line *it)
@@ -106,6 +119,16 @@ static void release(const line *it)
     Py_XDECREF(it->scanner);
     Py_XDECREF(it->receive);
     Py_XDECREF(it->send);
+    Py_XDECREF(it->unframe);
+    Py_XDECREF(it->frame);
+}
+
+/* What was given for a part of a line: NULL where that is None. */
+static PyObject *part(PyObject *given) { return given == Py_None ? NULL : given; }
+
+static int is_websocket(const PyObject *given)
+{
+    return given == NULL || PyObject_TypeCheck((PyObject *)given, websockets->type);
 }
 
 static PyObject *connect_leg(PyObject *object, PyObject *args)
@@ -113,19 +136,23 @@ static PyObject *connect_leg(PyObject *object, PyObject *args)
     Switchboard *self = (Switchboard *)object;
     int fd;
     line new = {0};
-    if (!PyArg_ParseTuple(args, "iiO!iOO", &fd, &new.to, scanners->type, &new.scanner, &new.most, &new.receive,
-                          &new.send))
+    if (!PyArg_ParseTuple(args, "iiO!iOOOO", &fd, &new.to, scanners->type, &new.scanner, &new.most, &new.receive,
+                          &new.send, &new.unframe, &new.frame))
         return NULL;
+    new.receive = part(new.receive);
+    new.send = part(new.send);
+    new.unframe = part(new.unframe);
+    new.frame = part(new.frame);
+    if (!is_websocket(new.unframe) || !is_websocket(new.frame)) {
+        PyErr_SetString(PyExc_TypeError, "expected WebSocket transports, or None");
+        return NULL;
+    }
     if (fd < 0 || fd >= 1 << 28 || new.to < 0 || new.most < 1 || new.most > MAX_BYTES) {
         PyErr_Format(PyExc_ValueError, "expected two descriptors, and 1 to %d bytes", MAX_BYTES);
         return NULL;
     }
     if (make_room(self, fd) < 0)
         return NULL;
-    if (new.receive == Py_None)
-        new.receive = NULL;
-    if (new.send == Py_None)
-        new.send = NULL;
     line old = self->lines[fd];
     new.heard = old.heard;
     keep(&new);
@@ -203,12 +230,23 @@ static Py_ssize_t moved_tls(const Switchboard *self, PyObject *answer, Py_ssize_
     return count ? count : GONE;
 }
 
-/* Read into `chunk`. A plain socket is read by recv() itself, which costs no Python call. */
-static Py_ssize_t receive_chunk(Switchboard *self, int fd, const line *on)
+/* Read into `bytes`, of which `buffer` is a view. A plain socket is read by recv() itself, which costs no Python call. */
+static Py_ssize_t receive_into(const Switchboard *self, int fd, const line *on, char *bytes, PyObject *buffer)
 {
     if (on->receive == NULL)
-        return moved(recv(fd, self->chunk, (size_t)on->most, MSG_DONTWAIT));
-    return moved_tls(self, PyObject_CallFunction(on->receive, "iO", on->most, self->buffer), on->most);
+        return moved(recv(fd, bytes, (size_t)on->most, MSG_DONTWAIT));
+    return moved_tls(self, PyObject_CallFunction(on->receive, "iO", on->most, buffer), on->most);
+}
+
+/* Read into `chunk`. */
+static Py_ssize_t receive_chunk(const Switchboard *self, int fd, const line *on)
+{
+    if (on->unframe == NULL)
+        return receive_into(self, fd, on, self->chunk, self->buffer);
+    if (!websockets->may_take(on->unframe))
+        return NOT_NOW;
+    Py_ssize_t size = receive_into(self, fd, on, self->framed, self->frames);
+    return size > 0 ? websockets->take(on->unframe, self->framed, size, self->chunk) : size;
 }
 
 static Py_ssize_t send_bytes(const Switchboard *self, const line *on, const char *bytes, Py_ssize_t size)
@@ -226,6 +264,26 @@ static Py_ssize_t send_bytes(const Switchboard *self, const line *on, const char
         sent += count;
     }
     return sent;
+}
+
+/* The same for a WebSocket, with what is sent in frames. `room` bytes in front of `bytes` may be written to. The
+   transport's Python code does what is left, and answers for all. */
+static Py_ssize_t send_framed(const Switchboard *self, const line *on, char *bytes, Py_ssize_t size, Py_ssize_t room)
+{
+    put_elements made = {.at = 0};
+    bytes[size] = 0; /* for the scanner, as above; what was held of an element behind it is not here any more */
+    while (made.at < size) {
+        if (websockets->put(on->frame, bytes, size, room, &made) < 0)
+            return RAISED;
+        Py_ssize_t sent = made.size ? send_bytes(self, on, made.frames, made.size) : 0;
+        if (sent < 0)
+            return sent;
+        made.frames += sent;
+        made.size -= sent;
+        if (made.size || made.stopped)
+            return moved_tls(self, websockets->put_on(on->frame, bytes, size, &made), size);
+    }
+    return size;
 }
 
 /* --- a turn */
@@ -252,9 +310,10 @@ static int pass_on(Switchboard *self, int fd, const line *on, Py_ssize_t held, u
         return done(PyObject_CallFunction(pump->scanned, "iy#nn", fd, self->chunk, size, boundary, used));
     if ((held || boundary < size) && scanners->hold(on->scanner, self->chunk + boundary, size - boundary) < 0)
         return -1;
-    const char *bytes = self->chunk - held;
+    char *bytes = self->chunk - held;
     size = held + boundary;
-    Py_ssize_t sent = send_bytes(self, on, bytes, size);
+    Py_ssize_t sent = on->frame == NULL ? send_bytes(self, on, bytes, size)
+                                        : send_framed(self, on, bytes, size, FRAMES_BYTES + MAX_BYTES - held);
     if (sent == RAISED)
         return -1;
     if (sent == size || sent == GONE) /* reading from the other leg will say so, behind what it has sent before */
@@ -336,16 +395,21 @@ static PyObject *turn(PyObject *object, PyObject *args)
 
 /* --- to Python */
 
-static int add_buffer(Switchboard *self)
+/* Where in `memory` a chunk begins, and where what came in frames does. */
+enum { CHUNK_AT = FRAMES_BYTES + MAX_BYTES, FRAMED_AT = CHUNK_AT + MAX_BYTES + 1, MEMORY_BYTES = FRAMED_AT + MAX_BYTES };
+
+static int add_buffers(Switchboard *self)
 {
-    /* While a view exists, the bytearray cannot be resized, so `chunk` stays valid. */
+    /* While a view exists, the bytearray cannot be resized, so `chunk` and `framed` stay valid. */
     PyObject *all = PyMemoryView_FromObject(self->memory);
     if (all == NULL)
         return -1;
-    self->buffer = PySequence_GetSlice(all, MAX_BYTES, 2 * MAX_BYTES);
-    self->chunk = PyByteArray_AsString(self->memory) + MAX_BYTES;
+    self->buffer = PySequence_GetSlice(all, CHUNK_AT, CHUNK_AT + MAX_BYTES);
+    self->frames = self->buffer == NULL ? NULL : PySequence_GetSlice(all, FRAMED_AT, FRAMED_AT + MAX_BYTES);
+    self->chunk = PyByteArray_AsString(self->memory) + CHUNK_AT;
+    self->framed = PyByteArray_AsString(self->memory) + FRAMED_AT;
     Py_DECREF(all);
-    return self->buffer == NULL ? -1 : 0;
+    return self->frames == NULL ? -1 : 0;
 }
 
 static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -366,7 +430,7 @@ static PyObject *make(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->serving = -1;
     self->not_now = Py_NewRef(not_now);
     self->broken = Py_NewRef(broken);
-    if ((self->memory = PyByteArray_FromStringAndSize(NULL, 2 * MAX_BYTES)) == NULL || add_buffer(self) < 0) {
+    if ((self->memory = PyByteArray_FromStringAndSize(NULL, MEMORY_BYTES)) == NULL || add_buffers(self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -382,6 +446,7 @@ static void drop(PyObject *object)
     Py_XDECREF(self->not_now);
     Py_XDECREF(self->broken);
     Py_XDECREF(self->buffer);
+    Py_XDECREF(self->frames);
     Py_XDECREF(self->memory);
     PyMem_Free(self->lines);
     freefunc give_back = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -391,7 +456,7 @@ static void drop(PyObject *object)
 
 static PyMethodDef methods[] = {
     {"connect", connect_leg, METH_VARARGS,
-     "connect($self, fd, to, scanner, most, /)\n--\n\n"
+     "connect($self, fd, to, scanner, most, receive, send, unframe, frame, /)\n--\n\n"
      "Pass on what comes in on `fd` to `to`, at most so many bytes at once, while `scanner` has nothing to report."},
     {"disconnect", disconnect_leg, METH_O,
      "disconnect($self, fd, /)\n--\n\nForget the descriptor. Returns what `heard` would have."},
@@ -425,14 +490,21 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_turn", "The relay loop's hot path.", -1, NULL, NULL, NULL, NULL, NULL,
 };
 
+/* The table of functions in another module's capsule. It is static, and stays. */
+static const void *table_of(const char *module_name, const char *capsule_name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *capsule = module == NULL ? NULL : PyObject_GetAttrString(module, "api");
+    const void *table = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, capsule_name);
+    Py_XDECREF(capsule);
+    Py_XDECREF(module);
+    return table;
+}
+
 PyMODINIT_FUNC PyInit__turn(void)
 {
-    PyObject *scan = PyImport_ImportModule("cxfr_proxy.xmpp.framing._scan");
-    PyObject *capsule = scan == NULL ? NULL : PyObject_GetAttrString(scan, "api");
-    scanners = capsule == NULL ? NULL : PyCapsule_GetPointer(capsule, SCANNER_API);
-    Py_XDECREF(capsule); /* the table that it points to is static */
-    Py_XDECREF(scan);
-    if (scanners == NULL)
+    if ((scanners = table_of("cxfr_proxy.xmpp.framing._scan", SCANNER_API)) == NULL ||
+        (websockets = table_of("cxfr_proxy.xmpp.websocket._frames", FRAMES_API)) == NULL)
         return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)

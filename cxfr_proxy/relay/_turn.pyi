@@ -1,6 +1,7 @@
 from collections.abc import Callable
 
 from cxfr_proxy.xmpp.framing.framer import Framer
+from cxfr_proxy.xmpp.websocket.hot_path import NativeFrames
 
 Receive = Callable[[int, memoryview], object]  # a number; typeshed has it otherwise
 Send = Callable[[bytes], int | None]
@@ -12,7 +13,16 @@ class Switchboard:
         cls, epoll: int, not_now: tuple[type[OSError], ...], broken: Callable[[], object], /
     ) -> Switchboard: ...
     def connect(
-        self, fd: int, to: int, scanner: Framer, most: int, receive: Receive | None, send: Send | None, /
+        self,
+        fd: int,
+        to: int,
+        scanner: Framer,
+        most: int,
+        receive: Receive | None,
+        send: Send | None,
+        unframe: NativeFrames | None,
+        frame: NativeFrames | None,
+        /,
     ) -> None: ...
     def disconnect(self, fd: int, /) -> float: ...
     def heard(self, fd: int, /) -> float: ...

@@ -13,10 +13,11 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cxfr_proxy.net.transport import RECORD_BYTES
+from cxfr_proxy.net.transport import RECORD_BYTES, Transport
 from cxfr_proxy.relay import engine
 from cxfr_proxy.relay.live_session import Leg, LiveSession
 from cxfr_proxy.relay.turns import clock
+from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 
 if TYPE_CHECKING:
     from cxfr_proxy.relay._turn import Switchboard
@@ -150,7 +151,9 @@ class Poller:
         _, send = leg.other.transport.native_calls()
         # SSL_read() returns at most one record. A smaller buffer would leave decrypted bytes inside, where epoll does
         # not see them.
-        self._board.connect(leg.fd, leg.other.fd, scanner, max(leg.read_size, RECORD_BYTES), receive, send)
+        most = max(leg.read_size, RECORD_BYTES)
+        unframe, frame = _websocket(leg.transport), _websocket(leg.other.transport)
+        self._board.connect(leg.fd, leg.other.fd, scanner, most, receive, send, unframe, frame)
         leg.connected = scanner
 
     def _disconnect(self, leg: Leg) -> None:
@@ -174,3 +177,8 @@ class Poller:
         if self._board is None:
             return live.heard
         return max(live.heard, *(self._board.heard(leg.fd) for leg in live.legs))
+
+
+def _websocket(transport: Transport) -> WebSocketTransport | None:
+    """Return the transport if what it reads and writes is frames."""
+    return transport if isinstance(transport, WebSocketTransport) else None

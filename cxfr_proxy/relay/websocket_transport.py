@@ -8,22 +8,25 @@ So the opening, the pump and the session know nothing of WebSocket. It holds the
   of them as are left of the frame. So the caller waits for the socket as it does for any other, stops reading the other
   side, and comes with them again; by then they are in frames, and are skipped. Nothing can pile up here: there is no
   second write before the first is out, and of pongs and pings only the last ones wait.
+
+*The switchboard* reads and writes the socket beneath by itself, and takes frames off and puts them on, while nothing
+  unusual is under way: no message that has begun, nothing that waits. It is told so after everything that happens here
+  (:meth:`WebSocketTransport._show`), and hands over what it can't do (:meth:`WebSocketTransport.take_on`,
+  :meth:`WebSocketTransport.put_on`).
 """
 
 from __future__ import annotations
 
 from cxfr_proxy.net.transport import Bytes, ReadInto, Transport, TransportFault, Verdict, Write
-from cxfr_proxy.xmpp.framing.framer import Framer
-from cxfr_proxy.xmpp.websocket.hot_path import HotPath
+from cxfr_proxy.xmpp.websocket.hot_path import NativeFrames
 from cxfr_proxy.xmpp.websocket.stream import WebSocketStream
-from cxfr_proxy.xmpp.websocket.translation import StreamContext
 
 
 class _NoStreamBytes(BlockingIOError):
     """The bytes that came were of frames alone."""
 
 
-class WebSocketTransport:
+class WebSocketTransport(NativeFrames):
     """:class:`~cxfr_proxy.net.transport.Transport` over ``inner``, which is its own from now on.
 
     It begins behind the handshake. ``received``: what came behind that, and was read with it. ``max_message_bytes``:
@@ -33,8 +36,6 @@ class WebSocketTransport:
 
     __slots__ = (
         "_ends",
-        "_fast_in",
-        "_fast_out",
         "_fault_told",
         "_inner",
         "_owed",
@@ -50,12 +51,11 @@ class WebSocketTransport:
         self._inner = inner
         self._stream = WebSocketStream(max_message_bytes=max_message_bytes, max_depth=max_depth)
         self._received = received
+        self.heard = False
         self._ready = b""  # bytes of the stream for which there was no room
         self._fault_told = False
         self._rest = b""  # of frames, which the socket has not taken
         self._owed = 0  # bytes of the stream that are in frames, though the caller was told that they were not taken
-        self._fast_in: tuple[HotPath, Framer, int] | None = None  # what the next read may do
-        self._fast_out: tuple[HotPath, Framer, StreamContext] | None = None  # and the next write
         self._ends = False  # the output ends when all is out
 
     # --- what is asked of it beside bytes
@@ -94,21 +94,27 @@ class WebSocketTransport:
     def ping(self) -> None:
         """Send a ping, behind what waits. Raises nothing, as :meth:`write_own`."""
         self._stream.ping()
+        self.heard = False
         self.write_own()
 
     @property
     def awaits_pong(self) -> bool:
         """Whether nothing at all has come since the last ping."""
-        return self._stream.awaits_pong
+        return self._stream.awaits_pong and not self.heard
 
     # --- reading
 
     def read_now(self, most: int, /) -> bytes:
+        try:
+            return self._read(most)
+        finally:
+            self._show()
+
+    def _read(self, most: int) -> bytes:
         stream = self._stream
         while True:
             if self._ready:
                 data, self._ready = self._ready[:most], self._ready[most:]
-                self._fast_in = stream.fast_in() if not self._ready and not self._received else None
                 return data
             if stream.fault is not None and not self._fault_told:
                 self._fault_told = True
@@ -126,15 +132,11 @@ class WebSocketTransport:
             if not self._waits_inside() and not self._inner.pending():
                 raise _NoStreamBytes
 
-    def _take(self, raw: bytes, before: bytes = b"") -> None:
-        """Have all that has come read, behind what was read of it ``before``."""
-        stream = self._stream
-        self._fast_in = None
-        self._ready = before + stream.receive(raw)
-        if stream.has_own:
+    def _take(self, raw: bytes) -> None:
+        """Have all that has come read."""
+        self._ready += self._stream.receive(raw)
+        if self._stream.has_own:
             self.write_own()
-        if stream.is_closed:
-            self._fast_out = None
 
     def read_into_now(self, most: int, buffer: memoryview, /) -> int:
         data = self.read_now(min(most, len(buffer)))
@@ -161,32 +163,24 @@ class WebSocketTransport:
 
     def write_now(self, data: Bytes, /) -> int:
         self._write_rest()
-        self._rest = self._framed(data)
-        self._owed = 0
+        unframed = bytes(memoryview(data)[self._owed :]) if self._owed else bytes(data)
+        return self._send(self._stream.send(unframed), len(data))
+
+    def _send(self, frames: bytes, size: int) -> int:
+        """Write the frames of so many bytes of the stream, and return how many of them the caller is rid of."""
+        self._rest, self._owed = frames + self._stream.own(), 0
         try:
             self._write_rest()
         except OSError as exc:
             if self.judge(exc, Verdict.WAIT_WRITABLE) is Verdict.OVER:
                 self._rest = b""
                 raise
-            self._owed = min(len(data), len(self._rest))
-            if self._owed == len(data):
+            self._owed = min(size, len(self._rest))
+            if self._owed == size:
                 raise
-        return len(data) - self._owed
-
-    def _framed(self, data: Bytes) -> bytes:
-        """Return the frames for what is not in frames yet, and those that are due besides."""
-        fast, stream = self._fast_out, self._stream
-        if fast is None or self._owed or not isinstance(data, bytes):
-            frames = stream.send(bytes(memoryview(data)[self._owed :]))
-        else:
-            native, framer, context = fast
-            frames, at, begun = native.put(framer, data, 0, context.default, context.prefixes, context.lang)
-            if at == len(data):
-                return frames
-            frames = stream.go_on(frames, data, at, begun)
-        self._fast_out = stream.fast_out()
-        return frames + stream.own()
+        finally:
+            self._show()
+        return size - self._owed
 
     def _write_rest(self) -> None:
         """Write what waits. Raises ``OSError`` where some of it has to wait on."""
@@ -205,6 +199,8 @@ class WebSocketTransport:
             if self.judge(exc, Verdict.WAIT_WRITABLE) is not Verdict.OVER:
                 return
             self._rest = b""
+        finally:
+            self._show()
         if self._ends:
             self._ends = False
             self._inner.end_output()
@@ -215,7 +211,6 @@ class WebSocketTransport:
             return
         self._stream.end()
         self._ends = True
-        self._fast_out = None
         self.write_own()
 
     def close(self) -> None:
@@ -228,47 +223,38 @@ class WebSocketTransport:
             return Verdict.OVER
         return self._inner.judge(exc, doing)
 
-    # --- for the switchboard, which is told None where the pump has to look, or to wait
+    # --- with the switchboard
 
-    def native_calls(self) -> tuple[ReadInto, Write]:
-        return self._read_into, self._write_some
+    def native_calls(self) -> tuple[ReadInto | None, Write | None]:
+        return self._inner.native_calls()
 
-    def _read_into(self, most: int, buffer: memoryview, /) -> int | None:
-        if self._fast_in is None:
-            return self._read_slowly_into(most, buffer)
-        native, framer, limit = self._fast_in
-        try:
-            size = self._inner.read_into_now(most, buffer)
-        except OSError as exc:
-            return 0 if self.judge(exc, Verdict.WAIT_READABLE) is Verdict.OVER else None
-        self._stream.awaits_pong = False
-        elements, at, wrong, used, ended = native.take(framer, buffer[:size], 0, limit)
-        if at == size and wrong is None:
-            buffer[: len(elements)] = elements
-            return len(elements)
+    def _show(self) -> None:
+        """Tell the switchboard what it may do by itself until something happens here again."""
+        stream = self._stream
+        nothing_waits = not self._rest and not self._owed
+        self.let_read(stream.fast_in() if nothing_waits and not self._waits_inside() else None, stream.limit)
+        self.let_write(*((stream.fast_out() if nothing_waits else None) or (None, None)))
+
+    def take_on(self, elements: bytes, raw: bytes, wrong: bytes | None, used: int, ended: int, /) -> None:
+        """Take over what the switchboard has read and can't go on with: the next read gives it.
+
+        ``elements`` were taken out of their frames; ``raw`` was not yet. ``wrong``: a message between the two that is
+        no element, as :meth:`HotPath.take` has it with what follows.
+        """
+        self._ready = elements
         if wrong is not None:
             self._stream.take_back(wrong, used, ended=bool(ended))
-        self._take(bytes(buffer[at:size]), elements)
-        return None
+        self._take(raw)
+        self._show()
 
-    def _read_slowly_into(self, most: int, buffer: memoryview) -> int | None:
-        if self._waits_inside():
-            return None
-        try:
-            data = self.read_now(most)
-        except TransportFault:
-            self._fault_told = False
-            return None
-        except OSError as exc:
-            return 0 if self.judge(exc, Verdict.WAIT_READABLE) is Verdict.OVER else None
-        if self._waits_inside() or self._inner.pending():
-            self._ready, self._fast_in = data + self._ready, None
-            return None
-        buffer[: len(data)] = data
-        return len(data)
+    def put_on(self, frames: bytes, data: bytes, at: int, begun: int, /) -> int | None:
+        """Write ``data``, of which the switchboard has put ``data[:at]`` into frames, and read ``begun`` bytes more.
 
-    def _write_some(self, data: bytes, /) -> int | None:
+        ``frames``: those that are not out. Returns how many bytes were taken, as :data:`Write` does.
+        """
         try:
-            return self.write_now(data)
+            if not frames and not at and not begun:
+                return self.write_now(data)
+            return self._send(self._stream.go_on(frames, data, at, begun), len(data))
         except OSError as exc:
             return 0 if self.judge(exc, Verdict.WAIT_WRITABLE) is Verdict.OVER else None

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
         pytest.param("websocket_fuzz.py", ["--inputs", "3000", "--seed", "1"], id="websocket"),
         pytest.param("proxy_header_fuzz.py", ["--inputs", "20000", "--seed", "1"], id="PROXY headers"),
         pytest.param("relay_fuzz.py", ["--tests"], id="relay tests"),
-        pytest.param("relay_fuzz.py", ["--stories", "3000", "--seed", "1"], id="relay"),
+        pytest.param("relay_fuzz.py", ["--stories", "2000", "--seed", "1"], id="relay"),
+        pytest.param("relay_fuzz.py", ["--stories", "1000", "--seed", "1", "--websocket"], id="relay, WebSocket"),
     ],
 )
 def test_no_fault_and_no_difference(fuzzer: str, arguments: list[str]) -> None:

@@ -13,11 +13,13 @@ import pytest
 import relay_twins
 from relay_tools import client_context, no_leak, server_context, tcp_pair, write_pem
 from relay_twins import STANZAS, Step, Story, Told, difference, random_story, scanner
+from websocket_client import PING, Browser, masked, text
 
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.net.tls_errors import forget_errors
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 from cxfr_proxy.relay import engine
+from cxfr_proxy.relay.websocket_transport import WebSocketTransport
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.xmpp.framing import framer
 
@@ -89,6 +91,61 @@ async def test_what_is_usual_does_not_reach_the_pump(tls: bool, contexts: Contex
     told.pump.discard(told.live)
     seen = told.finish()
     assert seen.received == dict.fromkeys(Side, MESSAGE + b"<presence/><message/>\n")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_is_usual_over_websocket_runs_no_python(
+    tls: bool, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole messages from the client, several at once; whole elements to it, and such as come in two pieces."""
+    told = Told(Story((), tls=tls, websocket=True, buffer=150_000), contexts)
+    asked: list[object] = []
+    for name in ("on_ready", "on_scanned", "on_unsent"):
+        monkeypatch.setattr(told.pump, name, asked.append)
+    for name in ("read_now", "write_now", "take_on", "put_on"):
+        monkeypatch.setattr(WebSocketTransport, name, lambda *_: pytest.fail("it is not simple"))
+    some = [
+        MESSAGE,
+        b"<presence/>",
+        "<iq xmlns='jabber:client' a='ö'><stream:x/></iq>".encode(),
+        b"<iq>" + b"b" * 9000 + b"</iq>",
+    ]
+    for messages in (some[:1], some[1:3], some[3:]):
+        told.tell(Step("write", CLIENT, b"".join(map(text, messages))))
+    told.tell(Step("write", NODE, MESSAGE + b"<presence/>\n<me"))
+    told.tell(Step("write", NODE, b"ssage/>\n" + b"<iq/>" * 200))
+    told.tell(Step("write", NODE, some[3] + b" <iq"))
+    assert asked == []
+    assert told.session.lanes[NODE].held_bytes == 3
+    monkeypatch.undo()
+    told.pump.discard(told.live)
+    seen = told.finish()
+    browser = Browser()
+    browser.receive(bytes(seen.received[CLIENT]))
+    said = [alone.replace(' xmlns="jabber:client"', "") for alone in browser.heard.messages[1:]]
+    assert said == [each.decode() for each in (MESSAGE, b"<presence/>", b"<message/>", *[b"<iq/>"] * 200, some[3])]
+    assert seen.received[NODE] == b"".join(some)
+
+
+async def test_a_ping_ends_what_the_switchboard_does_by_itself_for_as_long_as_it_waits() -> None:
+    told = Told(Story((), websocket=True))
+    websocket = told.live.websocket
+    assert websocket is not None
+    told.live.ping()
+    waited = [websocket.awaits_pong]
+    told.tell(Step("write", CLIENT, text(MESSAGE)))
+    waited.append(websocket.awaits_pong)
+    assert waited == [True, False], "whatever comes shows that the client is there"
+    while told.far[CLIENT].send(masked(PING, b"x" * 100)):
+        told.pump._turn()
+        if websocket.wants_write:
+            break
+    told.tell(Step("write", NODE, b"<presence/>"))
+    browser = Browser()
+    browser.receive(bytes(told.finish().received[CLIENT]))
+    assert browser.heard.messages[1] == '<presence xmlns="jabber:client"/>'
+    assert browser.heard.pings == [b""]
+    assert set(browser.heard.pongs) == {b"x" * 100}
 
 
 async def test_when_bytes_came_last() -> None:
@@ -186,15 +243,18 @@ def test_what_a_switchboard_refuses() -> None:
     board = Switchboard(0, (), forget_errors)
     for fd, to, most in ((-1, 1, 1), (1, -1, 1), (1, 1, 0), (1, 1, 65_537), (2**30, 1, 1)):
         with pytest.raises(ValueError, match="expected two descriptors"):
-            board.connect(fd, to, scanner(), most, None, None)
+            board.connect(fd, to, scanner(), most, None, None, None, None)
     with pytest.raises(TypeError):
-        board.connect(1, 1, object(), 1, None, None)  # type: ignore[arg-type]
+        board.connect(1, 1, object(), 1, None, None, None, None)  # type: ignore[arg-type]
+    for unframe, frame in ((object(), None), (None, 1)):
+        with pytest.raises(TypeError, match="expected WebSocket transports"):
+            board.connect(1, 1, scanner(), 1, None, None, unframe, frame)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         Switchboard(0, OSError, forget_errors)  # type: ignore[arg-type]
     for unknown in (-5, 0, 7, 2**40):
         assert board.disconnect(unknown) == board.heard(unknown) == 0.0
-    board.connect(1000, 1, scanner(), 1, None, None)
-    board.connect(1000, 2, scanner(), 2, None, None)
+    board.connect(1000, 1, scanner(), 1, None, None, None, None)
+    board.connect(1000, 2, scanner(), 2, None, None, None, None)
     assert board.disconnect(1000) == 0.0
 
 
@@ -230,7 +290,9 @@ def test_a_tls_socket_that_lies() -> None:
         epoll.modify(here, select.EPOLLIN)
         answers: list[object] = [11, -2, 10**30, "ten"]
         for _ in range(len(answers)):
-            board.connect(here.fileno(), here.fileno(), scanner(), 10, lambda most, buffer: answers.pop(), None)
+            board.connect(
+                here.fileno(), here.fileno(), scanner(), 10, lambda most, buffer: answers.pop(), None, None, None
+            )
             with pytest.raises((ValueError, TypeError, OverflowError)):
                 board.turn(0.0, 1.0, unused, unused, unused, unused)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from relay_tools import client_context, server_context, tcp_pair, write_pem
 from relay_twins import secured
-from websocket_client import CLOSE, OPEN, PING, Browser, closing, fragments, masked, text
+from websocket_client import CLOSE, OPEN, PING, Browser, closing, masked, text
 
 from cxfr_proxy.net.transport import Bytes, PlainTransport, Transport, TransportFault, Verdict
 from cxfr_proxy.relay.websocket_transport import WebSocketTransport
@@ -385,43 +385,53 @@ def test_a_broken_connection() -> None:
     assert not owes(near)
 
 
-# --- what the switchboard calls
+# --- what the switchboard hands over
 
 
-def test_the_switchboard_is_given_what_it_can_pass_on() -> None:
+def test_what_was_read_and_is_not_plain_is_what_the_next_read_gives() -> None:
     inner, near = narrow(100)
-    receive, _send = near.native_calls()
-    buffer = memoryview(bytearray(100))
-    assert receive(100, buffer) is None
-    inner.incoming = text(IQ)
-    assert receive(100, buffer) == len(IQ)
-    assert bytes(buffer[: len(IQ)]) == IQ
-    inner.incoming = text(IQ) + text(b"x")
-    assert receive(100, buffer) is None, "there is a fault behind it"
-    assert near.read_now(100) == IQ
-    with pytest.raises(TransportFault):
+    near.take_on(IQ, text(b"<a/>") + text(b"<a>") + text(IQ), None, 0, 0)
+    assert near.pending() == len(IQ) + 4
+    assert near.read_now(100) == IQ + b"<a/>"
+    with pytest.raises(TransportFault) as caught:
         near.read_now(100)
-    inner.incoming = closing()
-    assert receive(100, buffer) is None, "the pump finds the end"
+    assert caught.value.condition == "bad-format"
+    near.take_on(b"", closing(), None, 0, 0)
     assert near.read_now(100) == b""
+    assert Browser().receive(bytes(inner.out)).close_code == 1000
 
 
-def test_the_switchboard_leaves_a_fault_to_the_pump() -> None:
-    inner, near = narrow(100)
-    receive, _ = near.native_calls()
-    inner.incoming = fragments(b"<a><b>", 2)
-    assert receive(100, memoryview(bytearray(100))) is None
-    assert near.read_now(100) == b"<a><"
-    with pytest.raises(TransportFault):
+def test_a_message_that_was_read_and_is_no_element_is_a_fault() -> None:
+    _, near = narrow(100)
+    near.take_on(IQ, b"", b"<a/><b/>", 4, 1)
+    assert near.read_now(100) == IQ
+    with pytest.raises(TransportFault, match="one element"):
         near.read_now(100)
 
 
-def test_the_switchboard_sends() -> None:
+def test_a_ping_is_answered_when_it_was_handed_over() -> None:
+    inner, near = narrow(100)
+    near.ping()
+    near.take_on(b"", masked(PING, b"x"), None, 0, 0)
+    assert not near.awaits_pong
+    assert Browser().receive(bytes(inner.out)).pongs == [b"x"]
+    assert near.pending() == 0
+
+
+def test_what_is_left_to_send_is_answered_for_as_by_a_write() -> None:
     inner, near = narrow(1000)
-    _, send = near.native_calls()
-    assert send(HEADER) == len(HEADER)
+    near.write_now(HEADER)
+    before = len(inner.out)
+    assert near.put_on(b"\x81\x04<a/>", b"<a/>" + HEADER[:3], 4, 0) == 7, "the beginning of a header waits"
+    assert near.put_on(b"", HEADER[3:] + IQ, 0, 0) == len(HEADER) - 3 + len(IQ)
+    browser = Browser()
+    browser.receive(bytes(inner.out[before:]))
+    assert browser.heard.messages[0] == "<a/>"
+    assert browser.heard.messages[2] == IQ.decode()
     inner.room = 10
-    assert (send(IQ) or 0) < len(IQ)
-    assert send(IQ) is None
+    assert near.put_on(b"\x81\x1b" + IQ, IQ, len(IQ), 0) == len(IQ) - 19
+    assert near.put_on(b"", IQ[-19:], 0, 0) is None
+    inner.room = 100
+    assert near.put_on(b"", IQ[-19:], 0, 0) == 19
     inner.broken = True
-    assert send(IQ) == 0
+    assert near.put_on(b"", IQ, 0, 0) == 0

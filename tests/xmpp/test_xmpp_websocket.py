@@ -244,6 +244,26 @@ def test_a_header_of_another_form() -> None:
     )
 
 
+def test_a_header_that_declares_as_many_prefixes_as_it_may() -> None:
+    prefixes = 15
+    declared = b"".join(b" xmlns:p%d='urn:%d'" % (n, n) for n in range(1, prefixes))
+    header = b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'" + declared + b">"
+    last = b"<p%d:x a='p1:'/>" % (prefixes - 1)
+    messages = told(header, b"<iq/>" + last)[1:]
+    assert messages[0] == b"<iq" + XMLNS + b"/>"
+    root = etree.fromstring(messages[1])
+    assert root.tag == f"{{urn:{prefixes - 1}}}x"
+    assert set(root.nsmap) == {None, "p1", f"p{prefixes - 1}"}
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 128, 1000])
+def test_many_elements_at_once(count: int) -> None:
+    elements = [b"<message id='%d'>%b</message>" % (n, b"x" * (n % 131)) for n in range(count)]
+    alone = [element.replace(b"<message", b"<message" + XMLNS + LANG) for element in elements]
+    assert told(HEADER, b"".join(elements))[1:] == alone
+    assert told(HEADER, b" \n".join(elements) + b" ")[1:] == alone
+
+
 def test_a_restart_and_white_space() -> None:
     stream = HEADER + b"<success xmlns='urn:x'/> \n" + HEADER + b" <iq/>\n" + END
     whole = told(stream)

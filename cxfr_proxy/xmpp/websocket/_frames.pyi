@@ -1,15 +1,12 @@
 from cxfr_proxy.xmpp.framing.framer import Framer
+from cxfr_proxy.xmpp.websocket.translation import StreamContext
 
 def take(
     scanner: Framer, data: bytes | memoryview, at: int, limit: int, /
 ) -> tuple[bytes, int, bytes | None, int, int]: ...
-def put(
-    scanner: Framer,
-    data: bytes,
-    at: int,
-    default: bytes,
-    prefixes: tuple[tuple[bytes, bytes], ...],
-    lang: bytes,
-    /,
-) -> tuple[bytes, int, int]: ...
-def unmask(data: bytes, mask: bytes, /) -> bytes: ...
+def put(scanner: Framer, data: bytes, at: int, context: StreamContext, /) -> tuple[bytes, int, int]: ...
+
+class NativeFrames:
+    heard: bool
+    def let_read(self, scanner: Framer | None, limit: int, /) -> None: ...
+    def let_write(self, scanner: Framer | None, context: StreamContext | None, /) -> None: ...

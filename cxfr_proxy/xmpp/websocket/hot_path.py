@@ -1,13 +1,17 @@
 """The hot path in C (``_frames.c``), where it was compiled, and where the native framer reads the stream.
 
 It takes whole messages and whole elements, and stops in front of everything else, which is done in Python.
+
+Bytes that Python has at hand go through :class:`HotPath`. Of a connection that the switchboard serves nothing comes to
+Python while nothing unusual does: for that the transport is a :class:`NativeFrames`, which the switchboard knows.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cxfr_proxy.xmpp.framing.framer import Framer, is_native
+from cxfr_proxy.xmpp.websocket.translation import StreamContext
 
 
 class HotPath(Protocol):
@@ -24,25 +28,12 @@ class HotPath(Protocol):
         """
         ...
 
-    def put(
-        self,
-        scanner: Framer,
-        data: bytes,
-        at: int,
-        default: bytes,
-        prefixes: tuple[tuple[bytes, bytes], ...],
-        lang: bytes,
-        /,
-    ) -> tuple[bytes, int, int]:
-        """Put the elements from ``at`` on into frames, as far as they are whole.
+    def put(self, scanner: Framer, data: bytes, at: int, context: StreamContext, /) -> tuple[bytes, int, int]:
+        """Put the elements from ``at`` on into frames, as far as they are whole, and no more than a few dozen.
 
-        The last arguments are those of :class:`~.translation.StreamContext`. Returns the frames, the offset behind the
-        last element, and how many bytes behind that the scanner has read: of an element that is not whole, or at fault.
+        Returns the frames, the offset behind the last element, and how many bytes behind that the scanner has read: of
+        an element that is not whole, or at fault.
         """
-        ...
-
-    def unmask(self, data: bytes, mask: bytes, /) -> bytes:
-        """Return ``data`` with the mask taken off."""
         ...
 
 
@@ -55,6 +46,21 @@ def _load() -> HotPath | None:
 
 
 _native: Final = _load()
+
+if TYPE_CHECKING or _native is not None:
+    from cxfr_proxy.xmpp.websocket._frames import NativeFrames as NativeFrames
+else:
+
+    class NativeFrames:
+        """Stands for the one in C where that was not compiled: nobody is there who would ask it."""
+
+        __slots__ = ("heard",)
+
+        def let_read(self, scanner: Framer | None, limit: int, /) -> None:
+            """Do nothing."""
+
+        def let_write(self, scanner: Framer | None, context: StreamContext | None, /) -> None:
+            """Do nothing."""
 
 
 def hot_path(framer: Framer) -> HotPath | None:

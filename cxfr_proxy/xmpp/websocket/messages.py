@@ -14,7 +14,7 @@ from cxfr_proxy.xmpp.framing.framer import Framer, StreamFault, WholeElement, be
 from cxfr_proxy.xmpp.names import StreamCondition
 from cxfr_proxy.xmpp.opening.usual_header import CONTEXT
 from cxfr_proxy.xmpp.stanza import STREAM_END
-from cxfr_proxy.xmpp.websocket.hot_path import HotPath, hot_path
+from cxfr_proxy.xmpp.websocket.hot_path import hot_path
 from cxfr_proxy.xmpp.websocket.translation import stream_tag
 
 MAX_TAG_BYTES: Final = 8_192
@@ -138,9 +138,9 @@ class MessageReader:
         return self._is_open and not self._over
 
     @property
-    def hot_path(self) -> tuple[HotPath, Framer] | None:
-        """The function that :meth:`take_whole` calls, and its argument; ``None``: none."""
-        return (self._hot_path, self._framer) if self._hot_path is not None else None
+    def hot_path(self) -> Framer | None:
+        """What :meth:`HotPath.take` reads with; ``None``: there is no hot path."""
+        return self._framer if self._hot_path is not None else None
 
     def take_whole(self, data: bytes, at: int, max_message_bytes: int | None, ready: list[bytes]) -> int:
         """Read frames that are whole messages, as far as they are plain elements, and append these to ``ready``.

@@ -20,7 +20,6 @@ from typing import Final
 from cxfr_proxy.errors import ClientError
 from cxfr_proxy.xmpp.framing.framer import Framer
 from cxfr_proxy.xmpp.websocket.frames import CloseCode, FrameFault, Opcode, close_frame, frame
-from cxfr_proxy.xmpp.websocket.hot_path import HotPath
 from cxfr_proxy.xmpp.websocket.messages import MessageReader
 from cxfr_proxy.xmpp.websocket.reader import FrameReader
 from cxfr_proxy.xmpp.websocket.translation import StreamContext
@@ -69,15 +68,18 @@ class WebSocketStream:
             self._close(self._reader.close_code)
         return b"".join(ready)
 
-    def fast_in(self) -> tuple[HotPath, Framer, int] | None:
-        """Return what reads the next messages, if they are plain elements, and its arguments; ``None``: only
+    def fast_in(self) -> Framer | None:
+        """Return what :meth:`HotPath.take` may read the next messages with, if they are plain elements; ``None``: only
         :meth:`receive` does. That holds until :meth:`receive` or :meth:`take_back` is called."""
         if self._unreadable is not None or self.is_over or not self._messages.is_plain:
             return None
-        if not self._reader.is_between_messages:
-            return None
-        native, limit = self._messages.hot_path, self._reader.max_message_bytes
-        return (*native, -1 if limit is None else limit) if native is not None else None
+        return self._messages.hot_path if self._reader.is_between_messages else None
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the longest message that may come, as :meth:`HotPath.take` wants it: -1 for no limit."""
+        limit = self._reader.max_message_bytes
+        return -1 if limit is None else limit
 
     def take_back(self, message: bytes, used: int, *, ended: bool) -> None:
         """Find the fault of a message that :meth:`HotPath.take` has found to be no element."""
@@ -117,13 +119,16 @@ class WebSocketStream:
         """Return the frames for these bytes of the stream; none once the connection was closed."""
         return self._writer.send(data) if not self._closed else b""
 
-    def fast_out(self) -> tuple[HotPath, Framer, StreamContext] | None:
-        """Return what puts the next elements into frames, if they are whole, and with what; ``None``: only
+    def fast_out(self) -> tuple[Framer, StreamContext] | None:
+        """Return what :meth:`HotPath.put` may put the next elements into frames with, if they are whole; ``None``: only
         :meth:`send` does. That holds until :meth:`send` or :meth:`go_on` is called, or the connection closed."""
         return self._writer.hot_path if not self._closed else None
 
     def go_on(self, ready: bytes, data: bytes, at: int, begun: int) -> bytes:
-        """Return what :meth:`send` does, where :meth:`HotPath.put` has answered this for ``data``."""
+        """Return what :meth:`send` does, where :meth:`HotPath.put` has answered this for ``data``.
+
+        ``ready`` may be what of the frames was not sent.
+        """
         return self._writer.go_on(ready, data, at, begun)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from lxml import etree
 from msgspec import Struct
@@ -70,10 +70,11 @@ def stream_tag(message: bytes) -> bytes | None:
     ).encode()
 
 
-class StreamContext(Struct, frozen=True):
+class StreamContext(NamedTuple):
     """The declarations of a stream's header that hold for all of its elements, as attributes to put into each one.
 
     ``prefixes``: each with its colon, and the attribute that declares it. ``lang`` is empty where the header has none.
+    A tuple, as ``_frames.c`` reads it.
     """
 
     default: bytes

@@ -74,23 +74,26 @@ class MessageWriter:
         return self._send_from(data, 0, [])
 
     @property
-    def hot_path(self) -> tuple[HotPath, Framer, StreamContext] | None:
-        """The function that puts the next element into a frame, if it is whole, and its argument; ``None``: none."""
+    def hot_path(self) -> tuple[Framer, StreamContext] | None:
+        """What :meth:`HotPath.put` wants for the next element, if it is whole; ``None``: it can't be put so."""
         if self._hot_path is None or self._framer is None or self._inside or self._begun or self._waiting or self.ended:
             return None
-        return self._hot_path, self._framer, self._context
+        return self._framer, self._context
 
     def go_on(self, ready: bytes, data: bytes, at: int, begun: int) -> bytes:
-        """Return the frames for ``data``, of which :meth:`HotPath.put` has answered the other three."""
+        """Return the frames for ``data``, where :meth:`HotPath.put` has answered the other three for it.
+
+        ``ready`` may be what of them was not sent.
+        """
         frames = [ready]
         return self._send_from(data, self._take_begun(data, at, begun, frames), frames)
 
     def _send_from(self, data: bytes, at: int, frames: list[bytes]) -> bytes:
         while at < len(data) and not self.ended:
             if self._hot_path is not None and not self._inside and not self._begun:
-                at = self._put_whole(self._hot_path, data, at, frames)
-                if at == len(data):
-                    break
+                before, at = at, self._put_whole(self._hot_path, data, at, frames)
+                if at > before:
+                    continue  # there may be more of the same
             at = self._go_on(data, at, frames)
         return b"".join(frames)
 
@@ -114,7 +117,7 @@ class MessageWriter:
         """Put elements that are whole into frames; return the offset behind what is read."""
         framer, context = self._framer, self._context
         assert framer is not None, "the hot path goes with one"
-        ready, at, begun = native.put(framer, data, at, context.default, context.prefixes, context.lang)
+        ready, at, begun = native.put(framer, data, at, context)
         frames.append(ready)
         return self._take_begun(data, at, begun, frames)
 
