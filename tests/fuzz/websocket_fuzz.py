@@ -7,7 +7,8 @@ Run it from the checkout's root; the same seed and number of inputs give the sam
 
 As ``framing_fuzz.py``, which says more: the native engines are built anew with sanitizers and a hook at every branch,
 and inputs that reach new ones are mutated on. ``--installed`` takes those that the package has, without either: it is
-several times as fast. Half of the inputs are frames from a client, half are a stream for one. What holds of each:
+several times as fast. Half of the inputs are frames from a client, half are some of a stream for one; each goes to a
+connection on which others went before, as long as these have left it between two messages. What holds of each:
 
 * with and without the hot path the same comes out of each piece, to the byte: the stream, the frames, pongs, close
   frames and faults;
@@ -76,11 +77,13 @@ BAD_TEXT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``data`` in pieces of these sizes in turn: frames from a client, or (``is_out``) a stream for one."""
+    """``data`` in pieces of these sizes in turn: frames from a client, or (``is_out``) a stream for one. ``begins``:
+    they go to a new connection, which begins with this."""
 
     data: bytes
     sizes: tuple[int, ...]
     is_out: bool
+    begins: bytes | None
 
 
 def frame(chance: random.Random, first: int, payload: bytes) -> bytes:
@@ -120,31 +123,30 @@ def new_sizes(chance: random.Random, size: int) -> tuple[int, ...]:
 
 
 def new_stream(chance: random.Random) -> bytes:
-    parts = [HEADER if chance.random() < 0.9 else OTHER_HEADER]
-    parts += [chance.choice(STREAM_PARTS) for _ in range(chance.randint(1, 6))]
-    if chance.random() < 0.02:
+    parts = [chance.choice(STREAM_PARTS) for _ in range(chance.choice((1, 1, 1, 2, 4)))]
+    if chance.random() < 0.01:
         parts.append(b"<a/>" * chance.choice((63, 64, 65, 130)))
-    if chance.random() < 0.3:
-        parts.insert(chance.randint(1, len(parts)), chance.choice(TOKENS))
+    if chance.random() < 0.1:
+        parts.insert(chance.randint(0, len(parts)), chance.choice(TOKENS))
     return b"".join(parts)
 
 
 def new_frames(chance: random.Random) -> bytes:
-    wire = [message(chance, b"<open %s to='a'/>" % FRAMING)] if chance.random() < 0.97 else []
-    for _ in range(chance.randint(1, 4)):
+    wire = []
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
         body = chance.choice(ELEMENTS)
-        if chance.random() < 0.2:
+        if chance.random() < 0.1:
             at = chance.randrange(len(body) + 1)
             body = body[:at] + chance.choice((*BAD_TEXT, chance.choice(TOKENS))) + body[at:]
-        if chance.random() < 0.05:
+        if chance.random() < 0.02:
             body += chance.choice(ELEMENTS)
-        if chance.random() < 0.05:
+        if chance.random() < 0.02:
             body = chance.choice((b"", b" ", b"<close %s/>" % FRAMING, b"<open %s/>" % FRAMING, body[:-1], b" " + body))
         wire.append(message(chance, body))
         if chance.random() < 0.1:
-            wire.append(frame(chance, chance.choice((0x88, 0x89, 0x8A, 0x82, 0x80, 0x09, 0xC1)), b"\x03\xe8"))
+            wire.append(frame(chance, chance.choice((0x88, 0x89, 0x8A, 0x8A, 0x82, 0x80, 0x09, 0xC1)), b"\x03\xe8"))
     data = bytearray(b"".join(wire))
-    if data and chance.random() < 0.2:
+    if chance.random() < 0.1:
         data[chance.randrange(len(data))] = chance.randrange(256)
     return bytes(data)
 
@@ -179,9 +181,8 @@ def messages(wire: bytes) -> list[bytes]:
     return whole
 
 
-def misread(text: bytes, *, final: bool) -> str | None:
+def misread(parser: expat.XMLParserType, text: bytes, *, final: bool) -> str | None:
     """What expat says of it; ``None``: it takes it."""
-    parser = expat.ParserCreate("utf-8")
     try:
         parser.Parse(text, final)
     except expat.ExpatError as exc:
@@ -201,6 +202,7 @@ class Judge:
         self._stream, self._refused, self._hot_path = WebSocketStream, NodeError, hot_path
         self._native = hot_path._native
         self._corpus: dict[bool, list[bytes]] = {False: [], True: []}
+        self._connections: dict[bool, Connection] = {}  # those that go on, by direction
         self._kinds: Counter[str] = Counter()
 
     def new_case(self, chance: random.Random) -> Case:
@@ -209,7 +211,15 @@ class Judge:
             data = mutate(chance, self._corpus[is_out])
         else:
             data = new_stream(chance) if is_out else new_frames(chance)
-        return Case(data, new_sizes(chance, len(data)), is_out)
+        begins = None if is_out in self._connections else self._beginning(chance, is_out=is_out)
+        return Case(data, new_sizes(chance, len(data)), is_out, begins)
+
+    def _beginning(self, chance: random.Random, *, is_out: bool) -> bytes:
+        if chance.random() < 0.02:
+            return b""
+        if is_out:
+            return HEADER if chance.random() < 0.9 else OTHER_HEADER
+        return message(chance, b"<open %s to='a'/>" % FRAMING)
 
     def keep(self, case: Case) -> None:
         if len(case.data) < 1200:
@@ -220,59 +230,107 @@ class Judge:
         return f"{kinds}; corpus of {sum(map(len, self._corpus.values()))}"
 
     def difference(self, case: Case) -> str | None:
-        native, python = self._tell(case, native=True), self._tell(case, native=False)
+        connection = self._connections.pop(case.is_out, None) or Connection(self)
+        if case.begins is not None:
+            connection.feed(Case(case.begins, (1 << 20,), case.is_out, None))
+            self._kinds["connections"] += 1
+        found = connection.feed(case)
+        self._kinds["for clients" if case.is_out else "from clients"] += 1
+        if found is not None:
+            return f"{found}\n  behind {connection.history}"
+        if connection.goes_on(is_out=case.is_out):
+            self._connections[case.is_out] = connection
+        else:
+            self._kinds["refused, cut or closed"] += 1
+        return None
+
+    def new_stream(self) -> WebSocketStream:
+        return self._stream(max_message_bytes=LIMIT, max_depth=8)
+
+    def tell(self, stream: WebSocketStream, case: Case, *, native: bool = True, whole: bool = False) -> list[object]:
+        """Return what comes out of each piece."""
+        self._hot_path._native = self._native if native else None  # type: ignore[misc]  # it is Final to others
+        if whole or case.sizes[0] >= len(case.data):
+            return [self._told(stream, case.data, is_out=case.is_out)]
+        seen: list[object] = []
+        at, turn = 0, 0
+        while at < len(case.data) and not (seen and isinstance(seen[-1], str)):
+            piece = case.data[at : at + case.sizes[turn % len(case.sizes)]]
+            at, turn = at + len(piece), turn + 1
+            seen.append(self._told(stream, piece, is_out=case.is_out))
+        return seen
+
+    def _told(self, stream: WebSocketStream, piece: bytes, *, is_out: bool) -> object:
+        """A text: the stream was refused."""
+        if not is_out:
+            return stream.receive(piece), str(stream.fault), stream.own(), stream.is_over
+        try:
+            return stream.send(piece)
+        except self._refused as refused:
+            return str(refused)
+
+
+class Connection:
+    """The same connection three times: with the hot path, without it, and with it and never cut."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.history: list[Case] = []
+        """What it was fed; the last one is what is judged."""
+        self._judge = judge
+        self._native, self._python, self._whole = (self._made(native) for native in (True, False, True))
+        self._parser: expat.XMLParserType | None = None
+        self._refused = False
+
+    def _made(self, native: bool) -> WebSocketStream:
+        judge = self._judge
+        judge._hot_path._native = judge._native if native else None  # type: ignore[misc]
+        return judge.new_stream()
+
+    def goes_on(self, *, is_out: bool) -> bool:
+        """Whether it stands between two messages, or elements, and was not refused."""
+        if self._refused or len(self.history) > 50:
+            return False
+        streams = (self._native, self._whole)
+        return all((each.fast_out() if is_out else each.fast_in()) is not None for each in streams)
+
+    def feed(self, case: Case) -> str | None:
+        """Return what does not hold of it."""
+        self.history.append(case)
+        native = self._judge.tell(self._native, case)
+        python = self._judge.tell(self._python, case, native=False)
         if native != python:
             return f"native {native}\n  python {python}"
-        whole = native if len(case.data) <= case.sizes[0] else self._tell(Case(case.data, (1 << 20,), case.is_out))
+        whole = self._judge.tell(self._whole, case, whole=True)
         return self._written(native, whole) if case.is_out else self._read(native, whole)
 
     def _read(self, told: list[object], whole: list[object]) -> str | None:
         """What is wrong with what a client's frames have come to, here and in one piece."""
         found, again = (b"".join(entry[0] for entry in each if isinstance(entry, tuple)) for each in (told, whole))
         fault = any(isinstance(entry, tuple) and entry[1] != "None" for entry in told)
-        self._kinds["refused from clients" if fault else "from clients"] += 1
         if not (found.startswith(again) if fault else found == again):
             return f"in pieces {found!r}\n  in one {again!r}"
-        for stream in found.split(XML)[1:]:
-            if (said := misread(XML + stream, final=False)) is not None:
+        before, *streams = found.split(XML)
+        for text in (before, *(XML + stream for stream in streams)):
+            if self._parser is None or text.startswith(XML):
+                self._parser = expat.ParserCreate("utf-8")
+            if text and (said := misread(self._parser, text, final=False)) is not None:
                 return said
         return None
 
     def _written(self, told: list[object], whole: list[object]) -> str | None:
         """What is wrong with what a stream has come to, here and in one piece."""
-        refused = any(isinstance(entry, str) for entry in told)
-        self._kinds["refused for clients" if refused else "for clients"] += 1
+        self._refused = any(isinstance(entry, str) for entry in (*told, *whole))
         try:
             found, again = (messages(b"".join(e for e in each if isinstance(e, bytes))) for each in (told, whole))
         except ValueError as exc:
             return str(exc)
         for text in found:
-            if (said := misread(text, final=True)) is not None:
+            if (said := misread(expat.ParserCreate("utf-8"), text, final=True)) is not None:
                 return said
-        if refused:
+        if self._refused or found == again:
             return None
         plain, other = ([DECLARATION.sub(b"", text) for text in each] for each in (found, again))
         return None if plain == other else f"in pieces {plain}\n  in one {other}"
-
-    def _tell(self, case: Case, *, native: bool = True) -> list[object]:
-        self._hot_path._native = self._native if native else None  # type: ignore[misc]  # it is Final to others
-        stream = self._stream(max_message_bytes=LIMIT, max_depth=8)
-        seen: list[object] = []
-        at, turn = 0, 0
-        while at < len(case.data):
-            piece = case.data[at : at + case.sizes[turn % len(case.sizes)]]
-            at, turn = at + len(piece), turn + 1
-            try:
-                seen.append(self._do(stream, piece, is_out=case.is_out))
-            except self._refused as refused:
-                seen.append(str(refused))
-                break
-        return seen
-
-    def _do(self, stream: WebSocketStream, piece: bytes, *, is_out: bool) -> object:
-        if is_out:
-            return stream.send(piece)
-        return stream.receive(piece), str(stream.fault), stream.own(), stream.is_over
 
 
 def main() -> int:
