@@ -244,7 +244,8 @@ class Judge:
             self._kinds["refused, cut or closed"] += 1
         return None
 
-    def new_stream(self) -> WebSocketStream:
+    def new_stream(self, *, native: bool) -> WebSocketStream:
+        self._hot_path._native = self._native if native else None  # type: ignore[misc]  # it is Final to others
         return self._stream(max_message_bytes=LIMIT, max_depth=8)
 
     def tell(self, stream: WebSocketStream, case: Case, *, native: bool = True, whole: bool = False) -> list[object]:
@@ -277,14 +278,9 @@ class Connection:
         self.history: list[Case] = []
         """What it was fed; the last one is what is judged."""
         self._judge = judge
-        self._native, self._python, self._whole = (self._made(native) for native in (True, False, True))
+        self._native, self._python, self._whole = (judge.new_stream(native=native) for native in (True, False, True))
         self._parser: expat.XMLParserType | None = None
         self._refused = False
-
-    def _made(self, native: bool) -> WebSocketStream:
-        judge = self._judge
-        judge._hot_path._native = judge._native if native else None  # type: ignore[misc]
-        return judge.new_stream()
 
     def goes_on(self, *, is_out: bool) -> bool:
         """Whether it stands between two messages, or elements, and was not refused."""

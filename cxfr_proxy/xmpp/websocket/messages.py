@@ -139,7 +139,7 @@ class MessageReader:
 
     @property
     def hot_path(self) -> Framer | None:
-        """What :meth:`HotPath.take` reads with; ``None``: there is no hot path."""
+        """The framer with which :meth:`HotPath.take` reads; ``None``: there is no hot path."""
         return self._framer if self._hot_path is not None else None
 
     def take_whole(self, data: bytes, at: int, max_message_bytes: int | None, ready: list[bytes]) -> int:

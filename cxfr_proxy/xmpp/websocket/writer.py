@@ -75,7 +75,7 @@ class MessageWriter:
 
     @property
     def hot_path(self) -> tuple[Framer, StreamContext] | None:
-        """What :meth:`HotPath.put` wants for the next element, if it is whole; ``None``: it can't be put so."""
+        """The arguments of :meth:`HotPath.put` for the next element, if it is whole; ``None``: it can't be put so."""
         if self._hot_path is None or self._framer is None or self._inside or self._begun or self._waiting or self.ended:
             return None
         return self._framer, self._context
