@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (24, "ee7c24d9974d13e2")
+KNOWN: Final = (25, "3cf510238cd4d8d1")
 """The version, and the digest of the shapes that its messages have."""
 
 

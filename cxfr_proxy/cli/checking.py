@@ -71,17 +71,18 @@ def _read_authorities(nodes: Sequence[NodeSpec]) -> bool:
 
 def _read_certificates(config: Config) -> int:
     """Check the certificates, each with its key. Return how many there are; none that clients would object to."""
-    if not config.key_pairs:
+    if not (config.certificate or config.certificates):
         return 0
+    from cxfr_proxy.net.certificate_files import key_pairs_of
     from cxfr_proxy.net.pem import read_pairs
     from cxfr_proxy.net.tls import show_certificates
 
-    certificates = show_certificates(read_pairs(config.key_pairs), domains=config.domain)
+    certificates = show_certificates(read_pairs(key_pairs_of(config)), domains=config.domain)
     for name in certificates.unusable:
         print(clean(f"{name}: no client here is helped by that name"))
     if certificates.problems:
         raise ConfigError("\n".join(certificates.problems))
-    return len(config.key_pairs)
+    return len(certificates.files)
 
 
 def _read_node_certificate(config: Config) -> bool:

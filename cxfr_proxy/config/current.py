@@ -35,6 +35,11 @@ class CurrentSettings:
         self._origins: Mapping[str, str] = source.origins
         self._overrides: Mapping[str, object] = {}
 
+    @property
+    def file(self) -> str | None:
+        """The settings file; ``None``: there is none."""
+        return self._source.path
+
     def reread(self) -> SettingsChange:
         """Return what flags and file say now, beside what was set. Raises :class:`ConfigError`."""
         wanted = self._source.read(self._overrides)

@@ -126,7 +126,7 @@ class ServingSettings:
         "PEM file with a certificate chain, and its key unless --key names another file. Clients see the certificate "
         "for the domain they ask for, and of an RSA and an ECDSA certificate the one that they can verify",
         "Clients accept no made-up certificate, but one is enough to try the proxy.",
-        shown="none: a self-signed one for the domains, made anew at each start",
+        shown="none: those of certificates, else a self-signed one for the domains, made anew at each start",
     )
     key: tuple[Path, ...] = repeatable(
         Group.SERVING,
@@ -136,6 +136,17 @@ class ServingSettings:
         "PEM file with the private key of the certificate at the same place in the order",
         "Many tools write certificate and key into one file.",
         shown="the certificate's file",
+    )
+    certificates: tuple[Path, ...] = repeatable(
+        Group.SERVING,
+        Reload.NEW,
+        values.DIRECTORY,
+        (),
+        "directory of certificates: NAME.pem or NAME.crt, with the key in NAME.key if there is one, and else in the "
+        "same file; or a directory for each, with fullchain.pem and privkey.pem. It is followed: a certificate that is "
+        "added, renewed or taken away counts within seconds",
+        "A program that renews certificates writes them where it likes, and need not know of the proxy.",
+        shown="none",
     )
     starttls: StartTls = setting(
         Group.SERVING,

@@ -379,6 +379,7 @@ def one_of(enum: type[E]) -> ValueType[E]:
 
 
 PATH: Final = ValueType("a file's path", "FILE", _read_path)
+DIRECTORY: Final = ValueType("a directory's path", "DIR", _read_path)
 BACKENDS: Final[ValueType[Backends]] = ValueType("a file's path or a URL", "FILE|URL", _read_backends)
 LISTEN: Final = ValueType(
     "ADDRESS:PORT with an IPv6 address in brackets like [::1]:5222, or *:PORT for every address",

@@ -9,6 +9,7 @@ connection_limit  how many connections fit into the descriptors that there are
 tls               which certificate a client is shown
 node_tls          how nodes' certificates are verified, and the one that the proxy shows them
 pem               certificates and keys as files hold them
+certificate_files which files of a directory hold a certificate and its key
 certificate_names what a certificate is for
 client_hello      the name that a client asks for before TLS begins
 close_notify      TLS closed in good order, and read on

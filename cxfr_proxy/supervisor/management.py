@@ -33,6 +33,7 @@ from cxfr_proxy.cluster.sources.file import UserMapFile
 from cxfr_proxy.cluster.sources.named import open_source
 from cxfr_proxy.config.current import CurrentSettings
 from cxfr_proxy.config.table import Config, RebalanceMode, Route
+from cxfr_proxy.net.certificate_files import key_pairs_of
 from cxfr_proxy.net.node_tls import read_node_certificate
 from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, show_certificates
@@ -105,7 +106,7 @@ class Management:
         self.reloads = Reloads()
         self.users = UserList(map_file, assigned, cluster, host, self.reloads)
         with self.reloads.noted(ReloadPart.CERTIFICATES):
-            shown = show_certificates(read_pairs(config.key_pairs), domains=config.domain)
+            shown = show_certificates(read_pairs(key_pairs_of(config)), domains=config.domain)
             dialer = Dialer(config.timeouts, config.limits, read_node_certificate(config.node_key_pair))
         self.files = ServedFiles(settings, ServerCertificates(shown), dialer, workers)
         self.checks = HealthChecks(cluster, partial(probe, dialer), domains=config.domain)
@@ -169,6 +170,7 @@ class Management:
         for task, run in (
             (Task.SOURCE, self.nodes.watch),
             (Task.RELOAD, self.reloading.run),
+            (Task.RELOAD, self.reloading.watch),
             (Task.USER_MAP, self.users.watch),
             (Task.CHECK, self.checks.run),
             (Task.ROLL, self._rolls.run),

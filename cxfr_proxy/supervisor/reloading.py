@@ -1,8 +1,9 @@
 """Take settings and files anew while the proxy runs: all of it, or nothing where something is wrong.
 
-There is one way, for SIGHUP, for the commands ``reload``, ``set`` and ``unset``, and for a settings file that has
-changed. Everything is read first and every fault is found. Then all workers try what they are to use, since a library
-of theirs may see a certificate otherwise. Only then it counts, here at one stroke, and in each worker at one stroke.
+There is one way, for SIGHUP, for the commands ``reload``, ``set`` and ``unset``, and for a settings file or a directory
+of certificates that has changed. Everything is read first and every fault is found. Then all workers try what they are
+to use, since a library of theirs may see a certificate otherwise. Only then it counts, here at one stroke, and in each
+worker at one stroke.
 
 The list of nodes and the user map are followed anyway. Where they are good and something else is not, they are taken
 when they would have been without being asked.
@@ -11,10 +12,10 @@ when they would have been without being asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -26,9 +27,14 @@ from cxfr_proxy.config.settings import Reload
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
+from cxfr_proxy.files import FileVersion, version_of
+from cxfr_proxy.net.certificate_files import files_of
 from cxfr_proxy.supervisor.node_list import NodeList, ReadNodes
 from cxfr_proxy.supervisor.served_files import PreparedFiles, ServedFiles
 from cxfr_proxy.supervisor.user_list import ReadUsers, UserList
+
+_LOOK_SECONDS: Final = 1.0
+"""Seconds between two looks at the files that are followed. A look is a call of the system for each."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +76,7 @@ class Reloading:
         self._reloads = reloads
         self._follower = follower
         self._asked = trio.Event()
+        self._seen = self._look()
 
     # --- whoever asks for it
 
@@ -84,6 +91,24 @@ class Reloading:
             self._asked = trio.Event()
             await self._reload_and_log()
 
+    async def watch(self) -> None:
+        """Read everything again when the settings file, or what is in a directory of certificates, has changed, until
+        cancelled. A change counts when two looks in a row have seen the same: what is being written is not read."""
+        before = self._seen
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            now = self._look()
+            if now == before and now != self._seen:
+                await self._reload_and_log()
+            before = now
+
+    def _look(self) -> Mapping[str, FileVersion | None]:
+        """Return the versions of the files that are followed; ``None`` for one that is not there."""
+        files = [str(each) for each in files_of(self._settings.config)]
+        if self._settings.file is not None:
+            files.append(self._settings.file)
+        return {file: version_of(file) for file in files}
+
     async def _reload_and_log(self) -> None:
         try:
             await self.reload()
@@ -95,6 +120,7 @@ class Reloading:
 
         Raises :class:`~cxfr_proxy.admin.reloads.ReloadRefused` for all that is wrong, and then nothing has changed.
         """
+        self._seen = self._look()  # before it is read: what is written from here on is a change
         change, nodes = await self._take(self._settings.reread, again=True)
         done = [f"{nodes}, certificates read again"]
         if change.taken:

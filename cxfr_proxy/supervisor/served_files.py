@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cxfr_proxy.config.current import CurrentSettings
-from cxfr_proxy.config.table import Config
+from cxfr_proxy.config.table import Config, KeyPair
 from cxfr_proxy.ipc.questions import Files, TakeSettings
+from cxfr_proxy.net.certificate_files import key_pairs_of
 from cxfr_proxy.net.node_tls import NodeCertificate, read_node_certificate
 from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, ShownCertificates
@@ -61,11 +62,18 @@ class ServedFiles:
 
         Raises :class:`ConfigError`, and changes nothing.
         """
-        now, pairs = self.certificates.shown, config.key_pairs
+        now, pairs = self.certificates.shown, self._pairs(config, again=again)
         same = not again and tuple(each.pair for each in now.files) == pairs
         shown = self.certificates.prepare(now.files if same else read_pairs(pairs), domains=config.domain)
         same = not again and config.node_key_pair == self._settings.config.node_key_pair
         return PreparedFiles(shown, self._dialer.certificate if same else read_node_certificate(config.node_key_pair))
+
+    def _pairs(self, config: Config, *, again: bool) -> tuple[KeyPair, ...]:
+        """Return the files of all certificates. A directory is looked through ``again``, or where there is another."""
+        named = ("certificate", "key", "certificates")
+        if again or set(named) & set(self._settings.config.differences(config)):
+            return key_pairs_of(config)
+        return tuple(each.pair for each in self.certificates.shown.files)
 
     async def try_out(self, config: Config, prepared: PreparedFiles) -> list[str]:
         """Have all workers try these. Return the errors, if there were some."""

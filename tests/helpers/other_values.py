@@ -41,6 +41,7 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "proxy-header": ("optional", ProxyHeaderUse.OPTIONAL),
     "domain": ("Example.ORG.", ("example.org",)),
     "certificate": ("a.pem", (Path("a.pem"),)),
+    "certificates": ("certs", (Path("certs"),)),
     "key": ("a.key", (Path("a.key"),)),
     "starttls": ("off", StartTls.OFF),
     "logins-per-second": ("150/s", 150.0),

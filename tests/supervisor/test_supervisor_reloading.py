@@ -34,6 +34,10 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def make(directory: Path) -> None:
+    directory.mkdir()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Path:
     path = tmp_path / "proxy.toml"
@@ -184,6 +188,58 @@ async def test_a_worker_that_is_starting_hears_of_it(tmp_path: Path, settings: P
         assert told(starting) == [(False, 50)]
 
 
+# --- files that are followed
+
+
+def shown(worker: FakeWorker) -> list[str]:
+    """The files of the certificates that it is to show."""
+    taking = [worker.setup.taking, *(each for each in worker.asked(TakeSettings) if not each.only_try)][-1]
+    return [each.pair.certificate.name for each in taking.files.certificates]
+
+
+async def test_a_directory_of_certificates_is_followed(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "certificates"
+    make(directory)
+    write_pem(directory, "a.example")
+    write(settings, f"certificates = '{directory}'\n")
+    async with house(tmp_path, settings=settings) as it:
+        worker = it.workers[1]
+        assert shown(worker) == ["a.example.pem"]
+        write_pem(directory, "b.example")
+        await trio.sleep(5)
+        assert shown(worker) == ["a.example.pem", "b.example.pem"]
+        (directory / "a.example.pem").unlink()
+        await trio.sleep(5)
+        assert shown(worker) == ["b.example.pem"]
+        write(directory / "c.example.pem", "not there yet")
+        await trio.sleep(5)
+        assert shown(worker) == ["b.example.pem"]
+        write_pem(directory, "c.example")
+        await trio.sleep(5)
+        assert shown(worker) == ["b.example.pem", "c.example.pem"]
+    failed = [record for record in caplog.records if record.message == "reload-failed"]
+    assert len(failed) == 1, "what is wrong is not tried again until it has changed"
+
+
+async def test_the_settings_file_is_followed_once_it_has_come_to_rest(
+    tmp_path: Path, settings: Path, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, settings=settings) as it:
+        for number in range(1, 8):
+            write(settings, f"transfer-rate = 50\n{'#' * number}")
+            await trio.sleep(0.9)
+            assert rate_of(it) == "20/s"
+        await trio.sleep(5)
+        assert rate_of(it) == "50/s"
+        assert told(it.workers[1]) == [(True, 50), (False, 50)]
+        write(settings, "transfer-rate = 60\n")
+        await it.supervisor.console.files.reload()
+        await trio.sleep(5)
+        assert told(it.workers[1])[2:] == [(True, 60), (False, 60)], "it is not read twice"
+
+
 # --- every setting
 
 
@@ -210,7 +266,14 @@ async def test_a_supervisor_that_takes_it_is_like_one_that_began_with_it(setting
     users, nodes = tmp_path / "users.txt", tmp_path / "nodes.txt"
     write(users, "kim@example.org node1\n")
     write(nodes, "node1 10.0.0.1 check=none\n")
-    files = {"certificate": second, "key": first, "node-certificate": second, "node-key": second, "user-map": users}
+    files = {
+        "certificate": second,
+        "key": first,
+        "node-certificate": second,
+        "node-key": second,
+        "user-map": users,
+        "certificates": tmp_path,
+    }
     flags: dict[str, object] = {"backends": str(nodes), "control": str(tmp_path / "c.sock"), "workers": "2"}
     flags |= {"certificate": [str(first)], "listen": ["127.0.0.1:0"]}
     if setting.name == "node-key":

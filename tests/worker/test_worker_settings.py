@@ -14,6 +14,7 @@ from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.ipc.channel import in_memory
 from cxfr_proxy.ipc.messages import VERSION, Setup
 from cxfr_proxy.ipc.questions import Files, TakeSettings
+from cxfr_proxy.net.certificate_files import key_pairs_of
 from cxfr_proxy.net.node_tls import read_node_certificate
 from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.worker.parts import WorkerParts
@@ -37,7 +38,7 @@ def files(tmp_path: Path) -> dict[str, str]:
         for path in (certificate, key):
             path.chmod(0o600)
         paths |= {name: str(certificate), name.replace("certificate", "key"): str(key)}
-    return paths
+    return {**paths, "certificates": str(tmp_path)}
 
 
 def config_with(setting: Setting | None, files: dict[str, str], **more: object) -> Config:
@@ -50,7 +51,7 @@ def config_with(setting: Setting | None, files: dict[str, str], **more: object) 
 
 def taking(config: Config, development: str, *, version: int = 1, only_try: bool = False) -> TakeSettings:
     content = read_node_certificate(config.node_key_pair).content
-    shown = read_pairs(config.key_pairs)
+    shown = read_pairs(key_pairs_of(config))
     return TakeSettings(version, config, Files(shown, {}, content, None if shown else development), only_try)
 
 

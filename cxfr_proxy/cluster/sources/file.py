@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 import trio
 
@@ -26,20 +26,12 @@ from cxfr_proxy.cluster.targets import ANYWHERE, RedirectTargets
 from cxfr_proxy.cluster.tokens import not_utf8
 from cxfr_proxy.cluster.user_map import UserMap, parse_user_map
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.files import open_file
+from cxfr_proxy.files import FileVersion, open_file
 
 MAX_FILE_BYTES: Final = 4 << 20
 """Bytes of some 50,000 nodes; more is another file by mistake."""
 MAX_USER_MAP_BYTES: Final = 128 << 20
 """Bytes of some three million users."""
-
-
-class _FileVersion(NamedTuple):
-    """The identity of a file's version; a write of the same size within a tick of the file system's clock is missed."""
-
-    mtime_ns: int
-    size: int
-    inode: int
 
 
 class WatchedFile:
@@ -52,7 +44,7 @@ class WatchedFile:
         self.poll_seconds = poll_seconds
         self._what = what
         self._max_bytes = max_bytes
-        self._loaded: _FileVersion | None = None
+        self._loaded: FileVersion | None = None
         self._why_missing = ""
 
     async def wait_changed(self) -> None:
@@ -78,10 +70,10 @@ class WatchedFile:
         """Have :meth:`wait_changed` find it changed: what was read was not taken."""
         self._loaded = None
 
-    def _stat(self) -> _FileVersion | None:
+    def _stat(self) -> FileVersion | None:
         """Return the file's version; ``None`` if there is no file. Not in a thread: it takes microseconds."""
         try:
-            return _version(os.stat(self.path))
+            return FileVersion.of(os.stat(self.path))
         except OSError as exc:
             self._why_missing = exc.strerror or str(exc)
             return None
@@ -96,7 +88,7 @@ class WatchedFile:
         try:
             with open_file(self.path) as file:
                 # Before reading: what is written from here on is a change.
-                self._loaded = _version(os.fstat(file.fileno()))
+                self._loaded = FileVersion.of(os.fstat(file.fileno()))
                 if self._loaded.size > self._max_bytes:
                     raise self._too_long()
                 yield file
@@ -165,7 +157,3 @@ class UserMapFile(WatchedFile):
         """
         with self._opened() as file:
             return parse_user_map(file, self.path)
-
-
-def _version(status: os.stat_result) -> _FileVersion:
-    return _FileVersion(status.st_mtime_ns, status.st_size, status.st_ino)
