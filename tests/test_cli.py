@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import trio
+from ports import free_port
 
 from cxfr_proxy import __version__, events, log_hooks
 from cxfr_proxy.admin.commands import COMMANDS
@@ -18,6 +23,7 @@ from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import SETTINGS, Config
 from cxfr_proxy.demo.certificate import make_certificate
+from cxfr_proxy.demo.node import DemoNode
 
 
 def test_help_shows_every_setting_with_its_default_and_every_command(
@@ -233,6 +239,76 @@ def test_check_knows_where_clients_may_be_sent(tmp_path: Path, capsys: pytest.Ca
         assert capsys.readouterr().out.startswith(f"{nodes}:2:24: expected a host that redirect-targets allows")
     both = ["--redirect-targets", "*.example.org", "--redirect-targets", "evil.example"]
     assert main([*both, "--backends", str(nodes), "check"]) == 0
+
+
+def test_check_names_all_faults_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the settings, of the nodes, of certificates and of the user map."""
+    nodes, users, settings = tmp_path / "nodes.txt", tmp_path / "users.txt", tmp_path / "settings.toml"
+    nodes.write_text("node1 host weight=x\n")
+    users.write_text("kim\n")
+    settings.write_text("transfer-rate = 0\nnonsense = 1\nkey = 'a.key'\nredirect-domain = ['a.example=a.example']\n")
+    words = ["--backends", str(nodes), "--config", str(settings), "check", "--user-map", str(users), "--max-depth", "2"]
+    assert main([*words, "--certificates", str(tmp_path / "none")]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        f"{nodes}:1:19",
+        str(tmp_path / "none"),
+        f"{users}:1:4",
+    ]
+    assert [line.removeprefix("cxfr-proxy: ").split(": ")[0] for line in err.splitlines()] == [
+        f"{settings}:2",
+        f"{settings}:1",
+        "--max-depth",
+        "--key",
+        "redirect-domain",
+    ]
+
+
+def test_check_takes_settings_on_either_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = tmp_path / "nodes.txt"
+    nodes.write_text("node1 host public=a.example\nnode2 host public=b.example\n")
+    both = ["--redirect-targets", "a.example", "check", "--redirect-targets", "b.example", "--backends", str(nodes)]
+    assert main(both) == 0
+    assert main(["--redirect-targets", "a.example", "check", "--backends", str(nodes)]) == 1
+    assert main(["check", "--redirect-targets", "b.example", "--backends", str(nodes)]) == 1
+    assert main(["--starttls", "off", "check", "--starttls", "maybe", "--backends", str(nodes)]) == 2
+    assert "--starttls: expected required or optional or off, found 'maybe'" in capsys.readouterr().err
+
+
+@contextmanager
+def node_in_thread() -> Iterator[str]:
+    """A demo node, served from another thread; its address."""
+    ready, node = threading.Event(), DemoNode("node1")
+    stop: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.serve)
+            stop.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield f"127.0.0.1:{node.address.port}"
+    finally:
+        token, scope = stop[0]
+        token.run_sync_soon(scope.cancel)
+        thread.join()
+
+
+def test_check_connects_to_the_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, nobody = tmp_path / "nodes.txt", free_port()
+    with node_in_thread() as address:
+        nodes.write_text(f"node1 {address}\nnode2 127.0.0.1:{nobody}\n")
+        assert main(["check", "--connect", "--backends", str(nodes), "--domain", "localhost"]) == 1
+        first, second = capsys.readouterr().out.splitlines()[1:3]
+        assert first.startswith(f"node1 ({address}) for localhost: greets (")
+        assert second == f"node2 (127.0.0.1:{nobody}) for localhost: no connection to the node: Connection refused"
+        nodes.write_text(f"node1 {address}\n")
+        assert main(["check", "--connect", "--backends", str(nodes)]) == 0
+        assert f"node1 ({address}): is there; no --domain is given" in capsys.readouterr().out
 
 
 def test_check_without_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from cxfr_proxy.admin.text import clean
+from cxfr_proxy.cli.connecting import connect
 from cxfr_proxy.cli.exit_codes import FAULTS, OK
+from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 
@@ -22,28 +24,39 @@ _SHOWN: Final = 5
 """Names of nodes in a line."""
 
 
-def check(config: Config) -> int:
+def check(config: Config, faults: Sequence[ConfigError], *, dials: bool) -> int:
+    """Print what there is to say of these settings, whose ``faults`` are known, and of their files. ``dials``: connect
+    to the nodes as well.
+
+    Raises :class:`ConfigError` for faults of the settings, behind those of the files.
+    """
     from cxfr_proxy.cluster.hints import hints
     from cxfr_proxy.config.hints import config_hints
 
+    wrong = [*faults, *_missing(config)]
     code, nodes = _find_faults(config)
+    if nodes is not None and dials and not connect(config, nodes):
+        code = FAULTS
+    if wrong:
+        raise FileFaults(wrong)
     for line in (*hints(nodes), *config_hints(config)) if nodes is not None and code == OK else ():
         print(clean(line))
     return code
 
 
+def _missing(config: Config) -> Iterator[ConfigError]:
+    """Yield what is missing for serving."""
+    try:
+        config.check_serving()
+    except ConfigError as exc:
+        yield exc
+
+
 def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     """Print the faults, file by file. Return the exit code, and the nodes if they have none."""
-    if config.backends is None:
-        raise ConfigError("--backends FILE is needed: it is what to check")
     from cxfr_proxy.cluster.sources.file import UserMapFile
-    from cxfr_proxy.cluster.sources.named import open_source
 
-    nodes = _read(partial(_read_nodes, open_source(config.backends, config.redirection)))
-    if nodes is not None and _read(partial(_read_authorities, nodes)) is not None:
-        print(clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
-    else:
-        nodes = None
+    nodes = _read(partial(_read_listed, config)) if config.backends is not None else None
     certificates = _read(partial(_read_certificates, config))
     for_nodes = _read(partial(_read_node_certificate, config))
     good = nodes is not None and certificates is not None and for_nodes is not None
@@ -61,12 +74,16 @@ def _find_faults(config: Config) -> tuple[int, Sequence[NodeSpec] | None]:
     return OK if good and listed is not None else FAULTS, nodes
 
 
-def _read_authorities(nodes: Sequence[NodeSpec]) -> bool:
-    """Return the files with CA certificates that nodes name."""
+def _read_listed(config: Config) -> Sequence[NodeSpec]:
+    """Read the nodes, and the files with CA certificates that they name."""
+    from cxfr_proxy.cluster.sources.named import open_source
     from cxfr_proxy.upstream.dial import read_authorities_of
 
+    assert config.backends is not None
+    nodes = _read_nodes(open_source(config.backends, config.redirection))
     read_authorities_of(nodes)
-    return True
+    print(clean(f"{config.backends}: {len(nodes)} node{'s' * (len(nodes) != 1)}, no faults"))
+    return nodes
 
 
 def _read_certificates(config: Config) -> int:
@@ -123,7 +140,6 @@ def _read(load: Callable[[], T]) -> T | None:
 
 def _read_nodes(source: NodeSource) -> Sequence[NodeSpec]:
     """Read the nodes once. A reading with faults, which a proxy would make the best of, counts as none."""
-    from cxfr_proxy.cluster.tokens import FileFaults
 
     async def read() -> Reading:
         try:

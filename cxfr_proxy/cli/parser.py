@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Final, NoReturn, cast
 
 from cxfr_proxy import __version__
 from cxfr_proxy.admin.arguments import Argument
@@ -18,6 +18,10 @@ _USAGE: Final = "cxfr-proxy --backends FILE|URL --certificate FILE [SETTING ...]
 _EPILOG: Final = (
     "cxfr-proxy COMMAND --help tells more about a command; docs/configuration.md gives the reason for each default."
 )
+
+_BEHIND: Final = "behind:"
+"""The beginning of the names of flags that may be repeated, where they were given behind a command: argparse would drop
+those that were given before it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -79,11 +83,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_setting(parser: _Heading, setting: Setting) -> None:
+def _add_setting(parser: _Heading, setting: Setting, dest: str | None = None) -> None:
     repeated = "; may be repeated" if setting.row.repeatable else ""
     text = f"{setting.row.help} (default: {setting.default}{repeated})"
     parser.add_argument(
         f"--{setting.name}",
+        dest=dest or setting.attribute,
         metavar=setting.row.value_type.metavar,
         action="append" if setting.row.repeatable else "store",
         default=argparse.SUPPRESS,
@@ -122,9 +127,24 @@ def _add_check(commands: _Commands[Parser]) -> None:
     text = "check the settings, the nodes and the user map, and show every fault"
     parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command="check")
+    parser.add_argument("--connect", action="store_true", help="connect to each node as a client would be, too")
     _add_config(parser)
-    _add_setting(parser, setting_named("backends"))
-    _add_setting(parser, setting_named("user-map"))
+    for group in Group:
+        heading = parser.add_argument_group(group.value)
+        for setting in SETTINGS:
+            if setting.row.group is group:
+                _add_setting(heading, setting, _BEHIND + setting.attribute if setting.row.repeatable else None)
+
+
+def joined(flags: Mapping[str, object]) -> dict[str, object]:
+    """Return parsed flags, of which those that may be repeated have the values from both sides of the command's
+    word."""
+    found = {name: value for name, value in flags.items() if not name.startswith(_BEHIND)}
+    for name, values in flags.items():
+        if name.startswith(_BEHIND):
+            before = found.get(name.removeprefix(_BEHIND), [])
+            found[name.removeprefix(_BEHIND)] = [*cast("list[str]", before), *cast("list[str]", values)]
+    return found
 
 
 def _add_demo(commands: _Commands[Parser]) -> None:

@@ -15,7 +15,7 @@ from cxfr_proxy.admin.commands import Command
 from cxfr_proxy.admin.text import clean
 from cxfr_proxy.cli.checking import check
 from cxfr_proxy.cli.exit_codes import INTERRUPTED, MISTAKE, UNREAD
-from cxfr_proxy.cli.parser import build_parser, check_flags
+from cxfr_proxy.cli.parser import build_parser, check_flags, joined
 from cxfr_proxy.cli.rolling import RollConversation
 from cxfr_proxy.cli.speaking import speak
 from cxfr_proxy.config import values
@@ -57,19 +57,19 @@ def _choose_engine() -> None:
 
 
 def _run(namespace: argparse.Namespace) -> int:
-    flags: dict[str, object] = vars(namespace)
+    flags = joined(vars(namespace))
     command = flags["command"]
     if command is not None:  # else it is a proxy's life that begins
         signals.release()
     if command == "demo":
         return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
     source = ConfigSource(flags)
+    if command == "check":
+        return check(*source.gather(), dials=bool(flags["connect"]))
     config = source.read()
     if isinstance(command, Command):
         conversation = RollConversation(flags["run"]) if command.name == "roll" else None
         return speak(command, flags, partial(_control, config, source), conversation)
-    if command == "check":
-        return check(config)
     return _serve(config, source)
 
 

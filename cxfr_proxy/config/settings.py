@@ -159,11 +159,12 @@ def _settings(sections: Mapping[str, type]) -> Iterator[Setting]:
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
     """The contents of a settings file. ``path`` as the operator wrote it; ``lines`` has the line of each key, from
-    1."""
+    1; ``faults`` are its keys that no setting has."""
 
     path: str
     values: Mapping[str, object]
     lines: Mapping[str, int]
+    faults: tuple[ConfigError, ...] = ()
 
     def read(self, row: Setting) -> object:
         """Read one setting's value. Raises :class:`ConfigError` with its place."""
@@ -178,8 +179,7 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 
 def read_settings_file(path: str, settings: Sequence[Setting]) -> SettingsFile:
-    """Read a TOML file of settings. Raises :class:`ConfigError`: unreadable, not TOML, or with an unknown
-    key."""
+    """Read a TOML file of settings. Raises :class:`ConfigError`: unreadable, or not TOML."""
     try:
         text = read_file(path, max_bytes=MAX_FILE_BYTES).decode()
     except OSError as exc:
@@ -202,12 +202,17 @@ def parse_settings(text: str, path: str, settings: Sequence[Setting]) -> Setting
         if match := re.match(r"""\s*\[*\s*["']?([A-Za-z0-9_-]+)""", line):
             lines.setdefault(match[1], number)
     known = [each.name for each in settings]
-    for key in values:
-        if key not in known:
-            nearest = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError(f"unknown setting {key!r}{hint}", file=path, line=lines.get(key))
-    return SettingsFile(path, values, lines)
+    unknown = (
+        ConfigError(unknown_setting(key, known), file=path, line=lines.get(key)) for key in values if key not in known
+    )
+    return SettingsFile(path, values, lines, tuple(unknown))
+
+
+def unknown_setting(name: str, known: Sequence[str]) -> str:
+    """Return what there is to say of a name that no setting has."""
+    nearest = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown setting {name!r:.80}{hint}"
 
 
 def _toml_error(message: str, text: str, path: str) -> ConfigError:

@@ -9,6 +9,7 @@ from typing import Final
 
 from cxfr_proxy.config.settings import SettingsFile, read_settings_file
 from cxfr_proxy.config.table import SETTINGS, Config
+from cxfr_proxy.errors import ConfigError
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _UNREAD: Final[Mapping[str, str]] = MappingProxyType({})
@@ -53,6 +54,16 @@ class ConfigSource:
             config.check()
         self.origins = dict(self._origins(file, overrides))
         return config
+
+    def gather(self) -> tuple[Config, list[ConfigError]]:
+        """Return the settings as far as they are good, and all that is wrong with them."""
+        file, faults = None, []
+        try:
+            file = read_settings_file(self.path, SETTINGS) if self.path is not None else None
+        except ConfigError as exc:
+            faults.append(exc)
+        config, more = Config.gather(self._flags, file, self._base)
+        return config, [*faults, *more]
 
     def _origins(self, file: SettingsFile | None, overrides: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         usual = Config()

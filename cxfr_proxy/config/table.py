@@ -13,14 +13,14 @@ All here is pure, but for the default of ``control``, which depends on the envir
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from cxfr_proxy.cluster.placement import PlacementPolicies, PlacementPolicy
 from cxfr_proxy.cluster.targets import RedirectTargets
+from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.config.choices import (
     CxfrUnknown,
     OnNodeDown,
@@ -37,7 +37,7 @@ from cxfr_proxy.config.limits import Limits
 from cxfr_proxy.config.moving import MovingSettings
 from cxfr_proxy.config.operating import OperatingSettings
 from cxfr_proxy.config.serving import ServingSettings
-from cxfr_proxy.config.settings import Reload, Setting, SettingsFile, settings_of
+from cxfr_proxy.config.settings import Reload, Setting, SettingsFile, settings_of, unknown_setting
 from cxfr_proxy.config.timeouts import Timeouts
 from cxfr_proxy.config.values import ListenAddress
 from cxfr_proxy.errors import ConfigError
@@ -86,18 +86,32 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
 
         ``flags`` maps attribute names to text, or to a list of texts for a repeatable setting; names that are missing
         or ``None`` were not given, and names that are no setting's are ignored. ``base`` has the others; ``None``: they
-        have their defaults. Raises :class:`ConfigError`.
+        have their defaults. Raises :class:`ConfigError` for all that is wrong.
         """
+        config, faults = cls.gather(flags, file, base)
+        if faults:
+            raise FileFaults(faults)
+        return config
+
+    @classmethod
+    def gather(
+        cls, flags: Mapping[str, object], file: SettingsFile | None, base: Config | None
+    ) -> tuple[Config, list[ConfigError]]:
+        """Return settings as :meth:`from_sources` does, and all that is wrong: such a value is as if it were not
+        given."""
+        faults = list(file.faults) if file is not None else []
         given: dict[str, object] = {}
         for row in SETTINGS:
             value = flags.get(row.attribute)
-            if value is not None:
-                given[row.name] = row.read(value, f"--{row.name}")
-            elif file is not None and row.name in file.values:
-                given[row.name] = file.read(row)
+            try:
+                if value is not None:
+                    given[row.name] = row.read(value, f"--{row.name}")
+                elif file is not None and row.name in file.values:
+                    given[row.name] = file.read(row)
+            except ConfigError as exc:
+                faults.append(exc)
         config = (base if base is not None else cls()).with_values(given)
-        config.check()
-        return config
+        return config, [*faults, *config._disagreements()]
 
     def with_values(self, values: Mapping[str, object]) -> Config:
         """Return these settings with other values, by the settings' names; they are not checked."""
@@ -114,31 +128,37 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
 
     def check(self) -> None:
         """Raise :class:`ConfigError` for settings that don't go together."""
+        faults = list(self._disagreements())
+        if faults:
+            raise FileFaults(faults)
+
+    def _disagreements(self) -> Iterator[ConfigError]:
+        """Yield what is wrong with settings that are right one by one."""
         if len(self.key) > len(self.certificate):
-            raise ConfigError(
+            yield ConfigError(
                 f"--key: expected at most one for each --certificate, found {len(self.key)} keys "
                 f"for {len(self.certificate)} certificates"
             )
         if self.node_key is not None and self.node_certificate is None:
-            raise ConfigError("--node-key: expected --node-certificate as well")
+            yield ConfigError("--node-key: expected --node-certificate as well")
         if self.host_meta and self.websocket_path is None:
-            raise ConfigError("host-meta: expected a websocket-path as well; without it HTTP is not spoken")
-        self._check_redirects()
+            yield ConfigError("host-meta: expected a websocket-path as well; without it HTTP is not spoken")
+        yield from self._wrong_redirects()
 
-    def _check_redirects(self) -> None:
-        """Refuse redirects in a circle, and those to hosts to which the operator allows none."""
+    def _wrong_redirects(self) -> Iterator[ConfigError]:
+        """Yield the redirects in a circle, and those to hosts to which the operator allows none."""
         moved = [domain_key(each.domain) for each in self.redirect_domain]
         served = set(map(domain_key, self.domain))
         for each in self.redirect_domain:
             domain, host, label = domain_key(each.domain), domain_key(each.target.host), f"redirect-domain: {each}"
             if moved.count(domain) > 1:
-                raise ConfigError(f"{label}: expected each domain once")
-            if domain in served:
-                raise ConfigError(f"{label}: expected a domain that is not served here too")
-            if host in moved or host in served:
-                raise ConfigError(f"{label}: expected a host elsewhere; its clients would come back here")
-            if not self.redirection.allow(each.target.host):
-                raise ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")
+                yield ConfigError(f"{label}: expected each domain once")
+            elif domain in served:
+                yield ConfigError(f"{label}: expected a domain that is not served here too")
+            elif host in moved or host in served:
+                yield ConfigError(f"{label}: expected a host elsewhere; its clients would come back here")
+            elif not self.redirection.allow(each.target.host):
+                yield ConfigError(f"{label}: expected a host that redirect-targets allows ({self.redirection})")
 
     def differences(self, other: Config) -> list[str]:
         """Return the names of the settings that have another value there."""
@@ -198,5 +218,4 @@ def setting_named(name: str) -> Setting:
     for each in SETTINGS:
         if each.name == name:
             return each
-    nearest = difflib.get_close_matches(name, [each.name for each in SETTINGS], n=1, cutoff=0.5)
-    raise ConfigError(f"unknown setting {name!r:.80}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
+    raise ConfigError(unknown_setting(name, [each.name for each in SETTINGS]))
