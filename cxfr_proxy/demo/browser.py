@@ -77,7 +77,7 @@ class BrowserStream(trio.abc.Stream):
         if data.startswith(b"<?xml"):
             self._writing = StreamParser()
         try:
-            for event in self._writing.feed(data):
+            for event in self._writing.read(data):
                 await self._socket.send_message(_message(event))
         except trio_websocket.ConnectionClosed as exc:
             raise trio.BrokenResourceError from exc

@@ -290,8 +290,9 @@ class NodeStream:
         )
         if session is None:
             self.connection.write(self._features())
-        self._replay(session)
-        self._live()
+        else:
+            self._replay(session)
+            self._live()
 
     def _bind2(self, bind: Element) -> str:
         tag = bind.findtext(qualified(names.BIND2, "tag"))
@@ -310,7 +311,11 @@ class NodeStream:
         return self.session
 
     def _live(self) -> None:
-        """Deliver what waited for the user, ahead of all that comes now, and start what runs beside a bound stream."""
+        """Deliver what waited for the user, ahead of all that comes now, and start what runs beside a bound stream.
+
+        A session that was resumed is available. A new one says so by its first presence, behind ``<enable/>``: what
+        came before that would be counted by nobody (XEP-0198 section 3), and lost with a connection that is lost then.
+        """
         if self.session is not None:
             for data, numbered in self.cluster.undelivered.pop(self.session.bare_jid, ()):
                 self.session.deliver(data, numbered)
@@ -454,7 +459,12 @@ class NodeStream:
             self._deliver(reply)
 
     def _presence(self, element: Element) -> None:
-        """Note the software behind a presence (XEP-0115). Nobody has a roster here, so nothing else is of interest."""
+        """Make the session available (RFC 6121 section 4.2), and note the software behind it (XEP-0115).
+
+        Nobody has a roster here, so nothing else is of interest.
+        """
+        if element.get("type") is None and element.get("to") is None:
+            self._live()
         caps = child(element, CAPS, "c")
         if caps is None or not self.service.offers.asks_capabilities:
             return
@@ -496,7 +506,6 @@ class NodeStream:
     def _iq_bind(self, element: Element) -> None:
         self._bound(element.findtext(f"{qualified(names.BIND, 'bind')}/{qualified(names.BIND, 'resource')}"))
         self._result(element, f"<bind xmlns='{names.BIND}'><jid>{escape(self._jid())}</jid></bind>")
-        self._live()
 
     def _result(self, element: Element, payload: str) -> None:
         sender = f" from={quoteattr(element.get('to', ''))}" if element.get("to") else ""

@@ -18,7 +18,7 @@ reports what was handed to the kernel, because the accounting judges by what rea
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -108,22 +108,25 @@ class StreamParser:
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """Parse the next bytes. Everything that stood before a fault comes out first, then one :class:`Malformed`."""
+        return list(self.read(data))
+
+    def read(self, data: bytes) -> Iterator[StreamEvent]:
+        """Do the same, event by event. An element is part of its stream, and written as it was, until the next is asked
+        for; taken out, it would get a prefix for what was its default namespace."""
         fault: Malformed | None = None
         try:
             self._parser.feed(data)
         except etree.XMLSyntaxError as exc:
             fault = Malformed(str(exc))
-        found: list[StreamEvent] = []
         try:
             for event, element in self._parser.read_events():
                 item = self._take(event, element)
                 if item is not None:
-                    found.append(item)
+                    yield item
         except etree.XMLSyntaxError as exc:  # lxml repeats the fault of feed() once its events are used up
             fault = fault or Malformed(str(exc))
         if fault is not None:
-            found.append(fault)
-        return found
+            yield fault
 
     def _take(self, event: str, element: Element) -> StreamEvent | None:
         if event == "start":

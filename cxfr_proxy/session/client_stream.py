@@ -26,6 +26,7 @@ from cxfr_proxy.xmpp import connection_transfer, stanza
 from cxfr_proxy.xmpp.connection_transfer import TransferAnswer
 from cxfr_proxy.xmpp.framing.framer import (
     MAX_EVENTS_PER_SCAN,
+    STANZAS,
     USUAL,
     StreamEnd,
     StreamFault,
@@ -40,7 +41,6 @@ from cxfr_proxy.xmpp.opening.header import read_header
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
-_STANZAS: Final = (b"<message", b"<presence", b"<iq")
 
 
 # --- reading
@@ -108,15 +108,18 @@ def _on_header(parts: Parts, raw: bytes) -> None:
 
 def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     client, data = parts.client, piece.data
+    local = name.rpartition(":")[2]
+    is_stanza = local in STANZAS
     if not client.writable:
         # With XEP-0198 the stanza stays unacknowledged, so the client knows that it did not arrive.
-        parts.accounting.miss(data.startswith(_STANZAS) and not parts.accounting.management.on)
+        parts.accounting.miss(is_stanza and not parts.accounting.management.on)
         return
     negotiating = parts.state is State.NEGOTIATING
     if client.looks_left and not negotiating:
-        _get_to_know(parts, name, data)
-    # The node has to see acknowledgements with its own counts, so <a/> is no ordinary stanza here.
-    usual = name in USUAL and name != "a"
+        _get_to_know(parts, local, data)
+    # The node has to see acknowledgements with its own counts, so <a/> is no ordinary stanza here. A stanza with a
+    # prefix is counted as one (XEP-0198), so it has to be treated as one.
+    usual = is_stanza or (name in USUAL and name != "a")
     if not negotiating and (usual or not parts.node.writable):
         _on_stanza(parts, name, data, position)
     else:

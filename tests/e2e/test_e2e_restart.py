@@ -59,11 +59,29 @@ PATIENT = ("--see-other-host-timeout", "30s", "--node-close-timeout", "30s", "--
 time what it had not acknowledged."""
 
 
+def unanswered(client: DemoClient, it: World) -> str:
+    """Say what a client waits for, and which of it the nodes have taken in."""
+    account = client.account
+    missing = account.in_flight | account.due_again
+    taken_in = {
+        (record.key, each.number)
+        for record in it.nodes[0].cluster.records
+        for each in record.received
+        if each.origin == account.origin and each.number in missing
+    }
+    moves = [(move.rung.value, move.resumed) for move in client.moves]
+    return f"{client.kind} {client.full_jid}: {sorted(missing)}, taken in: {sorted(taken_in)}; its moves: {moves}"
+
+
 async def balance(it: World, clients: list[DemoClient]) -> MessageCounts:
     """Stop the traffic, wait for what is under way, and do the sums."""
     for client in clients:
         client.quiet()
-    await until(lambda: all(client.account.settled for client in clients), "all is answered")
+    try:
+        await until(lambda: all(client.account.settled for client in clients))
+    except AssertionError:
+        left = [unanswered(client, it) for client in clients if not client.account.settled]
+        raise AssertionError(f"not answered: {left}") from None
     records = it.nodes[0].cluster.records
     return sum((judge(client.account, records) for client in clients), MessageCounts())
 

@@ -46,6 +46,15 @@ def test_what_the_client_sends_behind_the_ping_is_answered() -> None:
     s.node(answer()).node_gets(END).client(HELLO).client_gets(HELLO_WAITED)
 
 
+@pytest.mark.parametrize("stream_management", [False, True])
+def test_a_prefix_makes_no_difference(stream_management: bool) -> None:
+    """It would go to the node, which counts it, behind others that did not."""
+    s = asked() if stream_management else pinged()
+    s.client("<c:message xmlns:c='jabber:client' to='romeo@example.org' id='m1'><c:body>hello</c:body></c:message>")
+    s.node_gets()
+    s.expect((b"wait" in s.sent[Side.CLIENT]) is not stream_management, "an answer where nothing else tells")
+
+
 def test_an_answer_to_another_ping_is_the_clients() -> None:
     other = answer(number=7)
     pinged().node(other).client_gets(other).node_gets()
