@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def refusal(path: Path) -> str:
     """Return the error for a proxy that cannot have ``path``."""
-    with trio.fail_after(5), pytest.raises(ConfigError) as caught:
+    with trio.fail_after(60), pytest.raises(ConfigError) as caught:
         await serve_control(path, partial(execute, FakeConsole().console))
     return str(caught.value)
 
@@ -279,7 +279,7 @@ async def test_leaving_ends_the_wait_and_not_the_drain(path: Path) -> None:
             assert isinstance(await anext(stream), Interim)
             await fake.waiting.wait()
             assert fake.waits_ended == []
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await fake.wait_ended.wait()
         assert fake.draining == {"node1"}
         assert len(await answers(path, "show", what="nodes")) == 1

@@ -309,7 +309,7 @@ async def test_who_does_not_read_his_answer(caplog: pytest.LogCaptureFixture, mo
         port = listener.socket.getsockname()[1]
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while not server.connections:  # noqa: ASYNC110 - it begins beyond a socket
                     await trio.sleep(0.01)
                 while server.connections:  # noqa: ASYNC110

@@ -18,7 +18,7 @@ from cxfr_proxy.net.endpoint import Endpoint
 from cxfr_proxy.net.tls import development_certificate
 from cxfr_proxy.net.transport import PlainTransport, TlsTransport
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 async def until(condition: Callable[[], object]) -> None:

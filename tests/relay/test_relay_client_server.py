@@ -136,7 +136,7 @@ async def ends(far: socket.socket) -> None:
     """The connection is closed."""
     far.setblocking(False)
     while True:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await trio.lowlevel.wait_readable(far)
         with contextlib.suppress(ConnectionResetError):  # what it had sent was not read
             if far.recv(65_536):
