@@ -8,6 +8,7 @@ errors           whose fault it is: :class:`ConfigError`, :class:`ClientError`, 
 events           the log: one line for each event, for people or for programs
 log_writer       lines are written by a thread, so that nobody waits for the disk
 log_sums         what one stranger could repeat without end, summed up
+log_latest       the latest warnings and errors, for whoever asks what has gone wrong
 log_hooks        what Python itself would write to standard error, as events
 tasks            a fault in one task ends what that task serves, and nothing else
 bounded          a dictionary that forgets its oldest entries
@@ -15,6 +16,7 @@ units            how quantities are written: ``500ms``, ``2m``
 spellings        one key for all spellings of an account or a domain
 gc_policy        when the garbage collector of a process with many sessions looks at what
 files            what can be read of the files that an operator names
+process_title    the names under which processes are listed
 signals          signals that arrive before the proxy can act on them
 
 xmpp             what goes over the wire: framing, stanzas, stream opening, XEP-0051. Sans-IO

@@ -33,6 +33,10 @@ class ConfigError(CxfrProxyError):
         return f"{place}: {self.message}" if place else self.message
 
 
+class NoProxy(ConfigError):
+    """No proxy runs where a command looks for one, or it does not answer."""
+
+
 class RemoteError(CxfrProxyError):
     """A remote party broke the protocol; carries the stream error that answers it.
 

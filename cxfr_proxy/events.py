@@ -27,13 +27,28 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, TextIO
 
+from cxfr_proxy.log_latest import LatestErrors
 from cxfr_proxy.log_sums import FieldValue, Sums
 from cxfr_proxy.log_writer import WHOLE_BYTES, LineWriter
 
-__all__ = ["FieldValue", "LogFormat", "LogLevel", "adjust", "configure", "emit", "open_log", "quoted"]
+__all__ = [
+    "FieldValue",
+    "LogFormat",
+    "LogLevel",
+    "adjust",
+    "configure",
+    "emit",
+    "escaped",
+    "latest_errors",
+    "open_log",
+    "quoted",
+    "timestamp",
+]
 
 MAX_VALUE_CHARS: Final = 1000
 """A full JID may have 3071 bytes (RFC 7622 section 3.1); real ones, and reasons, stay far below this."""
+MAX_DETAIL_CHARS: Final = 300
+"""Of a warning or error that is kept: it is shown as a row of a table."""
 _LAST_SECONDS: Final = 1.0
 """The time to write the rest at the process's end."""
 
@@ -77,6 +92,8 @@ def emit(
 
 _sums: Sums | None = None
 """The sums of the process whose log :func:`open_log` has opened."""
+latest_errors: Final = LatestErrors()
+"""The latest warnings and errors of that process."""
 
 
 def _write(
@@ -99,10 +116,12 @@ def quoted(value: str) -> str:
         return value
     if value and value.isprintable() and not any(char in ' "=\\' for char in value):
         return value
-    return '"' + "".join(_escaped(char) for char in value) + '"'
+    return '"' + "".join(escaped(char) for char in value) + '"'
 
 
-def _escaped(char: str) -> str:
+def escaped(char: str) -> str:
+    """Return a character as it stands in quotes: itself, or an escape if it is a quote, a backslash or does not
+    print."""
     if char in '"\\':
         return "\\" + char
     if char == "\n":
@@ -126,14 +145,24 @@ def _text_value(value: FieldValue) -> str:
     return quoted(str(value))
 
 
+def _pairs(fields: Mapping[str, FieldValue]) -> list[str]:
+    return [f"{name}={_text_value(value)}" for name, value in fields.items() if value is not None]
+
+
 @functools.lru_cache(maxsize=2)
 def _second(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def timestamp(seconds: float) -> str:
+    """Return a time since the epoch in UTC with milliseconds: ``2026-01-31T12:00:00.000Z``."""
+    milliseconds = int(seconds * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
+
+
 class _EventFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        event, fields = self._event_of(record)
+        event, fields = self.event_of(record)
         line = self.line(record, event, fields)
         while len(line) >= WHOLE_BYTES // 4 and (size := len(line.encode("utf-8", "replace")) + 1) > WHOLE_BYTES:
             name = max(fields, key=lambda name: len(str(fields[name])))
@@ -147,7 +176,7 @@ class _EventFormatter(logging.Formatter):
     def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
         raise NotImplementedError
 
-    def _event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, FieldValue]]:
+    def event_of(self, record: logging.LogRecord) -> tuple[str, dict[str, FieldValue]]:
         """Return the event's name and fields; a record that :func:`emit` didn't make is the event ``log``."""
         given: dict[str, FieldValue] | None = getattr(record, _RECORD_ATTRIBUTE, None)
         if given is None:
@@ -157,12 +186,6 @@ class _EventFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             fields["exception"] = self.formatException(record.exc_info)[-WHOLE_BYTES:]
         return event, fields
-
-    @staticmethod
-    def time_of(record: logging.LogRecord) -> str:
-        """Return the time in UTC with milliseconds: ``2026-01-31T12:00:00.000Z``."""
-        milliseconds = int(record.created * 1000)
-        return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03}Z"
 
 
 def _foreign(record: logging.LogRecord) -> dict[str, FieldValue]:
@@ -178,8 +201,7 @@ class TextFormatter(_EventFormatter):
     """``TIME LEVEL event key=value …``"""
 
     def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
-        pairs = [f"{name}={_text_value(value)}" for name, value in fields.items() if value is not None]
-        return " ".join([self.time_of(record), record.levelname, event, *pairs])
+        return " ".join([timestamp(record.created), record.levelname, event, *_pairs(fields)])
 
 
 class JsonFormatter(_EventFormatter):
@@ -188,7 +210,7 @@ class JsonFormatter(_EventFormatter):
     def line(self, record: logging.LogRecord, event: str, fields: Mapping[str, FieldValue]) -> str:
         return json.dumps(
             {
-                "time": self.time_of(record),
+                "time": timestamp(record.created),
                 "level": record.levelname,
                 "logger": record.name,
                 "event": event,
@@ -232,6 +254,23 @@ class _WriterHandler(logging.Handler):
         self.writer.flush(_LAST_SECONDS)
 
 
+class _ErrorKeeper(logging.Handler):
+    """Keeps warnings and errors in :data:`latest_errors`; of a traceback the last line, which names the exception."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._reader = TextFormatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event, fields = self._reader.event_of(record)
+        if "exception" in fields:
+            fields["exception"] = str(fields["exception"]).rstrip().rpartition("\n")[2]
+        details = " ".join(_pairs(fields))
+        if len(details) > MAX_DETAIL_CHARS:
+            details = details[:MAX_DETAIL_CHARS] + "…"
+        latest_errors.note(record.created, record.levelname, event, details)
+
+
 def configure(log_format: LogFormat, level: LogLevel, stream: TextIO) -> None:
     """Send the process's log to ``stream``; a second call replaces what the first one set up.
 
@@ -245,6 +284,9 @@ def open_log(log_format: LogFormat, level: LogLevel, stream: TextIO | None) -> N
     """Configure the log of a process that serves: a thread writes to ``stream``'s descriptor, and repeated events of
     strangers are summed up. ``None``: it was closed before the process began, so there is no log."""
     global _sums  # one log, one process
+    root = logging.getLogger()
+    if not any(isinstance(each, _ErrorKeeper) for each in root.handlers):
+        root.addHandler(_ErrorKeeper())
     if stream is None:
         _install(logging.NullHandler(), log_format, level)
         return

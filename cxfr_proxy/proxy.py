@@ -21,6 +21,7 @@ from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.connection_limit import raise_descriptor_limit
+from cxfr_proxy.process_title import name_process
 from cxfr_proxy.supervisor.supervisor import Supervisor
 from cxfr_proxy.tasks import Task, isolated, start
 from cxfr_proxy.worker.in_process import InProcessWorkers
@@ -86,6 +87,7 @@ def run(config: Config, source: ConfigSource | None = None) -> int:
 
     ``source`` is where the settings come from; ``None``: from nowhere that could change.
     """
+    name_process("cxfr-proxy")
     raise_descriptor_limit()
     try:
         return trio.run(_serve, config, source)

@@ -39,13 +39,14 @@ def test_help_shows_every_setting_with_its_default_and_every_command(
         start = f" --{setting.name} {setting.row.value_type.metavar} {setting.row.help} (default: {setting.default}"
         assert start in words
     for name in [*(command.name for command in COMMANDS), "check", "demo"]:
-        assert f"\n    {name} " in text
+        assert f"\n  {name} " in text
+    assert text.index("show nodes") < text.index("drain NODE") < text.index("--backends FILE|URL   ")
 
 
 @pytest.mark.parametrize("name", [*(command.name for command in COMMANDS), "check", "demo"])
 def test_help_of_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: cxfr-proxy {name} ")
 
@@ -69,16 +70,27 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["drain", "node1", "--wiat"], "drain has no flag --wiat; did you mean --wait?"),
         (["undrain", "node1", "--rate", "5"], "undrain has no flag --rate (try: cxfr-proxy undrain --help)"),
         (["--backends", "show", "--wait", "show"], "unknown flag --wait (try: cxfr-proxy --help)"),
-        (["show", "nodes", "--backends", "n"], "show has no flag --backends (try: cxfr-proxy show --help)"),
-        (["show", "nodes", "--wait"], "show has no flag --wait (try: cxfr-proxy show --help)"),
+        (["show", "nodes", "--backends", "n"], "show nodes has no flag --backends (try: cxfr-proxy show nodes --help)"),
+        (["show", "nodes", "--wait"], "show nodes has no flag --wait; did you mean --watch?"),
         (["--listen", "5222"], "--listen: expected ADDRESS:PORT with an IPv6 address in brackets"),
         (["--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
-        (["dance"], "invalid choice: 'dance'"),
+        (["--wait", "drain", "n"], "unknown flag --wait; it is one of drain, and belongs behind these words"),
+        (["--limit=5", "show", "sessions"], "unknown flag --limit; it is one of show sessions, and belongs behind"),
+        (["frobnicate"], "unknown command 'frobnicate' (try: cxfr-proxy help)"),
+        (["drian", "node1"], "unknown command 'drian'; did you mean drain?"),
+        (["sessions"], "unknown command 'sessions'; did you mean show sessions?"),
+        (["show"], "show: expected nodes, sessions, session, "),
+        (["show", "nodse"], "show: unknown word 'nodse'; did you mean nodes?"),
+        (["help", "drian"], "unknown command 'drian'; did you mean drain?"),
+        (["help", "drain", "node1"], "there is no command 'drain node1' (try: cxfr-proxy help drain)"),
+        (["show", "sessions", "--limit", "0"], "show sessions: limit: expected a whole number of at least 1"),
+        (["show", "sessions", "--address", "10.0.0.1/8"], "expected the network's first address, as in 10.0.0.0/8"),
+        (["show", "session", "x"], "show session: id: expected the number of a session"),
         (["drain"], "NODE"),
         (["drain", "n", "--deadline", "soon"], "drain: deadline: expected a time above 0 like"),
-        (["show", "weather"], "invalid choice: 'weather'"),
+        (["show", "weather"], "show: unknown word 'weather'; expected nodes, sessions, session, "),
         (["check"], "--backends FILE is needed"),
-        (["check", "--backends", "\x1b[2J\n"], "�"),
+        (["check", "--backends", "\x1b[2J\n"], "\\u001b[2J\\n"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

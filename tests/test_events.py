@@ -13,7 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cxfr_proxy import events
 from cxfr_proxy.events import MAX_VALUE_CHARS, LogFormat, LogLevel, configure, emit, quoted
+from cxfr_proxy.log_latest import KEPT, LatestErrors
 
 LOGGER = logging.getLogger("cxfr_proxy.test")
 
@@ -53,6 +55,28 @@ def test_json() -> None:
         "event": "transfer",
         "fields": {"session": 7, "target": None, "moved": True, "text": "é\n"},
     }
+
+
+def test_the_latest_errors_are_kept_of_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes all the time pushes no other out, and a traceback is its last line."""
+    latest = LatestErrors()
+    monkeypatch.setattr(events, "latest_errors", latest)
+    events.open_log(LogFormat.TEXT, LogLevel.INFO, None)
+    emit(LOGGER, "transfer", outcome="moved")
+    emit(LOGGER, "no-node", level=logging.ERROR, domain="\x1b[2J", seconds=0.5, user=None)
+    for number in range(3 * KEPT):
+        emit(LOGGER, "node-down", level=logging.WARNING, node=f"node{number}")
+    try:
+        raise ValueError("x" * 1000)
+    except ValueError as exc:
+        emit(LOGGER, "fault", level=logging.ERROR, exc_info=exc)
+    first, *downs, fault = latest.entries()
+    assert (first.event, first.level, first.total) == ("no-node", "ERROR", 1)
+    assert first.details == 'domain="\\u001b[2J" seconds=0.5'
+    assert [each.details for each in downs] == [f"node=node{number}" for number in range(2 * KEPT, 3 * KEPT)]
+    assert downs[-1].total == 3 * KEPT
+    assert fault.details.startswith('exception="ValueError: xxx')
+    assert len(fault.details) <= events.MAX_DETAIL_CHARS + 1
 
 
 HOSTILE = [

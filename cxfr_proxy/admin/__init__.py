@@ -1,26 +1,29 @@
 """The operator's surface: what can be asked of a running proxy and ordered, and how it is shown.
 
-============ =================================================================================================
-commands     THE table of commands, and carrying one out
-arguments    what a command takes, checked once for every way that it comes in
-actions      what commands do and answer: a function each, which takes the parts it needs
-console      the parts of the proxy that an operator can get at
-drains       drains, as an operator begins, plans, watches and ends them
-rebalances   rebalances, likewise
-rolls        rolling restarts of nodes, likewise
-nodes        nodes as an operator sees them; clients that are sent to one
-pins         users whom an operator wants on a certain node
-workers      workers, as an operator sees and replaces them
-parts        what these need of the proxy that stands above this room, as protocols
-feed         who watches is woken by what changes
-reloads      what became of reading each file last
-rows         what is told, flat, the same for people and for programs
-views        THE table of what can be seen: columns, and where rows come from
-text         rows as aligned tables
-sentences    single answers in words
-codec        rows and JSON
-control      the control socket
-http         health and metrics by HTTP
-metrics      THE table of metrics, and a snapshot of the proxy written as one page
-============ =================================================================================================
+============= ================================================================================================
+commands      THE table of commands, and carrying one out
+arguments     what a command takes, checked once for every way that it comes in
+actions       what commands do and answer: a function each, which takes the parts it needs
+console       the parts of the proxy that an operator can get at
+drains        drains, as an operator begins, plans, watches and ends them
+rebalances    rebalances, likewise
+rolls         rolling restarts of nodes, likewise
+nodes         nodes as an operator sees them; clients that are sent to one
+clients       clients, found, looked at and kicked
+filters       which of many are shown
+pins          users whom an operator wants on a certain node
+workers       workers, as an operator sees and replaces them
+parts         what these need of the proxy that stands above this room, as protocols
+latest_errors the latest warnings and errors of the log
+feed          who watches is woken by what changes
+reloads       what became of reading each file last
+rows          what is told, flat, the same for people and for programs
+views         THE table of what can be seen: columns, and where rows come from
+text          rows as aligned tables
+sentences     single answers in words
+codec         rows and JSON
+control       the control socket
+http          health and metrics by HTTP
+metrics       THE table of metrics, and a snapshot of the proxy written as one page
+============= ================================================================================================
 """

@@ -11,11 +11,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import Raw
 from msgspec.structs import replace
 
+from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
+    ErrorRow,
     MessageRow,
     Note,
     Progress,
@@ -30,13 +33,15 @@ from cxfr_proxy.admin.rows import (
 from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:  # the command line reads the table of commands, and starts faster without the parts of a proxy
+    from cxfr_proxy.admin.clients import ClientControl
     from cxfr_proxy.admin.drains import DrainControl
     from cxfr_proxy.admin.nodes import NodeControl
-    from cxfr_proxy.admin.parts import Peers, Reloader, SettingsControl
+    from cxfr_proxy.admin.parts import About, Peers, Reloader, SettingsControl
     from cxfr_proxy.admin.pins import PinControl
     from cxfr_proxy.admin.rebalances import RebalanceControl
     from cxfr_proxy.admin.rolls import RollControl
     from cxfr_proxy.admin.workers import WorkerControl
+    from cxfr_proxy.config.values import PeerNetwork
 
 ReportProgress = Callable[[Progress | Note], Awaitable[None]]
 """Send progress, or a note on the answer, to the command line that waits. May block, and may raise once nobody waits
@@ -163,6 +168,32 @@ async def roll(
 async def move(nodes: NodeControl, *, jid: str, node: str) -> MessageRow:
     asked = await nodes.move(jid, node)
     return MessageRow(f"{asked} client{'s' * (asked != 1)} of {jid} asked to move to {node}")
+
+
+async def kick(clients: ClientControl, *, jid: str) -> MessageRow:
+    ended = await clients.kick(jid)
+    return MessageRow(f"{ended} session{'s' * (ended != 1)} of {jid} ended")
+
+
+async def list_sessions(
+    clients: ClientControl,
+    report: ReportProgress,
+    *,
+    user: str | None,
+    node: str | None,
+    address: PeerNetwork | None,
+    limit: int | None,
+) -> Sequence[Raw]:
+    wanted = SessionFilter(user, node, str(address) if address is not None else None, limit)
+    found = await clients.sessions(wanted)
+    if found.matching > len(found.rows):
+        await report(Note(f"{len(found.rows)} of {found.matching} sessions are shown"))
+    return found.rows
+
+
+async def list_errors(about: About, *, limit: int | None) -> Sequence[ErrorRow]:
+    rows = await about.errors()
+    return rows[-limit:] if limit is not None else rows
 
 
 async def pin(pins: PinControl, peers: Peers, *, jid: str, node: str) -> MessageRow:

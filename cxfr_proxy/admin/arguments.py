@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cxfr_proxy.config.values import ValueType
 from cxfr_proxy.errors import ConfigError
+
+Arguments = Mapping[str, Any]
+"""By keyword; each value is what its argument's value type gives, or ``None``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,6 @@ class Argument:
     help: str
     value_type: ValueType[Any] | None = None
     positional: bool = False
-    choices: tuple[str, ...] = ()
-    """Empty: whatever ``value_type`` takes."""
     many: bool = False
     """It may be given several times: its value is a tuple. It is required, unless it is ``optional``."""
     optional: bool = False
@@ -57,8 +59,6 @@ class Argument:
         # To Python, true is a number.
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self._unfit(f"{value!r:.80}")
-        if self.choices and value not in self.choices:
-            raise self._unfit(f"{value!r:.80}")
         try:
             return self.value_type.parse(str(value))
         except ConfigError as exc:
@@ -68,6 +68,16 @@ class Argument:
         return ConfigError(f"{self.name}: expected {self._expected()}, found {found}")
 
     def _expected(self) -> str:
-        if self.choices:
-            return " or ".join(self.choices)
         return self.value_type.expected if self.value_type is not None and not self.stays else "true or false"
+
+
+def read_arguments(arguments: Sequence[Argument], given: Mapping[str, object]) -> Arguments:
+    """Return all of these arguments by keyword, checked.
+
+    Raises :class:`ConfigError` for one that is wrong, missing or unknown.
+    """
+    known = {argument.name for argument in arguments}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown argument {name!r:.80}")
+    return {each.keyword: each.read(given.get(each.name)) for each in arguments}

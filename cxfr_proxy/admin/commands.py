@@ -3,79 +3,111 @@
 A command is a row: its name, its arguments, whether it changes anything, and how it is carried out. The command line's
 parser, its help and the control socket's checks are drawn from :data:`COMMANDS`, so a new command is one row and one
 function in :mod:`.actions`. A row says which parts of the :class:`~.console.Console` its function takes.
+
+Each of the :data:`~.views.VIEWS` is a command as well: ``show nodes``. On the control socket its second word is the
+argument ``what`` of the command ``show``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
 
 from cxfr_proxy.admin import actions
 from cxfr_proxy.admin.actions import ReportProgress
-from cxfr_proxy.admin.arguments import Argument
+from cxfr_proxy.admin.arguments import Argument, Arguments, read_arguments
 from cxfr_proxy.admin.rows import CommandAnswer, Note
-from cxfr_proxy.admin.views import VIEWS
+from cxfr_proxy.admin.views import VIEWS, View
 from cxfr_proxy.config import values
-from cxfr_proxy.config.values import ValueType
 from cxfr_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from cxfr_proxy.admin.console import Console
 
-Arguments = Mapping[str, Any]
-"""By keyword; each value is what its argument's value type gives, or ``None``."""
 Run = Callable[["Console", Arguments, ReportProgress], Awaitable[CommandAnswer]]
+
+
+class Topic(StrEnum):
+    """A heading under which commands are listed."""
+
+    SEE = "See what there is"
+    MOVE = "Move clients"
+    RUN = "Keep it running"
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The command has begun something that goes on behind its answer, unless its end is waited for.
+
+    ``text`` is for somebody who stops waiting; arguments stand in it as ``{node}``. ``unless``: the end is waited for
+    if none of these arguments is given; ``None``: if ``wait`` is.
+    """
+
+    text: str
+    unless: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One thing to say. ``mutates`` is false where asking changes nothing."""
+    """One thing to say. ``name`` is one word, or two for what is shown. ``mutates`` is false where asking changes
+    nothing."""
 
     name: str
     help: str
     arguments: tuple[Argument, ...]
+    topic: Topic
     mutates: bool
     run: Run
-    waits_unless: tuple[str, ...] | None = None
-    """It is waited for if none of these arguments is given; ``None``: if ``wait`` is."""
-    goes_on: str = ""
-    """Where it can be waited for: what to say to somebody who stops waiting. Arguments stand in it as ``{node}``."""
+    goes_on: Continuation | None = None
+    """``None``: with its answer it is over."""
+    view: View | None = None
+    """The view of the rows that it answers with; ``None``: its answer is shown in words."""
 
     def is_waited_for(self, given: Mapping[str, object]) -> bool:
         """Return whether its answer is one that comes at the end of what it has begun."""
-        if self.waits_unless is None:
+        if self.goes_on is None:
+            return False
+        if self.goes_on.unless is None:
             return bool(given.get("wait"))
-        return not any(given.get(name) for name in self.waits_unless)
+        return not any(given.get(name) for name in self.goes_on.unless)
 
     def read_arguments(self, given: Mapping[str, object]) -> Arguments:
         """Return all arguments by keyword, checked.
 
         Raises :class:`ConfigError` for one that is wrong, missing or unknown.
         """
-        known = {argument.name for argument in self.arguments}
-        for name in given:
-            if name not in known:
-                raise ConfigError(f"{self.name}: unknown argument {name!r:.80}")
         try:
-            return {each.keyword: each.read(given.get(each.name)) for each in self.arguments}
+            return read_arguments(self.arguments, given)
         except ConfigError as exc:
             raise ConfigError(f"{self.name}: {exc.message}") from exc
 
+    def request(self, given: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+        """Return the command and the arguments as :func:`execute` takes them."""
+        command, _, what = self.name.partition(" ")
+        return command, {"what": what, **given} if what else given
 
-async def _show(on: Console, what: str) -> CommandAnswer:
-    return await VIEWS[what].rows(on)
+
+def _show(name: str, view: View) -> Command:
+    return Command(
+        f"{SHOW} {name}",
+        view.help,
+        view.arguments,
+        Topic.SEE,
+        mutates=False,
+        run=lambda on, given, report: view.answer(on, given, report),
+        view=view,
+    )
 
 
-_NODE: Final = Argument(
-    "node", "the node's name", ValueType("a node's name", "NODE", values.TEXT.read), positional=True
-)
+SHOW: Final = "show"
+_NODE: Final = Argument("node", "the node's name", values.NODE_NAME, positional=True)
 _JID: Final = Argument("jid", "the user's bare JID", values.BARE_JID, positional=True)
-_SETTING: Final = Argument(
-    "setting", "the setting's name", ValueType("a setting's name", "SETTING", values.TEXT.read), positional=True
-)
+_SETTING: Final = Argument("setting", "the setting's name", values.SETTING_NAME, positional=True)
 
 COMMANDS: Final = (
+    *(_show(name, view) for name, view in VIEWS.items()),
     Command(
         "drain",
         "move all clients off a node, and place no new ones there",
@@ -99,14 +131,16 @@ COMMANDS: Final = (
             Argument("rate", "clients to move per second, instead of transfer-rate", values.RATE),
             Argument("force", "drain even if no other node is ready and up, so that logins are refused"),
         ),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.drain(on.drains, on.peers, report, **given),
-        goes_on="the drain of {node} goes on (show nodes tells its stage, abort {node} stops it)",
+        goes_on=Continuation("the drain of {node} goes on (show nodes tells its stage, abort {node} stops it)"),
     ),
     Command(
         "abort",
         "stop a drain where it is: no further client is asked, and nobody new is placed there; drain again to continue",
         (_NODE,),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.abort(on.drains, on.peers, **given),
     ),
@@ -114,6 +148,7 @@ COMMANDS: Final = (
         "undrain",
         "make a node ready again, after a drain or during one; users who belong there are moved there soon",
         (_NODE, Argument("no-rebalance", "leave users where they are until the next rebalance")),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.undrain(on.drains, on.rebalances, on.peers, **given),
     ),
@@ -128,7 +163,7 @@ COMMANDS: Final = (
                 "run",
                 "the command that restarts a node, which this program runs when the node can be stopped; {node} in it "
                 "becomes the node's name. Without it the roll waits until you have restarted the node",
-                ValueType("a command", "'CMD {node}'", values.TEXT.read),
+                values.NODE_COMMAND,
                 stays=True,
             ),
             Argument("rate", "clients to move per second, instead of transfer-rate", values.RATE),
@@ -142,15 +177,18 @@ COMMANDS: Final = (
             Argument(
                 "failed",
                 "say why the node could not be restarted: the roll stops there",
-                ValueType("a reason", "REASON", values.TEXT.read),
+                values.REASON,
             ),
             Argument("abort", "give the roll up; the node whose turn it is stays as it is"),
         ),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.roll(on.rolls, report, **given),
-        waits_unless=("plan", "restarted", "failed", "abort"),
-        goes_on="the roll goes on up to the next restart (show roll tells where it is; roll --continue goes on with "
-        "it, roll --abort gives it up)",
+        goes_on=Continuation(
+            "the roll goes on up to the next restart (show roll tells where it is; roll --continue goes on with "
+            "it, roll --abort gives it up)",
+            unless=("plan", "restarted", "failed", "abort"),
+        ),
     ),
     Command(
         "rebalance",
@@ -167,29 +205,33 @@ COMMANDS: Final = (
             ),
             Argument("stop", "stop the rebalance that is running: no further client is asked"),
         ),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.rebalance(on.rebalances, report, **given),
-        goes_on="the rebalance goes on (show transfers tells what it does, rebalance --stop ends it)",
+        goes_on=Continuation("the rebalance goes on (show transfers tells what it does, rebalance --stop ends it)"),
     ),
     Command(
         "move",
         "send one user's clients to a node, at once; the user's home does not change, so a rebalance may send them "
         "back",
         (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True), _NODE),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.move(on.nodes, **given),
     ),
     Command(
-        "show",
-        "show what the proxy knows",
-        (Argument("what", "what to show", values.TEXT, positional=True, choices=tuple(VIEWS)),),
-        mutates=False,
-        run=lambda on, given, report: _show(on, **given),
+        "kick",
+        "end a user's sessions, or one client's, at once; nobody is kept from logging in again",
+        (Argument("jid", "the user's address; with a resource, that client's", values.JID, positional=True),),
+        Topic.MOVE,
+        mutates=True,
+        run=lambda on, given, report: actions.kick(on.clients, **given),
     ),
     Command(
         "pin",
         "place a user's clients on that node from now on, until the proxy is restarted (with etcd: until unpin)",
         (_JID, _NODE),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.pin(on.pins, on.peers, **given),
     ),
@@ -197,6 +239,7 @@ COMMANDS: Final = (
         "unpin",
         "place a user by the user map, the lookup or the policy again",
         (_JID,),
+        Topic.MOVE,
         mutates=True,
         run=lambda on, given, report: actions.unpin(on.pins, on.peers, **given),
     ),
@@ -205,6 +248,7 @@ COMMANDS: Final = (
         "read the settings, the nodes, the user map and certificates again, and take all of it, or nothing if anything "
         "is wrong",
         (),
+        Topic.RUN,
         mutates=True,
         run=lambda on, given, report: actions.reload(on.files),
     ),
@@ -212,6 +256,7 @@ COMMANDS: Final = (
         "set",
         "give a setting another value until the proxy is restarted, or until unset (show config tells which can be)",
         (_SETTING, Argument("value", "the value; several for a setting that is a list", values.TEXT, many=True)),
+        Topic.RUN,
         mutates=True,
         run=lambda on, given, report: actions.set_value(on.settings, **given),
     ),
@@ -219,6 +264,7 @@ COMMANDS: Final = (
         "unset",
         "take back what was set, for the value that flags and the settings file give",
         (_SETTING,),
+        Topic.RUN,
         mutates=True,
         run=lambda on, given, report: actions.unset_value(on.settings, **given),
     ),
@@ -226,19 +272,30 @@ COMMANDS: Final = (
         "restart-workers",
         "replace all workers, one by one: the new one serves before the old one moves its clients away and ends",
         (Argument("wait", "show progress until all are replaced, or one could not be"),),
+        Topic.RUN,
         mutates=True,
         run=lambda on, given, report: actions.restart_workers(on.workers, report, **given),
-        goes_on="the workers go on being replaced (show workers tells how far it is)",
+        goes_on=Continuation("the workers go on being replaced (show workers tells how far it is)"),
     ),
 )
 
 
-def command_named(name: str) -> Command:
-    """Return the command of that name. Raises :class:`ConfigError` for one that isn't in the table."""
+def command_named(name: str, given: Mapping[str, object]) -> tuple[Command, Mapping[str, object]]:
+    """Return the command of that name and its arguments, of which the first may be a part of its name.
+
+    Raises :class:`ConfigError` for one that isn't in the table.
+    """
+    if name == SHOW:
+        given = dict(given)
+        what = given.pop("what", None)
+        if not isinstance(what, str) or what not in VIEWS:
+            found = f"{what!r:.80}" if what is not None else "nothing"
+            raise ConfigError(f"{SHOW}: what: expected {' or '.join(VIEWS)}, found {found}")
+        name = f"{SHOW} {what}"
     for command in COMMANDS:
         if command.name == name:
-            return command
-    known = ", ".join(command.name for command in COMMANDS)
+            return command, given
+    known = ", ".join(dict.fromkeys(command.name.partition(" ")[0] for command in COMMANDS))
     raise ConfigError(f"unknown command {name!r:.80}; known are {known}")
 
 
@@ -247,7 +304,7 @@ async def execute(console: Console, name: str, given: Mapping[str, object], repo
 
     Raises :class:`ConfigError` for the operator's mistakes. On cancel what was started goes on, only the waiting ends.
     """
-    command = command_named(name)
+    command, given = command_named(name, given)
     answer = await command.run(console, command.read_arguments(given), report)
     for omission in console.sessions.omissions():
         await report(Note(omission))

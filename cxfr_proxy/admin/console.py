@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.drains import DrainControl
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Peers, Reloader, SessionLists, SettingsControl
+from cxfr_proxy.admin.parts import About, Peers, Reloader, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.rolls import RollControl
@@ -21,7 +22,9 @@ class Console:
     rolls: RollControl
     pins: PinControl
     workers: WorkerControl
+    clients: ClientControl
     sessions: SessionLists
     peers: Peers
     files: Reloader
     settings: SettingsControl
+    about: About

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.rows import (
+    ErrorRow,
+    InfoRow,
     ProxyRow,
     RestartProgress,
-    SessionRow,
+    SessionDetailsRow,
     SettingRow,
     SourceRow,
     TransferRow,
@@ -28,10 +31,7 @@ from cxfr_proxy.transfers.statistics import Totals, TransferStatistics
 
 
 class SessionLists(Protocol):
-    """Lists all sessions."""
-
-    async def session_rows(self) -> list[SessionRow]:
-        """Return all sessions, oldest first."""
+    """Lists what workers know."""
 
     async def transfer_rows(self) -> list[TransferRow]:
         """Return running and recent transfers, newest last."""
@@ -66,6 +66,16 @@ class Sessions(SessionLists, Protocol):
     async def states(self) -> dict[str, int]:
         """Return how many sessions are in which state; refreshes, too."""
 
+    async def find_sessions(self, wanted: SessionFilter) -> FoundSessions:
+        """Return the sessions that match, the oldest first."""
+
+    async def session_details(self, session_id: int) -> SessionDetailsRow | None:
+        """Return what is known of a session; ``None``: there is none."""
+
+    async def pinned_sessions(self) -> Mapping[str, Mapping[str, int]]:
+        """Return how many sessions pinned users have on which node, by the user's key; users without any are left
+        out."""
+
     async def plan(self, node: str) -> DrainForecast:
         """Return what a drain of that node would come to."""
 
@@ -74,6 +84,9 @@ class Sessions(SessionLists, Protocol):
 
     async def move(self, jid: str, node: str) -> int:
         """Ask the clients of that JID, bare or full, to move to ``node`` at once; return how many there were."""
+
+    async def kick(self, jid: str) -> int:
+        """End the sessions of that JID's clients, bare or full, at once; return how many there were."""
 
 
 class Drainer(Protocol):
@@ -224,3 +237,13 @@ class SettingsControl(Protocol):
 
     def rows(self) -> list[SettingRow]:
         """Return all settings with their values."""
+
+
+class About(Protocol):
+    """Knows the proxy as a whole."""
+
+    async def info(self) -> InfoRow:
+        """Return what there is to know of it, with the workers' latest counts."""
+
+    async def errors(self) -> list[ErrorRow]:
+        """Return the latest warnings and errors of the log, of all processes, the newest last."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import trio
 
 from cxfr_proxy.admin.parts import Peers, Sessions
@@ -11,7 +9,7 @@ from cxfr_proxy.admin.rows import PinRow
 from cxfr_proxy.cluster.assigned import Pins
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.errors import ConfigError
-from cxfr_proxy.spellings import domain_key, user_key
+from cxfr_proxy.spellings import domain_key
 from cxfr_proxy.xmpp import jid
 
 
@@ -46,13 +44,10 @@ class PinControl:
         if not self._pins.nodes:
             await trio.lowlevel.checkpoint()
             return []
-        online: dict[str, Counter[str]] = {}
-        for row in await self._sessions.session_rows():
-            if row.jid is not None and row.node is not None:
-                online.setdefault(user_key(jid.bare(row.jid)), Counter())[row.node] += 1
+        online = await self._sessions.pinned_sessions()
         return [
             PinRow(
-                user, node, here=(there := online.get(user, Counter()))[node], elsewhere=sorted(there.keys() - {node})
+                user, node, here=(there := online.get(user, {})).get(node, 0), elsewhere=sorted(there.keys() - {node})
             )
             for user, node in sorted(self._pins.nodes.items())
         ]

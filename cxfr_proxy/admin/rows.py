@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 
 def _kind(name: str) -> str:
@@ -264,6 +264,54 @@ class SessionRow(OperatorRow, frozen=True):
     """How the client is connected: ``tcp`` or ``websocket``, either with or without ``tls``."""
 
 
+class SessionDetailsRow(OperatorRow, frozen=True):
+    """Everything that is known of one client. Fields that :class:`SessionRow` has too mean the same."""
+
+    id: int
+    jid: str | None
+    state: str
+    node: str
+    home: str | None
+    """The node where its user belongs; ``None``: any will do, or the user is not known yet."""
+    worker: int
+    """The number of the worker that serves it."""
+    client_address: str
+    client_port: int | None
+    """``None``: it has none, by a unix socket."""
+    via: str | None
+    """The balancer that has told whose connection it is; ``None``: the client has connected itself."""
+    unique_id: str | None
+    """The balancer's name for the connection."""
+    domain: str
+    """The domain that the client has asked for."""
+    server_name: str | None
+    """The name that it has asked for by SNI."""
+    transport: str
+    tls: str | None
+    age_seconds: float
+    idle_seconds: float
+    inactive: bool
+    software: str
+    caps: str | None
+    agent: str | None
+    """Its software, as its user agent says (XEP-0388)."""
+    stays_down: bool
+    """It is known not to come back, however it is told to move."""
+    stream_management: bool
+    resumable: bool
+    """Its client can resume it (XEP-0198)."""
+    transfer: str | None
+    """The rung that is being tried; ``None`` while it isn't being moved, as the next three."""
+    transfer_target: str | None
+    transfer_trigger: str | None
+    transfer_seconds: float | None
+    held_seconds: float | None
+    """Seconds for which it is not moved again, since its client was moved lately; ``None``: it may be."""
+    unsent_to_client: int
+    """Bytes that wait for it to read."""
+    unsent_to_node: int
+
+
 class TransferRow(OperatorRow, frozen=True):
     """One transfer, running or recent. ``seconds_ago`` counts from its start."""
 
@@ -385,6 +433,58 @@ class ReloadFaults(OperatorRow, frozen=True):
     faults: list[str]
 
 
+class InfoRow(OperatorRow, frozen=True):
+    """The proxy as a whole. Counts are over all workers."""
+
+    version: str
+    engine: str
+    """The code that frames and passes on bytes: ``native`` or ``python``, each."""
+    python: str
+    openssl: str
+    pid: int
+    """The supervisor's."""
+    started: str
+    """The time, in UTC."""
+    up_seconds: float
+    state: str
+    """``starting``, ``serving`` or ``stopping``."""
+    listen: list[str]
+    """The addresses on which clients connect; ``unix:`` and a path for a unix socket."""
+    control: str
+    http: str | None
+    config_file: str | None
+    """The file of the settings; ``None``: there is none."""
+    source: str
+    """Where the nodes come from."""
+    nodes: int
+    nodes_usable: int
+    workers: int
+    sessions: int
+    connections: int
+    """Bound or not."""
+    capacity: int
+    """How many sessions fit."""
+    rate: float
+    """Clients per second that this proxy may move."""
+    certificates_until: str | None
+    """When the first of the certificates expires, in UTC; ``None``: there are none but the proxy's own."""
+
+
+class ErrorRow(OperatorRow, frozen=True):
+    """One warning or error of the log."""
+
+    time: str
+    """In UTC."""
+    level: str
+    event: str
+    count: int
+    """How many of that event there were in that process, up to this one."""
+    process: str
+    """``supervisor``, or ``worker`` and its number."""
+    details: str
+    """The event's fields, as ``key=value``."""
+
+
 class Note(OperatorRow, frozen=True):
     """A remark on an answer: what is missing from it, for example."""
 
@@ -398,7 +498,7 @@ class MessageRow(OperatorRow, frozen=True):
 
 
 SingleAnswer = Progress | DrainPlan | RebalancePlan | RollPlan | MessageRow | ReloadFaults
-"""An answer that is no list."""
+"""An answer that is put into words."""
 
-CommandAnswer = SingleAnswer | Sequence[OperatorRow]
-"""The answer to a command."""
+CommandAnswer = SingleAnswer | OperatorRow | Sequence[OperatorRow] | Sequence[Raw]
+"""The answer to a command. :class:`msgspec.Raw` is the JSON of rows that their workers have written."""

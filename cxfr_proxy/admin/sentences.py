@@ -22,7 +22,7 @@ from cxfr_proxy.admin.rows import (
     RollProgress,
     SingleAnswer,
 )
-from cxfr_proxy.admin.text import clean, duration, table
+from cxfr_proxy.admin.text import clean, duration, table, width
 from cxfr_proxy.admin.views import COLUMNS_OF_PLANS
 
 _WIDEST_BAR = 40
@@ -31,19 +31,15 @@ _NARROWEST_BAR = 8
 
 def progress_line(row: Progress) -> str:
     """Return how far it is, as a line of a log."""
-    if isinstance(row, RestartProgress):
-        return f"workers: {row.replaced} of {row.total} replaced, {row.sessions} sessions leaving"
-    if isinstance(row, RollProgress):
-        return _roll_line(row)
-    subject = clean(row.node) if isinstance(row, DrainProgress) else "rebalance"
-    counts = (
-        f"{row.asked} asked, {row.moved} moved, {row.refused} refused, {row.silent} silent, {row.failed} failed,"
-        f" {row.left} left of {row.total}"
-    )
-    waiting = f" ({clean(row.waiting_reason)})" if row.waiting_reason else ""
-    if isinstance(row, DrainProgress) and row.settling_seconds is not None:
-        waiting = f" (settling: it can be stopped in {duration(row.settling_seconds)})"
-    return f"{subject}: {counts}{waiting}"
+    match row:
+        case RollProgress():
+            return f"roll: {_roll_step(row)}"
+        case RestartProgress():
+            return f"workers: {_counts(row)}"
+        case DrainProgress() | RebalanceProgress():
+            remark = _remark(row)
+            left = f"{row.left} left of {row.total}"
+            return f"{_subject(row)}: {_counts(row)}, {left}" + (f" ({remark})" if remark else "")
 
 
 _STEPS: Final[Mapping[str, str]] = {
@@ -55,25 +51,77 @@ _STEPS: Final[Mapping[str, str]] = {
 """A roll's step, said of its node."""
 
 
-def _roll_line(row: RollProgress) -> str:
+def _roll_step(row: RollProgress) -> str:
     if row.node is None:
-        return f"roll: all {row.total} nodes are done, {row.moved} moves"
+        return f"all {row.total} nodes are done, {row.moved} moves"
     step = _STEPS.get(row.step, clean(row.step)).format(sessions=row.sessions)
     if row.settling_seconds is not None:
         step = f"settles: it can be stopped in {duration(row.settling_seconds)}"
     reason = f" ({clean(row.reason)})" if row.reason else ""
-    return f"roll: {clean(row.node)} ({row.total - row.left + 1} of {row.total}) {step}{reason}"
+    return f"{clean(row.node)} ({row.total - row.left + 1} of {row.total}) {step}{reason}"
 
 
-def progress_bar(row: Progress, columns: int) -> str:
-    """Return :func:`progress_line` in at most ``columns`` characters, behind a bar if there is room for one."""
+def progress_bar(row: Progress, columns: int, seconds_left: float | None = None) -> str:
+    """Return how far it is in at most ``columns`` columns of a terminal: what is done and left, and as much else as has
+    room, each part whole. ``seconds_left``: about how long it still takes; ``None``: nobody knows."""
     done = 1.0 if row.total == 0 else min(1.0, max(0.0, 1 - row.left / row.total))
-    line = progress_line(row)
-    width = min(_WIDEST_BAR, columns - len(line) - len("[] "))
-    if width < _NARROWEST_BAR:
-        return line[:columns]
-    filled = int(done * width)
-    return f"[{'#' * filled}{'.' * (width - filled)}] {line}"
+    percent = f"{int(done * 100)}%"
+    text = f"{percent:>4} {_subject(row)}: {row.left} of {row.total} left"
+    if width(text) > columns:
+        return next((short for short in (f"{percent}, {row.left} left", percent) if len(short) <= columns), "")
+    if remark := _remark(row):
+        text = _with(text, remark, columns)
+    elif seconds_left is not None and row.left:
+        text = _with(text, f"about {duration(seconds_left)} to go", columns)
+    text = _with(text, _counts(row), columns - _NARROWEST_BAR - len("[]"))
+    cells = min(_WIDEST_BAR, columns - width(text) - len("[]"))
+    if cells < _NARROWEST_BAR:
+        return text
+    filled = int(done * cells)
+    return f"[{'#' * filled}{'.' * (cells - filled)}]{text}"
+
+
+def _with(text: str, part: str, columns: int) -> str:
+    """Return the text with another part, if there is room for all of it."""
+    longer = f"{text}, {part}"
+    return longer if width(longer) <= columns else text
+
+
+def _remark(row: Progress) -> str | None:
+    """Return what it waits for, or where it is; ``None``: its counts say that."""
+    match row:
+        case RollProgress():
+            return _roll_step(row)
+        case RestartProgress():
+            return None
+        case DrainProgress() if row.settling_seconds is not None:
+            return f"settling: it can be stopped in {duration(row.settling_seconds)}"
+        case DrainProgress() | RebalanceProgress():
+            return clean(row.waiting_reason) if row.waiting_reason else None
+
+
+def _subject(row: Progress) -> str:
+    match row:
+        case DrainProgress():
+            return clean(row.node)
+        case RebalanceProgress():
+            return "rebalance"
+        case RestartProgress():
+            return "workers"
+        case RollProgress():
+            return "roll"
+
+
+def _counts(row: Progress) -> str:
+    match row:
+        case RestartProgress():
+            return f"{row.replaced} of {row.total} replaced, {row.sessions} sessions leaving"
+        case RollProgress():
+            return f"{row.moved} moves"
+        case DrainProgress() | RebalanceProgress():
+            return (
+                f"{row.asked} asked, {row.moved} moved, {row.refused} refused, {row.silent} silent, {row.failed} failed"
+            )
 
 
 def in_words(answer: SingleAnswer) -> str:

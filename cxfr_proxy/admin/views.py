@@ -1,8 +1,8 @@
 """THE table of what an operator can see: each view's columns, and which part of the proxy gives its rows.
 
-``show`` takes its choices from :data:`VIEWS` and the command line its tables; whatever else shows rows, on a page for
-one, is drawn from it too. A column names a field of the row and says in which style its values are written, not how:
-that is for :mod:`.text`, or for a browser.
+Each of :data:`VIEWS` is a command (``show nodes``), and the command line has its tables from here; whatever else shows
+rows, on a page for one, is drawn from it too. A column names a field of the row and says in which style its values are
+written, not how: that is for :mod:`.text`, or for a browser.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from cxfr_proxy.admin.actions import ReportProgress, list_errors, list_sessions
+from cxfr_proxy.admin.arguments import Argument, Arguments
 from cxfr_proxy.admin.rows import (
+    CommandAnswer,
+    ErrorRow,
     ForetoldRestart,
+    InfoRow,
     NodeRow,
     OperatorRow,
     PinRow,
@@ -21,12 +26,15 @@ from cxfr_proxy.admin.rows import (
     PlannedTarget,
     ProxyRow,
     RollRow,
+    SessionDetailsRow,
     SessionRow,
     SettingRow,
     SourceRow,
     TransferRow,
     WorkerRow,
 )
+from cxfr_proxy.config import values
+from cxfr_proxy.config.values import ValueType
 
 if TYPE_CHECKING:  # the command line needs the columns alone, and starts faster without the parts of a proxy
     from cxfr_proxy.admin.console import Console
@@ -39,6 +47,8 @@ class Style(StrEnum):
     NUMBER = "number"
     SECONDS = "seconds"
     """A number of seconds, as people say it."""
+    SIZE = "size"
+    """A number of bytes."""
     SHARE = "share"
     """0 to 1, as a percentage."""
     RATE = "rate"
@@ -54,21 +64,30 @@ class Style(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its title, the row's field, its style, and what stands there where the field is ``None``."""
+    """One column: its title, the row's field, its style, and what stands there where the field is ``None``.
+
+    ``usual``: what nearly always stands there and says nothing. A column with nothing else in it is left out if a
+    terminal is too narrow for all of them. ``None``: it is always shown.
+    """
 
     title: str
     field: str
     style: Style = Style.TEXT
     missing: str = "-"
+    usual: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One thing to see. ``rows`` gets them from the running proxy."""
+    """One thing to see, or many of a kind. ``answer`` gets the rows from the running proxy, as the ``arguments`` say:
+    a list of them, or the one row where there ``is_single``."""
 
+    help: str
     row: type[OperatorRow]
     columns: tuple[Column, ...]
-    rows: Callable[[Console], Awaitable[Sequence[OperatorRow]]]
+    answer: Callable[[Console, Arguments, ReportProgress], Awaitable[CommandAnswer]]
+    arguments: tuple[Argument, ...] = ()
+    is_single: bool = False
 
 
 async def _roll(on: Console) -> Sequence[OperatorRow]:
@@ -87,48 +106,99 @@ async def _settings(on: Console) -> Sequence[OperatorRow]:
     return on.settings.rows()
 
 
+_SESSION: Final = ValueType("the number of a session", "ID", values.whole(minimum=1).read)
+_LIMIT: Final = Argument("limit", "show no more than so many", values.whole(minimum=1))
+
 VIEWS: Final[Mapping[str, View]] = {
     "nodes": View(
+        "the nodes: admin state, health and drain, and how many clients each has",
         NodeRow,
         (
             Column("NODE", "name"),
             Column("ADDRESS", "address"),
-            Column("PUBLIC", "public"),
+            Column("PUBLIC", "public", usual="-"),
             Column("ADMIN STATE", "admin_state"),
-            Column("DRAIN", "drain"),
+            Column("DRAIN", "drain", usual="-"),
             Column("HEALTH", "health"),
             Column("SINCE", "health_seconds", Style.SECONDS),
             Column("CHECK", "check"),
-            Column("WEIGHT", "weight", Style.NUMBER),
-            Column("WARM-UP", "warm_up", Style.SHARE),
+            Column("WEIGHT", "weight", Style.NUMBER, usual="1"),
+            Column("WARM-UP", "warm_up", Style.SHARE, usual="100%"),
             Column("SESSIONS", "sessions", Style.NUMBER),
-            Column("WAITING", "waiting", Style.NUMBER),
-            Column("MOVED", "moved", Style.NUMBER),
-            Column("RETURNED", "returned", Style.NUMBER),
-            Column("UNREACHED", "connect_failures", Style.NUMBER),
-            Column("FORGED", "forged", Style.NUMBER),
+            Column("WAITING", "waiting", Style.NUMBER, usual="0"),
+            Column("MOVED", "moved", Style.NUMBER, usual="0"),
+            Column("RETURNED", "returned", Style.NUMBER, usual="0"),
+            Column("UNREACHED", "connect_failures", Style.NUMBER, usual="0"),
+            Column("FORGED", "forged", Style.NUMBER, usual="0"),
         ),
-        lambda on: on.nodes.rows(),
+        lambda on, given, report: on.nodes.rows(),
     ),
     "sessions": View(
+        "clients, the oldest sessions first: all, or those that match",
         SessionRow,
         (
             Column("ID", "id", Style.NUMBER),
             Column("JID", "jid"),
             Column("NODE", "node"),
             Column("STATE", "state"),
-            Column("TRANSPORT", "transport"),
+            Column("TRANSPORT", "transport", usual="tcp"),
             Column("TLS", "tls"),
             Column("SM", "stream_management"),
             Column("CLIENT", "client_address"),
             Column("AGE", "age_seconds", Style.SECONDS),
             Column("IDLE", "idle_seconds", Style.SECONDS),
-            Column("INACTIVE", "inactive"),
-            Column("TRANSFER", "transfer"),
+            Column("INACTIVE", "inactive", usual="no"),
+            Column("TRANSFER", "transfer", usual="-"),
         ),
-        lambda on: on.sessions.session_rows(),
+        lambda on, given, report: list_sessions(on.clients, report, **given),
+        (
+            Argument("user", "only this user's; with a resource, this client", values.JID),
+            Argument("node", "only those on this node", values.NODE_NAME),
+            Argument("address", "only those from this address or network", values.PEER_NETWORK),
+            _LIMIT,
+        ),
+    ),
+    "session": View(
+        "everything that is known of one session",
+        SessionDetailsRow,
+        (
+            Column("ID", "id", Style.NUMBER),
+            Column("JID", "jid"),
+            Column("STATE", "state"),
+            Column("AGE", "age_seconds", Style.SECONDS),
+            Column("IDLE", "idle_seconds", Style.SECONDS),
+            Column("INACTIVE", "inactive"),
+            Column("NODE", "node"),
+            Column("HOME", "home"),
+            Column("CLIENT", "client_address"),
+            Column("PORT", "client_port", Style.NUMBER),
+            Column("VIA", "via"),
+            Column("UNIQUE ID", "unique_id"),
+            Column("DOMAIN", "domain"),
+            Column("SERVER NAME", "server_name"),
+            Column("TRANSPORT", "transport"),
+            Column("TLS", "tls"),
+            Column("SOFTWARE", "software"),
+            Column("CAPS", "caps"),
+            Column("AGENT", "agent"),
+            Column("STAYS DOWN", "stays_down"),
+            Column("SM", "stream_management"),
+            Column("RESUMABLE", "resumable"),
+            Column("TRANSFER", "transfer"),
+            Column("TO", "transfer_target"),
+            Column("TRIGGER", "transfer_trigger"),
+            Column("ASKED", "transfer_seconds", Style.SECONDS),
+            Column("NOT MOVED FOR", "held_seconds", Style.SECONDS),
+            Column("UNSENT TO CLIENT", "unsent_to_client", Style.SIZE),
+            Column("UNSENT TO NODE", "unsent_to_node", Style.SIZE),
+            Column("WORKER", "worker", Style.NUMBER),
+        ),
+        lambda on, given, report: on.clients.details(given["id"]),
+        (Argument("id", "its number, as show sessions and the log have it", _SESSION, positional=True),),
+        is_single=True,
     ),
     "transfers": View(
+        "transfers that run, and the last ones that ended",
         TransferRow,
         (
             Column("SESSION", "session", Style.NUMBER),
@@ -143,19 +213,21 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("RETURNED", "returned_seconds", Style.SECONDS),
             Column("TRIGGER", "trigger"),
         ),
-        lambda on: on.sessions.transfer_rows(),
+        lambda on, given, report: on.sessions.transfer_rows(),
     ),
     "pins": View(
+        "pinned users, and where their sessions are",
         PinRow,
         (
             Column("USER", "user"),
             Column("NODE", "node"),
             Column("HERE", "here", Style.NUMBER),
-            Column("ALSO ON", "elsewhere", Style.LIST),
+            Column("ALSO ON", "elsewhere", Style.LIST, usual="-"),
         ),
-        lambda on: on.pins.rows(),
+        lambda on, given, report: on.pins.rows(),
     ),
     "workers": View(
+        "the processes that serve clients",
         WorkerRow,
         (
             Column("WORKER", "number", Style.NUMBER),
@@ -163,13 +235,14 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("STATE", "state"),
             Column("SESSIONS", "sessions", Style.NUMBER),
             Column("CONNECTIONS", "connections", Style.NUMBER),
-            Column("DEATHS", "deaths", Style.NUMBER),
-            Column("HUNG", "hung", Style.NUMBER),
-            Column("SILENT", "silent_seconds", Style.SECONDS),
+            Column("DEATHS", "deaths", Style.NUMBER, usual="0"),
+            Column("HUNG", "hung", Style.NUMBER, usual="0"),
+            Column("SILENT", "silent_seconds", Style.SECONDS, usual="-"),
         ),
-        lambda on: on.workers.rows(),
+        lambda on, given, report: on.workers.rows(),
     ),
     "roll": View(
+        "the nodes of a rolling restart in their order, and how far each is",
         RollRow,
         (
             Column("NODE", "node"),
@@ -177,25 +250,27 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("STOPPED", "stopped"),
             Column("SESSIONS", "sessions", Style.NUMBER),
             Column("MOVED", "moved", Style.NUMBER),
-            Column("REASON", "reason"),
+            Column("REASON", "reason", usual="-"),
         ),
-        _roll,
+        lambda on, given, report: _roll(on),
     ),
     "source": View(
+        "where the nodes come from, and whether that works",
         SourceRow,
         (
             Column("SOURCE", "source"),
             Column("STATE", "state"),
-            Column("SINCE", "lost_seconds", Style.SECONDS),
+            Column("SINCE", "lost_seconds", Style.SECONDS, usual="-"),
             Column("NODES", "nodes", Style.NUMBER),
-            Column("PROXIES", "proxies", Style.NUMBER),
+            Column("PROXIES", "proxies", Style.NUMBER, usual="-"),
             Column("RATE", "rate", Style.RATE),
-            Column("PENDING", "pending", Style.NUMBER),
-            Column("REASON", "reason"),
+            Column("PENDING", "pending", Style.NUMBER, usual="0"),
+            Column("REASON", "reason", usual="-"),
         ),
-        _source,
+        lambda on, given, report: _source(on),
     ),
     "config": View(
+        "each setting: its value, where that is from, and whether it can be changed",
         SettingRow,
         (
             Column("SETTING", "name"),
@@ -204,9 +279,10 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("SOURCE", "source"),
             Column("CHANGEABLE", "changeable"),
         ),
-        _settings,
+        lambda on, given, report: _settings(on),
     ),
     "proxies": View(
+        "the proxies that share etcd",
         ProxyRow,
         (
             Column("PROXY", "name"),
@@ -214,10 +290,53 @@ VIEWS: Final[Mapping[str, View]] = {
             Column("SESSIONS", "sessions", Style.NUMBER),
             Column("TO MOVE", "to_move", Style.NUMBER),
         ),
-        _proxies,
+        lambda on, given, report: _proxies(on),
+    ),
+    "info": View(
+        "the proxy as a whole: version, addresses, processes and totals",
+        InfoRow,
+        (
+            Column("VERSION", "version"),
+            Column("ENGINE", "engine"),
+            Column("PYTHON", "python"),
+            Column("OPENSSL", "openssl"),
+            Column("PID", "pid", Style.NUMBER),
+            Column("STARTED", "started"),
+            Column("UP", "up_seconds", Style.SECONDS),
+            Column("STATE", "state"),
+            Column("LISTEN", "listen", Style.LIST),
+            Column("CONTROL", "control"),
+            Column("HTTP", "http"),
+            Column("SETTINGS", "config_file"),
+            Column("SOURCE", "source"),
+            Column("NODES", "nodes", Style.NUMBER),
+            Column("USABLE", "nodes_usable", Style.NUMBER),
+            Column("WORKERS", "workers", Style.NUMBER),
+            Column("SESSIONS", "sessions", Style.NUMBER),
+            Column("CONNECTIONS", "connections", Style.NUMBER),
+            Column("CAPACITY", "capacity", Style.NUMBER),
+            Column("RATE", "rate", Style.RATE),
+            Column("CERTIFICATES UNTIL", "certificates_until"),
+        ),
+        lambda on, given, report: on.about.info(),
+        is_single=True,
+    ),
+    "errors": View(
+        "the latest warnings and errors of all processes, the newest last",
+        ErrorRow,
+        (
+            Column("TIME", "time"),
+            Column("LEVEL", "level"),
+            Column("EVENT", "event"),
+            Column("COUNT", "count", Style.NUMBER),
+            Column("PROCESS", "process"),
+            Column("DETAILS", "details"),
+        ),
+        lambda on, given, report: list_errors(on.about, **given),
+        (_LIMIT,),
     ),
 }
-"""The views that ``show`` can show, by name."""
+"""The views, by the word behind ``show``."""
 
 COLUMNS_OF_PLANS: Final[Mapping[type, tuple[Column, ...]]] = {
     PlannedTarget: (Column("TO", "node", missing="none"), Column("SESSIONS", "sessions", Style.NUMBER)),

@@ -4,8 +4,13 @@
 program     chooses between the two, and reports mistakes
 exit_codes  tell the outcome to scripts
 parser      flags and commands, drawn from the tables of settings and of commands
-speaking    sending a command to the proxy that runs, and showing its answers
+hints       mistyped words and flags, and what may have been meant
+speaking    sending a command to the proxy that runs, once or again and again
+screen      showing its answers
 rolling     a rolling restart: the command that restarts nodes runs here
+completion  completion scripts for shells
+manual      the manual page
+time_left   how long something still takes
 checking    ``cxfr-proxy check``: the faults in the settings and files
 connecting  ``cxfr-proxy check --connect``: whether each node can be reached
 =========== ==================================================================================================

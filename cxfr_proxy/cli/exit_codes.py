@@ -1,25 +1,27 @@
-"""Exit codes tell the outcome to scripts:
-
-===== ==================================================================================
-0     done; for ``--wait``: the node can be stopped, all workers are replaced, all who had to move were
-      asked; for ``roll``: all nodes are restarted; for ``check``: no faults
-1     ``--wait``: not empty at the deadline, not all replaced, not all asked; ``roll``: it has stopped on
-      its way; ``--plan``: logins would be refused; ``check`` and ``reload``: there are faults
-2     the operator's mistake (usage, settings, unknown node, no proxy running): one line says which
-130   interrupted; what was started goes on
-141   nobody reads the output any more; what was started goes on
-===== ==================================================================================
-"""
+"""Exit codes tell the outcome to scripts; docs/commands.md has them too."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 OK: Final = 0
 UNFINISHED: Final = 1
 FAULTS: Final = 1
 MISTAKE: Final = 2
+NO_PROXY: Final = 3
 INTERRUPTED: Final = 130
 """Exit code that shells give a program that SIGINT ended."""
 UNREAD: Final = 141
 """The same for SIGPIPE."""
+
+MEANINGS: Final[Mapping[int, str]] = {
+    OK: "done; with --wait: the node can be stopped, all workers are replaced, or all who had to move were asked; "
+    "roll: all nodes are restarted; check: no faults",
+    UNFINISHED: "with --wait: not empty at the deadline, not all replaced, or not all asked; roll: it has stopped on "
+    "its way; --plan: logins would be refused; check, reload: there are faults",
+    MISTAKE: "a mistake: usage, settings, an unknown node, or an order that was refused; one line says which",
+    NO_PROXY: "no proxy runs here, or the one that runs does not answer",
+    INTERRUPTED: "interrupted; what was started goes on",
+    UNREAD: "nobody reads the output any more; what was started goes on",
+}

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final, NoReturn, cast
 
 from cxfr_proxy import __version__
 from cxfr_proxy.admin.arguments import Argument
-from cxfr_proxy.admin.commands import COMMANDS, Command
+from cxfr_proxy.admin.commands import COMMANDS, SHOW, Command, Topic
 from cxfr_proxy.config.settings import Group, Setting
 from cxfr_proxy.config.table import SETTINGS, setting_named
 from cxfr_proxy.errors import ConfigError
 
-_USAGE: Final = "cxfr-proxy --backends FILE|URL --certificate FILE [SETTING ...]\n       cxfr-proxy COMMAND ..."
+PROGRAM: Final = "cxfr-proxy"
+_USAGE: Final = f"{PROGRAM} --backends FILE|URL --certificate FILE [SETTING ...]\n       {PROGRAM} COMMAND ..."
 _EPILOG: Final = (
-    "cxfr-proxy COMMAND --help tells more about a command; docs/configuration.md gives the reason for each default."
+    f"{PROGRAM} help COMMAND tells more about a command; docs/configuration.md gives the reason for each default."
 )
 
 _BEHIND: Final = "behind:"
@@ -30,6 +31,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (try: {self.prog} --help)")
 
+    @property
+    def words(self) -> dict[str, Parser]:
+        """The parsers that go on behind each word that may come next; empty where a command is complete."""
+        nested = (each for each in self._actions if isinstance(each, argparse._SubParsersAction))
+        return next((each.choices for each in nested), {})
+
+    @property
+    def flags(self) -> dict[str, argparse.Action]:
+        """The actions of its flags, by their names with dashes."""
+        return {name: action for name, action in self._option_string_actions.items() if name.startswith("--")}
+
+    @property
+    def command(self) -> str:
+        """The words of the command; empty where the program serves."""
+        return self.prog.partition(" ")[2]
+
+    def commands(self) -> Iterator[Parser]:
+        """Yield the parsers of all commands: ``drain``, ``show nodes`` and so on."""
+        for parser in self.words.values():
+            yield from parser.commands() if parser.words else (parser,)
+
 
 class _Version(argparse.Action):
     def __call__(
@@ -42,14 +64,14 @@ class _Version(argparse.Action):
         from cxfr_proxy.relay import engine
         from cxfr_proxy.xmpp.framing import framer
 
-        print(f"cxfr-proxy {__version__} (framer: {framer.ENGINE}, relay: {engine.ENGINE})")
+        print(f"{PROGRAM} {__version__} (framer: {framer.ENGINE}, relay: {engine.ENGINE})")
         parser.exit()
 
 
 def build_parser() -> Parser:
     """Return the whole command line; every setting's value stays text, for :meth:`Config.from_sources` to read."""
     parser = Parser(
-        prog="cxfr-proxy",
+        prog=PROGRAM,
         usage=_USAGE,
         description="Front proxy for XMPP clients. Empties a server by telling each client where to go (XEP-0051).",
         epilog=_EPILOG,
@@ -58,22 +80,20 @@ def build_parser() -> Parser:
     parser.set_defaults(command=None)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     _add_config(parser)
+    _add_commands(parser)
     for group in Group:
         heading = parser.add_argument_group(group.value)
         for setting in SETTINGS:
             if setting.row.group is group:
                 _add_setting(heading, setting)
-    # Without a metavar, usage would list every name in braces.
-    commands = parser.add_subparsers(title="Commands", metavar="COMMAND", prog="cxfr-proxy")
-    for command in COMMANDS:
-        _add_command(commands, command)
-    _add_check(commands)
-    _add_demo(commands)
     return parser
 
 
-_Commands = argparse._SubParsersAction  # argparse gives this type no public name
+_Words = argparse._SubParsersAction  # argparse gives this type no public name
 _Heading = argparse._ActionsContainer
+
+
+# --- settings
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -96,37 +116,93 @@ def _add_setting(parser: _Heading, setting: Setting, dest: str | None = None) ->
     )
 
 
-def _add_command(commands: _Commands[Parser], command: Command) -> None:
-    parser = commands.add_parser(
-        command.name, help=command.help, description=command.help.capitalize() + ".", allow_abbrev=False
+# --- commands
+
+
+def _add_commands(parser: Parser) -> None:
+    # argparse would list them in no order, behind the settings; in the help they stand under headings of their own.
+    words = parser.add_subparsers(metavar="COMMAND", prog=PROGRAM, help=argparse.SUPPRESS)
+    listed: list[tuple[Topic, _ListedCommand]] = []
+    shown = words.add_parser(
+        SHOW, usage=f"{PROGRAM} {SHOW} WHAT ...", description="Show what the proxy knows.", allow_abbrev=False
     )
+    views = shown.add_subparsers(metavar="WHAT", prog=f"{PROGRAM} {SHOW}", title="What")
+    for command in COMMANDS:
+        outer, _, word = command.name.rpartition(" ")
+        made = _add_command(views if outer else words, word, command)
+        listed.append((command.topic, _ListedCommand(made, command.help)))
+    for local in _LOCAL:
+        made = words.add_parser(
+            local.name, help=local.help, description=local.help.capitalize() + ".", allow_abbrev=False
+        )
+        made.set_defaults(command=local.name)
+        local.add_to(made)
+        listed.append((local.topic, _ListedCommand(made, local.help)))
+    for topic in Topic:
+        heading = parser.add_argument_group(topic.value)
+        heading._group_actions += [line for its_topic, line in listed if its_topic is topic]
+    # --help and --version come behind the commands, which is what one looks for.
+    parser._optionals.title = "Options"
+    parser._action_groups.remove(parser._optionals)
+    parser._action_groups.append(parser._optionals)
+
+
+class _ListedCommand(argparse.Action):
+    """A line of the help: a command with its words, and what it does."""
+
+    def __init__(self, parser: Parser, summary: str) -> None:
+        operands = [str(each.metavar) for each in parser._actions if not each.option_strings]
+        super().__init__((), argparse.SUPPRESS, metavar=" ".join([parser.command, *operands]), help=summary)
+
+    def __call__(self, *_: object) -> NoReturn:
+        raise AssertionError("it is never parsed")
+
+
+def _add_command(words: _Words[Parser], word: str, command: Command) -> Parser:
+    parser = words.add_parser(word, help=command.help, description=command.help.capitalize() + ".", allow_abbrev=False)
     parser.set_defaults(command=command)
     for argument in command.arguments:
         _add_argument(parser, argument)
     parser.add_argument("--json", action="store_true", help="answer in JSON, for programs")
+    if not command.mutates:
+        parser.add_argument("--watch", action="store_true", help="show it again every two seconds, until interrupted")
     _add_config(parser)
     _add_setting(parser, setting_named("control"))
+    return parser
 
 
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    text = argument.help.replace("%", "%%")
     if argument.value_type is None:
-        parser.add_argument(f"--{argument.name}", dest=argument.name, action="store_true", help=argument.help)
+        parser.add_argument(f"--{argument.name}", dest=argument.name, action="store_true", help=text)
     elif argument.many:
         count = "*" if argument.optional else "+"
-        parser.add_argument(argument.name, metavar=argument.value_type.metavar, nargs=count, help=argument.help)
+        parser.add_argument(argument.name, metavar=argument.value_type.metavar, nargs=count, help=text)
     elif argument.positional:
-        metavar = None if argument.choices else argument.value_type.metavar
-        choices = argument.choices or None
-        parser.add_argument(argument.name, metavar=metavar, choices=choices, help=argument.help)
+        parser.add_argument(argument.name, metavar=argument.value_type.metavar, help=text)
     else:
         metavar = argument.value_type.metavar
-        parser.add_argument(f"--{argument.name}", dest=argument.name, metavar=metavar, help=argument.help)
+        parser.add_argument(f"--{argument.name}", dest=argument.name, metavar=metavar, help=text)
 
 
-def _add_check(commands: _Commands[Parser]) -> None:
-    text = "check the settings, the nodes and the user map, and show every fault"
-    parser = commands.add_parser("check", help=text, description=text.capitalize() + ".", allow_abbrev=False)
-    parser.set_defaults(command="check")
+# --- commands that need no proxy
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCommand:
+    """A command that this program carries out itself. ``add_to`` adds its arguments to its parser."""
+
+    name: str
+    help: str
+    topic: Topic
+    add_to: Callable[[Parser], None]
+
+
+def _add_help(parser: Parser) -> None:
+    parser.add_argument("words", metavar="[COMMAND]", nargs="*", help="such as drain, or show nodes; none: all of them")
+
+
+def _add_check(parser: Parser) -> None:
     parser.add_argument("--connect", action="store_true", help="connect to each node as a client would be, too")
     _add_config(parser)
     for group in Group:
@@ -147,10 +223,7 @@ def joined(flags: Mapping[str, object]) -> dict[str, object]:
     return found
 
 
-def _add_demo(commands: _Commands[Parser]) -> None:
-    text = "run a small cluster with clients on this machine, drain a node of it, and count every message"
-    parser = commands.add_parser("demo", help=text, description=text.capitalize() + ".", allow_abbrev=False)
-    parser.set_defaults(command="demo")
+def _add_demo(parser: Parser) -> None:
     parser.add_argument("--clients", default="200", metavar="N", help="clients (default: %(default)s)")
     parser.add_argument(
         "--seed", default="1", metavar="N", help="what decides the clients' random choices (default: %(default)s)"
@@ -163,30 +236,25 @@ def _add_demo(commands: _Commands[Parser]) -> None:
     )
 
 
-def check_flags(argv: Sequence[str], parser: Parser) -> None:
-    """Raise :class:`ConfigError` for a flag that is not known where it stands, before the command or behind it.
-
-    argparse would take the word after a mistyped flag for the command, and complain about that one.
-    """
-    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
-    here, words = parser, iter(argv)
-    for word in words:
-        flag, equals, _ = word.partition("=")
-        if flag == "--":
-            return
-        if not flag.startswith("--"):
-            if here is parser and word in commands:
-                here = commands[word]
-            continue
-        actions = here._option_string_actions
-        if flag not in actions:
-            raise ConfigError(_unknown_flag(flag, here, [each for each in actions if each.startswith("--")]))
-        if not equals and actions[flag].nargs is None:
-            next(words, None)  # its value, which may be named as a command is
+def _add_completion(parser: Parser) -> None:
+    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
 
 
-def _unknown_flag(flag: str, parser: Parser, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(flag, known, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else f" (try: {parser.prog} --help)"
-    _, _, command = parser.prog.partition(" ")
-    return f"{command} has no flag {flag}{hint}" if command else f"unknown flag {flag}{hint}"
+def _add_nothing(parser: Parser) -> None:
+    pass
+
+
+_LOCAL: Final = (
+    LocalCommand("help", "show how a command is used", Topic.SEE, _add_help),
+    LocalCommand(
+        "check", "check the settings, the nodes and the user map, and show every fault", Topic.RUN, _add_check
+    ),
+    LocalCommand(
+        "demo",
+        "run a small cluster with clients on this machine, drain a node of it, and count every message",
+        Topic.RUN,
+        _add_demo,
+    ),
+    LocalCommand("completion", "write a completion script for a shell", Topic.RUN, _add_completion),
+    LocalCommand("manual", "write the manual page, for man", Topic.RUN, _add_nothing),
+)

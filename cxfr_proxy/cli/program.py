@@ -14,15 +14,16 @@ from cxfr_proxy import events, log_hooks, signals
 from cxfr_proxy.admin.commands import Command
 from cxfr_proxy.admin.text import clean
 from cxfr_proxy.cli.checking import check
-from cxfr_proxy.cli.exit_codes import INTERRUPTED, MISTAKE, UNREAD
-from cxfr_proxy.cli.parser import build_parser, check_flags, joined
+from cxfr_proxy.cli.exit_codes import INTERRUPTED, MISTAKE, NO_PROXY, OK, UNREAD
+from cxfr_proxy.cli.hints import check_words, find_command
+from cxfr_proxy.cli.parser import Parser, build_parser, joined
 from cxfr_proxy.cli.rolling import RollConversation
 from cxfr_proxy.cli.speaking import speak
 from cxfr_proxy.config import values
 from cxfr_proxy.config.control_places import find_control
 from cxfr_proxy.config.source import ConfigSource
 from cxfr_proxy.config.table import Config
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, NoProxy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         parser = build_parser()
-        check_flags(words, parser)
+        check_words(words, parser)
         _choose_engine()
-        return _run(parser.parse_args(words))
+        return _run(parser, parser.parse_args(words))
     except ConfigError as exc:
         for line in str(exc).splitlines():
             print(f"cxfr-proxy: {clean(line)}", file=sys.stderr)
-        return MISTAKE
+        return NO_PROXY if isinstance(exc, NoProxy) else MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -56,11 +57,24 @@ def _choose_engine() -> None:
         engine.use_from_environment()
 
 
-def _run(namespace: argparse.Namespace) -> int:
+def _run(parser: Parser, namespace: argparse.Namespace) -> int:
     flags = joined(vars(namespace))
     command = flags["command"]
     if command is not None:  # else it is a proxy's life that begins
         signals.release()
+    if command == "help":
+        find_command(namespace.words, parser).print_help()
+        return OK
+    if command == "completion":
+        from cxfr_proxy.cli.completion import SHELLS
+
+        print(SHELLS[namespace.shell](parser), end="")
+        return OK
+    if command == "manual":
+        from cxfr_proxy.cli.manual import render_manual
+
+        print(render_manual(parser), end="")
+        return OK
     if command == "demo":
         return _demo(str(flags["clients"]), str(flags["seed"]), str(flags["trigger"]))
     source = ConfigSource(flags)

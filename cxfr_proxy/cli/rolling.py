@@ -19,9 +19,10 @@ import trio
 from cxfr_proxy.admin.codec import read_answer
 from cxfr_proxy.admin.control import client
 from cxfr_proxy.admin.rows import RollProgress
-from cxfr_proxy.cli.speaking import AnswerScreen, Conversation
+from cxfr_proxy.cli.screen import AnswerScreen
+from cxfr_proxy.cli.speaking import Conversation
 from cxfr_proxy.cluster.roll import RollStep
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, NoProxy
 
 GONE_SECONDS: Final = 60.0
 """Seconds for a proxy that has gone to be there again: a service manager restarts it within some."""
@@ -36,6 +37,7 @@ class RollConversation(Conversation):
     """
 
     def __init__(self, run: object = None) -> None:
+        super().__init__()
         self._restarts = NodeRestarts(_words(str(run))) if run is not None else None
         self._seen = False  # the proxy has said something since it was asked
 
@@ -64,7 +66,7 @@ class RollConversation(Conversation):
             self._seen = False
             try:
                 return await super().hold(path, command, given, screen)
-            except client.NoProxy as exc:
+            except NoProxy as exc:
                 if self._seen:
                     gone_at = trio.current_time()
                     screen.note(f"{exc}; the roll goes on when it is there again")
@@ -117,7 +119,7 @@ class NodeRestarts:
         failure = self._ended[node]
         told = {"restarted": node} if failure is None else {"failed": failure}
         try:
-            with suppress(client.NoProxy):
+            with suppress(NoProxy):
                 async with aclosing(client.call(path, "roll", told)) as answers:
                     async for _ in answers:
                         pass

@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Final, NoReturn
 
 import trio
 
-from cxfr_proxy.admin import sentences
 from cxfr_proxy.admin.codec import read_answer
 from cxfr_proxy.admin.commands import Command
 from cxfr_proxy.admin.control import client
-from cxfr_proxy.admin.rows import (
-    DrainPlan,
-    DrainProgress,
-    RebalanceProgress,
-    ReloadFaults,
-    RestartProgress,
-    RollPlan,
-    RollProgress,
-)
-from cxfr_proxy.admin.text import clean, table
-from cxfr_proxy.admin.views import VIEWS
+from cxfr_proxy.admin.rows import DrainPlan, ReloadFaults, RollPlan
 from cxfr_proxy.cli.exit_codes import FAULTS, INTERRUPTED, OK, UNFINISHED
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.cli.screen import PROGRESS, AnswerScreen, WatchScreen
+from cxfr_proxy.errors import ConfigError, NoProxy
 
-_PROGRESS = (DrainProgress, RebalanceProgress, RestartProgress, RollProgress)
+WATCH_SECONDS: Final = 2.0
+"""Between two looks. Each asks all workers, for about a millisecond each."""
+
+
+pause: Final = trio.sleep
+"""Named, so that tests need not wait."""
 
 
 class Conversation:
-    """A command that is sent, and its answers."""
+    """A command that is sent, and its answers. ``silence``: the seconds within which the proxy has to say something."""
+
+    def __init__(self, silence: float = client.SILENCE_SECONDS) -> None:
+        self._silence = silence
 
     async def hold(self, path: Path, command: str, given: Mapping[str, object], screen: AnswerScreen) -> object:
         """Send the command to the proxy on ``path`` and show its answers but for the last one, which is returned.
 
         Raises :class:`ConfigError`.
         """
-        async with aclosing(client.call(path, command, given)) as answers:
+        async with aclosing(client.call(path, command, given, self._silence)) as answers:
             async for answer in answers:
                 if isinstance(answer, client.Result):
                     return answer.value
@@ -70,81 +65,47 @@ def speak(
     values = {each: flags[each.name] for each in command.arguments if flags[each.name] is not None}
     given = {each.name: True if each.stays else value for each, value in values.items()}
     command.read_arguments(given)  # a mistake needs no proxy to be told
-    watched = command.is_waited_for(given)
-    screen = AnswerScreen(sys.stdout, as_json=bool(flags["json"]), view=str(given.get("what")))
+    waited_for, as_json = command.is_waited_for(given), bool(flags["json"])
+    if conversation is None:
+        conversation = Conversation(client.SILENCE_SECONDS if command.mutates else client.LOOK_SECONDS)
+    screen = AnswerScreen(sys.stdout, as_json, command.view)
     try:
-        conversation = conversation if conversation is not None else Conversation()
-        result = trio.run(conversation.hold, find(), command.name, given, screen)
+        if flags.get("watch"):
+            watched = WatchScreen(sys.stdout, as_json, command.view, title=command.name)
+            trio.run(_watch, find, conversation, command.request(given), watched)
+        result = trio.run(conversation.hold, find(), *command.request(given), screen)
     except KeyboardInterrupt:
         screen.end_line()
-        if watched:
-            print(f"cxfr-proxy: no longer watching; {command.goes_on.format(**given)}", file=sys.stderr)
+        if waited_for and command.goes_on is not None:
+            print(f"cxfr-proxy: no longer watching; {command.goes_on.text.format(**given)}", file=sys.stderr)
         return INTERRUPTED
     except ConfigError:
         screen.end_line()
         raise
     screen.result(result)
-    return _exit_code(result, watched=watched)
+    return _exit_code(result, waited_for=waited_for)
 
 
-def _exit_code(result: object, *, watched: bool) -> int:
+def _exit_code(result: object, *, waited_for: bool) -> int:
     answer = read_answer(result)
-    if watched:
-        return OK if isinstance(answer, _PROGRESS) and answer.left == 0 else UNFINISHED
+    if waited_for:
+        return OK if isinstance(answer, PROGRESS) and answer.left == 0 else UNFINISHED
     if isinstance(answer, ReloadFaults):
         return FAULTS
     return UNFINISHED if isinstance(answer, DrainPlan | RollPlan) and answer.refuses_logins else OK
 
 
-@dataclass(slots=True)
-class AnswerScreen:
-    """The output of answers. On a terminal progress is one line that is drawn again; elsewhere it is a line each
-    time it changes, or a JSON value per line. ``view`` is what lists are shown as."""
-
-    stream: TextIO
-    as_json: bool
-    view: str
-    _last: str = ""
-    _open_line: bool = False
-
-    def progress(self, value: object) -> None:
-        if self.as_json:
-            self._print(json.dumps({"progress": value}))
-            return
-        row = read_answer(value)
-        if not isinstance(row, _PROGRESS):
-            return
-        if self.stream.isatty():
-            bar = sentences.progress_bar(row, shutil.get_terminal_size().columns - 1)
-            self.stream.write(f"\r{bar}\x1b[K")
-            self.stream.flush()
-            self._open_line = True
-        elif (line := sentences.progress_line(row)) != self._last:
-            self._last = line
-            self._print(line)
-
-    def result(self, value: object) -> None:
-        self.end_line()
-        if self.as_json:
-            self._print(json.dumps(value))
-        elif isinstance(value, list) and self.view in VIEWS:
-            rows = [row for row in value if isinstance(row, dict)]
-            self._print(table(VIEWS[self.view].columns, rows))
-        elif (answer := read_answer(value)) is not None:
-            self._print(sentences.in_words(answer))
-        else:  # a proxy of another version: what it says is better than nothing
-            self._print(clean(json.dumps(value)))
-
-    def note(self, text: str) -> None:
-        """Show it beside the answer, which it is no part of."""
-        self.end_line()
-        print(f"cxfr-proxy: {clean(text)}", file=sys.stderr)
-
-    def end_line(self) -> None:
-        """Leave the line that was being drawn, so that what follows starts on its own."""
-        if self._open_line:
-            self._print("")
-            self._open_line = False
-
-    def _print(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+async def _watch(
+    find: Callable[[], Path], conversation: Conversation, request: tuple[str, Mapping[str, object]], screen: WatchScreen
+) -> NoReturn:
+    """Show it again and again. A proxy that is gone once it was seen is waited for: it may be restarting."""
+    seen = False
+    while True:
+        try:
+            screen.result(await conversation.hold(find(), *request, screen))
+            seen = True
+        except NoProxy as exc:
+            if not seen:
+                raise
+            screen.failed(str(exc))
+        await pause(WATCH_SECONDS)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import NoProxy
 
 
 def control_places(environ: Mapping[str, str], uid: int, temporary: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def default_control() -> Path:
 
 def find_control() -> Path:
     """Return the control socket that a command should try: the first on which a proxy listens; else the first there is,
-    which a proxy that died has left behind. Raises :class:`ConfigError`, with all places, where there is none.
+    which a proxy that died has left behind. Raises :class:`NoProxy`, with all places, where there is none.
 
     A directory under the temporary one counts only if it is the user's own: anybody could have made it.
     """
@@ -46,7 +46,7 @@ def find_control() -> Path:
     places = control_places(os.environ, uid, Path(tempfile.gettempdir()))
     found = [place for place in places if _is_control(place, uid)]
     if not found:
-        raise ConfigError(
+        raise NoProxy(
             f"no proxy runs here: there is no control socket {' or '.join(map(str, places))}; its log says where it "
             "listens (control-listening), for --control PATH"
         )

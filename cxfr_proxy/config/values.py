@@ -411,6 +411,11 @@ RATE_LIMIT: Final = ValueType(
     lambda value: "none" if value is None else RATE.show(value),
 )
 SHARE: Final = ValueType("a percentage above 0 and up to 100", "PERCENT", _read_share, lambda value: f"{value:g}%")
+TEXT: Final = ValueType("a word", "TEXT", _read_text)
+NODE_COMMAND: Final = ValueType("a command", "'CMD {node}'", _read_text)
+REASON: Final = ValueType("a reason", "REASON", _read_text)
+SETTING_NAME: Final = ValueType("a setting's name", "SETTING", _read_text)
+NODE_NAME: Final = ValueType("a node's name", "NODE", _read_text)
 JID: Final = ValueType("a user's address like juliet@example.org, or a client's with its resource", "JID", _read_jid)
 MAXIMUM: Final = ValueType(
     "a whole number, or none (0 is the same) for no limit",
@@ -442,4 +447,3 @@ WEBSOCKET_PATH: Final[ValueType[str | None]] = ValueType(
 WEBSOCKET_URL: Final = ValueType("a URL like wss://example.org/xmpp-websocket", "URL", _read_websocket_url)
 ORIGIN: Final = ValueType("the origin of web pages like https://chat.example.org", "ORIGIN", _read_origin)
 BARE_JID: Final = ValueType("a bare JID like kim@example.org", "JID", _read_bare_jid)
-TEXT: Final = ValueType("a word", "TEXT", _read_text)

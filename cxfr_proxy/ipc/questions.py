@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, Union
 
 import msgspec
 
-from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.rows import ErrorRow, SessionDetailsRow, TransferRow
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.config.table import Config
@@ -49,7 +50,41 @@ class StateCounts(WorkerReply):
 
 
 class SessionRows(WorkerReply):
-    rows: list[SessionRow] = []
+    """Sessions that match: the age of each that is shown, in seconds, and the JSON of its
+    :class:`~cxfr_proxy.admin.rows.SessionRow`, which only passes through. ``matching``: how many there are, shown or
+    not."""
+
+    ages: list[float] = []
+    rows: list[msgspec.Raw] = []
+    matching: int = 0
+
+    def include(self, other: Self) -> None:
+        self.ages += other.ages
+        self.rows += other.rows
+        self.matching += other.matching
+
+
+class SessionShown(WorkerReply):
+    """The session that was asked for; ``None``: it is not here."""
+
+    row: SessionDetailsRow | None = None
+
+    def include(self, other: Self) -> None:
+        self.row = self.row or other.row
+
+
+class PinnedUsers(WorkerReply):
+    """How many sessions pinned users have on which node, by the user's key; users without any are left out."""
+
+    nodes: dict[str, dict[str, int]] = {}
+
+    def include(self, other: Self) -> None:
+        for user, there in other.nodes.items():
+            self.nodes[user] = dict(Counter(self.nodes.get(user, {})) + Counter(there))
+
+
+class ErrorRows(WorkerReply):
+    rows: list[ErrorRow] = []
 
     def include(self, other: Self) -> None:
         self.rows += other.rows
@@ -83,6 +118,15 @@ class ClientsMoved(WorkerReply):
 
     def include(self, other: Self) -> None:
         self.clients += other.clients
+
+
+class SessionsEnded(WorkerReply):
+    """How many sessions were ended."""
+
+    sessions: int = 0
+
+    def include(self, other: Self) -> None:
+        self.sessions += other.sessions
 
 
 # --- questions
@@ -119,10 +163,30 @@ class CountStates(WorkerQuestion[StateCounts], frozen=True):
     last_will_do = True
 
 
-class ListSessions(WorkerQuestion[SessionRows], frozen=True):
-    """Which sessions are there?"""
+class FindSessions(WorkerQuestion[SessionRows], frozen=True):
+    """Which sessions match?"""
 
     reply = SessionRows
+    wanted: SessionFilter = SessionFilter()
+
+
+class ShowSession(WorkerQuestion[SessionShown], frozen=True):
+    """Ask for everything that is known of that session."""
+
+    reply = SessionShown
+    session: int
+
+
+class FindPinned(WorkerQuestion[PinnedUsers], frozen=True):
+    """Where are the users who are pinned?"""
+
+    reply = PinnedUsers
+
+
+class ListErrors(WorkerQuestion[ErrorRows], frozen=True):
+    """Which warnings and errors were logged last?"""
+
+    reply = ErrorRows
 
 
 class ListTransfers(WorkerQuestion[TransferRows], frozen=True):
@@ -152,6 +216,14 @@ class MoveUser(WorkerQuestion[ClientsMoved], frozen=True):
     is_action = True
     jid: str
     node: str
+
+
+class KickUser(WorkerQuestion[SessionsEnded], frozen=True):
+    """End the sessions of that JID's clients, at once."""
+
+    reply = SessionsEnded
+    is_action = True
+    jid: str
 
 
 class Files(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

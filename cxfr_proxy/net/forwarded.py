@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from cxfr_proxy.config.choices import ForwardingHeader
-from cxfr_proxy.net.proxy_protocol import Peer
+from cxfr_proxy.net.proxy_protocol import Peer, address_of
 from cxfr_proxy.net.trusted_proxies import IpAddress, TrustedProxies, read_ip
 
 
@@ -50,7 +50,7 @@ def forwarded_client(
     if not trusted.trust(peer[0] if peer is not None else None):
         return ForwardedClient(peer)
     client, fault, scheme = peer, None, None
-    read, via = _READERS[header], peer[0] if peer is not None else "local"
+    read, via = _READERS[header], address_of(peer)
     for text in _from_the_right(values):
         try:
             entry = read(text)

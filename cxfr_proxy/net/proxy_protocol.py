@@ -146,6 +146,10 @@ def peer_of(address: object) -> Peer | None:
     return (str(address[0]).removeprefix("::ffff:"), int(address[1])) if isinstance(address, tuple) else None
 
 
+LOCAL: Final = "local"
+"""The name of a program on this machine that has no address: it has come by a unix socket."""
+
+
 def address_of(peer: Peer | None) -> str:
     """Return what a peer is called in limits and in the log."""
-    return peer[0] if peer is not None else "local"
+    return peer[0] if peer is not None else LOCAL

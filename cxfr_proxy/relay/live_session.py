@@ -216,6 +216,10 @@ class LiveSession:
         """The facts that operators are shown: ``tcp`` or ``websocket``, either with or without TLS."""
         return "websocket" if self.is_websocket else "tcp"
 
+    def unsent(self, side: Side) -> int:
+        """Return how many bytes wait for that side to read."""
+        return len(self.legs[side].unsent)
+
     def transfer(self, order: Order) -> None:
         """Move this client; ignored where it can't be moved now."""
         self._driver.drive(self, partial(self.session.transfer, order))
@@ -227,6 +231,10 @@ class LiveSession:
     def not_dialled(self, why: str) -> None:
         """Tell the session that there is no connection to the node that it has asked for."""
         self._driver.drive(self, partial(self.session.not_dialled, why))
+
+    def kick(self) -> None:
+        """End it in good order: an operator wants it."""
+        self._driver.drive(self, self.session.kick)
 
     def stop(self) -> None:
         """End it at once."""

@@ -355,3 +355,16 @@ def on_fault(parts: Parts, error: RemoteError, reason: Reason = Reason.CLIENT_FA
         parts.client.receive(Incoming.FAILED)
     ending.settle_transfer(parts, Outcome.MOVED)
     ending.end_client(parts, Farewell(error.condition, error.text))
+
+
+def dismiss(parts: Parts) -> None:
+    """End the session because an operator wants it. A stream in use is ended so that nothing is lost; before that, and
+    while the node's leg is exchanged, there is nobody who could be asked what is due."""
+    error = ClientError(StreamCondition.POLICY_VIOLATION, "ended by an operator")
+    if parts.state is State.NEGOTIATING or parts.exchange is not None:
+        on_fault(parts, error, Reason.KICKED)
+        return
+    ending.settle_transfer(parts, Outcome.CUT_OFF)
+    parts.because(Reason.KICKED, error.condition)
+    parts.go(Transition.ENDS)
+    ending.ask_and_close(parts, Farewell(error.condition, error.text))

@@ -303,6 +303,8 @@ class Reason(StrEnum):
     REROUTED = "rerouted"
     """The connection goes on with another node: another user logs in, or this node does not greet."""
     STOPPED = "stopped"
+    KICKED = "kicked"
+    """An operator has ended it."""
 
 
 class Ended(Struct, frozen=True, gc=False):

@@ -338,6 +338,14 @@ class Session:
             climbing.on_stuck(parts, why, Outcome.REFUSED, reachable=False)
         return parts.take()
 
+    def kick(self, now: float) -> list[SessionCommand]:
+        """End both streams in good order; does nothing where that has begun already."""
+        parts = self._parts
+        parts.begin(now)
+        if parts.closing is None and parts.state is not State.CLOSED:
+            client_stream.dismiss(parts)
+        return parts.take()
+
     def stop(self, now: float) -> list[SessionCommand]:
         """End at once, without waiting for anybody."""
         self._parts.begin(now)

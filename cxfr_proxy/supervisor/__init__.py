@@ -21,6 +21,7 @@ peer_proxies    shares directives, pins and load with the other proxies
 catch_up        keeps what a worker that starts later has to know of users
 absences        clients that moved and are away, and their returns
 vacancy         logs that logins could be placed on no node
+about           the proxy as a whole, as an operator is shown it
 startup_log     events of the proxy as a whole
 =============== =====================================================================================
 

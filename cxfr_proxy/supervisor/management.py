@@ -14,6 +14,7 @@ import trio
 
 from cxfr_proxy import __version__
 from cxfr_proxy.admin import commands
+from cxfr_proxy.admin.clients import ClientControl
 from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
@@ -39,6 +40,7 @@ from cxfr_proxy.net.pem import read_pairs
 from cxfr_proxy.net.tls import ServerCertificates, show_certificates
 from cxfr_proxy.relay import engine
 from cxfr_proxy.spellings import domain_key
+from cxfr_proxy.supervisor.about import AboutProxy
 from cxfr_proxy.supervisor.auto_rebalance import AutoRebalancer
 from cxfr_proxy.supervisor.drains import NodeDrainer
 from cxfr_proxy.supervisor.node_list import NodeList
@@ -119,6 +121,7 @@ class Management:
         )
         self.nodes = NodeList(self._node_source, cluster, drainer, self.checks, self.files, self._sharing, self.reloads)
         self.reloading = Reloading(settings, self.files, self.nodes, self.users, self.reloads, self)
+        self._about = AboutProxy(settings, cluster, workers, self._sharing, self.files.certificates, host)
         self._drains = DrainControl(cluster, drainer, workers, self._sharing, feed, auto=self._automatic)
         self._set_up_drains(config)
         roll_file = RollFile(config.control)
@@ -130,10 +133,12 @@ class Management:
             rebalances=RebalanceControl(cluster, rebalances, workers, drainer, feed, self._automatic),
             pins=PinControl(cluster, assigned.pins, workers, self._sharing),
             workers=WorkerControl(workers, feed, operations.restarts),
+            clients=ClientControl(cluster, workers),
             sessions=workers,
             peers=self._sharing,
             files=self.reloading,
             settings=self.reloading,
+            about=self._about,
         )
 
     # --- settings
@@ -198,6 +203,7 @@ class Management:
 
     def announce(self, addresses: list[tuple[str, int]], paths: list[str], *, room: int) -> None:
         """Log that clients can connect now, at these addresses and unix sockets."""
+        self._about.serves(addresses, paths, room=room)
         announce(
             addresses,
             paths,

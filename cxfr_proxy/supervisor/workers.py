@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Final, TypeVar
 
 import trio
 
-from cxfr_proxy.admin.rows import SessionRow, TransferRow, WorkerRow
+from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
+from cxfr_proxy.admin.rows import ErrorRow, SessionDetailsRow, TransferRow, WorkerRow
 from cxfr_proxy.bounded import BoundedDict
 from cxfr_proxy.cluster.plan import DrainForecast
 from cxfr_proxy.cluster.rebalance import RebalanceForecast
 from cxfr_proxy.ipc.messages import NOBODY, Ask, Elsewhere, Grant, WorkerCounts
 from cxfr_proxy.ipc.questions import (
     CountStates,
-    ListSessions,
+    FindPinned,
+    FindSessions,
+    KickUser,
+    ListErrors,
     ListTransfers,
     MoveUser,
     PlanDrain,
     PlanRebalance,
     ReportCounts,
+    ShowSession,
     TakeSettings,
     WorkerQuestion,
     WorkerReply,
@@ -255,8 +260,17 @@ class Workers:
     async def states(self) -> dict[str, int]:
         return (await self.ask(CountStates())).states
 
-    async def session_rows(self) -> list[SessionRow]:
-        return sorted((await self.ask(ListSessions())).rows, key=lambda row: -row.age_seconds)
+    async def find_sessions(self, wanted: SessionFilter) -> FoundSessions:
+        found = await self.ask(FindSessions(wanted))
+        # Each worker has listed its own in this order, as many as may be needed.
+        order = sorted(range(len(found.rows)), key=lambda at: -found.ages[at])[: wanted.limit]
+        return FoundSessions([found.rows[at] for at in order], found.matching)
+
+    async def session_details(self, session_id: int) -> SessionDetailsRow | None:
+        return (await self.ask(ShowSession(session_id))).row
+
+    async def pinned_sessions(self) -> Mapping[str, Mapping[str, int]]:
+        return (await self.ask(FindPinned())).nodes
 
     async def transfer_rows(self) -> list[TransferRow]:
         rows = self.absences.complete((await self.ask(ListTransfers())).rows)
@@ -272,6 +286,13 @@ class Workers:
 
     async def move(self, jid: str, node: str) -> int:
         return (await self.ask(MoveUser(jid, node))).clients
+
+    async def kick(self, jid: str) -> int:
+        return (await self.ask(KickUser(jid))).sessions
+
+    async def error_rows(self) -> list[ErrorRow]:
+        """Return the latest warnings and errors of the workers' processes."""
+        return (await self.ask(ListErrors())).rows
 
     def omissions(self) -> list[str]:
         """Return which workers owe an answer, a sentence each."""

@@ -28,7 +28,6 @@ from cxfr_proxy.config.choices import OnNodeDown
 from cxfr_proxy.session.ladder import Order, Trigger
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.session.tables import State
-from cxfr_proxy.spellings import user_key
 from cxfr_proxy.tasks import Task, keep_going, start
 from cxfr_proxy.transfers.announcements import Announcements
 from cxfr_proxy.transfers.client_news import AnyClientNews, LandedWrong
@@ -41,10 +40,9 @@ from cxfr_proxy.transfers.planner import Planner
 from cxfr_proxy.transfers.queues import Queues, Urgency, Waiting
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.registry import Registry
-from cxfr_proxy.transfers.relayed import Relayed
+from cxfr_proxy.transfers.relayed import Addressed, Relayed
 from cxfr_proxy.transfers.slow_logins import SlowLogins
 from cxfr_proxy.transfers.young_sessions import YoungSessions
-from cxfr_proxy.xmpp import jid
 
 _LOOKING_SHARE: Final = 0.1
 """Largest share of the time for looking again at sessions that had nowhere to go."""
@@ -107,11 +105,11 @@ class Mover:
         Raises :class:`~cxfr_proxy.cluster.members.UnknownNode`.
         """
         target, now = self._cluster.get(node), trio.current_time()
-        asked = 0
+        addressed, asked = Addressed(address), 0
         for relayed in self._registry:
             session = relayed.session
             movable = session.node != node and session.state is State.BOUND and relayed.id not in self._announcements
-            if movable and _is_of(session, address):
+            if movable and addressed.includes(session):
                 if not self._young.sets_aside(relayed, Waiting(relayed.id, Urgency.WRONG, Trigger.MOVE, node)):
                     self._announcements.send(relayed, self._orders.to(target, relayed, Trigger.MOVE, now), now)
                 asked += 1
@@ -355,12 +353,3 @@ def _give(relayed: Relayed, order: Order | None) -> bool:
         return False
     relayed.transfer(order)
     return True
-
-
-def _is_of(session: Session, address: str) -> bool:
-    """Return whether that is its client's JID, or its user's, however they are written."""
-    if session.full_jid is None:
-        return False
-    user, _, resource = address.partition("/")
-    same_user = user_key(jid.bare(session.full_jid)) == user_key(user)
-    return same_user and (not resource or session.full_jid.partition("/")[2] == resource)

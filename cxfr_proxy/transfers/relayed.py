@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from cxfr_proxy.session.commands import Outcome, Reason, Transferred
+from cxfr_proxy.net.arrival import Arrival
+from cxfr_proxy.session.commands import Outcome, Reason, Side, Transferred
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.session import Session
+from cxfr_proxy.spellings import user_key
 from cxfr_proxy.xmpp import jid
 
 _LEAVES_RESUMABLE: Final = frozenset((Reason.CLIENT_LOST, Reason.TRANSFERRED, Reason.STALLED, Reason.STOPPED))
@@ -42,14 +44,38 @@ class Relayed(Protocol):
     @property
     def transport_name(self) -> str: ...
 
+    @property
+    def arrival(self) -> Arrival:
+        """How its client has come here."""
+
+    def unsent(self, side: Side) -> int:
+        """Return how many bytes wait for that side to read."""
+
     def transfer(self, order: Order) -> None:
         """Have its client told to move."""
 
     def recall(self) -> None:
         """Take the order back: tell its client nothing more, if it was told to move."""
 
+    def kick(self) -> None:
+        """End the session in good order: an operator wants it."""
+
     def stop(self) -> None:
         """End the session."""
+
+
+class Addressed:
+    """The clients that a JID names, however it is written: a user's, or with a resource the one that has it."""
+
+    def __init__(self, address: str) -> None:
+        user, _, self._resource = address.partition("/")
+        self._user = user_key(user)
+
+    def includes(self, session: Session) -> bool:
+        if session.full_jid is None:
+            return False
+        user, _, resource = session.full_jid.partition("/")
+        return user_key(user) == self._user and (not self._resource or resource == self._resource)
 
 
 def user_of(session: Session) -> str | None:

@@ -62,7 +62,7 @@ class InProcessWorker:
         self.pid = os.getpid()
         self.channel, theirs = in_memory()
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in listening]
-        self.worker = Worker(theirs, listeners, lambda config: None)
+        self.worker = Worker(theirs, listeners, lambda setup: None)
         self._listeners = listeners
         self._life = trio.CancelScope()
         self._ended = trio.Event()

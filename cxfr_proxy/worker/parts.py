@@ -35,6 +35,7 @@ class WorkerParts:
     def __init__(self, setup: Setup, reporter: Reporter) -> None:
         config, files = setup.taking.config, setup.taking.files
         self._settings_version = setup.taking.version
+        self.number = setup.number
         self.workers = setup.workers
         self.cluster = Cluster()
         self.mirror = Mirror(self.cluster)

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 import trio
 
 from cxfr_proxy import events, gc_policy, log_hooks, signals
-from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.channel import StreamChannel
+from cxfr_proxy.ipc.messages import Setup
 from cxfr_proxy.net.tls_watch import watching_tls
+from cxfr_proxy.process_title import name_process
 from cxfr_proxy.worker.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ def _inherited(descriptor: int) -> socket.socket:
     return socket.socket(fileno=descriptor)
 
 
-def _configure(config: Config) -> None:
+def _configure(setup: Setup) -> None:
+    name_process(f"cxfr-worker-{setup.number}", f"cxfr-proxy: worker {setup.number}")
+    config = setup.taking.config
     events.open_log(config.log_format, config.log_level, sys.stderr)
     gc_policy.settle()
 

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar, cast
 
 import trio
 
-from cxfr_proxy.admin.rows import SessionRow, TransferRow
+from cxfr_proxy.admin.latest_errors import error_rows
+from cxfr_proxy.admin.rows import TransferRow
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.placement import Placement
 from cxfr_proxy.cluster.plan import DrainForecast, plan_drain
@@ -26,25 +27,35 @@ from cxfr_proxy.ipc.questions import (
     CountStates,
     Done,
     DrainPlanned,
-    ListSessions,
+    ErrorRows,
+    FindPinned,
+    FindSessions,
+    KickUser,
+    ListErrors,
     ListTransfers,
     MoveUser,
+    PinnedUsers,
     PlanDrain,
     PlanRebalance,
     RebalancePlanned,
     ReportCounts,
     SessionRows,
+    SessionsEnded,
+    SessionShown,
+    ShowSession,
     StateCounts,
     TakeSettings,
     TransferRows,
     WorkerReply,
 )
 from cxfr_proxy.session.client_software import name_of
+from cxfr_proxy.spellings import user_key
 from cxfr_proxy.transfers.counts import TransferRecord
 from cxfr_proxy.transfers.planner import planned_moves
 from cxfr_proxy.transfers.registry import Registry
-from cxfr_proxy.transfers.relayed import Relayed
+from cxfr_proxy.transfers.relayed import Addressed, Relayed, user_of
 from cxfr_proxy.worker.parts import WorkerParts
+from cxfr_proxy.worker.session_views import Matcher, details_row, session_row
 
 COUNTED_AT_A_TIME: Final = 1000
 """Sessions looked at between two checkpoints: some tenths of a millisecond."""
@@ -72,10 +83,49 @@ async def answer_states(parts: WorkerParts, question: CountStates) -> AsyncItera
     yield StateCounts(states)
 
 
-async def answer_sessions(parts: WorkerParts, question: ListSessions) -> AsyncIterator[SessionRows]:
+async def answer_sessions(parts: WorkerParts, question: FindSessions) -> AsyncIterator[SessionRows]:
+    """List the sessions that match, the oldest first, until there are enough; the others are only counted."""
+    matcher, limit = Matcher(question.wanted), question.wanted.limit
+    shown = 0
     async for some in _live_pieces(parts.registry):
         now = trio.current_time()
-        yield SessionRows([_session_row(relayed, now) for relayed in some])
+        matching = [relayed for relayed in some if matcher.matches(relayed)]
+        listed = matching if limit is None else matching[: limit - shown]
+        shown += len(listed)
+        yield SessionRows(
+            [now - relayed.opened for relayed in listed],
+            [session_row(relayed, now) for relayed in listed],
+            len(matching),
+        )
+
+
+async def answer_session(parts: WorkerParts, question: ShowSession) -> AsyncIterator[SessionShown]:
+    relayed = parts.registry.get(question.session)
+    yield SessionShown(details_row(parts, relayed, trio.current_time()) if relayed is not None else None)
+
+
+async def answer_pinned(parts: WorkerParts, question: FindPinned) -> AsyncIterator[PinnedUsers]:
+    pinned = parts.assigned.pins.nodes
+    async for some in _live_pieces(parts.registry):
+        found: dict[str, Counter[str]] = {}
+        for session in [relayed.session for relayed in some]:
+            user = user_of(session)
+            if user is not None and (key := user_key(user)) in pinned:
+                found.setdefault(key, Counter())[session.node] += 1
+        yield PinnedUsers({user: dict(nodes) for user, nodes in found.items()})
+
+
+async def answer_errors(parts: WorkerParts, question: ListErrors) -> AsyncIterator[ErrorRows]:
+    yield ErrorRows(error_rows(f"worker {parts.number}"))
+
+
+async def answer_kick(parts: WorkerParts, question: KickUser) -> AsyncIterator[SessionsEnded]:
+    addressed = Addressed(question.jid)
+    async for some in _live_pieces(parts.registry):
+        found = [relayed for relayed in some if addressed.includes(relayed.session)]
+        for relayed in found:
+            relayed.kick()
+        yield SessionsEnded(len(found))
 
 
 async def answer_transfers(parts: WorkerParts, question: ListTransfers) -> AsyncIterator[TransferRows]:
@@ -123,11 +173,15 @@ async def answer_settings(parts: WorkerParts, question: TakeSettings) -> AsyncIt
 ANSWERS: Final[Mapping[type[AnyQuestion], Callable[[WorkerParts, Any], AsyncIterator[WorkerReply]]]] = {
     ReportCounts: answer_counts,
     CountStates: answer_states,
-    ListSessions: answer_sessions,
+    FindSessions: answer_sessions,
+    ShowSession: answer_session,
+    FindPinned: answer_pinned,
+    ListErrors: answer_errors,
     ListTransfers: answer_transfers,
     PlanDrain: answer_drain,
     PlanRebalance: answer_rebalance,
     MoveUser: answer_move,
+    KickUser: answer_kick,
     TakeSettings: answer_settings,
 }
 
@@ -186,24 +240,6 @@ async def session_states(registry: Registry) -> dict[str, int]:
             await trio.lowlevel.checkpoint()
         states[relayed.session.state.value] += 1
     return states
-
-
-def _session_row(relayed: Relayed, now: float) -> SessionRow:
-    session = relayed.session
-    return SessionRow(
-        id=relayed.id,
-        jid=session.full_jid,
-        node=session.node,
-        state=session.state.value,
-        tls=relayed.tls_version,
-        transport=relayed.transport_name,
-        stream_management=session.stream_management,
-        client_address=relayed.client_address,
-        age_seconds=now - relayed.opened,
-        idle_seconds=now - relayed.last_active,
-        transfer=str(session.rung) if session.rung is not None else None,
-        inactive=session.inactive,
-    )
 
 
 def _running_row(relayed: Relayed, now: float) -> TransferRow | None:

@@ -21,7 +21,6 @@ from typing import Final
 
 import trio
 
-from cxfr_proxy.config.table import Config
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.events import emit
 from cxfr_proxy.ipc.channel import Channel
@@ -67,10 +66,10 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """``channel`` leads to the supervisor. ``configured`` is called with the settings before anything is done."""
+    """``channel`` leads to the supervisor. ``configured`` is called with the first message before anything is done."""
 
     def __init__(
-        self, channel: Channel, listeners: Sequence[trio.SocketListener], configured: Callable[[Config], None]
+        self, channel: Channel, listeners: Sequence[trio.SocketListener], configured: Callable[[Setup], None]
     ) -> None:
         self._channel = channel
         self._reporter = Reporter(channel)
@@ -170,7 +169,7 @@ class Worker:
     def _set_up(self, setup: Setup) -> None:
         if self.parts is not None or setup.version != VERSION:
             raise BadMessage(f"settings of version {setup.version}, or for the second time")
-        self._configured(setup.taking.config)
+        self._configured(setup)
         self.parts = WorkerParts(setup, self._reporter)
 
     async def _answer(self, parts: WorkerParts, ask: Ask) -> None:

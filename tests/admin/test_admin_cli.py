@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
@@ -9,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 from fake_console import START, FakeConsole, proxy_in_thread
 from msgspec.structs import replace
 
+from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.admin.rows import RebalanceProgress, RestartProgress
-from cxfr_proxy.cli import main
+from cxfr_proxy.cli import main, speaking
 
 
 @pytest.fixture
@@ -70,6 +73,72 @@ def test_show_sessions_and_transfers(path: Path, capsys: pytest.CaptureFixture[s
         "-",
         "drain",
     ]
+
+
+def test_filters_go_to_the_proxy(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeConsole(sessions_count=5)
+    words = ("--user", "juliet@example.org", "--node", "node1", "--address", "192.0.2.0/24", "--limit", "2")
+    assert run(path, "show", "sessions", *words, fake=fake) == 0
+    assert fake.calls == [("sessions", SessionFilter("juliet@example.org", "node1", "192.0.2.0/24", 2))]
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3
+    assert shown.err == "cxfr-proxy: 2 of 5 sessions are shown\n"
+    assert run(path, "show", "sessions", "--address", "unix", fake=fake) == 0
+    assert fake.calls[-1] == ("sessions", SessionFilter(address="unix"))
+
+
+def test_show_session(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "session", "1") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "  " in line)
+    assert lines["JID"] == "juliet@example.org/balcony"
+    assert lines["AGE"] == "1h02m"
+    assert run(path, "show", "session", "1", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["kind"], row["id"], row["worker"]) == ("session-details", 1, 2)
+    assert run(path, "show", "session", "99") == 2
+    assert "there is no session 99" in capsys.readouterr().err
+
+
+def test_show_info_and_errors(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "show", "info") == 0
+    out = capsys.readouterr().out
+    assert "VERSION             1.2.3\n" in out
+    assert "LISTEN              [::]:5222, unix:/run/clients\n" in out
+    assert run(path, "show", "errors", "--limit", "1") == 0
+    title, row = capsys.readouterr().out.splitlines()
+    assert title.split() == ["TIME", "LEVEL", "EVENT", "COUNT", "PROCESS", "DETAILS"]
+    assert row.endswith("no-node      3  worker 1  domain=\\u001b[2J")
+
+
+def test_kick(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeConsole()
+    assert run(path, "kick", "juliet@example.org/balcony", fake=fake) == 0
+    assert fake.calls == [("kick", "juliet@example.org/balcony")]
+    assert capsys.readouterr().out == "1 session of juliet@example.org/balcony ended\n"
+
+
+def test_a_proxy_that_goes_away_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is shown again and again; one that was never there is an error."""
+    assert main(["show", "pins", "--watch", "--control", str(path)]) == 3
+    shown: list[str] = []
+    proxy = contextlib.ExitStack()
+
+    async def look_again(seconds: float) -> None:
+        shown.append(capsys.readouterr().out)
+        if len(shown) == 2:
+            proxy.close()
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(speaking, "pause", look_again)
+    with proxy:
+        proxy.enter_context(proxy_in_thread(path, FakeConsole()))
+        assert main(["show", "pins", "--watch", "--control", str(path)]) == 130
+    assert [text.split()[0] for text in shown] == ["USER", "USER", "no"]
+    assert shown[0] == shown[1]
 
 
 def test_a_resource_cannot_write_on_the_terminal(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -457,11 +526,11 @@ def test_settings_are_set_and_shown(path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_no_proxy(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "nodes", "--control", str(path)]) == 2
+    assert main(["show", "nodes", "--control", str(path)]) == 3
     assert capsys.readouterr().err.startswith("cxfr-proxy: no proxy runs here: ")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    assert main(["--control", str(path), "show", "nodes"]) == 2
+    assert main(["--control", str(path), "show", "nodes"]) == 3
     assert capsys.readouterr().err.startswith("cxfr-proxy: no proxy answers on ")
 
 

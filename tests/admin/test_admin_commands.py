@@ -112,7 +112,7 @@ async def test_undrain_and_show() -> None:
         (
             "dance",
             {},
-            "unknown command 'dance'; known are drain, abort, undrain, roll, rebalance, move, show, pin, unpin, "
+            "unknown command 'dance'; known are show, drain, abort, undrain, roll, rebalance, move, kick, pin, unpin, "
             "reload, set, unset, restart-workers",
         ),
         ("drain", {}, "drain: node: expected a node's name, found nothing"),
@@ -124,13 +124,19 @@ async def test_undrain_and_show() -> None:
         ("drain", {"node": "node1", "rate": 0}, "drain: rate: expected a number per second above 0, found '0'"),
         ("drain", {"node": "node1", "rate": float("inf")}, "drain: rate: expected a number per second above 0"),
         ("drain", {"node": "node1", "plan": True, "wait": True}, "drain: with plan nothing begins"),
+        ("show", {}, "show: what: expected nodes or sessions or "),
+        ("show", {"what": ["nodes"]}, "show: what: expected nodes or sessions or "),
+        ("show", {"what": "nodes", "limit": 1}, "show nodes: unknown argument 'limit'"),
+        ("show", {"what": "sessions", "limit": "many"}, "show sessions: limit: expected a whole number"),
+        ("show nodes", {"what": "nodes"}, "show nodes: unknown argument 'what'"),
+        ("kick", {"jid": "@x"}, "kick: jid: expected a user's address"),
         ("abort", {"node": "node9"}, "unknown node 'node9'; known are node1, node2"),
         ("drain", {"node": "node1", "speed": 1}, "drain: unknown argument 'speed'"),
         (
             "show",
             {"what": "weather"},
-            "show: what: expected nodes or sessions or transfers or pins or workers or roll or source or config or "
-            "proxies, found",
+            "show: what: expected nodes or sessions or session or transfers or pins or workers or roll or source or "
+            "config or proxies or info or errors, found 'weather'",
         ),
         ("set", {"setting": "domain"}, "set: value: expected a word, found nothing"),
         ("set", {"setting": "domain", "value": []}, "set: value: expected a word, found nothing"),
@@ -153,8 +159,8 @@ async def test_mistakes(name: str, given: dict[str, object], message: str) -> No
 
 
 def test_only_asking_changes_nothing() -> None:
-    assert {command.name for command in COMMANDS if not command.mutates} == {"show"}
-    assert command_named("drain").mutates
+    assert {command.name.split()[0] for command in COMMANDS if not command.mutates} == {"show"}
+    assert command_named("drain", {})[0].mutates
 
 
 async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
@@ -175,14 +181,15 @@ async def test_every_row_fits_its_function(command: Command) -> None:
     given: dict[str, object] = {}
     for argument in command.arguments:
         if argument.positional or argument.many:
-            given[argument.name] = argument.choices[0] if argument.choices else _SAMPLES[argument.name]
-    await execute(FakeConsole().console, command.name, given, _ignore)
+            given[argument.name] = _SAMPLES[argument.name]
+    await execute(FakeConsole().console, *command.request(given), _ignore)
 
 
 _SAMPLES = {
     "node": "node1",
     "nodes": ["node1", "node2"],
     "jid": "kim@example.org",
+    "id": 1,
     "setting": "domain",
     "value": "example.org",
 }

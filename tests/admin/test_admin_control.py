@@ -25,7 +25,7 @@ from cxfr_proxy.admin.control import client, server
 from cxfr_proxy.admin.control.client import Interim, Result, call
 from cxfr_proxy.admin.control.server import Handler, SendLine, serve_control
 from cxfr_proxy.admin.rows import Note
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, NoProxy
 
 
 @asynccontextmanager
@@ -388,24 +388,27 @@ async def test_what_answers_is_no_proxy(path: Path, said: bytes, message: str) -
             nursery.cancel_scope.cancel()
 
 
-async def test_a_proxy_that_stands_still_holds_nobody_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel still takes the connection and the request; nothing comes back."""
-    monkeypatch.setattr(client, "SILENCE_SECONDS", 0.05)  # sockets know no mock time
+async def test_a_proxy_that_stands_still_holds_nobody_for_ever(tmp_path: Path) -> None:
+    """The kernel still takes the connection and the request; nothing comes back. Sockets know no mock time."""
     path = tmp_path / "c.sock"
+
+    async def ask() -> None:
+        async with aclosing(client.call(path, "show", {"what": "nodes"}, silence=0.05)) as said:
+            async for _ in said:
+                pass
+
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(1)
-        with pytest.raises(
-            ConfigError, match=rf"said nothing for 0\.05 seconds; is its process, {os.getpid()}, stopped"
-        ):
-            await answers(path, "show", what="nodes")
+        with pytest.raises(NoProxy, match=rf"said nothing for 0\.05 seconds; is its process, {os.getpid()}, stopped"):
+            await ask()
         with contextlib.ExitStack() as queue:
             for _ in range(2):  # those that nobody takes fill it
                 waiting = queue.enter_context(socket.socket(socket.AF_UNIX))
                 waiting.setblocking(False)
                 waiting.connect_ex(str(path))
-            with pytest.raises(ConfigError, match="takes no commands"):
-                await answers(path, "show", what="nodes")
+            with pytest.raises(NoProxy, match="takes no commands"):
+                await ask()
 
 
 async def test_notes_come_before_the_result(tmp_path: Path) -> None:

@@ -11,9 +11,17 @@ from fake_console import FakeConsole
 
 from cxfr_proxy.admin import rows, sentences
 from cxfr_proxy.admin.codec import as_json, encode, read_answer
+from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.rows import DrainPlan, DrainProgress, MessageRow, OperatorRow, PlannedTarget, RestartProgress
-from cxfr_proxy.admin.text import table
+from cxfr_proxy.admin.text import record, table
 from cxfr_proxy.admin.views import COLUMNS_OF_PLANS, VIEWS, Style, View
+
+SAMPLES: dict[str, dict[str, object]] = {"session": {"id": "1"}}
+
+
+async def _ignore(row: object) -> None:
+    pass
+
 
 KINDS = [kind for kind in vars(rows).values() if isinstance(kind, type) and issubclass(kind, OperatorRow)]
 
@@ -33,10 +41,15 @@ def test_each_column_shows_a_field_in_a_style_that_fits(row: type[msgspec.Struct
 @pytest.mark.parametrize("name", VIEWS)
 async def test_each_view_shows_its_rows(name: str) -> None:
     view: View = VIEWS[name]
-    found = await view.rows(FakeConsole().console)
-    assert found
-    assert {type(row) for row in found} == {view.row}
-    assert len(table(view.columns, [as_json(row) for row in found]).splitlines()) == 1 + len(found)
+    answer = await execute(FakeConsole().console, "show", {"what": name, **SAMPLES.get(name, {})}, _ignore)
+    found = msgspec.json.decode(encode(answer))
+    rows = [found] if view.is_single else found
+    assert rows
+    assert {row["kind"] for row in rows} == {view.row.__struct_config__.tag}
+    if view.is_single:
+        assert len(record(view.columns, found).splitlines()) == len(view.columns)
+    else:
+        assert len(table(view.columns, rows).splitlines()) == 1 + len(rows)
 
 
 def test_each_row_says_its_kind() -> None:
@@ -52,7 +65,7 @@ PLAN = DrainPlan("n\x1b1", 3, 1, [PlannedTarget("node2", 2), PlannedTarget(None,
 def test_an_answer_is_read_as_what_it_was() -> None:
     for answer in (PLAN, MessageRow("done"), RestartProgress(2, 1, 1, 40, 0, finished=False, failure=None)):
         assert read_answer(msgspec.json.decode(encode(answer))) == answer
-    assert sentences.in_words(PLAN).splitlines()[-1].startswith("n\N{REPLACEMENT CHARACTER}1: 3 sessions")
+    assert sentences.in_words(PLAN).splitlines()[-1].startswith("n\\u001b1: 3 sessions")
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], {}, {"kind": "song"}, {"kind": "message"}, {"message": "done"}])

@@ -297,9 +297,9 @@ async def test_a_drain_that_cannot_end_says_so(tmp_path: Path, certificate: Demo
     [
         (("drain", "node3"), "no node 'node3' (did you mean"),
         (("undrain", "x"), "no node 'x'"),
-        (("show", "nonsense"), "invalid choice"),
+        (("show", "nonsense"), "unknown word 'nonsense'"),
         (("drain",), "required"),
-        (("frobnicate",), "invalid choice"),
+        (("frobnicate",), "unknown command 'frobnicate'"),
     ],
 )
 async def test_mistakes(tmp_path: Path, certificate: DemoCertificate, words: tuple[str, ...], said: str) -> None:

@@ -24,6 +24,7 @@ from waiting import PATIENCE_SECONDS as PATIENCE_SECONDS
 from waiting import until as until
 
 from cxfr_proxy.admin.console import Console
+from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, RebalanceMode, WrongNode
 from cxfr_proxy.config.values import ListenAddress
@@ -253,6 +254,11 @@ class ProxyHere:
     @property
     def console(self) -> Console:
         return self.proxy.console
+
+    async def nodes_of_sessions(self) -> list[str]:
+        """The name of each session's node, the oldest session first, as an operator is told."""
+        found = await self.console.clients.sessions(SessionFilter())
+        return [json.loads(row)["node"] for row in found.rows]
 
     @property
     def rebalances(self) -> Rebalances:

@@ -12,14 +12,18 @@ from functools import partial
 from pathlib import Path
 
 import trio
+from msgspec import Raw
 from msgspec.structs import replace
 
+from cxfr_proxy.admin.clients import ClientControl
+from cxfr_proxy.admin.codec import encode
 from cxfr_proxy.admin.commands import execute
 from cxfr_proxy.admin.console import Console
 from cxfr_proxy.admin.control.server import serve_control
 from cxfr_proxy.admin.drains import DrainControl
+from cxfr_proxy.admin.filters import FoundSessions, SessionFilter
 from cxfr_proxy.admin.nodes import NodeControl
-from cxfr_proxy.admin.parts import Peers, Reloader, Roller, SessionLists, SettingsControl
+from cxfr_proxy.admin.parts import About, Peers, Reloader, Roller, SessionLists, SettingsControl
 from cxfr_proxy.admin.pins import PinControl
 from cxfr_proxy.admin.rebalances import RebalanceControl
 from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
@@ -27,7 +31,9 @@ from cxfr_proxy.admin.rolls import RollControl
 from cxfr_proxy.admin.rows import (
     DrainPlan,
     DrainProgress,
+    ErrorRow,
     ForetoldRestart,
+    InfoRow,
     NodeRow,
     PinRow,
     PlannedMove,
@@ -40,6 +46,7 @@ from cxfr_proxy.admin.rows import (
     RollPlan,
     RollProgress,
     RollRow,
+    SessionDetailsRow,
     SessionRow,
     SettingRow,
     SourceRow,
@@ -113,10 +120,12 @@ class FakeConsole:
             rolls=_Rolls(self),
             pins=_Pins(self),
             workers=_Workers(self),
+            clients=_Clients(self),
             sessions=_Sessions(self),
             peers=_Peers(self),
             files=_Files(),
             settings=_Settings(self),
+            about=_About(),
         )
 
     def check(self, node: str) -> None:
@@ -378,16 +387,97 @@ class _Workers(WorkerControl):
         await self._fake.send_interrupt()
 
 
+class _Clients(ClientControl):
+    def __init__(self, fake: FakeConsole) -> None:
+        self._fake = fake
+
+    async def sessions(self, wanted: SessionFilter) -> FoundSessions:
+        self._fake.calls.append(("sessions", wanted))
+        row = SessionRow(1, self._fake.jid, "node1", "bound", "TLSv1.3", True, "192.0.2.1:40000", 3721.0, 0.25, None)
+        numbers = range(1, self._fake.sessions_count + 1)
+        rows = [Raw(encode(replace(row, id=number))) for number in numbers]
+        return FoundSessions(rows[: wanted.limit], len(rows))
+
+    async def details(self, session_id: int) -> SessionDetailsRow:
+        if session_id > self._fake.sessions_count:
+            raise ConfigError(f"there is no session {session_id}")
+        return SessionDetailsRow(
+            id=session_id,
+            jid=self._fake.jid,
+            state="bound",
+            node="node1",
+            home=None,
+            worker=2,
+            client_address="192.0.2.1",
+            client_port=40000,
+            via=None,
+            unique_id=None,
+            domain="example.org",
+            server_name="example.org",
+            transport="tcp",
+            tls="TLSv1.3",
+            age_seconds=3721.0,
+            idle_seconds=0.25,
+            inactive=False,
+            software="slixmpp",
+            caps="http://slixmpp.com/ver/1.8.5#x",
+            agent=None,
+            stays_down=False,
+            stream_management=True,
+            resumable=True,
+            transfer=None,
+            transfer_target=None,
+            transfer_trigger=None,
+            transfer_seconds=None,
+            held_seconds=None,
+            unsent_to_client=0,
+            unsent_to_node=20_480,
+        )
+
+    async def kick(self, address: str) -> int:
+        self._fake.calls.append(("kick", address))
+        return self._fake.sessions_count
+
+
+class _About(About):
+    async def info(self) -> InfoRow:
+        return InfoRow(
+            version="1.2.3",
+            engine="framer native, relay native",
+            python="3.13.1",
+            openssl="3.5.0",
+            pid=4711,
+            started="2026-01-31T12:00:00.000Z",
+            up_seconds=190.0,
+            state="serving",
+            listen=["[::]:5222", "unix:/run/clients"],
+            control="/run/cxfr-proxy/control.sock",
+            http=None,
+            config_file=None,
+            source="nodes.txt",
+            nodes=2,
+            nodes_usable=1,
+            workers=2,
+            sessions=12,
+            connections=15,
+            capacity=500,
+            rate=50.0,
+            certificates_until=None,
+        )
+
+    async def errors(self) -> list[ErrorRow]:
+        return [
+            ErrorRow("2026-01-31T12:00:01.000Z", "WARNING", "node-down", 1, "supervisor", "node=node2 reason=timeout"),
+            ErrorRow("2026-01-31T12:00:02.000Z", "ERROR", "no-node", 3, "worker 1", "domain=\x1b[2J"),
+        ]
+
+
 class _Sessions(SessionLists):
     def __init__(self, fake: FakeConsole) -> None:
         self._fake = fake
 
     def omissions(self) -> list[str]:
         return self._fake.missing
-
-    async def session_rows(self) -> list[SessionRow]:
-        row = SessionRow(1, self._fake.jid, "node1", "bound", "TLSv1.3", True, "192.0.2.1:40000", 3721.0, 0.25, None)
-        return [replace(row, id=number) for number in range(1, self._fake.sessions_count + 1)]
 
     async def transfer_rows(self) -> list[TransferRow]:
         return [TransferRow(1, self._fake.jid, "node1", None, "cxfr", None, 2.0, 2.0, "drain", "slixmpp")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from session_script import CLIENT_HEADER, JID, Script
 
+from cxfr_proxy.net.arrival import Arrival
+from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.ladder import Order, Rung
 from cxfr_proxy.session.session import Session
 from cxfr_proxy.transfers.client_news import AnyClientNews
@@ -16,19 +18,27 @@ class FakeRelayed:
     The session is a real one, as ``jid``'s. Orders are remembered, and given to the session only if ``obeys``.
     """
 
-    def __init__(self, number: int, node: str, *, jid: str | None = JID, obeys: bool = True, idle: float = 0.0) -> None:
+    def __init__(
+        self,
+        number: int,
+        node: str,
+        *,
+        jid: str | None = JID,
+        obeys: bool = True,
+        idle: float = 0.0,
+        address: str = "192.0.2.1",
+    ) -> None:
         self.id = number
         self.script = Script(header=CLIENT_HEADER, node=node)
         if jid is not None:
             self.script.bind(jid=jid)
         self.session: Session = self.script.session
-        self.client_address = "192.0.2.1"
-        self.client_port: int | None = 50000
+        self.arrival = Arrival(address, 50000)
         self.opened = 0.0
         self.last_active = -idle
         self.orders: list[Order] = []
         self._obeys = obeys
-        self.stopped = False
+        self.stopped = self.kicked = False
 
     is_websocket = False
     transport_name = "tcp"
@@ -40,6 +50,20 @@ class FakeRelayed:
     @property
     def rung(self) -> Rung | None:
         return self.session.rung
+
+    @property
+    def client_address(self) -> str:
+        return self.arrival.address
+
+    @property
+    def client_port(self) -> int | None:
+        return self.arrival.port
+
+    def unsent(self, side: Side) -> int:
+        return 0
+
+    def kick(self) -> None:
+        self.kicked = True
 
     def stop(self) -> None:
         self.stopped = True

@@ -302,6 +302,9 @@ class Script:
         self.dialling = False
         return self._do("it can't be reached", lambda: self.session.not_dialled("it can't be reached", self.now))
 
+    def kick(self) -> Script:
+        return self._do("an operator kicks", lambda: self.session.kick(self.now))
+
     def stop(self) -> Script:
         return self._do("stop", lambda: self.session.stop(self.now))
 

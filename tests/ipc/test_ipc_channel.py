@@ -7,13 +7,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
-from cxfr_proxy.admin.rows import SessionRow
+from cxfr_proxy.admin.codec import encode as encode_row
+from cxfr_proxy.admin.filters import SessionFilter
+from cxfr_proxy.admin.rows import ErrorRow, SessionRow
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.nodes_file import parse_nodes
@@ -64,15 +67,23 @@ from cxfr_proxy.ipc.questions import (
     CountStates,
     Done,
     DrainPlanned,
+    ErrorRows,
     Files,
-    ListSessions,
+    FindPinned,
+    FindSessions,
+    KickUser,
+    ListErrors,
     ListTransfers,
     MoveUser,
+    PinnedUsers,
     PlanDrain,
     PlanRebalance,
     RebalancePlanned,
     ReportCounts,
     SessionRows,
+    SessionsEnded,
+    SessionShown,
+    ShowSession,
     StateCounts,
     TakeSettings,
     TransferRows,
@@ -152,7 +163,7 @@ rows = st.builds(
     st.floats(allow_nan=False, allow_infinity=False),
     st.floats(allow_nan=False, allow_infinity=False),
     st.none() | texts,
-)
+).map(lambda row: msgspec.Raw(encode_row(row)))
 counts = st.builds(
     WorkerCounts,
     sessions=ints,
@@ -186,7 +197,10 @@ news: st.SearchStrategy[AnyClientNews] = st.one_of(
     st.builds(SoftwareLearned, texts, st.none() | st.booleans()),
 )
 questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
-    st.sampled_from([ReportCounts(), CountStates(), ListSessions(), ListTransfers()]),
+    st.sampled_from([ReportCounts(), CountStates(), ListTransfers(), FindPinned(), ListErrors()]),
+    st.builds(FindSessions, st.builds(SessionFilter, *[st.none() | texts] * 3, st.none() | ints)),
+    st.builds(ShowSession, ints),
+    st.builds(KickUser, texts),
     st.builds(PlanDrain, texts),
     st.builds(PlanRebalance, st.none() | numbers),
     st.builds(MoveUser, texts, texts),
@@ -195,7 +209,11 @@ questions: st.SearchStrategy[WorkerQuestion[WorkerReply]] = st.one_of(
 replies: st.SearchStrategy[WorkerReply] = st.one_of(
     st.just(Done()),
     st.builds(StateCounts, counted),
-    st.builds(SessionRows, st.lists(rows, max_size=3)),
+    st.builds(SessionRows, st.lists(numbers, max_size=3), st.lists(rows, max_size=3), ints),
+    st.just(SessionShown()),
+    st.builds(SessionsEnded, ints),
+    st.builds(PinnedUsers, st.dictionaries(texts, counted, max_size=3)),
+    st.builds(ErrorRows, st.lists(st.builds(ErrorRow, texts, texts, texts, ints, texts, texts), max_size=3)),
     st.builds(TransferRows, st.just([])),
     st.builds(DrainPlanned, st.builds(DrainForecast, ints, ints, ints, counted)),
     st.builds(RebalancePlanned, st.builds(RebalanceForecast, st.dictionaries(texts, counted, max_size=3), ints)),

@@ -9,6 +9,7 @@ import trio
 from fake_workers import house
 from trio.testing import MockClock
 
+from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.ipc.messages import WorkerReport
 from cxfr_proxy.ipc.questions import ANSWER_SECONDS
 from cxfr_proxy.supervisor.link import SILENCE_SECONDS, SILENCE_TURNS
@@ -89,13 +90,13 @@ async def test_one_that_hangs_is_named_and_holds_nobody_up(tmp_path: Path, autoj
     async with house(tmp_path) as it:
         console, (silent, other) = it.supervisor.console, it.all
         await trio.sleep(5)
-        await console.sessions.session_rows()
+        await console.clients.sessions(SessionFilter())
         assert console.sessions.omissions() == []
         silent.hangs = True
 
         async def seconds_to_ask() -> float:
             began = trio.current_time()
-            await console.sessions.session_rows()
+            await console.clients.sessions(SessionFilter())
             await console.nodes.rows()
             return trio.current_time() - began
 

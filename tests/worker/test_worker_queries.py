@@ -10,14 +10,22 @@ import pytest
 import trio
 from session_fakes import FakeListener, FakeRelayed
 
+from cxfr_proxy.admin.filters import SessionFilter
 from cxfr_proxy.cluster.backends import FileBackends
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.config.values import ListenAddress
-from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
+from cxfr_proxy.ipc.questions import FindSessions, KickUser, SessionRows, WorkerQuestion, WorkerReply
 from cxfr_proxy.proxy import Proxy
 from cxfr_proxy.transfers.registry import Registry
 from cxfr_proxy.worker import queries
 from cxfr_proxy.worker.parts import WorkerParts
+
+
+class HasRegistry(WorkerParts):
+    """As much of a worker as lists need."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
 
 
 class NodesKnown(WorkerReply):
@@ -55,6 +63,63 @@ async def test_a_session_that_ends_while_rows_are_made_is_in_none(monkeypatch: p
         pieces.append([each.id for each in piece])
         registry.remove(live[3])
     assert pieces == [[1, 2], [3], [5]]
+
+
+JULIET, ROMEO = "Juliet@example.org/balcony", "romeo@example.org/orchard"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (SessionFilter(), [1, 2, 3, 4, 5]),
+        (SessionFilter(user="juliet@EXAMPLE.org"), [1, 2]),
+        (SessionFilter(user="juliet@example.org/phone"), [2]),
+        (SessionFilter(user="juliet@example.org/nothing"), []),
+        (SessionFilter(node="node2"), [2, 3]),
+        (SessionFilter(address="192.0.2.0/25"), [1, 2]),
+        (SessionFilter(address="2001:db8::1/128"), [4]),
+        (SessionFilter(address="unix"), [5]),
+        (SessionFilter(user="juliet@example.org", node="node2", address="192.0.2.2/32"), [2]),
+        (SessionFilter(limit=2), [1, 2]),
+        (SessionFilter(node="node2", limit=1), [2]),
+    ],
+)
+async def test_sessions_that_match(monkeypatch: pytest.MonkeyPatch, wanted: SessionFilter, found: list[int]) -> None:
+    """Only rows that are shown are made; all that match are counted, whichever piece of the answer they are in."""
+    monkeypatch.setattr(queries, "ROWS_AT_A_TIME", 2)
+    registry = Registry(FakeListener(), redirect_window=60.0)
+    for each in (
+        FakeRelayed(1, "node1", jid=JULIET, address="192.0.2.1"),
+        FakeRelayed(2, "node2", jid="juliet@example.org/phone", address="192.0.2.2"),
+        FakeRelayed(3, "node2", jid=ROMEO, address="192.0.2.200"),
+        FakeRelayed(4, "node1", jid=None, address="2001:db8::1"),
+        FakeRelayed(5, "node1", jid=ROMEO, address="local"),
+    ):
+        registry.add(each)
+    total = SessionRows()
+    async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(wanted)):
+        total.include(part)
+    assert [msgspec.json.decode(row)["id"] for row in total.rows] == found
+    assert len(total.ages) == len(found)
+    unlimited = msgspec.structs.replace(wanted, limit=None)
+    everything = SessionRows()
+    async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(unlimited)):
+        everything.include(part)
+    assert total.matching == len(everything.rows)
+
+
+async def test_a_kick_is_for_those_that_a_jid_names() -> None:
+    registry = Registry(FakeListener(), redirect_window=60.0)
+    live = [
+        FakeRelayed(1, "node1", jid=JULIET),
+        FakeRelayed(2, "node2", jid=JULIET),
+        FakeRelayed(3, "node1", jid=ROMEO),
+    ]
+    for each in live:
+        registry.add(each)
+    parts = [part async for part in queries.answer_kick(HasRegistry(registry), KickUser("juliet@example.org"))]
+    assert sum(part.sessions for part in parts) == 2
+    assert [each.kicked for each in live] == [True, True, False]
 
 
 async def test_a_new_question_is_two_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,18 +17,15 @@ import trio
 
 from cxfr_proxy.admin.codec import encode
 from cxfr_proxy.admin.rows import Note
-from cxfr_proxy.errors import ConfigError
+from cxfr_proxy.errors import ConfigError, NoProxy
 
 SILENCE_SECONDS: Final = 30.0
-"""For the proxy to say something: it answers most commands within some seconds, and tells one that waits how far it is
-every few seconds, whether anything has changed or not."""
+"""For the proxy to say something: it carries out most commands within some seconds, and tells one that waits how far it
+is every few seconds, whether anything has changed or not."""
+LOOK_SECONDS: Final = 10.0
+"""The same where it is only asked for what there is: it waits for no worker longer than two seconds."""
 _RETRY_SECONDS: Final = 0.05
 _READ_BYTES: Final = 262_144
-_NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
-
-
-class NoProxy(ConfigError):
-    """Nobody answers there: no proxy runs, or it has gone in the middle of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,18 @@ class Result:
 
 
 async def call(
-    path: Path, command: str, arguments: Mapping[str, object]
+    path: Path, command: str, arguments: Mapping[str, object], silence: float = SILENCE_SECONDS
 ) -> AsyncGenerator[Interim | Note | Result, None]:
     """Send one command to the proxy on ``path``: some :class:`Interim` and :class:`Note`, then one :class:`Result`.
 
-    Raises :class:`ConfigError`: nobody there (:class:`NoProxy`), not allowed, refused by the proxy, nothing heard of it
-    for :data:`SILENCE_SECONDS`, or no answer that makes sense. Close it (``contextlib.aclosing``) to stop waiting.
+    Raises :class:`NoProxy` where nobody is there, or nothing is heard of it for ``silence`` seconds;
+    :class:`ConfigError` where it is not allowed, was refused by the proxy, or has no answer that makes sense. Close it
+    (``contextlib.aclosing``) to stop waiting.
     """
-    async with await _connect(path) as stream:
+    async with await _connect(path, silence) as stream:
         with suppress(trio.BrokenResourceError):  # it may have answered before it closed
             await stream.send_all(encode({"command": command, "arguments": dict(arguments)}) + b"\n")
-        async with aclosing(_lines(stream)) as lines:
+        async with aclosing(_lines(stream, silence)) as lines:
             async for line in lines:
                 answer = _parse_answer(line, path)
                 yield answer
@@ -65,13 +63,13 @@ async def call(
     raise NoProxy(f"the proxy on {path} closed without an answer; it may be stopping")
 
 
-async def _connect(path: Path) -> trio.SocketStream:
+async def _connect(path: Path, silence: float) -> trio.SocketStream:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     code: int | None = errno.EAGAIN
     try:
         connection.setblocking(False)
         # A unix socket connects at once, or says EAGAIN while too many wait; trio's connect() takes that for success.
-        with trio.move_on_after(SILENCE_SECONDS):
+        with trio.move_on_after(silence):
             while (code := connection.connect_ex(os.fspath(path))) == errno.EAGAIN:  # noqa: ASYNC110 - the kernel tells nobody
                 await trio.sleep(_RETRY_SECONDS)
         if not code:
@@ -82,22 +80,22 @@ async def _connect(path: Path) -> trio.SocketStream:
         connection.close()
         raise
     connection.close()
-    raise (NoProxy if code in _NOBODY else ConfigError)(_why_not_connected(path, code))
+    raise _why_not_connected(path, code)
 
 
-def _why_not_connected(path: Path, code: int | None) -> str:
+def _why_not_connected(path: Path, code: int | None) -> ConfigError:
     if code == errno.ENOENT:
-        return f"no proxy runs here: {path} doesn't exist (another place: --control PATH)"
+        return NoProxy(f"no proxy runs here: {path} doesn't exist (another place: --control PATH)")
     if code in (errno.ECONNREFUSED, errno.ENOTSOCK):
-        return f"no proxy answers on {path}; one that died may have left it behind"
+        return NoProxy(f"no proxy answers on {path}; one that died may have left it behind")
     if code == errno.EAGAIN:
-        return f"the proxy on {path} takes no commands: too many wait; is its process stopped?"
+        return NoProxy(f"the proxy on {path} takes no commands: too many wait; is its process stopped?")
     if code in (errno.EACCES, errno.EPERM):
-        return f"not allowed to use {path}: be root or the user who runs the proxy"
-    return f"{path}: {os.strerror(code) if code else 'not a path for a socket'}"
+        return ConfigError(f"not allowed to use {path}: be root or the user who runs the proxy")
+    return ConfigError(f"{path}: {os.strerror(code) if code else 'not a path for a socket'}")
 
 
-async def _lines(stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
+async def _lines(stream: trio.SocketStream, seconds: float) -> AsyncGenerator[bytes, None]:
     """Yield complete lines, however long the proxy makes them: it is trusted, and lists are long."""
     received, searched = bytearray(), 0
     while True:
@@ -110,13 +108,13 @@ async def _lines(stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
             continue
         searched = len(received)
         try:
-            with trio.fail_after(SILENCE_SECONDS):
+            with trio.fail_after(seconds):
                 data = await stream.receive_some(_READ_BYTES)
         except trio.BrokenResourceError:
             return
         except trio.TooSlowError as exc:
-            silence = f"the proxy has said nothing for {SILENCE_SECONDS:g} seconds"
-            raise ConfigError(f"{silence}; is its process, {_pid_of_peer(stream)}, stopped?") from exc
+            silence = f"the proxy has said nothing for {seconds:g} seconds"
+            raise NoProxy(f"{silence}; is its process, {_pid_of_peer(stream)}, stopped?") from exc
         if not data:
             return
         received += data

@@ -1,0 +1,90 @@
+"""The proxy as a whole, as an operator is shown it: what runs here, where, since when; and what went wrong of late."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+import time
+from collections.abc import Sequence
+
+from cxfr_proxy import __version__, events
+from cxfr_proxy.admin.http.status import StoppingProxy
+from cxfr_proxy.admin.latest_errors import error_rows
+from cxfr_proxy.admin.parts import Peers
+from cxfr_proxy.admin.rows import ErrorRow, InfoRow
+from cxfr_proxy.cluster.members import Cluster
+from cxfr_proxy.config.current import CurrentSettings
+from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.relay import engine
+from cxfr_proxy.supervisor.workers import Workers
+from cxfr_proxy.xmpp.framing import framer
+
+
+class AboutProxy:
+    """The console's :class:`~cxfr_proxy.admin.parts.About`."""
+
+    def __init__(
+        self,
+        settings: CurrentSettings,
+        cluster: Cluster,
+        workers: Workers,
+        peers: Peers,
+        certificates: ServerCertificates,
+        host: StoppingProxy,
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._workers = workers
+        self._peers = peers
+        self._certificates = certificates
+        self._host = host
+        self._started, self._began = time.time(), time.monotonic()
+        self._listen: list[str] | None = None
+        self._room = 0
+
+    def serves(self, addresses: Sequence[tuple[str, int]], paths: Sequence[str], *, room: int) -> None:
+        """Note where clients can connect from now on, and how many sessions fit."""
+        tcp = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses]
+        self._listen = [*tcp, *(f"unix:{path}" for path in paths)]
+        self._room = room
+
+    async def info(self) -> InfoRow:
+        await self._workers.refresh()
+        source, workers, config = self._peers.source_row(), self._workers.worker_rows(), self._settings.config
+        expiries = self._certificates.shown.expiries.values()
+        return InfoRow(
+            version=__version__,
+            engine=f"framer {framer.ENGINE}, relay {engine.ENGINE}",
+            python=platform.python_version(),
+            openssl=ssl.OPENSSL_VERSION.removeprefix("OpenSSL "),
+            pid=os.getpid(),
+            started=events.timestamp(self._started),
+            up_seconds=time.monotonic() - self._began,
+            state=self._state,
+            listen=self._listen or [],
+            control=str(config.control),
+            http=str(config.http) if config.http is not None else None,
+            config_file=self._settings.file,
+            source=source.source,
+            nodes=source.nodes,
+            nodes_usable=sum(node.usable for node in self._cluster),
+            workers=len(self._workers.slots),
+            sessions=self._workers.sessions,
+            connections=sum(row.connections for row in workers),
+            capacity=self._room,
+            rate=source.rate,
+            certificates_until=events.timestamp(min(expiries)) if expiries else None,
+        )
+
+    @property
+    def _state(self) -> str:
+        if self._host.is_stopping():
+            return "stopping"
+        return "starting" if self._listen is None else "serving"
+
+    async def errors(self) -> list[ErrorRow]:
+        # A single worker is in this process, where there is one log.
+        in_process = any(link.pid == os.getpid() for link in self._workers)
+        others = [] if in_process else await self._workers.error_rows()
+        return sorted([*error_rows("supervisor"), *others], key=lambda row: row.time)
