@@ -275,7 +275,7 @@ def test_a_roll_is_shown_and_planned(path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.splitlines() == [
         "NODE   STEP     STOPPED  SESSIONS  MOVED  REASON",
         "node1  done     no              0     12  -",
-        "node2  restart  yes             3      9  restarting it has failed: \N{REPLACEMENT CHARACTER}[1mno",
+        "node2  restart  yes             3      9  restarting it has failed: \\u001b[1mno",
     ]
     assert run(path, "roll", "node1", "node2", "--plan") == 0
     assert capsys.readouterr().out.splitlines() == [
