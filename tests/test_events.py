@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cxfr_proxy import events
-from cxfr_proxy.events import MAX_VALUE_CHARS, LogFormat, LogLevel, configure, emit, quoted
+from cxfr_proxy.events import MAX_VALUE_CHARS, LogFormat, LogLevel, adjust, configure, emit, quoted
 from cxfr_proxy.log_latest import KEPT, LatestErrors
 
 LOGGER = logging.getLogger("cxfr_proxy.test")
@@ -157,3 +157,18 @@ def test_configuring_again_replaces() -> None:
     emit(LOGGER, "two")
     assert first.getvalue() == ""
     assert second.getvalue().count("\n") == 1
+
+
+def test_another_format_and_level_hold_from_then_on() -> None:
+    stream = log(LogFormat.TEXT)
+    emit(LOGGER, "before", level=logging.DEBUG)
+    adjust(LogFormat.JSON, LogLevel.DEBUG)
+    emit(LOGGER, "after", level=logging.DEBUG)
+    assert json.loads(stream.getvalue())["event"] == "after"
+
+
+def test_a_log_of_somebody_else_stays_as_it_is() -> None:
+    root, package = logging.getLogger(), logging.getLogger("cxfr_proxy")
+    root.handlers[:], package.level = [logging.NullHandler()], logging.WARNING
+    adjust(LogFormat.JSON, LogLevel.DEBUG)
+    assert package.level == logging.WARNING

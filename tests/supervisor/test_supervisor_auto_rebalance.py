@@ -62,6 +62,20 @@ async def world() -> AsyncIterator[World]:
         nursery.cancel_scope.cancel()
 
 
+async def test_what_changes_while_nothing_begins_by_itself_is_no_reason_later(autojump_clock: MockClock) -> None:
+    async with world() as it:
+        it.automatic.active = False
+        it.cluster.apply([SPEC, B, C])
+        await trio.sleep(100)
+        assert it.automatic.seconds_until_due() is None
+        it.automatic.active = True
+        await trio.sleep(100)
+        assert not it.begun
+        it.cluster.apply([SPEC, replace(B, weight=2), C])
+        await trio.sleep(100)
+        assert [reason for _, reason in it.begun] == ["b takes another share of them"]
+
+
 @pytest.mark.parametrize(
     ("specs", "reason"),
     [

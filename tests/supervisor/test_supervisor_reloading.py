@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from other_values import OTHER
 from relay_tools import write_pem
 from trio.testing import MockClock
 
+from cxfr_proxy import events
 from cxfr_proxy.admin.reloads import ReloadPart, ReloadRefused
 from cxfr_proxy.admin.rows import SettingRow
 from cxfr_proxy.config.settings import Reload, Setting
@@ -186,6 +189,22 @@ async def test_a_worker_that_is_starting_hears_of_it(tmp_path: Path, settings: P
         await it.supervisor.console.settings.set("transfer-rate", ["50"])
         await trio.sleep(1)
         assert told(starting) == [(False, 50)]
+
+
+async def test_the_log_goes_by_its_settings(tmp_path: Path, autojump_clock: MockClock) -> None:
+    stream, root = io.StringIO(), logging.getLogger()
+    handlers, level = root.handlers[:], logging.getLogger("cxfr_proxy").level
+    events.configure(events.LogFormat.TEXT, events.LogLevel.ERROR, stream)
+    try:
+        async with house(tmp_path) as it:
+            await it.supervisor.console.settings.set("log-level", ["debug"])
+            await it.supervisor.console.settings.set("log-format", ["json"])
+    finally:
+        root.handlers[:] = handlers
+        logging.getLogger("cxfr_proxy").setLevel(level)
+    text, line = [line for line in stream.getvalue().splitlines() if "settings-taken" in line]
+    assert text.endswith("settings-taken settings=log-level")
+    assert json.loads(line)["fields"] == {"settings": "log-format"}
 
 
 # --- files that are followed

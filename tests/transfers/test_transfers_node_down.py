@@ -168,6 +168,23 @@ async def test_the_sessions_of_a_node_that_is_down_leave_at_the_pace(autojump_cl
     assert {order for _, _, order in it.orders} == {Order(Trigger.NODE_DOWN, "b", resumes=False)}
 
 
+async def test_another_treatment_is_that_of_a_node_that_is_down_already(autojump_clock: MockClock) -> None:
+    async with working(house(OnNodeDown.KEEP)) as it:
+        it.populate("a", 8)
+        goes_down(it, "a")
+        await trio.sleep(10)
+        assert not it.orders
+        it.mover.set_on_node_down(OnNodeDown.TRANSFER)
+        await trio.sleep(0.25)
+        assert len(it.orders) == 7
+        it.mover.set_on_node_down(OnNodeDown.KEEP)
+        await trio.sleep(10)
+        assert len(it.orders) == 7
+        it.mover.set_on_node_down(OnNodeDown.CLOSE)
+        await wait_all_tasks_blocked()
+    assert [order.hurried for _, _, order in it.orders] == [False] * 7 + [True]
+
+
 async def test_they_go_before_those_that_only_drain(autojump_clock: MockClock) -> None:
     async with working(house(nodes="a 10.0.0.1\nb 10.0.0.2\nc 10.0.0.3")) as it:
         it.populate("b", 10)

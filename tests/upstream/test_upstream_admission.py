@@ -67,6 +67,22 @@ async def test_one_address_cannot_fill_the_queue(other: str, autojump_clock: Moc
     assert len(burst.admitted) == 10
 
 
+@pytest.mark.parametrize(("rate", "times"), [(1.0, [0.0, 6.0, 7.0, 8.0]), (None, [0.0, 5.0, 5.0, 5.0])])
+async def test_another_rate_is_that_of_those_who_wait(
+    rate: float | None, times: list[float], autojump_clock: MockClock
+) -> None:
+    admission = Admission(0.01, 600.0)
+    burst = Burst(admission)
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(burst.client, f"{number}")
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(5)
+        admission.set_rate(rate, 1.0)
+    assert [round(at, 1) for _, at in burst.admitted] == times
+    assert admission.limits is (rate is not None)
+
+
 async def test_some_of_it_may_come_at_once(autojump_clock: MockClock) -> None:
     burst = Burst(Admission(100.0, 60.0))
     async with trio.open_nursery() as nursery:

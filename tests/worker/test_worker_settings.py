@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 from object_graph import differences, values_in
 from other_values import OTHER
 from relay_tools import write_pem
+from trio.testing import wait_all_tasks_blocked
 
+from cxfr_proxy import events
+from cxfr_proxy.cluster.assigned import Assigned
 from cxfr_proxy.config.settings import Reload, Setting
 from cxfr_proxy.config.table import SETTINGS, Config
+from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.ipc.channel import in_memory
 from cxfr_proxy.ipc.messages import VERSION, Setup
 from cxfr_proxy.ipc.questions import Files, TakeSettings
 from cxfr_proxy.net.certificate_files import key_pairs_of
 from cxfr_proxy.net.node_tls import read_node_certificate
-from cxfr_proxy.net.pem import read_pairs
+from cxfr_proxy.net.pem import Pem, read_pairs
 from cxfr_proxy.worker.parts import WorkerParts
 from cxfr_proxy.worker.reporter import Reporter
+from cxfr_proxy.worker.user_endpoint import UserEndpoint
 
 TAKEN = [each for each in SETTINGS if each.row.reload is not Reload.RESTART]
 NOT_A_WORKERS = {"lookup-cache", "lookup-timeout", "rebalance", "user-map", "log-format", "log-level"}
@@ -88,3 +101,84 @@ async def test_a_worker_that_takes_it_is_like_one_that_began_with_it(
     parts.take_settings(taking(after, development, version=1))
     assert differences(values_in(parts), began) - noise == set()
     assert setting.name in NOT_A_WORKERS - NEEDS.keys() or differences(began, other) - noise, "it makes no difference"
+
+
+async def test_the_log_of_a_worker_goes_by_its_settings(files: dict[str, str], development: str) -> None:
+    stream, root, package = io.StringIO(), logging.getLogger(), logging.getLogger("cxfr_proxy")
+    handlers, level = root.handlers[:], package.level
+    events.configure(events.LogFormat.TEXT, events.LogLevel.INFO, stream)
+    try:
+        parts = parts_of(config_with(None, files), development)
+        parts.take_settings(taking(config_with(None, files, log_level="debug", log_format="json"), development))
+        events.emit(package, "detail", level=logging.DEBUG)
+    finally:
+        root.handlers[:] = handlers
+        package.setLevel(level)
+    assert json.loads(stream.getvalue())["event"] == "detail"
+
+
+async def test_older_settings_than_those_in_use_are_ignored(files: dict[str, str], development: str) -> None:
+    """Two messages may come in another order than they were made in."""
+    parts = parts_of(config_with(None, files), development)
+    new, old = (config_with(None, files, redirect_window=text) for text in ("20s", "10s"))
+    parts.take_settings(taking(new, development, version=3))
+    parts.take_settings(taking(old, development, version=2))
+    assert values_in(parts)["registry.memory._redirect_window"] == 20
+    parts.take_settings(taking(old, development, version=4, only_try=True))
+    assert values_in(parts)["registry.memory._redirect_window"] == 20
+
+
+async def test_where_a_certificate_is_no_good_nothing_is_taken(files: dict[str, str], development: str) -> None:
+    parts = parts_of(config_with(None, files), development)
+    before = values_in(parts)
+    config = config_with(None, files, redirect_window="20s", certificate=[files["certificate"]])
+    good = taking(config, development, version=2)
+    (file,) = good.files.certificates
+    bad = (replace(file, pem=Pem("nothing", "nothing")),)
+    with pytest.raises(ConfigError, match="expected a certificate in PEM form"):
+        parts.take_settings(TakeSettings(2, config, Files(bad, {})))
+    assert differences(values_in(parts), before) == set()
+    parts.take_settings(good)
+    context = parts.certificates.context_for(None)
+    parts.take_settings(taking(config, development, version=3))
+    assert parts.certificates.context_for(None) is context, "clients resume TLS with the context that began it"
+
+
+# --- the endpoint for users
+
+
+@asynccontextmanager
+async def endpoint(node: str) -> AsyncIterator[str]:
+    """An endpoint that says that every user belongs on that node; its URL."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            while await stream.receive_some():
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(node)}\r\n\r\n"
+                await stream.send_all(f"{head}{node}".encode())
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}/?jid={{jid}}"
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_endpoint_is_asked_from_then_on() -> None:
+    assigned = Assigned()
+    users = UserEndpoint(assigned, {"node1", "node2"})
+    with trio.fail_after(60):
+        async with endpoint("node1") as first, endpoint("node2") as second, trio.open_nursery() as nursery:
+            await nursery.start(users.run)
+            assert users.knows("kim@h"), "nobody is asked"
+            await users.find("kim@h")
+            for url, node in ((first, "node1"), (second, "node2")):
+                users.use(url, timeout=60.0, cache=60.0)
+                await wait_all_tasks_blocked()
+                assert not users.knows("kim@h")
+                await users.find("kim@h")
+                assert assigned.node_of("kim@h") == node
+            users.use(second, timeout=1.0, cache=0.1)
+            assert assigned.node_of("kim@h") == "node2", "the same endpoint: what it has said still holds"
+            users.use(None, timeout=1.0, cache=60.0)
+            assert assigned.node_of("kim@h") is None
+            nursery.cancel_scope.cancel()
