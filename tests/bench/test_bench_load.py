@@ -60,6 +60,8 @@ def test_the_load_counts_round_trips(setup: Setup) -> None:
             pytest.skip(str(exc))
         assert running.open(5).count == 5
         assert running.open(3, parallel=1).count == 3
+        assert running.open(2, stage="online").count == 2
+        assert running.run(warm=0.0, seconds=0.0, in_flight=3).count >= 4 * 10 * 3, "however long that takes"
         many = running.run(warm=0.0, seconds=0.1, in_flight=2)
         assert many.count > 0
         assert many.unanswered == 0
