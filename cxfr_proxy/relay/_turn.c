@@ -126,10 +126,7 @@ static void release(const line *it)
 /* What was given for a part of a line: NULL where that is None. */
 static PyObject *part(PyObject *given) { return given == Py_None ? NULL : given; }
 
-static int is_websocket(const PyObject *given)
-{
-    return given == NULL || PyObject_TypeCheck((PyObject *)given, websockets->type);
-}
+static int is_websocket(PyObject *given) { return given == NULL || PyObject_TypeCheck(given, websockets->type); }
 
 static PyObject *connect_leg(PyObject *object, PyObject *args)
 {
@@ -266,8 +263,9 @@ static Py_ssize_t send_bytes(const Switchboard *self, const line *on, const char
     return sent;
 }
 
-/* The same for a WebSocket, with what is sent in frames. `room` bytes in front of `bytes` may be written to. The
-   transport's Python code does what is left, and answers for all. */
+/* The same for a WebSocket: elements are put into frames where they lie, and `room` bytes in front of them may be written
+   to. The transport's Python code does what is left, and answers for all. Bytes that it says it has not taken stand for
+   frames that it keeps; nobody looks at them again. */
 static Py_ssize_t send_framed(const Switchboard *self, const line *on, char *bytes, Py_ssize_t size, Py_ssize_t room)
 {
     put_elements made = {.at = 0};
