@@ -83,6 +83,13 @@ class OnNodeDown(StrEnum):
     KEEP = "keep"
 
 
+class NodeStreamManagement(StrEnum):
+    """Whether the proxy speaks XEP-0198 with nodes in the place of clients that don't."""
+
+    OFF = "off"
+    ON = "on"
+
+
 class SmAfterTransfer(StrEnum):
     """The treatment of a stream with XEP-0198 into which the proxy has injected a stanza, when its client leaves."""
 

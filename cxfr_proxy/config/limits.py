@@ -56,3 +56,13 @@ class Limits:
         "An office or a mobile carrier may have hundreds of users behind one address. A thousand idle connections "
         "cost less than 20 MB. Behind a balancer, trusted-proxies makes them known; where that can't be, set none.",
     )
+    max_unacknowledged: int = setting(
+        Group.SIZES,
+        Reload.NEW,
+        values.size(minimum=10_000),
+        65_536,
+        "most bytes of a client's stanzas that are kept because the node has not acknowledged them "
+        "(--node-stream-management); a client that sends more is not read meanwhile",
+        "A node nearby acknowledges within milliseconds. This much memory may be held for each session, and one "
+        "element more.",
+    )

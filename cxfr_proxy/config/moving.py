@@ -10,6 +10,7 @@ from cxfr_proxy.cluster.targets import HostPattern
 from cxfr_proxy.config import values
 from cxfr_proxy.config.choices import (
     CxfrUnknown,
+    NodeStreamManagement,
     OnNodeDown,
     RebalanceMode,
     SmAfterTransfer,
@@ -64,6 +65,17 @@ class MovingSettings:
         "PEM file with the private key of --node-certificate. The proxy does not start if others may read it",
         "Many tools write certificate and key into one file.",
         shown="the certificate's file",
+    )
+    node_stream_management: NodeStreamManagement = setting(
+        Group.MOVING,
+        Reload.NEW,
+        values.one_of(NodeStreamManagement),
+        NodeStreamManagement.OFF,
+        "whether the proxy speaks XEP-0198 with nodes that say migrate=external in the place of clients that don't, so "
+        "that these are taken to other nodes as well, and whether a session is resumed when the connection to such a "
+        "node breaks. It needs --node-certificate",
+        "Stanzas of these clients are looked at and kept until the node has acknowledged them, which costs time and "
+        "memory (docs/migration.md).",
     )
     cxfr_unknown: CxfrUnknown = setting(
         Group.MOVING,

@@ -23,6 +23,7 @@ from cxfr_proxy.cluster.targets import RedirectTargets
 from cxfr_proxy.cluster.tokens import FileFaults
 from cxfr_proxy.config.choices import (
     CxfrUnknown,
+    NodeStreamManagement,
     OnNodeDown,
     ProxyHeaderUse,
     RebalanceMode,
@@ -50,6 +51,7 @@ __all__ = [
     "KeyPair",
     "Limits",
     "ListenAddress",
+    "NodeStreamManagement",
     "OnNodeDown",
     "ProxyHeaderUse",
     "RebalanceMode",
@@ -141,6 +143,8 @@ class Config(ServingSettings, MovingSettings, OperatingSettings):
             )
         if self.node_key is not None and self.node_certificate is None:
             yield ConfigError("--node-key: expected --node-certificate as well")
+        if self.node_stream_management is NodeStreamManagement.ON and self.node_certificate is None:
+            yield ConfigError("--node-stream-management: expected --node-certificate as well")
         if self.host_meta and self.websocket_path is None:
             yield ConfigError("host-meta: expected a websocket-path as well; without it HTTP is not spoken")
         yield from self._wrong_redirects()

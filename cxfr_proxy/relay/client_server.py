@@ -16,7 +16,14 @@ from typing import Final, Protocol
 
 import trio
 
-from cxfr_proxy.config.table import Config, CxfrUnknown, SaslAuthzid, SmAfterTransfer, TrustNodeRedirects
+from cxfr_proxy.config.table import (
+    Config,
+    CxfrUnknown,
+    NodeStreamManagement,
+    SaslAuthzid,
+    SmAfterTransfer,
+    TrustNodeRedirects,
+)
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
@@ -274,6 +281,7 @@ class _Surroundings:
         self.resumption = memory.resumption
         self.redirected_lately = memory.redirected_lately
         self.is_elsewhere = router.is_elsewhere
+        self.takes_sessions = router.takes_sessions
 
 
 def _policy(config: Config, registry: Registry, router: Router) -> Policy:
@@ -286,4 +294,5 @@ def _policy(config: Config, registry: Registry, router: Router) -> Policy:
         trust_node_redirects=config.trust_node_redirects is TrustNodeRedirects.YES,
         redirect_targets=config.redirection,
         check_authzid=config.sasl_authzid is SaslAuthzid.SAME,
+        stands_in=config.node_stream_management is NodeStreamManagement.ON,
     )

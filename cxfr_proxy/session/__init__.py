@@ -12,12 +12,15 @@ opening         exists only until the client is bound
 transfer        exists only while the client is being moved
 closing         exists only while the session ends
 exchange        exists only while the node's leg is exchanged
+stand_in        exists only while the proxy speaks XEP-0198 with the node and the client does not
+replay          stanzas that the node has not acknowledged, to be sent again where the session is resumed
 client_stream   reads the client's stream
 node_stream     reads the node's stream, and deals with its end
 climbing        the ladder, climbed: one rung after the other until the client has left
 ladder          chooses the next way to tell this client to move
 ending          the last things between node and client, and the end of both streams
-exchanging      another node's leg in the place of the session's own
+exchanging      another leg in the place of the session's own, on another node or on the same
+standing_in     XEP-0198 with the node in the client's place: who counts, what is acknowledged, handing over
 client_software reactions of client programs that are told to move: measured, learned, or set by the operator
 chart           the tables as a page for people
 node_owes       who has to answer next in a login, and so who is to blame if it fails

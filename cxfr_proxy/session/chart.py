@@ -14,6 +14,7 @@ from cxfr_proxy.session.tables import (
     NODE_REACTIONS,
     OUTGOING,
     QUESTION,
+    STANDING_IN,
     TRANSITIONS,
     NodeDid,
     State,
@@ -59,9 +60,12 @@ The progress of one rung of a transfer:
 The last question, before the node's stream is ended:
 
 {question}
-The exchange of the node's leg for another node's:
+The exchange of the node's leg for another one:
 
-{exchanging}"""
+{exchanging}
+XEP-0198 that the proxy speaks with the node in the place of the client:
+
+{standing_in}"""
 
 
 def render_markdown() -> str:
@@ -73,6 +77,7 @@ def render_markdown() -> str:
         asking=_table_chart(ASKING),
         question=_table_chart(QUESTION),
         exchanging=_table_chart(EXCHANGING),
+        standing_in=_table_chart(STANDING_IN),
     )
     return _HEAD + _SESSION + _chart(_session_arrows()) + _NODE + _matrix() + parts
 

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cxfr_proxy.errors import ClientError, RemoteError
-from cxfr_proxy.session import climbing, ending, exchanging
+from cxfr_proxy.session import climbing, ending, exchanging, standing_in
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import Awakened, Outcome, Reason, Reroute, Side, Upgrade
 from cxfr_proxy.session.node_owes import End
@@ -117,6 +117,9 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     negotiating = parts.state is State.NEGOTIATING
     if client.looks_left and not negotiating:
         _get_to_know(parts, local, data)
+    stand_in = parts.stand_in
+    if stand_in is not None and standing_in.on_client_element(parts, stand_in, local, data, position):
+        return
     # The node has to see acknowledgements with its own counts, so <a/> is no ordinary stanza here. A stanza with a
     # prefix is counted as one (XEP-0198), so it has to be treated as one.
     usual = is_stanza or (name in USUAL and name != "a")
@@ -145,7 +148,8 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
         return
     if parts.opening is not None and verdict.forward:
         parts.opening.note_client(verdict, parts.now, proved=negotiation.proved)
-    _pass(parts, verdict)
+    _pass(parts, verdict, is_stanza=name.rpartition(":")[2] in STANZAS)
+    standing_in.on_client_asked(parts)
     question = parts.closing.question if parts.closing is not None else None
     if name == "a":
         exchanging.on_client_ack(parts, piece.data)
@@ -155,7 +159,7 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
         parts.report(Awakened())
 
 
-def _pass(parts: Parts, verdict: ElementVerdict) -> None:
+def _pass(parts: Parts, verdict: ElementVerdict, *, is_stanza: bool) -> None:
     # The client's socket goes back to its connection for the handshake (RFC 6120 section 5.4.2.3). The node's stream
     # was opened for the plain one, and a new one follows.
     if verdict.start_tls:
@@ -164,7 +168,10 @@ def _pass(parts: Parts, verdict: ElementVerdict) -> None:
         ending.end_node_output(parts)
         ending.end(parts, Upgrade())
         return
-    parts.pass_up(verdict.forward)
+    if is_stanza and parts.node.writable:
+        parts.pass_stanza_up(verdict.forward)
+    else:
+        parts.pass_up(verdict.forward)
     if verdict.failed is not None:
         parts.report(verdict.failed)
     opening = parts.opening
@@ -227,8 +234,10 @@ def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
     """Deal with a stanza that wants a look: it holds the watched bytes, or a transfer runs, or the node is gone."""
     if may_be_watched(data) and _take_answer(parts, data, position):
         return
-    if parts.node_listens:
-        parts.send(Side.NODE, data)
+    if parts.node_listens and name == "r":
+        parts.pass_request_up(data)
+    elif parts.node_listens:
+        parts.pass_stanza_up(data)
     elif not parts.accounting.management.on:
         _answer_undelivered(parts, data)
     elif name == "r":
@@ -313,7 +322,9 @@ def _on_end(parts: Parts) -> None:
     if parts.transfer is not None and parts.transfer.unanswered:
         climbing.learn(parts, True)  # it left because it was asked to, so it understood
     ending.settle_transfer(parts, Outcome.MOVED)
-    if parts.client.writable:
+    if parts.client.writable and standing_in.ends_on_node(parts):
+        ending.ask_and_close(parts, Farewell())  # a node that is told how far its client is owes it nothing behind that
+    elif parts.client.writable:
         ending.close_node_first(parts, Farewell())
     ending.finish_if_over(parts)
 

@@ -212,8 +212,16 @@ class NodeChanged(Struct, frozen=True, gc=False):
     after: str
 
 
+class NodeRegained(Struct, frozen=True, gc=False):
+    """The connection to the session's node had broken, and the session was resumed there so many ``seconds`` later; its
+    client has noticed nothing."""
+
+    seconds: float
+
+
 class MigrationFailed(Struct, frozen=True, gc=False):
-    """The session could not be taken to that node. If it has not left its own, nobody has noticed."""
+    """The session could not be taken to that node, or taken up again there. If it has not left its own, nobody has
+    noticed."""
 
     node: str
     why: str
@@ -328,6 +336,7 @@ Event = (
     | Shifted
     | NodeLost
     | NodeChanged
+    | NodeRegained
     | MigrationFailed
     | LoginFailed
     | Asked

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cxfr_proxy.session import standing_in
 from cxfr_proxy.session.closing import Farewell, LastQuestion
 from cxfr_proxy.session.commands import (
     Close,
@@ -67,6 +68,9 @@ def ask_and_close(parts: Parts, farewell: Farewell) -> None:
         closing.ask(LastQuestion(ping))
         parts.inject_up(stanza.ping(ping, to=parts.domain))  # a node that has read <enable/> counts it
         _wait(parts, timeouts.node_close_timeout)
+    # A transfer ends when the client leaves, so that it is reported with the rung that did it.
+    if parts.state is not State.TRANSFERRING:
+        parts.go(Transition.ENDS)
     parts.choose_reading()
 
 
@@ -106,7 +110,7 @@ def close_node_first(parts: Parts, farewell: Farewell) -> None:
         parts.send(Side.NODE, parts.accounting.request())
     parts.close().plan(farewell)
     end_node_stream(parts)
-    # A transfer ends when the client leaves, so that it is reported with the rung that did it.
+    # As in ask_and_close().
     if parts.state is not State.TRANSFERRING:
         parts.go(Transition.ENDS)
     parts.choose_reading()
@@ -162,6 +166,7 @@ def end_client_output(parts: Parts, *, silent: bool = False) -> None:
 def end_node_stream(parts: Parts) -> None:
     """End the node's stream, unless that was done or can't be."""
     if parts.node.writable:
+        standing_in.sign_off(parts)
         parts.send(Side.NODE, parts.node.end_stream())
 
 
@@ -246,8 +251,9 @@ def give_up(parts: Parts, reason: Reason) -> None:
     """End the session at once, without waiting for anybody."""
     if parts.state is State.CLOSED:
         return
-    # Here the client and the node count differently, and only the proxy knows by how much.
-    if parts.accounting.management.shifted and not parts.accounting.can_be_resumed:
+    # Client and node count differently, and only the proxy knows by how much; or nobody would come for the session.
+    shifted = parts.accounting.management.shifted and not parts.accounting.can_be_resumed
+    if shifted or standing_in.ends_on_node(parts):
         end_node_stream(parts)
     parts.because(reason)
     left = parts.state is State.CLOSING  # it had got its last bytes, or the rung that ends its stream

@@ -1,4 +1,4 @@
-"""The exchange of a session's node leg for another one, while it runs.
+"""The exchange of a session's node leg for another one, to another node or to the same, while it runs.
 
 :mod:`.exchanging` describes the steps.
 """
@@ -10,8 +10,8 @@ from cxfr_proxy.session.tables import EXCHANGING, Exchanging, follow
 
 
 class Exchange:
-    """``node`` is the name of the node that the session goes to. ``leave_by`` is when the session has to have left the
-    old leg, and ``held_since`` since when its client is not read, both on the relay's clock.
+    """``node`` is the name of the node that the session goes to. ``since`` is when it began, ``leave_by`` when the session
+    has to have left the old leg, and ``held_since`` since when its client is not read, all on the relay's clock.
 
     ``acknowledged`` is how many of the node's stanzas the client has acknowledged, by the node's count; ``None`` while
     that is not known. ``handled`` is how many of the client's the old node had handled when the legs were exchanged,
@@ -28,11 +28,13 @@ class Exchange:
         "leg",
         "node",
         "replayed_until",
+        "since",
         "state",
     )
 
-    def __init__(self, node: str, leave_by: float) -> None:
+    def __init__(self, node: str, since: float, leave_by: float) -> None:
         self.node = node
+        self.since = since
         self.leave_by = leave_by
         self.state = Exchanging.DIALLING
         self.leg: NodeLeg | None = None
@@ -46,6 +48,21 @@ class Exchange:
     def on_old_leg(self) -> bool:
         """The old leg is in its place: the session can go on with it, and neither side notices."""
         return self.state in (Exchanging.DIALLING, Exchanging.SETTLING)
+
+    @property
+    def dials(self) -> bool:
+        """The relay makes a connection, or has made one that is not in use."""
+        return self.on_old_leg or self.broken
+
+    @property
+    def broken(self) -> bool:
+        """There is no leg in its place."""
+        return self.state is Exchanging.BROKEN
+
+    @property
+    def holds_client(self) -> bool:
+        """What the client sends could go to no node."""
+        return self.state in (Exchanging.SETTLING, Exchanging.BROKEN, Exchanging.RESUMING)
 
     def _go(self, state: Exchanging) -> None:
         self.state = follow(EXCHANGING, self.state, state)
@@ -68,9 +85,17 @@ class Exchange:
         self.held_since = now
         self._go(Exchanging.SETTLING)
 
+    def break_off(self, forwarded: int, now: float) -> None:
+        """Go on without the leg in its place, whose connection is gone. So many stanzas of the node's were
+        ``forwarded`` to the client, which is not read from now on."""
+        if not self.holds_client:
+            self.held_since = now
+        self.forwarded = forwarded
+        self._go(Exchanging.BROKEN)
+
     def resume(self, handled: int, forwarded: int) -> NodeLeg:
-        """Return the leg that takes the old one's place. The old node has ``handled`` so many stanzas, which are all,
-        and so many of its own were ``forwarded`` to the client."""
+        """Return the leg that takes the old one's place. The old node has ``handled`` so many stanzas, and so many of
+        its own were ``forwarded`` to the client."""
         leg, self.leg = self.leg, None
         assert leg is not None, "or nobody was asked"
         self.handled, self.forwarded = handled, forwarded

@@ -1,4 +1,5 @@
-"""The rung *migrate*: a session's node leg is exchanged for another node's, and its client notices nothing.
+"""A session's node leg is exchanged for another one, and its client notices nothing: the rung *migrate*, and the
+recovery of a session whose connection to its node has broken.
 
 XEP-0198 makes this possible: the nodes know what the client has acknowledged, so the proxy can resume the session on
 another node in the place of the client. These steps keep it so that nothing is lost and nothing comes twice:
@@ -18,6 +19,14 @@ A failure in the first two steps leaves the old leg as it was, and the ladder go
 the third the node counts as lost, and the client is told to move (:func:`.node_stream.on_no_resumption`). In the fourth
 the session is with the new node already.
 
+*Recovery.* If the connection to a node breaks, the node keeps the session, and the proxy has kept what the node may not
+have handled (:mod:`.replay`). So the proxy logs in to the same node, or goes on to the one to which the session was
+going, and resumes there without settling; behind ``<resumed/>`` it sends again what the node has not handled. The
+client is held from the break on. A node that was killed has nothing to resume, and refuses: then it is lost.
+
+Where the proxy counts in the place of the client (:mod:`.standing_in`) there are no other acknowledgements than the
+proxy's: what was forwarded is acknowledged, and the node sends nothing of it again.
+
 The client's own counts, and what the proxy put in and took out before, stay as they are: only where the node's count
 stands in its stream has changed (:meth:`~cxfr_proxy.xmpp.stream_management.StreamManagement.rejoin`).
 """
@@ -27,8 +36,8 @@ from __future__ import annotations
 from typing import Final
 from xml.sax.saxutils import quoteattr
 
-from cxfr_proxy.session import ending
-from cxfr_proxy.session.commands import Dial, ExchangeNode, NodeChanged, Outcome, Resumable, Side
+from cxfr_proxy.session import ending, standing_in
+from cxfr_proxy.session.commands import Dial, ExchangeNode, NodeChanged, NodeRegained, Outcome, Resumable, Side
 from cxfr_proxy.session.exchange import Exchange
 from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.parts import Parts
@@ -45,46 +54,109 @@ _INACTIVE: Final = f"<inactive xmlns='{names.CSI}'/>".encode()
 def can_begin(parts: Parts) -> bool:
     """Return whether the session could be resumed on another node now: it has its node, and nodes and client count
     (XEP-0198). The name of its user is the node's word, and not the client's."""
-    management = parts.accounting.management
-    counts = management.resumable and management.counters is not None
-    return counts and parts.node.writable and parts.negotiation.full_jid is not None and parts.exchange is None
+    return _can_resume(parts) and parts.node.writable and parts.exchange is None
+
+
+def _can_resume(parts: Parts) -> bool:
+    counts = parts.counts.resumable and (parts.stand_in is None or parts.replay is None or parts.replay.trusted)
+    return counts and parts.negotiation.full_jid is not None
 
 
 def begin(parts: Parts, node: str) -> None:
     """Begin to exchange the node's leg for one to that node. The session has to be one that :func:`can_begin`."""
-    counters, full_jid = parts.accounting.management.counters, parts.negotiation.full_jid
-    assert counters is not None
-    assert full_jid is not None
     exchange = parts.begin_exchange(node)
-    exchange.note_acknowledged(_acknowledged(counters, parts.client.lane.ack, parts.client.header.context))
+    exchange.note_acknowledged(_known_to_be_acknowledged(parts))
     parts.wait_until(exchange.leave_by)
-    if exchange.acknowledged is None:
+    # In the middle of an element it can't be asked; it may say so by itself.
+    if exchange.acknowledged is None and not parts.cuts_client:
         parts.send(Side.CLIENT, parts.accounting.request())
+    _dial(parts, node)
+    parts.choose_reading()
+
+
+def _dial(parts: Parts, node: str) -> None:
+    full_jid = parts.negotiation.full_jid
+    assert full_jid is not None, "or the session can't be resumed"
     user = jid.bare(full_jid)
     parts.issue(Dial(node, user, parts.client.header.addressed(to=parts.domain, from_=user)))
+
+
+def _known_to_be_acknowledged(parts: Parts) -> int | None:
+    """Return how many of the node's stanzas the client has acknowledged; ``None`` if that is not known.
+
+    Where the proxy counts in its place, whatever was forwarded is.
+    """
+    counters = parts.accounting.management.counters
+    if counters is None:
+        return parts.counts.forwarded(parts.node.lane.stanzas)
+    if parts.replay is not None:
+        return parts.replay.confirmed
+    return _acknowledged(counters, parts.client.lane.ack, parts.client.header.context)
+
+
+def recover(parts: Parts) -> bool:
+    """Replace the connection to the node, which has broken. Return false if the session could not be resumed on another
+    one, or if that happens too often."""
+    exchange, replay = parts.exchange, parts.replay
+    resuming = exchange is not None and exchange.state is Exchanging.RESUMING
+    if replay is None or not _can_recover(parts) or replay.breaks_again(parts.now, resumed=not resuming):
+        return False
+    if exchange is not None and exchange.state is Exchanging.REPLAYING:
+        parts.drop_exchange()  # the counts go on behind what the client has got
+        exchange = None
+    dialling = exchange is not None and not resuming
+    if exchange is None:
+        exchange = parts.begin_exchange(parts.node.name)
+    forwarded = exchange.forwarded if resuming else parts.counts.forwarded(parts.node.lane.stanzas)
+    exchange.break_off(forwarded, parts.now)
+    exchange.note_acknowledged(_known_to_be_acknowledged(parts))
+    ending.end_node_output(parts)
+    parts.hold_client_if_need_be()
+    parts.wait_until(exchange.leave_by)
+    if not dialling:
+        _dial(parts, exchange.node)
+    elif exchange.leg is not None:
+        _go_over(parts, exchange, replay.acknowledged, exchange.forwarded)
     parts.choose_reading()
+    return True
+
+
+def _can_recover(parts: Parts) -> bool:
+    """Return whether all is known that has to be, and the client is still to be served."""
+    replay, transfer = parts.replay, parts.transfer
+    moving = transfer is not None and not transfer.is_migration  # its client is told to move anyway
+    # A stanza of which the client has the beginning would come from its beginning again.
+    cut = parts.node.lane.cutting and not drops_beginning(parts)
+    trusted = replay is not None and replay.trusted
+    return _can_resume(parts) and trusted and parts.client.writable and not (moving or cut or parts.client.over)
 
 
 def is_awaited(parts: Parts, node: str | None = None) -> bool:
     """Return whether a connection to that node, or to any, is waited for."""
     exchange = parts.exchange
-    if exchange is None or exchange.state is not Exchanging.DIALLING or exchange.leg is not None:
+    waits = exchange is not None and (exchange.state is Exchanging.DIALLING or exchange.broken)
+    if exchange is None or not waits or exchange.leg is not None:
         return False
     return node is None or node == exchange.node
 
 
 def on_dialled(parts: Parts, leg: NodeLeg) -> None:
     """Take the leg to the new node that was waited for. It has to be one that :func:`speaks_alike`."""
-    assert parts.exchange is not None
-    parts.exchange.take_leg(leg)
-    _settle_if_ready(parts, parts.exchange)
+    exchange = parts.exchange
+    assert exchange is not None
+    exchange.take_leg(leg)
+    if exchange.broken:
+        assert parts.replay is not None, "or there would be nothing to resume with"
+        _go_over(parts, exchange, parts.replay.acknowledged, exchange.forwarded)
+    else:
+        _settle_if_ready(parts, exchange)
 
 
 def _settle_if_ready(parts: Parts, exchange: Exchange) -> None:
     if exchange.can_settle:
         exchange.settle(parts.now)
-        parts.client.hold(True)
-        parts.send(Side.NODE, parts.accounting.request())
+        parts.hold_client_if_need_be()
+        parts.pass_request_up(parts.accounting.request())
         parts.wait_until(min(parts.now + STEP_SECONDS, exchange.leave_by))
         parts.choose_reading()
 
@@ -108,8 +180,13 @@ def speaks_alike(parts: Parts, leg: NodeLeg) -> bool:
 def on_client_ack(parts: Parts, ack: bytes) -> None:
     """Note what the client has acknowledged; its ``<a/>`` is on its way to the old node."""
     exchange, counters = parts.exchange, parts.accounting.management.counters
-    if exchange is not None and counters is not None:
-        exchange.note_acknowledged(_acknowledged(counters, ack, parts.client.header.context))
+    count = _acknowledged(counters, ack, parts.client.header.context) if counters is not None else None
+    if count is None:
+        return
+    if parts.replay is not None:
+        parts.replay.confirm(count)
+    if exchange is not None:
+        exchange.note_acknowledged(count)
         _settle_if_ready(parts, exchange)
 
 
@@ -130,23 +207,40 @@ def _h(data: bytes, context: bytes) -> int | None:
 def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
     """Exchange the legs if the old node has acknowledged everything. Its ``<a/>`` stands in front of whatever follows
     that position."""
-    exchange, old, management = parts.exchange, parts.node, parts.accounting.management
-    if exchange is None or exchange.state is not Exchanging.SETTLING or old.header is None:
+    exchange, replay = parts.exchange, parts.replay
+    if exchange is None and replay is None:
         return
-    assert management.counters is not None
-    everything = management.counters.up.receivers_count(parts.client.lane.stanzas)
-    if _h(ack, old.header.context) != everything:
-        return  # it answers an older ``<r/>``, or ours from before another stanza was injected
-    leg = exchange.resume(everything, management.counters.down.senders_count(position))
-    management.leave(everything)
-    management.rejoin(exchange.forwarded, leg.lane.stanzas)  # if no answer comes, the counts stand where the client is
+    assert parts.node.header is not None, "a framer reports the header first"
+    counters, h = parts.accounting.management.counters, _h(ack, parts.node.header.context)
+    standing_in.note_ack(parts, h)
+    if exchange is None or exchange.state is not Exchanging.SETTLING:
+        return
+    if counters is not None:
+        everything = parts.accounting.management.sent(parts.client.lane.stanzas)
+    else:
+        assert replay is not None, "the proxy counts"
+        everything = replay.sent
+    if h == everything:  # else it answers an older ``<r/>``, or ours from before another stanza was injected
+        _go_over(parts, exchange, everything, parts.counts.forwarded(position))
+
+
+def _go_over(parts: Parts, exchange: Exchange, handled: int, forwarded: int) -> None:
+    """Exchange the legs, and ask for the session. The node has handled so many stanzas, as far as is known, and so many
+    of its own were forwarded."""
+    old, counts, management = parts.node.name, parts.counts, parts.accounting.management
+    leg = exchange.resume(handled, forwarded)
+    management.leave(handled)
+    counts.rejoin(forwarded, leg.lane.stanzas)  # if no answer comes, the counts stand where the client is
+    if management.counters is None:
+        exchange.note_acknowledged(forwarded)
     parts.exchange_node(leg)
     parts.issue(ExchangeNode())
-    # Before the <resume/> is answered: from here on nothing leads back to the old node.
-    parts.report(NodeChanged(old.name, leg.name))
+    if leg.name != old:
+        # Before the <resume/> is answered: from here on nothing leads back to the old node.
+        parts.report(NodeChanged(old, leg.name))
     # The node's own id: the client may know another one (sm-after-transfer=wrap).
-    previd = quoteattr(management.node_id or "")
-    resume = f"<resume xmlns='{management.namespace}' h='{exchange.acknowledged}' previd={previd}/>"
+    previd = quoteattr(counts.node_id or "")
+    resume = f"<resume xmlns='{counts.namespace}' h='{exchange.acknowledged}' previd={previd}/>"
     parts.send(Side.NODE, resume.encode())
     parts.wait(STEP_SECONDS)
     parts.choose_reading()
@@ -162,31 +256,46 @@ def on_element(parts: Parts, data: bytes, position: int) -> bool:
     except stanza.MalformedElement:
         return False
     namespace, name = stanza.name_of(element)
-    # The old node has handled that many. A node that says another number has not got the session as the old one left
-    # it, and stanzas of the client's would be lost, or would come twice.
-    if namespace not in NAMESPACES or name != "resumed" or read_h(element) != exchange.handled:
+    if namespace not in NAMESPACES or name != "resumed" or not _fits(parts, exchange, read_h(element)):
         return False
     _on_resumed(parts, exchange, position)
     return True
 
 
+def _fits(parts: Parts, exchange: Exchange, h: int | None) -> bool:
+    """Return whether the node has the session as it was left, by the count of stanzas that were handled. Otherwise some
+    of the client's would be lost, or come twice."""
+    replay = parts.replay
+    if replay is None or not replay.trusted:
+        return h == exchange.handled
+    return h is not None and replay.resume(h, parts.now)
+
+
 def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
-    management, acknowledged = parts.accounting.management, exchange.acknowledged
+    management, acknowledged, replay = parts.accounting.management, exchange.acknowledged, parts.replay
     assert acknowledged is not None, "it was sent with the request"
-    management.rejoin(acknowledged, position)
+    parts.counts.rejoin(acknowledged, position)
     # Counts wrap around at 2**32.
     exchange.replay(position + (exchange.forwarded - acknowledged) % MODULUS)
     parts.wait(None)
     if parts.negotiation.inactive:
         parts.send(Side.NODE, _INACTIVE)  # it belongs to the stream, and not to the session (XEP-0352 section 5)
+    if replay is not None:
+        management.leave(replay.acknowledged)
+        again = replay.unacknowledged()
+        if again:
+            parts.send(Side.NODE, again)
+            parts.pass_request_up(parts.accounting.request())
     if management.id is not None and management.node_id is not None:
         parts.report(Resumable(management.id, management.node_id, management.counters))
     _finish_if_replayed(parts, exchange, position)
-    parts.client.hold(False)
+    parts.hold_client_if_need_be()
     parts.choose_reading()
     if parts.transfer is not None:
         parts.transfer.held_seconds = parts.now - exchange.held_since
         ending.end_migration(parts, parts.transfer, Outcome.MOVED)
+    else:
+        parts.report(NodeRegained(parts.now - exchange.since))
 
 
 def drops(parts: Parts, position: int) -> bool:

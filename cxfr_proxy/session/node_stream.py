@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from cxfr_proxy.errors import NodeError
-from cxfr_proxy.session import client_stream, climbing, ending, exchanging
+from cxfr_proxy.session import client_stream, climbing, ending, exchanging, standing_in
 from cxfr_proxy.session.closing import Farewell
 from cxfr_proxy.session.commands import (
     BoundTo,
@@ -92,7 +92,13 @@ def read(parts: Parts) -> None:
     if node.wanted:
         if data:
             on_scanned(parts, node.lane.scan(data))
-        climbing.send_request_if_due(parts)
+        do_what_is_due(parts)
+
+
+def do_what_is_due(parts: Parts) -> None:
+    """Send the client what has waited for a boundary, if there is one behind the last chunk from the node."""
+    climbing.send_request_if_due(parts)
+    standing_in.answer_if_due(parts)
 
 
 def on_scanned(parts: Parts, ready: bytes) -> None:
@@ -107,7 +113,7 @@ def _on_piece(parts: Parts, node: NodeLeg, piece: Piece) -> None:
         return  # the stream is over, or was exchanged for another node's in the middle of this chunk
     match piece.event:
         case None:
-            if not exchanging.drops_beginning(parts):
+            if not exchanging.drops_beginning(parts) and not standing_in.drops_beginning(parts):
                 parts.pass_stanza_down(piece.data)
         case StreamStart():
             _on_header(parts, piece.data)
@@ -139,7 +145,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     if parts.where is Where.RESUMING:
         _on_resumption(parts, piece.data, position)
     # In front of all that follows: a stanza that comes again was looked at when it came first.
-    elif is_stanza and exchanging.drops(parts, position):
+    elif _is_dropped(parts, position) if is_stanza else _is_between(parts, name, piece.data, position):
         return
     elif not piece.whole:
         _on_cut_through(parts, name, piece.data, header)
@@ -153,6 +159,22 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         _on_stream_element(parts, name, piece.data, header, position)
         if name == "a":
             exchanging.on_node_ack(parts, piece.data, position)
+        standing_in.on_node_answered(parts)
+
+
+def _is_dropped(parts: Parts, position: int) -> bool:
+    """Return whether the node's stanza at that position must not reach the client (again)."""
+    return exchanging.drops(parts, position) or standing_in.drops(parts, position)
+
+
+def _is_between(parts: Parts, name: str, data: bytes, position: int) -> bool:
+    """Return whether an element is one of XEP-0198 that is between the proxy and the node."""
+    stand_in = parts.stand_in
+    if stand_in is None or not standing_in.on_node_element(parts, stand_in, data, position):
+        return False
+    if name == "a":
+        exchanging.on_node_ack(parts, data, position)
+    return True
 
 
 def _on_stream_element(parts: Parts, name: str, data: bytes, header: StreamHeader, position: int) -> None:
@@ -292,6 +314,7 @@ def _on_resumable(parts: Parts) -> None:
 
 def _on_bound(parts: Parts, bound: Bound) -> None:
     parts.come_into_use()
+    standing_in.begin(parts)
     parts.report(BoundTo(bound.full_jid, bound.resumed))
 
 
@@ -326,6 +349,9 @@ def _react(
             ending.finish_if_over(parts)
         case Reaction.LOSE:
             _lose(parts, reason)
+        case Reaction.RECOVER:
+            if not exchanging.recover(parts):
+                _lose(parts, reason)
         case Reaction.APOLOGISE:
             ending.apologise(parts)
         case Reaction.CLOSE:
@@ -446,6 +472,15 @@ def on_no_resumption(parts: Parts) -> None:
     _react(parts, NodeDid.REFUSE, Reason.NODE_LOST)
 
 
+def on_no_recovery(parts: Parts, why: str, *, reachable: bool = True) -> None:
+    """Give up a session whose connection to the node is broken, and could not be replaced. ``reachable``: see
+    :meth:`.parts.Parts.drop_exchange`."""
+    assert parts.exchange is not None
+    parts.report(MigrationFailed(parts.exchange.node, why))
+    parts.drop_exchange(reachable=reachable)
+    _lose(parts, Reason.NODE_LOST)
+
+
 def on_death(parts: Parts) -> bool:
     """Give up a node that checks have found dead: it is not waited for, and bytes that it does not take hold up nobody.
     Return whether the client is still here."""
@@ -470,6 +505,7 @@ def _lose(parts: Parts, reason: Reason) -> None:
     if reason is not Reason.NODE_LOST:  # else there is no connection on which an end could be sent
         ending.end_node_stream(parts)
     ending.end_node_output(parts)
+    parts.forget_node_counts()
     parts.drop_exchange()
     parts.choose_reading()
     if parts.transfer is not None and parts.transfer.is_migration:

@@ -9,19 +9,22 @@ part            owns
 ``opening``     what was shown to whom and whose turn it is; only until the stream is bound
 ``transfer``    the order, the rung, what was tried; only while a transfer runs
 ``exchange``    the node's leg that is to come, and how far it is; only while one leg is exchanged for another
+``stand_in``    XEP-0198 that the proxy speaks with the node; only while the client does not
+``replay``      stanzas that the node has not acknowledged; only where the proxy could resume the session by itself
 ``closing``     the last question, the farewell, the wait for others; only while the session ends
 ``negotiation`` what client and node say of the stream itself; see :mod:`cxfr_proxy.xmpp.opening.negotiation`
 =============== ======================================================================================================
 
 A part's fields are written in its own file and nowhere else. Functions that take all parts contain what happens between
 them: :mod:`.client_stream` and :mod:`.node_stream` (what the two streams bring), :mod:`.climbing` (the ladder),
-:mod:`.exchanging` (the exchange of the node's leg) and :mod:`.ending` (how everything ends). They write no field: they
+:mod:`.exchanging` (the exchange of the node's leg), :mod:`.standing_in` (XEP-0198 in the client's place) and
+:mod:`.ending` (how everything ends). They write no field: they
 call the parts' own methods, and those here for what concerns several parts.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from cxfr_proxy.session.accounting import Accounting
 from cxfr_proxy.session.client_software import Software
@@ -32,6 +35,8 @@ from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.legs import ClientLeg, NodeLeg
 from cxfr_proxy.session.opening import Opening
 from cxfr_proxy.session.policy import Policy
+from cxfr_proxy.session.replay import Replay
+from cxfr_proxy.session.stand_in import StandIn
 from cxfr_proxy.session.tables import TRANSITIONS, Exchanging, Incoming, State, Transition, Where
 from cxfr_proxy.session.transfer import TransferAttempt
 from cxfr_proxy.xmpp.connection_transfer import TransferAnswer
@@ -45,6 +50,27 @@ _WHERE: Final = {
     State.CLOSING: Where.CLOSING,
     State.CLOSED: Where.CLOSING,  # nobody is left for whom it could mean anything
 }
+
+
+class NodeCounts(Protocol):
+    """XEP-0198 as the node sees it: the client's, or the proxy's in its place."""
+
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def node_id(self) -> str | None:
+        """The node's id for the session."""
+
+    @property
+    def resumable(self) -> bool:
+        """The session can be resumed by that id."""
+
+    def forwarded(self, position: int) -> int:
+        """Return how many stanzas the node counts up to that position of its stream."""
+
+    def rejoin(self, count: int, position: int) -> None:
+        """Go on with the node's new stream, where the stanzas behind ``position`` follow its ``count``."""
 
 
 class Parts:
@@ -71,6 +97,8 @@ class Parts:
         "opening",
         "policy",
         "reason",
+        "replay",
+        "stand_in",
         "state",
         "transfer",
     )
@@ -88,6 +116,8 @@ class Parts:
         self.opening: Opening | None = opening
         self.transfer: TransferAttempt | None = None
         self.exchange: Exchange | None = None
+        self.stand_in: StandIn | None = None
+        self.replay: Replay | None = None
         self.closing: Closing | None = None
         self.deadline: float | None = None
         self.fast: list[Lane | None] = [None, None]
@@ -176,6 +206,11 @@ class Parts:
         bound."""
         return self.opening if self.state is State.NEGOTIATING else None
 
+    @property
+    def broken(self) -> bool:
+        """Whether the connection to the node is gone, and another one is waited for."""
+        return self.exchange is not None and self.exchange.broken
+
     def restart(self) -> None:
         """Begin both streams anew (RFC 6120 section 4.3.3)."""
         self.client.restart()
@@ -203,9 +238,45 @@ class Parts:
         """Forget the transfer, whatever came of it."""
         self.transfer = None
 
+    @property
+    def counts(self) -> NodeCounts:
+        """The counts that are kept with the node."""
+        stand_in = self.stand_in
+        return stand_in if stand_in is not None and stand_in.on else self.accounting.management
+
+    @property
+    def counted(self) -> bool:
+        """Whether the node counts: it has said so."""
+        return self.accounting.management.on or (self.stand_in is not None and self.stand_in.on)
+
+    def stand_in_from(self, stand_in: StandIn) -> None:
+        """Begin to stand in for the client; :attr:`stand_in` from here on."""
+        self.stand_in = stand_in
+        self.choose_reading()
+
+    def end_standing_in(self) -> None:
+        """Leave XEP-0198 to the client from here on."""
+        self.stand_in = None
+        self.choose_reading()
+
+    def begin_replay(self, acknowledged: int = 0, confirmed: int = 0) -> None:
+        """Keep what goes to the node until it is acknowledged; :attr:`replay` from here on, with these counts."""
+        self.replay = Replay(self.policy.limits.max_unacknowledged, acknowledged, confirmed)
+        self.choose_reading()
+
+    def forget_node_counts(self) -> None:
+        """Keep nothing for a node that is gone, and stand in for nobody."""
+        self.stand_in = self.replay = None
+
+    def end_replay(self) -> None:
+        """Keep nothing any more: the node does not count."""
+        self.replay = None
+        self.hold_client_if_need_be()
+        self.choose_reading()
+
     def begin_exchange(self, node: str) -> Exchange:
         """Begin to exchange the node's leg; :attr:`exchange` from here on."""
-        self.exchange = Exchange(node, self.now + self.policy.timeouts.migrate_timeout)
+        self.exchange = Exchange(node, self.now, self.now + self.policy.timeouts.migrate_timeout)
         return self.exchange
 
     def exchange_node(self, leg: NodeLeg) -> None:
@@ -227,12 +298,12 @@ class Parts:
             if exchange.state is Exchanging.REPLAYING:
                 # The node has begun to send again what the client has got already: the client's count goes on behind
                 # that.
-                self.accounting.management.rejoin(exchange.forwarded, self.node.lane.stanzas)
-            if reachable and exchange.on_old_leg:
+                self.counts.rejoin(exchange.forwarded, self.node.lane.stanzas)
+            if reachable and exchange.dials:
                 self.issue(Forgo())
             self.end_exchange()
             self.wait(None)
-            self.client.hold(False)
+            self.hold_client_if_need_be()
             self.choose_reading()
 
     def close(self) -> Closing:
@@ -249,11 +320,20 @@ class Parts:
 
     # --- reading
 
+    def hold_client_if_need_be(self) -> None:
+        """Have a bound client's bytes wait while they could go nowhere: no leg takes them, or the node has not
+        acknowledged as much as may be kept."""
+        if self.state is State.NEGOTIATING:
+            return  # the opening holds it
+        full = self.replay is not None and self.replay.full
+        self.client.hold(full or (self.exchange is not None and self.exchange.holds_client))
+
     def choose_reading(self) -> None:
         """Bring ``fast``, and what the lanes report, in line with what has to be looked at now."""
         if self.state is State.NEGOTIATING:
             return  # each element is looked at, whatever else holds
         client, node, transfer, exchange = self.client, self.node, self.transfer, self.exchange
+        stand_in, kept = self.stand_in, self.replay is not None
         on_old_leg = self.on_old_leg
         on_new_leg = exchange is not None and not on_old_leg
         bound = self.state is State.BOUND
@@ -265,14 +345,15 @@ class Parts:
         down = (bound or asked) and node.wanted and self.unquestioned and not on_new_leg
         self.fast[Side.CLIENT] = client.lane if up else None
         self.fast[Side.NODE] = node.lane if down else None
-        # The first elements of a bound client are looked at for its capabilities.
-        client.lane.report_every(not up or client.looks_left > 0)
-        node.lane.report_every(self.withholds or on_new_leg)
-        # Acknowledgements pass unseen as long as both sides count the same; during an exchange they say how far each
-        # is.
-        shifted = self.accounting.management.shifted
-        client.lane.report_acks(shifted or on_old_leg)
-        node.lane.report_acks(shifted or on_old_leg)
+        # The first elements of a bound client are looked at for its capabilities; where stanzas are kept until the node
+        # has acknowledged them, each is.
+        client.lane.report_every(not up or client.looks_left > 0 or kept or stand_in is not None)
+        node.lane.report_every(self.withholds or on_new_leg or (stand_in is not None and stand_in.wants_each))
+        # Acknowledgements pass unseen as long as both sides count the same, and the proxy does not count itself; during
+        # an exchange they say how far each is.
+        acks = self.accounting.management.shifted or on_old_leg or kept
+        client.lane.report_acks(acks)
+        node.lane.report_acks(acks)
 
     @property
     def unquestioned(self) -> bool:
@@ -308,6 +389,23 @@ class Parts:
         if self.node.writable:
             self.send(Side.NODE, data)
 
+    def pass_stanza_up(self, data: bytes) -> None:
+        """Send the node a stanza, and keep it where it may have to be sent again."""
+        self.send(Side.NODE, data)
+        replay = self.replay
+        if replay is not None:
+            if replay.keep(data, self.now) and self.counted:
+                self.pass_request_up(self.accounting.request())
+            if replay.full:
+                self.hold_client_if_need_be()
+                self.choose_reading()
+
+    def pass_request_up(self, request: bytes) -> None:
+        """Send the node an ``<r/>``: it is asked how far it is."""
+        if self.replay is not None:
+            self.replay.note_asked()
+        self.send(Side.NODE, request)
+
     def pass_down(self, data: bytes) -> None:
         if self.client.writable:
             self.send(Side.CLIENT, data)
@@ -333,7 +431,7 @@ class Parts:
     def inject_up(self, data: bytes) -> None:
         """Send the node a stanza of the proxy's, at the client's last boundary."""
         self.accounting.management.injected_up(self.client.lane.stanzas)
-        self.send(Side.NODE, data)
+        self.pass_stanza_up(data)
         if self.exchange is not None and self.exchange.state is Exchanging.SETTLING:
             self.send(Side.NODE, self.accounting.request())  # the one before does not cover it
         self._note_shift()

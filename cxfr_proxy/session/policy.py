@@ -28,6 +28,9 @@ class Surroundings(Protocol):
     def redirected_lately(self, user: str | None, now: float) -> bool:
         """Return whether that user (a bare JID) was sent to another address not long before that time."""
 
+    def takes_sessions(self, node: str) -> bool:
+        """Return whether the proxy may log in at that node as its users, and resume their sessions there."""
+
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         """Return whether the user of that login at that domain belongs on another node."""
 
@@ -35,7 +38,7 @@ class Surroundings(Protocol):
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The settings for all sessions. ``wrap_resumable_ids``: clients get ids of the proxy's own for their resumable
-    sessions."""
+    sessions. ``stands_in``: the proxy speaks XEP-0198 with nodes in the place of clients that don't."""
 
     timeouts: Timeouts
     limits: Limits
@@ -45,3 +48,4 @@ class Policy:
     trust_node_redirects: bool = False
     redirect_targets: RedirectTargets = ANYWHERE
     check_authzid: bool = True
+    stands_in: bool = False

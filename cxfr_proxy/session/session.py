@@ -16,7 +16,7 @@ There are two ways to read a direction:
 from __future__ import annotations
 
 from cxfr_proxy.errors import ClientError
-from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream
+from cxfr_proxy.session import client_stream, climbing, ending, exchanging, node_stream, standing_in
 from cxfr_proxy.session.client_software import Software
 from cxfr_proxy.session.commands import EarlyLogin, Forgo, Outcome, Reason, SessionCommand, Side
 from cxfr_proxy.session.ladder import Order, Rung
@@ -158,7 +158,11 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """The time at which to call :meth:`tick`; ``None``: never."""
-        return self._parts.deadline
+        parts = self._parts
+        if parts.stand_in is None and parts.replay is None:
+            return parts.deadline
+        due = standing_in.due(parts)
+        return parts.deadline if due is None or (parts.deadline is not None and parts.deadline < due) else due
 
     def wants(self, side: Side) -> bool:
         """Return whether bytes from that side should be read now."""
@@ -219,7 +223,7 @@ class Session:
             client_stream.on_scanned(self._parts, ready)
         else:
             node_stream.on_scanned(self._parts, ready)
-            climbing.send_request_if_due(self._parts)
+            node_stream.do_what_is_due(self._parts)
         return self._parts.take()
 
     def eof(self, side: Side, now: float) -> list[SessionCommand]:
@@ -247,6 +251,8 @@ class Session:
         """Act on the time. Does nothing before the deadline."""
         parts = self._parts
         parts.begin(now)
+        if not standing_in.on_time(parts):
+            ending.give_up(parts, Reason.STALLED)
         if parts.deadline is not None and now >= parts.deadline:
             parts.wait(None)
             _on_deadline(parts)
@@ -263,7 +269,7 @@ class Session:
         # Twice the stall timeout: the pump cuts a client that takes no byte at all after one; this one takes some.
         if backlogged and parts.closing is not None:
             return parts.closing.since + 2 * parts.policy.timeouts.write_stall_timeout
-        return parts.deadline
+        return self.deadline
 
     def caught_up(self, side: Side, now: float) -> None:
         """Begin to wait for that side's answer only now, while closing: it has taken all that was sent to it."""
@@ -291,6 +297,9 @@ class Session:
                 climbing.climb(parts, transfer, first=True)
         elif parts.state is State.NEGOTIATING and order.node_dead:
             node_stream.on_death(parts)
+        elif parts.broken:
+            if order.hurried or order.node_dead:
+                node_stream.on_no_recovery(parts, "there was no time to take it up again")
         elif order.hurried and transfer is not None and transfer.is_question:
             # Only a question can be hurried: any other rung has begun to end the stream.
             transfer.hurry(order)
@@ -325,7 +334,7 @@ class Session:
         if not exchanging.is_awaited(parts, leg.name):
             parts.issue(Forgo())
         elif not exchanging.speaks_alike(parts, leg):
-            climbing.on_stuck(parts, "its stream has other prefixes than the client's", Outcome.REFUSED)
+            _on_stuck(parts, "its stream has other prefixes than the client's", Outcome.REFUSED)
         else:
             exchanging.on_dialled(parts, leg)
         return parts.take()
@@ -335,7 +344,7 @@ class Session:
         parts = self._parts
         parts.begin(now)
         if exchanging.is_awaited(parts):
-            climbing.on_stuck(parts, why, Outcome.REFUSED, reachable=False)
+            _on_stuck(parts, why, Outcome.REFUSED, reachable=False)
         return parts.take()
 
     def kick(self, now: float) -> list[SessionCommand]:
@@ -351,6 +360,14 @@ class Session:
         self._parts.begin(now)
         ending.give_up(self._parts, Reason.STOPPED)
         return self._parts.take()
+
+
+def _on_stuck(parts: Parts, why: str, outcome: Outcome, *, reachable: bool = True) -> None:
+    """Go on without the leg that was waited for. Where there is no other one, the node counts as lost."""
+    if parts.broken:
+        node_stream.on_no_recovery(parts, why, reachable=reachable)
+    else:
+        climbing.on_stuck(parts, why, outcome, reachable=reachable)
 
 
 def _on_deadline(parts: Parts) -> None:
@@ -369,8 +386,8 @@ def _on_deadline(parts: Parts) -> None:
         client_stream.on_fault(parts, error, Reason.TIMED_OUT)
     elif parts.where is Where.RESUMING:
         node_stream.on_no_resumption(parts)
-    elif parts.exchange is not None and parts.on_old_leg:
-        climbing.on_stuck(parts, exchanging.why_late(parts.exchange), Outcome.SILENT)
+    elif parts.exchange is not None and (parts.on_old_leg or parts.broken):
+        _on_stuck(parts, exchanging.why_late(parts.exchange), Outcome.SILENT)
     elif parts.state is State.TRANSFERRING and transfer is not None:
         if transfer.unanswered:
             climbing.learn(parts, None)

@@ -6,7 +6,8 @@ which raises if the table has no such way: an illegal step is a defect, and is n
 * :data:`INCOMING` and :data:`OUTGOING`: one direction of one leg;
 * :data:`TRANSITIONS`: the session as a whole;
 * :data:`NODE_REACTIONS`: what the node did, by where the session is, and what is done about it;
-* :data:`FEATURES`, :data:`ASKING`, :data:`QUESTION` and :data:`EXCHANGING`: the parts that exist only for a while.
+* :data:`FEATURES`, :data:`ASKING`, :data:`QUESTION`, :data:`EXCHANGING` and :data:`STANDING_IN`: the parts that exist
+  only for a while.
 
 ``docs/session-states.md`` is drawn from them.
 """
@@ -180,6 +181,7 @@ class Reaction(Enum):
     """The reaction to an act of the node's."""
 
     LOSE = "the client is told to move"
+    RECOVER = "the session is resumed there, if it can be; else as *the client is told to move*"
     APOLOGISE = "the client is told that there is no server"
     PASS_ERROR = "the client's stream ends by that error"
     REDIRECT = "the client is told where to go"
@@ -191,7 +193,7 @@ class Reaction(Enum):
 _ENDING: Final = {Where.ENDING_NODE: Reaction.SAY_FAREWELL, Where.CLOSING: Reaction.FINISH}
 """While the session ends, any act of the node's counts as its end: its reason comes too late to matter."""
 _LOST: Final = {Where.RESUMING: Reaction.LOSE, **_ENDING}
-"""A stream that ends before it has resumed the session never will."""
+"""A stream that ends before it has resumed the session never will. A connection that breaks says nothing about that."""
 _BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
     NodeDid.GO_AWAY: {
         # Before bind there is nothing to move, and a redirect would lead around the proxy.
@@ -221,9 +223,10 @@ _BY_CASE: Final[Mapping[NodeDid, Mapping[Where, Reaction]]] = {
     },
     NodeDid.HANG_UP: {
         Where.NEGOTIATING: Reaction.APOLOGISE,
-        Where.BOUND: Reaction.LOSE,
-        Where.TRANSFERRING: Reaction.LOSE,
-        **_LOST,
+        Where.BOUND: Reaction.RECOVER,
+        Where.TRANSFERRING: Reaction.RECOVER,
+        Where.RESUMING: Reaction.RECOVER,
+        **_ENDING,
     },
     NodeDid.BREAK: {
         Where.NEGOTIATING: Reaction.APOLOGISE,
@@ -309,6 +312,8 @@ class Exchanging(Enum):
     """The relay connects and logs in, and the client may have to say what it has got; everything goes on as before."""
     SETTLING = "settling"
     """The client is held, and the old node is asked how far it is."""
+    BROKEN = "broken"
+    """The connection to the node is gone. The client is held, and the relay connects and logs in."""
     RESUMING = "resuming"
     """The new leg is in its place, and the new node is asked for the session."""
     REPLAYING = "replaying"
@@ -316,8 +321,29 @@ class Exchanging(Enum):
 
 
 EXCHANGING: Final[Table[Exchanging]] = {
-    Exchanging.DIALLING: frozenset((Exchanging.SETTLING,)),
-    Exchanging.SETTLING: frozenset((Exchanging.RESUMING,)),
-    Exchanging.RESUMING: frozenset((Exchanging.REPLAYING,)),
+    Exchanging.DIALLING: frozenset((Exchanging.SETTLING, Exchanging.BROKEN)),
+    Exchanging.SETTLING: frozenset((Exchanging.RESUMING, Exchanging.BROKEN)),
+    Exchanging.BROKEN: frozenset((Exchanging.RESUMING,)),
+    Exchanging.RESUMING: frozenset((Exchanging.REPLAYING, Exchanging.BROKEN)),
     Exchanging.REPLAYING: frozenset(),
+}
+
+
+class StandingIn(Enum):
+    """The progress of XEP-0198 that the proxy speaks with the node in the place of the client."""
+
+    __hash__ = object.__hash__
+
+    WAITING = "waiting"
+    """The client may still ask for it itself."""
+    ASKED = "asked"
+    """The node is asked, and has not answered."""
+    ON = "on"
+    """The proxy counts, and acknowledges what it has passed on."""
+
+
+STANDING_IN: Final[Table[StandingIn]] = {
+    StandingIn.WAITING: frozenset((StandingIn.ASKED,)),
+    StandingIn.ASKED: frozenset((StandingIn.ON,)),
+    StandingIn.ON: frozenset(),
 }

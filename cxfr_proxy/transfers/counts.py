@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from cxfr_proxy.session.client_software import Software
-from cxfr_proxy.session.commands import Answered, Asked, BoundTo, Ended, Event, Forged, Outcome, Transferred
+from cxfr_proxy.session.commands import (
+    Answered,
+    Asked,
+    BoundTo,
+    Ended,
+    Event,
+    Forged,
+    NodeRegained,
+    Outcome,
+    Transferred,
+)
 from cxfr_proxy.session.ladder import Rung, Trigger
 from cxfr_proxy.transfers.relayed import Relayed
 from cxfr_proxy.transfers.statistics import Totals
@@ -94,6 +104,8 @@ class SessionCounts:
                 self._note_transfer(relayed, event, now)
             case Forged():
                 self.of_node(relayed.session.node).forged += 1
+            case NodeRegained():
+                self.totals.regained += 1
             case FailedLogin(condition=condition):
                 self.totals.count_failed_login(condition)
             case Ended(reason, _, late, _):

@@ -19,6 +19,7 @@ from cxfr_proxy.session.commands import (
     Event,
     Learned,
     NodeChanged,
+    NodeRegained,
     Outcome,
     Redirected,
     Resumable,
@@ -88,7 +89,7 @@ class ClientMemory:
                 if full_jid is not None and self.returned(full_jid, address, session.node, now):
                     self._returned[relayed.id] = now
                     return (Returned(full_jid, address),)
-            case NodeChanged():
+            case NodeChanged() | NodeRegained():
                 self._note_bound(relayed.id, now)  # nodes take it for a new one
             case Redirected() if (user := user_of(session)) is not None:
                 return self._applied(UserRedirected(user), now)

@@ -44,7 +44,7 @@ class Totals:
     """``logins``: by the way of the client, in the order of :data:`LOGIN_WAYS`. ``ended``: sessions, by reason.
     ``refused``: connections that never had one, by reason. ``failed_logins``: by a member of :data:`LOGIN_FAILURES`, or
     :data:`OTHER_FAILURE`. ``late``: see :class:`~cxfr_proxy.session.commands.Ended`. ``waited``: connections that found
-    no room at first."""
+    no room at first. ``regained``: sessions that were resumed when the connection to their node had broken."""
 
     logins: list[int] = field(default_factory=lambda: [0] * len(LOGIN_WAYS))
     late: int = 0
@@ -52,10 +52,12 @@ class Totals:
     ended: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     failed_logins: dict[str, int] = field(default_factory=dict)
+    regained: int = 0
 
     def include(self, other: Totals) -> None:
         self.logins = [own + more for own, more in zip(self.logins, other.logins, strict=True)]
         self.late += other.late
+        self.regained += other.regained
         self.waited += other.waited
         for reason, count in other.ended.items():
             self.count_ended(reason, count)

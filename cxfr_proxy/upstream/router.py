@@ -123,6 +123,10 @@ class Router:
             raise NodeError(StreamCondition.REMOTE_CONNECTION_FAILED, f"there is no node {dial.node}")
         return await self._dialer.log_in(self.cluster.get(dial.node).spec, dial, client)
 
+    def takes_sessions(self, node: str) -> bool:
+        """Return whether the proxy may log in at that node as its users, by the node's line."""
+        return node in self.cluster and self.cluster.get(node).spec.migrates
+
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         """Return whether this user's place is another node than that. A user without a place may be anywhere."""
         if login.user is None:

@@ -36,6 +36,7 @@ from cxfr_proxy.session.commands import (
     LoginFailed,
     MigrationFailed,
     NodeLost,
+    NodeRegained,
     Reason,
     Transferred,
     Warned,
@@ -244,6 +245,16 @@ class Service:
                 self._mover.enqueue_lost(relayed.id, trigger)
             case MigrationFailed(node, why):
                 self._warnings.warn(node, f"a session can't be taken to it under its client's stream: {why}")
+            case NodeRegained(seconds):
+                emit(
+                    _log,
+                    "node-regained",
+                    session=relayed.id,
+                    jid=session.full_jid,
+                    node=session.node,
+                    seconds=round(seconds, 3),
+                )
+                self._place_right(relayed, led=True)  # orders that came meanwhile were ignored
             case Transferred(order, tried, seconds, source, held):
                 rung, outcome = tried[-1]
                 emit(

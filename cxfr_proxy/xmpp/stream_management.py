@@ -46,18 +46,19 @@ class Flow:
     ``origin`` is the position of the last stanza that does not count: the sender's count is a position less that. The
     difference between the sender's and the receiver's count is ``settled`` where the receiver has acknowledged, and
     ``lead`` where the proxy is. ``steps`` are the changes in between, each with the receiver's count from which on it
-    holds.
+    holds. ``begins`` is the receiver's count where the sender's begins, until the receiver is as far; ``None``: it is.
     """
 
     origin: int
     settled: int = 0
     lead: int = 0
     steps: tuple[tuple[int, int], ...] = ()
+    begins: int | None = None
 
     @property
     def shifted(self) -> bool:
         """Whether sender and receiver count differently, or did where the receiver's last ``h`` was."""
-        return self.settled != 0 or self.steps != ()
+        return self.settled != 0 or self.steps != () or self.begins is not None
 
     def injected(self, position: int) -> None:
         """Count a stanza of the proxy's own behind the sender's at ``position``."""
@@ -82,6 +83,10 @@ class Flow:
     def to_sender(self, h: int) -> int:
         """Return what the receiver's ``h`` is to the sender. Acknowledgements come in order, so earlier steps are
         settled."""
+        if self.begins is not None:
+            if (h - self.begins) % MODULUS >= MODULUS // 2:
+                return 0  # of nothing that the sender counts
+            self.begins = None
         while self.steps and (h - self.steps[0][0]) % MODULUS < MODULUS // 2:
             self.settled += self.steps[0][1]
             self.steps = self.steps[1:]
@@ -94,6 +99,8 @@ class Flow:
         again. Returns what ``h`` is to the sender.
         """
         acknowledged = self.to_sender(h)
+        if self.begins is not None:  # what came before the sender's count did not arrive, and never will
+            self.begins, self.settled = None, -h
         self.steps, self.lead = (), self.settled
         self.origin = position - acknowledged
         return acknowledged
@@ -168,11 +175,11 @@ class StreamManagement:
 
     __slots__ = (
         "_asked",
-        "_first_h",
         "_known",
         "_new_id",
         "_up",
         "counters",
+        "first_h",
         "full_jid",
         "id",
         "namespace",
@@ -185,7 +192,8 @@ class StreamManagement:
         self._new_id = new_id
         self._asked: _Asked | None = None
         self._up: Flow | None = None  # begins with <enable/>, before the node has said whether it counts
-        self._first_h = 0  # the node's, where this stream's counting began
+        self.first_h = 0
+        """The node's count where this stream's counting began."""
         self.full_jid: str | None = None
         """The full JID of the session that was resumed, if it is known."""
         self.counters: Counters | None = None
@@ -209,6 +217,11 @@ class StreamManagement:
     @property
     def shifted(self) -> bool:
         return self.counters is not None and self.counters.shifted
+
+    def sent(self, position: int) -> int:
+        """Return how many stanzas the node counts up to that position of the client's stream, once it has read them."""
+        assert self._up is not None, "or nobody counts"
+        return self._up.receivers_count(position)
 
     # --- what the proxy does to the stream; nothing to note while nobody counts
 
@@ -301,11 +314,11 @@ class StreamManagement:
             asked = _Asked(resumed.get("previd", ""), None, None, 0)
         counters = _continued(asked.known)
         h = read_h(resumed)
-        self._first_h = h or 0
+        self.first_h = h or 0
         if asked.h is not None:
             counters.down.resume(asked.h, position)
         # Up counts from the <resume/>, which the client sent before it knew; down from the <resumed/>.
-        counters.up.resume(self._first_h, asked.position)
+        counters.up.resume(self.first_h, asked.position)
         self._begin(resumed, counters.up, counters.down)
         self.resumable = True
         self.id = asked.client_id
@@ -327,10 +340,32 @@ class StreamManagement:
             self._up = None
         return False
 
+    def ask_late(self, position: int, handled: int) -> None:
+        """Note that the client asks for it on a stream on which the proxy and the node count already, in its place. Its
+        own count begins behind ``position``, where the node's is ``handled``."""
+        self._up = Flow(position, -handled, -handled, begins=handled)
+
+    def refuse_late(self) -> None:
+        """Note that the client does not get what it has asked for."""
+        self._up = None
+
+    def take_over(self, node_id: str | None, client_id: str | None, *, forwarded: int, position: int) -> None:
+        """Let the client count, which has asked late: the node's stanzas behind ``position``, where the node's count is
+        ``forwarded``. ``client_id`` is the id by which the client can resume; ``None``: it can't."""
+        assert self._up is not None, "it was asked"
+        self.counters = Counters(self._up, Flow(position - forwarded, forwarded, forwarded))
+        self.node_id, self.id = node_id, client_id
+        self.resumable = client_id is not None
+
+    def forwarded(self, position: int) -> int:
+        """Return how many stanzas the node counts up to that position of its stream."""
+        assert self.counters is not None, "or there is nothing to resume"
+        return self.counters.down.senders_count(position)
+
     def leave(self, handled: int) -> None:
         """Note that the session leaves the node's stream for another node's, while the client's goes on. The old node
         has handled so many stanzas."""
-        self._first_h = handled
+        self.first_h = handled
 
     def rejoin(self, count: int, position: int) -> None:
         """Go on with the node's new stream, where the stanzas behind ``position`` follow its ``count``."""
@@ -346,7 +381,7 @@ class StreamManagement:
         if self.counters is None or ack == b"":
             return None
         try:
-            h = self._first_h if ack is None else read_h(stanza.parse(ack, context))
+            h = self.first_h if ack is None else read_h(stanza.parse(ack, context))
         except stanza.MalformedElement:
             h = None
         if h is None:

@@ -13,7 +13,7 @@ from e2e_proxy import ProxyHere, in_process, log_in, nodes_file, running, until
 from waiting import PATIENCE_SECONDS
 
 from cxfr_proxy.cluster.backends import FileBackends
-from cxfr_proxy.config.table import Config, RebalanceMode, Route, StartTls, Timeouts
+from cxfr_proxy.config.table import Config, NodeStreamManagement, RebalanceMode, Route, StartTls, Timeouts
 from cxfr_proxy.demo.account import MessageCounts, judge
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.client import DemoClient
@@ -49,6 +49,15 @@ class World:
         for live in going:
             live.transfer(Order(trigger, target=target, migrates=True))
         await until(lambda: all(live.session.rung is not Rung.MIGRATE for live in going), "taken there")
+
+    async def cut(self) -> None:
+        """Cut each session's connection to its node, and wait until the session is back."""
+        totals = self.here.registry.counts.totals
+        before = totals.regained
+        for node in self.nodes:
+            for session in node.sessions:
+                await node.cut(session.full_jid)
+        await until(lambda: totals.regained == before + len(self.clients), "all are back")
 
     async def remove(self, name: str) -> None:
         """Take that node's line out of the nodes file, and have it read."""
@@ -114,9 +123,10 @@ async def world(
     shared: bool = True,
     line: str = "",
     misplaces: bool = False,
+    stands_in: bool = False,
 ) -> AsyncIterator[World]:
     """``line``: more for the nodes' lines. ``misplaces``: clients get their nodes before they say who they are, and are
-    sent home."""
+    sent home. ``stands_in``: the proxy speaks XEP-0198 in the place of clients that don't."""
     cluster = DemoCluster("localhost", shared=shared)
     proxys = make_certificate(tmp_path, "proxy.example.org", "proxy")
     trusted = certificate.migration_context(proxys if trusting else certificate)
@@ -135,6 +145,7 @@ async def world(
             rebalance=RebalanceMode.MANUAL,
             node_certificate=proxys.certificate,
             node_key=proxys.key,
+            node_stream_management=NodeStreamManagement.ON if stands_in else NodeStreamManagement.OFF,
             domain=("localhost",),
             certificate=(certificate.certificate,),
             key=(certificate.key,),
@@ -151,6 +162,8 @@ async def world(
                     node.start_pushing(client.bare_jid, _INTERVAL_SECONDS)
             it = World(here, file, nodes, clients)
             await it.chat(2)
+            if stands_in:
+                await until(lambda: all(live.session.can_migrate for live in here.live), "somebody counts for all")
             yield it
             await it.settle()
             for client in clients:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from honest_counters import SM, Party
 from lxml import etree
@@ -57,6 +57,10 @@ class History:
         "know": 4.0,
     }
     """The events that may happen next, and how often."""
+    OPTIONS: ClassVar[dict[str, Any]] = {}
+    """The options of the scripts."""
+    FEATURES: ClassVar = BIND_FEATURES
+    """The features that the node offers a client that has logged in."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -75,8 +79,8 @@ class History:
     # --- a connection
 
     def connect(self) -> None:
-        self.script = s = Script(resumable=self.known, wrap=self.wrap, asks=True)
-        s.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER).node(NODE_HEADER, BIND_FEATURES)
+        self.script = s = Script(resumable=self.known, wrap=self.wrap, asks=True, **self.OPTIONS)
+        s.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER).node(NODE_HEADER, self.FEATURES)
         self.seen = {side: len(s.sent[side]) for side in Side}
         self.under_way = dict.fromkeys(Side, b"")  # from the party at that side
         self.reads = {side: reader() for side in Side}
@@ -97,6 +101,11 @@ class History:
         self.client.acknowledged = 0
         self.client.counts_sent = True
         self.client.resend()
+
+    @property
+    def client_speaks(self) -> bool:
+        """The client may send stanzas."""
+        return self.client.counts_sent
 
     @property
     def in_use(self) -> bool:
@@ -133,7 +142,7 @@ class History:
             if self.node.counts_sent:
                 query = "<query xmlns='urn:xmpp:cxfr'/>" if kind == "forge" else "x" * 40
                 self.node.send(stanza_id, f"<iq type='set' from='m@x' id='{stanza_id}'>{query}</iq>")
-        elif self.client.counts_sent and (kind == "up" or self.knows):
+        elif self.client_speaks and (kind == "up" or self.knows):
             self.client.send(
                 stanza_id, f"<message id='{stanza_id}'>{SUPPORT if kind == 'know' else 'x' * 40}</message>"
             )
@@ -252,14 +261,19 @@ class History:
         assert not self.client.unacknowledged
         assert not self.node.unacknowledged
         ours = "urn:xmpp:cxfr"
-        up = [i for i in self.client.sent if not i.startswith(ours)]
+        returned = self.returned()
+        up = [i for i in self.client.sent if not i.startswith(ours) and i not in returned]
         handled = [i for i in self.node.received if not i.startswith(("forge", ours))]
         assert (list(dict.fromkeys(handled)) if self.doubtful else handled) == up
         down = [i for i in self.node.sent if not i.startswith("forge")]
-        arrived = [i for i in self.client.received if not i.startswith(ours)]
+        arrived = [i for i in self.client.received if not i.startswith(ours) and i not in returned]
         if self.ended:  # what was on its way when a stream ended for good comes again: better twice than not at all
             arrived = list(dict.fromkeys(arrived))
         assert arrived == down
+
+    def returned(self) -> set[str]:
+        """The client's stanzas that the proxy has answered because they could not be delivered."""
+        return set(self.client.received) & set(self.client.sent)
 
     def settle(self) -> bool:
         """Everything arrives; whether it does so on a stream that is in use."""

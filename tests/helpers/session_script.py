@@ -87,6 +87,9 @@ FEATURES: Final = (
     "</stream:features>"
 )
 BIND_FEATURES: Final = "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>"
+SM_FEATURES: Final = (
+    "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><sm xmlns='urn:xmpp:sm:3'/></stream:features>"
+)
 BIND: Final = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"
 BIND_RESULT: Final = (
     f"<iq type='result' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{JID}</jid></bind></iq>"
@@ -171,6 +174,8 @@ class Script:
         redirect_targets: RedirectTargets = ANYWHERE,
         redirected_lately: Callable[[str | None, float], bool] = lambda user, now: False,
         check_authzid: bool = True,
+        stands_in: bool = False,
+        max_unacknowledged: int = 65_536,
         client_software: ClientSoftware | None = None,
         asks: bool = False,
         early_login: EarlyLogin | None = None,
@@ -203,13 +208,14 @@ class Script:
         self.is_elsewhere = elsewhere
         policy = Policy(
             timeouts=self.timeouts,
-            limits=Limits(max_element_down=max_element_down),
+            limits=Limits(max_element_down=max_element_down, max_unacknowledged=max_unacknowledged),
             surroundings=self,
             try_unknown=try_unknown,
             wrap_resumable_ids=wrap,
             trust_node_redirects=trust_node_redirects,
             redirect_targets=redirect_targets,
             check_authzid=check_authzid,
+            stands_in=stands_in,
         )
         if lane is None:
             lane = Lane(max_element_bytes=8192, max_depth=64)
@@ -231,6 +237,9 @@ class Script:
     def new_token(self) -> str:
         self._tokens += 1
         return f"t{self._tokens}"
+
+    def takes_sessions(self, node: str) -> bool:
+        return node != "guarded"
 
     # --- what happens
 
@@ -313,11 +322,18 @@ class Script:
 
     # --- short ways to a scene
 
-    def bind(self, *, stream_management: bool = False, jid: str = JID, header: str = CLIENT_HEADER) -> Script:
+    def bind(
+        self,
+        *,
+        stream_management: bool = False,
+        jid: str = JID,
+        header: str = CLIENT_HEADER,
+        features: str = BIND_FEATURES,
+    ) -> Script:
         """All of the opening, up to a bound stream in use; nothing of it is left to be expected. ``header``: the
-        client's, behind its login."""
+        client's, behind its login. ``features``: the node's then."""
         self.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(header)
-        self.node(NODE_HEADER, BIND_FEATURES).client(BIND)
+        self.node(NODE_HEADER, features).client(BIND)
         self.node(BIND_RESULT.replace(JID, jid))
         if stream_management:
             self.client(ENABLE).node(ENABLED)
@@ -424,7 +440,7 @@ class Script:
         if question is None:
             return False
         if question.state is Question.ANSWERED:
-            return side is Side.NODE and data.startswith(b"<a ")
+            return side is Side.NODE and question.ping is None and data.startswith(b"<a ")
         if side is Side.NODE and question.ping is not None and question.ping.encode() in data:
             self._replies.append((side, f"<iq type='result' id='{question.ping}'/>".encode()))
             return True
@@ -473,6 +489,7 @@ class Script:
             case ExchangeNode():
                 self.expect(self.spare, "a connection to put in the place of the node's")
                 self.spare = False
+                self._ended.discard(Side.NODE)
                 self.exchanged_at.append(len(self.sent[Side.NODE]))
 
     def _deliver(self, side: Side, data: bytes) -> None:

@@ -14,11 +14,14 @@ from session_script import (
     BIND,
     CLIENT_HEADER,
     ELSEWHERE,
+    ENABLE,
+    ENABLED,
     END,
     FEATURES,
     HELLO,
     HURRIED,
     NODE_HEADER,
+    SM_FEATURES,
     SUCCESS,
     Script,
     answer,
@@ -36,6 +39,7 @@ from cxfr_proxy.session import (
     node_owes,
     node_stream,
     opening,
+    stand_in,
     tables,
     transfer,
 )
@@ -67,6 +71,16 @@ def resuming() -> Script:
 
 def resumed() -> Script:
     return resuming().node(f"<resumed xmlns='{SM}' previd='sm1' h='0'/>")
+
+
+def kept() -> Script:
+    """The proxy has asked the node to count, and keeps what it sends it."""
+    s = Script(stands_in=True).bind(features=SM_FEATURES).client("<presence/>")
+    return s.node(ENABLED)
+
+
+def handed_over() -> Script:
+    return kept().client(ENABLE)
 
 
 def shown_by_the_proxy() -> Script:
@@ -138,6 +152,11 @@ SCENES: Final[list[Scene]] = [
     # The node's leg, exchanged; and a node that is dead.
     lambda: resumed(),
     lambda: resumed().node(HELLO).client(BIND).client(END),
+    # XEP-0198 that the proxy speaks, and a connection to the node that breaks.
+    lambda: handed_over(),
+    lambda: kept().node_ends().dialled(node="node1").node_ends(),
+    lambda: kept().migrate().node_ends(),
+    lambda: kept().migrate().dialled().node_ends(),
     lambda: in_use().order(DEAD),
     lambda: in_use().stall(Side.CLIENT),
     lambda: in_use().order(ELSEWHERE),
@@ -151,6 +170,7 @@ STEPS: Final[dict[str, tables.Table[Any]]] = {
     "asking": tables.ASKING,
     "question": tables.QUESTION,
     "exchanging": tables.EXCHANGING,
+    "standing in": tables.STANDING_IN,
 }
 """The states of the parts."""
 
@@ -184,7 +204,7 @@ def walked() -> Walked:
             return super().__getitem__(row)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (closing, exchange, legs, opening, transfer):
+        for module in (closing, exchange, legs, opening, stand_in, transfer):
             patch.setattr(module, "follow", following)
         patch.setattr(Parts, "go", going)
         patch.setattr(node_stream, "NODE_REACTIONS", Reactions(NODE_REACTIONS))

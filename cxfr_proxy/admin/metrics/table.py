@@ -137,6 +137,14 @@ METRICS: Final = (
         (),
         single(lambda snapshot: snapshot.totals.late),
     ),
+    Metric(
+        "cxfr_sessions_regained_total",
+        _COUNTER,
+        "Sessions that the proxy has resumed because the connection to their node had broken; their clients noticed "
+        "nothing.",
+        (),
+        single(lambda snapshot: snapshot.totals.regained),
+    ),
     # --- transfers
     Metric(
         "cxfr_transfers_total",

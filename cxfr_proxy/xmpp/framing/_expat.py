@@ -336,11 +336,11 @@ class ExpatFramer:
         self.boundary = end
         watched = self._take_watched(end)
         self.stanzas += self._name.rpartition(":")[2] in STANZAS
-        is_ack = self._name == "a"
-        if is_ack:
+        if self._name == "a":
             # The bytes of an earlier chunk, or of an earlier piece of one that is stepped through, are gone.
             self.ack = self._data[self._start - self._base : end - self._base] if self._start >= self._base else b""
-        if self.every or self._stepping or watched or self._name not in USUAL or (is_ack and self.acks):
+        usual = self._name in STANZAS or (self._name in USUAL and not self.acks)
+        if not usual or self.every or self._stepping or watched:
             self.events.append(WholeElement(self._start, end, self._name, self.stanzas))
             self._reported += 1
             if self._reported == MAX_EVENTS_PER_SCAN and not self._stepping:

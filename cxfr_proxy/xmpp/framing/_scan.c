@@ -101,7 +101,7 @@ typedef struct {
     const byte *data, *end; /* the chunk being read */
     byte state, outer, quote;
     char every; /* report each element */
-    char acks;  /* report each <a/> */
+    char acks;  /* report each <a/> and <r/> */
     byte stepping;       /* one of `enum reading` */
     byte reported;       /* how many events, in this chunk */
     byte stop;           /* that is enough: leave the loop */
@@ -595,7 +595,8 @@ static inline int element_ended(Scanner *self, const byte *p)
     }
     if (kind == ACK && keep_ack(self, p) < 0)
         return -1;
-    if (!(self->every || self->stepping || watched) && (kind == ACK ? !self->acks : kind != UNUSUAL))
+    int usual = kind == STANZA || (kind != UNUSUAL && !self->acks);
+    if (usual && !(self->every || self->stepping || watched))
         return 0;
     unsigned long long from = self->start, to = end;
     return report(self, PyObject_CallFunction(element_type, "KKs#K", from, to, name, (Py_ssize_t)size, self->stanzas));
@@ -1462,7 +1463,7 @@ static PyMethodDef methods[] = {
 
 static PyMemberDef members[] = {
     {"every", T_BOOL, offsetof(Scanner, every), 0, "Report each top-level element while scanning."},
-    {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Report each <a/> while scanning."},
+    {"acks", T_BOOL, offsetof(Scanner, acks), 0, "Report each <a/> and <r/> while scanning."},
     {"events", T_OBJECT_EX, offsetof(Scanner, events), 0, "The events, in order; the caller replaces or clears it."},
     {"held", T_OBJECT_EX, offsetof(Scanner, held), 0, "Bytes before `position` that its lane keeps."},
     {"stanzas", T_ULONGLONG, offsetof(Scanner, stanzas), READONLY, "Complete top-level elements that are stanzas."},

@@ -94,7 +94,7 @@ class Framer(Protocol):
     every: bool
     """Whether :meth:`scan` reports each top-level element, and not only those that want a look."""
     acks: bool
-    """Whether :meth:`scan` reports each ``<a/>`` of XEP-0198 as well."""
+    """Whether :meth:`scan` reports each ``<a/>`` and ``<r/>`` of XEP-0198 as well."""
     events: list[FramerEvent]
     """The events, in order. The caller clears it before it feeds on."""
     held: bytes | bytearray

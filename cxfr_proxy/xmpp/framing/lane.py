@@ -108,7 +108,7 @@ class Lane:
                 self._framer.every = every
 
     def report_acks(self, acks: bool) -> None:
-        """Set whether scanning reports each ``<a/>`` (XEP-0198) from here on."""
+        """Set whether scanning reports each ``<a/>`` and ``<r/>`` (XEP-0198) from here on."""
         if acks is not self._acks:
             self._acks = acks
             if self._framer is not _NOT_BEGUN:

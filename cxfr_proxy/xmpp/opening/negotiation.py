@@ -62,6 +62,7 @@ class Negotiation:
         "full_jid",
         "inactive",
         "management",
+        "offers_management",
         "warnings",
     )
 
@@ -88,6 +89,8 @@ class Negotiation:
         self.full_jid: str | None = None
         self.management = StreamManagement(known, new_id)
         """XEP-0198, on or off."""
+        self.offers_management = False
+        """The node's last features have offered it."""
         self.inactive = False
         """The client has said that nobody looks at it (XEP-0352)."""
         self.warnings: tuple[str, ...] = ()
@@ -279,6 +282,7 @@ class Negotiation:
 
     def _on_features(self, data: bytes, rewritten: _Rewritten) -> ElementVerdict:
         self.warnings = rewritten.warnings
+        self.offers_management = rewritten.offers_management
         if rewritten.data != data:
             self._features = rewritten.original
         if rewritten.dead_end is not None and not self._authenticating:
@@ -348,6 +352,8 @@ class _Rewritten:
     warnings: tuple[str, ...]
     dead_end: str | None
     """The fault, if they lead to no login; it counts only before a login."""
+    offers_management: bool
+    """They have ``<sm/>`` of XEP-0198, for the stream that they begin."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -362,9 +368,10 @@ def _rewrite_features(
     if element.tag != _STREAM_FEATURES:
         return None
     warnings, dead_end = features.warnings(element), features.dead_end(element)
+    offers_management = stanza.child(element, names.SM, "sm") is not None
     if features.rewrite(element, offer_starttls=offer_starttls, max_bytes=max_bytes, managed=managed):
         data = stanza.serialize(element)
-    return _Rewritten(original, data, warnings, dead_end)
+    return _Rewritten(original, data, warnings, dead_end, offers_management)
 
 
 def _stream_error(data: bytes, error: Element) -> ElementVerdict:
