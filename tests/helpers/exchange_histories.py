@@ -179,7 +179,7 @@ class CutLegs(Exchanges):
 class StandIns(CutLegs):
     """The client knows nothing of XEP-0198, or asks for it late."""
 
-    KINDS: ClassVar = CutLegs.KINDS | {"lose": 0.02, "order": 0.1, "tick": 0.1, "presence": 3.0, "late": 0.4}
+    KINDS: ClassVar = CutLegs.KINDS | {"lose": 0.02, "order": 0.1, "tick": 0.1, "presence": 3.0, "late": 0.8}
     LIVELY: ClassVar = ("exchanged", "regained", "late", "kept")
 
     def __init__(self, rng: random.Random) -> None:
