@@ -61,6 +61,9 @@ class OneNode:
         self.far.append(far)
         return ReachedNode(self._node, Endpoint(PlainTransport.adopt(near)), len(self.far))
 
+    def takes_sessions(self, node: str) -> bool:
+        return False
+
     def is_elsewhere(self, login: Login, domain: str, node: str) -> bool:
         return False
 
