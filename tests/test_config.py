@@ -64,6 +64,7 @@ def test_every_setting_by_flag_and_by_file(setting: Setting) -> None:
     certificates: dict[str, dict[str, object]] = {
         "key": {"certificate": ["a.pem"]},
         "node-key": {"node_certificate": "a.pem"},
+        "node-stream-management": {"node_certificate": "a.pem"},
     }
     also = certificates.get(setting.name, {})
     by_flag = Config.from_sources({setting.attribute: given, **also})

@@ -10,8 +10,9 @@ from cxfr_proxy.session.tables import EXCHANGING, Exchanging, follow
 
 
 class Exchange:
-    """``node`` is the name of the node that the session goes to. ``since`` is when it began, ``leave_by`` when the session
-    has to have left the old leg, and ``held_since`` since when its client is not read, all on the relay's clock.
+    """``node`` is the name of the node that the session goes to. ``since`` is when it began, ``leave_by`` when the
+    session has to have left the old leg, and ``held_since`` since when its client is not read, all on the relay's
+    clock.
 
     ``acknowledged`` is how many of the node's stanzas the client has acknowledged, by the node's count; ``None`` while
     that is not known. ``handled`` is how many of the client's the old node had handled when the legs were exchanged,
@@ -61,7 +62,7 @@ class Exchange:
 
     @property
     def holds_client(self) -> bool:
-        """What the client sends could go to no node."""
+        """No node would get the client's bytes."""
         return self.state in (Exchanging.SETTLING, Exchanging.BROKEN, Exchanging.RESUMING)
 
     def _go(self, state: Exchanging) -> None:

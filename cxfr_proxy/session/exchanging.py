@@ -292,7 +292,7 @@ def _on_resumed(parts: Parts, exchange: Exchange, position: int) -> None:
     parts.hold_client_if_need_be()
     parts.choose_reading()
     if parts.transfer is not None:
-        parts.transfer.held_seconds = parts.now - exchange.held_since
+        parts.transfer.note_held(parts.now - exchange.held_since)
         ending.end_migration(parts, parts.transfer, Outcome.MOVED)
     else:
         parts.report(NodeRegained(parts.now - exchange.since))

@@ -52,7 +52,7 @@ _WHERE: Final = {
 }
 
 
-class NodeCounts(Protocol):
+class CountsWithNode(Protocol):
     """XEP-0198 as the node sees it: the client's, or the proxy's in its place."""
 
     @property
@@ -125,6 +125,10 @@ class Parts:
         self.condition: str | None = None
         self.now = 0.0
         self._out: list[SessionCommand] | None = None  # an idle session keeps no list
+
+    def follow(self, policy: Policy) -> None:
+        """Go by these settings from now on."""
+        self.policy = policy
 
     # --- time, commands, reasons
 
@@ -239,7 +243,7 @@ class Parts:
         self.transfer = None
 
     @property
-    def counts(self) -> NodeCounts:
+    def counts(self) -> CountsWithNode:
         """The counts that are kept with the node."""
         stand_in = self.stand_in
         return stand_in if stand_in is not None and stand_in.on else self.accounting.management

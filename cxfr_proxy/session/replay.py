@@ -4,8 +4,8 @@ XEP-0198 has the rule for every sender (section 5): keep what is not acknowledge
 and after a resumption send the rest again. A client does so by itself when *its* connection breaks. When the node's
 connection breaks the client knows nothing of it, so the proxy has to have kept the stanzas.
 
-What is kept is bounded: while the buffer is full, the client is not read. One stanza always fits, or a client with a
-long one would never be read again, and so does the rest of a chunk that was read already.
+The buffer is bounded: while it is full, the client is not read. One stanza always fits, or a client with a long one
+would never be read again, and so does the rest of a chunk that was read already.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Session:
     def follow(self, policy: Policy) -> None:
         """Go by these settings from now on; what they say of logins, and of ids to resume by, was settled when it
         began."""
-        self._parts.policy = policy
+        self._parts.follow(policy)
 
     # --- what others ask
 

@@ -1,13 +1,13 @@
 """Speak XEP-0198 with the node in the place of a client that does not (``node-stream-management``).
 
-What it is good for: the session can be resumed, on another node (:mod:`.exchanging`, the rung *migrate*) or on the same
-one after the connection to it broke, and the client notices neither.
+The session can be resumed then, on another node (:mod:`.exchanging`, the rung *migrate*) or on the same one after the
+connection to it broke, and the client notices neither.
 
-*Who counts.* Clients that know XEP-0198 ask for it as soon as they are bound, in front of their first presence. So the
-proxy asks the node when it sees a presence, or when :data:`CHANCE_SECONDS` are over, and not at all once the client has
-asked. From then on every stanza for the node is kept until the node has acknowledged it (:mod:`.replay`), and a stanza
-of the node's counts as handled when it was passed on: nobody could know more. ``<r/>``, ``<a/>`` and everything else of
-XEP-0198 stay between the proxy and the node.
+*The client comes first.* Clients that know XEP-0198 ask for it as soon as they are bound, in front of their first
+presence. So the proxy asks the node when it sees a presence, or when :data:`CHANCE_SECONDS` are over, and not at all
+once the client has asked. From then on every stanza for the node is kept until the node has acknowledged it
+(:mod:`.replay`), and a stanza of the node's counts as handled when it was passed on: nobody could know more. ``<r/>``,
+``<a/>`` and everything else of XEP-0198 stay between the proxy and the node.
 
 *A client that asks later* gets it all the same, although nodes refuse a second ``<enable/>``: the proxy answers, and
 hands its own counts over. Client and node count differently from there on, by what came before, and the proxy

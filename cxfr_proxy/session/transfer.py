@@ -90,6 +90,10 @@ class TransferAttempt:
         """Note the outcome of the rung that is being tried."""
         self.tried.append((self.rung, outcome))
 
+    def note_held(self, seconds: float) -> None:
+        """Note for how long the client was not read while its session was taken elsewhere."""
+        self.held_seconds = seconds
+
     def end(self, outcome: Outcome, now: float) -> Transferred:
         """Return the report that closes it."""
         self.note(outcome)

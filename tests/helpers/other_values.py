@@ -13,6 +13,7 @@ from cxfr_proxy.config.choices import ForwardingHeader
 from cxfr_proxy.config.table import (
     CxfrUnknown,
     ListenAddress,
+    NodeStreamManagement,
     OnNodeDown,
     ProxyHeaderUse,
     RebalanceMode,
@@ -57,6 +58,7 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "workers": ("17", 17),
     "transfer-rate": ("2.5", 2.5),
     "on-node-down": ("close", OnNodeDown.CLOSE),
+    "node-stream-management": ("on", NodeStreamManagement.ON),
     "cxfr-unknown": ("skip", CxfrUnknown.SKIP),
     "cxfr-allow": ("agent=Some Client", (ClientMatch(Trait.AGENT, "Some Client"),)),
     "cxfr-deny": ("domain=Example.ORG.", (ClientMatch(Trait.DOMAIN, "example.org"),)),
@@ -91,6 +93,7 @@ OTHER: Final[dict[str, tuple[str, object]]] = {
     "keepalive-timeout": ("1m", 60.0),
     "hard-stop-after": ("0", 0.0),
     "max-element-negotiating": ("16KiB", 16384),
+    "max-unacknowledged": ("1MiB", 1048576),
     "max-element-up": ("1MiB", 1048576),
     "max-element-down": ("10000", 10000),
     "max-depth": ("8", 8),

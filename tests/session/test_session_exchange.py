@@ -45,6 +45,7 @@ from cxfr_proxy.session.commands import (
     Answered,
     Asked,
     Awakened,
+    Dial,
     Ended,
     Event,
     Forgo,

@@ -211,7 +211,7 @@ def test_a_session_is_taken_to_another_node() -> None:
     s = in_use().migrate().nobody_gets_anything().dialled().node_gets(R).node(news(3), R, a(3)).client_gets(news(3))
     s.node_gets(a(3), resume(3)).node(resumed(3)).nobody_gets_anything()
     order = replace(ELSEWHERE, migrates=True)
-    over = Transferred(order, ((Rung.MIGRATE, Outcome.MOVED),), 0.0, "node1")
+    over = Transferred(order, ((Rung.MIGRATE, Outcome.MOVED),), 0.0, "node1", 0.0)
     s.reports(Asked(Rung.MIGRATE, order, first=True), NodeChanged("node1", "node2"), over)
     s.client(hello(3)).node_gets(hello(3)).node(news(4), R, a(4)).client_gets(news(4)).node_gets(a(4))
 

@@ -295,7 +295,7 @@ async def test_a_supervisor_that_takes_it_is_like_one_that_began_with_it(setting
     }
     flags: dict[str, object] = {"backends": str(nodes), "control": str(tmp_path / "c.sock"), "workers": "2"}
     flags |= {"certificate": [str(first)], "listen": ["127.0.0.1:0"]}
-    if setting.name == "node-key":
+    if setting.name in ("node-key", "node-stream-management"):
         flags["node_certificate"] = str(second)
     text = str(files.get(setting.name, OTHER[setting.name][0]))
     source = ConfigSource(flags)
