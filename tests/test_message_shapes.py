@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (26, "9d400600f7d4a2b6")
+KNOWN: Final = (27, "9269abdee564b966")
 """The version, and the digest of the shapes that its messages have."""
 
 

@@ -69,9 +69,8 @@ def _can_log_in(parts: Parts) -> bool:
 
 
 def on_client_element(parts: Parts, stand_in: StandIn, name: str, data: bytes, position: int) -> bool:
-    """Return whether an element of a bound client's is one of XEP-0198 that must not reach the node, by its local ``name``.
-    ``position`` is
-    that behind the element."""
+    """Return whether an element of a bound client's is one of XEP-0198 that must not reach the node. ``name`` is its
+    local one, and ``position`` that behind the element."""
     if stand_in.waiting:
         if name == "presence":
             ask(parts, stand_in)
