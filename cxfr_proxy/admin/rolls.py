@@ -110,6 +110,11 @@ class RollControl:
             settling_seconds=drain.settling_seconds(trio.current_time()) if drain is not None else None,
         )
 
+    def _awaited(self, done: Sequence[str]) -> str | None:
+        """Return which nodes have to be up before the next one is drained; ``None``: all are."""
+        down = [name for name in done if name in self._cluster and self._cluster.get(name).health is Health.DOWN]
+        return f"it waits for {', '.join(down)}, which was restarted before and is down" if down else None
+
     def _moves(self, roll: Roll) -> Mapping[str, int]:
         """Return how many clients have moved away from each node since the roll was first looked at."""
         counts = {name: self._sessions.of_node(name).moved for name in roll.record.nodes}
@@ -125,7 +130,7 @@ class RollControl:
         match record.step:
             case RollStep.DRAIN:
                 drain = self._drainer.drains.get(name)
-                return drain.reason if drain is not None else None
+                return drain.reason if drain is not None else self._awaited(record.nodes[: record.done])
             case RollStep.RESTART:
                 return "its command runs" if record.by_command else _FOR_AN_OPERATOR.format(name)
             case RollStep.RETURN:

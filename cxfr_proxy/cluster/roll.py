@@ -28,7 +28,8 @@ from cxfr_proxy.cluster.members import CheckResult, Cluster, Node
 from cxfr_proxy.cluster.nodes import Check
 
 RETURN_SECONDS: Final = 300.0
-"""Seconds for checks to find a node up once it has been restarted: a large server needs a minute or two."""
+"""Seconds for a node to be up once it has been restarted, or if it goes down later: a large server needs a minute or
+two to start."""
 
 
 class RollStep(StrEnum):
@@ -149,11 +150,12 @@ class Roll:
 
     def _look_at_drain(self, seen: NodeView, now: float, down: Collection[str]) -> RollAction | None:
         if not self._drains:
-            if down:
+            if not down:
+                self._drains = True
+                return RollAction.DRAIN
+            if now >= self._since + RETURN_SECONDS:
                 self.stop(f"{', '.join(down)} was restarted before, and is down")
-                return None
-            self._drains = True
-            return RollAction.DRAIN
+            return None
         if seen.drain_failure is not None:
             self.stop(seen.drain_failure)
         elif seen.drained:

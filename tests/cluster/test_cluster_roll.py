@@ -172,6 +172,9 @@ def removed(it: Told) -> None:
 
 def former_is_down(it: Told) -> None:
     it.to_next()
+    assert it.look(down=("a",)) is None
+    assert it.roll.stopped is None, "for a moment it may be"
+    it.now += RETURN_SECONDS
     it.look(down=("a",))
 
 

@@ -19,6 +19,7 @@ from cxfr_proxy.admin.rolls import RollControl
 from cxfr_proxy.admin.rows import ForetoldRestart, RollPlan, RollProgress
 from cxfr_proxy.cluster.nodes import AdminState, Health
 from cxfr_proxy.cluster.plan import DrainForecast
+from cxfr_proxy.cluster.roll import RETURN_SECONDS
 from cxfr_proxy.errors import ConfigError
 from cxfr_proxy.supervisor.roll_file import RollFile
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -169,7 +170,11 @@ async def test_it_stops_at_a_failure_and_goes_on(tmp_path: Path, autojump_clock:
         assert (await progress(it)).reason == "its drain was called off"
         rolls(it).roller.proceed(by_command=False)
         await trio.sleep(1)
-        assert (await progress(it)).reason == "node1 was restarted before, and is down"
+        row = await progress(it)
+        assert (row.finished, row.reason) == (False, "it waits for node1, which was restarted before and is down")
+        await trio.sleep(RETURN_SECONDS)
+        row = await progress(it)
+        assert (row.finished, row.reason) == (True, "node1 was restarted before, and is down")
 
 
 async def test_it_is_given_up(tmp_path: Path, autojump_clock: MockClock) -> None:
