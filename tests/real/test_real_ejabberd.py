@@ -10,7 +10,7 @@ import trio
 
 from real.certs import Authority
 from real.crowd import crowd_users, open_crowd, users_on
-from real.ejabberd import EjabberdCluster
+from real.ejabberd import EjabberdCluster, EjabberdNode, version
 from real.programs import DOMAIN, HOST, Need, require
 from real.proxy import open_proxy
 from real.tap import open_tap
@@ -21,11 +21,22 @@ _EACH: Final = 10
 _CHAT_SECONDS: Final = 1.0
 
 
-@pytest.mark.parametrize("trigger", ["stop", "drain"])
+_DELAY_SECONDS: Final = 600
+"""Longer than a test: nobody has to be left when it is over."""
+
+
+async def _stop_kindly(node: EjabberdNode) -> None:
+    """Close its listeners, tell its users, and end their sessions when the delay is over."""
+    command = "evacuate_kindly" if await version() >= (24, 12) else "stop_kindly"
+    await node.control(command, str(_DELAY_SECONDS), "maintenance")
+
+
+@pytest.mark.parametrize("trigger", ["stop", "kindly", "drain"])
 async def test_cluster_node_is_emptied_while_everybody_chats_across_nodes(
     trigger: str, tmp_path: Path, logs: Path, authority: Authority
 ) -> None:
-    """``stop`` is ejabberd's own: the stream error ``reset`` to everybody at once, which the proxy keeps from them."""
+    """``stop`` is ejabberd's own: the stream error ``reset`` to everybody at once, which the proxy keeps from them.
+    ``kindly``: the proxy sees its listener closed, and nobody is left when the node ends."""
     require(Need.EJABBERD, Need.SLIXMPP, Need.AIOXMPP)
     users = crowd_users(_EACH)
     names = [user for of_library in users.values() for user in of_library]
@@ -34,7 +45,7 @@ async def test_cluster_node_is_emptied_while_everybody_chats_across_nodes(
             node1, node2 = cluster.nodes
             async with open_tap(node1.port) as first, open_tap(node2.port) as second:
                 taps = (first, second)
-                lines = [f"node1 {first.address}", f"node2 {second.address}"]
+                lines = [f"node1 {first.address} inter=500ms", f"node2 {second.address}"]
                 async with (
                     open_proxy(tmp_path, lines, authority.issue(DOMAIN, HOST)) as proxy,
                     open_crowd(logs, users) as crowd,
@@ -50,6 +61,12 @@ async def test_cluster_node_is_emptied_while_everybody_chats_across_nodes(
                     await trio.sleep(_CHAT_SECONDS)
                     if trigger == "stop":
                         await node1.stop()
+                    elif trigger == "kindly":
+                        async with trio.open_nursery() as stopping:
+                            stopping.start_soon(_stop_kindly, node1)
+                            await crowd.wait_back(on_first, since=since)
+                            stopping.cancel_scope.cancel()
+                        await node1.kill()
                     else:
                         done = await proxy.drain("node1")
                         assert done.code == 0, done.output
