@@ -305,7 +305,16 @@ async def execute(console: Console, name: str, given: Mapping[str, object], repo
     Raises :class:`ConfigError` for the operator's mistakes. On cancel what was started goes on, only the waiting ends.
     """
     command, given = command_named(name, given)
-    answer = await command.run(console, command.read_arguments(given), report)
+    arguments = command.read_arguments(given)
+    try:
+        answer = await command.run(console, arguments, report)
+    except ConfigError:
+        await _report_omissions(console, report)  # a client that is not found may be with a worker that hangs
+        raise
+    await _report_omissions(console, report)
+    return answer
+
+
+async def _report_omissions(console: Console, report: ReportProgress) -> None:
     for omission in console.sessions.omissions():
         await report(Note(omission))
-    return answer

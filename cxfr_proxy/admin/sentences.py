@@ -72,13 +72,18 @@ def progress_bar(row: Progress, columns: int, seconds_left: float | None = None)
     if remark := _remark(row):
         text = _with(text, remark, columns)
     elif seconds_left is not None and row.left:
-        text = _with(text, f"about {duration(seconds_left)} to go", columns)
+        text = _with(text, f"about {_roughly(seconds_left)} to go", columns)
     text = _with(text, _counts(row), columns - _NARROWEST_BAR - len("[]"))
     cells = min(_WIDEST_BAR, columns - width(text) - len("[]"))
     if cells < _NARROWEST_BAR:
         return text
     filled = int(done * cells)
     return f"[{'#' * filled}{'.' * (cells - filled)}]{text}"
+
+
+def _roughly(seconds: float) -> str:
+    """Return an estimate, which is good for no tenths of a second."""
+    return duration(seconds) if seconds >= 10 else f"{max(1, round(seconds))}s"
 
 
 def _with(text: str, part: str, columns: int) -> str:

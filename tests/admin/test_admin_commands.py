@@ -163,6 +163,19 @@ def test_only_asking_changes_nothing() -> None:
     assert command_named("drain", {})[0].mutates
 
 
+async def test_what_is_missing_is_said_of_a_refusal_too() -> None:
+    """A client that is not found may be with the worker that hangs."""
+    fake = FakeConsole(missing=["worker 1 is silent"])
+    seen: list[Progress | Note] = []
+
+    async def report(row: Progress | Note) -> None:
+        seen.append(row)
+
+    with pytest.raises(ConfigError, match="there is no session 99"):
+        await execute(fake.console, "show", {"what": "session", "id": 99}, report)
+    assert seen == [Note("worker 1 is silent")]
+
+
 async def test_what_is_missing_from_an_answer_is_said_beside_it() -> None:
     fake = FakeConsole(missing=["worker 1 is silent", "worker 2 is silent"])
     seen: list[Progress | Note] = []

@@ -28,6 +28,8 @@ def test_a_bar_tells_the_share_the_rest_and_the_time() -> None:
     )
     assert progress_bar(DRAIN, 79, 85.0) == (f"[{'#' * 16}{'.' * 13}] 58% node1: 1250 of 3000 left, about 1m25s to go")
     assert progress_bar(WAITING, 79, 85.0).endswith("]  0% node1: 3 of 3 left, no other node can take them")
+    assert ", about 1s to go" in progress_bar(DRAIN, 100, 0.2)
+    assert ", about 8s to go" in progress_bar(DRAIN, 100, 7.6)
     assert "about" not in progress_bar(WAITING, 200, 85.0)
     assert "] 50% workers: 1 of 2 left, 1 of 2 replaced, 4000 sessions leaving" in progress_bar(RESTART, 100)
 
