@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (27, "9269abdee564b966")
+KNOWN: Final = (28, "f1c46f36a449ed64")
 """The version, and the digest of the shapes that its messages have."""
 
 

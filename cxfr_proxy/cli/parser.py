@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 from cxfr_proxy import __version__
 from cxfr_proxy.admin.arguments import Argument
@@ -27,6 +27,10 @@ those that were given before it."""
 
 class Parser(argparse.ArgumentParser):
     """A mistake is one line, not a page of usage."""
+
+    def __init__(self, **kwargs: Any) -> None:  # argparse's own
+        super().__init__(**kwargs)
+        self._optionals.title, self._positionals.title = "Options", "Arguments"
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message} (try: {self.prog} --help)")
@@ -126,7 +130,7 @@ def _add_commands(parser: Parser) -> None:
     shown = words.add_parser(
         SHOW, usage=f"{PROGRAM} {SHOW} WHAT ...", description="Show what the proxy knows.", allow_abbrev=False
     )
-    views = shown.add_subparsers(metavar="WHAT", prog=f"{PROGRAM} {SHOW}", title="What")
+    views = shown.add_subparsers(metavar="WHAT", prog=f"{PROGRAM} {SHOW}", help=argparse.SUPPRESS)
     for command in COMMANDS:
         outer, _, word = command.name.rpartition(" ")
         made = _add_command(views if outer else words, word, command)
@@ -141,8 +145,9 @@ def _add_commands(parser: Parser) -> None:
     for topic in Topic:
         heading = parser.add_argument_group(topic.value)
         heading._group_actions += [line for its_topic, line in listed if its_topic is topic]
+    what = shown.add_argument_group("What")
+    what._group_actions += [line for _, line in listed if line.metavar.startswith(f"{SHOW} ")]
     # --help and --version come behind the commands, which is what one looks for.
-    parser._optionals.title = "Options"
     parser._action_groups.remove(parser._optionals)
     parser._action_groups.append(parser._optionals)
 
@@ -152,7 +157,8 @@ class _ListedCommand(argparse.Action):
 
     def __init__(self, parser: Parser, summary: str) -> None:
         operands = [str(each.metavar) for each in parser._actions if not each.option_strings]
-        super().__init__((), argparse.SUPPRESS, metavar=" ".join([parser.command, *operands]), help=summary)
+        super().__init__((), argparse.SUPPRESS, help=summary)
+        self.metavar: str = " ".join([parser.command, *operands])
 
     def __call__(self, *_: object) -> NoReturn:
         raise AssertionError("it is never parsed")

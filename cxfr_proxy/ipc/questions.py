@@ -50,16 +50,20 @@ class StateCounts(WorkerReply):
 
 
 class SessionRows(WorkerReply):
-    """Sessions that match: the age of each that is shown, in seconds, and the JSON of its
+    """Sessions that match: when each that is shown began, and the JSON of its
     :class:`~cxfr_proxy.admin.rows.SessionRow`, which only passes through. ``matching``: how many there are, shown or
-    not."""
+    not.
 
-    ages: list[float] = []
+    The times are the machine's clock, :func:`time.monotonic`: workers answer at different moments, so ages would not
+    tell the order.
+    """
+
+    began: list[float] = []
     rows: list[msgspec.Raw] = []
     matching: int = 0
 
     def include(self, other: Self) -> None:
-        self.ages += other.ages
+        self.began += other.began
         self.rows += other.rows
         self.matching += other.matching
 

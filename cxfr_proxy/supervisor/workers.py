@@ -263,7 +263,7 @@ class Workers:
     async def find_sessions(self, wanted: SessionFilter) -> FoundSessions:
         found = await self.ask(FindSessions(wanted))
         # Each worker has listed its own in this order, as many as may be needed.
-        order = sorted(range(len(found.rows)), key=lambda at: -found.ages[at])[: wanted.limit]
+        order = sorted(range(len(found.rows)), key=lambda at: found.began[at])[: wanted.limit]
         return FoundSessions([found.rows[at] for at in order], found.matching)
 
     async def session_details(self, session_id: int) -> SessionDetailsRow | None:

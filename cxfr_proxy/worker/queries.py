@@ -7,6 +7,7 @@ row to :data:`ANSWERS`.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
@@ -88,12 +89,12 @@ async def answer_sessions(parts: WorkerParts, question: FindSessions) -> AsyncIt
     matcher, limit = Matcher(question.wanted), question.wanted.limit
     shown = 0
     async for some in _live_pieces(parts.registry):
-        now = trio.current_time()
+        now, machine_now = trio.current_time(), time.monotonic()
         matching = [relayed for relayed in some if matcher.matches(relayed)]
         listed = matching if limit is None else matching[: limit - shown]
         shown += len(listed)
         yield SessionRows(
-            [now - relayed.opened for relayed in listed],
+            [machine_now - (now - relayed.opened) for relayed in listed],
             [session_row(relayed, now) for relayed in listed],
             len(matching),
         )

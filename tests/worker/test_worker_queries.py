@@ -100,7 +100,7 @@ async def test_sessions_that_match(monkeypatch: pytest.MonkeyPatch, wanted: Sess
     async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(wanted)):
         total.include(part)
     assert [msgspec.json.decode(row)["id"] for row in total.rows] == found
-    assert len(total.ages) == len(found)
+    assert len(total.began) == len(found)
     unlimited = msgspec.structs.replace(wanted, limit=None)
     everything = SessionRows()
     async for part in queries.answer_sessions(HasRegistry(registry), FindSessions(unlimited)):

@@ -91,7 +91,7 @@ async def test_a_worker_that_takes_it_is_like_one_that_began_with_it(
     also: dict[str, object] = dict(NEEDS.get(setting.name, {}))
     if setting.name == "key":
         also["certificate"] = [files["certificate"]]
-    if setting.name == "node-key":
+    if setting.name in ("node-key", "node-stream-management"):
         also["node_certificate"] = files["node-certificate"]
     before, after = config_with(None, files, **also), config_with(setting, files, **also)
     parts = parts_of(before, development)
