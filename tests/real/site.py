@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from real.tap import Tap, open_tap
 EACH: Final = 8
 """Users of each library."""
 _RESOURCE: Final = "r"
+_NODES: Final = ("node1", "node2")
 _NO_MORE_SECONDS: Final = 10.0
 """Without a message for so long, those that are missing will not come."""
 
@@ -59,10 +61,11 @@ class Doors:
             for port in self.ports
         )
 
-    def options(self, authority: Authority) -> list[str]:
-        """For the lines of nodes.txt."""
+    def options(self, authority: Authority, ports: Iterable[int] | None = None) -> list[str]:
+        """For the lines of nodes.txt. ``ports``: others, that lead to the listeners."""
         return [
-            f"resume=shared migrate=external migrate-address={HOST}:{port} ca={authority.file}" for port in self.ports
+            f"resume=shared migrate=external migrate-address={HOST}:{port} ca={authority.file}"
+            for port in ports or self.ports
         ]
 
     @property
@@ -72,13 +75,16 @@ class Doors:
 
 @dataclass
 class Site:
-    """A cluster, a proxy in front of it, clients of both libraries behind it."""
+    """A cluster, a proxy in front of it, clients of both libraries behind it. ``doors`` are the taps in front of the
+    listeners at which the proxy logs in; ``simple`` are users whose clients have no XEP-0198."""
 
     cluster: EjabberdCluster
     proxy: ProxyProcess
     taps: list[Tap]
     fleets: dict[Library, Fleet]
     users: dict[Library, list[str]]
+    doors: list[Tap]
+    simple: frozenset[str] = frozenset()
 
     @property
     def everybody(self) -> list[str]:
@@ -90,7 +96,27 @@ class Site:
                 nursery.start_soon(self._connect, fleet, self.users[library])
 
     async def _connect(self, fleet: Fleet, users: list[str]) -> None:
-        await fleet.connect(users, port=self.proxy.port, tls=Tls.STARTTLS, resource=_RESOURCE, stream_management=True)
+        for managed in (True, False):
+            await fleet.connect(
+                [user for user in users if (user not in self.simple) == managed],
+                port=self.proxy.port,
+                tls=Tls.STARTTLS,
+                resource=_RESOURCE,
+                stream_management=managed,
+            )
+
+    def reset(self) -> int:
+        """Reset all connections between the proxy and the nodes; return how many."""
+        return sum(tap.reset() for tap in (*self.taps, *self.doors))
+
+    async def all_can_be_taken(self) -> None:
+        """Wait until the proxy could take each session to the other node."""
+        while True:
+            done = [await self.proxy.command("drain", name, "--plan", "--json") for name in _NODES]
+            plans = [json.loads(each.output) for each in done]
+            if all(plan["migrate"] == plan["sessions"] for plan in plans):
+                return
+            await trio.sleep(0.1)
 
     async def chat(self, tag: str, *, count: int | None = None, rate: float = 20.0) -> None:
         """Everybody to everybody, over both nodes, each at ``rate`` a second; without ``count`` until :meth:`hush`."""
@@ -188,7 +214,8 @@ async def open_site(
     migrates: bool = False,
     libraries: Iterable[Library] = Library,
 ) -> AsyncIterator[Site]:
-    """``migrates``: the proxy has a certificate, by which it may take sessions from one node to the other."""
+    """``migrates``: the proxy has a certificate, by which it may take sessions from one node to the other, and speaks
+    XEP-0198 with nodes in the place of clients without it, which every other one is."""
     users = {library: [f"{library.value[0]}{n}" for n in range(1, EACH + 1)] for library in libraries}
     names = [user for of_library in users.values() for user in of_library]
     async with AsyncExitStack() as stack:
@@ -198,15 +225,21 @@ async def open_site(
         )
         await stack.enter_async_context(cluster)
         taps = [await stack.enter_async_context(open_tap(node.port)) for node in cluster.nodes]
+        ports = doors.ports if doors is not None else ()
+        door_taps = [await stack.enter_async_context(open_tap(port)) for port in ports]
         lines = [f"node{n} {tap.address} {options}" for n, tap in enumerate(taps, start=1)]
         settings: list[str] = []
         if doors is not None:
-            lines = [f"{line} {door}" for line, door in zip(lines, doors.options(authority), strict=True)]
-            settings = doors.settings
+            lines = [
+                f"{line} {door}"
+                for line, door in zip(lines, doors.options(authority, [tap.port for tap in door_taps]), strict=True)
+            ]
+            settings = [*doors.settings, "--node-stream-management", "on"]
         proxy = await stack.enter_async_context(
             open_proxy(folder, lines, authority.issue(DOMAIN, HOST), options=settings)
         )
         fleets = {
             library: await stack.enter_async_context(open_fleet(library, logs / f"{library}.log")) for library in users
         }
-        yield Site(cluster, proxy, taps, fleets, users)
+        simple = frozenset(user for names in users.values() for user in names[::2]) if migrates else frozenset()
+        yield Site(cluster, proxy, taps, fleets, users, door_taps, simple)

@@ -33,6 +33,7 @@ class Tap:
         self.port = port if port is not None else free_port()
         self.connections: list[Recording] = []
         self.refused = 0
+        self._open: list[tuple[trio.SocketStream, trio.SocketStream]] = []
 
     @property
     def address(self) -> str:
@@ -41,6 +42,15 @@ class Tap:
     @property
     def open_connections(self) -> list[Recording]:
         return [connection for connection in self.connections if connection.is_open]
+
+    def reset(self, most: int | None = None) -> int:
+        """Reset connections on both sides, so many of those that were opened first, or all; return how many."""
+        doomed, self._open = self._open[:most], self._open[most:] if most is not None else []
+        for pair in doomed:
+            for stream in pair:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                stream.socket.close()
+        return len(doomed)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and relay until cancelled."""
@@ -89,11 +99,13 @@ class Tap:
     async def _relay(self, near: trio.SocketStream, far: trio.SocketStream) -> None:
         recording = Recording(opened_at=time.monotonic())
         self.connections.append(recording)
+        self._open.append((near, far))
         try:
             async with near, far, trio.open_nursery() as nursery:
                 nursery.start_soon(_carry, near, far, recording.up_chunks)
                 nursery.start_soon(_carry, far, near, recording.down_chunks)
         finally:
+            self._open = [each for each in self._open if each != (near, far)]
             recording.closed_at = time.monotonic()
 
 
@@ -103,7 +115,7 @@ async def _carry(source: trio.SocketStream, sink: trio.SocketStream, chunks: lis
     while True:
         try:
             data = await source.receive_some(_READ_BYTES)
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
         if data:
             chunks.append(Chunk(time.monotonic(), bytes(data)))
@@ -112,7 +124,7 @@ async def _carry(source: trio.SocketStream, sink: trio.SocketStream, chunks: lis
                 await sink.send_all(data)
             elif sink_is_there:
                 await sink.send_eof()
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             sink_is_there = False
         if not data:
             return
