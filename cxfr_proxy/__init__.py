@@ -16,6 +16,7 @@ units            how quantities are written: ``500ms``, ``2m``
 spellings        one key for all spellings of an account or a domain
 gc_policy        when the garbage collector of a process with many sessions looks at what
 files            what can be read of the files that an operator names
+process_figures  what a process costs, as the system counts it
 process_title    the names under which processes are listed
 signals          signals that arrive before the proxy can act on them
 

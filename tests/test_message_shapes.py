@@ -21,7 +21,7 @@ from cxfr_proxy.ipc.codec import KINDS
 from cxfr_proxy.ipc.messages import VERSION
 from cxfr_proxy.ipc.questions import WorkerQuestion, WorkerReply
 
-KNOWN: Final = (28, "f1c46f36a449ed64")
+KNOWN: Final = (29, "7a291443ed738171")
 """The version, and the digest of the shapes that its messages have."""
 
 

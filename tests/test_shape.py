@@ -35,6 +35,7 @@ ORDER: Final = (
         "log_latest",
         "log_sums",
         "log_writer",
+        "process_figures",
         "process_title",
         "signals",
         "spellings",

@@ -241,6 +241,10 @@ class NodeRow(OperatorRow, frozen=True):
     """Nodes of the lowest number of which one can be used take users."""
     public_ws: str | None = None
     """Where its clients on WebSocket are sent; ``None``: back to where they were."""
+    check_duration_seconds: float | None = None
+    """How long the last check took; ``None``: there was no check yet."""
+    checks_failed: int = 0
+    """How many checks have failed so far."""
 
 
 class SessionRow(OperatorRow, frozen=True):
@@ -383,6 +387,10 @@ class WorkerRow(OperatorRow, frozen=True):
     """How many were replaced by command."""
     silent_seconds: float | None = None
     """How long it has owed an answer; ``None`` while it answers."""
+    cpu_seconds: float = 0.0
+    """CPU time of all workers of this slot there ever were."""
+    resident_bytes: int | None = None
+    """Memory of its process; ``None``: nobody can tell, or it has not reported yet."""
 
 
 class SourceRow(OperatorRow, frozen=True):

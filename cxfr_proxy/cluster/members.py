@@ -63,6 +63,7 @@ class Node:
         "_changed",
         "admin_state",
         "check",
+        "checks_failed",
         "features",
         "health",
         "health_since",
@@ -87,6 +88,7 @@ class Node:
         """The outlook of the sessions that it has; see :mod:`.health`."""
         self.check: CheckResult | None = None
         """The last check; ``None``: there was none yet."""
+        self.checks_failed = 0
         self.removed = False
         """Its line is gone; it is kept while sessions live on it."""
         self.features: Mapping[str, bytes] = {}

@@ -21,7 +21,7 @@ from cxfr_proxy.transfers.drain_stages import Stage
 from cxfr_proxy.transfers.rebalances import RebalanceCounts, RebalanceTerms
 from cxfr_proxy.transfers.statistics import PastTransfer, Totals
 
-VERSION: Final = 28
+VERSION: Final = 29
 """The version of these messages. Raise it with every change; tests/test_message_shapes.py notices one."""
 NOBODY: Final = 0
 """The number of a request whose answer nobody waits for."""
@@ -193,7 +193,8 @@ class PutBack(Message, frozen=True):
 class WorkerCounts(Part, frozen=True):
     """The worker's counts. ``nodes`` are those whose counts have changed since the last report. ``awaited``: by
     node, clients that were cut from it and may still fetch their session. ``waiting``: by node, why its drain does
-    not go on."""
+    not go on. ``cpu_seconds`` and ``resident_bytes``
+    are its process's, of a second ago at most."""
 
     sessions: int = 0
     connections: int = 0
@@ -204,6 +205,8 @@ class WorkerCounts(Part, frozen=True):
     addresses: dict[str, int] | None = None
     totals: Totals = msgspec.field(default_factory=Totals)
     rebalance: RebalanceCounts = msgspec.field(default_factory=RebalanceCounts)
+    cpu_seconds: float = 0.0
+    resident_bytes: int | None = None
 
 
 class WorkerReport(Message, frozen=True):

@@ -77,6 +77,8 @@ class WorkerSlot:
         self.hung = 0
         self.replaced = 0
         """How many were replaced on command."""
+        self.cpu_seconds = 0.0
+        """Of the workers that are gone."""
         self.vacant = "waiting"
         """Its state while no worker is in it."""
         self.replacement: Replacement | None = None
@@ -185,6 +187,7 @@ class Workers:
         latest = max(rebalance.number, self._past_rebalance.number)
         self._past_rebalance = total(latest, [rebalance, self._past_rebalance])
         slot.hung += link.hung
+        slot.cpu_seconds += link.counts.cpu_seconds
         if link.died:
             slot.deaths += 1
             self._past_totals.count_ended(WORKER_DIED, link.counts.sessions)
@@ -331,7 +334,10 @@ def _sums(links: Sequence[Link], names: Iterable[str]) -> dict[str, list[int]]:
 
 def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
     if not slot.links:
-        yield WorkerRow(slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung, slot.replaced)
+        yield WorkerRow(
+            slot.number, None, slot.vacant, 0, 0, slot.deaths, slot.hung, slot.replaced, cpu_seconds=slot.cpu_seconds
+        )
+    cpu_seconds = slot.cpu_seconds + sum(link.counts.cpu_seconds for link in slot.links)
     for link in slot.links:
         counts = link.counts
         yield WorkerRow(
@@ -344,6 +350,8 @@ def _worker_rows(slot: WorkerSlot) -> Iterator[WorkerRow]:
             slot.hung,
             slot.replaced,
             trio.current_time() - link.overdue_since if link.overdue_since is not None else None,
+            cpu_seconds,
+            counts.resident_bytes,
         )
 
 

@@ -271,6 +271,7 @@ class HealthChecks:
         if node.spec.check is not Check.NONE:
             text = _WORDS.get(seen.finding, seen.reason) or str(seen.finding)
             node.check = CheckResult(text, now, now - began)
+            node.checks_failed += seen.finding is not Finding.OK
         self._judge(watch, lambda vitals: vitals.checked(seen.finding, now), seen.reason)
 
     def _domains_to_ask(self, watch: _Watch) -> Sequence[str | None]:

@@ -4,12 +4,15 @@ all counts together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Final
 
 import trio
 
 from cxfr_proxy.config.table import Config
 from cxfr_proxy.ipc.messages import Gone, TransferEnded, WorkerCounts, WorkerReport
+from cxfr_proxy.process_figures import ProcessCost
 from cxfr_proxy.relay.live_session import LiveSession
 from cxfr_proxy.session.commands import Ended, Event, Shifted, Transferred
 from cxfr_proxy.transfers.counts import NodeCounts
@@ -19,6 +22,8 @@ from cxfr_proxy.transfers.statistics import past_transfer
 from cxfr_proxy.worker.reporter import Reporter
 from cxfr_proxy.worker.service import Service
 from cxfr_proxy.xmpp.stream_management import Counters
+
+_COST_SECONDS: Final = 1.0
 
 
 class SessionReports:
@@ -77,6 +82,8 @@ class CountReports:
         self._service = service
         self._sessions = sessions
         self._reported: dict[str, NodeCounts] = {}
+        self._cost = ProcessCost(0.0, None)
+        self._cost_due = -math.inf
 
     def take_settings(self, config: Config) -> None:
         """Report by these from now on."""
@@ -92,7 +99,7 @@ class CountReports:
         self._reporter.post(WorkerReport(self.counts()))
 
     def counts(self) -> WorkerCounts:
-        registry, mover = self._registry, self._mover
+        registry, mover, cost = self._registry, self._mover, self._cost_now()
         return WorkerCounts(
             sessions=len(registry),
             connections=registry.connections,
@@ -105,7 +112,16 @@ class CountReports:
             addresses=registry.busy_addresses(self._busy_from) if self._busy_from is not None else {},
             totals=self._service.totals,
             rebalance=mover.rebalance_counts(),
+            cpu_seconds=cost.cpu_seconds,
+            resident_bytes=cost.resident_bytes,
         )
+
+    def _cost_now(self) -> ProcessCost:
+        """Return what the process costs, looked up once a second: reports come far more often."""
+        now = trio.current_time()
+        if now >= self._cost_due:
+            self._cost, self._cost_due = ProcessCost.now(), now + _COST_SECONDS
+        return self._cost
 
     def _counts_of_nodes(self) -> dict[str, NodeCounts]:
         """Return the counts of nodes that have changed since the last report."""

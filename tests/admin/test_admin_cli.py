@@ -158,6 +158,8 @@ def test_json_is_for_programs(path: Path, capsys: pytest.CaptureFixture[str]) ->
         "address": "10.0.0.12:5222",
         "public": None,
         "public_ws": None,
+        "check_duration_seconds": None,
+        "checks_failed": 0,
         "admin_state": "ready",
         "health": "down",
         "weight": 20,

@@ -42,12 +42,16 @@ def statistics() -> TransferStatistics:
 SNAPSHOT = MetricsSnapshot(
     build={"version": "1.2.3", "framer": "native", "relay": "python"},
     nodes=[
-        NodeRow("node1", "10.0.0.1:5222", None, "drain", "up", 2, 7, 5, 3, 1, 9, 4, 2, 6, usable=False),
-        NodeRow("node2", "10.0.0.2:5222", "b.example:5222", "ready", "down", 1, 0, 0, 8, 0),
+        NodeRow(
+            "node1", "10.0.0.1:5222", None, "drain", "up", 2, 7, 5, 3, 1, 9, 4, 2, 6, usable=False, checks_failed=3
+        ),
+        NodeRow(
+            "node2", "10.0.0.2:5222", "b.example:5222", "ready", "down", 1, 0, 0, 8, 0, check_duration_seconds=0.25
+        ),
     ],
     workers=[
         WorkerRow(1, 10, "leaving", 3, 4, 2, 1, 5),
-        WorkerRow(1, 11, "up", 30, 40, 2, 1, 5),
+        WorkerRow(1, 11, "up", 30, 40, 2, 1, 5, cpu_seconds=1.5, resident_bytes=2048),
         WorkerRow(2, None, "waiting", 0, 0, 9),
     ],
     drains=[DrainFigures("node1", Stage.AWAKE, 7, waits=True)],

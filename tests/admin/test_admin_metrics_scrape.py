@@ -81,7 +81,8 @@ def live(worker: FakeWorker, **more: int) -> None:
     nodes["node1"] = NodeCounts(
         5, node.asked + 1, node.moved + 1, node.refused + 1, node.silent + 1, node.failed + 1, node.connect_failures + 1
     )
-    worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals)
+    cpu_seconds = before.cpu_seconds + 1
+    worker.counts = WorkerCounts(5, 6, nodes=nodes, totals=totals, cpu_seconds=cpu_seconds, resident_bytes=4096)
     worker.post(WorkerReport(worker.counts))
     worker.post(transfer())
 
@@ -124,6 +125,7 @@ async def test_counters_are_of_all_workers_and_never_go_back(tmp_path: Path, aut
                     it.workers[2].hangs = True
                     await trio.sleep(40)
             await look()
+            assert seen["cxfr_worker_cpu_seconds_total", "1"] >= turn
         final = await look()
         assert final["cxfr_sessions_ended_total", "worker-died"] == 4 * 5
         assert final["cxfr_worker_deaths_total", "1"] == 2

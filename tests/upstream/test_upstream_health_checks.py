@@ -109,6 +109,7 @@ async def test_the_pace(begin: Begin, autojump_clock: MockClock) -> None:
     world.looks.findings["a"] = Finding.FAILED
     await trio.sleep(20)
     times = world.looks.times["a"]
+    assert (world.node("a").checks_failed, world.node("b").checks_failed) == (len(times), 0)
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert [pause < 1.0 for pause in pauses[:4]] == [True, True, False, False], "fast as long as there is doubt"
     world.looks.findings.clear()

@@ -33,7 +33,7 @@ def by_drain(value: Callable[[DrainFigures], float]) -> Callable[[MetricsSnapsho
     return lambda snapshot: [((drain.node,), value(drain)) for drain in snapshot.drains]
 
 
-def by_slot(value: Callable[[WorkerRow], int]) -> Callable[[MetricsSnapshot], Samples]:
+def by_slot(value: Callable[[WorkerRow], float]) -> Callable[[MetricsSnapshot], Samples]:
     """Return what is counted for a slot, whichever workers are in it."""
     return lambda snapshot: {(str(row.number),): value(row) for row in snapshot.workers}.items()
 

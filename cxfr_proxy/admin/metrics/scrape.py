@@ -6,11 +6,9 @@ by metric, and between two pages a pause that keeps their cost to a small share 
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -23,6 +21,7 @@ from cxfr_proxy.admin.reloads import Reloads
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.cluster.sources.source import SourceState, SourceStatus
 from cxfr_proxy.net.tls import ServerCertificates
+from cxfr_proxy.process_figures import ProcessCost
 
 SHARE: Final = 0.02
 """Of the time, for making pages."""
@@ -101,16 +100,8 @@ class MetricsScraper:
             statistics=self._sessions.statistics,
             capacity=self._capacity,
             rate=self._drainer.rate * self._drainer.share,
-            process=ProcessFigures(self._started, time.process_time(), _resident_bytes()),
+            process=ProcessFigures(self._started, *ProcessCost.now()),
             certificate_expiries=self._files.certificates.shown.expiries,
             source_well=self._files.source.state is SourceState.WELL,
             reloads=self._files.reloads.outcomes,
         )
-
-
-def _resident_bytes() -> int | None:
-    """Return the process's memory, proc(5): the second number is pages. ``None`` where ``/proc`` is not mounted."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return None

@@ -272,6 +272,24 @@ METRICS: Final = (
         _NODE,
         by_node(lambda row: row.forged),
     ),
+    Metric(
+        "cxfr_node_check_duration_seconds",
+        _GAUGE,
+        "Time that the last check of the node took.",
+        _NODE,
+        lambda snapshot: [
+            ((row.name,), row.check_duration_seconds)
+            for row in snapshot.nodes
+            if row.check_duration_seconds is not None
+        ],
+    ),
+    Metric(
+        "cxfr_node_checks_failed_total",
+        _COUNTER,
+        "Checks of the node that failed.",
+        _NODE,
+        by_node(lambda row: row.checks_failed),
+    ),
     # --- drains
     Metric(
         "cxfr_drain_stage",
@@ -356,6 +374,20 @@ METRICS: Final = (
         "Workers of that number that were replaced on command.",
         _WORKER,
         by_slot(lambda row: row.replaced),
+    ),
+    Metric(
+        "cxfr_worker_cpu_seconds_total",
+        _COUNTER,
+        "CPU time of the workers of that number; with one worker, that of the main process.",
+        _WORKER,
+        by_slot(lambda row: row.cpu_seconds),
+    ),
+    Metric(
+        "cxfr_worker_resident_memory_bytes",
+        _GAUGE,
+        "Memory of the worker; with one worker, that of the main process.",
+        _WORKER,
+        by_worker(lambda row: row.resident_bytes or 0),
     ),
     # --- under the names that all programs use
     Metric(
