@@ -33,10 +33,11 @@ def _operands(parser: Parser) -> list[argparse.Action]:
 
 # --- bash, and zsh by way of it
 
+# The names path and words would be zsh's own.
 _BASH: Final = """\
 # Completion for {program}; written by: {program} completion bash
 _cxfr_proxy() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} path="" operands=0 value="" word i
+    local cur=${{COMP_WORDS[COMP_CWORD]}} at="" operands=0 value="" word i
     local known="{known}"
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
@@ -44,13 +45,13 @@ _cxfr_proxy() {{
             value=""
         elif [[ $word == -* ]]; then
             case $word in {valued}) value=$word ;; esac
-        elif [[ $known == *"|$path $word|"* ]]; then
-            path="$path $word"
+        elif [[ $known == *"|$at $word|"* ]]; then
+            at="$at $word"
         else
             operands=$((operands + 1))
         fi
     done
-    local words="" nodes=""
+    local offered="" nodes=""
     case $value in
         "") ;;
         {files}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -58,15 +59,15 @@ _cxfr_proxy() {{
         *) COMPREPLY=(); return ;;
     esac
     if [[ ! $value ]]; then
-        case $path in
+        case $at in
 {words}
         esac
-        case $path:$operands in {operands}) nodes=yes ;; esac
+        case $at:$operands in {operands}) nodes=yes ;; esac
     fi
     if [[ $nodes ]]; then
-        words="$words $("${{COMP_WORDS[0]}}" show nodes 2> /dev/null | awk 'NR > 1 {{ print $1 }}')"
+        offered="$offered $("${{COMP_WORDS[0]}}" show nodes 2> /dev/null | awk 'NR > 1 {{ print $1 }}')"
     fi
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    COMPREPLY=($(compgen -W "$offered" -- "$cur"))
 }}
 complete -F _cxfr_proxy {program}
 """
@@ -84,7 +85,7 @@ def _bash(root: Parser) -> str:
         for number, action in enumerate(_operands(parser))
         if action.metavar == _NODE
     ]
-    words = [f'            "{_path(each)}") words="{" ".join([*each.words, *_flags(each)])}" ;;' for each in parsers]
+    words = [f'            "{_path(each)}") offered="{" ".join([*each.words, *_flags(each)])}" ;;' for each in parsers]
     return _BASH.format(
         program=PROGRAM,
         known="".join(f"| {each.command}" for each in parsers if each.command) + "|",
