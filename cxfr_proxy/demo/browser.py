@@ -6,7 +6,8 @@ same as any other. The witness is as strict as a browser's parser: each message 
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+from typing import Final, cast
 from xml.sax.saxutils import quoteattr
 
 import trio
@@ -25,15 +26,51 @@ _CLOSE: Final = qualified(_FRAMING, "close")
 _NO_ELEMENT: Final = b"<?message not-one-element?>"
 """The reading of a message that is not one element with a namespace: nothing that a stream may hold."""
 _MAX_MESSAGE_BYTES: Final = 1 << 24
+_MAX_MESSAGES: Final = 64
+"""Messages that wait to be read: with the one of the library's default, each costs two more turns of the event loop."""
+
+
+class _Outlet(trio.abc.Stream):
+    """The connection beneath. Frames that are sent while it :attr:`holds <held>` go out together, as a browser's do:
+    a node that stops between two of them would have taken in the one and not answered the other."""
+
+    def __init__(self, raw: RawStream) -> None:
+        self._raw = raw
+        self._turn = trio.Lock()  # a close frame may be sent while what was held is
+        self.held: bytearray | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._raw.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.held is None:
+            async with self._turn:
+                await self._raw.send_all(data)
+        else:
+            self.held += data
+            await trio.lowlevel.checkpoint()
+
+    async def release(self) -> None:
+        """Send what was held."""
+        held, self.held = self.held, None
+        async with self._turn:
+            await self._raw.send_all(held or b"")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._raw.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._raw.aclose()
 
 
 class BrowserStream(trio.abc.Stream):
     """One stream; made by :meth:`open`. ``see_other_uri`` is where the peer has sent the client by closing it."""
 
-    def __init__(self, socket: trio_websocket.WebSocketConnection, raw: RawStream) -> None:
+    def __init__(self, socket: trio_websocket.WebSocketConnection, raw: _Outlet) -> None:
         self._socket = socket
         self._raw = raw
         self._writing = StreamParser()
+        self._ended = False
         self.see_other_uri: str | None = None
 
     @classmethod
@@ -42,14 +79,21 @@ class BrowserStream(trio.abc.Stream):
 
         Raises ``trio.BrokenResourceError`` where it is refused.
         """
+        outlet = _Outlet(raw)
         try:
             socket = await trio_websocket.wrap_client_stream(
-                nursery, raw, host, PATH, subprotocols=["xmpp"], max_message_size=_MAX_MESSAGE_BYTES
+                nursery,
+                cast("RawStream", outlet),  # it is asked for no more than an outlet has
+                host,
+                PATH,
+                subprotocols=["xmpp"],
+                message_queue_size=_MAX_MESSAGES,
+                max_message_size=_MAX_MESSAGE_BYTES,
             )
         except (trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as exc:
             await trio.aclose_forcefully(raw)
             raise trio.BrokenResourceError(f"no WebSocket: {exc!r}") from exc
-        return cls(socket, raw)
+        return cls(socket, outlet)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return one message as a piece of a stream, however long; empty at the end."""
@@ -72,15 +116,22 @@ class BrowserStream(trio.abc.Stream):
         return message.encode() if etree.QName(element).namespace else _NO_ELEMENT
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send each element as a message. A header stands at the beginning of ``data`` or nowhere."""
+        """Send each element as a message. A header stands at the beginning of ``data`` or nowhere.
+
+        Behind the end of the stream, or of the connection, it goes nowhere, as in a browser: there may be messages that
+        were not read yet.
+        """
         data = bytes(data)
         if data.startswith(b"<?xml"):
             self._writing = StreamParser()
-        try:
+        self._raw.held = bytearray()
+        with contextlib.suppress(trio_websocket.ConnectionClosed):
             for event in self._writing.read(data):
+                if self._ended:
+                    break
+                self._ended = isinstance(event, StreamClosed)
                 await self._socket.send_message(_message(event))
-        except trio_websocket.ConnectionClosed as exc:
-            raise trio.BrokenResourceError from exc
+        await self._raw.release()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Writers are made to wait by :meth:`send_all`."""
