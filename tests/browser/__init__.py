@@ -1,10 +1,12 @@
-"""A page with strophe.js in headless Chromium, whose node is drained under it.
+"""Web clients in headless Chromium: their node is drained under them, or nobody says a word for ten minutes.
 
-``PYTHONPATH=tests:tests/helpers python -m browser`` tells it.
+``PYTHONPATH=tests:tests/helpers python -m browser`` plays it.
 
-======== ==========================================================================================
-site     the page's web server, and what the page tells it
-chromium the browser, and the few things that are asked of it
-__main__ the story: log in, chat, drain, chat on, within ten seconds and without a reload
-======== ==========================================================================================
+============= =====================================================================================
+stories       log in, chat, drain, chat on, within ten seconds and without a reload; silence
+site          the pages' web server, and what the pages tell it
+chromium      the browser, and the few things that are asked of it
+page.html     two users of strophe.js on one page
+converse.html Converse, for one user
+============= =====================================================================================
 """

@@ -58,6 +58,7 @@ async def open_tab(folder: Path, url: str) -> AsyncIterator[Tab]:
             "chromium",
             *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
             *("--ignore-certificate-errors", "--remote-debugging-port=0", f"--user-data-dir={profile}"),
+            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # pages come from here, and all that they want
             *("--window-size=1000,700", "about:blank"),
         ],
         output=folder / "chromium.log",

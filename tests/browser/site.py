@@ -1,15 +1,16 @@
-"""The page's web server: serves a few files, and keeps what the page says of itself."""
+"""The pages' web server: serves some files, and keeps what the pages say of themselves."""
 
 from __future__ import annotations
 
 import json
+import mimetypes
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 from waiting import until
@@ -18,7 +19,7 @@ Event = dict[str, Any]  # Any: JSON of the page's
 
 
 class Site:
-    """The page's own server. ``events`` is all that the page has said, in order, with its time on trio's clock."""
+    """The pages' own server. ``events`` is all that they have said, in order, with its time on trio's clock."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -34,10 +35,25 @@ class Site:
         return self.of(**facts)[count - 1]
 
 
+_HERE: Final = Path(__file__).parent
+
+
+def strophe(packages: Path) -> dict[str, Path]:
+    """Return the files of the page with strophe.js, by their names in the URL. ``packages`` is npm's folder."""
+    return {"": _HERE / "page.html", "strophe.esm.js": packages / "strophe.js/dist/strophe.esm.js"}
+
+
+def converse(packages: Path) -> dict[str, Path]:
+    """Return those of the page with Converse."""
+    dist = packages / "converse.js" / "dist"
+    return {str(path.relative_to(dist)): path for path in dist.rglob("*") if path.is_file()} | {
+        "": _HERE / "converse.html"
+    }
+
+
 @contextmanager
 def open_site(files: Mapping[str, Path]) -> Iterator[Site]:
     """Serve these files, by their names in the URL, on a port of the loopback interface."""
-    kinds = {".html": "text/html; charset=utf-8", ".js": "text/javascript"}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -45,7 +61,7 @@ def open_site(files: Mapping[str, Path]) -> Iterator[Site]:
             if path is None:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            self._answer(path.read_bytes(), kinds[path.suffix])
+            self._answer(path.read_bytes(), mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
         def do_POST(self) -> None:
             event = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
