@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -58,9 +58,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came of a run. ``before`` and ``during`` are the counts of both times, ``after`` those behind the stop.
-    ``outcomes`` are the transfers as the proxy's log has them, by rung and outcome. ``cpu``: seconds of the proxy's, in
-    all and for one move; ``held``: seconds for which clients were not read, and ``took``: those of whole transfers."""
+    """What came of a run.
+
+    ``before`` and ``during`` are the counts of both times, ``after`` those behind the stop. ``outcomes`` are the
+    transfers as the proxy's log has them, by rung and outcome. ``held``: seconds for which clients were not read, and
+    ``took``: those of whole transfers. ``cpu``: seconds of the proxy's meanwhile, and of both nodes'; ``per_move``:
+    those for one move, without what the chat costs.
+    """
 
     moved: int
     drain_seconds: float
@@ -70,8 +74,8 @@ class Figures:
     outcomes: Mapping[str, int]
     held: Sequence[float]
     took: Sequence[float]
-    cpu: float
-    cpu_per_move: float
+    cpu: tuple[float, float]
+    per_move: tuple[float, float]
 
     @property
     def chat(self) -> Counts:
@@ -106,7 +110,10 @@ class Figures:
             f"                          meanwhile: {_times(self.during.arrivals)}",
             f"its acknowledgement before: {_times(self.before.acks)}",
             f"                 meanwhile: {_times(self.during.acks)}",
-            f"CPU of the proxy: {self.cpu:.1f} s meanwhile, {self.cpu_per_move * 1e3:.2f} ms a move",
+            *(
+                f"CPU of the {whose}: {cpu:.1f} s meanwhile, {per_move * 1e3:.2f} ms a move"
+                for whose, cpu, per_move in zip(("proxy", "nodes"), self.cpu, self.per_move, strict=True)
+            ),
         ]
 
 
@@ -224,14 +231,16 @@ async def _tell_story(terms: Terms, proxy: ProxyProcess, cluster: EjabberdCluste
     await crowds.order(talk=terms.interval)
     await trio.sleep(terms.interval)
     await crowds.order(report=1)
-    began = _cpu(proxy)
+    programs = [proxy.process], [node.process for node in cluster.nodes if node.process is not None]
+    calm = [_cpu(each) for each in programs]
     await trio.sleep(_CALM_SECONDS)
-    before, usual = await crowds.order(report=1), (_cpu(proxy) - began) / _CALM_SECONDS
+    before, began = await crowds.order(report=1), [_cpu(each) for each in programs]
     _tell(f"draining node1 at {terms.rate:g} a second")
-    began = _cpu(proxy)
     done = await proxy.command("drain", "node1", "--wait", "--rate", f"{terms.rate:g}", seconds=_PATIENCE_SECONDS)
     assert done.code == 0, done.output
-    cpu, during = _cpu(proxy) - began, await crowds.order(report=1)
+    cpu = [_cpu(each) - used for each, used in zip(programs, began, strict=True)]
+    usual = [(now - used) / _CALM_SECONDS * done.seconds for now, used in zip(began, calm, strict=True)]
+    during = await crowds.order(report=1)
     _tell("stopping node1")
     await cluster.nodes[0].stop()
     await trio.sleep(2 * terms.interval)
@@ -244,16 +253,16 @@ async def _tell_story(terms: Terms, proxy: ProxyProcess, cluster: EjabberdCluste
         during=during,
         after=after,
         outcomes=Counter(f"{each['rung']}:{each['outcome']}" for each in transfers),
-        held=[each["held_seconds"] for each in transfers if "held_seconds" in each],
+        held=[each["held_seconds"] for each in transfers if each["held_seconds"] is not None],
         took=[each["seconds"] for each in transfers],
-        cpu=cpu,
-        cpu_per_move=(cpu - usual * done.seconds) / max(1, len(transfers)),
+        cpu=(cpu[0], cpu[1]),
+        per_move=((cpu[0] - usual[0]) / len(transfers), (cpu[1] - usual[1]) / len(transfers)),
     )
 
 
-def _cpu(proxy: ProxyProcess) -> float:
-    """Seconds that the proxy has used so far, with its workers."""
-    return sum(machine.cpu_ns(pid) for pid in machine.family(proxy.process.pid)) / 1e9
+def _cpu(programs: Iterable[trio.Process]) -> float:
+    """Seconds that these have used so far, with all that they have started."""
+    return sum(machine.cpu_ns(pid) for program in programs for pid in machine.family(program.pid)) / 1e9
 
 
 def _tell(text: str) -> None:
