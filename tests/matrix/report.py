@@ -59,9 +59,7 @@ def render(cells: Sequence[Cell], *, markdown: bool) -> str:
         lines += [heading.format(str(nodes)[0].upper() + str(nodes)[1:]), "", *_rows(rows, markdown=markdown), ""]
     lines += [heading.format("By rung"), "", *_rows(_by_rung(cells), markdown=markdown), ""]
     lines += [heading.format("What no proxy can save"), ""]
-    lines += [
-        f"{number}. *{', '.join(limit.triggers)}*: {limit.reason}" for number, limit in enumerate(UNAVOIDABLE, start=1)
-    ]
+    lines += [f"{number}. *{limit.trigger}*: {limit.reason}" for number, limit in enumerate(UNAVOIDABLE, start=1)]
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ node: what is missing at the end can be looked for there (:meth:`Run.trace`).
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ KINDS: Final = (
     ClientKind.PLAIN,
     ClientKind.STREAM_MANAGEMENT,
 )
+_CLUSTERS: Final = (Nodes.EJABBERD, Nodes.MIGRATING)
+"""Where nodes hand messages on to each other."""
 EACH: Final = 6
 """Clients of each kind."""
 AHEAD_SECONDS: Final = 0.7
@@ -75,6 +78,8 @@ class Cell:
     """The taps' records of each message that is not as it should be."""
     lost_within: int = 0
     """Of those that are lost, how many no node has handed out: no tap has seen them, so they are the cluster's loss."""
+    disordered_within: int = 0
+    """Of those that came out of order, how many the nodes have handed out so."""
     disturbed: tuple[str, ...] = ()
     """Clients whose sessions the proxy says that it has taken, and that have noticed it."""
 
@@ -112,9 +117,10 @@ class Run:
             for address in self.site.addresses:
                 self.taps.append(await stack.enter_async_context(open_tap(address.port, node_host=address.host)))
             port = free_port()
+            options = await self._open_doors(stack)
             self._lines = [
-                f"node{n} {tap.address} public={HOST}:{port} {options}"
-                for n, (tap, options) in enumerate(zip(self.taps, self.site.options, strict=True), start=1)
+                f"node{n} {tap.address} public={HOST}:{port} {option}"
+                for n, (tap, option) in enumerate(zip(self.taps, options, strict=False), start=1)
             ]
             proxy = await stack.enter_async_context(
                 open_proxy(
@@ -123,8 +129,8 @@ class Run:
                     self.authority.issue(DOMAIN, HOST),
                     port=port,
                     options=[
-                        *("--transfer-rate", "1000", "--cxfr-allow", "resource=cxfr"),
-                        *(self.site.settings if self.nodes is Nodes.MIGRATING else ()),
+                        *("--cxfr-allow", "resource=cxfr"),
+                        *(self._migrating if self.nodes is Nodes.MIGRATING else ("--transfer-rate", "1000")),
                         *self.options,
                     ],
                 )
@@ -133,6 +139,22 @@ class Run:
             await self._tell(proxy)
             rows = await proxy.show("transfers")
         return [self._cell(kind, rows) for kind in KINDS]
+
+    @property
+    def _migrating(self) -> Sequence[str]:
+        """Settings of a proxy that may take sessions: by and by, since a tap with TLS takes its time."""
+        return *self.site.settings, "--transfer-rate", "20", "--migrate-timeout", "60s"
+
+    async def _open_doors(self, stack: AsyncExitStack) -> Sequence[str]:
+        """The options of the nodes' lines. Where the proxy may take sessions there are taps as well, behind the others
+        in ``taps``."""
+        if self.nodes is not Nodes.MIGRATING or self.site.doors is None:
+            return self.site.options
+        doors, authority = self.site.doors
+        tls = doors.unsealed(authority)
+        taps = [await stack.enter_async_context(open_tap(port, tls=tls)) for port in doors.ports]
+        self.taps += taps
+        return doors.options(authority, [tap.port for tap in taps])
 
     def _live(self, proxy: ProxyProcess) -> Background:
         """The witnesses and the movers; started when all are bound."""
@@ -239,6 +261,7 @@ class Run:
             tuple(f"{each.bare_jid}: {fault}" for each in own for fault in each.faults),
             tuple(line for each in own for line in self._trace(each)),
             sum(map(self._lost_within, own)),
+            sum(map(self._disordered_within, own)),
             tuple(
                 f"{each.bare_jid}: {[str(move.rung) for move in each.moves]}"
                 for each in own
@@ -249,11 +272,26 @@ class Run:
     def _lost_within(self, each: Mover) -> int:
         """Messages to this client that its contact has written, straight to a node, and that never came out of one."""
         contact = self.ledger.contacts.get(each.bare_jid)
-        if contact is None or self.nodes is not Nodes.EJABBERD:
+        if contact is None or self.nodes not in _CLUSTERS:
             return 0
         account = contact.account
         gone = set(range(1, account.sent + 1)) - {n.number for n in each.account.arrived if n.origin == account.origin}
         return sum(not self._seen(Numbered(account.origin, number)) for number in gone - account.refused)
+
+    def _disordered_within(self, each: Mover) -> int:
+        """The same of those that came out of it behind a later one."""
+        contact = self.ledger.contacts.get(each.bare_jid)
+        if contact is None or self.nodes not in _CLUSTERS:
+            return 0
+        body = re.compile(rf">{re.escape(contact.account.origin)} #(\d+)</".encode())
+        said = [
+            (leg.down_at(found.start()), int(found[1]))
+            for tap in self.taps
+            for leg in tap.connections
+            for found in body.finditer(leg.down)
+        ]
+        said.sort(key=lambda each: each[0])  # stable: what came at once stays in its order
+        return out_of_order(Numbered(contact.account.origin, number) for _, number in said)
 
     def _trace(self, each: Mover) -> list[str]:
         contact = self.ledger.contacts.get(each.bare_jid)
@@ -277,8 +315,8 @@ class Run:
     def _seen(self, numbered: Numbered) -> str:
         body = f">{numbered}</".encode()
         return ", ".join(
-            f"node{n} {way} {times}"
-            for n, tap in enumerate(self.taps, start=1)
+            f"node{at % 2 + 1} {way} {times}"
+            for at, tap in enumerate(self.taps)
             for way, times in (
                 ("up", sum(leg.up.count(body) for leg in tap.connections)),
                 ("down", sum(leg.down.count(body) for leg in tap.connections)),

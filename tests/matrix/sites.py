@@ -40,8 +40,10 @@ class Nodes(StrEnum):
 
 class Site(Protocol):
     """``options`` stand behind the nodes' addresses in the nodes file; ``settings`` are the proxy's. ``witnessed`` says
-    which nodes (0, 1) have a witness: both where a message can't get from one to the other."""
+    which nodes (0, 1) have a witness: both where a message can't get from one to the other. ``doors`` are where the
+    proxy may take sessions, with the authority of the nodes' certificates; ``None``: nowhere."""
 
+    doors: tuple[Doors, Authority] | None
     options: Sequence[str]
     settings: Sequence[str]
     witnessed: tuple[int, ...]
@@ -66,6 +68,7 @@ class BuiltIn:
     def __init__(self, nursery: trio.Nursery, *, shared: bool) -> None:
         self.options: Sequence[str] = ["resume=shared" if shared else ""] * 2
         self.settings: Sequence[str] = ()
+        self.doors: tuple[Doors, Authority] | None = None
         self.witnessed: tuple[int, ...] = (1,)
         self._nursery = nursery
         self._shared = shared
@@ -102,10 +105,11 @@ class _Real:
         witnessed: tuple[int, ...],
         *,
         options: Sequence[str] = ("", ""),
-        settings: Sequence[str] = (),
+        doors: tuple[Doors, Authority] | None = None,
     ) -> None:
         self.options = options
-        self.settings = settings
+        self.doors = doors
+        self.settings: Sequence[str] = doors[0].settings if doors is not None else ()
         self.witnessed = witnessed
         self._nodes = nodes
 
@@ -155,7 +159,7 @@ async def _migrating(folder: Path, users: Iterable[str]) -> AsyncIterator[Site]:
     authority = Authority(folder / "nodes")
     doors = Doors.cut(folder, authority)
     async with EjabberdCluster(folder / "migrating", users=users, doors=doors.listeners) as cluster:
-        yield _Real(cluster.nodes, (1,), options=doors.options(authority), settings=doors.settings)
+        yield _Real(cluster.nodes, (1,), options=doors.options(authority), doors=(doors, authority))
 
 
 _Opener = Callable[[Path, Iterable[str]], AbstractAsyncContextManager[Site]]

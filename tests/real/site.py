@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +19,7 @@ from real.ejabberd import EjabberdCluster
 from real.hand_over import Loser, Party, who_lost
 from real.programs import DOMAIN, HOST, free_port
 from real.proxy import ProxyProcess, open_proxy
-from real.tap import Tap, open_tap
+from real.tap import Tap, Unsealed, open_tap
 
 EACH: Final = 8
 """Users of each library."""
@@ -67,6 +68,14 @@ class Doors:
             f"resume=shared migrate=external migrate-address={HOST}:{port} ca={authority.file}"
             for port in ports or self.ports
         ]
+
+    def unsealed(self, authority: Authority) -> Unsealed:
+        """For such taps."""
+        node = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        node.load_cert_chain(self.pem)
+        program = ssl.create_default_context(cafile=authority.file)
+        program.load_cert_chain(self.proxys.certificate, self.proxys.key)
+        return Unsealed(node, program, DOMAIN)
 
     @property
     def settings(self) -> list[str]:

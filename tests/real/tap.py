@@ -6,11 +6,14 @@ closes, and when the node refuses connections it refuses them too, until the nod
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -23,10 +26,24 @@ _POLL_SECONDS: Final = 0.05
 _READ_BYTES: Final = 65536
 
 
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """TLS on both sides of a tap: ``node`` is the context in which it takes connections as the node does, and
+    ``program`` that in which it makes them as the program that connects. ``name``: whose certificate the node has to
+    show."""
+
+    node: ssl.SSLContext
+    program: ssl.SSLContext
+    name: str
+
+
 class Tap:
     """``connections`` holds a recording of each connection that reached the node, in the order of their opening."""
 
-    def __init__(self, node_port: int, *, node_host: str = HOST, port: int | None = None) -> None:
+    def __init__(
+        self, node_port: int, *, node_host: str = HOST, port: int | None = None, tls: Unsealed | None = None
+    ) -> None:
+        self._tls = tls
         self.node_host = node_host
         self.node_port = node_port
         self.host = HOST
@@ -102,11 +119,30 @@ class Tap:
         self._open.append((near, far))
         try:
             async with near, far, trio.open_nursery() as nursery:
-                nursery.start_soon(_carry, near, far, recording.up_chunks)
-                nursery.start_soon(_carry, far, near, recording.down_chunks)
+                if self._tls is None:
+                    nursery.start_soon(_carry, near, far, recording.up_chunks)
+                    nursery.start_soon(_carry, far, near, recording.down_chunks)
+                else:
+                    inner = trio.SSLStream(near, self._tls.node, server_side=True, https_compatible=True)
+                    name = self._tls.name
+                    outer = trio.SSLStream(far, self._tls.program, server_hostname=name, https_compatible=True)
+                    over = nursery.cancel_scope
+                    nursery.start_soon(_carry_unsealed, inner, outer, recording.up_chunks, over)
+                    nursery.start_soon(_carry_unsealed, outer, inner, recording.down_chunks, over)
         finally:
             self._open = [each for each in self._open if each != (near, far)]
             recording.closed_at = time.monotonic()
+
+
+async def _carry_unsealed(
+    source: trio.abc.Stream, sink: trio.abc.Stream, chunks: list[Chunk], over: trio.CancelScope
+) -> None:
+    """Carry one direction until either side is gone, which ends both: TLS knows no half of a connection."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        while data := await source.receive_some(_READ_BYTES):
+            chunks.append(Chunk(time.monotonic(), bytes(data)))
+            await sink.send_all(data)
+    over.cancel()
 
 
 async def _carry(source: trio.SocketStream, sink: trio.SocketStream, chunks: list[Chunk]) -> None:
@@ -131,9 +167,9 @@ async def _carry(source: trio.SocketStream, sink: trio.SocketStream, chunks: lis
 
 
 @asynccontextmanager
-async def open_tap(node_port: int, *, node_host: str = HOST) -> AsyncIterator[Tap]:
+async def open_tap(node_port: int, *, node_host: str = HOST, tls: Unsealed | None = None) -> AsyncIterator[Tap]:
     """A listening tap; its connections are cut at the end."""
-    tap = Tap(node_port, node_host=node_host)
+    tap = Tap(node_port, node_host=node_host, tls=tls)
     async with background(tap.run):
         yield tap
 

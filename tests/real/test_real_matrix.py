@@ -8,7 +8,7 @@ import pytest
 import trio
 from matrix.limits import faults
 from matrix.report import render
-from matrix.run import KINDS, Run, Trigger, users
+from matrix.run import Run, Trigger, users
 from matrix.sites import Nodes, open_site
 
 from cxfr_proxy.demo.habits import HABITS
@@ -37,7 +37,6 @@ async def test_real_nodes(nodes: Nodes, tmp_path: Path, authority: Authority) ->
     print(render(cells, markdown=False))
     assert faults(cells) == []
     assert len(cells) == 8 * len(runs)
-    taken = [cell for cell in cells if cell.nodes is Nodes.MIGRATING and "migrate" in cell.by_rung]
-    assert [cell.kind for cell in taken] == [
-        kind for kind in KINDS if HABITS[kind].resumes and nodes is Nodes.MIGRATING
-    ]
+    taken = [cell.kind for cell in cells if "migrate" in cell.by_rung]
+    assert bool(taken) == (nodes is Nodes.MIGRATING)
+    assert all(HABITS[kind].resumes for kind in taken)

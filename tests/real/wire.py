@@ -10,6 +10,7 @@ All times are seconds of ``time.monotonic()``, which on Linux is one clock for e
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,11 @@ class Recording:
     @property
     def down(self) -> bytes:
         return b"".join(chunk.data for chunk in self.down_chunks)
+
+    def down_at(self, offset: int) -> float:
+        """When the byte at that offset of ``down`` came."""
+        ends = itertools.accumulate(len(chunk.data) for chunk in self.down_chunks)
+        return next(chunk.at for chunk, end in zip(self.down_chunks, ends, strict=True) if offset < end)
 
     @property
     def is_open(self) -> bool:
