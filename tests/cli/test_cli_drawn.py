@@ -78,7 +78,11 @@ def test_the_manual_page(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_formatter_has_nothing_to_say(tmp_path: Path) -> None:
     page = tmp_path / "cxfr-proxy.1"
     page.write_text(render_manual(build_parser()))
-    command = ["mandoc", "-T", "lint", "-W", "error"] if shutil.which("mandoc") else ["groff", "-man", "-ww", "-z"]
+    command = (
+        ["mandoc", "-T", "lint", "-W", "error"]
+        if shutil.which("mandoc")
+        else ["groff", "-man", "-T", "utf8", "-ww", "-z"]
+    )
     done = subprocess.run([*command, str(page)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
