@@ -398,11 +398,16 @@ class Parts:
         self.send(Side.NODE, data)
         replay = self.replay
         if replay is not None:
-            if replay.keep(data, self.now) and self.counted:
-                self.pass_request_up(self.accounting.request())
+            replay.keep(data, self.now)
+            self.request_if_due()
             if replay.full:
                 self.hold_client_if_need_be()
                 self.choose_reading()
+
+    def request_if_due(self) -> None:
+        """Ask the node how far it is, if it counts and has not been asked for long enough."""
+        if self.replay is not None and self.replay.due and self.counted and self.node.writable:
+            self.pass_request_up(self.accounting.request())
 
     def pass_request_up(self, request: bytes) -> None:
         """Send the node an ``<r/>``: it is asked how far it is."""

@@ -79,17 +79,21 @@ class Replay:
         """How much is kept."""
         return self._bytes
 
-    def keep(self, stanza: bytes, now: float) -> bool:
-        """Keep a stanza that goes to the node now, if it is there. Return whether the node is to be asked behind it."""
+    @property
+    def due(self) -> bool:
+        """The node is to be asked for an acknowledgement."""
+        unasked = (self.sent - self._asked_at) % MODULUS
+        return unasked >= ASK_EVERY or self._bytes_unasked * ASK_AT >= self._max_bytes
+
+    def keep(self, stanza: bytes, now: float) -> None:
+        """Keep a stanza that goes to the node now, if it is there."""
         if not self.trusted:
-            return False
+            return
         self._stanzas.append(stanza)
         self._bytes += len(stanza)
         self._bytes_unasked += len(stanza)
         if self.full and self.full_since is None:
             self.full_since = now
-        unasked = (self.sent - self._asked_at) % MODULUS
-        return unasked >= ASK_EVERY or self._bytes_unasked * ASK_AT >= self._max_bytes
 
     def note_asked(self) -> None:
         """Note that the node is asked for an acknowledgement, by whomever."""
@@ -135,6 +139,7 @@ class Replay:
         self.trusted = False
         self._stanzas.clear()
         self._bytes = 0
+        self.note_asked()
         self.full_since = None
 
     def unacknowledged(self) -> bytes:

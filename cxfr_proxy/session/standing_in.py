@@ -178,6 +178,7 @@ def on_node_element(parts: Parts, stand_in: StandIn, data: bytes, position: int)
 def _on_enabled(parts: Parts, stand_in: StandIn, enabled: Element, position: int) -> None:
     resumable = enabled.get("resume") in ("true", "1")
     stand_in.begin(enabled.get("id") if resumable else None, position)
+    parts.request_if_due()
     if stand_in.late is not None:
         _answer_late(parts, stand_in, position)
 
@@ -202,9 +203,11 @@ def note_ack(parts: Parts, h: int | None) -> None:
 
 
 def on_node_answered(parts: Parts) -> None:
-    """Keep nothing if the node has just refused what the client asked for."""
+    """Keep nothing if the node has just refused what the client asked for; ask it how far it is if it has just begun to
+    count, and much came before."""
     if parts.replay is not None and parts.stand_in is None and not parts.accounting.management.counting:
         parts.end_replay()
+    parts.request_if_due()
 
 
 def _ack(h: int) -> bytes:

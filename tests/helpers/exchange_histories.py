@@ -192,6 +192,7 @@ class StandIns(CutLegs):
         return super().happened() + Counter({"late": int(self.managed), "kept": int(not self.lost)})
 
     def bind(self) -> None:
+        self.lost = self.managed  # the session that it could have resumed was ended
         self.client.write(BIND)
 
     def client_hears(self, element: etree._Element) -> None:
@@ -232,10 +233,10 @@ class StandIns(CutLegs):
             self.lost = True
 
     def finish(self) -> None:
+        self.come_to_rest()
         if self.managed and self.client.counts_handled and not self.lost:
             super().finish()
             return
-        self.come_to_rest()
         self.node.request()
         self.come_to_rest()
         self.hear(Side.CLIENT, everything=True)

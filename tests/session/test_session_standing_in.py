@@ -15,6 +15,8 @@ from honest_counters import SM
 from session_script import (
     ACTIVE,
     AUTH,
+    BIND,
+    BIND_RESULT,
     CLIENT_HEADER,
     ELSEWHERE,
     ENABLE,
@@ -481,3 +483,11 @@ def test_other_words_are_refused(word: str) -> None:
     namespace = "urn:xmpp:sm:2" if "sm:2" in word else SM
     s = in_use().client(word).client_gets(REFUSED.replace(SM, namespace)).node_gets()
     s.client(R, a(1), "<r xmlns='else'/>").client_gets().node_gets("<r xmlns='else'/>")
+
+
+def test_a_client_that_has_sent_much_before_the_node_counts_is_read_again() -> None:
+    s = Script(stands_in=True, max_unacknowledged=10_000)
+    s.node(NODE_HEADER, FEATURES).client(AUTH).node(SUCCESS).client(CLIENT_HEADER).node(NODE_HEADER, SM_FEATURES)
+    long = f"<message to='romeo@example.org'><body>{'x' * 6_000}</body></message>"
+    s.client(BIND, ENABLE, long, long).node(BIND_RESULT).expect(not s_wants_client(s), "it to be held").forget()
+    s.node(ENABLED).node_gets(R).node(a(2)).expect(s_wants_client(s), "it to be read")
