@@ -2,7 +2,7 @@
 
 ::
 
-    13 programs -> the proxy (2 workers) -> node1, then node2
+    16 programs -> the proxy (2 workers) -> node1, then node2
 
 ``PYTHONPATH=tests:tests/helpers python -m clients`` plays it all and prints the table as it goes; with
 ``--markdown FILE`` the table goes there too (docs/clients.md has one). ``--programs``, ``--clusters`` and

@@ -29,9 +29,6 @@ def get(programs: Collection[Program], workshop: Path) -> tuple[dict[Program, Pr
     here: dict[Program, Prepared] = {}
     missing: dict[Program, str] = {}
     for program in programs:
-        if program.prepare is None:
-            missing[program] = program.note
-            continue
         try:
             here[program] = program.prepare(workshop)
             print(f"{program.name}: {here[program].version}", flush=True)
@@ -60,7 +57,8 @@ async def play(
                     print(table.line(cell), flush=True)
                 cells += played
                 if logs is not None:
-                    shutil.copytree(run.folder, logs / run.folder.name, dirs_exist_ok=True)
+                    ignored = shutil.ignore_patterns("profile")  # of a browser, with its sockets
+                    shutil.copytree(run.folder, logs / run.folder.name, ignore=ignored, dirs_exist_ok=True)
     return cells
 
 

@@ -27,6 +27,7 @@ _PLUGIN: Final = Path(cxfr_proxy.plugins.__file__).parent / "js" / "cxfr.js"
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 _INSTALL_SECONDS: Final = 300.0
 _AIOXMPP: Final = "0.13.3"
+_CONVERSE: Final = "14.0.0"
 
 
 class Missing(Exception):
@@ -66,17 +67,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """``user`` is its account's name. ``prepare`` gets it, or raises :class:`Missing`; ``None``: it can't be behind
-    this proxy, and ``note`` says why. ``files`` are what it reads in its home, by path: text with the fields of a
-    :class:`Place`. ``quick``: it is here within a minute on a bare machine. ``stays_down``: nothing brings it back."""
+    """``user`` is its account's name. ``prepare`` gets it, or raises :class:`Missing`. ``files`` are what it reads in
+    its home, by path: text with the fields of a :class:`Place`. ``quick``: it is here within a minute on a bare
+    machine, and no web client, of which other tests have enough. ``stays_down``: nothing brings it back."""
 
     name: str
     user: str
-    prepare: Callable[[Path], Prepared] | None
+    prepare: Callable[[Path], Prepared]
     quick: bool = True
     terminal: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
     stays_down: bool = False
 
     def furnish(self, place: Place) -> None:
@@ -131,19 +131,35 @@ def _nbxmpp(workshop: Path) -> Prepared:
     return Prepared(version, lambda place: [_SYSTEM_PYTHON, str(_PROGRAMS / "use_nbxmpp.py")])
 
 
-def _xmppjs(kind: str) -> Callable[[Path], Prepared]:
+def _js(package: str, script: str, *words: str) -> Callable[[Path], Prepared]:
+    """A script with a library of npm's."""
+
     def prepare(workshop: Path) -> Prepared:
         folder = workshop / "js"
         folder.mkdir(exist_ok=True)
-        for source in (_JS / "package.json", _JS / "package-lock.json", _PROGRAMS / "use_xmppjs.mjs"):
+        for source in (_JS / "package.json", _JS / "package-lock.json", _PROGRAMS / script):
             shutil.copy(source, folder)
         if not (folder / "node_modules").exists():
             _output_of("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
-        package = json.loads((folder / "node_modules" / "@xmpp" / "client" / "package.json").read_text())
-        words = ["node", str(folder / "use_xmppjs.mjs"), kind, _PLUGIN.as_uri()]
-        return Prepared(package["version"], lambda place: words)
+        manifest = json.loads((folder / "node_modules" / package / "package.json").read_text())
+        return Prepared(manifest["version"], lambda place: ["node", str(folder / script), *words])
 
     return prepare
+
+
+def _converse(workshop: Path) -> Prepared:
+    if shutil.which("chromium") is None:
+        raise Missing("apt-get install chromium")
+    packages = workshop / "converse" / "node_modules"
+    if not packages.exists():
+        wanted = f"converse.js@{_CONVERSE}"
+        # A bundle, which needs none of what it names.
+        _output_of("npm", "pack", "--silent", "--pack-destination", workshop, wanted)
+        folder = packages / "converse.js"
+        folder.mkdir(parents=True)
+        _output_of("tar", "-xzf", workshop / f"converse.js-{_CONVERSE}.tgz", "--strip-components=1", "-C", folder)
+    words = [sys.executable, str(_PROGRAMS / "use_converse.py"), str(packages)]
+    return Prepared(_CONVERSE, lambda place: words)
 
 
 def _compiled(source: str, compiler: str, *packages: str) -> Callable[[Path], Prepared]:
@@ -190,11 +206,10 @@ port={port}
 password={password}
 tls.policy=trust
 """
-_WEBSOCKET: Final = "not measured: this tool has no web clients"
 
 PROGRAMS: Final = (
-    Program("xmpp.js", "xmppjs", _xmppjs("plain")),
-    Program("xmpp.js, cxfr.js", "xmppjsplugin", _xmppjs("plugin")),
+    Program("xmpp.js", "xmppjs", _js("@xmpp/client", "use_xmppjs.mjs", "plain")),
+    Program("xmpp.js, cxfr.js", "xmppjsplugin", _js("@xmpp/client", "use_xmppjs.mjs", "plugin", _PLUGIN.as_uri())),
     Program("slixmpp", "slixmpp", _slixmpp("plain")),
     Program("slixmpp, reconnecting, XEP-0198", "slixmppsm", _slixmpp("reconnecting")),
     Program("slixmpp, plugin", "slixmppplugin", _slixmpp("plugin")),
@@ -239,10 +254,10 @@ PROGRAMS: Final = (
         ),
         stays_down=True,
     ),
-    Program("xmpp.js over WebSocket", "xmppjsws", None, note=_WEBSOCKET),
-    Program("strophe.js", "strophe", None, note=_WEBSOCKET),
-    Program("stanza.js", "stanza", None, note=_WEBSOCKET),
-    Program("Converse", "converse", None, note=_WEBSOCKET),
+    Program("xmpp.js by WebSocket", "xmppjsws", _js("@xmpp/client", "use_xmppjs.mjs", "websocket"), quick=False),
+    Program("strophe.js, reconnecting", "strophe", _js("strophe.js", "use_strophe.mjs"), quick=False),
+    Program("stanza.js, autoReconnect", "stanza", _js("stanza", "use_stanza.mjs"), quick=False),
+    Program("Converse", "converse", _converse, quick=False),
 )
 """Those of docs/connection-transfer.md. One that connects again by itself does so at its default interval, but
 Profanity and those that are called reconnecting, which have no default."""

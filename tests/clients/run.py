@@ -1,7 +1,8 @@
 """One run: all programs log in on node1, then the trigger, then who of them is back.
 
 The nodes file has node1 alone while they log in; then node2 is added. Everybody is told to come back to the proxy
-(``public=`` is its address), so it sees who does. Every user is pinned to node1, and for a rebalance then to node2.
+(``public=`` and ``public-ws=`` lead there), so it sees who does. Every user is pinned to node1, and for a rebalance
+then to node2.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from real.proxy import ProxyProcess, open_proxy
 
 from clients.catalogue import Place, Prepared, Program
 from clients.terminal import running
+from cxfr_proxy.demo.browser import PATH
 
 LOGIN_SECONDS: Final = 60.0
 SETTLED_SECONDS: Final = 3.0
@@ -87,7 +89,7 @@ class Run:
         self.folder.mkdir(parents=True)
         port = free_port()
         lines = [
-            f"node{n} {address} public={HOST}:{port} {options}"
+            f"node{n} {address} public={HOST}:{port} public-ws=wss://{HOST}:{port}{PATH} {options}"
             for n, (address, options) in enumerate(zip(self.site.addresses, self.site.options, strict=True), start=1)
         ]
         certificate = self.authority.issue(DOMAIN, HOST)

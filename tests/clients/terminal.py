@@ -28,7 +28,8 @@ async def running(program: Program, prepared: Prepared, place: Place) -> AsyncIt
     place.home.mkdir(parents=True)
     program.furnish(place)
     log = place.home / "output.log"
-    env = {**os.environ, **place.environment, "PYTHONPATH": str(_TESTS), "TERM": "xterm", "LANG": "C.UTF-8"}
+    path = os.pathsep.join((str(_TESTS), str(_TESTS / "helpers")))
+    env = {**os.environ, **place.environment, "PYTHONPATH": path, "TERM": "xterm", "LANG": "C.UTF-8"}
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
         env.pop(name, None)
     words = prepared.words(place)
@@ -40,7 +41,7 @@ async def running(program: Program, prepared: Prepared, place: Place) -> AsyncIt
             try:
                 yield log
             finally:
-                await programs.end(process, seconds=1.0)
+                await programs.end(process, seconds=3.0)  # for one that ends another first, such as a browser
             return
         ours, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", *_ROWS_AND_COLUMNS, 0, 0))

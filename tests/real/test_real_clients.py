@@ -22,7 +22,7 @@ async def test_slixmpp_is_back_as_it_comes_and_with_the_plugin(
     """Without a handler nothing but a redirect to its own domain brings it back; the plugin is asked, although no
     server has asked for its features while this proxy looked on."""
     require(Need.PROSODY, Need.SLIXMPP)
-    programs = {each: each.prepare(tmp_path) for each in PROGRAMS if each.prepare and each.user.startswith("slixmpp")}
+    programs = {each: each.prepare(tmp_path) for each in PROGRAMS if each.user.startswith("slixmpp")}
     async with open_site(Nodes.PROSODY, tmp_path, users(list(programs))) as site:
         cells = await Run(Nodes.PROSODY, trigger, site, tmp_path / "run", authority, programs).play()
     assert {cell.program.user: (cell.tried, cell.seconds is not None) for cell in cells} == {
