@@ -17,7 +17,7 @@ from real.certs import Authority
 from cxfr_proxy.demo.account import ClientAccount, MessageCounts, Numbered, judge_flow, out_of_order
 from cxfr_proxy.demo.habits import HABITS, ClientKind
 
-_EACH: Final = 4
+_EACH: Final = 3
 """Clients of each kind; the command plays more."""
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    movers (8 kinds) -> the proxy -> a tap -> node1, then node2 <- witnesses
+    movers (10 kinds) -> the proxy -> a tap -> node1, then node2 <- witnesses
 
 ``PYTHONPATH=tests:tests/helpers python -m matrix`` plays it all and prints the table (``--markdown``: that of
 docs/loss.md; names of nodes or triggers play only those). The tests play it too: the built-in nodes in

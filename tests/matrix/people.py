@@ -15,9 +15,10 @@ repeats one that it can know to have arrived.
 A *witness* is a client on a node itself, not behind the proxy. It keeps what it got, in order, and writes numbered
 messages to every mover that it hears from. All witnesses of a run have one JID and one :class:`Ledger`.
 
-Both ways there is a *window*. A mover has at most :data:`WINDOW` messages under way; a witness writes at most as many
-after the mover's last word. So what the death of a node can cost has a bound that does not depend on how long it takes
-until anybody notices: at most a window up, and a window down on top of what the node had just been given.
+Both ways there is a *window*. A mover has at most :data:`WINDOW` messages under way, and says in each how many it has
+got; a witness writes at most as many more. So what the death of a node can cost has a bound that does not depend on how
+long it takes until anybody notices, nor on how slowly a client reads: at most a window up, and a window down on top of
+what the node had just been given.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Checking(DemoClient):
         """A message, and behind it what will be answered once it was taken in."""
         self._send(
             f"<message to={quoteattr(to)} id='n{numbered.number}' type='chat'>"
-            f"<thread>{self.logins}</thread><body>{numbered}</body></message>".encode(),
+            f"<thread>{self.logins} {len(self.account.arrived)}</thread><body>{numbered}</body></message>".encode(),
             numbered,
         )
         if self._resumption is not None:
@@ -132,7 +133,8 @@ def mover(user: str, kind: ClientKind, address: HostPort, *, tls: ssl.SSLContext
 
 @dataclass(slots=True)
 class _Contact:
-    """A mover, as the witnesses know it. ``login`` counts its logins; ``since`` the messages since its last word."""
+    """A mover, as the witnesses know it. ``login`` counts its logins; ``since`` the messages that it had not got at its
+    last word. In this login it was written ``pushed`` messages, and it ``had`` got so many before."""
 
     account: ClientAccount
     witness: Witness
@@ -143,6 +145,8 @@ class _Contact:
     login: str
     heard_at: float
     since: int = 0
+    pushed: int = 0
+    had: int = 0
 
 
 @dataclass(slots=True)
@@ -157,7 +161,7 @@ class Ledger:
     pushing: bool = True
     """Something new is to be written."""
 
-    def heard(self, witness: Witness, numbered: Numbered, jid: str, login: str) -> None:
+    def heard(self, witness: Witness, numbered: Numbered, jid: str, login: str, got: int) -> None:
         self.arrived.append(numbered)
         bare_jid, now = jid.partition("/")[0], trio.current_time()
         contact = self.contacts.get(bare_jid)
@@ -167,7 +171,8 @@ class Ledger:
             contact = self.contacts[bare_jid] = _Contact(account, witness, witness, jid, login, now - MOVED_SECONDS)
         if login != contact.login or witness is not contact.witness:
             contact.witness, contact.jid, contact.login, contact.heard_at = witness, jid, login, now
-        contact.since = 0
+            contact.pushed, contact.had = 0, got
+        contact.since = max(0, contact.pushed - (got - contact.had))
 
     async def push_forever(self) -> None:
         while True:
@@ -187,6 +192,7 @@ class Ledger:
         due = account.again() or ([account.number()] if self.pushing else [])
         for numbered in due:
             contact.since += 1
+            contact.pushed += 1
             contact.writer = witness
             witness.send_checked(contact.jid, numbered)
 
@@ -235,8 +241,8 @@ class Witness(_Checking):
     def _take_numbered(self, element: Element) -> None:
         numbered = Numbered.parse(element.findtext(qualified(names.CLIENT, "body")))
         if numbered is not None:
-            thread = element.findtext(qualified(names.CLIENT, "thread")) or ""
-            self._ledger.heard(self, numbered, element.get("from", ""), thread)
+            login, _, got = (element.findtext(qualified(names.CLIENT, "thread")) or "").partition(" ")
+            self._ledger.heard(self, numbered, element.get("from", ""), login, int(got))
 
 
 def judge_pair(who: Mover, ledger: Ledger) -> MessageCounts:

@@ -4,8 +4,8 @@
 2. Everybody writes to the witnesses and is written to. In the middle of it the *trigger*.
 3. When the proxy says that all movers are on node2, the traffic goes on for a moment, stops and settles.
 
-Clients are sent to the proxy itself (``public=`` is its address), so that all they write passes a tap, in front of each
-node: what is missing at the end can be looked for there (:meth:`Run.trace`).
+Clients are sent to the proxy itself (``public=`` and ``public-ws=`` lead there), so that all they write passes a tap
+in front of each node: what is missing at the end can be looked for there (:meth:`Run.trace`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from real.proxy import ProxyProcess, open_proxy
 from real.tap import Tap, open_tap
 
 from cxfr_proxy.demo.account import MessageCounts, Numbered, out_of_order
+from cxfr_proxy.demo.browser import PATH
 from cxfr_proxy.demo.habits import HABITS, ClientKind, Life, Security
 from cxfr_proxy.demo.wire import HostPort
 from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
@@ -41,6 +42,8 @@ KINDS: Final = (
     ClientKind.SEE_OTHER_HOST_RESUMING,
     ClientKind.PLAIN,
     ClientKind.STREAM_MANAGEMENT,
+    ClientKind.WEBSOCKET,
+    ClientKind.WEBSOCKET_RESUMING,
 )
 _CLUSTERS: Final = (Nodes.EJABBERD, Nodes.MIGRATING)
 """Where nodes hand messages on to each other."""
@@ -119,7 +122,7 @@ class Run:
             port = free_port()
             options = await self._open_doors(stack)
             self._lines = [
-                f"node{n} {tap.address} public={HOST}:{port} {option}"
+                f"node{n} {tap.address} public={HOST}:{port} public-ws=wss://{HOST}:{port}{PATH} {option}"
                 for n, (tap, option) in enumerate(zip(self.taps, options, strict=False), start=1)
             ]
             proxy = await stack.enter_async_context(

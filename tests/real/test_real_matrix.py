@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
 from matrix.limits import faults
 from matrix.report import render
-from matrix.run import Run, Trigger, users
+from matrix.run import KINDS, Run, Trigger, users
 from matrix.sites import Nodes, open_site
 
 from cxfr_proxy.demo.habits import HABITS
@@ -17,6 +18,8 @@ from real.programs import Need, require
 
 pytestmark = pytest.mark.real
 
+_EACH: Final = 4
+"""Clients of each kind; the command plays more."""
 _NEEDS = {Nodes.PROSODY: Need.PROSODY, Nodes.MIGRATING: Need.EJABBERD}
 
 
@@ -30,13 +33,13 @@ async def test_real_nodes(nodes: Nodes, tmp_path: Path, authority: Authority) ->
         runs = [(Nodes.MIGRATING, Trigger.DRAIN), *((Nodes.EJABBERD, trigger) for trigger in Trigger)]
     cells = []
     with trio.fail_after(600):  # five times everything, and the servers started anew
-        async with open_site(nodes, tmp_path, users()) as site:
+        async with open_site(nodes, tmp_path, users(_EACH)) as site:
             for kind, trigger in runs:
                 folder = tmp_path / f"{kind.name}-{trigger.name}"
-                cells += await Run(kind, trigger, site, folder, authority).play()
+                cells += await Run(kind, trigger, site, folder, authority, _EACH).play()
     print(render(cells, markdown=False))
     assert faults(cells) == []
-    assert len(cells) == 8 * len(runs)
+    assert len(cells) == len(KINDS) * len(runs)
     taken = [cell.kind for cell in cells if "migrate" in cell.by_rung]
     assert bool(taken) == (nodes is Nodes.MIGRATING)
     assert all(HABITS[kind].resumes for kind in taken)
