@@ -235,6 +235,7 @@ async def _tell_story(terms: Terms, proxy: ProxyProcess, cluster: EjabberdCluste
     calm = [_cpu(each) for each in programs]
     await trio.sleep(_CALM_SECONDS)
     before, began = await crowds.order(report=1), [_cpu(each) for each in programs]
+    leaving = next(row["sessions"] for row in await proxy.show("nodes") if row["name"] == "node1")
     _tell(f"draining node1 at {terms.rate:g} a second")
     done = await proxy.command("drain", "node1", "--wait", "--rate", f"{terms.rate:g}", seconds=_PATIENCE_SECONDS)
     assert done.code == 0, done.output
@@ -245,7 +246,7 @@ async def _tell_story(terms: Terms, proxy: ProxyProcess, cluster: EjabberdCluste
     await cluster.nodes[0].stop()
     await trio.sleep(2 * terms.interval)
     after = await crowds.order(hush=1)
-    transfers = await proxy.event("transfer", terms.sessions // 2)
+    transfers = await proxy.event("transfer", leaving)
     return Figures(
         moved=len(transfers),
         drain_seconds=done.seconds,
