@@ -66,17 +66,28 @@ class NodeSession:
         self.counters: AckCounts | None = None
         self.pushed = 0
         """Numbers given out to messages the node sends by itself."""
+        self.waiting: list[tuple[bytes, Numbered | None]] = []
+        """Messages of a former session, which this one gets when it is available, and those that came behind them."""
 
     @property
     def bare_jid(self) -> str:
         return self.full_jid.partition("/")[0]
 
     def deliver(self, stanza: bytes, numbered: Numbered | None = None) -> None:
-        """Send one stanza down, now or, if the session hibernates, when it is resumed."""
+        """Send one stanza down: now or, if the session hibernates, when it is resumed. Messages keep their order."""
+        if self.waiting and _MESSAGE.match(stanza):
+            self.waiting.append((stanza, numbered))
+            return
         if self.counters is not None:
             self.counters.unacknowledged.append((stanza, numbered))
         if self.leg is not None:
             self.leg.write(stanza, numbered)
+
+    def deliver_waiting(self) -> None:
+        """Send down what waited: the session is available."""
+        waiting, self.waiting = self.waiting, []
+        for stanza, numbered in waiting:
+            self.deliver(stanza, numbered)
 
     def push_numbered(self) -> Numbered:
         """Send the next of the node's own numbered messages."""
@@ -131,6 +142,7 @@ class DemoCluster:
                 former.leg.end(StreamCondition.CONFLICT, "replaced by a new connection")
         record = SessionRecord(full_jid, f"{node}:{self.serial()}", [node])
         session = NodeSession(full_jid, node, leg, record)
+        session.waiting = self.undelivered.pop(session.bare_jid, [])
         self.sessions[full_jid] = session
         self.records.append(record)
         return session
@@ -174,8 +186,9 @@ class DemoCluster:
         counters = session.counters
         if self.sessions.get(session.full_jid) is session:
             del self.sessions[session.full_jid]
-            if keep and counters is not None:
-                kept = [each for each in counters.unacknowledged if _MESSAGE.match(each[0])]
+            if keep:
+                unacknowledged = counters.unacknowledged if counters is not None else ()
+                kept = [each for each in unacknowledged if _MESSAGE.match(each[0])] + session.waiting
                 self.undelivered.setdefault(session.bare_jid, []).extend(kept)
         if counters is not None:
             self._resumable.pop(counters.sm_id, None)

@@ -317,8 +317,8 @@ class NodeStream:
         came before that would be counted by nobody (XEP-0198 section 3), and lost with a connection that is lost then.
         """
         if self.session is not None:
-            for data, numbered in self.cluster.undelivered.pop(self.session.bare_jid, ()):
-                self.session.deliver(data, numbered)
+            self.session.waiting += self.cluster.undelivered.pop(self.session.bare_jid, ())
+            self.session.deliver_waiting()
         if self.session is not None and self.session.bare_jid in self.cluster.push_intervals:
             self.start_pushing()
 

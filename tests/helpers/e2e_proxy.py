@@ -258,7 +258,7 @@ class ProxyHere:
     async def nodes_of_sessions(self) -> list[str]:
         """The name of each session's node, the oldest session first, as an operator is told."""
         found = await self.console.clients.sessions(SessionFilter())
-        return [json.loads(row)["node"] for row in found.rows]
+        return [json.loads(bytes(row))["node"] for row in found.rows]
 
     @property
     def rebalances(self) -> Rebalances:
