@@ -28,7 +28,7 @@ from real.tap import Tap, open_tap
 
 from cxfr_proxy.demo.account import MessageCounts, Numbered, out_of_order
 from cxfr_proxy.demo.browser import PATH
-from cxfr_proxy.demo.habits import HABITS, ClientKind, Life, Security
+from cxfr_proxy.demo.habits import ClientKind, Life, Security
 from cxfr_proxy.demo.wire import HostPort
 from matrix.people import WITNESS, Ledger, Mover, Witness, judge_pair, mover
 from matrix.sites import Nodes, Site
@@ -145,8 +145,13 @@ class Run:
 
     @property
     def _migrating(self) -> Sequence[str]:
-        """Settings of a proxy that may take sessions: by and by, since a tap with TLS takes its time."""
-        return *self.site.settings, "--transfer-rate", "20", "--migrate-timeout", "60s"
+        """Settings of a proxy that may take all sessions, also of clients without XEP-0198: by and by, since a tap with
+        TLS takes its time."""
+        return (
+            *self.site.settings,
+            *("--node-stream-management", "on"),
+            *("--transfer-rate", "20", "--migrate-timeout", "60s"),
+        )
 
     async def _open_doors(self, stack: AsyncExitStack) -> Sequence[str]:
         """The options of the nodes' lines. Where the proxy may take sessions there are taps as well, behind the others
@@ -229,7 +234,7 @@ class Run:
         with trio.move_on_after(PATIENCE_SECONDS):
             while True:
                 back = all(
-                    (each.logins > 1 or self._may_be_taken(each)) and each.life is Life.BOUND for each in self.movers
+                    (each.logins > 1 or self._may_be_taken()) and each.life is Life.BOUND for each in self.movers
                 )
                 if back and await self._homes(proxy) == ["node2"] * len(self.movers):
                     return
@@ -237,10 +242,10 @@ class Run:
         away = [(each.bare_jid, str(each.life), each.faults[-3:]) for each in self.movers if each.logins < 2]
         raise AssertionError(f"not all moved: {away}, {Counter(await self._homes(proxy))}")
 
-    def _may_be_taken(self, each: Mover) -> bool:
-        """Whether the proxy could take its session to the other node, where the node lives."""
+    def _may_be_taken(self) -> bool:
+        """Whether the proxy could take sessions to the other node, where the node lives."""
         gently = self.trigger in (Trigger.DRAIN, Trigger.REMOVED)
-        return self.nodes is Nodes.MIGRATING and gently and HABITS[each.kind].resumes
+        return self.nodes is Nodes.MIGRATING and gently
 
     # --- judging
 
