@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from needs import needs_proc
 
 from cxfr_proxy import process_title
 from cxfr_proxy.process_title import name_process
 
 
+@needs_proc
 def test_the_kernel_is_told() -> None:
     script = (
         "from cxfr_proxy.process_title import name_process; name_process('cxfr-worker-12'); "
