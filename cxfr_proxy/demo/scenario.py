@@ -368,8 +368,8 @@ class Story:
         """Return the users whose session is on another node than it was, while their client has noticed nothing."""
         taken = {record.bare_jid for record in self._cluster.records if len(set(record.nodes)) > 1}
         # One that is resuming there by itself has not come in yet.
-        here = [client for client in self.clients if client.life in (Life.BOUND, Life.GONE)]
-        return {client.bare_jid for client in here if client.logins == 1} & taken
+        coming = (Life.AWAY, Life.CONNECTING)
+        return {each.bare_jid for each in self.clients if each.logins == 1 and each.life not in coming} & taken
 
     def _kinds(self, *, judged: bool) -> list[KindRow]:
         records = self._cluster.records
