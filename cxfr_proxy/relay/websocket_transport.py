@@ -31,7 +31,7 @@ class WebSocketTransport(NativeFrames):
 
     It begins behind the handshake. ``received``: what came behind that, and was read with it. ``max_message_bytes``:
     the longest message of the whole connection, ``None`` for no limit; what may be sent before a login is the lane's to
-    say. ``max_depth`` counts the stream element as 1.
+    say. ``max_depth`` is the client's, and counts the stream element as 1.
     """
 
     __slots__ = (

@@ -10,15 +10,13 @@ from typing import Final
 
 from cxfr_proxy.session.commands import Side
 from cxfr_proxy.session.tables import INCOMING, OUTGOING, READABLE, WRITABLE, Incoming, Outgoing, follow
+from cxfr_proxy.xmpp.framing.framer import ANY_DEPTH
 from cxfr_proxy.xmpp.framing.lane import Lane
 from cxfr_proxy.xmpp.opening.header import StreamHeader
 
 IDENTITY_LOOKS: Final = 32
 """Elements of a bound client that are searched for its capabilities. As a rule its first presence has them, and a few
 requests come before that."""
-_ANY_DEPTH: Final = 2**31 - 1
-"""No limit for a node: elements that it passes on may be a stranger's, and must not end the stream of whoever gets
-them."""
 
 
 class ClientLeg:
@@ -129,7 +127,7 @@ class ClientLeg:
 
 def node_lane(*, max_element_bytes: int) -> Lane:
     """Return a lane for a node's bytes until the stream is in use; elements may be longer then."""
-    return Lane(max_element_bytes=max_element_bytes, max_depth=_ANY_DEPTH)
+    return Lane(max_element_bytes=max_element_bytes, max_depth=ANY_DEPTH)
 
 
 class NodeLeg:

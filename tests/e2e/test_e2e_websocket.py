@@ -478,6 +478,17 @@ async def test_nobody_else_names_a_client(tmp_path: Path, certificate: DemoCerti
         assert [(live.client_address, live.arrival.via) for live in it.proxy.live] == [("127.0.0.1", None)]
 
 
+async def test_a_strangers_deep_element_ends_nobodys_session(tmp_path: Path, certificate: DemoCertificate) -> None:
+    """The node has let it pass, so it is no fault of the client's: over TCP it passes as well."""
+    deep = "<a>" * 2 * Limits().max_depth + "</a>" * 2 * Limits().max_depth
+    async with world(tmp_path, certificate) as it, page(it.address) as romeo:
+        await romeo.log_in()
+        (live,) = it.proxy.live
+        it.nodes[0].push(live.session.full_jid or "", f"<message from='s@x'>{deep}</message>".encode())
+        assert deep in await romeo.read()
+        await romeo.echo("and on")
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["before a login", "in a session"])
 async def test_frames_that_are_none(
     tmp_path: Path, certificate: DemoCertificate, caplog: pytest.LogCaptureFixture, late: bool

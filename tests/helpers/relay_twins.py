@@ -40,7 +40,7 @@ from cxfr_proxy.session.commands import (
 )
 from cxfr_proxy.session.ladder import Order
 from cxfr_proxy.session.session import Session
-from cxfr_proxy.xmpp.framing.framer import Framer, WholeElement
+from cxfr_proxy.xmpp.framing.framer import ANY_DEPTH, Framer, WholeElement
 from cxfr_proxy.xmpp.framing.lane import Lane, Piece
 
 STREAM: Final = (
@@ -90,15 +90,16 @@ class Jumpy:
 
     def __init__(self, story: Story, told: list[tuple[object, ...]]) -> None:
         self._story = story
-        self.lanes = [self._lane(story) for _ in Side]
+        self.lanes = [self._lane(story, side) for side in Side]
         self.fast: list[Lane | None] = list(self.lanes)
         self.told = told
         self.ended: set[Side] = set()
         self.held: set[Side] = set()
         self._out: list[SessionCommand] = []
 
-    def _lane(self, story: Story) -> Lane:
-        lane = Lane(max_element_bytes=story.max_element, max_depth=8, max_held_bytes=story.max_held)
+    def _lane(self, story: Story, side: Side) -> Lane:
+        max_depth = 8 if side is Side.CLIENT else ANY_DEPTH
+        lane = Lane(max_element_bytes=story.max_element, max_depth=max_depth, max_held_bytes=story.max_held)
         lane.feed(HEADER)
         while lane.next() is not None:
             pass
@@ -107,7 +108,7 @@ class Jumpy:
 
     def restart(self, side: Side) -> None:
         """Another stream begins on that side."""
-        self.lanes[side] = self.fast[side] = self._lane(self._story)
+        self.lanes[side] = self.fast[side] = self._lane(self._story, side)
 
     def is_behind(self, side: Side) -> bool:
         return self.lanes[side].unread and self.wants(side)

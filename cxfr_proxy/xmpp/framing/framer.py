@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from cxfr_proxy.xmpp.framing._scan import Scanner
 
 __all__ = [
+    "ANY_DEPTH",
     "ENGINE",
     "ENGINES",
     "MAX_ATTRIBUTES",
@@ -75,6 +76,11 @@ __all__ = [
     "new_framer",
     "use",
 ]
+
+
+ANY_DEPTH: Final = 2**31 - 1
+"""No limit, for what comes from a node: elements that it passes on may be a stranger's, and must not end the stream of
+whoever gets them."""
 
 
 class Framer(Protocol):

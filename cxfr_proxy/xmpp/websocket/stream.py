@@ -31,14 +31,15 @@ SLOW_BYTES: Final = 4_096
 
 
 class WebSocketStream:
-    """See the module. ``max_message_bytes``: ``None`` is no limit. ``max_depth`` counts the stream element as 1."""
+    """See the module. ``max_message_bytes``: ``None`` is no limit. ``max_depth`` is the client's, and counts the stream
+    element as 1."""
 
     __slots__ = ("_close_due", "_closed", "_messages", "_ping_due", "_reader", "_unreadable", "_writer", "awaits_pong")
 
     def __init__(self, *, max_message_bytes: int | None, max_depth: int) -> None:
         self._messages = MessageReader(max_depth=max_depth)
         self._reader = FrameReader(self._messages, max_message_bytes=max_message_bytes)
-        self._writer = MessageWriter(max_depth=max_depth)
+        self._writer = MessageWriter()
         self._ping_due = False
         self.awaits_pong = False
         """Nothing at all has come since the last ping."""

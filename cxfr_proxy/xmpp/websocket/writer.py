@@ -16,6 +16,7 @@ from typing import Final
 from cxfr_proxy.errors import NodeError
 from cxfr_proxy.xmpp import stanza
 from cxfr_proxy.xmpp.framing.framer import (
+    ANY_DEPTH,
     Framer,
     FramerEvent,
     StreamEnd,
@@ -48,18 +49,16 @@ class MessageWriter:
         "_framer",
         "_hot_path",
         "_inside",
-        "_max_depth",
         "_waiting",
         "ended",
         "see_other_uri",
     )
 
-    def __init__(self, *, max_depth: int) -> None:
+    def __init__(self) -> None:
         self.see_other_uri: str | None = None
         """Where the next ``<close/>`` sends the client."""
         self.ended = False
         """``<close/>`` was written: nothing follows it."""
-        self._max_depth = max_depth
         self._framer: Framer | None = None  # None: a header comes first
         self._hot_path: HotPath | None = None
         self._context: StreamContext
@@ -131,15 +130,15 @@ class MessageWriter:
         return at + begun
 
     def _take_header(self, data: bytes, at: int, frames: list[bytes]) -> int:
-        framer = behind_usual_header(data, max_element_bytes=None, max_depth=self._max_depth)
+        framer = behind_usual_header(data, max_element_bytes=None, max_depth=ANY_DEPTH)
         if framer is None:
-            framer = new_framer(max_element_bytes=None, max_depth=self._max_depth)
+            framer = new_framer(max_element_bytes=None, max_depth=ANY_DEPTH)
             used = framer.step(data)
             if not framer.events:
                 self._waiting = data
                 return at + len(data)
             _refuse_fault(framer.events.pop())
-            framer = behind_header(framer, stanza.tag_name(data[:used]), max_depth=self._max_depth)
+            framer = behind_header(framer, stanza.tag_name(data[:used]), max_depth=ANY_DEPTH)
         end = framer.boundary
         begun = opening(data[:end])
         self._framer, self._context, self._hot_path = framer, begun.context, hot_path(framer)
