@@ -30,10 +30,12 @@ class Arrival(Struct, frozen=True, gc=False):
     target: Peer | None = None
     """Where it has connected to; ``None``: to this end of the connection."""
     told_tls: str | None = None
-    """The version of the TLS that the client has with the balancer; :data:`NO_TLS`: it has none there, and so none at
-    all; ``None``: none is told of, so what ends here is the client's."""
+    """The version of the TLS that the client has with the balancer; :data:`NO_TLS`: it has none there, as far as is
+    known, and so none at all; ``None``: none is told of, so what ends here is the client's."""
     unique_id: str | None = None
     """The balancer's name for the connection."""
+    has_header: bool = False
+    """A PROXY header came in front of all: the balancer passes bytes on, so what follows is the client's own word."""
 
     @classmethod
     def from_socket(cls, address: object) -> Arrival:
@@ -52,14 +54,32 @@ class Arrival(Struct, frozen=True, gc=False):
             target=connection.target,
             told_tls=connection.tls_version,
             unique_id=connection.unique_id,
+            has_header=True,
         )
+
+    def told_nothing(self) -> Arrival:
+        """Return the arrival of somebody whom this balancer does not name, in the balancer's name."""
+        return replace(self, has_header=True)
 
     def forwarded(self, client: Peer | None, via: str, *, on_tls: bool | None) -> Arrival:
         """Return the arrival of the client whose request this proxy passes on. ``on_tls``: whether the client has TLS
-        with that proxy; ``None``: it is not told."""
-        told_tls = self.told_tls if on_tls is None else UNTOLD_TLS if on_tls else NO_TLS
-        port = client[1] if client is not None else None
-        return replace(self, address=address_of(client), port=port, via=via, told_tls=told_tls)
+        with that proxy; ``None``: it is not told, and so not known.
+
+        TLS that was known so far is between that proxy and this one, and so is the name that was asked for.
+        """
+        return replace(
+            self,
+            address=address_of(client),
+            port=client[1] if client is not None else None,
+            server_name=None,
+            via=via,
+            told_tls=UNTOLD_TLS if on_tls else NO_TLS,
+        )
+
+    @property
+    def names_client(self) -> bool:
+        """Whether a request that comes behind it may be a trusted proxy's, by the address that it comes from."""
+        return not self.has_header or (self.via is not None and self.port is not None)
 
     @property
     def peer(self) -> Peer | None:

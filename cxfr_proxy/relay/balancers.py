@@ -70,8 +70,10 @@ class Balancers:
             self._refuse(arrival, "there is none, and proxy-header is required")
             return None
         header = await receive(endpoint)
-        if header is None or header.connection is None:
-            return arrival if header is not None else None  # a check, or one that did not even wait for an answer
+        if header is None:
+            return None  # a check that did not even wait for an answer
+        if header.connection is None:
+            return arrival.told_nothing()
         told = arrival.told(header.connection)
         emit(
             _log,

@@ -24,6 +24,7 @@ from cxfr_proxy.errors import ClientError, NodeError, RemoteError
 from cxfr_proxy.events import emit
 from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.endpoint import Endpoint
+from cxfr_proxy.net.forwarded import ForwardedClient
 from cxfr_proxy.net.incoming_header import has_arrived, may_begin
 from cxfr_proxy.net.transport import TransportFault
 from cxfr_proxy.relay.connection_rules import ConnectionRules, new_token
@@ -214,31 +215,30 @@ class ClientConnection:
         if isinstance(step, PageServed):
             await self._part(step.reply)
             return None
-        from_proxy = self._find_client(step.request)
-        self._rules.check_encryption(self.arrival, self._endpoint.transport, from_proxy=from_proxy)
+        client = self._find_client(step.request)
+        self._rules.check_encryption(self.arrival, self._endpoint.transport, client)
         await self._endpoint.send_all(step.reply)
         self._endpoint.transport = self._rules.upgrade(self._endpoint.transport, step.early)
         self._expect_stream()
         self._waits.deadline = trio.current_time() + self._rules.negotiation_timeout
         return await self._read(await self._receive())
 
-    def _find_client(self, request: HttpRequest) -> bool:
-        """Count the connection for the client whose request it is, from now on. Return whether a trusted proxy has
-        passed the request on."""
+    def _find_client(self, request: HttpRequest) -> ForwardedClient:
+        """Return whose request it is, and count the connection for that client from now on."""
         found = self._rules.client_of(request, self.arrival)
         if found.via is None:
-            return False
+            return found
         self.arrival = self.arrival.forwarded(found.peer, found.via, on_tls=found.on_tls)
         if found.fault is not None:
             emit(_log, "forwarded-malformed", level=logging.WARNING, via=found.via, reason=found.fault)
         registry, former = self._context.registry, self.counted_as
         if self.arrival.address == former:
-            return True
+            return found
         if not registry.connected(self.arrival.address, self._rules.most_connections(self.arrival)):
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections from this address.")
         self.counted_as = self.arrival.address
         registry.disconnected(former)
-        return True
+        return found
 
     async def _receive(self) -> bytes:
         try:

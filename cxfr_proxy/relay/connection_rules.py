@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from cxfr_proxy.cluster.members import Cluster
 from cxfr_proxy.config.table import Config, Route, StartTls
-from cxfr_proxy.net.arrival import NO_TLS, Arrival
+from cxfr_proxy.net.arrival import Arrival
 from cxfr_proxy.net.forwarded import ForwardedClient, forwarded_client
 from cxfr_proxy.net.tls import ServerCertificates
 from cxfr_proxy.net.transport import Transport
@@ -79,20 +79,20 @@ class ConnectionRules:
 
     def client_of(self, request: HttpRequest, arrival: Arrival) -> ForwardedClient:
         """Return whose request that is."""
-        if arrival.port is None and arrival.via is not None:
-            return ForwardedClient(None)  # without an address, by a balancer: it is no program on this machine
+        if not arrival.names_client:
+            return ForwardedClient(arrival.peer)  # by a balancer, which has not written the request
         header = self._forwarded_header
         schemes = request.tokens("x-forwarded-proto")
         return forwarded_client(arrival.peer, request.values(header), header, self._trusted, schemes)
 
-    def check_encryption(self, arrival: Arrival, transport: Transport, *, from_proxy: bool) -> None:
+    def check_encryption(self, arrival: Arrival, transport: Transport, client: ForwardedClient) -> None:
         """Raise :class:`~cxfr_proxy.xmpp.web.request.RequestRefused` where a WebSocket on that transport would be in
-        the clear, and must not be: it has no STARTTLS. Where a trusted proxy has written the request (``from_proxy``),
-        TLS is that proxy's business, unless it says itself that there is none. A balancer that passes bytes on vouches
-        for no word of the request, which the client has written."""
+        the clear, and must not be: it has no STARTTLS. Where a trusted proxy has written the request (``client`` says
+        so), TLS is that proxy's business, unless it says itself that there is none. A balancer that passes bytes on
+        vouches for no word of the request, which the client has written."""
         if not self._opening_rules.requires_tls or arrival.is_encrypted(transport):
             return
-        if not from_proxy or arrival.told_tls == NO_TLS:
+        if client.via is None or client.on_tls is False:
             raise RequestRefused(HTTPStatus.FORBIDDEN, "TLS is needed here: connect by wss://.")
 
     def upgrade(self, transport: Transport, early: bytes) -> WebSocketTransport:

@@ -14,6 +14,7 @@ import pytest
 import trio
 from e2e_proxy import COMMAND, HEADER, PATIENCE_SECONDS, Command, Raw, command, connect, nodes_file, running
 from e2e_websocket import request
+from waiting import until
 
 from cxfr_proxy.cluster.nodes import ProxyProtocol
 from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
@@ -43,9 +44,13 @@ class World:
         await raw.send(told if isinstance(told, bytes) else header(version, told))
         return raw
 
-    @property
-    def node_was_told(self) -> list[ProxyHeader]:
+    def _headers(self) -> list[ProxyHeader]:
         return [found for stream in self.node.streams if (found := stream.proxy_header) is not None]
+
+    async def node_was_told(self) -> ProxyHeader:
+        """Return the header of the one connection that the node has: those before it take a moment to go."""
+        await until(lambda: len(self._headers()) == 1, "one connection to the node")
+        return self._headers()[0]
 
 
 @asynccontextmanager
@@ -66,7 +71,7 @@ async def test_the_client_has_its_address_everywhere(tmp_path: Path, certificate
             await raw.log_in()
             bound = (await it.proxy.event("bound", number + 1))[number]
             [row] = await it.proxy.show("sessions")
-            [told] = it.node_was_told
+            told = await it.node_was_told()
             await raw.close()
             ended = (await it.proxy.event("session-end", number + 1))[number]
             passed_on = (await it.proxy.event("passed-on", number + 1))[number]
@@ -93,14 +98,14 @@ async def test_tls(tmp_path: Path, certificate: DemoCertificate) -> None:
         await stream.send_all(header(ProxyProtocol.V2, TOLD))
         raw = Raw(trio.SSLStream(stream, certificate.client_context(), server_hostname="localhost"))
         await raw.log_in()
-        [told] = it.node_was_told
+        told = await it.node_was_told()
         assert told.tlvs[Tlv.AUTHORITY] == b"localhost"
         assert told.tlvs[Tlv.SSL].endswith(b"TLSv1.3")
         await raw.close()
         await it.proxy.event("session-end")
         raw = await it.passed_on(ProxiedConnection(CLIENT, BALANCER, "TLSv1.2", "a.example"))
         await raw.log_in()
-        [told] = it.node_was_told
+        told = await it.node_was_told()
         assert told.tlvs[Tlv.AUTHORITY] == b"a.example"
         assert told.tlvs[Tlv.SSL].endswith(b"TLSv1.2")
         await raw.close()
@@ -274,13 +279,17 @@ async def test_a_header_is_optional(tmp_path: Path, certificate: DemoCertificate
 
 
 async def test_a_client_of_a_balancer_vouches_for_nothing(tmp_path: Path, certificate: DemoCertificate) -> None:
-    """The bytes behind the header are its own: whom it names in them, and what it says of TLS, is not believed."""
+    """The bytes behind the header are its own: whom it names in them, and what it says of TLS, is not believed. That
+    holds too where the header names nobody."""
     asking = request(X_Forwarded_For="192.0.2.8", X_Forwarded_Proto="https")
+    heads = (header(ProxyProtocol.V2, TOLD), b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0")
     async with world(tmp_path, certificate, *TRUSTING, "--starttls", "required") as it:
-        raw = await it.passed_on(header(ProxyProtocol.V2, TOLD) + asking)
-        assert (await all_of(raw)).startswith(b"HTTP/1.1 403 ")
-        [refused] = await it.proxy.event("client-refused")
-        assert (refused["client"], refused["via"]) == (CLIENT[0], "127.0.0.1")
+        for head in heads:
+            raw = await it.passed_on(head + asking)
+            assert (await all_of(raw)).startswith(b"HTTP/1.1 403 ")
+        refused = await it.proxy.event("client-refused", len(heads))
+        found = [(each["client"], each["via"]) for each in refused]
+        assert found == [(CLIENT[0], "127.0.0.1"), ("127.0.0.1", None), ("127.0.0.1", None)]
 
 
 async def test_nobody_uses_up_a_proxys_room(tmp_path: Path, certificate: DemoCertificate) -> None:

@@ -58,14 +58,19 @@ def test_what_a_balancer_tells(version: str | None) -> None:
 @pytest.mark.parametrize(
     ("on_tls", "told", "expected"),
     [
-        (None, None, None),
-        (None, "TLSv1.3", "TLSv1.3"),
+        (None, None, NO_TLS),
+        (None, "TLSv1.3", NO_TLS),  # that was between two proxies
         (True, None, UNTOLD_TLS),
-        (True, "TLSv1.3", UNTOLD_TLS),  # that was between two proxies
+        (True, "TLSv1.3", UNTOLD_TLS),
         (False, "TLSv1.3", NO_TLS),
         (False, None, NO_TLS),
     ],
 )
-def test_what_a_request_tells(on_tls: bool | None, told: str | None, expected: str | None) -> None:
-    arrival = Arrival("10.0.0.2", 50000, told_tls=told).forwarded(ENDS[0], "10.0.0.2", on_tls=on_tls)
+@pytest.mark.parametrize("here", [None, "TLSv1.3"])
+def test_what_a_request_tells(on_tls: bool | None, told: str | None, expected: str, here: str | None) -> None:
+    """TLS that ends here is the proxy's own, and so is the name that it asks for."""
+    asked = Arrival("10.0.0.2", 50000, told_tls=told).asking_for(b"upstream.internal")
+    arrival = asked.forwarded(ENDS[0], "10.0.0.2", on_tls=on_tls)
     assert (arrival.address, arrival.port, arrival.via, arrival.told_tls) == (*ENDS[0], "10.0.0.2", expected)
+    assert arrival.is_encrypted(connection(here)) is bool(on_tls)
+    assert arrival.passed_on(connection(here), 17).server_name is None
