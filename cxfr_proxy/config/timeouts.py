@@ -124,8 +124,8 @@ class Timeouts:
         Reload.NEW,
         values.seconds(zero=True),
         45.0,
-        "how long a client on WebSocket may be silent before it gets a ping; if it does not answer in the same time "
-        "again, its session ends as if its connection had broken. 0: no pings",
+        "after how much silence, in both directions, a client on WebSocket gets a ping; if it does not answer in the "
+        "same time again, its session ends as if its connection had broken. 0: no pings",
         "nginx gives up a WebSocket after 60 silent seconds, and other balancers after as many or a few hundred, "
         "without a word to the page. TCP's own probes do not reach through them.",
     )

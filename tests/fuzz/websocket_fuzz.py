@@ -156,6 +156,8 @@ def new_frames(chance: random.Random) -> bytes:
 DECLARATION: Final = re.compile(rb" xml(?:ns(?::[a-z]+)?|:lang)=\"[^\"]*\"")
 """As the proxy puts them in. An element that is cut through may have more of them than it needs."""
 XML: Final = b"<?xml version='1.0'?>"
+_STREAM: Final = re.compile(rb"<\?xml version='1\.0'\?>(?=<stream:stream )")
+"""Where a stream begins. A declaration in a client's CDATA is text."""
 
 
 def messages(wire: bytes) -> list[bytes]:
@@ -305,7 +307,7 @@ class Connection:
         fault = any(isinstance(entry, tuple) and entry[1] != "None" for entry in told)
         if not (found.startswith(again) if fault else found == again):
             return f"in pieces {found!r}\n  in one {again!r}"
-        before, *streams = found.split(XML)
+        before, *streams = _STREAM.split(found)
         for text in (before, *(XML + stream for stream in streams)):
             if self._parser is None or text.startswith(XML):
                 self._parser = expat.ParserCreate("utf-8")

@@ -55,15 +55,7 @@ def stream_tag(message: bytes) -> bytes | None:
     if name == "close":
         return stanza.STREAM_END
     attributes = "".join(
-        f" {shown}={stanza.quoted(value)}"
-        for shown, key in (
-            ("to", "to"),
-            ("from", "from"),
-            ("id", "id"),
-            ("version", "version"),
-            ("xml:lang", _XML_LANG),
-        )
-        if (value := root.get(key)) is not None
+        f" {shown}={stanza.quoted(value)}" for shown, key in _ATTRIBUTES if (value := root.get(key)) is not None
     )
     return (
         f"<?xml version='1.0'?><stream:stream xmlns='{names.CLIENT}' xmlns:stream='{names.STREAM}'{attributes}>"
@@ -89,7 +81,6 @@ class OpenMessage(Struct, frozen=True):
     context: StreamContext
 
 
-@functools.lru_cache(maxsize=256)
 def opening(header: bytes) -> OpenMessage:
     """Return what a stream's header comes to. Raises :class:`NodeError` where it is none."""
     read = read_header(header, NodeError)
