@@ -43,6 +43,7 @@ from cxfr_proxy.session.session import Policy, Session
 from cxfr_proxy.tasks import Task, isolated, start_once
 from cxfr_proxy.transfers.memory import ClientMemory
 from cxfr_proxy.transfers.registry import Registry
+from cxfr_proxy.upstream.dial import has_broken
 from cxfr_proxy.upstream.router import Router
 
 _TOO_MANY: Final = "connections-per-address"
@@ -236,15 +237,15 @@ class ClientServer:
         meanwhile."""
         client = live.arrival.passed_on(live.legs[Side.CLIENT].transport, live.id)
         reached: tuple[Endpoint, NodeLeg] | None = None
-        why = "it could not be reached"
+        why, broke = "it could not be reached", False
         with scope:
             try:
                 async with self._logins_for_sessions:
                     reached = await self._router.log_in(dial, client)
             except NodeError as exc:
-                why = exc.text
+                why, broke = exc.text, has_broken(exc.__cause__)
             except OSError as exc:
-                why = f"the connection broke: {exc}"
+                why, broke = f"the connection broke: {exc}", has_broken(exc)
         # Not "is the scope cancelled": the dial may have succeeded in the moment in which the session gave it up, or
         # the session may have asked for yet another node since.
         if self._dials.get(live.id) is not scope:
@@ -256,7 +257,7 @@ class ClientServer:
             endpoint, leg = reached
             live.offer_node(endpoint.transport, partial(live.session.dialled, leg))
         else:
-            live.not_dialled(why)
+            live.not_dialled(why, broke=broke)
 
     def session_forgoes(self, live: LiveSession) -> None:
         scope = self._dials.pop(live.id, None)

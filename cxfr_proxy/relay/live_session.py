@@ -228,9 +228,9 @@ class LiveSession:
         """Take the order back, as far as that can be done."""
         self._driver.drive(self, self.session.recall)
 
-    def not_dialled(self, why: str) -> None:
-        """Tell the session that there is no connection to the node that it has asked for."""
-        self._driver.drive(self, partial(self.session.not_dialled, why))
+    def not_dialled(self, why: str, *, broke: bool) -> None:
+        """Tell the session that there is no connection to the node that it has asked for; ``broke``: any more."""
+        self._driver.drive(self, partial(self.session.not_dialled, why, broke=broke))
 
     def kick(self) -> None:
         """End it in good order: an operator wants it."""

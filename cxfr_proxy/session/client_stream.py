@@ -39,6 +39,7 @@ from cxfr_proxy.xmpp.names import StanzaCondition, StreamCondition
 from cxfr_proxy.xmpp.opening import client_identity
 from cxfr_proxy.xmpp.opening.header import read_header
 from cxfr_proxy.xmpp.opening.verdict import ElementVerdict
+from cxfr_proxy.xmpp.stream_management import element_of
 
 _NOT_DELIVERED: Final = "not delivered: the connection is being moved, try again"
 
@@ -124,12 +125,12 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     # prefix is counted as one (XEP-0198), so it has to be treated as one.
     usual = is_stanza or (name in USUAL and name != "a")
     if not negotiating and (usual or not parts.node.writable):
-        _on_stanza(parts, name, data, position)
+        _on_stanza(parts, local, data, position)
     else:
-        _on_stream_element(parts, name, piece, position)
+        _on_stream_element(parts, local, piece, position)
 
 
-def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
+def _on_stream_element(parts: Parts, local: str, piece: Piece, position: int) -> None:
     """Deal with an element that is about the stream itself, or is part of its opening."""
     negotiation, client = parts.negotiation, parts.client
     was_inactive = negotiation.inactive
@@ -148,12 +149,12 @@ def _on_stream_element(parts: Parts, name: str, piece: Piece, position: int) -> 
         return
     if parts.opening is not None and verdict.forward:
         parts.opening.note_client(verdict, parts.now, proved=negotiation.proved)
-    _pass(parts, verdict, is_stanza=name.rpartition(":")[2] in STANZAS)
+    _pass(parts, verdict, is_stanza=local in STANZAS)
     standing_in.on_client_asked(parts)
     question = parts.closing.question if parts.closing is not None else None
-    if name == "a":
+    if local == "a":
         exchanging.on_client_ack(parts, piece.data)
-    if name == "a" and question is not None and question.is_covered(piece.data, client.header.context):
+    if local == "a" and question is not None and question.is_covered(piece.data, client.header.context):
         ending.on_last_answer(parts)
     if was_inactive and not negotiation.inactive:
         parts.report(Awakened())
@@ -234,13 +235,16 @@ def _on_stanza(parts: Parts, name: str, data: bytes, position: int) -> None:
     """Deal with a stanza that wants a look: it holds the watched bytes, or a transfer runs, or the node is gone."""
     if may_be_watched(data) and _take_answer(parts, data, position):
         return
-    if parts.node_listens and name == "r":
+    asks = name == "r" and element_of(data, parts.client.header.context) is not None
+    if parts.node_listens and asks:
         parts.pass_request_up(data)
-    elif parts.node_listens:
+    elif parts.node_listens and name in STANZAS:
         parts.pass_stanza_up(data)
+    elif parts.node_listens:
+        parts.pass_up(data)
     elif not parts.accounting.management.on:
         _answer_undelivered(parts, data)
-    elif name == "r":
+    elif asks:
         _say_last_ack(parts)
 
 

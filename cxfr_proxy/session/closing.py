@@ -25,7 +25,7 @@ from typing import Final
 
 from cxfr_proxy.session.tables import QUESTION, Question, follow
 from cxfr_proxy.xmpp import connection_transfer, stanza
-from cxfr_proxy.xmpp.stream_management import MODULUS, read_h
+from cxfr_proxy.xmpp.stream_management import MODULUS, h_of
 
 _HALF: Final = MODULUS // 2
 
@@ -101,10 +101,7 @@ class LastQuestion:
         """Return whether an ``<a/>`` of the client's is the answer that is waited for."""
         if not self.withholds or not self.open:
             return False
-        try:
-            h = read_h(stanza.parse(data, context))
-        except stanza.MalformedElement:
-            return False
+        h = h_of(data, context)
         # Counts wrap around at 2**32 (XEP-0198 section 4), so "at least" means: less than half of that ahead.
         return h is not None and (h - self.h) % MODULUS < _HALF
 

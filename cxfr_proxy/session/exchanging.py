@@ -43,7 +43,7 @@ from cxfr_proxy.session.legs import NodeLeg
 from cxfr_proxy.session.parts import Parts
 from cxfr_proxy.session.tables import Exchanging
 from cxfr_proxy.xmpp import jid, names, stanza
-from cxfr_proxy.xmpp.stream_management import MODULUS, NAMESPACES, Counters, read_h
+from cxfr_proxy.xmpp.stream_management import MODULUS, Counters, element_of, h_of, read_h
 
 STEP_SECONDS: Final = 2.0
 """Seconds for a node to say how far it is, or that it has the session: a round trip, and the hand-over between two
@@ -121,6 +121,16 @@ def recover(parts: Parts) -> bool:
     return True
 
 
+def dial_again(parts: Parts) -> bool:
+    """Dial once more, since the connection broke during its login. Return false if the session has another one, or if
+    that happens too often; the time for all attempts goes on."""
+    exchange, replay = parts.exchange, parts.replay
+    if exchange is None or not exchange.broken or replay is None or replay.breaks_again(parts.now, resumed=False):
+        return False
+    _dial(parts, exchange.node)
+    return True
+
+
 def _can_recover(parts: Parts) -> bool:
     """Return whether all is known that has to be, and the client is still to be served."""
     replay, transfer = parts.replay, parts.transfer
@@ -193,15 +203,8 @@ def on_client_ack(parts: Parts, ack: bytes) -> None:
 def _acknowledged(counters: Counters, ack: bytes | None, context: bytes) -> int | None:
     """Return how many of the node's stanzas that ``<a/>`` of the client's acknowledges; ``None`` if there is none, or
     it has no number."""
-    h = _h(ack, context) if ack else None
+    h = h_of(ack, context) if ack else None
     return counters.down.to_sender(h) if h is not None else None
-
-
-def _h(data: bytes, context: bytes) -> int | None:
-    try:
-        return read_h(stanza.parse(data, context))
-    except stanza.MalformedElement:
-        return None
 
 
 def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
@@ -211,7 +214,7 @@ def on_node_ack(parts: Parts, ack: bytes, position: int) -> None:
     if exchange is None and replay is None:
         return
     assert parts.node.header is not None, "a framer reports the header first"
-    counters, h = parts.accounting.management.counters, _h(ack, parts.node.header.context)
+    counters, h = parts.accounting.management.counters, h_of(ack, parts.node.header.context)
     standing_in.note_ack(parts, h)
     if exchange is None or exchange.state is not Exchanging.SETTLING:
         return
@@ -251,12 +254,8 @@ def on_element(parts: Parts, data: bytes, position: int) -> bool:
     exchange, header = parts.exchange, parts.node.header
     assert exchange is not None
     assert header is not None
-    try:
-        element = stanza.parse(data, header.context)
-    except stanza.MalformedElement:
-        return False
-    namespace, name = stanza.name_of(element)
-    if namespace not in NAMESPACES or name != "resumed" or not _fits(parts, exchange, read_h(element)):
+    element = element_of(data, header.context)
+    if element is None or stanza.name_of(element)[1] != "resumed" or not _fits(parts, exchange, read_h(element)):
         return False
     _on_resumed(parts, exchange, position)
     return True

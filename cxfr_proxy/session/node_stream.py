@@ -141,15 +141,16 @@ def _on_header(parts: Parts, raw: bytes) -> None:
 def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
     header = parts.node.header
     assert header is not None, "a framer reports the header first"
-    is_stanza = name.rpartition(":")[2] in STANZAS
+    local = name.rpartition(":")[2]
+    is_stanza = local in STANZAS
     if parts.where is Where.RESUMING:
         _on_resumption(parts, piece.data, position)
     # In front of all that follows: a stanza that comes again was looked at when it came first.
-    elif _is_dropped(parts, position) if is_stanza else _is_between(parts, name, piece.data, position):
+    elif _is_dropped(parts, position) if is_stanza else _is_between(parts, local, piece.data, position):
         return
     elif not piece.whole:
         _on_cut_through(parts, name, piece.data, header)
-    elif _is_iq(name) and may_be_watched(piece.data) and _on_watched_iq(parts, piece.data, header, position):
+    elif local == "iq" and may_be_watched(piece.data) and _on_watched_iq(parts, piece.data, header, position):
         return
     elif parts.withholds and is_stanza:
         parts.pass_stanza_down(piece.data)
@@ -157,7 +158,7 @@ def _on_element(parts: Parts, name: str, piece: Piece, position: int) -> None:
         parts.pass_down(piece.data)
     else:
         _on_stream_element(parts, name, piece.data, header, position)
-        if name == "a":
+        if local == "a":
             exchanging.on_node_ack(parts, piece.data, position)
         standing_in.on_node_answered(parts)
 
@@ -167,12 +168,12 @@ def _is_dropped(parts: Parts, position: int) -> bool:
     return exchanging.drops(parts, position) or standing_in.drops(parts, position)
 
 
-def _is_between(parts: Parts, name: str, data: bytes, position: int) -> bool:
+def _is_between(parts: Parts, local: str, data: bytes, position: int) -> bool:
     """Return whether an element is one of XEP-0198 that is between the proxy and the node."""
     stand_in = parts.stand_in
     if stand_in is None or not standing_in.on_node_element(parts, stand_in, data, position):
         return False
-    if name == "a":
+    if local == "a":
         exchanging.on_node_ack(parts, data, position)
     return True
 
@@ -247,7 +248,8 @@ def _is_forged(parts: Parts, data: bytes, header: StreamHeader, position: int) -
 def _on_cut_through(parts: Parts, name: str, data: bytes, header: StreamHeader) -> None:
     """Deal with the end of an element that was too long to be held back and wanted a look: most of it is with the
     client."""
-    if name in ("message", "presence"):
+    local = name.rpartition(":")[2]
+    if local in ("message", "presence"):
         parts.pass_stanza_down(data)  # no client acts on a transfer in a message or a presence
         return
     begun = stanza.start_tag(parts.node.lane.cut_head, header.context)
@@ -256,7 +258,7 @@ def _on_cut_through(parts: Parts, name: str, data: bytes, header: StreamHeader) 
         return
     # It could be a forged transfer, or a redirect, stretched beyond the limit. The client has not got its end yet, so
     # it can't have acted on it, and it never will.
-    if _is_iq(name):
+    if local == "iq":
         parts.report(Forged())
     ending.give_up(parts, Reason.NODE_FAULT)
 
@@ -514,8 +516,3 @@ def _lose(parts: Parts, reason: Reason) -> None:
         parts.transfer.must_go()
     if parts.state is State.BOUND:
         parts.report(NodeLost(reason))
-
-
-def _is_iq(name: str) -> bool:
-    """Return whether a tag, as written, is that of an IQ, with any prefix."""
-    return name.rpartition(":")[2] == "iq"

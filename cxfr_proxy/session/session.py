@@ -339,11 +339,11 @@ class Session:
             exchanging.on_dialled(parts, leg)
         return parts.take()
 
-    def not_dialled(self, why: str, now: float) -> list[SessionCommand]:
-        """Answer :class:`~.commands.Dial`: there is no such leg."""
+    def not_dialled(self, why: str, now: float, *, broke: bool = False) -> list[SessionCommand]:
+        """Answer :class:`~.commands.Dial`: there is no such leg. ``broke``: a connection was accepted, and broke."""
         parts = self._parts
         parts.begin(now)
-        if exchanging.is_awaited(parts):
+        if exchanging.is_awaited(parts) and not (broke and exchanging.dial_again(parts)):
             _on_stuck(parts, why, Outcome.REFUSED, reachable=False)
         return parts.take()
 

@@ -21,6 +21,7 @@ well, or it would come twice.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from lxml import etree
@@ -31,7 +32,7 @@ from cxfr_proxy.session.stand_in import StandIn
 from cxfr_proxy.session.tables import State
 from cxfr_proxy.xmpp import names, stanza
 from cxfr_proxy.xmpp.stanza import Element
-from cxfr_proxy.xmpp.stream_management import NAMESPACES
+from cxfr_proxy.xmpp.stream_management import element_of
 
 CHANCE_SECONDS: Final = 5.0
 """Seconds for which a client that sends no presence may ask for XEP-0198 itself. Libraries do so within a round trip of
@@ -43,7 +44,7 @@ _ENABLE: Final = f"<enable xmlns='{names.SM}' resume='true' max='{_KEPT_SECONDS}
 _REFUSAL: Final = f"<failed xmlns='{names.SM}'><unexpected-request xmlns='{names.STANZA_ERRORS}'/></failed>".encode()
 _WORDS: Final = frozenset(("a", "r", "enable", "resume"))
 """The elements by which a client speaks XEP-0198."""
-_STANZA_TAGS: Final = (b"<message", b"<presence", b"<iq")
+_STANZA_TAG: Final = re.compile(rb"<(?:[^\s/>]*:)?(?:message|presence|iq)[\s/>]")
 
 
 def begin(parts: Parts) -> None:
@@ -77,11 +78,8 @@ def on_client_element(parts: Parts, stand_in: StandIn, name: str, data: bytes, p
         return False
     if name not in _WORDS:
         return False
-    try:
-        element = stanza.parse(data, parts.client.header.context)
-    except stanza.MalformedElement:
-        return False
-    if etree.QName(element).namespace not in NAMESPACES:
+    element = element_of(data, parts.client.header.context)
+    if element is None:
         return False
     _on_late_element(parts, stand_in, element, position)
     return True
@@ -159,11 +157,8 @@ def on_node_element(parts: Parts, stand_in: StandIn, data: bytes, position: int)
     if stand_in.waiting:
         return False
     assert parts.node.header is not None, "a framer reports the header first"
-    try:
-        element = stanza.parse(data, parts.node.header.context)
-    except stanza.MalformedElement:
-        return False
-    if etree.QName(element).namespace not in NAMESPACES:
+    element = element_of(data, parts.node.header.context)
+    if element is None:
         return False
     match etree.QName(element).localname:
         case "enabled" if not stand_in.on:
@@ -223,7 +218,7 @@ def sign_off(parts: Parts) -> None:
     if stand_in is None or not stand_in.on or stand_in.last is not None:
         return
     # Most of a stanza that is cut through is with the client; the node has sent it, so it may be acknowledged.
-    last = lane.stanzas + (lane.cutting and lane.cut_head.startswith(_STANZA_TAGS))
+    last = lane.stanzas + (lane.cutting and _STANZA_TAG.match(lane.cut_head) is not None)
     stand_in.end(last)
     parts.send(Side.NODE, _ack(stand_in.forwarded(last)))
     parts.choose_reading()

@@ -50,6 +50,8 @@ _FINDINGS: Final = {
 }
 """By the system's answer to a connection: the finding about the node."""
 
+_BREAKS: Final = (EOFError, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
+
 _NOBODY: Final = ProxiedConnection(None, None)
 """The connection in whose name a check is made."""
 
@@ -278,3 +280,9 @@ def finding(error: NodeError) -> Finding:
                 return Finding.FAILED
             return _FINDINGS.get(first.errno or 0, Finding.FAILED)
     return Finding.FAILED
+
+
+def has_broken(exc: BaseException | None) -> bool:
+    """Return whether this is the end of a connection that had been accepted, and no refusal: neither of the connection,
+    nor a TLS alert."""
+    return isinstance(exc, _BREAKS)

@@ -67,8 +67,9 @@ class ProbeStream:
         Raises :class:`NodeError`, also where the answer is a stream error, and ``OSError``.
         """
         await self._endpoint.send_all(opening or stanza.stream_header(to=domain, from_=None, stream_id=None))
+        raw = await self._read(StreamStart)
         try:
-            header = read_header(await self._read(StreamStart), NodeError)
+            header = read_header(raw, NodeError)
         except NodeError as exc:
             raise _fault(exc.text) from exc
         raw, features = await self._element(header)
@@ -121,7 +122,7 @@ class ProbeStream:
             if piece is None:
                 data = await self._endpoint.receive_some()
                 if not data:
-                    raise _fault("the node closed the connection")
+                    raise _fault("the node closed the connection") from EOFError()
                 self._lane.feed(data)
             elif isinstance(piece.event, kind):
                 return piece.data

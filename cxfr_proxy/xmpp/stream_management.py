@@ -380,10 +380,7 @@ class StreamManagement:
         """
         if self.counters is None or ack == b"":
             return None
-        try:
-            h = self.first_h if ack is None else read_h(stanza.parse(ack, context))
-        except stanza.MalformedElement:
-            h = None
+        h = self.first_h if ack is None else h_of(ack, context)
         if h is None:
             return None
         return f"<a xmlns='{self.namespace}' h='{self.counters.up.to_sender(h)}'/>".encode()
@@ -391,6 +388,22 @@ class StreamManagement:
 
 def _continued(known: Resumption | None) -> Counters:
     return known.counters if known is not None and known.counters is not None else Counters(Flow(0), Flow(0))
+
+
+def element_of(data: bytes, context: bytes) -> Element | None:
+    """Return an element of XEP-0198, as it came in a stream opened by ``context``; ``None`` if it is none, whatever it
+    is called, or can't be read."""
+    try:
+        element = stanza.parse(data, context)
+    except stanza.MalformedElement:
+        return None
+    return element if stanza.name_of(element)[0] in NAMESPACES else None
+
+
+def h_of(data: bytes, context: bytes) -> int | None:
+    """Return the count in such an element; ``None`` as well if it has none."""
+    element = element_of(data, context)
+    return read_h(element) if element is not None else None
 
 
 def read_h(element: Element) -> int | None:

@@ -57,7 +57,9 @@ class Exchanges(History):
         if kind == "exchange" and self.in_use:
             script.migrate(f"node{self.number}")
         elif kind == "dial" and script.dialling:
-            script.dialled(node=self.asked_for()) if self.rng.random() < 0.9 else script.not_dialled()
+            script.dialled(node=self.asked_for()) if self.rng.random() < 0.8 else script.not_dialled(
+                broke=self.rng.random() < 0.5
+            )
         elif kind == "recall":
             script.recall()
         else:

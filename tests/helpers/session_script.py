@@ -307,9 +307,10 @@ class Script:
         self.dialling, self.spare = False, True
         return self._do(f"{node} is dialled", lambda: self.session.dialled(leg, self.now))
 
-    def not_dialled(self) -> Script:
+    def not_dialled(self, *, broke: bool = False) -> Script:
         self.dialling = False
-        return self._do("it can't be reached", lambda: self.session.not_dialled("it can't be reached", self.now))
+        why = "it can't be reached"
+        return self._do(why, lambda: self.session.not_dialled(why, self.now, broke=broke))
 
     def kick(self) -> Script:
         return self._do("an operator kicks", lambda: self.session.kick(self.now))

@@ -151,6 +151,11 @@ def test_what_a_dead_node_had_acknowledged_is_what_it_is() -> None:
     s.order(Order(Trigger.NODE_LOST)).client_gets().output_ended(Side.CLIENT, Side.NODE)
 
 
+def test_a_client_may_ask_with_a_prefix_how_far_a_dead_node_was() -> None:
+    s = Script().bind(stream_management=True).client(HELLO, R).node(a(1)).node_ends().forget()
+    s.client("<r xmlns='urn:other'/>").client_gets().client(f"<x:r xmlns:x='{SM}'/>").client_gets(a(1))
+
+
 def test_a_dead_node_that_had_acknowledged_nothing() -> None:
     Script().bind(stream_management=True).client(HELLO).node_ends().forget().client(R).client_gets(a(0))
 

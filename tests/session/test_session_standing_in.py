@@ -35,6 +35,7 @@ from session_script import (
     stream_error,
 )
 
+from cxfr_proxy.config.table import Timeouts
 from cxfr_proxy.session.commands import (
     Asked,
     Awakened,
@@ -491,3 +492,73 @@ def test_a_client_that_has_sent_much_before_the_node_counts_is_read_again() -> N
     long = f"<message to='romeo@example.org'><body>{'x' * 6_000}</body></message>"
     s.client(BIND, ENABLE, long, long).node(BIND_RESULT).expect(not s_wants_client(s), "it to be held").forget()
     s.node(ENABLED).node_gets(R).node(a(2)).expect(s_wants_client(s), "it to be read")
+
+
+@pytest.mark.parametrize("scene", [in_use, its_own])
+def test_a_connection_that_breaks_during_its_login_is_made_again(scene: Callable[[], Script]) -> None:
+    s = scene().node_ends().forget()
+    due = s.session.deadline
+    for _ in range(MOST_BREAKS - 1):
+        s.not_dialled(broke=True).nobody_gets_anything().reports().expect(s.dialling, "another attempt")
+    s.expect(s.session.deadline == due and not s_wants_client(s), "the same time for all of them, and the client held")
+    s.dialled(node="node1").node(resumed(3 if scene is in_use else 2))
+    s.expect(s.reported(NodeRegained).seconds == 0.0, "the session again")
+
+
+def test_a_connection_that_breaks_during_each_login_is_given_up() -> None:
+    s = broken()
+    for _ in range(MOST_BREAKS):
+        s.expect(s.dialling, "an attempt").not_dialled(broke=True)
+    s.expect(s.reported(MigrationFailed).why == "it can't be reached", "why").expect(not s.dialling, "no other one")
+    s.expect(s.events[-1] == NodeLost(Reason.NODE_LOST), "a node that is lost").order().client_gets(iq())
+
+
+def test_all_attempts_together_have_the_time_of_one() -> None:
+    s = broken().not_dialled(broke=True).wait(Timeouts().migrate_timeout).is_in(State.BOUND)
+    s.expect(s.reported(MigrationFailed).why == "it takes too long to log in", "why").expect(not s.dialling, "no dial")
+
+
+def test_a_move_whose_login_breaks_goes_down_the_ladder_at_once() -> None:
+    s = in_use().migrate().not_dialled(broke=True).client_gets(iq()).is_in(State.TRANSFERRING)
+    s.expect(not s.dialling, "no other attempt")
+
+
+def prefixed(h: int) -> str:
+    return f"<x:a xmlns:x='{SM}' h='{h}'/>"
+
+
+def test_a_client_may_acknowledge_with_a_prefix() -> None:
+    s = bound().client(ENABLE).node(ENABLED.replace("sm1", "sm9")).node(news(1), news(2)).client(prefixed(2)).forget()
+    s.node_ends().dialled(node="node1").node_gets(resume(2)).node(resumed(0), news(3)).client_gets(news(3))
+
+
+def test_what_another_namespace_calls_an_acknowledgement_is_none() -> None:
+    s = its_own().client("<a xmlns='urn:other' h='2'/>").forget()
+    s.node_ends().dialled(node="node1").node_gets(resume(1))
+
+
+def test_a_node_may_acknowledge_with_a_prefix() -> None:
+    s = counting(max_unacknowledged=300)
+    for number in range(1, 9):
+        s.client(hello(number)).node(prefixed(number + 1))
+    s.expect(s_wants_client(s), "the client to be read")
+
+
+def test_what_another_namespace_calls_a_request_asks_no_node() -> None:
+    s = counting()
+    for number in range(1, 9):
+        s.client(hello(number), "<r xmlns='urn:other'/>")
+    s.expect(s.sent[Side.NODE].count(R.encode()) == 1, "one request, the proxy's own")
+
+
+def test_a_stanza_with_a_prefix_that_is_cut_through_is_acknowledged_with_the_end() -> None:
+    s = Script(stands_in=True, cut_through=True).bind(features=SM_FEATURES).client(PRESENCE).node(COUNTS).forget()
+    long = f"<c:message xmlns:c='jabber:client'><c:body>{'x' * 12_000}", "</c:body></c:message>"
+    s.node(long[0]).client(END).node_gets(a(1), END).node(long[1], END).client_gets(long[0], long[1], END)
+
+
+@pytest.mark.parametrize("kind", ["message", "presence"])
+def test_a_long_stanza_with_a_prefix_ends_nothing(kind: str) -> None:
+    s = Script(cut_through=True).bind().forget()
+    long = f"<c:{kind} xmlns:c='jabber:client' type='result'>{'x' * 12_000}", f"</c:{kind}>"
+    s.node(long[0]).node(long[1]).client_gets(*long).is_in(State.BOUND)

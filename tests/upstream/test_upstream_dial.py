@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from relay_tools import no_leak, peer, pem, server_context, until, write_pem
 from cxfr_proxy.cluster.addresses import Address, UnixAddress
 from cxfr_proxy.cluster.nodes import Migrate, NodeSpec, NodeTls, ProxyProtocol, Resume
 from cxfr_proxy.config.table import KeyPair, Limits, Timeouts
-from cxfr_proxy.demo.certificate import make_certificate
+from cxfr_proxy.demo.certificate import DemoCertificate, make_certificate
 from cxfr_proxy.demo.cluster import DemoCluster
 from cxfr_proxy.demo.node import DemoNode
 from cxfr_proxy.demo.proxy_header import read_proxy_header
@@ -26,7 +30,7 @@ from cxfr_proxy.net.node_tls import NodeCertificate
 from cxfr_proxy.net.proxy_protocol import ProxiedConnection
 from cxfr_proxy.net.transport import PlainTransport
 from cxfr_proxy.session.commands import Dial
-from cxfr_proxy.upstream.dial import Dialer, read_authorities_of
+from cxfr_proxy.upstream.dial import Dialer, has_broken, read_authorities_of
 from cxfr_proxy.xmpp.opening.header import read_header
 
 CLIENT = ProxiedConnection(("192.0.2.7", 40000), ("198.51.100.1", 5222), "TLSv1.3", "example.org", "17")
@@ -419,7 +423,7 @@ async def greet(dialer: Dialer, spec: NodeSpec) -> None:
 
 async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowhere_else(tmp_path: Path) -> None:
     """On a connection on which it is shown, a client could log in as anybody."""
-    nodes, proxys = make_certificate(tmp_path, "localhost"), make_certificate(tmp_path, "proxy.example.org", "proxy")
+    nodes, proxys = _certificates(tmp_path)
     migration_tls = nodes.migration_context(proxys)
     certificate = NodeCertificate(KeyPair(proxys.certificate, proxys.key))
     dialer = Dialer(Timeouts(), Limits(), certificate)
@@ -427,17 +431,8 @@ async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowh
     async with trio.open_nursery() as nursery:
         await nursery.start(demo.serve)
         assert demo.migration_address is not None
-        spec = node(
-            demo.address.port,
-            resume=Resume.SHARED,
-            migrate=Migrate.EXTERNAL,
-            migrate_address=Address("127.0.0.1", demo.migration_address.port),
-            ca=str(nodes.certificate),
-        )
-        header = read_header(b"".join((HEADER[:-1], b" to='localhost'>")), NodeError).addressed(
-            to="localhost", from_="kim@localhost"
-        )
-        dial = Dial("n", "kim@localhost", header)
+        spec = _taking(nodes, demo.address.port, demo.migration_address.port)
+        dial = _kims_dial()
         with pytest.raises(NodeError, match="the proxy may not log in there"):
             await dialer.log_in(spec, dial, CLIENT)
         dialer.use(Timeouts(), Limits(), NodeCertificate(content=certificate.read()))
@@ -454,3 +449,116 @@ async def test_the_proxy_s_certificate_is_shown_where_it_logs_in_itself_and_nowh
         with pytest.raises((NodeError, OSError)):
             await greet(dialer, spec.for_migration)
         nursery.cancel_scope.cancel()
+
+
+# --- a connection that breaks while the proxy logs in
+
+
+def _certificates(folder: Path) -> tuple[DemoCertificate, DemoCertificate]:
+    """The nodes' and the proxy's."""
+    return make_certificate(folder, "localhost"), make_certificate(folder, "proxy.example.org", "proxy")
+
+
+def _taking(nodes: DemoCertificate, port: int, migrate_port: int) -> NodeSpec:
+    """A node at which the proxy may log in as any user."""
+    at = Address("127.0.0.1", migrate_port)
+    ca = str(nodes.certificate)
+    return node(port, resume=Resume.SHARED, migrate=Migrate.EXTERNAL, migrate_address=at, ca=ca)
+
+
+def _kims_dial() -> Dial:
+    header = read_header(b"".join((HEADER[:-1], b" to='localhost'>")), NodeError)
+    return Dial("n", "kim@localhost", header.addressed(to="localhost", from_="kim@localhost"))
+
+
+def _reset(stream: trio.SocketStream) -> None:
+    """Close it so that the other side gets an RST."""
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def _close_at_once(stream: trio.SocketStream, _: ssl.SSLContext) -> None:
+    await stream.aclose()
+
+
+async def _reset_at_once(stream: trio.SocketStream, _: ssl.SSLContext) -> None:
+    _reset(stream)
+
+
+async def _close_in_the_handshake(stream: trio.SocketStream, _: ssl.SSLContext) -> None:
+    async with stream:
+        await stream.receive_some()
+
+
+async def _reset_in_the_handshake(stream: trio.SocketStream, _: ssl.SSLContext) -> None:
+    await stream.receive_some(10)
+    _reset(stream)
+
+
+async def _close_in_the_login(stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+    async with trio.SSLStream(stream, context, server_side=True) as tls:
+        await tls.receive_some()
+
+
+async def _reset_in_the_login(stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+    await trio.SSLStream(stream, context, server_side=True).receive_some()
+    _reset(stream)
+
+
+async def _refuse_the_login(stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+    tls = trio.SSLStream(stream, context, server_side=True)
+    await tls.receive_some()
+    await tls.send_all(HEADER + b"<stream:features/>")
+    await listen_only(stream)
+
+
+@pytest.mark.parametrize(
+    ("serve", "broke"),
+    [
+        (_close_at_once, True),
+        (_reset_at_once, True),
+        (_close_in_the_handshake, True),
+        (_reset_in_the_handshake, True),
+        (_close_in_the_login, True),
+        (_reset_in_the_login, True),
+        (_refuse_the_login, False),
+    ],
+)
+async def test_a_login_whose_connection_broke_is_told_from_one_that_was_refused(
+    serve: Callable[[trio.SocketStream, ssl.SSLContext], Awaitable[None]], broke: bool, tmp_path: Path
+) -> None:
+    nodes, proxys = _certificates(tmp_path)
+    async with peer(partial(_served, serve, nodes.migration_context(proxys))) as port:
+        assert await _why_no_login(_taking(nodes, 1, port), proxys) is broke
+
+
+async def test_a_login_where_nobody_listens_has_not_broken(tmp_path: Path) -> None:
+    nodes, proxys = _certificates(tmp_path)
+    async with peer(listen_only) as port:
+        pass
+    assert await _why_no_login(_taking(nodes, 1, port), proxys) is False
+
+
+async def test_a_login_at_a_stranger_has_not_broken(tmp_path: Path) -> None:
+    """The node's certificate is not one of the authority's."""
+    (nodes, proxys), other = _certificates(tmp_path), make_certificate(tmp_path, "localhost", "other")
+    async with peer(partial(_served, _close_in_the_login, other.migration_context(proxys))) as port:
+        assert await _why_no_login(_taking(nodes, 1, port), proxys) is False
+
+
+async def _served(
+    serve: Callable[[trio.SocketStream, ssl.SSLContext], Awaitable[None]],
+    context: ssl.SSLContext,
+    stream: trio.SocketStream,
+) -> None:
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the proxy has given it up
+        await serve(stream, context)
+
+
+async def _why_no_login(spec: NodeSpec, proxys: DemoCertificate) -> bool:
+    """Whether the connection broke, and was not refused."""
+    certificate = NodeCertificate(KeyPair(proxys.certificate, proxys.key))
+    dialer = Dialer(Timeouts(), Limits(), NodeCertificate(content=certificate.read()))
+    with pytest.raises((NodeError, OSError)) as caught:
+        await dialer.log_in(spec, _kims_dial(), CLIENT)
+    return has_broken(caught.value.__cause__ if isinstance(caught.value, NodeError) else caught.value)

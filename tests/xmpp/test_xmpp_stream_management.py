@@ -211,6 +211,7 @@ def test_how_far_a_node_had_got_when_it_died() -> None:
     assert subject.last_ack(b"", HEADER) is None
     assert subject.last_ack(b"<a h='x'/>", HEADER) is None
     assert subject.last_ack(b"<x:a h='x'/>", HEADER) is None
+    assert subject.last_ack(b"<a xmlns='urn:other' h='3'/>", HEADER) is None
 
 
 # --- histories
